@@ -1,0 +1,94 @@
+"""What a caller asks for in one reservation: which machines, how they are launched, how long they live."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
+
+DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
+MAX_GPUS = 16
+DEFAULT_READY_TIMEOUT = timedelta(minutes=15)
+
+Packing = Literal["any", "single", "spread", "pack", "single_host"]
+PACKINGS: tuple[Packing, ...] = ("any", "single", "spread", "pack", "single_host")
+RunMode = Literal["ssh", "entrypoint", "jupyter"]
+RUN_MODES: tuple[RunMode, ...] = ("ssh", "entrypoint", "jupyter")
+OnNotReady = Literal["replace", "keep"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryAuth:
+    """Credentials for a private image registry."""
+
+    server: str
+    username: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """What runs on the machine. `demanded` names the fields that the caller set: only those may exclude a provider."""
+
+    image: str = DEFAULT_IMAGE
+    disk_gb: float = DEFAULT_DISK_GB
+    env: tuple[tuple[str, str], ...] = ()
+    secret_env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ports: tuple[int, ...] = ()
+    onstart: str = ""
+    run_mode: RunMode = "ssh"
+    args: tuple[str, ...] = ()
+    ssh_public_keys: tuple[str, ...] = ()
+    registry_auth: RegistryAuth | None = None
+    demanded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """One ReserveGPUs call, checked and complete."""
+
+    count: int
+    """GPUs, 1-16."""
+    filter: OfferFilter
+    spec: LaunchSpec = field(default_factory=LaunchSpec)
+    strategy: str = ""
+    """Empty: the project's."""
+    packing: Packing = "any"
+    min_count: int | None = None
+    all_or_nothing: bool = False
+    request_id: str = ""
+    lease_duration: timedelta | None = None
+    keep_late: bool = False
+    wait_for: Literal["created", "ready"] = "created"
+    ready_timeout: timedelta = DEFAULT_READY_TIMEOUT
+    on_not_ready: OnNotReady = "replace"
+    wait: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+    dry_run: bool = False
+    fingerprint: str = ""
+    """Of everything that the caller asked for: the same request_id with another one is refused."""
+
+    @property
+    def least(self) -> int:
+        """The fewest GPUs that make the call worth answering."""
+        if self.all_or_nothing or self.min_count is None:
+            return self.count
+        return self.min_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks. `deadline` is a reading of Clock.monotonic()."""
+
+    project: str
+    role: Literal["admin", "user", "viewer"] = "user"
+    key_id: str = ""
+    deadline: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime:
+    """When a reservation was made and when it ends by itself."""
+
+    created_at: datetime
+    expires_at: datetime | None

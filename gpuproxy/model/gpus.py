@@ -1,0 +1,52 @@
+"""GPU names and memory sizes: every marketplace spells them its own way, clients see one spelling.
+
+A driver reports less memory than the box says (an RTX 4090 has 24564 MB, an H100 81559); `nominal_vram` gives the
+size people filter by. `gpu_key` makes the spellings of a model equal, `gpu_name` is how it prints.
+"""
+
+import re
+from functools import lru_cache
+
+_NOMINAL_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 288)
+_VENDOR_WORDS = frozenset({"nvidia", "geforce", "amd"})
+_FORM_WORDS = frozenset({"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "pcie", "nvl"})
+_SPLIT = re.compile(r"[\s_\-]+")
+_GLUED = re.compile(r"^(rtx|gtx)(?=\d)")
+
+
+def nominal_vram(megabytes: float) -> int:
+    """The GB of memory that a model is sold with, from the MB that its driver reports."""
+    for size in _NOMINAL_GB:
+        if 0.92 * 1024 * size <= megabytes <= 1024 * size:
+            return size
+    return int(megabytes // 1024)
+
+
+@lru_cache(maxsize=4096)
+def gpu_name(raw: str) -> str:
+    """The printed name: "NVIDIA GeForce RTX_4090" and "rtx4090" both print as "RTX 4090"."""
+    words = _words(raw)
+    printed = [word.upper() if word.islower() and word in {"rtx", "gtx"} else word for word in words]
+    return " ".join(printed)
+
+
+@lru_cache(maxsize=4096)
+def gpu_key(raw: str) -> str:
+    """Equal for all spellings of one model."""
+    return "".join(_words(raw)).casefold()
+
+
+@lru_cache(maxsize=4096)
+def gpu_matches(wanted: str, model: str) -> bool:
+    """True when `wanted` names `model`; a name without its form factor ("H100") means all of them ("H100 SXM")."""
+    if gpu_key(wanted) == gpu_key(model):
+        return True
+    bare = [word for word in _words(model) if word.casefold() not in _FORM_WORDS]
+    return gpu_key(wanted) == gpu_key(" ".join(bare))
+
+
+def _words(raw: str) -> list[str]:
+    words = [word for word in _SPLIT.split(raw.strip()) if word and word.casefold() not in _VENDOR_WORDS]
+    if words and (glued := _GLUED.match(words[0].casefold())):
+        words[:1] = [glued.group(1).upper(), words[0][glued.end() :]]
+    return words

@@ -1,0 +1,44 @@
+"""The label that each paid machine carries from birth: `gpx-<deploy6>-<slot8>-<attempt2>-<mac6>`.
+
+It names the deployment and the attempt, and its keyed signature proves that we wrote it: nothing without a valid
+signature is ever touched. At most 29 characters of `[a-z0-9-]`, which fits every marketplace read so far.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+
+_LABEL = re.compile(r"gpx-([a-z2-7]{6})-([a-z2-7]{8})-([0-9a-z]{2})-([a-z2-7]{6})")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+MAX_ATTEMPTS = len(_DIGITS) ** 2 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Makes and recognises the labels of one deployment."""
+
+    deployment: str
+    """Six characters of base32, made with the database."""
+    key: bytes
+
+    def label(self, slot: str, attempt: int) -> str:
+        """The label of a reservation's n-th attempt; `slot` is eight characters of base32, attempts begin at 1."""
+        if not 0 < attempt <= MAX_ATTEMPTS:
+            raise ValueError(f"attempt {attempt} is not in 1-{MAX_ATTEMPTS}")
+        number = _DIGITS[attempt // len(_DIGITS)] + _DIGITS[attempt % len(_DIGITS)]
+        stem = f"gpx-{self.deployment}-{slot}-{number}"
+        return f"{stem}-{self._mac(stem)}"
+
+    def is_ours(self, label: str | None) -> bool:
+        """True for labels of this deployment with a valid signature."""
+        match = _LABEL.fullmatch(label or "")
+        if match is None or match.group(1) != self.deployment:
+            return False
+        stem, _, mac = match.group(0).rpartition("-")
+        return hmac.compare_digest(mac, self._mac(stem))
+
+    def _mac(self, stem: str) -> str:
+        digest = hmac.new(self.key, stem.encode(), hashlib.sha256).digest()
+        return base64.b32encode(digest).decode().lower()[:6]

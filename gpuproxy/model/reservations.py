@@ -1,0 +1,160 @@
+"""One caller's group of leases, what came of each, and the state that follows from them.
+
+The state of a reservation is derived from its leases and stored only so that lists can filter by it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HostKey, OfferId
+
+
+class ReservationState(StrEnum):
+    """What clients see."""
+
+    PENDING = "pending"  # an outcome is still open
+    STARTING = "starting"  # all are kept, some are not ready yet
+    ACTIVE = "active"  # all GPUs are ready
+    PARTIAL = "partial"  # fewer are kept than were asked for
+    RELEASING = "releasing"
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """One choice of the balancer and its reason, in a few words."""
+
+    offer_id: OfferId
+    host: HostKey
+    num_gpus: int
+    price: Micro
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Why these offers were chosen."""
+
+    strategy: str
+    considered: int
+    """Offers that the filters were applied to."""
+    eligible: int
+    rejected: tuple[tuple[str, int], ...]
+    """How many offers each filter turned away, by the filter's name."""
+    sizes: tuple[int, ...]
+    picks: tuple[Pick, ...]
+    top: tuple[Pick, ...]
+    """The best few candidates for the first size, best first."""
+    cheapest_alternative: Micro | None
+    """Per hour, for the same count, had the cheapest been taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The error that a finished call ended with, kept so that a repeat of its request_id gets the same answer."""
+
+    reason: str
+    message: str
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """One row of the books; times are aware UTC."""
+
+    id: ReservationId
+    project: str
+    request_id: str
+    fingerprint: str
+    count: int
+    least: int
+    """With fewer GPUs than this kept, everything is given back."""
+    keep: bool
+    """What exists after the answer, or after the caller is gone, is kept."""
+    strategy: str
+    labels: tuple[tuple[str, str], ...]
+    created_at: datetime
+    expires_at: datetime | None
+    version: int
+    replace_unready: bool
+    """A machine that never gets ready is released (and replaced while the caller waits)."""
+    ready_timeout_s: float
+    owner: str
+    """The process that is working on the call."""
+    settled_at: datetime | None = None
+    """No further create will be started after this."""
+    answered_at: datetime | None = None
+    """The caller has the answer, or will never have one."""
+    closing: str = ""
+    """Why everything is being given back; empty while it is not."""
+    failure: Failure | None = None
+    decision: Decision | None = None
+    message: str = ""
+    state: ReservationState = ReservationState.PENDING
+
+    def wants(self, now: datetime) -> bool:
+        """Would a machine of this reservation that turns up now be kept?"""
+        if self.closing or (self.expires_at is not None and now >= self.expires_at):
+            return False
+        return self.keep or self.answered_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationView:
+    """A reservation with its leases in order of attempt, and what each has cost so far."""
+
+    reservation: Reservation
+    leases: tuple[Lease, ...]
+    costs: tuple[Micro, ...]
+
+    @property
+    def kept(self) -> tuple[Lease, ...]:
+        """The leases whose machines the caller has."""
+        return tuple(lease for lease in self.leases if lease.state in RENTED)
+
+
+def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> ReservationState:
+    """The state that follows from the leases."""
+    live = [lease for lease in leases if lease.state in LIVE]
+    if reservation.closing:
+        if live:
+            return ReservationState.RELEASING
+        return ReservationState.FAILED if reservation.failure else ReservationState.RELEASED
+    if reservation.settled_at is None or any(s.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN) for s in live):
+        return ReservationState.PENDING
+    kept = [lease for lease in live if lease.state in RENTED]
+    if not kept:
+        return _state_without_machines(leases, live)
+    if sum(lease.num_gpus for lease in kept) < reservation.count:
+        return ReservationState.PARTIAL
+    ready = all(lease.state is LeaseState.ACTIVE for lease in kept)
+    return ReservationState.ACTIVE if ready else ReservationState.STARTING
+
+
+def _state_without_machines(leases: Sequence[Lease], live: Sequence[Lease]) -> ReservationState:
+    if live:
+        return ReservationState.RELEASING
+    had_one = any(lease.instance_id is not None for lease in leases)
+    return ReservationState.RELEASED if had_one else ReservationState.FAILED
+
+
+NOT_ATTEMPTED = "NOT_ATTEMPTED"
+
+_OUTCOMES = {
+    LeaseState.REQUESTED: "pending",
+    LeaseState.STARTING: "reserved",
+    LeaseState.ACTIVE: "reserved",
+    LeaseState.PARKED: "reserved",
+}
+
+
+def outcome_word(lease: Lease) -> str:
+    """The lease as an outcome of its call: pending, reserved, unknown, failed, not_attempted, releasing, ..."""
+    if lease.state is LeaseState.FAILED and lease.reason == NOT_ATTEMPTED:
+        return "not_attempted"
+    return _OUTCOMES.get(lease.state, lease.state.value)
