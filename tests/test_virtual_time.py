@@ -1,0 +1,68 @@
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from tests.virtual_time import DAY_ONE, DeadlockError, VirtualClock, run_virtual
+
+
+def test_a_day_passes_without_waiting() -> None:
+    async def main(clock: VirtualClock) -> float:
+        await clock.sleep(86_400)
+        assert clock.now() == DAY_ONE + timedelta(days=1)
+        return clock.monotonic()
+
+    began = time.monotonic()
+    assert run_virtual(main) == 86_400
+    assert time.monotonic() - began < 3600
+
+
+def test_sleepers_wake_in_the_order_of_their_times() -> None:
+    async def main(clock: VirtualClock) -> list[int]:
+        woken: list[int] = []
+
+        async def sleeper(seconds: int) -> None:
+            await clock.sleep(seconds)
+            woken.append(seconds)
+
+        await asyncio.gather(*(sleeper(seconds) for seconds in (30, 10, 20)))
+        return woken
+
+    assert run_virtual(main) == [10, 20, 30]
+
+
+def test_a_timeout_ends_what_would_take_longer() -> None:
+    async def main(clock: VirtualClock) -> float:
+        with pytest.raises(TimeoutError):
+            async with clock.timeout(5):
+                await asyncio.Event().wait()
+        return clock.monotonic()
+
+    assert run_virtual(main) == 5
+
+
+def test_waiting_for_what_nobody_will_do_is_an_error_at_once() -> None:
+    async def main(clock: VirtualClock) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError):
+        run_virtual(main)
+
+
+def test_a_jump_of_the_wall_clock_moves_no_timer() -> None:
+    async def main(clock: VirtualClock) -> float:
+        clock.jump(-3600)
+        assert clock.now() == DAY_ONE - timedelta(hours=1)
+        await clock.sleep(1)
+        return clock.monotonic()
+
+    assert run_virtual(main) == 1
+
+
+def test_threads_are_refused() -> None:
+    async def main(clock: VirtualClock) -> None:
+        await asyncio.to_thread(time.monotonic)
+
+    with pytest.raises(AssertionError, match="thread"):
+        run_virtual(main)

@@ -1,0 +1,86 @@
+"""Time that passes only while everybody waits: a test of an hour takes as long as its arithmetic.
+
+`run_virtual` runs a coroutine on a loop of its own whose clock jumps to the next timer whenever nothing is ready.
+No threads, no real sleeping; a loop that could only wait for ever is an error at once, not a hanging test.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+DAY_ONE = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
+
+
+class DeadlockError(AssertionError):
+    """Everybody waits, and no timer is set that could wake anybody."""
+
+
+class VirtualClock:
+    """The Clock port on the time of a virtual loop. Scale 1: the clock's seconds are the loop's."""
+
+    scale = 1.0
+
+    def __init__(self, start: datetime = DAY_ONE) -> None:
+        """`start` is what now() reads when the loop's time is 0."""
+        self._start = start
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
+        return asyncio.timeout(seconds)
+
+    def jump(self, seconds: float) -> None:
+        """Correct the wall clock, forwards or back; monotonic() and everything that waits stay as they are."""
+        self._start += timedelta(seconds=seconds)
+
+
+def run_virtual(main: Callable[[VirtualClock], Awaitable[T]], *, start: datetime = DAY_ONE) -> T:
+    """The result of main(clock). Tasks that it leaves behind are cancelled; raises DeadlockError."""
+    clock = VirtualClock(start)
+
+    async def body() -> T:
+        return await main(clock)
+
+    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+        return runner.run(body())
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._selector_of_time = _TimeSelector()
+        super().__init__(self._selector_of_time)
+
+    def time(self) -> float:
+        return self._selector_of_time.time
+
+    def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
+        raise AssertionError("a thread in virtual time: its result would not be deterministic")
+
+
+class _TimeSelector(selectors.SelectSelector):
+    """Where the loop would wait, time moves on instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            raise DeadlockError("everybody waits and nothing will ever happen")
+        self.time += max(0.0, timeout)
+        return []
