@@ -11,7 +11,7 @@ class Pace:
     """One endpoint of one account: at most one call every `interval` seconds."""
 
     def __init__(self, clock: Clock, interval: float, *, burst: int = 1) -> None:
-        """`burst` turns may follow each other at once, if none were taken for burst × interval seconds."""
+        """`burst` turns may follow each other at once, if none were taken for burst * interval seconds."""
         self._clock = clock
         self.interval = interval
         self._burst = burst

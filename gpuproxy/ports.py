@@ -75,7 +75,7 @@ class Http(Protocol):
 
 
 class Probe(Protocol):
-    """Is something reachable from here?"""
+    """Whether something is reachable from here."""
 
     async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
         """tcp: it accepts; ssh: it accepts and greets. `timeout` in real seconds. Never raises."""

@@ -186,7 +186,7 @@ class PermissionDenied(Refusal):
 
 
 class NotBuilt(Refusal):
-    """This server does not offer it yet."""
+    """Not offered by this server yet."""
 
     reason = "NOT_IMPLEMENTED"
 

@@ -154,7 +154,7 @@ _OUTCOMES = {
 
 
 def outcome_word(lease: Lease) -> str:
-    """The lease as an outcome of its call: pending, reserved, unknown, failed, not_attempted, releasing, ..."""
+    """The lease as an outcome of its call, in the contract's words."""
     if lease.state is LeaseState.FAILED and lease.reason == NOT_ATTEMPTED:
         return "not_attempted"
     return _OUTCOMES.get(lease.state, lease.state.value)

@@ -1,0 +1,72 @@
+"""API keys: only their SHA-256 is kept, with a visible prefix to tell them apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from gpuproxy.ports import Tx
+from gpuproxy.store.rows import micros, moment
+
+Role = Literal["admin", "user", "viewer"]
+ROLES: tuple[Role, ...] = ("admin", "user", "viewer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """One API key, without the key."""
+
+    id: str
+    project: str
+    name: str
+    role: Role
+    prefix: str
+    sha256: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+def insert(tx: Tx, key: KeyRow) -> None:
+    """A new key."""
+    tx.execute(
+        "INSERT INTO api_keys (id, project, name, role, prefix, sha256, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (key.id, key.project, key.name, key.role, key.prefix, key.sha256, micros(key.created_at)),
+    )
+
+
+def find(tx: Tx, sha256: str) -> KeyRow | None:
+    """The key with this hash, unless it is revoked."""
+    row = tx.fetch_one(f"{_SELECT} WHERE sha256 = ? AND revoked_at IS NULL", (sha256,))
+    return None if row is None else _key(row)
+
+
+def listed(tx: Tx, project: str | None) -> tuple[KeyRow, ...]:
+    """A project's keys (None: everybody's), revoked ones included, newest first."""
+    rows = tx.fetch(f"{_SELECT} WHERE ? IS NULL OR project = ? ORDER BY created_at DESC, id", (project, project))
+    return tuple(_key(row) for row in rows)
+
+
+def revoke(tx: Tx, project: str | None, key_id: str) -> bool:
+    """False when there is no such key in the project."""
+    changed = tx.execute(
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? AND (? IS NULL OR project = ?)",
+        (micros(tx.now()), key_id, project, project),
+    )
+    return changed > 0
+
+
+_SELECT = "SELECT id, project, name, role, prefix, sha256, created_at, revoked_at FROM api_keys"
+
+
+def _key(row: Mapping[str, Any]) -> KeyRow:
+    ended = row["revoked_at"]
+    return KeyRow(
+        id=row["id"],
+        project=row["project"],
+        name=row["name"],
+        role=row["role"],
+        prefix=row["prefix"],
+        sha256=row["sha256"],
+        created_at=moment(row["created_at"]),
+        revoked_at=None if ended is None else moment(ended),
+    )

@@ -1,0 +1,199 @@
+"""Leases: the only way to change one is `advance` (an event of the table) or `note` (a fact that is no event).
+
+Both write, in the caller's transaction, everything that follows from the change: the event, the meter, the hold on
+the offer, the host's load, and the reservation's derived state.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+from gpuproxy.model.errors import Conflict
+from gpuproxy.model.leases import (
+    HOLDS_OFFER,
+    LIVE,
+    TERMINAL,
+    InstanceId,
+    Lease,
+    LeaseEvent,
+    LeaseId,
+    ReservationId,
+    after,
+)
+from gpuproxy.model.meter import meter_rate
+from gpuproxy.model.money import Micro, accrued
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Tx
+from gpuproxy.store import reservations
+from gpuproxy.store.rows import columns, lease_from, micros, moment, stored
+
+_COLUMNS = ", ".join(field.name for field in fields(Lease))
+_LIVE_SQL = "('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')"
+
+
+def insert(tx: Tx, lease: Lease) -> None:
+    """A new lease in `requested`, with its hold; IntegrityError of the database when the offer is held already."""
+    row = columns(lease)
+    tx.execute(
+        f"INSERT INTO leases ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - our own names
+        list(row.values()),
+    )
+    _hold(tx, lease)
+    now = micros(lease.created_at)
+    tx.execute(
+        "INSERT INTO hosts (host, provider, live, picks, last_picked_at) VALUES (?, ?, 1, 1, ?) "
+        "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
+        (lease.host, lease.provider, now),
+    )
+    _append_event(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
+
+
+def get(tx: Tx, lease_id: LeaseId) -> Lease:
+    """The lease as it stands; leases are never deleted."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
+    if row is None:
+        raise Conflict(f"no lease {lease_id}")
+    return lease_from(row)
+
+
+def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
+    """A reservation's leases in order of attempt."""
+    rows = tx.fetch(
+        f"SELECT {_COLUMNS} FROM leases WHERE reservation_id = ? ORDER BY attempt",  # noqa: S608
+        (reservation_id,),
+    )
+    return tuple(lease_from(row) for row in rows)
+
+
+def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
+    """Everything of an account that is not over yet."""
+    rows = tx.fetch(
+        f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {_LIVE_SQL} "  # noqa: S608
+        "ORDER BY created_at, id",
+        (provider, account),
+    )
+    return tuple(lease_from(row) for row in rows)
+
+
+def live_accounts(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+    """The accounts that still have something to look after."""
+    rows = tx.fetch(f"SELECT DISTINCT provider, account FROM leases WHERE state IN {_LIVE_SQL}")  # noqa: S608
+    return frozenset((ProviderName(row["provider"]), row["account"]) for row in rows)
+
+
+def rented(tx: Tx, project: str | None) -> tuple[Lease, ...]:
+    """Live leases of a project (None: of all) that have, or may have, a machine; unknown ones first."""
+    rows = tx.fetch(
+        f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {_LIVE_SQL} "  # noqa: S608
+        "ORDER BY state <> 'unknown', created_at, id",
+        (project, project),
+    )
+    return tuple(lease_from(row) for row in rows)
+
+
+def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Lease | None:
+    """The lease that a contract came of."""
+    row = tx.fetch_one(
+        f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND instance_id = ?",  # noqa: S608
+        (provider, instance_id),
+    )
+    return None if row is None else lease_from(row)
+
+
+def held_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+    """What our own leases keep others from renting."""
+    return frozenset((ProviderName(row["provider"]), row["key"]) for row in tx.fetch("SELECT provider, key FROM holds"))
+
+
+def advance(tx: Tx, lease: Lease, event: LeaseEvent, **facts: Any) -> Lease:
+    """The lease after `event`, with `facts` learnt on the way; Conflict when the row changed since it was read.
+
+    An event that the table does not allow raises IllegalTransition and changes nothing.
+    """
+    state = after(lease.state, event)
+    if state in TERMINAL:
+        facts.setdefault("ended_at", tx.now())
+    elif lease.state in TERMINAL:
+        facts.setdefault("ended_at", None)
+    return _save(tx, lease, replace(lease, state=state, **facts), event)
+
+
+def note(tx: Tx, lease: Lease, **facts: Any) -> Lease:
+    """The lease with facts that are no event: prices, addresses, the provider's words."""
+    changed = replace(lease, **facts)
+    return lease if changed == lease else _save(tx, lease, changed, None)
+
+
+def cost(tx: Tx, lease_id: LeaseId) -> Micro:
+    """What the meter of a lease stands at, in micro-dollars."""
+    total = 0
+    for row in tx.fetch("SELECT opened_at, closed_at, rate FROM meters WHERE lease_id = ?", (lease_id,)):
+        ends = tx.now() if row["closed_at"] is None else moment(row["closed_at"])
+        total += accrued(row["rate"], ends - moment(row["opened_at"]))
+    return Micro(total)
+
+
+def costs(tx: Tx, leases: Iterable[Lease]) -> tuple[Micro, ...]:
+    """cost() of each."""
+    return tuple(cost(tx, lease.id) for lease in leases)
+
+
+def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
+    new = replace(new, version=old.version + 1)
+    changes = {
+        field.name: stored(getattr(new, field.name))
+        for field in fields(Lease)
+        if getattr(new, field.name) != getattr(old, field.name)
+    }
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    rows = tx.execute(
+        f"UPDATE leases SET {assignments} WHERE id = ? AND version = ?",  # noqa: S608 - our own column names
+        [*changes.values(), old.id, old.version],
+    )
+    if rows == 0:
+        raise Conflict(f"lease {old.id} changed since version {old.version}")
+    _follow(tx, old, new)
+    if event is not None:
+        told = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
+        _append_event(tx, new, event.value, {name: value for name, value in told.items() if value})
+        reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
+    tx.changed(f"reservation:{new.reservation_id}")
+    return new
+
+
+def _follow(tx: Tx, old: Lease, new: Lease) -> None:
+    """Meter, hold and load, which all follow from the lease."""
+    if (rate := meter_rate(new)) != meter_rate(old):
+        now = micros(tx.now())
+        tx.execute("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, new.id))
+        if rate is not None:
+            tx.execute("INSERT INTO meters (lease_id, opened_at, rate) VALUES (?, ?, ?)", (new.id, now, rate))
+    if (new.state in HOLDS_OFFER) != (old.state in HOLDS_OFFER):
+        tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
+        if new.state in HOLDS_OFFER:
+            _hold(tx, new)
+    if (new.state in LIVE) != (old.state in LIVE):
+        step = 1 if new.state in LIVE else -1
+        tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
+
+
+def _hold(tx: Tx, lease: Lease) -> None:
+    for key in lease.conflict_keys:
+        tx.execute("INSERT INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id))
+
+
+def _append_event(tx: Tx, lease: Lease, event: str, data: dict[str, Any]) -> None:
+    tx.execute(
+        "INSERT INTO events (seq, at, project, reservation_id, lease_id, event, state, data) "
+        "SELECT coalesce(max(seq), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM events",
+        (
+            micros(tx.now()),
+            lease.project,
+            lease.reservation_id,
+            lease.id,
+            event,
+            lease.state.value,
+            json.dumps(data),
+        ),
+    )

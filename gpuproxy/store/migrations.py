@@ -1,0 +1,67 @@
+"""The schema, as numbered steps that only ever grow.
+
+Times are integer microseconds since 1970 (UTC), money is integer micro-dollars, lists and maps are JSON text, ids are
+made by us. Migrations of one database are applied by one process at a time (the writer's lock sees to it).
+"""
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("gpuproxy")
+
+_FIRST = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    """CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY, project TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL, prefix TEXT NOT NULL,
+        sha256 TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL, revoked_at INTEGER) STRICT""",
+    "CREATE TABLE projects (id TEXT PRIMARY KEY, strategy TEXT NOT NULL) STRICT",
+    """CREATE TABLE accounts (
+        provider TEXT NOT NULL, account TEXT NOT NULL, next_create_at INTEGER NOT NULL,
+        PRIMARY KEY (provider, account)) STRICT""",
+    """CREATE TABLE hosts (
+        host TEXT PRIMARY KEY, provider TEXT NOT NULL, live INTEGER NOT NULL, picks INTEGER NOT NULL,
+        last_picked_at INTEGER NOT NULL) STRICT""",
+    """CREATE TABLE reservations (
+        id TEXT PRIMARY KEY, project TEXT NOT NULL, request_id TEXT NOT NULL, fingerprint TEXT NOT NULL,
+        count INTEGER NOT NULL, least INTEGER NOT NULL, keep INTEGER NOT NULL, strategy TEXT NOT NULL, labels TEXT NOT NULL,
+        created_at INTEGER NOT NULL, expires_at INTEGER, version INTEGER NOT NULL, replace_unready INTEGER NOT NULL,
+        ready_timeout_s REAL NOT NULL, owner TEXT NOT NULL, settled_at INTEGER, answered_at INTEGER,
+        closing TEXT NOT NULL, failure TEXT, decision TEXT, message TEXT NOT NULL, state TEXT NOT NULL) STRICT""",
+    "CREATE UNIQUE INDEX reservations_request ON reservations (project, request_id) WHERE request_id <> ''",
+    "CREATE INDEX reservations_newest ON reservations (project, created_at DESC, id)",
+    "CREATE INDEX reservations_unsettled ON reservations (id) WHERE settled_at IS NULL",
+    """CREATE TABLE leases (
+        id TEXT PRIMARY KEY, reservation_id TEXT NOT NULL REFERENCES reservations (id), project TEXT NOT NULL,
+        attempt INTEGER NOT NULL, provider TEXT NOT NULL, account TEXT NOT NULL, label TEXT NOT NULL UNIQUE,
+        offer_id TEXT NOT NULL, host TEXT NOT NULL, conflict_keys TEXT NOT NULL, gpu_model TEXT NOT NULL,
+        num_gpus INTEGER NOT NULL, vram_gb INTEGER NOT NULL, location TEXT NOT NULL, price INTEGER NOT NULL,
+        disk_price INTEGER NOT NULL, ceiling INTEGER NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
+        created_at INTEGER NOT NULL, send_at INTEGER NOT NULL, call_started_at INTEGER, call_deadline INTEGER,
+        instance_id TEXT, started_at INTEGER, running_at INTEGER, ready_at INTEGER, ended_at INTEGER,
+        expires_at INTEGER, missing_since INTEGER, destroy_at INTEGER, destroy_tries INTEGER NOT NULL,
+        reason TEXT NOT NULL, status_message TEXT NOT NULL, ssh_host TEXT NOT NULL, ssh_port INTEGER NOT NULL,
+        ports TEXT NOT NULL, extras TEXT NOT NULL) STRICT""",
+    "CREATE UNIQUE INDEX leases_instance ON leases (provider, instance_id) WHERE instance_id IS NOT NULL",
+    "CREATE INDEX leases_reservation ON leases (reservation_id, attempt)",
+    """CREATE INDEX leases_live ON leases (provider, account)
+        WHERE state IN ('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')""",
+    """CREATE TABLE holds (
+        provider TEXT NOT NULL, key TEXT NOT NULL, lease_id TEXT NOT NULL REFERENCES leases (id),
+        PRIMARY KEY (provider, key)) STRICT""",
+    "CREATE INDEX holds_lease ON holds (lease_id)",
+    """CREATE TABLE meters (
+        lease_id TEXT NOT NULL REFERENCES leases (id), opened_at INTEGER NOT NULL, closed_at INTEGER,
+        rate INTEGER NOT NULL) STRICT""",
+    "CREATE INDEX meters_lease ON meters (lease_id)",
+    "CREATE UNIQUE INDEX meters_open ON meters (lease_id) WHERE closed_at IS NULL",
+    """CREATE TABLE events (
+        seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, project TEXT NOT NULL, reservation_id TEXT NOT NULL,
+        lease_id TEXT NOT NULL, event TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL) STRICT""",
+    "CREATE INDEX events_reservation ON events (reservation_id, seq)",
+)
+
+
+@migrations()
+def m0001_the_books(db: Database) -> None:
+    """Reservations, leases, meters, events, and what the choice of offers needs to remember."""
+    for statement in _FIRST:
+        db.execute(statement)

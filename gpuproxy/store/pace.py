@@ -1,0 +1,73 @@
+"""What the choice of offers must remember between calls: when an account may create again, how busy each host is."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from gpuproxy.model.load import HostLoad
+from gpuproxy.model.offers import HostKey, ProviderName
+from gpuproxy.ports import Tx
+from gpuproxy.store.rows import micros, moment
+
+Account = tuple[ProviderName, str]
+
+
+def next_create_at(tx: Tx, account: Account) -> datetime:
+    """The earliest moment for the account's next create."""
+    row = tx.fetch_one("SELECT next_create_at FROM accounts WHERE provider = ? AND account = ?", account)
+    return tx.now() if row is None else max(tx.now(), moment(row["next_create_at"]))
+
+
+def take_turn(tx: Tx, account: Account, at: datetime, interval: float) -> None:
+    """One create is planned for `at`: the next one follows an interval later."""
+    _set_next(tx, account, at + timedelta(seconds=interval))
+
+
+def hold(tx: Tx, account: Account, until: datetime) -> None:
+    """The provider said to wait."""
+    if next_create_at(tx, account) < until:
+        _set_next(tx, account, until)
+
+
+def give_back(tx: Tx, account: Account, interval: float) -> None:
+    """Turns of creates that will not be sent are free again: follow the last one that was or will be."""
+    row = tx.fetch_one(
+        "SELECT max(send_at) AS last FROM leases WHERE provider = ? AND account = ? "
+        "AND (state = 'requested' OR call_started_at IS NOT NULL)",
+        account,
+    )
+    last = None if row is None or row["last"] is None else moment(row["last"])
+    free = tx.now() if last is None else last + timedelta(seconds=interval)
+    if free < next_create_at(tx, account):
+        _set_next(tx, account, free)
+
+
+def loads(tx: Tx, hosts: Sequence[HostKey] = ()) -> Mapping[HostKey, HostLoad]:
+    """The counters of hosts that we ever picked; of the named ones only, where names are given."""
+    rows = tx.fetch("SELECT host, live, picks, last_picked_at FROM hosts")
+    wanted = frozenset(hosts)
+    return {
+        HostKey(row["host"]): HostLoad(
+            live=row["live"], picks=row["picks"], last_picked_at=moment(row["last_picked_at"])
+        )
+        for row in rows
+        if not wanted or row["host"] in wanted
+    }
+
+
+def recount(tx: Tx) -> None:
+    """Recompute every counter from the leases: the two must agree, and after a crash this makes them."""
+    tx.execute("DELETE FROM hosts")
+    tx.execute(
+        "INSERT INTO hosts (host, provider, live, picks, last_picked_at) "
+        "SELECT host, min(provider), "
+        "sum(state IN ('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')), "
+        "count(*), max(created_at) FROM leases GROUP BY host"
+    )
+
+
+def _set_next(tx: Tx, account: Account, at: datetime) -> None:
+    tx.execute(
+        "INSERT INTO accounts (provider, account, next_create_at) VALUES (?, ?, ?) "
+        "ON CONFLICT (provider, account) DO UPDATE SET next_create_at = excluded.next_create_at",
+        (*account, micros(at)),
+    )

@@ -1,0 +1,94 @@
+"""Reservations: one row for each ReserveGPUs call that got as far as an intent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from gpuproxy.model.errors import Conflict
+from gpuproxy.model.leases import Lease, ReservationId
+from gpuproxy.model.reservations import Reservation, derived_state
+from gpuproxy.ports import Tx
+from gpuproxy.store.rows import columns, reservation_from, stored
+
+_COLUMNS = ", ".join(field.name for field in fields(Reservation))
+
+
+def insert(tx: Tx, reservation: Reservation) -> None:
+    """A new row; IntegrityError of the database when the request_id is taken."""
+    row = columns(reservation)
+    tx.execute(
+        f"INSERT INTO reservations ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608
+        list(row.values()),
+    )
+
+
+def find(tx: Tx, reservation_id: ReservationId) -> Reservation | None:
+    """The row, or None."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM reservations WHERE id = ?", (reservation_id,))  # noqa: S608
+    return None if row is None else reservation_from(row)
+
+
+def get(tx: Tx, reservation_id: ReservationId) -> Reservation:
+    """The row, which the caller knows to exist."""
+    found = find(tx, reservation_id)
+    if found is None:
+        raise Conflict(f"no reservation {reservation_id}")
+    return found
+
+
+def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
+    """What an earlier call with the same request_id made."""
+    row = tx.fetch_one(
+        f"SELECT {_COLUMNS} FROM reservations WHERE project = ? AND request_id = ?",  # noqa: S608
+        (project, request_id),
+    )
+    return None if row is None else reservation_from(row)
+
+
+def unsettled(tx: Tx) -> tuple[Reservation, ...]:
+    """Calls that somebody is working on, or was when it died."""
+    rows = tx.fetch(f"SELECT {_COLUMNS} FROM reservations WHERE settled_at IS NULL")  # noqa: S608
+    return tuple(reservation_from(row) for row in rows)
+
+
+def of_live_leases(tx: Tx, ids: Sequence[ReservationId]) -> Mapping[ReservationId, Reservation]:
+    """The rows of the named reservations."""
+    return {reservation_id: get(tx, reservation_id) for reservation_id in dict.fromkeys(ids)}
+
+
+def newest(tx: Tx, project: str | None, state: str) -> tuple[Reservation, ...]:
+    """A project's reservations (None: everybody's), newest first; `state` "" means any."""
+    rows = tx.fetch(
+        f"SELECT {_COLUMNS} FROM reservations WHERE (? IS NULL OR project = ?) AND (? = '' OR state = ?) "  # noqa: S608
+        "ORDER BY created_at DESC, id",
+        (project, project, state, state),
+    )
+    return tuple(reservation_from(row) for row in rows)
+
+
+def change(tx: Tx, reservation: Reservation, leases: Sequence[Lease], **facts: Any) -> Reservation:
+    """The reservation with new facts, its derived state kept in step; Conflict when it changed since it was read."""
+    new = replace(reservation, **facts)
+    new = replace(new, state=derived_state(new, leases))
+    if new == reservation:
+        return reservation
+    new = replace(new, version=reservation.version + 1)
+    changes = {
+        field.name: stored(getattr(new, field.name))
+        for field in fields(Reservation)
+        if getattr(new, field.name) != getattr(reservation, field.name)
+    }
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    rows = tx.execute(
+        f"UPDATE reservations SET {assignments} WHERE id = ? AND version = ?",  # noqa: S608
+        [*changes.values(), reservation.id, reservation.version],
+    )
+    if rows == 0:
+        raise Conflict(f"reservation {reservation.id} changed since version {reservation.version}")
+    tx.changed(f"reservation:{reservation.id}")
+    return new
+
+
+def refresh(tx: Tx, reservation_id: ReservationId, leases: Sequence[Lease]) -> None:
+    """Recompute the state after a lease changed."""
+    change(tx, get(tx, reservation_id), leases)

@@ -1,0 +1,127 @@
+"""Rows to values and back: the one place that knows how the books spell a value."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, TypeVar
+
+from gpuproxy.model.leases import Lease, LeaseState, PortMapping
+from gpuproxy.model.reservations import Decision, Failure, Pick, Reservation, ReservationState
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+V = TypeVar("V", Lease, Reservation)
+
+
+def micros(at: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def moment(value: int) -> datetime:
+    """The inverse of micros."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def lease_from(row: Mapping[str, Any]) -> Lease:
+    """A row of `leases`."""
+    return _value(Lease, row)
+
+
+def reservation_from(row: Mapping[str, Any]) -> Reservation:
+    """A row of `reservations`."""
+    return _value(Reservation, row)
+
+
+def columns(value: Lease | Reservation) -> dict[str, Any]:
+    """Every column of the value's row."""
+    return {name: stored(getattr(value, name)) for name in _FIELDS[type(value)]}
+
+
+def stored(value: object) -> Any:
+    """One value as its column holds it."""
+    if isinstance(value, datetime):
+        return micros(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bool):
+        return int(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return json.dumps(dataclasses.asdict(value))
+    if isinstance(value, tuple):
+        return json.dumps([dataclasses.asdict(v) if isinstance(v, PortMapping) else v for v in value])
+    return value
+
+
+def _names(kind: type[Lease] | type[Reservation]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _value(kind: type[V], row: Mapping[str, Any]) -> V:
+    readers = _READERS[kind]
+    values = {}
+    for name in _FIELDS[kind]:
+        raw = row[name]
+        reader = readers.get(name)
+        values[name] = raw if reader is None or raw is None else reader(raw)
+    return kind(**values)
+
+
+def _strings(raw: str) -> tuple[str, ...]:
+    return tuple(json.loads(raw))
+
+
+def _pairs(raw: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, value) for key, value in json.loads(raw))
+
+
+def _ports(raw: str) -> tuple[PortMapping, ...]:
+    return tuple(PortMapping(**mapping) for mapping in json.loads(raw))
+
+
+def _failure(raw: str) -> Failure:
+    data = json.loads(raw)
+    return Failure(reason=data["reason"], message=data["message"], metadata=tuple(map(tuple, data["metadata"])))
+
+
+def _decision(raw: str) -> Decision:
+    data = json.loads(raw)
+    return Decision(
+        **{
+            **data,
+            "rejected": tuple((rule, count) for rule, count in data["rejected"]),
+            "sizes": tuple(data["sizes"]),
+            "picks": tuple(Pick(**pick) for pick in data["picks"]),
+            "top": tuple(Pick(**pick) for pick in data["top"]),
+        }
+    )
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {Lease: _names(Lease), Reservation: _names(Reservation)}
+_Reader = Callable[[Any], Any]
+_READERS: dict[type, dict[str, _Reader]] = {
+    Lease: {
+        "conflict_keys": _strings,
+        "state": LeaseState,
+        "ports": _ports,
+        "extras": _pairs,
+        **dict.fromkeys(
+            (
+                "created_at", "send_at", "call_started_at", "call_deadline", "started_at", "running_at", "ready_at",
+                "ended_at", "expires_at", "missing_since", "destroy_at",
+            ),
+            moment,
+        ),
+    },
+    Reservation: {
+        "labels": _pairs,
+        "keep": bool,
+        "replace_unready": bool,
+        "failure": _failure,
+        "decision": _decision,
+        "state": ReservationState,
+        **dict.fromkeys(("created_at", "expires_at", "settled_at", "answered_at"), moment),
+    },
+}  # fmt: skip

@@ -1,0 +1,258 @@
+"""The Database port over SQLite: one writer thread with group commit, a few reader threads, one process.
+
+Units of work that arrive while a commit is under way share the next one: each runs in a savepoint of its own, so a
+unit that fails takes nothing else with it, and nobody is answered before the common commit is on disk
+(WAL, synchronous=FULL). A lock file beside the database keeps a second process out: who finds unfinished work in it
+may therefore take the work over.
+"""
+
+import asyncio
+import fcntl
+import queue
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+
+from sqlite_utils import Database as SqliteUtils
+
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.store.migrations import migrations
+
+T = TypeVar("T")
+
+_BATCH = 64
+_READERS = 2
+
+
+class DatabaseLocked(Exception):
+    """Another process uses this database."""
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One write waiting for its turn."""
+
+    fn: Callable[["SqliteTx"], Any]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+    topics: tuple[str, ...] = ()
+
+
+class SqliteTx:
+    """The Tx port over one connection."""
+
+    def __init__(self, db: SqliteUtils, now: datetime) -> None:
+        self._db = db
+        self._now = now
+        self.topics: list[str] = []
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """The number of rows that changed."""
+        return int(self._db.execute(sql, params).rowcount)
+
+    def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
+        """All rows."""
+        return self._db.execute(sql, params).fetchall()
+
+    def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
+        """The first row, or None."""
+        return cast("Mapping[str, Any] | None", self._db.execute(sql, params).fetchone())
+
+    def now(self) -> datetime:
+        """The time that this unit is judged by, cut to the microsecond that the books keep."""
+        return self._now
+
+    def changed(self, topic: str) -> None:
+        """Wake the watchers of `topic` once this unit is committed."""
+        self.topics.append(topic)
+
+
+class _Wakeups:
+    """One watcher's wakeups."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Return at the next change, or at once when one came since the last call."""
+        await self.event.wait()
+        self.event.clear()
+
+
+class SqliteDatabase:
+    """The Database port. `path` may be ":memory:" with `threads=False`, for simulation."""
+
+    def __init__(self, path: str, now: Callable[[], datetime], *, threads: bool = True) -> None:
+        self._path = path
+        self._now = now
+        self._lock_file = _lock(path)
+        self._writer = _connect(path)
+        migrations.apply(self._writer)
+        self._watchers: dict[str, set[_Wakeups]] = {}
+        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._local = threading.local()
+        self._reader_connections: list[SqliteUtils] = []
+        if threads:
+            self._thread = threading.Thread(target=self._write_forever, name="gpuproxy-writer", daemon=True)
+            self._thread.start()
+            self._readers = ThreadPoolExecutor(_READERS, "gpuproxy-reader")
+
+    async def write(self, fn: Callable[[SqliteTx], T]) -> T:
+        """Run `fn` in a transaction; when this returns, it survives a crash."""
+        loop = asyncio.get_running_loop()
+        unit = _Unit(fn, loop, loop.create_future())
+        if self._thread is None:
+            self._commit([unit])
+            self._publish([unit])
+        else:
+            self._queue.put(unit)
+        return cast("T", await unit.done)
+
+    async def read(self, fn: Callable[[SqliteTx], T]) -> T:
+        """Run `fn` on a consistent snapshot."""
+        if self._readers is None:
+            return fn(SqliteTx(self._writer, self._now()))
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, fn)
+
+    @asynccontextmanager
+    async def watch(self, topic: str) -> AsyncIterator[_Wakeups]:
+        """Wakeups for a topic, from now on."""
+        wakeups = _Wakeups()
+        self._watchers.setdefault(topic, set()).add(wakeups)
+        try:
+            yield wakeups
+        finally:
+            self._watchers[topic].discard(wakeups)
+            if not self._watchers[topic]:
+                del self._watchers[topic]
+
+    async def close(self) -> None:
+        """Flush and close."""
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+        if self._readers is not None:
+            self._readers.shutdown()
+        for connection in (*self._reader_connections, self._writer):
+            connection.conn.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    def _read(self, fn: Callable[[SqliteTx], T]) -> T:
+        db = getattr(self._local, "db", None)
+        if db is None:
+            db = self._local.db = _connect(self._path)
+            db.execute("PRAGMA query_only=ON")
+            self._reader_connections.append(db)
+        db.conn.execute("BEGIN")
+        try:
+            return fn(SqliteTx(db, self._now()))
+        finally:
+            db.conn.execute("COMMIT")
+
+    def _write_forever(self) -> None:
+        while (unit := self._queue.get()) is not None:
+            batch = [unit]
+            stop = False
+            while len(batch) < _BATCH and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    stop = True
+                    break
+                batch.append(following)
+            self._commit(batch)
+            _by_loop(batch, self._publish)
+            if stop:
+                return
+
+    def _commit(self, batch: list[_Unit]) -> None:
+        """Run all units in one transaction; on a failure of the transaction itself nobody's work is kept."""
+        connection = self._writer.conn
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for unit in batch:
+                self._run(unit)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for unit in batch:
+                unit.error = _unavailable(error)
+
+    def _run(self, unit: _Unit) -> None:
+        connection = self._writer.conn
+        now = self._now()
+        tx = SqliteTx(self._writer, now)
+        connection.execute("SAVEPOINT unit")
+        try:
+            unit.result = unit.fn(tx)
+            unit.topics = tuple(tx.topics)
+        except sqlite3.Error as error:
+            if not connection.in_transaction:  # disk full and I/O errors end the whole transaction
+                raise
+            unit.error = error if isinstance(error, sqlite3.IntegrityError) else _unavailable(error)
+        except Exception as error:  # noqa: BLE001 - it goes to the caller that owns the unit, unchanged
+            unit.error = error
+        if unit.error is not None:
+            connection.execute("ROLLBACK TO unit")
+        connection.execute("RELEASE unit")
+
+    def _publish(self, batch: list[_Unit]) -> None:
+        for unit in batch:
+            if not unit.done.done():  # a cancelled caller's unit is committed all the same
+                if unit.error is not None:
+                    unit.done.set_exception(unit.error)
+                else:
+                    unit.done.set_result(unit.result)
+            if unit.error is None:
+                for topic in unit.topics:
+                    for wakeups in self._watchers.get(topic, ()):
+                        wakeups.event.set()
+
+
+def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None:
+    loops = {id(unit.loop): unit.loop for unit in batch}
+    for loop in loops.values():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
+
+
+def _connect(path: str) -> SqliteUtils:
+    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.isolation_level = None
+    db = SqliteUtils(connection, execute_plugins=False, strict=True)
+    if path != ":memory:":
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return db
+
+
+def _lock(path: str) -> IO[str] | None:
+    if path == ":memory:":
+        return None
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held open for as long as the database is
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DatabaseLocked(f"{path} is in use by another GPU Proxy.") from None
+    return file
+
+
+def _unavailable(error: sqlite3.Error) -> Unavailable:
+    failure = Unavailable("The books can't be written at the moment; nothing was changed.", reason="DATABASE")
+    failure.__cause__ = error
+    return failure
