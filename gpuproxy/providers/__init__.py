@@ -1,0 +1,1 @@
+"""Marketplace adapters: one marketplace each, found through the entry points of group `gpuproxy.providers`."""

@@ -1,0 +1,107 @@
+"""The Http port over aiohttp: one request goes out once, and what can't be known about it is said.
+
+The rule: HttpNotSent only while no connection exists; from there on everything that is not a whole answer is
+HttpReplyLost. Every request has a connection of its own, because a kept-alive one may be dead already, and then nobody
+can tell whether a request that was written to it has been executed. Nothing is ever repeated, redirected or cached.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import aiohttp
+
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
+
+_MAX_CONNECTIONS = 256
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one request has come."""
+
+    connected: bool = False
+
+
+class AioHttp:
+    """Make it inside a running loop, close it there."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, limit=_MAX_CONNECTIONS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "gpuproxy", "Accept-Encoding": "gzip"},
+            # Deadlines are ours: aiohttp rounds long ones up to whole seconds.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            middlewares=(_send_once,),
+            trace_configs=[_connection_watch()],
+        )
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Any status is a response. HttpNotSent: surely no byte left; HttpReplyLost: it may have been executed."""
+        progress = _Progress()
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await self._exchange(request, progress)
+        except TimeoutError:
+            raise _failure(progress, f"no whole answer within {request.timeout:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(progress, f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        await self._session.close()
+
+    async def _exchange(self, request: HttpRequest, progress: _Progress) -> HttpResponse:
+        async with self._session.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=request.body,
+            allow_redirects=False,
+            trace_request_ctx=progress,
+        ) as response:
+            body = await _read(response, request.max_bytes)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return HttpResponse(status=response.status, headers=headers, body=body)
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The decoded body; it is counted while it is unpacked, so that a small answer can't fill the memory."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > max_bytes:
+            response.close()
+            raise HttpReplyLost(f"an answer of more than {max_bytes} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Hide broken connections from the session.
+
+    It repeats GET, PUT and DELETE by itself when a connection breaks before the answer, even a fresh one; it does so
+    on these classes only, and here is the innermost place where they can be turned into another.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise HttpReplyLost(f"the connection broke: {error}") from error
+
+
+def _connection_watch() -> aiohttp.TraceConfig:
+    async def connected(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.connected = True
+
+    watch = aiohttp.TraceConfig()
+    watch.on_connection_create_end.append(connected)
+    watch.on_connection_reuseconn.append(connected)
+    return watch
+
+
+def _failure(progress: _Progress, message: str) -> HttpNotSent | HttpReplyLost:
+    return HttpReplyLost(message) if progress.connected else HttpNotSent(message)
