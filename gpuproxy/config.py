@@ -1,0 +1,345 @@
+"""Settings from the environment and `.env`: read once, judged as a whole, frozen. Read by `main` and `cli` only.
+
+A name that nobody reads is a mistake, never ignored: a key under the wrong name would rent nothing, and a limit under
+the wrong name would limit nothing. Values are judged by `load_settings`; what else a start needs (keys, loopback for
+a scaled clock) by `check_start`, because it depends on the command. The README's table is made from the fields here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, TLS_NAMES, env_name, first_wrong_name
+
+ENV_FILE = Path(".env")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)?")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class ConfigError(Exception):
+    """The program can't start as it is configured; the text is for the operator and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens. Port 0: any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can reach it."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One key at one marketplace; `name` is what clients and logs see."""
+
+    provider: str
+    name: str
+    key: str = field(repr=False)
+    region: str = ""
+    base_url: str = ""
+    """Empty: the real service."""
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, `[v6]:port` or `:port` (every interface); raises ValueError."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("should be host:port, as in 127.0.0.1:9090")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("should be host:port; an IPv6 address goes into brackets, as in [::1]:9090")
+    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - refused below unless it is allowed
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds from `30`, `1.5s`, `15m`, `2h`, `7d`, `1w` or `1h30m`; raises ValueError."""
+    if isinstance(text, int | float):
+        return float(text)
+    compact = text.strip().lower()
+    parts = list(_DURATION.finditer(compact))
+    if not parts or "".join(part.group(0) for part in parts) != compact:
+        raise ValueError("should be a duration, as in 30s, 15m, 2h or 7d")
+    if len(parts) > 1 and not all(part.group(2) for part in parts):
+        raise ValueError("should be a duration with a unit to each number, as in 1h30m")
+    return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2) or "s"] for part in parts)
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address (or `localhost`) that never leaves this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _address(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str | int | float) else value
+
+
+def _keys(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    """As _keys, but an empty place counts: names and regions align with the keys by position."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value.strip() else ()
+
+
+ListenAddress = Annotated[Address, BeforeValidator(_address)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set; durations are seconds (`90`, `15m`, `2h`)."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=env_name,
+        validate_by_name=True,
+        validate_by_alias=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+    vastai_api_key: Keys = Field((), description="vast.ai keys, comma separated; each one is an account")
+    vastai_api_key_names: Names = Field(
+        (), description="names of the accounts, by position (default `vast-1`, `vast-2`, ...)"
+    )
+    vastai_api_key_regions: Names = Field(
+        (), description="regions of the accounts, by position (kept for providers with regional keys)"
+    )
+    vastai_url: str = Field("", description="another base address of vast.ai, such as a sandbox's")
+    grpc_addr: ListenAddress = Field(
+        Address("127.0.0.1", 9090), description="where gRPC listens; port 0 = any free one, printed"
+    )
+    allow_plaintext: bool = Field(False, description="allow an address that others can reach, without TLS")
+    database_url: str = Field("sqlite:///gpuproxy.db", description="where the books are; a path after `sqlite:///`")
+    admin_api_key: SecretStr | None = Field(
+        None, description="the first admin's key; without it one is made and kept beside the database"
+    )
+    lb_strategy: str = Field("least_connections", description="the strategy until one is set by a call")
+    max_price: Usd = Field(10.0, description="USD per GPU-hour where a request names none")
+    lease_duration: Seconds = Field(
+        0.0, description="how long a reservation lives where the request is silent; 0 = no end"
+    )
+    time_scale: float = Field(
+        1.0, gt=0, le=10_000, description="the server's clock runs so many times as fast; loopback providers only"
+    )
+    catalog_refresh_interval: PositiveSeconds = Field(30.0, description="how often the market is read")
+    catalog_stale_after: PositiveSeconds = Field(
+        300.0, description="an older snapshot of a silent provider is not rented from"
+    )
+    search_timeout: PositiveSeconds = Field(30.0, description="one page of a search, real seconds")
+    create_timeout: PositiveSeconds = Field(
+        30.0, description="after so many real seconds a create counts as unanswered"
+    )
+    call_timeout: PositiveSeconds = Field(20.0, description="every other call to a provider, real seconds")
+    ready_poll_interval: PositiveSeconds = Field(2.0, description="how often starting machines are looked at")
+    ready_probe_timeout: PositiveSeconds = Field(3.0, description="one look at a machine's port, real seconds")
+    reconcile_interval: PositiveSeconds = Field(
+        30.0, description="how often the books are compared with what the providers list"
+    )
+    vastai_search_interval: Seconds | None = Field(
+        None, description="between two searches of an account; else the adapter's own (6 s); 0 = no limit"
+    )
+    vastai_create_interval: Seconds | None = Field(
+        None, description="between two creates of an account; else the adapter's own (4.5 s); 0 = no limit"
+    )
+    vastai_list_interval: Seconds | None = Field(
+        None, description="between two listings of an account; else the adapter's own (1 s); 0 = no limit"
+    )
+    vastai_get_interval: Seconds | None = Field(
+        None, description="between two reads of one instance; else the adapter's own (2 s); 0 = no limit"
+    )
+    vastai_destroy_interval: Seconds | None = Field(
+        None, description="between two destroys of an account; else the adapter's own (3 s); 0 = no limit"
+    )
+    default_deadline: PositiveSeconds = Field(30.0, description="of a call whose client sets none, real seconds")
+    reserve_deadline: PositiveSeconds = Field(
+        120.0, description="of ReserveGPUs and CreateGPUInstance whose client sets none, real seconds"
+    )
+    max_deadline: PositiveSeconds = Field(1800.0, description="a client's longer deadline is cut to this, real seconds")
+    max_concurrent_rpcs: int = Field(1000, ge=1, description="calls beyond this are refused at once")
+    drain_seconds: Seconds = Field(30.0, description="how long a stopping server lets running calls finish")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_format: Literal["console", "json"] = Field("console", description="one line for people, or one JSON object")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if not self.allow_plaintext and not self.grpc_addr.is_loopback:
+            raise ValueError(
+                f"GPUPROXY_GRPC_ADDR: {self.grpc_addr} can be reached by others and there is no TLS; "
+                "use 127.0.0.1, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
+            )
+        _check_database_url(self.database_url)
+        _check_accounts(self)
+        return self
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]  # of five sources one is of use
+        cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is handed over: `load_settings` reads the environment itself, so that wrong names are seen."""
+        return (init_settings,)
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """One for each key, in the order given."""
+        names, regions = self.vastai_api_key_names, self.vastai_api_key_regions
+        return tuple(
+            Account(
+                provider="vast.ai",
+                name=(names[i] if i < len(names) else "") or f"vast-{i + 1}",
+                key=key.get_secret_value(),
+                region=regions[i] if i < len(regions) else "",
+                base_url=self.vastai_url,
+            )
+            for i, key in enumerate(self.vastai_api_key)
+        )
+
+    @property
+    def intervals(self) -> Mapping[str, Mapping[str, float]]:
+        """Seconds between two calls of one account, by provider and endpoint; only what the operator set."""
+        given = {
+            "search": self.vastai_search_interval,
+            "create": self.vastai_create_interval,
+            "list": self.vastai_list_interval,
+            "get": self.vastai_get_interval,
+            "destroy": self.vastai_destroy_interval,
+        }
+        return {"vast.ai": {call: seconds for call, seconds in given.items() if seconds is not None}}
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What must never be logged."""
+        keys = {key.get_secret_value() for key in self.vastai_api_key}
+        return frozenset(keys | ({self.admin_api_key.get_secret_value()} if self.admin_api_key else set()))
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def admin_key_file(self) -> Path:
+        """Where the first start leaves the admin's key, mode 0600."""
+        return admin_key_file(self.database_url)
+
+    @property
+    def sandbox_state_file(self) -> Path:
+        """Where the sandbox that `serve --sandbox` starts keeps its market."""
+        return Path(f"{self.database_path}.sandbox")
+
+
+def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
+    """The variables of `.env`, overridden by those of the environment; empty ones count as absent."""
+    from_file = dotenv_values(env_file, interpolate=False) if env_file is not None and env_file.is_file() else {}
+    merged = {**{name: value or "" for name, value in from_file.items()}, **env}
+    return {name: value for name, value in merged.items() if value.strip()}
+
+
+def load_settings(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> Settings:
+    """Settings that are whole and consistent; raises ConfigError for a wrong name or value."""
+    found = read_environment(env, env_file)
+    if wrong := first_wrong_name(found, known_names()):
+        raise ConfigError(wrong)
+    if tls := sorted(name for name in found if name in TLS_NAMES):
+        raise ConfigError(f"{tls[0]} is set but TLS is not built yet: not started. Put a TLS proxy in front instead.")
+    values: dict[str, Any] = {name: value.strip() for name, value in found.items() if name in setting_names()}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error))) from None
+
+
+def check_start(settings: Settings, *, sandbox: bool) -> None:
+    """Raise ConfigError when a server must not be started with these settings."""
+    if sandbox:
+        return
+    if not settings.accounts:
+        raise ConfigError(
+            "No provider key is set: not started. Set VASTAI_API_KEY, or use --sandbox, where nothing costs money."
+        )
+    remote = [account for account in settings.accounts if not is_loopback(urlsplit(account.base_url).hostname or "")]
+    if settings.time_scale != 1 and remote:
+        raise ConfigError(
+            f"GPUPROXY_TIME_SCALE is {settings.time_scale:g} but {remote[0].provider} is not on this machine: not "
+            "started. A real marketplace runs in real time."
+        )
+
+
+def admin_key_file(database_url: str) -> Path:
+    """The file beside the database that holds the first admin's key."""
+    return Path(database_url.removeprefix("sqlite:///") + ".admin-key")
+
+
+def setting_names() -> frozenset[str]:
+    """The variables that a server reads."""
+    return frozenset(env_name(name) for name in Settings.model_fields)
+
+
+def known_names() -> frozenset[str]:
+    """Every variable that is not a mistake."""
+    return setting_names() | CLIENT_NAMES | TLS_NAMES | NOT_BUILT_NAMES
+
+
+def without_effect(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> list[str]:
+    """The variables that are set for something that is not built yet."""
+    return sorted(name for name in read_environment(env, env_file) if name in NOT_BUILT_NAMES)
+
+
+def _check_database_url(url: str) -> None:
+    if url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("GPUPROXY_DATABASE_URL: PostgreSQL is not built yet; use sqlite:///gpuproxy.db")
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path:
+        raise ValueError("GPUPROXY_DATABASE_URL: should be sqlite:/// and a path, as in sqlite:///gpuproxy.db")
+    if path == ":memory:":
+        raise ValueError("GPUPROXY_DATABASE_URL: the books must survive the process; use a file")
+
+
+def _check_accounts(settings: Settings) -> None:
+    keys = [key.get_secret_value() for key in settings.vastai_api_key]
+    if len(set(keys)) < len(keys):
+        raise ValueError("VASTAI_API_KEY: the same key is given twice")
+    for name in ("vastai_api_key_names", "vastai_api_key_regions"):
+        if len(getattr(settings, name)) > len(keys):
+            raise ValueError(f"{env_name(name)}: names more accounts than VASTAI_API_KEY has keys")
+    names = [account.name for account in settings.accounts]
+    if len(set(names)) < len(names):
+        raise ValueError("VASTAI_API_KEY_NAMES: two accounts have the same name")
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors(include_url=False, include_input=False):
+        place = str(detail["loc"][0]) if detail["loc"] else ""
+        name = env_name(place) if place in Settings.model_fields else place
+        text = detail["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {text}" if name else text)
+    return lines
