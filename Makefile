@@ -1,0 +1,41 @@
+# `make` alone prints what there is. Every target sets itself up: a fresh clone with Python 3.11 or newer is enough.
+
+.DEFAULT_GOAL := help
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: help setup run demo proto check test bench interop clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## a virtual environment in .venv, from requirements.lock, hashes checked
+
+$(READY): requirements.lock pyproject.toml scripts/setup
+	@scripts/setup $(VENV)
+	@touch $@
+
+run: setup ## the server on a simulated market: nothing costs money
+	@$(VENV)/bin/gpuproxy serve --sandbox
+
+demo: setup ## rent four GPUs on a simulated market, look at them, give them back
+	@$(VENV)/bin/python scripts/demo.py
+
+proto: setup ## regenerate gpuproxy/v1 from proto/
+	@$(VENV)/bin/python scripts/proto
+
+check: setup ## style, types, layers, sizes, generated files: everything but the tests
+	@scripts/check
+
+test: setup ## all tests
+	@$(VENV)/bin/python -m pytest
+
+bench: setup ## speed and memory, as ratios measured in one run
+	@$(VENV)/bin/python scripts/bench.py
+
+interop: setup ## other people's clients (grpcurl, the vastai command line): still to come
+	@echo "make interop: nothing here yet; it comes with the issue on other people's clients." >&2; exit 1
+
+clean: ## remove the virtual environment and caches; never a database
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
