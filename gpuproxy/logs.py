@@ -1,0 +1,86 @@
+"""Logs: structlog through the standard library to stderr, one line or one JSON object an event, secrets cut out.
+
+Fields, not prose: `log.info("released", lease=..., instance=...)`. Redaction is the last thing before a line is
+printed, so that no field, message or traceback passes by it.
+"""
+
+import logging
+import sys
+from collections.abc import Collection
+from typing import Literal, TextIO
+
+import structlog
+from structlog.types import EventDict, Processor, WrappedLogger
+
+REDACTED = "***"
+_SHORTEST_SECRET = 6
+"""Shorter ones would cut ordinary words to pieces."""
+_LOUD_LIBRARIES = ("asyncio", "aiohttp.access", "grpc")
+
+
+class Redactor:
+    """Cuts known secrets out of finished lines; those that are made later are added later."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        self._secrets: frozenset[str] = frozenset()
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Never print these again."""
+        self._secrets |= {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+
+    def __call__(self, _logger: WrappedLogger, _method: str, line: str | EventDict) -> str | EventDict:
+        """As a structlog processor after the renderer."""
+        if isinstance(line, str):
+            for secret in self._secrets:
+                line = line.replace(secret, REDACTED)
+        return line
+
+
+def configure(
+    *,
+    level: str = "info",
+    style: Literal["console", "json"] = "console",
+    secrets: Collection[str] = (),
+    stream: TextIO | None = None,
+) -> Redactor:
+    """Route structlog's and the standard library's loggers to `stream` (stderr); call it once, before anything logs."""
+    redactor = Redactor(secrets)
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(style, colors=(stream or sys.stderr).isatty()),
+                redactor,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [known for known in root.handlers if isinstance(known.formatter, structlog.stdlib.ProcessorFormatter)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _LOUD_LIBRARIES:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return redactor
+
+
+def _renderers(style: str, *, colors: bool) -> list[Processor]:
+    if style == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
