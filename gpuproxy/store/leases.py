@@ -172,7 +172,7 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
     if (new.state in HOLDS_OFFER) != (old.state in HOLDS_OFFER):
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
         if new.state in HOLDS_OFFER:
-            _hold(tx, new)
+            _hold_again(tx, new)
     if (new.state in LIVE) != (old.state in LIVE):
         step = 1 if new.state in LIVE else -1
         tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
@@ -181,6 +181,14 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
 def _hold(tx: Tx, lease: Lease) -> None:
     for key in lease.conflict_keys:
         tx.execute("INSERT INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id))
+
+
+def _hold_again(tx: Tx, lease: Lease) -> None:
+    """A parked machine woke up: the provider gave it GPUs, whatever our books thought of them."""
+    for key in lease.conflict_keys:
+        tx.execute(
+            "INSERT OR IGNORE INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id)
+        )
 
 
 def _append_event(tx: Tx, lease: Lease, event: str, data: dict[str, Any]) -> None:

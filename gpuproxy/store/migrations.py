@@ -22,7 +22,8 @@ _FIRST = (
         last_picked_at INTEGER NOT NULL) STRICT""",
     """CREATE TABLE reservations (
         id TEXT PRIMARY KEY, project TEXT NOT NULL, request_id TEXT NOT NULL, fingerprint TEXT NOT NULL,
-        count INTEGER NOT NULL, least INTEGER NOT NULL, keep INTEGER NOT NULL, strategy TEXT NOT NULL, labels TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        least INTEGER NOT NULL, keep INTEGER NOT NULL, strategy TEXT NOT NULL, labels TEXT NOT NULL,
         created_at INTEGER NOT NULL, expires_at INTEGER, version INTEGER NOT NULL, replace_unready INTEGER NOT NULL,
         ready_timeout_s REAL NOT NULL, owner TEXT NOT NULL, settled_at INTEGER, answered_at INTEGER,
         closing TEXT NOT NULL, failure TEXT, decision TEXT, message TEXT NOT NULL, state TEXT NOT NULL) STRICT""",
@@ -36,7 +37,7 @@ _FIRST = (
         num_gpus INTEGER NOT NULL, vram_gb INTEGER NOT NULL, location TEXT NOT NULL, price INTEGER NOT NULL,
         disk_price INTEGER NOT NULL, ceiling INTEGER NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
         created_at INTEGER NOT NULL, send_at INTEGER NOT NULL, call_started_at INTEGER, call_deadline INTEGER,
-        instance_id TEXT, started_at INTEGER, running_at INTEGER, ready_at INTEGER, ended_at INTEGER,
+        instance_id TEXT, started_at INTEGER, seen_at INTEGER, running_at INTEGER, ready_at INTEGER, ended_at INTEGER,
         expires_at INTEGER, missing_since INTEGER, destroy_at INTEGER, destroy_tries INTEGER NOT NULL,
         reason TEXT NOT NULL, status_message TEXT NOT NULL, ssh_host TEXT NOT NULL, ssh_port INTEGER NOT NULL,
         ports TEXT NOT NULL, extras TEXT NOT NULL) STRICT""",

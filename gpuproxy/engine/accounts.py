@@ -1,0 +1,33 @@
+"""The accounts that this server rents with: one Provider object each."""
+
+from collections.abc import Iterable, Iterator
+
+from gpuproxy.model.leases import Lease
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Provider
+
+
+class Accounts:
+    """All Provider objects, by provider and account."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._all = {(provider.name, provider.account): provider for provider in providers}
+
+    def __iter__(self) -> Iterator[Provider]:
+        return iter(self._all.values())
+
+    def of(self, provider: ProviderName) -> tuple[Provider, ...]:
+        """A marketplace's accounts, in the order in which they were configured."""
+        return tuple(p for p in self._all.values() if p.name == provider)
+
+    def holding(self, lease: Lease) -> Provider:
+        """The account that a lease was made with; a lease never changes it."""
+        return self._all[lease.provider, lease.account]
+
+    def names(self) -> tuple[ProviderName, ...]:
+        """The marketplaces."""
+        return tuple(dict.fromkeys(name for name, _ in self._all))
+
+    def keys(self) -> frozenset[tuple[ProviderName, str]]:
+        """All (provider, account)."""
+        return frozenset(self._all)

@@ -1,0 +1,178 @@
+"""What a caller is told: the messages and refusals of reservations. Pure; every text says what, why and what next."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpuproxy.balancer import Shortage
+from gpuproxy.model.demands import Demand
+from gpuproxy.model.errors import (
+    AlreadyExists,
+    AuthFailed,
+    CreationFailed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InsufficientFunds,
+    ProviderUnavailable,
+    RateLimited,
+    Refusal,
+    Unavailable,
+)
+from gpuproxy.model.leases import RENTED, Lease, LeaseState
+from gpuproxy.model.money import Micro, dollars
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reservations import NOT_ATTEMPTED, Failure, Reservation
+
+Silence = Sequence[tuple[ProviderName, float]]
+"""Providers that could not answer, and for how many seconds."""
+
+_OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How a call ends: `failure` is what it is refused with, `closing` why everything is given back."""
+
+    message: str
+    failure: Failure | None = None
+    closing: str = ""
+    retryable: bool = False
+    """Nothing was rented and nothing is open: the request_id is free again."""
+
+
+def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool) -> Verdict:
+    """Judge a call whose creates are over. `gone`: nobody waits for the answer any more."""
+    kept = [lease for lease in leases if lease.state in RENTED]
+    gpus = sum(lease.num_gpus for lease in kept)
+    open_leases = [lease for lease in leases if lease.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN)]
+    if reservation.closing:
+        return Verdict(message="The reservation was released while machines were being created.")
+    if gone and not reservation.keep:
+        return Verdict(message="The caller left before the answer; everything is given back.", closing="CALLER_GONE")
+    if not kept and not open_leases:
+        return _nothing(reservation, leases)
+    if gpus < reservation.least:
+        return _too_few(reservation, leases, gpus)
+    return Verdict(message=_message(reservation, leases, gpus))
+
+
+def refusal_of(failure: Failure) -> Refusal:
+    """The error that a stored failure stands for."""
+    metadata = dict(failure.metadata)
+    if failure.reason == CreationFailed.reason:
+        return CreationFailed(failure.message, metadata=metadata)
+    if failure.reason == DeadlineExceeded.reason:
+        return DeadlineExceeded(failure.message, metadata=metadata)
+    if failure.reason == "PROVIDERS_UNREACHABLE":
+        return Unavailable(failure.message, reason=failure.reason, metadata=metadata)
+    return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
+
+
+def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: float | None) -> FailedPrecondition:
+    """Fewer GPUs at once than were asked for, or no exact sum; `nearest` is a price per GPU-hour that would do."""
+    per_provider = ", ".join(f"{name} {count}" for name, count in sorted(shortage.per_provider.items()))
+    silence = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent)
+    detail = "; ".join(part for part in (per_provider, silence) if part)
+    sizes = ", ".join(str(size) for size in shortage.sizes)
+    if shortage.available >= demand.least:
+        why = f"{shortage.available} are free, but in chunks of {sizes} GPUs that do not add up to {demand.least}"
+    else:
+        why = f"{shortage.available} can be rented at once" + (f" ({detail})" if detail else "")
+    hint = f" {demand.least} exist at <=${nearest:.2f}." if nearest is not None else ""
+    return FailedPrecondition(
+        f"Not enough GPUs: asked {_asked(demand)}; {why}.{hint} Nothing was rented.",
+        reason="NOT_ENOUGH_GPUS",
+        metadata={
+            "requested": str(demand.count),
+            "available": str(shortage.available),
+            "sizes": sizes,
+            "unreachable": ",".join(name for name, _ in silent),
+            **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
+            **({"nearest_price": f"{nearest:.6f}"} if nearest is not None else {}),
+        },
+    )
+
+
+def request_id_reused(request_id: str) -> AlreadyExists:
+    """The same id came with another demand."""
+    return AlreadyExists(
+        f"request_id {request_id!r} belongs to an earlier request that asked for something else. "
+        "Use a new one; nothing was rented.",
+        metadata={"request_id": request_id},
+    )
+
+
+def _asked(demand: Demand) -> str:
+    wanted = demand.filter
+    parts = [f"{demand.count} x {wanted.gpu_model or 'any GPU'}"]
+    if wanted.min_vram:
+        parts.append(f">={wanted.min_vram:g} GB")
+    parts.append(f"at <=${wanted.max_price:.2f}/GPU-h")
+    if wanted.location:
+        parts.append(f"in {wanted.location}")
+    return " ".join(parts)
+
+
+def _nothing(reservation: Reservation, leases: Sequence[Lease]) -> Verdict:
+    reasons = _counted(lease.reason for lease in leases)
+    tried = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    kinds = set(reasons)
+    if kinds == {InsufficientFunds.reason}:
+        text = "The marketplace account has no credit left. Nothing was rented."
+        return _failed(InsufficientFunds.reason, text, reasons)
+    if kinds == {AuthFailed.reason}:
+        return _failed(AuthFailed.reason, "The marketplace does not accept our API key. Nothing was rented.", reasons)
+    if kinds == {NOT_ATTEMPTED}:
+        text = "The deadline left no time to create a machine. Nothing was rented."
+        return _failed(DeadlineExceeded.reason, text, reasons, retryable=True)
+    if kinds <= _OUT_OF_REACH | {NOT_ATTEMPTED}:
+        text = f"No marketplace could be reached to create a machine ({tried}). Nothing was rented."
+        return _failed("PROVIDERS_UNREACHABLE", text, reasons, retryable=True)
+    given_back = any(lease.instance_id is not None for lease in leases)
+    ending = "What was created is given back." if given_back else "Nothing was rented."
+    return _failed(
+        CreationFailed.reason,
+        f"None of {reservation.count} GPUs could be reserved: {tried}. {ending}",
+        reasons,
+        closing=CreationFailed.reason if given_back else "",
+    )
+
+
+def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Verdict:
+    reasons = _counted(lease.reason or lease.state.value.upper() for lease in leases if lease.state not in RENTED)
+    because = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    text = (
+        f"Only {gpus} of {reservation.count} GPUs could be reserved and at least {reservation.least} were demanded "
+        f"({because}). Everything is given back."
+    )
+    metadata = {"reserved": gpus, "required": reservation.least, **reasons}
+    return _failed("NOT_ALL_RESERVED", text, metadata, closing="NOT_ALL_RESERVED")
+
+
+def _failed(
+    reason: str, text: str, reasons: Mapping[str, int], *, retryable: bool = False, closing: str = ""
+) -> Verdict:
+    metadata = tuple((name.lower(), str(count)) for name, count in reasons.items())
+    failure = Failure(reason=reason, message=text, metadata=metadata)
+    return Verdict(message=text, failure=failure, closing=closing or reason, retryable=retryable)
+
+
+def _message(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> str:
+    price = sum(lease.price for lease in leases if lease.state in RENTED)
+    text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."
+    unknown = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
+    pending = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
+    if unknown:
+        text += f" {unknown} unknown: the marketplace did not say whether they were created; this resolves by itself."
+    if pending:
+        text += f" {pending} still being created."
+    if gpus + unknown + pending < reservation.count:
+        reasons = _counted(lease.reason for lease in leases if lease.reason)
+        text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
+    return text
+
+
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts

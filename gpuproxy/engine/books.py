@@ -1,0 +1,271 @@
+"""Everything about reservations and instances that is not renting: look, extend, give back, load, strategy.
+
+Another project's things do not exist for a caller; an admin sees all projects.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from gpuproxy.balancer import BUILT, strategy_named
+from gpuproxy.engine import record
+from gpuproxy.engine.call import view
+from gpuproxy.engine.strategy import strategy_for
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Violation
+from gpuproxy.model.leases import LIVE, RENTED, InstanceId, Lease, LeaseState, ReservationId
+from gpuproxy.model.load import UNTOUCHED
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
+from gpuproxy.ports import Database, Tx
+from gpuproxy.store import leases, meta, pace, reservations
+
+_PAGE = 100
+_PAGE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """A lease and what it has cost so far."""
+
+    lease: Lease
+    cost: Micro
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationPage:
+    """One page of reservations, newest first."""
+
+    views: tuple[ReservationView, ...]
+    next_page_token: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRow:
+    """How busy one instance's host, or one provider, is."""
+
+    id: str
+    provider: ProviderName
+    connections: int
+    gpus: int
+    avg_response_ms: float = 0.0
+    last_used: datetime | None = None
+    picks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """Load by instance and by provider."""
+
+    server: tuple[LoadRow, ...]
+    provider: tuple[LoadRow, ...]
+    strategy: str
+
+
+class Books:
+    """Reads and releases. `stop` ends a running call's creates, `nudge` has the accounts looked at soon."""
+
+    def __init__(self, db: Database, *, stop: Callable[[ReservationId], None], nudge: Callable[[], None]) -> None:
+        self._db = db
+        self._stop = stop
+        self._nudge = nudge
+
+    async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
+        """The reservation as it stands."""
+        return await self._db.read(lambda tx: view(tx, _own(tx, caller, reservation_id).id))
+
+    async def reservations(
+        self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str
+    ) -> ReservationPage:
+        """A page of them; `state` "" means any, all of `labels` must match."""
+        if state and state not in frozenset(ReservationState):
+            states = ", ".join(ReservationState)
+            raise InvalidArgument([Violation("state", f"{state!r} is none of {states}")])
+        after = _decode_token(page_token)
+
+        def read(tx: Tx) -> ReservationPage:
+            matching = [r for r in reservations.newest(tx, _scope(caller), state) if labels.items() <= set(r.labels)]
+            start = next((i + 1 for i, r in enumerate(matching) if r.id == after), 0 if not after else len(matching))
+            page = matching[start : start + (min(page_size, _PAGE_MAX) or _PAGE)]
+            more = start + len(page) < len(matching)
+            return ReservationPage(
+                views=tuple(view(tx, r.id) for r in page),
+                next_page_token=_encode_token(page[-1].id) if more else "",
+                total=len(matching),
+            )
+
+        return await self._db.read(read)
+
+    async def release(self, caller: Caller, reservation_id: str) -> ReservationView:
+        """Give all of it back; doing so again changes nothing."""
+
+        def write(tx: Tx) -> ReservationView:
+            reservation = _own(tx, caller, reservation_id)
+            rows = leases.of_reservation(tx, reservation.id)
+            if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
+                record.close(tx, reservation.id, "RELEASED")
+            return view(tx, reservation.id)
+
+        released = await self._db.write(write)
+        self._stop(released.reservation.id)
+        self._nudge()
+        return released
+
+    async def extend(self, caller: Caller, reservation_id: str, expires_at: datetime) -> ReservationView:
+        """Move the end to `expires_at`; it may not come sooner than agreed."""
+
+        def write(tx: Tx) -> ReservationView:
+            reservation = _own(tx, caller, reservation_id)
+            rows = leases.of_reservation(tx, reservation.id)
+            if reservation.closing or not any(
+                r.state in RENTED | {LeaseState.REQUESTED, LeaseState.UNKNOWN} for r in rows
+            ):
+                raise FailedPrecondition(
+                    f"Reservation {reservation.id} is {reservation.state}; there is nothing to extend.",
+                    reason="RESERVATION_OVER",
+                )
+            _require_later(reservation, expires_at, tx.now())
+            reservations.change(tx, reservation, rows, expires_at=expires_at)
+            for lease in rows:
+                if lease.state in LIVE:
+                    leases.note(tx, lease, expires_at=expires_at)
+            return view(tx, reservation.id)
+
+        return await self._db.write(write)
+
+    async def instance(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
+        """A rented instance by its contract id."""
+        return await self._db.read(lambda tx: _costed(tx, _rented(tx, caller, provider, instance_id)))
+
+    async def instances(self, caller: Caller, provider: str) -> tuple[LeaseView, ...]:
+        """What is, or may be, paid for now; unknown ones first. `provider` "" means all."""
+
+        def read(tx: Tx) -> tuple[LeaseView, ...]:
+            rows = leases.rented(tx, _scope(caller))
+            return tuple(_costed(tx, lease) for lease in rows if provider in ("", lease.provider))
+
+        return await self._db.read(read)
+
+    async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
+        """Give one machine back; doing so again changes nothing."""
+
+        def write(tx: Tx) -> Lease:
+            return record.release(tx, _rented(tx, caller, provider, instance_id), "DESTROYED")
+
+        lease = await self._db.write(write)
+        self._nudge()
+        return lease
+
+    async def load(self, caller: Caller, instance_id: str) -> LoadReport:
+        """The project's live instances (or one of them), and each provider in use."""
+
+        def read(tx: Tx) -> LoadReport:
+            rows = [lease for lease in leases.rented(tx, _scope(caller)) if lease.instance_id is not None]
+            if instance_id:
+                rows = [lease for lease in rows if lease.instance_id == instance_id]
+                if not rows:
+                    raise NotFound(f"No live instance {instance_id}.", metadata={"instance_id": instance_id})
+            return LoadReport(
+                server=tuple(_server_row(tx, lease) for lease in rows),
+                provider=_provider_rows(leases.rented(tx, None)),
+                strategy=strategy_for(tx, caller.project),
+            )
+
+        return await self._db.read(read)
+
+    async def strategy(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
+        """The strategy in force, where it was set ("project" or "global"), and those there are."""
+
+        def read(tx: Tx) -> tuple[str, str, tuple[str, ...]]:
+            scope = "global" if meta.project_strategy(tx, caller.project) is None else "project"
+            return strategy_for(tx, caller.project), scope, tuple(BUILT)
+
+        return await self._db.read(read)
+
+    async def set_strategy(self, caller: Caller, name: str, scope: str) -> None:
+        """Choose the strategy of the project or, for admins, of all projects without one of their own."""
+        strategy_named(name)
+        if scope not in ("", "project", "global"):
+            raise InvalidArgument([Violation("scope", f"{scope!r} is neither project nor global")])
+        if scope == "global" and caller.role != "admin":
+            raise PermissionDenied("Only an admin sets the global strategy.")
+        if scope == "global":
+            await self._db.write(lambda tx: meta.write(tx, meta.GLOBAL_STRATEGY, name))
+        else:
+            await self._db.write(lambda tx: meta.set_project_strategy(tx, caller.project, name))
+
+
+def _scope(caller: Caller) -> str | None:
+    return None if caller.role == "admin" else caller.project
+
+
+def _own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
+    found = reservations.find(tx, ReservationId(reservation_id))
+    if found is None or (caller.role != "admin" and found.project != caller.project):
+        raise NotFound(f"No reservation {reservation_id!r}.", metadata={"reservation_id": reservation_id})
+    return found
+
+
+def _rented(tx: Tx, caller: Caller, provider: str, instance_id: str) -> Lease:
+    found = leases.by_instance(tx, ProviderName(provider), InstanceId(instance_id))
+    if found is None or (caller.role != "admin" and found.project != caller.project):
+        raise NotFound(
+            f"No instance {instance_id!r} of {provider} in the books.",
+            metadata={"provider": provider, "instance_id": instance_id},
+        )
+    return found
+
+
+def _costed(tx: Tx, lease: Lease) -> LeaseView:
+    return LeaseView(lease=lease, cost=leases.cost(tx, lease.id))
+
+
+def _require_later(reservation: Reservation, expires_at: datetime, now: datetime) -> None:
+    if expires_at <= now:
+        raise InvalidArgument([Violation("expires_at", f"{expires_at:%Y-%m-%dT%H:%M:%SZ} is not in the future")])
+    if reservation.expires_at is not None and expires_at < reservation.expires_at:
+        agreed = f"{reservation.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise InvalidArgument([Violation("expires_at", f"is before the present end, {agreed}; to end it use release")])
+
+
+def _server_row(tx: Tx, lease: Lease) -> LoadRow:
+    load = pace.loads(tx, [lease.host]).get(lease.host, UNTOUCHED)
+    return LoadRow(
+        id=lease.instance_id or "",
+        provider=lease.provider,
+        connections=load.live,
+        gpus=lease.num_gpus,
+        last_used=load.last_picked_at,
+        picks=load.picks,
+    )
+
+
+def _provider_rows(rows: Iterable[Lease]) -> tuple[LoadRow, ...]:
+    by_provider: dict[ProviderName, list[Lease]] = {}
+    for lease in rows:
+        by_provider.setdefault(lease.provider, []).append(lease)
+    return tuple(
+        LoadRow(
+            id=provider,
+            provider=provider,
+            connections=len(live),
+            gpus=sum(lease.num_gpus for lease in live),
+            last_used=max(lease.created_at for lease in live),
+        )
+        for provider, live in sorted(by_provider.items())
+    )
+
+
+def _encode_token(reservation_id: ReservationId) -> str:
+    return base64.urlsafe_b64encode(reservation_id.encode()).decode()
+
+
+def _decode_token(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token.encode()).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise InvalidArgument([Violation("page_token", "is not a token of this server")]) from None

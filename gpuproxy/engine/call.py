@@ -1,0 +1,282 @@
+"""One running ReserveGPUs call: rounds of choosing, intending and creating, until nothing is missing or time is up."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+from gpuproxy.engine.catalog import Catalog
+
+from gpuproxy.balancer import Choice
+from gpuproxy.engine import answers, intents, record
+from gpuproxy.engine.accounts import Accounts
+from gpuproxy.engine.attempt import Attempt
+from gpuproxy.engine.choice import Chooser, Exclusions
+from gpuproxy.engine.limits import Limits
+from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.strategy import strategy_for
+from gpuproxy.model.demands import Caller, Demand
+from gpuproxy.model.errors import Conflict, Refusal, Unavailable
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.leases import HOLDS_OFFER, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.reservations import Reservation, ReservationView
+from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
+from gpuproxy.store import leases, reservations
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What every call works with."""
+
+    db: Database
+    clock: Clock
+    random: Random
+    accounts: Accounts
+    catalog: Catalog
+    chooser: Chooser
+    signer: Signer
+    watches: tuple[AccountWatch, ...]
+    limits: Limits
+    owner: str
+    """Names this process."""
+
+    def nudge(self) -> None:
+        """Let the accounts be looked at soon."""
+        for watch in self.watches:
+            watch.nudge()
+
+
+class Call:
+    """The state of one call. `waiters`, `gone` and `stop` belong to the Reserver."""
+
+    task: asyncio.Task[ReservationView]
+
+    def __init__(self, shop: Workshop, caller: Caller, demand: Demand) -> None:
+        self.demand = demand
+        self.caller = caller
+        self.reservation_id = ReservationId("")
+        self.waiters = 0
+        self.gone = False
+        self.stop = asyncio.Event()
+        self._shop = shop
+        self._out = Exclusions()
+        self._failures: dict[str, int] = {}
+        self._strategy = ""
+        self._attempts: set[asyncio.Task[None]] = set()
+        margin = shop.limits.answer_margin * shop.clock.scale
+        unattended = shop.clock.monotonic() + shop.limits.unattended_seconds
+        self._answer_by = caller.deadline - margin if demand.wait else unattended
+
+    @property
+    def kept(self) -> bool:
+        """True when the caller can find what exists without the answer."""
+        return bool(self.demand.request_id) or self.demand.keep_late or not self.demand.wait
+
+    async def preview(self) -> ReservationView:
+        """What would be picked, and at what price; nothing is written."""
+        strategy = await self._shop.db.read(lambda tx: strategy_for(tx, self.caller.project, self.demand.strategy))
+        await self._shop.chooser.refresh(self.demand, self._answer_by)
+        choice = await self._choose(self.demand.count, strategy)
+        reservation = replace(
+            self._reservation(strategy, choice, self._shop.clock.now()), message="Dry run: not rented."
+        )
+        return ReservationView(reservation=reservation, leases=(), costs=())
+
+    async def begin(self) -> None:
+        """Choose and commit the first intents; a refusal here leaves nothing behind."""
+        self._strategy = await self._shop.db.read(
+            lambda tx: strategy_for(tx, self.caller.project, self.demand.strategy)
+        )
+        await self._shop.chooser.refresh(self.demand, self._answer_by)
+        async with self._shop.chooser.lock:
+            choice = await self._choose(self.demand.count, self._strategy)
+            reservation = self._reservation(self._strategy, choice, self._shop.clock.now())
+            await self._intend(reservation, choice, first=True)
+            self.reservation_id = reservation.id
+
+    async def finish(self) -> ReservationView:
+        """See the creates through, replace what was refused, and answer; raises the call's refusal."""
+        while True:
+            await self._creates()
+            if not self._going_on():
+                break
+            if await self._another_round():
+                continue
+            await self._look()
+            if await self._another_round() or (self.demand.wait_for == "ready" and await self._ready_changed()):
+                continue
+            break
+        return await self._answer()
+
+    async def view(self) -> ReservationView:
+        """The reservation as the books have it."""
+        return await self._shop.db.read(lambda tx: view(tx, self.reservation_id))
+
+    async def _choose(self, gpus: int, strategy: str) -> Choice:
+        return await self._shop.chooser.choose(self.demand, gpus, strategy, self._out)
+
+    async def _intend(self, reservation: Reservation, choice: Choice, *, first: bool) -> None:
+        clock = self._shop.clock
+        terms = self._shop.chooser.terms(self.demand, self._out)
+        usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
+        intent = intents.Intent(
+            reservation=reservation,
+            first=first,
+            picks=choice.picks,
+            wanted=self.demand.filter,
+            terms=terms,
+            latest=clock.now() + timedelta(seconds=self._answer_by - clock.monotonic() - usual),
+        )
+        made = await self._shop.db.write(lambda tx: intents.write(tx, intent, self._shop.signer))
+        for lease, offer in zip(made, choice.picks, strict=True):
+            if lease.state is LeaseState.REQUESTED:
+                self._launch(Attempt(
+                    lease, offer, self.demand.spec, provider=self._shop.accounts.holding(lease),
+                    catalog=self._shop.catalog, db=self._shop.db, clock=clock,
+                ))  # fmt: skip
+
+    def _launch(self, attempt: Attempt) -> None:
+        task = asyncio.create_task(attempt.run(self.stop, self._out, self._failures))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+        task.add_done_callback(_log_crash)
+
+    async def _creates(self) -> None:
+        """Wait until every create has an outcome, or the answer is due; none in flight is cancelled."""
+        left = self._answer_by - self._shop.clock.monotonic()
+        try:
+            async with self._shop.clock.timeout(max(0.0, left)):
+                while self._attempts:
+                    await asyncio.wait(self._attempts)
+        except TimeoutError:
+            return
+
+    def _going_on(self) -> bool:
+        return not self.stop.is_set() and self._shop.clock.monotonic() < self._answer_by
+
+    async def _another_round(self) -> bool:
+        """Intend replacements for what is missing; False when nothing is, or nothing fits."""
+        if not self._going_on():
+            return False
+        reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
+        missing = reservation.count - sum(lease.num_gpus for lease in rows if lease.state in HOLDS_OFFER | RENTED)
+        if missing <= 0 or reservation.closing or len(rows) >= self._shop.limits.max_rounds * reservation.count:
+            return False
+        if not self._shop.chooser.terms(self.demand, self._out):
+            return False
+        try:
+            await self._shop.chooser.refresh(self.demand, self._answer_by)
+            async with self._shop.chooser.lock:
+                choice = await self._choose(missing, self._strategy)
+                await self._intend(reservation, choice, first=False)
+        except (Refusal, Conflict) as error:
+            log.info("no_replacement", reservation=self.reservation_id, missing=missing, error=str(error))
+            return False
+        return bool(self._attempts)
+
+    async def _look(self) -> None:
+        """One listing of each account concerned, so that prices are checked before the answer."""
+        rows = (await self._shop.db.read(lambda tx: _books(tx, self.reservation_id)))[1]
+        concerned = {(r.provider, r.account) for r in rows if r.state in RENTED or r.state is LeaseState.UNKNOWN}
+        watches = [w for w in self._shop.watches if (w.provider.name, w.provider.account) in concerned]
+        left = min(self._shop.limits.look_seconds, self._answer_by - self._shop.clock.monotonic())
+        try:
+            async with self._shop.clock.timeout(max(0.0, left)):
+                await asyncio.gather(*(watch.look() for watch in watches))
+        except (TimeoutError, Unavailable):
+            return
+
+    async def _ready_changed(self) -> bool:
+        """Wait until all machines are ready (False) or one must be replaced (True)."""
+        topic = f"reservation:{self.reservation_id}"
+        try:
+            async with self._shop.db.watch(topic) as wakeups:
+                while self._going_on():
+                    reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
+                    kept = [lease for lease in rows if lease.state in HOLDS_OFFER | RENTED]
+                    if sum(lease.num_gpus for lease in kept) < reservation.count:
+                        return await self._another_round()
+                    if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
+                        return False
+                    async with self._shop.clock.timeout(self._answer_by - self._shop.clock.monotonic()):
+                        await self._changed_or_stopped(wakeups)
+        except TimeoutError:
+            pass
+        return False
+
+    async def _changed_or_stopped(self, wakeups: Wakeups) -> None:
+        waits = [asyncio.ensure_future(wakeups.wait()), asyncio.ensure_future(self.stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _answer(self) -> ReservationView:
+        """Settle the call in one unit of work and tell its caller."""
+        self.stop.set()
+        answered = await self._shop.db.write(self._settle)
+        self._shop.nudge()
+        if answered.reservation.failure is not None:
+            raise answers.refusal_of(answered.reservation.failure)
+        return answered
+
+    def _settle(self, tx: Tx) -> ReservationView:
+        for lease in leases.of_reservation(tx, self.reservation_id):
+            if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
+                record.not_attempted(tx, lease.id, self._shop.accounts.holding(lease).capabilities)
+        reservation, rows = _books(tx, self.reservation_id)
+        verdict = answers.verdict(reservation, rows, gone=self.gone)
+        reservations.change(
+            tx,
+            reservation,
+            rows,
+            settled_at=reservation.settled_at or tx.now(),
+            answered_at=tx.now(),
+            message=verdict.message,
+            failure=verdict.failure,
+            request_id="" if verdict.retryable else reservation.request_id,
+        )
+        if verdict.closing:
+            record.close(tx, self.reservation_id, verdict.closing)
+        return view(tx, self.reservation_id)
+
+    def _reservation(self, strategy: str, choice: Choice, now: datetime) -> Reservation:
+        demand = self.demand
+        least = demand.count if demand.all_or_nothing else demand.min_count or 0
+        return Reservation(
+            id=ReservationId(f"res-{self._shop.random.token(8)}"),
+            project=self.caller.project,
+            request_id=demand.request_id,
+            fingerprint=demand.fingerprint,
+            count=demand.count,
+            least=least,
+            keep=self.kept,
+            strategy=strategy,
+            labels=demand.labels,
+            created_at=now,
+            expires_at=now + demand.lease_duration if demand.lease_duration else None,
+            version=1,
+            replace_unready=demand.on_not_ready == "replace",
+            ready_timeout_s=demand.ready_timeout.total_seconds(),
+            owner=self._shop.owner,
+            decision=choice.decision,
+        )
+
+
+def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
+    """A reservation with its leases and what they have cost."""
+    reservation, rows = _books(tx, reservation_id)
+    return ReservationView(reservation=reservation, leases=rows, costs=leases.costs(tx, rows))
+
+
+def _books(tx: Tx, reservation_id: ReservationId) -> tuple[Reservation, tuple[Lease, ...]]:
+    return reservations.get(tx, reservation_id), leases.of_reservation(tx, reservation_id)
+
+
+def _log_crash(task: asyncio.Task[None]) -> None:
+    """A bug in an attempt: its lease stays as it is, and the reconciler finds out what came of the call."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("attempt_crashed", exc_info=error)

@@ -1,0 +1,143 @@
+"""From a demand to offers: ask the catalog, leave out what can't be had, let the balancer choose.
+
+Choosing and writing the intent happen under one lock of the process (`Chooser.lock`), so that two calls never plan
+with the same GPUs.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from gpuproxy.engine.catalog import Catalog, Selection
+
+from gpuproxy.balancer import Choice, Shortage, Want, choose
+from gpuproxy.engine.accounts import Accounts
+from gpuproxy.engine.answers import not_enough
+from gpuproxy.engine.intents import Terms, usable
+from gpuproxy.model.chunks import at_once
+from gpuproxy.model.demands import Demand
+from gpuproxy.model.errors import FailedPrecondition, NotSupported
+from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.reservations import Decision
+from gpuproxy.ports import Capabilities, Database
+from gpuproxy.store import leases, pace
+
+_ANY_PRICE = 1_000_000.0
+
+
+@dataclass(slots=True)
+class Exclusions:
+    """What one call has learnt not to try again."""
+
+    offers: set[OfferId] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
+    accounts: set[tuple[ProviderName, str]] = field(default_factory=set)
+    providers: set[ProviderName] = field(default_factory=set)
+
+
+class Chooser:
+    """Picks offers for calls."""
+
+    def __init__(self, catalog: Catalog, accounts: Accounts, db: Database) -> None:
+        self._catalog = catalog
+        self._accounts = accounts
+        self._db = db
+        self.lock = asyncio.Lock()
+
+    def terms(self, demand: Demand, out: Exclusions) -> Terms:
+        """The accounts that this call may still use, by provider."""
+        terms: dict[ProviderName, dict[str, Capabilities]] = {}
+        for provider in self._accounts:
+            usable_now = provider.name not in out.providers and (provider.name, provider.account) not in out.accounts
+            asked = not demand.filter.providers or provider.name in demand.filter.providers
+            if usable_now and asked and not _lacks(provider.capabilities, demand):
+                terms.setdefault(provider.name, {})[provider.account] = provider.capabilities
+        return terms
+
+    def check(self, demand: Demand) -> None:
+        """Refuse what no provider asked for can do, before anyone is contacted."""
+        if self.terms(demand, Exclusions()):
+            return
+        asked = [p for p in self._accounts if not demand.filter.providers or p.name in demand.filter.providers]
+        reasons = {
+            p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, demand)
+        }
+        if not reasons:
+            names = ", ".join(sorted(demand.filter.providers)) or "any provider"
+            raise FailedPrecondition(f"No account is configured for {names}.", reason="NO_ACCOUNT")
+        told = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
+        raise FailedPrecondition(f"{told}. Nothing was rented.", reason=NotSupported.reason)
+
+    async def refresh(self, demand: Demand, deadline: float) -> None:
+        """Ask the marketplaces whose snapshots are not whole; called without the lock, for it takes a while."""
+        await self._catalog.targeted(demand.filter, deadline)
+
+    async def choose(self, demand: Demand, gpus: int, strategy: str, out: Exclusions) -> Choice:
+        """Offers for exactly `gpus` GPUs, or, in a first choice with a min_count, as many as there are.
+
+        Raises FailedPrecondition (NOT_ENOUGH_GPUS) and Unavailable. Called with the lock held, when an intent follows.
+        """
+        market = await self._catalog.market(demand.filter)
+        held = await self._db.read(leases.held_keys)
+        terms = self.terms(demand, out)
+        selection = market.select(demand.filter)
+        offers = _free(usable(terms, selection.offers), held, out)
+        loads = await self._db.read(pace.loads)
+        want = Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb)
+        try:
+            choice = choose(want, offers, loads, strategy)
+        except Shortage as shortage:
+            if demand.least <= shortage.best < gpus:
+                choice = choose(replace(want, count=shortage.best), offers, loads, strategy)
+            else:
+                free = _free(usable(terms, market.select(_any_price(demand.filter)).offers), held, out)
+                raise not_enough(demand, shortage, market.unreachable, _nearest(demand, free)) from shortage
+        return Choice(picks=choice.picks, decision=_complete(choice, selection, len(offers)))
+
+
+def _complete(choice: Choice, selection: Selection, eligible: int) -> Decision:
+    rejected = tuple(sorted(selection.rejected.items()))
+    considered = selection.total + sum(count for _, count in rejected)
+    return replace(choice.decision, considered=considered, eligible=eligible, rejected=rejected)
+
+
+def _free(offers: Sequence[Offer], held: frozenset[tuple[ProviderName, str]], out: Exclusions) -> list[Offer]:
+    return [
+        offer
+        for offer in offers
+        if offer.id not in out.offers
+        and offer.host not in out.hosts
+        and not any((offer.provider, key) in held for key in offer.conflict_keys)
+    ]
+
+
+def _any_price(wanted: OfferFilter) -> OfferFilter:
+    return replace(wanted, max_price=_ANY_PRICE)
+
+
+def _nearest(demand: Demand, offers: Sequence[Offer]) -> float | None:
+    """The lowest price per GPU-hour at which enough GPUs exist at once; None where they do not at any price."""
+    if demand.packing == "single":
+        offers = [offer for offer in offers if offer.num_gpus == 1]
+    ranked = sorted(offers, key=lambda offer: offer.price_per_gpu(demand.filter.disk_gb))
+    size = demand.least
+    while at_once(ranked[:size]) < demand.least:
+        if size >= len(ranked):
+            return None
+        size *= 2
+    enough = bisect_left(range(size + 1), demand.least, key=lambda first: at_once(ranked[:first]))
+    return ranked[enough - 1].price_per_gpu(demand.filter.disk_gb) / 1_000_000
+
+
+def _lacks(capabilities: Capabilities, demand: Demand) -> list[str]:
+    """What the request needs and the provider can't do. A default is not a demand."""
+    spec = demand.spec
+    needs = {
+        "custom_image": "image" in spec.demanded,
+        "ports": bool(spec.ports),
+        "registry_auth": spec.registry_auth is not None,
+        "jupyter": spec.run_mode == "jupyter",
+        "entrypoint": spec.run_mode == "entrypoint",
+    }
+    return [name for name, needed in needs.items() if needed and name in capabilities.missing]

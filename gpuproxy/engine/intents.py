@@ -1,0 +1,109 @@
+"""The intent: what is about to be paid for, committed before anything is sent.
+
+One unit of work writes the reservation (or finds it still open), a lease for each pick with its label, ceiling and
+turn at the account's pace, and the holds that keep others from the same GPUs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gpuproxy.model.errors import Conflict
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.leases import LIVE, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
+from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
+from gpuproxy.ports import Capabilities, Tx
+from gpuproxy.store import leases, pace, reservations
+
+Terms = Mapping[ProviderName, Mapping[str, Capabilities]]
+"""The accounts that may be used, in the order in which they were configured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is to be written; `latest` is the last moment at which a create may still be sent."""
+
+    reservation: Reservation
+    first: bool
+    picks: tuple[Offer, ...]
+    wanted: OfferFilter
+    terms: Terms
+    latest: datetime
+
+
+def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
+    """The new leases; Conflict when the reservation was closed or settled meanwhile."""
+    if intent.first:
+        reservations.insert(tx, intent.reservation)
+        earlier: tuple[Lease, ...] = ()
+    else:
+        _require_open(reservations.get(tx, intent.reservation.id))
+        earlier = leases.of_reservation(tx, intent.reservation.id)
+    gpus = sum(lease.num_gpus for lease in earlier if lease.state in LIVE)
+    if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.reservation.count:
+        raise Conflict(f"reservation {intent.reservation.id} would hold more GPUs than were asked for")
+    first_attempt = 1 + max((lease.attempt for lease in earlier), default=0)
+    return tuple(
+        _lease(tx, intent, offer, attempt, signer) for attempt, offer in enumerate(intent.picks, start=first_attempt)
+    )
+
+
+def _require_open(reservation: Reservation) -> None:
+    if reservation.closing or reservation.settled_at is not None:
+        raise Conflict(f"reservation {reservation.id} takes no more machines")
+
+
+def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -> Lease:
+    account, capabilities, send_at = _turn(tx, intent.terms, offer.provider)
+    slot = intent.reservation.id.removeprefix("res-")
+    lease = Lease(
+        id=LeaseId(f"lease-{slot}-{attempt:02d}"),
+        reservation_id=intent.reservation.id,
+        project=intent.reservation.project,
+        attempt=attempt,
+        provider=offer.provider,
+        account=account,
+        label=signer.label(slot, attempt),
+        offer_id=offer.id,
+        host=offer.host,
+        conflict_keys=offer.conflict_keys,
+        gpu_model=offer.gpu_model,
+        num_gpus=offer.num_gpus,
+        vram_gb=offer.vram_gb,
+        location=offer.location,
+        price=offer.price(intent.wanted.disk_gb),
+        disk_price=Micro(offer.price(intent.wanted.disk_gb) - offer.gpu_price),
+        ceiling=intent.wanted.ceiling(offer.num_gpus),
+        state=LeaseState.REQUESTED,
+        version=1,
+        created_at=tx.now(),
+        send_at=send_at,
+        expires_at=intent.reservation.expires_at,
+        extras=tuple(sorted(offer.extras.items())),
+    )
+    leases.insert(tx, lease)
+    if send_at > intent.latest:
+        return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=NOT_ATTEMPTED)
+    pace.take_turn(tx, (offer.provider, account), send_at, capabilities.create_interval)
+    return lease
+
+
+def _turn(tx: Tx, terms: Terms, provider: ProviderName) -> tuple[str, Capabilities, datetime]:
+    """The account that may create first; the earlier configured one of equals."""
+    turns = [
+        (pace.next_create_at(tx, (provider, account)), order, account, capabilities)
+        for order, (account, capabilities) in enumerate(terms[provider].items())
+    ]
+    at, _, account, capabilities = min(turns, key=_when)
+    return account, capabilities, at
+
+
+def _when(turn: tuple[datetime, int, str, Capabilities]) -> tuple[datetime, int]:
+    return turn[0], turn[1]
+
+
+def usable(terms: Terms, offers: Sequence[Offer]) -> list[Offer]:
+    """The offers that some account may rent."""
+    return [offer for offer in offers if terms.get(offer.provider)]

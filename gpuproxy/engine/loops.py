@@ -1,0 +1,35 @@
+"""Background work: every loop has an owner, a step that a test can call once, and survives its own failures."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.ports import Clock
+
+log = structlog.get_logger(__name__)
+
+_AFTER_FAILURE = 5.0
+
+
+async def watch_forever(watch: AccountWatch, clock: Clock) -> None:
+    """Pass after pass over one account."""
+    while True:
+        await guarded(watch.look, clock, f"watch {watch.provider.account}")
+        await watch.wait()
+
+
+async def guarded(step: Callable[[], Awaitable[None]], clock: Clock, name: str) -> None:
+    """One step; a failure is logged with its traceback and followed by a pause, never by the end of the loop."""
+    try:
+        await step()
+    except asyncio.CancelledError:
+        raise
+    except Unavailable as error:
+        log.warning("step_postponed", loop=name, reason=error.reason)
+        await clock.sleep(_AFTER_FAILURE)
+    except Exception:
+        log.exception("step_failed", loop=name)
+        await clock.sleep(_AFTER_FAILURE)

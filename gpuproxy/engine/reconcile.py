@@ -1,0 +1,244 @@
+"""What must happen next on one account: a pure plan from our rows, a believable listing and the time.
+
+A listing of None means that the provider did not answer; then nothing is concluded about any machine, because silence
+is not absence. Steps change nothing by themselves: `observe` applies them. Running a plan twice is harmless.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from gpuproxy.engine.limits import Limits
+from gpuproxy.engine.record import unwanted_because
+from gpuproxy.model.gpus import gpu_key
+from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseEvent, LeaseState, ReservationId
+from gpuproxy.model.reservations import Reservation
+from gpuproxy.ports import Capabilities, Instance, InstanceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything that the provider says exists on the account, as of a moment not before `began_at`."""
+
+    began_at: datetime
+    instances: Sequence[Instance]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The lease goes through an event."""
+
+    lease: Lease
+    event: LeaseEvent
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The instance turned out to be the lease's."""
+
+    lease: Lease
+    instance_id: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Facts that are no event."""
+
+    lease: Lease
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """Ask the provider to destroy the instance."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Ask for the instance by id: the listing no longer shows it."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """See whether the machine answers."""
+
+    lease: Lease
+    kind: Literal["tcp", "ssh"]
+    host: str
+    port: int
+
+
+Step = Advance | Adopt | Note | Destroy | Confirm | Knock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a plan is made from."""
+
+    reservations: Mapping[ReservationId, Reservation]
+    listing: Listing | None
+    now: datetime
+    capabilities: Capabilities
+    limits: Limits
+
+
+def plan(leases: Sequence[Lease], scene: Scene) -> list[Step]:
+    """The steps for all live leases of an account, in order."""
+    shown = _shown(scene.listing)
+    steps: list[Step] = []
+    for lease in leases:
+        instance = shown.get(lease.instance_id or "") or (shown.get(lease.label) if lease.instance_id is None else None)
+        steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
+    return steps
+
+
+def _shown(listing: Listing | None) -> dict[str, Instance]:
+    shown: dict[str, Instance] = {}
+    for instance in listing.instances if listing else ():
+        shown[instance.id] = instance
+        if instance.label:
+            shown.setdefault(instance.label, instance)
+    return shown
+
+
+def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if lease.state in RENTED:
+        yield from _rented(lease, reservation, instance, scene)
+    elif lease.state is LeaseState.RELEASING:
+        yield from _releasing(lease, instance, scene)
+    elif lease.state is LeaseState.UNKNOWN:
+        yield from _unknown(lease, reservation, instance, scene)
+    elif _overdue(lease, scene):
+        yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
+
+
+def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if instance is not None:
+        yield Adopt(lease, instance.id)
+    elif _over(lease, reservation, scene.now):
+        yield _release(lease, unwanted_because(reservation), scene.now)
+
+
+def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if instance is not None:
+        facts = _facts(lease, instance, scene.now)
+        if any(getattr(lease, name) != value for name, value in facts.items()):
+            yield Note(lease, facts)
+    reason = _release_reason(lease, reservation, instance, scene)
+    if reason:
+        yield _release(lease, reason, scene.now)
+    elif instance is not None:
+        yield from _progress(lease, instance)
+    elif scene.listing is not None:
+        yield from _missing(lease, scene.listing, scene)
+
+
+def _progress(lease: Lease, instance: Instance) -> Iterator[Step]:
+    if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
+        yield Advance(lease, LeaseEvent.PARKED)
+    elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.PARKED:
+        yield Advance(lease, LeaseEvent.WOKEN)
+    elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
+        if instance.ssh_host and instance.ssh_port:
+            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port)
+        elif instance.ports:
+            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port)
+
+
+def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
+    if not _could_be_shown(lease, listing, scene):
+        return
+    if lease.missing_since is None:
+        yield Note(lease, {"missing_since": scene.now})
+    elif scene.now - lease.missing_since >= timedelta(seconds=scene.limits.gone_after):
+        yield Confirm(lease)
+
+
+def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if lease.instance_id is None:
+        if instance is not None:
+            yield Advance(
+                lease,
+                LeaseEvent.FOUND,
+                {"instance_id": instance.id, "started_at": scene.now, "seen_at": scene.now, "destroy_at": scene.now},
+            )
+        return
+    due = lease.destroy_at is None or lease.destroy_at <= scene.now
+    gone = scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene)
+    if gone and lease.destroy_tries > 0:
+        yield Confirm(lease)
+    elif due:
+        yield Destroy(lease)
+    if instance is not None and lease.seen_at is None:
+        yield Note(lease, _facts(lease, instance, scene.now))
+
+
+def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
+    """Would the listing show the instance if it existed? Fresh instances may be missing for a while."""
+    if lease.started_at is None or listing.began_at <= lease.started_at:
+        return False
+    if lease.seen_at is not None:
+        return True
+    return scene.now - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
+
+
+def _release_reason(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> str:
+    """Why the machine must be given back; "" when it must not."""
+    if _over(lease, reservation, scene.now):
+        return reservation.closing or "EXPIRED"
+    if instance is not None and lease.seen_at is None:
+        if instance.price is not None and instance.price > lease.ceiling:
+            return "PRICE_MOVED"
+        if _other_machine(lease, instance):
+            return "WRONG_GPU"
+    if lease.state is LeaseState.STARTING and reservation.replace_unready and _never_ready(lease, instance, scene):
+        return "NOT_READY"
+    return ""
+
+
+def _never_ready(lease: Lease, instance: Instance | None, scene: Scene) -> bool:
+    if instance is not None and instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED):
+        return True
+    patience = timedelta(seconds=scene.reservations[lease.reservation_id].ready_timeout_s)
+    return lease.started_at is not None and scene.now - lease.started_at >= patience
+
+
+def _other_machine(lease: Lease, instance: Instance) -> bool:
+    if instance.num_gpus and instance.num_gpus < lease.num_gpus:
+        return True
+    return bool(instance.gpu_model) and gpu_key(instance.gpu_model) != gpu_key(lease.gpu_model)
+
+
+def _over(lease: Lease, reservation: Reservation, now: datetime) -> bool:
+    """True when the caller's agreement to pay has ended."""
+    return bool(reservation.closing) or (lease.expires_at is not None and now >= lease.expires_at)
+
+
+def _overdue(lease: Lease, scene: Scene) -> bool:
+    patience = timedelta(seconds=scene.limits.overdue_call)
+    return lease.call_deadline is not None and scene.now >= lease.call_deadline + patience
+
+
+def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+    running = instance.status is InstanceStatus.RUNNING
+    return {
+        "seen_at": lease.seen_at or now,
+        "running_at": lease.running_at or (now if running else None),
+        "price": lease.price if instance.price is None else instance.price,
+        "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
+        "status_message": instance.status_message or instance.raw_status,
+        "ssh_host": instance.ssh_host or lease.ssh_host,
+        "ssh_port": instance.ssh_port or lease.ssh_port,
+        "ports": instance.ports or lease.ports,
+        "missing_since": None,
+    }
+
+
+def _release(lease: Lease, reason: str, now: datetime) -> Advance:
+    return Advance(lease, LeaseEvent.RELEASE, {"reason": reason, "destroy_at": now})
