@@ -1,0 +1,56 @@
+"""The command line: `gpuproxy COMMAND`. Nothing is imported for a command before it runs, so that help is quick.
+
+Exit codes: 0 done, 1 refused by the server, 2 wrong usage or configuration, 3 nobody answers, 130 interrupted.
+What the user asked for goes to stdout; progress, questions and errors to stderr.
+"""
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "serve": ("gpuproxy.cli.server:serve", "Run the server."),
+    "sandbox": ("gpuproxy.cli.sandbox:sandbox", "Run a simulated market on this machine."),
+    "keys": ("gpuproxy.cli.server:keys", "Make, list and revoke API keys, in the database."),
+    "list": ("gpuproxy.cli.market:list_offers", "Show what can be rented now."),
+    "ps": ("gpuproxy.cli.machines:ps", "Show what I pay for now; unknowns first."),
+    "reserve": ("gpuproxy.cli.reserve:reserve", "Rent 1-16 GPUs."),
+    "show": ("gpuproxy.cli.machines:show", "Show a reservation or a machine."),
+    "extend": ("gpuproxy.cli.machines:extend", "Move the end of a reservation."),
+    "release": ("gpuproxy.cli.machines:release", "Give back a whole reservation."),
+    "destroy": ("gpuproxy.cli.machines:destroy", "Give back single machines, by contract id."),
+    "load": ("gpuproxy.cli.market:load", "Show how busy hosts and providers are."),
+    "strategy": ("gpuproxy.cli.market:strategy", "Show or set the load balancing strategy."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when the command is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="gpuproxy", prog_name="gpuproxy")
+def root() -> None:
+    """Rent GPUs on marketplaces through one API, and never lose track of a paid machine."""
+
+
+def main() -> None:
+    """Run the command that the program was called with."""
+    root.main(prog_name="gpuproxy")

@@ -1,0 +1,203 @@
+"""How a command talks to the server: address and key, one call, and what an error looks like.
+
+The admin key that the first start leaves beside the database is sent to this machine only.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Concatenate, ParamSpec, TypeVar
+
+import click
+import grpc
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from gpuproxy.config import admin_key_file, is_loopback, read_environment
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
+
+DEFAULT_SERVER = "localhost:9090"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
+
+P = ParamSpec("P")
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+class ServerRefused(click.ClickException):
+    """The server answered with an error."""
+
+    exit_code = 1
+
+    def __init__(self, error: "Refusal", *, as_json: bool) -> None:
+        super().__init__(error.as_json() if as_json else error.as_text())
+        self.error = error
+
+    def show(self, file: object = None) -> None:
+        """To stderr, without a prefix: the message speaks for itself."""
+        del file
+        click.echo(self.message, err=True)
+
+
+class NobodyAnswers(ServerRefused):
+    """There is no server, or it stopped answering."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An error of the server's, as clients see it."""
+
+    code: str
+    message: str
+    reason: str = ""
+    trace_id: str = ""
+    violations: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    def as_text(self) -> str:
+        """The message, each bad field on a line of its own, reason and trace id last."""
+        lines = [self.message or self.code]
+        lines += [f"  {field}: {description}" for field, description in self.violations]
+        marks = [f"reason {self.reason}" if self.reason else "", f"trace {self.trace_id}" if self.trace_id else ""]
+        if any(marks):
+            lines.append("(" + ", ".join(mark for mark in marks if mark) + ")")
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        """The form that errors have over HTTP."""
+        body = {
+            "status": self.code,
+            "reason": self.reason,
+            "message": self.message,
+            "trace_id": self.trace_id,
+            "field_violations": [{"field": name, "description": text} for name, text in self.violations],
+            "metadata": dict(self.metadata),
+        }
+        return json.dumps({"error": body}, ensure_ascii=False)
+
+
+class Connection:
+    """One channel to one server. `stub` is for what `call` is too simple for."""
+
+    def __init__(self, server: str, key: str, *, as_json: bool = False) -> None:
+        self.server = server
+        self.as_json = as_json
+        self.metadata = (("x-api-key", key),) if key else ()
+        local = is_loopback(server.rpartition(":")[0].strip("[]"))
+        self.channel = grpc.insecure_channel(server, options=[("grpc.enable_http_proxy", 0)] if local else [])
+        self.stub = GPUProxyServiceStub(self.channel)
+
+    def call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Response:
+        """The answer; raises ServerRefused, or NobodyAnswers, which end the command."""
+        try:
+            return method(request, timeout=timeout, metadata=self.metadata)
+        except grpc.RpcError as error:
+            raise self.failure(error) from None
+
+    def failure(self, error: grpc.RpcError) -> ServerRefused:
+        """What ends the command for an error of the channel's."""
+        refusal = refusal_of(error)
+        if not refusal.trace_id and refusal.code == "UNAVAILABLE":
+            text = f"Nothing answers at {self.server}. Start it with make run, or set GPUPROXY_SERVER."
+            return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
+        if not refusal.trace_id and refusal.code == "DEADLINE_EXCEEDED":
+            text = f"{self.server} did not answer in time."
+            return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
+        return ServerRefused(refusal, as_json=self.as_json)
+
+    def server_now(self) -> datetime:
+        """The server's clock, which may run faster than ours (GPUPROXY_TIME_SCALE)."""
+        return datetime.fromtimestamp(self.call(self.stub.HealthCheck, pb.HealthCheckRequest()).timestamp, UTC)
+
+    def print_json(self, message: Message) -> None:
+        """As the HTTP interface would say it."""
+        click.echo(json.dumps(as_dict(message), indent=2, ensure_ascii=False))
+
+    def close(self) -> None:
+        """End the channel and what is under way on it."""
+        self.channel.close()
+
+
+def client_command(command: Callable[Concatenate[Connection, P], None]) -> Callable[..., None]:
+    """Give a command --server, --api-key and --json, and a Connection as its first argument."""
+
+    @functools.wraps(command)
+    def run(server: str | None, api_key: str | None, as_json: bool, *args: P.args, **kwargs: P.kwargs) -> None:
+        found = read_environment(os.environ)
+        address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
+        connection = Connection(address, api_key or _key(found, address), as_json=as_json)
+        try:
+            command(connection, *args, **kwargs)
+        finally:
+            connection.close()
+
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
+        click.option("--api-key", metavar="KEY", help="Default: GPUPROXY_API_KEY, else the admin key on this machine."),
+        click.option("--server", metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."),
+    ):
+        run = option(run)
+    return run
+
+
+def refusal_of(error: grpc.RpcError) -> Refusal:
+    """The status, message and details of a failed call."""
+    code, message, trailers = _basics(error)
+    reason = ""
+    violations: list[tuple[str, str]] = []
+    metadata: dict[str, str] = {}
+    rich: Status | None = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
+    for detail in rich.details if rich is not None else ():
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad):
+            violations = [(violation.field, violation.description) for violation in bad.field_violations]
+    return Refusal(
+        code=code,
+        message=message,
+        reason=reason,
+        trace_id=trailers.get("x-trace-id", ""),
+        violations=tuple(violations),
+        metadata=tuple(sorted(metadata.items())),
+    )
+
+
+def as_dict(message: Message) -> dict[str, object]:
+    """Field names as in the contract, absent ones with their defaults."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def _basics(error: grpc.RpcError) -> tuple[str, str, Mapping[str, str]]:
+    if not isinstance(error, grpc.Call):
+        return "UNKNOWN", str(error), {}
+    trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+    return error.code().name, error.details() or "", trailers
+
+
+def _key(found: Mapping[str, str], server: str) -> str:
+    if key := found.get("GPUPROXY_API_KEY", ""):
+        return key
+    if not is_loopback(server.rpartition(":")[0].strip("[]")):
+        return ""
+    path = admin_key_file(found.get("GPUPROXY_DATABASE_URL", DEFAULT_DATABASE))
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,290 @@
+"""Commands about what I have rented: ps, show, extend, release, destroy.
+
+Whatever destroys data lists it first and asks. A reservation may be named by its id or by its request_id.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import click
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpuproxy.cli import tables
+from gpuproxy.cli.connection import Connection, ServerRefused, client_command
+from gpuproxy.config import parse_duration
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_FIRST = {"unknown": 0, "releasing": 1}
+_PAGE = 200
+
+
+class DurationType(click.ParamType[float]):
+    """Seconds from `90`, `15m`, `2h`, `7d`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Fails the command with the reason."""
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+@click.command()
+@client_command
+def ps(connection: Connection) -> None:
+    """Show what I pay for now; machines of unknown fate first."""
+    answer = connection.call(connection.stub.ListGPUInstances, _RENTED)
+    if connection.as_json:
+        connection.print_json(answer)
+        return
+    machines = sorted(answer.instances, key=lambda one: (_FIRST.get(one.status, 2), one.created_at.ToNanoseconds()))
+    if not machines:
+        click.echo("Nothing is rented; nothing is being paid for.")
+        return
+    click.echo(machine_table(machines, connection.server_now()))
+    click.echo(_totals(machines))
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@client_command
+def show(connection: Connection, name: str) -> None:
+    """Show a reservation (by its id or request id) or one machine (by its contract id)."""
+    machines = [one for one in connection.call(connection.stub.ListGPUInstances, _RENTED).instances if _is(one, name)]
+    if machines:
+        if connection.as_json:
+            connection.print_json(machines[0])
+        else:
+            click.echo(_machine(machines[0]))
+        return
+    reservation = find_reservation(connection, name)
+    if connection.as_json:
+        connection.print_json(reservation)
+    else:
+        click.echo(describe(reservation, connection.server_now()))
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@click.option(
+    "--until", "until", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]), help="UTC."
+)
+@click.option("--for", "span", type=DurationType(), help="From now on: 90m, 2h, 7d.")
+@client_command
+def extend(connection: Connection, name: str, until: datetime | None, span: float | None) -> None:
+    """Move the end of a reservation; the same call twice buys nothing twice."""
+    if (until is None) == (span is None):
+        raise click.UsageError("Say when it ends: either --until TIME or --for DURATION.")
+    end = until.replace(tzinfo=UTC) if until else connection.server_now() + timedelta(seconds=span or 0)
+    reservation = find_reservation(connection, name)
+    expires_at = Timestamp()
+    expires_at.FromDatetime(end)
+    request = pb.ExtendReservationRequest(reservation_id=reservation.reservation_id, expires_at=expires_at)
+    extended = connection.call(connection.stub.ExtendReservation, request).reservation
+    if connection.as_json:
+        connection.print_json(extended)
+    else:
+        click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}")
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@client_command
+def release(connection: Connection, name: str, yes: bool) -> None:
+    """Give back everything of a reservation. Data on the machines is lost."""
+    reservation = find_reservation(connection, name)
+    if reservation.instances and not connection.as_json:
+        click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
+    _ask(f"Release {_machines(len(reservation.instances))} of {reservation.reservation_id}?", yes=yes)
+    request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
+    released = connection.call(connection.stub.ReleaseReservation, request).reservation
+    if connection.as_json:
+        connection.print_json(released)
+    else:
+        click.echo(f"{released.reservation_id} {released.state} · {tables.price(released.cost_so_far)} in all")
+
+
+@click.command()
+@click.argument("names", metavar="ID...", nargs=-1, required=True)
+@click.option("--provider", default="", help="Of machines that are not listed any more.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@client_command
+def destroy(connection: Connection, names: tuple[str, ...], provider: str, yes: bool) -> None:
+    """Give back single machines, by contract id. Data on them is lost."""
+    rented = connection.call(connection.stub.ListGPUInstances, _RENTED).instances
+    meant = {name: one for name in names for one in rented if one.contract_id == name}
+    if meant and not connection.as_json:
+        click.echo(machine_table(list(meant.values()), connection.server_now()), err=True)
+    _ask(f"Destroy {_machines(len(names))}?", yes=yes)
+    failures = 0
+    for name in names:
+        where = meant[name].provider if name in meant else provider
+        failures += not _destroy_one(connection, where, name)
+    if failures:
+        raise SystemExit(1)
+
+
+def find_reservation(connection: Connection, name: str) -> pb.Reservation:
+    """By its id, else by the request id that it was made with; raises what the server says when there is neither."""
+    try:
+        request = pb.GetReservationRequest(reservation_id=name)
+        return connection.call(connection.stub.GetReservation, request).reservation
+    except ServerRefused as refused:
+        if refused.error.code not in ("NOT_FOUND", "INVALID_ARGUMENT"):
+            raise
+        found = by_request_id(connection, name)
+        if found is None:
+            raise
+        return found
+
+
+def by_request_id(connection: Connection, request_id: str, *, pages: int = 50) -> pb.Reservation | None:
+    """The reservation made with this request id, looking through so many pages of the newest ones."""
+    token = ""
+    for _ in range(pages):
+        request = pb.ListReservationsRequest(page_size=_PAGE, page_token=token)
+        answer = connection.call(connection.stub.ListReservations, request)
+        for reservation in answer.reservations:
+            if reservation.request_id == request_id:
+                return reservation
+        token = answer.next_page_token
+        if not token:
+            break
+    return None
+
+
+def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
+    """One line a machine: what it is, what it costs, how to reach it."""
+    headers = ("CONTRACT", "STATUS", "PROVIDER", "GPUS", "MODEL", "$/H", "SO FAR", "AGE", "ENDS", "RESERVATION", "SSH")
+    rows = [
+        (
+            one.contract_id,
+            one.status,
+            one.provider,
+            str(one.num_gpus),
+            one.gpu_model,
+            tables.price(one.price_per_hour),
+            tables.price(one.cost_so_far),
+            tables.age(one.created_at, now),
+            tables.moment(one.expires_at),
+            one.reservation_id,
+            f"{one.ssh.host}:{one.ssh.port}" if one.ssh.host else "",
+        )
+        for one in machines
+    ]
+    return tables.table(headers, rows)
+
+
+def describe(reservation: pb.Reservation, now: datetime) -> str:
+    """Everything about a reservation that people ask for."""
+    head = f"{reservation.reservation_id} {reservation.state}"
+    gpus = f"{reservation.reserved_count} of {reservation.requested_count} GPUs, {reservation.ready_count} ready"
+    lines = [f"{head} · {gpus} · {tables.hourly(reservation.price_per_hour)}"]
+    lines[0] += f" · {tables.price(reservation.cost_so_far)} so far"
+    facts = {
+        "reason": reservation.reason,
+        "message": reservation.message,
+        "made": tables.moment(reservation.created_at),
+        "ends": tables.moment(reservation.expires_at) or "never by itself",
+        "strategy": reservation.strategy,
+        "request id": reservation.request_id,
+        "labels": ", ".join(f"{key}={value}" for key, value in sorted(reservation.labels.items())),
+    }
+    lines += [f"{name:<10} {text}" for name, text in facts.items() if text]
+    if reservation.instances:
+        lines += ["", machine_table(reservation.instances, now)]
+    if reservation.outcomes:
+        lines += ["", outcome_table(reservation.outcomes)]
+    return "\n".join(lines)
+
+
+def outcome_table(outcomes: Sequence[pb.Outcome]) -> str:
+    """One line an attempt."""
+    headers = ("#", "OFFER", "HOST", "GPUS", "STATE", "REASON", "CONTRACT", "PROVIDER SAYS")
+    rows = [
+        (
+            str(one.attempt),
+            one.offer_id,
+            one.host_id,
+            str(one.num_gpus),
+            one.state,
+            one.reason,
+            one.instance_id,
+            one.status_message,
+        )
+        for one in outcomes
+    ]
+    return tables.table(headers, rows)
+
+
+def seconds(span: float) -> Duration:
+    """As messages carry it."""
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=span))
+    return duration
+
+
+_RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
+
+
+def _is(machine: pb.GPUInstance, name: str) -> bool:
+    return name in (machine.contract_id, machine.lease_id)
+
+
+def _machines(count: int) -> str:
+    return "1 machine" if count == 1 else f"{count} machines"
+
+
+def _totals(machines: Sequence[pb.GPUInstance]) -> str:
+    unknown = sum(one.status == "unknown" for one in machines)
+    text = f"{_machines(len(machines))}, {sum(one.num_gpus for one in machines)} GPUs · "
+    text += tables.costs(sum(one.price_per_hour for one in machines))
+    text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
+    return text + (f" · {unknown} of unknown fate, being looked for" if unknown else "")
+
+
+def _machine(one: pb.GPUInstance) -> str:
+    where = ", ".join(
+        part for part in (one.location, one.host_id, f"account {one.account}" if one.account else "") if part
+    )
+    facts = {
+        "gpus": f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
+        "where": where,
+        "price": f"{tables.hourly(one.price_per_hour)}, {tables.price(one.cost_so_far)} so far",
+        "made": tables.moment(one.created_at),
+        "ready": tables.moment(one.ready_at),
+        "ends": tables.moment(one.expires_at) or "never by itself",
+        "ssh": one.ssh.command,
+        "ports": ", ".join(f"{p.container_port} at {p.host}:{p.public_port}" for p in one.port_mappings),
+        "provider": one.status_message,
+        "of": one.reservation_id,
+        "lease": one.lease_id,
+    }
+    head = f"{one.contract_id or one.lease_id} {one.status} on {one.provider}"
+    return "\n".join([head, *(f"{name:<10} {text}" for name, text in facts.items() if text)])
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    if not yes and not click.confirm(f"{question} Data on them is lost.", err=True):
+        click.echo("Nothing was changed.", err=True)
+        raise SystemExit(1)
+
+
+def _destroy_one(connection: Connection, provider: str, name: str) -> bool:
+    try:
+        request = pb.DestroyGPUInstanceRequest(provider=provider, instance_id=name)
+        answer = connection.call(connection.stub.DestroyGPUInstance, request)
+    except ServerRefused as refused:
+        if refused.exit_code != 1:
+            raise
+        click.echo(f"{name}: {refused.message}", err=True)
+        return False
+    if connection.as_json:
+        connection.print_json(answer)
+    else:
+        click.echo(f"{name} {answer.state} · {answer.message}")
+    return True

@@ -1,0 +1,126 @@
+"""Commands about the market as a whole: list, load, strategy. Options are named after the fields that they fill."""
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any
+
+import click
+
+from gpuproxy.cli import tables
+from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+
+@click.command("list")
+@click.option("--provider", default="", help='"vast.ai", "io.net", ... (default: all).')
+@click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least.")
+@click.option("--max-price", type=float, default=0.0, metavar="USD", help="Per GPU-hour, disk included, at most.")
+@click.option("--gpu", "gpu_model", default="", help='A model in any spelling: "RTX 4090", H100.')
+@click.option("--location", default="", help="A country code or a part of the place: DE, Texas.")
+@click.option("--num-gpus", type=int, default=0, help="GPUs of one offer, exactly.")
+@click.option("--min-reliability", type=float, default=0.0, help="0-1.")
+@click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk that prices include (default 50).")
+@click.option(
+    "--verified/--unverified", "verified_only", default=True, help="Only hosts that the marketplace verified."
+)
+@click.option(
+    "--order-by", default="", help="price_per_gpu_hour (default), price_per_hour, vram_gb, reliability [desc]."
+)
+@click.option("--limit", "page_size", type=click.IntRange(1, 5000), default=20, show_default=True, help="Offers shown.")
+@client_command
+def list_offers(connection: Connection, /, **fields: Any) -> None:
+    """Show what can be rented now, cheapest first."""
+    request = pb.ListGPUInstancesRequest(**fields)
+    answer = connection.call(connection.stub.ListGPUInstances, request)
+    if connection.as_json:
+        connection.print_json(answer)
+        return
+    if answer.instances:
+        click.echo(_offers(answer))
+    click.echo(_market_summary(connection, answer))
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["server", "provider", "all"]), default="all")
+@client_command
+def load(connection: Connection, /, what: str) -> None:
+    """Show how busy the hosts of my machines are (server), the providers (provider), or both."""
+    answer = connection.call(connection.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=what))
+    if connection.as_json:
+        connection.print_json(answer)
+        return
+    if what != "provider":
+        click.echo(_loads("CONTRACT", answer.server_load) if answer.server_load else "No machine is rented.")
+    if what != "server" and answer.provider_load:
+        click.echo(("" if what == "provider" else "\n") + _loads("ON", answer.provider_load))
+    click.echo(f"strategy {answer.current_strategy}")
+
+
+@click.command()
+@click.argument("name", default="")
+@click.option("--global", "everywhere", is_flag=True, help="For all projects without one of their own (admin).")
+@client_command
+def strategy(connection: Connection, /, name: str, everywhere: bool) -> None:
+    """Show the load balancing strategy, or set it to NAME, at once and for good."""
+    if name:
+        scope = "global" if everywhere else "project"
+        request = pb.SetLoadBalancerStrategyRequest(strategy=name, scope=scope)
+        changed = connection.call(connection.stub.SetLoadBalancerStrategy, request)
+        if connection.as_json:
+            connection.print_json(changed)
+        else:
+            click.echo(f"strategy {changed.strategy} ({scope})")
+        return
+    answer = connection.call(connection.stub.GetLoadBalancerStrategy, pb.GetLoadBalancerStrategyRequest())
+    if connection.as_json:
+        connection.print_json(answer)
+    else:
+        click.echo(f"strategy {answer.strategy} ({answer.scope}); available: {', '.join(answer.available)}")
+
+
+def _offers(answer: pb.ListGPUInstancesResponse) -> str:
+    headers = ("OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "RELIABLE", "LOCATION", "HOST")
+    rows = [
+        (
+            offer.id,
+            str(offer.num_gpus),
+            offer.gpu_model,
+            f"{offer.vram_gb} GB",
+            tables.price(offer.price_per_gpu_hour),
+            tables.price(offer.price_per_hour),
+            f"{offer.reliability:.1%}",
+            offer.location,
+            offer.host_id,
+        )
+        for offer in answer.instances
+    ]
+    return tables.table(headers, rows)
+
+
+def _market_summary(connection: Connection, answer: pb.ListGPUInstancesResponse) -> str:
+    shown = len(answer.instances)
+    parts = [f"{shown} of {answer.total_count} offers" if shown < answer.total_count else f"{shown} offers"]
+    parts.append(f"{answer.available_gpus} GPUs can be rented at once")
+    if answer.as_of.ByteSize():
+        old = (connection.server_now() - answer.as_of.ToDatetime(UTC)).total_seconds()
+        parts.append(f"seen {tables.span(old)} ago")
+    if answer.unreachable:
+        parts.append(f"no answer from {', '.join(answer.unreachable)}")
+    return " · ".join(parts)
+
+
+def _loads(first: str, loads: Sequence[pb.LoadInfo]) -> str:
+    headers = (first, "PROVIDER", "CONNECTIONS", "LOAD", "CREATE TO READY", "EVER", "LAST USED")
+    rows = [
+        (
+            entry.instance_id,
+            entry.provider,
+            str(entry.connections),
+            f"{entry.load_score:.2f}",
+            f"{entry.avg_response_time_ms / 1000:.1f} s" if entry.samples else "-",
+            str(entry.total_connections),
+            tables.moment(entry.last_used),
+        )
+        for entry in loads
+    ]
+    return tables.table(headers, rows)

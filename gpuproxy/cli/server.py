@@ -1,0 +1,87 @@
+"""Commands on this machine's own database and process: serve, keys."""
+
+import asyncio
+import os
+from datetime import datetime
+
+import click
+
+from gpuproxy.cli.tables import table
+from gpuproxy.config import ConfigError, Settings, check_start, load_settings, without_effect
+
+
+class _NotStarted(click.ClickException):
+    """The configuration is wrong."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        """To stderr, without a prefix."""
+        del file
+        click.echo(self.message, err=True)
+
+
+@click.command()
+@click.option("--sandbox", is_flag=True, help="Rent on a simulated market, started beside the server: costs nothing.")
+def serve(sandbox: bool) -> None:
+    """Run the server until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    try:
+        check_start(settings, sandbox=sandbox)
+    except ConfigError as error:
+        raise _NotStarted(str(error)) from None
+    for name in without_effect(os.environ):
+        click.echo(f"{name} is set for something that is not built yet: it has no effect.", err=True)
+    from gpuproxy.main import serve as run
+
+    raise SystemExit(asyncio.run(run(settings, sandbox=sandbox)))
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke API keys, in the database of this machine."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
+@click.option("--project", default="default", show_default=True, help="Whose machines the key sees.")
+def create_key(name: str, role: str, project: str) -> None:
+    """Make a key and print it, once."""
+    from gpuproxy import main
+
+    click.echo(main.create_key(_settings(), name, role, project))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List keys by their visible prefix."""
+    from gpuproxy import main
+
+    rows = [
+        (key.id, key.name, key.role, key.project, f"{key.prefix}...", _time(key.created_at), _time(key.revoked_at))
+        for key in main.list_keys(_settings())
+    ]
+    click.echo(table(("ID", "NAME", "ROLE", "PROJECT", "KEY", "MADE", "REVOKED"), rows))
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+def revoke_key(key_id: str) -> None:
+    """Make a key worthless, at once and for good."""
+    from gpuproxy import main
+
+    if not main.revoke_key(_settings(), key_id):
+        raise click.ClickException(f"There is no key {key_id}; gpuproxy keys list shows them.")
+    click.echo(f"{key_id} is revoked")
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings(os.environ)
+    except ConfigError as error:
+        raise _NotStarted(str(error)) from None
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ") if moment else ""
