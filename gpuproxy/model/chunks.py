@@ -1,0 +1,223 @@
+"""What hosts can give at once, when the chunks that they offer overlap.
+
+A marketplace offers a host of eight GPUs as one chunk of eight, two of four, four of two and so on; chunks that share
+a conflict key exclude each other, so what is for sale must never be added up. Conflict keys never span hosts.
+Every count of available GPUs in the program comes from here. An offer without keys can be rented many times, and
+counts as so many copies as one call could rent.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from gpuproxy.model.demands import MAX_GPUS
+from gpuproxy.model.offers import HostKey, Offer
+
+Aim = Literal["singles", "few", "one"]
+"""What makes one way to a sum better than another.
+
+singles: the fewest chunks of several GPUs, then the fewest GPUs in those. few: the fewest hosts, then the fewest
+chunks. one: as singles, with at most one chunk of a host.
+"""
+
+IMPOSSIBLE = 1 << 30
+_STEP = 1 << 10
+_EXACT_KEYS = 12  # chunks that cross, not nest, are searched exhaustively up to so many keys
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a host can give. Hosts of equal shape are interchangeable but for their prices.
+
+    `costs[n]` says how good the best way to exactly n GPUs is (less is better, IMPOSSIBLE: there is none), for n up
+    to MAX_GPUS; `ways[n]` names its chunks by their positions in `canonical(offers)`.
+    """
+
+    most: int
+    costs: tuple[int, ...]
+    ways: tuple[tuple[int, ...], ...]
+    sizes: tuple[tuple[int, ...], ...]
+    """The sizes of those chunks."""
+
+
+def at_once(offers: Iterable[Offer]) -> int:
+    """How many GPUs can be rented at the same time."""
+    return sum(shape(own, "singles").most for own in by_host(offers).values())
+
+
+def by_host(offers: Iterable[Offer]) -> dict[HostKey, list[Offer]]:
+    """The offers of each host, in the order in which they came."""
+    hosts: dict[HostKey, list[Offer]] = {}
+    for offer in offers:
+        hosts.setdefault(offer.host, []).append(offer)
+    return hosts
+
+
+def exact_sum(supply: Sequence[tuple[Shape, int]], count: int) -> tuple[list[tuple[int, int]] | None, int]:
+    """The best way to make `count` of so many hosts of each shape, and the largest sum up to it that can be made.
+
+    The way is a list of (index into `supply`, GPUs of one such host); None where the sum can't be made.
+    """
+    costs = [0, *[IMPOSSIBLE] * count]
+    steps: list[tuple[int, list[int]]] = []
+    for index, (each, hosts) in enumerate(supply):
+        for _ in range(min(hosts, count)):
+            before, costs = costs, _with_one_more(costs, each)
+            if costs == before:
+                break
+            steps.append((index, before))
+    best = max(total for total, cost in enumerate(costs) if cost < IMPOSSIBLE)
+    return (_retraced(supply, steps, costs) if best == count else None), best
+
+
+def _with_one_more(costs: Sequence[int], each: Shape) -> list[int]:
+    gives = [(total, cost) for total, cost in enumerate(each.costs[: len(costs)]) if cost < IMPOSSIBLE]
+    return [
+        min((costs[total - part] + cost for part, cost in gives if part <= total), default=IMPOSSIBLE)
+        for total in range(len(costs))
+    ]
+
+
+def _retraced(
+    supply: Sequence[tuple[Shape, int]], steps: Sequence[tuple[int, list[int]]], costs: Sequence[int]
+) -> list[tuple[int, int]]:
+    parts = []
+    left, cost = len(costs) - 1, costs[-1]
+    for index, before in reversed(steps):
+        each = supply[index][0].costs
+        part = next(part for part in range(left + 1) if before[left - part] + each[part] == cost)
+        if part:
+            parts.append((index, part))
+        left, cost = left - part, cost - each[part]
+    return parts
+
+
+def canonical(offers: Sequence[Offer]) -> list[Offer]:
+    """A host's offers, largest first; equals stay in the order in which they came: cheapest first, if sorted so."""
+    return sorted(offers, key=_negative_size)
+
+
+def shape(offers: Sequence[Offer], aim: Aim) -> Shape:
+    """What the offers of one host come to."""
+    if len(offers) == 1:
+        return _shape(((offers[0].num_gpus, int(bool(offers[0].conflict_keys))),), aim)
+    bits: dict[str, int] = {}
+    chunks = []
+    for offer in canonical(offers):
+        mask = 0
+        for key in offer.conflict_keys:
+            mask |= bits.setdefault(key, 1 << len(bits))
+        chunks.append((offer.num_gpus, mask))
+    return _shape(tuple(chunks), aim)
+
+
+def _negative_size(offer: Offer) -> int:
+    return -offer.num_gpus
+
+
+_Chunks = tuple[tuple[int, int], ...]
+"""The size of each chunk and its keys as bits."""
+_Table = list[tuple[int, tuple[int, ...]]]
+"""By sum: cost and way."""
+
+
+@lru_cache(maxsize=8192)
+def _shape(chunks: _Chunks, aim: Aim) -> Shape:
+    known = [(index, size, mask) for index, (size, mask) in enumerate(_tractable(chunks)) if mask]
+    endless = [(index, size) for index, (size, mask) in enumerate(chunks) if not mask]
+    if aim == "one":
+        table = _nothing()
+        for index, (size, _) in enumerate(chunks):
+            _improve(table, size, _cost(size, aim), (index,))
+        return _finished(max(size for size, _ in chunks), table, chunks, aim)
+    most, table = _Search(known, aim).best
+    for index, size in endless:
+        for total in range(size, MAX_GPUS + 1):
+            cost, way = table[total - size]
+            _improve(table, total, cost + _cost(size, aim), (*way, index))
+    return _finished(most + sum(size * MAX_GPUS for _, size in endless), table, chunks, aim)
+
+
+def _finished(most: int, table: _Table, chunks: _Chunks, aim: Aim) -> Shape:
+    host = _STEP if aim == "few" else 0
+    costs = tuple(min(cost + host, IMPOSSIBLE) if total else 0 for total, (cost, _) in enumerate(table))
+    ways = tuple(tuple(sorted(way)) for _, way in table)
+    sizes = tuple(tuple(chunks[index][0] for index in way) for way in ways)
+    return Shape(most, costs, ways, sizes)
+
+
+def _cost(size: int, aim: Aim) -> int:
+    if aim == "few":
+        return 1
+    return 0 if size == 1 else _STEP + size
+
+
+def _nothing() -> _Table:
+    return [(0, ()), *[(IMPOSSIBLE, ())] * MAX_GPUS]
+
+
+def _improve(table: _Table, total: int, cost: int, way: tuple[int, ...]) -> None:
+    if total <= MAX_GPUS and cost < table[total][0]:
+        table[total] = cost, way
+
+
+class _Search:
+    """All sets of chunks without a common key, by recursion on the lowest key that is still free.
+
+    The keys are numbered so that nested chunks are runs of consecutive keys; what is free is then always a tail, and
+    the search is linear. Where chunks cross it is exhaustive.
+    """
+
+    def __init__(self, chunks: Sequence[tuple[int, int, int]], aim: Aim) -> None:
+        self._aim = aim
+        self._starting: dict[int, list[tuple[int, int, int]]] = {}
+        masks = _consecutive([mask for _, _, mask in chunks])
+        everything = 0
+        for (index, size, _), mask in zip(chunks, masks, strict=True):
+            everything |= mask
+            self._starting.setdefault(mask & -mask, []).append((index, size, mask))
+        self._known: dict[int, tuple[int, _Table]] = {0: (0, _nothing())}
+        self.best = self._solve(everything)
+
+    def _solve(self, free: int) -> tuple[int, _Table]:
+        if free in self._known:
+            return self._known[free]
+        lowest = free & -free
+        most, rest = self._solve(free ^ lowest)
+        table = list(rest)
+        for index, size, mask in self._starting.get(lowest, ()):
+            if mask & free == mask:
+                most_beside, beside = self._solve(free & ~mask)
+                most = max(most, most_beside + size)
+                for total in range(MAX_GPUS + 1 - size):
+                    cost, way = beside[total]
+                    _improve(table, total + size, cost + _cost(size, self._aim), (*way, index))
+        self._known[free] = most, table
+        return most, table
+
+
+def _consecutive(masks: Sequence[int]) -> list[int]:
+    """The same sets with the keys renumbered: those that are in the same large chunks become neighbours."""
+    keys = range(max((mask.bit_length() for mask in masks), default=0))
+    large_first = sorted(set(masks), key=lambda mask: (-mask.bit_count(), mask))
+    order = sorted(keys, key=lambda key: [not mask >> key & 1 for mask in large_first])
+    place = {key: 1 << index for index, key in enumerate(order)}
+    return [sum(place[key] for key in keys if mask >> key & 1) for mask in masks]
+
+
+def _tractable(chunks: _Chunks) -> _Chunks:
+    """The chunks, without those that cross a larger one where there are too many keys to search all sets.
+
+    Leaving chunks out can only lower what is counted. A chunk that is left out has neither size nor keys.
+    """
+    keys = 0
+    for _, mask in chunks:
+        keys |= mask
+    if keys.bit_count() <= _EXACT_KEYS:
+        return chunks
+    kept: list[tuple[int, int]] = []
+    for size, mask in chunks:
+        crosses = any(mask & other not in (0, mask, other) for _, other in kept)
+        kept.append((0, 0) if crosses else (size, mask))
+    return tuple(kept)
