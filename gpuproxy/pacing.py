@@ -4,6 +4,8 @@ A Pace hands out turns in order; the caller that would have to wait sleeps outsi
 is kept: the interval never shrinks below what the provider named.
 """
 
+from collections import deque
+
 from gpuproxy.ports import Clock
 
 
@@ -38,3 +40,33 @@ class Pace:
     def hold(self, seconds: float) -> None:
         """No turn before so many seconds from now: the provider said so."""
         self._level_at = max(self._level_at, self._clock.monotonic() + seconds - self.interval)
+
+
+class Window:
+    """One endpoint of one account: at most `calls` calls in any `seconds`, however they are spread."""
+
+    def __init__(self, clock: Clock, calls: int, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._begun: deque[float] = deque(maxlen=calls)
+        self._not_before = clock.monotonic()
+
+    async def turn(self) -> None:
+        """Return when the next call may be sent."""
+        begins = self._next()
+        self._begun.append(begins)
+        if (wait := begins - self._clock.monotonic()) > 0:
+            await self._clock.sleep(wait)
+
+    def wait(self) -> float:
+        """The seconds until a turn would begin, without taking it."""
+        return self._next() - self._clock.monotonic()
+
+    def hold(self, seconds: float) -> None:
+        """No turn before so many seconds from now: the provider said so."""
+        self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
+
+    def _next(self) -> float:
+        full = len(self._begun) == self._begun.maxlen
+        oldest = self._begun[0] + self._seconds if full else self._not_before
+        return max(self._clock.monotonic(), self._not_before, oldest)

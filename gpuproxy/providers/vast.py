@@ -1,0 +1,276 @@
+"""The vast.ai adapter: one object per account, speaking the wire described in the project's facts on vast.ai.
+
+The rule: a create goes onto the wire once, and every read that is not exactly what was asked for is an error. Reads
+and destroys wait for their turn here; creates are paced by the caller, who may run in many processes.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+import structlog
+
+from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.errors import Advice, OutcomeUnknown, ProviderUnavailable, RateLimited, Refused
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.money import micro
+from gpuproxy.model.offers import Offer, OfferFilter
+from gpuproxy.pacing import Pace, Window
+from gpuproxy.ports import (
+    Capabilities,
+    HttpNotSent,
+    HttpReplyLost,
+    HttpRequest,
+    Instance,
+    Provider,
+    ProviderSetup,
+    Receipt,
+    Spend,
+)
+from gpuproxy.providers.vast_errors import Reply, created, destroyed, no_such_instance, unread
+from gpuproxy.providers.vast_requests import SEARCH_CAP, Stretch, create_body, native_id, next_stretch, search_body
+from gpuproxy.providers.vast_wire import (
+    NAME,
+    Found,
+    ListPage,
+    OneInstance,
+    Unreadable,
+    User,
+    read_instance,
+    read_search,
+)
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+BASE_URL = "https://console.vast.ai"
+INTERVALS: Mapping[str, float] = {
+    "search": 6.0,  # ten a minute, at once or spread
+    "list": 1.0,
+    "get": 2.0,
+    "destroy": 3.0,
+    "create": 4.5,
+    "user": 1.0,
+}
+"""Seconds between two calls, as documented."""
+_SEARCH_BURST = 10
+_MARGIN = 1.02  # two calls may travel at different speeds
+_LONGEST_WAIT = 120.0
+_READ_TIMEOUT = 30.0
+_INLINE_BYTES = 262_144  # decoded on the loop; more goes to the workers
+_LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": "25"}
+
+_MISSING = {
+    "stop_start": "machines of vast.ai can't be stopped and started through this service yet",
+    "volumes": "volumes of vast.ai can't be used through this service yet",
+    "volume_sharing": "nobody has shown that two machines of vast.ai can share a volume",
+    "spot": "interruptible machines are not rented: vast.ai may take them away without notice",
+    "extend": "a machine of vast.ai runs until it is destroyed or its host's offer ends; there is nothing to buy",
+}
+
+
+def connect(setup: ProviderSetup) -> Provider:
+    """The entry point of the group `gpuproxy.providers`."""
+    return VastAi(setup)
+
+
+class VastAi:
+    """One account."""
+
+    name = NAME
+
+    def __init__(self, setup: ProviderSetup) -> None:
+        self.account = setup.account
+        self.skipped_offers = 0
+        """Rows of searches that could not be decoded, since the start."""
+        intervals = {name: setup.intervals.get(name, seconds) for name, seconds in INTERVALS.items()}
+        self._intervals = intervals
+        self.capabilities = Capabilities(
+            missing=_MISSING,
+            billing="metered",
+            search_page=SEARCH_CAP,
+            create_interval=intervals["create"],
+            destroy_interval=intervals["destroy"],
+            create_timeout=30.0,
+            settle_seconds=60.0,
+            late_seconds=300.0,
+        )
+        self._setup = setup
+        self._base_url = (setup.base_url or BASE_URL).rstrip("/")
+        self._turns: dict[str, Pace | Window] = {
+            name: Pace(setup.clock, intervals[name] * _MARGIN) for name in ("list", "get", "destroy", "user")
+        }
+        self._turns["search"] = Window(setup.clock, _SEARCH_BURST, _SEARCH_BURST * intervals["search"] * _MARGIN)
+
+    async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
+        """Pages of rentable offers, cheapest first. A limit or a fault in the middle ends it with an error."""
+        if wanted.offer_id is not None and native_id(wanted.offer_id) is None:
+            return
+        seen: set[str] = set()
+        stretch: Stretch | None = Stretch()
+        while stretch is not None:
+            found = await self._found(search_body(wanted, stretch))
+            fresh = [offer for offer in found.offers if offer.id not in seen]
+            seen.update(offer.id for offer in fresh)
+            if fresh:
+                yield fresh
+            stretch = next_stretch(stretch, found)
+
+    async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
+        """Rent `offer`: one PUT, judged by its body. The caller keeps `capabilities.create_interval`."""
+        secrets = [value for _, value in spec.secret_env]
+        if spec.registry_auth is not None:
+            secrets.append(spec.registry_auth.secret)
+        request = self._request(
+            "PUT",
+            f"/api/v0/asks/{quote(offer.native_id(), safe='')}/",
+            create_body(spec, label),
+            timeout=self.capabilities.create_timeout,
+        )
+        try:
+            reply = await self._sent(request, secrets)
+        except HttpNotSent as error:
+            raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
+        except HttpReplyLost as error:
+            raise OutcomeUnknown(f"the answer to a create was lost: {error}") from error
+        return created(reply)
+
+    async def list(self) -> Sequence[Instance]:
+        """Everything of the account: all pages, each of the right form, as many rows as are claimed, or an error."""
+        instances: dict[InstanceId, Instance] = {}
+        tokens: set[str] = set()
+        query = _LIST_QUERY
+        while True:
+            reply = await self._read("list", f"/api/v1/instances/?{urlencode(query)}")
+            page, rows = self._list_page(reply)
+            before = len(instances)
+            instances |= {row.id: row for row in rows}
+            token = page.next_token
+            if token is None:
+                if (page.total_instances or 0) > len(instances):
+                    raise ProviderUnavailable(f"{NAME} claims {page.total_instances} instances, lists {len(instances)}")
+                return tuple(instances.values())
+            if token in tokens or len(instances) == before:
+                raise ProviderUnavailable(f"{NAME} lists the same page again")
+            tokens.add(token)
+            query = {**_LIST_QUERY, "after_token": token}
+
+    async def get(self, instance_id: InstanceId) -> Instance | None:
+        """None when vast.ai says in so many words that there is no such instance."""
+        reply = await self._read("get", f"{_path(instance_id)}?owner=me")
+        if no_such_instance(reply):
+            return None
+        try:
+            instance = read_instance(self._decoded("get", reply, OneInstance).instances)
+        except Unreadable as error:
+            raise self._unread("get", reply) from error
+        if instance is not None and instance.id != instance_id:
+            raise self._unread("get", reply)
+        return instance
+
+    async def destroy(self, instance_id: InstanceId) -> None:
+        """Return when accepted or already gone. OutcomeUnknown may be tried again: destroying twice does no harm."""
+        await self._turn("destroy")
+        try:
+            reply = await self._sent(self._request("DELETE", _path(instance_id), {}))
+        except HttpNotSent as error:
+            raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
+        except HttpReplyLost as error:
+            raise OutcomeUnknown(f"the answer to a destroy was lost: {error}", advice=Advice.RETRY_LATER) from error
+        try:
+            destroyed(reply, wait=self._intervals["destroy"])
+        except RateLimited as error:
+            self._heed("destroy", error, reply)
+            raise
+
+    async def spend(self) -> Spend:
+        """What is left to spend."""
+        reply = await self._read("user", "/api/v0/users/current/")
+        return Spend(credit=micro(self._decoded("user", reply, User).credit))
+
+    async def _found(self, body: Mapping[str, object]) -> Found:
+        reply = await self._read("search", "/api/v0/bundles/", body)
+        if reply.response.status != 200:
+            raise self._unread("search", reply)
+        try:
+            raw = reply.response.body
+            found = read_search(raw) if len(raw) <= _INLINE_BYTES else await self._setup.workers.run(read_search, raw)
+        except Unreadable as error:
+            raise self._unread("search", reply) from error
+        if found.undecodable * 2 > found.rows:
+            raise ProviderUnavailable(f"{NAME} sent {found.rows} offers, of which {found.undecodable} can't be read")
+        if found.undecodable:
+            self.skipped_offers += found.undecodable
+            log.info("offers_skipped", provider=NAME, account=self.account, skipped=found.undecodable, of=found.rows)
+        return found
+
+    def _list_page(self, reply: Reply) -> tuple[ListPage, Sequence[Instance]]:
+        page = self._decoded("list", reply, ListPage)
+        try:
+            rows = [read_instance(row) for row in page.instances]
+        except Unreadable as error:
+            raise self._unread("list", reply) from error
+        present = [row for row in rows if row is not None]
+        if not page.success or len(present) < len(rows):
+            raise self._unread("list", reply)
+        return page, present
+
+    def _decoded(self, endpoint: str, reply: Reply, kind: type[T]) -> T:
+        if reply.response.status != 200:
+            raise self._unread(endpoint, reply)
+        try:
+            return msgspec.json.decode(reply.response.body, type=kind, strict=False)
+        except Unreadable as error:
+            raise self._unread(endpoint, reply) from error
+
+    async def _read(self, endpoint: str, path: str, body: Mapping[str, object] | None = None) -> Reply:
+        """The answer to a question; a question with a body is a POST."""
+        await self._turn(endpoint)
+        try:
+            return await self._sent(self._request("GET" if body is None else "POST", path, body))
+        except (HttpNotSent, HttpReplyLost) as error:
+            raise ProviderUnavailable(f"{NAME} did not answer: {error}") from error
+
+    async def _turn(self, endpoint: str) -> None:
+        turns = self._turns[endpoint]
+        if (wait := turns.wait()) > _LONGEST_WAIT:
+            raise RateLimited(f"{NAME} allows no {endpoint} for another {wait:.0f} s", retry_after=wait)
+        await turns.turn()
+
+    def _unread(self, endpoint: str, reply: Reply) -> Refused:
+        """The error that a useless answer to a read is; a limit is heeded from now on."""
+        error = unread(reply, wait=self._intervals[endpoint])
+        if isinstance(error, RateLimited):
+            self._heed(endpoint, error, reply)
+        return error
+
+    def _heed(self, endpoint: str, limited: RateLimited, reply: Reply) -> None:
+        turns = self._turns[endpoint]
+        turns.hold(limited.retry_after or 0.0)
+        if isinstance(turns, Pace):
+            turns.interval = max(turns.interval, (reply.named_interval() or 0.0) * _MARGIN)
+
+    def _request(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, timeout: float = _READ_TIMEOUT
+    ) -> HttpRequest:
+        headers = {"Authorization": f"Bearer {self._setup.key}", "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return HttpRequest(
+            method=method,
+            url=self._base_url + path,
+            headers=headers,
+            body=None if body is None else msgspec.json.encode(body),
+            timeout=timeout,
+        )
+
+    async def _sent(self, request: HttpRequest, secrets: Sequence[str] = ()) -> Reply:
+        """The only place that sends. Raises what the Http port raises."""
+        response = await self._setup.http.send(request)
+        return Reply(response=response, received_at=self._setup.clock.now(), secrets=(self._setup.key, *secrets))
+
+
+def _path(instance_id: InstanceId) -> str:
+    return f"/api/v0/instances/{quote(instance_id, safe='')}/"

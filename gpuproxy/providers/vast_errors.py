@@ -1,0 +1,217 @@
+"""What an answer of vast.ai means when it is not the expected one: the body decides, the status is only a hint.
+
+The rule: Refused only where the body names a reason that we know, or where an application that speaks JSON refused the
+request; a call with effects that ends in any other way is OutcomeUnknown. Errors carry a redacted, cut body and never
+a secret. 404 may mean "wrong key", and an error that carries a contract id is a machine that exists.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import msgspec
+
+from gpuproxy.model.errors import (
+    Advice,
+    AuthFailed,
+    InsufficientFunds,
+    InvalidRequest,
+    OfferGone,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    Scope,
+)
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.ports import HttpResponse, Receipt
+from gpuproxy.providers.vast_wire import NAME, Unreadable
+
+E = TypeVar("E", bound=ProviderError)
+
+CREATE_PENALTY = 12.0
+"""Seconds that a create which came too early costs."""
+_LONGEST_RETRY_AFTER = 300.0
+_LONGEST_QUOTA = 86_400.0
+_EXCERPT = 300
+_PARSED = 65_536
+_REFUSING = frozenset({400, 403, 404, 410, 422})
+"""Statuses that an application which speaks JSON gives before it has done anything."""
+_THRESHOLD = re.compile(r"threshold\s*=\s*(\d+(?:\.\d+)?)")
+_SECRET_FIELDS = re.compile(r'("(?:instance_api_key|api_key|jupyter_token|ssh_key|image_login)"\s*:\s*)"[^"]*"?')
+
+_KNOWN: tuple[tuple[str, type[Refused], Scope | None, Advice | None], ...] = (
+    ("no_such_ask", OfferGone, None, None),
+    ("insufficient_credit", InsufficientFunds, None, None),
+    ("missing_billing", InsufficientFunds, None, None),
+    ("spend_rate_limit", InsufficientFunds, None, Advice.RETRY_LATER),
+    ("auth_error", AuthFailed, None, None),
+    ("two-factor", AuthFailed, None, None),
+    ("no_ssh_key_for_vm", InvalidRequest, Scope.OFFER, Advice.TRY_NEXT),
+    ("403/3586", InvalidRequest, Scope.HOST, Advice.TRY_NEXT),
+    ("invalid_price", InvalidRequest, None, None),
+    ("invalid_args", InvalidRequest, None, None),
+    ("invalid_request", InvalidRequest, None, None),
+    ("invalid_token", InvalidRequest, None, None),
+)
+"""The first whose word occurs in the error or its text. `no_such_ask` also comes as `invalid_args`: order matters."""
+_GONE = ("no_such_instance", "not_found")
+_TOO_OFTEN = ("rate_limit_exceeded", "too frequent", "search_quota_exceeded")
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys that errors are told by; each may be missing or of any type."""
+
+    success: object = None
+    error: object = None
+    msg: object = None
+    message: object = None
+    detail: object = None
+    new_contract: object = None
+
+    def text(self) -> str:
+        """All that it says, in lower case."""
+        said = (self.error, self.msg, self.message, self.detail)
+        return " ".join(part for part in said if isinstance(part, str)).lower()
+
+    def contract(self) -> InstanceId | None:
+        """The machine that exists, whatever else is said."""
+        if isinstance(self.new_contract, bool):
+            return None
+        number = str(self.new_contract)
+        return InstanceId(number) if number.isdecimal() and int(number) > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One answer, when it came, and the texts that must not leave this module."""
+
+    response: HttpResponse
+    received_at: datetime
+    secrets: Sequence[str] = field(default=(), repr=False)
+
+    def answer(self) -> Answer:
+        """The body as an error object; an empty one when it is no JSON object."""
+        if len(self.response.body) > _PARSED:
+            return Answer()
+        try:
+            loose = msgspec.json.decode(self.response.body, type=dict[str, object])
+        except Unreadable:
+            return Answer()
+        return Answer(**{name: loose[name] for name in Answer.__struct_fields__ if name in loose})
+
+    def text(self) -> str:
+        """What the answer says, JSON or not, in lower case."""
+        return self.answer().text() or self.response.body[:_EXCERPT].decode("utf-8", "replace").lower()
+
+    def excerpt(self) -> str:
+        """The body for logs and operators: redacted, cut."""
+        text = self.response.body[:_PARSED].decode("utf-8", "replace")
+        for secret in sorted(filter(None, self.secrets), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return _SECRET_FIELDS.sub(r'\1"***"', text)[:_EXCERPT]
+
+    def named_interval(self) -> float | None:
+        """The seconds between calls that a refusal names."""
+        named = _THRESHOLD.search(self.text())
+        return float(named.group(1)) if named else None
+
+    def retry_after(self) -> float | None:
+        """Seconds until another call makes sense; None when the answer does not say."""
+        headers = self.response.headers
+        if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
+            return _within(reset - self.received_at.timestamp(), _LONGEST_QUOTA)
+        said = headers.get("retry-after")
+        if said is None:
+            return None
+        seconds = _number(said)
+        if seconds is None:
+            seconds = _seconds_until(said, self.received_at)
+        return None if seconds is None else _within(seconds, _LONGEST_RETRY_AFTER)
+
+
+def created(reply: Reply) -> Receipt:
+    """The receipt of a create; a Refused when surely nothing happened, else OutcomeUnknown."""
+    answer = reply.answer()
+    contract = answer.contract()
+    if contract is not None:
+        return Receipt(instance_id=contract)
+    if refusal := _refusal(reply, answer, wait=CREATE_PENALTY):
+        raise refusal
+    raise _error(OutcomeUnknown, reply)
+
+
+def destroyed(reply: Reply, *, wait: float) -> None:
+    """Return when a destroy was accepted or there is nothing left; a ProviderError otherwise."""
+    answer = reply.answer()
+    if reply.response.status == 200 and answer.success is True:
+        return
+    if reply.response.status < 500 and answer.error in _GONE:
+        return
+    raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
+
+
+def unread(reply: Reply, *, wait: float) -> Refused:
+    """Why a read brought nothing that can be believed."""
+    return _refusal(reply, reply.answer(), wait=wait) or _error(ProviderUnavailable, reply)
+
+
+def no_such_instance(reply: Reply) -> bool:
+    """Does the answer say so? A 404 alone does not, nor does "not found", which may be said of the call."""
+    return reply.response.status < 500 and reply.answer().error == "no_such_instance"
+
+
+def _refusal(reply: Reply, answer: Answer, *, wait: float) -> Refused | None:
+    """The refusal that an answer surely is; None when it may be anything. `wait`: seconds, where a 429 names none."""
+    status = reply.response.status
+    if status >= 500 or answer.success is True:
+        return None
+    if status == 429 or any(word in answer.text() for word in _TOO_OFTEN):
+        return _too_often(reply, wait)
+    for word, kind, scope, advice in _KNOWN:
+        if word in answer.text():
+            return _error(kind, reply, scope=scope, advice=advice)
+    if status == 401:
+        return _error(AuthFailed, reply)
+    if status == 402:
+        return _error(InsufficientFunds, reply)
+    if status in _REFUSING and answer.text():
+        return _error(InvalidRequest, reply)
+    return None
+
+
+def _too_often(reply: Reply, wait: float) -> RateLimited:
+    said = reply.retry_after()
+    if said is None:
+        said = max(wait, reply.named_interval() or 0.0)
+    return RateLimited(
+        f"{NAME} wants fewer calls", retry_after=said, status=reply.response.status, body=reply.excerpt()
+    )
+
+
+def _error(kind: type[E], reply: Reply, *, scope: Scope | None = None, advice: Advice | None = None) -> E:
+    excerpt, status = reply.excerpt(), reply.response.status
+    return kind(f"{NAME} answered {status}: {excerpt}", scope=scope, advice=advice, status=status, body=excerpt)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _seconds_until(http_date: str, now: datetime) -> float | None:
+    try:
+        return (parsedate_to_datetime(http_date) - now).total_seconds()
+    except (TypeError, ValueError):
+        return None
+
+
+def _within(seconds: float, most: float) -> float:
+    """Absurd values end up at the limits; NaN at the upper one."""
+    return max(0.0, seconds) if seconds <= most else most
