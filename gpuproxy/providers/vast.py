@@ -58,7 +58,7 @@ INTERVALS: Mapping[str, float] = {
 _SEARCH_BURST = 10
 _MARGIN = 1.02  # two calls may travel at different speeds
 _LONGEST_WAIT = 120.0
-_READ_TIMEOUT = 30.0
+_TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
 _INLINE_BYTES = 262_144  # decoded on the loop; more goes to the workers
 _LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": "25"}
 
@@ -87,13 +87,14 @@ class VastAi:
         """Rows of searches that could not be decoded, since the start."""
         intervals = {name: setup.intervals.get(name, seconds) for name, seconds in INTERVALS.items()}
         self._intervals = intervals
+        self._timeouts = {**_TIMEOUTS, **setup.timeouts}
         self.capabilities = Capabilities(
             missing=_MISSING,
             billing="metered",
             search_page=SEARCH_CAP,
             create_interval=intervals["create"],
             destroy_interval=intervals["destroy"],
-            create_timeout=30.0,
+            create_timeout=self._timeouts["create"],
             settle_seconds=60.0,
             late_seconds=300.0,
         )
@@ -123,12 +124,8 @@ class VastAi:
         secrets = [value for _, value in spec.secret_env]
         if spec.registry_auth is not None:
             secrets.append(spec.registry_auth.secret)
-        request = self._request(
-            "PUT",
-            f"/api/v0/asks/{quote(offer.native_id(), safe='')}/",
-            create_body(spec, label),
-            timeout=self.capabilities.create_timeout,
-        )
+        path = f"/api/v0/asks/{quote(offer.native_id(), safe='')}/"
+        request = self._request("create", "PUT", path, create_body(spec, label))
         try:
             reply = await self._sent(request, secrets)
         except HttpNotSent as error:
@@ -174,7 +171,7 @@ class VastAi:
         """Return when accepted or already gone. OutcomeUnknown may be tried again: destroying twice does no harm."""
         await self._turn("destroy")
         try:
-            reply = await self._sent(self._request("DELETE", _path(instance_id), {}))
+            reply = await self._sent(self._request("destroy", "DELETE", _path(instance_id), {}))
         except HttpNotSent as error:
             raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
         except HttpReplyLost as error:
@@ -195,8 +192,11 @@ class VastAi:
         if reply.response.status != 200:
             raise self._unread("search", reply)
         try:
-            raw = reply.response.body
-            found = read_search(raw) if len(raw) <= _INLINE_BYTES else await self._setup.workers.run(read_search, raw)
+            raw, marks = reply.response.body, self._setup.marks
+            if len(raw) <= _INLINE_BYTES:
+                found = read_search(raw, marks)
+            else:
+                found = await self._setup.workers.run(read_search, raw, marks)
         except Unreadable as error:
             raise self._unread("search", reply) from error
         if found.undecodable * 2 > found.rows:
@@ -229,7 +229,7 @@ class VastAi:
         """The answer to a question; a question with a body is a POST."""
         await self._turn(endpoint)
         try:
-            return await self._sent(self._request("GET" if body is None else "POST", path, body))
+            return await self._sent(self._request(endpoint, "GET" if body is None else "POST", path, body))
         except (HttpNotSent, HttpReplyLost) as error:
             raise ProviderUnavailable(f"{NAME} did not answer: {error}") from error
 
@@ -252,9 +252,7 @@ class VastAi:
         if isinstance(turns, Pace):
             turns.interval = max(turns.interval, (reply.named_interval() or 0.0) * _MARGIN)
 
-    def _request(
-        self, method: str, path: str, body: Mapping[str, object] | None = None, *, timeout: float = _READ_TIMEOUT
-    ) -> HttpRequest:
+    def _request(self, endpoint: str, method: str, path: str, body: Mapping[str, object] | None) -> HttpRequest:
         headers = {"Authorization": f"Bearer {self._setup.key}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -263,7 +261,7 @@ class VastAi:
             url=self._base_url + path,
             headers=headers,
             body=None if body is None else msgspec.json.encode(body),
-            timeout=timeout,
+            timeout=self._timeouts.get(endpoint, self._timeouts["call"]),
         )
 
     async def _sent(self, request: HttpRequest, secrets: Sequence[str] = ()) -> Reply:

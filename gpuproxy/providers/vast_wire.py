@@ -130,19 +130,21 @@ class Found:
     last_machine: int
 
 
-def read_search(body: bytes) -> Found:
+def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
     """Decode and normalise a search answer; of rows with the same id the higher score stays.
 
+    `marks` are added to the extras of every offer.
     Raises one of Unreadable when it is not a search answer at all.
     """
     rows = msgspec.json.decode(body, type=SearchPage).offers
+    shared = tuple(marks.items())
     scores: dict[int, float] = {}
     offers: dict[int, Offer] = {}
     last_price, last_machine, undecodable = -1.0, -1, 0
     for row in rows:
         try:
             wire = _typed(row, WireOffer, _OFFERS)
-            offer = _offer(wire)
+            offer = _offer(wire, shared)
         except (*Unreadable, ValueError, OverflowError):
             undecodable += 1
             continue
@@ -202,7 +204,7 @@ def _typed(row: msgspec.Raw, kind: type[T], decoder: msgspec.json.Decoder[T]) ->
     return kind(**kept)
 
 
-def _offer(wire: WireOffer) -> Offer:
+def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
     if wire.num_gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0:
         raise ValueError("impossible numbers")
     machine = str(wire.machine_id)
@@ -225,7 +227,7 @@ def _offer(wire: WireOffer) -> Offer:
         cuda_max=wire.cuda_max_good or 0.0,
         conflict_keys=tuple([f"g{gpu}" for gpu in wire.gpu_ids]) if wire.gpu_ids else (f"m{machine}",),
         expires_at=_date(wire.end_date),
-        extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type),
+        extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type, marks),
     )
 
 
@@ -236,10 +238,12 @@ def _place(raw: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _extras(owner: int | str | None, direct_ports: int | None, hosting: int | None) -> Mapping[str, str]:
+def _extras(
+    owner: int | str | None, direct_ports: int | None, hosting: int | None, marks: tuple[tuple[str, str], ...]
+) -> Mapping[str, str]:
     """Shared between the offers that have the same."""
     named = {"host_account": owner, "direct_ports": direct_ports, "datacenter": hosting}
-    return {name: str(value) for name, value in named.items() if value is not None}
+    return {name: str(value) for name, value in named.items() if value is not None} | dict(marks)
 
 
 _BOOTING = frozenset({None, "", "loading", "created", "rebooting", "recycling"})
