@@ -1,0 +1,146 @@
+"""The control API, /sandbox/v1/...: what the market knows and no client of a marketplace could."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from gpuproxy.ports import HttpResponse
+from gpuproxy.sandbox.faults import BadFault
+from gpuproxy.sandbox.instances import Ended, Instance
+from gpuproxy.sandbox.wire import BadBody, Incoming, answer
+
+if TYPE_CHECKING:
+    from gpuproxy.sandbox.world import Sandbox
+
+PREFIX = "/sandbox/v1/"
+_PROVIDER = "vast.ai"
+_PATH = re.compile(r"/sandbox/v1/(?P<what>state|faults|clock|instances|machines|offers)(/(?P<id>\d+)(/(?P<act>\w+))?)?")
+
+
+class _Wrong(Exception):
+    """The request can't be done; the text says why."""
+
+
+def respond(sandbox: "Sandbox", request: Incoming) -> HttpResponse:
+    """Carry out one call. Errors are {"error": text} with 400 or 404."""
+    path = _PATH.fullmatch(request.path)
+    if path is None:
+        return answer({"error": f"no such call: {request.method} {request.path}"}, 404)
+    what = " ".join(part for part in (request.method, path["what"], path["act"]) if part)
+    try:
+        return answer(_done(sandbox, what, int(path["id"] or 0), request))
+    except BadBody:
+        return answer({"error": "the body is no JSON object"}, 400)
+    except (_Wrong, BadFault) as error:
+        return answer({"error": str(error)}, 400)
+    except KeyError as error:
+        return answer({"error": f"there is no {path['what']} {error.args[0]}"}, 404)
+
+
+def _done(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict[str, Any]:
+    body = request.json()
+    market = sandbox.market
+    match what:
+        case "GET state":
+            return _state(sandbox)
+        case "POST faults":
+            armed = sandbox.faults.arm(body)
+            return {"armed": armed.name, "call": armed.call, "times": armed.times or 0, "after": armed.after}
+        case "DELETE faults":
+            return {"cleared": sandbox.faults.clear()}
+        case "POST clock":
+            sandbox.clock.advance(_number(body, "advance_seconds"))
+            sandbox.tick()
+            return {"now": market.now}
+        case "POST instances kill":
+            _kill(sandbox, number, body)
+            return {"id": number, "status": _status(sandbox, market.instances[number])}
+        case "POST machines occupy":
+            return {"gpus": market.occupy(market.machines[number], int(_number(body, "gpus")))}
+        case "POST machines vacate":
+            market.vacate(market.machines[number])
+            return {"gpus": market.machines[number].held.bit_count()}
+        case "POST machines reconnect":
+            market.set_online(market.machines[number], online=True)
+            return {}
+        case "POST offers":
+            market.reprice(market.chunks[number], round(_number(body, "price_per_hour") * 1_000_000))
+            return {"id": number, "price_per_hour": market.chunks[number].price / 1e6}
+    raise _Wrong(f"no such call: {request.method} {request.path}")
+
+
+def _state(sandbox: "Sandbox") -> dict[str, Any]:
+    market = sandbox.market
+    shown = [_ended_row(gone) for gone in market.ended]
+    shown += [_live_row(sandbox, instance) for instance in market.instances.values()]
+    return {
+        "now": market.now,
+        "instances": sorted(shown, key=lambda row: int(row["id"])),
+        "volumes": [],
+        "bill_micro_usd": market.bill(),
+        "calls": sandbox.calls,
+    }
+
+
+def _live_row(sandbox: "Sandbox", instance: Instance) -> dict[str, Any]:
+    return {
+        "provider": _PROVIDER,
+        "account": instance.account,
+        "id": str(instance.id),
+        "label": instance.label,
+        "status": _status(sandbox, instance),
+        "writer": False,
+        "gpu_model": instance.gpu_model,
+        "num_gpus": instance.gpus,
+        "machine_id": str(instance.machine_id),
+        "price_per_hour": instance.price / 1e6,
+        "volume_ids": [],
+        "created_at": instance.created_at,
+        "destroyed_at": None,
+        "billed_micro_usd": sandbox.market.billed(instance),
+    }
+
+
+def _ended_row(gone: Ended) -> dict[str, Any]:
+    return {
+        "provider": _PROVIDER,
+        "account": gone.account,
+        "id": str(gone.id),
+        "label": gone.label,
+        "status": "destroyed",
+        "writer": False,
+        "gpu_model": gone.gpu_model,
+        "num_gpus": gone.num_gpus,
+        "machine_id": str(gone.machine_id),
+        "price_per_hour": gone.price / 1e6,
+        "volume_ids": [],
+        "created_at": gone.created_at,
+        "destroyed_at": gone.destroyed_at,
+        "billed_micro_usd": gone.billed,
+    }
+
+
+def _status(sandbox: "Sandbox", instance: Instance) -> str:
+    return instance.phase.value if sandbox.market.online(instance) else "offline"
+
+
+def _kill(sandbox: "Sandbox", number: int, body: dict[str, Any]) -> None:
+    market = sandbox.market
+    instance = market.instances[number]
+    match body.get("how", "container"):
+        case "container":
+            market.container_dies(instance, "container exited with code 137")
+        case "gpu":
+            market.gpu_dies(instance)
+        case "host":
+            market.set_online(market.machines[instance.machine_id], online=False)
+        case "outbid":
+            market.outbid(instance)
+        case how:
+            raise _Wrong(f"how is container, gpu, host or outbid, not {how!r}")
+
+
+def _number(body: dict[str, Any], name: str) -> float:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise _Wrong(f"{name} is not a number of at least 0")
+    return float(value)

@@ -1,0 +1,177 @@
+"""Faults that can be armed, and which call each one hits next. What a fault does to a call is in `trouble`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CALLS = frozenset(
+    [
+        "search",
+        "create",
+        "list",
+        "get",
+        "destroy",
+        "start",
+        "stop",
+        "label",
+        "extend",
+        "price",
+        "logs",
+        "user",
+        "charges",
+        "volume_search",
+        "volume_create",
+        "volume_list",
+        "volume_delete",
+        "any",
+    ]
+)
+_EVERY = CALLS - {"any"}
+_CHANGES = frozenset({"create", "destroy", "start", "stop", "label", "extend", "volume_create", "volume_delete"})
+_LISTS = frozenset({"list", "search", "volume_search", "volume_list", "charges"})
+_CREATE = frozenset({"create"})
+_HITS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(
+        [
+            "refuse_connection",
+            "hang_before",
+            "hang_after",
+            "reset_before",
+            "reset_after",
+            "status_before",
+            "status_after",
+            "rate_limited",
+            "refused_200",
+            "malformed_json",
+            "html_502",
+            "truncated",
+            "empty_body",
+            "slow_trickle",
+            "auth_error",
+        ],
+        _EVERY,
+    ),
+    **dict.fromkeys(
+        [
+            "offer_gone",
+            "no_capacity",
+            "insufficient_credit",
+            "price_moved",
+            "wrong_gpu",
+            "never_ready",
+            "dies_after_ready",
+            "volume_share_refused",
+        ],
+        _CREATE,
+    ),
+    "late_effect": _CHANGES,
+    "empty_list": _LISTS,
+    "missing_page": _LISTS,
+    "start_refused": frozenset({"start"}),
+    "stop_ignored": frozenset({"stop"}),
+    "destroy_ignored": frozenset({"destroy", "volume_delete"}),
+}
+_STATUS_NAME = re.compile(r"status_(\d{3})_(before|after)")
+
+
+class BadFault(Exception):
+    """It can't be armed; the text says why."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """One armed fault. `times` calls are still to be hit (None: until cleared) once `after` calls have passed."""
+
+    name: str
+    provider: str = "vast.ai"
+    account: str | None = None
+    call: str = "any"
+    times: int | None = 1
+    after: int = 0
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def number(self, name: str, otherwise: float) -> float:
+        """A number of its args."""
+        value = self.args.get(name)
+        return otherwise if value is None else float(value)
+
+    def hits(self, provider: str, account: str | None, call: str) -> bool:
+        """True when this call would be hit."""
+        return (
+            self.provider == provider
+            and self.account in (None, account)
+            and (self.call == call or (self.call == "any" and (call in _HITS[self.name] or call not in CALLS)))
+        )
+
+
+class Faults:
+    """All that are armed, oldest first."""
+
+    def __init__(self) -> None:
+        self._armed: list[Fault] = []
+
+    def arm(self, wanted: Mapping[str, Any]) -> Fault:
+        """From the control API's body. Raises BadFault."""
+        fault = _checked(wanted)
+        self._armed.append(fault)
+        return fault
+
+    def clear(self) -> int:
+        """Disarm all; how many there were."""
+        count = len(self._armed)
+        self._armed.clear()
+        return count
+
+    def take(self, provider: str, account: str | None, call: str) -> Fault | None:
+        """The fault that hits this call, if any; counts the call."""
+        for fault in self._armed:
+            if not fault.hits(provider, account, call):
+                continue
+            if fault.after > 0:
+                fault.after -= 1
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+                if fault.times == 0:
+                    self._armed.remove(fault)
+            return fault
+        return None
+
+
+def _checked(wanted: Mapping[str, Any]) -> Fault:
+    unknown = set(wanted) - {"provider", "account", "call", "fault", "times", "after", "args"}
+    if unknown:
+        raise BadFault(f"unknown field {min(unknown)}")
+    name, args = str(wanted.get("fault", "")), wanted.get("args") or {}
+    if not isinstance(args, dict):
+        raise BadFault("args is not an object")
+    if named := _STATUS_NAME.fullmatch(name):
+        name, args = f"status_{named[2]}", {**args, "status": int(named[1])}
+    call = str(wanted.get("call") or "any")
+    if name not in _HITS:
+        raise BadFault(f"unknown fault {name!r}; known are {', '.join(sorted(_HITS))}")
+    if call not in CALLS:
+        raise BadFault(f"unknown call {call!r}; known are {', '.join(sorted(CALLS))}")
+    if call != "any" and call not in _HITS[name]:
+        raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(_HITS[name]))}")
+    times, after = _count(wanted, "times", 1), _count(wanted, "after", 0)
+    account = wanted.get("account")
+    return Fault(
+        name=name,
+        provider=str(wanted.get("provider") or "vast.ai"),
+        account=None if account is None else str(account),
+        call=call,
+        times=times or None,
+        after=after,
+        args=args,
+    )
+
+
+def _count(wanted: Mapping[str, Any], name: str, otherwise: int) -> int:
+    value = wanted.get(name, otherwise)
+    if value is None:
+        return otherwise
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadFault(f"{name} is not a whole number of at least 0")
+    return value

@@ -1,0 +1,140 @@
+"""Rented instances: what they are, which state they are in, what they have cost. No clock: `now` is an argument.
+
+GPUs are billed per second while the instance runs, disk per second while it exists; neither while its host is
+offline. Bills are exact: durations are whole microseconds, the division comes last.
+"""
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+_MONTH_HOURS = 720
+_HOUR_US = 3_600_000_000
+
+
+class Phase(StrEnum):
+    """Where an instance is in its life; the words of the control API."""
+
+    LOADING = "loading"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    QUEUED = "queued"  # a start was refused; it will run by itself when its GPUs are free
+    EXITED = "exited"  # its container died
+    DESTROYED = "destroyed"
+
+
+HOLDS_GPU = frozenset({Phase.LOADING, Phase.RUNNING, Phase.EXITED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What a create asked for."""
+
+    image: str = ""
+    disk_gb: float = 10.0
+    label: str | None = None
+    runtype: str = "ssh"
+    onstart: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    bid: int | None = None
+    """Micro-dollars per hour; makes the instance interruptible."""
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twist:
+    """What goes wrong with one create, beyond the answer."""
+
+    price_factor: float = 1.0
+    gpu_name: str | None = None
+    gpu_ram: int = 0
+    never_ready: bool = False
+    dies_after: float | None = None
+    """Seconds after it began to run."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Instance:
+    """Prices in micro-dollars: `gpu_price` per hour, `storage` per GB and month."""
+
+    id: int
+    account: str
+    machine_id: int
+    mask: int
+    gpus: int
+    gpu_model: str
+    gpu_ram: int
+    gpu_price: int
+    storage: int
+    launch: Launch
+    label: str | None
+    api_key: str
+    created_at: float
+    end_date: float
+    phase: Phase
+    loading_at: float
+    """When the image begins to load; until then the container has no status."""
+    boot_at: float | None
+    """When it runs, or ran first in this boot; None: never."""
+    dies_after: float | None = None
+    not_before: float = 0.0
+    """A queued start is not tried again before."""
+    status_msg: str = ""
+    restarts: int = 0
+    ports: dict[str, int] = field(default_factory=dict)
+    """Public port by container port and protocol ("22/tcp")."""
+    metered_us: int = 0
+    gpu_us: int = 0
+    disk_us: int = 0
+
+    @property
+    def disk_rate(self) -> int:
+        """Micro-dollars for the whole disk and a month."""
+        return round(self.storage * self.launch.disk_gb)
+
+    @property
+    def price(self) -> float:
+        """Micro-dollars per hour, all-in, while it runs."""
+        return self.gpu_price + self.disk_rate / _MONTH_HOURS
+
+    def billed(self, now: float, *, online: bool) -> int:
+        """Micro-dollars up to now, rounded down."""
+        gpu_us, disk_us = self._metered(now, online=online)
+        return (self.gpu_price * _MONTH_HOURS * gpu_us + self.disk_rate * disk_us) // (_MONTH_HOURS * _HOUR_US)
+
+    def settle(self, now: float, *, online: bool) -> None:
+        """Account for the time so far; called before anything changes that bills depend on."""
+        self.gpu_us, self.disk_us = self._metered(now, online=online)
+        self.metered_us = max(self.metered_us, microseconds(now))
+
+    def _metered(self, now: float, *, online: bool) -> tuple[int, int]:
+        passed = max(0, microseconds(now) - self.metered_us) if online else 0
+        return self.gpu_us + (passed if self.phase is Phase.RUNNING else 0), self.disk_us + passed
+
+    def boots(self, now: float, seconds: float) -> None:
+        """It begins to load, and will run `seconds` from now (infinite: never)."""
+        self.phase = Phase.LOADING
+        self.loading_at = now + min(seconds, 600.0) * 0.2
+        self.boot_at = None if math.isinf(seconds) else now + seconds
+        self.status_msg = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What remains of a destroyed instance."""
+
+    id: int
+    account: str
+    label: str | None
+    gpu_model: str
+    num_gpus: int
+    machine_id: int
+    price: float
+    created_at: float
+    destroyed_at: float
+    billed: int
+
+
+def microseconds(seconds: float) -> int:
+    """Whole microseconds."""
+    return round(seconds * 1_000_000)

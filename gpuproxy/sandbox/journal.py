@@ -1,0 +1,181 @@
+"""The kept market: a file of JSON lines, one for each thing that changed, the last one of a thing wins.
+
+A change is one append before its answer leaves, so that it costs the same however old the market is, and a half
+written last line is a change that was never answered. At each start the file is written anew, without the past.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpuproxy.sandbox.instances import Ended, Instance
+from gpuproxy.sandbox.machines import Machine
+from gpuproxy.sandbox.market import Market
+
+_MOST_STALE_LINES = 20_000
+
+
+class WrongMarket(Exception):
+    """The file keeps another market than the one that was asked for."""
+
+
+class Kept(msgspec.Struct, omit_defaults=True):
+    """One line. `market` says which market this is, so that a state is never laid over another one's machines."""
+
+    market: str = ""
+    now: float = 0.0
+    next_contract_id: int = 0
+    next_offer_id: int = 0
+    calls: dict[str, dict[str, int]] | None = None
+    machine: dict[str, Any] | None = None
+    instance: Instance | None = None
+    ended: Ended | None = None
+
+
+class Journal:
+    """Keeps one market in one file; without a path it keeps nothing."""
+
+    def __init__(self, path: Path | None, market: Market, name: str) -> None:
+        """`name` tells this market from others. Raises WrongMarket, OSError."""
+        self._path = path
+        self._market = market
+        self._name = name
+        self._lines = 0
+        self._encode = msgspec.json.Encoder().encode
+        self._touched: set[int] = set()  # machines that are not as they were built
+        self._fd = -1
+
+    def load(self) -> tuple[float, dict[str, dict[str, int]]]:
+        """Put what was kept into the market; (the time it had reached, calls counted). 0 and {} without a file."""
+        if self._path is None:
+            return 0.0, {}
+        last, machines, instances, ended = self._read(self._path)
+        for machine in machines.values():
+            self._restore_machine(machine)
+        self._market.next_contract_id = max(self._market.next_contract_id, last.next_contract_id)
+        self._market.next_offer_id = max(self._market.next_offer_id, last.next_offer_id)
+        self._market.now = max(self._market.now, last.now)
+        self._market.restore(instances.values(), ended)
+        return last.now, last.calls or {}
+
+    def keep(self, calls: dict[str, dict[str, int]]) -> None:
+        """Write what changed since the last time, if anything did."""
+        changes = self._market.changes
+        if not changes:
+            return
+        self._touched |= changes.machines
+        if self._path is not None:
+            lines = [*self._changed(), self._head(calls)]
+            if self._fd < 0 or self._lines > _MOST_STALE_LINES + len(self._market.ended):
+                self._rewrite(calls)
+            else:
+                self._append(lines)
+        self._market.changes = type(changes)()
+
+    def tick(self, calls: dict[str, dict[str, int]]) -> None:
+        """Write the time, so that a market that was killed goes on from about where it was."""
+        if self._path is not None and self._fd >= 0:
+            self._append([self._head(calls)])
+
+    def close(self, calls: dict[str, dict[str, int]]) -> None:
+        """Write everything once more, compactly."""
+        if self._path is not None:
+            self._rewrite(calls)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self, path: Path) -> tuple[Kept, dict[int, dict[str, Any]], dict[int, Instance], list[Ended]]:
+        last = Kept()
+        machines: dict[int, dict[str, Any]] = {}
+        instances: dict[int, Instance] = {}
+        ended: list[Ended] = []
+        for line in _lines(path):
+            if line.market and line.market != self._name:
+                raise WrongMarket(f"{path} keeps the market {line.market}, not {self._name}")
+            if line.machine is not None:
+                machines[line.machine["id"]] = line.machine
+            elif line.instance is not None:
+                instances[line.instance.id] = line.instance
+            elif line.ended is not None:
+                instances.pop(line.ended.id, None)
+                ended.append(line.ended)
+            else:
+                last = line
+        return last, machines, instances, ended
+
+    def _rewrite(self, calls: dict[str, dict[str, int]]) -> None:
+        assert self._path is not None  # noqa: S101 - callers looked
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._fd >= 0:
+            os.close(self._fd)
+        fresh = self._path.with_name(self._path.name + ".new")
+        self._fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        self._lines = 0
+        self._append([self._head(calls), *self._everything()])
+        fresh.replace(self._path)
+
+    def _append(self, lines: Iterable[Kept]) -> None:
+        encoded = [self._encode(line) for line in lines]
+        self._lines += len(encoded)
+        left = memoryview(b"\n".join(encoded) + b"\n")
+        while left:
+            left = left[os.write(self._fd, left) :]
+
+    def _head(self, calls: dict[str, dict[str, int]]) -> Kept:
+        market = self._market
+        return Kept(
+            market=self._name,
+            now=market.now,
+            next_contract_id=market.next_contract_id,
+            next_offer_id=market.next_offer_id,
+            calls=calls,
+        )
+
+    def _changed(self) -> Iterator[Kept]:
+        changes, market = self._market.changes, self._market
+        yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(changes.machines))
+        found = (market.instances.get(number) for number in sorted(changes.instances))
+        yield from (Kept(instance=instance) for instance in found if instance is not None)
+        yield from (Kept(ended=gone) for gone in changes.ended)
+
+    def _everything(self) -> Iterator[Kept]:
+        market = self._market
+        yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(self._touched))
+        yield from (Kept(instance=instance) for instance in market.instances.values())
+        yield from (Kept(ended=gone) for gone in market.ended)
+
+    def _restore_machine(self, kept: dict[str, Any]) -> None:
+        machine = self._market.machines.get(kept["id"])
+        if machine is None:
+            return
+        self._touched.add(machine.id)
+        machine.strangers, machine.online = kept["strangers"], kept["online"]
+        machine.columns.update(verification=kept["verification"], vericode=kept["vericode"], end_date=kept["end_date"])
+        for chunk, (offer_id, price) in zip(machine.chunks, kept["asks"], strict=True):
+            chunk.price = price
+            self._market.relisted(chunk, offer_id)
+
+
+def _lines(path: Path) -> Iterator[Kept]:
+    decode = msgspec.json.Decoder(Kept).decode
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):  # a half written one was never answered
+                yield decode(line)
+
+
+def _kept_machine(machine: Machine) -> dict[str, Any]:
+    return {
+        "id": machine.id,
+        "strangers": machine.strangers,
+        "online": machine.online,
+        "verification": machine.columns["verification"],
+        "vericode": machine.columns["vericode"],
+        "end_date": machine.columns["end_date"],
+        "asks": [(chunk.offer_id, chunk.price) for chunk in machine.chunks],
+    }

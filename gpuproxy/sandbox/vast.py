@@ -1,0 +1,280 @@
+"""vast.ai's wire dialect: a pure function from request to response over the market.
+
+`recognise` names a request, `respond` answers it. Paths are accepted with and without a slash at the end.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gpuproxy.ports import HttpResponse
+from gpuproxy.sandbox import vast_errors as errors
+from gpuproxy.sandbox import vast_instances
+from gpuproxy.sandbox.faults import Fault
+from gpuproxy.sandbox.instances import Instance
+from gpuproxy.sandbox.market import Market, NoCredit, NoSuchAsk, NotRentable
+from gpuproxy.sandbox.query import BadQuery
+from gpuproxy.sandbox.vast_launch import complaint, launch_of, twist_of
+from gpuproxy.sandbox.vast_limits import Limits
+from gpuproxy.sandbox.vast_offers import Offers
+from gpuproxy.sandbox.wire import BadBody, Call, Incoming, answer, json_object, raw_answer
+
+PROVIDER = "vast.ai"
+_PUBLIC = frozenset({"search", "gpu_names"})
+_STRANGER_STAYS = 3600.0
+_QUEUED_FOR = 600.0
+Respond = Callable[[Call, Fault | None], HttpResponse]
+
+
+class Vast:
+    """One market seen through vast.ai's API."""
+
+    def __init__(self, market: Market, limits: Limits, *, search_page: int = 0, list_lag: float = 0.0) -> None:
+        """`search_page` caps a search answer (0: no cap); a fresh instance is missing from lists for `list_lag` s."""
+        self._market = market
+        self._limits = limits
+        self._list_lag = list_lag
+        self._offers = Offers(market, page=search_page)
+        self._handlers: dict[str, Respond] = {
+            "search": self._search,
+            "gpu_names": lambda _call, _fault: answer({"gpu_names": self._offers.gpu_names()}),
+            "user": self._user,
+            "create": self._create,
+            "list": self._list,
+            "filters": lambda call, _: answer(vast_instances.filters(self._market, self._mine(call))),
+            "old_list": lambda _call, _fault: errors.deprecated_list(),
+            "get": self._get,
+            "destroy": self._destroy,
+            "start": self._start,
+            "stop": self._stop,
+            "label": self._label,
+            "charges": self._charges,
+        }
+
+    def recognise(self, request: Incoming) -> Call | None:
+        """Which call it is; None when the path is not vast.ai's."""
+        if not request.path.startswith("/api/"):
+            return None
+        for method, pattern, name in _ROUTES:
+            found = pattern.fullmatch(request.path)
+            if found and method == request.method:
+                return Call(
+                    provider=PROVIDER, name=_managed(request) if name == "manage" else name, request=request,
+                    arguments=found.groupdict(),
+                )  # fmt: skip
+        return Call(provider=PROVIDER, name="other", request=request)
+
+    def respond(self, call: Call, fault: Fault | None = None, *, limited: bool = True) -> HttpResponse:
+        """The answer; `fault` is one that the market itself has to carry out."""
+        if fault is not None and (refusal := self._refusal_by(fault)):
+            return refusal
+        key = call.request.key
+        if key is None and call.name not in _PUBLIC:
+            return errors.no_key()
+        if key is not None and key not in self._market.accounts:
+            return errors.unknown_key()
+        if limited and (early := self._limits.refusal(key or "", call.name, self._market.now)):
+            return early
+        handler = self._handlers.get(call.name)
+        if handler is None:
+            return errors.not_found(call.request.path)
+        try:
+            return handler(call, fault)
+        except BadBody:
+            return errors.bad_json()
+        except BadQuery as error:
+            return errors.bad_request(str(error))
+
+    def _refusal_by(self, fault: Fault) -> HttpResponse | None:
+        match fault.name:
+            case "rate_limited":
+                return errors.limited_by(fault, self._market.now)
+            case "refused_200":
+                return errors.refused_with_200()
+            case "auth_error":
+                return errors.unknown_key()
+            case "insufficient_credit":
+                return errors.insufficient_credit()
+        return None
+
+    # -- offers
+
+    def _search(self, call: Call, _: Fault | None) -> HttpResponse:
+        if call.request.method == "GET":
+            return raw_answer(self._offers.search(json_object(call.request.query.get("q", ""))))
+        body = call.request.json()
+        if call.request.method == "POST":
+            return raw_answer(self._offers.search(body))
+        query = body.get("q") or {}
+        columns = body.get("select_cols") or ["*"]
+        if "*" in columns:
+            return raw_answer(self._offers.search(query))
+        return answer({"offers": [{name: row.get(name) for name in columns} for row in self._offers.rows(query)]})
+
+    def _create(self, call: Call, fault: Fault | None) -> HttpResponse:
+        offer_id = int(call.arguments["id"])
+        body = call.request.json()
+        if fault is not None and fault.name in ("offer_gone", "no_capacity"):
+            return self._taken_by_stranger(offer_id, gone=fault.name == "offer_gone")
+        chunk = self._market.chunks.get(offer_id)
+        if wrong := complaint(body, None if chunk is None else chunk.columns["disk_space"]):
+            return errors.bad_args(wrong)
+        launch = launch_of(body, min_bid=0 if chunk is None else chunk.min_bid)
+        try:
+            made = self._market.rent(call.request.key or "", offer_id, launch, twist_of(fault))
+        except NoSuchAsk:
+            return errors.no_such_ask(offer_id)
+        except NotRentable:
+            unavailable = errors.ask_unavailable if body.get("cancel_unavail") is True else errors.no_such_ask
+            return unavailable(offer_id)
+        except NoCredit:
+            return errors.insufficient_credit()
+        if launch.bid is not None and launch.stopped:  # recorded: an error, and yet the instance exists, stopped
+            return errors.bad_args("bid is too low", new_contract=made.id)
+        return answer({"success": True, "new_contract": made.id, "instance_api_key": made.api_key})
+
+    def _taken_by_stranger(self, offer_id: int, *, gone: bool) -> HttpResponse:
+        chunk = self._market.chunks.get(offer_id)
+        if chunk is not None and chunk.rentable:
+            self._market.hold(chunk.machine, chunk.mask, leave_after=_STRANGER_STAYS)
+        return errors.no_such_ask(offer_id) if gone else errors.ask_unavailable(offer_id)
+
+    # -- instances
+
+    def _list(self, call: Call, _: Fault | None) -> HttpResponse:
+        listed = [one for one in self._mine(call) if self._market.now - one.created_at >= self._list_lag]
+        try:
+            return answer(vast_instances.page(self._market, listed, call.request.query))
+        except vast_instances.BadToken:
+            return errors.refused(400, "invalid_token", "Invalid after_token")
+
+    def _get(self, call: Call, _: Fault | None) -> HttpResponse:
+        found = self._named(call)
+        shown = None if found is None else vast_instances.row(self._market, found, with_volumes=False)
+        return answer({"instances": shown})
+
+    def _destroy(self, call: Call, fault: Fault | None) -> HttpResponse:
+        if "id" not in call.arguments:
+            named = {str(one) for one in call.request.json().get("instance_ids") or []}
+            found = [one for one in self._mine(call) if str(one.id) in named]
+        else:
+            found = [one for one in [self._named(call)] if one is not None]
+            if not found:
+                return errors.no_such_instance(int(call.arguments["id"]))
+        if fault is None or fault.name != "destroy_ignored":
+            for instance in found:
+                self._market.destroy(instance)
+        return answer({"success": True, "msg": "Instance destroyed."})
+
+    def _start(self, call: Call, fault: Fault | None) -> HttpResponse:
+        refuse_for = fault.number("seconds", _QUEUED_FOR) if fault and fault.name == "start_refused" else 0.0
+        return self._changed(call, lambda one: self._market.start(one, refuse_for=refuse_for))
+
+    def _stop(self, call: Call, fault: Fault | None) -> HttpResponse:
+        def stop(instance: Instance) -> bool:
+            if fault is None or fault.name != "stop_ignored":
+                self._market.stop(instance)
+            return True
+
+        return self._changed(call, stop)
+
+    def _label(self, call: Call, _: Fault | None) -> HttpResponse:
+        label = call.request.json().get("label")
+        if label is not None and len(str(label)) > 1024:
+            return errors.refused(400, "label_too_long", "Label is longer than 1024 characters.")
+
+        def change(instance: Instance) -> bool:
+            self._market.label(instance, None if label is None else str(label))
+            return True
+
+        return self._changed(call, change)
+
+    def _changed(self, call: Call, change: Callable[[Instance], bool]) -> HttpResponse:
+        if "id" in call.arguments:
+            found = self._named(call)
+            if found is None:
+                return errors.no_such_instance(int(call.arguments["id"]))
+            return answer({"success": True}) if change(found) else errors.resources_unavailable()
+        named = {str(one) for one in call.request.json().get("ids") or []}
+        done = [change(one) for one in self._mine(call) if str(one.id) in named]
+        return answer({"success": True}) if all(done) else errors.resources_unavailable()
+
+    # -- the account
+
+    def _user(self, call: Call, _: Fault | None) -> HttpResponse:
+        key = call.request.key or ""
+        number = 100_000 + self._market.accounts.index(key)
+        return answer(
+            {
+                "id": number,
+                "email": f"user{number}@sandbox.invalid",
+                "username": f"user{number}",
+                "credit": self._market.credit(key) / 1e6,
+                "balance": 0,
+                "ssh_key": "",
+                "balance_threshold": 0,
+                "can_pay": True,
+                "host_agreement_accepted": False,
+                "api_key": key,
+            }
+        )
+
+    def _charges(self, call: Call, _: Fault | None) -> HttpResponse:
+        if "day" not in call.request.query.get("select_filters", ""):
+            return errors.bad_request("Error in query parameters: day is required")
+        rows = [_charge(self._market, one) for one in self._mine(call)]
+        body = {"success": True, "count": len(rows), "total": len(rows), "next_token": None, "results": rows}
+        return answer(body)
+
+    def _mine(self, call: Call) -> list[Instance]:
+        return self._market.of(call.request.key or "")
+
+    def _named(self, call: Call) -> Instance | None:
+        found = self._market.instances.get(int(call.arguments["id"]))
+        return found if found is not None and found.account == call.request.key else None
+
+
+_ROUTES = tuple(
+    (method, re.compile(pattern), name)
+    for method, pattern, name in (
+        ("POST", "/api/v0/bundles", "search"),
+        ("GET", "/api/v0/bundles", "search"),
+        ("PUT", "/api/v0/search/asks", "search"),
+        ("GET", "/api/v0/gpu_names/unique", "gpu_names"),
+        ("PUT", r"/api/v0/asks/(?P<id>\d+)", "create"),
+        ("GET", "/api/v1/instances", "list"),
+        ("GET", "/api/v0/instances", "old_list"),
+        ("GET", "/api/v0/instances/filters", "filters"),
+        ("GET", r"/api/v0/instances/(?P<id>\d+)", "get"),
+        ("DELETE", r"/api/v0/instances/(?P<id>\d+)", "destroy"),
+        ("DELETE", "/api/v0/instances", "destroy"),
+        ("PUT", r"/api/v0/instances/(?P<id>\d+)", "manage"),
+        ("PUT", "/api/v0/instances", "manage"),
+        ("GET", "/api/v0/users/current", "user"),
+        ("GET", "/api/v0/charges", "charges"),
+    )
+)
+
+
+def _managed(request: Incoming) -> str:
+    try:
+        body = request.json()
+    except BadBody:
+        return "other"
+    if "state" in body:
+        return {"running": "start", "stopped": "stop"}.get(str(body["state"]), "other")
+    return "label" if "label" in body else "other"
+
+
+def _charge(market: Market, instance: Instance) -> dict[str, Any]:
+    amount = f"{market.billed(instance) / 1e6:.6f}"
+    return {
+        "start": instance.created_at,
+        "end": market.now,
+        "type": "instance",
+        "source": f"instance-{instance.id}",
+        "description": instance.gpu_model,
+        "amount": float(amount),
+        "metadata": {"label": instance.label},
+        "items": [],
+    }

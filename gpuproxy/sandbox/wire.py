@@ -1,0 +1,83 @@
+"""What every wire dialect here is made of: a request taken apart, and answers.
+
+A dialect is a pure function from request to response over the market; this file knows HTTP, not marketplaces.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from gpuproxy.ports import HttpRequest, HttpResponse
+
+_JSON = {"content-type": "application/json"}  # exactly: with a charset the official command line shows nothing
+_TEXT = {"content-type": "text/html; charset=utf-8"}
+
+
+class BadBody(Exception):
+    """The body is no JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A request; `path` has no slash at its end, `key` is the caller's."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes
+    key: str | None
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty one is {}. Raises BadBody."""
+        return json_object(self.body)
+
+
+def incoming(request: HttpRequest) -> Incoming:
+    """Take a request apart. The key is the bearer token, or the old `api_key` of the query."""
+    url = urlsplit(request.url)
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    key = token.strip() if scheme.lower() == "bearer" else query.get("api_key")
+    return Incoming(
+        method=request.method.upper(), path=url.path.rstrip("/") or "/", query=query, body=request.body or b"", key=key
+    )
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The object that a text holds; nothing is {}. Raises BadBody."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise BadBody from error
+    if not isinstance(value, dict):
+        raise BadBody
+    return value
+
+
+def answer(value: object, status: int = 200) -> HttpResponse:
+    """A JSON answer."""
+    return HttpResponse(status=status, headers=_JSON, body=json.dumps(value, separators=(",", ":")).encode())
+
+
+def raw_answer(body: bytes, status: int = 200) -> HttpResponse:
+    """An answer whose JSON is encoded already."""
+    return HttpResponse(status=status, headers=_JSON, body=body)
+
+
+def text_answer(text: str, status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """An answer that is no JSON."""
+    return HttpResponse(status=status, headers={**_TEXT, **(headers or {})}, body=text.encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request that a dialect has recognised. `name` is what the control API calls it."""
+
+    provider: str
+    name: str
+    request: Incoming
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """What stood in the path."""
