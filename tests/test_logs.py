@@ -28,7 +28,8 @@ def test_a_secret_never_reaches_the_log_by_any_way(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, secrets=[CANARY], stream=out)  # type: ignore[arg-type]
     log = structlog.get_logger("gpuproxy.test")
-    log.info(f"message {CANARY}", field=CANARY, nested={"key": CANARY})
+    message = f"message {CANARY}"
+    log.info(message, field=CANARY, nested={"key": CANARY})
     logging.getLogger("other.library").warning("theirs %s", CANARY)
     try:
         int(CANARY)

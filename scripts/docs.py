@@ -1,0 +1,105 @@
+"""Write the generated parts of README.md and docs/api.md: settings, the life of a lease, the calls.
+
+Usage: scripts/docs.py [--check]. Each part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `--check`
+changes nothing and fails when a part is not as it would be written.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from gpuproxy.config import Settings
+from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
+from gpuproxy.settings_names import env_name
+
+ROOT = Path(__file__).resolve().parent.parent
+_RPC = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)
+_METHOD = re.compile(r"^    async def ([A-Z]\w+)\(|^    def ([A-Z]\w+)\(", re.MULTILINE)
+
+
+def main() -> int:
+    """0 when everything is as it should be (now)."""
+    stale = [
+        path.name for path, parts in PARTS.items() if not _up_to_date(path, parts, write="--check" not in sys.argv)
+    ]
+    for name in stale:
+        print(f"{name} is out of date: run scripts/docs.py")
+    return 1 if stale else 0
+
+
+def settings_table() -> str:
+    """Each variable, its default, what it says."""
+    lines = ["| variable | default | |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        lines.append(f"| `{env_name(name)}` | {_shown(info.default)} | {info.description} |")
+    return "\n".join(lines)
+
+
+def lease_diagram() -> str:
+    """The transition table as a Mermaid state diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {LeaseState.REQUESTED}"]
+    for state, events in TRANSITIONS.items():
+        arrows: dict[LeaseState, list[str]] = {}
+        for event, target in events.items():
+            arrows.setdefault(target, []).append(event.value)
+        lines += [f"    {state} --> {target}: {', '.join(names)}" for target, names in arrows.items()]
+    lines += [f"    {state} --> [*]" for state in LeaseState if state in TERMINAL]
+    return "\n".join([*lines, "```"])
+
+
+def call_table() -> str:
+    """Each RPC with the first sentence of its comment, and whether the server has it."""
+    contract = (ROOT / "proto/gpuproxy/v1/gpuproxy.proto").read_text(encoding="utf-8")
+    built = _built_calls()
+    lines = ["| call | | built |", "|---|---|---|"]
+    for comment, name in _RPC.findall(contract):
+        text = " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
+        sentence = text.split(". ")[0].rstrip(".").removeprefix(f"{name} ")
+        lines.append(f"| {name} | {sentence} | {'yes' if name in built else 'not yet'} |")
+    return "\n".join(lines)
+
+
+PARTS: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "README.md": {"settings": settings_table, "leases": lease_diagram},
+    ROOT / "docs" / "api.md": {"calls": call_table},
+}
+
+
+def _built_calls() -> frozenset[str]:
+    sources = (ROOT / "gpuproxy" / "edge").glob("*.py")
+    found = (name for path in sources for pair in _METHOD.findall(path.read_text(encoding="utf-8")) for name in pair)
+    return frozenset(name for name in found if name)
+
+
+def _up_to_date(path: Path, parts: dict[str, Callable[[], str]], *, write: bool) -> bool:
+    before = path.read_text(encoding="utf-8")
+    after = before
+    for name, render in parts.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        head, found, rest = after.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not found or not closed:
+            raise SystemExit(f"{path.name} lacks {begin} ... {end}")
+        after = f"{head}{begin}\n{render()}\n{end}{tail}"
+    if write and after != before:
+        path.write_text(after, encoding="utf-8")
+    return write or after == before
+
+
+def _shown(default: object) -> str:
+    if default is None or default == ():
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, float):
+        return f"`{default:g}`"
+    if isinstance(default, SecretStr):
+        return "(hidden)"
+    return f"`{default}`" if str(default) else "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
