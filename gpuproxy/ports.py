@@ -265,3 +265,7 @@ class ProviderSetup:
     workers: Workers
     intervals: Mapping[str, float] = field(default_factory=dict)
     """Seconds between calls by endpoint, overriding the adapter's own (0 = unlimited)."""
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Real seconds for one call by endpoint (search, create, else "call"), overriding the adapter's own."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """Facts to add to the extras of every offer, such as sandbox=true."""

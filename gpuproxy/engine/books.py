@@ -69,10 +69,18 @@ class LoadReport:
 class Books:
     """Reads and releases. `stop` ends a running call's creates, `nudge` has the accounts looked at soon."""
 
-    def __init__(self, db: Database, *, stop: Callable[[ReservationId], None], nudge: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        *,
+        stop: Callable[[ReservationId], None],
+        nudge: Callable[[], None],
+        default_strategy: str,
+    ) -> None:
         self._db = db
         self._stop = stop
         self._nudge = nudge
+        self._default_strategy = default_strategy
 
     async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
         """The reservation as it stands."""
@@ -172,7 +180,7 @@ class Books:
             return LoadReport(
                 server=tuple(_server_row(tx, lease) for lease in rows),
                 provider=_provider_rows(leases.rented(tx, None)),
-                strategy=strategy_for(tx, caller.project),
+                strategy=strategy_for(tx, caller.project, self._default_strategy),
             )
 
         return await self._db.read(read)
@@ -182,7 +190,7 @@ class Books:
 
         def read(tx: Tx) -> tuple[str, str, tuple[str, ...]]:
             scope = "global" if meta.project_strategy(tx, caller.project) is None else "project"
-            return strategy_for(tx, caller.project), scope, tuple(BUILT)
+            return strategy_for(tx, caller.project, self._default_strategy), scope, tuple(BUILT)
 
         return await self._db.read(read)
 

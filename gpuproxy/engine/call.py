@@ -39,6 +39,7 @@ class Workshop:
     signer: Signer
     watches: tuple[AccountWatch, ...]
     limits: Limits
+    default_strategy: str
     owner: str
     """Names this process."""
 
@@ -76,7 +77,7 @@ class Call:
 
     async def preview(self) -> ReservationView:
         """What would be picked, and at what price; nothing is written."""
-        strategy = await self._shop.db.read(lambda tx: strategy_for(tx, self.caller.project, self.demand.strategy))
+        strategy = await self._chosen_strategy()
         await self._shop.chooser.refresh(self.demand, self._answer_by)
         choice = await self._choose(self.demand.count, strategy)
         reservation = replace(
@@ -86,9 +87,7 @@ class Call:
 
     async def begin(self) -> None:
         """Choose and commit the first intents; a refusal here leaves nothing behind."""
-        self._strategy = await self._shop.db.read(
-            lambda tx: strategy_for(tx, self.caller.project, self.demand.strategy)
-        )
+        self._strategy = await self._chosen_strategy()
         await self._shop.chooser.refresh(self.demand, self._answer_by)
         async with self._shop.chooser.lock:
             choice = await self._choose(self.demand.count, self._strategy)
@@ -113,6 +112,10 @@ class Call:
     async def view(self) -> ReservationView:
         """The reservation as the books have it."""
         return await self._shop.db.read(lambda tx: view(tx, self.reservation_id))
+
+    async def _chosen_strategy(self) -> str:
+        default, asked = self._shop.default_strategy, self.demand.strategy
+        return await self._shop.db.read(lambda tx: strategy_for(tx, self.caller.project, default, asked))
 
     async def _choose(self, gpus: int, strategy: str) -> Choice:
         return await self._shop.chooser.choose(self.demand, gpus, strategy, self._out)

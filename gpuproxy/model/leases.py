@@ -152,6 +152,8 @@ class Lease:
     instance_id: InstanceId | None = None
     started_at: datetime | None = None
     """When we learnt that the instance exists."""
+    seen_at: datetime | None = None
+    """First listing that showed it: price and model are checked on that one."""
     running_at: datetime | None = None
     """When the provider first said running: the GPUs are billed from here."""
     ready_at: datetime | None = None

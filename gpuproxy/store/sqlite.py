@@ -90,12 +90,17 @@ class _Wakeups:
 class SqliteDatabase:
     """The Database port. `path` may be ":memory:" with `threads=False`, for simulation."""
 
-    def __init__(self, path: str, now: Callable[[], datetime], *, threads: bool = True) -> None:
+    def __init__(self, path: str, now: Callable[[], datetime], *, threads: bool = True, alone: bool = True) -> None:
+        """Raises DatabaseLocked when another process serves from it.
+
+        With `alone=False` it may be shared: for a command that touches a few rows and takes nothing over.
+        """
         self._path = path
         self._now = now
-        self._lock_file = _lock(path)
+        self._lock_file = _lock(path, required=alone)
         self._writer = _connect(path)
-        migrations.apply(self._writer)
+        if self._lock_file is not None or path == ":memory:":
+            migrations.apply(self._writer)
         self._watchers: dict[str, set[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -106,6 +111,10 @@ class SqliteDatabase:
             self._thread = threading.Thread(target=self._write_forever, name="gpuproxy-writer", daemon=True)
             self._thread.start()
             self._readers = ThreadPoolExecutor(_READERS, "gpuproxy-reader")
+
+    def judge_by(self, now: Callable[[], datetime]) -> None:
+        """From here on `now` is the time of the books."""
+        self._now = now
 
     async def write(self, fn: Callable[[SqliteTx], T]) -> T:
         """Run `fn` in a transaction; when this returns, it survives a crash."""
@@ -239,7 +248,7 @@ def _connect(path: str) -> SqliteUtils:
     return db
 
 
-def _lock(path: str) -> IO[str] | None:
+def _lock(path: str, *, required: bool) -> IO[str] | None:
     if path == ":memory:":
         return None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -248,6 +257,8 @@ def _lock(path: str) -> IO[str] | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
+        if not required:
+            return None
         raise DatabaseLocked(f"{path} is in use by another GPU Proxy.") from None
     return file
 

@@ -1,0 +1,169 @@
+"""What makes a database a deployment: its clock, its signing key, its keys for callers, and which market it rents on.
+
+All of it is made once, at the first start, and stays with the database.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from gpuproxy.model.labels import Signer
+from gpuproxy.ports import Clock, Database, Random, Tx
+from gpuproxy.store import keys, leases, meta
+from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store.rows import micros, moment
+from gpuproxy.system import ScaledClock
+
+DEFAULT_PROJECT = "default"
+_PREFIX = "gpx_"
+_SHOWN = 10
+
+
+class WrongDatabase(Exception):
+    """The database can't be used the way this start asks for; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key and its row; the key itself is never seen again."""
+
+    text: str
+    row: KeyRow
+
+
+async def start_clock(db: Database, scale: float) -> Clock:
+    """The deployment's clock: real time at scale 1, else one that goes on where it stood, never back."""
+    now = datetime.now(UTC)
+
+    def write(tx: Tx) -> datetime | None:
+        stored = meta.read(tx, meta.CLOCK)
+        if stored is None and scale == 1:
+            return None
+        stands = now if stored is None else _stands(json.loads(stored), now)
+        state = {"scale": scale, "real": micros(now), "market": micros(stands)}
+        meta.write(tx, meta.CLOCK, json.dumps(state))
+        return stands
+
+    return ScaledClock(scale, origin=await db.write(write))
+
+
+async def claim_market(db: Database, kind: str) -> None:
+    """One database never mixes the sandbox with real marketplaces."""
+    found = await db.write(lambda tx: meta.ensure(tx, meta.MARKET, kind))
+    if found != kind:
+        raise WrongDatabase(
+            f"This database belongs to a {found} market and this start is for a {kind} one: not started. "
+            "Set GPUPROXY_DATABASE_URL to another file."
+        )
+
+
+async def check_accounts(db: Database, configured: frozenset[tuple[str, str]]) -> None:
+    """A lease is never orphaned by configuration."""
+    missing = sorted(await db.read(leases.live_accounts) - configured)
+    if missing:
+        names = ", ".join(f"{provider} {account}" for provider, account in missing)
+        raise WrongDatabase(
+            f"There are live leases of accounts that are not configured ({names}): not started. "
+            "Give their keys back under the same names until everything of theirs is released."
+        )
+
+
+async def signer(db: Database, random: Random) -> Signer:
+    """Makes and recognises this deployment's labels."""
+    deployment, key = random.token(6), base64.b64encode(random.secret(32)).decode()
+
+    def write(tx: Tx) -> Signer:
+        stored = meta.ensure(tx, meta.SIGNING_KEY, key)
+        return Signer(meta.ensure(tx, meta.DEPLOYMENT, deployment), base64.b64decode(stored))
+
+    return await db.write(write)
+
+
+async def ensure_admin(db: Database, random: Random, configured: str, file: Path) -> str:
+    """The first admin's key: as configured, else made once and kept in `file` (mode 0600). The key, for redaction."""
+    if configured:
+        await _ensure_key(db, random, configured, "admin (configured)")
+        return configured
+    text = _kept(file)
+    if text:
+        await _ensure_key(db, random, text, "admin")
+        return text
+    text = key_text(random)
+    await _ensure_key(db, random, text, "admin")
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text + "\n")
+    return text
+
+
+def _kept(file: Path) -> str:
+    return file.read_text().strip() if file.exists() else ""
+
+
+class KeyRing:
+    """API keys: made, listed, revoked and found."""
+
+    def __init__(self, db: Database, random: Random) -> None:
+        self._db = db
+        self._random = random
+
+    async def find(self, sha256: str) -> KeyRow | None:
+        """The key with this hash, unless it is revoked."""
+        return await self._db.read(lambda tx: keys.find(tx, sha256))
+
+    async def create(self, project: str, name: str, role: Role) -> NewKey:
+        """A new key; its text is shown now or never."""
+        text = key_text(self._random)
+
+        def write(tx: Tx) -> NewKey:
+            row = _row(tx, text, project=project, name=name, role=role, key_id=f"key-{self._random.token(8)}")
+            keys.insert(tx, row)
+            return NewKey(text, row)
+
+        return await self._db.write(write)
+
+    async def list(self, project: str | None) -> tuple[KeyRow, ...]:
+        """A project's keys (None: everybody's), newest first."""
+        return await self._db.read(lambda tx: keys.listed(tx, project))
+
+    async def revoke(self, project: str | None, key_id: str) -> bool:
+        """False when there is no such key in the project."""
+        return await self._db.write(lambda tx: keys.revoke(tx, project, key_id))
+
+
+def key_text(random: Random) -> str:
+    """A key as its owner sees it."""
+    return _PREFIX + random.token(40)
+
+
+async def _ensure_key(db: Database, random: Random, text: str, name: str) -> None:
+    key_id = f"key-{random.token(8)}"
+
+    def write(tx: Tx) -> None:
+        row = _row(tx, text, project=DEFAULT_PROJECT, name=name, role="admin", key_id=key_id)
+        if not any(known.sha256 == row.sha256 for known in keys.listed(tx, None)):
+            keys.insert(tx, row)
+
+    await db.write(write)
+
+
+def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str) -> KeyRow:
+    return KeyRow(
+        id=key_id,
+        project=project,
+        name=name,
+        role=role,
+        prefix=text[:_SHOWN],
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        created_at=tx.now(),
+    )
+
+
+def _stands(stored: dict[str, float], now: datetime) -> datetime:
+    """What a stored clock reads at the real time `now`."""
+    passed = now - moment(int(stored["real"]))
+    return moment(int(stored["market"])) + max(timedelta(0), passed) * stored["scale"]

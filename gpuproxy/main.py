@@ -1,0 +1,277 @@
+"""The wiring: the only place that knows which concrete things exist, and the lifetime of every task.
+
+`serve` is one straight line: open the books, start the clock, connect the accounts, recover, listen, wait for a
+signal, drain. The commands that work on the database directly are here too.
+"""
+
+import asyncio
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+import structlog
+
+from gpuproxy import deployment, logs
+from gpuproxy.config import Account, ConfigError, Settings, check_start
+from gpuproxy.deployment import KeyRing, WrongDatabase
+from gpuproxy.edge.auth import Authenticator
+from gpuproxy.edge.dispatch import Dispatcher
+from gpuproxy.edge.grpc_server import GrpcServer
+from gpuproxy.edge.service import Service
+from gpuproxy.edge.translate import encode_offer
+from gpuproxy.engine.accounts import Accounts
+from gpuproxy.engine.books import Books
+from gpuproxy.engine.call import Workshop
+from gpuproxy.engine.catalog import Catalog
+from gpuproxy.engine.choice import Chooser
+from gpuproxy.engine.limits import Limits
+from gpuproxy.engine.loops import watch_forever
+from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.reserve import Reserver
+from gpuproxy.model.labels import Signer
+from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
+from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
+from gpuproxy.store import pace
+from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
+from gpuproxy.system import SocketProbe, SystemRandom, Threads
+from gpuproxy.transport import AioHttp
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_SANDBOX_KEY = "sandbox-key"
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """Everything below the edge, wired, and its background work."""
+
+    reserver: Reserver
+    books: Books
+    catalog: Catalog
+    watches: tuple[AccountWatch, ...]
+    clock: Clock
+    db: Database
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+
+    async def start(self) -> None:
+        """Take over what an earlier process left, then look after everything in the background."""
+        await self.db.write(pace.recount)
+        await self.reserver.recover()
+        loops = [self.catalog.run(), *(watch_forever(watch, self.clock) for watch in self.watches)]
+        self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+
+    async def drain(self, seconds: float) -> None:
+        """Start no more creates; wait for those under way, at most so many real seconds."""
+        await self.reserver.drain(seconds)
+
+    async def stop(self) -> None:
+        """End the background work; the books know what is left to do."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for watch in self.watches:
+            await watch.close()
+
+
+async def serve(settings: Settings, *, sandbox: bool) -> int:
+    """Run the server until SIGTERM or SIGINT; the exit code. Raises ConfigError when it must not start."""
+    check_start(settings, sandbox=sandbox)
+    redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
+    random = SystemRandom()
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(_open(settings))
+        try:
+            clock = await deployment.start_clock(db, settings.time_scale)
+            db.judge_by(clock.now)
+            await deployment.claim_market(db, "sandbox" if sandbox else "real")
+            child = await _sandbox(stack, settings, clock) if sandbox else None
+            providers = await _connect(stack, settings, clock, child)
+            await deployment.check_accounts(db, frozenset((p.name, p.account) for p in providers))
+        except (WrongDatabase, SandboxFailed) as error:
+            raise ConfigError(str(error)) from error
+        configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
+        redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
+        signer = await deployment.signer(db, random)
+        engine = build_engine(
+            settings, db=db, clock=clock, random=random, providers=providers, probe=SocketProbe(), signer=signer
+        )
+        await engine.start()
+        server = build_server(settings, engine, db, random)
+        port = await server.start(str(settings.grpc_addr))
+        print(banner(settings, f"{settings.grpc_addr.host}:{port}", child), flush=True)  # noqa: T201
+        await _until_signalled(engine, server)
+        log.info("draining", seconds=settings.drain_seconds)
+        await asyncio.gather(server.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
+        await engine.stop()
+    return 0
+
+
+def build_engine(
+    settings: Settings,
+    *,
+    db: Database,
+    clock: Clock,
+    random: Random,
+    providers: list[Provider],
+    probe: Probe,
+    signer: Signer,
+) -> Engine:
+    """Wire the engine over whatever ports it is given."""
+    limits = Limits(
+        poll_seconds=settings.ready_poll_interval,
+        reconcile_seconds=settings.reconcile_interval,
+        probe_timeout=settings.ready_probe_timeout,
+    )
+    accounts = Accounts(providers)
+    catalog = Catalog(
+        providers,
+        clock,
+        {"grpc": encode_offer},
+        refresh_seconds=settings.catalog_refresh_interval,
+        stale_after_seconds=settings.catalog_stale_after,
+    )
+    watches = tuple(AccountWatch(provider, db, clock, probe, limits) for provider in accounts)
+    shop = Workshop(
+        db=db,
+        clock=clock,
+        random=random,
+        accounts=accounts,
+        catalog=catalog,
+        chooser=Chooser(catalog, accounts, db),
+        signer=signer,
+        watches=watches,
+        limits=limits,
+        default_strategy=settings.lb_strategy,
+        owner=random.token(8),
+    )
+    reserver = Reserver(shop)
+    books = Books(db, stop=reserver.stop, nudge=shop.nudge, default_strategy=settings.lb_strategy)
+    return Engine(reserver=reserver, books=books, catalog=catalog, watches=watches, clock=clock, db=db)
+
+
+def build_server(settings: Settings, engine: Engine, db: Database, random: Random) -> GrpcServer:
+    """The gRPC face over the engine."""
+    ring = KeyRing(db, random)
+    service = Service(
+        reserver=engine.reserver,
+        books=engine.books,
+        catalog=engine.catalog,
+        keys=ring,
+        default_max_price=settings.max_price,
+        clock=engine.clock,
+    )
+    return GrpcServer(Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random), service)
+
+
+def banner(settings: Settings, grpc: str, child: SandboxChild | None) -> str:
+    """What a start prints: addresses, where the key is, and a command to paste."""
+    lines = [f"gRPC       {grpc}"]
+    if child is not None:
+        lines += [f"sandbox    {child.url}", "           a simulated market on this machine: nothing here costs money"]
+    key = "as configured" if settings.admin_api_key else f"in {settings.admin_key_file}"
+    lines.append(f"admin key  {key}")
+    shown = '"$GPUPROXY_ADMIN_API_KEY"' if settings.admin_api_key else f'"$(cat {settings.admin_key_file})"'
+    lines += [
+        "",
+        "Rent four GPUs:",
+        f"  gpuproxy --server {grpc} --api-key {shown} reserve 4 --min-vram 16 --max-price 2",
+    ]
+    return "\n".join(lines)
+
+
+def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
+    """Make an API key in the database; the key is shown once."""
+    return _with_keys(settings, lambda ring: ring.create(project, name, role)).text
+
+
+def list_keys(settings: Settings) -> tuple[KeyRow, ...]:
+    """All API keys of the database."""
+    return _with_keys(settings, lambda ring: ring.list(None))
+
+
+def revoke_key(settings: Settings, key_id: str) -> bool:
+    """False when there is no such key."""
+    return _with_keys(settings, lambda ring: ring.revoke(None, key_id))
+
+
+@asynccontextmanager
+async def _open(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
+    try:
+        db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC), alone=alone)
+    except DatabaseLocked as error:
+        raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
+    except sqlite3.Error as error:
+        raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> SandboxChild:
+    return await stack.enter_async_context(start_sandbox(settings.sandbox_state_file, clock))
+
+
+async def _connect(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None
+) -> list[Provider]:
+    """One Provider for each account, each over a connection pool of its own."""
+    found = {point.name: point for point in entry_points(group="gpuproxy.providers")}
+    accounts = settings.accounts
+    if child is not None:
+        accounts = (Account(provider="vast.ai", name="sandbox-1", key=_SANDBOX_KEY, base_url=child.url),)
+    providers = []
+    for account in accounts:
+        http = AioHttp()
+        stack.push_async_callback(http.close)
+        setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
+        connect: Callable[[ProviderSetup], Provider] = found[account.provider].load()
+        providers.append(connect(setup))
+    return providers
+
+
+def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks: Mapping[str, str]) -> ProviderSetup:
+    return ProviderSetup(
+        account=account.name,
+        key=account.key,
+        base_url=account.base_url,
+        http=http,
+        clock=clock,
+        workers=Threads(),
+        intervals=settings.intervals.get(account.provider, {}),
+        timeouts={
+            "search": settings.search_timeout,
+            "create": settings.create_timeout,
+            "call": settings.call_timeout,
+        },
+        marks=marks,
+    )
+
+
+async def _until_signalled(engine: Engine, server: GrpcServer) -> None:
+    """Serve until SIGTERM or SIGINT; SERVING is said once the first snapshot of a market is there."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopped = asyncio.ensure_future(stop.wait())
+    first = asyncio.ensure_future(engine.catalog.first_snapshot())
+    await asyncio.wait([stopped, first], return_when=asyncio.FIRST_COMPLETED)
+    await server.serving(not stopped.done())
+    await stopped
+    first.cancel()
+
+
+def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with _open(settings, alone=False) as db:
+            return await work(KeyRing(db, SystemRandom()))
+
+    return asyncio.run(run())
