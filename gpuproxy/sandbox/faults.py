@@ -101,7 +101,8 @@ class Fault:
         return (
             self.provider == provider
             and self.account in (None, account)
-            and (self.call == call or (self.call == "any" and (call in _HITS[self.name] or call not in CALLS)))
+            and self.call in ("any", call)
+            and (call in _HITS[self.name] or (call not in CALLS and _HITS[self.name] is _EVERY))
         )
 
 

@@ -20,7 +20,6 @@ from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.trouble import Plan
 from gpuproxy.sandbox.world import Sandbox, build
 
-_MAX_BODY = 4 * 1024 * 1024
 _TICK = 0.05  # real seconds
 _HEARTBEAT = 2.0
 _GRACE = 0.5
@@ -123,12 +122,7 @@ async def _parent_watched(gone: Callable[[], None]) -> AsyncIterator[None]:
 
 
 async def _taken(request: web.BaseRequest) -> HttpRequest:
-    body = await request.content.read(_MAX_BODY) if request.can_read_body else b""
-    while request.can_read_body and not request.content.at_eof():
-        more = await request.content.read(_MAX_BODY)
-        body += more
-        if not more or len(body) > _MAX_BODY:
-            break
+    body = await request.read()
     return HttpRequest(method=request.method, url=str(request.rel_url), headers=dict(request.headers), body=body)
 
 

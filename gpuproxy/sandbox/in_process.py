@@ -19,6 +19,7 @@ class InProcessHttp:
         """Any status is a response; raises HttpNotSent, HttpReplyLost."""
         self.requests += 1
         plan = self._sandbox.receive(request)
+        await self._sandbox.clock.sleep(0)  # others run while the answer is under way
         if plan.travel == "refuse":
             raise HttpNotSent("connection refused")
         if plan.travel == "reset" or (plan.response is None and plan.travel != "hang"):

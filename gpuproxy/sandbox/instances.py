@@ -135,6 +135,18 @@ class Ended:
     billed: int
 
 
+def container_ports(launch: Launch) -> list[str]:
+    """The ports that a launch maps, SSH first: "-p 8000:8000/udp" in env asks for "8000/udp"."""
+    names = ["22/tcp"]
+    for key in launch.env:
+        if key.startswith("-p "):
+            inside, _, protocol = key[3:].strip().rpartition(":")[2].partition("/")
+            name = f"{inside}/{protocol or 'tcp'}"
+            if inside.isdigit() and name not in names:
+                names.append(name)
+    return names
+
+
 def microseconds(seconds: float) -> int:
     """Whole microseconds."""
     return round(seconds * 1_000_000)

@@ -57,7 +57,8 @@ class Journal:
             self._restore_machine(machine)
         self._market.next_contract_id = max(self._market.next_contract_id, last.next_contract_id)
         self._market.next_offer_id = max(self._market.next_offer_id, last.next_offer_id)
-        self._market.now = max(self._market.now, last.now)
+        if last.now:
+            self._market.now = last.now  # what came due since then happens at its own moment, however late it is now
         self._market.restore(instances.values(), ended)
         return last.now, last.calls or {}
 
@@ -68,17 +69,18 @@ class Journal:
             return
         self._touched |= changes.machines
         if self._path is not None:
-            lines = [*self._changed(), self._head(calls)]
-            if self._fd < 0 or self._lines > _MOST_STALE_LINES + len(self._market.ended):
+            if self._fd < 0:
                 self._rewrite(calls)
             else:
-                self._append(lines)
+                self._append([*self._changed(), self._head(calls)])
         self._market.changes = type(changes)()
 
     def tick(self, calls: dict[str, dict[str, int]]) -> None:
         """Write the time, so that a market that was killed goes on from about where it was."""
         if self._path is not None and self._fd >= 0:
             self._append([self._head(calls)])
+            if self._lines > _MOST_STALE_LINES + 2 * len(self._market.ended):
+                self._rewrite(calls)
 
     def close(self, calls: dict[str, dict[str, int]]) -> None:
         """Write everything once more, compactly."""
@@ -165,8 +167,12 @@ def _lines(path: Path) -> Iterator[Kept]:
         return
     with path.open("rb") as file:
         for line in file:
-            if line.endswith(b"\n"):  # a half written one was never answered
+            if not line.endswith(b"\n"):  # half written, never answered
+                return
+            try:
                 yield decode(line)
+            except msgspec.MsgspecError as error:
+                raise WrongMarket(f"{path} does not keep a market: {error}") from error
 
 
 def _kept_machine(machine: Machine) -> dict[str, Any]:

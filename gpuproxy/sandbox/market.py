@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 
 from gpuproxy.sandbox.doors import Doors
-from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, microseconds
+from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports, microseconds
 from gpuproxy.sandbox.machines import Blueprint, Chunk, Machine, build
 
 FIRST_OFFER_ID = 39_000_000
@@ -124,11 +124,11 @@ class Market:
         self._leave(instance, Phase.STOPPED)
 
     def start(self, instance: Instance, *, refuse_for: float = 0.0) -> bool:
-        """True when it boots; False when its GPUs are held and the start was queued."""
-        if instance.phase in HOLDS_GPU:
+        """True when it boots or runs; False when its GPUs are held by others and the start was queued."""
+        if instance.phase in (Phase.LOADING, Phase.RUNNING):
             return True
         machine = self.machines[instance.machine_id]
-        if refuse_for <= 0 and self._can_start(machine, instance):
+        if instance.phase is Phase.EXITED or (refuse_for <= 0 and self._can_start(machine, instance)):
             self._boot(instance)
             return True
         self._settle(instance)
@@ -386,15 +386,3 @@ class Market:
                 for instance in self.of(account):
                     if instance.phase in HOLDS_GPU or instance.phase is Phase.QUEUED:
                         self.stop(instance)
-
-
-def container_ports(launch: Launch) -> list[str]:
-    """The ports that a launch maps, SSH first: "-p 8000:8000/udp" in env asks for "8000/udp"."""
-    names = ["22/tcp"]
-    for key in launch.env:
-        if key.startswith("-p "):
-            inside, _, protocol = key[3:].strip().rpartition(":")[2].partition("/")
-            name = f"{inside}/{protocol or 'tcp'}"
-            if inside.isdigit() and name not in names:
-                names.append(name)
-    return names

@@ -79,7 +79,7 @@ def _spoilt(fault: Fault, run: Run) -> Plan:
         return Plan(response=_status(502))
     if fault.name == "slow_trickle":
         return Plan(travel="trickle", response=response, real_seconds=fault.number("seconds", _TRICKLE_SECONDS))
-    return Plan(response=_SPOILERS[fault.name](response))
+    return Plan(response=_SPOILERS[fault.name](response) if response.status == 200 else response)
 
 
 def _status(status: int) -> HttpResponse:
@@ -88,15 +88,15 @@ def _status(status: int) -> HttpResponse:
 
 
 def _malformed(response: HttpResponse) -> HttpResponse:
-    return replace(response, status=200, body=response.body[:-1] + b",,}")
+    return replace(response, body=response.body[:-1] + b",,}")
 
 
 def _truncated(response: HttpResponse) -> HttpResponse:
-    return replace(response, status=200, body=response.body[: len(response.body) // 2])
+    return replace(response, body=response.body[: len(response.body) // 2])
 
 
 def _empty(response: HttpResponse) -> HttpResponse:
-    return replace(response, status=200, body=b"")
+    return replace(response, body=b"")
 
 
 def _empty_list(response: HttpResponse) -> HttpResponse:

@@ -13,7 +13,7 @@ from gpuproxy.ports import Clock, HttpRequest, HttpResponse
 from gpuproxy.sandbox import control
 from gpuproxy.sandbox.clock import SandboxClock
 from gpuproxy.sandbox.doors import Doors
-from gpuproxy.sandbox.faults import Fault, Faults
+from gpuproxy.sandbox.faults import Faults
 from gpuproxy.sandbox.journal import Journal
 from gpuproxy.sandbox.machines import Blueprint, invented
 from gpuproxy.sandbox.market import Market
@@ -137,6 +137,3 @@ def _name(options: SandboxOptions) -> str:
     if options.market is not None:
         return f"{options.market.name}, seed {options.seed}"
     return f"built-in, seed {options.seed}, {options.machines} machines"
-
-
-__all__ = ["Fault", "Sandbox", "build"]
