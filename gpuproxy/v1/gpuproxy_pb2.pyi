@@ -277,23 +277,16 @@ Global___RevokeAPIKeyRequest: _TypeAlias = RevokeAPIKeyRequest  # noqa: Y015
 
 @_typing.final
 class RevokeAPIKeyResponse(_message.Message):
-    """RevokeAPIKeyResponse confirms."""
+    """RevokeAPIKeyResponse has no fields: the key is refused from now on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    KEY_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def key(self) -> Global___APIKey:
-        """The key as it now is."""
-
     def __init__(
         self,
-        *,
-        key: Global___APIKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2029,7 +2022,7 @@ class ListReservationsRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Reservations per page. 0: 50; larger values are cut to 1,000."""
+    """Reservations per page. 0: 100; larger values are cut to 200."""
     page_token: _builtins.str
     """next_page_token of the page before, with the other fields unchanged. "": the first page."""
     state: _builtins.str

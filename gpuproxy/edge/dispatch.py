@@ -1,0 +1,162 @@
+"""What happens to every call, whichever face it came through and whatever it is for.
+
+Decode, identify, check the role, keep to the deadline, run the handler, log one line; and turn whatever goes wrong
+into a Refusal, so that no exception text of ours ever reaches a client and no client is left without an answer. The
+only blanket `except` of the edge is here. A face turns the Reply into its own protocol, once.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from gpuproxy.edge.auth import Authenticator
+from gpuproxy.edge.rpcs import Rpc, allows
+from gpuproxy.edge.status import code_of
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import DeadlineExceeded, InvalidArgument, NotBuilt, PermissionDenied, Refusal, Violation
+from gpuproxy.ports import Clock, Random
+
+MAX_SECONDS = 30 * 60.0
+"""The longest deadline of a caller's that is honoured."""
+_NOBODY = Caller(project="", role="viewer")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request as a face received it."""
+
+    rpc: Rpc
+    raw: bytes
+    metadata: Mapping[str, str]
+    """Names in lower case."""
+    seconds_left: float | None
+    """Real seconds until the caller's deadline; None where it set none."""
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer or a refusal, and the id under which the log has it."""
+
+    trace_id: str
+    answer: Message | bytes = b""
+    refusal: Refusal | None = None
+
+
+class Dispatcher:
+    """Runs calls, and knows which are under way."""
+
+    def __init__(self, authenticator: Authenticator, clock: Clock, random: Random) -> None:
+        self._authenticator = authenticator
+        self._clock = clock
+        self._random = random
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def run(self, call: Call) -> Reply:
+        """Never raises but CancelledError, and that only when the calling task itself is being cancelled."""
+        self._track()
+        trace_id = self._random.token(20)
+        started = self._clock.monotonic()
+        caller = _NOBODY
+        with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+            try:
+                request = _decoded(call)
+                caller = await self._identified(call, request)
+                answer = await self._handled(call.rpc, request, caller)
+                reply = Reply(trace_id=trace_id, answer=answer)
+            except Refusal as refusal:
+                reply = Reply(trace_id=trace_id, refusal=refusal)
+            except asyncio.CancelledError as error:
+                if _being_cancelled():
+                    self._log(call, caller, started, "CANCELLED")
+                    raise
+                # Something below cancelled its own work: grpc would leave the client without any answer.
+                reply = self._broken(call, trace_id, error)
+            except Exception as error:  # noqa: BLE001 - the last line: whatever it is, the client gets an answer
+                reply = self._broken(call, trace_id, error)
+            code = "OK" if reply.refusal is None else code_of(reply.refusal).name
+            self._log(call, caller, started, code, reply.refusal)
+        return reply
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no call is under way, its `finally` blocks included; False when some still is after so long.
+
+        grpc does not wait for a handler whose answer is already sent, nor for one that it has cancelled.
+        """
+        others = self._tasks - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=seconds)
+        return all(task.done() for task in others)
+
+    def _track(self) -> None:
+        task = asyncio.current_task()
+        if task is not None and task not in self._tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _identified(self, call: Call, request: object) -> Caller:
+        seconds = min(call.rpc.seconds if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
+        deadline = self._clock.monotonic() + seconds * self._clock.scale
+        if call.rpc.role is None:
+            return replace(_NOBODY, deadline=deadline)
+        caller = await self._authenticator.identify(_metadata(call, request))
+        if not allows(call.rpc, caller):
+            raise PermissionDenied(
+                f"{call.rpc.name} needs the role {call.rpc.role}; this key's role is {caller.role}.",
+                metadata={"needed": str(call.rpc.role), "role": caller.role},
+            )
+        return replace(caller, deadline=deadline)
+
+    async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Message | bytes:
+        if rpc.handler is None:
+            raise NotBuilt(
+                f"{rpc.name} is part of the contract but not of this server yet.", metadata={"rpc": rpc.name}
+            )
+        seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
+        try:
+            async with asyncio.timeout(seconds) as guard:
+                return await rpc.handler(request, caller)
+        except TimeoutError:
+            if not guard.expired():
+                raise
+            raise DeadlineExceeded(f"{rpc.name} did not come to an end within the deadline.") from None
+
+    def _broken(self, call: Call, trace_id: str, error: BaseException) -> Reply:
+        log.error("rpc_broke", rpc=call.rpc.name, exc_info=error)
+        refusal = Refusal("internal error", reason="INTERNAL", metadata={"trace_id": trace_id})
+        return Reply(trace_id=trace_id, refusal=refusal)
+
+    def _log(self, call: Call, caller: Caller, started: float, code: str, refusal: Refusal | None = None) -> None:
+        log.info(
+            "rpc",
+            rpc=call.rpc.name,
+            code=code,
+            reason=refusal.reason if refusal else "",
+            ms=round((self._clock.monotonic() - started) * 1000 / self._clock.scale, 1),
+            project=caller.project,
+            key=caller.key_id,
+            peer=call.peer,
+        )
+
+
+def _decoded(call: Call) -> object:
+    try:
+        return call.rpc.decode(call.raw)
+    except DecodeError:
+        raise InvalidArgument([Violation("", f"the request is not a message of {call.rpc.name}")]) from None
+
+
+def _metadata(call: Call, request: object) -> Mapping[str, str]:
+    """CreateAPIKey was published with the token as a field: it counts as metadata."""
+    token = getattr(request, "token", "") if call.rpc.name == "CreateAPIKey" else ""
+    return {"authorization": f"Bearer {token}"} if token else call.metadata
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,167 @@
+"""The gRPC face: the contract under both its names, health and reflection, on one asyncio server.
+
+Requests and answers cross as bytes: decoding is the dispatcher's, so that an undecodable request gets a proper error,
+and answers that exist as bytes are never parsed again. `abort` is called in exactly one place. All objects of
+grpc.aio belong to the loop that `start` runs in.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from gpuproxy.edge.dispatch import Call, Dispatcher
+from gpuproxy.edge.rpcs import Rpc, rpcs_of
+from gpuproxy.edge.status import status_of
+from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.v1 import gpuproxy_pb2, published_pb2
+
+CONTRACT = gpuproxy_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
+PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
+NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
+TRACE_ID = "x-trace-id"
+
+MAX_REQUEST_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""What a client takes that was configured in no way."""
+_CEILING = 2000
+"""Calls at once; a last resort, since it refuses health checks too."""
+_MINUTE_MS = 60_000
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the connections
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.max_connection_idle_ms", 15 * _MINUTE_MS),
+    ("grpc.keepalive_time_ms", _MINUTE_MS),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),  # else keepalive-happy clients are sent away: too_many_pings
+)
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+Behaviour = Callable[[bytes, "aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+RawHandler = Callable[[bytes], Awaitable[bytes]]
+
+
+class GrpcServer:
+    """One server; not started yet, and not SERVING until told so."""
+
+    def __init__(self, dispatcher: Dispatcher, service: object, *, extra: Mapping[str, Rpc] | None = None) -> None:
+        """`extra`: calls outside the contract by their full name ("pkg.Service/Method"), for measurements."""
+        self._dispatcher = dispatcher
+        self._rpcs = rpcs_of(service, CONTRACT)
+        self._extra = dict(extra or {})
+        self._health = health.aio.HealthServicer()
+        self._server: aio.Server | None = None
+
+    async def start(self, address: str) -> int:
+        """Listen on `host:port` in plaintext; the port, which is a free one for 0. RuntimeError: it is taken."""
+        server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CEILING)
+        server.add_generic_rpc_handlers(self._handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _reflect(server)
+        await self.serving(False)
+        port = server.add_insecure_port(address)
+        await server.start()
+        self._server = server
+        return int(port)
+
+    async def serving(self, ready: bool) -> None:
+        """What grpc.health.v1 answers for the whole server and for each service."""
+        word = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *NAMES):
+            await self._health.set(name, word)
+
+    async def drain(self, grace: float) -> bool:
+        """Say NOT_SERVING, take no new calls, give those under way `grace` real seconds, then cancel them.
+
+        Returns when every handler has come to its end, or False when one has not after another `grace` seconds.
+        """
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(grace)
+        return await self._dispatcher.idle(grace)
+
+    def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        methods = {rpc.name: self._method(rpc) for rpc in self._rpcs}
+        handlers = [grpc.method_handlers_generic_handler(name, methods) for name in NAMES]
+        for full_name, rpc in self._extra.items():
+            service, _, method = full_name.partition("/")
+            handlers.append(grpc.method_handlers_generic_handler(service, {method: self._method(rpc)}))
+        return handlers
+
+    def _method(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        async def behaviour(raw: bytes, context: "aio.ServicerContext[bytes, bytes]") -> bytes:
+            return await self._answer(rpc, raw, context)
+
+        kind = grpc.unary_stream_rpc_method_handler if rpc.streams else grpc.unary_unary_rpc_method_handler
+        handler: grpc.RpcMethodHandler[bytes, bytes] = kind(behaviour)
+        return handler
+
+    async def _answer(self, rpc: Rpc, raw: bytes, context: "aio.ServicerContext[bytes, bytes]") -> bytes:
+        call = Call(
+            rpc=rpc,
+            raw=raw,
+            metadata=_text(context.invocation_metadata() or ()),
+            seconds_left=context.time_remaining(),
+            peer=context.peer(),
+        )
+        reply = await self._dispatcher.run(call)
+        refusal, body = reply.refusal, b""
+        if refusal is None:
+            body = reply.answer if isinstance(reply.answer, bytes) else reply.answer.SerializeToString()
+            if len(body) > MAX_ANSWER_BYTES:
+                refusal = FailedPrecondition(
+                    "The answer is too large; ask for smaller pages.", reason="ANSWER_TOO_LARGE"
+                )
+        if refusal is not None:
+            status = rpc_status.to_status(status_of(refusal))
+            trailers = (*status.trailing_metadata, (TRACE_ID, reply.trace_id))
+            await context.abort(status.code, status.details, trailers)
+        context.set_trailing_metadata(((TRACE_ID, reply.trace_id),))
+        return body
+
+
+def raw_rpc(name: str, handler: RawHandler) -> Rpc:
+    """A call whose request and answer are bytes, for measurements: same dispatcher, no messages."""
+    return Rpc(name=name, decode=bytes, handler=lambda raw, _caller: handler(raw), role="viewer")
+
+
+def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    return {name: value for name, value in metadata if isinstance(value, str)}
+
+
+def _reflect(server: aio.Server) -> None:
+    """Both versions of reflection: they differ in nothing but their names."""
+    alpha = reflection_pb2.DESCRIPTOR
+    text = text_format.MessageToString(_file(alpha)).replace("grpc.reflection.v1alpha", "grpc.reflection.v1")
+    renamed = text_format.Parse(text.replace("reflection/v1alpha/", "reflection/v1/"), FileDescriptorProto())
+    descriptor_pool.Default().Add(renamed)
+    names = (
+        *NAMES,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection.SERVICE_NAME,
+        _REFLECTION_V1,
+    )
+    servicer = reflection.aio.ReflectionServicer(names)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method}),)
+    )
+
+
+def _file(descriptor: Any) -> FileDescriptorProto:
+    proto = FileDescriptorProto()
+    descriptor.CopyToProto(proto)
+    return proto

@@ -1,0 +1,94 @@
+"""What holds for each RPC before its handler runs: who may call it, and how long it may take.
+
+Everything else about an RPC is in the contract (the descriptors) and in `service`. An RPC that `service` has no method
+for answers UNIMPLEMENTED; one that no table names may be called by "user" and takes the default time.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.store.keys import Role
+
+Handler = Callable[[Any, Caller], Awaitable[Message | bytes]]
+"""From a decoded request to the answer, or to its bytes where those exist already."""
+
+OPEN = frozenset({"Login", "HealthCheck"})
+"""Need no credentials."""
+READS = frozenset(
+    {
+        "ListAPIKeys",
+        "ListSSHKeys",
+        "ListGPUInstances",
+        "GetGPUInstance",
+        "GetInstanceLogs",
+        "GetReservation",
+        "ListReservations",
+        "WatchReservation",
+        "GetLoadBalancerStrategy",
+        "GetLoadInfo",
+        "GetTransactions",
+        "GetSpendingInfo",
+        "CheckSpendingLimit",
+        "ListSpendingLimits",
+        "GetCostReport",
+        "GetWarmPoolStatus",
+        "ListWarmPools",
+        "ListWarmPoolHosts",
+        "WatchWarmPool",
+    }
+)
+"""A viewer may call them."""
+ADMIN_ONLY = frozenset({"SetSpendingLimit"})
+SECONDS = {"ReserveGPUs": 120.0, "CreateGPUInstance": 120.0, "ProvisionWarmPool": 600.0, "TestWarmPoolFailover": 600.0}
+"""Real seconds that a call may take where the caller sets no deadline."""
+DEFAULT_SECONDS = 30.0
+
+_RANK: Mapping[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rpc:
+    """One RPC as the dispatcher sees it."""
+
+    name: str
+    decode: Callable[[bytes], Any]
+    handler: Handler | None = None
+    """None: not built yet."""
+    role: Role | None = "user"
+    """The least that the caller must be; None: no credentials are needed."""
+    seconds: float = DEFAULT_SECONDS
+    streams: bool = False
+
+
+def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
+    """Every RPC of the contract, with the method of `service` that has its name, if there is one."""
+    return tuple(
+        Rpc(
+            name=method.name,
+            decode=GetMessageClass(method.input_type).FromString,
+            handler=getattr(service, method.name, None),
+            role=_least_role(method.name),
+            seconds=SECONDS.get(method.name, DEFAULT_SECONDS),
+            streams=method.server_streaming,
+        )
+        for method in contract.methods
+    )
+
+
+def allows(rpc: Rpc, caller: Caller) -> bool:
+    """True when this caller may make this call."""
+    return rpc.role is None or _RANK[caller.role] >= _RANK[rpc.role]
+
+
+def _least_role(name: str) -> Role | None:
+    if name in OPEN:
+        return None
+    if name in ADMIN_ONLY:
+        return "admin"
+    return "viewer" if name in READS else "user"

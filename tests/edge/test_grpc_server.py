@@ -1,0 +1,82 @@
+"""Health and reflection, as tools use them."""
+
+import importlib
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from gpuproxy.edge.grpc_server import CONTRACT, PUBLISHED
+from tests.edge.face import Face, facing
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+WHOLE_AND_BOTH = ("", "gpuproxy.v1.GPUProxyService", "gpuproxy.GPUProxyService")
+
+
+async def health(face: Face, service: str) -> int:
+    stub = health_pb2_grpc.HealthStub(face.channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
+
+
+async def test_health_is_told_for_the_whole_and_for_both_names_without_a_key() -> None:
+    async with facing(object()) as face:
+        assert [await health(face, name) for name in WHOLE_AND_BOTH] == [NOT_SERVING] * 3
+        await face.server.serving(True)
+        assert [await health(face, name) for name in WHOLE_AND_BOTH] == [SERVING] * 3
+
+
+async def test_a_drain_says_not_serving_first() -> None:
+    async with facing(object()) as face:
+        await face.server.serving(True)
+        stub = health_pb2_grpc.HealthStub(face.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        assert (await watch.read()).status == SERVING
+        await face.server.drain(0.1)
+        assert (await watch.read()).status == NOT_SERVING
+
+
+async def reflected(face: Face, version: str, **what: Any) -> reflection_pb2.ServerReflectionResponse:
+    multi = face.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    call = multi(iter([reflection_pb2.ServerReflectionRequest(**what)]), timeout=10)
+    answers = [answer async for answer in call]
+    return answers[0]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_both_names_and_health(version: str) -> None:
+    async with facing(object()) as face:
+        answer = await reflected(face, version, list_services="")
+    assert {service.name for service in answer.list_services_response.service} == {
+        "gpuproxy.v1.GPUProxyService",
+        "gpuproxy.GPUProxyService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_every_listed_service_can_be_described(version: str) -> None:
+    async with facing(object()) as face:
+        listed = await reflected(face, version, list_services="")
+        for service in listed.list_services_response.service:
+            answer = await reflected(face, version, file_containing_symbol=service.name)
+            assert answer.file_descriptor_response.file_descriptor_proto, service.name
+
+
+def test_both_names_have_the_same_calls() -> None:
+    def calls(service: Any) -> list[tuple[str, str, str, bool]]:
+        return [(m.name, m.input_type.full_name, m.output_type.full_name, m.server_streaming) for m in service.methods]
+
+    assert calls(CONTRACT) == calls(PUBLISHED)
+
+
+def test_the_stubs_of_the_contract_load() -> None:
+    grpc_stubs = importlib.import_module("gpuproxy.v1.gpuproxy_pb2_grpc")
+    assert hasattr(grpc_stubs, "GPUProxyServiceStub")
