@@ -17,6 +17,8 @@ from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpuproxy.balancer import strategy_named
+from gpuproxy.model.errors import Refusal
 from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, TLS_NAMES, env_name, first_wrong_name
 
 ENV_FILE = Path(".env")
@@ -279,6 +281,7 @@ def load_settings(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> S
 
 def check_start(settings: Settings, *, sandbox: bool) -> None:
     """Raise ConfigError when a server must not be started with these settings."""
+    _check_strategy(settings.lb_strategy)
     if sandbox:
         return
     if not settings.accounts:
@@ -311,6 +314,13 @@ def known_names() -> frozenset[str]:
 def without_effect(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> list[str]:
     """The variables that are set for something that is not built yet."""
     return sorted(name for name in read_environment(env, env_file) if name in NOT_BUILT_NAMES)
+
+
+def _check_strategy(name: str) -> None:
+    try:
+        strategy_named(name)
+    except Refusal as error:
+        raise ConfigError(f"GPUPROXY_LB_STRATEGY: {error.message}") from None
 
 
 def _check_database_url(url: str) -> None:

@@ -230,3 +230,10 @@ def test_a_fast_clock_is_refused_on_a_real_market() -> None:
     local = load(VASTAI_API_KEY="k", GPUPROXY_TIME_SCALE="20", GPUPROXY_VASTAI_URL="http://127.0.0.1:9400")
     check_start(local, sandbox=False)
     check_start(load(GPUPROXY_TIME_SCALE="20"), sandbox=True)
+
+
+@pytest.mark.parametrize(("name", "text"), [("round_robin", "is not built yet"), ("random", "is none of")])
+def test_a_start_with_a_strategy_that_there_is_not_is_refused(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"GPUPROXY_LB_STRATEGY: .*{text}"):
+        check_start(load(GPUPROXY_LB_STRATEGY=name), sandbox=True)
+    check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)

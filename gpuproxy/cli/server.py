@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from typing import Literal
 
 import click
 
@@ -26,15 +29,15 @@ class _NotStarted(click.ClickException):
 def serve(sandbox: bool) -> None:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = _settings()
-    try:
+    with _explained():
         check_start(settings, sandbox=sandbox)
-    except ConfigError as error:
-        raise _NotStarted(str(error)) from None
     for name in without_effect(os.environ):
         click.echo(f"{name} is set for something that is not built yet: it has no effect.", err=True)
-    from gpuproxy.main import serve as run
+    from gpuproxy import main
 
-    raise SystemExit(asyncio.run(run(settings, sandbox=sandbox)))
+    with _explained():
+        code = asyncio.run(main.serve(settings, sandbox=sandbox))
+    raise SystemExit(code)
 
 
 @click.group()
@@ -46,11 +49,12 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
 @click.option("--project", default="default", show_default=True, help="Whose machines the key sees.")
-def create_key(name: str, role: str, project: str) -> None:
+def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
     """Make a key and print it, once."""
     from gpuproxy import main
 
-    click.echo(main.create_key(_settings(), name, role, project))
+    with _explained():
+        click.echo(main.create_key(_settings(), name, role, project))
 
 
 @keys.command("list")
@@ -58,9 +62,11 @@ def list_keys() -> None:
     """List keys by their visible prefix."""
     from gpuproxy import main
 
+    with _explained():
+        found = main.list_keys(_settings())
     rows = [
         (key.id, key.name, key.role, key.project, f"{key.prefix}...", _time(key.created_at), _time(key.revoked_at))
-        for key in main.list_keys(_settings())
+        for key in found
     ]
     click.echo(table(("ID", "NAME", "ROLE", "PROJECT", "KEY", "MADE", "REVOKED"), rows))
 
@@ -71,14 +77,22 @@ def revoke_key(key_id: str) -> None:
     """Make a key worthless, at once and for good."""
     from gpuproxy import main
 
-    if not main.revoke_key(_settings(), key_id):
+    with _explained():
+        revoked = main.revoke_key(_settings(), key_id)
+    if not revoked:
         raise click.ClickException(f"There is no key {key_id}; gpuproxy keys list shows them.")
     click.echo(f"{key_id} is revoked")
 
 
 def _settings() -> Settings:
-    try:
+    with _explained():
         return load_settings(os.environ)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
     except ConfigError as error:
         raise _NotStarted(str(error)) from None
 
