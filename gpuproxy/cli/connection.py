@@ -113,10 +113,11 @@ class Connection:
     def failure(self, error: grpc.RpcError) -> ServerRefused:
         """What ends the command for an error of the channel's."""
         refusal = refusal_of(error)
-        if not refusal.trace_id and refusal.code == "UNAVAILABLE":
+        from_server = bool(refusal.trace_id or refusal.reason)
+        if not from_server and refusal.code == "UNAVAILABLE":
             text = f"Nothing answers at {self.server}. Start it with make run, or set GPUPROXY_SERVER."
             return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
-        if not refusal.trace_id and refusal.code == "DEADLINE_EXCEEDED":
+        if not from_server and refusal.code == "DEADLINE_EXCEEDED":
             text = f"{self.server} did not answer in time."
             return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
         return ServerRefused(refusal, as_json=self.as_json)

@@ -1,0 +1,286 @@
+"""What each command prints and exits with, over a real channel."""
+
+import _thread
+import json
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from click.testing import CliRunner, Result
+from google.rpc import code_pb2
+
+from gpuproxy.cli import COMMANDS, root
+from tests.cli.world import KEY, NOW, World, error, served
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    with served(world) as address:
+
+        def invoke(*args: str, answer: str = "", **env: str) -> Result:
+            variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200", **env}
+            return CliRunner().invoke(root, args, input=answer, env=variables, catch_exceptions=False)
+
+        yield invoke
+
+
+def test_every_command_of_the_help_can_be_run(run: Run) -> None:
+    text = run("--help").stdout
+    for name in COMMANDS:
+        assert name in text
+        assert run(name, "--help").exit_code == 0
+
+
+def test_nobody_answering_is_exit_code_3_and_says_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"localhost:{taken.getsockname()[1]}"
+        result = CliRunner().invoke(root, ["list", "--server", address])
+    assert result.exit_code == 3
+    assert result.stderr == f"Nothing answers at {address}. Start it with make run, or set GPUPROXY_SERVER.\n"
+    assert result.stdout == ""
+
+
+def test_wrong_usage_is_exit_code_2(run: Run) -> None:
+    assert run("reserve").exit_code == 2
+    assert run("reserve", "many").exit_code == 2
+    assert run("reserve", "1", "--lease", "soon").exit_code == 2
+    assert run("reserve", "1", "--env", "novalue").exit_code == 2
+    assert run("nonsense").exit_code == 2
+
+
+def test_a_refusal_prints_message_fields_reason_and_trace_and_is_exit_code_1(run: Run, world: World) -> None:
+    world.refuse_with = error(
+        code_pb2.INVALID_ARGUMENT, "count: must be 1-16", "INVALID_ARGUMENT", {"count": "must be 1-16", "image": "bad"}
+    )
+    result = run("reserve", "17")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "count: must be 1-16",
+        "  count: must be 1-16",
+        "  image: bad",
+        "(reason INVALID_ARGUMENT, trace trace-1)",
+    ]
+
+
+def test_a_refusal_as_json_has_the_same_parts(run: Run, world: World) -> None:
+    world.refuse_with = error(code_pb2.FAILED_PRECONDITION, "Not enough GPUs.", "NOT_ENOUGH_GPUS")
+    result = run("reserve", "4", "--json")
+    body = json.loads(result.stderr)["error"]
+    assert (body["status"], body["reason"], body["trace_id"]) == ("FAILED_PRECONDITION", "NOT_ENOUGH_GPUS", "trace-1")
+
+
+def test_the_admin_key_beside_the_database_is_used_on_this_machine(run: Run, tmp_path: Path) -> None:
+    assert run("list", GPUPROXY_API_KEY="").exit_code == 1
+    (tmp_path / "gpuproxy.db.admin-key").write_text(KEY + "\n")
+    assert run("list", GPUPROXY_API_KEY="").exit_code == 0
+    (tmp_path / "other.db.admin-key").write_text("wrong\n")
+    assert run("list", GPUPROXY_API_KEY="", GPUPROXY_DATABASE_URL="sqlite:///other.db").exit_code == 1
+
+
+def test_list_shows_offers_and_says_who_did_not_answer(run: Run) -> None:
+    lines = run("list", "--min-vram", "16").stdout.splitlines()
+    assert lines[0].split() == ["OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "RELIABLE", "LOCATION", "HOST"]
+    assert lines[1].startswith("vast-1     2  RTX 4090")
+    assert lines[-1] == "1 of 12 offers · 31 GPUs can be rented at once · seen 4 s ago · no answer from io.net"
+
+
+def test_reserve_ends_with_the_sum_and_how_to_give_it_back(run: Run) -> None:
+    result = run("reserve", "4", "--min-vram", "16", "--max-price", "2")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[-1] == (
+        "4 of 4 · $1.24/h = $29.76/day, $208.32/week, $892.80/month (30 d) · cheapest alternative $1.10/h"
+        " · gpuproxy release res-1"
+    )
+    assert lines[:-1] == [
+        f"#{n} vast-{n} on vast.ai/{n}, 1 x RTX 4090: reserved as {7000 + n} for $0.31/h" for n in (1, 2, 3, 4)
+    ]
+
+
+def test_reserve_prints_a_machine_while_others_are_still_being_rented(run: Run, world: World) -> None:
+    def wait_for_two_looks(_: grpc.ServicerContext) -> None:
+        assert world.listings.acquire(timeout=60)
+        assert world.listings.acquire(timeout=60)
+
+    world.during_reserve = wait_for_two_looks
+    lines = run("reserve", "2").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["#1", "#2", "2"]
+
+
+def test_reserve_sends_what_the_options_say_and_an_id_of_its_own(run: Run, world: World) -> None:
+    run(
+        *(
+            "reserve",
+            "2",
+            "--provider",
+            "vast.ai",
+            "--gpu",
+            "rtx4090",
+            "--env",
+            "A=1",
+            "--env",
+            "B=x=y",
+            "--port",
+            "80",
+        ),
+        *("--lease", "2h", "--label", "team=ml", "--disk", "100", "--wait-ready", "--unverified", "--min-count", "1"),
+        *("--exclude-host", "42", "--packing", "single", "--strategy", "lowest_price"),
+    )
+    (request,) = world.requests
+    assert (request.count, request.provider, request.gpu_model, request.disk_gb) == (2, "vast.ai", "rtx4090", 100)
+    assert dict(request.env) == {"A": "1", "B": "x=y"}
+    assert list(request.ports) == [80]
+    assert request.lease_duration.ToTimedelta() == timedelta(hours=2)
+    assert dict(request.labels) == {"team": "ml"}
+    assert (request.wait_for, request.verified_only, request.min_count) == ("ready", False, 1)
+    assert (list(request.exclude_hosts), request.packing, request.strategy) == (["42"], "single", "lowest_price")
+    assert request.request_id.startswith("cli-")
+
+
+def test_what_is_not_asked_for_is_left_to_the_server(run: Run, world: World) -> None:
+    run("reserve", "1", "--request-id", "mine")
+    (request,) = world.requests
+    assert {field.name for field, _ in request.ListFields()} == {"count", "verified_only", "request_id"}
+    assert request.request_id == "mine"
+
+
+def test_ctrl_c_stops_new_rentals_and_says_what_exists(run: Run, world: World) -> None:
+    cancelled: list[bool] = []
+
+    def interrupted(context: grpc.ServicerContext) -> None:
+        _thread.interrupt_main()
+        while context.is_active():
+            assert world.listings.acquire(timeout=60)
+        cancelled.append(True)
+        context.abort(grpc.StatusCode.CANCELLED, "")
+
+    world.during_reserve = interrupted
+    result = run("reserve", "3", "--request-id", "mine")
+    assert result.exit_code == 130
+    assert "Interrupted: no new rental is started. request id mine" in result.stderr
+    assert "#1 vast-1 on vast.ai/1, 1 x RTX 4090: reserved as 7001 for $0.31/h" in result.stderr
+    assert "To give it back: gpuproxy release res-1" in result.stderr
+    assert len(world.machines) == 1
+
+
+def test_a_dry_run_says_what_would_be_chosen(run: Run, world: World) -> None:
+    text = run("reserve", "1", "--dry-run").stdout
+    assert "free host" in text
+    assert "lowest_price: 4 of 9 offers fit (turned away: min_vram 5)" in text
+    assert "nothing was rented" in text
+    assert world.machines == []
+
+
+def test_ps_shows_unknowns_first_and_the_total(run: Run, world: World) -> None:
+    world.rent(1, status="active")
+    world.rent(2, status="unknown")
+    lines = run("ps").stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["unknown", "active"]
+    assert lines[-1].startswith("2 machines, 2 GPUs · $0.62/h = $14.88/day")
+    assert lines[-1].endswith("1 of unknown fate, being looked for")
+
+
+def test_ps_says_so_when_nothing_is_paid_for(run: Run) -> None:
+    assert run("ps").stdout == "Nothing is rented; nothing is being paid for.\n"
+
+
+@pytest.mark.parametrize("name", ["res-1", "mine"])
+def test_a_reservation_is_shown_by_its_id_and_by_its_request_id(run: Run, world: World, name: str) -> None:
+    world.rent(1, request_id="mine")
+    text = run("show", name).stdout
+    assert text.startswith("res-1 pending")
+    assert "7001" in text
+
+
+def test_a_machine_is_shown_by_its_contract_id(run: Run, world: World) -> None:
+    world.rent(1, status="active")
+    assert run("show", "7001").stdout.startswith("7001 active on vast.ai")
+
+
+def test_showing_what_does_not_exist_is_refused(run: Run) -> None:
+    result = run("show", "res-9")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "No such reservation." in result.stderr
+
+
+def test_extend_sends_an_absolute_time_by_the_servers_clock(run: Run, world: World) -> None:
+    world.rent(1)
+    assert run("extend", "res-1", "--for", "2h").exit_code == 0
+    assert run("extend", "res-1", "--until", "2026-02-01T12:00:00Z").exit_code == 0
+    assert world.extended == [NOW + timedelta(hours=2), datetime(2026, 2, 1, 12, tzinfo=UTC)]
+    assert run("extend", "res-1").exit_code == 2
+    assert run("extend", "res-1", "--for", "2h", "--until", "2026-02-01").exit_code == 2
+
+
+def test_release_lists_what_goes_and_asks(run: Run, world: World) -> None:
+    world.rent(1)
+    refused = run("release", "res-1", answer="n\n")
+    assert refused.exit_code == 1
+    assert "7001" in refused.stderr
+    assert world.reservations[0].state == "pending"
+    done = run("release", "res-1", answer="y\n")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("res-1 releasing")
+
+
+@pytest.mark.parametrize("command", [("release", "res-1"), ("destroy", "7001")])
+def test_nothing_is_destroyed_when_nobody_can_answer_the_question(
+    run: Run, world: World, command: tuple[str, ...]
+) -> None:
+    world.rent(1)
+    assert run(*command).exit_code == 1
+    assert world.destroyed == []
+    assert world.reservations[0].state == "pending"
+    assert run(*command, "--yes").exit_code == 0
+
+
+def test_destroy_names_each_machine_and_fails_when_one_could_not_be(run: Run, world: World) -> None:
+    world.rent(1)
+    world.rent(2)
+    result = run("destroy", "7001", "9999", "7002", "--yes")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == ["7001 releasing · being destroyed", "7002 releasing · being destroyed"]
+    assert "9999: No machine 9999." in result.stderr
+    assert world.destroyed == [("vast.ai", "7001"), ("vast.ai", "7002")]
+
+
+def test_load_shows_hosts_and_providers(run: Run) -> None:
+    both = run("load").stdout
+    assert "CONTRACT" in both
+    assert "strategy least_connections" in both
+    assert "CONTRACT" not in run("load", "provider").stdout
+    assert run("load", "everything").exit_code == 2
+
+
+def test_the_strategy_is_shown_and_set(run: Run, world: World) -> None:
+    expected = "strategy least_connections (project); available: least_connections, lowest_price\n"
+    assert run("strategy").stdout == expected
+    assert run("strategy", "lowest_price").stdout == "strategy lowest_price (project)\n"
+    assert world.strategy == "lowest_price"
+
+
+@pytest.mark.parametrize("command", [("list",), ("ps",), ("load",), ("strategy",), ("show", "res-1"), ("reserve", "1")])
+def test_json_is_one_document_on_stdout(run: Run, world: World, command: tuple[str, ...]) -> None:
+    if command[0] == "show":
+        world.rent(1)
+    assert isinstance(json.loads(run(*command, "--json").stdout), dict)
+
+
+def test_serve_explains_a_wrong_setting_and_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(root, ["serve", "--sandbox"], env={"VAST_API_KEY": "x"})
+    assert result.exit_code == 2
+    assert result.stderr == "VAST_API_KEY is set but GPU Proxy reads VASTAI_API_KEY: not started.\n"
+    assert CliRunner().invoke(root, ["serve"]).exit_code == 2

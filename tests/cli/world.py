@@ -1,0 +1,221 @@
+"""A server that the command line can talk to over a real channel: offers, machines and reservations in memory."""
+
+# ruff: noqa: N802 - the methods are named by the contract
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceServicer, add_GPUProxyServiceServicer_to_server
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+KEY = "gpx-test-key"
+
+
+class World(GPUProxyServiceServicer):
+    """What the server holds. `during_reserve` runs inside ReserveGPUs once the first machine exists."""
+
+    def __init__(self) -> None:
+        self.machines: list[pb.GPUInstance] = []
+        self.reservations: list[pb.Reservation] = []
+        self.requests: list[pb.ReserveGPUsRequest] = []
+        self.destroyed: list[tuple[str, str]] = []
+        self.extended: list[datetime] = []
+        self.strategy = "least_connections"
+        self.listings = threading.Semaphore(0)
+        self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
+        self.refuse_with: status_pb2.Status | None = None
+
+    def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
+        """One more machine of the one reservation that this world makes at a time."""
+        machine = pb.GPUInstance(
+            id=f"vast-{number}",
+            provider="vast.ai",
+            status=status,
+            price_per_hour=0.31,
+            gpu_model="RTX 4090",
+            num_gpus=1,
+            vram_gb=24,
+            lease_id=f"lease-{number}",
+            contract_id=str(7000 + number),
+            reservation_id="res-1",
+            location="Texas, US",
+        )
+        machine.created_at.FromDatetime(NOW - timedelta(seconds=90 - number))
+        self.machines.append(machine)
+        if not self.reservations:
+            self.reservations.append(pb.Reservation(reservation_id="res-1", state="pending", request_id=request_id))
+        reservation = self.reservations[0]
+        reservation.instances.append(machine)
+        reservation.outcomes.append(
+            pb.Outcome(
+                attempt=number,
+                lease_id=machine.lease_id,
+                offer_id=machine.id,
+                provider="vast.ai",
+                host_id=f"vast.ai/{number}",
+                num_gpus=1,
+                state="unknown" if status == "unknown" else "reserved",
+                instance_id="" if status == "unknown" else machine.contract_id,
+            )
+        )
+        return machine
+
+    def ReserveGPUs(self, request: pb.ReserveGPUsRequest, context: grpc.ServicerContext) -> pb.ReserveGPUsResponse:
+        self.requests.append(request)
+        self._judge(context)
+        if request.dry_run:
+            picks = [pb.Pick(offer_id="vast-1", host_id="vast.ai/1", num_gpus=1, price_per_hour=0.31, why="free host")]
+            decision = pb.Decision(
+                strategy="lowest_price", considered=9, eligible=4, rejected={"min_vram": 5}, picks=picks
+            )
+            return pb.ReserveGPUsResponse(decision=decision)
+        self.rent(1, request_id=request.request_id)
+        self.during_reserve(context)
+        for number in range(2, request.count + 1):
+            self.rent(number)
+        return pb.ReserveGPUsResponse(
+            reserved_instances=self.machines,
+            reserved_count=request.count,
+            reservation_id="res-1",
+            state="starting",
+            outcomes=self.reservations[0].outcomes,
+            price_per_hour=0.31 * request.count,
+            cheapest_alternative_per_hour=1.10,
+        )
+
+    def ListGPUInstances(
+        self, request: pb.ListGPUInstancesRequest, context: grpc.ServicerContext
+    ) -> pb.ListGPUInstancesResponse:
+        self._judge(context)
+        if request.state == "rented":
+            return pb.ListGPUInstancesResponse(instances=self.machines, total_count=len(self.machines))
+        offer = pb.GPUInstance(
+            id="vast-1",
+            provider="vast.ai",
+            price_per_hour=0.62,
+            price_per_gpu_hour=0.31,
+            gpu_model="RTX 4090",
+            num_gpus=2,
+            vram_gb=24,
+            reliability=0.998,
+            location="Texas, US",
+            host_id="vast.ai/1",
+        )
+        answer = pb.ListGPUInstancesResponse(
+            instances=[offer], total_count=12, available_gpus=31, unreachable=["io.net"]
+        )
+        answer.as_of.FromDatetime(NOW - timedelta(seconds=4))
+        return answer
+
+    def GetReservation(
+        self, request: pb.GetReservationRequest, context: grpc.ServicerContext
+    ) -> pb.GetReservationResponse:
+        for reservation in self.reservations:
+            if reservation.reservation_id == request.reservation_id:
+                return pb.GetReservationResponse(reservation=reservation)
+        _abort(context, error(code_pb2.NOT_FOUND, "No such reservation.", "NOT_FOUND"))
+        raise AssertionError
+
+    def ListReservations(
+        self, request: pb.ListReservationsRequest, context: grpc.ServicerContext
+    ) -> pb.ListReservationsResponse:
+        self.listings.release()
+        return pb.ListReservationsResponse(reservations=self.reservations, total_count=len(self.reservations))
+
+    def ReleaseReservation(
+        self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
+    ) -> pb.ReleaseReservationResponse:
+        self.reservations[0].state = "releasing"
+        return pb.ReleaseReservationResponse(reservation=self.reservations[0])
+
+    def ExtendReservation(
+        self, request: pb.ExtendReservationRequest, context: grpc.ServicerContext
+    ) -> pb.ExtendReservationResponse:
+        self.extended.append(request.expires_at.ToDatetime(UTC))
+        self.reservations[0].expires_at.CopyFrom(request.expires_at)
+        return pb.ExtendReservationResponse(reservation=self.reservations[0])
+
+    def DestroyGPUInstance(
+        self, request: pb.DestroyGPUInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.DestroyGPUInstanceResponse:
+        if not any(machine.contract_id == request.instance_id for machine in self.machines):
+            _abort(context, error(code_pb2.NOT_FOUND, f"No machine {request.instance_id}.", "NOT_FOUND"))
+        self.destroyed.append((request.provider, request.instance_id))
+        return pb.DestroyGPUInstanceResponse(success=True, message="being destroyed", state="releasing")
+
+    def GetLoadInfo(self, request: pb.GetLoadInfoRequest, context: grpc.ServicerContext) -> pb.GetLoadInfoResponse:
+        load = pb.LoadInfo(instance_id="7001", provider="vast.ai", connections=2, load_score=0.25, total_connections=9)
+        provider = pb.LoadInfo(instance_id="vast.ai", provider="vast.ai", connections=5)
+        return pb.GetLoadInfoResponse(server_load=[load], provider_load=[provider], current_strategy=self.strategy)
+
+    def SetLoadBalancerStrategy(
+        self, request: pb.SetLoadBalancerStrategyRequest, context: grpc.ServicerContext
+    ) -> pb.SetLoadBalancerStrategyResponse:
+        self._judge(context)
+        self.strategy = request.strategy
+        return pb.SetLoadBalancerStrategyResponse(strategy=request.strategy, success=True)
+
+    def GetLoadBalancerStrategy(
+        self, request: pb.GetLoadBalancerStrategyRequest, context: grpc.ServicerContext
+    ) -> pb.GetLoadBalancerStrategyResponse:
+        return pb.GetLoadBalancerStrategyResponse(
+            strategy=self.strategy, scope="project", available=["least_connections", "lowest_price"]
+        )
+
+    def HealthCheck(self, request: pb.HealthCheckRequest, context: grpc.ServicerContext) -> pb.HealthCheckResponse:
+        return pb.HealthCheckResponse(status="ok", timestamp=int(NOW.timestamp()))
+
+    def _judge(self, context: grpc.ServicerContext) -> None:
+        keys = [value for name, value in context.invocation_metadata() if name == "x-api-key"]
+        refusal = self.refuse_with
+        if keys != [KEY]:
+            refusal = error(code_pb2.UNAUTHENTICATED, "Send a valid key.", "UNAUTHENTICATED")
+        if refusal is not None:
+            _abort(context, refusal)
+
+
+def error(code: int, message: str, reason: str, violations: dict[str, str] | None = None) -> status_pb2.Status:
+    """A rich error as the real server sends it."""
+    details: list[Any] = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain="gpuproxy.v1"))]
+    if violations:
+        fields = [
+            error_details_pb2.BadRequest.FieldViolation(field=name, description=text)
+            for name, text in violations.items()
+        ]
+        details.append(_packed(error_details_pb2.BadRequest(field_violations=fields)))
+    return status_pb2.Status(code=code, message=message, details=details)
+
+
+@contextmanager
+def served(world: World) -> Iterator[str]:
+    """The address at which `world` answers."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        server = grpc.server(pool)
+        add_GPUProxyServiceServicer_to_server(world, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(0).wait()
+
+
+def _abort(context: grpc.ServicerContext, status: status_pb2.Status) -> None:
+    rich = rpc_status.to_status(status)
+    context.set_trailing_metadata((*rich.trailing_metadata, ("x-trace-id", "trace-1")))
+    context.abort(rich.code, rich.details)
+
+
+def _packed(detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> Any:
+    packed = Any()
+    packed.Pack(detail)
+    return packed
