@@ -1,0 +1,282 @@
+"""Searching vast.ai: complete whatever a page holds, tolerant of a row, never of a wrong answer."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, ProviderUnavailable, RateLimited
+from gpuproxy.model.offers import Offer, OfferFilter, OfferId
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
+from tests.providers.wires import KEY, Script, found, on_script, row, says, vast
+from tests.virtual_time import VirtualClock, run_virtual
+
+SAMPLE = Path(__file__).parents[3] / "shared/data/vast_bundles_sample.json"
+EVERYTHING = OfferFilter(max_price=1000.0, verified_only=False)
+
+
+def market(
+    rows: list[dict[str, Any]], *, cap: int = 64, heeds_filters: bool = True
+) -> Callable[[HttpRequest], HttpResponse]:
+    """A server over these rows that caps each answer and knows the ranges that the adapter pages by."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        query = json.loads(request.body or b"{}")
+        ranges = {name: query[name] for name in ("dph_total", "machine_id") if heeds_filters and name in query}
+        fitting = [
+            one
+            for one in rows
+            if all(span.get("gte", 0) <= one[name] <= span.get("lte", 1e99) for name, span in ranges.items())
+        ]
+        [[column, _]] = query["order"]
+        return says({"offers": sorted(fitting, key=lambda one: one[column])[:cap]})
+
+    return answer
+
+
+def offers_of(*answers: Any, wanted: OfferFilter = EVERYTHING, **more: Any) -> tuple[list[Offer], Script]:
+    return on_script(lambda adapter: found(adapter, wanted), *answers, **more)
+
+
+def one_offer(**facts: object) -> Offer:
+    [offer], _ = offers_of(says({"offers": [row(1, **facts)]}))
+    return offer
+
+
+def test_a_market_larger_than_a_page_is_found_whole_and_each_offer_once() -> None:
+    rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(1000)]
+    offers, script = offers_of(market(rows))
+    assert sorted(offer.id for offer in offers) == sorted(f"vast-{n}" for n in range(1000))
+    assert len(script.requests) < 1000 / 64 * 1.2
+
+
+@pytest.mark.parametrize("same", [63, 64, 65, 200, 640])
+def test_more_rows_of_one_price_than_a_page_holds_are_found_by_machine(same: int) -> None:
+    rows = [row(n, dph_total=0.1 + n * 0.01) for n in range(30)]
+    rows += [row(n, dph_total=0.25) for n in range(100, 100 + same)]
+    rows += [row(n, dph_total=0.9) for n in range(900, 930)]
+    offers, _ = offers_of(market(rows))
+    assert {offer.id for offer in offers} == {f"vast-{one['id']}" for one in rows}
+    assert len(offers) == len(rows)
+
+
+def test_one_machine_with_more_rows_of_one_price_than_a_page_holds_does_not_hide_the_others() -> None:
+    rows = [row(n, dph_total=0.25, machine_id=5 if n < 100 else n) for n in range(300)]
+    rows += [row(n, dph_total=0.5) for n in range(500, 600)]
+    offers, _ = offers_of(market(rows))
+    assert {offer.machine_id for offer in offers} == {str(one["machine_id"]) for one in rows}
+
+
+def test_a_server_that_does_not_heed_where_a_search_begins_is_an_error_not_a_market() -> None:
+    rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(1000)]
+    with pytest.raises(ProviderUnavailable, match="heed"):
+        offers_of(market(rows, heeds_filters=False))
+
+
+def test_an_empty_market_is_no_error() -> None:
+    assert offers_of(says({"offers": []}))[0] == []
+
+
+def test_what_came_before_a_fault_is_handed_out() -> None:
+    rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(64)]
+
+    async def use(clock: VirtualClock) -> None:
+        pages = vast(Script(says({"offers": rows}), says("oops", 502)), clock).search(EVERYTHING)
+        assert len(await anext(pages)) == 64
+        with pytest.raises(ProviderUnavailable):
+            await anext(pages)
+
+    run_virtual(use)
+
+
+def test_the_question_is_never_narrower_than_what_is_wanted() -> None:
+    wanted = OfferFilter(max_price=0.5, min_vram=24, num_gpus=2, disk_gb=80, gpu_model="RTX 4090", min_cuda=12.1)
+    _, script = offers_of(says({"offers": []}), wanted=wanted)
+    query = script.sent()
+    assert query["verified"] == {"eq": True}
+    assert query["gpu_ram"]["gte"] <= 0.92 * 1024 * 24
+    assert query["dph_total"]["lte"] == pytest.approx(1.0, abs=1e-5)
+    assert query["dph_total"]["lte"] > 1.0
+    assert (query["allocated_storage"], query["num_gpus"], query["disable_bundling"]) == (80, {"eq": 2}, True)
+    assert "gpu_name" not in query  # spellings are compared here
+
+
+def test_without_a_number_of_gpus_no_price_per_gpu_is_sent_and_unverified_offers_come_too() -> None:
+    _, script = offers_of(says({"offers": []}), wanted=OfferFilter(max_price=0.5, verified_only=False))
+    assert "lte" not in script.sent()["dph_total"]
+    assert script.sent()["verified"] == {"in": [True, False]}
+    assert script.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert KEY not in script.requests[0].url
+
+
+def test_one_offer_is_asked_for_by_its_number_and_a_foreign_id_is_not_asked_for() -> None:
+    _, script = offers_of(says({"offers": []}), wanted=OfferFilter(offer_id=OfferId("vast-77"), max_price=9))
+    assert script.sent()["ask_contract_id"] == {"eq": 77}
+    nothing, script = offers_of(says({"offers": []}), wanted=OfferFilter(offer_id=OfferId("ionet-77"), max_price=9))
+    assert (nothing, script.requests) == ([], [])
+
+
+def test_an_offer_is_normalised() -> None:
+    offer = one_offer(gpu_name="RTX_4090", num_gpus=4, gpu_frac=0.5, gpu_ids=[11, 12, 13, 14], geolocation=", US")
+    assert (offer.id, offer.host, offer.gpu_model) == ("vast-1", "vast.ai/1001", "RTX 4090")
+    assert (offer.num_gpus, offer.host_gpus, offer.vram_gb, offer.location) == (4, 8, 24, "US")
+    assert offer.conflict_keys == ("g11", "g12", "g13", "g14")
+    assert (offer.gpu_price, offer.disk_price_month, offer.price(72)) == (400_000, 100_000, 410_000)
+    assert (offer.reliability_ppm, offer.verified, offer.cuda_max) == (990_000, True, 12.8)
+
+
+def test_marks_are_in_the_extras_of_every_offer() -> None:
+    [offer], _ = offers_of(says({"offers": [row(1)]}), marks={"sandbox": "true"})
+    assert offer.extras["sandbox"] == "true"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": "1", "machine_id": "1001", "num_gpus": "1", "dph_base": "0.4", "gpu_ram": "24564"},
+        {"gpu_ram": 24564.0, "num_gpus": 1.0},
+        {"geolocation": 17, "reliability2": None, "score": "high", "verification": ["verified"]},
+        {"gpu_frac": "0.5", "cuda_max_good": "12.8", "rentable": "true", "is_bid": 0},
+        {"a_field_of_next_year": {"deep": [1, 2]}},
+        {"end_date": 1e300, "host_id": {}, "direct_port_count": None},
+        {"end_date": None, "gpu_frac": 0, "hosting_type": "0"},
+    ],
+)
+def test_odd_types_and_unknown_fields_do_not_cost_an_offer(odd: dict[str, object]) -> None:
+    offer = one_offer(**odd)
+    assert (offer.id, offer.host, offer.gpu_price) == ("vast-1", "vast.ai/1001", 400_000)
+
+
+def test_without_gpu_ids_the_machine_is_what_offers_conflict_about() -> None:
+    assert one_offer(gpu_ids=None).conflict_keys == ("m1001",)
+    assert one_offer(gpu_ids=[]).conflict_keys == ("m1001",)
+    assert one_offer(gpu_ids=["7", 8]).conflict_keys == ("g7", "g8")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"dph_base": None},
+        {"dph_base": -1},
+        {"dph_total": ...},
+        {"storage_cost": "free"},
+        {"num_gpus": 0},
+        {"machine_id": None},
+        {"gpu_name": ...},
+    ],
+)
+def test_an_offer_without_what_money_or_identity_needs_is_skipped_and_the_others_stay(bad: dict[str, object]) -> None:
+    counted = []
+
+    async def use(clock: VirtualClock) -> list[Offer]:
+        adapter = vast(Script(says({"offers": [row(1), row(2, **bad), row(3)]})), clock)
+        offers = await found(adapter)
+        counted.append(adapter.skipped_offers)
+        return offers
+
+    assert [offer.id for offer in run_virtual(use)] == ["vast-1", "vast-3"]
+    assert counted == [1]
+
+
+def test_a_market_of_which_most_can_not_be_read_is_an_error() -> None:
+    with pytest.raises(ProviderUnavailable, match="can't be read"):
+        offers_of(says({"offers": [row(1), row(2, dph_base=...), row(3, dph_base=...)]}))
+
+
+def test_what_can_not_be_rented_and_what_is_a_bid_is_no_offer() -> None:
+    offers, _ = offers_of(says({"offers": [row(1, rentable=False), row(2, is_bid=True), row(3)]}))
+    assert [offer.id for offer in offers] == ["vast-3"]
+
+
+def test_of_two_rows_with_one_id_the_higher_score_stays() -> None:
+    rows = [row(1, score=1.0, dph_base=0.1), row(1, score=5.0, dph_base=0.2), row(1, score=3.0, dph_base=0.3)]
+    [offer], _ = offers_of(says({"offers": rows}))
+    assert offer.gpu_price == 200_000
+
+
+WRONG = [
+    says({"success": True}),
+    says({"offers": None}),
+    says({"offers": {"0": {}}}),
+    says({"offers": ["text", 3]}),
+    says([]),
+    says("null"),
+    says(""),
+    says("<html>bad gateway</html>"),
+    says('{"offers":[{"id":1'),
+    says(b'{"offers":"\xff\xfe"}'),
+    says("[" * 100_000),
+    says({"success": False, "error": "internal_error", "msg": "no"}),
+    says("bad gateway", 502),
+    says({"offers": []}, 500),
+    says({"offers": []}, 302),
+    HttpNotSent("refused"),
+    HttpReplyLost("reset"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_answer_is_an_error_and_never_an_empty_market(wrong: HttpResponse | Exception) -> None:
+    with pytest.raises(ProviderUnavailable):
+        offers_of(wrong)
+
+
+REFUSALS: list[tuple[HttpResponse, type[ProviderError]]] = [
+    (says({"success": False, "error": "auth_error", "msg": "Invalid user key"}, 404), AuthFailed),
+    (says({"success": False, "error": "auth_error", "msg": "This action requires login."}, 403), AuthFailed),
+    (says("no", 401), AuthFailed),
+    (says({"error": "invalid_request", "msg": "Invalid json body"}, 400), InvalidRequest),
+    (says("API requests too frequent", 429), RateLimited),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), REFUSALS)
+def test_a_refused_search_says_why(answer: HttpResponse, kind: type[ProviderError]) -> None:
+    with pytest.raises(kind):
+        offers_of(answer)
+
+
+def test_ten_searches_a_minute_and_not_one_more() -> None:
+    times: list[float] = []
+
+    async def use(clock: VirtualClock) -> None:
+        adapter = vast(Script(says({"offers": []})), clock, intervals={})
+        for _ in range(25):
+            await found(adapter)
+            times.append(clock.monotonic())
+
+    run_virtual(use)
+    assert times[9] == 0
+    assert all(later - earlier >= 60 for earlier, later in zip(times, times[10:], strict=False))
+    assert times[-1] < 125
+
+
+def test_a_used_up_quota_is_an_error_at_once_until_it_is_renewed() -> None:
+    quota = {"success": False, "error": "search_quota_exceeded", "msg": "no more"}
+
+    async def use(clock: VirtualClock) -> None:
+        reset = str(int(clock.now().timestamp()) + 5000)
+        script = Script(says(quota, 429, x_ratelimit_reset=reset), says({"offers": []}))
+        adapter = vast(script, clock)
+        for _ in range(3):
+            with pytest.raises(RateLimited) as raised:
+                await found(adapter)
+            assert raised.value.retry_after == pytest.approx(5000)
+        assert len(script.requests) == 1
+        await clock.sleep(5000)
+        assert await found(adapter) == []
+
+    run_virtual(use)
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the recorded market is not here")
+def test_recorded_offers_are_read_without_loss() -> None:
+    recorded = json.loads(SAMPLE.read_bytes())["offers"]
+    offers, _ = offers_of(says({"offers": [one | {"rentable": True} for one in recorded]}))
+    assert [offer.id for offer in offers] == [f"vast-{one['id']}" for one in recorded]
+    for offer, one in zip(offers, recorded, strict=True):
+        assert offer.price(5) / 1e6 == pytest.approx(one["dph_base"] + one["storage_cost"] * 5 / 720, abs=2e-6)
+        assert offer.host_gpus == round(one["num_gpus"] / one["gpu_frac"])
+        assert offer.conflict_keys == tuple(f"g{gpu}" for gpu in one["gpu_ids"])

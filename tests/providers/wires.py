@@ -1,0 +1,107 @@
+"""The other end of an adapter's wire: answers from a script, or the sandbox, and the adapter connected to it."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.offers import Offer, OfferFilter
+from gpuproxy.ports import Clock, Http, HttpRequest, HttpResponse, ProviderSetup
+from gpuproxy.providers.vast import VastAi
+from tests.markets import offer
+from tests.virtual_time import VirtualClock, run_virtual
+
+T = TypeVar("T")
+
+KEY = "k3y-that-must-not-show"
+UNLIMITED: Mapping[str, float] = dict.fromkeys(("search", "list", "get", "destroy", "create", "user"), 0.0)
+OFFER: Offer = offer(7654321)
+LABEL = "gpx-aaaaaa-bbbbbbbb-01-cccccc"
+SPEC = LaunchSpec(image="pytorch/pytorch:2.4.0", disk_gb=40.0)
+
+
+class Script:
+    """An Http that gives the n-th request the n-th answer, the last one for ever; an exception is raised."""
+
+    def __init__(self, *answers: HttpResponse | Exception | Callable[[HttpRequest], HttpResponse]) -> None:
+        self.requests: list[HttpRequest] = []
+        self._answers = answers
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        self.requests.append(request)
+        answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, HttpResponse) else answer(request)
+
+    def sent(self, index: int = -1) -> Any:
+        """The body of a request."""
+        return json.loads(self.requests[index].body or b"null")
+
+
+class Inline:
+    """Workers without threads."""
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        return work(*args)
+
+
+def says(body: object, status: int = 200, **headers: str) -> HttpResponse:
+    """An answer; bytes and text as they are, everything else as JSON. `retry_after` is the header Retry-After."""
+    raw = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return HttpResponse(status=status, headers=named, body=raw)
+
+
+def vast(http: Http, clock: Clock, *, key: str = KEY, base_url: str = "", **more: Any) -> VastAi:
+    """The adapter on this wire; without limits unless told otherwise."""
+    more.setdefault("intervals", UNLIMITED)
+    return VastAi(
+        ProviderSetup(account="main", key=key, base_url=base_url, http=http, clock=clock, workers=Inline(), **more)
+    )
+
+
+def on_script(use: Callable[[VastAi], Any], *answers: Any, **more: Any) -> tuple[Any, Script]:
+    """Run `use(adapter)` against a script in virtual time; its result (or error) and what was sent."""
+    script = Script(*answers)
+
+    async def body(clock: VirtualClock) -> Any:
+        return await use(vast(script, clock, **more))
+
+    return run_virtual(body), script
+
+
+async def found(adapter: VastAi, wanted: OfferFilter | None = None) -> list[Offer]:
+    """Every offer of a search, in the order of its pages."""
+    wanted = wanted or OfferFilter(max_price=1000.0, verified_only=False)
+    return [one async for page in adapter.search(wanted) for one in page]
+
+
+def row(number: int, **facts: object) -> dict[str, object]:
+    """A search row; facts replace its fields, and a fact that is `...` removes one."""
+    values: dict[str, object] = {
+        "id": number,
+        "ask_contract_id": number,
+        "machine_id": 1000 + number,
+        "host_id": 37070,
+        "gpu_name": "RTX 4090",
+        "num_gpus": 1,
+        "gpu_frac": 0.5,
+        "gpu_ids": [number],
+        "gpu_ram": 24564,
+        "dph_base": 0.4,
+        "dph_total": 0.41,
+        "storage_cost": 0.1,
+        "disk_space": 500.0,
+        "geolocation": "Texas, US",
+        "reliability2": 0.99,
+        "verification": "verified",
+        "cuda_max_good": 12.8,
+        "end_date": 1812007461.3,
+        "rentable": True,
+        "rented": False,
+        "is_bid": False,
+        "score": 10.0,
+        "bundled_results": None,
+    }
+    return {name: value for name, value in (values | facts).items() if value is not ...}
