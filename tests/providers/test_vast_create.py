@@ -1,0 +1,265 @@
+"""Creating on vast.ai: once on the wire, and never "refused" where something may be running."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from gpuproxy.model.demands import LaunchSpec, RegistryAuth
+from gpuproxy.model.errors import (
+    Advice,
+    AuthFailed,
+    InsufficientFunds,
+    InvalidRequest,
+    OfferGone,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    Scope,
+)
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpResponse, Receipt
+from tests.providers.wires import KEY, LABEL, OFFER, SPEC, Script, on_script, says, vast
+from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
+
+CREATED = {"success": True, "new_contract": 12345678, "instance_api_key": "d15a"}
+TAKEN = {
+    "success": False,
+    "error": "invalid_args",
+    "msg": "error 404/3603: no_such_ask  Instance type by id 7654321 is not available.",
+    "ask_id": 7654321,
+}
+
+
+def create(answer: HttpResponse | Exception, spec: LaunchSpec = SPEC) -> tuple[Receipt, Script]:
+    return on_script(lambda adapter: adapter.create(OFFER, spec, LABEL), answer)
+
+
+def error_of(answer: HttpResponse | Exception, spec: LaunchSpec = SPEC) -> ProviderError:
+    with pytest.raises(ProviderError) as raised:
+        create(answer, spec)
+    return raised.value
+
+
+def body_of(spec: LaunchSpec) -> dict[str, Any]:
+    return create(says(CREATED), spec)[1].sent()  # type: ignore[no-any-return]
+
+
+def test_a_create_is_one_put_that_carries_the_label() -> None:
+    receipt, script = create(says(CREATED))
+    assert receipt == Receipt(instance_id="12345678")  # type: ignore[arg-type]
+    [request] = script.requests
+    assert (request.method, request.url) == ("PUT", "https://console.vast.ai/api/v0/asks/7654321/")
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
+    body = script.sent()
+    assert (body["label"], body["image"], body["disk"]) == (LABEL, SPEC.image, 40.0)
+    assert (body["price"], body["cancel_unavail"], body["target_state"]) == (None, True, "running")
+
+
+def test_environment_and_ports_are_one_object() -> None:
+    spec = replace(SPEC, env=(("A", "b=c"),), secret_env=(("TOKEN", "t"),), ports=(8000, 22))
+    assert body_of(spec)["env"] == {"A": "b=c", "TOKEN": "t", "-p 8000:8000": "1", "-p 22:22": "1"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "runtype", "arguments"),
+    [
+        (SPEC, "ssh_direc ssh_proxy", None),
+        (replace(SPEC, run_mode="jupyter"), "jupyter_direc ssh_direc ssh_proxy", None),
+        (replace(SPEC, run_mode="entrypoint", args=("--port", "80")), "args", ["--port", "80"]),
+    ],
+)
+def test_the_run_mode_decides_the_run_type(spec: LaunchSpec, runtype: str, arguments: Sequence[str] | None) -> None:
+    body = body_of(spec)
+    assert (body["runtype"], body.get("args")) == (runtype, arguments)
+
+
+def test_ssh_keys_are_written_before_the_callers_script_runs() -> None:
+    key = "ssh-ed25519 AAAA it's me"
+    script = body_of(replace(SPEC, ssh_public_keys=(key + "\n",), onstart="echo hi"))["onstart"]
+    allow, mine = script.split("\n", 1)
+    assert mine == "echo hi"
+    assert key in shlex.split(allow)
+    assert body_of(replace(SPEC, onstart="echo hi"))["onstart"] == "echo hi"
+    assert body_of(SPEC)["onstart"] is None
+
+
+def test_a_registry_login_is_sent_in_the_markets_form() -> None:
+    login = RegistryAuth(server="ghcr.io", username="me", secret="s3cret")
+    assert body_of(replace(SPEC, registry_auth=login))["image_login"] == "-u me -p s3cret ghcr.io"
+
+
+def test_an_onstart_beside_an_entry_point_is_refused_and_nothing_is_sent() -> None:
+    script = Script(says(CREATED))
+
+    async def use(clock: VirtualClock) -> None:
+        with pytest.raises(InvalidRequest):
+            await vast(script, clock).create(OFFER, replace(SPEC, run_mode="entrypoint", onstart="x"), LABEL)
+
+    run_virtual(use)
+    assert script.requests == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says(CREATED),
+        says({"success": True, "new_contract": "12345678"}),
+        says({"success": False, "error": "invalid_args", "msg": "bid is too low", "new_contract": 12345678}, 400),
+        says({"success": False, "error": "no_such_ask", "new_contract": 12345678}),
+        says({"error": "internal_error", "new_contract": 12345678}, 500),
+        says({"error": "rate_limit_exceeded", "new_contract": 12345678}, 429),
+    ],
+)
+def test_an_answer_that_names_a_contract_is_a_machine_whatever_else_it_says(answer: HttpResponse) -> None:
+    assert create(answer)[0].instance_id == "12345678"
+
+
+REFUSED: list[tuple[object, int, type[Refused]]] = [
+    (TAKEN, 400, OfferGone),
+    (TAKEN, 404, OfferGone),
+    (TAKEN, 200, OfferGone),
+    ({"success": False, "error": "no_such_ask", "msg": "error 410/3907: no_such_ask Instance type"}, 410, OfferGone),
+    ({"message": "error 410/3907: no_such_ask gone"}, 410, OfferGone),
+    (
+        {"error": "insufficient_credit", "msg": "Your account lacks credit; see the billing page."},
+        400,
+        InsufficientFunds,
+    ),
+    ({"success": False, "error": "insufficient_credit"}, 200, InsufficientFunds),
+    ({"success": False, "error": "missing_billing"}, 400, InsufficientFunds),
+    ({"detail": "spend_rate_limit: slow down"}, 403, InsufficientFunds),
+    ({"success": False, "error": "auth_error", "msg": "Invalid user key"}, 404, AuthFailed),
+    ({"success": False, "error": "auth_error", "msg": "This action requires login."}, 403, AuthFailed),
+    ({"msg": "Your two-factor session has expired"}, 401, AuthFailed),
+    ("unauthorized", 401, AuthFailed),
+    ({"success": False, "error": "invalid_args", "msg": "error 400/3467: bad"}, 400, InvalidRequest),
+    ({"success": False, "error": "invalid_price"}, 400, InvalidRequest),
+    ({"success": False, "error": "no_ssh_key_for_vm"}, 400, InvalidRequest),
+    ({"success": False, "error": "invalid_args"}, 200, InvalidRequest),
+    ({"detail": "label: too long"}, 422, InvalidRequest),
+    ({"success": False, "error": "something_new", "msg": "no"}, 400, InvalidRequest),
+    ("API requests too frequent", 429, RateLimited),
+    ({"detail": "API requests too frequent endpoint threshold=4.5"}, 429, RateLimited),
+    ({"success": False, "error": "rate_limit_exceeded", "msg": "API requests too frequent"}, 200, RateLimited),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "kind"), REFUSED)
+def test_a_reason_that_is_known_is_a_refusal(body: object, status: int, kind: type[Refused]) -> None:
+    error = error_of(says(body, status))
+    assert type(error) is kind
+    assert error.status == status
+
+
+UNKNOWN: list[HttpResponse | Exception] = [
+    HttpReplyLost("reset"),
+    says({"success": False, "error": "internal_error", "msg": "The request could not be processed."}),
+    says({"success": False, "error": "resources_unavailable", "msg": "state change queued."}),
+    says({"success": True}),
+    says({"success": True, "new_contract": None}),
+    says({"success": True, "new_contract": True}),
+    says({"success": True, "new_contract": 0}),
+    says({"success": True, "new_contract": {"id": 1}}),
+    says({"success": True, "msg": "no_such_ask"}),
+    says({}),
+    says([]),
+    says("null"),
+    says(""),
+    says(b"\xff\xfe"),
+    says('{"success":true,"new_contract":1234'),
+    says("<html>ok</html>"),
+    says("<html>not found</html>", 404),
+    says("", 410),
+    says({}, 400),
+    says({"error": "timeout"}, 408),
+    says({"error": "conflict"}, 409),
+    says("", 302),
+    *(says(TAKEN, status) for status in (500, 502, 503, 504)),
+    says("<html>bad gateway</html>", 502),
+]
+
+
+@pytest.mark.parametrize("answer", UNKNOWN)
+def test_everything_else_may_have_been_executed(answer: HttpResponse | Exception) -> None:
+    error = error_of(answer)
+    assert type(error) is OutcomeUnknown
+    assert error.advice is Advice.STOP
+
+
+def test_a_create_that_was_never_sent_did_nothing() -> None:
+    assert type(error_of(HttpNotSent("connection refused"))) is ProviderUnavailable
+
+
+@pytest.mark.parametrize("answer", [*UNKNOWN, *(says(body, status) for body, status, _ in REFUSED)])
+def test_no_answer_makes_a_create_go_out_twice(answer: HttpResponse | Exception) -> None:
+    script = Script(answer)
+
+    async def use(clock: VirtualClock) -> None:
+        with pytest.raises(ProviderError):
+            await vast(script, clock).create(OFFER, SPEC, LABEL)
+
+    run_virtual(use)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "scope", "advice"),
+    [
+        (TAKEN, Scope.OFFER, Advice.TRY_NEXT),
+        ({"error": "insufficient_credit"}, Scope.ACCOUNT, Advice.STOP),
+        ({"error": "spend_rate_limit"}, Scope.ACCOUNT, Advice.RETRY_LATER),
+        ({"error": "invalid_args"}, Scope.OFFER, Advice.STOP),
+        ({"error": "no_ssh_key_for_vm"}, Scope.OFFER, Advice.TRY_NEXT),
+        ({"error": "forbidden", "msg": "error 403/3586: another host's machine"}, Scope.HOST, Advice.TRY_NEXT),
+    ],
+)
+def test_a_refusal_says_what_it_is_about_and_what_to_do(body: object, scope: Scope, advice: Advice) -> None:
+    error = error_of(says(body, 400))
+    assert (error.scope, error.advice) == (scope, advice)
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        (says("API requests too frequent", 429), 12),
+        (says("API requests too frequent: endpoint threshold=4.5", 429), 12),
+        (says("API requests too frequent: endpoint threshold=20", 429), 20),
+        (says({"detail": "API requests too frequent endpoint threshold=30.0"}, 429), 30),
+        (says("API requests too frequent", 429, retry_after="7"), 7),
+        (says("", 429, retry_after=format_datetime(DAY_ONE + timedelta(seconds=90), usegmt=True)), 90),
+        (says("", 429, retry_after="1e30"), 300),
+        (says("", 429, retry_after="-5"), 0),
+        (says("", 429, retry_after="soon"), 12),
+    ],
+)
+def test_a_create_that_came_too_early_says_how_long_to_wait(answer: HttpResponse, seconds: float) -> None:
+    error = error_of(answer)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == pytest.approx(seconds)
+
+
+def test_no_secret_is_in_an_error() -> None:
+    login = RegistryAuth(server="ghcr.io", username="me", secret="reg1stry-s3cret")
+    spec = replace(SPEC, secret_env=(("HF", "hf-s3cret"),), registry_auth=login)
+    echo = {
+        "success": False,
+        "msg": f"bad: {KEY} hf-s3cret reg1stry-s3cret",
+        "instance_api_key": "an-instance-key",
+        "env": "x" * 1000,
+    }
+    for answer in (says(echo, 400), says(echo, 500), says(echo, 429)):
+        error = error_of(answer, spec)
+        for secret in (KEY, "hf-s3cret", "reg1stry-s3cret", "an-instance-key"):
+            assert secret not in f"{error} {error.body} {error!r}"
+        assert len(error.body) <= 300
+
+
+def test_the_error_keeps_the_answer_for_operators() -> None:
+    error = error_of(says(TAKEN, 400))
+    assert "Instance type by id 7654321" in error.body

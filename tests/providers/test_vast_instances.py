@@ -1,0 +1,371 @@
+"""Reading and destroying instances: a list is whole or an error, gone is only what vast.ai says is gone."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gpuproxy.model.errors import (
+    Advice,
+    AuthFailed,
+    InvalidRequest,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+)
+from gpuproxy.model.leases import InstanceId, PortMapping
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse, Instance, InstanceStatus
+from tests.providers.wires import Script, on_script, says, vast
+from tests.virtual_time import VirtualClock, run_virtual
+
+ID = InstanceId("27182818")
+UNKNOWN_KEY = says({"success": False, "error": "auth_error", "msg": "Invalid user key"}, 404)
+GONE = says({"success": False, "error": "no_such_instance", "msg": "Instance 27182818 not found."}, 404)
+
+
+def wire(number: int = 27182818, **facts: object) -> dict[str, object]:
+    values: dict[str, object] = {
+        "id": number,
+        "label": "gp-primary-7f3a",
+        "machine_id": 29575,
+        "actual_status": "running",
+        "intended_status": "running",
+        "cur_state": "running",
+        "next_state": "running",
+        "status_msg": "success, running pytorch/pytorch/ssh\n",
+        "ssh_host": "ssh5.vast.ai",
+        "ssh_port": 12818,
+        "public_ipaddr": "198.51.100.12\n",
+        "ports": {"8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "40080"}]},  # noqa: S104
+        "start_date": 1780448379.47,
+        "end_date": 1796246355.0,
+        "num_gpus": 1,
+        "gpu_name": "A100 SXM4",
+        "dph_base": 0.7488446,
+        "dph_total": 0.7525446,
+        "storage_total_cost": 0.0037,
+        "instance": {"gpuCostPerHour": 0.7488446, "diskHour": 0.0037, "totalHour": 0.7525446},
+        "volume_info": [],
+    }
+    return {name: value for name, value in (values | facts).items() if value is not ...}
+
+
+def page(*rows: object, token: str | None = None, total: int | None = None, **more: object) -> HttpResponse:
+    total = len(rows) if total is None else total
+    return says({"success": True, "instances": rows, "next_token": token, "total_instances": total, **more})
+
+
+def listed(*answers: HttpResponse | Exception, **more: Any) -> tuple[list[Instance], Script]:
+    async def use(adapter: Any) -> list[Instance]:
+        return list(await adapter.list())
+
+    return on_script(use, *answers, **more)
+
+
+def got(answer: HttpResponse | Exception) -> Instance | None:
+    return on_script(lambda adapter: adapter.get(ID), answer)[0]  # type: ignore[no-any-return]
+
+
+def destroy(answer: HttpResponse | Exception) -> Script:
+    return on_script(lambda adapter: adapter.destroy(ID), answer)[1]
+
+
+# -- one instance
+
+
+def test_an_instance_is_normalised() -> None:
+    instance = got(says({"instances": wire()}))
+    assert instance == Instance(
+        id=ID,
+        label="gp-primary-7f3a",
+        status=InstanceStatus.RUNNING,
+        raw_status="running",
+        status_message="success, running pytorch/pytorch/ssh",
+        price=752_545,  # type: ignore[arg-type]
+        stopped_price=3_700,  # type: ignore[arg-type]
+        gpu_model="A100 SXM4",
+        num_gpus=1,
+        machine_id="29575",
+        created_at=datetime(2026, 6, 3, 0, 59, 39, 470000, tzinfo=UTC),
+        ends_at=datetime(2026, 12, 2, 21, 19, 15, tzinfo=UTC),
+        ssh_host="ssh5.vast.ai",
+        ssh_port=12818,
+        ports=(PortMapping(container_port=8000, protocol="tcp", host="198.51.100.12", public_port=40080),),
+    )
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"ports": None, "label": None},
+        {"ports": ...},
+        {"ports": [22, 8000]},
+        {"ports": {"8000/tcp": None}},
+        {"id": "27182818", "machine_id": "29575", "dph_total": "0.7525446", "num_gpus": "1"},
+        {"ssh_port": None, "ssh_host": 5, "gpu_name": None, "start_date": "soon", "end_date": 1e300},
+        {"instance": "none", "status_msg": None, "image_args": {"deep": 1}},
+    ],
+)
+def test_odd_types_do_not_cost_an_instance(odd: dict[str, object]) -> None:
+    instance = got(says({"instances": wire(**odd)}))
+    assert instance is not None
+    assert (instance.id, instance.status, instance.price) == (ID, InstanceStatus.RUNNING, 752_545)
+
+
+def test_a_price_that_is_not_said_is_not_made_up() -> None:
+    instance = got(says({"instances": wire(dph_total=None, storage_total_cost=..., instance=None)}))
+    assert instance is not None
+    assert (instance.price, instance.stopped_price) == (None, None)
+
+
+def test_a_stopped_instance_costs_what_its_present_price_says() -> None:
+    stopped = wire(
+        actual_status="exited", intended_status="stopped", cur_state="stopped", instance={"totalHour": 0.005}
+    )
+    instance = got(says({"instances": stopped}))
+    assert instance is not None
+    assert (instance.status, instance.price, instance.stopped_price) == (InstanceStatus.STOPPED, 752_545, 5_000)
+
+
+OCI = "Error response from daemon: OCI runtime create failed: no such device"
+
+
+@pytest.mark.parametrize(
+    ("actual", "intended", "current", "message", "status"),
+    [
+        (None, "running", "running", None, InstanceStatus.PENDING),
+        ("loading", "running", "running", None, InstanceStatus.PENDING),
+        ("created", "running", "running", None, InstanceStatus.PENDING),
+        ("rebooting", "running", "running", None, InstanceStatus.PENDING),
+        ("recycling", "running", "running", None, InstanceStatus.PENDING),
+        ("running", "running", "running", "success", InstanceStatus.RUNNING),
+        ("exited", "stopped", "stopped", None, InstanceStatus.STOPPED),
+        ("stopped", "stopped", "stopped", None, InstanceStatus.STOPPED),
+        ("exited", "running", "stopped", None, InstanceStatus.STOPPED),  # a start that waits for a GPU
+        ("loading", "stopped", "stopped", None, InstanceStatus.STOPPED),
+        ("exited", "running", "running", "exit code 137", InstanceStatus.BROKEN),
+        ("created", "stopped", "stopped", OCI, InstanceStatus.BROKEN),
+        ("created", "stopped", "stopped", None, InstanceStatus.BROKEN),
+        ("loading", "running", "running", OCI, InstanceStatus.BROKEN),
+        ("offline", "running", "running", None, InstanceStatus.OFFLINE),
+        ("unknown", "running", "running", None, InstanceStatus.OFFLINE),
+        ("frozen", "frozen", "running", None, InstanceStatus.UNSURE),
+        ("levitating", "running", "running", None, InstanceStatus.UNSURE),
+    ],
+)
+def test_a_status_is_read_with_what_was_intended(
+    actual: str | None, intended: str, current: str, message: str | None, status: InstanceStatus
+) -> None:
+    words = {"actual_status": actual, "intended_status": intended, "cur_state": current, "status_msg": message}
+    instance = got(says({"instances": wire(**words)}))
+    assert instance is not None
+    assert (instance.status, instance.raw_status) == (status, actual or "")
+
+
+def test_null_and_no_such_instance_mean_gone() -> None:
+    assert got(says({"instances": None})) is None
+    assert got(GONE) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (UNKNOWN_KEY, AuthFailed),
+        (says("API requests too frequent", 429), RateLimited),
+        (says({"error": "not_found", "msg": "/api/v0/instances is not available."}, 404), InvalidRequest),
+        (says("<html>not found</html>", 404), ProviderUnavailable),
+        (says({}), ProviderUnavailable),
+        (says({"instances": {}}), ProviderUnavailable),
+        (says({"instances": []}), ProviderUnavailable),
+        (says({"instances": wire(1)}), ProviderUnavailable),
+        (says({"success": False, "error": "no_such_instance"}, 500), ProviderUnavailable),
+        (says({"instances": None}, 500), ProviderUnavailable),
+        (says(""), ProviderUnavailable),
+        (HttpNotSent("refused"), ProviderUnavailable),
+        (HttpReplyLost("reset"), ProviderUnavailable),
+    ],
+)
+def test_nothing_else_means_gone(answer: HttpResponse | Exception, kind: type[ProviderError]) -> None:
+    with pytest.raises(kind):
+        got(answer)
+
+
+# -- the list
+
+
+def test_all_pages_are_followed() -> None:
+    first = page(*(wire(n) for n in range(25)), token="t1", total=60)
+    second = page(*(wire(n) for n in range(25, 50)), token="t2", total=60)
+    third = page(*(wire(n) for n in range(50, 60)), total=60)
+    instances, script = listed(first, second, third)
+    assert [instance.id for instance in instances] == [str(n) for n in range(60)]
+    assert [request.url.partition("after_token=")[2] for request in script.requests] == ["", "t1", "t2"]
+    assert all("limit=25" in request.url and "order_by=" in request.url for request in script.requests)
+
+
+def test_an_account_without_instances_is_an_empty_list() -> None:
+    assert listed(page())[0] == []
+
+
+def test_an_instance_that_shows_up_on_two_pages_is_one() -> None:
+    instances, _ = listed(page(wire(1), wire(2), token="t", total=3), page(wire(2), wire(3), total=3))
+    assert [instance.id for instance in instances] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([page(wire(1), total=2)], id="more claimed than sent"),
+        pytest.param([page(wire(1), token="t", total=3), page(total=3)], id="a page without rows"),
+        pytest.param([page(wire(1), token="t"), page(wire(2), token="t")], id="a token again"),
+        pytest.param([page(wire(1), token="t"), page(wire(1), token="u")], id="a page again"),
+        pytest.param([page(wire(1), token="t", total=2), says("oops", 502)], id="the second page fails"),
+        pytest.param([page(wire(1), token="t", total=2), HttpReplyLost("reset")], id="the second page is lost"),
+        pytest.param([page(wire(1), wire(id=...))], id="a row without an id"),
+        pytest.param([page(wire(1), None)], id="a null row"),
+        pytest.param([page(wire(1), "text")], id="a text row"),
+        pytest.param([says({"success": True, "instances": [], "total_instances": 0})], id="no next_token"),
+        pytest.param([says({"success": True, "next_token": None})], id="no instances"),
+        pytest.param([says({"instances": [], "next_token": None})], id="no success"),
+        pytest.param([says({"success": False, "instances": [], "next_token": None})], id="not a success"),
+        pytest.param([says({"success": True, "instances": None, "next_token": None})], id="null instances"),
+        pytest.param([says({"success": True, "instances": {}, "next_token": None})], id="an object of instances"),
+        pytest.param([says([])], id="a bare list"),
+        pytest.param([says("")], id="an empty body"),
+        pytest.param([says("<html></html>")], id="a page of HTML"),
+        pytest.param([says({"success": True, "instances": [], "next_token": None}, 500)], id="a fine body with 500"),
+        pytest.param([HttpNotSent("refused")], id="not reached"),
+    ],
+)
+def test_a_list_that_is_not_whole_is_an_error_and_never_a_shorter_list(answers: list[HttpResponse | Exception]) -> None:
+    with pytest.raises(ProviderUnavailable):
+        listed(*answers)
+
+
+def test_a_retired_endpoint_and_a_bad_key_are_errors_of_their_own() -> None:
+    retired = says({"success": False, "error": "deprecated_endpoint", "msg": "Use v1."}, 410)
+    with pytest.raises(InvalidRequest):
+        listed(retired)
+    with pytest.raises(AuthFailed):
+        listed(UNKNOWN_KEY)
+
+
+# -- destroy and spend
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says({"success": True, "msg": "Instance destroyed."}),
+        GONE,
+        says({"success": False, "error": "no_such_instance"}),
+        says({"success": False, "error": "not_found", "msg": "no"}, 404),
+    ],
+)
+def test_a_destroy_that_was_accepted_or_found_nothing_is_done(answer: HttpResponse) -> None:
+    [request] = destroy(answer).requests
+    assert (request.method, request.body) == ("DELETE", b"{}")
+    assert request.url.endswith("/api/v0/instances/27182818/")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (UNKNOWN_KEY, AuthFailed),
+        (says({"success": False, "error": "rate_limit_exceeded", "msg": "threshold=3.0"}, 429), RateLimited),
+        (says({"success": False, "error": "invalid_args"}, 400), InvalidRequest),
+        (says({"success": False, "error": "internal_error"}), OutcomeUnknown),
+        (says({"success": False, "error": "no_such_instance"}, 500), OutcomeUnknown),
+        (says("<html>not found</html>", 404), OutcomeUnknown),
+        (says(""), OutcomeUnknown),
+        (says("null"), OutcomeUnknown),
+        (HttpReplyLost("reset"), OutcomeUnknown),
+        (HttpNotSent("refused"), ProviderUnavailable),
+    ],
+)
+def test_any_other_destroy_is_an_error(answer: HttpResponse | Exception, kind: type[ProviderError]) -> None:
+    with pytest.raises(kind) as raised:
+        destroy(answer)
+    if kind is OutcomeUnknown:
+        assert raised.value.advice is Advice.RETRY_LATER
+
+
+def test_the_credit_is_read_in_micro_dollars() -> None:
+    assert on_script(lambda adapter: adapter.spend(), says({"id": 1, "credit": 25.5}))[0].credit == 25_500_000
+    assert on_script(lambda adapter: adapter.spend(), says({"id": 1, "credit": "25.5"}))[0].credit == 25_500_000
+    with pytest.raises(ProviderUnavailable):
+        on_script(lambda adapter: adapter.spend(), says({"id": 1}))
+
+
+# -- limits
+
+
+def at_times(call: Callable[[Any], Any], calls: int, *answers: HttpResponse) -> list[float]:
+    """When each request went out, with the real limits."""
+    times: list[float] = []
+
+    async def use(clock: VirtualClock) -> None:
+        script = Script(*answers)
+        send = script.send
+
+        async def timed(request: HttpRequest) -> HttpResponse:
+            times.append(clock.monotonic())
+            return await send(request)
+
+        script.send = timed  # type: ignore[method-assign]
+        adapter = vast(script, clock, intervals={})
+        for _ in range(calls):
+            try:
+                await call(adapter)
+            except RateLimited:
+                continue
+
+    run_virtual(use)
+    return times
+
+
+@pytest.mark.parametrize(
+    ("call", "interval", "answer"),
+    [
+        (lambda adapter: adapter.list(), 1.0, page()),
+        (lambda adapter: adapter.get(ID), 2.0, says({"instances": None})),
+        (lambda adapter: adapter.destroy(ID), 3.0, says({"success": True})),
+    ],
+)
+def test_calls_keep_the_documented_interval(call: Callable[[Any], Any], interval: float, answer: HttpResponse) -> None:
+    times = at_times(call, 4, answer)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert all(interval < gap <= interval * 1.05 for gap in gaps)
+
+
+def test_an_interval_that_a_refusal_names_is_kept_from_then_on() -> None:
+    early = says({"detail": "API requests too frequent endpoint threshold=7.0"}, 429)
+    times = at_times(lambda adapter: adapter.list(), 4, early, page())
+    assert all(later - earlier >= 7.0 for earlier, later in pairwise(times))
+
+
+def test_a_retry_after_holds_the_next_call() -> None:
+    times = at_times(lambda adapter: adapter.get(ID), 2, says("", 429, retry_after="40"), says({"instances": None}))
+    assert times == pytest.approx([0, 40])
+
+
+def test_creates_are_not_paced_here_but_their_interval_is_told() -> None:
+    async def use(clock: VirtualClock) -> None:
+        told = vast(Script(says({})), clock, intervals={}).capabilities
+        assert (told.create_interval, told.search_page, told.billing) == (4.5, 64, "metered")
+        assert vast(Script(says({})), clock, intervals={"create": 0.0}).capabilities.create_interval == 0
+
+    run_virtual(use)
+
+
+def test_what_can_not_be_done_is_said_with_its_reason() -> None:
+    async def use(clock: VirtualClock) -> None:
+        missing = vast(Script(says({})), clock).capabilities.missing
+        assert {"stop_start", "volumes", "spot"} <= missing.keys()
+        assert all(len(reason) > 20 for reason in missing.values())
+        assert not missing.keys() & {"ssh", "ports", "labels", "custom_image", "registry_auth"}
+
+    run_virtual(use)
