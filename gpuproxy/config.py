@@ -181,12 +181,7 @@ class Settings(BaseSettings):
     vastai_destroy_interval: Seconds | None = Field(
         None, description="between two destroys of an account; else the adapter's own (3 s); 0 = no limit"
     )
-    default_deadline: PositiveSeconds = Field(30.0, description="of a call whose client sets none, real seconds")
-    reserve_deadline: PositiveSeconds = Field(
-        120.0, description="of ReserveGPUs and CreateGPUInstance whose client sets none, real seconds"
-    )
-    max_deadline: PositiveSeconds = Field(1800.0, description="a client's longer deadline is cut to this, real seconds")
-    max_concurrent_rpcs: int = Field(1000, ge=1, description="calls beyond this are refused at once")
+    max_concurrent_rpcs: int = Field(2000, ge=1, description="calls beyond this are refused at once")
     drain_seconds: Seconds = Field(30.0, description="how long a stopping server lets running calls finish")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_format: Literal["console", "json"] = Field("console", description="one line for people, or one JSON object")
