@@ -7,7 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -120,6 +120,9 @@ class Connection:
         if not from_server and refusal.code == "DEADLINE_EXCEEDED":
             text = f"{self.server} did not answer in time."
             return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
+        if refusal.code == "UNAUTHENTICATED" and not self.metadata:
+            hint = "No API key was found: set GPUPROXY_API_KEY, or run this in the directory of the server's database."
+            refusal = replace(refusal, message=f"{refusal.message}\n{hint}")
         return ServerRefused(refusal, as_json=self.as_json)
 
     def server_now(self) -> datetime:

@@ -99,7 +99,9 @@ def release(connection: Connection, name: str, yes: bool) -> None:
     reservation = find_reservation(connection, name)
     if reservation.instances and not connection.as_json:
         click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
-    _ask(f"Release {_machines(len(reservation.instances))} of {reservation.reservation_id}?", yes=yes)
+    unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
+    what = _machines(len(reservation.instances)) + (f" and {unknown} of unknown fate" if unknown else "")
+    _ask(f"Release {what} of {reservation.reservation_id}?", yes=yes)
     request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
     released = connection.call(connection.stub.ReleaseReservation, request).reservation
     if connection.as_json:

@@ -49,7 +49,9 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--min-reliability", type=float, default=0.0, help="0-1."),
             click.option("--min-cuda", type=float, default=0.0, help="CUDA version of the host, at least."),
             click.option("--exclude-host", "exclude_hosts", multiple=True, help="A host to avoid (repeatable)."),
-            click.option("--verified/--unverified", "verified_only", default=True, help="Verified hosts only."),
+            click.option(
+                "--verified/--unverified", "verified_only", default=None, help="Default: verified hosts only."
+            ),
             click.option("--strategy", default="", help="Load balancing strategy for this call."),
             click.option("--packing", default="", help="any (default), single, spread, pack, single_host."),
             click.option("--min-count", type=int, help="GPUs that must be kept, else all are given back."),

@@ -82,7 +82,9 @@ def test_a_refusal_as_json_has_the_same_parts(run: Run, world: World) -> None:
 
 
 def test_the_admin_key_beside_the_database_is_used_on_this_machine(run: Run, tmp_path: Path) -> None:
-    assert run("list", GPUPROXY_API_KEY="").exit_code == 1
+    without = run("list", GPUPROXY_API_KEY="")
+    assert without.exit_code == 1
+    assert "No API key was found: set GPUPROXY_API_KEY" in without.stderr
     (tmp_path / "gpuproxy.db.admin-key").write_text(KEY + "\n")
     assert run("list", GPUPROXY_API_KEY="").exit_code == 0
     (tmp_path / "other.db.admin-key").write_text("wrong\n")
@@ -152,7 +154,7 @@ def test_reserve_sends_what_the_options_say_and_an_id_of_its_own(run: Run, world
 def test_what_is_not_asked_for_is_left_to_the_server(run: Run, world: World) -> None:
     run("reserve", "1", "--request-id", "mine")
     (request,) = world.requests
-    assert {field.name for field, _ in request.ListFields()} == {"count", "verified_only", "request_id"}
+    assert {field.name for field, _ in request.ListFields()} == {"count", "request_id"}
     assert request.request_id == "mine"
 
 
@@ -244,6 +246,13 @@ def test_nothing_is_destroyed_when_nobody_can_answer_the_question(
     assert world.destroyed == []
     assert world.reservations[0].state == "pending"
     assert run(*command, "--yes").exit_code == 0
+
+
+def test_release_says_that_machines_of_unknown_fate_go_too(run: Run, world: World) -> None:
+    world.rent(1)
+    world.rent(2, status="unknown")
+    result = run("release", "res-1", answer="n\n")
+    assert "Release 1 machine and 1 of unknown fate of res-1?" in result.stderr
 
 
 def test_destroy_names_each_machine_and_fails_when_one_could_not_be(run: Run, world: World) -> None:

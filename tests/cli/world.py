@@ -54,7 +54,8 @@ class World(GPUProxyServiceServicer):
         if not self.reservations:
             self.reservations.append(pb.Reservation(reservation_id="res-1", state="pending", request_id=request_id))
         reservation = self.reservations[0]
-        reservation.instances.append(machine)
+        if status != "unknown":
+            reservation.instances.append(machine)
         reservation.outcomes.append(
             pb.Outcome(
                 attempt=number,
