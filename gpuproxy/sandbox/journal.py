@@ -6,6 +6,7 @@ written last line is a change that was never answered. At each start the file is
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Kept(msgspec.Struct, omit_defaults=True):
     """One line. `market` says which market this is, so that a state is never laid over another one's machines."""
 
     market: str = ""
+    built_at: float = 0.0
     now: float = 0.0
     next_contract_id: int = 0
     next_offer_id: int = 0
@@ -35,32 +37,48 @@ class Kept(msgspec.Struct, omit_defaults=True):
     ended: Ended | None = None
 
 
+@dataclass(slots=True)
+class Past:
+    """What a file kept; empty where there was none."""
+
+    head: Kept
+    machines: dict[int, dict[str, Any]] = field(default_factory=dict)
+    instances: dict[int, Instance] = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+
+
+def read(path: Path | None, name: str, now: float) -> Past:
+    """The past of the market `name`; one without a past was built now. Raises WrongMarket, OSError."""
+    past = Past(Kept(built_at=now))
+    for line in () if path is None else _lines(path):
+        if line.market and line.market != name:
+            raise WrongMarket(f"{path} keeps the market {line.market}, not {name}")
+        if line.machine is not None:
+            past.machines[line.machine["id"]] = line.machine
+        elif line.instance is not None:
+            past.instances[line.instance.id] = line.instance
+        elif line.ended is not None:
+            past.instances.pop(line.ended.id, None)
+            past.ended.append(line.ended)
+        else:
+            past.head = line
+    return past
+
+
 class Journal:
     """Keeps one market in one file; without a path it keeps nothing."""
 
-    def __init__(self, path: Path | None, market: Market, name: str) -> None:
-        """`name` tells this market from others. Raises WrongMarket, OSError."""
+    def __init__(self, path: Path | None, market: Market, name: str, past: "Past") -> None:
+        """`name` tells this market from others; `past` is put into it."""
         self._path = path
         self._market = market
         self._name = name
+        self._built_at = past.head.built_at
         self._lines = 0
         self._encode = msgspec.json.Encoder().encode
         self._touched: set[int] = set()  # machines that are not as they were built
         self._fd = -1
-
-    def load(self) -> tuple[float, dict[str, dict[str, int]]]:
-        """Put what was kept into the market; (the time it had reached, calls counted). 0 and {} without a file."""
-        if self._path is None:
-            return 0.0, {}
-        last, machines, instances, ended = self._read(self._path)
-        for machine in machines.values():
-            self._restore_machine(machine)
-        self._market.next_contract_id = max(self._market.next_contract_id, last.next_contract_id)
-        self._market.next_offer_id = max(self._market.next_offer_id, last.next_offer_id)
-        if last.now:
-            self._market.now = last.now  # what came due since then happens at its own moment, however late it is now
-        self._market.restore(instances.values(), ended)
-        return last.now, last.calls or {}
+        self._take_up(past)
 
     def keep(self, calls: dict[str, dict[str, int]]) -> None:
         """Write what changed since the last time, if anything did."""
@@ -89,24 +107,15 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
-    def _read(self, path: Path) -> tuple[Kept, dict[int, dict[str, Any]], dict[int, Instance], list[Ended]]:
-        last = Kept()
-        machines: dict[int, dict[str, Any]] = {}
-        instances: dict[int, Instance] = {}
-        ended: list[Ended] = []
-        for line in _lines(path):
-            if line.market and line.market != self._name:
-                raise WrongMarket(f"{path} keeps the market {line.market}, not {self._name}")
-            if line.machine is not None:
-                machines[line.machine["id"]] = line.machine
-            elif line.instance is not None:
-                instances[line.instance.id] = line.instance
-            elif line.ended is not None:
-                instances.pop(line.ended.id, None)
-                ended.append(line.ended)
-            else:
-                last = line
-        return last, machines, instances, ended
+    def _take_up(self, past: Past) -> None:
+        market, head = self._market, past.head
+        for machine in past.machines.values():
+            self._restore_machine(machine)
+        market.next_contract_id = max(market.next_contract_id, head.next_contract_id)
+        market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
+        if head.now:
+            market.now = head.now  # what came due since then happens at its own moment, however late it is now
+        market.restore(past.instances.values(), past.ended)
 
     def _rewrite(self, calls: dict[str, dict[str, int]]) -> None:
         assert self._path is not None  # noqa: S101 - callers looked
@@ -130,6 +139,7 @@ class Journal:
         market = self._market
         return Kept(
             market=self._name,
+            built_at=self._built_at,
             now=market.now,
             next_contract_id=market.next_contract_id,
             next_offer_id=market.next_offer_id,

@@ -21,6 +21,7 @@ FIRST_OFFER_ID = 39_000_000
 FIRST_CONTRACT_ID = 27_000_000
 _FIRST_GPU_ID = 100_000
 _OUT_OF_FUNDS_EVERY = 60.0
+_DAY = 86400.0
 
 
 class NoSuchAsk(Exception):
@@ -74,7 +75,7 @@ class Market:
         self._spent: dict[str, int] = dict.fromkeys(accounts, 0)  # by ended instances
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = count()
-        self._funds_checked = -math.inf
+        self._funds_checked = self._ends_checked = -math.inf
         self.next_contract_id = FIRST_CONTRACT_ID
         self._build(blueprints)
 
@@ -90,6 +91,9 @@ class Market:
         if self.now - self._funds_checked >= _OUT_OF_FUNDS_EVERY:
             self._funds_checked = self.now
             self._stop_who_has_no_credit()
+        if self.now - self._ends_checked >= _DAY:
+            self._ends_checked = self.now
+            self._offer_longer()
 
     def next_event_at(self) -> float:
         """When something happens by itself (infinite: nothing is due)."""
@@ -379,6 +383,14 @@ class Market:
         for name, number in instance.ports.items():
             if not name.endswith("/udp"):
                 self.doors.turn(number, "ssh" if name == "22/tcp" else "tcp", answers=answers)
+
+    def _offer_longer(self) -> None:
+        """Hosts go on: who would offer for less than a week does so for half a year more."""
+        for machine in self.machines.values():
+            until = float(str(machine.columns["end_date"]))
+            if until < self.now + 7 * _DAY:
+                machine.columns["end_date"] = until + (1 + (self.now + 7 * _DAY - until) // (180 * _DAY)) * 180 * _DAY
+                self.changes.machines.add(machine.id)
 
     def _stop_who_has_no_credit(self) -> None:
         for account in {instance.account for instance in self.instances.values()}:

@@ -79,7 +79,7 @@ class Offers:
         conditions |= dict(_translated(column, value) for column, value in query.items() if column not in _CONTROLS)
         tests = compiled(conditions, lambda column: _getter(column, pricing))
         if query.get("allocated_storage") is not None:
-            conditions.setdefault("disk_space", {"gte": pricing.storage_gb})
+            tests += compiled({"disk_space": {"gte": pricing.storage_gb}}, lambda column: _getter(column, pricing))
         found = [
             chunk
             for machine in self._market.machines.values()
@@ -109,7 +109,7 @@ class Offers:
         )
 
     def _of_machine(self, machine: Machine) -> bytes:
-        version = machine.columns["verification"]
+        version = (machine.columns["verification"], machine.columns["end_date"])
         kept = self._machine_bytes.get(machine.id)
         if kept is None or kept[0] != version:
             kept = self._machine_bytes[machine.id] = (version, msgspec.json.encode(machine.columns)[1:-1])

@@ -14,7 +14,7 @@ from gpuproxy.sandbox import control
 from gpuproxy.sandbox.clock import SandboxClock
 from gpuproxy.sandbox.doors import Doors
 from gpuproxy.sandbox.faults import Faults
-from gpuproxy.sandbox.journal import Journal
+from gpuproxy.sandbox.journal import Journal, read
 from gpuproxy.sandbox.machines import Blueprint, invented
 from gpuproxy.sandbox.market import Market
 from gpuproxy.sandbox.options import SandboxOptions
@@ -37,8 +37,10 @@ class Sandbox:
         self.clock = clock
         self.doors = doors
         self.faults = Faults()
+        past = read(options.state, _name(options), clock.now())
+        clock.not_before(past.head.now)
         self.market = Market(
-            _machines(options, clock.now()),
+            _machines(options, past.head.built_at),
             options.accounts,
             now=clock.now(),
             seed=options.seed,
@@ -51,10 +53,8 @@ class Sandbox:
         self._late_numbers = count()
         limits = Limits(enforced=options.rate_limits == "real", scale=clock.scale)
         self._vast = Vast(self.market, limits, search_page=options.search_page, list_lag=options.list_lag)
-        self._journal = Journal(options.state, self.market, _name(options))
-        reached, calls = self._journal.load()
-        self.clock.not_before(reached)
-        for provider, counted in calls.items():
+        self._journal = Journal(options.state, self.market, _name(options), past)
+        for provider, counted in (past.head.calls or {}).items():
             self._calls[provider].update(counted)
         self.market.changes.machines.clear()
         self.tick()

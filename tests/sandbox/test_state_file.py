@@ -1,0 +1,109 @@
+"""The kept market: everything that was answered survives a kill, and nothing is issued twice."""
+
+from pathlib import Path
+
+import pytest
+
+from gpuproxy.sandbox.journal import WrongMarket
+from tests.sandbox.shop import Shop
+
+
+def test_instances_bills_prices_and_strangers_survive_a_kill(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    running, stopped, gone = shop.rented(label="a"), shop.rented(label="b"), shop.rented(label="c")
+    shop.wait(100)
+    shop.manage(stopped, state="stopped")
+    shop.destroy(gone)
+    offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]
+    shop.control("POST", f"offers/{offer['id']}", {"price_per_hour": 7.5})
+    machine = shop.machine(2)
+    shop.control("POST", f"machines/{machine}/occupy", {"gpus": 2})
+    again = shop.reopened()
+    assert again.state() == shop.state()
+    assert again.search(verified="any", rentable="any") == shop.search(verified="any", rentable="any")
+    assert again.get(running) == shop.get(running)
+    assert again.rented() > gone
+
+
+def test_what_was_destroyed_and_given_back_is_not_offered_under_an_old_id(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]["id"]
+    contract = shop.rented(offer)
+    shop.destroy(contract)
+    again = shop.reopened()
+    assert again.create(offer)[0] == 400
+    assert again.rented() != contract
+
+
+def test_an_instance_that_was_loading_boots_at_its_moment_however_late_anybody_looks(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    contract = shop.rented()
+    shop.wait(1000)
+    again = shop.reopened()
+    assert again.state() == shop.state()
+    assert again.get(contract)["actual_status"] == "running"
+
+
+def test_a_half_written_line_is_a_change_that_was_never_answered(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    shop = Shop(state=path)
+    contract = shop.rented()
+    with path.open("ab") as file:
+        file.write(b'{"instance":{"id":99')
+    again = shop.reopened()
+    assert [row["id"] for row in again.state()["instances"]] == [str(contract)]
+    second = again.rented()
+    assert [row["id"] for row in again.reopened().state()["instances"]] == [str(contract), str(second)]
+
+
+def test_market_time_never_goes_back_and_a_later_start_wins(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    shop = Shop(state=path, start_time=1_000_000.0)
+    shop.control("POST", "clock", {"advance_seconds": 5000})
+    shop.rented()
+    assert shop.state()["now"] == 1_005_000
+    assert Shop(state=path, start_time=1_000_000.0).state()["now"] == 1_005_000
+    assert Shop(state=path, start_time=2_000_000.0).state()["now"] == 2_000_000
+
+
+def test_another_market_is_not_laid_over_a_kept_one(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    Shop(state=path, seed=1).rented()
+    with pytest.raises(WrongMarket, match="seed 1"):
+        Shop(state=path, seed=2)
+
+
+def test_a_file_that_keeps_no_market_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    path.write_text("hello\n")
+    with pytest.raises(WrongMarket):
+        Shop(state=path)
+
+
+def test_hosts_go_on_offering_however_long_a_market_is_kept(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    count = len(shop.search(verified="any"))
+    shop.rented()
+    shop.wait(5 * 365 * 86400)
+    for one in (shop, shop.reopened()):
+        offers = one.search(verified="any")
+        assert len(offers) > count * 0.9
+        assert min(offer["duration"] for offer in offers) > 6 * 86400
+
+
+def test_closing_leaves_a_compact_file(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    shop = Shop(state=path)
+    for _ in range(20):
+        shop.destroy(shop.rented())
+    before = path.stat().st_size
+    shop.sandbox.close()
+    assert path.stat().st_size < before / 2
+    assert shop.reopened().state() == shop.state()
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    shop.search()
+    shop.state()
+    assert not (tmp_path / "market.state").exists()
