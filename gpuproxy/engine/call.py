@@ -18,8 +18,8 @@ from gpuproxy.engine.strategy import strategy_for
 from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import Conflict, Refusal, Unavailable
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import HOLDS_OFFER, RENTED, Lease, LeaseState, ReservationId
-from gpuproxy.model.reservations import Reservation, ReservationView
+from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
 from gpuproxy.store import leases, reservations
 
@@ -164,9 +164,11 @@ class Call:
         if not self._going_on():
             return False
         reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
-        missing = reservation.count - sum(lease.num_gpus for lease in rows if lease.state in HOLDS_OFFER | RENTED)
+        missing = reservation.count - sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE)
         if missing <= 0 or reservation.closing or len(rows) >= self._shop.limits.max_rounds * reservation.count:
             return False
+        if any(lease.reason == NOT_ATTEMPTED for lease in rows):
+            return False  # the pace leaves no time for another create
         if not self._shop.chooser.terms(self.demand, self._out):
             return False
         try:
@@ -198,7 +200,7 @@ class Call:
             async with self._shop.db.watch(topic) as wakeups:
                 while self._going_on():
                     reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
-                    kept = [lease for lease in rows if lease.state in HOLDS_OFFER | RENTED]
+                    kept = [lease for lease in rows if lease.state in KEEPABLE]
                     if sum(lease.num_gpus for lease in kept) < reservation.count:
                         return await self._another_round()
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):

@@ -10,13 +10,15 @@ from datetime import datetime
 
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import LIVE, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, Tx
 from gpuproxy.store import leases, pace, reservations
 
+_MARGIN = 1.02
+"""Two calls may travel at different speeds; who comes too early is punished with a longer wait."""
 Terms = Mapping[ProviderName, Mapping[str, Capabilities]]
 """The accounts that may be used, in the order in which they were configured."""
 
@@ -41,7 +43,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     else:
         _require_open(reservations.get(tx, intent.reservation.id))
         earlier = leases.of_reservation(tx, intent.reservation.id)
-    gpus = sum(lease.num_gpus for lease in earlier if lease.state in LIVE)
+    gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
     if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.reservation.count:
         raise Conflict(f"reservation {intent.reservation.id} would hold more GPUs than were asked for")
     first_attempt = 1 + max((lease.attempt for lease in earlier), default=0)
@@ -86,7 +88,7 @@ def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -
     leases.insert(tx, lease)
     if send_at > intent.latest:
         return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=NOT_ATTEMPTED)
-    pace.take_turn(tx, (offer.provider, account), send_at, capabilities.create_interval)
+    pace.take_turn(tx, (offer.provider, account), send_at, capabilities.create_interval * _MARGIN)
     return lease
 
 

@@ -173,7 +173,7 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
     gone = scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene)
     if gone and lease.destroy_tries > 0:
         yield Confirm(lease)
-    elif due:
+    if due:
         yield Destroy(lease)
     if instance is not None and lease.seen_at is None:
         yield Note(lease, _facts(lease, instance, scene.now))

@@ -104,6 +104,8 @@ LIVE = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE, _S.PARKED, _
 """States that count as load on the host and that the reconciler still has work with."""
 RENTED = frozenset({_S.STARTING, _S.ACTIVE, _S.PARKED})
 """States in which the caller has a machine."""
+KEEPABLE = HOLDS_OFFER | RENTED
+"""States whose GPUs count towards what the caller asked for."""
 TERMINAL = frozenset(_S) - LIVE
 
 

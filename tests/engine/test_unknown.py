@@ -1,0 +1,255 @@
+"""Answers that never came: nothing is rented twice, nothing is lost, silence proves nothing."""
+
+import asyncio
+
+import pytest
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.reservations import ReservationState, outcome_word
+from tests.world import World, in_world
+
+
+@pytest.mark.parametrize(
+    "fault", ["reset_after", "status_500_after", "malformed_json", "html_502", "empty_body", "truncated"]
+)
+def test_a_lost_create_reply_never_rents_twice(fault: str):
+    async def story(world: World) -> None:
+        world.arm("create", fault)
+        await world.reserve(1, request_id="a")
+        await world.sleep(60)
+        made = await world.reserve(1, request_id="a")
+        assert world.calls("create") == 1
+        assert world.created() == len(made.kept)
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_lost_reply_is_found_by_the_listing_before_the_answer():
+    async def story(world: World) -> None:
+        world.arm("create", "reset_after")
+        made = await world.reserve(2)
+        assert sum(lease.num_gpus for lease in made.kept) == 2
+        assert world.calls("create") == 2
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_an_unknown_outcome_is_shown_and_not_counted_as_reserved():
+    async def story(world: World) -> None:
+        world.arm("create", "reset_after")
+        world.arm("list", "status_500_before", times=2)
+        made = await world.reserve(1, request_id="a")
+        assert made.kept == ()
+        assert [outcome_word(lease) for lease in made.leases] == ["unknown"]
+        assert made.reservation.state is ReservationState.PENDING
+        await world.sleep(30)
+        assert len((await world.view(made.reservation.id)).kept) == 1
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_without_a_request_id_an_unknown_that_is_found_after_the_answer_is_given_back():
+    async def story(world: World) -> None:
+        world.arm("create", "reset_after")
+        world.arm("list", "status_500_before", times=2)
+        made = await world.reserve(1)
+        assert [outcome_word(lease) for lease in made.leases] == ["unknown"]
+        await world.sleep(180)
+        over = await world.view(made.reservation.id)
+        assert over.leases[0].state is LeaseState.RELEASED
+        assert world.created() == 1
+        assert world.alive() == {}
+
+    in_world(story)
+
+
+def test_a_create_that_is_executed_late_is_adopted():
+    async def story(world: World) -> None:
+        world.arm("create", "late_effect", seconds=40)
+        made = await world.reserve(1, request_id="a")
+        assert made.kept == ()
+        await world.sleep(120)
+        assert len((await world.view(made.reservation.id)).kept) == 1
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_all_or_nothing_gives_back_what_turns_up_after_the_answer():
+    async def story(world: World) -> None:
+        world.arm("create", "late_effect", seconds=40)
+        with pytest.raises(FailedPrecondition):
+            await world.reserve(2, all_or_nothing=True, request_id="a")
+        await world.sleep(240)
+        assert world.created() == 2
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_silence_is_not_absence():
+    async def story(world: World) -> None:
+        made = await world.reserve(2)
+        await world.sleep(120)
+        world.arm("list", "status_500_before", times=0)
+        world.arm("get", "status_500_before", times=0)
+        await world.sleep(1800)
+        assert [lease.state for lease in (await world.view(made.reservation.id)).leases] == [LeaseState.ACTIVE] * 2
+
+    in_world(story)
+
+
+def test_an_empty_listing_is_not_believed_without_a_second_word():
+    async def story(world: World) -> None:
+        made = await world.reserve(2)
+        await world.sleep(120)
+        world.arm("list", "empty_list", times=0)
+        await world.sleep(600)
+        assert [lease.state for lease in (await world.view(made.reservation.id)).leases] == [LeaseState.ACTIVE] * 2
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        world.arm("destroy", "destroy_ignored", times=2)
+        await world.sleep(10)
+        assert len(world.alive()) == 2
+        assert {lease.state for lease in await world.leases()} == {LeaseState.RELEASING}
+        await world.sleep(300)
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_an_instance_that_the_provider_took_away_is_lost():
+    async def story(world: World) -> None:
+        made = await world.reserve(1)
+        await world.sleep(120)
+        contract = str(made.leases[0].instance_id)
+        world.sandbox.market.destroy(world.sandbox.market.instances[int(contract)])
+        await world.sleep(180)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.LOST
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_price_above_the_ceiling_is_given_back_and_replaced():
+    async def story(world: World) -> None:
+        world.arm("create", "price_moved", factor=50)
+        made = await world.reserve(1, max_price=0.5)
+        moved = [lease for lease in made.leases if lease.reason == "PRICE_MOVED"]
+        assert all(lease.price <= lease.ceiling for lease in made.kept)
+        assert len(moved) == 1
+        await world.sleep(120)
+        await world.books_agree()
+        assert all(i["price_per_hour"] <= 0.5 for i in world.alive().values())
+
+    in_world(story)
+
+
+def test_another_gpu_than_was_rented_is_given_back():
+    async def story(world: World) -> None:
+        world.arm("create", "wrong_gpu", gpu_name="GTX 1050", gpu_ram=4096)
+        made = await world.reserve(1)
+        assert "WRONG_GPU" in [lease.reason for lease in made.leases]
+        await world.sleep(120)
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_destroy_that_is_ignored_is_repeated_until_it_is_proven():
+    async def story(world: World) -> None:
+        made = await world.reserve(1)
+        await world.sleep(60)
+        world.arm("destroy", "destroy_ignored", times=3)
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(20)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.RELEASING
+        await world.sleep(300)
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_caller_that_leaves_without_a_request_id_leaves_nothing_behind():
+    async def story(world: World) -> None:
+        call = asyncio.ensure_future(world.reserve(16))
+        await world.sleep(20)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        sent = world.calls("create")
+        await world.sleep(300)
+        assert world.calls("create") <= sent + 1
+        assert world.created() >= 4
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story, paced=True)
+
+
+def test_a_caller_that_leaves_with_a_request_id_finds_everything_that_was_kept():
+    async def story(world: World) -> None:
+        call = asyncio.ensure_future(world.reserve(16, request_id="a"))
+        await world.sleep(20)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await world.sleep(120)
+        found = await world.reserve(16, request_id="a")
+        assert len(found.kept) == len(world.alive()) == world.calls("create")
+        assert 4 <= len(found.kept) <= 6
+        await world.books_agree()
+
+    in_world(story, paced=True)
+
+
+def test_one_of_two_joined_callers_may_leave():
+    async def story(world: World) -> None:
+        first = asyncio.ensure_future(world.reserve(6, request_id="a"))
+        second = asyncio.ensure_future(world.reserve(6, request_id="a"))
+        await world.sleep(5)
+        first.cancel()
+        assert len((await second).kept) == 6
+
+    in_world(story, paced=True)
+
+
+@pytest.mark.parametrize("request_id", ["", "a"])
+def test_a_crash_in_the_middle_is_finished_by_the_next_start(request_id: str):
+    async def story(world: World) -> None:
+        call = asyncio.ensure_future(world.reserve(12, request_id=request_id))
+        await world.sleep(23)
+        await world.restart()
+        assert call.cancelled()
+        await world.sleep(300)
+        await world.books_agree()
+        assert len(world.alive()) == (world.created() if request_id else 0)
+        assert world.created() >= 4
+
+    in_world(story, paced=True)
+
+
+def test_a_crash_during_a_create_makes_it_unknown_and_the_first_pass_finds_it():
+    async def story(world: World) -> None:
+        world.arm("create", "hang_after", seconds=25)
+        call = asyncio.ensure_future(world.reserve(1, request_id="a"))
+        await world.sleep(5)
+        assert world.created() == 1
+        await world.restart()
+        for watch in world.engine.watches:
+            await watch.step()
+            await watch.step()
+        await world.books_agree()
+        assert call.cancelled()
+        found = await world.reserve(1, request_id="a")
+        assert len(found.kept) == 1
+        assert world.calls("create") == 1
+
+    in_world(story)

@@ -1,0 +1,93 @@
+"""The database port over real SQLite files."""
+
+import asyncio
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.ports import Tx
+from gpuproxy.store import meta
+from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
+
+
+def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
+    return SqliteDatabase(str(path / "books.db"), lambda: datetime.now(UTC), alone=alone)
+
+
+async def test_what_was_written_survives_a_restart(tmp_path: Path):
+    db = opened(tmp_path)
+    await db.write(lambda tx: meta.write(tx, "a", "1"))
+    await db.close()
+    db = opened(tmp_path)
+    assert await db.read(lambda tx: meta.read(tx, "a")) == "1"
+    await db.close()
+
+
+async def test_a_unit_that_fails_takes_nothing_else_with_it(tmp_path: Path):
+    db = opened(tmp_path)
+
+    def bad(tx: Tx) -> None:
+        meta.write(tx, "bad", "1")
+        raise LookupError("no")
+
+    results = await asyncio.gather(
+        *(db.write(lambda tx, n=n: meta.write(tx, f"k{n}", "1")) for n in range(50)),
+        db.write(bad),
+        return_exceptions=True,
+    )
+    assert isinstance(results[-1], LookupError)
+    assert await db.read(lambda tx: meta.read(tx, "bad")) is None
+    assert await db.read(lambda tx: meta.read(tx, "k49")) == "1"
+    await db.close()
+
+
+async def test_a_second_server_on_the_same_books_is_refused(tmp_path: Path):
+    db = opened(tmp_path)
+    with pytest.raises(DatabaseLocked):
+        opened(tmp_path)
+    command = opened(tmp_path, alone=False)
+    await command.write(lambda tx: meta.write(tx, "from", "a command"))
+    await command.close()
+    assert await db.read(lambda tx: meta.read(tx, "from")) == "a command"
+    await db.close()
+
+
+async def test_a_watcher_is_woken_by_a_commit_and_not_by_a_failure(tmp_path: Path):
+    db = opened(tmp_path)
+
+    def failing(tx: Tx) -> None:
+        tx.changed("topic")
+        raise LookupError
+
+    async with db.watch("topic") as wakeups:
+        with pytest.raises(LookupError):
+            await db.write(failing)
+        waiting = asyncio.ensure_future(wakeups.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await db.write(lambda tx: tx.changed("topic"))
+        await waiting
+    await db.close()
+
+
+async def test_a_full_disk_refuses_the_write_and_the_books_recover_by_themselves(tmp_path: Path):
+    db = opened(tmp_path)
+    pages = db._writer.conn.execute("PRAGMA page_count").fetchone()[0]
+    db._writer.conn.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(Unavailable):
+        for n in range(100):
+            await db.write(lambda tx, n=n: meta.write(tx, f"k{n}", "x" * 4000))
+    db._writer.conn.execute("PRAGMA max_page_count=1000000")
+    await db.write(lambda tx: meta.write(tx, "after", "1"))
+    assert await db.read(lambda tx: meta.read(tx, "after")) == "1"
+    await db.close()
+
+
+async def test_a_broken_rule_of_the_schema_reaches_the_unit_that_broke_it(tmp_path: Path):
+    db = opened(tmp_path)
+    with pytest.raises(sqlite3.IntegrityError):
+        await db.write(lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES ('a', NULL)"))
+    await db.close()

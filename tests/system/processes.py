@@ -1,0 +1,150 @@
+"""The real programs as processes: a market, a server on its own books, and a client of the published contract."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
+
+UNPACED = {f"GPUPROXY_VASTAI_{call}_INTERVAL": "0" for call in ("SEARCH", "CREATE", "LIST", "GET", "DESTROY")}
+
+
+class Market:
+    """`gpuproxy sandbox` on a free port."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self._process = _started(directory, {}, "sandbox", "--port", "0", *options)
+        self.url = _line(self._process, "sandbox listening on ")
+
+    def state(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/sandbox/v1/state", timeout=30) as answer:  # noqa: S310 - loopback
+            state: dict[str, Any] = json.load(answer)
+            return state
+
+    def alive(self) -> dict[str, dict[str, Any]]:
+        return {str(i["id"]): i for i in self.state()["instances"] if i["destroyed_at"] is None}
+
+    def arm(self, call: str, fault: str, times: int = 1, after: int = 0, **args: Any) -> None:
+        body = {"provider": "vast.ai", "call": call, "fault": fault, "times": times, "after": after, "args": args}
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.url}/sandbox/v1/faults", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - loopback
+            pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stop(self._process)
+
+
+class Server:
+    """`gpuproxy serve` on free ports, with its books in `directory`; a market's address, or the sandbox of its own."""
+
+    def __init__(self, directory: Path, market: Market | None = None, **settings: str) -> None:
+        self._directory = directory
+        own = {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_DATABASE_URL": f"sqlite:///{directory}/books.db"}
+        if market is not None:
+            own |= {"GPUPROXY_VASTAI_URL": market.url, "VASTAI_API_KEY": "sandbox-key"}
+        self._settings = own | settings
+        self._options = [] if market else ["--sandbox"]
+        self.start()
+
+    def start(self) -> None:
+        self._process = _started(self._directory, self._settings, "serve", *self._options)
+        self.address = _line(self._process, "gRPC")
+        self.key = (self._directory / "books.db.admin-key").read_text().strip()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def memory_kb(self) -> int:
+        """Resident memory."""
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+    def client(self) -> "Client":
+        return Client(self.address, self.key)
+
+    def log(self) -> str:
+        return (self._directory / "serve.log").read_text()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stop(self._process)
+
+
+class Client:
+    """A blocking client."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self.stub = GPUProxyServiceStub(self._channel)
+        self.metadata = (("x-api-key", key),)
+
+    def call(self, rpc: str, request: Any, *, timeout: float = 60) -> Any:
+        return getattr(self.stub, rpc)(request, metadata=self.metadata, timeout=timeout)
+
+    def future(self, rpc: str, request: Any, *, timeout: float = 60) -> Any:
+        return getattr(self.stub, rpc).future(request, metadata=self.metadata, timeout=timeout)
+
+    def instances(self) -> list[pb.GPUInstance]:
+        request = pb.ListGPUInstancesRequest(state="rented")
+        return list(self.call("ListGPUInstances", request).instances)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _started(directory: Path, settings: dict[str, str], *command: str) -> "subprocess.Popen[str]":
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GPUPROXY_", "VASTAI_"))}
+    with (directory / f"{command[0]}.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gpuproxy", *command],
+            cwd=directory,
+            env=inherited | settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+
+
+def _line(process: "subprocess.Popen[str]", beginning: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return line.removeprefix(beginning).strip()
+    raise AssertionError(f"{process.args} ended before it printed {beginning!r}")
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()

@@ -1,0 +1,53 @@
+"""Many callers at once, over real sockets, on a market that is too small for all of them."""
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
+from tests.system.processes import UNPACED, Market, Server
+
+_ANSWERS = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_two_hundred_callers_never_share_a_chunk_and_are_all_told_the_truth(tmp_path: Path):
+    options = ("--rate-limits", "off", "--machines", "40", "--seed", "11", "--time-scale", "20")
+    with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
+        answers = asyncio.run(_storm(server, 200))
+        told = {
+            i.contract_id: i.num_gpus for answer in answers if answer is not None for i in answer.reserved_instances
+        }
+        alive = market.alive()
+        assert set(told) == set(alive)
+        assert {id_: i["num_gpus"] for id_, i in alive.items()} == told
+        with server.client() as client:
+            books = {i.contract_id: i for i in client.instances()}
+        assert set(books) == set(alive)
+        assert all(alive[id_]["label"] for id_ in alive)
+        assert {i["account"] for i in alive.values()} <= {"sandbox-key", "vast-1"}
+        assert sum(told.values()) >= 40
+        assert any(answer is None for answer in answers), "the market was not too small"
+
+
+async def _storm(server: Server, callers: int) -> list[pb.ReserveGPUsResponse | None]:
+    dice = random.Random(5)
+    sizes = [dice.choice((1, 1, 2, 3, 4, 8, 16)) for _ in range(callers)]
+    async with aio.insecure_channel(server.address) as channel:
+        stub: Any = GPUProxyServiceStub(channel)
+        return await asyncio.gather(*(_reserve(stub, server.key, size) for size in sizes))
+
+
+async def _reserve(stub: Any, key: str, count: int) -> pb.ReserveGPUsResponse | None:
+    request = pb.ReserveGPUsRequest(count=count, max_price=20, verified_only=False)
+    try:
+        answer: pb.ReserveGPUsResponse = await stub.ReserveGPUs(request, metadata=(("x-api-key", key),), timeout=110)
+    except aio.AioRpcError as error:
+        assert error.code() in _ANSWERS, error
+        return None
+    assert answer.reserved_count == sum(i.num_gpus for i in answer.reserved_instances) <= count
+    return answer

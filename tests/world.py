@@ -1,0 +1,222 @@
+"""A whole deployment and its market on one virtual clock: no sockets, no threads, no waiting.
+
+The real engine, store, adapter and sandbox; only the transport, the probe and the threads are in-process adapters of
+their ports. `World.restart` is a kill -9: whatever was running is gone, the books and the market are not.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from gpuproxy import deployment
+from gpuproxy.config import Settings
+from gpuproxy.main import Engine, build_engine
+from gpuproxy.model.demands import Caller, Demand, LaunchSpec
+from gpuproxy.model.leases import LIVE, TERMINAL, Lease
+from gpuproxy.model.offers import OfferFilter, ProviderName
+from gpuproxy.model.reservations import ReservationView
+from gpuproxy.ports import HttpRequest, ProviderSetup
+from gpuproxy.providers.vast import connect
+from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe
+from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.world import build
+from gpuproxy.store import leases, reservations
+from gpuproxy.store.sqlite import SqliteDatabase
+from tests.virtual_time import VirtualClock, run_virtual
+
+T = TypeVar("T")
+VAST = ProviderName("vast.ai")
+KEYS = ("sandbox-key", "sandbox-key-2")
+UNPACED = dict.fromkeys(("search", "create", "list", "get", "destroy", "user"), 0.0)
+
+
+class SeededRandom:
+    """The Random port, the same each time."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def token(self, length: int) -> str:
+        return "".join(self._random.choices("abcdefghijklmnopqrstuvwxyz234567", k=length))
+
+    def secret(self, length: int) -> bytes:
+        return self._random.randbytes(length)
+
+    def jitter(self) -> float:
+        return self._random.random()
+
+
+class InlineWorkers:
+    """The Workers port without threads."""
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        return work(*args)
+
+
+class World:
+    """Made by `in_world`."""
+
+    def __init__(self, clock: VirtualClock, *, paced: bool, accounts: int, seed: int, **options: Any) -> None:
+        self.clock = clock
+        self.paced = paced
+        self.accounts = KEYS[:accounts]
+        self.random = SeededRandom(seed)
+        limits = "real" if paced else "off"
+        chosen = {"machines": 60, "seed": seed, **options}
+        self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=KEYS, **chosen), clock)
+        self.http = InProcessHttp(self.sandbox)
+        self.db = SqliteDatabase(":memory:", clock.now, threads=False)
+        self.settings = Settings(vastai_api_key=",".join(self.accounts))
+        self.engine: Engine
+        self._elsewhere: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        before = asyncio.all_tasks()
+        providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
+        self.engine = build_engine(
+            self.settings,
+            db=self.db,
+            clock=self.clock,
+            random=self.random,
+            providers=providers,
+            probe=InProcessProbe(self.sandbox),
+            signer=await deployment.signer(self.db, self.random),
+        )
+        self._elsewhere = before
+        await self.engine.start()
+
+    async def restart(self) -> None:
+        """Kill everything but the caller, and start again on the same books and the same market."""
+        for task in asyncio.all_tasks() - self._elsewhere:
+            if task is not asyncio.current_task():
+                task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await self.start()
+
+    def _provider(self, key: str, account: str) -> Any:
+        setup = ProviderSetup(
+            account=account,
+            key=key,
+            base_url="http://sandbox",
+            http=self.http,
+            clock=self.clock,
+            workers=InlineWorkers(),
+            intervals={} if self.paced else UNPACED,
+        )
+        return connect(setup)
+
+    async def reserve(self, count: int, *, seconds: float = 120, project: str = "p1", **wanted: Any) -> ReservationView:
+        """One ReserveGPUs call with a deadline of so many seconds."""
+        caller = Caller(project=project, deadline=self.clock.monotonic() + seconds)
+        return await self.engine.reserver.reserve(caller, demand(count, **wanted))
+
+    def arm(self, call: str, fault: str, times: int = 1, after: int = 0, **args: Any) -> None:
+        """The next `times` such calls fail that way."""
+        body = {"provider": "vast.ai", "call": call, "fault": fault, "times": times, "after": after, "args": args}
+        self.control("POST", "faults", body)
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        """The sandbox's control API."""
+        import json
+
+        request = HttpRequest(
+            method=method,
+            url=f"http://sandbox/sandbox/v1/{path}",
+            headers={"content-type": "application/json"},
+            body=None if body is None else json.dumps(body).encode(),
+        )
+        response = self.sandbox.receive(request).response
+        assert response is not None
+        assert response.status < 300, response.body
+        return json.loads(response.body)
+
+    @property
+    def market(self) -> dict[str, Any]:
+        """The sandbox's own view of everything."""
+        state: dict[str, Any] = self.control("GET", "state")
+        return state
+
+    def alive(self) -> dict[str, dict[str, Any]]:
+        """What exists at the market, by contract id."""
+        return {str(i["id"]): i for i in self.market["instances"] if i["destroyed_at"] is None}
+
+    def created(self) -> int:
+        """How many instances ever existed at the market."""
+        return len(self.market["instances"])
+
+    def calls(self, name: str) -> int:
+        """How many such requests reached the market."""
+        return int(self.market["calls"].get("vast.ai", {}).get(name, 0))
+
+    async def leases(self) -> tuple[Lease, ...]:
+        """Every lease in the books."""
+        rows = await self.db.read(
+            lambda tx: [r["id"] for r in tx.fetch("SELECT id FROM leases ORDER BY created_at, id")]
+        )
+        return tuple([await self.db.read(lambda tx, i=i: leases.get(tx, i)) for i in rows])  # type: ignore[misc]
+
+    async def live(self) -> list[Lease]:
+        """The leases that are not over."""
+        return [lease for lease in await self.leases() if lease.state in LIVE]
+
+    async def books_agree(self) -> None:
+        """What the market holds is exactly what the books call live; nothing is under two labels, or none."""
+        live = {str(lease.instance_id): lease for lease in await self.live() if lease.instance_id is not None}
+        alive = self.alive()
+        assert set(live) == set(alive), f"books {sorted(live)} market {sorted(alive)}"
+        for contract, lease in live.items():
+            assert alive[contract]["label"] == lease.label
+        open_meters = await self.db.read(
+            lambda tx: {r["lease_id"] for r in tx.fetch("SELECT lease_id FROM meters WHERE closed_at IS NULL")}
+        )
+        assert open_meters == {lease.id for lease in live.values()}
+        assert all(lease.ended_at is not None for lease in await self.leases() if lease.state in TERMINAL)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the world turn."""
+        await self.clock.sleep(seconds)
+
+    async def view(self, reservation_id: str, project: str = "p1") -> ReservationView:
+        return await self.engine.books.reservation(Caller(project=project), reservation_id)
+
+    async def reservations(self) -> int:
+        return len(await self.db.read(lambda tx: reservations.newest(tx, None, "")))
+
+
+def demand(count: int, *, max_price: float = 5.0, min_vram: float = 0.0, **wanted: Any) -> Demand:
+    """A demand for any GPUs at up to $5, unless `wanted` says otherwise."""
+    chosen = OfferFilter(
+        max_price=max_price,
+        min_vram=min_vram,
+        **{k: wanted.pop(k) for k in list(wanted) if k in OfferFilter.__dataclass_fields__},
+    )
+    spec = wanted.pop("spec", LaunchSpec())
+    if "lease" in wanted:
+        wanted["lease_duration"] = timedelta(seconds=wanted.pop("lease"))
+    made = Demand(count=count, filter=chosen, spec=spec, **wanted)
+    return replace(made, fingerprint=str(replace(made, request_id="", wait=True)))
+
+
+def in_world(
+    story: Callable[[World], Awaitable[T]],
+    *,
+    paced: bool = False,
+    accounts: int = 1,
+    seed: int = 7,
+    **options: Any,
+) -> T:
+    """Run a story in a fresh world; `options` are the sandbox's."""
+
+    async def run(clock: VirtualClock) -> T:
+        world = World(clock, paced=paced, accounts=accounts, seed=seed, **options)
+        await world.start()
+        try:
+            return await story(world)
+        finally:
+            await world.engine.stop()
+
+    return run_virtual(run)
