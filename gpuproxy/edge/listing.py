@@ -1,0 +1,219 @@
+"""ListGPUInstances: one page of the market, of the caller's instances, or of both, as ready bytes.
+
+Offers are encoded once a refresh, by the catalog; an answer is their concatenation and a few fields more. The usual
+answer (everything, in the usual order) is joined by the catalog and kept with its selection.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+
+from gpuproxy.edge.translate import lease_element, offer_element, timestamp
+from gpuproxy.edge.translate_demand import Defaults, listing_filter
+from gpuproxy.edge.violations import Violations
+from gpuproxy.engine.books import LeaseView
+from gpuproxy.engine.catalog import Market, Selection
+from gpuproxy.model.gpus import gpu_matches
+from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, OfferFilter, location_matches
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+ENCODING = "grpc"
+"""The kind under which the catalog keeps what `translate.encode_offer` makes."""
+MAX_PAGE = 5000
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+
+_STATES = ("available", "rented", "all")
+_DEFAULT_ORDER = "price_per_gpu_hour"
+_Entry = tuple[Offer | LeaseView, bytes]
+"""What is listed, and its encoded form where that exists already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A checked request."""
+
+    filter: OfferFilter
+    state: str
+    order: str
+    descending: bool
+    page_size: int
+    after: tuple[float, str] | None
+    """Where the page before ended: its last entry's place in the order, and its id."""
+    digest: str
+    """Of the request without its page: a token is good for the same request only."""
+    price_asked: bool
+
+    @property
+    def plain(self) -> bool:
+        """Everything of the market at once, in the usual order."""
+        return self.state == "available" and not self.page_size and self.after is None and self.unsorted
+
+    @property
+    def unsorted(self) -> bool:
+        """The order is the one that offers already have."""
+        return self.order == _DEFAULT_ORDER and not self.descending
+
+
+def listing_of(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> Listing:
+    """The request, checked; raises InvalidArgument."""
+    found = Violations()
+    name, _, direction = request.order_by.strip().partition(" ")
+    digest = _digest(request)
+    if direction.strip().lower() not in ("", "asc", "desc"):
+        found.add("order_by", 'must be a field, alone or with " desc"')
+    if request.page_size < 0:
+        found.add("page_size", "must not be negative")
+    listing = Listing(
+        filter=listing_filter(request, defaults, found),
+        state=found.word("state", request.state, _STATES, "available"),
+        order=found.word("order_by", name, tuple(_ORDERS), _DEFAULT_ORDER),
+        descending=direction.strip().lower() == "desc",
+        page_size=min(request.page_size, MAX_PAGE),
+        after=_after(request.page_token, digest, found),
+        digest=digest,
+        price_asked=request.max_price > 0,
+    )
+    found.finish()
+    return listing
+
+
+def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> bytes:
+    """The encoded ListGPUInstancesResponse. `market` is None when only rented instances were asked for."""
+    selection = market.select(listing.filter) if market else None
+    if selection and listing.plain and selection.total <= MAX_PAGE:
+        body = selection.joined(ENCODING) if listing.filter.disk_gb == DEFAULT_DISK_GB else None
+        if body is not None and len(body) <= MAX_PAGE_BYTES:
+            return body + _tail(market, selection, selection.total, "")
+    entries = _ordered(listing, [view for view in mine if _wanted(listing, view)], selection)
+    start = _start(listing, entries)
+    parts: list[bytes] = []
+    size = 0
+    for entry, ready in islice(entries, start, start + (listing.page_size or MAX_PAGE)):
+        part = ready or _encoded(listing, entry)
+        size += len(part)
+        if parts and size > MAX_PAGE_BYTES:
+            break
+        parts.append(part)
+    end = start + len(parts)
+    token = _token(listing, entries[end - 1][0]) if parts and end < len(entries) else ""
+    return b"".join(parts) + _tail(market, selection, len(entries), token)
+
+
+def _tail(market: Market | None, selection: Selection | None, total: int, token: str) -> bytes:
+    return pb.ListGPUInstancesResponse(
+        total_count=total,
+        next_page_token=token,
+        as_of=timestamp(market.as_of) if market else None,
+        unreachable=[name for name, _ in market.unreachable] if market else [],
+        available_gpus=selection.available_gpus if selection else 0,
+    ).SerializeToString()
+
+
+def _ordered(listing: Listing, mine: Sequence[LeaseView], selection: Selection | None) -> list[_Entry]:
+    """Rented ones first; those of equal place stay in the usual order."""
+    rented: list[_Entry] = [(view, b"") for view in mine]
+    offers: list[_Entry] = []
+    if selection:
+        ready = listing.filter.disk_gb == DEFAULT_DISK_GB
+        offers = list(
+            zip(selection.offers, selection.encoded(ENCODING) if ready else [b""] * selection.total, strict=True)
+        )
+    if not listing.unsorted:
+        rented.sort(key=lambda entry: _place(listing, entry[0]))
+        offers.sort(key=lambda entry: _place(listing, entry[0]))
+    return rented + offers
+
+
+def _start(listing: Listing, entries: Sequence[_Entry]) -> int:
+    """Behind the entry that the page before ended with; where that is gone, at the first of its place or behind."""
+    if listing.after is None:
+        return 0
+    place, last_id = listing.after
+    for at, (entry, _) in enumerate(entries):
+        if _id(entry) == last_id:
+            return at + 1
+    for at, (entry, _) in enumerate(entries):
+        if isinstance(entry, Offer) and _place(listing, entry) >= place:
+            return at
+    return len(entries)
+
+
+def _encoded(listing: Listing, entry: Offer | LeaseView) -> bytes:
+    return offer_element(entry, listing.filter.disk_gb) if isinstance(entry, Offer) else lease_element(entry)
+
+
+def _id(entry: Offer | LeaseView) -> str:
+    return entry.id if isinstance(entry, Offer) else entry.lease.id
+
+
+def _place(listing: Listing, entry: Offer | LeaseView) -> float:
+    place = _ORDERS[listing.order](entry, listing.filter.disk_gb)
+    return -place if listing.descending else place
+
+
+def _price(entry: Offer | LeaseView, disk_gb: float) -> float:
+    return entry.price(disk_gb) if isinstance(entry, Offer) else entry.lease.price
+
+
+def _price_per_gpu(entry: Offer | LeaseView, disk_gb: float) -> float:
+    return _price(entry, disk_gb) / (entry.num_gpus if isinstance(entry, Offer) else entry.lease.num_gpus)
+
+
+def _vram(entry: Offer | LeaseView, _disk_gb: float) -> float:
+    return entry.vram_gb if isinstance(entry, Offer) else entry.lease.vram_gb
+
+
+def _reliability(entry: Offer | LeaseView, _disk_gb: float) -> float:
+    return entry.reliability_ppm if isinstance(entry, Offer) else 0
+
+
+_ORDERS: Mapping[str, Callable[[Offer | LeaseView, float], float]] = {
+    _DEFAULT_ORDER: _price_per_gpu,
+    "price_per_hour": _price,
+    "vram_gb": _vram,
+    "reliability": _reliability,
+}
+
+
+def _wanted(listing: Listing, view: LeaseView) -> bool:
+    """What is paid for is hidden only by what the caller asked for himself, never by a default."""
+    lease, wanted = view.lease, listing.filter
+    return (
+        (not wanted.providers or lease.provider in wanted.providers)
+        and lease.vram_gb >= wanted.min_vram
+        and (not wanted.num_gpus or lease.num_gpus == wanted.num_gpus)
+        and (not wanted.gpu_model or gpu_matches(wanted.gpu_model, lease.gpu_model))
+        and (not wanted.location or location_matches(wanted.location, lease.location))
+        and (not listing.price_asked or lease.price <= wanted.ceiling(lease.num_gpus))
+    )
+
+
+def _digest(request: pb.ListGPUInstancesRequest) -> str:
+    asked = deepcopy(request)
+    asked.ClearField("page_token")
+    asked.ClearField("page_size")
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _token(listing: Listing, last: Offer | LeaseView) -> str:
+    raw = json.dumps([listing.digest, _place(listing, last), _id(last)])
+    return base64.urlsafe_b64encode(raw.encode()).decode()
+
+
+def _after(token: str, digest: str, found: Violations) -> tuple[float, str] | None:
+    if not token:
+        return None
+    try:
+        of, place, last_id = json.loads(base64.urlsafe_b64decode(token.encode()))
+        after = float(place), str(last_id)
+    except (binascii.Error, UnicodeError, ValueError, TypeError):
+        found.add("page_token", "is not a next_page_token of this server")
+        return None
+    if of != digest:
+        found.add("page_token", "belongs to another request: repeat the other fields unchanged")
+    return after

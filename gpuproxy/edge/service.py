@@ -1,0 +1,273 @@
+"""One method an RPC, named as in the contract: translate the request, ask the engine, translate what it says.
+
+Nothing is decided here that the engine could decide, and nothing about connections: `dispatch` has done that. What has
+no method here yet answers UNIMPLEMENTED.
+"""
+# ruff: noqa: N802 - methods are named as in the contract
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+from gpuproxy.deployment import KeyRing
+from gpuproxy.edge import listing, translate, translate_demand
+from gpuproxy.edge.translate_demand import Defaults, contract_id, create_demand, reserve_demand
+from gpuproxy.edge.violations import Violations
+from gpuproxy.engine.books import Books, LeaseView
+from gpuproxy.engine.catalog import Catalog
+from gpuproxy.engine.reserve import Reserver
+from gpuproxy.model.demands import MAX_GPUS, Caller, Demand
+from gpuproxy.model.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Refusal,
+    Unavailable,
+    Violation,
+)
+from gpuproxy.model.offers import Offer, OfferFilter
+from gpuproxy.ports import Clock
+from gpuproxy.store.keys import ROLES, Role
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_ANY_PRICE = 1_000_000.0
+_MAX_RESERVATIONS = 200
+_MAX_NAME = 64
+_LOAD_KINDS = ("server", "provider", "all")
+_RANK: dict[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
+
+
+class Service:
+    """The RPCs that are built."""
+
+    def __init__(
+        self,
+        *,
+        reserver: Reserver,
+        books: Books,
+        catalog: Catalog,
+        keys: KeyRing,
+        clock: Clock,
+        default_max_price: float,
+        lease_duration: timedelta | None = None,
+        providers: Collection[str] = (),
+    ) -> None:
+        """`default_max_price` in USD per GPU-hour; `providers` besides those that every server knows by name."""
+        self._reserver = reserver
+        self._books = books
+        self._catalog = catalog
+        self._keys = keys
+        self._clock = clock
+        self._defaults = Defaults(max_price=default_max_price, lease_duration=lease_duration, providers=providers)
+
+    # ------------------------------------------------------------------------------------------ market and instances
+
+    async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> bytes:
+        """One page, encoded."""
+        asked = listing.listing_of(request, self._defaults)
+        mine = await self._books.instances(caller, "") if asked.state != "available" else ()
+        market = await self._catalog.market(asked.filter) if asked.state != "rented" else None
+        return listing.page(asked, mine, market)
+
+    async def GetGPUInstance(self, request: pb.GetGPUInstanceRequest, caller: Caller) -> pb.GetGPUInstanceResponse:
+        """One rented instance."""
+        instance = await self._named(request, caller)
+        return pb.GetGPUInstanceResponse(instance=translate.rented(instance.lease, instance.cost))
+
+    async def CreateGPUInstance(
+        self, request: pb.CreateGPUInstanceRequest, caller: Caller
+    ) -> pb.CreateGPUInstanceResponse:
+        """A reservation of one instance. A repeat finds its reservation although the offer is long gone."""
+        demand = create_demand(request, self._defaults)
+        offer = await self._offer(demand)
+        if offer is not None and offer.num_gpus > MAX_GPUS:
+            text = f"has {offer.num_gpus} GPUs; one call rents at most {MAX_GPUS}"
+            raise InvalidArgument([Violation("instance_id", text)])
+        if offer is not None:
+            demand = replace(demand, count=offer.num_gpus)
+        try:
+            view = await self._reserver.reserve(caller, demand)
+        except FailedPrecondition as refusal:
+            if offer is None and refusal.reason == "NOT_ENOUGH_GPUS":
+                raise _offer_gone(request.instance_id) from refusal
+            raise
+        return translate.create_answer(view)
+
+    async def DestroyGPUInstance(
+        self, request: pb.DestroyGPUInstanceRequest, caller: Caller
+    ) -> pb.DestroyGPUInstanceResponse:
+        """Give one machine back."""
+        lease = (await self._named(request, caller)).lease
+        lease = await self._books.destroy(caller, lease.provider, request.instance_id.strip())
+        return translate.destroy_answer(lease)
+
+    # -------------------------------------------------------------------------------------------------- reservations
+
+    async def ReserveGPUs(self, request: pb.ReserveGPUsRequest, caller: Caller) -> pb.ReserveGPUsResponse:
+        """Rent 1-16 GPUs."""
+        demand = reserve_demand(request, self._defaults)
+        return translate.reserve_answer(await self._reserver.reserve(caller, demand))
+
+    async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
+        """A reservation as it stands."""
+        view = await self._books.reservation(caller, translate_demand.reservation_id(request.reservation_id))
+        return pb.GetReservationResponse(reservation=translate.reservation_message(view))
+
+    async def ListReservations(
+        self, request: pb.ListReservationsRequest, caller: Caller
+    ) -> pb.ListReservationsResponse:
+        """A page of them, newest first."""
+        found = Violations()
+        if request.page_size < 0:
+            found.add("page_size", "must not be negative")
+        labels = dict(translate_demand.labels(request.labels, found))
+        found.finish()
+        page = await self._books.reservations(
+            caller,
+            state=request.state.strip().lower(),
+            labels=labels,
+            page_size=min(request.page_size, _MAX_RESERVATIONS),
+            page_token=request.page_token,
+        )
+        return pb.ListReservationsResponse(
+            reservations=[translate.reservation_message(view) for view in page.views],
+            next_page_token=page.next_page_token,
+            total_count=page.total,
+        )
+
+    async def ReleaseReservation(
+        self, request: pb.ReleaseReservationRequest, caller: Caller
+    ) -> pb.ReleaseReservationResponse:
+        """Give all of it back."""
+        view = await self._books.release(caller, translate_demand.reservation_id(request.reservation_id))
+        return pb.ReleaseReservationResponse(reservation=translate.reservation_message(view))
+
+    async def ExtendReservation(
+        self, request: pb.ExtendReservationRequest, caller: Caller
+    ) -> pb.ExtendReservationResponse:
+        """Move its end."""
+        reservation_id = translate_demand.reservation_id(request.reservation_id)
+        view = await self._books.extend(caller, reservation_id, translate_demand.extend_until(request))
+        return pb.ExtendReservationResponse(reservation=translate.reservation_message(view))
+
+    # ------------------------------------------------------------------------------------------------ load balancing
+
+    async def GetLoadInfo(self, request: pb.GetLoadInfoRequest, caller: Caller) -> pb.GetLoadInfoResponse:
+        """The counters."""
+        found = Violations()
+        kind = found.word("type", request.type, _LOAD_KINDS, "all")
+        instance_id = contract_id(request.instance_id, found) if request.instance_id else ""
+        found.finish()
+        return translate.load_answer(await self._books.load(caller, instance_id), kind)
+
+    async def GetLoadBalancerStrategy(
+        self, _request: pb.GetLoadBalancerStrategyRequest, caller: Caller
+    ) -> pb.GetLoadBalancerStrategyResponse:
+        """The strategy that applies."""
+        name, scope, available = await self._books.strategy(caller)
+        return pb.GetLoadBalancerStrategyResponse(strategy=name, scope=scope, available=available)
+
+    async def SetLoadBalancerStrategy(
+        self, request: pb.SetLoadBalancerStrategyRequest, caller: Caller
+    ) -> pb.SetLoadBalancerStrategyResponse:
+        """Change it."""
+        name = request.strategy.strip().lower().replace("-", "_")
+        await self._books.set_strategy(caller, name, request.scope.strip().lower())
+        return pb.SetLoadBalancerStrategyResponse(strategy=name, success=True)
+
+    # ------------------------------------------------------------------------------------------------------- session
+
+    async def HealthCheck(self, _request: pb.HealthCheckRequest, _caller: Caller) -> pb.HealthCheckResponse:
+        """How the service is, for people."""
+        details = {"server": "ok"} | await self._markets()
+        status = "ok" if set(details.values()) == {"ok"} else "degraded"
+        return pb.HealthCheckResponse(status=status, timestamp=int(self._clock.now().timestamp()), details=details)
+
+    async def CreateAPIKey(self, request: pb.CreateAPIKeyRequest, caller: Caller) -> pb.CreateAPIKeyResponse:
+        """A key for the caller's project, never mightier than the caller."""
+        found = Violations()
+        name = found.text("name", request.name, _MAX_NAME)
+        if not name:
+            found.add("name", "is required")
+        asked = found.word("role", request.role, ROLES, "user")
+        found.finish()
+        role = next(each for each in ROLES if each == asked)
+        if _RANK[role] > _RANK[caller.role]:
+            raise PermissionDenied(f"A key with the role {caller.role} can't make one with the role {role}.")
+        made = await self._keys.create(caller.project, name, role)
+        return pb.CreateAPIKeyResponse(
+            api_key=made.text,
+            name=made.row.name,
+            created_at=int(made.row.created_at.timestamp()),
+            id=made.row.id,
+            prefix=made.row.prefix,
+        )
+
+    async def ListAPIKeys(self, _request: pb.ListAPIKeysRequest, caller: Caller) -> pb.ListAPIKeysResponse:
+        """The project's keys; for an admin everybody's."""
+        rows = await self._keys.list(_scope(caller))
+        return pb.ListAPIKeysResponse(keys=[translate.key_message(row) for row in rows])
+
+    async def RevokeAPIKey(self, request: pb.RevokeAPIKeyRequest, caller: Caller) -> pb.RevokeAPIKeyResponse:
+        """End a key."""
+        if not request.id:
+            raise InvalidArgument([Violation("id", "is required: the key's id, not the key")])
+        if not await self._keys.revoke(_scope(caller), request.id):
+            raise NotFound("There is no such key.", metadata={"id": request.id})
+        return pb.RevokeAPIKeyResponse()
+
+    # ------------------------------------------------------------------------------------------------------------ parts
+
+    async def _named(
+        self, request: pb.GetGPUInstanceRequest | pb.DestroyGPUInstanceRequest, caller: Caller
+    ) -> LeaseView:
+        """The one instance that the request names, of whichever provider has it where it names none."""
+        found = Violations()
+        named = translate_demand.provider("provider", request.provider, self._defaults, found)
+        instance_id = contract_id(request.instance_id, found)
+        found.finish()
+        held = []
+        for name in sorted(named) or self._defaults.known:
+            with suppress(NotFound):
+                held.append(await self._books.instance(caller, name, instance_id))
+        if not held:
+            raise NotFound(
+                f"There is no instance {instance_id} in your books; `state: rented` lists what there is.",
+                metadata={"instance_id": instance_id},
+            )
+        if len(held) > 1:
+            names = ", ".join(view.lease.provider for view in held)
+            raise InvalidArgument([Violation("provider", f"is required: {instance_id} exists at {names}")])
+        return held[0]
+
+    async def _offer(self, demand: Demand) -> Offer | None:
+        """The offer that a demand names, at any price; None when it is not on the market, or that can't be read."""
+        try:
+            market = await self._catalog.market(demand.filter)
+        except Unavailable:
+            return None
+        offers = market.select(replace(demand.filter, max_price=_ANY_PRICE, disk_gb=0)).offers
+        return offers[0] if offers else None
+
+    async def _markets(self) -> dict[str, str]:
+        """Marketplaces that do not answer."""
+        try:
+            market = await self._catalog.market(OfferFilter())
+        except Unavailable as refusal:
+            return {"market": refusal.message}
+        return {name: f"silent for {seconds:.0f} s" for name, seconds in market.unreachable}
+
+
+def _offer_gone(offer_id: str) -> Refusal:
+    return FailedPrecondition(
+        f"{offer_id} is not on the market (any more); list again. Nothing was rented.",
+        reason="OFFER_GONE",
+        metadata={"offer_id": offer_id},
+    )
+
+
+def _scope(caller: Caller) -> str | None:
+    """The project whose things a caller sees; None for an admin, who sees all."""
+    return None if caller.role == "admin" else caller.project
