@@ -58,6 +58,11 @@ class Snapshot:
         near = self._index.hosts.get(offer.host, ())
         return mask_of(at for at in near if not keys.isdisjoint(self.offers[at].conflict_keys))
 
+    def offer(self, offer_id: OfferId) -> Offer | None:
+        """The offer with this id; None when it is not here."""
+        at = self._index.ids.get(offer_id)
+        return None if at is None else self.offers[at]
+
     def named(self, offer_id: OfferId) -> int:
         """A mask of one offer; 0 when it is not here."""
         at = self._index.ids.get(offer_id)
@@ -123,16 +128,16 @@ class Selection:
 class View:
     """A snapshot without what was taken since, and its last few answers: many callers ask the same."""
 
-    def __init__(self, snapshot: Snapshot, hidden: int = 0) -> None:
+    def __init__(self, snapshot: Snapshot, hidden: int) -> None:
         self.snapshot = snapshot
-        self._hidden = hidden
+        self.hidden = hidden
         self._answers: OrderedDict[OfferFilter, Selection] = OrderedDict()
 
     def select(self, wanted: OfferFilter) -> Selection:
         """As Snapshot.select."""
         answer = self._answers.pop(wanted, None)
         if answer is None:
-            answer = self.snapshot.select(wanted, self._hidden)
+            answer = self.snapshot.select(wanted, self.hidden)
         self._answers[wanted] = answer
         if len(self._answers) > _ANSWERS:
             self._answers.popitem(last=False)

@@ -132,7 +132,7 @@ def test_an_empty_market_answers() -> None:
 
 
 def test_a_view_gives_repeated_questions_the_same_answer_and_forgets_old_ones() -> None:
-    view = View(built([(offer(1), {})]))
+    view = View(built([(offer(1), {})]), hidden=0)
     first = view.select(OfferFilter(max_price=1))
     assert view.select(OfferFilter(max_price=1)) is first
     for price in range(2, 40):
