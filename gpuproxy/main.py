@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ from gpuproxy.engine.loops import watch_forever
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.model.labels import Signer
+from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import pace
@@ -59,6 +60,7 @@ class Engine:
     watches: tuple[AccountWatch, ...]
     clock: Clock
     db: Database
+    providers: tuple[ProviderName, ...]
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
@@ -154,7 +156,9 @@ def build_engine(
     )
     reserver = Reserver(shop)
     books = Books(db, stop=reserver.stop, nudge=shop.nudge, default_strategy=settings.lb_strategy)
-    return Engine(reserver=reserver, books=books, catalog=catalog, watches=watches, clock=clock, db=db)
+    return Engine(
+        reserver=reserver, books=books, catalog=catalog, watches=watches, clock=clock, db=db, providers=accounts.names()
+    )
 
 
 def build_server(settings: Settings, engine: Engine, db: Database, random: Random) -> GrpcServer:
@@ -166,6 +170,8 @@ def build_server(settings: Settings, engine: Engine, db: Database, random: Rando
         catalog=engine.catalog,
         keys=ring,
         default_max_price=settings.max_price,
+        lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
+        providers=engine.providers,
         clock=engine.clock,
     )
     return GrpcServer(Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random), service)
