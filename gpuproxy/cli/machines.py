@@ -243,7 +243,8 @@ def _machines(count: int) -> str:
 
 def _totals(machines: Sequence[pb.GPUInstance]) -> str:
     unknown = sum(one.status == "unknown" for one in machines)
-    text = f"{_machines(len(machines))}, {sum(one.num_gpus for one in machines)} GPUs · "
+    gpus = sum(one.num_gpus for one in machines)
+    text = f"{_machines(len(machines))}, {gpus} GPU{'' if gpus == 1 else 's'} · "
     text += tables.costs(sum(one.price_per_hour for one in machines))
     text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
     return text + (f" · {unknown} of unknown fate, being looked for" if unknown else "")

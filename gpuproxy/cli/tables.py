@@ -34,8 +34,7 @@ def hourly(usd: float) -> str:
 
 def price(usd: float) -> str:
     """`$1.24`, `$0.0875`."""
-    text = f"{usd:.4f}"
-    return f"${text.removesuffix('00')}" if text.endswith("00") else f"${text}".rstrip("0")
+    return f"${usd:.4f}".removesuffix("00")
 
 
 def amount(usd: float) -> str:

@@ -18,7 +18,7 @@ def test_a_table_without_rows_is_its_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usd", "text"), [(1.24, "$1.24"), (0.0875, "$0.0875"), (2, "$2.00"), (0.125, "$0.125"), (0, "$0.00")]
+    ("usd", "text"), [(1.24, "$1.24"), (0.0875, "$0.0875"), (2, "$2.00"), (0.125, "$0.1250"), (0, "$0.00")]
 )
 def test_prices_show_cents_and_what_cents_would_hide(usd: float, text: str) -> None:
     assert tables.price(usd) == text
