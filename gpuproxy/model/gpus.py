@@ -9,9 +9,10 @@ from functools import lru_cache
 
 _NOMINAL_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 288)
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "amd"})
-_FORM_WORDS = frozenset({"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "pcie", "nvl"})
+_OMISSIBLE = re.compile(r"sxm\d?|pcie|nvl|tesla|\d+gb", re.IGNORECASE)
+"""Form factor, family and memory: words by which marketplaces tell variants of one model apart."""
 _SPLIT = re.compile(r"[\s_\-]+")
-_GLUED = re.compile(r"^(rtx|gtx)(?=\d)")
+_GLUED = re.compile(r"^(rtx|gtx)(?=a?\d)")
 
 
 def nominal_vram(megabytes: float) -> int:
@@ -25,9 +26,7 @@ def nominal_vram(megabytes: float) -> int:
 @lru_cache(maxsize=4096)
 def gpu_name(raw: str) -> str:
     """The printed name: "NVIDIA GeForce RTX_4090" and "rtx4090" both print as "RTX 4090"."""
-    words = _words(raw)
-    printed = [word.upper() if word.islower() and word in {"rtx", "gtx"} else word for word in words]
-    return " ".join(printed)
+    return " ".join(_printed(word) for word in _words(raw))
 
 
 @lru_cache(maxsize=4096)
@@ -41,8 +40,16 @@ def gpu_matches(wanted: str, model: str) -> bool:
     """True when `wanted` names `model`; a name without its form factor ("H100") means all of them ("H100 SXM")."""
     if gpu_key(wanted) == gpu_key(model):
         return True
-    bare = [word for word in _words(model) if word.casefold() not in _FORM_WORDS]
-    return gpu_key(wanted) == gpu_key(" ".join(bare))
+    named = {word.casefold() for word in _words(wanted)}
+    kept = [word for word in _words(model) if not _OMISSIBLE.fullmatch(word) or word.casefold() in named]
+    return gpu_key(wanted) == "".join(kept).casefold()
+
+
+def _printed(word: str) -> str:
+    if word.casefold() == "ti":
+        return "Ti"
+    # A word that mixes cases is a name ("Titan"); one in small letters was typed in a hurry.
+    return word.upper() if word.islower() or word.casefold() in {"rtx", "gtx"} else word
 
 
 def _words(raw: str) -> list[str]:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _LABEL = re.compile(r"gpx-([a-z2-7]{6})-([a-z2-7]{8})-([0-9a-z]{2})-([a-z2-7]{6})")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -21,15 +21,21 @@ class Signer:
 
     deployment: str
     """Six characters of base32, made with the database."""
-    key: bytes
+    key: bytes = field(repr=False)
 
     def label(self, slot: str, attempt: int) -> str:
-        """The label of a reservation's n-th attempt; `slot` is eight characters of base32, attempts begin at 1."""
+        """The label of a reservation's n-th attempt; `slot` is eight characters of base32, attempts begin at 1.
+
+        Raises ValueError for what would not be recognised as ours again.
+        """
         if not 0 < attempt <= MAX_ATTEMPTS:
             raise ValueError(f"attempt {attempt} is not in 1-{MAX_ATTEMPTS}")
         number = _DIGITS[attempt // len(_DIGITS)] + _DIGITS[attempt % len(_DIGITS)]
         stem = f"gpx-{self.deployment}-{slot}-{number}"
-        return f"{stem}-{self._mac(stem)}"
+        label = f"{stem}-{self._mac(stem)}"
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"not a label: {label}")
+        return label
 
     def is_ours(self, label: str | None) -> bool:
         """True for labels of this deployment with a valid signature."""

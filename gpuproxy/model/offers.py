@@ -127,5 +127,5 @@ class OfferFilter:
 def location_matches(wanted: str, location: str) -> bool:
     """A two-letter country code matches the code that ends a location ("Texas, US"); other text matches any part."""
     if len(wanted) == 2:
-        return location.casefold().endswith(wanted.casefold())
+        return location.rpartition(",")[2].strip().casefold() == wanted.casefold()
     return wanted.casefold() in location.casefold()

@@ -1,0 +1,92 @@
+import pytest
+
+from gpuproxy.model.gpus import gpu_key, gpu_matches, gpu_name, nominal_vram
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "gigabytes"),
+    [
+        (8192, 8),  # RTX 3060 Ti
+        (10240, 10),
+        (11264, 11),
+        (12288, 12),  # RTX 3080 Ti
+        (16376, 16),  # RTX 4080
+        (24564, 24),  # RTX 4090
+        (24576, 24),  # RTX 3090
+        (23028, 24),
+        (32510, 32),
+        (39936, 40),
+        (40960, 40),  # A100 40G
+        (46068, 48),  # L40S
+        (81559, 80),  # H100
+        (81920, 80),  # A100 80G
+        (95830, 94),
+        (97871, 96),
+        (143771, 141),  # H200
+        (183359, 180),
+        (196608, 192),
+        (294912, 288),
+    ],
+)
+def test_memory_is_the_size_that_a_model_is_sold_with(megabytes: float, gigabytes: int) -> None:
+    assert nominal_vram(megabytes) == gigabytes
+
+
+def test_memory_of_no_usual_size_is_rounded_down() -> None:
+    assert nominal_vram(2048) == 2
+    assert nominal_vram(29 * 1024 - 1) == 28
+    assert nominal_vram(300 * 1024 + 5) == 300
+    assert nominal_vram(0) == 0
+
+
+def test_the_bounds_of_a_size_belong_to_it() -> None:
+    assert nominal_vram(24 * 1024) == 24
+    assert nominal_vram(24 * 1024 + 1) == 24
+    assert nominal_vram(0.92 * 1024 * 24) == 24
+    assert nominal_vram(0.92 * 1024 * 24 - 1) == 22
+
+
+@pytest.mark.parametrize("raw", ["RTX_4090", "GeForce RTX 4090", "NVIDIA GeForce RTX 4090", "rtx4090", " Rtx-4090 "])
+def test_all_spellings_of_a_model_are_one(raw: str) -> None:
+    assert gpu_name(raw) == "RTX 4090"
+    assert gpu_key(raw) == gpu_key("RTX 4090")
+    assert gpu_matches(raw, "RTX 4090")
+
+
+@pytest.mark.parametrize(
+    ("raw", "printed"),
+    [
+        ("rtx_3060_ti", "RTX 3060 Ti"),
+        ("rtxa6000", "RTX A6000"),
+        ("h100 sxm", "H100 SXM"),
+        ("Titan RTX", "Titan RTX"),
+        ("RTX 6000Ada", "RTX 6000Ada"),
+        ("", ""),
+    ],
+)
+def test_names_are_printed_as_clients_know_them(raw: str, printed: str) -> None:
+    assert gpu_name(raw) == printed
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model"),
+    [("h100", "H100 SXM"), ("V100", "Tesla V100"), ("A100 SXM4", "NVIDIA A100-SXM4-40GB"), ("A100", "A100 PCIE 80GB")],
+)
+def test_a_name_without_its_variant_means_all_of_them(wanted: str, model: str) -> None:
+    assert gpu_matches(wanted, model)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model"),
+    [
+        ("RTX 4090", "RTX 4090D"),
+        ("RTX 3060", "RTX 3060 Ti"),
+        ("H100 SXM", "H100 PCIE"),
+        ("H100 SXM", "H100"),
+        ("A100", "H100"),
+        ("RTX", "RTX 4090"),
+        ("H100", "GH100"),
+    ],
+)
+def test_a_name_does_not_mean_another_model(wanted: str, model: str) -> None:
+    assert not gpu_matches(wanted, model)

@@ -1,0 +1,84 @@
+import pytest
+
+from gpuproxy.model.errors import IllegalTransition
+from gpuproxy.model.leases import (
+    HOLDS_OFFER,
+    KEEPABLE,
+    LIVE,
+    RENTED,
+    TERMINAL,
+    TRANSITIONS,
+    LeaseEvent,
+    LeaseState,
+    after,
+    status_word,
+)
+
+TABLE = """
+requested | created starting, refused failed, not_attempted failed, reply_lost unknown, release releasing
+unknown | created starting, found starting, absent failed, release releasing
+starting | ready active, parked parked, release releasing, vanished lost
+active | parked parked, release releasing, vanished lost
+parked | woken starting, release releasing, vanished lost
+releasing | created releasing, found releasing, reply_lost releasing, refused released, not_attempted released, \
+absent released, gone released
+released | reappeared releasing
+failed | reappeared releasing
+lost | reappeared releasing
+"""
+
+
+def test_the_table_is_the_one_that_was_agreed() -> None:
+    rows = [line.split(" | ") for line in TABLE.strip().splitlines()]
+    agreed = {state: dict(pair.split() for pair in cells.split(", ")) for state, cells in rows}
+    built = {state.value: {e.value: s.value for e, s in row.items()} for state, row in TRANSITIONS.items()}
+    assert built == agreed
+
+
+def test_what_the_table_does_not_hold_is_an_error() -> None:
+    legal = {(state, event) for state, row in TRANSITIONS.items() for event in row}
+    for state in LeaseState:
+        for event in LeaseEvent:
+            if (state, event) in legal:
+                assert after(state, event) is TRANSITIONS[state][event]
+            else:
+                with pytest.raises(IllegalTransition):
+                    after(state, event)
+
+
+def test_silence_is_no_event_and_an_unknown_lease_ends_only_by_knowledge() -> None:
+    assert set(TRANSITIONS[LeaseState.UNKNOWN]) == {
+        LeaseEvent.CREATED,
+        LeaseEvent.FOUND,
+        LeaseEvent.ABSENT,
+        LeaseEvent.RELEASE,
+    }
+
+
+def test_every_live_state_can_be_released_and_every_ended_one_come_back() -> None:
+    for state in LIVE - {LeaseState.RELEASING}:
+        assert TRANSITIONS[state][LeaseEvent.RELEASE] is LeaseState.RELEASING
+    for state in TERMINAL:
+        assert TRANSITIONS[state] == {LeaseEvent.REAPPEARED: LeaseState.RELEASING}
+
+
+def test_the_groups_of_states_fit_together() -> None:
+    assert HOLDS_OFFER < KEEPABLE < LIVE
+    assert RENTED < LIVE
+    assert LIVE.isdisjoint(TERMINAL)
+    assert set(LeaseState) == LIVE | TERMINAL
+
+
+def test_clients_see_the_words_of_the_contract() -> None:
+    words = {state.value: status_word(state) for state in LeaseState}
+    assert words == {
+        "requested": "unknown",
+        "unknown": "unknown",
+        "starting": "starting",
+        "active": "active",
+        "parked": "stopped",
+        "releasing": "releasing",
+        "released": "released",
+        "failed": "failed",
+        "lost": "lost",
+    }
