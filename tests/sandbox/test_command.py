@@ -1,0 +1,69 @@
+"""The options of `gpuproxy sandbox`."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gpuproxy.cli import sandbox as command
+from gpuproxy.sandbox.options import SandboxOptions
+
+
+def _options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SandboxOptions:
+    seen: list[SandboxOptions] = []
+    monkeypatch.setattr(command, "run", seen.append)
+    result = CliRunner().invoke(command.sandbox, list(arguments))
+    assert result.exit_code == 0, result.output
+    return seen[0]
+
+
+def test_without_options_everything_is_as_the_real_service_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _options(monkeypatch) == SandboxOptions()
+
+
+def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    market = tmp_path / "market.csv"
+    market.write_text("machine_id\n")
+    text = (
+        f"--host 127.0.0.2 --port 0 --seed 9 --market {market} --state {tmp_path}/s --machines 12 --accounts a,b"
+        " --credit 25 --time-scale 60 --rate-limits off --create-latency 0.5 --boot-time 5,9 --search-page 64"
+        " --list-lag 3 --volume-sharing refuse --standby-binding any --start-time 1000 --exit-with-parent"
+    )
+    assert _options(monkeypatch, *text.split()) == SandboxOptions(
+        host="127.0.0.2",
+        port=0,
+        seed=9,
+        market=market,
+        state=tmp_path / "s",
+        machines=12,
+        accounts=("a", "b"),
+        credit=25.0,
+        time_scale=60.0,
+        rate_limits="off",
+        create_latency=0.5,
+        boot_time=(5.0, 9.0),
+        search_page=64,
+        list_lag=3.0,
+        volume_sharing="refuse",
+        standby_binding="any",
+        start_time=1000.0,
+        exit_with_parent=True,
+    )
+
+
+def test_one_boot_time_is_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _options(monkeypatch, "--boot-time", "0").boot_time == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--boot-time", "9,5"], ["--boot-time", "x"], ["--accounts", ","], ["--time-scale", "0"]]
+)
+def test_what_cannot_be_is_wrong_usage(arguments: list[str]) -> None:
+    assert CliRunner().invoke(command.sandbox, arguments).exit_code == 2
+
+
+def test_a_state_of_another_market_is_an_error_in_words(tmp_path: Path) -> None:
+    state = tmp_path / "market.state"
+    state.write_text('{"market":"another","now":5}\n')
+    result = CliRunner().invoke(command.sandbox, ["--port", "0", "--state", str(state)])
+    assert (result.exit_code, "another" in result.output) == (1, True)

@@ -1,0 +1,164 @@
+"""The server on real sockets: plans carried out as bytes, resets and silence, ports that answer while they should."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuproxy.sandbox.http_shell import RunningSandbox, serve
+from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.trouble import Plan
+
+KEY = "sandbox-key"
+
+
+@asynccontextmanager
+async def running(**options: Any) -> AsyncIterator[RunningSandbox]:
+    values = {"port": 0, "machines": 60, "rate_limits": "off", "boot_time": (5.0, 5.0)} | options
+    server = await serve(SandboxOptions(**values))
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def exchange(server: RunningSandbox, method: str, path: str, body: Any = None) -> bytes:
+    """Everything that comes back to one request on a connection of its own, as bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    data = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    try:
+        return await reader.read(-1)
+    finally:
+        writer.close()
+
+
+async def ask(server: RunningSandbox, method: str, path: str, body: Any = None) -> Any:
+    head, _, data = (await exchange(server, method, path, body)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    return json.loads(data)
+
+
+async def rented(server: RunningSandbox) -> int:
+    offers = await ask(server, "POST", "/api/v0/bundles/", {"num_gpus": {"eq": "1"}, "limit": 1})
+    answer = await ask(server, "PUT", f"/api/v0/asks/{offers['offers'][0]['id']}/", {"image": "x", "disk": 10})
+    contract: int = answer["new_contract"]
+    return contract
+
+
+async def instances(server: RunningSandbox) -> list[Any]:
+    rows: list[Any] = (await ask(server, "GET", "/sandbox/v1/state"))["instances"]
+    return rows
+
+
+async def test_the_answers_header_is_exactly_what_the_official_command_line_wants() -> None:
+    async with running() as server:
+        raw = await exchange(server, "POST", "/api/v0/bundles/", {})
+    assert b"\r\ncontent-type: application/json\r\n" in raw.partition(b"\r\n\r\n")[0].lower() + b"\r\n"
+
+
+@pytest.mark.parametrize(("fault", "made"), [("reset_after", 1), ("reset_before", 0), ("refuse_connection", 0)])
+async def test_a_reset_create_reaches_the_market_once_and_is_executed_or_not(fault: str, made: int) -> None:
+    async with running() as server:
+        await ask(server, "POST", "/sandbox/v1/faults", {"call": "create", "fault": fault})
+        with pytest.raises(ConnectionResetError):
+            await rented(server)
+        state = await ask(server, "GET", "/sandbox/v1/state")
+    assert state["calls"]["vast.ai"]["create"] == 1
+    assert len(state["instances"]) == made
+
+
+async def test_a_hang_says_nothing_and_then_breaks() -> None:
+    async with running() as server:
+        await ask(
+            server, "POST", "/sandbox/v1/faults", {"call": "user", "fault": "hang_before", "args": {"seconds": 0.05}}
+        )
+        with pytest.raises(ConnectionResetError):
+            await exchange(server, "GET", "/api/v0/users/current")
+
+
+async def test_a_trickle_comes_byte_by_byte_and_whole_in_the_end() -> None:
+    async with running() as server:
+        fault = {"call": "user", "fault": "slow_trickle", "args": {"seconds": 0.0001}}
+        await ask(server, "POST", "/sandbox/v1/faults", fault)
+        assert (await ask(server, "GET", "/api/v0/users/current"))["id"] == 100_000
+
+
+async def _greeting(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        return await reader.read(-1)
+    finally:
+        writer.close()
+
+
+async def test_an_ssh_port_greets_while_its_instance_runs_and_is_closed_before_and_after() -> None:
+    async with running() as server:
+        contract = await rented(server)
+        row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+        with pytest.raises(ConnectionRefusedError):
+            await _greeting(row["ssh_port"])
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+        assert (await _greeting(row["ssh_port"])).startswith(b"SSH-2.0-")
+        await ask(server, "PUT", f"/api/v0/instances/{contract}/", {"state": "stopped"})
+        with pytest.raises(ConnectionRefusedError):
+            await _greeting(row["ssh_port"])
+        await ask(server, "PUT", f"/api/v0/instances/{contract}/", {"state": "running"})
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+        assert (await _greeting(row["ssh_port"])).startswith(b"SSH-2.0-")
+        await ask(server, "DELETE", f"/api/v0/instances/{contract}/", {})
+        with pytest.raises(ConnectionRefusedError):
+            await _greeting(row["ssh_port"])
+
+
+async def test_a_restarted_server_opens_the_ports_of_what_runs(tmp_path: Path) -> None:
+    state = tmp_path / "market.state"
+    async with running(state=state) as server:
+        contract = await rented(server)
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+    async with running(state=state) as server:
+        row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+        assert row["actual_status"] == "running"
+        assert (await _greeting(row["ssh_port"])).startswith(b"SSH-2.0-")
+
+
+async def test_a_faster_clock_runs_faster() -> None:
+    async with running(time_scale=100_000.0) as server:
+        before = (await ask(server, "GET", "/sandbox/v1/state"))["now"]
+        assert (await ask(server, "GET", "/sandbox/v1/state"))["now"] > before + 1
+
+
+def test_a_plan_is_an_answer_unless_it_says_otherwise() -> None:
+    assert Plan().travel == "answer"
+
+
+async def _started(*arguments: str) -> tuple[asyncio.subprocess.Process, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from gpuproxy.cli.sandbox import sandbox; sandbox()", "--port", "0", *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    return process, (await process.stdout.readline()).decode().strip()
+
+
+async def test_the_command_says_where_it_listens_and_ends_on_a_signal(tmp_path: Path) -> None:
+    process, line = await _started("--machines", "20", "--state", str(tmp_path / "market.state"))
+    try:
+        assert line.startswith("sandbox listening on http://127.0.0.1:")
+    finally:
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 0
+    assert (tmp_path / "market.state").exists()
+
+
+async def test_the_command_ends_when_its_parent_is_gone() -> None:
+    process, _ = await _started("--machines", "20", "--exit-with-parent")
+    await process.communicate(b"")  # closes its stdin, as the end of a parent does
+    assert process.returncode == 0
