@@ -174,7 +174,8 @@ def build_server(settings: Settings, engine: Engine, db: Database, random: Rando
         providers=engine.providers,
         clock=engine.clock,
     )
-    return GrpcServer(Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random), service)
+    dispatcher = Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random)
+    return GrpcServer(dispatcher, service, max_concurrent_rpcs=settings.max_concurrent_rpcs)
 
 
 def banner(settings: Settings, grpc: str, child: SandboxChild | None) -> str:

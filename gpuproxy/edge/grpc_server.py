@@ -52,8 +52,16 @@ RawHandler = Callable[[bytes], Awaitable[bytes]]
 class GrpcServer:
     """One server; not started yet, and not SERVING until told so."""
 
-    def __init__(self, dispatcher: Dispatcher, service: object, *, extra: Mapping[str, Rpc] | None = None) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        service: object,
+        *,
+        extra: Mapping[str, Rpc] | None = None,
+        max_concurrent_rpcs: int = _CEILING,
+    ) -> None:
         """`extra`: calls outside the contract by their full name ("pkg.Service/Method"), for measurements."""
+        self._max_concurrent_rpcs = max_concurrent_rpcs
         self._dispatcher = dispatcher
         self._rpcs = rpcs_of(service, CONTRACT)
         self._extra = dict(extra or {})
@@ -62,7 +70,7 @@ class GrpcServer:
 
     async def start(self, address: str) -> int:
         """Listen on `host:port` in plaintext; the port, which is a free one for 0. RuntimeError: it is taken."""
-        server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CEILING)
+        server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_concurrent_rpcs)
         server.add_generic_rpc_handlers(self._handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _reflect(server)
