@@ -67,7 +67,7 @@ class Server:
     def kill(self) -> None:
         """kill -9."""
         self._process.kill()
-        self._process.wait()
+        _stop(self._process)
 
     @property
     def pid(self) -> int:
@@ -144,7 +144,7 @@ def _line(process: "subprocess.Popen[str]", beginning: str) -> str:
 def _stop(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+    process.wait(timeout=60)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
