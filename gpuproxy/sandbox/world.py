@@ -1,7 +1,7 @@
 """A sandbox without sockets: the market, its dialects, its faults, its clock; from a request to a plan.
 
 Both shells call `receive` and carry out the plan it returns; whatever a request does to the market is done, and
-kept, before that.
+kept, before that. What only waits (armed faults, late effects, how long strangers stay, who called when) is not kept.
 """
 
 import heapq
