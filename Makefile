@@ -31,7 +31,7 @@ test: setup ## all tests
 	@$(VENV)/bin/python -m pytest
 
 bench: setup ## speed and memory, as ratios measured in one run
-	@$(VENV)/bin/python scripts/bench.py
+	@$(VENV)/bin/python -m scripts.bench
 
 interop: setup ## other people's clients (grpcurl, the vastai command line): still to come
 	@echo "make interop: nothing here yet; it comes with the issue on other people's clients." >&2; exit 1

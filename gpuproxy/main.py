@@ -22,6 +22,7 @@ from gpuproxy.deployment import KeyRing, WrongDatabase
 from gpuproxy.edge.auth import Authenticator
 from gpuproxy.edge.dispatch import Dispatcher
 from gpuproxy.edge.grpc_server import GrpcServer
+from gpuproxy.edge.rpcs import Rpc
 from gpuproxy.edge.service import Service
 from gpuproxy.edge.translate import encode_offer
 from gpuproxy.engine.accounts import Accounts
@@ -140,7 +141,9 @@ def build_engine(
         refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
     )
-    watches = tuple(AccountWatch(provider, db, clock, probe, limits) for provider in accounts)
+    watches = tuple(
+        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits) for provider in accounts
+    )
     shop = Workshop(
         db=db,
         clock=clock,
@@ -161,8 +164,10 @@ def build_engine(
     )
 
 
-def build_server(settings: Settings, engine: Engine, db: Database, random: Random) -> GrpcServer:
-    """The gRPC face over the engine."""
+def build_server(
+    settings: Settings, engine: Engine, db: Database, random: Random, *, extra: Mapping[str, Rpc] | None = None
+) -> GrpcServer:
+    """The gRPC face over the engine; `extra`: calls outside the contract, for measurements."""
     ring = KeyRing(db, random)
     service = Service(
         reserver=engine.reserver,
@@ -175,7 +180,7 @@ def build_server(settings: Settings, engine: Engine, db: Database, random: Rando
         clock=engine.clock,
     )
     dispatcher = Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random)
-    return GrpcServer(dispatcher, service, max_concurrent_rpcs=settings.max_concurrent_rpcs)
+    return GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
 
 
 def banner(settings: Settings, grpc: str, child: SandboxChild | None) -> str:
