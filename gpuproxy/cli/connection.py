@@ -67,7 +67,8 @@ class Refusal:
     def as_text(self) -> str:
         """The message, each bad field on a line of its own, reason and trace id last."""
         lines = [self.message or self.code]
-        lines += [f"  {field}: {description}" for field, description in self.violations]
+        said = [f"{field}: {description}" for field, description in self.violations]
+        lines += [f"  {text}" for text in said if text != self.message]
         marks = [f"reason {self.reason}" if self.reason else "", f"trace {self.trace_id}" if self.trace_id else ""]
         if any(marks):
             lines.append("(" + ", ".join(mark for mark in marks if mark) + ")")

@@ -68,7 +68,6 @@ def test_a_refusal_prints_message_fields_reason_and_trace_and_is_exit_code_1(run
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "count: must be 1-16",
-        "  count: must be 1-16",
         "  image: bad",
         "(reason INVALID_ARGUMENT, trace trace-1)",
     ]
