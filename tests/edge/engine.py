@@ -1,0 +1,217 @@
+"""An engine that tests talk to through the edge: it remembers what it was asked and answers from what it was given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from gpuproxy.deployment import NewKey
+from gpuproxy.edge.service import Service
+from gpuproxy.edge.translate import encode_offer
+from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow, ReservationPage
+from gpuproxy.engine.catalog import Market
+from gpuproxy.engine.snapshot import View, built
+from gpuproxy.model.demands import Caller, Demand
+from gpuproxy.model.errors import NotFound, Refusal
+from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, PortMapping, ReservationId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState, ReservationView
+from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.system import ScaledClock
+from tests.edge.face import key_row
+
+NOW = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
+VAST = ProviderName("vast.ai")
+
+
+def offer(number: int, *, price: int = 400_000, gpus: int = 1, vram: int = 24, **facts: object) -> Offer:
+    made = Offer(
+        id=OfferId(f"vast-{number}"),
+        provider=VAST,
+        host=HostKey(f"vast.ai/{number}"),
+        machine_id=str(number),
+        gpu_model="RTX 4090",
+        num_gpus=gpus,
+        vram_gb=vram,
+        gpu_price=Micro(price),
+        disk_price_month=Micro(0),
+        max_disk_gb=500.0,
+        location="Texas, US",
+        reliability_ppm=990_000,
+        verified=True,
+        cuda_max=12.4,
+        conflict_keys=tuple(f"{number}/{gpu}" for gpu in range(gpus)),
+        extras={"sandbox": "true"},
+    )
+    return replace(made, **facts)  # type: ignore[arg-type]
+
+
+def lease(number: int, state: LeaseState = LeaseState.STARTING, **facts: object) -> Lease:
+    rented = state in (LeaseState.STARTING, LeaseState.ACTIVE, LeaseState.RELEASING, LeaseState.LOST)
+    made = Lease(
+        id=LeaseId(f"lease-{number}"),
+        reservation_id=ReservationId("res-1"),
+        project="p1",
+        attempt=number,
+        provider=VAST,
+        account="main",
+        label="gpx-label",
+        offer_id=OfferId(f"vast-{number}"),
+        host=HostKey(f"vast.ai/{number}"),
+        conflict_keys=(),
+        gpu_model="RTX 4090",
+        num_gpus=1,
+        vram_gb=24,
+        location="Texas, US",
+        price=Micro(400_000),
+        disk_price=Micro(0),
+        ceiling=Micro(500_000),
+        state=state,
+        version=1,
+        created_at=NOW,
+        send_at=NOW,
+        instance_id=InstanceId(str(9000 + number)) if rented else None,
+        started_at=NOW if rented else None,
+        ssh_host="ssh4.example" if rented else "",
+        ssh_port=12345 if rented else 0,
+        ports=(PortMapping(container_port=8080, protocol="tcp", host="1.2.3.4", public_port=40001),) if rented else (),
+        extras=(("sandbox", "true"),),
+    )
+    return replace(made, **facts)  # type: ignore[arg-type]
+
+
+def reservation(**facts: object) -> Reservation:
+    made = Reservation(
+        id=ReservationId("res-1"),
+        project="p1",
+        request_id="",
+        fingerprint="f",
+        count=2,
+        least=1,
+        keep=False,
+        strategy="least_connections",
+        labels=(("team", "vision"),),
+        created_at=NOW,
+        expires_at=None,
+        version=1,
+        replace_unready=True,
+        ready_timeout_s=900,
+        owner="me",
+        message="Reserved 2 of 2 GPUs at $0.80/h.",
+        state=ReservationState.STARTING,
+    )
+    return replace(made, **facts)  # type: ignore[arg-type]
+
+
+def view(*leases: Lease, **facts: object) -> ReservationView:
+    costs = tuple(Micro(1_500_000) for _ in leases)
+    return ReservationView(reservation=reservation(**facts), leases=leases, costs=costs)
+
+
+PICK = Pick(offer_id=OfferId("vast-1"), host=HostKey("vast.ai/1"), num_gpus=2, price=Micro(800_000), why="cheapest")
+DECISION = Decision(
+    strategy="least_connections",
+    considered=10,
+    eligible=4,
+    rejected=(("max_price", 6),),
+    sizes=(2,),
+    picks=(PICK,),
+    top=(PICK,),
+    cheapest_alternative=Micro(700_000),
+)
+
+
+@dataclass
+class StubEngine:
+    """Reserver, books, catalog and keys in one."""
+
+    offers: Sequence[Offer] = ()
+    mine: Sequence[LeaseView] = ()
+    answer: ReservationView | Refusal = field(default_factory=lambda: view(lease(1), lease(2)))
+    unreachable: tuple[tuple[ProviderName, float], ...] = ()
+    market_refusal: Refusal | None = None
+    demands: list[Demand] = field(default_factory=list)
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+    scope: str = "project"
+    _shown: View | None = None
+
+    async def reserve(self, caller: Caller, demand: Demand) -> ReservationView:
+        self.demands.append(demand)
+        return self._answered()
+
+    async def market(self, wanted: OfferFilter) -> Market:
+        if self.market_refusal:
+            raise self.market_refusal
+        if self._shown is None:
+            self._shown = View(built([(each, {"grpc": encode_offer(each)}) for each in self.offers], ["grpc"]), 0)
+        return Market(NOW - timedelta(seconds=7), self.unreachable, False, self._shown)
+
+    async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
+        self.asked.append(("reservation", reservation_id))
+        return self._answered()
+
+    async def reservations(
+        self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str
+    ) -> ReservationPage:
+        self.asked.append(("reservations", state, dict(labels), page_size, page_token))
+        return ReservationPage(views=(self._answered(),), next_page_token="next", total=5)
+
+    async def release(self, caller: Caller, reservation_id: str) -> ReservationView:
+        self.asked.append(("release", reservation_id))
+        return self._answered()
+
+    async def extend(self, caller: Caller, reservation_id: str, expires_at: datetime) -> ReservationView:
+        self.asked.append(("extend", reservation_id, expires_at))
+        return self._answered()
+
+    async def instance(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
+        for mine in self.mine:
+            if (mine.lease.provider, mine.lease.instance_id) == (provider, instance_id):
+                return mine
+        raise NotFound("no such instance")
+
+    async def instances(self, caller: Caller, provider: str) -> tuple[LeaseView, ...]:
+        return tuple(self.mine)
+
+    async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
+        self.asked.append(("destroy", provider, instance_id))
+        return replace((await self.instance(caller, provider, instance_id)).lease, state=LeaseState.RELEASING)
+
+    async def load(self, caller: Caller, instance_id: str) -> LoadReport:
+        server = LoadRow(id="9001", provider=VAST, connections=3, gpus=4, last_used=NOW, picks=7)
+        provider = LoadRow(id="vast.ai", provider=VAST, connections=9, gpus=9)
+        return LoadReport(server=(server,), provider=(provider,), strategy="least_connections")
+
+    async def strategy(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
+        return "lowest_price", self.scope, ("least_connections", "lowest_price")
+
+    async def set_strategy(self, caller: Caller, name: str, scope: str) -> None:
+        self.asked.append(("set_strategy", name, scope))
+
+    async def create(self, project: str, name: str, role: Role) -> NewKey:
+        self.asked.append(("create", project, name, role))
+        return NewKey("gpx_new_secret", replace(key_row("gpx_new_secret", role, project=project), name=name))
+
+    async def list(self, project: str | None) -> tuple[KeyRow, ...]:
+        self.asked.append(("list", project))
+        return (key_row("gpx_one", "user"), replace(key_row("gpx_two", "viewer"), revoked_at=NOW))
+
+    async def revoke(self, project: str | None, key_id: str) -> bool:
+        self.asked.append(("revoke", project, key_id))
+        return key_id == "id-user"
+
+    def _answered(self) -> ReservationView:
+        if isinstance(self.answer, Refusal):
+            raise self.answer
+        return self.answer
+
+
+def service_over(engine: StubEngine) -> Service:
+    return Service(
+        reserver=engine,  # type: ignore[arg-type]
+        books=engine,  # type: ignore[arg-type]
+        catalog=engine,  # type: ignore[arg-type]
+        keys=engine,  # type: ignore[arg-type]
+        clock=ScaledClock(60.0, origin=NOW),
+        default_max_price=10.0,
+    )
