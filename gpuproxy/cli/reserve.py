@@ -194,6 +194,7 @@ class Progress:
 
 
 def _rent(connection: Connection, request: pb.ReserveGPUsRequest, limit: float) -> pb.ReserveGPUsResponse:
+    connection.server_now()  # nobody there: say so before an id is made up that could be looked for
     quiet = connection.as_json
     progress = Progress(lambda line: None if quiet else click.echo(line))
     call = connection.stub.ReserveGPUs.future(request, timeout=limit, metadata=connection.metadata)

@@ -50,6 +50,7 @@ def test_nobody_answering_is_exit_code_3_and_says_what_to_do(tmp_path: Path) -> 
     assert result.exit_code == 3
     assert result.stderr == f"Nothing answers at {address}. Start it with make run, or set GPUPROXY_SERVER.\n"
     assert result.stdout == ""
+    assert CliRunner().invoke(root, ["reserve", "1", "--server", address]).stderr == result.stderr
 
 
 def test_wrong_usage_is_exit_code_2(run: Run) -> None:
