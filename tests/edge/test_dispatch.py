@@ -4,13 +4,12 @@
 import asyncio
 from typing import Any
 
-import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode, aio
 
 from gpuproxy.edge.dispatch import MAX_SECONDS
-from gpuproxy.edge.grpc_server import CONTRACT, raw_rpc
+from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer, raw_rpc
 from gpuproxy.edge.rpcs import ADMIN_ONLY, OPEN, READS, SECONDS
 from gpuproxy.model import errors
 from gpuproxy.model.demands import Caller
@@ -327,10 +326,9 @@ async def test_another_projects_key_brings_another_project() -> None:
 
 async def test_a_second_server_on_the_port_is_an_error() -> None:
     async with facing(Echo()) as face:
-        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        second = GrpcServer(face.dispatcher, Echo())
         with pytest.raises(RuntimeError):
-            server.add_insecure_port(f"127.0.0.1:{face.port}")
-        await server.stop(0)
+            await second.start(f"127.0.0.1:{face.port}")
 
 
 async def test_the_end_of_the_server_waits_for_the_finally_of_a_handler_that_it_cancelled() -> None:
