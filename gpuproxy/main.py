@@ -62,6 +62,7 @@ class Engine:
     clock: Clock
     db: Database
     providers: tuple[ProviderName, ...]
+    signer: Signer
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
@@ -160,7 +161,14 @@ def build_engine(
     reserver = Reserver(shop)
     books = Books(db, stop=reserver.stop, nudge=shop.nudge, default_strategy=settings.lb_strategy)
     return Engine(
-        reserver=reserver, books=books, catalog=catalog, watches=watches, clock=clock, db=db, providers=accounts.names()
+        reserver=reserver,
+        books=books,
+        catalog=catalog,
+        watches=watches,
+        clock=clock,
+        db=db,
+        providers=accounts.names(),
+        signer=signer,
     )
 
 

@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import TypeVar
 
 import structlog
-from gpuproxy.engine.catalog import Catalog
 
 from gpuproxy.engine import record
+from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Exclusions
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Advice, OfferGone, OutcomeUnknown, RateLimited, Refused, Scope, Unavailable

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
-from gpuproxy.engine.catalog import Catalog
 
 from gpuproxy.balancer import Choice
 from gpuproxy.engine import answers, intents, record
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.attempt import Attempt
+from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser, Exclusions
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch

@@ -9,11 +9,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from gpuproxy.engine.catalog import Catalog, Selection
-
 from gpuproxy.balancer import Choice, Shortage, Want, choose
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.answers import not_enough
+from gpuproxy.engine.catalog import Catalog, Selection
 from gpuproxy.engine.intents import Terms, usable
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import Demand

@@ -1,55 +1,64 @@
 """One watch for each account: list what exists, plan, write, and do what the plan asks for outside.
 
 A pass reads the provider first and our rows after it, plans and writes in one unit of work, and only then starts the
-outside effects; those record what they learn as units of their own. Nothing depends on a pass being whole: the next
-one sees what is left to do.
+outside effects. Nothing depends on a pass being whole: the next one sees what is left to do. A provider that does not
+answer makes a pass without a listing, in which nothing is concluded about any machine.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 
 from gpuproxy.engine import record
+from gpuproxy.engine.effects import Effects
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.reconcile import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, plan
-from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
-from gpuproxy.model.leases import Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.engine.reconcile import plan
+from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step
+from gpuproxy.engine.sweep import Sightings, Stray, strays
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.leases import Lease, LeaseEvent, LeaseState
+from gpuproxy.model.money import Micro
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
 from gpuproxy.store import leases, reservations
 
 log = structlog.get_logger(__name__)
 
-Effect = Destroy | Confirm | Knock
 _MOVING = frozenset({LeaseState.REQUESTED, LeaseState.STARTING, LeaseState.RELEASING})
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
-    """What one unit of work decided."""
+class Decided:
+    """What one pass came to."""
 
-    effects: tuple[Effect, ...]
+    steps: tuple[Step, ...]
+    strays: tuple[Stray, ...]
     live: tuple[Lease, ...]
+    sightings: Sightings
 
 
 class AccountWatch:
-    """Looks after every live lease of one account."""
+    """Looks after every lease of one account."""
 
-    def __init__(self, provider: Provider, db: Database, clock: Clock, probe: Probe, limits: Limits) -> None:
+    def __init__(
+        self, provider: Provider, db: Database, *, clock: Clock, probe: Probe, signer: Signer, limits: Limits
+    ) -> None:
         self.provider = provider
         self._key = (provider.name, provider.account)
         self._db = db
         self._clock = clock
-        self._probe = probe
+        self._signer = signer
         self._limits = limits
+        self._effects = Effects(provider, db, clock=clock, probe=probe, limits=limits, changed=self.nudge)
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
-        self._effects: dict[tuple[str, LeaseId], asyncio.Task[None]] = {}
         self._nudged = asyncio.Event()
         self._live: tuple[Lease, ...] = ()
+        self._sightings = Sightings()
+        self._credit: Micro | None = None
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
 
@@ -67,8 +76,13 @@ class AccountWatch:
     async def step(self) -> None:
         """One pass and all of its outside effects."""
         await self.look()
-        while self._effects:
-            await asyncio.wait(self._effects.values())
+        await self._effects.done()
+
+    async def preview(self) -> Decided:
+        """What a pass would do now; nothing is written and nothing but reads goes out."""
+        listing = await self._listing()
+        second_word = await self._second_word(listing)
+        return await self._db.read(lambda tx: self._decide(tx, listing, second_word=second_word))
 
     async def wait(self) -> None:
         """Return when the next pass is due: soon while something is changing, else at the slow pace."""
@@ -79,10 +93,11 @@ class AccountWatch:
 
     async def close(self) -> None:
         """End what is under way; the books know what is left to do."""
-        tasks = [task for task in (self._current, self._next, *self._effects.values()) if task is not None]
+        tasks = [task for task in (self._current, self._next) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._effects.close()
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -93,10 +108,7 @@ class AccountWatch:
 
     def _restless(self) -> bool:
         fresh = self._clock.now() - timedelta(seconds=self._limits.unknown_fresh)
-        return any(
-            lease.state in _MOVING or (lease.state is LeaseState.UNKNOWN and lease.created_at > fresh)
-            for lease in self._live
-        )
+        return any(_about_to_change(lease, fresh) for lease in self._live)
 
     async def _pass_after(self, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None and not earlier.done():
@@ -105,17 +117,16 @@ class AccountWatch:
         await self._pass()
 
     async def _pass(self) -> None:
-        busy = await self._db.read(lambda tx: bool(leases.live(tx, *self._key)))
-        if not busy:
-            self._live = ()
-            self.last_pass_at = self._clock.now()
-            return
         listing = await self._listing()
-        decided = await self._db.write(lambda tx: self._decide(tx, listing))
-        self._live = decided.live
+        second_word = await self._second_word(listing)
+        decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
+        self._live, self._sightings = decided.live, decided.sightings
         self.last_pass_at = self._clock.now()
-        for effect in decided.effects:
-            self._start(effect)
+        for step in decided.steps:
+            if isinstance(step, Destroy | Confirm | Knock):
+                self._effects.start(step)
+        for stray in decided.strays:
+            self._effects.take_back(stray)
 
     async def _listing(self) -> Listing | None:
         began = self._clock.now()
@@ -131,84 +142,66 @@ class AccountWatch:
             self.silent_since = None
         return Listing(began, instances)
 
-    def _decide(self, tx: Tx, listing: Listing | None) -> _Pass:
+    async def _second_word(self, listing: Listing | None) -> bool:
+        """Does the account's credit stand still? Asked only where an outcome is open and no canary is shown.
+
+        Whatever runs unseen costs money; two equal readings in a row say that nothing does.
+        """
+        open_outcome = any(lease.state is LeaseState.UNKNOWN or _nameless(lease) for lease in self._live)
+        if listing is None or not open_outcome:
+            self._credit = None
+            return False
+        before = self._credit
+        try:
+            self._credit = (await self.provider.spend()).credit
+        except ProviderError:
+            self._credit = None
+        return before is not None and self._credit == before
+
+    def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
+        decided = self._decide(tx, listing, second_word=second_word)
+        for step in decided.steps:
+            _write(tx, step)
+        return Decided(decided.steps, decided.strays, leases.live(tx, *self._key), decided.sightings)
+
+    def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
         rows = leases.live(tx, *self._key)
         scene = Scene(
+            leases=rows,
             reservations=reservations.of_live_leases(tx, [lease.reservation_id for lease in rows]),
             listing=listing,
             now=tx.now(),
             capabilities=self.provider.capabilities,
             limits=self._limits,
+            second_word=second_word,
         )
-        steps = plan(rows, scene)
-        for step in steps:
-            _write(tx, step)
-        effects = tuple(step for step in steps if isinstance(step, Destroy | Confirm | Knock))
-        return _Pass(effects, leases.live(tx, *self._key))
+        if listing is None:
+            return Decided(tuple(plan(scene)), (), rows, self._sightings)
+        ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
+        found, sightings = strays(
+            listing.instances, _by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
+        )
+        return Decided(tuple(plan(scene)), tuple(found), rows, sightings)
 
-    def _start(self, effect: Effect) -> None:
-        key = (type(effect).__name__, effect.lease.id)
-        if key in self._effects:
-            return
-        task = asyncio.create_task(self._perform(effect))
-        self._effects[key] = task
-        task.add_done_callback(lambda _: self._effects.pop(key, None))
 
-    def _perform(self, effect: Effect) -> Coroutine[Any, Any, None]:
-        if isinstance(effect, Destroy):
-            return self._destroy(effect.lease)
-        if isinstance(effect, Confirm):
-            return self._confirm(effect.lease)
-        return self._knock(effect)
+def _about_to_change(lease: Lease, fresh: datetime) -> bool:
+    if lease.state is LeaseState.UNKNOWN or _nameless(lease):
+        return lease.created_at > fresh
+    return lease.state in _MOVING
 
-    async def _knock(self, knock: Knock) -> None:
-        if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
-            await self._record(knock.lease.id, LeaseEvent.READY, (LeaseState.STARTING,), ready=True)
 
-    async def _confirm(self, lease: Lease) -> None:
-        if lease.instance_id is None:
-            return
-        try:
-            found = await self.provider.get(lease.instance_id)
-        except ProviderError:
-            return  # no opinion; the next pass asks again
-        if found is not None:
-            await self._write_quietly(lambda tx: _still_there(tx, lease.id))
-        elif lease.state is LeaseState.RELEASING:
-            await self._record(lease.id, LeaseEvent.GONE, (LeaseState.RELEASING,))
-        else:
-            await self._record(lease.id, LeaseEvent.VANISHED, tuple({lease.state}))
+def _nameless(lease: Lease) -> bool:
+    """Being released, but no instance is known: it is not even certain that there is one."""
+    return lease.state is LeaseState.RELEASING and lease.instance_id is None
 
-    async def _destroy(self, lease: Lease) -> None:
-        if lease.instance_id is None:
-            return
-        wait = min(self._limits.destroy_again * 2**lease.destroy_tries, self._limits.destroy_again_max)
-        try:
-            await self.provider.destroy(lease.instance_id)
-        except RateLimited as error:
-            wait = error.retry_after or self._limits.poll_seconds
-        except ProviderError as error:
-            log.info("destroy_not_accepted", lease=lease.id, reason=error.reason, error=str(error))
-            wait = min(wait, self._limits.destroy_again)
-        tries = lease.destroy_tries + 1
-        await self._write_quietly(lambda tx: _destroy_sent(tx, lease.id, tries, wait))
-        self.nudge()
 
-    async def _record(
-        self, lease_id: LeaseId, event: LeaseEvent, states: tuple[LeaseState, ...], *, ready: bool = False
-    ) -> None:
-        def write(tx: Tx) -> None:
-            lease = leases.get(tx, lease_id)
-            if lease.state in states:
-                leases.advance(tx, lease, event, **({"ready_at": tx.now()} if ready else {}))
-
-        await self._write_quietly(write)
-
-    async def _write_quietly(self, write: Any) -> None:
-        try:
-            await self._db.write(write)
-        except Unavailable as error:
-            log.warning("books_unavailable", account=self.provider.account, error=str(error.__cause__))
+def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:
+    """The leases of the labels; most are among the live rows."""
+    known = {lease.label: lease for lease in rows}
+    for label in labels:
+        if label not in known and (lease := leases.by_label(tx, label)) is not None:
+            known[label] = lease
+    return known
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
@@ -226,13 +219,3 @@ def _write(tx: Tx, step: Step) -> None:
         record.adopt(tx, lease, LeaseEvent.FOUND, step.instance_id)
     elif isinstance(step, Note):
         leases.note(tx, lease, **step.facts)
-
-
-def _destroy_sent(tx: Tx, lease_id: LeaseId, tries: int, wait: float) -> None:
-    lease = leases.get(tx, lease_id)
-    if lease.state is LeaseState.RELEASING:
-        leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))
-
-
-def _still_there(tx: Tx, lease_id: LeaseId) -> None:
-    leases.note(tx, leases.get(tx, lease_id), missing_since=None)

@@ -4,95 +4,24 @@ A listing of None means that the provider did not answer; then nothing is conclu
 is not absence. Steps change nothing by themselves: `observe` applies them. Running a plan twice is harmless.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from gpuproxy.engine.limits import Limits
+from gpuproxy.engine.absence import absence
 from gpuproxy.engine.record import unwanted_because
+from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step
 from gpuproxy.model.gpus import gpu_key
-from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseEvent, LeaseState, ReservationId
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.reservations import Reservation
-from gpuproxy.ports import Capabilities, Instance, InstanceStatus
+from gpuproxy.ports import Instance, InstanceStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Everything that the provider says exists on the account, as of a moment not before `began_at`."""
-
-    began_at: datetime
-    instances: Sequence[Instance]
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """The lease goes through an event."""
-
-    lease: Lease
-    event: LeaseEvent
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """The instance turned out to be the lease's."""
-
-    lease: Lease
-    instance_id: InstanceId
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Facts that are no event."""
-
-    lease: Lease
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Destroy:
-    """Ask the provider to destroy the instance."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """Ask for the instance by id: the listing no longer shows it."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Knock:
-    """See whether the machine answers."""
-
-    lease: Lease
-    kind: Literal["tcp", "ssh"]
-    host: str
-    port: int
-
-
-Step = Advance | Adopt | Note | Destroy | Confirm | Knock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What a plan is made from."""
-
-    reservations: Mapping[ReservationId, Reservation]
-    listing: Listing | None
-    now: datetime
-    capabilities: Capabilities
-    limits: Limits
-
-
-def plan(leases: Sequence[Lease], scene: Scene) -> list[Step]:
+def plan(scene: Scene) -> list[Step]:
     """The steps for all live leases of an account, in order."""
     shown = _shown(scene.listing)
     steps: list[Step] = []
-    for lease in leases:
+    for lease in scene.leases:
         instance = shown.get(lease.instance_id or "") or (shown.get(lease.label) if lease.instance_id is None else None)
         steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
     return steps
@@ -123,6 +52,8 @@ def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, 
         yield Adopt(lease, instance.id)
     elif _over(lease, reservation, scene.now):
         yield _release(lease, unwanted_because(reservation), scene.now)
+    else:
+        yield from absence(lease, scene)
 
 
 def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
@@ -168,6 +99,8 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
                 LeaseEvent.FOUND,
                 {"instance_id": instance.id, "started_at": scene.now, "seen_at": scene.now, "destroy_at": scene.now},
             )
+        elif lease.call_started_at is not None:
+            yield from absence(lease, scene)
         return
     due = lease.destroy_at is None or lease.destroy_at <= scene.now
     gone = scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene)
@@ -203,7 +136,10 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
 
 
 def _never_ready(lease: Lease, instance: Instance | None, scene: Scene) -> bool:
-    if instance is not None and instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED):
+    """Only ever said of a machine that the provider shows: while it is silent the machine may well be ready."""
+    if instance is None:
+        return False
+    if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED):
         return True
     patience = timedelta(seconds=scene.reservations[lease.reservation_id].ready_timeout_s)
     return lease.started_at is not None and scene.now - lease.started_at >= patience

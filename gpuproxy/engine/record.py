@@ -6,6 +6,7 @@ An instance id that was learnt is never dropped: a lease that was over already c
 from collections.abc import Sequence
 from datetime import datetime
 
+from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import Refused
 from gpuproxy.model.leases import (
     LIVE,
@@ -18,9 +19,13 @@ from gpuproxy.model.leases import (
     LeaseState,
     ReservationId,
 )
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
-from gpuproxy.ports import Capabilities, Receipt, Tx
+from gpuproxy.ports import Capabilities, InstanceStatus, Receipt, Tx
 from gpuproxy.store import leases, pace, reservations
+
+ORPHANAGE = ReservationId("res-orphans")
 
 
 def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime) -> bool:
@@ -68,7 +73,7 @@ def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:
     lease = leases.get(tx, lease_id)
     if lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return lease
-    return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=said)
+    return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=said, call_deadline=tx.now())
 
 
 def not_attempted(tx: Tx, lease_id: LeaseId, capabilities: Capabilities) -> None:
@@ -105,6 +110,63 @@ def release_all(tx: Tx, rows: Sequence[Lease], reason: str) -> None:
     """Give machines back."""
     for lease in rows:
         release(tx, lease, reason)
+
+
+def take_back(tx: Tx, stray: Stray, account: tuple[ProviderName, str]) -> Lease | None:
+    """A machine that should not exist becomes a lease that is being released; None when another pass was first."""
+    instance, lease = stray.instance, stray.lease
+    if leases.by_instance(tx, account[0], instance.id) not in (None, lease):
+        return None
+    if stray.kind == "reappeared" and lease is not None:
+        lease = leases.get(tx, lease.id)
+        if lease.state not in TERMINAL:
+            return None
+        return leases.advance(
+            tx,
+            lease,
+            LeaseEvent.REAPPEARED,
+            instance_id=instance.id,
+            started_at=lease.started_at or tx.now(),
+            seen_at=tx.now(),
+            destroy_at=tx.now(),
+        )
+    owner = lease.reservation_id if lease is not None else _orphanage(tx)
+    return _surplus(tx, stray, account, reservations.get(tx, owner))
+
+
+def _orphanage(tx: Tx) -> ReservationId:
+    """The reservation that machines without books are given back under."""
+    if reservations.find(tx, ORPHANAGE) is None:
+        reservations.insert(
+            tx,
+            Reservation(
+                id=ORPHANAGE, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
+                strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
+                ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
+                message="Machines with our label that the books did not know.",
+            ),
+        )  # fmt: skip
+    return ORPHANAGE
+
+
+def _surplus(tx: Tx, stray: Stray, account: tuple[ProviderName, str], owner: Reservation) -> Lease:
+    instance, now = stray.instance, tx.now()
+    attempts = [lease.attempt for lease in leases.of_reservation(tx, owner.id)]
+    row = Lease(
+        id=LeaseId(f"{owner.id.replace('res-', 'lease-')}-{stray.kind}-{instance.id}"), reservation_id=owner.id,
+        project=owner.project, attempt=max(attempts, default=0) + 1, provider=account[0], account=account[1],
+        label=f"{instance.label}+{instance.id}", offer_id=OfferId(""),
+        host=HostKey(f"{account[0]}/{instance.machine_id}"), conflict_keys=(), gpu_model=instance.gpu_model,
+        num_gpus=instance.num_gpus, vram_gb=0, location="", price=instance.price or Micro(0),
+        disk_price=instance.stopped_price or Micro(0), ceiling=Micro(0), state=LeaseState.REQUESTED, version=1,
+        created_at=now, send_at=now, call_started_at=now, call_deadline=now,
+    )  # fmt: skip
+    leases.insert(tx, row)
+    row = leases.advance(tx, row, LeaseEvent.RELEASE, reason=stray.kind.upper(), destroy_at=now)
+    running = now if instance.status is InstanceStatus.RUNNING else None
+    return leases.advance(
+        tx, row, LeaseEvent.FOUND, instance_id=instance.id, started_at=now, seen_at=now, running_at=running
+    )
 
 
 def unwanted_because(reservation: Reservation) -> str:

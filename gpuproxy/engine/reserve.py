@@ -162,7 +162,7 @@ def _take_over(tx: Tx) -> tuple[Reservation, ...]:
             if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
                 leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason="INTERRUPTED")
             elif lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING) and lease.instance_id is None:
-                leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message="the server stopped during the create")
+                record.reply_lost(tx, lease.id, "the server stopped during the create")
         _settle(tx, reservation.id)
     return left
 

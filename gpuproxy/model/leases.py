@@ -163,6 +163,9 @@ class Lease:
     expires_at: datetime | None = None
     missing_since: datetime | None = None
     """First believable listing without it; cleared when it shows up again."""
+    absent_checks: int = 0
+    """Believable listings after the quarantine that did not show it."""
+    absent_checked_at: datetime | None = None
     destroy_at: datetime | None = None
     """When the next destroy call is due."""
     destroy_tries: int = 0

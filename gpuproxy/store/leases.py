@@ -101,6 +101,12 @@ def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Leas
     return None if row is None else lease_from(row)
 
 
+def by_label(tx: Tx, label: str) -> Lease | None:
+    """The lease that a label was made for, however long it is over."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
+    return None if row is None else lease_from(row)
+
+
 def held_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
     """What our own leases keep others from renting."""
     return frozenset((ProviderName(row["provider"]), row["key"]) for row in tx.fetch("SELECT provider, key FROM holds"))

@@ -110,7 +110,8 @@ _READERS: dict[type, dict[str, _Reader]] = {
         **dict.fromkeys(
             (
                 "created_at", "send_at", "call_started_at", "call_deadline", "started_at", "seen_at", "running_at",
-                "ready_at", "ended_at", "expires_at", "missing_since", "destroy_at",
+                "ready_at", "ended_at", "expires_at", "missing_since", "absent_checked_at",
+                "destroy_at",
             ),
             moment,
         ),

@@ -1,0 +1,86 @@
+"""What a plan is made from and what it consists of: values only; `reconcile` makes them, `observe` applies them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from gpuproxy.engine.limits import Limits
+from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, ReservationId
+from gpuproxy.model.reservations import Reservation
+from gpuproxy.ports import Capabilities, Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything that the provider says exists on the account, as of a moment not before `began_at`."""
+
+    began_at: datetime
+    instances: Sequence[Instance]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The lease goes through an event."""
+
+    lease: Lease
+    event: LeaseEvent
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The instance turned out to be the lease's."""
+
+    lease: Lease
+    instance_id: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Facts that are no event."""
+
+    lease: Lease
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """Ask the provider to destroy the instance."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Ask for the instance by id: the listing no longer shows it."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """See whether the machine answers."""
+
+    lease: Lease
+    kind: Literal["tcp", "ssh"]
+    host: str
+    port: int
+
+
+Step = Advance | Adopt | Note | Destroy | Confirm | Knock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a plan is made from."""
+
+    leases: Sequence[Lease]
+    """Every live lease of the account."""
+    reservations: Mapping[ReservationId, Reservation]
+    listing: Listing | None
+    now: datetime
+    capabilities: Capabilities
+    limits: Limits
+    second_word: bool = False
+    """Another endpoint of the provider agrees that nothing unknown is being billed."""
