@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.bench.report import Row, table
 
-SECTIONS = ("listing", "reserving", "pace", "choosing", "decoding", "memory")
+SECTIONS = ("listing", "reserving", "choosing", "decoding", "memory")
 
 
 def main(wanted: list[str]) -> int:

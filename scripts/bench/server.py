@@ -16,7 +16,6 @@ from gpuproxy.edge.grpc_server import raw_rpc
 from gpuproxy.main import build_engine, build_server
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
-
 from scripts.bench.market import Marketplace, offers
 
 SERVICE, METHOD = "gpuproxy.bench.Ready", "Bytes"

@@ -1,0 +1,111 @@
+"""From vast.ai's bytes to offers, and from offers to a snapshot: how long it takes and how long nobody else runs."""
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Callable, Coroutine
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpuproxy.edge.translate import encode_offer
+from gpuproxy.engine.catalog import EVERYTHING, Catalog
+from gpuproxy.ports import HttpRequest, HttpResponse, ProviderSetup
+from gpuproxy.providers.vast import connect
+from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.world import build
+from gpuproxy.system import ScaledClock, Threads
+from scripts.bench.market import OFFERS, Marketplace, offers
+from scripts.bench.report import Row
+from scripts.bench.stalls import watched
+
+ROWS = 2_000
+_RUNS = 15
+_REFRESHES = 5
+
+
+class _Recorded:
+    """Answers every other question with the same page; in between there is nothing more."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pages = cycle((body, b'{"offers": []}'))
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        del request
+        return HttpResponse(status=200, headers={}, body=next(self._pages))
+
+
+def measure(_folder: Path) -> list[Row]:
+    """Both, each with its worst stall of the loop (the median of the runs' worst)."""
+    return asyncio.run(_measure())
+
+
+async def _measure() -> list[Row]:
+    body = _search_answer()
+    setup = ProviderSetup(
+        account="bench",
+        key="bench-key",
+        base_url="",
+        http=_Recorded(body),
+        clock=ScaledClock(),
+        workers=Threads(),
+        intervals={"search": 0.0},
+    )
+    provider = connect(setup)
+
+    async def search() -> None:
+        found = [len(page) async for page in provider.search(EVERYTHING)]
+        if sum(found) != ROWS:
+            raise SystemExit(f"{ROWS} rows became {found} offers")
+
+    name = f"decode {ROWS:,} vast.ai offers"
+    taken, stall = await _run(search, _RUNS)
+    rows = [
+        Row(name=name, value=taken, unit="ms", at_most=60, note=f"{len(body) / 1e6:.1f} MB; median of {_RUNS}"),
+        Row(name=f"{name}: worst stall of the loop", value=stall, unit="ms", at_most=15),
+    ]
+    return rows + await _refresh()
+
+
+async def _refresh() -> list[Row]:
+    market = offers()
+    provider = Marketplace(market)
+    catalog = Catalog([provider], ScaledClock(), {"grpc": encode_offer})
+    name = f"catalog refresh of {OFFERS:,} offers"
+    taken, stall = await _run(lambda: catalog.step(provider.name), 1)
+    rows = [Row(name=f"{name}, all new", value=taken, unit="ms", note=f"worst stall {stall:.0f} ms")]
+    taken, stall = await _run(lambda: catalog.step(provider.name), _REFRESHES)
+    return [*rows, Row(name=f"{name}, unchanged", value=taken, unit="ms", note=f"worst stall {stall:.0f} ms")]
+
+
+async def _run(work: Callable[[], Coroutine[Any, Any, None]], runs: int) -> tuple[float, float]:
+    """Medians, in milliseconds: of the time, and of the worst stall."""
+    taken, stalls = [], []
+    for _ in range(runs):
+        async with watched() as stall:
+            began = time.perf_counter()
+            await work()
+            taken.append((time.perf_counter() - began) * 1000)
+        stalls.append(stall.worst_ms)
+    return statistics.median(taken), statistics.median(stalls)
+
+
+def _search_answer() -> bytes:
+    """So many rows as the sandbox writes them, with all columns."""
+    sandbox = build(SandboxOptions(rate_limits="off", machines=ROWS), ScaledClock())
+    query = {"rentable": {"eq": True}, "disable_bundling": True, "limit": ROWS}
+    answer = sandbox.receive(
+        HttpRequest(
+            method="POST",
+            url="http://localhost/api/v0/bundles/",
+            headers={"authorization": "Bearer sandbox-key", "content-type": "application/json"},
+            body=msgspec.json.encode(query),
+        )
+    ).response
+    gc.collect()
+    if answer is None or answer.status != 200:
+        raise SystemExit(f"the sandbox did not answer a search: {answer}")
+    return answer.body

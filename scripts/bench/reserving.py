@@ -1,0 +1,79 @@
+"""Sixteen GPUs in one call, over real processes: as fast as the creates are, and as fast as the marketplace allows."""
+
+import statistics
+import time
+from pathlib import Path
+
+from gpuproxy.providers.vast import INTERVALS
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from scripts.bench.report import Row
+from scripts.bench.waiting import until
+from tests.system.processes import UNPACED, Client, Market, Server
+
+GPUS = 16
+_CREATE_MS = 500
+_TRIES = 7
+_PACED_TRIES = 3
+_SCALE = 10
+_CREATE_SECONDS = 2.0
+"""What one create takes in the paced market, in its seconds."""
+
+
+def measure(folder: Path) -> list[Row]:
+    """Both rows; the market must count exactly what was answered."""
+    for name in ("free", "paced"):
+        (folder / name).mkdir()
+    return [_unlimited(folder / "free"), _paced(folder / "paced")]
+
+
+def _unlimited(folder: Path) -> Row:
+    options = ("--create-latency", str(_CREATE_MS / 1000), "--rate-limits", "off")
+    with Market(folder, *options) as market, Server(folder, market, **UNPACED) as server, server.client() as client:
+        _wait_for_market(client)
+        taken = [_reserve(market, client) * 1000 for _ in range(_TRIES)]
+    return Row(
+        name=f"reserve {GPUS}, creates take {_CREATE_MS} ms",
+        value=statistics.median(taken[1:]),
+        unit="ms",
+        at_most=600,
+        note=f"median of {_TRIES - 1}; the first, on a cold server, took {taken[0]:.0f} ms",
+    )
+
+
+def _paced(folder: Path) -> Row:
+    scaled = ("--time-scale", str(_SCALE), "--create-latency", str(_CREATE_SECONDS))
+    ideal = (GPUS - 1) * INTERVALS["create"] + _CREATE_SECONDS
+    with (
+        Market(folder, *scaled) as market,
+        Server(folder, market, GPUPROXY_TIME_SCALE=str(_SCALE)) as server,
+        server.client() as client,
+    ):
+        _wait_for_market(client)
+        taken = [_reserve(market, client) * _SCALE for _ in range(_PACED_TRIES)]
+    shown = ", ".join(f"{seconds:.1f}" for seconds in taken)
+    return Row(
+        name=f"reserve {GPUS} at the marketplace's pace",
+        value=statistics.median(taken) / ideal,
+        unit="x",
+        at_most=1.05,
+        note=f"{shown} s of {ideal:g} s: {GPUS - 1} intervals of {INTERVALS['create']:g} s and one create",
+    )
+
+
+def _reserve(market: Market, client: Client) -> float:
+    """Real seconds of one reservation; everything is given back before this returns."""
+    request = pb.ReserveGPUsRequest(count=GPUS, max_price=20.0)
+    began = time.perf_counter()
+    answer = client.call("ReserveGPUs", request)
+    seconds = time.perf_counter() - began
+    contracts = {each.contract_id for each in answer.reserved_instances}
+    if len(answer.reserved_instances) != GPUS or contracts != set(market.alive()):
+        raise SystemExit(f"{GPUS} were asked for, the market has {len(market.alive())}: {answer.message}")
+    client.call("ReleaseReservation", pb.ReleaseReservationRequest(reservation_id=answer.reservation_id))
+    until(lambda: not market.alive(), "everything is given back")
+    return seconds
+
+
+def _wait_for_market(client: Client) -> None:
+    request = pb.ListGPUInstancesRequest(max_price=20.0, page_size=1)
+    until(lambda: client.call("ListGPUInstances", request).available_gpus >= GPUS, "the market is read")
