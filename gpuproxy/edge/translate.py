@@ -87,6 +87,10 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
         port_mappings=[_port(port) for port in lease.ports],
         status_message=lease.status_message,
         cost_so_far=usd(cost),
+        reliability=lease.reliability_ppm / 1_000_000,
+        verified=lease.verified,
+        cuda_max=lease.cuda_max,
+        disk_gb=lease.disk_gb,
     )
 
 

@@ -52,7 +52,24 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool) ->
         return _nothing(reservation, leases)
     if gpus < reservation.least:
         return _too_few(reservation, leases, gpus)
-    return Verdict(message=_message(reservation, leases, gpus))
+    return Verdict(message=message(reservation, leases))
+
+
+def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
+    """What came of a reservation, as things stand."""
+    gpus = sum(lease.num_gpus for lease in leases if lease.state in RENTED)
+    price = sum(lease.price for lease in leases if lease.state in RENTED)
+    text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."
+    unknown = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
+    pending = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
+    if unknown:
+        text += f" {unknown} unknown: the marketplace did not say whether they were created; this resolves by itself."
+    if pending:
+        text += f" {pending} still being created."
+    if gpus + unknown + pending < reservation.count:
+        reasons = _counted(lease.reason for lease in leases if lease.reason)
+        text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
+    return text
 
 
 def refusal_of(failure: Failure) -> Refusal:
@@ -154,21 +171,6 @@ def _failed(
     metadata = tuple((name.lower(), str(count)) for name, count in reasons.items())
     failure = Failure(reason=reason, message=text, metadata=metadata)
     return Verdict(message=text, failure=failure, closing=closing or reason, retryable=retryable)
-
-
-def _message(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> str:
-    price = sum(lease.price for lease in leases if lease.state in RENTED)
-    text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."
-    unknown = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
-    pending = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
-    if unknown:
-        text += f" {unknown} unknown: the marketplace did not say whether they were created; this resolves by itself."
-    if pending:
-        text += f" {pending} still being created."
-    if gpus + unknown + pending < reservation.count:
-        reasons = _counted(lease.reason for lease in leases if lease.reason)
-        text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
-    return text
 
 
 def _counted(reasons: Iterable[str]) -> dict[str, int]:

@@ -179,7 +179,7 @@ class Books:
                     raise NotFound(f"No live instance {instance_id}.", metadata={"instance_id": instance_id})
             return LoadReport(
                 server=tuple(_server_row(tx, lease) for lease in rows),
-                provider=_provider_rows(leases.rented(tx, None)),
+                provider=_provider_rows(leases.rented(tx, None), pace.picks_by_provider(tx)),
                 strategy=strategy_for(tx, caller.project, self._default_strategy),
             )
 
@@ -252,7 +252,7 @@ def _server_row(tx: Tx, lease: Lease) -> LoadRow:
     )
 
 
-def _provider_rows(rows: Iterable[Lease]) -> tuple[LoadRow, ...]:
+def _provider_rows(rows: Iterable[Lease], picks: Mapping[str, int]) -> tuple[LoadRow, ...]:
     by_provider: dict[ProviderName, list[Lease]] = {}
     for lease in rows:
         by_provider.setdefault(lease.provider, []).append(lease)
@@ -263,6 +263,7 @@ def _provider_rows(rows: Iterable[Lease]) -> tuple[LoadRow, ...]:
             connections=len(live),
             gpus=sum(lease.num_gpus for lease in live),
             last_used=max(lease.created_at for lease in live),
+            picks=picks.get(provider, 0),
         )
         for provider, live in sorted(by_provider.items())
     )

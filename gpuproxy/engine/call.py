@@ -274,6 +274,8 @@ class Call:
 def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
     """A reservation with its leases and what they have cost."""
     reservation, rows = _books(tx, reservation_id)
+    if reservation.settled_at is not None and not reservation.closing:
+        reservation = replace(reservation, message=answers.message(reservation, rows))
     return ReservationView(reservation=reservation, leases=rows, costs=leases.costs(tx, rows))
 
 

@@ -177,6 +177,10 @@ class Lease:
     ssh_port: int = 0
     ports: tuple["PortMapping", ...] = ()
     extras: tuple[tuple[str, str], ...] = ()
+    disk_gb: float = 0.0
+    reliability_ppm: int = 0
+    verified: bool = False
+    cuda_max: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ class Reservation:
     state: ReservationState = ReservationState.PENDING
 
     def wants(self, now: datetime) -> bool:
-        """Would a machine of this reservation that turns up now be kept?"""
+        """Whether a machine of this reservation that turns up now would be kept."""
         if self.closing or (self.expires_at is not None and now >= self.expires_at):
             return False
         return self.keep or self.answered_at is None

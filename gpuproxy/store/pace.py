@@ -54,6 +54,12 @@ def loads(tx: Tx, hosts: Sequence[HostKey] = ()) -> Mapping[HostKey, HostLoad]:
     }
 
 
+def picks_by_provider(tx: Tx) -> Mapping[str, int]:
+    """Leases ever intended at each provider."""
+    rows = tx.fetch("SELECT provider, sum(picks) AS picks FROM hosts GROUP BY provider")
+    return {row["provider"]: row["picks"] for row in rows}
+
+
 def recount(tx: Tx) -> None:
     """Recompute every counter from the leases: the two must agree, and after a crash this makes them."""
     tx.execute("DELETE FROM hosts")

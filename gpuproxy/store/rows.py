@@ -105,6 +105,7 @@ _READERS: dict[type, dict[str, _Reader]] = {
     Lease: {
         "conflict_keys": _strings,
         "state": LeaseState,
+        "verified": bool,
         "ports": _ports,
         "extras": _pairs,
         **dict.fromkeys(
