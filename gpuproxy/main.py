@@ -5,6 +5,7 @@ signal, drain. The commands that work on the database directly are here too.
 """
 
 import asyncio
+import gc
 import os
 import shutil
 import signal

@@ -10,6 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from gpuproxy.main import collect_rarely
 from scripts.bench.report import Row, table
 
 SECTIONS = ("listing", "reserving", "choosing", "decoding", "memory")
@@ -20,6 +21,7 @@ def main(wanted: list[str]) -> int:
     if unknown := sorted(set(wanted) - set(SECTIONS)):
         print(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}", file=sys.stderr)
         return 2
+    collect_rarely()  # as the server does
     rows: list[Row] = []
     for name in wanted or SECTIONS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)

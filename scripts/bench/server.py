@@ -13,7 +13,7 @@ from pathlib import Path
 from gpuproxy import deployment, logs
 from gpuproxy.config import load_settings
 from gpuproxy.edge.grpc_server import raw_rpc
-from gpuproxy.main import build_engine, build_server
+from gpuproxy.main import build_engine, build_server, collect_rarely
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
 from scripts.bench.market import Marketplace, offers
@@ -34,6 +34,7 @@ async def run(folder: Path) -> None:
     """Serve until stdin closes; logs go to stderr as they always do."""
     settings = load_settings({"GPUPROXY_DATABASE_URL": f"sqlite:///{folder}/books.db"}, env_file=None)
     logs.configure(level=settings.log_level, style=settings.log_format)
+    collect_rarely()
     random, clock = SystemRandom(), ScaledClock()
     db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC))
     try:
