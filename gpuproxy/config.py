@@ -166,6 +166,15 @@ class Settings(BaseSettings):
     reconcile_interval: PositiveSeconds = Field(
         30.0, description="how often the books are compared with what the providers list"
     )
+    witness_interval: PositiveSeconds = Field(
+        1800.0, le=3600, description="how often the books are compared with what the providers say was spent"
+    )
+    max_unknown: int = Field(
+        10, ge=1, description="unknown outcomes at a provider with which nothing more is created there"
+    )
+    max_creates_per_minute: int = Field(
+        0, ge=0, description="creates at one provider within a minute; 0 = only the provider's own limits"
+    )
     vastai_search_interval: Seconds | None = Field(
         None, description="between two searches of an account; else the adapter's own (6 s); 0 = no limit"
     )

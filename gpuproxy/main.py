@@ -35,9 +35,10 @@ from gpuproxy.engine.call import Workshop
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.loops import watch_forever
+from gpuproxy.engine.loops import watch_forever, witness_forever
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.reserve import Reserver
+from gpuproxy.engine.witness import Witness
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
@@ -67,13 +68,19 @@ class Engine:
     db: Database
     providers: tuple[ProviderName, ...]
     signer: Signer
+    witnesses: tuple[Witness, ...]
+    witness_seconds: float
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
         """Take over what an earlier process left, then look after everything in the background."""
         await self.db.write(pace.recount)
         await self.reserver.recover()
-        loops = [self.catalog.run(), *(watch_forever(watch, self.clock) for watch in self.watches)]
+        loops = [
+            self.catalog.run(),
+            *(watch_forever(watch, self.clock) for watch in self.watches),
+            *(witness_forever(witness, self.clock, self.witness_seconds) for witness in self.witnesses),
+        ]
         self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
 
     async def drain(self, seconds: float) -> None:
@@ -152,6 +159,9 @@ def build_engine(
         poll_seconds=settings.ready_poll_interval,
         reconcile_seconds=settings.reconcile_interval,
         probe_timeout=settings.ready_probe_timeout,
+        max_unknown=settings.max_unknown,
+        max_creates_per_minute=settings.max_creates_per_minute,
+        witness_seconds=settings.witness_interval,
     )
     accounts = Accounts(providers)
     catalog = Catalog(
@@ -170,7 +180,7 @@ def build_engine(
         random=random,
         accounts=accounts,
         catalog=catalog,
-        chooser=Chooser(catalog, accounts, db),
+        chooser=Chooser(catalog, accounts, db, limits),
         signer=signer,
         watches=watches,
         limits=limits,
@@ -188,6 +198,8 @@ def build_engine(
         db=db,
         providers=accounts.names(),
         signer=signer,
+        witnesses=tuple(Witness(provider, db, clock) for provider in accounts),
+        witness_seconds=limits.witness_seconds,
     )
 
 

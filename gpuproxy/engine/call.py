@@ -80,9 +80,8 @@ class Call:
         strategy = await self._chosen_strategy()
         await self._shop.chooser.refresh(self.demand, self._answer_by)
         choice = await self._choose(self.demand.count, strategy)
-        reservation = replace(
-            self._reservation(strategy, choice, self._shop.clock.now()), message="Dry run: not rented."
-        )
+        planned = self._reservation(strategy, choice, self._shop.clock.now())
+        reservation = replace(planned, id=ReservationId(""), message="Dry run: nothing was rented.")
         return ReservationView(reservation=reservation, leases=(), costs=())
 
     async def begin(self) -> None:

@@ -6,23 +6,28 @@ with the same GPUs.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpuproxy.balancer import Choice, Shortage, Want, choose
+from gpuproxy.engine import storm
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.answers import not_enough
 from gpuproxy.engine.catalog import Catalog, Selection
 from gpuproxy.engine.intents import Terms, usable
+from gpuproxy.engine.limits import Limits
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import Demand
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
-from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.load import HostLoad
+from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
-from gpuproxy.ports import Capabilities, Database
+from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.store import leases, pace
 
 _ANY_PRICE = 1_000_000.0
+Held = frozenset[tuple[ProviderName, str]]
+Loads = Mapping[HostKey, HostLoad]
 
 
 @dataclass(slots=True)
@@ -38,10 +43,11 @@ class Exclusions:
 class Chooser:
     """Picks offers for calls."""
 
-    def __init__(self, catalog: Catalog, accounts: Accounts, db: Database) -> None:
+    def __init__(self, catalog: Catalog, accounts: Accounts, db: Database, limits: Limits) -> None:
         self._catalog = catalog
         self._accounts = accounts
         self._db = db
+        self._limits = limits
         self.lock = asyncio.Lock()
 
     def terms(self, demand: Demand, out: Exclusions) -> Terms:
@@ -78,11 +84,13 @@ class Chooser:
         Raises FailedPrecondition (NOT_ENOUGH_GPUS) and Unavailable. Called with the lock held, when an intent follows.
         """
         market = await self._catalog.market(demand.filter)
-        held = await self._db.read(leases.held_keys)
         terms = self.terms(demand, out)
+        held, loads, found = await self._db.read(lambda tx: _known(tx, terms, self._limits))
+        terms = {name: accounts for name, accounts in terms.items() if name not in {storm.provider for storm in found}}
+        if found and not terms:
+            raise storm.refusal_of(found)
         selection = market.select(demand.filter)
         offers = _free(usable(terms, selection.offers), held, out)
-        loads = await self._db.read(pace.loads)
         want = Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb)
         try:
             choice = choose(want, offers, loads, strategy)
@@ -95,13 +103,17 @@ class Chooser:
         return Choice(picks=choice.picks, decision=_complete(choice, selection, len(offers)))
 
 
+def _known(tx: Tx, terms: Terms, limits: Limits) -> tuple[Held, Loads, tuple[storm.Storm, ...]]:
+    return leases.held_keys(tx), pace.loads(tx), storm.storms(tx, terms, limits)
+
+
 def _complete(choice: Choice, selection: Selection, eligible: int) -> Decision:
     rejected = tuple(sorted(selection.rejected.items()))
     considered = selection.total + sum(count for _, count in rejected)
     return replace(choice.decision, considered=considered, eligible=eligible, rejected=rejected)
 
 
-def _free(offers: Sequence[Offer], held: frozenset[tuple[ProviderName, str]], out: Exclusions) -> list[Offer]:
+def _free(offers: Sequence[Offer], held: Held, out: Exclusions) -> list[Offer]:
     return [
         offer
         for offer in offers

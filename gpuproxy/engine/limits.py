@@ -28,5 +28,11 @@ class Limits:
     """Real seconds kept back to get the answer to the caller in time."""
     unattended_seconds: float = 1800.0
     """How long creates of a call that nobody waits for go on being started."""
+    max_unknown: int = 10
+    """Unknown outcomes at a provider with which it is not created with any more."""
+    max_creates_per_minute: int = 0
+    """At one provider, over all accounts; 0: the accounts' own pace is the limit."""
+    witness_seconds: float = 1800.0
+    """Between two comparisons of the books with what the provider says was spent."""
     max_rounds: int = 20
     """Rounds of replacement offers in one call."""

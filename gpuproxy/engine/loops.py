@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.witness import Witness
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Clock
 
@@ -19,6 +20,17 @@ async def watch_forever(watch: AccountWatch, clock: Clock) -> None:
     while True:
         await guarded(watch.look, clock, f"watch {watch.provider.account}")
         await watch.wait()
+
+
+async def witness_forever(witness: Witness, clock: Clock, seconds: float) -> None:
+    """Comparison after comparison of one account."""
+
+    async def compare() -> None:
+        await witness.step()
+
+    while True:
+        await guarded(compare, clock, f"witness {witness.provider.account}")
+        await clock.sleep(seconds)
 
 
 async def guarded(step: Callable[[], Awaitable[None]], clock: Clock, name: str) -> None:

@@ -7,6 +7,7 @@ the offer, the host's load, and the reservation's derived state.
 import json
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any
 
 from gpuproxy.model.errors import Conflict
@@ -110,6 +111,24 @@ def by_label(tx: Tx, label: str) -> Lease | None:
 def held_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
     """What our own leases keep others from renting."""
     return frozenset((ProviderName(row["provider"]), row["key"]) for row in tx.fetch("SELECT provider, key FROM holds"))
+
+
+def count_unknown(tx: Tx, provider: ProviderName) -> int:
+    """Creates at a provider that may have happened, those being released included."""
+    row = tx.fetch_one(
+        f"SELECT count(*) AS n FROM leases WHERE provider = ? AND state IN {_LIVE_SQL} AND instance_id IS NULL "  # noqa: S608
+        "AND (state = 'unknown' OR (state = 'releasing' AND call_started_at IS NOT NULL))",
+        (provider,),
+    )
+    return 0 if row is None else int(row["n"])
+
+
+def count_sent(tx: Tx, provider: ProviderName, since: datetime) -> int:
+    """Creates sent, or about to be, since a moment."""
+    row = tx.fetch_one(
+        "SELECT count(*) AS n FROM leases WHERE provider = ? AND created_at >= ?", (provider, micros(since))
+    )
+    return 0 if row is None else int(row["n"])
 
 
 def advance(tx: Tx, lease: Lease, event: LeaseEvent, **facts: Any) -> Lease:

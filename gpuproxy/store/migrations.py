@@ -45,6 +45,7 @@ _FIRST = (
         reason TEXT NOT NULL, status_message TEXT NOT NULL, ssh_host TEXT NOT NULL, ssh_port INTEGER NOT NULL,
         ports TEXT NOT NULL, extras TEXT NOT NULL) STRICT""",
     "CREATE UNIQUE INDEX leases_instance ON leases (provider, instance_id) WHERE instance_id IS NOT NULL",
+    "CREATE INDEX leases_newest ON leases (provider, created_at)",
     "CREATE INDEX leases_reservation ON leases (reservation_id, attempt)",
     """CREATE INDEX leases_live ON leases (provider, account)
         WHERE state IN ('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')""",

@@ -1,0 +1,92 @@
+"""The independent witness: what the provider says was spent, against what our meters say.
+
+Books that are wrong can't tell so themselves; an account's credit can. At least hourly the fall of the credit since the
+last reading is compared with what our meters ran up meanwhile. A difference beyond one per cent, a cent, and what a
+minute of every open meter costs (we learn of starts and ends a little late) is an alarm: something is billed that the
+books do not know, or the books bill what nobody asks for. A credit that rose (a payment) starts a new comparison.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.money import Micro, dollars
+from gpuproxy.ports import Clock, Database, Provider, Tx
+from gpuproxy.store import meta, meters
+from gpuproxy.store.rows import micros, moment
+
+log = structlog.get_logger(__name__)
+
+_CENT = 10_000
+_LATE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The last comparison of an account, as the books keep it. Money in micro-dollars, `at` in microseconds."""
+
+    at: int
+    credit: int
+    spent: int = 0
+    """By the provider's word, since the reading before."""
+    booked: int = 0
+    """By our meters, in the same time."""
+    alarm: bool = False
+
+
+class Witness:
+    """Compares one account."""
+
+    def __init__(self, provider: Provider, db: Database, clock: Clock) -> None:
+        self.provider = provider
+        self._db = db
+        self._clock = clock
+
+    async def step(self) -> Reading | None:
+        """One comparison; None when the provider did not tell its side."""
+        try:
+            spend = await self.provider.spend()
+        except ProviderError as error:
+            log.info("witness_silent", account=self.provider.account, reason=error.reason)
+            return None
+        now = self._clock.now()
+        reading = await self._db.write(lambda tx: self._compare(tx, spend.credit, now))
+        if reading.alarm:
+            log.warning(
+                "spend_differs",
+                account=self.provider.account,
+                provider_says=dollars(reading.spent),
+                books_say=dollars(reading.booked),
+            )
+        return reading
+
+    def _compare(self, tx: Tx, credit: Micro, now: datetime) -> Reading:
+        before = reading_of(tx, self.provider.name, self.provider.account)
+        fresh = Reading(at=micros(now), credit=credit)
+        if before is not None and credit <= before.credit:
+            fresh = self._judged(tx, before, fresh)
+        meta.write(tx, _key(self.provider.name, self.provider.account), json.dumps(asdict(fresh)))
+        return fresh
+
+    def _judged(self, tx: Tx, before: Reading, fresh: Reading) -> Reading:
+        account = (self.provider.name, self.provider.account)
+        since, until = moment(before.at), moment(fresh.at)
+        booked = meters.accrued_between(tx, account, since, until)
+        leeway = meters.accrued_by_each(tx, account, since, until, _LATE)
+        spent = before.credit - fresh.credit
+        difference = abs(spent - booked)
+        alarm = difference > max(booked // 100, _CENT) + leeway
+        return Reading(at=fresh.at, credit=fresh.credit, spent=spent, booked=booked, alarm=alarm)
+
+
+def reading_of(tx: Tx, provider: str, account: str) -> Reading | None:
+    """The last comparison, if there was one."""
+    stored = meta.read(tx, _key(provider, account))
+    return None if stored is None else Reading(**json.loads(stored))
+
+
+def _key(provider: str, account: str) -> str:
+    return f"witness:{provider}:{account}"

@@ -1,0 +1,33 @@
+"""What the meters of an account ran up in a stretch of time."""
+
+from datetime import datetime, timedelta
+
+from gpuproxy.model.money import Micro, accrued
+from gpuproxy.ports import Tx
+from gpuproxy.store.pace import Account
+from gpuproxy.store.rows import micros, moment
+
+
+def accrued_between(tx: Tx, account: Account, since: datetime, until: datetime) -> Micro:
+    """Micro-dollars of all meters, each for as long as it ran within the stretch."""
+    total = 0
+    for opened, closed, rate in _touching(tx, account, since, until):
+        total += accrued(rate, max(timedelta(0), min(closed, until) - max(opened, since)))
+    return Micro(total)
+
+
+def accrued_by_each(tx: Tx, account: Account, since: datetime, until: datetime, duration: timedelta) -> Micro:
+    """What every meter of the stretch would run up in `duration`."""
+    return Micro(sum(accrued(rate, duration) for _, _, rate in _touching(tx, account, since, until)))
+
+
+def _touching(tx: Tx, account: Account, since: datetime, until: datetime) -> list[tuple[datetime, datetime, int]]:
+    rows = tx.fetch(
+        "SELECT m.opened_at, m.closed_at, m.rate FROM meters m JOIN leases l ON l.id = m.lease_id "
+        "WHERE l.provider = ? AND l.account = ? AND m.opened_at < ? AND (m.closed_at IS NULL OR m.closed_at > ?)",
+        (*account, micros(until), micros(since)),
+    )
+    return [
+        (moment(row["opened_at"]), until if row["closed_at"] is None else moment(row["closed_at"]), row["rate"])
+        for row in rows
+    ]
