@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from gpuproxy.model.leases import Lease, LeaseState, PortMapping
@@ -60,23 +61,27 @@ def _names(kind: type[Lease] | type[Reservation]) -> tuple[str, ...]:
 
 
 def _value(kind: type[V], row: Mapping[str, Any]) -> V:
-    readers = _READERS[kind]
-    values = {}
-    for name in _FIELDS[kind]:
-        raw = row[name]
-        reader = readers.get(name)
-        values[name] = raw if reader is None or raw is None else reader(raw)
+    values = {name: row[name] for name in _FIELDS[kind]}
+    for name, reader in _READERS[kind].items():
+        if (raw := values[name]) is not None:
+            values[name] = reader(raw)
     return kind(**values)
 
 
+# A lease's event re-reads its siblings and its reservation: what is frozen and was read before is not parsed again.
+
+
+@lru_cache(maxsize=1024)
 def _strings(raw: str) -> tuple[str, ...]:
     return tuple(json.loads(raw))
 
 
+@lru_cache(maxsize=1024)
 def _pairs(raw: str) -> tuple[tuple[str, Any], ...]:
     return tuple((key, value) for key, value in json.loads(raw))
 
 
+@lru_cache(maxsize=1024)
 def _ports(raw: str) -> tuple[PortMapping, ...]:
     return tuple(PortMapping(**mapping) for mapping in json.loads(raw))
 
@@ -86,6 +91,7 @@ def _failure(raw: str) -> Failure:
     return Failure(reason=data["reason"], message=data["message"], metadata=tuple(map(tuple, data["metadata"])))
 
 
+@lru_cache(maxsize=64)
 def _decision(raw: str) -> Decision:
     data = json.loads(raw)
     return Decision(

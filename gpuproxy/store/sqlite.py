@@ -60,11 +60,14 @@ class SqliteTx:
 
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         """All rows."""
-        return self._db.execute(sql, params).fetchall()
+        cursor = self._db.execute(sql, params)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
         """The first row, or None."""
-        return cast("Mapping[str, Any] | None", self._db.execute(sql, params).fetchone())
+        rows = self.fetch(sql, params)
+        return rows[0] if rows else None
 
     def now(self) -> datetime:
         """The time that this unit is judged by, cut to the microsecond that the books keep."""
@@ -238,7 +241,6 @@ def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None
 
 def _connect(path: str) -> SqliteUtils:
     connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
     connection.isolation_level = None
     db = SqliteUtils(connection, execute_plugins=False, strict=True)
     if path != ":memory:":
