@@ -28,7 +28,15 @@ from gpuproxy.ports import (
     Receipt,
     Spend,
 )
-from gpuproxy.providers.vast_errors import Reply, created, destroyed, no_such_instance, unread
+from gpuproxy.providers.vast_errors import (
+    LONGEST_QUOTA,
+    LONGEST_RETRY_AFTER,
+    Reply,
+    created,
+    destroyed,
+    no_such_instance,
+    unread,
+)
 from gpuproxy.providers.vast_requests import SEARCH_CAP, Stretch, create_body, native_id, next_stretch, search_body
 from gpuproxy.providers.vast_wire import (
     NAME,
@@ -228,8 +236,11 @@ class VastAi:
     async def _read(self, endpoint: str, path: str, body: Mapping[str, object] | None = None) -> Reply:
         """The answer to a question; a question with a body is a POST."""
         await self._turn(endpoint)
+        patience = LONGEST_QUOTA if endpoint == "search" else LONGEST_RETRY_AFTER
         try:
-            return await self._sent(self._request(endpoint, "GET" if body is None else "POST", path, body))
+            return await self._sent(
+                self._request(endpoint, "GET" if body is None else "POST", path, body), patience=patience
+            )
         except (HttpNotSent, HttpReplyLost) as error:
             raise ProviderUnavailable(f"{NAME} did not answer: {error}") from error
 
@@ -264,10 +275,13 @@ class VastAi:
             timeout=self._timeouts.get(endpoint, self._timeouts["call"]),
         )
 
-    async def _sent(self, request: HttpRequest, secrets: Sequence[str] = ()) -> Reply:
+    async def _sent(
+        self, request: HttpRequest, secrets: Sequence[str] = (), *, patience: float = LONGEST_RETRY_AFTER
+    ) -> Reply:
         """The only place that sends. Raises what the Http port raises."""
         response = await self._setup.http.send(request)
-        return Reply(response=response, received_at=self._setup.clock.now(), secrets=(self._setup.key, *secrets))
+        received_at = self._setup.clock.now()
+        return Reply(response=response, received_at=received_at, secrets=(self._setup.key, *secrets), patience=patience)
 
 
 def _path(instance_id: InstanceId) -> str:

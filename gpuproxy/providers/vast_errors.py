@@ -35,8 +35,9 @@ E = TypeVar("E", bound=ProviderError)
 
 CREATE_PENALTY = 12.0
 """Seconds that a create which came too early costs."""
-_LONGEST_RETRY_AFTER = 300.0
-_LONGEST_QUOTA = 86_400.0
+LONGEST_RETRY_AFTER = 300.0
+LONGEST_QUOTA = 86_400.0
+"""Only searches have a daily quota; nothing that is paid for may wait until midnight to be looked at or given back."""
 _EXCERPT = 300
 _PARSED = 65_536
 _REFUSING = frozenset({400, 403, 404, 410, 422})
@@ -93,6 +94,8 @@ class Reply:
     response: HttpResponse
     received_at: datetime
     secrets: Sequence[str] = field(default=(), repr=False)
+    patience: float = LONGEST_RETRY_AFTER
+    """The most seconds that the answer may have us wait before the next such call."""
 
     def answer(self) -> Answer:
         """The body as an error object; an empty one when it is no JSON object."""
@@ -124,14 +127,14 @@ class Reply:
         """Seconds until another call makes sense; None when the answer does not say."""
         headers = self.response.headers
         if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
-            return _within(reset - self.received_at.timestamp(), _LONGEST_QUOTA)
+            return _within(reset - self.received_at.timestamp(), self.patience)
         said = headers.get("retry-after")
         if said is None:
             return None
         seconds = _number(said)
         if seconds is None:
             seconds = _seconds_until(said, self.received_at)
-        return None if seconds is None else _within(seconds, _LONGEST_RETRY_AFTER)
+        return None if seconds is None else _within(seconds, LONGEST_RETRY_AFTER)
 
 
 def created(reply: Reply) -> Receipt:

@@ -369,3 +369,17 @@ def test_what_can_not_be_done_is_said_with_its_reason() -> None:
         assert not missing.keys() & {"ssh", "ports", "labels", "custom_image", "registry_auth"}
 
     run_virtual(use)
+
+
+@pytest.mark.parametrize("call", ["list", "get", "destroy", "spend"])
+def test_nothing_that_is_paid_for_waits_for_a_quota_of_searches(call: str) -> None:
+    quota = {"success": False, "error": "search_quota_exceeded", "msg": "no more"}
+
+    async def use(clock: VirtualClock) -> None:
+        reset = str(int(clock.now().timestamp()) + 40_000)
+        adapter = vast(Script(says(quota, 429, x_ratelimit_reset=reset)), clock)
+        with pytest.raises(RateLimited) as raised:
+            await getattr(adapter, call)(*([ID] if call in ("get", "destroy") else []))
+        assert raised.value.retry_after == 300
+
+    run_virtual(use)
