@@ -1,0 +1,172 @@
+"""The fault matrix: the real adapter over the real transport against the sandbox's real sockets, cell by cell.
+
+What the table (`matrix`) says must come of a call is compared with what the caller is told and with what the market
+itself did. Then whole stories: with each fault of a create and of a destroy the books and the market agree afterwards.
+"""
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gpuproxy.model.errors import (
+    AuthFailed,
+    InsufficientFunds,
+    OfferGone,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+)
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.offers import Offer
+from gpuproxy.providers.vast import VastAi
+from gpuproxy.sandbox import faults
+from gpuproxy.sandbox.http_shell import serve
+from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.trouble import LATE_SECONDS
+from gpuproxy.sandbox.world import Sandbox
+from gpuproxy.system import ScaledClock
+from gpuproxy.transport import AioHttp
+from tests.providers.wires import LABEL, SPEC, found, vast
+from tests.system.matrix import CALLS, Cell, cells, named
+
+_KEY = "sandbox-key"
+_SCALE = 100.0
+_BRIEF = dict.fromkeys(("search", "create", "call"), 0.3)  # real seconds; only where the fault is about time
+_ERRORS: dict[str, type[ProviderError]] = {
+    "silent": ProviderUnavailable,
+    "limited": RateLimited,
+    "auth": AuthFailed,
+    "funds": InsufficientFunds,
+    "gone": OfferGone,
+    "unknown": OutcomeUnknown,
+}
+_MATRIX = tuple(cells())
+_SECOND = f"{LABEL}2"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A market on real sockets, one machine rented there, and what could be rented besides."""
+
+    sandbox: Sandbox
+    adapter: VastAi
+    rented: InstanceId
+    offers: list[Offer]
+
+    async def make(self, call: str) -> Any:
+        calls: dict[str, Callable[[], Awaitable[Any]]] = {
+            "search": lambda: found(self.adapter),
+            "create": lambda: self.adapter.create(self.offers[0], SPEC, _SECOND),
+            "list": self.adapter.list,
+            "get": lambda: self.adapter.get(self.rented),
+            "destroy": lambda: self.adapter.destroy(self.rented),
+            "user": self.adapter.spend,
+        }
+        return await calls[call]()
+
+    def requests(self, call: str) -> int:
+        """How many such requests the market has seen."""
+        return self.sandbox.calls["vast.ai"].get(call, 0)
+
+    def held(self) -> set[str]:
+        """The labels of everything at the market."""
+        return {instance.label or "" for instance in self.sandbox.market.instances.values()}
+
+
+@asynccontextmanager
+async def bench(*, silent: bool = False, **setup: Any) -> AsyncIterator[Bench]:
+    """`silent`: the adapter under test talks to a port where nothing listens."""
+    running = await serve(SandboxOptions(port=0, machines=8, rate_limits="off", time_scale=_SCALE, accounts=(_KEY,)))
+    http = AioHttp()
+    try:
+        patient = vast(http, ScaledClock(_SCALE), key=_KEY, base_url=running.url)
+        receipt = await patient.create((await found(patient))[0], SPEC, LABEL)
+        url = _nowhere() if silent else running.url
+        adapter = vast(http, ScaledClock(_SCALE), key=_KEY, base_url=url, **setup)
+        yield Bench(running.sandbox, adapter, receipt.instance_id, await found(patient))
+    finally:
+        await http.close()
+        await running.stop()
+
+
+def _nowhere() -> str:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("cell", _MATRIX, ids=[f"{cell.call}-{cell.row}" for cell in _MATRIX])
+async def test_what_a_fault_does_to_a_call_is_told_as_the_table_says(cell: Cell) -> None:
+    async with bench(timeouts=_BRIEF if cell.slow else {}) as at:
+        before = at.requests(cell.call)
+        at.sandbox.faults.arm(cell.order())
+        answer = error = None
+        try:
+            answer = await at.make(cell.call)
+        except ProviderError as raised:
+            error = raised
+        assert at.requests(cell.call) == before + 1, "one call is one request"
+        _told(cell, at, answer, error)
+        _done(cell, at)
+
+
+def _told(cell: Cell, at: Bench, answer: Any, error: ProviderError | None) -> None:
+    word = cell.outcome.rstrip("+>")
+    expected = _ERRORS.get(word)
+    assert type(error) is (expected or type(None)), f"{error!r}"
+    match word:
+        case "made":
+            assert answer.instance_id != at.rented
+        case "empty":
+            assert len(answer) == 0
+        case "short":
+            assert 0 < len(answer) < len(at.offers)
+
+
+def _done(cell: Cell, at: Bench) -> None:
+    """What the market did: at once, and in the end."""
+    held = at.held()
+    if cell.outcome == "unknown>":
+        assert held == {LABEL}
+        at.sandbox.clock.advance(LATE_SECONDS)
+        at.sandbox.tick()
+        held = at.held()
+    executed = cell.outcome in ("made", "done", "unknown+", "unknown>")
+    expected = {LABEL}
+    if executed and cell.call == "create":
+        expected = {LABEL, _SECOND}
+    elif executed and cell.call == "destroy":
+        expected = set()
+    assert held == expected
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_without_a_fault_every_call_comes_to_what_it_is_for(call: str) -> None:
+    async with bench() as at:
+        answer = await at.make(call)
+        _done(Cell(row="", call=call, outcome={"create": "made", "destroy": "done"}.get(call, "ok")), at)
+        if call in ("search", "list"):
+            assert len(answer) == (len(at.offers) if call == "search" else 1)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_where_nothing_listens_surely_nothing_happened(call: str) -> None:
+    async with bench(silent=True) as at:
+        with pytest.raises(ProviderUnavailable):
+            await at.make(call)
+        assert at.held() == {LABEL}
+
+
+def test_every_fault_has_a_row_and_every_cell_that_can_be_hit_is_run() -> None:
+    hit: dict[str, set[str]] = {}
+    for cell in (*cells(), *cells(applicable=False)):
+        hit.setdefault(named(cell.row), set())
+    for cell in cells():
+        hit[named(cell.row)].add(cell.call)
+    assert hit == {fault: set(calls & set(CALLS)) for fault, calls in faults._HITS.items()}
+    assert len(_MATRIX) == len({(cell.row, cell.call) for cell in _MATRIX})
