@@ -31,8 +31,9 @@ def mask_of(places: Iterable[int]) -> int:
 
 def places_in(mask: int) -> list[int]:
     """The rows of a mask, ascending."""
-    digits = bin(mask)[:1:-1].encode().translate(_TRUTH)
-    return list(compress(range(len(digits)), digits))
+    first = max(0, (mask & -mask).bit_length() - 1)
+    digits = bin(mask >> first)[:1:-1].encode().translate(_TRUTH)
+    return list(compress(range(first, first + len(digits)), digits))
 
 
 class Named(Generic[K]):

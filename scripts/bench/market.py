@@ -69,7 +69,7 @@ def _host(dice: random.Random, numbers: Iterator[int], machine: int) -> list[Off
 
 
 def requests(market: Sequence[Offer], count: int, seed: int = 2) -> list[pb.ListGPUInstancesRequest]:
-    """Random filters that differ in every field and let about MATCHING offers pass; the price makes it so."""
+    """Distinct random filters that use every field and let about MATCHING offers pass; the price makes it so."""
     dice = random.Random(seed)
     snapshot = built([(offer, {}) for offer in market])
     made: list[pb.ListGPUInstancesRequest] = []
@@ -95,7 +95,8 @@ def requests(market: Sequence[Offer], count: int, seed: int = 2) -> list[pb.List
         if len(found) > MATCHING:
             last = found[MATCHING - 1]
             request.max_price = last.price_per_gpu(wanted.disk_gb) / 1_000_000
-            made.append(request)
+            if request not in made:
+                made.append(request)
     return made
 
 
