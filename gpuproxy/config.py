@@ -276,6 +276,12 @@ def load_settings(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> S
         raise ConfigError(wrong)
     if tls := sorted(name for name in found if name in TLS_NAMES):
         raise ConfigError(f"{tls[0]} is set but TLS is not built yet: not started. Put a TLS proxy in front instead.")
+    if limits := sorted(
+        name for name, value in found.items() if name.startswith("GUARDRAILS_") and value.strip() != "0"
+    ):
+        raise ConfigError(
+            f"{limits[0]} is set but spending limits are not built yet: not started. It would limit nothing."
+        )
     values: dict[str, Any] = {name: value.strip() for name, value in found.items() if name in setting_names()}
     try:
         return Settings(**values)

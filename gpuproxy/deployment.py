@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,15 @@ async def start_clock(db: Database, scale: float) -> Clock:
         return stands
 
     return ScaledClock(scale, origin=await db.write(write))
+
+
+def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:
+    """From a real time to what the deployment's clock reads then."""
+    stored = meta.read(tx, meta.CLOCK)
+    if stored is None:
+        return lambda now: now
+    state = json.loads(stored)
+    return lambda now: _stands(state, now)
 
 
 async def claim_market(db: Database, kind: str) -> None:

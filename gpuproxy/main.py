@@ -103,13 +103,13 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
     random = SystemRandom()
     async with AsyncExitStack() as stack:
-        db = await stack.enter_async_context(_open(settings))
+        db = await stack.enter_async_context(open_books(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
             db.judge_by(clock.now)
             await deployment.claim_market(db, "sandbox" if sandbox else "real")
             child = await _sandbox(stack, settings, clock) if sandbox else None
-            providers = await _connect(stack, settings, clock, child)
+            providers = await connect_accounts(stack, settings, clock, child)
             await deployment.check_accounts(db, frozenset((p.name, p.account) for p in providers))
         except (WrongDatabase, SandboxFailed) as error:
             raise ConfigError(str(error)) from error
@@ -188,7 +188,13 @@ def build_engine(
         owner=random.token(8),
     )
     reserver = Reserver(shop)
-    books = Books(db, stop=reserver.stop, nudge=shop.nudge, default_strategy=settings.lb_strategy)
+    books = Books(
+        db,
+        stop=reserver.stop,
+        nudge=shop.nudge,
+        default_strategy=settings.lb_strategy,
+        accounts=accounts.keys(),
+    )
     return Engine(
         reserver=reserver,
         books=books,
@@ -259,7 +265,8 @@ def _program() -> str:
 
 
 @asynccontextmanager
-async def _open(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
+async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
+    """The database until the end of the block; raises ConfigError when it can't be had."""
     try:
         db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC), alone=alone)
     except DatabaseLocked as error:
@@ -276,7 +283,7 @@ async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> S
     return await stack.enter_async_context(start_sandbox(settings.sandbox_state_file, clock))
 
 
-async def _connect(
+async def connect_accounts(
     stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None
 ) -> list[Provider]:
     """One Provider for each account, each over a connection pool of its own."""
@@ -327,7 +334,7 @@ async def _until_signalled(engine: Engine, server: GrpcServer) -> None:
 
 def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with _open(settings, alone=False) as db:
+        async with open_books(settings, alone=False) as db:
             return await work(KeyRing(db, SystemRandom()))
 
     return asyncio.run(run())

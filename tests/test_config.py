@@ -100,7 +100,13 @@ def test_another_programs_variable_is_left_alone_once_ours_is_set() -> None:
     assert len(load(VAST_API_KEY="theirs", VASTAI_API_KEY="ours").accounts) == 1
 
 
-@pytest.mark.parametrize("name", sorted(NOT_BUILT_NAMES))
+@pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if n.startswith("GUARDRAILS_")))
+def test_a_spending_limit_that_would_limit_nothing_stops_the_start(name: str) -> None:
+    assert f"{name} is set but spending limits are not built yet: not started" in refusal(**{name: "5"})
+    load(**{name: "0"})
+
+
+@pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if not n.startswith("GUARDRAILS_")))
 def test_settings_of_what_is_still_to_come_are_accepted_and_reported(name: str) -> None:
     load(**{name: "1"})
     assert config.without_effect({name: "1"}, None) == [name]

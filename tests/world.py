@@ -25,6 +25,7 @@ from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.world import build
 from gpuproxy.store import leases, reservations
 from gpuproxy.store.sqlite import SqliteDatabase
+from tests.mortal import MARKET, Life, MortalDatabase, MortalHttp
 from tests.virtual_time import VirtualClock, run_virtual
 
 T = TypeVar("T")
@@ -68,17 +69,25 @@ class World:
         chosen = {"machines": 60, "seed": seed, **options}
         self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=KEYS, **chosen), clock)
         self.http = InProcessHttp(self.sandbox)
+        self.delay: Callable[[], float] = lambda: 0.0
+        """Seconds that commits and requests take, each way."""
+        self.overhear: list[Callable[[HttpRequest], None]] = []
+        """Told every request as it reaches the market."""
+        self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         self.settings = Settings(vastai_api_key=",".join(self.accounts))
         self.engine: Engine
         self._elsewhere: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
+        """A new life of the process, on whatever the books and the market hold."""
         before = asyncio.all_tasks()
+        self.life = Life()
+        db = MortalDatabase(self.db, self.life, self.delay)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(
             self.settings,
-            db=self.db,
+            db=db,
             clock=self.clock,
             random=self.random,
             providers=providers,
@@ -90,19 +99,36 @@ class World:
 
     async def restart(self) -> None:
         """Kill everything but the caller, and start again on the same books and the same market."""
-        for task in asyncio.all_tasks() - self._elsewhere:
-            if task is not asyncio.current_task():
+        await self.kill()
+        await self.start()
+
+    async def kill(self) -> None:
+        """The process is gone, and with it whatever it was doing; requests on their way still arrive."""
+        self.life.end()
+        mine = asyncio.all_tasks() - self._elsewhere - {asyncio.current_task()}
+        for task in sorted(mine, key=_age):
+            if task.get_name() != MARKET:
                 task.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        await self.start()
+
+    def _hear(self, request: HttpRequest) -> None:
+        for listener in self.overhear:
+            listener(request)
+
+    def lose_books(self, *, keep_key: bool = True) -> None:
+        """The database is gone; with its signing key, a new one can be the same deployment. Restart afterwards."""
+        old, self.db = self.db, SqliteDatabase(":memory:", self.clock.now, threads=False)
+        if keep_key:
+            rows = old._writer.conn.execute("SELECT key, value FROM meta WHERE key IN ('deployment_id', 'signing_key')")
+            self.db._writer.conn.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", [tuple(r) for r in rows])
 
     def _provider(self, key: str, account: str) -> Any:
         setup = ProviderSetup(
             account=account,
             key=key,
             base_url="http://sandbox",
-            http=self.http,
+            http=MortalHttp(self.http, self.life, self.delay, self._hear),
             clock=self.clock,
             workers=InlineWorkers(),
             intervals={} if self.paced else UNPACED,
@@ -199,6 +225,12 @@ def demand(count: int, *, max_price: float = 5.0, min_vram: float = 0.0, **wante
         wanted["lease_duration"] = timedelta(seconds=wanted.pop("lease"))
     made = Demand(count=count, filter=chosen, spec=spec, **wanted)
     return replace(made, fingerprint=str(replace(made, request_id="", wait=True)))
+
+
+def _age(task: asyncio.Task[Any]) -> int:
+    """Tasks are numbered as they are made; a set of them has an order only by address."""
+    number = task.get_name().rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def in_world(

@@ -11,6 +11,9 @@ import click
 COMMANDS = {
     "serve": ("gpuproxy.cli.server:serve", "Run the server."),
     "sandbox": ("gpuproxy.cli.sandbox:sandbox", "Run a simulated market on this machine."),
+    "doctor": ("gpuproxy.cli.upkeep:doctor", "Say what in the books needs a look, and what to do."),
+    "reconcile": ("gpuproxy.cli.upkeep:reconcile", "Compare the books with what the providers list, once."),
+    "backup": ("gpuproxy.cli.upkeep:backup", "Copy the books, also while the server runs."),
     "keys": ("gpuproxy.cli.server:keys", "Make, list and revoke API keys, in the database."),
     "list": ("gpuproxy.cli.market:list_offers", "Show what can be rented now."),
     "ps": ("gpuproxy.cli.machines:ps", "Show what I pay for now; unknowns first."),

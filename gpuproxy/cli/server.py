@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -28,14 +29,14 @@ class _NotStarted(click.ClickException):
 @click.option("--sandbox", is_flag=True, help="Rent on a simulated market, started beside the server: costs nothing.")
 def serve(sandbox: bool) -> None:
     """Run the server until SIGTERM or Ctrl-C."""
-    settings = _settings()
-    with _explained():
+    settings = settings_of_here()
+    with explained():
         check_start(settings, sandbox=sandbox)
     for name in without_effect(os.environ):
         click.echo(f"{name} is set for something that is not built yet: it has no effect.", err=True)
     from gpuproxy import main
 
-    with _explained():
+    with explained():
         code = asyncio.run(main.serve(settings, sandbox=sandbox))
     raise SystemExit(code)
 
@@ -53,8 +54,8 @@ def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str
     """Make a key and print it, once."""
     from gpuproxy import main
 
-    with _explained():
-        click.echo(main.create_key(_settings(), name, role, project))
+    with explained():
+        click.echo(main.create_key(settings_of_here(), name, role, project))
 
 
 @keys.command("list")
@@ -62,8 +63,8 @@ def list_keys() -> None:
     """List keys by their visible prefix."""
     from gpuproxy import main
 
-    with _explained():
-        found = main.list_keys(_settings())
+    with explained():
+        found = main.list_keys(settings_of_here())
     rows = [
         (key.id, key.name, key.role, key.project, f"{key.prefix}...", _time(key.created_at), _time(key.revoked_at))
         for key in found
@@ -77,20 +78,44 @@ def revoke_key(key_id: str) -> None:
     """Make a key worthless, at once and for good."""
     from gpuproxy import main
 
-    with _explained():
-        revoked = main.revoke_key(_settings(), key_id)
+    with explained():
+        revoked = main.revoke_key(settings_of_here(), key_id)
     if not revoked:
         raise click.ClickException(f"There is no key {key_id}; gpuproxy keys list shows them.")
     click.echo(f"{key_id} is revoked")
 
 
-def _settings() -> Settings:
-    with _explained():
+@keys.command("export-signing")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def export_signing(file: Path) -> None:
+    """Keep the key that our machines' labels are signed with: without it a lost database loses its machines."""
+    from gpuproxy import upkeep
+
+    with explained():
+        upkeep.export_signing(settings_of_here(), file)
+    click.echo(f"wrote {file} (mode 0600); keep it apart from the database")
+
+
+@keys.command("import-signing")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def import_signing(file: Path) -> None:
+    """Make a new database the same deployment, so that machines of the lost one are found and given back."""
+    from gpuproxy import upkeep
+
+    with explained():
+        upkeep.import_signing(settings_of_here(), file)
+    click.echo("imported; the next start looks for machines with these labels")
+
+
+def settings_of_here() -> Settings:
+    """The settings that a server started here would have."""
+    with explained():
         return load_settings(os.environ)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """A wrong configuration is told in its own words, with exit code 2."""
     try:
         yield
     except ConfigError as error:

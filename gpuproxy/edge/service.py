@@ -181,7 +181,7 @@ class Service:
 
     async def HealthCheck(self, _request: pb.HealthCheckRequest, _caller: Caller) -> pb.HealthCheckResponse:
         """How the service is, for people."""
-        details = {"server": "ok"} | await self._markets()
+        details = {"server": "ok", "books": await self._books.health()} | await self._markets()
         status = "ok" if set(details.values()) == {"ok"} else "degraded"
         return pb.HealthCheckResponse(status=status, timestamp=int(self._clock.now().timestamp()), details=details)
 

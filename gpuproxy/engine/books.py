@@ -5,6 +5,7 @@ Another project's things do not exist for a caller; an admin sees all projects.
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from datetime import datetime
 from gpuproxy.balancer import BUILT, strategy_named
 from gpuproxy.engine import record
 from gpuproxy.engine.call import view
+from gpuproxy.engine.checkup import findings
 from gpuproxy.engine.strategy import strategy_for
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Violation
@@ -76,11 +78,13 @@ class Books:
         stop: Callable[[ReservationId], None],
         nudge: Callable[[], None],
         default_strategy: str,
+        accounts: frozenset[tuple[ProviderName, str]],
     ) -> None:
         self._db = db
         self._stop = stop
         self._nudge = nudge
         self._default_strategy = default_strategy
+        self._accounts = accounts
 
     async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
         """The reservation as it stands."""
@@ -184,6 +188,12 @@ class Books:
             )
 
         return await self._db.read(read)
+
+    async def health(self) -> str:
+        """ "ok", or how many things need a look, by kind; `gpuproxy doctor` names them."""
+        found = await self._db.read(lambda tx: findings(tx, self._accounts))
+        counted = Counter(finding.kind for finding in found)
+        return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
 
     async def strategy(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
         """The strategy in force, where it was set ("project" or "global"), and those there are."""

@@ -182,6 +182,9 @@ class StubEngine:
         provider = LoadRow(id="vast.ai", provider=VAST, connections=9, gpus=9)
         return LoadReport(server=(server,), provider=(provider,), strategy="least_connections")
 
+    async def health(self) -> str:
+        return "ok"
+
     async def strategy(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
         return "lowest_price", self.scope, ("least_connections", "lowest_price")
 

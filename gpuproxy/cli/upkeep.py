@@ -1,0 +1,48 @@
+"""Commands for operators, on the database of this machine: doctor, reconcile, backup."""
+
+from pathlib import Path
+
+import click
+
+from gpuproxy.cli.server import explained, settings_of_here
+
+
+@click.command()
+def doctor() -> None:
+    """Say what in the books does not resolve as it should, in words, and what to do. Exit code 1 when there is any."""
+    from gpuproxy import upkeep
+
+    with explained():
+        found = upkeep.doctor(settings_of_here())
+    for finding in found:
+        click.echo(f"{finding.kind}: {finding.subject}")
+        click.echo(f"  {finding.text.strip()}")
+        click.echo(f"  -> {finding.advice}")
+    if not found:
+        click.echo("Nothing to see to: no unknown outcome, no stuck release, no difference in spend.")
+    raise SystemExit(1 if found else 0)
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="One pass; a running server does this every 30 s by itself.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why; works beside a running server.")
+def reconcile(once: bool, dry_run: bool) -> None:
+    """Compare the books with what the providers list, and repair the difference."""
+    if not once:
+        raise click.UsageError("--once is needed: the server itself is what runs it for ever.")
+    from gpuproxy import upkeep
+
+    with explained():
+        for line in upkeep.reconcile(settings_of_here(), dry_run=dry_run):
+            click.echo(line)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(file: Path) -> None:
+    """Write a consistent copy of the books to FILE. To restore, stop the server and put it in the database's place."""
+    from gpuproxy import upkeep
+
+    with explained():
+        upkeep.backup(settings_of_here(), file)
+    click.echo(f"wrote {file} (mode 0600)")

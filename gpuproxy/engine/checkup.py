@@ -1,0 +1,101 @@
+"""What an operator should know: everything in the books that does not resolve by itself, or not as fast as it should.
+
+Reads the books only; `gpuproxy doctor` prints the findings with what to do, HealthCheck counts them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from gpuproxy.engine.witness import reading_of
+from gpuproxy.model.leases import Lease, LeaseState
+from gpuproxy.model.money import dollars
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Tx
+from gpuproxy.store import leases
+from gpuproxy.store.rows import moment
+
+Kind = Literal["unknown", "stuck_release", "spend_differs", "unconfigured"]
+_STUCK = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing and what to do about it."""
+
+    kind: Kind
+    subject: str
+    text: str
+    advice: str
+
+
+def findings(tx: Tx, accounts: Collection[tuple[ProviderName, str]]) -> tuple[Finding, ...]:
+    """Everything worth a look; `accounts` are those that are configured."""
+    found: list[Finding] = []
+    for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
+        rows = leases.live(tx, *account)
+        found += [finding for lease in rows if (finding := _about(lease, tx.now())) is not None]
+        if rows and account not in accounts:
+            found.append(_unconfigured(account, len(rows)))
+        if (differs := _spend(tx, account)) is not None:
+            found.append(differs)
+    return tuple(found)
+
+
+def _about(lease: Lease, now: datetime) -> Finding | None:
+    nameless = lease.instance_id is None and lease.call_started_at is not None
+    if nameless and lease.state in (LeaseState.UNKNOWN, LeaseState.RELEASING):
+        since = lease.call_started_at or lease.created_at
+        seen = f"{lease.absent_checks} of 3 believable listings did not show it"
+        return Finding(
+            kind="unknown",
+            subject=lease.id,
+            text=f"{_age(now - since)}: it is unknown whether {lease.offer_id} was rented at {lease.provider} "
+            f"({lease.account}); {seen}. {lease.status_message}",
+            advice=f"It resolves by itself. To hurry it, look for label {lease.label} in the provider's console.",
+        )
+    if lease.state is LeaseState.RELEASING and lease.destroy_tries and lease.started_at is not None:
+        since = _first_try(lease, now)
+        if now - since >= _STUCK:
+            return Finding(
+                kind="stuck_release",
+                subject=lease.id,
+                text=f"{_age(now - since)}: {lease.provider} {lease.instance_id} is not gone after "
+                f"{lease.destroy_tries} destroy calls; it costs {dollars(lease.price)}/h.",
+                advice="It is tried for ever. If it stays, destroy it in the provider's console.",
+            )
+    return None
+
+
+def _first_try(lease: Lease, now: datetime) -> datetime:
+    """Destroy calls are at most two minutes apart once they are repeated."""
+    return now - timedelta(minutes=2 * max(0, lease.destroy_tries - 3))
+
+
+def _unconfigured(account: tuple[ProviderName, str], count: int) -> Finding:
+    return Finding(
+        kind="unconfigured",
+        subject=f"{account[0]} {account[1]}",
+        text=f"{count} machines are paid with an account that is not configured.",
+        advice="Set its key again under the same name until everything of it is released.",
+    )
+
+
+def _spend(tx: Tx, account: tuple[ProviderName, str]) -> Finding | None:
+    reading = reading_of(tx, *account)
+    if reading is None or not reading.alarm:
+        return None
+    return Finding(
+        kind="spend_differs",
+        subject=f"{account[0]} {account[1]}",
+        text=f"Up to {moment(reading.at):%Y-%m-%d %H:%MZ} the provider took {dollars(reading.spent)} and the books "
+        f"say {dollars(reading.booked)}.",
+        advice="Compare `gpuproxy ps` with the provider's console: something runs that is not in the books, or the "
+        "account is used by others too.",
+    )
+
+
+def _age(duration: timedelta) -> str:
+    minutes = int(duration.total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

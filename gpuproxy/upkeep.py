@@ -1,0 +1,148 @@
+"""What operators do to a deployment: look after it, repair it once, carry its key away, copy its books.
+
+Each function opens the books itself. Those that only read, or write rows of their own, work beside a running server.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from gpuproxy import deployment
+from gpuproxy.config import ConfigError, Settings
+from gpuproxy.engine import checkup
+from gpuproxy.engine.checkup import Finding
+from gpuproxy.engine.limits import Limits
+from gpuproxy.engine.observe import AccountWatch, Decided
+from gpuproxy.engine.steps import Advance, Note, Step
+from gpuproxy.main import connect_accounts, open_books
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Tx
+from gpuproxy.store import leases, meta
+from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.system import SocketProbe, SystemRandom
+
+T = TypeVar("T")
+
+
+def doctor(settings: Settings) -> tuple[Finding, ...]:
+    """Everything that an operator should look at."""
+    accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
+
+    async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
+        kind = await db.read(lambda tx: meta.read(tx, meta.MARKET))
+        known = accounts if kind != "sandbox" else await db.read(leases.live_accounts)
+        return await db.read(lambda tx: checkup.findings(tx, known))
+
+    return _with_books(settings, look)
+
+
+def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
+    """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
+
+    async def run(db: SqliteDatabase) -> list[str]:
+        async with AsyncExitStack() as stack:
+            clock = await deployment.start_clock(db, settings.time_scale)
+            db.judge_by(clock.now)
+            signer = await deployment.signer(db, SystemRandom())
+            told: list[str] = []
+            for provider in await connect_accounts(stack, settings, clock, None):
+                watch = AccountWatch(provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits())
+                told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
+                if not dry_run:
+                    await watch.step()
+                    await watch.close()
+            return told
+
+    return _with_books(settings, run, alone=not dry_run)
+
+
+def export_signing(settings: Settings, file: Path) -> None:
+    """Write the deployment's id and signing key to `file` (mode 0600): whoever has it can claim our machines."""
+
+    async def read(db: SqliteDatabase) -> None:
+        signer = await deployment.signer(db, SystemRandom())
+        text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
+        _write_secret(file, text)
+
+    _with_books(settings, read)
+
+
+def import_signing(settings: Settings, file: Path) -> None:
+    """Make a fresh database the same deployment; refused once it has made labels of its own."""
+    try:
+        found = json.loads(file.read_text())
+        key, name = base64.b64decode(found["key"], validate=True), str(found["deployment"])
+    except (OSError, ValueError, KeyError, TypeError, binascii.Error):
+        raise ConfigError(f"{file} is not a signing key that `gpuproxy keys export-signing` wrote.") from None
+
+    def write(tx: Tx) -> None:
+        if tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None:
+            raise ConfigError("This database has leases under its own key: import into a new one.")
+        meta.write(tx, meta.DEPLOYMENT, name)
+        meta.write(tx, meta.SIGNING_KEY, base64.b64encode(key).decode())
+
+    async def run(db: SqliteDatabase) -> None:
+        await db.write(write)
+
+    _with_books(settings, run, alone=True)
+
+
+def backup(settings: Settings, file: Path) -> None:
+    """A consistent copy of the books, taken while a server may be writing; `file` must not exist."""
+    if file.exists():
+        raise ConfigError(f"{file} exists already; name a new file.")
+    if not settings.database_path.exists():
+        raise ConfigError(f"GPUPROXY_DATABASE_URL: there is no {settings.database_path}.")
+    _write_secret(file, "")
+    source, target = sqlite3.connect(settings.database_path), sqlite3.connect(file)
+    try:
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
+
+
+def _told(account: str, decided: Decided, *, silent: bool) -> list[str]:
+    if silent:
+        return [f"{account}: the provider does not answer, so nothing is concluded"]
+    told = [f"{account}: {_words(step)}" for step in decided.steps if not isinstance(step, Note)]
+    told += [f"{account}: give back {stray.instance.id}: {stray.kind}" for stray in decided.strays]
+    return told or [f"{account}: nothing to do; {len(decided.live)} live leases"]
+
+
+def _words(step: Step) -> str:
+    what = f"{step.lease.id} ({step.lease.instance_id or 'no instance known'}, {step.lease.state})"
+    if isinstance(step, Advance):
+        reason = step.facts.get("reason", "")
+        return f"{step.event} {what}" + (f": {reason}" if reason else "")
+    return f"{type(step).__name__.lower()} {what}"
+
+
+def _write_secret(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text)
+
+
+def _with_books(settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False) -> T:
+    async def run() -> T:
+        async with open_books(settings, alone=alone) as db:
+            clock = await _clock_of(db)
+            db.judge_by(clock)
+            return await work(db)
+
+    return asyncio.run(run())
+
+
+async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:
+    """What the deployment's clock reads, without starting it anew."""
+    stands = await db.read(deployment.stored_clock)
+    return lambda: stands(datetime.now(UTC))

@@ -1,0 +1,137 @@
+"""What operators do: doctor, reconcile by hand, carry the key away, copy and restore the books."""
+
+import json
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gpuproxy import upkeep
+from gpuproxy.cli import root
+from gpuproxy.config import ConfigError, Settings
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.system.processes import Market, Server
+from tests.world import World, in_world
+
+
+def settings_in(directory: Path) -> Settings:
+    return Settings(database_url=f"sqlite:///{directory}/books.db")
+
+
+def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    upkeep.export_signing(settings_in(old), tmp_path / "key")
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    upkeep.import_signing(settings_in(new), tmp_path / "key")
+    upkeep.export_signing(settings_in(new), tmp_path / "again")
+    assert (tmp_path / "again").read_text() == (tmp_path / "key").read_text()
+
+
+def test_what_is_no_signing_key_is_refused(tmp_path: Path):
+    (tmp_path / "key").write_text(json.dumps({"deployment": "abcdef"}))
+    with pytest.raises(ConfigError, match="not a signing key"):
+        upkeep.import_signing(settings_in(tmp_path), tmp_path / "key")
+
+
+def test_a_lost_database_with_its_key_gives_its_machines_back():
+    async def story(world: World) -> None:
+        made = await world.reserve(2)
+        await world.sleep(700)
+        world.lose_books()
+        await world.restart()
+        await world.sleep(300)
+        assert world.alive() == {}
+        orphans = [lease for lease in await world.leases() if lease.reason == "ORPHAN"]
+        assert {lease.instance_id for lease in orphans} == {lease.instance_id for lease in made.leases}
+
+    in_world(story)
+
+
+def test_a_lost_database_without_its_key_touches_nothing():
+    async def story(world: World) -> None:
+        await world.reserve(2)
+        await world.sleep(700)
+        world.lose_books(keep_key=False)
+        await world.restart()
+        await world.sleep(3600)
+        assert len(world.alive()) == 2
+
+    in_world(story)
+
+
+def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
+    async def story(world: World) -> None:
+        made = await world.reserve(1)
+        await world.sleep(60)
+        await world.db.write(lambda tx: tx.execute("UPDATE leases SET expires_at = 0, version = version + 1"))
+        decided = await world.engine.watches[0].preview()
+        assert [type(step).__name__ for step in decided.steps] == ["Advance"]
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.ACTIVE
+        assert len(world.alive()) == 1
+
+    in_world(story)
+
+
+def test_the_doctor_names_what_is_unknown_and_what_to_do():
+    async def story(world: World) -> None:
+        from gpuproxy.engine.checkup import findings
+
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a")
+        key = (made.leases[0].provider, made.leases[0].account)
+        found = await world.db.read(lambda tx: findings(tx, {key}))
+        assert [finding.kind for finding in found] == ["unknown"]
+        assert made.leases[0].label in found[0].advice
+        gone = await world.db.read(lambda tx: findings(tx, set()))
+        assert [finding.kind for finding in gone] == ["unknown", "unconfigured"]
+
+    in_world(story)
+
+
+def test_the_doctor_finds_nothing_where_nothing_is_wrong():
+    async def story(world: World) -> None:
+        from gpuproxy.engine.checkup import findings
+
+        made = await world.reserve(2)
+        await world.sleep(100)
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(30)
+        key = (made.leases[0].provider, made.leases[0].account)
+        assert await world.db.read(lambda tx: findings(tx, {key})) == ()
+
+    in_world(story)
+
+
+def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with Market(tmp_path, "--rate-limits", "off", "--time-scale", "20") as market:
+        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
+            with server.client() as client:
+                made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
+            _use(monkeypatch, tmp_path, market)
+            copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])
+            assert copied.exit_code == 0, copied.output
+            dry = CliRunner().invoke(root, ["reconcile", "--once", "--dry-run"])
+            assert dry.exit_code == 0, dry.output
+            assert "vast-1" in dry.output
+            assert CliRunner().invoke(root, ["doctor"]).exit_code == 0
+        for name in ("books.db", "books.db-wal", "books.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "copy.db").rename(tmp_path / "books.db")
+        assert sqlite3.connect(tmp_path / "books.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
+            again = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
+            assert again.reservation_id == made.reservation_id
+            assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, directory: Path, market: Market) -> None:
+    monkeypatch.setenv("GPUPROXY_DATABASE_URL", f"sqlite:///{directory}/books.db")
+    monkeypatch.setenv("GPUPROXY_VASTAI_URL", market.url)
+    monkeypatch.setenv("VASTAI_API_KEY", "sandbox-key")
+    monkeypatch.setenv("GPUPROXY_TIME_SCALE", "20")
