@@ -1,0 +1,129 @@
+"""A process that can be killed at any moment: what it does outside goes through here, and a dead one does nothing.
+
+A point is a moment right before or right after a commit or a provider call. Each life counts its points and may be
+told to die at one of them, so crash tests find their crash points by counting. A request that was on its way when the
+process died still arrives.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.ports import Database, Http, HttpRequest, HttpResponse, Tx, Wakeups
+
+T = TypeVar("T")
+MARKET = "market"
+"""The name of tasks that are not the process's: they outlive it."""
+
+
+class Life:
+    """One life of the process."""
+
+    def __init__(self) -> None:
+        self.points = 0
+        self.dead = False
+        self.books_fail = False
+        """The database refuses every write, as with a full disk."""
+        self._last: int | None = None
+
+    def die_after(self, points: int) -> None:
+        """Die at the n-th point from now; 1 is the next."""
+        self._last = self.points + points
+
+    def end(self) -> None:
+        """From here on nothing that still runs has any effect."""
+        self.dead = True
+
+    def passes_point(self) -> None:
+        """Count a point, and die here when it is the last one."""
+        self.goes_on()
+        self.points += 1
+        if self.points == self._last:
+            self.end()
+            self.goes_on()
+
+    def goes_on(self) -> None:
+        """Raise in whatever a dead process would still do."""
+        if self.dead:
+            raise asyncio.CancelledError
+
+
+class MortalDatabase:
+    """The Database port as one life sees it."""
+
+    def __init__(self, db: Database, life: Life, delay: Callable[[], float]) -> None:
+        """`delay`: seconds that others run before and after each unit of work."""
+        self._db = db
+        self._life = life
+        self._delay = delay
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        await asyncio.sleep(self._delay())
+        self._life.passes_point()
+        if self._life.books_fail:
+            raise Unavailable("The books can't be written at the moment; nothing was changed.", reason="DATABASE")
+        result = await self._db.write(fn)
+        self._life.passes_point()
+        await asyncio.sleep(self._delay())
+        self._life.goes_on()
+        return result
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        self._life.goes_on()
+        return await self._db.read(fn)
+
+    def watch(self, topic: str) -> AbstractAsyncContextManager[Wakeups]:
+        return self._db.watch(topic)
+
+    async def close(self) -> None:
+        """The books outlive the process."""
+
+
+class MortalHttp:
+    """The Http port as one life sees it."""
+
+    def __init__(
+        self, http: Http, life: Life, delay: Callable[[], float], heard: Callable[[HttpRequest], None]
+    ) -> None:
+        """`delay`: seconds of each way; `heard` is told each request as it reaches the market."""
+        self._http = http
+        self._life = life
+        self._delay = delay
+        self._heard = heard
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        self._life.passes_point()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[HttpResponse] = loop.create_future()
+        seconds = self._delay()
+        if seconds > 0:
+            loop.call_later(seconds, self._arrive, request, answer)
+        else:
+            self._arrive(request, answer)
+        try:
+            return await answer
+        finally:
+            self._life.passes_point()
+
+    def _arrive(self, request: HttpRequest, answer: "asyncio.Future[HttpResponse]") -> None:
+        """The request is at the market, whoever may still be waiting."""
+        self._heard(request)
+        task = asyncio.create_task(self._http.send(request), name=MARKET)
+        task.add_done_callback(lambda done: self._back(done, answer))
+
+    def _back(self, done: "asyncio.Future[HttpResponse]", answer: "asyncio.Future[HttpResponse]") -> None:
+        if done.cancelled() or answer.done():
+            return
+        if (error := done.exception()) is not None:
+            answer.set_exception(error)
+        elif (seconds := self._delay()) > 0:
+            asyncio.get_running_loop().call_later(seconds, _deliver, answer, done.result())
+        else:
+            answer.set_result(done.result())
+
+
+def _deliver(answer: "asyncio.Future[HttpResponse]", response: HttpResponse) -> None:
+    if not answer.done():
+        answer.set_result(response)
