@@ -5,21 +5,15 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from gpuproxy.balancer import Want, choose
-from gpuproxy.edge.translate import encode_offer
-from gpuproxy.engine.accounts import Accounts
-from gpuproxy.engine.catalog import Catalog
-from gpuproxy.engine.choice import Chooser, Exclusions
-from gpuproxy.model.demands import Demand, LaunchSpec
+from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.offers import OfferFilter
-from gpuproxy.store.sqlite import SqliteDatabase
-from gpuproxy.system import ScaledClock
-from scripts.bench.market import OFFERS, Marketplace, offers
+from scripts.bench.market import OFFERS, offers
 from scripts.bench.report import Row, percentile
+from scripts.bench.server import wired
 
 GPUS = 16
 OF = 5_000
@@ -50,27 +44,21 @@ def _timed(work: Callable[[], object]) -> list[float]:
 
 
 async def _in_engine(folder: Path) -> list[Row]:
-    """The engine's choice of those that pass the filter, of a market of 20,000; two reads of the books with it."""
-    provider = Marketplace(offers())
-    clock = ScaledClock()
-    catalog = Catalog([provider], clock, {"grpc": encode_offer})
-    db = SqliteDatabase(str(folder / "books.db"), lambda: datetime.now(UTC))
-    try:
-        await catalog.step(provider.name)
-        chooser = Chooser(catalog, Accounts([provider]), db)
+    """A dry run: filter a market of 20,000, leave out what is held or failed of late, choose; the books are read."""
+    async with wired(folder) as (_, engine, _):
         wanted = OfferFilter(max_price=20.0)
-        passing = (await catalog.market(wanted)).select(wanted).offers
+        passing = (await engine.catalog.market(wanted)).select(wanted).offers
         wanted = replace(wanted, max_price=passing[OF - 1].price_per_gpu(wanted.disk_gb) / 1_000_000)
+        caller = Caller(project="bench", role="user", deadline=engine.clock.monotonic() + 3600)
         taken = []
         for run in range(_RUNS):
             # A filter of its own for each run, so that none finds the answer of the one before.
             own = replace(wanted, min_reliability=run / 10_000_000)
-            demand = Demand(count=GPUS, filter=own, spec=LaunchSpec())
+            strategy = _STRATEGIES[run % len(_STRATEGIES)]
+            demand = Demand(count=GPUS, filter=own, spec=LaunchSpec(), strategy=strategy, dry_run=True)
             began = time.perf_counter()
-            await chooser.choose(demand, GPUS, _STRATEGIES[run % 2], Exclusions())
+            await engine.reserver.reserve(caller, demand)
             taken.append((time.perf_counter() - began) * 1000)
-    finally:
-        await db.close()
     return [_row(f"the engine's whole choice, {OF:,} of {OFFERS:,} pass", taken, None)]
 
 

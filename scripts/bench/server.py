@@ -4,16 +4,17 @@ A process of its own (`python -m scripts.bench.server FOLDER`), which prints its
 """
 
 import asyncio
-import base64
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from gpuproxy import deployment, logs
-from gpuproxy.config import load_settings
+from gpuproxy.config import Settings, load_settings
 from gpuproxy.edge.grpc_server import raw_rpc
-from gpuproxy.main import build_engine, build_server, collect_rarely
+from gpuproxy.main import Engine, build_engine, build_server, collect_rarely
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
 from scripts.bench.market import Marketplace, offers
@@ -30,35 +31,42 @@ async def _bytes(raw: bytes) -> bytes:
     return _ready(int(raw))
 
 
-async def run(folder: Path) -> None:
-    """Serve until stdin closes; logs go to stderr as they always do."""
+@asynccontextmanager
+async def wired(folder: Path) -> AsyncIterator[tuple[Settings, Engine, SqliteDatabase]]:
+    """The engine over the offers of `market`, wired as `serve` does it, with its books in `folder`."""
     settings = load_settings({"GPUPROXY_DATABASE_URL": f"sqlite:///{folder}/books.db"}, env_file=None)
-    logs.configure(level=settings.log_level, style=settings.log_format)
     collect_rarely()
-    random, clock = SystemRandom(), ScaledClock()
     db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC))
     try:
-        key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
         engine = build_engine(
             settings,
             db=db,
-            clock=clock,
-            random=random,
+            clock=ScaledClock(),
+            random=SystemRandom(),
             providers=[Marketplace(offers())],
             probe=SocketProbe(),
-            signer=deployment.Signer("bench1", base64.b64encode(b"bench")),
+            signer=deployment.Signer("bench1", b"not a secret"),
         )
         await engine.start()
-        extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
-        server = build_server(settings, engine, db, random, extra=extra)
-        port = await server.start("127.0.0.1:0")
-        await engine.catalog.first_snapshot()
-        print(port, key, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-        await server.drain(1)
+        await engine.catalog.step(Marketplace.name)  # to its end: the first snapshot is of the first page
+        yield settings, engine, db
         await engine.stop()
     finally:
         await db.close()
+
+
+async def run(folder: Path) -> None:
+    """Serve until stdin closes; logs go to stderr as they always do."""
+    async with wired(folder) as (settings, engine, db):
+        logs.configure(level=settings.log_level, style=settings.log_format)
+        random = SystemRandom()
+        key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
+        extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
+        server = build_server(settings, engine, db, random, extra=extra)
+        port = await server.start("127.0.0.1:0")
+        print(port, key, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        await server.drain(1)
 
 
 if __name__ == "__main__":
