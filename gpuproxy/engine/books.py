@@ -190,7 +190,7 @@ class Books:
         return await self._db.read(read)
 
     async def health(self) -> str:
-        """ "ok", or how many things need a look, by kind; `gpuproxy doctor` names them."""
+        """How many things need a look, by kind, or the word ok; `gpuproxy doctor` names them."""
         found = await self._db.read(lambda tx: findings(tx, self._accounts))
         counted = Counter(finding.kind for finding in found)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"

@@ -35,7 +35,7 @@ def accrued(rate_per_hour: int, duration: timedelta) -> Micro:
 
 
 def dollars(amount: int) -> str:
-    """`$1.24`, or as many decimals as it takes (at most six) for amounts that cents would hide."""
-    text = f"{Decimal(amount) / _MILLION:.6f}".rstrip("0")
-    whole, _, cents = text.partition(".")
-    return f"${whole}.{cents:0<2}" if not whole.startswith("-") else f"-${whole[1:]}.{cents:0<2}"
+    """`$1.24`; amounts below a dollar with four decimals, those that four would hide with six."""
+    size = abs(amount)
+    decimals = 2 if size >= 1_000_000 or size == 0 else 4 if size >= 100 else 6
+    return f"{'-' if amount < 0 else ''}${Decimal(size) / _MILLION:.{decimals}f}"

@@ -48,7 +48,7 @@ def test_an_instance_id_that_was_learnt_on_a_full_disk_is_written_when_there_is_
     async def story(world: World) -> None:
         world.control("DELETE", "faults")
         call = asyncio.ensure_future(world.reserve(1, request_id="a"))
-        while not world.calls("create"):
+        while not world.calls("create"):  # noqa: ASYNC110 - the market has no event to wait for
             await asyncio.sleep(0.01)
         fill(world)
         world.db._writer.conn.execute("PRAGMA query_only=ON")
