@@ -18,10 +18,11 @@ from typing import Any
 import structlog
 
 from gpuproxy.engine import answers, record
+from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.call import Call, Workshop
 from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import Unavailable
-from gpuproxy.model.leases import LeaseEvent, LeaseState, ReservationId
+from gpuproxy.model.leases import LeaseState, ReservationId
 from gpuproxy.model.reservations import Reservation, ReservationView
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, reservations
@@ -67,7 +68,7 @@ class Reserver:
 
     async def recover(self) -> None:
         """Take over what an earlier process left: a call in flight then is unknown now, one not sent will not be."""
-        left = await self._shop.db.write(_take_over)
+        left = await self._shop.db.write(lambda tx: _take_over(tx, self._shop.accounts))
         for reservation in left:
             log.info("reservation_taken_over", reservation=reservation.id, kept=reservation.keep)
 
@@ -134,12 +135,14 @@ class Reserver:
         """Nobody waits any more, and nobody could find what exists: give everything back."""
         call.gone = True
         call.stop.set()
-        if call.task.done() and call.reservation_id:
-            self._spawn(self._close(call))
+        self._spawn(self._close_after(call))
 
-    async def _close(self, call: Call) -> None:
-        await self._shop.db.write(lambda tx: record.close(tx, call.reservation_id, "CALLER_GONE"))
-        self._shop.nudge()
+    async def _close_after(self, call: Call) -> None:
+        """The call may have been answered in the very moment in which its caller left."""
+        await asyncio.wait([call.task])
+        if call.reservation_id:
+            await self._shop.db.write(lambda tx: record.close(tx, call.reservation_id, "CALLER_GONE"))
+            self._shop.nudge()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -155,12 +158,12 @@ def _ignore(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _take_over(tx: Tx) -> tuple[Reservation, ...]:
+def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:
     left = reservations.unsettled(tx)
     for reservation in left:
         for lease in leases.of_reservation(tx, reservation.id):
             if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
-                leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason="INTERRUPTED")
+                record.not_attempted(tx, lease.id, accounts.holding(lease).capabilities, reason="INTERRUPTED")
             elif lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING) and lease.instance_id is None:
                 record.reply_lost(tx, lease.id, "the server stopped during the create")
         _settle(tx, reservation.id)

@@ -253,3 +253,21 @@ def test_a_crash_during_a_create_makes_it_unknown_and_the_first_pass_finds_it():
         assert world.calls("create") == 1
 
     in_world(story)
+
+
+@pytest.mark.parametrize("tick", range(12))
+def test_a_caller_that_leaves_in_the_moment_of_the_answer_leaves_nothing_behind(tick: int):
+    async def story(world: World) -> None:
+        call = asyncio.ensure_future(world.reserve(1))
+        while not (rows := await world.leases()) or rows[0].instance_id is None:
+            await asyncio.sleep(0)
+        for _ in range(tick):
+            await asyncio.sleep(0)
+        heard = call.done()
+        call.cancel()
+        await asyncio.wait([call])
+        await world.sleep(120)
+        assert len(world.alive()) == (1 if heard else 0)
+        await world.books_agree()
+
+    in_world(story)
