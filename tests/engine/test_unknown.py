@@ -255,7 +255,7 @@ def test_a_crash_during_a_create_makes_it_unknown_and_the_first_pass_finds_it():
     in_world(story)
 
 
-@pytest.mark.parametrize("tick", range(12))
+@pytest.mark.parametrize("tick", range(30))
 def test_a_caller_that_leaves_in_the_moment_of_the_answer_leaves_nothing_behind(tick: int):
     async def story(world: World) -> None:
         call = asyncio.ensure_future(world.reserve(1))
