@@ -76,12 +76,13 @@ def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:
     return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=said, call_deadline=tx.now())
 
 
-def not_attempted(tx: Tx, lease_id: LeaseId, capabilities: Capabilities) -> None:
-    """The create was not sent, and will not be."""
+def not_attempted(tx: Tx, lease_id: LeaseId, capabilities: Capabilities, reason: str = NOT_ATTEMPTED) -> None:
+    """The create was not sent, and will not be: its turn is free, whoever ended the lease."""
     lease = leases.get(tx, lease_id)
-    if lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING) or lease.call_started_at is not None:
+    if lease.call_started_at is not None:
         return
-    leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or NOT_ATTEMPTED)
+    if lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or reason)
     pace.give_back(tx, (lease.provider, lease.account), capabilities.create_interval)
 
 
