@@ -85,10 +85,10 @@ def listing_of(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> Listi
 def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> bytes:
     """The encoded ListGPUInstancesResponse. `market` is None when only rented instances were asked for."""
     selection = market.select(listing.filter) if market else None
-    if selection and listing.plain and selection.total <= MAX_PAGE:
-        body = selection.joined(ENCODING) if listing.filter.disk_gb == DEFAULT_DISK_GB else None
-        if body is not None and len(body) <= MAX_PAGE_BYTES:
-            return body + _tail(market, selection, selection.total, "")
+    if selection and listing.plain and listing.filter.disk_gb == DEFAULT_DISK_GB and selection.total <= MAX_PAGE:
+        body = selection.joined(ENCODING, _tail(market, selection, selection.total, ""))
+        if len(body) <= MAX_PAGE_BYTES:
+            return body
     entries = _ordered(listing, [view for view in mine if _wanted(listing, view)], selection)
     start = _start(listing, entries)
     parts: list[bytes] = []

@@ -121,10 +121,10 @@ class Catalog:
             told = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
             raise Unavailable(f"No market can be read: {told}. Nothing happened.", metadata={"unreachable": names})
-        age = now - min(source.as_of for source in usable)
-        return Market(
-            self._clock.now() - timedelta(seconds=age), silent, any(source.truncated for source in usable), self._view()
-        )
+        as_of = self._clock.now() - timedelta(seconds=now - min(source.as_of for source in usable))
+        # To the millisecond, so that it reads the same each time: an answer that is the same need not be made again.
+        as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
+        return Market(as_of, silent, any(source.truncated for source in usable), self._view())
 
     async def targeted(self, wanted: OfferFilter, deadline: float) -> None:
         """Search for `wanted` itself where not all is known and what is known may not do for it.

@@ -91,7 +91,7 @@ class Selection:
         self._encodings = encoded
         self._disk_gb = disk_gb
         self._mask = mask
-        self._joined: dict[str, bytes] = {}
+        self._joined: dict[str, tuple[bytes, bytes]] = {}
 
     @cached_property
     def offers(self) -> tuple[Offer, ...]:
@@ -102,11 +102,12 @@ class Selection:
         """The encoded form of each, in the order of `offers`."""
         return list(map(self._encodings[kind].__getitem__, self._places))
 
-    def joined(self, kind: str) -> bytes:
-        """The encoded forms in one piece."""
-        if kind not in self._joined:
-            self._joined[kind] = b"".join(self.encoded(kind))
-        return self._joined[kind]
+    def joined(self, kind: str, tail: bytes = b"") -> bytes:
+        """The encoded forms and `tail` in one piece, which is kept while the same is asked for."""
+        kept = self._joined.get(kind)
+        if kept is None or kept[0] != tail:
+            kept = self._joined[kind] = tail, b"".join((*self.encoded(kind), tail))
+        return kept[1]
 
     @cached_property
     def available_gpus(self) -> int:

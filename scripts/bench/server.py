@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from random import randbytes
 
 from gpuproxy import deployment, logs
 from gpuproxy.config import Settings, load_settings
@@ -24,7 +25,7 @@ SERVICE, METHOD = "gpuproxy.bench.Ready", "Bytes"
 
 @lru_cache(maxsize=4096)
 def _ready(size: int) -> bytes:
-    return bytes(size)
+    return randbytes(size)  # not bytes(size): pages of zeros that nobody wrote to are all the same page
 
 
 async def _bytes(raw: bytes) -> bytes:
