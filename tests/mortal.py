@@ -114,9 +114,12 @@ class MortalHttp:
         task.add_done_callback(lambda done: self._back(done, answer))
 
     def _back(self, done: "asyncio.Future[HttpResponse]", answer: "asyncio.Future[HttpResponse]") -> None:
-        if done.cancelled() or answer.done():
+        if done.cancelled():
             return
-        if (error := done.exception()) is not None:
+        error = done.exception()
+        if answer.done():
+            return
+        if error is not None:
             answer.set_exception(error)
         elif (seconds := self._delay()) > 0:
             asyncio.get_running_loop().call_later(seconds, _deliver, answer, done.result())

@@ -1,0 +1,244 @@
+"""What must be true: of every request as it reaches the market, after every step, and once the faults have stopped.
+
+Written against the rows and the market itself, not through the program's own functions, so that a mistake there can't
+hide from it.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuproxy.ports import HttpRequest
+from gpuproxy.sandbox.instances import Instance, Phase
+from tests.world import World
+
+_TERMINAL = ("released", "failed", "lost")
+_RENTED = ("starting", "active", "parked")
+_KEEPABLE = ("requested", "unknown", *_RENTED)
+_OPEN = ("requested", "unknown", "releasing")
+_CREATE = re.compile(r"/api/v0/asks/\d+/")
+_GOOD_RUN = 10.0
+SETTLE = 300.0
+"""Seconds within which a surplus is dead, once it exists and the marketplace answers."""
+
+
+class Violation(AssertionError):
+    """Something that must never be. `kind` is leak, twin or broken."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+
+
+@dataclass(slots=True, kw_only=True)
+class Agreement:
+    """What a caller may expect of one request, on the monotonic clock."""
+
+    keep: bool
+    """What exists may be kept although the call was never answered."""
+    ends_after: float | None = None
+    """No earlier end by itself."""
+    ends_before: float | None = None
+    released: bool = False
+    destroyed: set[str] = field(default_factory=set)
+    gone: bool = False
+    """The call ended without its caller."""
+    all_or_nothing: bool = False
+
+
+class Audit:
+    """Watches one world."""
+
+    def __init__(self, world: World, *, beyond: bool) -> None:
+        self.world = world
+        self.beyond = beyond
+        self.agreements: dict[str, Agreement] = {}
+        """By the value of the reservation's label `ask`."""
+        self.by_hand: set[int] = set()
+        """Contracts that somebody else made."""
+        self.early_ends = True
+        """An end by itself before its time is a violation."""
+        self.sent: Counter[str] = Counter()
+        self.log: list[object] = []
+        self.surplus: dict[int, float] = {}
+        """Machines that came after their lease was over: when they appeared, on the market's clock."""
+        self._seq = 0
+        self._broken: Violation | None = None
+        world.overhear.append(self.hear)
+
+    def hear(self, request: HttpRequest) -> None:
+        """Every create has its committed intent, and is sent once."""
+        path = request.url.removeprefix("http://sandbox").split("?")[0]
+        self.log.append((round(self.world.clock.monotonic(), 6), request.method, path))
+        if request.method != "PUT" or not _CREATE.fullmatch(path):
+            return
+        label = json.loads(request.body or b"{}").get("label")
+        self.log.append(label)
+        row = self.rows("SELECT call_started_at FROM leases WHERE label = ?", label)
+        if not row or row[0]["call_started_at"] is None:
+            self.break_with(Violation("leak", f"a create with label {label} was sent without a committed intent"))
+        self.sent[label] += 1
+        if self.sent[label] > 1:
+            self.break_with(Violation("twin", f"a create with label {label} was sent {self.sent[label]} times"))
+
+    def safety(self) -> None:
+        """After every step."""
+        if self._broken is not None:
+            raise self._broken
+        self.world.sandbox.tick()
+        rows = self.rows("SELECT * FROM leases ORDER BY created_at, id")
+        by_label = {row["label"]: row for row in rows}
+        self._counts(rows)
+        self._meters(rows)
+        for label, several in self._alive_by_label().items():
+            self._machine(label, several, by_label)
+        for gone in self.world.sandbox.market.ended:
+            if gone.id not in self.by_hand and gone.label not in by_label:
+                raise Violation("leak", f"machine {gone.id} ran under {gone.label}, which no row knows")
+        self._events()
+
+    def break_with(self, violation: Violation) -> None:
+        """Let the next check raise it: the program must not be able to catch it."""
+        if self._broken is None:
+            self._broken = violation
+
+    def rows(self, sql: str, *params: object) -> list[Any]:
+        """Straight from the books."""
+        cursor = self.world.db._writer.execute(sql, params)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def ask_of(self, reservation: Any) -> str | None:
+        """Which request a reservation is for; None for those of the program's own."""
+        return dict(json.loads(reservation["labels"])).get("ask")
+
+    def settled(self) -> str:
+        """Why the world is not at rest yet; "" once it is."""
+        self.world.sandbox.tick()
+        stuck = [(r["id"], r["state"]) for r in self.rows("SELECT id, state FROM leases") if r["state"] in _OPEN]
+        if stuck:
+            return f"open: {stuck}"
+        if self.world.sandbox._late:
+            return "the market still has something to do"
+        owned = {
+            row["instance_id"] for row in self.rows("SELECT instance_id FROM leases WHERE state IN " + str(_RENTED))
+        }
+        alive = {str(number) for number in self.world.sandbox.market.instances if number not in self.by_hand}
+        return "" if alive == owned else f"alive but not owned {alive - owned}, owned but not alive {owned - alive}"
+
+    def final(self) -> None:
+        """Once everything is at rest: what is left is what was agreed."""
+        self.safety()
+        now = self.world.clock.monotonic()
+        for row in self.rows("SELECT * FROM leases WHERE state IN " + str(_RENTED)):
+            agreement, reservation = self._agreement(row["reservation_id"])
+            if reservation["closing"] or reservation["failure"]:
+                raise Violation("leak", f"{row['id']} is kept although its reservation is {reservation['closing']}")
+            if agreement is None:
+                continue
+            if agreement.released or row["instance_id"] in agreement.destroyed:
+                raise Violation("leak", f"{row['id']} is kept although it was given back")
+            if agreement.gone and not agreement.keep:
+                raise Violation("leak", f"{row['id']} is kept although its caller is gone and can't find it")
+            if agreement.ends_before is not None and now > agreement.ends_before + SETTLE:
+                raise Violation("leak", f"{row['id']} is kept {now - agreement.ends_before:.0f} s past its end")
+            instance = self.world.sandbox.market.instances[int(row["instance_id"])]
+            if round(instance.price) > row["ceiling"]:
+                raise Violation("leak", f"{row['id']} costs {instance.price}, more than {row['ceiling']}")
+        self._whole_or_nothing()
+
+    def digest(self) -> list[object]:
+        """Everything that happened, in order."""
+        events = self.rows("SELECT * FROM events ORDER BY seq")
+        return [*self.log, *(tuple(event.values()) for event in events)]
+
+    def count_events(self, name: str) -> int:
+        """How many such events the books hold."""
+        return int(self.rows("SELECT count(*) AS n FROM events WHERE event = ?", name)[0]["n"])
+
+    def lifetimes_of_surplus(self, faults_ended: float) -> list[float]:
+        """For how long each surplus machine ran while the marketplace answered, in its seconds."""
+        ends = {gone.id: gone.destroyed_at for gone in self.world.sandbox.market.ended}
+        return [max(0.0, ends[number] - max(began, faults_ended)) for number, began in self.surplus.items()]
+
+    def _counts(self, rows: list[Any]) -> None:
+        held: defaultdict[str, int] = defaultdict(int)
+        for row in rows:
+            if row["state"] in _KEEPABLE:
+                held[row["reservation_id"]] += row["num_gpus"]
+        for reservation in self.rows("SELECT id, count FROM reservations"):
+            if held[reservation["id"]] > reservation["count"]:
+                raise Violation("twin", f"{reservation['id']} holds {held[reservation['id']]} of {reservation['count']}")
+
+    def _meters(self, rows: list[Any]) -> None:
+        metered = {row["lease_id"] for row in self.rows("SELECT lease_id FROM meters WHERE closed_at IS NULL")}
+        billed = {row["id"] for row in rows if row["instance_id"] and row["state"] not in _TERMINAL}
+        if metered != billed:
+            raise Violation("broken", f"open meters {metered} are not the live machines {billed}")
+
+    def _machine(self, label: str, several: list[Instance], by_label: Mapping[str, Any]) -> None:
+        row = by_label.get(label)
+        if row is None:
+            raise Violation("leak", f"machines {[one.id for one in several]} run under {label}, which no row knows")
+        if len(several) > 1:
+            raise Violation("twin", f"{len(several)} machines run under {label}")
+        if row["call_started_at"] is None:
+            raise Violation("leak", f"a machine runs under {label}, whose create was never recorded as sent")
+        if row["state"] not in _TERMINAL:
+            return
+        if row["instance_id"] is None and self.beyond:
+            self.surplus.setdefault(several[0].id, several[0].created_at)
+        else:
+            raise Violation("twin", f"machine {several[0].id} runs although {row['id']} is {row['state']}")
+
+    def _events(self) -> None:
+        """Nothing is given back without a reason that is true."""
+        for event in self.rows("SELECT * FROM events WHERE seq > ? ORDER BY seq", self._seq):
+            self._seq = event["seq"]
+            if event["event"] == "release":
+                self._release(json.loads(event["data"]).get("reason", ""), event)
+
+    def _release(self, reason: str, event: Any) -> None:
+        agreement, _ = self._agreement(event["reservation_id"])
+        lease = self.rows("SELECT * FROM leases WHERE id = ?", event["lease_id"])[0]
+        said = f"{event['lease_id']} was given back as {reason}"
+        if reason == "NOT_READY":
+            instance = self.world.sandbox.market.instances.get(int(lease["instance_id"] or 0))
+            ready = instance is not None and instance.phase is Phase.RUNNING and self.world.sandbox.market.online(instance)
+            if ready and (instance.boot_at or 0.0) + _GOOD_RUN < self.world.sandbox.market.now:
+                raise Violation("broken", f"{said}, but it runs")
+        if agreement is None:
+            return
+        if reason == "EXPIRED" and self.early_ends:
+            now = self.world.clock.monotonic()
+            if agreement.ends_after is None or now < agreement.ends_after - 1:
+                raise Violation("broken", f"{said} at {now}, but it was to run until {agreement.ends_after}")
+        if reason == "RELEASED" and not agreement.released:
+            raise Violation("broken", f"{said}, but nobody asked for that")
+        if reason == "DESTROYED" and lease["instance_id"] not in agreement.destroyed:
+            raise Violation("broken", f"{said}, but nobody asked for that")
+        if reason in ("CALLER_GONE", "CAME_TOO_LATE") and agreement.keep:
+            raise Violation("broken", f"{said}, but its caller can find it")
+
+    def _whole_or_nothing(self) -> None:
+        """A call that was refused for having too few has none; nothing else is fewer without a word."""
+        for reservation in self.rows("SELECT * FROM reservations WHERE failure IS NOT NULL"):
+            live = self.rows(
+                "SELECT id FROM leases WHERE reservation_id = ? AND state NOT IN " + str(_TERMINAL), reservation["id"]
+            )
+            if live:
+                raise Violation("leak", f"{reservation['id']} failed and still has {[row['id'] for row in live]}")
+
+    def _agreement(self, reservation_id: str) -> tuple[Agreement | None, Any]:
+        row = self.rows("SELECT * FROM reservations WHERE id = ?", reservation_id)[0]
+        return self.agreements.get(self.ask_of(row) or ""), row
+
+    def _alive_by_label(self) -> dict[str, list[Instance]]:
+        found: defaultdict[str, list[Instance]] = defaultdict(list)
+        for instance in self.world.sandbox.market.instances.values():
+            if instance.id not in self.by_hand:
+                found[instance.label or ""].append(instance)
+        return found

@@ -1,0 +1,111 @@
+"""What a seed decides before its story begins: which faults can happen, how the market is, how rough it gets.
+
+Swarm testing: each seed switches a random subset on, so that rare combinations get seeds of their own instead of
+drowning in all the others.
+"""
+
+import random
+from dataclasses import dataclass
+
+_READ = (
+    "refuse_connection",
+    "reset_before",
+    "hang_before",
+    "status_500_before",
+    "status_503_before",
+    "rate_limited",
+    "malformed_json",
+    "html_502",
+    "truncated",
+    "empty_body",
+    "refused_200",
+    "auth_error",
+)
+FAULTS: dict[str, tuple[str, ...]] = {
+    "create": (
+        *_READ,
+        "reset_after",
+        "hang_after",
+        "status_500_after",
+        "status_504_after",
+        "slow_trickle",
+        "late_effect",
+        "offer_gone",
+        "no_capacity",
+        "insufficient_credit",
+        "price_moved",
+        "wrong_gpu",
+        "never_ready",
+        "dies_after_ready",
+    ),
+    "list": (*_READ, "empty_list", "missing_page"),
+    "get": _READ,
+    "destroy": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "destroy_ignored"),
+    "search": (*_READ, "missing_page", "empty_list"),
+    "user": _READ,
+}
+LATE_BOUND = 300
+"""Seconds, as the adapter declares them: later than that is `beyond`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """Everything that stays the same for a seed's story. Times in seconds."""
+
+    seed: int
+    beyond: bool
+    """Creates may be executed later than the marketplace promises."""
+    faults: tuple[tuple[str, str], ...]
+    """(call, fault) that may be armed."""
+    fault_rate: float
+    """Faults armed for each step."""
+    crash_rate: float
+    jumps: bool
+    """The wall clock is put forward or back by a day."""
+    books_fail: bool
+    """The database refuses writes now and then."""
+    foreign: bool
+    """Somebody else rents with the same key."""
+    accounts: int
+    paced: bool
+    machines: int
+    steps: int
+    pause: float
+    """The longest between two steps."""
+    delay: float
+    """The longest that one way of a request, or a commit, takes."""
+    create_latency: float
+    list_lag: float
+
+    @property
+    def latest(self) -> float:
+        """How late a create may be executed."""
+        return 900.0 if self.beyond else LATE_BOUND - self.list_lag
+
+
+def weather_of(seed: int) -> Weather:
+    """The same for the same seed, for ever; every fourth seed is one with lateness beyond the bound."""
+    dice = random.Random(f"weather {seed}")
+    everything = [(call, fault) for call, faults in FAULTS.items() for fault in faults]
+    chosen = [pair for pair in everything if dice.random() < dice.choice((0.1, 0.3, 0.6))]
+    beyond = seed % 4 == 3
+    if beyond:
+        chosen += [("create", "late_effect")] * 3
+    return Weather(
+        seed=seed,
+        beyond=beyond,
+        faults=tuple(chosen) or (("create", "reset_after"),),
+        fault_rate=dice.choice((0.0, 0.4, 0.8, 1.5)) if not beyond else dice.choice((0.5, 1.0)),
+        crash_rate=dice.choice((0.0, 0.0, 0.1, 0.25)),
+        jumps=dice.random() < 0.15,
+        books_fail=dice.random() < 0.15,
+        foreign=dice.random() < 0.1,
+        accounts=2 if dice.random() < 0.25 else 1,
+        paced=dice.random() < 0.2,
+        machines=dice.choice((3, 5, 8)),
+        steps=dice.randint(4, 12),
+        pause=dice.choice((2.0, 20.0, 60.0)),
+        delay=dice.choice((0.0, 0.0, 0.05, 1.5)),
+        create_latency=dice.choice((0.0, 0.0, 3.0, 12.0)),
+        list_lag=dice.choice((0.0, 0.0, 10.0, 40.0)),
+    )
