@@ -44,8 +44,8 @@ class Listing:
     page_size: int
     after: tuple[float, str] | None
     """Where the page before ended: its last entry's place in the order, and its id."""
-    digest: str
-    """Of the request without its page: a token is good for the same request only."""
+    request: pb.ListGPUInstancesRequest
+    """As it came: a page token is good for the same request only."""
     price_asked: bool
 
     @property
@@ -63,7 +63,6 @@ def listing_of(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> Listi
     """The request, checked; raises InvalidArgument."""
     found = Violations()
     name, _, direction = request.order_by.strip().partition(" ")
-    digest = _digest(request)
     if direction.strip().lower() not in ("", "asc", "desc"):
         found.add("order_by", 'must be a field, alone or with " desc"')
     if request.page_size < 0:
@@ -74,8 +73,8 @@ def listing_of(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> Listi
         order=found.word("order_by", name, tuple(_ORDERS), _DEFAULT_ORDER),
         descending=direction.strip().lower() == "desc",
         page_size=min(request.page_size, MAX_PAGE),
-        after=_after(request.page_token, digest, found),
-        digest=digest,
+        after=_after(request, found),
+        request=request,
         price_asked=request.max_price > 0,
     )
     found.finish()
@@ -194,6 +193,7 @@ def _wanted(listing: Listing, view: LeaseView) -> bool:
 
 
 def _digest(request: pb.ListGPUInstancesRequest) -> str:
+    """What a request is recognised by, whatever page of it is asked for."""
     asked = deepcopy(request)
     asked.ClearField("page_token")
     asked.ClearField("page_size")
@@ -201,19 +201,19 @@ def _digest(request: pb.ListGPUInstancesRequest) -> str:
 
 
 def _token(listing: Listing, last: Offer | LeaseView) -> str:
-    raw = json.dumps([listing.digest, _place(listing, last), _id(last)])
+    raw = json.dumps([_digest(listing.request), _place(listing, last), _id(last)])
     return base64.urlsafe_b64encode(raw.encode()).decode()
 
 
-def _after(token: str, digest: str, found: Violations) -> tuple[float, str] | None:
-    if not token:
+def _after(request: pb.ListGPUInstancesRequest, found: Violations) -> tuple[float, str] | None:
+    if not request.page_token:
         return None
     try:
-        of, place, last_id = json.loads(base64.urlsafe_b64decode(token.encode()))
+        of, place, last_id = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))
         after = float(place), str(last_id)
     except (binascii.Error, UnicodeError, ValueError, TypeError):
         found.add("page_token", "is not a next_page_token of this server")
         return None
-    if of != digest:
+    if of != _digest(request):
         found.add("page_token", "belongs to another request: repeat the other fields unchanged")
     return after

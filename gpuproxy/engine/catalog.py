@@ -113,7 +113,7 @@ class Catalog:
         """The marketplaces that `wanted` names; raises Unavailable when none of them has offers that can be used."""
         asked = self._asked(wanted)
         await self._first_answers(asked)
-        now = self._clock.monotonic()
+        now, time = self._clock.monotonic(), self._clock.now()
         silence = [(source.name, source.silent(now, self._stale_after)) for source in asked]
         silent = tuple((name, seconds) for name, seconds in silence if seconds is not None)
         usable = self._usable(asked)
@@ -121,7 +121,7 @@ class Catalog:
             told = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
             raise Unavailable(f"No market can be read: {told}. Nothing happened.", metadata={"unreachable": names})
-        as_of = self._clock.now() - timedelta(seconds=now - min(source.as_of for source in usable))
+        as_of = time - timedelta(seconds=now - min(source.as_of for source in usable))
         # To the millisecond, so that it reads the same each time: an answer that is the same need not be made again.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
         return Market(as_of, silent, any(source.truncated for source in usable), self._view())
