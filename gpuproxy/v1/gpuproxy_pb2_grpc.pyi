@@ -14,6 +14,8 @@ Conventions that hold for every message here:
 - Every error carries a google.rpc.ErrorInfo (domain "gpuproxy.v1"), every answer the trailing metadata `x-trace-id`.
 - Where the caller sets no deadline it is 30 s, but 120 s for ReserveGPUs and CreateGPUInstance and 600 s for
   ProvisionWarmPool and TestWarmPoolFailover; a caller's own is honoured up to 30 minutes.
+- The same calls are served as HTTP/JSON: `google.api.http` says where. Field names stay as they are here, 64-bit
+  integers are numbers, what is absent is null.
 """
 
 from collections import abc as _abc
