@@ -17,7 +17,7 @@ from gpuproxy.ports import Clock, Database, Random, Tx
 from gpuproxy.store import keys, leases, meta
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.rows import micros, moment
-from gpuproxy.system import ScaledClock
+from gpuproxy.system import ScaledClock, SteadyClock
 
 DEFAULT_PROJECT = "default"
 _PREFIX = "gpx_"
@@ -37,7 +37,7 @@ class NewKey:
 
 
 async def start_clock(db: Database, scale: float) -> Clock:
-    """The deployment's clock: real time at scale 1, else one that goes on where it stood, never back."""
+    """The deployment's clock: the date at the start at scale 1, else one that goes on where it stood, never back."""
     now = datetime.now(UTC)
 
     def write(tx: Tx) -> datetime | None:
@@ -49,7 +49,13 @@ async def start_clock(db: Database, scale: float) -> Clock:
         meta.write(tx, meta.CLOCK, json.dumps(state))
         return stands
 
-    return ScaledClock(scale, origin=await db.write(write))
+    origin = await db.write(write)
+    return await steady_clock(db, ScaledClock(scale)) if origin is None else ScaledClock(scale, origin=origin)
+
+
+async def steady_clock(db: Database, clock: Clock) -> Clock:
+    """The clock's date, but not before the last event while anything is live: the books' time does not go back."""
+    return SteadyClock(clock, not_before=await db.read(leases.last_event_at))
 
 
 def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:

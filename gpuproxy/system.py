@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
+from gpuproxy.ports import Clock
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,7 @@ class ScaledClock:
     def __init__(self, scale: float = 1.0, *, origin: datetime | None = None) -> None:
         """`origin` is what now() reads at this moment (default: the real time)."""
         self.scale = scale
-        self._started = time.monotonic()
+        self._started = _elapsed()
         self._origin = origin or datetime.now(UTC)
         self._follows_wall = scale == 1.0 and origin is None
 
@@ -31,7 +33,7 @@ class ScaledClock:
 
     def monotonic(self) -> float:
         """The clock's seconds since it was made."""
-        return (time.monotonic() - self._started) * self.scale
+        return (_elapsed() - self._started) * self.scale
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many of the clock's seconds."""
@@ -40,6 +42,36 @@ class ScaledClock:
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
         """As asyncio.timeout, in the clock's seconds."""
         return asyncio.timeout(seconds / self.scale)
+
+
+class SteadyClock:
+    """A clock whose date is read once, at the start; from then on only the time that really passes counts.
+
+    Leases, quarantines and retries are durations: a correction of the host's time must not end or prolong them.
+    """
+
+    def __init__(self, clock: Clock, *, not_before: datetime | None = None) -> None:
+        """It starts with the clock's date, or with `not_before` if that is later."""
+        self.scale = clock.scale
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._origin = max(clock.now(), not_before or clock.now())
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+        return self._origin + timedelta(seconds=self._clock.monotonic() - self._started)
+
+    def monotonic(self) -> float:
+        """As the clock's."""
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many of the clock's seconds."""
+        await self._clock.sleep(seconds)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
+        """As asyncio.timeout, in the clock's seconds."""
+        return self._clock.timeout(seconds)
 
 
 class SystemRandom:
@@ -84,3 +116,10 @@ async def _answers(kind: str, host: str, port: int) -> bool:
         return kind == "tcp" or (await reader.read(4)).startswith(b"SSH-")
     finally:
         writer.close()
+
+
+def _elapsed() -> float:
+    """Seconds that never jump; where the system can tell, those that it was suspended for are among them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

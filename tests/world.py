@@ -18,7 +18,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import HttpRequest, ProviderSetup
+from gpuproxy.ports import Clock, HttpRequest, ProviderSetup
 from gpuproxy.providers.vast import connect
 from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.options import SandboxOptions
@@ -77,18 +77,21 @@ class World:
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         self.settings = Settings(vastai_api_key=",".join(self.accounts))
         self.engine: Engine
+        self.books_clock: Clock = clock
         self._elsewhere: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """A new life of the process, on whatever the books and the market hold."""
         before = asyncio.all_tasks()
         self.life = Life()
+        self.books_clock = await deployment.steady_clock(self.db, self.clock)
+        self.db.judge_by(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(
             self.settings,
             db=db,
-            clock=self.clock,
+            clock=self.books_clock,
             random=self.random,
             providers=providers,
             probe=InProcessProbe(self.sandbox),
@@ -129,7 +132,7 @@ class World:
             key=key,
             base_url="http://sandbox",
             http=MortalHttp(self.http, self.life, self.delay, self._hear),
-            clock=self.clock,
+            clock=self.books_clock,
             workers=InlineWorkers(),
             intervals={} if self.paced else UNPACED,
         )

@@ -1,9 +1,10 @@
 """Proving that a create never happened: the only way for an unknown outcome to end without a machine.
 
 Marketplaces execute late, answer lists that lag, and answer lists that are wrong. So absence needs time (the declared
-late-execution bound, counted from the end of the call), three listings 15 s apart, and each of them believable: it
-shows a machine that we know to be alive (the canary), or a second endpoint agrees and twice the time has passed. On a
-prepaid marketplace nothing is ever proven this way, because a wrong proof would pay a whole booking twice.
+late-execution bound, counted from the end of the call, and anew after a restart), three listings 15 s apart, and each
+of them believable: it shows a machine that we know to be alive (the canary), or a second endpoint agrees and twice the
+time has passed. On a prepaid marketplace nothing is ever proven this way, because a wrong proof would pay a whole
+booking twice.
 """
 
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def may_be_proven(lease: Lease, scene: Scene) -> bool:
         return False
     canary = has_canary(scene)
     quarantine = timedelta(seconds=bound if canary else 2 * bound)
-    return scene.listing.began_at > lease.call_deadline + quarantine and (canary or scene.second_word)
+    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine and (canary or scene.second_word)
 
 
 def has_canary(scene: Scene) -> bool:

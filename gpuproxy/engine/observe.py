@@ -59,6 +59,7 @@ class AccountWatch:
         self._live: tuple[Lease, ...] = ()
         self._sightings = Sightings()
         self._credit: Micro | None = None
+        self._since = clock.now()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
 
@@ -173,6 +174,7 @@ class AccountWatch:
             now=tx.now(),
             capabilities=self.provider.capabilities,
             limits=self._limits,
+            since=self._since,
             second_word=second_word,
         )
         if listing is None:

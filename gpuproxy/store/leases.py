@@ -83,6 +83,15 @@ def live_accounts(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
     return frozenset((ProviderName(row["provider"]), row["account"]) for row in rows)
 
 
+def last_event_at(tx: Tx) -> datetime | None:
+    """When something last happened to any lease; None while nothing is live."""
+    row = tx.fetch_one(
+        f"SELECT at FROM events WHERE EXISTS (SELECT 1 FROM leases WHERE state IN {_LIVE_SQL}) "  # noqa: S608
+        "ORDER BY seq DESC LIMIT 1"
+    )
+    return None if row is None else moment(row["at"])
+
+
 def rented(tx: Tx, project: str | None) -> tuple[Lease, ...]:
     """Live leases of a project (None: of all) that have, or may have, a machine; unknown ones first."""
     rows = tx.fetch(
