@@ -88,6 +88,9 @@ class Effects:
     async def _knock(self, knock: Knock) -> None:
         if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
             await self._write(lambda tx: _ready(tx, knock.lease.id))
+        elif knock.last:
+            await self._write(lambda tx: _not_ready(tx, knock.lease.id))
+            self._changed()
 
     async def _confirm(self, lease: Lease) -> None:
         if lease.instance_id is None:
@@ -140,6 +143,12 @@ def _ready(tx: Tx, lease_id: LeaseId) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
         leases.advance(tx, lease, LeaseEvent.READY, ready_at=tx.now())
+
+
+def _not_ready(tx: Tx, lease_id: LeaseId) -> None:
+    lease = leases.get(tx, lease_id)
+    if lease.state is LeaseState.STARTING:
+        record.release(tx, lease, "NOT_READY")
 
 
 def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> None:

@@ -65,21 +65,21 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
     if reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
-        yield from _progress(lease, instance)
+        yield from _progress(lease, instance, last=reservation.replace_unready and _impatient(lease, scene))
     elif scene.listing is not None:
         yield from _missing(lease, scene.listing, scene)
 
 
-def _progress(lease: Lease, instance: Instance) -> Iterator[Step]:
+def _progress(lease: Lease, instance: Instance, *, last: bool) -> Iterator[Step]:
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
         yield Advance(lease, LeaseEvent.PARKED)
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.PARKED:
         yield Advance(lease, LeaseEvent.WOKEN)
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
         if instance.ssh_host and instance.ssh_port:
-            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port)
+            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, last=last)
         elif instance.ports:
-            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port)
+            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, last=last)
 
 
 def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
@@ -136,11 +136,20 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
 
 
 def _never_ready(lease: Lease, instance: Instance | None, scene: Scene) -> bool:
-    """Only ever said of a machine that the provider shows: while it is silent the machine may well be ready."""
+    """Only ever said of a machine that the provider shows: while it is silent the machine may well be ready.
+
+    One that is shown running with an address may have got ready unseen: its last knock decides.
+    """
     if instance is None:
         return False
     if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED):
         return True
+    reachable = bool(instance.ssh_host and instance.ssh_port) or bool(instance.ports)
+    return _impatient(lease, scene) and not (instance.status is InstanceStatus.RUNNING and reachable)
+
+
+def _impatient(lease: Lease, scene: Scene) -> bool:
+    """True when the machine should have been ready by now."""
     patience = timedelta(seconds=scene.reservations[lease.reservation_id].ready_timeout_s)
     return lease.started_at is not None and scene.now - lease.started_at >= patience
 

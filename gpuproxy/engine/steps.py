@@ -66,6 +66,8 @@ class Knock:
     kind: Literal["tcp", "ssh"]
     host: str
     port: int
+    last: bool = False
+    """Its time is up: when nobody answers now, the machine is given back."""
 
 
 Step = Advance | Adopt | Note | Destroy | Confirm | Knock
@@ -82,5 +84,7 @@ class Scene:
     now: datetime
     capabilities: Capabilities
     limits: Limits
+    since: datetime
+    """When this process began to look: how much time had really passed before, no date can prove."""
     second_word: bool = False
     """Another endpoint of the provider agrees that nothing unknown is being billed."""
