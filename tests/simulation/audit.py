@@ -17,6 +17,8 @@ from tests.world import World
 
 _TERMINAL = ("released", "failed", "lost")
 _RENTED = ("starting", "active", "parked")
+_MACHINES = "SELECT * FROM leases WHERE state IN ('starting', 'active', 'parked')"
+_LIVE = "SELECT id FROM leases WHERE state NOT IN ('released', 'failed', 'lost') AND reservation_id = ?"
 _KEEPABLE = ("requested", "unknown", *_RENTED)
 _OPEN = ("requested", "unknown", "releasing")
 _CREATE = re.compile(r"/api/v0/asks/\d+/")
@@ -123,9 +125,7 @@ class Audit:
             return f"open: {stuck}"
         if self.world.sandbox._late:
             return "the market still has something to do"
-        owned = {
-            row["instance_id"] for row in self.rows("SELECT instance_id FROM leases WHERE state IN " + str(_RENTED))
-        }
+        owned = {row["instance_id"] for row in self.rows(_MACHINES)}
         alive = {str(number) for number in self.world.sandbox.market.instances if number not in self.by_hand}
         return "" if alive == owned else f"alive but not owned {alive - owned}, owned but not alive {owned - alive}"
 
@@ -133,7 +133,7 @@ class Audit:
         """Once everything is at rest: what is left is what was agreed."""
         self.safety()
         now = self.world.clock.monotonic()
-        for row in self.rows("SELECT * FROM leases WHERE state IN " + str(_RENTED)):
+        for row in self.rows(_MACHINES):
             agreement, reservation = self._agreement(row["reservation_id"])
             if reservation["closing"] or reservation["failure"]:
                 raise Violation("leak", f"{row['id']} is kept although its reservation is {reservation['closing']}")
@@ -171,7 +171,9 @@ class Audit:
                 held[row["reservation_id"]] += row["num_gpus"]
         for reservation in self.rows("SELECT id, count FROM reservations"):
             if held[reservation["id"]] > reservation["count"]:
-                raise Violation("twin", f"{reservation['id']} holds {held[reservation['id']]} of {reservation['count']}")
+                raise Violation(
+                    "twin", f"{reservation['id']} holds {held[reservation['id']]} of {reservation['count']}"
+                )
 
     def _meters(self, rows: list[Any]) -> None:
         metered = {row["lease_id"] for row in self.rows("SELECT lease_id FROM meters WHERE closed_at IS NULL")}
@@ -207,7 +209,9 @@ class Audit:
         said = f"{event['lease_id']} was given back as {reason}"
         if reason == "NOT_READY":
             instance = self.world.sandbox.market.instances.get(int(lease["instance_id"] or 0))
-            ready = instance is not None and instance.phase is Phase.RUNNING and self.world.sandbox.market.online(instance)
+            ready = (
+                instance is not None and instance.phase is Phase.RUNNING and self.world.sandbox.market.online(instance)
+            )
             if ready and (instance.boot_at or 0.0) + _GOOD_RUN < self.world.sandbox.market.now:
                 raise Violation("broken", f"{said}, but it runs")
         if agreement is None:
@@ -226,10 +230,7 @@ class Audit:
     def _whole_or_nothing(self) -> None:
         """A call that was refused for having too few has none; nothing else is fewer without a word."""
         for reservation in self.rows("SELECT * FROM reservations WHERE failure IS NOT NULL"):
-            live = self.rows(
-                "SELECT id FROM leases WHERE reservation_id = ? AND state NOT IN " + str(_TERMINAL), reservation["id"]
-            )
-            if live:
+            if live := self.rows(_LIVE, reservation["id"]):
                 raise Violation("leak", f"{reservation['id']} failed and still has {[row['id'] for row in live]}")
 
     def _agreement(self, reservation_id: str) -> tuple[Agreement | None, Any]:

@@ -211,10 +211,15 @@ class _Story:
         ask, reservation = found
         more = self.dice.choice((5.0, 120.0, 600.0))
         until = self.world.books_clock.now() + timedelta(seconds=more)
+        agreement, ends = ask.agreement, self.clock.monotonic() + more
+        before = agreement.ends_after, agreement.ends_before
+        agreement.ends_after = min(ends, before[0] or ends)  # it may have been done although the answer got lost
+        agreement.ends_before = max(ends + 1, before[1] or ends)
         extended = await self._say_so(self.world.engine.books.extend(Caller(project="p1"), reservation, until))
         if extended:
-            ask.agreement.ends_after = self.clock.monotonic() + more
-            ask.agreement.ends_before = self.clock.monotonic() + more + 1
+            agreement.ends_after, agreement.ends_before = ends, ends + 1
+        elif not self.world.life.dead:
+            agreement.ends_after, agreement.ends_before = before
 
     def _known(self) -> tuple[_Ask, str] | None:
         rows = self.audit.rows("SELECT id, labels FROM reservations ORDER BY created_at, id")
@@ -376,7 +381,7 @@ class _Story:
 
     def say(self, *words: object) -> None:
         if self.tell:
-            print(f"{self.clock.monotonic():9.2f}", *words, flush=True)
+            print(f"{self.clock.monotonic():9.2f}", *words, flush=True)  # noqa: T201
 
     def _delay(self) -> float:
         return self.dice.uniform(0.0, self.weather.delay) if self.weather.delay else 0.0
