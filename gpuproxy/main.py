@@ -28,7 +28,7 @@ from gpuproxy.edge.dispatch import Dispatcher
 from gpuproxy.edge.grpc_server import GrpcServer
 from gpuproxy.edge.rpcs import Rpc
 from gpuproxy.edge.service import Service
-from gpuproxy.edge.translate import encode_offer
+from gpuproxy.edge.translate import encode_offer, offer_json
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.books import Books
 from gpuproxy.engine.call import Workshop
@@ -167,7 +167,7 @@ def build_engine(
     catalog = Catalog(
         providers,
         clock,
-        {"grpc": encode_offer},
+        {"grpc": encode_offer, "json": offer_json},
         refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
     )

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from gpuproxy.edge.auth import Authenticator
-from gpuproxy.edge.rpcs import Rpc, allows
+from gpuproxy.edge.rpcs import Answer, Rpc, allows
 from gpuproxy.edge.status import code_of
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import DeadlineExceeded, InvalidArgument, NotBuilt, PermissionDenied, Refusal, Violation
@@ -44,7 +44,7 @@ class Reply:
     """An answer or a refusal, and the id under which the log has it."""
 
     trace_id: str
-    answer: Message | bytes = b""
+    answer: Answer = b""
     refusal: Refusal | None = None
 
 
@@ -112,7 +112,7 @@ class Dispatcher:
             )
         return replace(caller, deadline=deadline)
 
-    async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Message | bytes:
+    async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Answer:
         if rpc.handler is None:
             raise NotBuilt(
                 f"{rpc.name} is part of the contract but not of this server yet.", metadata={"rpc": rpc.name}

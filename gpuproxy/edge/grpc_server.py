@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from grpc_status import rpc_status
 
 from gpuproxy.edge.dispatch import Call, Dispatcher
-from gpuproxy.edge.rpcs import Rpc, rpcs_of
+from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.status import status_of
 from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.v1 import gpuproxy_pb2, published_pb2
@@ -123,7 +123,7 @@ class GrpcServer:
         reply = await self._dispatcher.run(call)
         refusal, body = reply.refusal, b""
         if refusal is None:
-            body = reply.answer if isinstance(reply.answer, bytes) else reply.answer.SerializeToString()
+            body = _wire(reply.answer)
             if len(body) > MAX_ANSWER_BYTES:
                 refusal = FailedPrecondition(
                     "The answer is too large; ask for smaller pages.", reason="ANSWER_TOO_LARGE"
@@ -139,6 +139,12 @@ class GrpcServer:
 def raw_rpc(name: str, handler: RawHandler) -> Rpc:
     """A call whose request and answer are bytes, for measurements: same dispatcher, no messages."""
     return Rpc(name=name, decode=bytes, handler=lambda raw, _caller: handler(raw), role="viewer")
+
+
+def _wire(answer: Answer) -> bytes:
+    if isinstance(answer, Ready):
+        return answer.wire
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

@@ -13,7 +13,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 
-from gpuproxy.edge.translate import lease_element, offer_element, timestamp
+from gpuproxy.edge import json_codec
+from gpuproxy.edge.rpcs import Ready
+from gpuproxy.edge.translate import lease_element, offer_element, offer_json, rented, timestamp
 from gpuproxy.edge.translate_demand import Defaults, listing_filter
 from gpuproxy.edge.violations import Violations
 from gpuproxy.engine.books import LeaseView
@@ -24,9 +26,12 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 ENCODING = "grpc"
 """The kind under which the catalog keeps what `translate.encode_offer` makes."""
+JSON = "json"
+"""And what `translate.offer_json` makes."""
 MAX_PAGE = 5000
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 
+_JSON_HEAD = b'{"instances":['
 _STATES = ("available", "rented", "all")
 _DEFAULT_ORDER = "price_per_gpu_hour"
 _Entry = tuple[Offer | LeaseView, bytes]
@@ -81,13 +86,17 @@ def listing_of(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> Listi
     return listing
 
 
-def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> bytes:
-    """The encoded ListGPUInstancesResponse. `market` is None when only rented instances were asked for."""
+def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> Ready:
+    """The encoded ListGPUInstancesResponse. `market` is None when only rented instances were asked for.
+
+    A page ends where its protobuf form is full, in JSON too: both faces have the same pages.
+    """
     selection = market.select(listing.filter) if market else None
     if selection and listing.plain and listing.filter.disk_gb == DEFAULT_DISK_GB and selection.total <= MAX_PAGE:
-        body = selection.joined(ENCODING, _tail(market, selection, selection.total, ""))
+        rest = _rest(market, selection, selection.total, "")
+        body = selection.joined(ENCODING, rest.SerializeToString())
         if len(body) <= MAX_PAGE_BYTES:
-            return body
+            return Ready(body, lambda: selection.joined(JSON, _json_tail(rest), head=_JSON_HEAD, between=b","))
     entries = _ordered(listing, [view for view in mine if _wanted(listing, view)], selection)
     start = _start(listing, entries)
     parts: list[bytes] = []
@@ -100,17 +109,42 @@ def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> 
         parts.append(part)
     end = start + len(parts)
     token = _token(listing, entries[end - 1][0]) if parts and end < len(entries) else ""
-    return b"".join(parts) + _tail(market, selection, len(entries), token)
+    rest = _rest(market, selection, len(entries), token)
+    shown = [entry for entry, _ in entries[start:end]]
+    return Ready(b"".join(parts) + rest.SerializeToString(), lambda: _in_json(listing, shown, selection, rest))
 
 
-def _tail(market: Market | None, selection: Selection | None, total: int, token: str) -> bytes:
+def _in_json(
+    listing: Listing, shown: Sequence[Offer | LeaseView], selection: Selection | None, rest: pb.ListGPUInstancesResponse
+) -> bytes:
+    ready: Mapping[str, bytes] = {}
+    if selection and listing.filter.disk_gb == DEFAULT_DISK_GB:
+        ids = (offer.id for offer in selection.offers)
+        ready = dict(zip(ids, selection.encoded(JSON), strict=True))
+    parts = [ready.get(_id(entry)) or _as_json(listing, entry) for entry in shown]
+    return _JSON_HEAD + b",".join(parts) + _json_tail(rest)
+
+
+def _as_json(listing: Listing, entry: Offer | LeaseView) -> bytes:
+    if isinstance(entry, Offer):
+        return offer_json(entry, listing.filter.disk_gb)
+    return json_codec.encode(rented(entry.lease, entry.cost))
+
+
+def _json_tail(rest: pb.ListGPUInstancesResponse) -> bytes:
+    """What follows the elements: `_rest` without its beginning, the empty list."""
+    return json_codec.encode(rest).removeprefix(_JSON_HEAD)
+
+
+def _rest(market: Market | None, selection: Selection | None, total: int, token: str) -> pb.ListGPUInstancesResponse:
+    """Everything of the answer but its elements."""
     return pb.ListGPUInstancesResponse(
         total_count=total,
         next_page_token=token,
         as_of=timestamp(market.as_of) if market else None,
         unreachable=[name for name, _ in market.unreachable] if market else [],
         available_gpus=selection.available_gpus if selection else 0,
-    ).SerializeToString()
+    )
 
 
 def _ordered(listing: Listing, mine: Sequence[LeaseView], selection: Selection | None) -> list[_Entry]:

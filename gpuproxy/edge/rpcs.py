@@ -15,8 +15,19 @@ from google.protobuf.message_factory import GetMessageClass
 from gpuproxy.model.demands import Caller
 from gpuproxy.store.keys import Role
 
-Handler = Callable[[Any, Caller], Awaitable[Message | bytes]]
-"""From a decoded request to the answer, or to its bytes where those exist already."""
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An answer that exists as bytes already, in the form of each face."""
+
+    wire: bytes
+    json: Callable[[], bytes]
+
+
+Answer = Message | bytes | Ready
+"""Bytes are those of a call outside the contract."""
+Handler = Callable[[Any, Caller], Awaitable[Answer]]
+"""From a decoded request to the answer."""
 
 OPEN = frozenset({"Login", "HealthCheck"})
 """Need no credentials."""

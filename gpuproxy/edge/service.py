@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from gpuproxy.deployment import KeyRing
 from gpuproxy.edge import listing, translate, translate_demand
+from gpuproxy.edge.rpcs import Ready
 from gpuproxy.edge.translate_demand import Defaults, contract_id, create_demand, reserve_demand
 from gpuproxy.edge.violations import Violations
 from gpuproxy.engine.books import Books, LeaseView
@@ -64,7 +65,7 @@ class Service:
 
     # ------------------------------------------------------------------------------------------ market and instances
 
-    async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> bytes:
+    async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> Ready:
         """One page, encoded."""
         asked = listing.listing_of(request, self._defaults)
         mine = await self._books.instances(caller, "") if asked.state != "available" else ()

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpuproxy.edge import json_codec
 from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow
 from gpuproxy.model.leases import Lease, LeaseState, PortMapping, status_word
 from gpuproxy.model.money import Micro, dollars, usd
@@ -26,6 +27,11 @@ def encode_offer(offer: Offer) -> bytes:
     A repeated field is the concatenation of its encoded elements, so that lists are joined from these.
     """
     return offer_element(offer, DEFAULT_DISK_GB)
+
+
+def offer_json(offer: Offer, disk_gb: float = DEFAULT_DISK_GB) -> bytes:
+    """As offer_element, for lists in JSON, where elements are joined with commas."""
+    return json_codec.encode(offered(offer, disk_gb))
 
 
 def offer_element(offer: Offer, disk_gb: float) -> bytes:

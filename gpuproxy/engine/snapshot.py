@@ -102,11 +102,12 @@ class Selection:
         """The encoded form of each, in the order of `offers`."""
         return list(map(self._encodings[kind].__getitem__, self._places))
 
-    def joined(self, kind: str, tail: bytes = b"") -> bytes:
-        """The encoded forms and `tail` in one piece, which is kept while the same is asked for."""
+    def joined(self, kind: str, tail: bytes = b"", *, head: bytes = b"", between: bytes = b"") -> bytes:
+        """`head`, the encoded forms and `tail` in one piece, which is kept while the same is asked for."""
         kept = self._joined.get(kind)
         if kept is None or kept[0] != tail:
-            kept = self._joined[kind] = tail, b"".join((*self.encoded(kind), tail))
+            parts = [between.join(self.encoded(kind))] if between else self.encoded(kind)
+            kept = self._joined[kind] = tail, b"".join((head, *parts, tail))
         return kept[1]
 
     @cached_property

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from gpuproxy.deployment import NewKey
 from gpuproxy.edge.service import Service
-from gpuproxy.edge.translate import encode_offer
+from gpuproxy.edge.translate import encode_offer, offer_json
 from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow, ReservationPage
 from gpuproxy.engine.catalog import Market
 from gpuproxy.engine.snapshot import View, built
@@ -143,7 +143,8 @@ class StubEngine:
         if self.market_refusal:
             raise self.market_refusal
         if self._shown is None:
-            self._shown = View(built([(each, {"grpc": encode_offer(each)}) for each in self.offers], ["grpc"]), 0)
+            entries = [(each, {"grpc": encode_offer(each), "json": offer_json(each)}) for each in self.offers]
+            self._shown = View(built(entries, ["grpc", "json"]), 0)
         return Market(NOW - timedelta(seconds=7), self.unreachable, False, self._shown)
 
     async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
