@@ -32,6 +32,10 @@ class Life:
         """Die at the n-th point from now; 1 is the next."""
         self._last = self.points + points
 
+    def spare(self) -> None:
+        """Live on, unless it is dead already."""
+        self._last = None
+
     def end(self) -> None:
         """From here on nothing that still runs has any effect."""
         self.dead = True

@@ -44,7 +44,10 @@ class Agreement:
     ends_after: float | None = None
     """No earlier end by itself."""
     ends_before: float | None = None
+    release_asked: bool = False
     released: bool = False
+    """As far as the caller was told."""
+    destroy_asked: set[str] = field(default_factory=set)
     destroyed: set[str] = field(default_factory=set)
     gone: bool = False
     """The call ended without its caller."""
@@ -220,9 +223,9 @@ class Audit:
             now = self.world.clock.monotonic()
             if agreement.ends_after is None or now < agreement.ends_after - 1:
                 raise Violation("broken", f"{said} at {now}, but it was to run until {agreement.ends_after}")
-        if reason == "RELEASED" and not agreement.released:
+        if reason == "RELEASED" and not agreement.release_asked:
             raise Violation("broken", f"{said}, but nobody asked for that")
-        if reason == "DESTROYED" and lease["instance_id"] not in agreement.destroyed:
+        if reason == "DESTROYED" and lease["instance_id"] not in agreement.destroy_asked:
             raise Violation("broken", f"{said}, but nobody asked for that")
         if reason in ("CALLER_GONE", "CAME_TOO_LATE") and agreement.keep:
             raise Violation("broken", f"{said}, but its caller can find it")

@@ -88,6 +88,8 @@ class _Story:
         self.audit = Audit(self.world, beyond=weather.beyond)
         self.asks: list[_Ask] = []
         self.crashes = self.jumps = 0
+        self.ahead = False
+        """The date was put forward."""
         self.hits: Counter[str] = Counter()
         self._count_hits()
 
@@ -192,18 +194,20 @@ class _Story:
     async def _release(self) -> None:
         if (found := self._known()) is not None:
             ask, reservation = found
-            ask.agreement.released = True
-            await self._say_so(self.world.engine.books.release(Caller(project="p1"), reservation))
+            ask.agreement.release_asked = True
+            done = await self._say_so(self.world.engine.books.release(Caller(project="p1"), reservation))
+            ask.agreement.released |= done
 
     async def _destroy(self) -> None:
         rows = self.audit.rows("SELECT provider, instance_id FROM leases WHERE instance_id IS NOT NULL ORDER BY id")
         if rows:
             row = self.dice.choice(rows)
             for ask in self.asks:
-                ask.agreement.destroyed.add(row["instance_id"])
-            await self._say_so(
-                self.world.engine.books.destroy(Caller(project="p1"), row["provider"], row["instance_id"])
-            )
+                ask.agreement.destroy_asked.add(row["instance_id"])
+            books = self.world.engine.books
+            if await self._say_so(books.destroy(Caller(project="p1"), row["provider"], row["instance_id"])):
+                for ask in self.asks:
+                    ask.agreement.destroyed.add(row["instance_id"])
 
     async def _extend(self) -> None:
         if (found := self._known()) is None:
@@ -214,7 +218,7 @@ class _Story:
         agreement, ends = ask.agreement, self.clock.monotonic() + more
         before = agreement.ends_after, agreement.ends_before
         agreement.ends_after = min(ends, before[0] or ends)  # it may have been done although the answer got lost
-        agreement.ends_before = max(ends + 1, before[1] or ends)
+        agreement.ends_before = max(ends + 1, before[1]) if before[1] is not None else None
         extended = await self._say_so(self.world.engine.books.extend(Caller(project="p1"), reservation, until))
         if extended:
             agreement.ends_after, agreement.ends_before = ends, ends + 1
@@ -264,6 +268,7 @@ class _Story:
 
     async def _live(self) -> None:
         """Start, however often it dies while starting."""
+        self.audit.early_ends &= not self.ahead  # before a start nobody can tell a wrong date from time that passed
         while True:
             try:
                 return await asyncio.create_task(self.world.start())
@@ -292,6 +297,7 @@ class _Story:
     async def _jump(self) -> None:
         self.jumps += 1
         hours = self.dice.choice((-24, 24))
+        self.ahead |= hours > 0
         self.say("jump", hours)
         self.clock.jump(hours / 24 * _DAY)
 
@@ -314,6 +320,7 @@ class _Story:
         """The faults stop; when, on the market's clock."""
         self.world.control("DELETE", "faults")
         self.world.life.books_fail = False
+        self.world.life.spare()
         for machine in self.world.sandbox.market.machines.values():
             if not machine.online:
                 self.world.sandbox.market.set_online(machine, online=True)
