@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,20 +27,23 @@ class Market:
         self.url = _line(self._process, "sandbox listening on ")
 
     def state(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/sandbox/v1/state", timeout=30) as answer:  # noqa: S310 - loopback
-            state: dict[str, Any] = json.load(answer)
-            return state
+        return self.control("GET", "state")
 
     def alive(self) -> dict[str, dict[str, Any]]:
         return {str(i["id"]): i for i in self.state()["instances"] if i["destroyed_at"] is None}
 
     def arm(self, call: str, fault: str, times: int = 1, after: int = 0, **args: Any) -> None:
         body = {"provider": "vast.ai", "call": call, "fault": fault, "times": times, "after": after, "args": args}
-        request = urllib.request.Request(  # noqa: S310 - loopback
-            f"{self.url}/sandbox/v1/faults", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - loopback
-            pass
+        self.control("POST", "faults", body)
+
+    def control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """One call of the control API."""
+        url, data = f"{self.url}/sandbox/v1/{path}", None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
+            said: dict[str, Any] = json.load(answer)
+            return said
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +73,15 @@ class Server:
         """kill -9."""
         self._process.kill()
         _stop(self._process)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        code = self._process.wait(timeout=60)
+        _stop(self._process)
+        return code
 
     @property
     def pid(self) -> int:
@@ -117,6 +131,14 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Poll processes that run on real time; the limit only keeps a failure from hanging."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it never came about"
+        time.sleep(0.1)
 
 
 def _started(directory: Path, settings: dict[str, str], *command: str) -> "subprocess.Popen[str]":

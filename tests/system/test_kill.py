@@ -1,13 +1,12 @@
 """The real process, killed without warning in the middle of renting."""
 
-import time
 from pathlib import Path
 
 import grpc
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import Market, Server
+from tests.system.processes import Client, Market, Server, until
 
 _SCALE = "20"
 
@@ -18,14 +17,14 @@ def test_a_killed_server_finishes_what_it_left_when_it_starts_again(tmp_path: Pa
         server = Server(tmp_path, market, GPUPROXY_TIME_SCALE=_SCALE)
         with server.client() as client:
             call = client.future("ReserveGPUs", pb.ReserveGPUsRequest(count=16, max_price=5, request_id=request_id))
-            _until(lambda: len(market.alive()) >= 4)
+            until(lambda: len(market.alive()) >= 4)
             server.kill()
             with pytest.raises(grpc.RpcError):
                 call.result()
         assert len(market.alive()) >= 4
         server.start()
         with server, server.client() as client:
-            _until(lambda: _agree(market, client) and (bool(request_id) or not market.alive()))
+            until(lambda: _agree(market, client) and (bool(request_id) or not market.alive()))
             alive = market.alive()
             if request_id:
                 assert len(alive) >= 4
@@ -35,14 +34,6 @@ def test_a_killed_server_finishes_what_it_left_when_it_starts_again(tmp_path: Pa
                 assert alive == {}
 
 
-def _agree(market: Market, client: object) -> bool:
-    books = {i.contract_id for i in client.instances() if i.status in ("starting", "active")}  # type: ignore[attr-defined]
+def _agree(market: Market, client: Client) -> bool:
+    books = {i.contract_id for i in client.instances() if i.status in ("starting", "active")}
     return books == set(market.alive())
-
-
-def _until(condition: object, seconds: float = 60) -> None:
-    """Poll a process that runs on real time; the limit only keeps a failure from hanging."""
-    limit = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < limit, "it never came about"
-        time.sleep(0.1)
