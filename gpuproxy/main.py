@@ -163,7 +163,7 @@ def build_engine(
         max_creates_per_minute=settings.max_creates_per_minute,
         witness_seconds=settings.witness_interval,
     )
-    accounts = Accounts(providers)
+    accounts = Accounts(providers, clock)
     catalog = Catalog(
         providers,
         clock,

@@ -4,14 +4,16 @@ from collections.abc import Iterable, Iterator
 
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.ports import Provider
+from gpuproxy.pacing import Pace
+from gpuproxy.ports import Clock, Provider
 
 
 class Accounts:
     """All Provider objects, by provider and account."""
 
-    def __init__(self, providers: Iterable[Provider]) -> None:
+    def __init__(self, providers: Iterable[Provider], clock: Clock) -> None:
         self._all = {(provider.name, provider.account): provider for provider in providers}
+        self._creates = {key: Pace(clock, each.capabilities.create_interval) for key, each in self._all.items()}
 
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
@@ -23,6 +25,10 @@ class Accounts:
     def holding(self, lease: Lease) -> Provider:
         """The account that a lease was made with; a lease never changes it."""
         return self._all[lease.provider, lease.account]
+
+    def creates(self, lease: Lease) -> Pace:
+        """When creates of the lease's account were really sent; the books plan turns, but a stall may delay one."""
+        return self._creates[lease.provider, lease.account]
 
     def names(self) -> tuple[ProviderName, ...]:
         """The marketplaces."""

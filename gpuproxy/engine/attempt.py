@@ -6,6 +6,7 @@ database takes to come back.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Advice, OfferGone, OutcomeUnknown, RateLimited, Refused, Scope, Unavailable
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import Offer
+from gpuproxy.pacing import Pace
 from gpuproxy.ports import Clock, Database, Provider, Tx
 
 log = structlog.get_logger(__name__)
@@ -26,6 +28,7 @@ T = TypeVar("T")
 _RETRY_BOOKS = 1.0
 _UNSAID_PENALTY = 5.0
 _FAILURES_ALLOWED = 3
+_INSTANT = 1e-6
 
 
 class Attempt:
@@ -38,6 +41,7 @@ class Attempt:
         spec: LaunchSpec,
         *,
         provider: Provider,
+        pace: Pace,
         catalog: Catalog,
         db: Database,
         clock: Clock,
@@ -47,6 +51,7 @@ class Attempt:
         self.offer = offer
         self._spec = spec
         self._provider = provider
+        self._pace = pace
         self._catalog = catalog
         self._db = db
         self._clock = clock
@@ -61,6 +66,7 @@ class Attempt:
         deadline = timedelta(seconds=capabilities.create_timeout * self._clock.scale)
         if not await self._write(lambda tx: record.call_started(tx, self.lease.id, tx.now() + deadline)):
             return
+        self._pace.hold(self._pace.interval)  # the next one is an interval behind this one, however late it is sent
         try:
             receipt = await self._provider.create(self.offer, self._spec, self.lease.label)
         except Refused as refusal:
@@ -74,15 +80,15 @@ class Attempt:
             await self._write(lambda tx: record.created(tx, self.lease.id, receipt))
 
     async def _turn(self, stop: asyncio.Event) -> bool:
-        """Wait for the account's pace; False when `stop` came first."""
-        wait = self._due - self._clock.monotonic()
-        if wait > 0 and not stop.is_set():
-            try:
+        """Wait for the account's pace, as planned and as kept; False when `stop` came first."""
+        while (wait := max(self._due - self._clock.monotonic(), self._pace.wait())) > _INSTANT and not stop.is_set():
+            with suppress(TimeoutError):
                 async with self._clock.timeout(wait):
                     await stop.wait()
-            except TimeoutError:
-                return True
-        return not stop.is_set()
+        if stop.is_set():
+            return False
+        self._pace.reserve()
+        return True
 
     async def _refused(self, refusal: Refused, out: Exclusions, failures: dict[str, int]) -> None:
         retry_at = None

@@ -136,7 +136,8 @@ class Call:
             if lease.state is LeaseState.REQUESTED:
                 self._launch(Attempt(
                     lease, offer, self.demand.spec, provider=self._shop.accounts.holding(lease),
-                    catalog=self._shop.catalog, db=self._shop.db, clock=clock,
+                    pace=self._shop.accounts.creates(lease), catalog=self._shop.catalog, db=self._shop.db,
+                    clock=clock,
                 ))  # fmt: skip
 
     def _launch(self, attempt: Attempt) -> None:
