@@ -5,9 +5,13 @@ stops new rentals, not those that exist: it prints what there is and how to give
 """
 
 import secrets
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -197,17 +201,18 @@ def _rent(connection: Connection, request: pb.ReserveGPUsRequest, limit: float) 
     connection.server_now()  # nobody there: say so before an id is made up that could be looked for
     quiet = connection.as_json
     progress = Progress(lambda line: None if quiet else click.echo(line))
-    call = connection.stub.ReserveGPUs.future(request, timeout=limit, metadata=connection.metadata)
     try:
-        while not call.done():
-            _wait(call, _POLL_SECONDS)
-            if not call.done() and (so_far := by_request_id(connection, request.request_id, pages=1)):
-                progress.show(so_far.outcomes, so_far.instances)
+        with _ctrl_c() as pressed:
+            call = connection.stub.ReserveGPUs.future(request, timeout=limit, metadata=connection.metadata)
+            while not call.done() and not pressed.is_set():
+                _wait(call, pressed, _POLL_SECONDS)
+                if not call.done() and (so_far := by_request_id(connection, request.request_id, pages=1)):
+                    progress.show(so_far.outcomes, so_far.instances)
+        if not call.done():
+            call.cancel()
+            _interrupted(connection, request.request_id)
+            raise SystemExit(_INTERRUPTED)
         answer = call.result()
-    except KeyboardInterrupt:
-        call.cancel()
-        _interrupted(connection, request.request_id)
-        raise SystemExit(_INTERRUPTED) from None
     except grpc.RpcError as error:
         failure = connection.failure(error)
         if failure.error.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED"):
@@ -219,10 +224,29 @@ def _rent(connection: Connection, request: pb.ReserveGPUsRequest, limit: float) 
     return answer
 
 
-def _wait(call: "grpc.Future[pb.ReserveGPUsResponse]", span: float) -> None:
-    """Until the call ends, `span` at most; short naps, because grpc's own wait can't be interrupted everywhere."""
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Set by Ctrl-C instead of an exception, which could hit the gRPC library in the middle of its own work.
+
+    A second Ctrl-C is as usual.
+    """
+    pressed = threading.Event()
+
+    def press(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wait(call: "grpc.Future[pb.ReserveGPUsResponse]", pressed: threading.Event, span: float) -> None:
+    """Until the call ends or Ctrl-C is pressed, `span` at most."""
     until = time.monotonic() + span
-    while not call.done() and time.monotonic() < until:
+    while not call.done() and not pressed.is_set() and time.monotonic() < until:
         time.sleep(0.02)
 
 

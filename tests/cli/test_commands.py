@@ -2,7 +2,6 @@
 
 import _thread
 import json
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -159,15 +158,7 @@ def test_what_is_not_asked_for_is_left_to_the_server(run: Run, world: World) -> 
     assert request.request_id == "mine"
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C interrupts, even where the tests run as a background job of a shell, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_stops_new_rentals_and_says_what_exists(run: Run, world: World, interruptible: None) -> None:
+def test_ctrl_c_stops_new_rentals_and_says_what_exists(run: Run, world: World) -> None:
     cancelled: list[bool] = []
 
     def interrupted(context: grpc.ServicerContext) -> None:
