@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test bench interop clean
+.PHONY: help setup run demo proto check test simulate bench interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: setup ## style, types, layers, sizes, generated files: everything but the
 
 test: setup ## all tests
 	@$(VENV)/bin/python -m pytest
+
+simulate: setup ## 10,000 random stories of faults and crashes in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
+	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate
 
 bench: setup ## speed and memory, as ratios measured in one run
 	@$(VENV)/bin/python -m scripts.bench

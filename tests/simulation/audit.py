@@ -44,8 +44,8 @@ class Agreement:
     ends_after: float | None = None
     """No earlier end by itself."""
     ends_before: float | None = None
-    release_asked: bool = False
-    released: bool = False
+    release_asked: set[str] = field(default_factory=set)
+    released: set[str] = field(default_factory=set)
     """As far as the caller was told."""
     destroy_asked: set[str] = field(default_factory=set)
     destroyed: set[str] = field(default_factory=set)
@@ -105,6 +105,16 @@ class Audit:
                 raise Violation("leak", f"machine {gone.id} ran under {gone.label}, which no row knows")
         self._events()
 
+    def crashed(self) -> None:
+        """An answer that was committed and not told any more: without a request_id that caller must look in the list.
+
+        Nobody can commit and tell in one step, and a machine that its caller was told of must not be given back.
+        """
+        for row in self.rows("SELECT * FROM reservations WHERE answered_at IS NOT NULL AND closing = ''"):
+            agreement = self.agreements.get(self.ask_of(row) or "")
+            if agreement is not None:
+                agreement.gone = False
+
     def break_with(self, violation: Violation) -> None:
         """Let the next check raise it: the program must not be able to catch it."""
         if self._broken is None:
@@ -142,7 +152,7 @@ class Audit:
                 raise Violation("leak", f"{row['id']} is kept although its reservation is {reservation['closing']}")
             if agreement is None:
                 continue
-            if agreement.released or row["instance_id"] in agreement.destroyed:
+            if reservation["id"] in agreement.released or row["instance_id"] in agreement.destroyed:
                 raise Violation("leak", f"{row['id']} is kept although it was given back")
             if agreement.gone and not agreement.keep:
                 raise Violation("leak", f"{row['id']} is kept although its caller is gone and can't find it")
@@ -223,7 +233,7 @@ class Audit:
             now = self.world.clock.monotonic()
             if agreement.ends_after is None or now < agreement.ends_after - 1:
                 raise Violation("broken", f"{said} at {now}, but it was to run until {agreement.ends_after}")
-        if reason == "RELEASED" and not agreement.release_asked:
+        if reason == "RELEASED" and event["reservation_id"] not in agreement.release_asked:
             raise Violation("broken", f"{said}, but nobody asked for that")
         if reason == "DESTROYED" and lease["instance_id"] not in agreement.destroy_asked:
             raise Violation("broken", f"{said}, but nobody asked for that")

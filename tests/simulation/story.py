@@ -194,9 +194,9 @@ class _Story:
     async def _release(self) -> None:
         if (found := self._known()) is not None:
             ask, reservation = found
-            ask.agreement.release_asked = True
-            done = await self._say_so(self.world.engine.books.release(Caller(project="p1"), reservation))
-            ask.agreement.released |= done
+            ask.agreement.release_asked.add(reservation)
+            if await self._say_so(self.world.engine.books.release(Caller(project="p1"), reservation)):
+                ask.agreement.released.add(reservation)
 
     async def _destroy(self) -> None:
         rows = self.audit.rows("SELECT provider, instance_id FROM leases WHERE instance_id IS NOT NULL ORDER BY id")
@@ -262,6 +262,7 @@ class _Story:
         if self.world.life.dead:
             self.crashes += 1
             self.say("crashed")
+            self.audit.crashed()
             await self.world.kill()
             await self.world.sleep(self.dice.choice((0.0, 0.0, 5.0, 90.0)))
             await self._live()

@@ -1,0 +1,43 @@
+"""Three hundred of the stories that `make simulate` tells by the ten thousand; and the teller himself is checked."""
+
+import pytest
+
+from tests.simulation.audit import Violation
+from tests.simulation.story import run
+from tests.simulation.weather import weather_of
+
+_CHUNK = 25
+
+
+@pytest.mark.parametrize("first", range(0, 300, _CHUNK))
+def test_nothing_is_lost_or_kept_twice_whatever_goes_wrong(first: int):
+    for seed in range(first, first + _CHUNK):
+        try:
+            run(seed)
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}\nreplay: make simulate SEED={seed}")
+
+
+@pytest.mark.parametrize("seed", [1, 3, 40, 95])
+def test_the_same_seed_tells_the_same_story(seed: int):
+    assert run(seed) == run(seed)
+
+
+def test_other_seeds_tell_other_stories():
+    assert len({run(seed).digest for seed in range(8)}) == 8
+
+
+def test_the_stories_are_rough_enough_to_show_something():
+    reports = [run(seed) for seed in range(60)]
+    assert sum(report.creates for report in reports) > 100
+    assert sum(report.unknowns for report in reports) > 20
+    assert sum(report.crashes for report in reports) > 10
+    assert len({name for report in reports for name in report.faults}) > 30
+
+
+def test_every_fault_is_switched_on_in_some_seed_and_off_in_another():
+    weathers = [weather_of(seed) for seed in range(100)]
+    on = [set(weather.faults) for weather in weathers]
+    assert set.union(*on) > set.intersection(*on)
+    assert not set.intersection(*on)
+    assert {weather.beyond for weather in weathers} == {True, False}
