@@ -17,8 +17,8 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.market import MATCHING, offers, requests
 from scripts.bench.server import METHOD, SERVICE
 
-ROUNDS = 9
-SECONDS = 1.2
+ROUNDS = 24
+SECONDS = 0.5
 FILTERS = 64
 _CONNECTIONS = 4
 _CALLERS = 8

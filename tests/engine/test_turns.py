@@ -44,3 +44,39 @@ async def _seconds_of_one(world: World) -> float:
     made = await world.reserve(1)
     assert len(made.kept) == 1
     return world.clock.monotonic() - began
+
+
+def test_a_create_that_a_stall_delays_pushes_the_next_one_back():
+    async def story(world: World) -> None:
+        stall = [0.0]
+        world.delay = lambda: stall[0]
+        await world.restart()
+        sent = _creates(world)
+        call = asyncio.create_task(world.reserve(3))
+        await world.sleep(4.5)
+        stall[0] = 2.0  # the commit before the second create takes so long
+        await world.sleep(1)
+        stall[0] = 0.0
+        made = await call
+        assert [lease.reason for lease in made.leases] == ["", "", ""]
+        assert sent[1] - sent[0] > 6.5
+        assert sent[2] - sent[1] >= 4.5 - 1e-6
+
+    in_world(story, paced=True)
+
+
+def test_without_a_stall_creates_are_sent_when_they_were_planned():
+    async def story(world: World) -> None:
+        sent = _creates(world)
+        made = await world.reserve(3)
+        planned = [(lease.send_at - made.leases[0].send_at).total_seconds() for lease in made.leases]
+        assert [round(at - sent[0], 2) for at in sent] == planned
+
+    in_world(story, paced=True)
+
+
+def _creates(world: World) -> list[float]:
+    """Grows by the time of each create that reaches the market."""
+    sent: list[float] = []
+    world.overhear.append(lambda request: sent.append(world.clock.monotonic()) if request.method == "PUT" else None)
+    return sent
