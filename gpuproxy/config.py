@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     grpc_addr: ListenAddress = Field(
         Address("127.0.0.1", 9090), description="where gRPC listens; port 0 = any free one, printed"
     )
+    http_addr: ListenAddress = Field(
+        Address("127.0.0.1", 8080), description="where HTTP/JSON listens; port 0 = any free one, printed"
+    )
     allow_plaintext: bool = Field(False, description="allow an address that others can reach, without TLS")
     database_url: str = Field("sqlite:///gpuproxy.db", description="where the books are; a path after `sqlite:///`")
     admin_api_key: SecretStr | None = Field(
@@ -197,11 +200,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if not self.allow_plaintext and not self.grpc_addr.is_loopback:
-            raise ValueError(
-                f"GPUPROXY_GRPC_ADDR: {self.grpc_addr} can be reached by others and there is no TLS; "
-                "use 127.0.0.1, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
-            )
+        for name, address in (("GRPC", self.grpc_addr), ("HTTP", self.http_addr)):
+            if not self.allow_plaintext and not address.is_loopback:
+                raise ValueError(
+                    f"GPUPROXY_{name}_ADDR: {address} can be reached by others and there is no TLS; "
+                    "use 127.0.0.1, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
+                )
         _check_database_url(self.database_url)
         _check_accounts(self)
         return self

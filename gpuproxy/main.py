@@ -13,7 +13,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from typing import TypeVar
@@ -25,10 +25,14 @@ from gpuproxy.config import Account, ConfigError, Settings, check_start
 from gpuproxy.deployment import KeyRing, WrongDatabase
 from gpuproxy.edge.auth import Authenticator
 from gpuproxy.edge.dispatch import Dispatcher
-from gpuproxy.edge.grpc_server import GrpcServer
-from gpuproxy.edge.rpcs import Rpc
+from gpuproxy.edge.faces import Faces
+from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
+from gpuproxy.edge.http_pages import Pages
+from gpuproxy.edge.http_server import HttpServer
+from gpuproxy.edge.rpcs import Rpc, built_of
 from gpuproxy.edge.service import Service
 from gpuproxy.edge.translate import encode_offer, offer_json
+from gpuproxy.engine import figures
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.books import Books
 from gpuproxy.engine.call import Workshop
@@ -37,8 +41,10 @@ from gpuproxy.engine.choice import Chooser
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.loops import watch_forever, witness_forever
 from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.engine.witness import Witness
+from gpuproxy.metrics import Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
@@ -70,6 +76,8 @@ class Engine:
     signer: Signer
     witnesses: tuple[Witness, ...]
     witness_seconds: float
+    readiness: Readiness
+    metrics: Metrics
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
@@ -120,17 +128,13 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             settings, db=db, clock=clock, random=random, providers=providers, probe=SocketProbe(), signer=signer
         )
         await engine.start()
-        server = build_server(settings, engine, db, random)
-        try:
-            port = await server.start(str(settings.grpc_addr))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"GPUPROXY_GRPC_ADDR: nothing can listen on {settings.grpc_addr}; is it taken?"
-            ) from error
-        print(banner(settings, f"{settings.grpc_addr.host}:{port}", child), flush=True)  # noqa: T201
-        await _until_signalled(engine, server)
+        stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
+        faces = build_faces(settings, engine, db, random)
+        ports = await _listen(settings, faces)
+        print(banner(settings, *ports, child), flush=True)  # noqa: T201
+        await _until_signalled(engine, faces)
         log.info("draining", seconds=settings.drain_seconds)
-        await asyncio.gather(server.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
+        await asyncio.gather(faces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
         await engine.stop()
     return 0
 
@@ -163,6 +167,8 @@ def build_engine(
         max_creates_per_minute=settings.max_creates_per_minute,
         witness_seconds=settings.witness_interval,
     )
+    metrics = Metrics()
+    providers = [Counted(provider, metrics, clock) for provider in providers]
     accounts = Accounts(providers, clock)
     catalog = Catalog(
         providers,
@@ -206,13 +212,15 @@ def build_engine(
         signer=signer,
         witnesses=tuple(Witness(provider, db, clock) for provider in accounts),
         witness_seconds=limits.witness_seconds,
+        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
+        metrics=metrics,
     )
 
 
-def build_server(
+def build_faces(
     settings: Settings, engine: Engine, db: Database, random: Random, *, extra: Mapping[str, Rpc] | None = None
-) -> GrpcServer:
-    """The gRPC face over the engine; `extra`: calls outside the contract, for measurements."""
+) -> Faces:
+    """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
     ring = KeyRing(db, random)
     service = Service(
         reserver=engine.reserver,
@@ -224,13 +232,40 @@ def build_server(
         providers=engine.providers,
         clock=engine.clock,
     )
-    dispatcher = Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random)
-    return GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
+    dispatcher = Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random, engine.metrics.rpc)
+
+    async def measured() -> bytes:
+        return engine.metrics.render(await figures.read(db, engine.watches, engine.clock))
+
+    pages = Pages(engine.readiness.checks, measured, built_of(service, CONTRACT))
+    http = HttpServer(
+        dispatcher,
+        service,
+        random=random,
+        pages=pages.routes,
+        max_concurrent=settings.max_concurrent_rpcs,
+        drain_seconds=settings.drain_seconds,
+    )
+    grpc = GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
+    return Faces(grpc=grpc, http=http, pages=pages)
 
 
-def banner(settings: Settings, grpc: str, child: SandboxChild | None) -> str:
+async def _listen(settings: Settings, faces: Faces) -> tuple[str, str]:
+    """Where gRPC and HTTP listen now; raises ConfigError when one of them can't."""
+    try:
+        grpc = await faces.grpc.start(str(settings.grpc_addr))
+    except RuntimeError as error:
+        raise ConfigError(f"GPUPROXY_GRPC_ADDR: nothing can listen on {settings.grpc_addr}; is it taken?") from error
+    try:
+        http = await faces.http.start(settings.http_addr.host, settings.http_addr.port)
+    except OSError as error:
+        raise ConfigError(f"GPUPROXY_HTTP_ADDR: nothing can listen on {settings.http_addr}; is it taken?") from error
+    return str(replace(settings.grpc_addr, port=grpc)), str(replace(settings.http_addr, port=http))
+
+
+def banner(settings: Settings, grpc: str, http: str, child: SandboxChild | None) -> str:
     """What a start prints: addresses, where the key is, and a command to paste."""
-    lines = [f"gRPC       {grpc}"]
+    lines = [f"gRPC       {grpc}", f"HTTP       {http}"]
     if child is not None:
         lines += [f"sandbox    {child.url}", "           a simulated market on this machine: nothing here costs money"]
     key = "as configured" if settings.admin_api_key else f"in {settings.admin_key_file}"
@@ -319,7 +354,7 @@ def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks
     )
 
 
-async def _until_signalled(engine: Engine, server: GrpcServer) -> None:
+async def _until_signalled(engine: Engine, faces: Faces) -> None:
     """Serve until SIGTERM or SIGINT; SERVING is said once the first snapshot of a market is there."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -327,7 +362,7 @@ async def _until_signalled(engine: Engine, server: GrpcServer) -> None:
     stopped = asyncio.ensure_future(stop.wait())
     first = asyncio.ensure_future(engine.catalog.first_snapshot())
     await asyncio.wait([stopped, first], return_when=asyncio.FIRST_COMPLETED)
-    await server.serving(not stopped.done())
+    await faces.serving(not stopped.done())
     await stopped
     first.cancel()
 

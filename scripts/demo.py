@@ -125,7 +125,8 @@ def counted(place: Place) -> bool:
 def started(folder: Path, log: Path) -> Iterator[Place]:
     """A server on a simulated market; both are gone afterwards, whatever happens."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    env |= {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_TIME_SCALE": str(TIME_SCALE), "GPUPROXY_DRAIN_SECONDS": "5"}
+    env |= {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_HTTP_ADDR": "127.0.0.1:0"}
+    env |= {"GPUPROXY_TIME_SCALE": str(TIME_SCALE), "GPUPROXY_DRAIN_SECONDS": "5"}
     say(f"$ GPUPROXY_TIME_SCALE={TIME_SCALE} gpuproxy serve --sandbox")
     with log.open("wb") as errors:
         server = subprocess.Popen(

@@ -6,7 +6,7 @@ only blanket `except` of the edge is here. A face turns the Reply into its own p
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -22,6 +22,9 @@ from gpuproxy.ports import Clock, Random
 MAX_SECONDS = 30 * 60.0
 """The longest deadline of a caller's that is honoured."""
 _NOBODY = Caller(project="", role="viewer")
+
+Observe = Callable[[str, str, float], None]
+"""Told of every call: its name, its code, the real seconds that it took."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +54,13 @@ class Reply:
 class Dispatcher:
     """Runs calls, and knows which are under way."""
 
-    def __init__(self, authenticator: Authenticator, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, authenticator: Authenticator, clock: Clock, random: Random, observe: Observe | None = None
+    ) -> None:
         self._authenticator = authenticator
         self._clock = clock
         self._random = random
+        self._observe = observe
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def run(self, call: Call) -> Reply:
@@ -132,12 +138,15 @@ class Dispatcher:
         return Reply(trace_id=trace_id, refusal=refusal)
 
     def _log(self, call: Call, caller: Caller, started: float, code: str, refusal: Refusal | None = None) -> None:
+        seconds = (self._clock.monotonic() - started) / self._clock.scale
+        if self._observe is not None:
+            self._observe(call.rpc.name, code, seconds)
         log.info(
             "rpc",
             rpc=call.rpc.name,
             code=code,
             reason=refusal.reason if refusal else "",
-            ms=round((self._clock.monotonic() - started) * 1000 / self._clock.scale, 1),
+            ms=round(seconds * 1000, 1),
             project=caller.project,
             key=caller.key_id,
             peer=call.peer,

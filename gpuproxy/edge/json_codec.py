@@ -24,13 +24,13 @@ _Field = Any
 """A FieldDescriptor, of protobuf in Python or in C."""
 _TIMESTAMP = "google.protobuf.Timestamp"
 _DURATION = "google.protobuf.Duration"
-_SPANS: Mapping[int, tuple[int, int]] = {
+SPANS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
 }
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PERIOD = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?([smhd])", re.ASCII)
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+PERIOD = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?([smhd])", re.ASCII)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _MAX_SECONDS = 315_576_000_000
@@ -192,8 +192,8 @@ def _scalar(field: _Field, value: Any, found: Violations, place: str) -> Any:
         return value
     if field.type == FieldDescriptor.TYPE_DOUBLE and isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(value, found, place)
-    if field.type in _SPANS and isinstance(value, int | float) and not isinstance(value, bool):
-        return _whole(value, _SPANS[field.type], found, place)
+    if field.type in SPANS and isinstance(value, int | float) and not isinstance(value, bool):
+        return _whole(value, SPANS[field.type], found, place)
     found.add(place, f"must be {_WANTED[field.type]}, not {_kind(value)}")
     return None
 
@@ -247,7 +247,7 @@ def _set_time(target: Timestamp | Duration, value: Any, found: Violations, place
 
 
 def _set_moment(target: Timestamp, value: Any) -> bool:
-    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+    if not isinstance(value, str) or not MOMENT.fullmatch(value):
         return False
     try:
         target.FromJsonString(value)
@@ -257,7 +257,7 @@ def _set_moment(target: Timestamp, value: Any) -> bool:
 
 
 def _set_period(target: Duration, value: Any) -> bool:
-    match = _PERIOD.fullmatch(value) if isinstance(value, str) else None
+    match = PERIOD.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return False
     sign, whole, fraction, unit = match.groups()
@@ -273,7 +273,7 @@ def _from_text(field: _Field, text: str) -> Any:
     """What JSON would have had; the text itself where it is not of the field's type, which `_scalar` then says."""
     if field.type == FieldDescriptor.TYPE_BOOL:
         return {"true": True, "false": False}.get(text.lower(), text)
-    if field.type in _SPANS and _INTEGER.fullmatch(text):
+    if field.type in SPANS and _INTEGER.fullmatch(text):
         return int(text)
     if field.type == FieldDescriptor.TYPE_DOUBLE and _NUMBER.fullmatch(text):
         return float(text)

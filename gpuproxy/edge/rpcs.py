@@ -92,6 +92,11 @@ def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
     )
 
 
+def built_of(service: object, contract: ServiceDescriptor) -> frozenset[str]:
+    """The names of the RPCs that `service` has."""
+    return frozenset(rpc.name for rpc in rpcs_of(service, contract) if rpc.handler is not None)
+
+
 def allows(rpc: Rpc, caller: Caller) -> bool:
     """True when this caller may make this call."""
     return rpc.role is None or _RANK[caller.role] >= _RANK[rpc.role]

@@ -8,6 +8,8 @@ GLOBAL_STRATEGY = "strategy"
 MARKET = "market"
 """`real` or `sandbox`: one database never mixes both."""
 CLOCK = "clock"
+WRITTEN = "written_at"
+"""When readiness was last tried by writing."""
 
 
 def read(tx: Tx, key: str) -> str | None:

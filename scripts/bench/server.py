@@ -15,7 +15,7 @@ from random import randbytes
 from gpuproxy import deployment, logs
 from gpuproxy.config import Settings, load_settings
 from gpuproxy.edge.grpc_server import raw_rpc
-from gpuproxy.main import Engine, build_engine, build_server, collect_rarely
+from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
 from scripts.bench.market import Marketplace, offers
@@ -63,11 +63,11 @@ async def run(folder: Path) -> None:
         random = SystemRandom()
         key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
-        server = build_server(settings, engine, db, random, extra=extra)
-        port = await server.start("127.0.0.1:0")
+        faces = build_faces(settings, engine, db, random, extra=extra)
+        port = await faces.grpc.start("127.0.0.1:0")
         print(port, key, flush=True)
         await asyncio.to_thread(sys.stdin.read)
-        await server.drain(1)
+        await faces.drain(1)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,11 @@ class Server:
 
     def __init__(self, directory: Path, market: Market | None = None, **settings: str) -> None:
         self._directory = directory
-        own = {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_DATABASE_URL": f"sqlite:///{directory}/books.db"}
+        own = {
+            "GPUPROXY_GRPC_ADDR": "127.0.0.1:0",
+            "GPUPROXY_HTTP_ADDR": "127.0.0.1:0",
+            "GPUPROXY_DATABASE_URL": f"sqlite:///{directory}/books.db",
+        }
         if market is not None:
             own |= {"GPUPROXY_VASTAI_URL": market.url, "VASTAI_API_KEY": "sandbox-key"}
         self._settings = own | settings

@@ -1,0 +1,205 @@
+"""The HTTP face: every call of the contract as JSON, through the same dispatcher as gRPC, and a few pages beside it.
+
+A request becomes a Call here and a Reply becomes a response; nothing is decided in between. A client that goes away
+cancels its call. What is wrong with a request's bytes is told by the dispatcher too, so that every call is logged and
+has a trace id. Bodies, headers and waits are bounded; nothing is read for another origin's scripts (no CORS).
+"""
+
+import asyncio
+import math
+import re
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import grpc
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gpuproxy.edge.dispatch import Call, Dispatcher
+from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
+from gpuproxy.edge.http_answers import HEADERS, Problem, Tags, answered, body_of, problem_of, refused
+from gpuproxy.edge.http_routes import Received, Route, request_of, routes_of, status_of_answer
+from gpuproxy.edge.rpcs import Rpc, rpcs_of
+from gpuproxy.model.errors import InvalidArgument, NotFound, Violation
+from gpuproxy.ports import Random
+
+DEFAULT_SECONDS = 120.0
+"""The least deadline of a call whose request names none."""
+BODY_SECONDS = 20.0
+"""Real seconds for a request's body to arrive."""
+IDLE_SECONDS = 75.0
+"""Real seconds for a request's head to arrive, and between two requests of a connection."""
+_LINGER_SECONDS = 2.0
+_STUCK_MS = 60_000
+_CEILING = 2000
+_TIMEOUT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h)?", re.ASCII)
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""What answers a path that is no call of the contract."""
+
+
+class HttpServer:
+    """One server; not started yet. `pages` are further paths, served to everybody who can reach the port."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        service: object,
+        *,
+        random: Random,
+        pages: Mapping[str, Page] | None = None,
+        max_concurrent: int = _CEILING,
+        drain_seconds: float = 30.0,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._random = random
+        self._max_concurrent = max_concurrent
+        self._running = 0
+        self._tags = Tags()
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._outermost])
+        app.on_response_prepare.append(_complete)
+        rpcs = {rpc.name: rpc for rpc in rpcs_of(service, CONTRACT)}
+        for route in routes_of(CONTRACT):
+            app.router.add_route(route.verb, route.path, partial(self._call, route, rpcs[route.rpc]))
+        for path, page in (pages or {}).items():
+            app.router.add_get(path, page)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=_LINGER_SECONDS,
+            shutdown_timeout=drain_seconds,
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen in plaintext; the port, which is a free one for 0. OSError: nothing can listen there."""
+        await self._runner.setup()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=512)
+        # A client that takes nothing of its answer for so long is gone.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_MS)
+        listener.setblocking(False)
+        await web.SockSite(self._runner, listener).start()
+        return int(listener.getsockname()[1])
+
+    async def drain(self) -> None:
+        """Take no new requests, give those under way their time, then cancel them."""
+        await self._runner.cleanup()
+
+    async def _call(self, route: Route, rpc: Rpc, request: web.Request) -> web.StreamResponse:
+        if self._running >= self._max_concurrent:
+            return refused(_TOO_MANY, self._random.token(20))
+        self._running += 1
+        try:
+            call = await self._received(route, rpc, request)
+            reply = await self._dispatcher.run(call)
+        finally:
+            self._running -= 1
+        if reply.refusal is not None:
+            return refused(problem_of(reply.refusal), reply.trace_id)
+        status = status_of_answer(rpc.name, reply.answer)
+        return answered(request, body_of(reply.answer), status=status, trace_id=reply.trace_id, tags=self._tags)
+
+    async def _received(self, route: Route, rpc: Rpc, request: web.Request) -> Call:
+        seconds: float | None = max(DEFAULT_SECONDS, rpc.seconds)
+        try:
+            body = await _body(request) if route.has_body else b""
+            seconds = _seconds(request.headers.get("Request-Timeout"), max(DEFAULT_SECONDS, rpc.seconds))
+            received = Received(
+                path=request.match_info,
+                query={name: request.query.getall(name) for name in request.query},
+                body=body,
+                request_id=request.headers.get("Idempotency-Key", "").strip(),
+            )
+            decode = partial(_decoded, route, received)
+        except InvalidArgument as refusal:
+            decode = partial(_raise, refusal)
+        return Call(
+            rpc=replace(rpc, decode=decode),
+            raw=b"",
+            metadata={name: request.headers.get(name, "") for name in ("authorization", "x-api-key")},
+            seconds_left=seconds,
+            peer=request.remote or "",
+        )
+
+    @web.middleware
+    async def _outermost(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """What the router says about an address, in the form of every other error."""
+        try:
+            return await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            problem = Problem(
+                code=405,
+                status="UNIMPLEMENTED",
+                reason="METHOD_NOT_ALLOWED",
+                message=f"This address takes {allowed}, not {request.method[:20]}.",
+                headers={hdrs.ALLOW: allowed},
+            )
+        except web.HTTPNotFound:
+            problem = problem_of(NotFound("There is nothing at this address; /openapi.json lists what there is."))
+        except web.HTTPException as error:
+            problem = Problem(
+                code=error.status, status="INVALID_ARGUMENT", reason="INVALID_ARGUMENT", message=error.reason
+            )
+        return refused(problem, self._random.token(20))
+
+
+_TOO_MANY = Problem(
+    code=429,
+    status=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
+    reason="TOO_MANY_CALLS",
+    message="Too many calls are under way; nothing happened. Try again in a moment.",
+    retry_after=1,
+)
+
+
+async def _complete(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = "gpuproxy"
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+async def _body(request: web.Request) -> bytes:
+    """The whole body; raises InvalidArgument when it is too long, too slow, or not as its headers say."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() not in ("", "identity"):
+        raise _wrong_body("must not be compressed")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _wrong_body(f"must be at most {MAX_REQUEST_BYTES} bytes") from None
+    except TimeoutError:
+        raise _wrong_body(f"did not arrive within {BODY_SECONDS:g} s") from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise _wrong_body("is not what its headers say") from None
+
+
+def _seconds(header: str | None, default: float) -> float:
+    """Of a Request-Timeout header: `30`, `1.5s`, `500ms`, `2m`."""
+    if header is None:
+        return default
+    match = _TIMEOUT.fullmatch(header.strip().lower())
+    seconds = float(match.group(1)) * _UNIT_SECONDS[match.group(2) or ""] if match else math.nan
+    if not seconds > 0:
+        raise InvalidArgument([Violation("Request-Timeout", "must be seconds above 0, as in 30 or 2m")])
+    return seconds
+
+
+def _decoded(route: Route, received: Received, _raw: bytes) -> object:
+    return request_of(route, received)
+
+
+def _raise(refusal: InvalidArgument, _raw: bytes) -> object:
+    raise refusal
+
+
+def _wrong_body(description: str) -> InvalidArgument:
+    return InvalidArgument([Violation("body", description)])

@@ -1,0 +1,67 @@
+"""What the engine can say about itself in numbers, read when somebody asks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.model.money import usd
+from gpuproxy.ports import Clock, Database, Tx
+from gpuproxy.store import figures, pace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountFigures:
+    """One account; seconds of the clock."""
+
+    provider: str
+    account: str
+    pass_age: float | None
+    """Since its machines were last compared with the books; None: not yet."""
+    silent: float
+    """For how long it has not answered; 0 while it does."""
+    create_wait: float
+    """Until the next create may be sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One moment."""
+
+    leases: Mapping[tuple[str, str], int]
+    """By (provider, state)."""
+    unknown: Mapping[str, tuple[int, float]]
+    """By provider: how many outcomes are unknown, and for how many seconds the oldest one is."""
+    spent_usd: float
+    usd_per_hour: float
+    accounts: Sequence[AccountFigures]
+
+
+async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> Figures:
+    """The figures of this moment."""
+
+    def books(tx: Tx) -> Figures:
+        now = tx.now()
+        spent, rate = figures.spending(tx)
+        unknown = figures.unknown_since(tx)
+        return Figures(
+            leases=figures.leases_by_state(tx),
+            unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
+            spent_usd=usd(spent),
+            usd_per_hour=usd(rate),
+            accounts=[_account(tx, watch, clock) for watch in watches],
+        )
+
+    return await db.read(books)
+
+
+def _account(tx: Tx, watch: AccountWatch, clock: Clock) -> AccountFigures:
+    now, provider = clock.now(), watch.provider
+    passed, silent = watch.last_pass_at, watch.silent_since
+    wait = pace.next_create_at(tx, (provider.name, provider.account)) - tx.now()
+    return AccountFigures(
+        provider=provider.name,
+        account=provider.account,
+        pass_age=(now - passed).total_seconds() if passed else None,
+        silent=(now - silent).total_seconds() if silent else 0.0,
+        create_wait=wait.total_seconds(),
+    )

@@ -1,0 +1,161 @@
+"""What is measured, under the names that Prometheus sees: one registry a server, nothing global.
+
+Events are counted where they happen; what can be read from the books is read when somebody asks. Labels are words of
+ours (calls, codes, providers, accounts by name), never anything that a client chose.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gpuproxy.engine.figures import Figures
+from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.offers import Offer, OfferFilter
+from gpuproxy.ports import Clock, Instance, Provider, Receipt, Spend
+
+_LAG_SECONDS = 0.5
+_RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
+_CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
+_LAG_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1)
+
+
+class Metrics:
+    """Everything that is counted by one server."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._rpcs = Counter("gpuproxy_rpcs", "Calls answered.", ["rpc", "code"], registry=registry)
+        self._rpc_seconds = Histogram(
+            "gpuproxy_rpc_seconds", "Time to an answer.", ["rpc"], registry=registry, buckets=_RPC_BUCKETS
+        )
+        self._calls = Counter(
+            "gpuproxy_provider_calls",
+            "Calls to marketplaces; outcome is ok, cancelled or the reason of the error.",
+            ["provider", "account", "call", "outcome"],
+            registry=registry,
+        )
+        self._call_seconds = Histogram(
+            "gpuproxy_provider_call_seconds",
+            "Time that a marketplace took, with waiting for the rate limit.",
+            ["provider", "call"],
+            registry=registry,
+            buckets=_CALL_BUCKETS,
+        )
+        self._lag = Histogram(
+            "gpuproxy_loop_lag_seconds", "How late the event loop is.", registry=registry, buckets=_LAG_BUCKETS
+        )
+
+    def rpc(self, name: str, code: str, seconds: float) -> None:
+        """A call was answered; real seconds."""
+        self._rpcs.labels(name, code).inc()
+        self._rpc_seconds.labels(name).observe(seconds)
+
+    def provider_call(self, provider: Provider, call: str, outcome: str, seconds: float) -> None:
+        """A marketplace was called; real seconds."""
+        self._calls.labels(provider.name, provider.account, call, outcome).inc()
+        self._call_seconds.labels(provider.name, call).observe(seconds)
+
+    async def watch_lag(self, clock: Clock) -> None:
+        """Measure how late the loop is, until cancelled."""
+        while True:
+            before = clock.monotonic()
+            await clock.sleep(_LAG_SECONDS * clock.scale)
+            self._lag.observe(max(0.0, (clock.monotonic() - before) / clock.scale - _LAG_SECONDS))
+
+    def render(self, figures: Figures) -> bytes:
+        """Prometheus' text format: what was counted, and `figures`."""
+        return generate_latest(self._registry) + generate_latest(_gauges(figures))
+
+
+class Counted:
+    """A Provider whose calls are counted."""
+
+    def __init__(self, provider: Provider, metrics: Metrics, clock: Clock) -> None:
+        self.name = provider.name
+        self.account = provider.account
+        self.capabilities = provider.capabilities
+        self._provider = provider
+        self._metrics = metrics
+        self._clock = clock
+
+    async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
+        """As the provider's; one call, however many pages."""
+        with self._counted("search"):
+            pages = self._provider.search(wanted)
+            try:
+                async for page in pages:
+                    yield page
+            finally:
+                if isinstance(pages, AsyncGenerator):
+                    await pages.aclose()
+
+    async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
+        """As the provider's."""
+        with self._counted("create"):
+            return await self._provider.create(offer, spec, label)
+
+    async def list(self) -> Sequence[Instance]:
+        """As the provider's."""
+        with self._counted("list"):
+            return await self._provider.list()
+
+    async def get(self, instance_id: InstanceId) -> Instance | None:
+        """As the provider's."""
+        with self._counted("get"):
+            return await self._provider.get(instance_id)
+
+    async def destroy(self, instance_id: InstanceId) -> None:
+        """As the provider's."""
+        with self._counted("destroy"):
+            await self._provider.destroy(instance_id)
+
+    async def spend(self) -> Spend:
+        """As the provider's."""
+        with self._counted("spend"):
+            return await self._provider.spend()
+
+    @contextmanager
+    def _counted(self, call: str) -> Iterator[None]:
+        began, outcome = self._clock.monotonic(), "ok"
+        try:
+            yield
+        except ProviderError as error:
+            outcome = error.reason
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        finally:
+            seconds = (self._clock.monotonic() - began) / self._clock.scale
+            self._metrics.provider_call(self, call, outcome, seconds)
+
+
+def _gauges(figures: Figures) -> CollectorRegistry:
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"gpuproxy_{name}", text, labels, registry=registry)
+
+    leases = gauge("leases", "Leases in the books.", "provider", "state")
+    for (provider, state), count in figures.leases.items():
+        leases.labels(provider, state).set(count)
+    unknown = gauge("unknown_outcomes", "Creates that may have happened.", "provider")
+    oldest = gauge("oldest_unknown_seconds", "Age of the oldest of them.", "provider")
+    for provider, (count, age) in figures.unknown.items():
+        unknown.labels(provider).set(count)
+        oldest.labels(provider).set(age)
+    gauge("spent_usd", "What all meters ever ran up.").set(figures.spent_usd)
+    gauge("usd_per_hour", "What everything that runs costs an hour.").set(figures.usd_per_hour)
+    reconcile = gauge("reconcile_age_seconds", "Since the books were compared with reality.", "provider", "account")
+    silent = gauge("account_silent_seconds", "For how long an account has not answered.", "provider", "account")
+    wait = gauge("create_wait_seconds", "Until the rate limit allows another create.", "provider", "account")
+    for each in figures.accounts:
+        if each.pass_age is not None:
+            reconcile.labels(each.provider, each.account).set(each.pass_age)
+        silent.labels(each.provider, each.account).set(each.silent)
+        wait.labels(each.provider, each.account).set(each.create_wait)
+    return registry
