@@ -16,6 +16,7 @@ from gpuproxy import deployment, logs
 from gpuproxy.config import Settings, load_settings
 from gpuproxy.edge.grpc_server import raw_rpc
 from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely
+from gpuproxy.model.labels import Signer
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
 from scripts.bench.market import Marketplace, offers
@@ -46,7 +47,7 @@ async def wired(folder: Path) -> AsyncIterator[tuple[Settings, Engine, SqliteDat
             random=SystemRandom(),
             providers=[Marketplace(offers())],
             probe=SocketProbe(),
-            signer=deployment.Signer("bench1", b"not a secret"),
+            signer=Signer("bench1", b"not a secret"),
         )
         await engine.start()
         await engine.catalog.step(Marketplace.name)  # to its end: the first snapshot is of the first page
