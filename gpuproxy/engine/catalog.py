@@ -234,7 +234,7 @@ class Catalog:
                 await self._collect(account, EVERYTHING, search, show)
             except ProviderError as error:
                 source.pause = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
-                log.warning(
+                log.info(  # nobody has to act: what was found before serves on, with its age
                     "search_failed",
                     provider=source.name,
                     account=account.account,
