@@ -159,14 +159,7 @@ def build_engine(
     signer: Signer,
 ) -> Engine:
     """Wire the engine over whatever ports it is given."""
-    limits = Limits(
-        poll_seconds=settings.ready_poll_interval,
-        reconcile_seconds=settings.reconcile_interval,
-        probe_timeout=settings.ready_probe_timeout,
-        max_unknown=settings.max_unknown,
-        max_creates_per_minute=settings.max_creates_per_minute,
-        witness_seconds=settings.witness_interval,
-    )
+    limits = _limits(settings)
     metrics = Metrics()
     providers = [Counted(provider, metrics, clock) for provider in providers]
     accounts = Accounts(providers, clock)
@@ -214,6 +207,17 @@ def build_engine(
         witness_seconds=limits.witness_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
         metrics=metrics,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        poll_seconds=settings.ready_poll_interval,
+        reconcile_seconds=settings.reconcile_interval,
+        probe_timeout=settings.ready_probe_timeout,
+        max_unknown=settings.max_unknown,
+        max_creates_per_minute=settings.max_creates_per_minute,
+        witness_seconds=settings.witness_interval,
     )
 
 
