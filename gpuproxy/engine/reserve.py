@@ -20,11 +20,12 @@ import structlog
 from gpuproxy.engine import answers, record
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.call import Call, Workshop
+from gpuproxy.engine.persist import surely
 from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import Unavailable
-from gpuproxy.model.leases import LeaseState, ReservationId
+from gpuproxy.model.leases import Lease, LeaseState, ReservationId
 from gpuproxy.model.reservations import Reservation, ReservationView
-from gpuproxy.ports import Tx
+from gpuproxy.ports import Capabilities, Tx
 from gpuproxy.store import leases, reservations
 
 log = structlog.get_logger(__name__)
@@ -141,7 +142,12 @@ class Reserver:
         """The call may have been answered in the very moment in which its caller left."""
         await asyncio.wait([call.task])
         if call.reservation_id:
-            await self._shop.db.write(lambda tx: record.close(tx, call.reservation_id, "CALLER_GONE"))
+            await surely(
+                self._shop.db,
+                self._shop.clock,
+                lambda tx: record.close(tx, call.reservation_id, "CALLER_GONE"),
+                call.reservation_id,
+            )
             self._shop.nudge()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -159,15 +165,24 @@ def _ignore(task: asyncio.Task[Any]) -> None:
 
 
 def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:
+    """Creates may outlive the answers to their callers, so every lease is looked at, not only those of open calls."""
+    for provider in accounts:
+        for lease in leases.live(tx, provider.name, provider.account):
+            _interrupt(tx, lease, provider.capabilities)
     left = reservations.unsettled(tx)
     for reservation in left:
-        for lease in leases.of_reservation(tx, reservation.id):
-            if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
-                record.not_attempted(tx, lease.id, accounts.holding(lease).capabilities, reason="INTERRUPTED")
-            elif lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING) and lease.instance_id is None:
-                record.reply_lost(tx, lease.id, "the server stopped during the create")
         _settle(tx, reservation.id)
     return left
+
+
+def _interrupt(tx: Tx, lease: Lease, capabilities: Capabilities) -> None:
+    """The process that was to record what comes of the create is dead."""
+    if lease.instance_id is not None or lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
+        return
+    if lease.call_started_at is None:
+        record.not_attempted(tx, lease.id, capabilities, reason="INTERRUPTED")
+    elif lease.call_deadline is None or lease.call_deadline > tx.now() or lease.state is LeaseState.REQUESTED:
+        record.reply_lost(tx, lease.id, "the server stopped during the create")
 
 
 def _settle(tx: Tx, reservation_id: ReservationId) -> None:
