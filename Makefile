@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test simulate bench interop clean
+.PHONY: help setup run demo proto check test simulate chaos soak bench interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ test: setup ## all tests
 
 simulate: setup ## 10,000 random stories of faults and crashes in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate
+
+chaos: setup ## the real server killed with kill -9 at random moments under load, 200 times; KILLS=N
+	@$(VENV)/bin/python -m scripts.chaos
+
+soak: setup ## 48 hours of a market's time under random callers and faults, in 12 minutes; HOURS=N, SCALE=N
+	@$(VENV)/bin/python -m scripts.soak
 
 bench: setup ## speed and memory, as ratios measured in one run
 	@$(VENV)/bin/python -m scripts.bench

@@ -1,0 +1,186 @@
+"""`make chaos`: the real server on its real books, killed with kill -9 at random moments while several callers rent.
+
+After each restart, before anybody calls again: within a bounded market time the books and the market must hold the
+same machines, and everything that a caller was told must still be known. At the end everything is released. The
+market is a process of its own with its real rate limits and is never killed; both clocks run SCALE times as fast.
+
+KILLS (200), SEED (1) and SCALE (30) come from the environment, and LOG, a file to keep the server's log in. Exit code
+0: nothing was lost, nothing kept twice.
+"""
+
+import os
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from scripts.callers import Ledger, RandomCaller, release_everything
+from scripts.evidence import account, loud, twins, until
+from tests.system.processes import Client, Market, Server
+
+KILLS = int(os.environ.get("KILLS", "200"))
+SEED = int(os.environ.get("SEED", "1"))
+SCALE = os.environ.get("SCALE", "30")
+_MARKET = ("--time-scale", SCALE, "--create-latency", "3")
+"""Slow creates: many a kill comes while the market has done what it was asked for and has not said so."""
+_CALLERS = 4
+_MOST = 24
+_LONGEST_LIFE = 3.0  # real seconds under load
+_SETTLED_WITHIN = 300.0  # seconds of the market, beside the marketplace's own interval between destroys
+_DESTROY_INTERVAL = 3.0
+_ENDED_WITHIN = 1800.0  # an outcome that is unknown may take twice the quarantine and three listings
+_RENTED = frozenset({"starting", "active", "stopped"})
+
+
+@dataclass
+class Report:
+    """The figures, and what should not have been."""
+
+    settle: list[float] = field(default_factory=list)
+    """Seconds of the market until books and market agreed, for each restart."""
+    unknown: int = 0
+    """Outcomes that were unknown right after a restart."""
+    alive: int = 0
+    """Machines alive right after a restart, summed up."""
+    checked: int = 0
+    """Answered reservations that were looked up after a restart."""
+    broken: int = 0
+    """Of these, the ones that were not known any more, or not whole."""
+    wrong: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    """Kill, restart, compare; the exit code."""
+    dice, ledger, report = random.Random(SEED), Ledger(), Report()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, Market(Path(name), *_MARKET) as market:
+        server = Server(Path(name), market, GPUPROXY_TIME_SCALE=SCALE)
+        for kill in range(1, KILLS + 1):
+            _live(server, ledger, dice)
+            _start(server)
+            _compare(server, market, ledger, report, f"after kill {kill}")
+            if kill % 20 == 0:
+                print(f"{kill} kills, {time.monotonic() - began:.0f} s", flush=True)
+        with server:
+            _end(server, market, report)
+            complaints = loud(server.log())
+            if (log := os.environ.get("LOG")) is not None:
+                Path(log).write_text(server.log())
+        state = market.state()
+    _print(report, ledger, state, complaints)
+    return 1 if report.wrong or ledger.dishonest else 0
+
+
+def _live(server: Server, ledger: Ledger, dice: random.Random) -> None:
+    """Let callers loose for a random while; they stop when nobody answers any more."""
+    ended = threading.Event()
+    seeds = [dice.getrandbits(32) for _ in range(_CALLERS)]
+    threads = [threading.Thread(target=_call, args=(server, ledger, seed, ended), daemon=True) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    time.sleep(dice.random() * _LONGEST_LIFE)
+    server.kill()
+    ended.set()
+    for thread in threads:
+        thread.join()
+
+
+def _call(server: Server, ledger: Ledger, seed: int, ended: threading.Event) -> None:
+    with server.client() as client:
+        caller = RandomCaller(client, ledger, seed, most=_MOST)
+        while not ended.is_set() and caller.act():
+            pass
+
+
+def _start(server: Server) -> None:
+    try:
+        server.start()
+    except AssertionError:
+        print(server.log()[-3000:], file=sys.stderr)
+        raise
+
+
+def _compare(server: Server, market: Market, ledger: Ledger, report: Report, when: str) -> None:
+    with server.client() as client:
+        books = client.instances()
+        report.unknown += sum(one.status == "unknown" for one in books)
+        report.alive += len(alive := market.alive())
+        limit = _SETTLED_WITHIN + _DESTROY_INTERVAL * len(alive)
+        took = until(market, lambda: _agree(client, market), limit)
+        if took is None:
+            report.wrong.append(
+                f"{when}: books and market did not agree within {limit:.0f} s: {_drift(client, market)}"
+            )
+        else:
+            report.settle.append(took)
+        for reservation_id, contracts in list(ledger.told.items()):
+            report.checked += 1
+            if complaint := _forgotten(client, reservation_id, contracts):
+                report.broken += 1
+                report.wrong.append(f"{when}: {complaint}")
+
+
+def _agree(client: Client, market: Market) -> bool:
+    return not _drift(client, market)
+
+
+def _drift(client: Client, market: Market) -> str:
+    """What is paid for and not called rented, or the other way round. Unknown outcomes have no machine yet."""
+    alive = set(market.alive())
+    books = client.instances()
+    rented = {one.contract_id for one in books if one.status in _RENTED}
+    if alive == rented:
+        return ""
+    others = [f"{one.status} {one.lease_id}" for one in books if one.status not in _RENTED]
+    return f"market only {sorted(alive - rented)}, books only {sorted(rented - alive)}, besides {others}"
+
+
+def _forgotten(client: Client, reservation_id: str, contracts: frozenset[str]) -> str:
+    """What a caller was told and the books have lost; "" when nothing is missing."""
+    request = pb.GetReservationRequest(reservation_id=reservation_id)
+    try:
+        found = client.call("GetReservation", request).reservation
+    except grpc.RpcError as error:
+        return f"{reservation_id} was told and is not known: {error.code().name}"
+    missing = contracts - {outcome.instance_id for outcome in found.outcomes}
+    return f"{reservation_id} has lost {sorted(missing)}" if missing else ""
+
+
+def _end(server: Server, market: Market, report: Report) -> None:
+    """Release everything, and wait until nothing is paid for and nothing is open."""
+    with server.client() as client:
+        release_everything(client)
+        if until(market, lambda: not client.instances() and not market.alive(), _ENDED_WITHIN) is None:
+            left = [f"{one.status} {one.contract_id}" for one in client.instances()]
+            report.wrong.append(f"at the end: market {sorted(market.alive())}, books {left}")
+
+
+def _print(report: Report, ledger: Ledger, state: dict[str, Any], complaints: dict[str, int]) -> None:
+    if doubled := twins(state):
+        report.wrong.append(f"labels of more than one machine: {doubled}")
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(ledger.counts.items()))
+    took = sorted(report.settle) or [0.0]
+    print(f"chaos      {KILLS} kills, scale {SCALE}, seed {SEED}")
+    print(f"callers    {counts}")
+    print(f"market     {account(state)}; {len(twins(state))} labels twice")
+    print(f"restarts   {report.alive} machines alive in all, {report.unknown} outcomes unknown")
+    print(
+        f"agreement  median {statistics.median(took):.0f} s, p95 {took[int(len(took) * 0.95)]:.0f} s, "
+        f"longest {took[-1]:.0f} s of the market"
+    )
+    print(f"promises   {report.checked} looked up, {report.broken} broken")
+    print(f"log        {complaints or 'no warning'}")
+    for line in (*report.wrong, *ledger.dishonest):
+        print(f"WRONG      {line}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

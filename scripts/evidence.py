@@ -1,0 +1,42 @@
+"""What `chaos` and `soak` judge by: the market's own account of what exists and existed, and the server's log."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from tests.system.processes import Market
+
+_LOUD = re.compile(r"\[(?:warning|error|critical)\s*\]\s*(\S+)")
+
+
+def until(market: Market, condition: Callable[[], bool], limit: float, *, pause: float = 0.05) -> float | None:
+    """Seconds of the market until it holds; None when that takes longer than `limit`. `pause` in real seconds."""
+    began = market.state()["now"]
+    while not condition():
+        if market.state()["now"] - began > limit:
+            return None
+        time.sleep(pause)
+    return float(market.state()["now"] - began)
+
+
+def twins(state: dict[str, Any]) -> list[str]:
+    """Labels that more than one machine ever had."""
+    labels = Counter(str(one["label"]) for one in state["instances"])
+    return sorted(label for label, count in labels.items() if count > 1)
+
+
+def account(state: dict[str, Any]) -> str:
+    """Created, destroyed, left; how many labels; which calls."""
+    instances = state["instances"]
+    destroyed = sum(one["destroyed_at"] is not None for one in instances)
+    labels = len({one["label"] for one in instances})
+    calls = ", ".join(f"{name} {count}" for name, count in sorted(state["calls"].get("vast.ai", {}).items()))
+    left = len(instances) - destroyed
+    return f"{len(instances)} created, {destroyed} destroyed, {left} left; {labels} labels; calls: {calls}"
+
+
+def loud(log: str) -> dict[str, int]:
+    """The events of level warning or worse, counted."""
+    return dict(Counter(_LOUD.findall(log)))

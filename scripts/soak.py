@@ -1,0 +1,201 @@
+"""`make soak`: two days of the market's time under random callers and faults, and nothing may leak or grow.
+
+A real market with its real rate limits and a real server, both clocks SCALE times as fast. Every few minutes of the
+market something goes wrong: an armed fault of the matrix, a machine that dies, a host that leaves, a stranger, a new
+price. At the end everything is released.
+
+HOURS (48), SCALE (240) and SEED (1) come from the environment, and LOG, a file to keep the server's log in. Exit code
+0: the market holds nothing, no label was used twice, the server's memory grew by at most 10 % after the sixth hour,
+and its log has no line of level warning.
+"""
+
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.callers import Ledger, RandomCaller, release_everything
+from scripts.evidence import account, loud, twins, until
+from tests.system.matrix import cells
+from tests.system.processes import Market, Server
+
+HOURS = float(os.environ.get("HOURS", "48"))
+SCALE = float(os.environ.get("SCALE", "240"))
+SEED = int(os.environ.get("SEED", "1"))
+_HOUR = 3600.0
+_WARM = 6.0  # hours until the memory counts
+_GROWTH = 0.10
+_CALLERS = 3
+_MOST = 30
+_BETWEEN_ACTS = 60.0  # seconds of the market, on average, for each caller
+_BETWEEN_TROUBLES = 300.0
+_ENDED_WITHIN = 3600.0
+_TIMEOUT = 1.0  # real seconds
+_MACHINES = 60
+_CELLS = tuple(cells())
+_WAYS_TO_DIE = ("container", "gpu", "host", "outbid")
+
+
+@dataclass
+class Samples:
+    """Resident memory of the server by hours of the market."""
+
+    taken: list[tuple[float, int]] = field(default_factory=list)
+
+    def due(self, hour: float) -> bool:
+        """True when it is time for another one."""
+        return not self.taken or hour - self.taken[-1][0] >= HOURS / 16
+
+    def take(self, hour: float, server: Server) -> None:
+        """Look now."""
+        self.taken.append((hour, server.memory_kb()))
+
+    def growth(self) -> float:
+        """Of the last against the first after the warm-up."""
+        counted = [kb for hour, kb in self.taken if hour >= min(_WARM, HOURS / 2)]
+        return counted[-1] / counted[0] - 1 if counted else 0.0
+
+    def __str__(self) -> str:
+        first = next((kb for hour, kb in self.taken if hour >= min(_WARM, HOURS / 2)), self.taken[-1][1])
+        return f"{first / 1024:.1f} MB after the warm-up, {self.taken[-1][1] / 1024:.1f} MB now, {self.growth():+.1%}"
+
+
+class Troubles:
+    """What goes wrong at the market."""
+
+    def __init__(self, market: Market, dice: random.Random) -> None:
+        self._market = market
+        self._dice = dice
+        self._away: set[str] = set()
+        self.count = 0
+
+    def one_more(self) -> None:
+        """Let something happen."""
+        self.count += 1
+        self._dice.choices((self._fault, self._death, self._stranger, self._price), (6, 2, 1, 1))[0]()
+
+    def over(self) -> None:
+        """Everything is well again."""
+        self._market.control("DELETE", "faults")
+        self._back()
+
+    def _fault(self) -> None:
+        cell = self._dice.choice(_CELLS)
+        order = cell.order(times=self._dice.choice((1, 1, 2, 4)))
+        if cell.slow:
+            order["args"]["seconds"] = 3 * _TIMEOUT
+        self._market.control("POST", "faults", {"provider": "vast.ai", **order})
+
+    def _death(self) -> None:
+        self._back()
+        if alive := self._market.alive():
+            number, how = self._dice.choice(sorted(alive)), self._dice.choice(_WAYS_TO_DIE)
+            self._market.control("POST", f"instances/{number}/kill", {"how": how})
+            if how == "host":
+                self._away.add(str(alive[number]["machine_id"]))
+
+    def _back(self) -> None:
+        for machine in self._away:
+            self._market.control("POST", f"machines/{machine}/reconnect", {})
+        self._away.clear()
+
+    def _stranger(self) -> None:
+        if alive := self._market.alive():
+            machine = alive[self._dice.choice(sorted(alive))]["machine_id"]
+            what, body = self._dice.choice((("occupy", {"gpus": 1}), ("vacate", {})))
+            self._market.control("POST", f"machines/{machine}/{what}", body)
+
+    def _price(self) -> None:
+        """The next machine costs more than was asked for."""
+        self._market.arm("create", "price_moved", factor=self._dice.choice((1.1, 2.0, 20.0)))
+
+
+@dataclass
+class Soak:
+    """One run."""
+
+    market: Market
+    server: Server
+    dice: random.Random
+    ledger: Ledger = field(default_factory=Ledger)
+    samples: Samples = field(default_factory=Samples)
+
+    def run(self) -> list[str]:
+        """All of it, printed; what was wrong."""
+        troubles = Troubles(self.market, self.dice)
+        self._days(troubles)
+        troubles.over()
+        with self.server.client() as client:
+            released = release_everything(client)
+            ended = until(self.market, lambda: not self.market.alive() and not client.instances(), _ENDED_WITHIN)
+            left = [f"{one.status} {one.contract_id or one.lease_id}" for one in client.instances()]
+        state, complaints = self.market.state(), loud(self.server.log())
+        after = "never" if ended is None else f"after {ended:.0f} s of the market"
+        print(f"soak       {HOURS:g} h of the market at {SCALE:g} times, seed {SEED}, {troubles.count} troubles")
+        print(f"callers    {', '.join(f'{name} {count}' for name, count in sorted(self.ledger.counts.items()))}")
+        print(f"market     {account(state)}; {len(twins(state))} labels twice")
+        print(f"end        {released} reservations released, nothing left {after}")
+        print(f"memory     {self.samples}")
+        print(f"log        {complaints or 'no warning'}")
+        checks = (
+            (ended is None, f"not everything is over: market {sorted(self.market.alive())}, books {left}"),
+            (bool(twins(state)), f"labels of more than one machine: {twins(state)}"),
+            (self.samples.growth() > _GROWTH, f"memory grew by {self.samples.growth():.1%}"),
+            (bool(complaints), f"the log complains: {complaints}"),
+        )
+        return [text for failed, text in checks if failed] + self.ledger.dishonest
+
+    def _days(self, troubles: Troubles) -> None:
+        ended = threading.Event()
+        seeds = [self.dice.getrandbits(32) for _ in range(_CALLERS)]
+        threads = [threading.Thread(target=self._caller, args=(seed, ended)) for seed in seeds]
+        for thread in threads:
+            thread.start()
+        try:
+            self._disturb(troubles)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+    def _disturb(self, troubles: Troubles) -> None:
+        began = self.market.state()["now"]
+        while (hour := (self.market.state()["now"] - began) / _HOUR) < HOURS:
+            if self.samples.due(hour):
+                self.samples.take(hour, self.server)
+                print(f"{hour:5.1f} h  {len(self.market.alive())} alive, {self.samples}", flush=True)
+            troubles.one_more()
+            time.sleep(self.dice.expovariate(SCALE / _BETWEEN_TROUBLES))
+        self.samples.take(hour, self.server)
+
+    def _caller(self, seed: int, ended: threading.Event) -> None:
+        dice = random.Random(seed)
+        with self.server.client() as client:
+            caller = RandomCaller(client, self.ledger, seed, most=_MOST)
+            while not ended.wait(dice.expovariate(SCALE / _BETWEEN_ACTS)):
+                caller.act()
+
+
+def main() -> int:
+    """Run, compare; the exit code."""
+    settings = {f"GPUPROXY_{call}_TIMEOUT": str(_TIMEOUT) for call in ("SEARCH", "CREATE", "CALL")}
+    options = ("--time-scale", str(SCALE), "--machines", str(_MACHINES))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Market(Path(name), *options) as market,
+        Server(Path(name), market, GPUPROXY_TIME_SCALE=str(SCALE), **settings) as server,
+    ):
+        wrong = Soak(market, server, random.Random(SEED)).run()
+        if (log := os.environ.get("LOG")) is not None:
+            Path(log).write_text(server.log())
+    for line in wrong:
+        print(f"WRONG      {line}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
