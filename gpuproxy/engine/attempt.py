@@ -15,8 +15,9 @@ import structlog
 from gpuproxy.engine import record
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Exclusions
+from gpuproxy.engine.persist import surely
 from gpuproxy.model.demands import LaunchSpec
-from gpuproxy.model.errors import Advice, OfferGone, OutcomeUnknown, RateLimited, Refused, Scope, Unavailable
+from gpuproxy.model.errors import Advice, OfferGone, OutcomeUnknown, RateLimited, Refused, Scope
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import Offer
 from gpuproxy.pacing import Pace
@@ -25,7 +26,6 @@ from gpuproxy.ports import Clock, Database, Provider, Tx
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-_RETRY_BOOKS = 1.0
 _UNSAID_PENALTY = 5.0
 _FAILURES_ALLOWED = 3
 _INSTANT = 1e-6
@@ -114,9 +114,4 @@ class Attempt:
                 out.providers.add(self.lease.provider)
 
     async def _write(self, unit: Callable[[Tx], T]) -> T:
-        while True:
-            try:
-                return await self._db.write(unit)
-            except Unavailable as error:
-                log.warning("books_unavailable", lease=self.lease.id, error=str(error.__cause__))
-                await self._clock.sleep(_RETRY_BOOKS)
+        return await surely(self._db, self._clock, unit, self.lease.id)

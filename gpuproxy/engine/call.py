@@ -14,6 +14,7 @@ from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser, Exclusions
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.persist import surely
 from gpuproxy.engine.strategy import strategy_for
 from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import Conflict, Refusal, Unavailable
@@ -222,7 +223,7 @@ class Call:
     async def _answer(self) -> ReservationView:
         """Settle the call in one unit of work and tell its caller."""
         self.stop.set()
-        answered = await self._shop.db.write(self._settle)
+        answered = await surely(self._shop.db, self._shop.clock, self._settle, self.reservation_id)
         self._shop.nudge()
         if answered.reservation.failure is not None:
             raise answers.refusal_of(answered.reservation.failure)

@@ -1,0 +1,24 @@
+"""Units of work that must not be lost: tried again, for as long as it takes, until the books can be written."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.ports import Clock, Database, Tx
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_AGAIN_SECONDS = 1.0
+
+
+async def surely(db: Database, clock: Clock, unit: Callable[[Tx], T], subject: str) -> T:
+    """The unit's result, once it is committed; `subject` is what the log calls it."""
+    while True:
+        try:
+            return await db.write(unit)
+        except Unavailable as error:
+            log.warning("books_unavailable", subject=subject, error=str(error.__cause__))
+            await clock.sleep(_AGAIN_SECONDS)

@@ -1,0 +1,42 @@
+"""The books can't be written for a while: what was promised is kept once they can."""
+
+import asyncio
+
+import pytest
+
+from tests.world import World, in_world
+
+
+def test_a_call_that_ends_while_the_books_fail_is_settled_when_they_are_back():
+    async def story(world: World) -> None:
+        world.arm("create", "hang_before", seconds=20)
+        call = asyncio.ensure_future(world.reserve(2, all_or_nothing=True, seconds=40))
+        await world.sleep(10)
+        world.life.books_fail = True
+        await world.sleep(120)
+        with pytest.raises(asyncio.CancelledError):
+            call.cancel()
+            await call
+        world.life.books_fail = False
+        await world.sleep(900)
+        assert world.created() == 1
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_caller_that_leaves_while_the_books_fail_leaves_nothing_behind():
+    async def story(world: World) -> None:
+        call = asyncio.ensure_future(world.reserve(2, wait_for="ready"))
+        await world.sleep(5)
+        assert len(world.alive()) == 2
+        world.life.books_fail = True
+        call.cancel()
+        await world.sleep(60)
+        world.life.books_fail = False
+        await world.sleep(60)
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story)
