@@ -1,0 +1,123 @@
+"""Both real servers on loopback over one dispatcher and one service, with a client for each."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+from grpc import aio
+
+from gpuproxy.edge.auth import Authenticator
+from gpuproxy.edge.dispatch import Dispatcher
+from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
+from gpuproxy.edge.http_pages import Pages
+from gpuproxy.edge.http_server import HttpServer
+from gpuproxy.edge.rpcs import built_of
+from gpuproxy.system import ScaledClock, SystemRandom
+from tests.edge.face import SECONDS, Face, all_keys
+
+METRICS = b"# HELP gpuproxy_up Up.\n"
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json["error"]
+
+    def violations(self) -> dict[str, str]:
+        """Description by field."""
+        bad = next(each for each in self.error["details"] if each["@type"].endswith("BadRequest"))
+        return {each["field"]: each["description"] for each in bad["field_violations"]}
+
+
+@dataclass
+class Both:
+    """The gRPC face as other tests know it, and HTTP beside it."""
+
+    grpc: Face
+    http: HttpServer
+    pages: Pages
+    checks: dict[str, str]
+    session: aiohttp.ClientSession
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def send(
+        self,
+        verb: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = "gp_user",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """`body` is sent as it is when it is bytes, else as JSON."""
+        sent = {"Accept-Encoding": "identity"} | dict(headers or {}) | ({"X-API-Key": key} if key else {})
+        raw = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        data = None if raw is None else io.BytesIO(raw)
+        async with asyncio.timeout(SECONDS):
+            async with self.session.request(verb, self.url + path, data=data, headers=sent) as reply:
+                return Answer(reply.status, reply.headers, await reply.read())
+
+    async def raw(self, *pieces: bytes, end: bool = False) -> bytes:
+        """Everything that comes back to these bytes until the server closes; `end`: we close our side first."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            if end:
+                writer.write_eof()
+            async with asyncio.timeout(SECONDS):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def both_faces(service: object, *, max_concurrent: int = 100) -> AsyncIterator[Both]:
+    clock, random = ScaledClock(), SystemRandom()
+    dispatcher = Dispatcher(Authenticator(all_keys().find, clock), clock, random)
+    checks = {"database": "ok"}
+
+    async def looked() -> Mapping[str, str]:
+        return checks
+
+    async def measured() -> bytes:
+        return METRICS
+
+    pages = Pages(looked, measured, built_of(service, CONTRACT))
+    grpc = GrpcServer(dispatcher, service)
+    http = HttpServer(
+        dispatcher, service, random=random, pages=pages.routes, max_concurrent=max_concurrent, drain_seconds=0.1
+    )
+    grpc_port = await grpc.start("127.0.0.1:0")
+    port = await http.start("127.0.0.1", 0)
+    try:
+        async with (
+            aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
+            aiohttp.ClientSession(auto_decompress=False) as session,
+        ):
+            face = Face(server=grpc, dispatcher=dispatcher, channel=channel, port=grpc_port, clock=clock)
+            yield Both(grpc=face, http=http, pages=pages, checks=checks, session=session, port=port)
+    finally:
+        await http.drain()
+        await grpc.drain(0.1)

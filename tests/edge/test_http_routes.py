@@ -1,0 +1,92 @@
+"""Each call has its place over HTTP, as the contract says, and both faces have the same calls."""
+
+import re
+
+import pytest
+
+from gpuproxy.edge.grpc_server import CONTRACT
+from gpuproxy.edge.http_routes import GROUPS, routes_of
+from gpuproxy.edge.openapi import document
+from gpuproxy.edge.rpcs import built_of, rpcs_of
+from tests.edge.engine import StubEngine, service_over
+from tests.edge.http_face import both_faces
+
+ROUTES = routes_of(CONTRACT)
+EVERY_CALL = sorted(method.name for method in CONTRACT.methods)
+
+PUBLISHED = """
+POST /api/v1/auth/login Login
+GET /api/v1/gpu/instances ListGPUInstances
+POST /api/v1/gpu/instances/reserve ReserveGPUs
+GET /api/v1/gpu/instances/{provider}/{instance_id} GetGPUInstance
+POST /api/v1/gpu/instances/{provider}/{instance_id} CreateGPUInstance
+DELETE /api/v1/gpu/instances/{provider}/{instance_id} DestroyGPUInstance
+GET /api/v1/reservations ListReservations
+GET /api/v1/reservations/{reservation_id} GetReservation
+DELETE /api/v1/reservations/{reservation_id} ReleaseReservation
+POST /api/v1/reservations/{reservation_id}/extend ExtendReservation
+GET /api/v1/reservations/{reservation_id}/events WatchReservation
+GET /api/v1/loadbalancer/strategy GetLoadBalancerStrategy
+PUT /api/v1/loadbalancer/strategy SetLoadBalancerStrategy
+GET /api/v1/loadbalancer/loads GetLoadInfo
+GET /api/v1/loadbalancer/load GetLoadInfo
+GET /api/v1/billing/transactions GetTransactions
+GET /api/v1/guardrails/spending GetSpendingInfo
+POST /api/v1/guardrails/spending/check CheckSpendingLimit
+GET /api/v1/warmpool/status/{machine_id} GetWarmPoolStatus
+GET /api/v1/warmpool ListWarmPools
+GET /api/v1/warmpool/hosts ListWarmPoolHosts
+POST /api/v1/warmpool/provision ProvisionWarmPool
+POST /api/v1/warmpool/enable/{machine_id} EnableWarmPool
+POST /api/v1/warmpool/disable/{machine_id} DisableWarmPool
+POST /api/v1/warmpool/failover/test/{machine_id} TestWarmPoolFailover
+POST /api/v1/warmpool/failover/{machine_id} FailoverWarmPool
+DELETE /api/v1/warmpool/cleanup/{machine_id} CleanupWarmPool
+"""
+
+
+@pytest.mark.parametrize("line", PUBLISHED.strip().splitlines())
+def test_published_paths_lead_to_their_calls(line: str) -> None:
+    verb, path, rpc = line.split()
+    assert [each.rpc for each in ROUTES if (each.verb, each.path) == (verb, path)] == [rpc]
+
+
+@pytest.mark.parametrize("name", EVERY_CALL)
+def test_no_call_lacks_a_face(name: str) -> None:
+    assert any(route.rpc == name for route in ROUTES), f"{name} has no google.api.http annotation"
+    assert name in {rpc.name for rpc in rpcs_of(object(), CONTRACT)}
+
+
+@pytest.mark.parametrize("name", EVERY_CALL)
+async def test_what_is_not_built_says_so_on_both_faces(name: str) -> None:
+    route = next(each for each in ROUTES if each.rpc == name)
+    path = re.sub(r"\{(\w+)\}", lambda field: "1", route.path)
+    async with both_faces(object()) as both:
+        answer = await both.send(route.verb, path, key="gp_admin")
+        refused = await both.grpc.refused(name, key="gp_admin") if not route.method.server_streaming else None
+    assert (answer.status, answer.error["reason"]) == (501, "NOT_IMPLEMENTED")
+    assert refused is None or refused.code.name == answer.error["status"] == "UNIMPLEMENTED"
+
+
+def test_no_two_calls_share_a_place() -> None:
+    places = [(route.verb, re.sub(r"\{\w+\}", "{}", route.path)) for route in ROUTES]
+    assert len(places) == len(set(places))
+
+
+def test_fields_of_paths_and_groups_are_fields_of_the_message() -> None:
+    for route in ROUTES:
+        fields = set(route.method.input_type.fields_by_name)
+        assert set(route.path_fields) <= fields
+        for names in GROUPS.get(route.rpc, {}).values():
+            assert set(names) <= fields
+
+
+def test_the_description_has_every_built_call_and_no_other() -> None:
+    built = built_of(service_over(StubEngine()), CONTRACT)
+    described = document(built)
+    operations = {each["operationId"] for verbs in described["paths"].values() for each in verbs.values()}
+    assert operations == built | {"GetLoadInfo_load"}
+
+
+def test_a_server_without_a_call_has_a_shorter_description() -> None:
+    assert not document(frozenset())["paths"]
