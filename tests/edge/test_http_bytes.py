@@ -1,0 +1,122 @@
+"""Bytes that no client library would send: nothing breaks, nothing leaks, nothing is rented, and others are served."""
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from tests.edge.engine import StubEngine, service_over
+from tests.edge.http_face import Both, both_faces
+
+BODY = json.dumps({"count": 1}).encode()
+HEAD = b"POST /api/v1/gpu/instances/reserve HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n"
+CLOSE = b"Connection: close\r\n"
+LEAKS = (b"Traceback", b"gpuproxy/", b".py", b"asyncio", b"site-packages")
+
+
+def request(body: bytes = BODY, *headers: bytes) -> bytes:
+    return HEAD + b"".join(headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+async def still_serves(both: Both) -> bool:
+    return (await both.send("GET", "/api/v1/loadbalancer/strategy")).status == 200
+
+
+ATTACKS = {
+    "a body shorter than its length": HEAD + b"Content-Length: 500\r\n\r\n" + BODY,
+    "a chunk that never comes": HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n" + BODY,
+    "a chunk of a wrong size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 12\r\nContent-Length: 13\r\n\r\n" + BODY,
+    "a length and chunks": HEAD + b"Content-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a length that is no number": HEAD + b"Content-Length: -1\r\n\r\n" + BODY,
+    "a huge length": HEAD + CLOSE + b"Content-Length: 99999999999999\r\n\r\n" + BODY,
+    "a header without end": HEAD + b"X: " + b"a" * 100_000,
+    "a thousand headers": HEAD + b"X: a\r\n" * 1000 + b"\r\n",
+    "a header with a NUL": HEAD + b"X: a\0b\r\n\r\n",
+    "a folded header": HEAD + b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "no HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
+    "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an address without end": b"GET /" + b"a" * 100_000,
+    "an address with a line break": b"GET /api/v1/%0d%0aX:1 HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n",
+    "an address that climbs": b"GET /api/v1/../../etc/passwd HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n",
+    "bad escapes": b"GET /api/v1/gpu/instances?min_vram=%ff%zz HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n",
+    "a key of bytes": b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX-API-Key: \xff\xfe\r\n" + CLOSE + b"\r\n",
+    "compressed": request(b"\x1f\x8b\x08\x00", CLOSE, b"Content-Encoding: gzip\r\n"),
+    "a bomb by its name": request(b"x" * 100, CLOSE, b"Content-Encoding: br\r\n"),
+    "upgrade": request(b"{", CLOSE, b"Upgrade: websocket\r\n"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_malformed_requests_break_nothing_leak_nothing_and_rent_nothing(attack: bytes) -> None:
+    engine = StubEngine()
+    async with both_faces(service_over(engine)) as both:
+        answer = await both.raw(attack, end=True)
+        assert await still_serves(both)
+    assert not engine.demands
+    assert not any(leak in answer for leak in LEAKS)
+    assert b" 200 " not in answer
+    assert b" 201 " not in answer
+    assert b" 500 " not in answer
+
+
+async def test_the_same_request_whole_is_answered() -> None:
+    engine = StubEngine()
+    async with both_faces(service_over(engine)) as both:
+        answer = await both.raw(request(BODY, CLOSE))
+    assert answer.startswith(b"HTTP/1.1 201 ")
+    assert len(engine.demands) == 1
+
+
+@pytest.mark.parametrize("at", range(0, len(request()), 23))
+async def test_a_request_cut_anywhere_rents_nothing(at: int) -> None:
+    engine = StubEngine()
+    async with both_faces(service_over(engine)) as both:
+        await both.raw(request()[:at], end=True)
+    assert not engine.demands
+
+
+async def test_pipelined_requests_are_answered_each_and_in_order() -> None:
+    engine = StubEngine()
+    wrong = request(b'{"count": 0, "bogus": 1}')
+    async with both_faces(service_over(engine)) as both:
+        answer = await both.raw(request() + wrong + request(BODY, CLOSE))
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"201", b"400", b"201"]
+    assert len(engine.demands) == 2
+
+
+async def test_a_request_that_trickles_in_is_read() -> None:
+    engine = StubEngine()
+    whole = request(BODY, CLOSE)
+    async with both_faces(service_over(engine)) as both:
+        answer = await both.raw(*(whole[at : at + 7] for at in range(0, len(whole), 7)))
+    assert answer.startswith(b"HTTP/1.1 201 ")
+
+
+async def test_a_body_that_does_not_come_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server.BODY_SECONDS", 0.05)
+    engine = StubEngine()
+    async with both_faces(service_over(engine)) as both:
+        answer = await both.raw(HEAD + CLOSE + b"Content-Length: 500\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"did not arrive within" in answer
+    assert not engine.demands
+
+
+async def test_a_head_that_does_not_end_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server.IDLE_SECONDS", 0.2)
+    async with both_faces(service_over(StubEngine())) as both:
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
+        writer.write(b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_many_silent_connections_keep_nobody_out() -> None:
+    async with both_faces(service_over(StubEngine())) as both:
+        silent = [await asyncio.open_connection("127.0.0.1", both.port) for _ in range(200)]
+        assert await still_serves(both)
+        for _, writer in silent:
+            writer.close()
