@@ -36,7 +36,8 @@ _BETWEEN_TROUBLES = 300.0
 _ENDED_WITHIN = 3600.0
 _TIMEOUT = 1.0  # real seconds
 _MACHINES = 60
-_CELLS = tuple(cells())
+_CELLS = tuple(cell for cell in cells() if (cell.call, cell.row) != ("search", "rate_limited:quota"))
+"""A used-up quota of searches stops all renting until midnight: true to life, and a dull day."""
 _WAYS_TO_DIE = ("container", "gpu", "host", "outbid")
 
 
