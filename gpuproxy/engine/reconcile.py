@@ -118,7 +118,7 @@ def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
         return False
     if lease.seen_at is not None:
         return True
-    return scene.now - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
+    return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
 
 
 def _release_reason(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> str:
@@ -149,9 +149,11 @@ def _never_ready(lease: Lease, instance: Instance | None, scene: Scene) -> bool:
 
 
 def _impatient(lease: Lease, scene: Scene) -> bool:
-    """True when the machine should have been ready by now."""
+    """True when the machine should have been ready when the listing was true; its answer may have taken long."""
     patience = timedelta(seconds=scene.reservations[lease.reservation_id].ready_timeout_s)
-    return lease.started_at is not None and scene.now - lease.started_at >= patience
+    if scene.listing is None or lease.started_at is None:
+        return False
+    return scene.listing.began_at - lease.started_at >= patience
 
 
 def _other_machine(lease: Lease, instance: Instance) -> bool:

@@ -33,3 +33,15 @@ def test_a_machine_that_runs_and_never_answers_is_given_back():
         await world.books_agree()
 
     in_world(story)
+
+
+def test_a_listing_that_took_long_is_judged_by_when_it_was_true():
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a", ready_timeout=timedelta(seconds=30))
+        await world.sleep(18)
+        world.arm("list", "slow_trickle", seconds=0.006)
+        await world.sleep(60)
+        assert [lease.state for lease in (await world.view(made.reservation.id)).leases] == [LeaseState.ACTIVE]
+        await world.books_agree()
+
+    in_world(story, boot_time=(25.0, 25.0))
