@@ -17,9 +17,9 @@ from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gpuproxy.balancer import strategy_named
 from gpuproxy.model.errors import Refusal
 from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, TLS_NAMES, env_name, first_wrong_name
+from gpuproxy.strategies import strategy_named
 
 ENV_FILE = Path(".env")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)?")

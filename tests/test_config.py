@@ -238,8 +238,7 @@ def test_a_fast_clock_is_refused_on_a_real_market() -> None:
     check_start(load(GPUPROXY_TIME_SCALE="20"), sandbox=True)
 
 
-@pytest.mark.parametrize(("name", "text"), [("round_robin", "is not built yet"), ("random", "is none of")])
-def test_a_start_with_a_strategy_that_there_is_not_is_refused(name: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"GPUPROXY_LB_STRATEGY: .*{text}"):
-        check_start(load(GPUPROXY_LB_STRATEGY=name), sandbox=True)
+def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*is none of"):
+        check_start(load(GPUPROXY_LB_STRATEGY="random"), sandbox=True)
     check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)

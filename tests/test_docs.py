@@ -8,12 +8,12 @@ from types import ModuleType
 
 import pytest
 
-from gpuproxy import balancer
 from gpuproxy.cli import COMMANDS
 from gpuproxy.config import Settings, known_names
 from gpuproxy.model import errors
 from gpuproxy.model.leases import LeaseState, status_word
 from gpuproxy.settings_names import NOT_BUILT_NAMES, TLS_NAMES, env_name
+from gpuproxy.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def test_every_setting_says_what_it_does_and_is_read_by_somebody(field: str) -> 
     assert uses, f"{env_name(field)} has no effect"
 
 
-@pytest.mark.parametrize("name", sorted(balancer.STRATEGIES))
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_is_documented(name: str) -> None:
     assert f"`{name}`" in README
 

@@ -276,6 +276,7 @@ def _decision(decision: Decision | None) -> pb.Decision | None:
         sizes=decision.sizes,
         picks=[_pick(pick) for pick in decision.picks],
         top=[_pick(pick) for pick in decision.top],
+        notes=decision.notes,
     )
 
 
@@ -290,10 +291,13 @@ def _load(row: LoadRow) -> pb.LoadInfo:
         instance_id=row.id,
         provider=row.provider,
         connections=row.connections,
-        avg_response_time_ms=row.avg_response_ms,
+        avg_response_time_ms=row.response_ms,
         load_score=row.connections / row.gpus if row.gpus else 0.0,
         total_connections=row.picks,
+        weight=row.weight,
         last_used=timestamp(row.last_used),
+        samples=row.samples,
+        ejected_until=timestamp(row.ejected_until),
     )
 
 

@@ -14,12 +14,12 @@ from typing import Literal, cast
 
 from google.protobuf.duration_pb2 import Duration
 
-from gpuproxy.balancer import STRATEGIES
 from gpuproxy.edge.launch import cuda_of, disk_gb, launch_spec
 from gpuproxy.edge.violations import Violations, shown
 from gpuproxy.model.demands import DEFAULT_READY_TIMEOUT, MAX_GPUS, PACKINGS, Demand, OnNotReady, Packing
 from gpuproxy.model.errors import InvalidArgument, Violation
 from gpuproxy.model.offers import OfferFilter, OfferId, ProviderName
+from gpuproxy.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 MAX_REQUEST_ID = 128

@@ -6,11 +6,10 @@ Another project's things do not exist for a caller; an admin sees all projects.
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpuproxy.balancer import BUILT, strategy_named
 from gpuproxy.engine import record
 from gpuproxy.engine.call import view
 from gpuproxy.engine.checkup import findings
@@ -18,12 +17,13 @@ from gpuproxy.engine.strategy import strategy_for
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Violation
 from gpuproxy.model.leases import LIVE, RENTED, InstanceId, Lease, LeaseState, ReservationId
-from gpuproxy.model.load import UNTOUCHED
+from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import HostKey, ProviderName
 from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import leases, meta, pace, reservations
+from gpuproxy.strategies import STRATEGIES, strategy_named, weight
 
 _PAGE = 100
 _PAGE_MAX = 1000
@@ -54,9 +54,15 @@ class LoadRow:
     provider: ProviderName
     connections: int
     gpus: int
-    avg_response_ms: float = 0.0
+    """Of the host; of a provider, those of our leases there."""
+    response_ms: float = 0.0
+    samples: int = 0
+    """What response_ms rests on."""
+    weight: float = 0.0
+    """Under weighted_round_robin."""
     last_used: datetime | None = None
     picks: int = 0
+    ejected_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +187,13 @@ class Books:
                 rows = [lease for lease in rows if lease.instance_id == instance_id]
                 if not rows:
                     raise NotFound(f"No live instance {instance_id}.", metadata={"instance_id": instance_id})
+            strategy = strategy_for(tx, caller.project, self._default_strategy)
+            hosts = pace.loads(tx)
+            weighted = STRATEGIES[strategy].weighted
             return LoadReport(
-                server=tuple(_server_row(tx, lease) for lease in rows),
-                provider=_provider_rows(leases.rented(tx, None), pace.picks_by_provider(tx)),
-                strategy=strategy_for(tx, caller.project, self._default_strategy),
+                server=tuple(_server_row(lease, hosts[lease.host], weighted=weighted) for lease in rows),
+                provider=_provider_rows(leases.rented(tx, None), hosts),
+                strategy=strategy,
             )
 
         return await self._db.read(read)
@@ -200,7 +209,7 @@ class Books:
 
         def read(tx: Tx) -> tuple[str, str, tuple[str, ...]]:
             scope = "global" if meta.project_strategy(tx, caller.project) is None else "project"
-            return strategy_for(tx, caller.project, self._default_strategy), scope, tuple(BUILT)
+            return strategy_for(tx, caller.project, self._default_strategy), scope, tuple(STRATEGIES)
 
         return await self._db.read(read)
 
@@ -250,32 +259,42 @@ def _require_later(reservation: Reservation, expires_at: datetime, now: datetime
         raise InvalidArgument([Violation("expires_at", f"is before the present end, {agreed}; to end it use release")])
 
 
-def _server_row(tx: Tx, lease: Lease) -> LoadRow:
-    load = pace.loads(tx, [lease.host]).get(lease.host, UNTOUCHED)
+def _server_row(lease: Lease, load: HostLoad, *, weighted: bool) -> LoadRow:
     return LoadRow(
         id=lease.instance_id or "",
         provider=lease.provider,
         connections=load.live,
-        gpus=lease.num_gpus,
+        gpus=lease.host_gpus or lease.num_gpus,
+        response_ms=load.response_ms,
+        samples=load.samples,
+        weight=weight(lease.vram_gb, lease.price, lease.num_gpus) / 10 if weighted else 0.0,
         last_used=load.last_picked_at,
         picks=load.picks,
+        ejected_until=load.ejected_until,
     )
 
 
-def _provider_rows(rows: Iterable[Lease], picks: Mapping[str, int]) -> tuple[LoadRow, ...]:
+def _provider_rows(rows: Iterable[Lease], hosts: Mapping[HostKey, HostLoad]) -> tuple[LoadRow, ...]:
     by_provider: dict[ProviderName, list[Lease]] = {}
     for lease in rows:
         by_provider.setdefault(lease.provider, []).append(lease)
     return tuple(
-        LoadRow(
-            id=provider,
-            provider=provider,
-            connections=len(live),
-            gpus=sum(lease.num_gpus for lease in live),
-            last_used=max(lease.created_at for lease in live),
-            picks=picks.get(provider, 0),
-        )
+        _provider_row(provider, live, [load for host, load in hosts.items() if host.startswith(f"{provider}/")])
         for provider, live in sorted(by_provider.items())
+    )
+
+
+def _provider_row(provider: ProviderName, live: Sequence[Lease], hosts: Sequence[HostLoad]) -> LoadRow:
+    samples = sum(load.samples for load in hosts)
+    return LoadRow(
+        id=provider,
+        provider=provider,
+        connections=len(live),
+        gpus=sum(lease.num_gpus for lease in live),
+        response_ms=sum(load.samples * load.response_ms for load in hosts) / samples if samples else 0.0,
+        samples=samples,
+        last_used=max(lease.created_at for lease in live),
+        picks=sum(load.picks for load in hosts),
     )
 
 

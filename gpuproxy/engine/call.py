@@ -17,12 +17,13 @@ from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.persist import surely
 from gpuproxy.engine.strategy import strategy_for
 from gpuproxy.model.demands import Caller, Demand
-from gpuproxy.model.errors import Conflict, Refusal, Unavailable
+from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
 from gpuproxy.store import leases, reservations
+from gpuproxy.strategies import STRATEGIES
 
 log = structlog.get_logger(__name__)
 
@@ -89,11 +90,7 @@ class Call:
         """Choose and commit the first intents; a refusal here leaves nothing behind."""
         self._strategy = await self._chosen_strategy()
         await self._shop.chooser.refresh(self.demand, self._answer_by)
-        async with self._shop.chooser.lock:
-            choice = await self._choose(self.demand.count, self._strategy)
-            reservation = self._reservation(self._strategy, choice, self._shop.clock.now())
-            await self._intend(reservation, choice, first=True)
-            self.reservation_id = reservation.id
+        self.reservation_id = await self._choose_and_intend(self.demand.count, None)
 
     async def finish(self) -> ReservationView:
         """See the creates through, replace what was refused, and answer; raises the call's refusal."""
@@ -120,6 +117,18 @@ class Call:
     async def _choose(self, gpus: int, strategy: str) -> Choice:
         return await self._shop.chooser.choose(self.demand, gpus, strategy, self._out)
 
+    async def _choose_and_intend(self, gpus: int, open_one: Reservation | None) -> ReservationId:
+        """As one step, for the reservation that is open or else for a new one."""
+        async with self._shop.chooser.lock:
+            while True:
+                choice = await self._choose(gpus, self._strategy)
+                reservation = open_one or self._reservation(self._strategy, choice, self._shop.clock.now())
+                try:
+                    await self._intend(reservation, choice, first=open_one is None)
+                except TurnTaken:
+                    continue
+                return reservation.id
+
     async def _intend(self, reservation: Reservation, choice: Choice, *, first: bool) -> None:
         clock = self._shop.clock
         terms = self._shop.chooser.terms(self.demand, self._out)
@@ -130,6 +139,7 @@ class Call:
             picks=choice.picks,
             wanted=self.demand.filter,
             terms=terms,
+            rotation=choice.rotation if STRATEGIES[reservation.strategy].rotates else None,
             latest=clock.now() + timedelta(seconds=self._answer_by - clock.monotonic() - usual),
         )
         made = await self._shop.db.write(lambda tx: intents.write(tx, intent, self._shop.signer))
@@ -174,9 +184,7 @@ class Call:
             return False
         try:
             await self._shop.chooser.refresh(self.demand, self._answer_by)
-            async with self._shop.chooser.lock:
-                choice = await self._choose(missing, self._strategy)
-                await self._intend(reservation, choice, first=False)
+            await self._choose_and_intend(missing, reservation)
         except (Refusal, Conflict) as error:
             log.info("no_replacement", reservation=self.reservation_id, missing=missing, error=str(error))
             return False

@@ -6,7 +6,7 @@ been taken disappears at once, and comes back only with a search that began afte
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from gpuproxy.engine.source import Batch, Source, merged
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
-from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.ports import Clock, Provider
 
 __all__ = ["Catalog", "Market", "Selection"]
@@ -53,6 +53,11 @@ class Market:
     def select(self, wanted: OfferFilter) -> Selection:
         """The offers that pass, cheapest first."""
         return self._view.select(wanted)
+
+    @property
+    def hosts(self) -> Container[HostKey]:
+        """All hosts that are on offer, those of other marketplaces than were asked for included."""
+        return self._view.snapshot.hosts
 
 
 class Catalog:

@@ -6,24 +6,25 @@ with the same GPUs.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpuproxy.balancer import Choice, Shortage, Want, choose
 from gpuproxy.engine import storm
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.answers import not_enough
-from gpuproxy.engine.catalog import Catalog, Selection
+from gpuproxy.engine.catalog import Catalog, Market, Selection
 from gpuproxy.engine.intents import Terms, usable
 from gpuproxy.engine.limits import Limits
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import Demand
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
-from gpuproxy.model.load import HostLoad
+from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
-from gpuproxy.store import leases, pace
+from gpuproxy.store import exhausted, leases, pace, rotations
+from gpuproxy.strategies import STRATEGIES
 
 _ANY_PRICE = 1_000_000.0
 Held = frozenset[tuple[ProviderName, str]]
@@ -85,32 +86,118 @@ class Chooser:
         """
         market = await self._catalog.market(demand.filter)
         terms = self.terms(demand, out)
-        held, loads, found = await self._db.read(lambda tx: _known(tx, terms, self._limits))
-        terms = {name: accounts for name, accounts in terms.items() if name not in {storm.provider for storm in found}}
-        if found and not terms:
-            raise storm.refusal_of(found)
+        known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
+        stormy = {storm.provider for storm in known.storms}
+        terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
+        if known.storms and not terms:
+            raise storm.refusal_of(known.storms)
         selection = market.select(demand.filter)
-        offers = _free(usable(terms, selection.offers), held, out)
-        want = Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb)
+        free = _free(usable(terms, selection.offers), known.held, out)
+        ranking = _Ranking(
+            Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb),
+            [offer for offer in free if not known.exhausted(offer)],
+            known,
+            strategy,
+        )
         try:
-            choice = choose(want, offers, loads, strategy)
+            choice = ranking.choose(demand.least)
         except Shortage as shortage:
-            if demand.least <= shortage.best < gpus:
-                choice = choose(replace(want, count=shortage.best), offers, loads, strategy)
+            at_any_price = _free(usable(terms, market.select(_any_price(demand.filter)).offers), known.held, out)
+            raise not_enough(demand, shortage, market.unreachable, _nearest(demand, at_any_price)) from shortage
+        used_up = len(free) - len(ranking.offers)
+        return replace(
+            choice,
+            decision=_complete(choice.decision, selection, used_up),
+            rotation=_still_there(choice.rotation, strategy, market),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What the books say that a choice goes by."""
+
+    held: Held
+    loads: Loads
+    storms: tuple[storm.Storm, ...]
+    exhausted: Callable[[Offer], bool]
+    rotation: Rotation
+
+
+def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
+    return _Known(
+        held=leases.held_keys(tx),
+        loads=pace.loads(tx),
+        storms=storm.storms(tx, terms, limits),
+        exhausted=exhausted.rule(tx),
+        rotation=rotations.read(tx, strategy),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """One choice: without the hosts that are ejected, as long as that costs nobody a machine."""
+
+    want: Want
+    offers: Sequence[Offer]
+    known: _Known
+    strategy: str
+
+    def choose(self, least: int) -> Choice:
+        """Raises Shortage when not even `least` GPUs can be had with every host."""
+        ejected = {host for host, load in self.known.loads.items() if load.ejected_until is not None}
+        out, kept = ejection(self.offers, ejected)
+        notes = [f"ejected, but taken all the same: {', '.join(sorted(kept))}"] if kept else []
+        if out:
+            try:
+                choice = self._choose(self.want, [offer for offer in self.offers if offer.host not in out])
+            except Shortage:
+                notes = [f"ejected, but nothing else would do: {', '.join(sorted(out | kept))}"]
             else:
-                free = _free(usable(terms, market.select(_any_price(demand.filter)).offers), held, out)
-                raise not_enough(demand, shortage, market.unreachable, _nearest(demand, free)) from shortage
-        return Choice(picks=choice.picks, decision=_complete(choice, selection, len(offers)))
+                left_out = sum(offer.host in out for offer in self.offers)
+                decision = replace(choice.decision, rejected=(("ejected", left_out),), notes=tuple(notes))
+                return replace(choice, decision=decision)
+        try:
+            choice = self._choose(self.want, self.offers)
+        except Shortage as shortage:
+            if not least <= shortage.best < self.want.count:
+                raise
+            choice = self._choose(replace(self.want, count=shortage.best), self.offers)
+        return replace(choice, decision=replace(choice.decision, notes=tuple(notes)))
+
+    def _choose(self, want: Want, offers: Sequence[Offer]) -> Choice:
+        return choose(want, offers, self.known.loads, self.strategy, self.known.rotation)
 
 
-def _known(tx: Tx, terms: Terms, limits: Limits) -> tuple[Held, Loads, tuple[storm.Storm, ...]]:
-    return leases.held_keys(tx), pace.loads(tx), storm.storms(tx, terms, limits)
+def ejection(offers: Sequence[Offer], ejected: Collection[HostKey]) -> tuple[set[HostKey], set[HostKey]]:
+    """Of the ejected hosts with offers, those that are left out, and those that are not.
+
+    They stay where more than half of the hosts of their marketplace would go.
+    """
+    if not ejected:
+        return set(), set()
+    out: set[HostKey] = set()
+    kept: set[HostKey] = set()
+    for provider in {offer.provider for offer in offers}:
+        there = {offer.host for offer in offers if offer.provider == provider}
+        gone = there.intersection(ejected)
+        (kept if 2 * len(gone) > len(there) else out).update(gone)
+    return out, kept
 
 
-def _complete(choice: Choice, selection: Selection, eligible: int) -> Decision:
-    rejected = tuple(sorted(selection.rejected.items()))
-    considered = selection.total + sum(count for _, count in rejected)
-    return replace(choice.decision, considered=considered, eligible=eligible, rejected=rejected)
+def _complete(decision: Decision, selection: Selection, used_up: int) -> Decision:
+    """With what was turned away before the choice."""
+    rejected = dict(selection.rejected)
+    considered = selection.total + sum(rejected.values())
+    rejected |= dict(decision.rejected) | ({"no_capacity": used_up} if used_up else {})
+    return replace(decision, considered=considered, rejected=tuple(sorted(rejected.items())))
+
+
+def _still_there(rotation: Rotation, strategy: str, market: Market) -> Rotation:
+    """Without the standing of hosts that have left the market: who comes back starts anew."""
+    if not STRATEGIES[strategy].weighted:
+        return rotation
+    hosts = market.hosts
+    return replace(rotation, standing={host: value for host, value in rotation.standing.items() if host in hosts})
 
 
 def _free(offers: Sequence[Offer], held: Held, out: Exclusions) -> list[Offer]:

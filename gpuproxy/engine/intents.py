@@ -11,11 +11,12 @@ from datetime import datetime
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, Tx
-from gpuproxy.store import leases, pace, reservations
+from gpuproxy.store import leases, pace, reservations, rotations
 
 _MARGIN = 1.02
 """Two calls may travel at different speeds; who comes too early is punished with a longer wait."""
@@ -33,10 +34,12 @@ class Intent:
     wanted: OfferFilter
     terms: Terms
     latest: datetime
+    rotation: Rotation | None = None
+    """Where the strategy stands after these picks, if it takes turns."""
 
 
 def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
-    """The new leases; Conflict when the reservation was closed or settled meanwhile."""
+    """The new leases; Conflict when the reservation was closed or settled meanwhile, TurnTaken: choose again."""
     if intent.first:
         reservations.insert(tx, intent.reservation)
         earlier: tuple[Lease, ...] = ()
@@ -46,6 +49,8 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
     if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.reservation.count:
         raise Conflict(f"reservation {intent.reservation.id} would hold more GPUs than were asked for")
+    if intent.rotation is not None:
+        rotations.save(tx, intent.reservation.strategy, intent.rotation)
     first_attempt = 1 + max((lease.attempt for lease in earlier), default=0)
     return tuple(
         _lease(tx, intent, offer, attempt, signer) for attempt, offer in enumerate(intent.picks, start=first_attempt)
@@ -79,6 +84,7 @@ def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -
         reliability_ppm=offer.reliability_ppm,
         verified=offer.verified,
         cuda_max=offer.cuda_max,
+        host_gpus=offer.host_gpus,
         price=offer.price(intent.wanted.disk_gb),
         disk_price=Micro(offer.price(intent.wanted.disk_gb) - offer.gpu_price),
         ceiling=intent.wanted.ceiling(offer.num_gpus),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from gpuproxy.engine.sweep import Stray
-from gpuproxy.model.errors import Refused
+from gpuproxy.model.errors import NoCapacity, Refused, Scope
 from gpuproxy.model.leases import (
     LIVE,
     RENTED,
@@ -19,11 +19,12 @@ from gpuproxy.model.leases import (
     LeaseState,
     ReservationId,
 )
+from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, InstanceStatus, Receipt, Tx
-from gpuproxy.store import leases, pace, reservations
+from gpuproxy.store import exhausted, leases, pace, reservations, rotations
 
 ORPHANAGE = ReservationId("res-orphans")
 
@@ -63,9 +64,20 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused, retry_at: datetime | No
     lease = leases.get(tx, lease_id)
     if retry_at is not None:
         pace.hold(tx, (lease.provider, lease.account), retry_at)
+    if isinstance(refusal, NoCapacity):
+        exhausted.note(tx, lease, refusal.scope)
+    if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
+        rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
     return leases.advance(
-        tx, lease, LeaseEvent.REFUSED, reason=lease.reason or refusal.reason, status_message=str(refusal)
+        tx, lease, LeaseEvent.REFUSED, reason=lease.reason or _reason(refusal), status_message=str(refusal)
     )
+
+
+def _reason(refusal: Refused) -> str:
+    """The constant that clients see; a refusal that is the host's own fault has one of its own."""
+    if refusal.scope is Scope.HOST and not isinstance(refusal, NoCapacity):
+        return HOST_REFUSED
+    return refusal.reason
 
 
 def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:

@@ -7,7 +7,7 @@ thousand offers do not stall the loop.
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
 from itertools import chain
@@ -38,6 +38,7 @@ class Snapshot:
 
     def __init__(self, index: "_Index", encoded: Mapping[str, Sequence[bytes]]) -> None:
         self.offers = index.offers
+        self.hosts: Container[HostKey] = index.hosts.keys()
         self._index = index
         self._encoded = encoded
 

@@ -3,6 +3,7 @@
     Exception
     ├─ IllegalTransition          a bug: an event that the table does not allow
     ├─ Conflict                   somebody else changed the row first: re-read
+    │  └─ TurnTaken               somebody else chose first: choose again
     ├─ ProviderError              what a marketplace answered (scope, advice, raw status and body)
     │  ├─ Refused                 surely nothing happened
     │  │  ├─ OfferGone  NoCapacity  PriceMoved  RateLimited  InsufficientFunds
@@ -30,6 +31,10 @@ class IllegalTransition(Exception):
 
 class Conflict(Exception):
     """The row changed since it was read."""
+
+
+class TurnTaken(Conflict):
+    """Somebody else chose in the meantime: choose again."""
 
 
 class Scope(StrEnum):

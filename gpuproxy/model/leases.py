@@ -181,6 +181,8 @@ class Lease:
     reliability_ppm: int = 0
     verified: bool = False
     cuda_max: float = 0.0
+    host_gpus: int = 0
+    """GPUs of the whole host; 0 where the marketplace does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,8 @@ class Decision:
     """The best few candidates for the first size, best first."""
     cheapest_alternative: Micro | None
     """Per hour, for the same count, had the cheapest been taken."""
+    notes: tuple[str, ...] = ()
+    """What else shaped the choice, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import reservations
+from gpuproxy.store import measured, reservations
 from gpuproxy.store.rows import columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
@@ -189,6 +189,7 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
         raise Conflict(f"lease {old.id} changed since version {old.version}")
     _follow(tx, old, new)
     if event is not None:
+        measured.observe(tx, old, event, new.reason)
         told = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
         _append_event(tx, new, event.value, {name: value for name, value in told.items() if value})
         reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
@@ -210,6 +211,14 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
     if (new.state in LIVE) != (old.state in LIVE):
         step = 1 if new.state in LIVE else -1
         tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
+    if _came_to_nothing(new) != _came_to_nothing(old):
+        step = -1 if _came_to_nothing(new) else 1
+        tx.execute("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.host))
+
+
+def _came_to_nothing(lease: Lease) -> bool:
+    """Proven never to have been: it does not count as a pick of its host."""
+    return lease.state in TERMINAL and lease.instance_id is None
 
 
 def _hold(tx: Tx, lease: Lease) -> None:

@@ -64,9 +64,30 @@ _FIRST = (
     "CREATE INDEX events_reservation ON events (reservation_id, seq)",
 )
 
+_SECOND = (
+    "ALTER TABLE leases ADD COLUMN host_gpus INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE measured (
+        host TEXT PRIMARY KEY, provider TEXT NOT NULL, gpu_model TEXT NOT NULL, response_ms REAL NOT NULL,
+        sampled_at INTEGER, samples INTEGER NOT NULL, failures INTEGER NOT NULL, ejections INTEGER NOT NULL,
+        ejected_until INTEGER) STRICT""",
+    """CREATE TABLE rotations (
+        strategy TEXT PRIMARY KEY, last TEXT, level INTEGER NOT NULL, standing TEXT NOT NULL,
+        version INTEGER NOT NULL) STRICT""",
+    """CREATE TABLE exhausted (
+        provider TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (provider, scope, key)) STRICT""",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
     """Reservations, leases, meters, events, and what the choice of offers needs to remember."""
     for statement in _FIRST:
+        db.execute(statement)
+
+
+@migrations()
+def m0002_the_whole_choice(db: Database) -> None:
+    """Whose turn it is, how quickly hosts get machines ready, and where nothing is left for now."""
+    for statement in _SECOND:
         db.execute(statement)

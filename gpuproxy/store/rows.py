@@ -99,6 +99,7 @@ def _decision(raw: str) -> Decision:
             **data,
             "rejected": tuple((rule, count) for rule, count in data["rejected"]),
             "sizes": tuple(data["sizes"]),
+            "notes": tuple(data.get("notes", ())),
             "picks": tuple(Pick(**pick) for pick in data["picks"]),
             "top": tuple(Pick(**pick) for pick in data["top"]),
         }

@@ -1754,6 +1754,7 @@ class Decision(_message.Message):
     SIZES_FIELD_NUMBER: _builtins.int
     PICKS_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """The strategy that ranked the hosts."""
     considered: _builtins.int
@@ -1776,6 +1777,10 @@ class Decision(_message.Message):
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pick]:
         """The best few candidates for the first size, best first."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What else shaped the choice, in words: hosts with failures that were taken for want of others, say."""
+
     def __init__(
         self,
         *,
@@ -1786,10 +1791,11 @@ class Decision(_message.Message):
         sizes: _abc.Iterable[_builtins.int] | None = ...,
         picks: _abc.Iterable[Global___Pick] | None = ...,
         top: _abc.Iterable[Global___Pick] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["considered", b"considered", "eligible", b"eligible", "picks", b"picks", "rejected", b"rejected", "sizes", b"sizes", "strategy", b"strategy", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["considered", b"considered", "eligible", b"eligible", "notes", b"notes", "picks", b"picks", "rejected", b"rejected", "sizes", b"sizes", "strategy", b"strategy", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

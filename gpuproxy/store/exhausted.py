@@ -1,0 +1,39 @@
+"""Where a marketplace has nothing left to rent, whatever its listings say: for a few minutes after it said so."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from gpuproxy.model.errors import Scope
+from gpuproxy.model.leases import Lease
+from gpuproxy.model.offers import Offer
+from gpuproxy.ports import Tx
+from gpuproxy.store.rows import micros
+
+_FOR = timedelta(minutes=3)
+
+
+def note(tx: Tx, lease: Lease, scope: Scope) -> None:
+    """The lease's create found nothing left in this scope; an account's own quota says nothing about others."""
+    tx.execute("DELETE FROM exhausted WHERE until <= ?", (micros(tx.now()),))
+    key = _KEYS.get(scope)
+    if key is not None:
+        tx.execute(
+            "INSERT OR REPLACE INTO exhausted (provider, scope, key, until) VALUES (?, ?, ?, ?)",
+            (lease.provider, scope.value, key(lease), micros(tx.now() + _FOR)),
+        )
+
+
+def rule(tx: Tx) -> Callable[[Offer], bool]:
+    """True for an offer of which nothing is left."""
+    rows = tx.fetch("SELECT provider, scope, key FROM exhausted WHERE until > ?", (micros(tx.now()),))
+    marks = {(row["provider"], Scope(row["scope"]), row["key"]) for row in rows}
+    scopes = {scope for _, scope, _ in marks}
+    return lambda offer: any((offer.provider, scope, _KEYS[scope](offer)) in marks for scope in scopes)
+
+
+_KEYS: dict[Scope, Callable[[Lease | Offer], str]] = {
+    Scope.OFFER: lambda it: it.offer_id if isinstance(it, Lease) else it.id,
+    Scope.HOST: lambda it: it.host,
+    Scope.REGION: lambda it: f"{it.location}/{it.gpu_model}",
+    Scope.PROVIDER: lambda _: "",
+}

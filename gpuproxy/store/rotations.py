@@ -1,0 +1,38 @@
+"""Whose turn it is, for the strategies that take turns: one row each, written with the intents that it led to."""
+
+import json
+
+from gpuproxy.model.errors import TurnTaken
+from gpuproxy.model.load import Rotation
+from gpuproxy.model.offers import HostKey
+from gpuproxy.ports import Tx
+
+
+def read(tx: Tx, strategy: str) -> Rotation:
+    """Where it stands."""
+    row = tx.fetch_one("SELECT last, level, standing, version FROM rotations WHERE strategy = ?", (strategy,))
+    if row is None:
+        return Rotation()
+    last = None if row["last"] is None else HostKey(row["last"])
+    return Rotation(last=last, level=row["level"], standing=json.loads(row["standing"]), version=row["version"])
+
+
+def save(tx: Tx, strategy: str, rotation: Rotation) -> None:
+    """Where it stands now; TurnTaken when somebody else took a turn since it was read: then choose again."""
+    before = tx.fetch_one("SELECT version FROM rotations WHERE strategy = ?", (strategy,))
+    if rotation.version != (0 if before is None else before["version"]):
+        raise TurnTaken(f"another turn of {strategy} was taken")
+    tx.execute(
+        "INSERT OR REPLACE INTO rotations (strategy, last, level, standing, version) VALUES (?, ?, ?, ?, ?)",
+        (strategy, rotation.last, rotation.level, json.dumps(dict(rotation.standing)), rotation.version + 1),
+    )
+
+
+def give_back(tx: Tx, strategy: str, host: HostKey, gpus: int) -> None:
+    """A pick came to nothing: it does not count as GPUs had."""
+    before = read(tx, strategy)
+    if host in before.standing:
+        tx.execute(
+            "UPDATE rotations SET standing = ?, version = version + 1 WHERE strategy = ?",
+            (json.dumps({**before.standing, host: before.standing[host] - gpus}), strategy),
+        )
