@@ -21,12 +21,12 @@ MARKET = "market"
 class Life:
     """One life of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, die_after: int | None = None) -> None:
         self.points = 0
         self.dead = False
         self.books_fail = False
         """The database refuses every write, as with a full disk."""
-        self._last: int | None = None
+        self._last = die_after
 
     def die_after(self, points: int) -> None:
         """Die at the n-th point from now; 1 is the next."""

@@ -80,10 +80,10 @@ class World:
         self.books_clock: Clock = clock
         self._elsewhere: set[asyncio.Task[Any]] = set()
 
-    async def start(self) -> None:
-        """A new life of the process, on whatever the books and the market hold."""
+    async def start(self, *, die_after: int | None = None) -> None:
+        """A new life of the process, on whatever the books and the market hold; for so many points at most."""
         before = asyncio.all_tasks()
-        self.life = Life()
+        self.life = Life(die_after)
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
         self.db.judge_by(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay)

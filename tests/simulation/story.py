@@ -270,9 +270,12 @@ class _Story:
     async def _live(self) -> None:
         """Start, however often it dies while starting."""
         self.audit.early_ends &= not self.ahead  # before a start nobody can tell a wrong date from time that passed
+        again = self.dice.random() < self.weather.crash_rate
         while True:
             try:
-                return await asyncio.create_task(self.world.start())
+                die_after = self.dice.randint(1, 8) if again else None
+                again = False
+                return await asyncio.create_task(self.world.start(die_after=die_after))
             except asyncio.CancelledError:
                 if not self.world.life.dead:
                     raise
