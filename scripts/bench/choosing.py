@@ -11,6 +11,7 @@ from gpuproxy.balancer import Want, choose
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.offers import OfferFilter
+from gpuproxy.strategies import STRATEGIES
 from scripts.bench.market import OFFERS, offers
 from scripts.bench.report import Row, percentile
 from scripts.bench.server import wired
@@ -18,7 +19,7 @@ from scripts.bench.server import wired
 GPUS = 16
 OF = 5_000
 _RUNS = 150
-_STRATEGIES = ("least_connections", "lowest_price")
+_STRATEGIES = tuple(STRATEGIES)
 
 
 def measure(folder: Path) -> list[Row]:
