@@ -4,10 +4,10 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test simulate chaos soak bench interop clean
+.PHONY: help setup run demo proto check test simulate chaos soak bench http-fuzz interop clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## a virtual environment in .venv, from requirements.lock, hashes checked
 
@@ -41,6 +41,9 @@ soak: setup ## 48 hours of a market's time under random callers and faults, in 1
 
 bench: setup ## speed and memory, as ratios measured in one run
 	@$(VENV)/bin/python -m scripts.bench
+
+http-fuzz: setup ## thousands of generated HTTP requests against the server's own OpenAPI description
+	@$(VENV)/bin/python -m scripts.http_fuzz
 
 interop: setup ## other people's clients (grpcurl, the vastai command line): still to come
 	@echo "make interop: nothing here yet; it comes with the issue on other people's clients." >&2; exit 1

@@ -6,6 +6,7 @@ has a trace id. Bodies, headers and waits are bounded; nothing is read for anoth
 """
 
 import asyncio
+import logging
 import math
 import re
 import socket
@@ -14,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 import grpc
+import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -22,7 +24,7 @@ from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
 from gpuproxy.edge.http_answers import HEADERS, Problem, Tags, answered, body_of, problem_of, refused
 from gpuproxy.edge.http_routes import Received, Route, request_of, routes_of, status_of_answer
 from gpuproxy.edge.rpcs import Rpc, rpcs_of
-from gpuproxy.model.errors import InvalidArgument, NotFound, Violation
+from gpuproxy.model.errors import InvalidArgument, NotFound, Refusal, Violation
 from gpuproxy.ports import Random
 
 DEFAULT_SECONDS = 120.0
@@ -39,6 +41,12 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """What answers a path that is no call of the contract."""
+
+
+_PROTOCOL = logging.getLogger(f"{__name__}.protocol")
+_PROTOCOL.setLevel(logging.CRITICAL)
+"""What aiohttp says of malformed requests, with tracebacks: anybody could fill the log with them."""
+log = structlog.get_logger(__name__)
 
 
 class HttpServer:
@@ -71,6 +79,7 @@ class HttpServer:
             access_log=None,
             handler_cancellation=True,
             auto_decompress=False,
+            logger=_PROTOCOL,
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=_LINGER_SECONDS,
             shutdown_timeout=drain_seconds,
@@ -146,9 +155,11 @@ class HttpServer:
         except web.HTTPNotFound:
             problem = problem_of(NotFound("There is nothing at this address; /openapi.json lists what there is."))
         except web.HTTPException as error:
-            problem = Problem(
-                code=error.status, status="INVALID_ARGUMENT", reason="INVALID_ARGUMENT", message=error.reason
-            )
+            word = InvalidArgument.reason
+            problem = Problem(code=error.status, status=word, reason=word, message=error.reason)
+        except Exception:
+            log.exception("http_broke", path=request.path)
+            problem = problem_of(Refusal("internal error"))
         return refused(problem, self._random.token(20))
 
 

@@ -71,6 +71,7 @@ class Server:
     def start(self) -> None:
         self._process = _started(self._directory, self._settings, "serve", *self._options)
         self.address = _line(self._process, "gRPC")
+        self.http = _line(self._process, "HTTP")
         self.key = (self._directory / "books.db.admin-key").read_text().strip()
 
     def kill(self) -> None:

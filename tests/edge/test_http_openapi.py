@@ -1,0 +1,66 @@
+"""The description holds for the server: schemathesis tries it with some hundred cases; `make http-fuzz` with more."""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from gpuproxy.edge.grpc_server import CONTRACT
+from gpuproxy.edge.openapi import document
+from gpuproxy.edge.reference import page
+from gpuproxy.engine.books import LeaseView
+from gpuproxy.model.money import Micro
+from scripts.http_fuzz import command
+from tests.edge.engine import StubEngine, lease, offer, service_over
+from tests.edge.http_face import both_faces
+
+EVERYTHING = document(frozenset(method.name for method in CONTRACT.methods))
+
+
+def test_every_call_and_field_is_described() -> None:
+    for verbs in EVERYTHING["paths"].values():
+        for operation in verbs.values():
+            assert operation["summary"]
+            assert all(each["description"] for each in operation["parameters"])
+    for schema in EVERYTHING["components"]["schemas"].values():
+        assert all(each.get("description") for each in schema["properties"].values() if "description" in schema)
+
+
+def test_references_lead_somewhere() -> None:
+    schemas = EVERYTHING["components"]["schemas"]
+
+    def check(node: object) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                assert node["$ref"].removeprefix("#/components/schemas/") in schemas
+            for each in node.values():
+                check(each)
+        elif isinstance(node, list):
+            for each in node:
+                check(each)
+
+    check(EVERYTHING)
+
+
+def test_the_published_examples_are_shown() -> None:
+    text = page(EVERYTHING)
+    assert "&quot;filters&quot;: {&quot;min_vram&quot;: 16, &quot;max_price&quot;: 2.0" in text
+    assert "&quot;host_machine_id&quot;: 88888" in text
+
+
+async def test_generated_requests_find_no_difference_between_server_and_description(tmp_path: Path) -> None:
+    if importlib.util.find_spec("schemathesis") is None:
+        pytest.skip("schemathesis is not installed")
+    engine = StubEngine(
+        offers=[offer(number) for number in range(1, 4)], mine=[LeaseView(lease=lease(1), cost=Micro(5))]
+    )
+    async with both_faces(service_over(engine)) as both:
+        process = await asyncio.create_subprocess_exec(
+            *command(both.url, "gp_admin", 12, "--seed", "7", "--no-color", "--phases", "examples,coverage,fuzzing"),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()[-6000:]
