@@ -18,6 +18,7 @@ from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.instances import Launch, Phase
 from tests.simulation.audit import SETTLE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
+from tests.simulation.report import Report
 from tests.simulation.weather import Weather, weather_of
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World
@@ -27,25 +28,6 @@ QUIET = 900.0
 _STEP = 30.0
 _DAY = 86_400.0
 _FOREIGN_AGE = 700.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What one story came to."""
-
-    seed: int
-    beyond: bool
-    creates: int
-    machines: int
-    unknowns: int
-    crashes: int
-    jumps: int
-    faults: Counter[str]
-    surplus: tuple[float, ...]
-    """For how many seconds each machine lived that came after its lease was over."""
-    seconds: float
-    """Of virtual time."""
-    digest: str
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,73 @@
+"""`make bite`: do the tests bite? Known mistakes are made one by one in a copy of the project, and each must be caught.
+
+The catchers are asked in turn, cheapest first, until one fails: random stories, crash points, the tests of the parts.
+ONLY=text takes the mistakes whose names contain it. Exit code 0: every one was caught.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.mistakes import MISTAKES, Mistake
+
+ROOT = Path(__file__).resolve().parent.parent
+_COPIED = ("gpuproxy", "scripts", "tests", "proto")
+_STORIES = "400"
+_MINUTES = 10.0
+CATCHERS: tuple[tuple[str, Sequence[str]], ...] = (
+    ("stories", ("-m", "scripts.simulate")),
+    ("crash points", ("-m", "pytest", "-x", "-q", "tests/simulation/test_crash_points.py")),
+    ("tests", ("-m", "pytest", "-x", "-q", "tests/engine", "tests/store", "tests/model", "tests/providers")),
+)
+
+
+def main() -> int:
+    """0 when all were caught; else as many as were not."""
+    chosen = [mistake for mistake in MISTAKES if os.environ.get("ONLY", "") in mistake.name]
+    caught = sum(_bites(mistake) for mistake in chosen)
+    print(f"{caught} of {len(chosen)} planted mistakes were caught")
+    return len(chosen) - caught
+
+
+def _bites(mistake: Mistake) -> bool:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in _COPIED:
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        mistake.plant(copy)
+        for catcher, command in CATCHERS:
+            if (said := _complaint(copy, command)) is not None:
+                seconds = time.monotonic() - began
+                print(f"caught  {mistake.name}\n        by {catcher} in {seconds:.0f} s: {said}", flush=True)
+                return True
+    print(f"MISSED  {mistake.name}", flush=True)
+    return False
+
+
+def _complaint(copy: Path, command: Sequence[str]) -> str | None:
+    """What a catcher says about the copy; None when it finds nothing."""
+    settings = {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "0", "SEEDS": _STORIES, "FIRST": "1"}
+    ended = subprocess.run(
+        [sys.executable, *command],
+        cwd=copy,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_MINUTES * 60,
+    )
+    if ended.returncode == 0:
+        return None
+    telling = [line for line in ended.stdout.splitlines() if line.startswith(("seed ", "FAILED", "ERROR"))]
+    return (telling or ended.stderr.splitlines() or ["it failed"])[-1][:160]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

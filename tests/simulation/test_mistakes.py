@@ -1,0 +1,45 @@
+"""The mistakes that `make bite` plants can still be planted, and one of them is caught here and now."""
+
+import asyncio
+
+import pytest
+
+from gpuproxy.engine import absence
+from scripts.bite import ROOT
+from scripts.mistakes import MISTAKES, Mistake
+from tests.simulation.audit import Violation
+from tests.simulation.story import run
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_planted_mistake_is_valid_source(mistake: Mistake):
+    source = (ROOT / "gpuproxy" / mistake.file).read_text()
+    compile(mistake.applied(source), mistake.file, "exec")
+
+
+def test_there_are_at_least_twelve():
+    assert len({mistake.name for mistake in MISTAKES}) >= 12
+
+
+def test_a_mistake_whose_place_is_gone_is_no_proof():
+    with pytest.raises(ValueError, match="0 times"):
+        MISTAKES[0].applied("something else")
+
+
+def test_proving_absence_without_a_listing_that_says_so_is_caught(monkeypatch):
+    monkeypatch.setattr(absence, "may_be_proven", lambda lease, scene: True)
+    monkeypatch.setattr(absence, "_LISTINGS", 1)
+    with pytest.raises(Violation):
+        for seed in range(200):
+            run(seed)
+
+
+def test_a_process_that_dies_has_no_more_effects():
+    from tests.mortal import Life
+
+    life = Life(2)
+    life.passes_point()
+    with pytest.raises(asyncio.CancelledError):
+        life.passes_point()
+    with pytest.raises(asyncio.CancelledError):
+        life.goes_on()
