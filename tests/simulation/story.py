@@ -145,8 +145,8 @@ class _Story:
         self.say("reserve", ask.number, f"{seconds} s", ask.wanted)
         ask.calls.append(asyncio.create_task(self.world.reserve(seconds=seconds, **ask.wanted)))
         ask.calls[-1].add_done_callback(lambda call: self._answered(ask, call))
-        if (lease := ask.wanted.get("lease")) is not None and len(ask.calls) == 1:
-            ask.agreement.ends_before = self.clock.monotonic() + seconds + lease
+        if (lease := ask.wanted.get("lease")) is not None:  # whichever call it is that rents
+            ask.agreement.ends_before = max(ask.agreement.ends_before or 0.0, self.clock.monotonic() + seconds + lease)
 
     def _answered(self, ask: _Ask, call: "asyncio.Task[Any]") -> None:
         if call.cancelled():
