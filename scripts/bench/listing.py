@@ -21,7 +21,7 @@ def measure(folder: Path) -> list[Row]:
         )  # fmt: skip
         try:
             assert server.stdout is not None  # noqa: S101 - it was asked for
-            port, key = server.stdout.readline().split()
+            port, _, _, key = server.stdout.readline().split()
             load = [sys.executable, "-m", "scripts.bench.load", port, key, str(server.pid)]
             rounds = json.loads(subprocess.run(load, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
         finally:

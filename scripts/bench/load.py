@@ -72,7 +72,7 @@ async def _phase(
     pid: int,
 ) -> Measured:
     done = turn = 0
-    before, began = _cpu_seconds(pid), time.perf_counter()
+    before, began = cpu_seconds(pid), time.perf_counter()
 
     async def caller(channel: aio.Channel) -> None:
         nonlocal done, turn
@@ -84,10 +84,11 @@ async def _phase(
 
     await asyncio.gather(*(caller(channels[number % len(channels)]) for number in range(_CALLERS)))
     seconds = time.perf_counter() - began
-    return {"rate": done / seconds, "cpu_ms": (_cpu_seconds(pid) - before) * 1000 / done}
+    return {"rate": done / seconds, "cpu_ms": (cpu_seconds(pid) - before) * 1000 / done}
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

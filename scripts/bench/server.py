@@ -1,6 +1,8 @@
 """The real server over twenty thousand offers, with one call more: ready bytes, of as many as the request says.
 
-A process of its own (`python -m scripts.bench.server FOLDER`), which prints its port and its key and ends with stdin.
+Over gRPC as a call of the same dispatcher, over HTTP as the plainest handler of the same library, on a port of its own.
+A process of its own (`python -m scripts.bench.server FOLDER`), which prints the ports of gRPC, HTTP and the plain
+handler, and its key; it ends with stdin.
 """
 
 import asyncio
@@ -11,6 +13,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from random import randbytes
+
+from aiohttp import web
 
 from gpuproxy import deployment, logs
 from gpuproxy.config import Settings, load_settings
@@ -31,6 +35,18 @@ def _ready(size: int) -> bytes:
 
 async def _bytes(raw: bytes) -> bytes:
     return _ready(int(raw))
+
+
+async def _plain() -> web.AppRunner:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=_ready(int(request.match_info["size"])), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/{size}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
 
 
 @asynccontextmanager
@@ -66,9 +82,12 @@ async def run(folder: Path) -> None:
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
         faces = build_faces(settings, engine, db, random, extra=extra)
         port = await faces.grpc.start("127.0.0.1:0")
-        print(port, key, flush=True)
+        http = await faces.http.start("127.0.0.1", 0)
+        runner = await _plain()
+        print(port, http, runner.addresses[0][1], key, flush=True)
         await asyncio.to_thread(sys.stdin.read)
         await faces.drain(1)
+        await runner.cleanup()
 
 
 if __name__ == "__main__":
