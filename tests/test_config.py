@@ -123,6 +123,12 @@ def test_an_address_that_others_reach_needs_a_word_of_consent(addr: str) -> None
     assert load(GPUPROXY_GRPC_ADDR=addr, GPUPROXY_ALLOW_PLAINTEXT="true").grpc_addr.port == 9090
 
 
+@pytest.mark.parametrize("addr", ["0.0.0.0:8080", ":8080", "[::]:8080", "192.0.2.1:8080"])
+def test_http_that_others_can_reach_needs_tls_or_permission_as_grpc_does(addr: str) -> None:
+    assert refusal(GPUPROXY_HTTP_ADDR=addr).startswith("GPUPROXY_HTTP_ADDR")
+    assert load(GPUPROXY_HTTP_ADDR=addr, GPUPROXY_ALLOW_PLAINTEXT="true").http_addr.port == 8080
+
+
 @pytest.mark.parametrize("addr", ["127.0.0.1:0", "localhost:9090", "[::1]:9090", "127.9.9.9:1"])
 def test_loopback_needs_no_consent(addr: str) -> None:
     assert load(GPUPROXY_GRPC_ADDR=addr).grpc_addr.is_loopback
