@@ -73,7 +73,8 @@ class Ledger:
         code, text = error.code(), error.details() or ""
         self.counted(f"refused {code.name}")
         creation_failed = code is grpc.StatusCode.INTERNAL and "could be reserved" in text
-        if code not in _HONEST and not creation_failed:
+        extended_too_late = code is grpc.StatusCode.INVALID_ARGUMENT and "is not in the future" in text
+        if code not in _HONEST and not creation_failed and not extended_too_late:
             with self._lock:
                 self.dishonest.append(f"{what}: {code.name} {text}")
 
