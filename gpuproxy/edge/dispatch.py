@@ -6,8 +6,10 @@ only blanket `except` of the edge is here. A face turns the Reply into its own p
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -16,13 +18,23 @@ from gpuproxy.edge.auth import Authenticator
 from gpuproxy.edge.rpcs import Answer, Rpc, allows
 from gpuproxy.edge.status import code_of
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import DeadlineExceeded, InvalidArgument, NotBuilt, PermissionDenied, Refusal, Violation
+from gpuproxy.model.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotBuilt,
+    PermissionDenied,
+    Refusal,
+    Unavailable,
+    Violation,
+)
 from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
 """The longest deadline of a caller's that is honoured."""
 _NOBODY = Caller(project="", role="viewer")
 
+Send = Callable[[Answer], Awaitable[None]]
+Handle = Callable[[Rpc, object, Caller], Awaitable[Answer]]
 Observe = Callable[[str, str, float], None]
 """Told of every call: its name, its code, the real seconds that it took."""
 
@@ -62,9 +74,28 @@ class Dispatcher:
         self._random = random
         self._observe = observe
         self._tasks: set[asyncio.Task[object]] = set()
+        self._streams: set[asyncio.Timeout] = set()
+        self._draining = False
 
     async def run(self, call: Call) -> Reply:
         """Never raises but CancelledError, and that only when the calling task itself is being cancelled."""
+        return await self._run(call, self._handled)
+
+    async def stream(self, call: Call, send: Send) -> Reply:
+        """As run, but each answer goes to `send` as it comes; the Reply says how the stream ended.
+
+        `send` may take as long as the client takes to read, and what it raises ends the stream.
+        """
+        return await self._run(call, partial(self._streamed, send))
+
+    def end_streams(self) -> None:
+        """End every stream, and each that still comes, in a way that tells the client to open it again elsewhere."""
+        self._draining = True
+        for guard in self._streams:
+            if not guard.expired():
+                guard.reschedule(asyncio.get_running_loop().time())
+
+    async def _run(self, call: Call, handle: Handle) -> Reply:
         self._track()
         trace_id = self._random.token(20)
         started = self._clock.monotonic()
@@ -73,7 +104,7 @@ class Dispatcher:
             try:
                 request = _decoded(call)
                 caller = await self._identified(call, request)
-                answer = await self._handled(call.rpc, request, caller)
+                answer = await handle(call.rpc, request, caller)
                 reply = Reply(trace_id=trace_id, answer=answer)
             except Refusal as refusal:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
@@ -106,7 +137,8 @@ class Dispatcher:
             task.add_done_callback(self._tasks.discard)
 
     async def _identified(self, call: Call, request: object) -> Caller:
-        seconds = min(call.rpc.seconds if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
+        own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
+        seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
         deadline = self._clock.monotonic() + seconds * self._clock.scale
         if call.rpc.role is None:
             return replace(_NOBODY, deadline=deadline)
@@ -120,9 +152,7 @@ class Dispatcher:
 
     async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Answer:
         if rpc.handler is None:
-            raise NotBuilt(
-                f"{rpc.name} is part of the contract but not of this server yet.", metadata={"rpc": rpc.name}
-            )
+            raise _not_built(rpc)
         seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
         try:
             async with asyncio.timeout(seconds) as guard:
@@ -131,6 +161,29 @@ class Dispatcher:
             if not guard.expired():
                 raise
             raise DeadlineExceeded(f"{rpc.name} did not come to an end within the deadline.") from None
+
+    async def _streamed(self, send: Send, rpc: Rpc, request: object, caller: Caller) -> Answer:
+        if rpc.streamer is None:
+            raise _not_built(rpc)
+        if self._draining:
+            raise _shutting_down()
+        seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
+        guard = asyncio.timeout(seconds)
+        try:
+            async with guard:
+                self._streams.add(guard)
+                async with aclosing(rpc.streamer(request, caller)) as answers:
+                    async for answer in answers:
+                        await send(answer)
+        except TimeoutError:
+            if not guard.expired():
+                raise
+            if self._draining:
+                raise _shutting_down() from None
+            raise DeadlineExceeded(f"{rpc.name} has run for as long as it may; go on with the last token.") from None
+        finally:
+            self._streams.discard(guard)
+        return b""
 
     def _broken(self, call: Call, trace_id: str, error: BaseException) -> Reply:
         log.error("rpc_broke", rpc=call.rpc.name, exc_info=error)
@@ -151,6 +204,15 @@ class Dispatcher:
             key=caller.key_id,
             peer=call.peer,
         )
+
+
+def _not_built(rpc: Rpc) -> NotBuilt:
+    return NotBuilt(f"{rpc.name} is part of the contract but not of this server yet.", metadata={"rpc": rpc.name})
+
+
+def _shutting_down() -> Unavailable:
+    text = "The server is shutting down; open the stream again, with the last token."
+    return Unavailable(text, reason="SHUTTING_DOWN")
 
 
 def _decoded(call: Call) -> object:

@@ -6,7 +6,7 @@ grpc.aio belong to the loop that `start` runs in.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool, text_format
@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.status import status_of
-from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.errors import FailedPrecondition, Refusal
 from gpuproxy.v1 import gpuproxy_pb2, published_pb2
 
 CONTRACT = gpuproxy_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
@@ -45,7 +45,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
-Behaviour = Callable[[bytes, "aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+_Context: TypeAlias = "aio.ServicerContext[bytes, bytes]"
 RawHandler = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -92,6 +92,7 @@ class GrpcServer:
         Returns when every handler has come to its end, or False when one has not after another `grace` seconds.
         """
         await self._health.enter_graceful_shutdown()
+        self._dispatcher.end_streams()
         if self._server is not None:
             await self._server.stop(grace)
         return await self._dispatcher.idle(grace)
@@ -105,22 +106,28 @@ class GrpcServer:
         return handlers
 
     def _method(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        async def behaviour(raw: bytes, context: "aio.ServicerContext[bytes, bytes]") -> bytes:
+        async def one(raw: bytes, context: _Context) -> bytes:
             return await self._answer(rpc, raw, context)
 
-        kind = grpc.unary_stream_rpc_method_handler if rpc.streams else grpc.unary_unary_rpc_method_handler
-        handler: grpc.RpcMethodHandler[bytes, bytes] = kind(behaviour)
+        async def many(raw: bytes, context: _Context) -> None:
+            await self._stream(rpc, raw, context)
+
+        handler: grpc.RpcMethodHandler[bytes, bytes]
+        if rpc.streams:
+            handler = grpc.unary_stream_rpc_method_handler(many)
+        else:
+            handler = grpc.unary_unary_rpc_method_handler(one)
         return handler
 
-    async def _answer(self, rpc: Rpc, raw: bytes, context: "aio.ServicerContext[bytes, bytes]") -> bytes:
-        call = Call(
-            rpc=rpc,
-            raw=raw,
-            metadata=_text(context.invocation_metadata() or ()),
-            seconds_left=context.time_remaining(),
-            peer=context.peer(),
-        )
-        reply = await self._dispatcher.run(call)
+    async def _stream(self, rpc: Rpc, raw: bytes, context: _Context) -> None:
+        async def send(answer: Answer) -> None:
+            await context.write(_wire(answer))
+
+        reply = await self._dispatcher.stream(_call(rpc, raw, context), send)
+        await _finish(reply.refusal, reply.trace_id, context)
+
+    async def _answer(self, rpc: Rpc, raw: bytes, context: _Context) -> bytes:
+        reply = await self._dispatcher.run(_call(rpc, raw, context))
         refusal, body = reply.refusal, b""
         if refusal is None:
             body = _wire(reply.answer)
@@ -128,17 +135,30 @@ class GrpcServer:
                 refusal = FailedPrecondition(
                     "The answer is too large; ask for smaller pages.", reason="ANSWER_TOO_LARGE"
                 )
-        if refusal is not None:
-            status = rpc_status.to_status(status_of(refusal))
-            trailers = (*status.trailing_metadata, (TRACE_ID, reply.trace_id))
-            await context.abort(status.code, status.details, trailers)
-        context.set_trailing_metadata(((TRACE_ID, reply.trace_id),))
+        await _finish(refusal, reply.trace_id, context)
         return body
 
 
 def raw_rpc(name: str, handler: RawHandler) -> Rpc:
     """A call whose request and answer are bytes, for measurements: same dispatcher, no messages."""
     return Rpc(name=name, decode=bytes, handler=lambda raw, _caller: handler(raw), role="viewer")
+
+
+def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
+    return Call(
+        rpc=rpc,
+        raw=raw,
+        metadata=_text(context.invocation_metadata() or ()),
+        seconds_left=context.time_remaining(),
+        peer=context.peer(),
+    )
+
+
+async def _finish(refusal: Refusal | None, trace_id: str, context: _Context) -> None:
+    if refusal is not None:
+        status = rpc_status.to_status(status_of(refusal))
+        await context.abort(status.code, status.details, (*status.trailing_metadata, (TRACE_ID, trace_id)))
+    context.set_trailing_metadata(((TRACE_ID, trace_id),))
 
 
 def _wire(answer: Answer) -> bytes:

@@ -4,7 +4,7 @@ Everything else about an RPC is in the contract (the descriptors) and in `servic
 for answers UNIMPLEMENTED; one that no table names may be called by "user" and takes the default time.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ Answer = Message | bytes | Ready
 """Bytes are those of a call outside the contract."""
 Handler = Callable[[Any, Caller], Awaitable[Answer]]
 """From a decoded request to the answer."""
+Streamer = Callable[[Any, Caller], AsyncGenerator[Message, None]]
+"""From a decoded request to the answers, one after the other."""
 
 OPEN = frozenset({"Login", "HealthCheck"})
 """Need no credentials."""
@@ -75,6 +77,8 @@ class Rpc:
     """The least that the caller must be; None: no credentials are needed."""
     seconds: float = DEFAULT_SECONDS
     streams: bool = False
+    streamer: Streamer | None = None
+    """Instead of the handler, where it streams."""
 
 
 def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
@@ -83,7 +87,8 @@ def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
         Rpc(
             name=method.name,
             decode=GetMessageClass(method.input_type).FromString,
-            handler=getattr(service, method.name, None),
+            handler=None if method.server_streaming else getattr(service, method.name, None),
+            streamer=getattr(service, method.name, None) if method.server_streaming else None,
             role=_least_role(method.name),
             seconds=SECONDS.get(method.name, DEFAULT_SECONDS),
             streams=method.server_streaming,
@@ -93,7 +98,7 @@ def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
 
 
 def built_of(service: object, contract: ServiceDescriptor) -> frozenset[str]:
-    """The names of the RPCs that `service` has."""
+    """The names of the RPCs that `service` answers with one message."""
     return frozenset(rpc.name for rpc in rpcs_of(service, contract) if rpc.handler is not None)
 
 

@@ -5,8 +5,8 @@ no method here yet answers UNIMPLEMENTED.
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -115,6 +115,16 @@ class Service:
         """A reservation as it stands."""
         view = await self._books.reservation(caller, translate_demand.reservation_id(request.reservation_id))
         return pb.GetReservationResponse(reservation=translate.reservation_message(view))
+
+    async def WatchReservation(
+        self, request: pb.WatchReservationRequest, caller: Caller
+    ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
+        """A reservation as it changes."""
+        reservation_id = translate_demand.reservation_id(request.reservation_id)
+        async with aclosing(self._books.watch(caller, reservation_id, request.resume_token)) as changes:
+            async for token, view in changes:
+                reservation = translate.reservation_message(view)
+                yield pb.WatchReservationResponse(reservation=reservation, resume_token=token)
 
     async def ListReservations(
         self, request: pb.ListReservationsRequest, caller: Caller

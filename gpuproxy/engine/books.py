@@ -6,7 +6,8 @@ Another project's things do not exist for a caller; an admin sees all projects.
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from gpuproxy.engine import record
 from gpuproxy.engine.call import view
 from gpuproxy.engine.checkup import findings
 from gpuproxy.engine.strategy import strategy_for
+from gpuproxy.engine.watch import Change, watch
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Violation
 from gpuproxy.model.leases import LIVE, RENTED, InstanceId, Lease, LeaseState, ReservationId
@@ -95,6 +97,13 @@ class Books:
     async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
         """The reservation as it stands."""
         return await self._db.read(lambda tx: view(tx, _own(tx, caller, reservation_id).id))
+
+    async def watch(self, caller: Caller, reservation_id: str, resume_token: str) -> AsyncGenerator[Change, None]:
+        """The reservation as it stands, or with a token what came after it, then every change in order."""
+        found = await self._db.read(lambda tx: _own(tx, caller, reservation_id))
+        async with aclosing(watch(self._db, found.id, resume_token)) as changes:
+            async for change in changes:
+                yield change
 
     async def reservations(
         self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str

@@ -283,9 +283,14 @@ class Call:
 def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
     """A reservation with its leases and what they have cost."""
     reservation, rows = _books(tx, reservation_id)
-    if reservation.settled_at is not None and not reservation.closing:
-        reservation = replace(reservation, message=answers.message(reservation, rows))
-    return ReservationView(reservation=reservation, leases=rows, costs=leases.costs(tx, rows))
+    return ReservationView(reservation=with_message(reservation, rows), leases=rows, costs=leases.costs(tx, rows))
+
+
+def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservation:
+    """The reservation with a message about how things stand now, where its own is about the call's end."""
+    if reservation.settled_at is None or reservation.closing:
+        return reservation
+    return replace(reservation, message=answers.message(reservation, rows))
 
 
 def _books(tx: Tx, reservation_id: ReservationId) -> tuple[Reservation, tuple[Lease, ...]]:

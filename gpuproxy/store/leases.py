@@ -4,7 +4,6 @@ Both write, in the caller's transaction, everything that follows from the change
 the offer, the host's load, and the reservation's derived state.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from datetime import datetime
@@ -26,10 +25,12 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import measured, reservations
+from gpuproxy.store import events, measured, reservations
 from gpuproxy.store.rows import columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
+_SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports")
+"""Facts that watchers are told of although they are no events of the lease."""
 _LIVE_SQL = "('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')"
 
 
@@ -47,7 +48,7 @@ def insert(tx: Tx, lease: Lease) -> None:
         "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
         (lease.host, lease.provider, now),
     )
-    _append_event(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
+    events.of_lease(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
 
 
 def get(tx: Tx, lease_id: LeaseId) -> Lease:
@@ -191,8 +192,10 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     if event is not None:
         measured.observe(tx, old, event, new.reason)
         told = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
-        _append_event(tx, new, event.value, {name: value for name, value in told.items() if value})
+        events.of_lease(tx, new, event.value, told)
         reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
+    elif any(getattr(new, name) != getattr(old, name) for name in _SHOWN):
+        events.of_reservation(tx, reservations.get(tx, new.reservation_id))
     tx.changed(f"reservation:{new.reservation_id}")
     return new
 
@@ -232,19 +235,3 @@ def _hold_again(tx: Tx, lease: Lease) -> None:
         tx.execute(
             "INSERT OR IGNORE INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id)
         )
-
-
-def _append_event(tx: Tx, lease: Lease, event: str, data: dict[str, Any]) -> None:
-    tx.execute(
-        "INSERT INTO events (seq, at, project, reservation_id, lease_id, event, state, data) "
-        "SELECT coalesce(max(seq), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM events",
-        (
-            micros(tx.now()),
-            lease.project,
-            lease.reservation_id,
-            lease.id,
-            event,
-            lease.state.value,
-            json.dumps(data),
-        ),
-    )

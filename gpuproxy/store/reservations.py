@@ -8,6 +8,7 @@ from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import Lease, ReservationId
 from gpuproxy.model.reservations import Reservation, derived_state
 from gpuproxy.ports import Tx
+from gpuproxy.store import events
 from gpuproxy.store.rows import columns, reservation_from, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Reservation))
@@ -20,6 +21,7 @@ def insert(tx: Tx, reservation: Reservation) -> None:
         f"INSERT INTO reservations ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608
         list(row.values()),
     )
+    events.of_reservation(tx, reservation)
 
 
 def find(tx: Tx, reservation_id: ReservationId) -> Reservation | None:
@@ -85,8 +87,15 @@ def change(tx: Tx, reservation: Reservation, leases: Sequence[Lease], **facts: A
     )
     if rows == 0:
         raise Conflict(f"reservation {reservation.id} changed since version {reservation.version}")
+    if _shown(new) != _shown(reservation):
+        events.of_reservation(tx, new)
     tx.changed(f"reservation:{reservation.id}")
     return new
+
+
+def _shown(reservation: Reservation) -> tuple[object, ...]:
+    """What a change of is told to watchers; the state follows from the leases, whose events are told."""
+    return reservation.closing, reservation.expires_at, reservation.settled_at is None, reservation.failure
 
 
 def refresh(tx: Tx, reservation_id: ReservationId, leases: Sequence[Lease]) -> None:

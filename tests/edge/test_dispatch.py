@@ -159,7 +159,7 @@ async def test_both_names_serve_the_same_handlers() -> None:
             assert answer.reservation.reservation_id == "r"
 
 
-@pytest.mark.parametrize("name", ["GetWarmPoolStatus", "WatchReservation", "WatchWarmPool", "GetCostReport"])
+@pytest.mark.parametrize("name", ["GetWarmPoolStatus", "WatchWarmPool", "GetCostReport"])
 async def test_what_is_not_built_says_so(name: str) -> None:
     async with facing(Echo()) as face:
         call = face.call(name)

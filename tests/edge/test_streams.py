@@ -1,0 +1,117 @@
+"""Streams over a real channel: the same rules as for every call, and an end that tells the client to come again."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from grpc import StatusCode, aio
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import NotFound
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.edge.engine import StubEngine, lease, service_over, view
+from tests.edge.face import SECONDS, Face, facing
+
+ASKED = pb.WatchReservationRequest(reservation_id="res-1")
+
+
+class Watched(StubEngine):
+    """Books whose reservation changes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: asyncio.Queue[Any] = asyncio.Queue()
+        self.open = 0
+
+    async def watch(self, caller: Caller, reservation_id: str, resume_token: str) -> AsyncGenerator[Any, None]:
+        self.asked.append(("watch", caller.project, reservation_id, resume_token))
+        self.open += 1
+        try:
+            while (change := await self.changes.get()) is not None:
+                if isinstance(change, Exception):
+                    raise change
+                yield change
+        finally:
+            self.open -= 1
+
+
+async def ended(call: Any) -> aio.AioRpcError:
+    with pytest.raises(aio.AioRpcError) as caught:
+        async with asyncio.timeout(SECONDS):
+            while True:
+                assert await call.read() is not aio.EOF
+    return caught.value
+
+
+async def begun(face: Face, engine: Watched, **how: Any) -> Any:
+    call = face.call("WatchReservation", ASKED, **how)
+    engine.changes.put_nowait(("7", view(lease(1))))
+    async with asyncio.timeout(SECONDS):
+        first = await call.read()
+    assert (first.resume_token, first.reservation.reservation_id) == ("7", "res-1")
+    return call
+
+
+async def test_changes_arrive_as_they_happen_and_the_stream_ends_well() -> None:
+    engine = Watched()
+    async with facing(service_over(engine)) as face, asyncio.timeout(SECONDS):
+        call = await begun(face, engine, key="gp_viewer")
+        engine.changes.put_nowait(("9", view(lease(1), lease(2))))
+        assert (await call.read()).resume_token == "9"
+        engine.changes.put_nowait(None)
+        assert await call.read() is aio.EOF
+        assert await call.code() is StatusCode.OK
+        assert dict(await call.trailing_metadata())["x-trace-id"]
+    assert engine.asked == [("watch", "p1", "res-1", "")]
+
+
+async def test_a_stream_needs_a_key_and_a_reservation() -> None:
+    engine = Watched()
+    async with facing(service_over(engine)) as face:
+        assert (await ended(face.call("WatchReservation", ASKED, key="wrong"))).code() is StatusCode.UNAUTHENTICATED
+        assert (await ended(face.call("WatchReservation"))).code() is StatusCode.INVALID_ARGUMENT
+        engine.changes.put_nowait(NotFound("No reservation 'res-1'."))
+        error = await ended(face.call("WatchReservation", ASKED))
+        assert error.code() is StatusCode.NOT_FOUND
+        assert dict(error.trailing_metadata() or ())["x-trace-id"]
+
+
+async def test_a_bug_in_the_middle_of_a_stream_shows_no_text_of_ours() -> None:
+    engine = Watched()
+    async with facing(service_over(engine)) as face:
+        call = await begun(face, engine)
+        engine.changes.put_nowait(ValueError("a secret"))
+        error = await ended(call)
+        assert (error.code(), error.details()) == (StatusCode.INTERNAL, "internal error")
+
+
+async def test_a_client_that_leaves_ends_its_watch() -> None:
+    engine = Watched()
+    async with facing(service_over(engine)) as face:
+        call = await begun(face, engine)
+        call.cancel()
+        assert await face.dispatcher.idle(SECONDS)
+        assert engine.open == 0
+
+
+async def test_a_deadline_ends_a_stream() -> None:
+    engine = Watched()
+    async with facing(service_over(engine)) as face:
+        call = await begun(face, engine, timeout=0.5)
+        assert (await ended(call)).code() is StatusCode.DEADLINE_EXCEEDED
+        assert await face.dispatcher.idle(SECONDS)
+        assert engine.open == 0
+
+
+async def test_streams_end_at_once_when_the_server_drains_and_say_come_again() -> None:
+    engine = Watched()
+    async with facing(service_over(engine)) as face:
+        call = await begun(face, engine)
+        draining = asyncio.ensure_future(face.server.drain(SECONDS * 10))
+        error = await ended(call)
+        assert error.code() is StatusCode.UNAVAILABLE
+        assert "last token" in (error.details() or "")
+        async with asyncio.timeout(SECONDS):
+            assert await draining
+        assert engine.open == 0
