@@ -69,7 +69,8 @@ class HttpServer:
         self._tags = Tags()
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._outermost])
         app.on_response_prepare.append(_complete)
-        rpcs = {rpc.name: rpc for rpc in rpcs_of(service, CONTRACT)}
+        # Streams have no form here yet (Server-Sent Events): they answer as what is not built does.
+        rpcs = {rpc.name: replace(rpc, handler=None) if rpc.streams else rpc for rpc in rpcs_of(service, CONTRACT)}
         for route in routes_of(CONTRACT):
             app.router.add_route(route.verb, route.path, partial(self._call, route, rpcs[route.rpc]))
         for path, page in (pages or {}).items():
