@@ -88,6 +88,12 @@ def refused(problem: Problem, trace_id: str) -> web.Response:
     headers = {TRACE_ID: trace_id, **problem.headers}
     if problem.retry_after is not None:
         headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(problem.retry_after)))
+    body = error_body(problem, trace_id)
+    return web.Response(status=problem.code, body=body, content_type=JSON_TYPE, headers=headers)
+
+
+def error_body(problem: Problem, trace_id: str) -> bytes:
+    """The error in JSON."""
     body = {
         "error": {
             "code": problem.code,
@@ -98,7 +104,7 @@ def refused(problem: Problem, trace_id: str) -> web.Response:
             "trace_id": trace_id,
         }
     }
-    return web.Response(status=problem.code, body=msgspec.json.encode(body), content_type=JSON_TYPE, headers=headers)
+    return msgspec.json.encode(body)
 
 
 def body_of(answer: Answer) -> bytes:

@@ -3,7 +3,8 @@
 Both are read from the contract's google.api.http annotations; the one thing that those do not say is the published
 nested body of ReserveGPUs.
 
-A path's field and a body's may both be given when they agree. `Idempotency-Key` is request_id, where the call has one.
+A path's field and a body's may both be given when they agree. `Idempotency-Key` is request_id and
+`Last-Event-ID` resume_token, where the call has one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,9 @@ class Received:
     query: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     body: bytes = b""
     request_id: str = ""
+    """Of the header Idempotency-Key."""
+    resume_token: str = ""
+    """Of the header Last-Event-ID."""
 
 
 def routes_of(contract: ServiceDescriptor) -> tuple[Route, ...]:
@@ -75,8 +79,9 @@ def request_of(route: Route, received: Received) -> Message:
             json_codec.fill_text(message, name, texts, found)
     for name, text in received.path.items():
         _agree(message, name, text, found)
-    if received.request_id and "request_id" in message.DESCRIPTOR.fields_by_name:
-        _agree(message, "request_id", received.request_id, found)
+    for name, text in (("request_id", received.request_id), ("resume_token", received.resume_token)):
+        if text and name in message.DESCRIPTOR.fields_by_name:
+            _agree(message, name, text, found)
     found.finish()
     return message
 

@@ -22,6 +22,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
 from gpuproxy.edge.http_answers import HEADERS, Problem, Tags, answered, body_of, problem_of, refused
+from gpuproxy.edge.http_events import stream
 from gpuproxy.edge.http_routes import Received, Route, request_of, routes_of, status_of_answer
 from gpuproxy.edge.rpcs import Rpc, rpcs_of
 from gpuproxy.model.errors import InvalidArgument, NotFound, Refusal, Violation
@@ -69,8 +70,7 @@ class HttpServer:
         self._tags = Tags()
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._outermost])
         app.on_response_prepare.append(_complete)
-        # Streams have no form here yet (Server-Sent Events): they answer as what is not built does.
-        rpcs = {rpc.name: replace(rpc, handler=None) if rpc.streams else rpc for rpc in rpcs_of(service, CONTRACT)}
+        rpcs = {rpc.name: rpc for rpc in rpcs_of(service, CONTRACT)}
         for route in routes_of(CONTRACT):
             app.router.add_route(route.verb, route.path, partial(self._call, route, rpcs[route.rpc]))
         for path, page in (pages or {}).items():
@@ -99,6 +99,7 @@ class HttpServer:
 
     async def drain(self) -> None:
         """Take no new requests, give those under way their time, then cancel them."""
+        self._dispatcher.end_streams()
         await self._runner.cleanup()
 
     async def _call(self, route: Route, rpc: Rpc, request: web.Request) -> web.StreamResponse:
@@ -107,6 +108,8 @@ class HttpServer:
         self._running += 1
         try:
             call = await self._received(route, rpc, request)
+            if rpc.streams:
+                return await stream(self._dispatcher, call, request)
             reply = await self._dispatcher.run(call)
         finally:
             self._running -= 1
@@ -116,15 +119,16 @@ class HttpServer:
         return answered(request, body_of(reply.answer), status=status, trace_id=reply.trace_id, tags=self._tags)
 
     async def _received(self, route: Route, rpc: Rpc, request: web.Request) -> Call:
-        seconds: float | None = max(DEFAULT_SECONDS, rpc.seconds)
+        seconds = None if rpc.streams else max(DEFAULT_SECONDS, rpc.seconds)
         try:
             body = await _body(request) if route.has_body else b""
-            seconds = _seconds(request.headers.get("Request-Timeout"), max(DEFAULT_SECONDS, rpc.seconds))
+            seconds = _seconds(request.headers.get("Request-Timeout"), seconds)
             received = Received(
                 path=request.match_info,
                 query={name: request.query.getall(name) for name in request.query},
                 body=body,
                 request_id=request.headers.get("Idempotency-Key", "").strip(),
+                resume_token=request.headers.get("Last-Event-ID", "").strip(),
             )
             decode = partial(_decoded, route, received)
         except InvalidArgument as refusal:
@@ -194,7 +198,7 @@ async def _body(request: web.Request) -> bytes:
         raise _wrong_body("is not what its headers say") from None
 
 
-def _seconds(header: str | None, default: float) -> float:
+def _seconds(header: str | None, default: float | None) -> float | None:
     """Of a Request-Timeout header: `30`, `1.5s`, `500ms`, `2m`."""
     if header is None:
         return default

@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gpuproxy.edge.grpc_server import CONTRACT
+from gpuproxy.edge.http_events import EVENTS_TYPE
 from gpuproxy.edge.http_routes import GROUPS, Route, routes_of
 from gpuproxy.edge.json_codec import MOMENT, PERIOD, SPANS
 from gpuproxy.edge.rpcs import OPEN
@@ -146,7 +147,9 @@ def _parameter(field: _Field, where: str, examples: Mapping[str, Any] | None = N
 
 def _responses(route: Route) -> Schema:
     answer = {"$ref": f"#/components/schemas/{route.method.output_type.name}"}
-    kind = "text/event-stream" if route.method.server_streaming else "application/json"
+    kind = "application/json"
+    if route.method.server_streaming:
+        kind, answer = EVENTS_TYPE, {"type": "string", "description": f"Events whose data is {answer['$ref']}."}
     made: Schema = {}
     for code in _SUCCESSES.get(route.rpc, (200,)):
         made[str(code)] = {"description": _WORDS[code], "content": {kind: {"schema": answer}}}

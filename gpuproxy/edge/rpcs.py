@@ -98,9 +98,8 @@ def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
 
 
 def built_of(service: object, contract: ServiceDescriptor) -> frozenset[str]:
-    """The names of the RPCs that `service` has, streams apart."""
-    rpcs = rpcs_of(service, contract)
-    return frozenset(rpc.name for rpc in rpcs if rpc.handler is not None and not rpc.streams)
+    """The names of the RPCs that `service` has."""
+    return frozenset(rpc.name for rpc in rpcs_of(service, contract) if rpc.handler or rpc.streamer)
 
 
 def allows(rpc: Rpc, caller: Caller) -> bool:

@@ -1,0 +1,48 @@
+"""Streams as Server-Sent Events: `id` is the token to go on after, `data` the message, as JSON.
+
+An end that is not the client's own comes as an event `error` with the body that a refused call would have; a client
+opens the stream again with `Last-Event-ID`, as browsers do by themselves.
+"""
+
+import asyncio
+
+from aiohttp import hdrs, web
+
+from gpuproxy.edge.dispatch import Call, Dispatcher
+from gpuproxy.edge.http_answers import body_of, error_body, problem_of, refused
+from gpuproxy.edge.rpcs import Answer
+
+EVENTS_TYPE = "text/event-stream"
+
+
+async def stream(dispatcher: Dispatcher, call: Call, request: web.Request) -> web.StreamResponse:
+    """Every answer as it comes; a refusal before the first one is an ordinary response."""
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: EVENTS_TYPE, hdrs.CACHE_CONTROL: "no-store"})
+
+    async def send(answer: Answer) -> None:
+        if not response.prepared:
+            await response.prepare(request)
+        token = getattr(answer, "resume_token", "")
+        await _write(response, f"id: {token}\n".encode() + b"data: " + body_of(answer) + b"\n\n")
+
+    reply = await dispatcher.stream(call, send)
+    if reply.refusal is not None and not response.prepared:
+        return refused(problem_of(reply.refusal), reply.trace_id)
+    if not response.prepared:
+        await response.prepare(request)
+    if reply.refusal is not None:
+        error = error_body(problem_of(reply.refusal), reply.trace_id)
+        await _write(response, b"event: error\ndata: " + error + b"\n\n")
+    await response.write_eof()
+    return response
+
+
+async def _write(response: web.StreamResponse, event: bytes) -> None:
+    try:
+        await response.write(event)
+    except ConnectionError:
+        # The client is gone, which aiohttp is about to tell this task by cancelling it.
+        task = asyncio.current_task()
+        if task is not None:
+            task.cancel()
+        await asyncio.sleep(0)
