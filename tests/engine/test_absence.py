@@ -107,6 +107,20 @@ def test_listings_that_fail_prove_nothing():
     in_world(story)
 
 
+def test_listings_that_fail_prove_nothing_even_while_the_credit_stands_still():
+    async def story(world: World) -> None:
+        world.arm("create", "reset_before")
+        world.arm("list", "status_500_before", times=0)
+        made = await world.reserve(1, request_id="a")
+        await world.sleep(3600)
+        assert await state_of(world, made.reservation.id) is LeaseState.UNKNOWN
+        world.control("DELETE", "faults")
+        await world.sleep(300)
+        assert await state_of(world, made.reservation.id) is LeaseState.FAILED
+
+    in_world(story)
+
+
 def test_an_unlabelled_instance_on_the_machine_makes_absence_unprovable():
     async def story(world: World) -> None:
         await world.reserve(1, max_price=20, verified_only=False)
