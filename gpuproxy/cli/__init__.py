@@ -23,6 +23,7 @@ COMMANDS = {
     "release": ("gpuproxy.cli.machines:release", "Give back a whole reservation."),
     "destroy": ("gpuproxy.cli.machines:destroy", "Give back single machines, by contract id."),
     "load": ("gpuproxy.cli.market:load", "Show how busy hosts and providers are."),
+    "transactions": ("gpuproxy.cli.market:transactions", "Show what was spent."),
     "strategy": ("gpuproxy.cli.market:strategy", "Show or set the load balancing strategy."),
 }
 

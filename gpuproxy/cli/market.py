@@ -57,6 +57,28 @@ def load(connection: Connection, /, what: str) -> None:
 
 
 @click.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Transactions shown.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Of the newest ones, not shown.")
+@client_command
+def transactions(connection: Connection, /, limit: int, offset: int) -> None:
+    """Show what was spent, newest first: a line for each machine and hour."""
+    request = pb.GetTransactionsRequest(limit=limit, offset=offset)
+    answer = connection.call(connection.stub.GetTransactions, request)
+    if connection.as_json:
+        connection.print_json(answer)
+        return
+    rows = [
+        [tables.moment(each.ended_at) if each.status == "completed" else "now", each.status,
+         f"${each.amount:.6f}", each.description]
+        for each in answer.transactions
+    ]  # fmt: skip
+    if rows:
+        click.echo(tables.table(["UNTIL", "STATUS", "AMOUNT", "FOR"], rows))
+    spent = sum(each.amount for each in answer.transactions if each.status == "completed")
+    click.echo(f"{len(rows)} of {answer.total_count} transactions; ${spent:.6f} completed among these")
+
+
+@click.command()
 @click.argument("name", default="")
 @click.option("--global", "everywhere", is_flag=True, help="For all projects without one of their own (admin).")
 @client_command

@@ -36,6 +36,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 _ANY_PRICE = 1_000_000.0
 _MAX_RESERVATIONS = 200
 _MAX_NAME = 64
+_TRANSACTIONS, _MAX_TRANSACTIONS = 50, 1000
 _LOAD_KINDS = ("server", "provider", "all")
 _RANK: dict[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
 
@@ -187,6 +188,21 @@ class Service:
         name = request.strategy.strip().lower().replace("-", "_")
         await self._books.set_strategy(caller, name, request.scope.strip().lower())
         return pb.SetLoadBalancerStrategyResponse(strategy=name, success=True)
+
+    # --------------------------------------------------------------------------------------------------------- costs
+
+    async def GetTransactions(self, request: pb.GetTransactionsRequest, caller: Caller) -> pb.GetTransactionsResponse:
+        """What was spent."""
+        found = Violations()
+        for name, number in (("limit", request.limit), ("offset", request.offset)):
+            if number < 0:
+                found.add(name, "must not be negative")
+        found.finish()
+        limit = min(request.limit or _TRANSACTIONS, _MAX_TRANSACTIONS)
+        transactions, total = await self._books.transactions(caller, limit, request.offset)
+        return pb.GetTransactionsResponse(
+            transactions=[translate.transaction_message(each) for each in transactions], total_count=total
+        )
 
     # ------------------------------------------------------------------------------------------------------- session
 

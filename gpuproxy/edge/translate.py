@@ -15,6 +15,7 @@ from gpuproxy.model.leases import Lease, LeaseState, PortMapping, status_word
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationView, outcome_word
+from gpuproxy.model.transactions import Transaction
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -202,6 +203,27 @@ def load_answer(report: LoadReport, kind: str) -> pb.GetLoadInfoResponse:
         server_load=[_load(row) for row in report.server] if kind in ("server", "all") else [],
         provider_load=[_load(row) for row in report.provider] if kind in ("provider", "all") else [],
         current_strategy=report.strategy,
+    )
+
+
+def transaction_message(transaction: Transaction) -> pb.Transaction:
+    """What a meter ran up within an hour."""
+    meter = transaction.meter
+    what = f"disk of {meter.gpu_model}" if meter.storage else f"{meter.num_gpus} x {meter.gpu_model}"
+    return pb.Transaction(
+        id=transaction.id,
+        type="usage",
+        amount=usd(transaction.amount),
+        currency="USD",
+        timestamp=int(transaction.ended_at.timestamp()),
+        status="pending" if transaction.pending else "completed",
+        description=f"{what} at {dollars(meter.rate)}/h on {meter.provider}, contract {meter.instance_id}",
+        provider=meter.provider,
+        instance_id=meter.instance_id,
+        reservation_id=meter.reservation_id,
+        started_at=timestamp(transaction.started_at),
+        ended_at=None if transaction.pending else timestamp(transaction.ended_at),
+        gpu_hours=transaction.gpu_hours,
     )
 
 

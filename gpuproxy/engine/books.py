@@ -23,8 +23,9 @@ from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, ProviderName
 from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
+from gpuproxy.model.transactions import Transaction, count, newest
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import leases, meta, pace, reservations
+from gpuproxy.store import leases, meta, meters, pace, reservations
 from gpuproxy.strategies import STRATEGIES, strategy_named, weight
 
 _PAGE = 100
@@ -204,6 +205,15 @@ class Books:
                 provider=_provider_rows(leases.rented(tx, None), hosts),
                 strategy=strategy,
             )
+
+        return await self._db.read(read)
+
+    async def transactions(self, caller: Caller, limit: int, offset: int) -> tuple[list[Transaction], int]:
+        """A part of what was spent, newest first, and how many transactions there are in all."""
+
+        def read(tx: Tx) -> tuple[list[Transaction], int]:
+            metered, now = meters.of_project(tx, _scope(caller)), tx.now()
+            return newest(metered, now, offset, limit), sum(count(meter, now) for meter in metered)
 
         return await self._db.read(read)
 

@@ -1,8 +1,10 @@
-"""What the meters of an account ran up in a stretch of time."""
+"""The meters: what those of an account ran up in a stretch of time, and all that a project's leases ever had."""
 
 from datetime import datetime, timedelta
 
+from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, accrued
+from gpuproxy.model.transactions import Meter
 from gpuproxy.ports import Tx
 from gpuproxy.store.pace import Account
 from gpuproxy.store.rows import micros, moment
@@ -31,3 +33,28 @@ def _touching(tx: Tx, account: Account, since: datetime, until: datetime) -> lis
         (moment(row["opened_at"]), until if row["closed_at"] is None else moment(row["closed_at"]), row["rate"])
         for row in rows
     ]
+
+
+def of_project(tx: Tx, project: str | None) -> tuple[Meter, ...]:
+    """Every meter of a project's leases (None: of all)."""
+    rows = tx.fetch(
+        "SELECT m.lease_id, m.opened_at, m.closed_at, m.rate, l.reservation_id, l.provider, l.instance_id, "
+        "l.gpu_model, l.num_gpus, l.disk_price FROM meters m JOIN leases l ON l.id = m.lease_id "
+        "WHERE ? IS NULL OR l.project = ? ORDER BY m.rowid",
+        (project, project),
+    )
+    return tuple(
+        Meter(
+            lease_id=row["lease_id"],
+            reservation_id=row["reservation_id"],
+            provider=row["provider"],
+            instance_id=InstanceId(row["instance_id"] or ""),
+            gpu_model=row["gpu_model"],
+            num_gpus=row["num_gpus"],
+            storage=row["rate"] <= row["disk_price"],
+            rate=row["rate"],
+            opened_at=moment(row["opened_at"]),
+            closed_at=None if row["closed_at"] is None else moment(row["closed_at"]),
+        )
+        for row in rows
+    )

@@ -273,6 +273,14 @@ def test_load_shows_hosts_and_providers(run: Run) -> None:
     assert run("load", "everything").exit_code == 2
 
 
+def test_transactions_are_listed_and_what_is_completed_is_added_up(run: Run) -> None:
+    lines = run("transactions").stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["UNTIL", "now", "2026-06-12"]
+    assert lines[-1] == "2 of 9 transactions; $0.400000 completed among these"
+    assert run("transactions", "--limit", "1").stdout.splitlines()[-1].startswith("1 of 9 transactions; $0.000000")
+    assert run("transactions", "--limit", "0").exit_code == 2
+
+
 def test_the_strategy_is_shown_and_set(run: Run, world: World) -> None:
     expected = "strategy least_connections (project); available: least_connections, lowest_price\n"
     assert run("strategy").stdout == expected
@@ -280,7 +288,9 @@ def test_the_strategy_is_shown_and_set(run: Run, world: World) -> None:
     assert world.strategy == "lowest_price"
 
 
-@pytest.mark.parametrize("command", [("list",), ("ps",), ("load",), ("strategy",), ("show", "res-1"), ("reserve", "1")])
+@pytest.mark.parametrize(
+    "command", [("list",), ("ps",), ("load",), ("strategy",), ("transactions",), ("show", "res-1"), ("reserve", "1")]
+)
 def test_json_is_one_document_on_stdout(run: Run, world: World, command: tuple[str, ...]) -> None:
     if command[0] == "show":
         world.rent(1)

@@ -153,6 +153,15 @@ class World(GPUProxyServiceServicer):
         self.destroyed.append((request.provider, request.instance_id))
         return pb.DestroyGPUInstanceResponse(success=True, message="being destroyed", state="releasing")
 
+    def GetTransactions(
+        self, request: pb.GetTransactionsRequest, context: grpc.ServicerContext
+    ) -> pb.GetTransactionsResponse:
+        facts = {"currency": "USD", "description": "1 x RTX 4090 at $0.40/h on vast.ai, contract 9001"}
+        done = pb.Transaction(id="txn-1", amount=0.4, status="completed", **facts)
+        done.ended_at.FromJsonString("2026-06-12T13:00:00Z")
+        running = pb.Transaction(id="txn-2", amount=0.123456, status="pending", **facts)
+        return pb.GetTransactionsResponse(transactions=[running, done][: request.limit], total_count=9)
+
     def GetLoadInfo(self, request: pb.GetLoadInfoRequest, context: grpc.ServicerContext) -> pb.GetLoadInfoResponse:
         load = pb.LoadInfo(instance_id="7001", provider="vast.ai", connections=2, load_score=0.25, total_connections=9)
         provider = pb.LoadInfo(instance_id="vast.ai", provider="vast.ai", connections=5)

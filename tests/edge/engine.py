@@ -16,6 +16,7 @@ from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, PortMa
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState, ReservationView
+from gpuproxy.model.transactions import Transaction
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.system import ScaledClock
 from tests.edge.face import key_row
@@ -182,6 +183,10 @@ class StubEngine:
         server = LoadRow(id="9001", provider=VAST, connections=3, gpus=4, last_used=NOW, picks=7)
         provider = LoadRow(id="vast.ai", provider=VAST, connections=9, gpus=9)
         return LoadReport(server=(server,), provider=(provider,), strategy="least_connections")
+
+    async def transactions(self, caller: Caller, limit: int, offset: int) -> tuple[list[Transaction], int]:
+        self.asked.append(("transactions", caller.project, limit, offset))
+        return [], 7
 
     async def health(self) -> str:
         return "ok"

@@ -1,0 +1,94 @@
+"""What was spent, as a list of transactions: each meter, cut at every full hour (UTC) and at its end.
+
+Nothing of it is stored: the meters are the books, and cutting them again gives the same list. The parts of a meter add
+up to the meter exactly, to the micro-dollar.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from heapq import merge
+from itertools import islice
+
+from gpuproxy.model.leases import InstanceId, LeaseId, ReservationId
+from gpuproxy.model.money import Micro, accrued
+from gpuproxy.model.offers import ProviderName
+
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """A stretch of time in which a lease cost the same per hour; `closed_at` is None while it runs."""
+
+    lease_id: LeaseId
+    reservation_id: ReservationId
+    provider: ProviderName
+    instance_id: InstanceId
+    gpu_model: str
+    num_gpus: int
+    storage: bool
+    """Only the disk is billed: the machine is not running yet, or stopped."""
+    rate: Micro
+    opened_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """What a meter ran up within one hour; `pending` while that goes on, under the id that it will have then."""
+
+    meter: Meter
+    started_at: datetime
+    ended_at: datetime
+    amount: Micro
+    pending: bool
+
+    @property
+    def id(self) -> str:
+        """Unique, and the same each time."""
+        return f"{self.meter.lease_id.replace('lease-', 'txn-', 1)}-{self.started_at:%Y%m%dT%H%M%S.%f}"
+
+    @property
+    def gpu_hours(self) -> float:
+        """None are used while only the disk is billed."""
+        return 0.0 if self.meter.storage else self.meter.num_gpus * ((self.ended_at - self.started_at) / _HOUR)
+
+
+def newest(meters: Iterable[Meter], now: datetime, offset: int, limit: int) -> list[Transaction]:
+    """A part of the list, newest first."""
+    ordered = merge(*(_parts(meter, now) for meter in meters), key=_newest_first)
+    return list(islice(ordered, offset, offset + limit))
+
+
+def count(meter: Meter, now: datetime) -> int:
+    """How many transactions a meter makes."""
+    end = _end(meter, now)
+    return 0 if end <= meter.opened_at else (_hour_before(end) - _hour(meter.opened_at)) // _HOUR + 1
+
+
+def _parts(meter: Meter, now: datetime) -> Iterator[Transaction]:
+    end = _end(meter, now)
+    pending = meter.closed_at is None
+    while end > meter.opened_at:
+        start = max(meter.opened_at, _hour_before(end))
+        amount = accrued(meter.rate, end - meter.opened_at) - accrued(meter.rate, start - meter.opened_at)
+        yield Transaction(meter=meter, started_at=start, ended_at=end, amount=Micro(amount), pending=pending)
+        end, pending = start, False
+
+
+def _end(meter: Meter, now: datetime) -> datetime:
+    return now if meter.closed_at is None else meter.closed_at
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_before(end: datetime) -> datetime:
+    """The last full hour before `end`."""
+    return _hour(end - timedelta(microseconds=1))
+
+
+def _newest_first(transaction: Transaction) -> tuple[float, str, float]:
+    return -transaction.ended_at.timestamp(), transaction.meter.lease_id, -transaction.started_at.timestamp()

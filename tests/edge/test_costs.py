@@ -1,0 +1,44 @@
+from datetime import timedelta
+
+from gpuproxy.edge.translate import transaction_message
+from gpuproxy.model.leases import InstanceId, LeaseId, ReservationId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.transactions import Meter, newest
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.edge.engine import NOW, VAST, StubEngine, service_over
+from tests.edge.face import facing
+
+
+async def test_transactions_are_a_page_of_at_most_a_thousand() -> None:
+    engine = StubEngine()
+    async with facing(service_over(engine)) as face:
+        assert (await face.call("GetTransactions", key="gp_viewer")).total_count == 7
+        await face.call("GetTransactions", pb.GetTransactionsRequest(limit=5000, offset=3))
+        refused = await face.refused("GetTransactions", pb.GetTransactionsRequest(limit=-1, offset=-1))
+    assert engine.asked == [("transactions", "p1", 50, 0), ("transactions", "p1", 1000, 3)]
+    assert refused.fields.keys() == {"limit", "offset"}
+
+
+def test_a_transaction_says_what_when_and_how_much() -> None:
+    meter = Meter(
+        lease_id=LeaseId("lease-a-01"),
+        reservation_id=ReservationId("res-a"),
+        provider=VAST,
+        instance_id=InstanceId("9001"),
+        gpu_model="RTX 4090",
+        num_gpus=2,
+        storage=False,
+        rate=Micro(800_000),
+        opened_at=NOW,
+        closed_at=None,
+    )
+    pending, completed = map(transaction_message, newest([meter], NOW + timedelta(minutes=90), 0, 5))
+    assert (completed.type, completed.status, completed.currency, completed.amount) == (
+        "usage",
+        "completed",
+        "USD",
+        0.8,
+    )
+    assert (completed.timestamp, completed.gpu_hours) == (int(NOW.timestamp()) + 3600, 2.0)
+    assert completed.description == "2 x RTX 4090 at $0.8000/h on vast.ai, contract 9001"
+    assert (pending.status, pending.amount, pending.HasField("ended_at")) == ("pending", 0.4, False)
