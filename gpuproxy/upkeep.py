@@ -48,8 +48,8 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
     if not settings.accounts:
         raise ConfigError(
-            "No provider key is set, so there is nothing to compare with. For a sandbox that `serve --sandbox` started, "
-            "set GPUPROXY_VASTAI_URL to the address that the start printed, and VASTAI_API_KEY=sandbox-key with "
+            "No provider key is set, so there is nothing to compare with. For the sandbox of `serve --sandbox`, set "
+            "GPUPROXY_VASTAI_URL to the address that the start printed, and VASTAI_API_KEY=sandbox-key with "
             "VASTAI_API_KEY_NAMES=sandbox-1."
         )
 

@@ -57,10 +57,8 @@ def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, 
 
 
 def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
-    if instance is not None:
-        facts = _facts(lease, instance, scene.now)
-        if any(getattr(lease, name) != value for name, value in facts.items()):
-            yield Note(lease, facts)
+    if instance is not None and (facts := _news(lease, instance, scene.now)):
+        yield Note(lease, facts)
     reason = _release_reason(lease, reservation, instance, scene)
     if reason:
         yield _release(lease, reason, scene.now)
@@ -108,8 +106,8 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
         yield Confirm(lease)
     if due:
         yield Destroy(lease)
-    if instance is not None and lease.seen_at is None:
-        yield Note(lease, _facts(lease, instance, scene.now))
+    if instance is not None and (facts := _news(lease, instance, scene.now)):
+        yield Note(lease, facts)
 
 
 def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
@@ -172,11 +170,26 @@ def _overdue(lease: Lease, scene: Scene) -> bool:
     return lease.call_deadline is not None and scene.now >= lease.call_deadline + patience
 
 
+_BILLED = {
+    InstanceStatus.PENDING: "disk",
+    InstanceStatus.RUNNING: "all",
+    InstanceStatus.STOPPED: "disk",
+    InstanceStatus.BROKEN: "disk",
+    InstanceStatus.OFFLINE: "nothing",
+}
+"""A status that we do not know changes nothing."""
+
+
+def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+    """What the listing says that the books do not have; empty when that is nothing."""
+    facts = _facts(lease, instance, now)
+    return facts if any(getattr(lease, name) != value for name, value in facts.items()) else {}
+
+
 def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
-    running = instance.status is InstanceStatus.RUNNING
     return {
         "seen_at": lease.seen_at or now,
-        "running_at": lease.running_at or (now if running else None),
+        "billed": _BILLED.get(instance.status, lease.billed),
         "price": lease.price if instance.price is None else instance.price,
         "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
         "status_message": instance.status_message or instance.raw_status,

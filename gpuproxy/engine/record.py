@@ -176,9 +176,9 @@ def _surplus(tx: Tx, stray: Stray, account: tuple[ProviderName, str], owner: Res
     )  # fmt: skip
     leases.insert(tx, row)
     row = leases.advance(tx, row, LeaseEvent.RELEASE, reason=stray.kind.upper(), destroy_at=now)
-    running = now if instance.status is InstanceStatus.RUNNING else None
+    billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
     return leases.advance(
-        tx, row, LeaseEvent.FOUND, instance_id=instance.id, started_at=now, seen_at=now, running_at=running
+        tx, row, LeaseEvent.FOUND, instance_id=instance.id, started_at=now, seen_at=now, billed=billed
     )
 
 

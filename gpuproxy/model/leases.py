@@ -8,7 +8,7 @@ happened: such a lease is never retried, and no duration of silence turns it int
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Literal, NewType
 
 from gpuproxy.model.errors import IllegalTransition
 from gpuproxy.model.money import Micro
@@ -156,8 +156,8 @@ class Lease:
     """When we learnt that the instance exists."""
     seen_at: datetime | None = None
     """First listing that showed it: price and model are checked on that one."""
-    running_at: datetime | None = None
-    """When the provider first said running: the GPUs are billed from here."""
+    billed: Literal["nothing", "disk", "all"] = "disk"
+    """What the provider bills, by the last status it gave: GPUs only while running, nothing while the host is away."""
     ready_at: datetime | None = None
     ended_at: datetime | None = None
     expires_at: datetime | None = None

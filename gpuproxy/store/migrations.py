@@ -39,7 +39,7 @@ _FIRST = (
         price INTEGER NOT NULL,
         disk_price INTEGER NOT NULL, ceiling INTEGER NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
         created_at INTEGER NOT NULL, send_at INTEGER NOT NULL, call_started_at INTEGER, call_deadline INTEGER,
-        instance_id TEXT, started_at INTEGER, seen_at INTEGER, running_at INTEGER, ready_at INTEGER, ended_at INTEGER,
+        instance_id TEXT, started_at INTEGER, seen_at INTEGER, billed TEXT NOT NULL, ready_at INTEGER, ended_at INTEGER,
         expires_at INTEGER, missing_since INTEGER,
         absent_checks INTEGER NOT NULL, absent_checked_at INTEGER, destroy_at INTEGER, destroy_tries INTEGER NOT NULL,
         reason TEXT NOT NULL, status_message TEXT NOT NULL, ssh_host TEXT NOT NULL, ssh_port INTEGER NOT NULL,

@@ -90,3 +90,20 @@ def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
         assert reading.spent > 0
 
     in_world(story)
+
+
+@pytest.mark.parametrize(("how", "rate"), [("container", "disk"), ("host", "nothing")])
+def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: str, rate: str):
+    async def story(world: World) -> None:
+        made = await world.reserve(1)
+        await world.sleep(300)
+        await world.engine.witnesses[0].step()
+        world.control("POST", f"instances/{made.leases[0].instance_id}/kill", {"how": how})
+        await world.sleep(1700)
+        reading = await world.engine.witnesses[0].step()
+        assert reading is not None
+        assert not reading.alarm
+        assert (await world.leases())[0].billed == rate
+        assert reading.booked < made.leases[0].price * 1700 // 3600 // 4
+
+    in_world(story)
