@@ -203,7 +203,7 @@ def build_engine(
         db=db,
         providers=accounts.names(),
         signer=signer,
-        witnesses=tuple(Witness(provider, db, clock) for provider in accounts),
+        witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
         witness_seconds=limits.witness_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
         metrics=metrics,

@@ -153,7 +153,9 @@ def _gauges(figures: Figures) -> CollectorRegistry:
     reconcile = gauge("reconcile_age_seconds", "Since the books were compared with reality.", "provider", "account")
     silent = gauge("account_silent_seconds", "For how long an account has not answered.", "provider", "account")
     wait = gauge("create_wait_seconds", "Until the rate limit allows another create.", "provider", "account")
+    differs = gauge("spend_differs", "1: the provider's spend is not what the books say.", "provider", "account")
     for each in figures.accounts:
+        differs.labels(each.provider, each.account).set(each.spend_differs)
         if each.pass_age is not None:
             reconcile.labels(each.provider, each.account).set(each.pass_age)
         silent.labels(each.provider, each.account).set(each.silent)

@@ -57,6 +57,11 @@ def run_virtual(main: Callable[[VirtualClock], Awaitable[T]], *, start: datetime
         return runner.run(body())
 
 
+def virtual_runner() -> asyncio.Runner:
+    """For tests that run one coroutine after another on the same virtual time."""
+    return asyncio.Runner(loop_factory=_VirtualLoop)
+
+
 class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._selector_of_time = _TimeSelector()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.money import usd
 from gpuproxy.ports import Clock, Database, Tx
 from gpuproxy.store import figures, pace
@@ -21,6 +22,8 @@ class AccountFigures:
     """For how long it has not answered; 0 while it does."""
     create_wait: float
     """Until the next create may be sent."""
+    spend_differs: bool
+    """The witness's last word: the provider's spend is not what the books say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> F
 def _account(tx: Tx, watch: AccountWatch, clock: Clock) -> AccountFigures:
     now, provider = clock.now(), watch.provider
     passed, silent = watch.last_pass_at, watch.silent_since
+    reading = reading_of(tx, provider.name, provider.account)
     wait = pace.next_create_at(tx, (provider.name, provider.account)) - tx.now()
     return AccountFigures(
         provider=provider.name,
@@ -64,4 +68,5 @@ def _account(tx: Tx, watch: AccountWatch, clock: Clock) -> AccountFigures:
         pass_age=(now - passed).total_seconds() if passed else None,
         silent=(now - silent).total_seconds() if silent else 0.0,
         create_wait=wait.total_seconds(),
+        spend_differs=reading is not None and reading.alarm,
     )

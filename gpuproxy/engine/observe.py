@@ -60,6 +60,8 @@ class AccountWatch:
         self._sightings = Sightings()
         self._credit: Micro | None = None
         self._since = clock.now()
+        self._listed_at = self._since
+        self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
 
@@ -91,6 +93,12 @@ class AccountWatch:
         if not self._restless():
             await self._sleep(self._limits.reconcile_seconds - self._limits.poll_seconds)
         self._nudged.clear()
+
+    def blind_spell(self) -> timedelta:
+        """The longest time without a listing since this was asked last, the present one included."""
+        longest = max(self._blind, self._clock.now() - self._listed_at)
+        self._blind = timedelta()
+        return longest
 
     async def close(self) -> None:
         """End what is under way; the books know what is left to do."""
@@ -141,6 +149,8 @@ class AccountWatch:
         if self.silent_since is not None:
             log.info("provider_answers_again", account=self.provider.account)
             self.silent_since = None
+        self._blind = max(self._blind, self._clock.now() - self._listed_at)
+        self._listed_at = began
         return Listing(began, instances)
 
     async def _second_word(self, listing: Listing | None) -> bool:

@@ -1,12 +1,14 @@
 """The independent witness: what the provider says was spent, against what our meters say.
 
 Books that are wrong can't tell so themselves; an account's credit can. At least hourly the fall of the credit since the
-last reading is compared with what our meters ran up meanwhile. A difference beyond one per cent, a cent, and what a
-minute of every open meter costs (we learn of starts and ends a little late) is an alarm: something is billed that the
+last reading is compared with what our meters ran up meanwhile. A difference beyond one per cent, a cent, and what every
+open meter costs in a minute, or in the longest time without a listing (until the next one we do not know what started
+or stopped), is an alarm: something is billed that the
 books do not know, or the books bill what nobody asks for. A credit that rose (a payment) starts a new comparison.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -40,8 +42,11 @@ class Reading:
 class Witness:
     """Compares one account."""
 
-    def __init__(self, provider: Provider, db: Database, clock: Clock) -> None:
+    def __init__(self, provider: Provider, db: Database, clock: Clock, blind_spell: Callable[[], timedelta]) -> None:
+        """`blind_spell`: the longest time without a listing since it was asked last."""
         self.provider = provider
+        self._blind_spell = blind_spell
+        self._since = clock.now()
         self._db = db
         self._clock = clock
 
@@ -52,8 +57,8 @@ class Witness:
         except ProviderError as error:
             log.info("witness_silent", account=self.provider.account, reason=error.reason)
             return None
-        now = self._clock.now()
-        reading = await self._db.write(lambda tx: self._compare(tx, spend.credit, now))
+        now, blind = self._clock.now(), self._blind_spell()
+        reading = await self._db.write(lambda tx: self._compare(tx, spend.credit, now, blind))
         if reading.alarm:
             log.warning(
                 "spend_differs",
@@ -63,19 +68,20 @@ class Witness:
             )
         return reading
 
-    def _compare(self, tx: Tx, credit: Micro, now: datetime) -> Reading:
+    def _compare(self, tx: Tx, credit: Micro, now: datetime, blind: timedelta) -> Reading:
         before = reading_of(tx, self.provider.name, self.provider.account)
         fresh = Reading(at=micros(now), credit=credit)
         if before is not None and credit <= before.credit:
-            fresh = self._judged(tx, before, fresh)
+            fresh = self._judged(tx, before, fresh, blind)
         meta.write(tx, _key(self.provider.name, self.provider.account), json.dumps(asdict(fresh)))
         return fresh
 
-    def _judged(self, tx: Tx, before: Reading, fresh: Reading) -> Reading:
+    def _judged(self, tx: Tx, before: Reading, fresh: Reading, blind: timedelta) -> Reading:
         account = (self.provider.name, self.provider.account)
         since, until = moment(before.at), moment(fresh.at)
         booked = meters.accrued_between(tx, account, since, until)
-        leeway = meters.accrued_by_each(tx, account, since, until, _LATE)
+        late = max(_LATE, blind, self._since - since)  # nobody looked while the server was down
+        leeway = meters.accrued_by_each(tx, account, since, until, late)
         spent = before.credit - fresh.credit
         difference = abs(spent - booked)
         alarm = difference > max(booked // 100, _CENT) + leeway

@@ -107,3 +107,21 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
         assert reading.booked < made.leases[0].price * 1700 // 3600 // 4
 
     in_world(story)
+
+
+def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
+    async def story(world: World) -> None:
+        made = await world.reserve(1)
+        await world.sleep(300)
+        await world.engine.witnesses[0].step()
+        world.arm("list", "status_500_before", times=0)
+        world.control("POST", f"instances/{made.leases[0].instance_id}/kill", {"how": "container"})
+        await world.sleep(1200)
+        world.control("DELETE", "faults")
+        await world.sleep(120)
+        reading = await world.engine.witnesses[0].step()
+        assert reading is not None
+        assert reading.booked > reading.spent * 2
+        assert not reading.alarm
+
+    in_world(story)

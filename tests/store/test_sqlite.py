@@ -91,3 +91,17 @@ async def test_a_broken_rule_of_the_schema_reaches_the_unit_that_broke_it(tmp_pa
     with pytest.raises(sqlite3.IntegrityError):
         await db.write(lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES ('a', NULL)"))
     await db.close()
+
+
+async def test_a_database_that_somebody_else_holds_refuses_the_write_and_recovers(tmp_path: Path):
+    db = opened(tmp_path)
+    db._writer.conn.execute("PRAGMA busy_timeout=20")
+    other = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable):
+        await db.write(lambda tx: meta.write(tx, "a", "1"))
+    other.execute("ROLLBACK")
+    other.close()
+    await db.write(lambda tx: meta.write(tx, "a", "2"))
+    assert await db.read(lambda tx: meta.read(tx, "a")) == "2"
+    await db.close()
