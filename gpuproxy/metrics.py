@@ -150,11 +150,14 @@ def _gauges(figures: Figures) -> CollectorRegistry:
         oldest.labels(provider).set(age)
     gauge("spent_usd", "What all meters ever ran up.").set(figures.spent_usd)
     gauge("usd_per_hour", "What everything that runs costs an hour.").set(figures.usd_per_hour)
-    reconcile = gauge("reconcile_age_seconds", "Since the books were compared with reality.", "provider", "account")
-    silent = gauge("account_silent_seconds", "For how long an account has not answered.", "provider", "account")
-    wait = gauge("create_wait_seconds", "Until the rate limit allows another create.", "provider", "account")
-    differs = gauge("spend_differs", "1: the provider's spend is not what the books say.", "provider", "account")
+    account = ("provider", "account")
+    reconcile = gauge("reconcile_age_seconds", "Since the books were compared with reality.", *account)
+    silent = gauge("account_silent_seconds", "For how long an account has not answered.", *account)
+    wait = gauge("create_wait_seconds", "Until the rate limit allows another create.", *account)
+    differs = gauge("spend_differs", "1: the provider's spend is not what the books say.", *account)
+    paused = gauge("account_paused", "1: nothing is created with it: no funds, or its key is refused.", *account)
     for each in figures.accounts:
+        paused.labels(each.provider, each.account).set(each.paused)
         differs.labels(each.provider, each.account).set(each.spend_differs)
         if each.pass_age is not None:
             reconcile.labels(each.provider, each.account).set(each.pass_age)

@@ -21,6 +21,7 @@ from gpuproxy.model.leases import RENTED, Lease, LeaseState
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Failure, Reservation
+from gpuproxy.store.troubles import Trouble
 
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
@@ -106,6 +107,17 @@ def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: flo
             **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
             **({"nearest_price": f"{nearest:.6f}"} if nearest is not None else {}),
         },
+    )
+
+
+def account_paused(trouble: Trouble) -> FailedPrecondition:
+    """Every account that could be asked is one that the marketplace would refuse."""
+    provider, account = trouble.account
+    return FailedPrecondition(
+        f"{provider} account {account} is paused since {trouble.since:%Y-%m-%d %H:%M:%SZ}: {trouble.said}. Nothing was "
+        "rented; it is tried again within minutes of being put right.",
+        reason=trouble.reason,
+        metadata={"provider": provider, "account": account},
     )
 
 

@@ -9,15 +9,24 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gpuproxy.engine.witness import reading_of
+from gpuproxy.model.errors import AuthFailed, InsufficientFunds
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases
+from gpuproxy.store import leases, troubles
 from gpuproxy.store.rows import moment
+from gpuproxy.store.troubles import Trouble
 
-Kind = Literal["unknown", "stuck_release", "spend_differs", "unconfigured"]
+Kind = Literal["unknown", "stuck_release", "spend_differs", "unconfigured", "paused", "silent"]
 _STUCK = timedelta(minutes=5)
+_SILENT = timedelta(minutes=1)
+"""A listing that fails once in a while is nothing to be told of."""
+_REMEDIES = {
+    AuthFailed.reason: "Make a new key at the marketplace, set it under the account's name and restart; what is rented "
+    "with the account can't be given back before.",
+    InsufficientFunds.reason: "Add credit at the marketplace; creates are tried again within three minutes of it.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,7 @@ def findings(tx: Tx, accounts: Collection[tuple[ProviderName, str]]) -> tuple[Fi
             found.append(_unconfigured(account, len(rows)))
         if (differs := _spend(tx, account)) is not None:
             found.append(differs)
+    found += [finding for trouble in troubles.every(tx) if (finding := _troubled(trouble, tx.now())) is not None]
     return tuple(found)
 
 
@@ -79,6 +89,25 @@ def _unconfigured(account: tuple[ProviderName, str], count: int) -> Finding:
         subject=f"{account[0]} {account[1]}",
         text=f"{count} machines are paid with an account that is not configured.",
         advice="Set its key again under the same name until everything of it is released.",
+    )
+
+
+def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
+    subject, lasting = " ".join(trouble.account), now - trouble.since
+    if trouble.pauses:
+        return Finding(
+            kind="paused",
+            subject=subject,
+            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
+            advice=_REMEDIES[trouble.reason],
+        )
+    if lasting < _SILENT:
+        return None
+    return Finding(
+        kind="silent",
+        subject=subject,
+        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.said}",
+        advice="It is asked again all the time, and nothing is concluded meanwhile; see whether the marketplace is up.",
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from gpuproxy.balancer import Choice, Shortage, Want, choose
 from gpuproxy.engine import storm
 from gpuproxy.engine.accounts import Accounts
-from gpuproxy.engine.answers import not_enough
+from gpuproxy.engine.answers import account_paused, not_enough
 from gpuproxy.engine.catalog import Catalog, Market, Selection
 from gpuproxy.engine.intents import Terms, usable
 from gpuproxy.engine.limits import Limits
@@ -23,7 +23,8 @@ from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
-from gpuproxy.store import exhausted, leases, pace, rotations
+from gpuproxy.store import exhausted, leases, pace, rotations, troubles
+from gpuproxy.store.troubles import Trouble
 from gpuproxy.strategies import STRATEGIES
 
 _ANY_PRICE = 1_000_000.0
@@ -82,11 +83,15 @@ class Chooser:
     async def choose(self, demand: Demand, gpus: int, strategy: str, out: Exclusions) -> Choice:
         """Offers for exactly `gpus` GPUs, or, in a first choice with a min_count, as many as there are.
 
-        Raises FailedPrecondition (NOT_ENOUGH_GPUS) and Unavailable. Called with the lock held, when an intent follows.
+        Raises FailedPrecondition (NOT_ENOUGH_GPUS, or why every account is paused) and Unavailable. Called with the
+        lock held, when an intent follows.
         """
         market = await self._catalog.market(demand.filter)
         terms = self.terms(demand, out)
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
+        out.accounts.update(known.paused)
+        if terms and not (terms := self.terms(demand, out)):
+            raise account_paused(next(iter(known.paused.values())))
         stormy = {storm.provider for storm in known.storms}
         terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
         if known.storms and not terms:
@@ -119,15 +124,18 @@ class _Known:
     held: Held
     loads: Loads
     storms: tuple[storm.Storm, ...]
+    paused: Mapping[troubles.Account, Trouble]
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
 
 
 def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
+    paused = troubles.paused(tx)
     return _Known(
         held=leases.held_keys(tx),
         loads=pace.loads(tx),
         storms=storm.storms(tx, terms, limits),
+        paused={key: why for key, why in paused.items() if key[1] in terms.get(key[0], {})},
         exhausted=exhausted.rule(tx),
         rotation=rotations.read(tx, strategy),
     )

@@ -1,13 +1,13 @@
 """What the engine can say about itself in numbers, read when somebody asks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.money import usd
 from gpuproxy.ports import Clock, Database, Tx
-from gpuproxy.store import figures, pace
+from gpuproxy.store import figures, pace, troubles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class AccountFigures:
     """For how long it has not answered; 0 while it does."""
     create_wait: float
     """Until the next create may be sent."""
+    paused: bool
+    """Nothing is created with it, because its key is refused or its funds are used up."""
     spend_differs: bool
     """The witness's last word: the provider's spend is not what the books say."""
 
@@ -45,19 +47,19 @@ async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> F
     def books(tx: Tx) -> Figures:
         now = tx.now()
         spent, rate = figures.spending(tx)
-        unknown = figures.unknown_since(tx)
+        unknown, paused = figures.unknown_since(tx), troubles.paused(tx)
         return Figures(
             leases=figures.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
             spent_usd=usd(spent),
             usd_per_hour=usd(rate),
-            accounts=[_account(tx, watch, clock) for watch in watches],
+            accounts=[_account(tx, watch, clock, paused) for watch in watches],
         )
 
     return await db.read(books)
 
 
-def _account(tx: Tx, watch: AccountWatch, clock: Clock) -> AccountFigures:
+def _account(tx: Tx, watch: AccountWatch, clock: Clock, paused: Collection[troubles.Account]) -> AccountFigures:
     now, provider = clock.now(), watch.provider
     passed, silent = watch.last_pass_at, watch.silent_since
     reading = reading_of(tx, provider.name, provider.account)
@@ -68,5 +70,6 @@ def _account(tx: Tx, watch: AccountWatch, clock: Clock) -> AccountFigures:
         pass_age=(now - passed).total_seconds() if passed else None,
         silent=(now - silent).total_seconds() if silent else 0.0,
         create_wait=wait.total_seconds(),
+        paused=(provider.name, provider.account) in paused,
         spend_differs=reading is not None and reading.alarm,
     )

@@ -23,7 +23,7 @@ from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import Lease, LeaseEvent, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
-from gpuproxy.store import leases, reservations
+from gpuproxy.store import leases, reservations, troubles
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,7 @@ class AccountWatch:
         self._live: tuple[Lease, ...] = ()
         self._sightings = Sightings()
         self._credit: Micro | None = None
+        self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
         self._blind = timedelta()
@@ -142,6 +143,7 @@ class AccountWatch:
         try:
             instances = await self.provider.list()
         except ProviderError as error:
+            self._trouble = error
             if self.silent_since is None:
                 self.silent_since = began
                 log.info("provider_silent", account=self.provider.account, reason=error.reason, error=str(error))
@@ -149,6 +151,7 @@ class AccountWatch:
         if self.silent_since is not None:
             log.info("provider_answers_again", account=self.provider.account)
             self.silent_since = None
+        self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
         self._listed_at = began
         return Listing(began, instances)
@@ -173,6 +176,10 @@ class AccountWatch:
         decided = self._decide(tx, listing, second_word=second_word)
         for step in decided.steps:
             _write(tx, step)
+        if self._trouble is None:
+            troubles.listed(tx, self._key)
+        else:
+            troubles.note(tx, self._key, self._trouble, None)
         return Decided(decided.steps, decided.strays, leases.live(tx, *self._key), decided.sightings)
 
     def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:

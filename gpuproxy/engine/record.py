@@ -4,7 +4,7 @@ An instance id that was learnt is never dropped: a lease that was over already c
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import NoCapacity, Refused, Scope
@@ -24,9 +24,11 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, InstanceStatus, Receipt, Tx
-from gpuproxy.store import exhausted, leases, pace, reservations, rotations
+from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
 
 ORPHANAGE = ReservationId("res-orphans")
+_PAUSE = timedelta(minutes=3)
+"""Before another create is tried with an account that a create was refused for."""
 
 
 def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime) -> bool:
@@ -66,6 +68,8 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused, retry_at: datetime | No
         pace.hold(tx, (lease.provider, lease.account), retry_at)
     if isinstance(refusal, NoCapacity):
         exhausted.note(tx, lease, refusal.scope)
+    if refusal.reason in troubles.PAUSING:
+        troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
     if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
         rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
     return leases.advance(

@@ -78,6 +78,12 @@ _SECOND = (
         PRIMARY KEY (provider, scope, key)) STRICT""",
 )
 
+_THIRD = (
+    """CREATE TABLE troubles (
+        provider TEXT NOT NULL, account TEXT NOT NULL, reason TEXT NOT NULL, said TEXT NOT NULL,
+        since INTEGER NOT NULL, until INTEGER, PRIMARY KEY (provider, account, reason)) STRICT""",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -90,4 +96,11 @@ def m0001_the_books(db: Database) -> None:
 def m0002_the_whole_choice(db: Database) -> None:
     """Whose turn it is, how quickly hosts get machines ready, and where nothing is left for now."""
     for statement in _SECOND:
+        db.execute(statement)
+
+
+@migrations()
+def m0003_accounts_in_trouble(db: Database) -> None:
+    """Which accounts are paused and why, for choices and for the doctor."""
+    for statement in _THIRD:
         db.execute(statement)
