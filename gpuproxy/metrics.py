@@ -32,6 +32,7 @@ class Metrics:
         self._rpc_seconds = Histogram(
             "gpuproxy_rpc_seconds", "Time to an answer.", ["rpc"], registry=registry, buckets=_RPC_BUCKETS
         )
+        self._known: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._calls = Counter(
             "gpuproxy_provider_calls",
             "Calls to marketplaces; outcome is ok, cancelled or the reason of the error.",
@@ -51,8 +52,12 @@ class Metrics:
 
     def rpc(self, name: str, code: str, seconds: float) -> None:
         """A call was answered; real seconds."""
-        self._rpcs.labels(name, code).inc()
-        self._rpc_seconds.labels(name).observe(seconds)
+        known = self._known.get((name, code))
+        if known is None:
+            known = self._known[name, code] = self._rpcs.labels(name, code), self._rpc_seconds.labels(name)
+        answered, took = known
+        answered.inc()
+        took.observe(seconds)
 
     def provider_call(self, provider: Provider, call: str, outcome: str, seconds: float) -> None:
         """A marketplace was called; real seconds."""

@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 
 from gpuproxy.edge import json_codec
@@ -21,7 +23,7 @@ from gpuproxy.edge.violations import Violations
 from gpuproxy.engine.books import LeaseView
 from gpuproxy.engine.catalog import Market, Selection
 from gpuproxy.model.gpus import gpu_matches
-from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, OfferFilter, location_matches
+from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, OfferFilter, ProviderName, location_matches
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 ENCODING = "grpc"
@@ -92,11 +94,17 @@ def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> 
     A page ends where its protobuf form is full, in JSON too: both faces have the same pages.
     """
     selection = market.select(listing.filter) if market else None
-    if selection and listing.plain and listing.filter.disk_gb == DEFAULT_DISK_GB and selection.total <= MAX_PAGE:
-        rest = _rest(market, selection, selection.total, "")
-        body = selection.joined(ENCODING, rest.SerializeToString())
+    if (
+        market
+        and selection
+        and listing.plain
+        and listing.filter.disk_gb == DEFAULT_DISK_GB
+        and selection.total <= MAX_PAGE
+    ):
+        ending = _ending(market.as_of, _silent(market), selection.total, selection.available_gpus)
+        body = selection.joined(ENCODING, ending.grpc)
         if len(body) <= MAX_PAGE_BYTES:
-            return Ready(body, lambda: selection.joined(JSON, _json_tail(rest), head=_JSON_HEAD, between=b","))
+            return Ready(body, lambda: selection.joined(JSON, ending.json, head=_JSON_HEAD, between=b","))
     entries = _ordered(listing, [view for view in mine if _wanted(listing, view)], selection)
     start = _start(listing, entries)
     parts: list[bytes] = []
@@ -109,7 +117,13 @@ def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> 
         parts.append(part)
     end = start + len(parts)
     token = _token(listing, entries[end - 1][0]) if parts and end < len(entries) else ""
-    rest = _rest(market, selection, len(entries), token)
+    rest = _rest(
+        total=len(entries),
+        token=token,
+        as_of=market.as_of if market else None,
+        unreachable=_silent(market) if market else (),
+        available_gpus=selection.available_gpus if selection else 0,
+    )
     shown = [entry for entry, _ in entries[start:end]]
     return Ready(b"".join(parts) + rest.SerializeToString(), lambda: _in_json(listing, shown, selection, rest))
 
@@ -136,14 +150,35 @@ def _json_tail(rest: pb.ListGPUInstancesResponse) -> bytes:
     return json_codec.encode(rest).removeprefix(_JSON_HEAD)
 
 
-def _rest(market: Market | None, selection: Selection | None, total: int, token: str) -> pb.ListGPUInstancesResponse:
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What follows the elements of an answer, for both faces."""
+
+    grpc: bytes
+    json: bytes
+
+
+@lru_cache(maxsize=256)
+def _ending(as_of: datetime, unreachable: tuple[ProviderName, ...], total: int, available_gpus: int) -> _Ending:
+    """The same for every answer from the same snapshot that has as many offers."""
+    rest = _rest(as_of=as_of, unreachable=unreachable, total=total, available_gpus=available_gpus)
+    return _Ending(rest.SerializeToString(), _json_tail(rest))
+
+
+def _silent(market: Market) -> tuple[ProviderName, ...]:
+    return tuple(name for name, _ in market.unreachable)
+
+
+def _rest(
+    *, as_of: datetime | None, unreachable: Sequence[ProviderName], total: int, available_gpus: int, token: str = ""
+) -> pb.ListGPUInstancesResponse:
     """Everything of the answer but its elements."""
     return pb.ListGPUInstancesResponse(
         total_count=total,
         next_page_token=token,
-        as_of=timestamp(market.as_of) if market else None,
-        unreachable=[name for name, _ in market.unreachable] if market else [],
-        available_gpus=selection.available_gpus if selection else 0,
+        as_of=timestamp(as_of) if as_of else None,
+        unreachable=unreachable,
+        available_gpus=available_gpus,
     )
 
 

@@ -1,8 +1,8 @@
 """The real server over twenty thousand offers, with one call more: ready bytes, of as many as the request says.
 
 Over gRPC as a call of the same dispatcher, over HTTP as the plainest handler of the same library, on a port of its own.
-A process of its own (`python -m scripts.bench.server FOLDER`), which prints the ports of gRPC, HTTP and the plain
-handler, and its key; it ends with stdin.
+A process of its own (`python -m scripts.bench.server FOLDER [unobserved]`), which prints the ports of gRPC, HTTP and
+the plain handler, and its key; it ends with stdin. `unobserved`: calls are neither counted nor logged.
 """
 
 import asyncio
@@ -73,10 +73,12 @@ async def wired(folder: Path) -> AsyncIterator[tuple[Settings, Engine, SqliteDat
         await db.close()
 
 
-async def run(folder: Path) -> None:
+async def run(folder: Path, *, observed: bool) -> None:
     """Serve until stdin closes; logs go to stderr as they always do."""
     async with wired(folder) as (settings, engine, db):
-        logs.configure(level=settings.log_level, style=settings.log_format)
+        logs.configure(level=settings.log_level if observed else "error", style=settings.log_format)
+        if not observed:
+            engine.metrics.rpc = lambda *_: None
         random = SystemRandom()
         key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
@@ -91,4 +93,4 @@ async def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1])))
+    asyncio.run(run(Path(sys.argv[1]), observed="unobserved" not in sys.argv))
