@@ -193,6 +193,9 @@ class Settings(BaseSettings):
     vastai_destroy_interval: Seconds | None = Field(
         None, description="between two destroys of an account; else the adapter's own (3 s); 0 = no limit"
     )
+    vastai_manage_interval: Seconds | None = Field(
+        None, description="between two starts, stops or reads of logs; else the adapter's own (1 s); 0 = no limit"
+    )
     max_concurrent_rpcs: int = Field(2000, ge=1, description="calls beyond this are refused at once")
     drain_seconds: Seconds = Field(30.0, description="how long a stopping server lets running calls finish")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
@@ -241,6 +244,7 @@ class Settings(BaseSettings):
             "list": self.vastai_list_interval,
             "get": self.vastai_get_interval,
             "destroy": self.vastai_destroy_interval,
+            "manage": self.vastai_manage_interval,
         }
         return {"vast.ai": {call: seconds for call, seconds in given.items() if seconds is not None}}
 

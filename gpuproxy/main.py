@@ -40,6 +40,7 @@ from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.loops import watch_forever, witness_forever
+from gpuproxy.engine.machines import Machines
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
@@ -68,6 +69,7 @@ class Engine:
 
     reserver: Reserver
     books: Books
+    machines: Machines
     catalog: Catalog
     watches: tuple[AccountWatch, ...]
     clock: Clock
@@ -197,6 +199,7 @@ def build_engine(
     return Engine(
         reserver=reserver,
         books=books,
+        machines=Machines(books, accounts, watches, clock=clock, limits=limits),
         catalog=catalog,
         watches=watches,
         clock=clock,
@@ -229,6 +232,7 @@ def build_faces(
     service = Service(
         reserver=engine.reserver,
         books=engine.books,
+        machines=engine.machines,
         catalog=engine.catalog,
         keys=ring,
         default_max_price=settings.max_price,

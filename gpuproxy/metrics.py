@@ -118,6 +118,21 @@ class Counted:
         with self._counted("destroy"):
             await self._provider.destroy(instance_id)
 
+    async def start(self, instance_id: InstanceId) -> None:
+        """As the provider's."""
+        with self._counted("start"):
+            await self._provider.start(instance_id)
+
+    async def stop(self, instance_id: InstanceId) -> None:
+        """As the provider's."""
+        with self._counted("stop"):
+            await self._provider.stop(instance_id)
+
+    async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
+        """As the provider's."""
+        with self._counted("logs"):
+            return await self._provider.logs(instance_id, lines)
+
     async def spend(self) -> Spend:
         """As the provider's."""
         with self._counted("spend"):

@@ -197,7 +197,7 @@ class Spend:
 class Capabilities:
     """What a provider can do; what it can't is a name in `missing` with the reason that clients are shown.
 
-    Names: stop_start, volumes, volume_sharing, spot, ssh, ports, custom_image, extend, refundable, labels,
+    Names: stop_start, logs, volumes, volume_sharing, spot, ssh, ports, custom_image, extend, refundable, labels,
     registry_auth, jupyter, entrypoint.
     """
 
@@ -247,6 +247,15 @@ class Provider(Protocol):
 
     async def destroy(self, instance_id: InstanceId) -> None:
         """Return when accepted, or when it is already gone; gone is proven by get and list, not by this."""
+
+    async def start(self, instance_id: InstanceId) -> None:
+        """Return when accepted. NoCapacity: its GPUs are somebody else's now; the start may be queued all the same."""
+
+    async def stop(self, instance_id: InstanceId) -> None:
+        """Return when accepted, also by one that is stopped; it ends a queued start too."""
+
+    async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
+        """The last lines of what its container printed, oldest first."""
 
     async def spend(self) -> Spend:
         """The account's credit."""

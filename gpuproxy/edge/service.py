@@ -17,6 +17,7 @@ from gpuproxy.edge.translate_demand import Defaults, contract_id, create_demand,
 from gpuproxy.edge.violations import Violations
 from gpuproxy.engine.books import Books, LeaseView
 from gpuproxy.engine.catalog import Catalog
+from gpuproxy.engine.machines import Machines
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.model.demands import MAX_GPUS, Caller, Demand
 from gpuproxy.model.errors import (
@@ -36,7 +37,15 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 _ANY_PRICE = 1_000_000.0
 _MAX_RESERVATIONS = 200
 _MAX_NAME = 64
+_USUAL_LINES, _MAX_LINES = 100, 1000
 _TRANSACTIONS, _MAX_TRANSACTIONS = 50, 1000
+_NamesInstance = (
+    pb.GetGPUInstanceRequest
+    | pb.StartGPUInstanceRequest
+    | pb.StopGPUInstanceRequest
+    | pb.GetInstanceLogsRequest
+    | pb.DestroyGPUInstanceRequest
+)
 _LOAD_KINDS = ("server", "provider", "all")
 _RANK: dict[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
 
@@ -49,6 +58,7 @@ class Service:
         *,
         reserver: Reserver,
         books: Books,
+        machines: Machines,
         catalog: Catalog,
         keys: KeyRing,
         clock: Clock,
@@ -59,6 +69,7 @@ class Service:
         """`default_max_price` in USD per GPU-hour; `providers` besides those that every server knows by name."""
         self._reserver = reserver
         self._books = books
+        self._machines = machines
         self._catalog = catalog
         self._keys = keys
         self._clock = clock
@@ -104,6 +115,30 @@ class Service:
         lease = (await self._named(request, caller)).lease
         lease = await self._books.destroy(caller, lease.provider, request.instance_id.strip())
         return translate.destroy_answer(lease)
+
+    async def StartGPUInstance(
+        self, request: pb.StartGPUInstanceRequest, caller: Caller
+    ) -> pb.StartGPUInstanceResponse:
+        """Wake a stopped machine."""
+        lease = (await self._named(request, caller)).lease
+        started = await self._machines.start(caller, lease.provider, request.instance_id.strip())
+        return pb.StartGPUInstanceResponse(instance=translate.rented(started.lease, started.cost))
+
+    async def StopGPUInstance(self, request: pb.StopGPUInstanceRequest, caller: Caller) -> pb.StopGPUInstanceResponse:
+        """Give a machine's GPUs up, and keep its disk."""
+        lease = (await self._named(request, caller)).lease
+        stopped = await self._machines.stop(caller, lease.provider, request.instance_id.strip())
+        return pb.StopGPUInstanceResponse(instance=translate.rented(stopped.lease, stopped.cost))
+
+    async def GetInstanceLogs(self, request: pb.GetInstanceLogsRequest, caller: Caller) -> pb.GetInstanceLogsResponse:
+        """The end of a machine's log."""
+        if not 0 <= request.tail <= _MAX_LINES:
+            raise InvalidArgument([Violation("tail", f"must be 0 to {_MAX_LINES}")])
+        lease = (await self._named(request, caller)).lease
+        lines = await self._machines.logs(
+            caller, lease.provider, request.instance_id.strip(), request.tail or _USUAL_LINES
+        )
+        return pb.GetInstanceLogsResponse(lines=lines)
 
     # -------------------------------------------------------------------------------------------------- reservations
 
@@ -247,9 +282,7 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
-    async def _named(
-        self, request: pb.GetGPUInstanceRequest | pb.DestroyGPUInstanceRequest, caller: Caller
-    ) -> LeaseView:
+    async def _named(self, request: _NamesInstance, caller: Caller) -> LeaseView:
         """The one instance that the request names, of whichever provider has it where it names none."""
         found = Violations()
         named = translate_demand.provider("provider", request.provider, self._defaults, found)

@@ -63,7 +63,7 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
     if reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
-        yield from _progress(lease, instance, last=reservation.replace_unready and _impatient(lease, scene))
+        yield from _progress(lease, instance, last=_replaced(lease, reservation) and _impatient(lease, scene))
     elif scene.listing is not None:
         yield from _missing(lease, scene.listing, scene)
 
@@ -128,9 +128,14 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
             return "PRICE_MOVED"
         if _other_machine(lease, instance):
             return "WRONG_GPU"
-    if lease.state is LeaseState.STARTING and reservation.replace_unready and _never_ready(lease, instance, scene):
+    if _replaced(lease, reservation) and _never_ready(lease, instance, scene):
         return "NOT_READY"
     return ""
+
+
+def _replaced(lease: Lease, reservation: Reservation) -> bool:
+    """True while a machine that does not get ready is given back; one that was ready, and stopped, is not lost so."""
+    return lease.state is LeaseState.STARTING and reservation.replace_unready and lease.ready_at is None
 
 
 def _never_ready(lease: Lease, instance: Instance | None, scene: Scene) -> bool:

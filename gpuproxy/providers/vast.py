@@ -6,7 +6,7 @@ and destroys wait for their turn here; creates are paced by the caller, who may 
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 import structlog
@@ -35,6 +35,7 @@ from gpuproxy.providers.vast_errors import (
     created,
     destroyed,
     no_such_instance,
+    switched,
     unread,
 )
 from gpuproxy.providers.vast_requests import SEARCH_CAP, Stretch, create_body, native_id, next_stretch, search_body
@@ -42,6 +43,7 @@ from gpuproxy.providers.vast_wire import (
     NAME,
     Found,
     ListPage,
+    LogAddress,
     OneInstance,
     Unreadable,
     User,
@@ -61,17 +63,18 @@ INTERVALS: Mapping[str, float] = {
     "destroy": 3.0,
     "create": 4.5,
     "user": 1.0,
+    "manage": 1.0,
 }
 """Seconds between two calls, as documented."""
 _SEARCH_BURST = 10
 _MARGIN = 1.02  # two calls may travel at different speeds
 _LONGEST_WAIT = 120.0
 _TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
+_LOG_LOOKS, _LOG_SECONDS, _LOG_BYTES = 20, 1.0, 4 * 1024 * 1024
 _INLINE_BYTES = 262_144  # decoded on the loop; more goes to the workers
 _LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": "25"}
 
 _MISSING = {
-    "stop_start": "machines of vast.ai can't be stopped and started through this service yet",
     "volumes": "volumes of vast.ai can't be used through this service yet",
     "volume_sharing": "nobody has shown that two machines of vast.ai can share a volume",
     "spot": "interruptible machines are not rented: vast.ai may take them away without notice",
@@ -108,8 +111,9 @@ class VastAi:
         )
         self._setup = setup
         self._base_url = (setup.base_url or BASE_URL).rstrip("/")
+        self._log_schemes = {"https", urlsplit(self._base_url).scheme}
         self._turns: dict[str, Pace | Window] = {
-            name: Pace(setup.clock, intervals[name] * _MARGIN) for name in ("list", "get", "destroy", "user")
+            name: Pace(setup.clock, intervals[name] * _MARGIN) for name in ("list", "get", "destroy", "user", "manage")
         }
         self._turns["search"] = Window(setup.clock, _SEARCH_BURST, _SEARCH_BURST * intervals["search"] * _MARGIN)
 
@@ -190,10 +194,55 @@ class VastAi:
             self._heed("destroy", error, reply)
             raise
 
+    async def start(self, instance_id: InstanceId) -> None:
+        """Return when accepted. NoCapacity: vast.ai has queued the start until the GPUs are free."""
+        await self._switch(instance_id, "running")
+
+    async def stop(self, instance_id: InstanceId) -> None:
+        """Return when accepted; a queued start is forgotten."""
+        await self._switch(instance_id, "stopped")
+
+    async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
+        """The host brings its log to an address of its own, which is asked without our key until it is there."""
+        body = {"tail": str(lines)}
+        await self._turn("manage")
+        path = f"/api/v0/instances/request_logs/{quote(instance_id, safe='')}/"
+        try:
+            reply = await self._sent(self._request("manage", "PUT", path, body))
+            address = self._decoded("manage", reply, LogAddress)
+            if not address.success or urlsplit(address.result_url).scheme not in self._log_schemes:
+                raise self._unread("manage", reply)
+            for _ in range(_LOG_LOOKS):
+                request = HttpRequest(
+                    method="GET", url=address.result_url, timeout=self._timeouts["call"], max_bytes=_LOG_BYTES
+                )
+                response = await self._setup.http.send(request)
+                if response.status == 200:
+                    return response.body.decode("utf-8", "replace").splitlines()[-lines:]
+                await self._setup.clock.sleep(_LOG_SECONDS)
+        except (HttpNotSent, HttpReplyLost) as error:
+            raise ProviderUnavailable(f"{NAME} did not give the log: {error}") from error
+        raise ProviderUnavailable(f"{NAME} has not brought the log of {instance_id} after {_LOG_LOOKS} looks")
+
     async def spend(self) -> Spend:
         """What is left to spend."""
         reply = await self._read("user", "/api/v0/users/current/")
         return Spend(credit=micro(self._decoded("user", reply, User).credit))
+
+    async def _switch(self, instance_id: InstanceId, state: str) -> None:
+        """A change of state; OutcomeUnknown may be tried again: the second one changes nothing."""
+        await self._turn("manage")
+        try:
+            reply = await self._sent(self._request("manage", "PUT", _path(instance_id), {"state": state}))
+        except HttpNotSent as error:
+            raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
+        except HttpReplyLost as error:
+            raise OutcomeUnknown(f"the answer to {state!r} was lost: {error}", advice=Advice.RETRY_LATER) from error
+        try:
+            switched(reply, wait=self._intervals["manage"])
+        except RateLimited as error:
+            self._heed("manage", error, reply)
+            raise
 
     async def _found(self, body: Mapping[str, object]) -> Found:
         reply = await self._read("search", "/api/v0/bundles/", body)

@@ -19,6 +19,7 @@ from gpuproxy.model.errors import (
     AuthFailed,
     InsufficientFunds,
     InvalidRequest,
+    NoCapacity,
     OfferGone,
     OutcomeUnknown,
     ProviderError,
@@ -155,6 +156,16 @@ def destroyed(reply: Reply, *, wait: float) -> None:
         return
     if reply.response.status < 500 and answer.error in _GONE:
         return
+    raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
+
+
+def switched(reply: Reply, *, wait: float) -> None:
+    """Return when a start or a stop was accepted; NoCapacity when a start has to wait for its GPUs."""
+    answer = reply.answer()
+    if reply.response.status == 200 and answer.success is True:
+        return
+    if answer.error == "resources_unavailable":
+        raise _error(NoCapacity, reply)
     raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
 
 

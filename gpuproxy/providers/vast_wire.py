@@ -112,6 +112,13 @@ class OneInstance(msgspec.Struct, frozen=True):
     instances: msgspec.Raw
 
 
+class LogAddress(msgspec.Struct, frozen=True):
+    """Where a log will be once the host has brought it there."""
+
+    success: bool
+    result_url: str
+
+
 class User(msgspec.Struct, frozen=True):
     """The account."""
 

@@ -131,6 +131,18 @@ class Marketplace:
     async def destroy(self, instance_id: InstanceId) -> None:
         """There is nothing."""
 
+    async def start(self, instance_id: InstanceId) -> None:
+        """Not for measurements."""
+        raise NotSupported(f"{instance_id} is not rented")
+
+    async def stop(self, instance_id: InstanceId) -> None:
+        """Not for measurements."""
+        raise NotSupported(f"{instance_id} is not rented")
+
+    async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
+        """Not for measurements."""
+        raise NotSupported(f"{instance_id} is not rented and has no {lines} lines")
+
     async def spend(self) -> Spend:
         """Of nothing."""
         return Spend(credit=Micro(0))

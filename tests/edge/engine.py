@@ -197,6 +197,16 @@ class StubEngine:
     async def set_strategy(self, caller: Caller, name: str, scope: str) -> None:
         self.asked.append(("set_strategy", name, scope))
 
+    async def start(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
+        return await self.instance(caller, provider, instance_id)
+
+    async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
+        return await self.instance(caller, provider, instance_id)
+
+    async def logs(self, caller: Caller, provider: str, instance_id: str, lines: int) -> Sequence[str]:
+        self.asked.append(("logs", provider, instance_id, lines))
+        return ["one", "two"]
+
     async def create(self, project: str, name: str, role: Role) -> NewKey:
         self.asked.append(("create", project, name, role))
         return NewKey("gpx_new_secret", replace(key_row("gpx_new_secret", role, project=project), name=name))
@@ -219,6 +229,7 @@ def service_over(engine: StubEngine) -> Service:
     return Service(
         reserver=engine,  # type: ignore[arg-type]
         books=engine,  # type: ignore[arg-type]
+        machines=engine,  # type: ignore[arg-type]
         catalog=engine,  # type: ignore[arg-type]
         keys=engine,  # type: ignore[arg-type]
         clock=ScaledClock(60.0, origin=NOW),

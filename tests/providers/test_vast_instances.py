@@ -364,7 +364,7 @@ def test_creates_are_not_paced_here_but_their_interval_is_told() -> None:
 def test_what_can_not_be_done_is_said_with_its_reason() -> None:
     async def use(clock: VirtualClock) -> None:
         missing = vast(Script(says({})), clock).capabilities.missing
-        assert {"stop_start", "volumes", "spot"} <= missing.keys()
+        assert {"volumes", "spot"} <= missing.keys()
         assert all(len(reason) > 20 for reason in missing.values())
         assert not missing.keys() & {"ssh", "ports", "labels", "custom_image", "registry_auth"}
 

@@ -1,0 +1,96 @@
+"""Starting, stopping and reading logs: what was accepted, what waits, and what may be asked again."""
+
+from typing import Any
+
+import pytest
+
+from gpuproxy.model.errors import (
+    Advice,
+    AuthFailed,
+    InvalidRequest,
+    NoCapacity,
+    OutcomeUnknown,
+    ProviderUnavailable,
+    RateLimited,
+)
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpResponse
+from tests.providers.wires import KEY, Script, on_script, says
+
+ID = InstanceId("27182818")
+ACCEPTED = says({"success": True})
+QUEUED = says({"success": False, "error": "resources_unavailable", "msg": "Required resources are ..., queued."})
+ADDRESS = says({"success": True, "result_url": "https://logs.example/4242.log"})
+
+
+def started(*answers: HttpResponse | Exception) -> Script:
+    return on_script(lambda adapter: adapter.start(ID), *answers)[1]
+
+
+def logged(*answers: Any, lines: int = 10) -> tuple[Any, Script]:
+    return on_script(lambda adapter: adapter.logs(ID, lines), *answers)
+
+
+@pytest.mark.parametrize(("call", "word"), [("start", "running"), ("stop", "stopped")])
+def test_a_change_of_state_names_the_state_and_repeats_no_id(call: str, word: str) -> None:
+    _, script = on_script(lambda adapter: getattr(adapter, call)(ID), ACCEPTED)
+    (request,) = script.requests
+    assert (request.method, request.url) == ("PUT", f"https://console.vast.ai/api/v0/instances/{ID}/")
+    assert script.sent() == {"state": word}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (QUEUED, NoCapacity),
+        (says({"success": False, "error": "no_such_instance", "msg": "Instance not found."}, 404), InvalidRequest),
+        (says({"success": False, "error": "auth_error", "msg": "Invalid user key"}, 404), AuthFailed),
+        (says("API requests too frequent", 429), RateLimited),
+        (HttpNotSent("refused"), ProviderUnavailable),
+        (HttpReplyLost("reset"), OutcomeUnknown),
+        (says("<html>502</html>", 502), OutcomeUnknown),
+        (says({"success": True}, 500), OutcomeUnknown),
+        (says({"success": False}), OutcomeUnknown),
+        (says("", 200), OutcomeUnknown),
+    ],
+)
+def test_anything_but_an_acceptance_is_an_error(answer: HttpResponse | Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind) as refused:
+        started(answer)
+    if kind is OutcomeUnknown:
+        assert refused.value.advice is Advice.RETRY_LATER  # type: ignore[attr-defined]
+
+
+def test_a_log_is_waited_for_and_asked_for_without_the_key() -> None:
+    lines, script = logged(ADDRESS, says("", 404), says("", 404), says("one\ntwo\nthree\n"), lines=2)
+    assert lines == ["two", "three"]
+    first, *looks = script.requests
+    assert first.url.endswith(f"/api/v0/instances/request_logs/{ID}/")
+    assert first.method == "PUT"
+    assert {look.url for look in looks} == {"https://logs.example/4242.log"}
+    assert all(KEY not in str(look.headers) for look in looks)
+
+
+def test_a_log_that_never_comes_is_an_error_and_no_empty_log() -> None:
+    with pytest.raises(ProviderUnavailable, match="has not brought the log"):
+        logged(ADDRESS, says("", 404))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says({"success": False}),
+        says({"success": True}),
+        says({"success": True, "result_url": "file:///etc/passwd"}),
+        says({"success": True, "result_url": "http://10.0.0.1/meta"}),
+        says("<html>", 502),
+    ],
+)
+def test_an_address_that_is_none_is_not_gone_to(answer: HttpResponse) -> None:
+    with pytest.raises(ProviderUnavailable):
+        logged(answer, AssertionError("nothing else is asked"))
+
+
+def test_what_is_no_text_costs_no_log() -> None:
+    lines, _ = logged(ADDRESS, says(b"caf\xe9\n"))
+    assert lines == ["caf\ufffd"]
