@@ -34,6 +34,34 @@ def test_two_hundred_callers_never_share_a_chunk_and_are_all_told_the_truth(tmp_
         assert any(answer is None for answer in answers), "the market was not too small"
 
 
+def test_five_thousand_calls_with_one_request_id_are_one_reservation(tmp_path: Path):
+    options = ("--rate-limits", "off", "--machines", "40", "--time-scale", "20", "--create-latency", "20")
+    with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
+        answers = asyncio.run(_duplicates(server, 5000, at_once=400))
+        assert len(answers) == 5000
+        assert len({answer.reservation_id for answer in answers}) == 1
+        assert {tuple(i.contract_id for i in answer.reserved_instances) for answer in answers} == {
+            tuple(market.alive())
+        }
+        assert market.state()["calls"]["vast.ai"]["create"] == 4
+
+
+async def _duplicates(server: Server, calls: int, *, at_once: int) -> list[pb.ReserveGPUsResponse]:
+    request = pb.ReserveGPUsRequest(count=4, max_price=20, request_id="one and the same")
+    turns = asyncio.Semaphore(at_once)
+    async with aio.insecure_channel(server.address) as channel:
+        stub: Any = GPUProxyServiceStub(channel)
+
+        async def call() -> pb.ReserveGPUsResponse:
+            async with turns:
+                answer: pb.ReserveGPUsResponse = await stub.ReserveGPUs(
+                    request, metadata=(("x-api-key", server.key),), timeout=110
+                )
+                return answer
+
+        return await asyncio.gather(*(call() for _ in range(calls)))
+
+
 async def _storm(server: Server, callers: int) -> list[pb.ReserveGPUsResponse | None]:
     dice = random.Random(5)
     sizes = [dice.choice((1, 1, 2, 3, 4, 8, 16)) for _ in range(callers)]
