@@ -190,11 +190,7 @@ def build_engine(
     )
     reserver = Reserver(shop)
     books = Books(
-        db,
-        stop=reserver.stop,
-        nudge=shop.nudge,
-        default_strategy=settings.lb_strategy,
-        accounts=accounts.keys(),
+        db, stop=reserver.stop, nudge=shop.nudge, default_strategy=settings.lb_strategy, accounts=accounts.keys()
     )
     return Engine(
         reserver=reserver,

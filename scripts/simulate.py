@@ -102,6 +102,7 @@ def _print_figures(reports: list[Report], seconds: float) -> None:
     )
     print(f"faults      {faults.total()} calls hit by faults of {len(faults)} kinds")
     print(f"crashes     {sum(report.crashes for report in reports)}")
+    print(f"stalls      of up to two minutes {sum(report.stalls for report in reports)} times")
     print(f"clock       put forward or back by a day {sum(report.jumps for report in reports)} times")
     print(
         f"surplus     {len(surplus)} machines came after the proof of their absence (lateness beyond the bound); "

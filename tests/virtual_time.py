@@ -45,6 +45,12 @@ class VirtualClock:
         """Correct the wall clock, forwards or back; monotonic() and everything that waits stay as they are."""
         self._start += timedelta(seconds=seconds)
 
+    def stall(self, seconds: float) -> None:
+        """Let so much time pass while nobody gets to run; whatever was due meanwhile comes late."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _VirtualLoop)
+        loop.stall(seconds)
+
 
 def run_virtual(main: Callable[[VirtualClock], Awaitable[T]], *, start: datetime = DAY_ONE) -> T:
     """The result of main(clock). Tasks that it leaves behind are cancelled; raises DeadlockError."""
@@ -69,6 +75,9 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._selector_of_time.time
+
+    def stall(self, seconds: float) -> None:
+        self._selector_of_time.time += seconds
 
     def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise AssertionError("a thread in virtual time: its result would not be deterministic")

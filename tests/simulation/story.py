@@ -7,19 +7,17 @@ story to the last event, which `Report.digest` shows.
 import asyncio
 import hashlib
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
-from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.instances import Launch, Phase
 from tests.simulation.audit import SETTLE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
-from tests.simulation.report import Report
-from tests.simulation.weather import Weather, weather_of
+from tests.simulation.report import Report, hits_of
+from tests.simulation.weather import LONGEST_STALL, Weather, weather_of
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World
 
@@ -27,6 +25,7 @@ QUIET = 900.0
 """Seconds within which everything is at rest once the faults have stopped: twice the quarantine, and listings."""
 _STEP = 30.0
 _DAY = 86_400.0
+_BETWEEN_STALLS = 600.0
 _FOREIGN_AGE = 700.0
 
 
@@ -69,11 +68,11 @@ class _Story:
         self.world.delay = self._delay
         self.audit = Audit(self.world, beyond=weather.beyond)
         self.asks: list[_Ask] = []
-        self.crashes = self.jumps = 0
+        self.crashes = self.jumps = self.stalls = 0
+        self._stalled_at = -_BETWEEN_STALLS
         self.ahead = False
         """The date was put forward."""
-        self.hits: Counter[str] = Counter()
-        self._count_hits()
+        self.hits = hits_of(self.world)
 
     async def run(self, errors: list[str]) -> Report:
         self.say("weather", self.weather)
@@ -106,7 +105,8 @@ class _Story:
             await self._crash()
         actions = {
             self._ask: 8, self._ask_again: 3, self._leave: 2, self._release: 2, self._destroy: 2, self._extend: 1,
-            self._trouble: 1, self._jump: 2 * self.weather.jumps, self._books: 2 * self.weather.books_fail,
+            self._trouble: 1, self._jump: 2 * self.weather.jumps, self._stall: 2 * self.weather.stalls,
+            self._books: 2 * self.weather.books_fail,
         }  # fmt: skip
         await self.dice.choices(list(actions), list(actions.values()))[0]()
 
@@ -287,6 +287,16 @@ class _Story:
         self.say("jump", hours)
         self.clock.jump(hours / 24 * _DAY)
 
+    async def _stall(self) -> None:
+        """Not again before every request that this one held up has long arrived."""
+        if self.clock.monotonic() - self._stalled_at < _BETWEEN_STALLS:
+            return
+        seconds = self.dice.choice((5.0, 30.0, LONGEST_STALL))
+        self.stalls += 1
+        self.say("stall", seconds)
+        self.clock.stall(seconds)
+        self._stalled_at = self.clock.monotonic()
+
     async def _books(self) -> None:
         self.world.life.books_fail = not self.world.life.books_fail
         self.say("books fail", self.world.life.books_fail)
@@ -364,6 +374,7 @@ class _Story:
             unknowns=self.audit.count_events("reply_lost"),
             crashes=self.crashes,
             jumps=self.jumps,
+            stalls=self.stalls,
             faults=self.hits,
             surplus=lifetimes,
             seconds=self.clock.monotonic(),
@@ -378,14 +389,3 @@ class _Story:
 
     def _delay(self) -> float:
         return self.dice.uniform(0.0, self.weather.delay) if self.weather.delay else 0.0
-
-    def _count_hits(self) -> None:
-        take = self.world.sandbox.faults.take
-
-        def counted(provider: str, account: str | None, call: str) -> Fault | None:
-            fault = take(provider, account, call)
-            if fault is not None:
-                self.hits[f"{call} {fault.name}"] += 1
-            return fault
-
-        self.world.sandbox.faults.take = counted  # type: ignore[method-assign]

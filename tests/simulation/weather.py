@@ -46,6 +46,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }
 LATE_BOUND = 300
 """Seconds, as the adapter declares them: later than that is `beyond`."""
+LONGEST_STALL = 120.0
+"""Requests on their way are late by as much, for the market stands still with us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Weather:
     crash_rate: float
     jumps: bool
     """The wall clock is put forward or back by a day."""
+    stalls: bool
+    """The process gets no time to run for up to two minutes: paused, or its loop is stuck."""
     books_fail: bool
     """The database refuses writes now and then."""
     foreign: bool
@@ -80,7 +84,7 @@ class Weather:
     @property
     def latest(self) -> float:
         """How late a create may be executed."""
-        return 900.0 if self.beyond else LATE_BOUND - self.list_lag
+        return 900.0 if self.beyond else LATE_BOUND - self.list_lag - (LONGEST_STALL if self.stalls else 0.0)
 
 
 def weather_of(seed: int) -> Weather:
@@ -108,4 +112,5 @@ def weather_of(seed: int) -> Weather:
         delay=dice.choice((0.0, 0.0, 0.05, 1.5)),
         create_latency=dice.choice((0.0, 0.0, 3.0, 12.0)),
         list_lag=dice.choice((0.0, 0.0, 10.0, 40.0)),
+        stalls=dice.random() < 0.2,
     )
