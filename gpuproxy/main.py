@@ -39,11 +39,12 @@ from gpuproxy.engine.call import Workshop
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.loops import watch_forever, witness_forever
+from gpuproxy.engine.loops import settle_forever, watch_forever, witness_forever
 from gpuproxy.engine.machines import Machines
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
+from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
 from gpuproxy.metrics import Counted, Metrics
 from gpuproxy.model.labels import Signer
@@ -78,6 +79,8 @@ class Engine:
     signer: Signer
     witnesses: tuple[Witness, ...]
     witness_seconds: float
+    settlings: tuple[Settling, ...]
+    settle_seconds: float
     readiness: Readiness
     metrics: Metrics
     _tasks: tuple[asyncio.Task[None], ...] = ()
@@ -89,6 +92,7 @@ class Engine:
         loops = [
             self.catalog.run(),
             *(watch_forever(watch, self.clock) for watch in self.watches),
+            *(settle_forever(settling, self.clock, self.settle_seconds) for settling in self.settlings),
             *(witness_forever(witness, self.clock, self.witness_seconds) for witness in self.witnesses),
         ]
         self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
@@ -204,6 +208,8 @@ def build_engine(
         signer=signer,
         witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
         witness_seconds=limits.witness_seconds,
+        settlings=tuple(Settling(provider, db, clock) for provider in accounts),
+        settle_seconds=limits.settle_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
         metrics=metrics,
     )

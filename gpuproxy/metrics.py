@@ -5,8 +5,9 @@ ours (calls, codes, providers, accounts by name), never anything that a client c
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -14,6 +15,7 @@ from gpuproxy.engine.figures import Figures
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import Clock, Instance, Provider, Receipt, Spend
 
@@ -132,6 +134,11 @@ class Counted:
         """As the provider's."""
         with self._counted("logs"):
             return await self._provider.logs(instance_id, lines)
+
+    async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
+        """As the provider's."""
+        with self._counted("charges"):
+            return await self._provider.charges(since, until)
 
     async def spend(self) -> Spend:
         """As the provider's."""

@@ -197,8 +197,8 @@ class Spend:
 class Capabilities:
     """What a provider can do; what it can't is a name in `missing` with the reason that clients are shown.
 
-    Names: stop_start, logs, volumes, volume_sharing, spot, ssh, ports, custom_image, extend, refundable, labels,
-    registry_auth, jupyter, entrypoint.
+    Names: stop_start, logs, charges, volumes, volume_sharing, spot, ssh, ports, custom_image, extend, refundable,
+    labels, registry_auth, jupyter, entrypoint.
     """
 
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -256,6 +256,9 @@ class Provider(Protocol):
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """The last lines of what its container printed, oldest first."""
+
+    async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
+        """What each instance that existed within this time was charged in all, as far as it is listed."""
 
     async def spend(self) -> Spend:
         """The account's credit."""

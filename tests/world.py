@@ -31,7 +31,7 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
-UNPACED = dict.fromkeys(("search", "create", "list", "get", "destroy", "user", "manage"), 0.0)
+UNPACED = dict.fromkeys(("search", "create", "list", "get", "destroy", "user", "manage", "charges"), 0.0)
 
 
 class SeededRandom:

@@ -15,7 +15,7 @@ from gpuproxy.model.leases import Lease, LeaseState, PortMapping, status_word
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationView, outcome_word
-from gpuproxy.model.transactions import Transaction
+from gpuproxy.model.transactions import Adjustment, Transaction
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -206,8 +206,10 @@ def load_answer(report: LoadReport, kind: str) -> pb.GetLoadInfoResponse:
     )
 
 
-def transaction_message(transaction: Transaction) -> pb.Transaction:
-    """What a meter ran up within an hour."""
+def transaction_message(transaction: Transaction | Adjustment) -> pb.Transaction:
+    """What a meter ran up within an hour, or what was charged otherwise."""
+    if isinstance(transaction, Adjustment):
+        return _adjustment(transaction)
     meter = transaction.meter
     what = f"disk of {meter.gpu_model}" if meter.storage else f"{meter.num_gpus} x {meter.gpu_model}"
     return pb.Transaction(
@@ -224,6 +226,23 @@ def transaction_message(transaction: Transaction) -> pb.Transaction:
         started_at=timestamp(transaction.started_at),
         ended_at=None if transaction.pending else timestamp(transaction.ended_at),
         gpu_hours=transaction.gpu_hours,
+    )
+
+
+def _adjustment(adjustment: Adjustment) -> pb.Transaction:
+    charged, metered = dollars(adjustment.charged), dollars(adjustment.metered)
+    return pb.Transaction(
+        id=adjustment.id,
+        type="adjustment",
+        amount=usd(adjustment.amount),
+        currency="USD",
+        timestamp=int(adjustment.at.timestamp()),
+        status="completed",
+        description=f"{adjustment.provider} charged {charged} for contract {adjustment.instance_id}, metered {metered}",
+        provider=adjustment.provider,
+        instance_id=adjustment.instance_id,
+        reservation_id=adjustment.reservation_id,
+        ended_at=timestamp(adjustment.at),
     )
 
 

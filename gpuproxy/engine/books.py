@@ -23,9 +23,9 @@ from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, ProviderName
 from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
-from gpuproxy.model.transactions import Transaction, count, newest
+from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import leases, meta, meters, pace, reservations
+from gpuproxy.store import leases, meta, meters, pace, reservations, settlements
 from gpuproxy.strategies import STRATEGIES, strategy_named, weight
 
 _PAGE = 100
@@ -208,12 +208,14 @@ class Books:
 
         return await self._db.read(read)
 
-    async def transactions(self, caller: Caller, limit: int, offset: int) -> tuple[list[Transaction], int]:
+    async def transactions(self, caller: Caller, limit: int, offset: int) -> tuple[list[Transaction | Adjustment], int]:
         """A part of what was spent, newest first, and how many transactions there are in all."""
 
-        def read(tx: Tx) -> tuple[list[Transaction], int]:
+        def read(tx: Tx) -> tuple[list[Transaction | Adjustment], int]:
             metered, now = meters.of_project(tx, _scope(caller)), tx.now()
-            return newest(metered, now, offset, limit), sum(count(meter, now) for meter in metered)
+            adjusted = settlements.of_project(tx, _scope(caller))
+            total = len(adjusted) + sum(count(meter, now) for meter in metered)
+            return newest(metered, adjusted, now, offset, limit), total
 
         return await self._db.read(read)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Clock
@@ -30,6 +31,13 @@ async def witness_forever(witness: Witness, clock: Clock, seconds: float) -> Non
 
     while True:
         await guarded(compare, clock, f"witness {witness.provider.account}")
+        await clock.sleep(seconds)
+
+
+async def settle_forever(settling: Settling, clock: Clock, seconds: float) -> None:
+    """Settlement after settlement of one account."""
+    while True:
+        await guarded(settling.step, clock, f"settle {settling.provider.account}")
         await clock.sleep(seconds)
 
 

@@ -1,7 +1,7 @@
 """What was spent, as a list of transactions: each meter, cut at every full hour (UTC) and at its end.
 
 Nothing of it is stored: the meters are the books, and cutting them again gives the same list. The parts of a meter add
-up to the meter exactly, to the micro-dollar.
+up to the meter exactly, to the micro-dollar. What the marketplace charged otherwise is an adjustment beside them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -55,9 +55,35 @@ class Transaction:
         return 0.0 if self.meter.storage else self.meter.num_gpus * ((self.ended_at - self.started_at) / _HOUR)
 
 
-def newest(meters: Iterable[Meter], now: datetime, offset: int, limit: int) -> list[Transaction]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """What the marketplace charged for a machine that is over, beside what its meters had said."""
+
+    lease_id: LeaseId
+    reservation_id: ReservationId
+    provider: ProviderName
+    instance_id: InstanceId
+    at: datetime
+    charged: Micro
+    metered: Micro
+
+    @property
+    def id(self) -> str:
+        """One for each lease, but another one if it is made anew."""
+        return f"{self.lease_id.replace('lease-', 'txn-', 1)}-adjustment-{self.at:%Y%m%dT%H%M%S}"
+
+    @property
+    def amount(self) -> Micro:
+        """Negative where less was charged than metered."""
+        return Micro(self.charged - self.metered)
+
+
+def newest(
+    meters: Iterable[Meter], adjustments: Iterable[Adjustment], now: datetime, offset: int, limit: int
+) -> list[Transaction | Adjustment]:
     """A part of the list, newest first."""
-    ordered = merge(*(_parts(meter, now) for meter in meters), key=_newest_first)
+    lists: list[Iterable[Transaction | Adjustment]] = [_parts(meter, now) for meter in meters]
+    ordered = merge(sorted(adjustments, key=_newest_first), *lists, key=_newest_first)
     return list(islice(ordered, offset, offset + limit))
 
 
@@ -90,5 +116,7 @@ def _hour_before(end: datetime) -> datetime:
     return _hour(end - timedelta(microseconds=1))
 
 
-def _newest_first(transaction: Transaction) -> tuple[float, str, float]:
+def _newest_first(transaction: Transaction | Adjustment) -> tuple[float, str, float]:
+    if isinstance(transaction, Adjustment):
+        return -transaction.at.timestamp(), transaction.lease_id, -transaction.at.timestamp()
     return -transaction.ended_at.timestamp(), transaction.meter.lease_id, -transaction.started_at.timestamp()

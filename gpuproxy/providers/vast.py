@@ -5,6 +5,7 @@ and destroys wait for their turn here; creates are paced by the caller, who may 
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -14,7 +15,7 @@ import structlog
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Advice, OutcomeUnknown, ProviderUnavailable, RateLimited, Refused
 from gpuproxy.model.leases import InstanceId
-from gpuproxy.model.money import micro
+from gpuproxy.model.money import Micro, micro
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.pacing import Pace, Window
 from gpuproxy.ports import (
@@ -38,9 +39,18 @@ from gpuproxy.providers.vast_errors import (
     switched,
     unread,
 )
-from gpuproxy.providers.vast_requests import SEARCH_CAP, Stretch, create_body, native_id, next_stretch, search_body
+from gpuproxy.providers.vast_requests import (
+    SEARCH_CAP,
+    Stretch,
+    charges_query,
+    create_body,
+    native_id,
+    next_stretch,
+    search_body,
+)
 from gpuproxy.providers.vast_wire import (
     NAME,
+    ChargesPage,
     Found,
     ListPage,
     LogAddress,
@@ -64,6 +74,7 @@ INTERVALS: Mapping[str, float] = {
     "create": 4.5,
     "user": 1.0,
     "manage": 1.0,
+    "charges": 1.0,
 }
 """Seconds between two calls, as documented."""
 _SEARCH_BURST = 10
@@ -113,7 +124,7 @@ class VastAi:
         self._base_url = (setup.base_url or BASE_URL).rstrip("/")
         self._log_schemes = {"https", urlsplit(self._base_url).scheme}
         self._turns: dict[str, Pace | Window] = {
-            name: Pace(setup.clock, intervals[name] * _MARGIN) for name in ("list", "get", "destroy", "user", "manage")
+            name: Pace(setup.clock, seconds * _MARGIN) for name, seconds in intervals.items() if name != "create"
         }
         self._turns["search"] = Window(setup.clock, _SEARCH_BURST, _SEARCH_BURST * intervals["search"] * _MARGIN)
 
@@ -223,6 +234,32 @@ class VastAi:
         except (HttpNotSent, HttpReplyLost) as error:
             raise ProviderUnavailable(f"{NAME} did not give the log: {error}") from error
         raise ProviderUnavailable(f"{NAME} has not brought the log of {instance_id} after {_LOG_LOOKS} looks")
+
+    async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
+        """By whole days, so that everything of an instance that began and ended within them is there."""
+        charged: dict[InstanceId, Micro] = {}
+        rows = 0
+        query = charges_query(since, until)
+        tokens: set[str] = set()
+        while True:
+            reply = await self._read("charges", f"/api/v0/charges/?{urlencode(query)}")
+            page = self._decoded("charges", reply, ChargesPage)
+            if not page.success:
+                raise ProviderUnavailable(f"{NAME} gave no charges")
+            rows += len(page.results)
+            for row in page.results:
+                kind, _, number = row.source.partition("-")
+                if kind == "instance":
+                    charged[InstanceId(number)] = Micro(charged.get(InstanceId(number), 0) + micro(row.amount))
+            token = None if page.next_token is None else str(page.next_token)
+            if token is None and rows < (page.total or 0):
+                raise ProviderUnavailable(f"{NAME} claims {page.total} charges, lists {rows}")
+            if token is None:
+                return charged
+            if token in tokens:
+                raise ProviderUnavailable(f"{NAME} lists the same charges again")
+            tokens.add(token)
+            query = {**query, "after_token": token}
 
     async def spend(self) -> Spend:
         """What is left to spend."""

@@ -5,8 +5,10 @@ The service may cap an answer at 64 rows whatever limit is named, and has no cur
 asked for by price, and where more rows have one price than an answer holds, by machine.
 """
 
+import json
 import shlex
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from gpuproxy.model.demands import LaunchSpec, RunMode
 from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope
@@ -48,6 +50,16 @@ def next_stretch(asked: Stretch, found: Found) -> Stretch | None:
     if last > asked.price_from:
         return Stretch(price_from=last)
     return replace(asked, price_to=found.last_price + _HAIR)
+
+
+def charges_query(since: datetime, until: datetime) -> dict[str, str]:
+    """Instances' charges of these days, both included."""
+    day = timedelta(days=1)
+    first = since.replace(hour=0, minute=0, second=0, microsecond=0)
+    last = until.replace(hour=0, minute=0, second=0, microsecond=0) + day
+    days = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
+    filters = {"day": days, "type": {"in": ["instance"]}}
+    return {"select_filters": json.dumps(filters), "limit": "500", "format": "table"}
 
 
 def _next_machine(asked: Stretch, found: Found) -> Stretch:

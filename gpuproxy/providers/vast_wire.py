@@ -119,6 +119,22 @@ class LogAddress(msgspec.Struct, frozen=True):
     result_url: str
 
 
+class Charge(msgspec.Struct, frozen=True):
+    """What one thing cost; USD."""
+
+    source: str
+    amount: float
+
+
+class ChargesPage(msgspec.Struct, frozen=True):
+    """One page of the charges."""
+
+    success: bool
+    results: list[Charge]
+    next_token: str | int | None
+    total: int | None = None
+
+
 class User(msgspec.Struct, frozen=True):
     """The account."""
 

@@ -25,7 +25,7 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import events, measured, reservations
+from gpuproxy.store import events, measured, reservations, settlements
 from gpuproxy.store.rows import columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
@@ -161,7 +161,12 @@ def note(tx: Tx, lease: Lease, **facts: Any) -> Lease:
 
 
 def cost(tx: Tx, lease_id: LeaseId) -> Micro:
-    """What the meter of a lease stands at, in micro-dollars."""
+    """What a lease has cost, in micro-dollars: what its meters ran up, and once it is settled what was charged."""
+    return Micro(metered(tx, lease_id) + settlements.difference(tx, lease_id))
+
+
+def metered(tx: Tx, lease_id: LeaseId) -> Micro:
+    """What the meters of a lease stand at, in micro-dollars."""
     total = 0
     for row in tx.fetch("SELECT opened_at, closed_at, rate FROM meters WHERE lease_id = ?", (lease_id,)):
         ends = tx.now() if row["closed_at"] is None else moment(row["closed_at"])

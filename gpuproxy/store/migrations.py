@@ -84,6 +84,12 @@ _THIRD = (
         since INTEGER NOT NULL, until INTEGER, PRIMARY KEY (provider, account, reason)) STRICT""",
 )
 
+_FIFTH = (
+    """CREATE TABLE settlements (
+        lease_id TEXT PRIMARY KEY REFERENCES leases (id), at INTEGER NOT NULL, charged INTEGER NOT NULL,
+        metered INTEGER NOT NULL) STRICT""",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -103,4 +109,11 @@ def m0002_the_whole_choice(db: Database) -> None:
 def m0003_accounts_in_trouble(db: Database) -> None:
     """Which accounts are paused and why, for choices and for the doctor."""
     for statement in _THIRD:
+        db.execute(statement)
+
+
+@migrations()
+def m0005_what_marketplaces_charged(db: Database) -> None:
+    """The marketplace's own charge for each machine that is over."""
+    for statement in _FIFTH:
         db.execute(statement)

@@ -1,7 +1,8 @@
 """Twenty thousand offers as a big marketplace might have them, the same for a seed, and requests that filter them."""
 
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from gpuproxy.engine.snapshot import built
 from gpuproxy.model.errors import NotSupported
@@ -142,6 +143,10 @@ class Marketplace:
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """Not for measurements."""
         raise NotSupported(f"{instance_id} is not rented and has no {lines} lines")
+
+    async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
+        """Nothing is rented."""
+        raise NotSupported(f"nothing was charged from {since} to {until}")
 
     async def spend(self) -> Spend:
         """Of nothing."""

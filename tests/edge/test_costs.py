@@ -32,7 +32,7 @@ def test_a_transaction_says_what_when_and_how_much() -> None:
         opened_at=NOW,
         closed_at=None,
     )
-    pending, completed = map(transaction_message, newest([meter], NOW + timedelta(minutes=90), 0, 5))
+    pending, completed = map(transaction_message, newest([meter], [], NOW + timedelta(minutes=90), 0, 5))
     assert (completed.type, completed.status, completed.currency, completed.amount) == (
         "usage",
         "completed",

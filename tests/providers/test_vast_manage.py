@@ -1,6 +1,9 @@
 """Starting, stopping and reading logs: what was accepted, what waits, and what may be asked again."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -94,3 +97,47 @@ def test_an_address_that_is_none_is_not_gone_to(answer: HttpResponse) -> None:
 def test_what_is_no_text_costs_no_log() -> None:
     lines, _ = logged(ADDRESS, says(b"caf\xe9\n"))
     assert lines == ["caf\ufffd"]
+
+
+# -- charges
+
+DAY = datetime(2026, 6, 12, 15, 30, tzinfo=UTC)
+
+
+def charged(*answers: Any) -> tuple[Any, Script]:
+    return on_script(lambda adapter: adapter.charges(DAY, DAY + timedelta(hours=20)), *answers)
+
+
+def charge_page(*rows: tuple[str, object], token: object = None, **more: object) -> HttpResponse:
+    results = [{"source": source, "amount": amount, "items": []} for source, amount in rows]
+    return says({"success": True, "results": results, "next_token": token, **more})
+
+
+def test_charges_are_asked_for_by_whole_days_and_summed_by_instance() -> None:
+    told, script = charged(
+        charge_page(("instance-7", 1.25), ("volume-7", 9.0), token="t1"),
+        charge_page(("instance-7", 0.000001), ("instance-8", 0.5)),
+    )
+    assert told == {"7": 1_250_001, "8": 500_000}
+    first, second = script.requests
+    filters = json.loads(parse_qs(urlsplit(first.url).query)["select_filters"][0])
+    midnight = int(datetime(2026, 6, 12, tzinfo=UTC).timestamp())
+    assert filters["day"] == {"gte": midnight, "lte": midnight + 2 * 86_400}
+    assert parse_qs(urlsplit(second.url).query)["after_token"] == ["t1"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [says({"success": False, "results": [], "next_token": None})],
+        [says({"success": True, "results": [{"source": "instance-7"}], "next_token": None})],
+        [says({"success": True})],
+        [charge_page(("instance-7", 1.0), total=2)],
+        [charge_page(("instance-7", 1.0), token="t1"), says("<html>", 502)],
+        [charge_page(("instance-7", 1.0), token="t1"), charge_page(("instance-8", 1.0), token="t1")],
+        [HttpReplyLost("reset")],
+    ],
+)
+def test_charges_are_whole_or_an_error(answers: list[Any]) -> None:
+    with pytest.raises(ProviderUnavailable):
+        charged(*answers)

@@ -14,7 +14,9 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 
 KEY = "k3y-that-must-not-show"
-UNLIMITED: Mapping[str, float] = dict.fromkeys(("search", "list", "get", "destroy", "create", "user", "manage"), 0.0)
+UNLIMITED: Mapping[str, float] = dict.fromkeys(
+    ("search", "list", "get", "destroy", "create", "user", "manage", "charges"), 0.0
+)
 OFFER: Offer = offer(7654321)
 LABEL = "gpx-aaaaaa-bbbbbbbb-01-cccccc"
 SPEC = LaunchSpec(image="pytorch/pytorch:2.4.0", disk_gb=40.0)

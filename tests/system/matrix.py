@@ -7,7 +7,7 @@ A cell says what the call must come to:
     silent     ProviderUnavailable                        limited    RateLimited
     auth       AuthFailed                                 funds      InsufficientFunds
     gone       OfferGone                                  done       accepted, and the machine is gone
-    ignored    accepted, and the machine is still there
+    ignored    accepted, and nothing came of it           queued     NoCapacity, and the market keeps it in mind
     unknown    OutcomeUnknown, and the market did nothing
     unknown+   OutcomeUnknown, and the market did it      unknown>   OutcomeUnknown, and the market does it later
     -          the fault can't hit this call
@@ -20,47 +20,47 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-CALLS = ("search", "create", "list", "get", "destroy", "user")
+CALLS = ("search", "create", "list", "get", "destroy", "user", "start", "stop", "logs", "charges")
 
 TABLE = """
-fault                    search   create    list    get      destroy   user
-refuse_connection        silent   unknown   silent  silent   unknown   silent
-hang_before              silent   unknown   silent  silent   unknown   silent
-hang_after               silent   unknown+  silent  silent   unknown+  silent
-reset_before             silent   unknown   silent  silent   unknown   silent
-reset_after              silent   unknown+  silent  silent   unknown+  silent
-status_500_before        silent   unknown   silent  silent   unknown   silent
-status_502_before        silent   unknown   silent  silent   unknown   silent
-status_503_before        silent   unknown   silent  silent   unknown   silent
-status_504_before        silent   unknown   silent  silent   unknown   silent
-status_500_after         silent   unknown+  silent  silent   unknown+  silent
-status_504_after         silent   unknown+  silent  silent   unknown+  silent
-rate_limited:text        limited  limited   limited limited  limited   limited
-rate_limited:json        limited  limited   limited limited  limited   limited
-rate_limited:quota       limited  limited   limited limited  limited   limited
-refused_200              silent   unknown   silent  silent   unknown   silent
-malformed_json           silent   unknown+  silent  silent   unknown+  silent
-html_502                 silent   unknown   silent  silent   unknown   silent
-truncated                silent   unknown+  silent  silent   unknown+  silent
-empty_body               silent   unknown+  silent  silent   unknown+  silent
-slow_trickle             silent   unknown+  silent  silent   unknown+  silent
-auth_error               auth     auth      auth    auth     auth      auth
-offer_gone               -        gone      -       -        -         -
-no_capacity              -        gone      -       -        -         -
-insufficient_credit      -        funds     -       -        -         -
-price_moved              -        made      -       -        -         -
-wrong_gpu                -        made      -       -        -         -
-never_ready              -        made      -       -        -         -
-dies_after_ready         -        made      -       -        -         -
-volume_share_refused     -        made      -       -        -         -
-late_effect              -        unknown>  -       -        unknown>  -
-empty_list               empty    -         empty   -        -         -
-missing_page             short    -         silent  -        -         -
-destroy_ignored          -        -         -       -        ignored   -
-start_refused            -        -         -       -        -         -
-stop_ignored             -        -         -       -        -         -
+fault                    search   create    list     get      destroy   user     start     stop      logs     charges
+refuse_connection        silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+hang_before              silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+hang_after               silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+reset_before             silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+reset_after              silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+status_500_before        silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+status_502_before        silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+status_503_before        silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+status_504_before        silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+status_500_after         silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+status_504_after         silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+rate_limited:text        limited  limited   limited  limited  limited   limited  limited   limited   limited  limited
+rate_limited:json        limited  limited   limited  limited  limited   limited  limited   limited   limited  limited
+rate_limited:quota       limited  limited   limited  limited  limited   limited  limited   limited   limited  limited
+refused_200              silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+malformed_json           silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+html_502                 silent   unknown   silent   silent   unknown   silent   unknown   unknown   silent   silent
+truncated                silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+empty_body               silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+slow_trickle             silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
+auth_error               auth     auth      auth     auth     auth      auth     auth      auth      auth     auth
+offer_gone               -        gone      -        -        -         -        -         -         -        -
+no_capacity              -        gone      -        -        -         -        -         -         -        -
+insufficient_credit      -        funds     -        -        -         -        -         -         -        -
+price_moved              -        made      -        -        -         -        -         -         -        -
+wrong_gpu                -        made      -        -        -         -        -         -         -        -
+never_ready              -        made      -        -        -         -        -         -         -        -
+dies_after_ready         -        made      -        -        -         -        -         -         -        -
+volume_share_refused     -        made      -        -        -         -        -         -         -        -
+late_effect              -        unknown>  -        -        unknown>  -        unknown>  unknown>  -        -
+empty_list               empty    -         empty    -        -         -        -         -         -        silent
+missing_page             short    -         silent   -        -         -        -         -         -        silent
+destroy_ignored          -        -         -        -        ignored   -        -         -         -        -
+start_refused            -        -         -        -        -         -        queued    -         -        -
+stop_ignored             -        -         -        -        -         -        -         ignored   -        -
 """
-"""`volume_share_refused` speaks of volumes, which nothing rented here has; start and stop are not called yet."""
+"""`volume_share_refused` speaks of volumes, which nothing rented here has."""
 
 _SLOW = {"hang_before", "hang_after", "slow_trickle"}
 _STATUS = re.compile(r"status_\d{3}_(before|after)")

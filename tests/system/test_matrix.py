@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from gpuproxy.model.errors import (
     AuthFailed,
     InsufficientFunds,
+    NoCapacity,
     OfferGone,
     OutcomeUnknown,
     ProviderError,
@@ -26,6 +28,7 @@ from gpuproxy.model.offers import Offer
 from gpuproxy.providers.vast import VastAi
 from gpuproxy.sandbox import faults
 from gpuproxy.sandbox.http_shell import serve
+from gpuproxy.sandbox.instances import HOLDS_GPU, Instance, Phase
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.trouble import LATE_SECONDS
 from gpuproxy.sandbox.world import Sandbox
@@ -44,6 +47,7 @@ _ERRORS: dict[str, type[ProviderError]] = {
     "funds": InsufficientFunds,
     "gone": OfferGone,
     "unknown": OutcomeUnknown,
+    "queued": NoCapacity,
 }
 _MATRIX = tuple(cells())
 _SECOND = f"{LABEL}2"
@@ -66,8 +70,26 @@ class Bench:
             "get": lambda: self.adapter.get(self.rented),
             "destroy": lambda: self.adapter.destroy(self.rented),
             "user": self.adapter.spend,
+            "start": lambda: self.adapter.start(self.rented),
+            "stop": lambda: self.adapter.stop(self.rented),
+            "logs": lambda: self.adapter.logs(self.rented, 5),
+            "charges": lambda: self.adapter.charges(self.now() - timedelta(days=1), self.now()),
         }
         return await calls[call]()
+
+    def now(self) -> datetime:
+        """The market's time."""
+        return datetime.fromtimestamp(self.sandbox.market.now, UTC)
+
+    @property
+    def machine(self) -> Instance:
+        """The rented one, as the market has it."""
+        return self.sandbox.market.instances[int(self.rented)]
+
+    def prepare(self, call: str) -> None:
+        """Only what is stopped can be started."""
+        if call == "start":
+            self.sandbox.market.stop(self.machine)
 
     def requests(self, call: str) -> int:
         """How many such requests the market has seen."""
@@ -103,6 +125,7 @@ def _nowhere() -> str:
 @pytest.mark.parametrize("cell", _MATRIX, ids=[f"{cell.call}-{cell.row}" for cell in _MATRIX])
 async def test_what_a_fault_does_to_a_call_is_told_as_the_table_says(cell: Cell) -> None:
     async with bench(timeouts=_BRIEF if cell.slow else {}) as at:
+        at.prepare(cell.call)
         before = at.requests(cell.call)
         at.sandbox.faults.arm(cell.order())
         answer = error = None
@@ -143,13 +166,22 @@ def _done(cell: Cell, at: Bench) -> None:
     elif executed and cell.call == "destroy":
         expected = set()
     assert held == expected
+    if cell.call in ("start", "stop"):
+        runs = executed is (cell.call == "start")
+        assert at.machine.phase in (
+            HOLDS_GPU if runs else {Phase.QUEUED if cell.outcome == "queued" else Phase.STOPPED}
+        )
 
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_without_a_fault_every_call_comes_to_what_it_is_for(call: str) -> None:
     async with bench() as at:
+        at.prepare(call)
         answer = await at.make(call)
-        _done(Cell(row="", call=call, outcome={"create": "made", "destroy": "done"}.get(call, "ok")), at)
+        outcomes = {"create": "made", "destroy": "done", "start": "done", "stop": "done"}
+        _done(Cell(row="", call=call, outcome=outcomes.get(call, "ok")), at)
+        if call == "charges":
+            assert set(answer) == {at.rented}
         if call in ("search", "list"):
             assert len(answer) == (len(at.offers) if call == "search" else 1)
 

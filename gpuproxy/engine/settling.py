@@ -1,0 +1,68 @@
+"""The true-up: once a machine is over, the marketplace's own charge for it replaces what our meters said.
+
+Meters follow listed prices and statuses, with the time between two looks as their error, and know nothing of traffic.
+What the marketplace charged is what was paid: the difference becomes an adjustment, a transaction of its own, so that
+nothing that was completed before ever changes.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.money import Micro, dollars
+from gpuproxy.ports import Clock, Database, Provider, Tx
+from gpuproxy.store import leases, settlements
+from gpuproxy.store.settlements import Unsettled
+
+log = structlog.get_logger(__name__)
+
+_AFTER = timedelta(hours=2)
+"""Charges are listed some time after they are made."""
+_AT_MOST = timedelta(days=14)
+"""A machine that is in no charges by then stays as the meters have it."""
+_EXACT = Micro(1_000)
+"""Charges are listed to a tenth of a cent: less is no difference."""
+
+
+class Settling:
+    """Settles the machines of one account."""
+
+    def __init__(self, provider: Provider, db: Database, clock: Clock) -> None:
+        self.provider = provider
+        self._db = db
+        self._clock = clock
+
+    async def step(self) -> None:
+        """Compare all that are due; without the marketplace's word they stay due."""
+        if "charges" in self.provider.capabilities.missing:
+            return
+        account, now = (self.provider.name, self.provider.account), self._clock.now()
+        due = await self._db.read(lambda tx: settlements.due(tx, account, now - _AT_MOST, now - _AFTER))
+        if not due:
+            return
+        try:
+            charged = await self.provider.charges(min(each.began for each in due), _latest(due))
+        except ProviderError as error:
+            log.info("charges_silent", account=self.provider.account, reason=error.reason, error=str(error))
+            return
+        await self._db.write(lambda tx: _settle(tx, due, charged))
+
+
+def _latest(due: Sequence[Unsettled]) -> datetime:
+    return max(each.ended for each in due)
+
+
+def _settle(tx: Tx, due: Sequence[Unsettled], charged: Mapping[InstanceId, Micro]) -> None:
+    for each in due:
+        amount = charged.get(each.instance_id)
+        if amount is None:
+            continue
+        metered = leases.metered(tx, each.lease_id)
+        if abs(amount - metered) < _EXACT:
+            amount = metered
+        else:
+            log.info("adjusted", lease=each.lease_id, charged=dollars(amount), metered=dollars(metered))
+        settlements.save(tx, each.lease_id, charged=amount, metered=metered)
