@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuproxy.model.errors import Refusal
+from gpuproxy.model.users import why_no_admin
 from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, TLS_NAMES, env_name, first_wrong_name
 from gpuproxy.strategies import strategy_named
 
@@ -147,6 +148,15 @@ class Settings(BaseSettings):
     admin_api_key: SecretStr | None = Field(
         None, description="the first admin's key; without it one is made and kept beside the database"
     )
+    admin_email: str = Field("", description="the first admin user, who is made at the start; needs the password too")
+    admin_password: SecretStr | None = Field(
+        None, description="that user's password, 8 to 1,024 characters; a changed one counts from the next start on"
+    )
+    jwt_secret: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="what logins are signed with, at least 32 characters; without it one is made and kept",
+    )
     lb_strategy: str = Field("least_connections", description="the strategy until one is set by a call")
     max_price: Usd = Field(10.0, description="USD per GPU-hour where a request names none")
     lease_duration: Seconds = Field(
@@ -210,6 +220,9 @@ class Settings(BaseSettings):
                     "use 127.0.0.1, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
                 )
         _check_database_url(self.database_url)
+        password = self.admin_password.get_secret_value() if self.admin_password else ""
+        if wrong := why_no_admin(self.admin_email, password):
+            raise ValueError(wrong)
         _check_accounts(self)
         return self
 
@@ -251,8 +264,8 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> frozenset[str]:
         """What must never be logged."""
-        keys = {key.get_secret_value() for key in self.vastai_api_key}
-        return frozenset(keys | ({self.admin_api_key.get_secret_value()} if self.admin_api_key else set()))
+        single = (self.admin_api_key, self.admin_password, self.jwt_secret)
+        return frozenset(secret.get_secret_value() for secret in (*self.vastai_api_key, *single) if secret)
 
     @property
     def database_path(self) -> Path:
@@ -263,6 +276,11 @@ class Settings(BaseSettings):
     def admin_key_file(self) -> Path:
         """Where the first start leaves the admin's key, mode 0600."""
         return admin_key_file(self.database_url)
+
+    @property
+    def fingerprint_key_file(self) -> Path:
+        """Where the key is that demands are hashed with, mode 0600."""
+        return Path(f"{self.database_path}.demand-key")
 
     @property
     def sandbox_state_file(self) -> Path:

@@ -4,6 +4,7 @@ All of it is made once, at the first start, and stays with the database.
 """
 
 import base64
+import binascii
 import hashlib
 import json
 import os
@@ -12,14 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Random, Tx
-from gpuproxy.store import keys, leases, meta
+from gpuproxy.store import keys, leases, meta, ssh_keys
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.rows import micros, moment
+from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.system import ScaledClock, SteadyClock
 
 DEFAULT_PROJECT = "default"
+MAX_SSH_KEYS = 16
+"""Of a project: all of them must fit into the script that a machine starts with."""
 _PREFIX = "gpx_"
 _SHOWN = 10
 
@@ -110,10 +115,32 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
         return text
     text = key_text(random)
     await _ensure_key(db, random, text, "admin")
+    _keep(file, text)
+    return text
+
+
+async def token_secret(db: Database, random: Random, configured: str) -> str:
+    """What logins are signed with: as configured, else made once and kept in the database."""
+    made = base64.b64encode(random.secret(32)).decode()
+    return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, made))
+
+
+def fingerprint_key(random: Random, file: Path) -> bytes:
+    """What demands are hashed with: kept in `file` (mode 0600), and so not in copies of the database."""
+    text = _kept(file)
+    if not text:
+        text = base64.b64encode(random.secret(32)).decode()
+        _keep(file, text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise WrongDatabase(f"{file} does not hold the key that was made with the database: not started.") from None
+
+
+def _keep(file: Path, text: str) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as handle:
         handle.write(text + "\n")
-    return text
 
 
 def _kept(file: Path) -> str:
@@ -131,12 +158,12 @@ class KeyRing:
         """The key with this hash, unless it is revoked."""
         return await self._db.read(lambda tx: keys.find(tx, sha256))
 
-    async def create(self, project: str, name: str, role: Role) -> NewKey:
-        """A new key; its text is shown now or never."""
-        text = key_text(self._random)
+    async def create(self, project: str, name: str, role: Role, user_id: str = "") -> NewKey:
+        """A new key; its text is shown now or never. It ends with the user who made it, if there is one."""
+        text, key_id = key_text(self._random), f"key-{self._random.token(8)}"
 
         def write(tx: Tx) -> NewKey:
-            row = _row(tx, text, project=project, name=name, role=role, key_id=f"key-{self._random.token(8)}")
+            row = _row(tx, text, project=project, name=name, role=role, key_id=key_id, user_id=user_id)
             keys.insert(tx, row)
             return NewKey(text, row)
 
@@ -149,6 +176,46 @@ class KeyRing:
     async def revoke(self, project: str | None, key_id: str) -> bool:
         """False when there is no such key in the project."""
         return await self._db.write(lambda tx: keys.revoke(tx, project, key_id))
+
+
+class SshKeyRing:
+    """The public keys that a project's machines are given."""
+
+    def __init__(self, db: Database, random: Random) -> None:
+        self._db = db
+        self._random = random
+
+    async def add(self, project: str, name: str, line: str, fingerprint: str) -> SshKeyRow:
+        """The key as stored, which it may have been before; raises FailedPrecondition when there are too many."""
+        key_id = f"ssh-{self._random.token(8)}"
+
+        def write(tx: Tx) -> SshKeyRow:
+            row = ssh_keys.add(
+                tx,
+                SshKeyRow(
+                    id=key_id,
+                    project=project,
+                    name=name,
+                    public_key=line,
+                    fingerprint=fingerprint,
+                    created_at=tx.now(),
+                ),
+            )
+            if len(ssh_keys.listed(tx, project)) > MAX_SSH_KEYS:
+                raise FailedPrecondition(
+                    f"A project has at most {MAX_SSH_KEYS} SSH keys; delete one first.", reason="TOO_MANY_SSH_KEYS"
+                )
+            return row
+
+        return await self._db.write(write)
+
+    async def list(self, project: str | None) -> tuple[SshKeyRow, ...]:
+        """A project's keys (None: everybody's), newest first."""
+        return await self._db.read(lambda tx: ssh_keys.listed(tx, project))
+
+    async def delete(self, project: str | None, key_id: str) -> bool:
+        """False when the project never had such a key."""
+        return await self._db.write(lambda tx: ssh_keys.delete(tx, project, key_id))
 
 
 def key_text(random: Random) -> str:
@@ -167,7 +234,7 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str) -> Non
     await db.write(write)
 
 
-def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str) -> KeyRow:
+def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str, user_id: str = "") -> KeyRow:
     return KeyRow(
         id=key_id,
         project=project,
@@ -176,6 +243,7 @@ def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str)
         prefix=text[:_SHOWN],
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         created_at=tx.now(),
+        user_id=user_id,
     )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Literal, TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.types import EventDict, Processor, WrappedLogger
 
 REDACTED = "***"
@@ -95,9 +96,13 @@ class _Printer:
     debug = info = warning = error = critical = msg
 
 
+_traceback = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+"""Without what variables held: requests are among them, and their secrets."""
+
+
 def _renderers(style: str, *, colors: bool) -> list[Processor]:
     if style == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        return [_traceback, structlog.processors.JSONRenderer(ensure_ascii=False)]
     if not colors:
         return [structlog.processors.format_exc_info, _plain_line]
     plain = structlog.dev.plain_traceback

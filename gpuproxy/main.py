@@ -11,19 +11,18 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from typing import TypeVar
 
 import structlog
 
 from gpuproxy import deployment, logs
 from gpuproxy.config import Account, ConfigError, Settings, check_start
-from gpuproxy.deployment import KeyRing, WrongDatabase
-from gpuproxy.edge.auth import Authenticator
+from gpuproxy.deployment import KeyRing, SshKeyRing, WrongDatabase
+from gpuproxy.edge.auth import Authenticator, Bearers
 from gpuproxy.edge.dispatch import Dispatcher
 from gpuproxy.edge.faces import Faces
 from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
@@ -31,6 +30,7 @@ from gpuproxy.edge.http_pages import Pages
 from gpuproxy.edge.http_server import HttpServer
 from gpuproxy.edge.rpcs import Rpc, built_of
 from gpuproxy.edge.service import Service
+from gpuproxy.edge.session import Session
 from gpuproxy.edge.translate import encode_offer, offer_json
 from gpuproxy.engine import figures
 from gpuproxy.engine.accounts import Accounts
@@ -46,20 +46,21 @@ from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
+from gpuproxy.logins import Logins
 from gpuproxy.metrics import Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
+from gpuproxy.passwords import Passwords
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import pace
-from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
+from gpuproxy.tokens import Tokens
 from gpuproxy.transport import AioHttp
+from gpuproxy.users import UserBook
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 _SANDBOX_KEY = "sandbox-key"
 
@@ -129,13 +130,15 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             raise ConfigError(str(error)) from error
         configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
         redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
+        access = await open_access(settings, db, clock, random)
+        redactor.add(access.secret)
         signer = await deployment.signer(db, random)
         engine = build_engine(
             settings, db=db, clock=clock, random=random, providers=providers, probe=SocketProbe(), signer=signer
         )
         await engine.start()
         stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
-        faces = build_faces(settings, engine, db, random)
+        faces = build_faces(settings, engine, access, random)
         ports = await _listen(settings, faces)
         print(banner(settings, *ports, child), flush=True)  # noqa: T201
         await _until_signalled(engine, faces)
@@ -226,26 +229,66 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Everything about who may call."""
+
+    keys: KeyRing
+    ssh_keys: SshKeyRing
+    users: UserBook
+    logins: Logins
+    tokens: Tokens
+    secret: str = field(repr=False)
+    fingerprint_key: bytes = field(repr=False)
+
+
+async def open_access(settings: Settings, db: Database, clock: Clock, random: Random) -> Access:
+    """Logins and keys over these books, the configured admin among the users; raises ConfigError."""
+    configured = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
+    secret = await deployment.token_secret(db, random, configured)
+    passwords, tokens = Passwords(Threads()), Tokens(secret, clock)
+    users = UserBook(db, random, passwords)
+    if settings.admin_password is not None:
+        await users.ensure_admin(
+            settings.admin_email, settings.admin_password.get_secret_value(), deployment.DEFAULT_PROJECT
+        )
+    try:
+        fingerprint_key = deployment.fingerprint_key(random, settings.fingerprint_key_file)
+    except WrongDatabase as error:
+        raise ConfigError(str(error)) from error
+    return Access(
+        keys=KeyRing(db, random),
+        ssh_keys=SshKeyRing(db, random),
+        users=users,
+        logins=Logins(users, passwords, tokens, clock),
+        tokens=tokens,
+        secret=secret,
+        fingerprint_key=fingerprint_key,
+    )
+
+
 def build_faces(
-    settings: Settings, engine: Engine, db: Database, random: Random, *, extra: Mapping[str, Rpc] | None = None
+    settings: Settings, engine: Engine, access: Access, random: Random, *, extra: Mapping[str, Rpc] | None = None
 ) -> Faces:
     """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
-    ring = KeyRing(db, random)
     service = Service(
         reserver=engine.reserver,
         books=engine.books,
         machines=engine.machines,
         catalog=engine.catalog,
-        keys=ring,
+        session=Session(logins=access.logins, keys=access.keys, ssh_keys=access.ssh_keys),
+        fingerprint_key=access.fingerprint_key,
         default_max_price=settings.max_price,
         lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
         providers=engine.providers,
         clock=engine.clock,
     )
-    dispatcher = Dispatcher(Authenticator(ring.find, engine.clock), engine.clock, random, engine.metrics.rpc)
+    bearers = Bearers(tokens=access.tokens, find=access.users.find)
+    authenticator = Authenticator(access.keys.find, engine.clock, bearers)
+    dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc)
 
     async def measured() -> bytes:
-        return engine.metrics.render(await figures.read(db, engine.watches, engine.clock))
+        return engine.metrics.render(await figures.read(engine.db, engine.watches, engine.clock))
 
     pages = Pages(engine.readiness.checks, measured, built_of(service, CONTRACT))
     http = HttpServer(
@@ -287,21 +330,6 @@ def banner(settings: Settings, grpc: str, http: str, child: SandboxChild | None)
         f"  {_program()} --server {grpc} --api-key {shown} reserve 4 --min-vram 16 --max-price 2",
     ]
     return "\n".join(lines)
-
-
-def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
-    """Make an API key in the database; the key is shown once."""
-    return _with_keys(settings, lambda ring: ring.create(project, name, role)).text
-
-
-def list_keys(settings: Settings) -> tuple[KeyRow, ...]:
-    """All API keys of the database."""
-    return _with_keys(settings, lambda ring: ring.list(None))
-
-
-def revoke_key(settings: Settings, key_id: str) -> bool:
-    """False when there is no such key."""
-    return _with_keys(settings, lambda ring: ring.revoke(None, key_id))
 
 
 def _program() -> str:
@@ -375,11 +403,3 @@ async def _until_signalled(engine: Engine, faces: Faces) -> None:
     await faces.serving(not stopped.done())
     await stopped
     first.cancel()
-
-
-def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with open_books(settings, alone=False) as db:
-            return await work(KeyRing(db, SystemRandom()))
-
-    return asyncio.run(run())

@@ -15,6 +15,7 @@ COMMANDS = {
     "reconcile": ("gpuproxy.cli.upkeep:reconcile", "Compare the books with what the providers list, once."),
     "backup": ("gpuproxy.cli.upkeep:backup", "Copy the books, also while the server runs."),
     "keys": ("gpuproxy.cli.server:keys", "Make, list and revoke API keys, in the database."),
+    "users": ("gpuproxy.cli.users:users", "Make, list and disable users, in the database."),
     "list": ("gpuproxy.cli.market:list_offers", "Show what can be rented now."),
     "ps": ("gpuproxy.cli.machines:ps", "Show what I pay for now; unknowns first."),
     "reserve": ("gpuproxy.cli.reserve:reserve", "Rent 1-16 GPUs."),

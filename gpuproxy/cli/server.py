@@ -52,19 +52,19 @@ def keys() -> None:
 @click.option("--project", default="default", show_default=True, help="Whose machines the key sees.")
 def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
     """Make a key and print it, once."""
-    from gpuproxy import main
+    from gpuproxy import people
 
     with explained():
-        click.echo(main.create_key(settings_of_here(), name, role, project))
+        click.echo(people.create_key(settings_of_here(), name, role, project))
 
 
 @keys.command("list")
 def list_keys() -> None:
     """List keys by their visible prefix."""
-    from gpuproxy import main
+    from gpuproxy import people
 
     with explained():
-        found = main.list_keys(settings_of_here())
+        found = people.list_keys(settings_of_here())
     rows = [
         (key.id, key.name, key.role, key.project, f"{key.prefix}...", _time(key.created_at), _time(key.revoked_at))
         for key in found
@@ -76,10 +76,10 @@ def list_keys() -> None:
 @click.argument("key_id", metavar="ID")
 def revoke_key(key_id: str) -> None:
     """Make a key worthless, at once and for good."""
-    from gpuproxy import main
+    from gpuproxy import people
 
     with explained():
-        revoked = main.revoke_key(settings_of_here(), key_id)
+        revoked = people.revoke_key(settings_of_here(), key_id)
     if not revoked:
         raise click.ClickException(f"There is no key {key_id}; gpuproxy keys list shows them.")
     click.echo(f"{key_id} is revoked")

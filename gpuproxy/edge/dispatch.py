@@ -141,14 +141,14 @@ class Dispatcher:
         seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
         deadline = self._clock.monotonic() + seconds * self._clock.scale
         if call.rpc.role is None:
-            return replace(_NOBODY, deadline=deadline)
+            return replace(_NOBODY, deadline=deadline, peer=call.peer)
         caller = await self._authenticator.identify(_metadata(call, request))
         if not allows(call.rpc, caller):
             raise PermissionDenied(
-                f"{call.rpc.name} needs the role {call.rpc.role}; this key's role is {caller.role}.",
+                f"{call.rpc.name} needs the role {call.rpc.role}; this caller's role is {caller.role}.",
                 metadata={"needed": str(call.rpc.role), "role": caller.role},
             )
-        return replace(caller, deadline=deadline)
+        return replace(caller, deadline=deadline, peer=call.peer)
 
     async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Answer:
         if rpc.handler is None:
@@ -202,6 +202,7 @@ class Dispatcher:
             ms=round(seconds * 1000, 1),
             project=caller.project,
             key=caller.key_id,
+            user=caller.user_id,
             peer=call.peer,
         )
 

@@ -4,13 +4,11 @@ ReserveGPUs and CreateGPUInstance have these fields under the same names. Values
 secret_env and registry_auth may be secrets: they are judged here and never quoted.
 """
 
-import base64
-import binascii
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from gpuproxy.edge.public_keys import NotAKey, public_key
 from gpuproxy.edge.violations import Violations, shown
 from gpuproxy.model.demands import DEFAULT_IMAGE, RUN_MODES, LaunchSpec, RegistryAuth, RunMode
 from gpuproxy.model.offers import DEFAULT_DISK_GB
@@ -26,7 +24,6 @@ _MAX_ENV_NAME = 128
 _MAX_ENV_BYTES = 32 * 1024
 _MAX_PORTS = 64
 _MAX_SSH_KEYS = 32
-_MAX_SSH_KEY = 16 * 1024
 _MAX_SCRIPT = 16 * 1024
 _MAX_ARGS = 128
 _MAX_ARG = 4096
@@ -39,17 +36,6 @@ _IMAGE = re.compile(
 )
 _REGISTRY = re.compile(_HOST)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SSH_KINDS = frozenset(
-    {
-        "ssh-ed25519",
-        "ssh-rsa",
-        "ecdsa-sha2-nistp256",
-        "ecdsa-sha2-nistp384",
-        "ecdsa-sha2-nistp521",
-        "sk-ssh-ed25519@openssh.com",
-        "sk-ecdsa-sha2-nistp256@openssh.com",
-    }
-)
 _CUDA_TAG = re.compile(r"cuda-?([0-9]{1,2}\.[0-9]{1,2})")
 
 
@@ -137,24 +123,12 @@ def _args(args: Sequence[str], found: Violations) -> tuple[str, ...]:
 
 def _ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
     found.at_most("ssh_public_keys", "entries", len(keys), _MAX_SSH_KEYS)
-    stripped = [key.strip() for key in keys]
-    for at, key in enumerate(stripped):
-        if not _is_public_key(key):
-            found.add(f"ssh_public_keys[{at}]", "must be one line of OpenSSH format: ssh-ed25519 AAAA... comment")
-    return tuple(dict.fromkeys(stripped))
-
-
-def _is_public_key(line: str) -> bool:
-    """The kind is told twice, in words and inside of the base64: both must agree."""
-    kind, _, rest = line.partition(" ")
-    if len(line) > _MAX_SSH_KEY or not line.isprintable() or kind not in _SSH_KINDS:
-        return False
-    try:
-        blob = base64.b64decode(rest.partition(" ")[0], validate=True)
-    except binascii.Error:
-        return False
-    named = struct.pack(">I", len(kind)) + kind.encode()
-    return blob.startswith(named) and len(blob) > len(named) + 4
+    for at, key in enumerate(keys):
+        try:
+            public_key(key)
+        except NotAKey as error:
+            found.add(f"ssh_public_keys[{at}]", str(error))
+    return tuple(dict.fromkeys(key.strip() for key in keys))
 
 
 def _registry_auth(request: LaunchRequest, found: Violations) -> RegistryAuth | None:

@@ -1,7 +1,8 @@
 """What holds for each RPC before its handler runs: who may call it, and how long it may take.
 
 Everything else about an RPC is in the contract (the descriptors) and in `service`. An RPC that `service` has no method
-for answers UNIMPLEMENTED; one that no table names may be called by "user" and takes the default time.
+for answers UNIMPLEMENTED. Each one is in exactly one of OPEN, READS, WRITES and ADMIN_ONLY: a new one that nobody has
+put there stops the start. Whatever the role, what is another project's is NOT_FOUND for all but admins.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -57,12 +58,36 @@ READS = frozenset(
     }
 )
 """A viewer may call them."""
+WRITES = frozenset(
+    {
+        "CreateAPIKey",
+        "RevokeAPIKey",
+        "AddSSHKey",
+        "DeleteSSHKey",
+        "StartGPUInstance",
+        "StopGPUInstance",
+        "CreateGPUInstance",
+        "DestroyGPUInstance",
+        "ReserveGPUs",
+        "ReleaseReservation",
+        "ExtendReservation",
+        "SetLoadBalancerStrategy",
+        "ProvisionWarmPool",
+        "EnableWarmPool",
+        "DisableWarmPool",
+        "TestWarmPoolFailover",
+        "FailoverWarmPool",
+        "CleanupWarmPool",
+    }
+)
+"""A user may call them."""
 ADMIN_ONLY = frozenset({"SetSpendingLimit"})
 SECONDS = {"ReserveGPUs": 120.0, "CreateGPUInstance": 120.0, "ProvisionWarmPool": 600.0, "TestWarmPoolFailover": 600.0}
 """Real seconds that a call may take where the caller sets no deadline."""
 DEFAULT_SECONDS = 30.0
 
-_RANK: Mapping[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
+RANK: Mapping[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
+"""A role may do whatever a lower one may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +114,7 @@ def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
             decode=GetMessageClass(method.input_type).FromString,
             handler=None if method.server_streaming else getattr(service, method.name, None),
             streamer=getattr(service, method.name, None) if method.server_streaming else None,
-            role=_least_role(method.name),
+            role=least_role(method.name),
             seconds=SECONDS.get(method.name, DEFAULT_SECONDS),
             streams=method.server_streaming,
         )
@@ -104,12 +129,18 @@ def built_of(service: object, contract: ServiceDescriptor) -> frozenset[str]:
 
 def allows(rpc: Rpc, caller: Caller) -> bool:
     """True when this caller may make this call."""
-    return rpc.role is None or _RANK[caller.role] >= _RANK[rpc.role]
+    return rpc.role is None or RANK[caller.role] >= RANK[rpc.role]
 
 
-def _least_role(name: str) -> Role | None:
-    if name in OPEN:
-        return None
-    if name in ADMIN_ONLY:
-        return "admin"
-    return "viewer" if name in READS else "user"
+def least_role(name: str) -> Role | None:
+    """The least that a caller must be, None: nobody in particular; raises LookupError for an RPC in no table."""
+    roles: tuple[tuple[frozenset[str], Role | None], ...] = (
+        (OPEN, None),
+        (READS, "viewer"),
+        (WRITES, "user"),
+        (ADMIN_ONLY, "admin"),
+    )
+    found = [role for names, role in roles if name in names]
+    if len(found) != 1:
+        raise LookupError(f"{name} must be in exactly one of OPEN, READS, WRITES and ADMIN_ONLY")
+    return found[0]

@@ -10,9 +10,9 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from gpuproxy.deployment import KeyRing
 from gpuproxy.edge import listing, translate, translate_demand
 from gpuproxy.edge.rpcs import Ready
+from gpuproxy.edge.session import Session
 from gpuproxy.edge.translate_demand import Defaults, contract_id, create_demand, reserve_demand
 from gpuproxy.edge.violations import Violations
 from gpuproxy.engine.books import Books, LeaseView
@@ -24,19 +24,16 @@ from gpuproxy.model.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    PermissionDenied,
     Refusal,
     Unavailable,
     Violation,
 )
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import Clock
-from gpuproxy.store.keys import ROLES, Role
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _ANY_PRICE = 1_000_000.0
 _MAX_RESERVATIONS = 200
-_MAX_NAME = 64
 _USUAL_LINES, _MAX_LINES = 100, 1000
 _TRANSACTIONS, _MAX_TRANSACTIONS = 50, 1000
 _NamesInstance = (
@@ -47,7 +44,6 @@ _NamesInstance = (
     | pb.DestroyGPUInstanceRequest
 )
 _LOAD_KINDS = ("server", "provider", "all")
-_RANK: dict[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
 
 
 class Service:
@@ -60,20 +56,35 @@ class Service:
         books: Books,
         machines: Machines,
         catalog: Catalog,
-        keys: KeyRing,
+        session: Session,
         clock: Clock,
+        fingerprint_key: bytes,
         default_max_price: float,
         lease_duration: timedelta | None = None,
         providers: Collection[str] = (),
     ) -> None:
-        """`default_max_price` in USD per GPU-hour; `providers` besides those that every server knows by name."""
+        """`default_max_price` in USD per GPU-hour; `providers` besides those that every server knows by name.
+
+        Demands are hashed with `fingerprint_key`, which is kept outside of the database.
+        """
         self._reserver = reserver
         self._books = books
         self._machines = machines
         self._catalog = catalog
-        self._keys = keys
         self._clock = clock
-        self._defaults = Defaults(max_price=default_max_price, lease_duration=lease_duration, providers=providers)
+        self._defaults = Defaults(
+            max_price=default_max_price,
+            lease_duration=lease_duration,
+            providers=providers,
+            fingerprint_key=fingerprint_key,
+        )
+        self.Login = session.Login
+        self.CreateAPIKey = session.CreateAPIKey
+        self.ListAPIKeys = session.ListAPIKeys
+        self.RevokeAPIKey = session.RevokeAPIKey
+        self.AddSSHKey = session.AddSSHKey
+        self.ListSSHKeys = session.ListSSHKeys
+        self.DeleteSSHKey = session.DeleteSSHKey
 
     # ------------------------------------------------------------------------------------------ market and instances
 
@@ -239,46 +250,13 @@ class Service:
             transactions=[translate.transaction_message(each) for each in transactions], total_count=total
         )
 
-    # ------------------------------------------------------------------------------------------------------- session
+    # -------------------------------------------------------------------------------------------------------- health
 
     async def HealthCheck(self, _request: pb.HealthCheckRequest, _caller: Caller) -> pb.HealthCheckResponse:
         """How the service is, for people."""
         details = {"server": "ok", "books": await self._books.health()} | await self._markets()
         status = "ok" if set(details.values()) == {"ok"} else "degraded"
         return pb.HealthCheckResponse(status=status, timestamp=int(self._clock.now().timestamp()), details=details)
-
-    async def CreateAPIKey(self, request: pb.CreateAPIKeyRequest, caller: Caller) -> pb.CreateAPIKeyResponse:
-        """A key for the caller's project, never mightier than the caller."""
-        found = Violations()
-        name = found.text("name", request.name, _MAX_NAME)
-        if not name:
-            found.add("name", "is required")
-        asked = found.word("role", request.role, ROLES, "user")
-        found.finish()
-        role = next(each for each in ROLES if each == asked)
-        if _RANK[role] > _RANK[caller.role]:
-            raise PermissionDenied(f"A key with the role {caller.role} can't make one with the role {role}.")
-        made = await self._keys.create(caller.project, name, role)
-        return pb.CreateAPIKeyResponse(
-            api_key=made.text,
-            name=made.row.name,
-            created_at=int(made.row.created_at.timestamp()),
-            id=made.row.id,
-            prefix=made.row.prefix,
-        )
-
-    async def ListAPIKeys(self, _request: pb.ListAPIKeysRequest, caller: Caller) -> pb.ListAPIKeysResponse:
-        """The project's keys; for an admin everybody's."""
-        rows = await self._keys.list(_scope(caller))
-        return pb.ListAPIKeysResponse(keys=[translate.key_message(row) for row in rows])
-
-    async def RevokeAPIKey(self, request: pb.RevokeAPIKeyRequest, caller: Caller) -> pb.RevokeAPIKeyResponse:
-        """End a key."""
-        if not request.id:
-            raise InvalidArgument([Violation("id", "is required: the key's id, not the key")])
-        if not await self._keys.revoke(_scope(caller), request.id):
-            raise NotFound("There is no such key.", metadata={"id": request.id})
-        return pb.RevokeAPIKeyResponse()
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
@@ -326,8 +304,3 @@ def _offer_gone(offer_id: str) -> Refusal:
         reason="OFFER_GONE",
         metadata={"offer_id": offer_id},
     )
-
-
-def _scope(caller: Caller) -> str | None:
-    """The project whose things a caller sees; None for an admin, who sees all."""
-    return None if caller.role == "admin" else caller.project

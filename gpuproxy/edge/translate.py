@@ -17,6 +17,7 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationView, outcome_word
 from gpuproxy.model.transactions import Adjustment, Transaction
 from gpuproxy.store.keys import KeyRow
+from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _SSH_USER = "root"
@@ -255,6 +256,17 @@ def key_message(row: KeyRow) -> pb.APIKey:
         role=row.role,
         created_at=timestamp(row.created_at),
         revoked_at=timestamp(row.revoked_at),
+    )
+
+
+def ssh_key_message(row: SshKeyRow) -> pb.SSHKey:
+    """A project's public key."""
+    return pb.SSHKey(
+        id=row.id,
+        name=row.name,
+        public_key=row.public_key,
+        fingerprint=row.fingerprint,
+        created_at=timestamp(row.created_at),
     )
 
 

@@ -4,11 +4,11 @@ All violations of a request are told at once. A Demand is complete: defaults are
 no zero that means something else.
 """
 
-import hashlib
+import hmac
 import re
 from collections.abc import Collection, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 
@@ -51,6 +51,8 @@ class Defaults:
     """USD per GPU-hour."""
     lease_duration: timedelta | None = None
     """None: no end."""
+    fingerprint_key: bytes = field(default=b"", repr=False)
+    """Who has the database alone can't try out secrets of a demand against its fingerprint."""
     providers: Collection[str] = ()
     """Besides those that every server knows by name."""
 
@@ -88,7 +90,7 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         wait=request.wait if request.HasField("wait") else True,
         labels=labels(request.labels, found),
         dry_run=request.dry_run,
-        fingerprint=_fingerprint(request),
+        fingerprint=_fingerprint(request, defaults.fingerprint_key),
     )
     found.finish()
     return demand
@@ -116,7 +118,7 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
         spec=spec,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
         lease_duration=defaults.lease_duration,
-        fingerprint=_fingerprint(request),
+        fingerprint=_fingerprint(request, defaults.fingerprint_key),
     )
     found.finish()
     return demand
@@ -237,11 +239,11 @@ def _duration(
     return timedelta(0)
 
 
-def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> str:
+def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, key: bytes) -> str:
     """Of what was asked for, whatever the id, and however the answer is awaited."""
     asked = deepcopy(request)
-    for field in ("request_id", "wait", "dry_run"):
-        if field in asked.DESCRIPTOR.fields_by_name:
-            asked.ClearField(field)  # type: ignore[arg-type]
-    name = asked.DESCRIPTOR.name.encode()
-    return hashlib.sha256(name + b"\0" + asked.SerializeToString(deterministic=True)).hexdigest()
+    for name in ("request_id", "wait", "dry_run"):
+        if name in asked.DESCRIPTOR.fields_by_name:
+            asked.ClearField(name)  # type: ignore[arg-type]
+    kind = asked.DESCRIPTOR.name.encode()
+    return hmac.digest(key, kind + b"\0" + asked.SerializeToString(deterministic=True), "sha256").hex()

@@ -16,13 +16,13 @@ from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.persist import surely
 from gpuproxy.engine.strategy import strategy_for
-from gpuproxy.model.demands import Caller, Demand
+from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
-from gpuproxy.store import leases, reservations
+from gpuproxy.store import leases, reservations, ssh_keys
 from gpuproxy.strategies import STRATEGIES
 
 log = structlog.get_logger(__name__)
@@ -67,6 +67,7 @@ class Call:
         self._out = Exclusions()
         self._failures: dict[str, int] = {}
         self._strategy = ""
+        self._spec = demand.spec
         self._attempts: set[asyncio.Task[None]] = set()
         margin = shop.limits.answer_margin * shop.clock.scale
         unattended = shop.clock.monotonic() + shop.limits.unattended_seconds
@@ -89,6 +90,7 @@ class Call:
     async def begin(self) -> None:
         """Choose and commit the first intents; a refusal here leaves nothing behind."""
         self._strategy = await self._chosen_strategy()
+        self._spec = await self._with_project_keys()
         await self._shop.chooser.refresh(self.demand, self._answer_by)
         self.reservation_id = await self._choose_and_intend(self.demand.count, None)
 
@@ -113,6 +115,12 @@ class Call:
     async def _chosen_strategy(self) -> str:
         default, asked = self._shop.default_strategy, self.demand.strategy
         return await self._shop.db.read(lambda tx: strategy_for(tx, self.caller.project, default, asked))
+
+    async def _with_project_keys(self) -> LaunchSpec:
+        """The project's own SSH keys go with the caller's. They demand nothing of a provider that takes none."""
+        rows = await self._shop.db.read(lambda tx: ssh_keys.listed(tx, self.caller.project))
+        keys = (*self.demand.spec.ssh_public_keys, *(row.public_key for row in rows))
+        return replace(self.demand.spec, ssh_public_keys=tuple(dict.fromkeys(keys)))
 
     async def _choose(self, gpus: int, strategy: str) -> Choice:
         return await self._shop.chooser.choose(self.demand, gpus, strategy, self._out)
@@ -146,7 +154,7 @@ class Call:
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
                 self._launch(Attempt(
-                    lease, offer, self.demand.spec, provider=self._shop.accounts.holding(lease),
+                    lease, offer, self._spec, provider=self._shop.accounts.holding(lease),
                     pace=self._shop.accounts.creates(lease), catalog=self._shop.catalog, db=self._shop.db,
                     clock=clock,
                 ))  # fmt: skip

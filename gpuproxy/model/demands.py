@@ -83,6 +83,10 @@ class Caller:
     project: str
     role: Literal["admin", "user", "viewer"] = "user"
     key_id: str = ""
+    user_id: str = ""
+    """Who logged in, or made the key; "" for a key of nobody in particular."""
+    peer: str = ""
+    """Where the call comes from, as the transport tells it."""
     deadline: float = 0.0
 
 

@@ -24,19 +24,22 @@ class KeyRow:
     sha256: str
     created_at: datetime
     revoked_at: datetime | None = None
+    user_id: str = ""
+    """Who made it; disabled with them. "" for keys of nobody in particular."""
 
 
 def insert(tx: Tx, key: KeyRow) -> None:
     """A new key."""
     tx.execute(
-        "INSERT INTO api_keys (id, project, name, role, prefix, sha256, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (key.id, key.project, key.name, key.role, key.prefix, key.sha256, micros(key.created_at)),
+        "INSERT INTO api_keys (id, project, name, role, prefix, sha256, created_at, user_id) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (key.id, key.project, key.name, key.role, key.prefix, key.sha256, micros(key.created_at), key.user_id),
     )
 
 
 def find(tx: Tx, sha256: str) -> KeyRow | None:
-    """The key with this hash, unless it is revoked."""
-    row = tx.fetch_one(f"{_SELECT} WHERE sha256 = ? AND revoked_at IS NULL", (sha256,))
+    """The key with this hash, unless it is revoked or its user is disabled."""
+    row = tx.fetch_one(f"{_SELECT} WHERE sha256 = ? AND revoked_at IS NULL AND {_OF_NO_DISABLED_USER}", (sha256,))
     return None if row is None else _key(row)
 
 
@@ -55,7 +58,8 @@ def revoke(tx: Tx, project: str | None, key_id: str) -> bool:
     return changed > 0
 
 
-_SELECT = "SELECT id, project, name, role, prefix, sha256, created_at, revoked_at FROM api_keys"
+_OF_NO_DISABLED_USER = "user_id NOT IN (SELECT id FROM users WHERE disabled_at IS NOT NULL)"
+_SELECT = "SELECT id, project, name, role, prefix, sha256, created_at, revoked_at, user_id FROM api_keys"
 
 
 def _key(row: Mapping[str, Any]) -> KeyRow:
@@ -69,4 +73,5 @@ def _key(row: Mapping[str, Any]) -> KeyRow:
         sha256=row["sha256"],
         created_at=moment(row["created_at"]),
         revoked_at=None if ended is None else moment(ended),
+        user_id=row["user_id"],
     )

@@ -8,6 +8,8 @@ GLOBAL_STRATEGY = "strategy"
 MARKET = "market"
 """`real` or `sandbox`: one database never mixes both."""
 CLOCK = "clock"
+LOGIN_KEY = "login_key"
+"""What logins are signed with, where the operator gives none."""
 WRITTEN = "written_at"
 """When readiness was last tried by writing."""
 

@@ -84,6 +84,17 @@ _THIRD = (
         since INTEGER NOT NULL, until INTEGER, PRIMARY KEY (provider, account, reason)) STRICT""",
 )
 
+_FOURTH = (
+    """CREATE TABLE users (
+        id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, project TEXT NOT NULL, role TEXT NOT NULL,
+        password TEXT NOT NULL, created_at INTEGER NOT NULL, disabled_at INTEGER) STRICT""",
+    "ALTER TABLE api_keys ADD COLUMN user_id TEXT NOT NULL DEFAULT ''",
+    """CREATE TABLE ssh_keys (
+        id TEXT PRIMARY KEY, project TEXT NOT NULL, name TEXT NOT NULL, public_key TEXT NOT NULL,
+        fingerprint TEXT NOT NULL, created_at INTEGER NOT NULL, deleted_at INTEGER,
+        UNIQUE (project, fingerprint)) STRICT""",
+)
+
 _FIFTH = (
     """CREATE TABLE settlements (
         lease_id TEXT PRIMARY KEY REFERENCES leases (id), at INTEGER NOT NULL, charged INTEGER NOT NULL,
@@ -109,6 +120,13 @@ def m0002_the_whole_choice(db: Database) -> None:
 def m0003_accounts_in_trouble(db: Database) -> None:
     """Which accounts are paused and why, for choices and for the doctor."""
     for statement in _THIRD:
+        db.execute(statement)
+
+
+@migrations()
+def m0004_the_session(db: Database) -> None:
+    """Users, which of them made a key, and the public SSH keys of projects."""
+    for statement in _FOURTH:
         db.execute(statement)
 
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from gpuproxy import deployment, logs
 from gpuproxy.config import Settings, load_settings
 from gpuproxy.edge.grpc_server import raw_rpc
-from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely
+from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely, open_access
 from gpuproxy.model.labels import Signer
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
@@ -82,7 +82,8 @@ async def run(folder: Path, *, observed: bool) -> None:
         random = SystemRandom()
         key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
-        faces = build_faces(settings, engine, db, random, extra=extra)
+        access = await open_access(settings, db, engine.clock, random)
+        faces = build_faces(settings, engine, access, random, extra=extra)
         port = await faces.grpc.start("127.0.0.1:0")
         http = await faces.http.start("127.0.0.1", 0)
         runner = await _plain()

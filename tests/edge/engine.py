@@ -6,19 +6,23 @@ from datetime import UTC, datetime, timedelta
 
 from gpuproxy.deployment import NewKey
 from gpuproxy.edge.service import Service
+from gpuproxy.edge.session import Session
 from gpuproxy.edge.translate import encode_offer, offer_json
 from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow, ReservationPage
 from gpuproxy.engine.catalog import Market
 from gpuproxy.engine.snapshot import View, built
 from gpuproxy.model.demands import Caller, Demand
-from gpuproxy.model.errors import NotFound, Refusal
+from gpuproxy.model.errors import NotFound, Refusal, Unauthenticated
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, PortMapping, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Transaction
 from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store.ssh_keys import SshKeyRow
+from gpuproxy.store.users import UserRow
 from gpuproxy.system import ScaledClock
+from gpuproxy.tokens import Token
 from tests.edge.face import key_row
 
 NOW = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
@@ -207,7 +211,7 @@ class StubEngine:
         self.asked.append(("logs", provider, instance_id, lines))
         return ["one", "two"]
 
-    async def create(self, project: str, name: str, role: Role) -> NewKey:
+    async def create(self, project: str, name: str, role: Role, user_id: str = "") -> NewKey:
         self.asked.append(("create", project, name, role))
         return NewKey("gpx_new_secret", replace(key_row("gpx_new_secret", role, project=project), name=name))
 
@@ -225,13 +229,39 @@ class StubEngine:
         return self.answer
 
 
+class StubSession:
+    """One user, me@example.org with the password "right", and the SSH keys that were added."""
+
+    def __init__(self) -> None:
+        self.ssh_keys: dict[str, SshKeyRow] = {}
+
+    async def login(self, email: str, password: str, network: str) -> tuple[UserRow, Token]:
+        if (email, password) != ("me@example.org", "right"):
+            raise Unauthenticated("no")
+        user = UserRow(id="user-1", email=email, project="p1", role="user", password="", created_at=NOW)
+        return user, Token(text="a.b.c", user_id=user.id, expires_at=NOW)
+
+    async def add(self, project: str, name: str, line: str, fingerprint: str) -> SshKeyRow:
+        facts = {"project": project, "name": name, "public_key": line, "fingerprint": fingerprint}
+        row = SshKeyRow(id=f"ssh-{len(self.ssh_keys)}", created_at=NOW, **facts)
+        return self.ssh_keys.setdefault(fingerprint, row)
+
+    async def list(self, project: str | None) -> tuple[SshKeyRow, ...]:
+        return tuple(self.ssh_keys.values())
+
+    async def delete(self, project: str | None, key_id: str) -> bool:
+        return any(row.id == key_id for row in self.ssh_keys.values())
+
+
 def service_over(engine: StubEngine) -> Service:
+    session = StubSession()
     return Service(
         reserver=engine,  # type: ignore[arg-type]
         books=engine,  # type: ignore[arg-type]
         machines=engine,  # type: ignore[arg-type]
         catalog=engine,  # type: ignore[arg-type]
-        keys=engine,  # type: ignore[arg-type]
+        session=Session(logins=session, keys=engine, ssh_keys=session),  # type: ignore[arg-type]
+        fingerprint_key=b"of the tests",
         clock=ScaledClock(60.0, origin=NOW),
         default_max_price=10.0,
     )

@@ -10,7 +10,7 @@ from grpc import StatusCode, aio
 
 from gpuproxy.edge.dispatch import MAX_SECONDS
 from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer, raw_rpc
-from gpuproxy.edge.rpcs import ADMIN_ONLY, OPEN, READS, SECONDS
+from gpuproxy.edge.rpcs import ADMIN_ONLY, OPEN, READS, SECONDS, WRITES
 from gpuproxy.model import errors
 from gpuproxy.model.demands import Caller
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -247,7 +247,8 @@ async def test_a_missing_and_a_wrong_key_look_the_same(metadata: dict[str, str])
     async with facing(Echo(), keys=keys) as face:
         refused = await face.refused("GetReservation", metadata=metadata)
     assert refused.code is StatusCode.UNAUTHENTICATED
-    assert refused.text == "A valid key is needed: metadata `authorization: Bearer <key>` or `x-api-key: <key>`."
+    said = "A valid key or token is needed: metadata `authorization: Bearer <key or token>` or `x-api-key: <key>`."
+    assert refused.text == said
     assert refused.info.reason == "UNAUTHENTICATED"
     assert keys.lookups == 1
 
@@ -311,7 +312,7 @@ async def test_create_api_key_takes_its_token_as_a_field_too() -> None:
 
 
 def test_every_rule_about_an_rpc_names_one_that_exists() -> None:
-    assert {*OPEN, *READS, *ADMIN_ONLY, *SECONDS} <= set(CONTRACT.methods_by_name)
+    assert {*OPEN, *READS, *WRITES, *ADMIN_ONLY, *SECONDS} <= set(CONTRACT.methods_by_name)
 
 
 async def test_another_projects_key_brings_another_project() -> None:

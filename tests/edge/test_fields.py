@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from grpc import StatusCode
@@ -24,6 +26,11 @@ SECRET = "hunter2-canary"
 def ssh_key(kind: str = "ssh-ed25519", inner: str = "") -> str:
     blob = struct.pack(">I", len(inner or kind)) + (inner or kind).encode() + struct.pack(">I", 32) + b"k" * 32
     return f"{kind} {base64.b64encode(blob).decode()} me@home"
+
+
+def ecdsa_key() -> str:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def auth(**fields: str) -> pb.RegistryAuth:
@@ -124,7 +131,7 @@ RIGHT: list[dict[str, Any]] = [
     {"env": {"_A1": "multi\nline", "B": ""}},
     {"ports": [1, 65535]},
     {"disk_gb": 8},
-    {"ssh_public_keys": [ssh_key(), ssh_key("ecdsa-sha2-nistp256")]},
+    {"ssh_public_keys": [ssh_key(), ecdsa_key()]},
     {"min_count": 1},
     {"strategy": "Round-Robin"},
     {"request_id": "r" * 128},

@@ -1,0 +1,74 @@
+"""gpuproxy users: who may log in, in the database of this machine. A password is typed or piped, never an argument."""
+
+import sys
+from typing import Literal
+
+import click
+
+from gpuproxy.cli.server import explained, settings_of_here
+from gpuproxy.cli.tables import table
+from gpuproxy.model.users import why_no_email, why_no_password
+
+
+@click.group()
+def users() -> None:
+    """Make, list and disable users, in the database of this machine."""
+
+
+@users.command("create")
+@click.argument("email")
+@click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
+@click.option("--project", default="default", show_default=True, help="Whose machines the user sees.")
+def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
+    """Make a user who can log in. The password is asked for, or read from standard input where that is no terminal."""
+    from gpuproxy import people
+
+    if wrong := why_no_email(email):
+        raise click.UsageError(f"EMAIL {wrong}.")
+    password = _password()
+    if wrong := why_no_password(password):
+        raise click.UsageError(f"the password {wrong}.")
+    with explained():
+        user = people.create_user(settings_of_here(), email, password, role=role, project=project)
+    click.echo(f"{user.id} {user.email} ({user.role} in {user.project})")
+
+
+@users.command("list")
+def list_users() -> None:
+    """List users, disabled ones included."""
+    from gpuproxy import people
+
+    with explained():
+        found = people.list_users(settings_of_here())
+    rows = [
+        (
+            user.id,
+            user.email,
+            user.role,
+            user.project,
+            f"{user.created_at:%Y-%m-%d %H:%M:%SZ}",
+            f"{user.disabled_at:%Y-%m-%d %H:%M:%SZ}" if user.disabled_at else "",
+        )
+        for user in found
+    ]
+    click.echo(table(("ID", "EMAIL", "ROLE", "PROJECT", "MADE", "DISABLED"), rows))
+
+
+@users.command("disable")
+@click.argument("email")
+def disable(email: str) -> None:
+    """Let a user in no more; their tokens and the API keys that they made end within a second."""
+    from gpuproxy import people
+
+    with explained():
+        known = people.disable_user(settings_of_here(), email)
+    if not known:
+        raise click.ClickException(f"There is no user {email}; gpuproxy users list shows them.")
+    click.echo(f"{email} is disabled")
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return text
+    return sys.stdin.readline().rstrip("\r\n")

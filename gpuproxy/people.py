@@ -1,0 +1,66 @@
+"""Who may call, kept in the database of this machine: API keys and users, beside a running server or without one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gpuproxy.config import ConfigError, Settings
+from gpuproxy.deployment import KeyRing
+from gpuproxy.main import open_books
+from gpuproxy.passwords import Passwords
+from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.users import UserRow
+from gpuproxy.system import SystemRandom, Threads
+from gpuproxy.users import UserBook, UserExists
+
+T = TypeVar("T")
+
+
+def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
+    """Make an API key in the database; the key is shown once."""
+    return _with_keys(settings, lambda ring: ring.create(project, name, role)).text
+
+
+def list_keys(settings: Settings) -> tuple[KeyRow, ...]:
+    """All API keys of the database."""
+    return _with_keys(settings, lambda ring: ring.list(None))
+
+
+def revoke_key(settings: Settings, key_id: str) -> bool:
+    """False when there is no such key."""
+    return _with_keys(settings, lambda ring: ring.revoke(None, key_id))
+
+
+def create_user(settings: Settings, email: str, password: str, *, role: Role, project: str) -> UserRow:
+    """Make a user; raises ConfigError when there is one with this address."""
+    try:
+        return _with_users(settings, lambda book: book.create(email, password, project=project, role=role))
+    except UserExists as error:
+        raise ConfigError(str(error)) from None
+
+
+def list_users(settings: Settings) -> tuple[UserRow, ...]:
+    """Everybody who is or was allowed to log in."""
+    return _with_users(settings, lambda book: book.list())
+
+
+def disable_user(settings: Settings, email: str) -> bool:
+    """False when there is no such user."""
+    return _with_users(settings, lambda book: book.disable(email))
+
+
+def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
+    return _with_books(settings, lambda db: work(KeyRing(db, SystemRandom())))
+
+
+def _with_users(settings: Settings, work: Callable[[UserBook], Awaitable[T]]) -> T:
+    return _with_books(settings, lambda db: work(UserBook(db, SystemRandom(), Passwords(Threads()))))
+
+
+def _with_books(settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with open_books(settings, alone=False) as db:
+            return await work(db)
+
+    return asyncio.run(run())

@@ -1,0 +1,79 @@
+"""Users: who may log in, with which role in which project. Of a password only its argon2id hash is kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from gpuproxy.ports import Tx
+from gpuproxy.store.keys import Role
+from gpuproxy.store.rows import micros, moment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRow:
+    """One user of one project."""
+
+    id: str
+    email: str
+    """In lower case."""
+    project: str
+    role: Role
+    password: str = field(repr=False)
+    """Encoded argon2id, parameters and salt included."""
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+
+def insert(tx: Tx, user: UserRow) -> None:
+    """A new user; IntegrityError of the database when the email is taken."""
+    tx.execute(
+        "INSERT INTO users (id, email, project, role, password, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (user.id, user.email, user.project, user.role, user.password, micros(user.created_at)),
+    )
+
+
+def by_id(tx: Tx, user_id: str) -> UserRow | None:
+    """The user, disabled or not."""
+    row = tx.fetch_one(f"{_SELECT} WHERE id = ?", (user_id,))
+    return None if row is None else _user(row)
+
+
+def by_email(tx: Tx, email: str) -> UserRow | None:
+    """The user with this address in lower case, disabled or not."""
+    row = tx.fetch_one(f"{_SELECT} WHERE email = ?", (email,))
+    return None if row is None else _user(row)
+
+
+def listed(tx: Tx) -> tuple[UserRow, ...]:
+    """Everybody, disabled ones included, newest first."""
+    return tuple(_user(row) for row in tx.fetch(f"{_SELECT} ORDER BY created_at DESC, id"))
+
+
+def disable(tx: Tx, email: str) -> bool:
+    """False when there is no such user."""
+    changed = tx.execute(
+        "UPDATE users SET disabled_at = coalesce(disabled_at, ?) WHERE email = ?", (micros(tx.now()), email)
+    )
+    return changed > 0
+
+
+def set_password(tx: Tx, user_id: str, password: str) -> None:
+    """Another hash."""
+    tx.execute("UPDATE users SET password = ? WHERE id = ?", (password, user_id))
+
+
+_SELECT = "SELECT id, email, project, role, password, created_at, disabled_at FROM users"
+
+
+def _user(row: Mapping[str, Any]) -> UserRow:
+    ended = row["disabled_at"]
+    return UserRow(
+        id=row["id"],
+        email=row["email"],
+        project=row["project"],
+        role=row["role"],
+        password=row["password"],
+        created_at=moment(row["created_at"]),
+        disabled_at=None if ended is None else moment(ended),
+    )
