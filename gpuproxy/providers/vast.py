@@ -4,7 +4,9 @@ The rule: a create goes onto the wire once, and every read that is not exactly w
 and destroys wait for their turn here; creates are paced by the caller, who may run in many processes.
 """
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,6 +31,7 @@ from gpuproxy.ports import (
     Receipt,
     Spend,
 )
+from gpuproxy.providers.secrecy import cut, secrets_of
 from gpuproxy.providers.vast_errors import (
     LONGEST_QUOTA,
     LONGEST_RETRY_AFTER,
@@ -78,6 +81,7 @@ INTERVALS: Mapping[str, float] = {
 }
 """Seconds between two calls, as documented."""
 _SEARCH_BURST = 10
+_MOST_SECRETS = 4096
 _MARGIN = 1.02  # two calls may travel at different speeds
 _LONGEST_WAIT = 120.0
 _TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
@@ -126,6 +130,8 @@ class VastAi:
         self._turns: dict[str, Pace | Window] = {
             name: Pace(setup.clock, seconds * _MARGIN) for name, seconds in intervals.items() if name != "create"
         }
+        self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        """Of launches, by label."""
         self._turns["search"] = Window(setup.clock, _SEARCH_BURST, _SEARCH_BURST * intervals["search"] * _MARGIN)
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
@@ -144,9 +150,7 @@ class VastAi:
 
     async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
         """Rent `offer`: one PUT, judged by its body. The caller keeps `capabilities.create_interval`."""
-        secrets = [value for _, value in spec.secret_env]
-        if spec.registry_auth is not None:
-            secrets.append(spec.registry_auth.secret)
+        secrets = self._kept_secret(label, spec)
         path = f"/api/v0/asks/{quote(offer.native_id(), safe='')}/"
         request = self._request("create", "PUT", path, create_body(spec, label))
         try:
@@ -166,7 +170,7 @@ class VastAi:
             reply = await self._read("list", f"/api/v1/instances/?{urlencode(query)}")
             page, rows = self._list_page(reply)
             before = len(instances)
-            instances |= {row.id: row for row in rows}
+            instances |= {row.id: self._discreet(row) for row in rows}
             token = page.next_token
             if token is None:
                 if (page.total_instances or 0) > len(instances):
@@ -188,7 +192,7 @@ class VastAi:
             raise self._unread("get", reply) from error
         if instance is not None and instance.id != instance_id:
             raise self._unread("get", reply)
-        return instance
+        return None if instance is None else self._discreet(instance)
 
     async def destroy(self, instance_id: InstanceId) -> None:
         """Return when accepted or already gone. OutcomeUnknown may be tried again: destroying twice does no harm."""
@@ -280,6 +284,20 @@ class VastAi:
         except RateLimited as error:
             self._heed("manage", error, reply)
             raise
+
+    def _kept_secret(self, label: str, spec: LaunchSpec) -> tuple[str, ...]:
+        """The secrets of a launch, remembered for as long as its machine may echo them."""
+        secrets = secrets_of(spec)
+        if secrets:
+            self._secrets[label] = secrets
+        while len(self._secrets) > _MOST_SECRETS:
+            self._secrets.popitem(last=False)
+        return secrets
+
+    def _discreet(self, instance: Instance) -> Instance:
+        """A machine's status may show how it was started."""
+        secrets = self._secrets.get(instance.label or "", ())
+        return replace(instance, status_message=cut(instance.status_message, secrets)) if secrets else instance
 
     async def _found(self, body: Mapping[str, object]) -> Found:
         reply = await self._read("search", "/api/v0/bundles/", body)

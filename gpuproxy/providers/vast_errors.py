@@ -30,6 +30,7 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse, Receipt
+from gpuproxy.providers.secrecy import cut
 from gpuproxy.providers.vast_wire import NAME, Unreadable
 
 E = TypeVar("E", bound=ProviderError)
@@ -114,9 +115,7 @@ class Reply:
 
     def excerpt(self) -> str:
         """The body for logs and operators: redacted, cut."""
-        text = self.response.body[:_PARSED].decode("utf-8", "replace")
-        for secret in sorted(filter(None, self.secrets), key=len, reverse=True):
-            text = text.replace(secret, "***")
+        text = cut(self.response.body[:_PARSED].decode("utf-8", "replace"), self.secrets)
         return _SECRET_FIELDS.sub(r'\1"***"', text)[:_EXCERPT]
 
     def named_interval(self) -> float | None:

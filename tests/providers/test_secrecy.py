@@ -1,0 +1,73 @@
+"""What a marketplace echoes of a request never shows its secrets, however it spells them."""
+
+import html
+import json
+import shlex
+from dataclasses import replace
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuproxy.model.demands import LaunchSpec, RegistryAuth
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.providers.secrecy import CUT, cut, secrets_of
+from gpuproxy.providers.vast import VastAi
+from tests.providers.test_vast_create import LABEL, OFFER, SPEC
+from tests.providers.wires import on_script, says
+
+SECRETS = ["hunter2", 'it\'s "quoted" & <odd>', "a b+c%d", "näive-ключ-🔑", "back\\slash\nline", "50% {x}$"]
+ECHOES = [
+    str,
+    json.dumps,
+    lambda text: json.dumps(text, ensure_ascii=False),
+    lambda text: json.dumps(json.dumps(text)),
+    html.escape,
+    lambda text: html.escape(json.dumps(text)),
+    quote,
+    quote_plus,
+    shlex.quote,
+    lambda text: json.dumps({"image_login": f"-u me -p {shlex.quote(text)} ghcr.io"}),
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("echo", range(len(ECHOES)))
+def test_a_secret_is_cut_out_in_every_spelling(secret: str, echo: int) -> None:
+    said = f"bad value {ECHOES[echo](secret)} of 3"
+    left = cut(said, [secret])
+    assert CUT in left
+    assert not set(secret.split()) & set(left.split())
+    assert (left.startswith("bad value "), left.endswith(" of 3")) == (True, True)
+
+
+@given(st.text(min_size=4, max_size=20), st.sampled_from(range(8)))
+def test_any_text_is_cut_out_in_every_spelling_that_can_be_undone(secret: str, echo: int) -> None:
+    if any("\ud800" <= each <= "\udfff" for each in secret):
+        return
+    assert CUT in cut(f"[{ECHOES[echo](secret)}]", [secret])
+
+
+def test_what_is_no_secret_is_left_alone() -> None:
+    assert cut("hunter3 of hunter", ["hunter2", ""]) == "hunter3 of hunter"
+    assert secrets_of(LaunchSpec(env=(("A", "1"),), secret_env=(("B", "2"), ("C", "")))) == ("2",)
+
+
+def test_an_error_that_echoes_the_request_is_told_without_its_secrets() -> None:
+    login = RegistryAuth(server="ghcr.io", username="me", secret="pull'canary")
+    spec = replace(SPEC, secret_env=(("TOKEN", 'env"canary'),), registry_auth=login)
+    echo = {
+        "success": False,
+        "error": "invalid_args",
+        "msg": json.dumps({"TOKEN": 'env"canary', "login": "pull'canary"}),
+    }
+
+    async def use(adapter: VastAi) -> ProviderError:
+        with pytest.raises(ProviderError) as caught:
+            await adapter.create(OFFER, spec, LABEL)
+        return caught.value
+
+    error, _ = on_script(use, says(echo, 400))
+    assert "canary" not in str(error) + error.body
+    assert CUT in error.body
