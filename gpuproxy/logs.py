@@ -5,6 +5,7 @@ printed, so that no field, message or traceback passes by it. Our own lines don'
 logging: that would be a tenth of what a call costs.
 """
 
+import json
 import logging
 import re
 import sys
@@ -34,7 +35,12 @@ class Redactor:
 
     def add(self, *secrets: str) -> None:
         """Never print these again."""
-        self._secrets |= {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        self._secrets |= {
+            spelling
+            for secret in secrets
+            if len(secret) >= _SHORTEST_SECRET
+            for spelling in (secret, repr(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+        }
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: str | EventDict) -> str | EventDict:
         """As a structlog processor after the renderer."""

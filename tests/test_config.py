@@ -113,6 +113,25 @@ def test_settings_of_what_is_still_to_come_are_accepted_and_reported(name: str) 
     assert config.without_effect({name: " "}, None) == []
 
 
+def test_the_first_admin_needs_email_and_password_and_both_are_judged() -> None:
+    both = "GPUPROXY_ADMIN_EMAIL and GPUPROXY_ADMIN_PASSWORD: set both or neither"
+    assert refusal(GPUPROXY_ADMIN_EMAIL="me@example.org") == both
+    assert refusal(GPUPROXY_ADMIN_PASSWORD="long enough") == both
+    wrong = refusal(GPUPROXY_ADMIN_EMAIL="me", GPUPROXY_ADMIN_PASSWORD="long enough")
+    assert wrong.startswith("GPUPROXY_ADMIN_EMAIL: must be an email address")
+    short = refusal(GPUPROXY_ADMIN_EMAIL="me@example.org", GPUPROXY_ADMIN_PASSWORD="secret7")
+    assert short == "GPUPROXY_ADMIN_PASSWORD: must have at least 8 characters"
+    settings = load(GPUPROXY_ADMIN_EMAIL="me@example.org", GPUPROXY_ADMIN_PASSWORD="long enough")
+    assert settings.secrets == {"long enough"}
+    assert "long enough" not in repr(settings)
+
+
+def test_a_short_secret_for_tokens_is_refused() -> None:
+    assert refusal(GPUPROXY_JWT_SECRET="x" * 31).startswith("GPUPROXY_JWT_SECRET: ")
+    assert "x" * 31 not in refusal(GPUPROXY_JWT_SECRET="x" * 31)
+    assert load(GPUPROXY_JWT_SECRET="x" * 32).secrets == {"x" * 32}
+
+
 def test_tls_settings_are_refused_because_nobody_must_rely_on_them() -> None:
     assert "TLS is not built yet: not started" in refusal(GPUPROXY_GRPC_TLS_CERT="cert.pem")
 

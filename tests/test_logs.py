@@ -39,6 +39,27 @@ def test_a_secret_never_reaches_the_log_by_any_way(style: str) -> None:
     assert out.getvalue().count(logs.REDACTED) >= 5
 
 
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_a_traceback_shows_no_variables_for_a_request_may_be_among_them(style: str) -> None:
+    out = io.StringIO()
+    logs.configure(style=style, stream=out)  # type: ignore[arg-type]
+    request = {"password": CANARY}
+    try:
+        int(next(iter(request)))
+    except ValueError:
+        structlog.get_logger("gpuproxy.test").exception("failed")
+    assert "ValueError" in out.getvalue()
+    assert CANARY not in out.getvalue()
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_a_secret_with_quotes_is_cut_out_however_the_line_spells_it(style: str) -> None:
+    out = io.StringIO()
+    logs.configure(style=style, secrets=['it\'s "quoted" canary'], stream=out)  # type: ignore[arg-type]
+    structlog.get_logger("gpuproxy.test").info("said", field='it\'s "quoted" canary', many=['it\'s "quoted" canary'])
+    assert "canary" not in out.getvalue()
+
+
 def test_a_secret_made_later_is_cut_out_too() -> None:
     out = io.StringIO()
     redactor = logs.configure(stream=out)

@@ -68,7 +68,11 @@ def disable(email: str) -> None:
 
 
 def _password() -> str:
-    if sys.stdin.isatty():
+    if _at_a_terminal():
         text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
         return text
     return sys.stdin.readline().rstrip("\r\n")
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()

@@ -296,8 +296,8 @@ class VastAi:
 
     def _discreet(self, instance: Instance) -> Instance:
         """A machine's status may show how it was started."""
-        secrets = self._secrets.get(instance.label or "", ())
-        return replace(instance, status_message=cut(instance.status_message, secrets)) if secrets else instance
+        said = cut(instance.status_message, (self._setup.key, *self._secrets.get(instance.label or "", ())))
+        return instance if said == instance.status_message else replace(instance, status_message=said)
 
     async def _found(self, body: Mapping[str, object]) -> Found:
         reply = await self._read("search", "/api/v0/bundles/", body)

@@ -1,7 +1,9 @@
 """What is wrong with a request: every rule about a field, asked over a real channel, and nothing reaches the engine."""
 
 import base64
+import hashlib
 import struct
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -257,6 +259,16 @@ def test_a_fingerprint_is_of_the_demand_and_not_of_its_id_or_the_order_of_its_ma
     assert first == fingerprint(env={"B": "2", "A": "1"}, request_id="two", wait=False, dry_run=True)
     assert first != fingerprint(env={"A": "1", "B": "3"}, request_id="one")
     assert first != fingerprint(env={"A": "1", "B": "2"}, request_id="one", count=3)
+
+
+def test_who_has_a_fingerprint_but_not_its_key_can_try_out_no_secret_against_it() -> None:
+    request = pb.ReserveGPUsRequest(count=1, secret_env={"PIN": "1234"})
+    one, two = (replace(DEFAULTS, fingerprint_key=key) for key in (b"one", b"two"))
+    assert reserve_demand(request, one).fingerprint != reserve_demand(request, two).fingerprint
+    assert reserve_demand(request, one).fingerprint == reserve_demand(request, one).fingerprint
+    plain = hashlib.sha256(b"ReserveGPUsRequest\0" + request.SerializeToString(deterministic=True)).hexdigest()
+    assert plain not in {reserve_demand(request, each).fingerprint for each in (DEFAULTS, one, two)}
+    assert "fingerprint_key" not in repr(one)
 
 
 def test_secrets_are_not_in_the_repr_of_a_demand() -> None:

@@ -1,0 +1,64 @@
+"""gpuproxy users: on this machine's own database, and the password is never an argument."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gpuproxy.cli import root
+
+Run = Callable[..., Result]
+EMAIL = "me@example.org"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*args: str, answer: str = "") -> Result:
+        env = {"GPUPROXY_DATABASE_URL": f"sqlite:///{tmp_path}/books.db"}
+        return CliRunner().invoke(root, ["users", *args], input=answer, env=env, catch_exceptions=False)
+
+    return invoke
+
+
+def test_a_user_is_made_listed_and_disabled(run: Run) -> None:
+    made = run("create", "Me@example.org", "--role", "admin", "--project", "vision", answer="correct horse\n")
+    assert (made.exit_code, made.stdout.partition(" ")[2]) == (0, "me@example.org (admin in vision)\n")
+    assert "correct" not in made.output
+    assert run("disable", EMAIL).stdout == "me@example.org is disabled\n"
+    (row,) = run("list").stdout.splitlines()[1:]
+    assert row.split()[1:4] == [EMAIL, "admin", "vision"]
+    assert row.endswith("Z")
+
+
+def test_at_a_terminal_the_password_is_asked_for_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.cli.users._at_a_terminal", lambda: True)
+    different = run("create", EMAIL, answer="correct horse\nwrong horse\n")
+    assert (different.exit_code, run("list").stdout.count(EMAIL)) == (1, 0)
+    assert run("create", EMAIL, answer="correct horse\ncorrect horse\n").exit_code == 0
+    assert run("list").stdout.count(EMAIL) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "answer", "text"),
+    [
+        (("nobody",), "correct horse\n", "EMAIL must be an email address"),
+        ((EMAIL,), "secret7\n", "the password must have at least 8 characters"),
+        ((EMAIL,), "", "the password must have at least 8 characters"),
+        ((EMAIL, "correct horse"), "", "unexpected extra argument"),
+        ((EMAIL, "--role", "king"), "correct horse\n", "'king' is not one of"),
+    ],
+)
+def test_a_wrong_user_is_refused_with_exit_code_2(run: Run, args: tuple[str, ...], answer: str, text: str) -> None:
+    result = run("create", *args, answer=answer)
+    assert result.exit_code == 2
+    assert text in result.stderr
+
+
+def test_an_email_is_taken_once_and_an_unknown_one_is_told(run: Run) -> None:
+    assert run("create", EMAIL, answer="correct horse\n").exit_code == 0
+    taken = run("create", EMAIL.upper(), answer="correct horse\n")
+    assert (taken.exit_code, taken.stderr) == (2, "There is a user me@example.org already.\n")
+    assert run("disable", "you@example.org").exit_code == 1
