@@ -13,15 +13,16 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 
 import structlog
 
 from gpuproxy import deployment, logs
+from gpuproxy.access import Access, open_access
 from gpuproxy.config import Account, ConfigError, Settings, check_start
-from gpuproxy.deployment import KeyRing, SshKeyRing, WrongDatabase
+from gpuproxy.deployment import WrongDatabase
 from gpuproxy.edge.auth import Authenticator, Bearers
 from gpuproxy.edge.dispatch import Dispatcher
 from gpuproxy.edge.faces import Faces
@@ -46,19 +47,15 @@ from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
-from gpuproxy.logins import Logins
 from gpuproxy.metrics import Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.passwords import Passwords
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import pace
 from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
-from gpuproxy.tokens import Tokens
 from gpuproxy.transport import AioHttp
-from gpuproxy.users import UserBook
 
 log = structlog.get_logger(__name__)
 
@@ -226,44 +223,6 @@ def _limits(settings: Settings) -> Limits:
         max_unknown=settings.max_unknown,
         max_creates_per_minute=settings.max_creates_per_minute,
         witness_seconds=settings.witness_interval,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Everything about who may call."""
-
-    keys: KeyRing
-    ssh_keys: SshKeyRing
-    users: UserBook
-    logins: Logins
-    tokens: Tokens
-    secret: str = field(repr=False)
-    fingerprint_key: bytes = field(repr=False)
-
-
-async def open_access(settings: Settings, db: Database, clock: Clock, random: Random) -> Access:
-    """Logins and keys over these books, the configured admin among the users; raises ConfigError."""
-    configured = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
-    secret = await deployment.token_secret(db, random, configured)
-    passwords, tokens = Passwords(Threads()), Tokens(secret, clock)
-    users = UserBook(db, random, passwords)
-    if settings.admin_password is not None:
-        await users.ensure_admin(
-            settings.admin_email, settings.admin_password.get_secret_value(), deployment.DEFAULT_PROJECT
-        )
-    try:
-        fingerprint_key = deployment.fingerprint_key(random, settings.fingerprint_key_file)
-    except WrongDatabase as error:
-        raise ConfigError(str(error)) from error
-    return Access(
-        keys=KeyRing(db, random),
-        ssh_keys=SshKeyRing(db, random),
-        users=users,
-        logins=Logins(users, passwords, tokens, clock),
-        tokens=tokens,
-        secret=secret,
-        fingerprint_key=fingerprint_key,
     )
 
 

@@ -12,8 +12,9 @@ import msgspec
 from grpc import aio
 
 from gpuproxy import deployment
+from gpuproxy.access import Access, open_access
 from gpuproxy.config import Settings
-from gpuproxy.main import Access, Engine, build_engine, build_faces, open_access
+from gpuproxy.main import Engine, build_engine, build_faces
 from gpuproxy.ports import ProviderSetup
 from gpuproxy.providers.vast import connect
 from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe

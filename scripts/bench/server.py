@@ -17,9 +17,10 @@ from random import randbytes
 from aiohttp import web
 
 from gpuproxy import deployment, logs
+from gpuproxy.access import open_access
 from gpuproxy.config import Settings, load_settings
 from gpuproxy.edge.grpc_server import raw_rpc
-from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely, open_access
+from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely
 from gpuproxy.model.labels import Signer
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
