@@ -37,10 +37,13 @@ class Tracing:
         self._context = TraceContextTextMapPropagator()
 
     async def rpc(self, call: Call, trace_id: str, answer: Awaitable[Reply]) -> Reply:
-        """Wait for `answer` inside a span, a child of the caller's when that sent a W3C traceparent."""
+        """Wait for `answer` inside a span, a child of the caller's when that sent a W3C traceparent.
+
+        Its tracestate is left out: it is free text, and would be in the span.
+        """
         with self._tracer.start_as_current_span(
             call.rpc.name,
-            context=self._context.extract(call.metadata),
+            context=self._context.extract({"traceparent": call.metadata.get("traceparent", "")}),
             kind=SpanKind.SERVER,
             attributes={"rpc.service": _SERVICE, "rpc.method": call.rpc.name, "gpuproxy.trace_id": trace_id},
             record_exception=False,

@@ -36,7 +36,7 @@ BODY_SECONDS = 20.0
 _BACKLOG = 512
 _STUCK_MS = 60_000
 _CEILING = 2000
-_METADATA = ("authorization", "x-api-key", "traceparent", "tracestate")
+_METADATA = ("authorization", "x-api-key", "traceparent")
 _TIMEOUT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h)?", re.ASCII)
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 

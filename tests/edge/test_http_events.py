@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -186,3 +187,40 @@ async def test_a_client_that_resets_its_connection_frees_its_stream_and_its_hear
             await service.closed.wait()
             while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - tasks end by themselves, unannounced
                 await asyncio.sleep(0)
+
+
+class Flooding:
+    """Sends for as long as somebody takes it."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def WatchReservation(  # noqa: N802
+        self, _request: pb.WatchReservationRequest, _caller: Caller
+    ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
+        try:
+            while True:
+                yield pb.WatchReservationResponse(reservation=pb.Reservation(reservation_id="r" * 60_000))
+        finally:
+            self.closed.set()
+
+
+async def test_a_client_that_takes_nothing_frees_its_stream_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server._STUCK_MS", 200)
+    service = Flooding()
+    async with both_faces(service) as both:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", both.port))
+            client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n\r\n".encode())
+            async with asyncio.timeout(30):
+                await service.closed.wait()
+
+
+async def test_a_client_that_takes_what_comes_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server._STUCK_MS", 200)
+    service = Flooding()
+    async with both_faces(service) as both, both.session.get(both.url + PATH, headers=KEY) as reply:
+        for _ in range(100):
+            await reply.content.readuntil(b"data")
+        assert not service.closed.is_set()

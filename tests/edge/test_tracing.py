@@ -35,6 +35,7 @@ from tests.edge.test_http_ends import Slow
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+STATE = {"traceparent": TRACEPARENT, "tracestate": "team=s3cret-7"}
 PATH = "/api/v1/loadbalancer/strategy"
 
 
@@ -125,8 +126,10 @@ async def test_nothing_that_a_client_sends_is_in_a_span() -> None:
         count=1, env={"TOKEN": "s3cret-1"}, labels={"team": "s3cret-2"}, onstart="s3cret-3", request_id="s3cret-4"
     )
     async with both_faces(service_over(StubEngine()), around=spans.around) as both:
-        await both.grpc.call("ReserveGPUs", request, metadata={"x-api-key": "gp_user", "authorization": ""})
-        await both.send("POST", "/api/v1/gpu/instances/reserve", {"count": 0, "image": "s3cret-5"}, key="gp_s3cret-6")
+        await both.grpc.call("ReserveGPUs", request, metadata={"x-api-key": "gp_user"} | STATE)
+        await both.send(
+            "POST", "/api/v1/gpu/instances/reserve", {"count": 0, "image": "s3cret-5"}, key="gp_s3cret-6", headers=STATE
+        )
     assert len(spans.all) == 2
     for span in spans.all:
         assert not any(word in span.to_json() for word in ("s3cret", "gp_user"))
