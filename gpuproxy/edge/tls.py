@@ -135,7 +135,7 @@ def _load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
     try:
         context.load_cert_chain(files.cert, files.key, password="")
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if "key values mismatch" in str(error):
             raise WrongFiles(f"{KEY}: {files.key} is not the key of the certificate in {files.cert} ({CERT})") from None
         raise WrongFiles(
             f"{CERT}, {KEY}: {files.cert} and {files.key} are no pair that TLS takes ({error.reason or 'unreadable'})"
