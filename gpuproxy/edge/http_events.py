@@ -27,16 +27,6 @@ _HEADERS = {
 async def stream(dispatcher: Dispatcher, call: Call, request: web.Request, clock: Clock) -> web.StreamResponse:
     """Every answer as it comes; a refusal before the first one is an ordinary response."""
     response = web.StreamResponse(headers=_HEADERS)
-    beating = asyncio.create_task(_beat(response, clock))
-    try:
-        return await _stream(dispatcher, call, request, response)
-    finally:
-        beating.cancel()
-
-
-async def _stream(
-    dispatcher: Dispatcher, call: Call, request: web.Request, response: web.StreamResponse
-) -> web.StreamResponse:
 
     async def send(answer: Answer) -> None:
         if not response.prepared:
@@ -44,7 +34,11 @@ async def _stream(
         token = getattr(answer, "resume_token", "")
         await _write(response, f"id: {token}\n".encode() + b"data: " + body_of(answer) + b"\n\n")
 
-    reply = await dispatcher.stream(call, send)
+    beating = asyncio.create_task(_beat(response, clock))
+    try:
+        reply = await dispatcher.stream(call, send)
+    finally:
+        beating.cancel()
     if reply.refusal is not None and not response.prepared:
         return refused(problem_of(reply.refusal), reply.trace_id)
     if not response.prepared:
