@@ -19,7 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.users import why_no_admin
-from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, TLS_NAMES, env_name, first_wrong_name
+from gpuproxy.settings_checks import check_database_url, check_otel_endpoint, check_tls
+from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, env_name, first_wrong_name
 from gpuproxy.strategies import strategy_named
 
 ENV_FILE = Path(".env")
@@ -144,6 +145,16 @@ class Settings(BaseSettings):
         Address("127.0.0.1", 8080), description="where HTTP/JSON listens; port 0 = any free one, printed"
     )
     allow_plaintext: bool = Field(False, description="allow an address that others can reach, without TLS")
+    grpc_tls_cert: Path | None = Field(
+        None, description="the server's certificates in PEM: with them gRPC and HTTP speak TLS; read again when changed"
+    )
+    grpc_tls_key: Path | None = Field(None, description="their key in PEM, without a password")
+    grpc_tls_client_ca: Path | None = Field(
+        None, description="in PEM; with it every client, of gRPC and HTTP, needs a certificate of such a CA (mTLS)"
+    )
+    otel_endpoint: str = Field(
+        "", description="where traces go by OTLP over HTTP, as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
+    )
     database_url: str = Field("sqlite:///gpuproxy.db", description="where the books are; a path after `sqlite:///`")
     admin_api_key: SecretStr | None = Field(
         None, description="the first admin's key; without it one is made and kept beside the database"
@@ -213,13 +224,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        check_tls(self.grpc_tls_cert, self.grpc_tls_key, self.grpc_tls_client_ca)
         for name, address in (("GRPC", self.grpc_addr), ("HTTP", self.http_addr)):
-            if not self.allow_plaintext and not address.is_loopback:
+            if not self.allow_plaintext and not self.grpc_tls_cert and not address.is_loopback:
                 raise ValueError(
-                    f"GPUPROXY_{name}_ADDR: {address} can be reached by others and there is no TLS; "
-                    "use 127.0.0.1, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
+                    f"GPUPROXY_{name}_ADDR: {address} can be reached by others and there is no TLS; use 127.0.0.1 or "
+                    "GPUPROXY_GRPC_TLS_CERT, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
                 )
-        _check_database_url(self.database_url)
+        check_otel_endpoint(self.otel_endpoint)
+        check_database_url(self.database_url)
         password = self.admin_password.get_secret_value() if self.admin_password else ""
         if wrong := why_no_admin(self.admin_email, password):
             raise ValueError(wrong)
@@ -300,8 +313,6 @@ def load_settings(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> S
     found = read_environment(env, env_file)
     if wrong := first_wrong_name(found, known_names()):
         raise ConfigError(wrong)
-    if tls := sorted(name for name in found if name in TLS_NAMES):
-        raise ConfigError(f"{tls[0]} is set but TLS is not built yet: not started. Put a TLS proxy in front instead.")
     if limits := sorted(
         name for name, value in found.items() if name.startswith("GUARDRAILS_") and value.strip() != "0"
     ):
@@ -344,7 +355,7 @@ def setting_names() -> frozenset[str]:
 
 def known_names() -> frozenset[str]:
     """Every variable that is not a mistake."""
-    return setting_names() | CLIENT_NAMES | TLS_NAMES | NOT_BUILT_NAMES
+    return setting_names() | CLIENT_NAMES | NOT_BUILT_NAMES
 
 
 def without_effect(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> list[str]:
@@ -357,16 +368,6 @@ def _check_strategy(name: str) -> None:
         strategy_named(name)
     except Refusal as error:
         raise ConfigError(f"GPUPROXY_LB_STRATEGY: {error.message}") from None
-
-
-def _check_database_url(url: str) -> None:
-    if url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("GPUPROXY_DATABASE_URL: PostgreSQL is not built yet; use sqlite:///gpuproxy.db")
-    path = url.removeprefix("sqlite:///")
-    if path == url or not path:
-        raise ValueError("GPUPROXY_DATABASE_URL: should be sqlite:/// and a path, as in sqlite:///gpuproxy.db")
-    if path == ":memory:":
-        raise ValueError("GPUPROXY_DATABASE_URL: the books must survive the process; use a file")
 
 
 def _check_accounts(settings: Settings) -> None:

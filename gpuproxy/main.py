@@ -6,25 +6,24 @@ signal, drain. The commands that work on the database directly are here too.
 
 import asyncio
 import gc
-import os
-import shutil
 import signal
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 import structlog
 
 from gpuproxy import deployment, logs
 from gpuproxy.access import Access, open_access
+from gpuproxy.banner import banner
 from gpuproxy.config import Account, ConfigError, Settings, check_start
 from gpuproxy.deployment import WrongDatabase
 from gpuproxy.edge.auth import Authenticator, Bearers
-from gpuproxy.edge.dispatch import Dispatcher
+from gpuproxy.edge.dispatch import Around, Dispatcher
 from gpuproxy.edge.faces import Faces
 from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
 from gpuproxy.edge.http_pages import Pages
@@ -47,7 +46,8 @@ from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
-from gpuproxy.metrics import Counted, Metrics
+from gpuproxy.listening import certificates_of, listen
+from gpuproxy.metrics import Begin, Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
@@ -56,6 +56,9 @@ from gpuproxy.store import pace
 from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.transport import AioHttp
+
+if TYPE_CHECKING:
+    from gpuproxy.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +117,9 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     collect_rarely()
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
     random = SystemRandom()
+    certificates = certificates_of(settings)
     async with AsyncExitStack() as stack:
+        tracing = _tracing(settings, stack)
         db = await stack.enter_async_context(open_books(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
@@ -131,13 +136,20 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         redactor.add(access.secret)
         signer = await deployment.signer(db, random)
         engine = build_engine(
-            settings, db=db, clock=clock, random=random, providers=providers, probe=SocketProbe(), signer=signer
+            settings,
+            db=db,
+            clock=clock,
+            random=random,
+            providers=providers,
+            probe=SocketProbe(),
+            signer=signer,
+            begin=tracing.provider_call if tracing else None,
         )
         await engine.start()
         stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
-        faces = build_faces(settings, engine, access, random)
-        ports = await _listen(settings, faces)
-        print(banner(settings, *ports, child), flush=True)  # noqa: T201
+        faces = build_faces(settings, engine, access, random, around=tracing.rpc if tracing else None)
+        ports = await listen(settings, faces, certificates)
+        print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
         await _until_signalled(engine, faces)
         log.info("draining", seconds=settings.drain_seconds)
         await asyncio.gather(faces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
@@ -163,11 +175,12 @@ def build_engine(
     providers: list[Provider],
     probe: Probe,
     signer: Signer,
+    begin: Begin | None = None,
 ) -> Engine:
     """Wire the engine over whatever ports it is given."""
     limits = _limits(settings)
     metrics = Metrics()
-    providers = [Counted(provider, metrics, clock) for provider in providers]
+    providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
     catalog = Catalog(
         providers,
@@ -227,7 +240,13 @@ def _limits(settings: Settings) -> Limits:
 
 
 def build_faces(
-    settings: Settings, engine: Engine, access: Access, random: Random, *, extra: Mapping[str, Rpc] | None = None
+    settings: Settings,
+    engine: Engine,
+    access: Access,
+    random: Random,
+    *,
+    extra: Mapping[str, Rpc] | None = None,
+    around: Around | None = None,
 ) -> Faces:
     """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
     service = Service(
@@ -244,7 +263,7 @@ def build_faces(
     )
     bearers = Bearers(tokens=access.tokens, find=access.users.find)
     authenticator = Authenticator(access.keys.find, engine.clock, bearers)
-    dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc)
+    dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc, around)
 
     async def measured() -> bytes:
         return engine.metrics.render(await figures.read(engine.db, engine.watches, engine.clock))
@@ -254,6 +273,7 @@ def build_faces(
         dispatcher,
         service,
         random=random,
+        clock=engine.clock,
         pages=pages.routes,
         max_concurrent=settings.max_concurrent_rpcs,
         drain_seconds=settings.drain_seconds,
@@ -262,38 +282,20 @@ def build_faces(
     return Faces(grpc=grpc, http=http, pages=pages)
 
 
-async def _listen(settings: Settings, faces: Faces) -> tuple[str, str]:
-    """Where gRPC and HTTP listen now; raises ConfigError when one of them can't."""
+def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
+    """None, and nothing imported, where no endpoint is set."""
+    if not settings.otel_endpoint:
+        return None
     try:
-        grpc = await faces.grpc.start(str(settings.grpc_addr))
-    except RuntimeError as error:
-        raise ConfigError(f"GPUPROXY_GRPC_ADDR: nothing can listen on {settings.grpc_addr}; is it taken?") from error
-    try:
-        http = await faces.http.start(settings.http_addr.host, settings.http_addr.port)
-    except OSError as error:
-        raise ConfigError(f"GPUPROXY_HTTP_ADDR: nothing can listen on {settings.http_addr}; is it taken?") from error
-    return str(replace(settings.grpc_addr, port=grpc)), str(replace(settings.http_addr, port=http))
-
-
-def banner(settings: Settings, grpc: str, http: str, child: SandboxChild | None) -> str:
-    """What a start prints: addresses, where the key is, and a command to paste."""
-    lines = [f"gRPC       {grpc}", f"HTTP       {http}"]
-    if child is not None:
-        lines += [f"sandbox    {child.url}", "           a simulated market on this machine: nothing here costs money"]
-    key = "as configured" if settings.admin_api_key else f"in {settings.admin_key_file}"
-    lines.append(f"admin key  {key}")
-    shown = '"$GPUPROXY_ADMIN_API_KEY"' if settings.admin_api_key else f'"$(cat {settings.admin_key_file})"'
-    lines += [
-        "",
-        "Rent four GPUs:",
-        f"  {_program()} --server {grpc} --api-key {shown} reserve 4 --min-vram 16 --max-price 2",
-    ]
-    return "\n".join(lines)
-
-
-def _program() -> str:
-    """How this program is called from here."""
-    return "gpuproxy" if shutil.which("gpuproxy") else os.path.relpath(sys.argv[0])
+        from gpuproxy.tracing import exporting
+    except ImportError:
+        raise ConfigError(
+            "GPUPROXY_OTEL_ENDPOINT is set but OpenTelemetry is not installed: not started. "
+            "Install gpuproxy[otel], or leave it empty."
+        ) from None
+    tracing = exporting(settings.otel_endpoint)
+    stack.push_async_callback(tracing.close)
+    return tracing
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ ours (calls, codes, providers, accounts by name), never anything that a client c
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -23,6 +23,10 @@ _LAG_SECONDS = 0.5
 _RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
 _CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 _LAG_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1)
+
+
+Begin = Callable[[Provider, str], Callable[[str], None]]
+"""Told of each call to a marketplace; what comes back is told the outcome."""
 
 
 class Metrics:
@@ -81,13 +85,14 @@ class Metrics:
 class Counted:
     """A Provider whose calls are counted."""
 
-    def __init__(self, provider: Provider, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, provider: Provider, metrics: Metrics, clock: Clock, begin: Begin | None = None) -> None:
         self.name = provider.name
         self.account = provider.account
         self.capabilities = provider.capabilities
         self._provider = provider
         self._metrics = metrics
         self._clock = clock
+        self._begin = begin
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         """As the provider's; one call, however many pages."""
@@ -148,6 +153,7 @@ class Counted:
     @contextmanager
     def _counted(self, call: str) -> Iterator[None]:
         began, outcome = self._clock.monotonic(), "ok"
+        ended = self._begin(self, call) if self._begin is not None else None
         try:
             yield
         except ProviderError as error:
@@ -159,6 +165,8 @@ class Counted:
         finally:
             seconds = (self._clock.monotonic() - began) / self._clock.scale
             self._metrics.provider_call(self, call, outcome, seconds)
+            if ended is not None:
+                ended(outcome)
 
 
 def _gauges(figures: Figures) -> CollectorRegistry:

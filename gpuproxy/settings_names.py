@@ -8,11 +8,17 @@ import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-CLIENT_NAMES = frozenset({"GPUPROXY_SERVER", "GPUPROXY_API_KEY"})
+CLIENT_NAMES = frozenset(
+    {
+        "GPUPROXY_SERVER",
+        "GPUPROXY_API_KEY",
+        "GPUPROXY_CLIENT_TLS",
+        "GPUPROXY_CLIENT_TLS_CA",
+        "GPUPROXY_CLIENT_TLS_CERT",
+        "GPUPROXY_CLIENT_TLS_KEY",
+    }
+)
 """Read by the command line as a client."""
-
-TLS_NAMES = frozenset({"GPUPROXY_GRPC_TLS_CERT", "GPUPROXY_GRPC_TLS_KEY", "GPUPROXY_GRPC_TLS_CLIENT_CA"})
-"""Refused until TLS is built: who sets them relies on it."""
 
 _WINDOWS = "5MIN 15MIN 30MIN 60MIN 90MIN 120MIN 240MIN 300MIN 360MIN 400MIN 460MIN 520MIN 640MIN 700MIN 1440MIN 48H 72H"
 NOT_BUILT_NAMES = frozenset(

@@ -132,8 +132,27 @@ def test_a_short_secret_for_tokens_is_refused() -> None:
     assert load(GPUPROXY_JWT_SECRET="x" * 32).secrets == {"x" * 32}
 
 
-def test_tls_settings_are_refused_because_nobody_must_rely_on_them() -> None:
-    assert "TLS is not built yet: not started" in refusal(GPUPROXY_GRPC_TLS_CERT="cert.pem")
+def test_half_of_tls_is_refused_because_nobody_must_rely_on_it() -> None:
+    assert refusal(GPUPROXY_GRPC_TLS_CERT="c.pem").startswith("GPUPROXY_GRPC_TLS_KEY: is missing")
+    assert refusal(GPUPROXY_GRPC_TLS_KEY="k.pem").startswith("GPUPROXY_GRPC_TLS_CERT: is missing")
+    assert refusal(GPUPROXY_GRPC_TLS_CLIENT_CA="ca.pem").startswith("GPUPROXY_GRPC_TLS_CERT: is missing")
+    load(GPUPROXY_GRPC_TLS_CERT="c.pem", GPUPROXY_GRPC_TLS_KEY="k.pem", GPUPROXY_GRPC_TLS_CLIENT_CA="ca.pem")
+
+
+def test_with_tls_an_address_that_others_reach_needs_no_consent() -> None:
+    tls = {"GPUPROXY_GRPC_TLS_CERT": "c.pem", "GPUPROXY_GRPC_TLS_KEY": "k.pem"}
+    load(GPUPROXY_GRPC_ADDR=":9090", GPUPROXY_HTTP_ADDR=":8080", **tls)
+
+
+@pytest.mark.parametrize("name", ["GPUPROXY_TLS_CERT", "GPUPROXY_GRPC_TLS_CRT", "GPUPROXY_HTTP_TLS_CERT"])
+def test_a_misspelt_tls_setting_stops_the_start(name: str) -> None:
+    assert f"{name} is set but GPU Proxy reads " in refusal(**{name: "c.pem"})
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:4318", "grpc://x:4317", "http://", "http://user:pass@x", "http://x?y=1"])
+def test_an_endpoint_for_traces_is_an_address_without_secrets(url: str) -> None:
+    assert refusal(GPUPROXY_OTEL_ENDPOINT=url).startswith("GPUPROXY_OTEL_ENDPOINT: should be http")
+    assert load(GPUPROXY_OTEL_ENDPOINT="http://127.0.0.1:4318").otel_endpoint
 
 
 @pytest.mark.parametrize("addr", ["0.0.0.0:9090", ":9090", "10.0.0.5:9090", "[::]:9090", "example.org:9090"])

@@ -12,7 +12,7 @@ from gpuproxy.cli import COMMANDS
 from gpuproxy.config import Settings, known_names
 from gpuproxy.model import errors
 from gpuproxy.model.leases import LeaseState, status_word
-from gpuproxy.settings_names import NOT_BUILT_NAMES, TLS_NAMES, env_name
+from gpuproxy.settings_names import NOT_BUILT_NAMES, env_name
 from gpuproxy.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2
 
@@ -46,7 +46,7 @@ def test_the_table_of_calls_is_the_contract() -> None:
     assert script("docs").call_table() in DOCS
 
 
-@pytest.mark.parametrize("name", sorted(known_names() - NOT_BUILT_NAMES - TLS_NAMES))
+@pytest.mark.parametrize("name", sorted(known_names() - NOT_BUILT_NAMES))
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in README
 

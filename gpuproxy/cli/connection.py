@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
 from gpuproxy.config import admin_key_file, is_loopback, read_environment
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
@@ -90,12 +91,13 @@ class Refusal:
 class Connection:
     """One channel to one server. `stub` is for what `call` is too simple for."""
 
-    def __init__(self, server: str, key: str, *, as_json: bool = False) -> None:
+    def __init__(self, server: str, key: str, *, as_json: bool = False, tls: Tls = NO_TLS) -> None:
+        """Raises UsageError for files of `tls` that can't be used."""
         self.server = server
         self.as_json = as_json
         self.metadata = (("x-api-key", key),) if key else ()
-        local = is_loopback(server.rpartition(":")[0].strip("[]"))
-        self.channel = grpc.insecure_channel(server, options=[("grpc.enable_http_proxy", 0)] if local else [])
+        self.tls = tls
+        self.channel = channel_to(server, tls)
         self.stub = GPUProxyServiceStub(self.channel)
 
     def call(
@@ -116,7 +118,8 @@ class Connection:
         refusal = refusal_of(error)
         from_server = bool(refusal.trace_id or refusal.reason)
         if not from_server and refusal.code == "UNAVAILABLE":
-            text = f"Nothing answers at {self.server}. Start it with make run, or set GPUPROXY_SERVER."
+            text = misunderstanding(self.server, self.tls, refusal.message)
+            text = text or f"Nothing answers at {self.server}. Start it with make run, or set GPUPROXY_SERVER."
             return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
         if not from_server and refusal.code == "DEADLINE_EXCEEDED":
             text = f"{self.server} did not answer in time."
@@ -140,19 +143,46 @@ class Connection:
 
 
 def client_command(command: Callable[Concatenate[Connection, P], None]) -> Callable[..., None]:
-    """Give a command --server, --api-key and --json, and a Connection as its first argument."""
+    """Give a command --server, --api-key, --json and those of TLS, and a Connection as its first argument."""
 
     @functools.wraps(command)
-    def run(server: str | None, api_key: str | None, as_json: bool, *args: P.args, **kwargs: P.kwargs) -> None:
+    def run(  # noqa: PLR0917 - click passes them all by name
+        server: str | None,
+        api_key: str | None,
+        as_json: bool,
+        tls: bool,
+        tls_ca: str,
+        tls_cert: str,
+        tls_key: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
         found = read_environment(os.environ)
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
-        connection = Connection(address, api_key or _key(found, address), as_json=as_json)
+        security = Tls(wanted=tls, ca=tls_ca, cert=tls_cert, key=tls_key).over(found)
+        connection = Connection(address, api_key or _key(found, address), as_json=as_json, tls=security)
         try:
             command(connection, *args, **kwargs)
         finally:
             connection.close()
 
     for option in (
+        click.option("--key", "tls_key", default="", metavar="FILE", help="Its key; GPUPROXY_CLIENT_TLS_KEY."),
+        click.option(
+            "--cert",
+            "tls_cert",
+            default="",
+            metavar="FILE",
+            help="Our certificate, where the server asks for one; GPUPROXY_CLIENT_TLS_CERT.",
+        ),
+        click.option(
+            "--ca",
+            "tls_ca",
+            default="",
+            metavar="FILE",
+            help="Whose certificates of servers are trusted, instead of the public ones; GPUPROXY_CLIENT_TLS_CA.",
+        ),
+        click.option("--tls", is_flag=True, help="Talk TLS, as with any of the next three; GPUPROXY_CLIENT_TLS."),
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
         click.option("--api-key", metavar="KEY", help="Default: GPUPROXY_API_KEY, else the admin key on this machine."),
         click.option("--server", metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."),

@@ -63,16 +63,26 @@ class Reply:
     refusal: Refusal | None = None
 
 
+Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
+"""Given every call, the id under which the log has it, and its reply to wait for, which it hands on."""
+
+
 class Dispatcher:
     """Runs calls, and knows which are under way."""
 
     def __init__(
-        self, authenticator: Authenticator, clock: Clock, random: Random, observe: Observe | None = None
+        self,
+        authenticator: Authenticator,
+        clock: Clock,
+        random: Random,
+        observe: Observe | None = None,
+        around: Around | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._clock = clock
         self._random = random
         self._observe = observe
+        self._around = around
         self._tasks: set[asyncio.Task[object]] = set()
         self._streams: set[asyncio.Timeout] = set()
         self._draining = False
@@ -98,6 +108,10 @@ class Dispatcher:
     async def _run(self, call: Call, handle: Handle) -> Reply:
         self._track()
         trace_id = self._random.token(20)
+        reply = self._reply(call, trace_id, handle)
+        return await (reply if self._around is None else self._around(call, trace_id, reply))
+
+    async def _reply(self, call: Call, trace_id: str, handle: Handle) -> Reply:
         started = self._clock.monotonic()
         caller = _NOBODY
         with structlog.contextvars.bound_contextvars(trace_id=trace_id):

@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.status import status_of
+from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import FailedPrecondition, Refusal
 from gpuproxy.v1 import gpuproxy_pb2, published_pb2
 
@@ -68,14 +69,20 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None
 
-    async def start(self, address: str) -> int:
-        """Listen on `host:port` in plaintext; the port, which is a free one for 0. RuntimeError: it is taken."""
+    async def start(self, address: str, certificates: Certificates | None = None) -> int:
+        """Listen on `host:port`, in plaintext without certificates; the port, which is a free one for 0.
+
+        RuntimeError: it is taken.
+        """
         server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_concurrent_rpcs)
         server.add_generic_rpc_handlers(self._handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _reflect(server)
         await self.serving(False)
-        port = server.add_insecure_port(address)
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, certificates.credentials())
         await server.start()
         self._server = server
         return int(port)

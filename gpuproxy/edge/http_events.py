@@ -1,7 +1,8 @@
 """Streams as Server-Sent Events: `id` is the token to go on after, `data` the message, as JSON.
 
 An end that is not the client's own comes as an event `error` with the body that a refused call would have; a client
-opens the stream again with `Last-Event-ID`, as browsers do by themselves.
+opens the stream again with `Last-Event-ID`, as browsers do by themselves. In between a comment line tells both sides,
+and the proxies between them, that the other one is there: a client that is gone is noticed, and its stream freed.
 """
 
 import asyncio
@@ -11,13 +12,21 @@ from aiohttp import hdrs, web
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.http_answers import body_of, error_body, problem_of, refused
 from gpuproxy.edge.rpcs import Answer
+from gpuproxy.ports import Clock
 
 EVENTS_TYPE = "text/event-stream"
+HEARTBEAT_SECONDS = 15.0
+"""Real seconds between two comment lines."""
+_HEADERS = {
+    hdrs.CONTENT_TYPE: EVENTS_TYPE,
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Accel-Buffering": "no",  # nginx would keep events back until it has a bufferful
+}
 
 
-async def stream(dispatcher: Dispatcher, call: Call, request: web.Request) -> web.StreamResponse:
+async def stream(dispatcher: Dispatcher, call: Call, request: web.Request, clock: Clock) -> web.StreamResponse:
     """Every answer as it comes; a refusal before the first one is an ordinary response."""
-    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: EVENTS_TYPE, hdrs.CACHE_CONTROL: "no-store"})
+    response = web.StreamResponse(headers=_HEADERS)
 
     async def send(answer: Answer) -> None:
         if not response.prepared:
@@ -25,7 +34,11 @@ async def stream(dispatcher: Dispatcher, call: Call, request: web.Request) -> we
         token = getattr(answer, "resume_token", "")
         await _write(response, f"id: {token}\n".encode() + b"data: " + body_of(answer) + b"\n\n")
 
-    reply = await dispatcher.stream(call, send)
+    beating = asyncio.create_task(_beat(response, clock))
+    try:
+        reply = await dispatcher.stream(call, send)
+    finally:
+        beating.cancel()
     if reply.refusal is not None and not response.prepared:
         return refused(problem_of(reply.refusal), reply.trace_id)
     if not response.prepared:
@@ -35,6 +48,17 @@ async def stream(dispatcher: Dispatcher, call: Call, request: web.Request) -> we
         await _write(response, b"event: error\ndata: " + error + b"\n\n")
     await response.write_eof()
     return response
+
+
+async def _beat(response: web.StreamResponse, clock: Clock) -> None:
+    """Until cancelled; a client that does not read is waited for here too, and found dead by TCP."""
+    while True:
+        await clock.sleep(HEARTBEAT_SECONDS * clock.scale)
+        if response.prepared:
+            try:
+                await response.write(b": still here\n\n")
+            except ConnectionError:
+                return  # aiohttp is about to cancel the stream
 
 
 async def _write(response: web.StreamResponse, event: bytes) -> None:

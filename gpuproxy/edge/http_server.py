@@ -6,7 +6,6 @@ has a trace id. Bodies, headers and waits are bounded; nothing is read for anoth
 """
 
 import asyncio
-import logging
 import math
 import re
 import socket
@@ -21,32 +20,29 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
-from gpuproxy.edge.http_answers import HEADERS, Problem, Tags, answered, body_of, problem_of, refused
+from gpuproxy.edge.http_answers import Problem, Tags, answered, body_of, problem_of, refused
 from gpuproxy.edge.http_events import stream
+from gpuproxy.edge.http_protocol import complete, connections_of
 from gpuproxy.edge.http_routes import Received, Route, request_of, routes_of, status_of_answer
 from gpuproxy.edge.rpcs import Rpc, rpcs_of
+from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import InvalidArgument, NotFound, Refusal, Violation
-from gpuproxy.ports import Random
+from gpuproxy.ports import Clock, Random
 
 DEFAULT_SECONDS = 120.0
 """The least deadline of a call whose request names none."""
 BODY_SECONDS = 20.0
 """Real seconds for a request's body to arrive."""
-IDLE_SECONDS = 75.0
-"""Real seconds for a request's head to arrive, and between two requests of a connection."""
-_LINGER_SECONDS = 2.0
+_BACKLOG = 512
 _STUCK_MS = 60_000
 _CEILING = 2000
+_METADATA = ("authorization", "x-api-key", "traceparent")
 _TIMEOUT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h)?", re.ASCII)
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """What answers a path that is no call of the contract."""
 
-
-_PROTOCOL = logging.getLogger(f"{__name__}.protocol")
-_PROTOCOL.setLevel(logging.CRITICAL)
-"""What aiohttp says of malformed requests, with tracebacks: anybody could fill the log with them."""
 log = structlog.get_logger(__name__)
 
 
@@ -59,12 +55,14 @@ class HttpServer:
         service: object,
         *,
         random: Random,
+        clock: Clock,
         pages: Mapping[str, Page] | None = None,
         max_concurrent: int = _CEILING,
         drain_seconds: float = 30.0,
     ) -> None:
         self._dispatcher = dispatcher
         self._random = random
+        self._clock = clock
         self._max_concurrent = max_concurrent
         self._running = 0
         self._tags = Tags()
@@ -75,31 +73,30 @@ class HttpServer:
             app.router.add_route(route.verb, route.path, partial(self._call, route, rpcs[route.rpc]))
         for path, page in (pages or {}).items():
             app.router.add_get(path, page)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            auto_decompress=False,
-            logger=_PROTOCOL,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=_LINGER_SECONDS,
-            shutdown_timeout=drain_seconds,
-        )
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=drain_seconds)
+        self._listening: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen in plaintext; the port, which is a free one for 0. OSError: nothing can listen there."""
+    async def start(self, host: str, port: int, certificates: Certificates | None = None) -> int:
+        """Listen, in plaintext without certificates; the port, which is a free one for 0. OSError: it can't be had."""
         await self._runner.setup()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=512)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         # A client that takes nothing of its answer for so long is gone.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_MS)
         listener.setblocking(False)
-        await web.SockSite(self._runner, listener).start()
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - it is set up
+        connections = connections_of(server, self._random)
+        context = certificates.context if certificates is not None else None
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(connections, sock=listener, ssl=context, backlog=_BACKLOG)
         return int(listener.getsockname()[1])
 
     async def drain(self) -> None:
         """Take no new requests, give those under way their time, then cancel them."""
         self._dispatcher.end_streams()
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
 
     async def _call(self, route: Route, rpc: Rpc, request: web.Request) -> web.StreamResponse:
@@ -109,7 +106,7 @@ class HttpServer:
         try:
             call = await self._received(route, rpc, request)
             if rpc.streams:
-                return await stream(self._dispatcher, call, request)
+                return await stream(self._dispatcher, call, request, self._clock)
             reply = await self._dispatcher.run(call)
         finally:
             self._running -= 1
@@ -136,7 +133,7 @@ class HttpServer:
         return Call(
             rpc=replace(rpc, decode=decode),
             raw=b"",
-            metadata={name: request.headers.get(name, "") for name in ("authorization", "x-api-key")},
+            metadata={name: request.headers.get(name, "") for name in _METADATA},
             seconds_left=seconds,
             peer=request.remote or "",
         )
@@ -178,9 +175,7 @@ _TOO_MANY = Problem(
 
 
 async def _complete(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "gpuproxy"
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+    complete(response)
 
 
 async def _body(request: web.Request) -> bytes:

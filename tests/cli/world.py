@@ -206,12 +206,15 @@ def error(code: int, message: str, reason: str, violations: dict[str, str] | Non
 
 
 @contextmanager
-def served(world: World) -> Iterator[str]:
+def served(world: World, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
     """The address at which `world` answers."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         server = grpc.server(pool)
         add_GPUProxyServiceServicer_to_server(world, server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        if credentials is None:
+            port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = server.add_secure_port("127.0.0.1:0", credentials)
         server.start()
         try:
             yield f"127.0.0.1:{port}"

@@ -12,11 +12,12 @@ import msgspec
 from grpc import aio
 
 from gpuproxy.edge.auth import Authenticator
-from gpuproxy.edge.dispatch import Dispatcher
+from gpuproxy.edge.dispatch import Around, Dispatcher
 from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
 from gpuproxy.edge.http_pages import Pages
 from gpuproxy.edge.http_server import HttpServer
 from gpuproxy.edge.rpcs import built_of
+from gpuproxy.edge.tls import Certificates
 from gpuproxy.system import ScaledClock, SystemRandom
 from tests.edge.face import SECONDS, Face, all_keys
 
@@ -93,9 +94,16 @@ class Both:
 
 
 @asynccontextmanager
-async def both_faces(service: object, *, max_concurrent: int = 100) -> AsyncIterator[Both]:
-    clock, random = ScaledClock(), SystemRandom()
-    dispatcher = Dispatcher(Authenticator(all_keys().find, clock), clock, random)
+async def both_faces(
+    service: object,
+    *,
+    max_concurrent: int = 100,
+    certificates: Certificates | None = None,
+    clock: ScaledClock | None = None,
+    around: Around | None = None,
+) -> AsyncIterator[Both]:
+    clock, random = clock or ScaledClock(), SystemRandom()
+    dispatcher = Dispatcher(Authenticator(all_keys().find, clock), clock, random, around=around)
     checks = {"database": "ok"}
 
     async def looked() -> Mapping[str, str]:
@@ -107,10 +115,16 @@ async def both_faces(service: object, *, max_concurrent: int = 100) -> AsyncIter
     pages = Pages(looked, measured, built_of(service, CONTRACT))
     grpc = GrpcServer(dispatcher, service)
     http = HttpServer(
-        dispatcher, service, random=random, pages=pages.routes, max_concurrent=max_concurrent, drain_seconds=0.1
+        dispatcher,
+        service,
+        random=random,
+        clock=clock,
+        pages=pages.routes,
+        max_concurrent=max_concurrent,
+        drain_seconds=0.1,
     )
-    grpc_port = await grpc.start("127.0.0.1:0")
-    port = await http.start("127.0.0.1", 0)
+    grpc_port = await grpc.start("127.0.0.1:0", certificates)
+    port = await http.start("127.0.0.1", 0, certificates)
     try:
         async with (
             aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,

@@ -1,6 +1,7 @@
 """Bytes that no client library would send: nothing breaks, nothing leaks, nothing is rented, and others are served."""
 
 import asyncio
+import contextlib
 import json
 import re
 
@@ -12,7 +13,7 @@ from tests.edge.http_face import Both, both_faces
 BODY = json.dumps({"count": 1}).encode()
 HEAD = b"POST /api/v1/gpu/instances/reserve HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n"
 CLOSE = b"Connection: close\r\n"
-LEAKS = (b"Traceback", b"gpuproxy/", b".py", b"asyncio", b"site-packages")
+LEAKS = (b"Traceback", b"gpuproxy/", b".py", b"asyncio", b"site-packages", b"aiohttp", b"Python", b"aaaa")
 
 
 def request(body: bytes = BODY, *headers: bytes) -> bytes:
@@ -49,13 +50,20 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-async def test_malformed_requests_break_nothing_leak_nothing_and_rent_nothing(attack: bytes) -> None:
+@pytest.mark.parametrize("end", [True, False], ids=["left", "waited for"])
+async def test_malformed_requests_break_nothing_leak_nothing_and_rent_nothing(
+    monkeypatch: pytest.MonkeyPatch, attack: bytes, end: bool
+) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http_protocol.IDLE_SECONDS", 0.4)
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
-        answer = await both.raw(attack, end=True)
+        answer = await both.raw(attack, end=end)
         assert await still_serves(both)
     assert not engine.demands
     assert not any(leak in answer for leak in LEAKS)
+    assert end or b"Server: gpuproxy\r\n" in answer
+    assert end or json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] in (400, 401, 404)
     assert b" 200 " not in answer
     assert b" 201 " not in answer
     assert b" 500 " not in answer
@@ -105,13 +113,69 @@ async def test_a_body_that_does_not_come_is_refused_after_a_while(monkeypatch: p
 
 
 async def test_a_head_that_does_not_end_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http_protocol.IDLE_SECONDS", 0.2)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
         async with asyncio.timeout(10):
             assert await reader.read() == b""
         writer.close()
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "next"])
+async def test_a_head_that_trickles_in_for_ever_loses_its_connection(
+    monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_protocol.IDLE_SECONDS", 0.2)
+    async with both_faces(service_over(StubEngine())) as both:
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
+        writer.write(first + b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
+        ended = asyncio.create_task(reader.read())
+        async with asyncio.timeout(10):
+            while not (await asyncio.wait([ended], timeout=0.02))[0]:
+                writer.write(b"a")
+        with contextlib.suppress(ConnectionError):
+            assert (await ended).count(b"HTTP/1.1") == bool(first)
+        writer.close()
+
+
+async def test_a_body_that_trickles_in_for_ever_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server.BODY_SECONDS", 0.1)
+    engine = StubEngine()
+    async with both_faces(service_over(engine)) as both:
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
+        writer.write(HEAD + CLOSE + b"Content-Length: 500000\r\n\r\n")
+        status = asyncio.create_task(reader.readline())
+        async with asyncio.timeout(10):
+            while not (await asyncio.wait([status], timeout=0.02))[0]:
+                writer.write(b" ")
+        assert (await status).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+    assert not engine.demands
+
+
+@pytest.mark.parametrize(
+    ("piece", "times", "served"),
+    [
+        (b"X: a\r\n", 50, True),
+        (b"X: a\r\n", 2000, False),
+        (b"X: " + b"a" * 4000 + b"\r\n", 2, True),
+        (b"X: " + b"a" * 9000 + b"\r\n", 1, False),
+    ],
+)
+async def test_heads_are_bounded_in_length_and_number(piece: bytes, times: int, served: bool) -> None:
+    async with both_faces(service_over(StubEngine())) as both:
+        answer = await both.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + CLOSE + piece * times + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 " if served else b"HTTP/1.0 400 ")
+
+
+@pytest.mark.parametrize(("length", "status"), [(1024 * 1024, b"201"), (1024 * 1024 + 1, b"400")])
+async def test_bodies_are_bounded_whether_they_tell_their_length_or_not(length: int, status: bytes) -> None:
+    body = BODY + b" " * (length - len(BODY))
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % length + body + b"\r\n0\r\n\r\n"
+    async with both_faces(service_over(StubEngine())) as both:
+        assert (await both.raw(request(body, CLOSE))).startswith(b"HTTP/1.1 " + status)
+        assert (await both.raw(HEAD + CLOSE + chunked)).startswith(b"HTTP/1.1 " + status)
 
 
 async def test_many_silent_connections_keep_nobody_out() -> None:

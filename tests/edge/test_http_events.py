@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
+
+from gpuproxy.edge.http_events import HEARTBEAT_SECONDS
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
+from gpuproxy.system import ScaledClock
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.http_face import both_faces
 
@@ -36,6 +41,27 @@ class Changing:
                 await asyncio.Event().wait()
         finally:
             self.closed.set()
+
+
+class Beats(ScaledClock):
+    """Sleeps end when a test says so; what was slept is noted."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__(scale)
+        self.slept: list[float] = []
+        self.beats: asyncio.Queue[None] = asyncio.Queue()
+        self.resting = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.resting.set()
+        await self.beats.get()
+
+    async def beat(self) -> None:
+        """Once somebody sleeps."""
+        await self.resting.wait()
+        self.resting.clear()
+        self.beats.put_nowait(None)
 
 
 def events(body: bytes) -> list[tuple[str, str, Any]]:
@@ -89,3 +115,112 @@ async def test_a_client_that_leaves_ends_its_stream() -> None:
             reply.close()
         async with asyncio.timeout(10):
             await service.closed.wait()
+
+
+# --------------------------------------------------------------------------------------------------------- heartbeats
+
+
+async def test_a_quiet_stream_has_a_comment_line_every_so_often() -> None:
+    clock = Beats()
+    async with (
+        both_faces(Changing(endless=True), clock=clock) as both,
+        both.session.get(both.url + PATH, headers=KEY) as reply,
+    ):
+        assert reply.headers["X-Accel-Buffering"] == "no"
+        for _ in range(2):
+            await reply.content.readuntil(b"\n\n")
+        for _ in range(3):
+            await clock.beat()
+            assert (await reply.content.readuntil(b"\n\n")).startswith(b": ")
+    assert set(clock.slept) == {HEARTBEAT_SECONDS}
+
+
+async def test_heartbeats_come_in_real_seconds_however_fast_the_clock_runs() -> None:
+    clock = Beats(60)
+    async with (
+        both_faces(Changing(endless=True), clock=clock) as both,
+        both.session.get(both.url + PATH, headers=KEY) as reply,
+    ):
+        await reply.content.readuntil(b"\n\n")
+        await clock.resting.wait()
+    assert clock.slept == [HEARTBEAT_SECONDS * 60]
+
+
+class Late(Changing):
+    """Has nothing to say until told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def WatchReservation(  # noqa: N802
+        self, request: pb.WatchReservationRequest, _caller: Caller
+    ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
+        await self.go.wait()
+        raise NotFound("There is no such reservation.")
+        yield pb.WatchReservationResponse()
+
+
+async def test_before_the_first_event_there_is_no_heartbeat_so_that_a_refusal_can_still_be_one() -> None:
+    service, clock = Late(), Beats()
+    async with both_faces(service, clock=clock) as both:
+        asked = asyncio.create_task(both.send("GET", PATH))
+        await clock.beat()
+        await clock.resting.wait()
+        service.go.set()
+        answer = await asked
+    assert (answer.status, answer.error["status"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("beats", [0, 2])
+async def test_a_client_that_resets_its_connection_frees_its_stream_and_its_heartbeat(beats: int) -> None:
+    service, clock = Changing(endless=True), Beats()
+    async with both_faces(service, clock=clock) as both:
+        before = len(asyncio.all_tasks())
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
+        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n\r\n".encode())
+        await reader.readuntil(b'"resume_token":"2"')
+        for _ in range(beats):
+            await clock.beat()
+        writer.transport.abort()
+        async with asyncio.timeout(10):
+            await service.closed.wait()
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - tasks end by themselves, unannounced
+                await asyncio.sleep(0)
+
+
+class Flooding:
+    """Sends for as long as somebody takes it."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def WatchReservation(  # noqa: N802
+        self, _request: pb.WatchReservationRequest, _caller: Caller
+    ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
+        try:
+            while True:
+                yield pb.WatchReservationResponse(reservation=pb.Reservation(reservation_id="r" * 60_000))
+        finally:
+            self.closed.set()
+
+
+async def test_a_client_that_takes_nothing_frees_its_stream_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server._STUCK_MS", 200)
+    service = Flooding()
+    async with both_faces(service) as both:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", both.port))
+            client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n\r\n".encode())
+            async with asyncio.timeout(30):
+                await service.closed.wait()
+
+
+async def test_a_client_that_takes_what_comes_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http_server._STUCK_MS", 200)
+    service = Flooding()
+    async with both_faces(service) as both, both.session.get(both.url + PATH, headers=KEY) as reply:
+        for _ in range(100):
+            await reply.content.readuntil(b"data")
+        assert not service.closed.is_set()

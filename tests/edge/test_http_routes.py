@@ -1,6 +1,7 @@
 """Each call has its place over HTTP, as the contract says, and both faces have the same calls."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from gpuproxy.edge.rpcs import built_of, rpcs_of
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
 
+SEED = Path(__file__).resolve().parents[2].parent / "shared" / "seeds" / "gpu-warm-pool-api.pt.md"
 ROUTES = routes_of(CONTRACT)
 EVERY_CALL = sorted(method.name for method in CONTRACT.methods)
 
@@ -36,6 +38,7 @@ POST /api/v1/guardrails/spending/check CheckSpendingLimit
 GET /api/v1/warmpool/status/{machine_id} GetWarmPoolStatus
 GET /api/v1/warmpool ListWarmPools
 GET /api/v1/warmpool/hosts ListWarmPoolHosts
+GET /api/v1/warmpool/events/{machine_id} WatchWarmPool
 POST /api/v1/warmpool/provision ProvisionWarmPool
 POST /api/v1/warmpool/enable/{machine_id} EnableWarmPool
 POST /api/v1/warmpool/disable/{machine_id} DisableWarmPool
@@ -66,6 +69,28 @@ async def test_what_is_not_built_says_so_on_both_faces(name: str) -> None:
         refused = await both.grpc.refused(name, key="gp_admin") if not route.method.server_streaming else None
     assert (answer.status, answer.error["reason"]) == (501, "NOT_IMPLEMENTED")
     assert refused is None or refused.code.name == answer.error["status"] == "UNIMPLEMENTED"
+
+
+def published_warm_pool() -> list[tuple[str, str]]:
+    """Verb and path of each section of the second document, and of each of its curl commands."""
+    if not SEED.exists():
+        pytest.skip("the published document is not here")
+    text = SEED.read_text(encoding="utf-8")
+    titles = [(verb, f"/api/v1{path}") for verb, path in re.findall(r"^### ([A-Z]+) (/\S+)$", text, re.MULTILINE)]
+    assert len(titles) == 7
+    commands = re.findall(r"curl (?:-X (\w+) )?\"?https://[^/\s]+(/api/v1/warmpool[^\s\"?]*)", text)
+    return sorted({*titles, *((verb or "GET", path) for verb, path in commands)})
+
+
+async def test_every_address_of_the_second_document_is_there_and_says_that_it_is_not_built() -> None:
+    published = published_warm_pool()
+    async with both_faces(object()) as both:
+        for verb, path in published:
+            answer = await both.send(verb, re.sub(r"\{\w+\}", "123", path), key="gp_admin")
+            assert (answer.status, answer.error["code"], answer.error["reason"]) == (501, 501, "NOT_IMPLEMENTED"), path
+            assert {"status", "message", "details", "trace_id"} <= set(answer.error)
+        elsewhere = await both.send("GET", "/api/v1/warmpool/nothing/123", key="gp_admin")
+    assert elsewhere.status == 404
 
 
 def test_no_two_calls_share_a_place() -> None:

@@ -1,0 +1,33 @@
+"""What settings must be beside their type: each check raises ValueError with a text that names the setting."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
+    """A half of TLS is none: nobody must rely on it. Whether the files are good is seen when they are loaded."""
+    if cert and not key:
+        raise ValueError("GPUPROXY_GRPC_TLS_KEY: is missing; GPUPROXY_GRPC_TLS_CERT alone is no TLS")
+    if not cert and (key or client_ca):
+        name = "KEY" if key else "CLIENT_CA"
+        raise ValueError(f"GPUPROXY_GRPC_TLS_CERT: is missing; GPUPROXY_GRPC_TLS_{name} alone is no TLS")
+
+
+def check_otel_endpoint(url: str) -> None:
+    """A base address, to which /v1/traces is added."""
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
+        raise ValueError(
+            "GPUPROXY_OTEL_ENDPOINT: should be http:// or https:// and a host, as in http://127.0.0.1:4318"
+        )
+
+
+def check_database_url(url: str) -> None:
+    """Only what keeps the books, and what is built."""
+    if url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("GPUPROXY_DATABASE_URL: PostgreSQL is not built yet; use sqlite:///gpuproxy.db")
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path:
+        raise ValueError("GPUPROXY_DATABASE_URL: should be sqlite:/// and a path, as in sqlite:///gpuproxy.db")
+    if path == ":memory:":
+        raise ValueError("GPUPROXY_DATABASE_URL: the books must survive the process; use a file")
