@@ -12,7 +12,8 @@ from gpuproxy.sandbox import vast_errors as errors
 from gpuproxy.sandbox import vast_instances
 from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.instances import Instance
-from gpuproxy.sandbox.market import Market, NoCredit, NoSuchAsk, NotRentable
+from gpuproxy.sandbox.market import Market
+from gpuproxy.sandbox.refusals import NoCredit, NoSuchAsk, NotRentable
 from gpuproxy.sandbox.query import BadQuery
 from gpuproxy.sandbox.vast_launch import complaint, launch_of, twist_of
 from gpuproxy.sandbox.vast_limits import Limits

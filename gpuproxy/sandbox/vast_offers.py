@@ -29,6 +29,7 @@ _ALIASES = {
     "expected_reliability": "reliability",
     "datacenter": "hosting_type",
 }
+_MOVING = ("verification", "end_date", "avail_vol_size")
 _GIGABYTES = {"cpu_ram_GB": "cpu_ram", "gpu_ram_GB": "gpu_ram", "gpu_totalram_GB": "gpu_total_ram"}
 
 
@@ -109,7 +110,7 @@ class Offers:
         )
 
     def _of_machine(self, machine: Machine) -> bytes:
-        version = (machine.columns["verification"], machine.columns["end_date"])
+        version = tuple(machine.columns[name] for name in _MOVING)
         kept = self._machine_bytes.get(machine.id)
         if kept is None or kept[0] != version:
             kept = self._machine_bytes[machine.id] = (version, msgspec.json.encode(machine.columns)[1:-1])
