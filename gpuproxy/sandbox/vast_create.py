@@ -33,17 +33,15 @@ class Creates:
         return self._create(call.request.key or "", int(call.arguments["id"]), call.request.json(), fault)
 
     def many(self, call: Call, fault: Fault | None) -> HttpResponse:
-        """`POST /api/v0/asks/bulk/`: one answer for all; it fails where none could be made. Raises BadBody."""
+        """`POST /api/v0/asks/bulk/`: one answer for all, success while any was made. Raises BadBody."""
         body = call.request.json()
         wanted = body.get("ids")
         if not isinstance(wanted, list) or not 0 < len(wanted) <= _MOST_AT_ONCE or not all(map(_is_number, wanted)):
             return errors.bad_args(f"ids must be a list of 1 to {_MOST_AT_ONCE} numbers")
         answers = [self._create(call.request.key or "", offer_id, body, fault) for offer_id in wanted]
-        made = [value for value in map(_read, answers) if value.get("success")]
-        if not made:
-            return answers[0]
+        made = [value["new_contract"] for value in map(_read, answers) if value.get("success")]
         failed = [value for value in map(_read, answers) if not value.get("success")]
-        return answer({"success": True, "new_contracts": [one["new_contract"] for one in made], "failed": failed})
+        return answer({"success": bool(made), "new_contracts": made, "failed": failed})
 
     def launch(self, call: Call, fault: Fault | None) -> HttpResponse:
         """`PUT /api/v0/launch_instance/`: the first offer that its `q` finds. Raises BadBody, BadQuery."""

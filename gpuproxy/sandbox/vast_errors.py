@@ -135,7 +135,7 @@ def limited_by(fault: Fault, now: float) -> HttpResponse:
     form = str(fault.args.get("form", "text"))
     if form == "quota":
         midnight = int(now // 86400 + 1) * 86400
-        response = answer({"error": "search_quota_exceeded", "msg": "Daily search quota exceeded."}, 429)
+        response = answer({"error": "search_quota_exceeded", "msg": "Daily search quota exceeded"}, 429)
         headers = {**response.headers, "x-ratelimit-reset": str(midnight)}
     else:
         response = too_frequent(None, form)

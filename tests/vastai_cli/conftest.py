@@ -1,0 +1,19 @@
+"""One sandbox and one installed command line for all tests here."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vastai_cli import stage
+from tests.vastai_cli.program import Program, installed
+
+
+@pytest.fixture(scope="session")
+def market() -> Iterator[stage.Market]:
+    with stage.market() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def program(market: stage.Market, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return Program(path=installed(), home=tmp_path_factory.mktemp("vastai"), url=market.url)
