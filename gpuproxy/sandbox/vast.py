@@ -193,7 +193,7 @@ class Vast:
             return errors.no_such_instance(int(call.arguments["id"]))
         if found.launch.bid is None:
             return errors.no_bid("the instance is not interruptible")
-        if price is not None and (not isinstance(price, (int, float)) or not _LEAST_BID <= price <= _MOST_BID):
+        if price is not None and not (type(price) in (int, float) and _LEAST_BID <= price <= _MOST_BID):
             return errors.no_bid(f"price must be a number from {_LEAST_BID} to {_MOST_BID}")
         self._market.bid(found, None if price is None else round(price * 1_000_000))
         return answer({"success": True})

@@ -108,7 +108,9 @@ def _differences(like: Any, value: Any, kept: Mapping[str, str], where: str) -> 
     if isinstance(like, dict) and isinstance(value, dict):
         missing = [f"{where}.{name}: missing" for name in like if name not in value]
         found = [name for name in like if name in value]
-        return missing + [text for name in found for text in _differences(like[name], value[name], kept, f"{where}.{name}")]
+        return missing + [
+            text for name in found for text in _differences(like[name], value[name], kept, f"{where}.{name}")
+        ]
     if isinstance(like, list) and isinstance(value, list):
         if len(like) != len(value):
             return [f"{where}: expected {len(like)} rows, were {len(value)}"]

@@ -14,7 +14,7 @@ from tests.vastai_cli.expect import Control, Step, compared, filled
 from tests.vastai_cli.program import Program
 
 KEYS = tuple(f"key-{name}" for name in ("order", "lists", "bulk", "bid", "volumes", "faults", "stranger"))
-_OPTIONS = "--port 0 --machines 150 --boot-time 3600 --rate-limits off --exit-with-parent".split()
+_OPTIONS = ["--port=0", "--machines=150", "--boot-time=3600", "--rate-limits=off", "--exit-with-parent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,13 @@ class Market:
 @contextmanager
 def market() -> Iterator[Market]:
     """A sandbox of its own process; it ends with its stdin, however the tests end."""
-    command = [sys.executable, "-c", "from gpuproxy.cli.sandbox import sandbox; sandbox()", "--accounts", ",".join(KEYS)]
+    command = [
+        sys.executable,
+        "-c",
+        "from gpuproxy.cli.sandbox import sandbox; sandbox()",
+        "--accounts",
+        ",".join(KEYS),
+    ]
     with subprocess.Popen([*command, *_OPTIONS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
