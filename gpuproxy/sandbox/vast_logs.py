@@ -23,7 +23,7 @@ def requested(market: Market, instance: Instance, request: Incoming) -> HttpResp
     wanted = {name: str(body[name]) for name in ("tail", "filter", "daemon_logs") if body.get(name)}
     query = urlencode({"ready": f"{market.now + _READY_AFTER:.3f}", **wanted})
     secret = instance.api_key[:_SECRET]
-    url = f"http://{request.host}/instance_logs/{instance.id}-{secret}.log?{query}"
+    url = f"{request.origin}/instance_logs/{instance.id}-{secret}.log?{query}"
     return answer({"success": True, "result_url": url, "msg": "Log request submitted."})
 
 

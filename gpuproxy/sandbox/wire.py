@@ -28,8 +28,8 @@ class Incoming:
     query: Mapping[str, str]
     body: bytes
     key: str | None
-    host: str = ""
-    """Where the caller found us: address and port."""
+    origin: str = ""
+    """Where the caller found us: scheme, address and port."""
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty one is {}. Raises BadBody."""
@@ -49,7 +49,7 @@ def incoming(request: HttpRequest) -> Incoming:
         query=query,
         body=request.body or b"",
         key=key,
-        host=headers.get("host") or url.netloc,
+        origin=f"{url.scheme or 'http'}://{url.netloc or headers.get('host', '')}",
     )
 
 

@@ -22,6 +22,12 @@ _LISTS = (
     ),
     Step(run="search volumes 'disk_space>50' --limit 3 --raw", out=Shown([{"disk_space": float, "id": int}] * 3)),
     Step(run="search offers gpu_name=NONE --raw", out=Shown([])),
+    Step(run="search offers -r --limit 1 --raw", out=Shown([{"rentable": True, "is_bid": False}])),
+    Step(run="search offers --type bid --limit 1 --raw", out=Shown([{"rentable": True, "is_bid": True}])),
+    Step(
+        run="search offers -n --new 'num_gpus=1 gpu_name=RTX_4090' --limit 1 --raw",
+        out=Shown([{"gpu_name": "RTX 4090"}]),
+    ),
     Step(run="show instances --raw", out=Shown([])),
     Step(run=_ROOM, out=Shown([{}] * 2, keep={"O": [0, "id"]})),
     Step(run="create instance $O --image a/b --env '-e A=1 -p 8000:8000' --label one --raw", out=_MADE),
