@@ -52,5 +52,5 @@ interop: setup ## other people's clients (grpcurl, the vastai command line): sti
 	@echo "make interop: nothing here yet; it comes with the issue on other people's clients." >&2; exit 1
 
 clean: ## remove the virtual environment and caches; never a database
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@rm -rf $(VENV) .venv-vastai .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -73,7 +73,13 @@ class _Span(click.ParamType[tuple[float, float]]):
     show_default=True,
     help="Seconds for which a fresh instance is missing from listings.",
 )
-@click.option("--volume-sharing", type=click.Choice(["allow", "refuse"]), default="allow", show_default=True)
+@click.option(
+    "--volume-sharing",
+    type=click.Choice(["allow", "refuse"]),
+    default="allow",
+    show_default=True,
+    help="May several instances have one volume?",
+)
 @click.option("--standby-binding", type=click.Choice(["chunk", "any"]), default="chunk", show_default=True)
 @click.option("--start-time", type=float, help="Epoch seconds that the market starts at. A later kept time wins.")
 @click.option("--exit-with-parent", is_flag=True, help="Stop when stdin closes.")

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.faults import BadFault
-from gpuproxy.sandbox.instances import Ended, Instance
+from gpuproxy.sandbox.instances import Ended, Instance, Phase
+from gpuproxy.sandbox.market import Market
+from gpuproxy.sandbox.volumes import Volume
 from gpuproxy.sandbox.wire import BadBody, Incoming, answer
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def _state(sandbox: "Sandbox") -> dict[str, Any]:
     return {
         "now": market.now,
         "instances": sorted(shown, key=lambda row: int(row["id"])),
-        "volumes": [],
+        "volumes": [_volume_row(market, volume) for volume in market.volumes.all.values()],
         "bill_micro_usd": market.bill(),
         "calls": sandbox.calls,
     }
@@ -88,12 +90,12 @@ def _live_row(sandbox: "Sandbox", instance: Instance) -> dict[str, Any]:
         "id": str(instance.id),
         "label": instance.label,
         "status": _status(sandbox, instance),
-        "writer": False,
+        "writer": instance.phase is Phase.RUNNING and bool(instance.launch.volumes),
         "gpu_model": instance.gpu_model,
         "num_gpus": instance.gpus,
         "machine_id": str(instance.machine_id),
         "price_per_hour": instance.price / 1e6,
-        "volume_ids": [],
+        "volume_ids": [str(number) for number in instance.launch.volumes],
         "created_at": instance.created_at,
         "destroyed_at": None,
         "billed_micro_usd": sandbox.market.billed(instance),
@@ -112,10 +114,23 @@ def _ended_row(gone: Ended) -> dict[str, Any]:
         "num_gpus": gone.num_gpus,
         "machine_id": str(gone.machine_id),
         "price_per_hour": gone.price / 1e6,
-        "volume_ids": [],
+        "volume_ids": [str(number) for number in gone.volume_ids],
         "created_at": gone.created_at,
         "destroyed_at": gone.destroyed_at,
         "billed_micro_usd": gone.billed,
+    }
+
+
+def _volume_row(market: Market, volume: Volume) -> dict[str, Any]:
+    return {
+        "provider": _PROVIDER,
+        "account": volume.account,
+        "id": str(volume.id),
+        "machine_id": str(volume.machine_id),
+        "size_gb": volume.size_gb,
+        "created_at": volume.created_at,
+        "deleted_at": volume.deleted_at,
+        "billed_micro_usd": market.volumes.billed(volume),
     }
 
 

@@ -28,7 +28,9 @@ CALLS = frozenset(
     ]
 )
 _EVERY = CALLS - {"any"}
-_CHANGES = frozenset({"create", "destroy", "start", "stop", "label", "extend", "volume_create", "volume_delete"})
+_CHANGES = frozenset(
+    {"create", "destroy", "start", "stop", "label", "extend", "price", "volume_create", "volume_delete"}
+)
 _LISTS = frozenset({"list", "search", "volume_search", "volume_list", "charges"})
 _CREATE = frozenset({"create"})
 _HITS: dict[str, frozenset[str]] = {
@@ -54,9 +56,7 @@ _HITS: dict[str, frozenset[str]] = {
     ),
     **dict.fromkeys(
         [
-            "offer_gone",
             "no_capacity",
-            "insufficient_credit",
             "price_moved",
             "wrong_gpu",
             "never_ready",
@@ -65,6 +65,7 @@ _HITS: dict[str, frozenset[str]] = {
         ],
         _CREATE,
     ),
+    **dict.fromkeys(["offer_gone", "insufficient_credit"], frozenset({"create", "volume_create"})),
     "late_effect": _CHANGES,
     "empty_list": _LISTS,
     "missing_page": _LISTS,

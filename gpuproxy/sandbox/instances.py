@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_MONTH_HOURS = 720
-_HOUR_US = 3_600_000_000
+MONTH_HOURS = 720
+HOUR_US = 3_600_000_000
 
 
 class Phase(StrEnum):
@@ -39,6 +39,8 @@ class Launch:
     bid: int | None = None
     """Micro-dollars per hour; makes the instance interruptible."""
     stopped: bool = False
+    volumes: dict[int, str] = field(default_factory=dict)
+    """Where each volume is mounted, by its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +85,15 @@ class Instance:
     restarts: int = 0
     ports: dict[str, int] = field(default_factory=dict)
     """Public port by container port and protocol ("22/tcp")."""
+    transient: str = ""
+    """What its status says instead while it loads: rebooting, recycling."""
+    interrupted: bool = False
+    """It was outbid, and goes on when its bid is enough again."""
     metered_us: int = 0
     gpu_us: int = 0
     disk_us: int = 0
+    earlier: list[tuple[int, int]] = field(default_factory=list)
+    """Bids of before: (price, microseconds)."""
 
     @property
     def disk_rate(self) -> int:
@@ -95,12 +103,24 @@ class Instance:
     @property
     def price(self) -> float:
         """Micro-dollars per hour, all-in, while it runs."""
-        return self.gpu_price + self.disk_rate / _MONTH_HOURS
+        return self.gpu_price + self.disk_rate / MONTH_HOURS
 
     def billed(self, now: float, *, online: bool) -> int:
         """Micro-dollars up to now, rounded down."""
-        gpu_us, disk_us = self._metered(now, online=online)
-        return (self.gpu_price * _MONTH_HOURS * gpu_us + self.disk_rate * disk_us) // (_MONTH_HOURS * _HOUR_US)
+        gpu = sum(price * gpu_us for price, gpu_us in self.gpu_times(now, online=online))
+        _, disk_us = self._metered(now, online=online)
+        return (gpu * MONTH_HOURS + self.disk_rate * disk_us) // (MONTH_HOURS * HOUR_US)
+
+    def gpu_times(self, now: float, *, online: bool) -> list[tuple[int, int]]:
+        """How many microseconds of GPU were billed at which price (micro-dollars per hour), oldest price first."""
+        gpu_us, _ = self._metered(now, online=online)
+        return [*self.earlier, (self.gpu_price, gpu_us)]
+
+    def reprice(self, price: int) -> None:
+        """Micro-dollars per hour of GPU from now on; it is settled up to now."""
+        if self.gpu_us:
+            self.earlier.append((self.gpu_price, self.gpu_us))
+        self.gpu_price, self.gpu_us = price, 0
 
     def settle(self, now: float, *, online: bool) -> None:
         """Account for the time so far; called before anything changes that bills depend on."""
@@ -117,6 +137,8 @@ class Instance:
         self.loading_at = now + min(seconds, 600.0) * 0.2
         self.boot_at = None if math.isinf(seconds) else now + seconds
         self.status_msg = ""
+        self.transient = ""
+        self.interrupted = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +155,9 @@ class Ended:
     created_at: float
     destroyed_at: float
     billed: int
+    volume_ids: tuple[int, ...] = ()
+    gpu_times: tuple[tuple[int, int], ...] = ()
+    """Of its bill: (price per hour, microseconds)."""
 
 
 def container_ports(launch: Launch) -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 from gpuproxy.sandbox.instances import Ended, Instance
 from gpuproxy.sandbox.machines import Machine
 from gpuproxy.sandbox.market import Market
+from gpuproxy.sandbox.volumes import Volume
 
 _MOST_STALE_LINES = 20_000
 
@@ -35,6 +36,7 @@ class Kept(msgspec.Struct, omit_defaults=True):
     machine: dict[str, Any] | None = None
     instance: Instance | None = None
     ended: Ended | None = None
+    volume: Volume | None = None
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class Past:
     machines: dict[int, dict[str, Any]] = field(default_factory=dict)
     instances: dict[int, Instance] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
+    volumes: dict[int, Volume] = field(default_factory=dict)
 
 
 def read(path: Path | None, name: str, now: float) -> Past:
@@ -60,6 +63,8 @@ def read(path: Path | None, name: str, now: float) -> Past:
         elif line.ended is not None:
             past.instances.pop(line.ended.id, None)
             past.ended.append(line.ended)
+        elif line.volume is not None:
+            past.volumes[line.volume.id] = line.volume
         else:
             past.head = line
     return past
@@ -115,7 +120,7 @@ class Journal:
         market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
         if head.now:
             market.now = head.now  # what came due since then happens at its own moment, however late it is now
-        market.restore(past.instances.values(), past.ended)
+        market.restore(past.instances.values(), past.ended, past.volumes.values())
 
     def _rewrite(self, calls: dict[str, dict[str, int]]) -> None:
         assert self._path is not None  # noqa: S101 - callers looked
@@ -152,12 +157,14 @@ class Journal:
         found = (market.instances.get(number) for number in sorted(changes.instances))
         yield from (Kept(instance=instance) for instance in found if instance is not None)
         yield from (Kept(ended=gone) for gone in changes.ended)
+        yield from (Kept(volume=market.volumes.all[number]) for number in sorted(changes.volumes))
 
     def _everything(self) -> Iterator[Kept]:
         market = self._market
         yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(self._touched))
         yield from (Kept(instance=instance) for instance in market.instances.values())
         yield from (Kept(ended=gone) for gone in market.ended)
+        yield from (Kept(volume=volume) for volume in market.volumes.all.values())
 
     def _restore_machine(self, kept: dict[str, Any]) -> None:
         machine = self._market.machines.get(kept["id"])

@@ -71,6 +71,14 @@ class Machine:
         self.strangers |= taken
         return taken
 
+    def offer_longer(self, now: float) -> bool:
+        """A host that would offer for less than a week more does so for half a year more; True when it changed."""
+        until = float(str(self.columns["end_date"]))
+        if until >= now + 7 * _DAY:
+            return False
+        self.columns["end_date"] = until + (1 + (now + 7 * _DAY - until) // (180 * _DAY)) * 180 * _DAY
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:

@@ -9,43 +9,22 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
+from gpuproxy.sandbox.changes import Changes
+from gpuproxy.sandbox.contracts import contract
 from gpuproxy.sandbox.doors import Doors
-from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports, microseconds
+from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports
 from gpuproxy.sandbox.machines import Blueprint, Chunk, Machine, build
+from gpuproxy.sandbox.refusals import NoCredit, NoSuchAsk, NotRentable
+from gpuproxy.sandbox.volumes import Volume, Volumes
 
 FIRST_OFFER_ID = 39_000_000
 FIRST_CONTRACT_ID = 27_000_000
 _FIRST_GPU_ID = 100_000
 _OUT_OF_FUNDS_EVERY = 60.0
 _DAY = 86400.0
-
-
-class NoSuchAsk(Exception):
-    """Nobody offers that."""
-
-
-class NotRentable(Exception):
-    """The offer exists, its GPUs are held."""
-
-
-class NoCredit(Exception):
-    """The account has nothing left."""
-
-
-@dataclass(slots=True)
-class Changes:
-    """What differs from when the market was last kept."""
-
-    machines: set[int] = field(default_factory=set)
-    instances: set[int] = field(default_factory=set)
-    ended: list[Ended] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.machines or self.instances or self.ended)
 
 
 class Market:
@@ -78,6 +57,7 @@ class Market:
         self._funds_checked = self._ends_checked = -math.inf
         self.next_contract_id = FIRST_CONTRACT_ID
         self._build(blueprints)
+        self.volumes = Volumes(self)
 
     # -- time
 
@@ -126,6 +106,7 @@ class Market:
     def stop(self, instance: Instance) -> None:
         """It keeps its disk and gives its GPUs back; a queued start is cancelled."""
         self._leave(instance, Phase.STOPPED)
+        instance.interrupted = False
 
     def start(self, instance: Instance, *, refuse_for: float = 0.0) -> bool:
         """True when it boots or runs; False when its GPUs are held by others and the start was queued."""
@@ -142,6 +123,27 @@ class Market:
             self.at(instance.not_before, partial(self._start_queued, machine))
         return False
 
+    def restart(self, instance: Instance, transient: str) -> bool:
+        """A new container on the GPUs that it holds, "rebooting" or "recycling" at first; False: it holds none."""
+        if instance.phase not in HOLDS_GPU:
+            return False
+        self._enter(instance, Phase.EXITED)
+        self._boot(instance)
+        instance.transient = transient
+        return True
+
+    def bid(self, instance: Instance, price: int | None) -> None:
+        """A new bid, micro-dollars per hour (None: one that wins). Less than the least is outbid; enough goes on."""
+        least = self.chunk_of(instance).min_bid
+        price = least if price is None else price
+        self._settle(instance)
+        instance.reprice(price)
+        if price < least and instance.phase in HOLDS_GPU:
+            self._leave(instance, Phase.STOPPED)
+            instance.interrupted = True
+        elif price >= least and instance.interrupted:
+            self.start(instance)
+
     def label(self, instance: Instance, label: str | None) -> None:
         """Any text; labels need not be unique."""
         instance.label = label
@@ -154,6 +156,7 @@ class Market:
             self.doors.release(number)
         billed = self.billed(instance)
         del self.instances[instance.id]
+        self.volumes.released(instance)
         self._spent[instance.account] = self._spent.get(instance.account, 0) + billed
         ended = Ended(
             id=instance.id,
@@ -166,6 +169,8 @@ class Market:
             created_at=instance.created_at,
             destroyed_at=self.now,
             billed=billed,
+            volume_ids=tuple(instance.launch.volumes),
+            gpu_times=tuple(instance.gpu_times(self.now, online=False)),
         )
         self.ended.append(ended)
         self.changes.ended.append(ended)
@@ -173,7 +178,8 @@ class Market:
 
     def credit(self, account: str) -> int:
         """Micro-dollars that the account has left."""
-        return self._credit - self._spent.get(account, 0) - sum(self.billed(one) for one in self.of(account))
+        spent = self._spent.get(account, 0) + sum(self.billed(one) for one in self.of(account))
+        return self._credit - spent - self.volumes.bill(account)
 
     def of(self, account: str) -> list[Instance]:
         """The account's instances, oldest first."""
@@ -188,8 +194,13 @@ class Market:
         return self.machines[instance.machine_id].online
 
     def bill(self) -> int:
-        """Micro-dollars of all accounts, ended instances included."""
-        return sum(ended.billed for ended in self.ended) + sum(map(self.billed, self.instances.values()))
+        """Micro-dollars of all accounts, ended instances and deleted volumes included."""
+        ended = sum(ended.billed for ended in self.ended)
+        return ended + sum(map(self.billed, self.instances.values())) + self.volumes.bill()
+
+    def chunk_of(self, instance: Instance) -> Chunk:
+        """The chunk that it was rented as."""
+        return next(one for one in self.machines[instance.machine_id].chunks if one.mask == instance.mask)
 
     # -- what happens to machines
 
@@ -216,6 +227,7 @@ class Market:
         """A host is lost, or comes back."""
         for instance in self._on(machine):
             self._settle(instance)
+        self.volumes.settle_on(machine.id)
         machine.online = online
         self.changes.machines.add(machine.id)
         for instance in self._on(machine):
@@ -242,6 +254,7 @@ class Market:
         machine = self.machines[instance.machine_id]
         had = instance.mask if instance.phase in HOLDS_GPU else 0
         self._leave(instance, Phase.STOPPED, then_held=had)
+        instance.interrupted = True
         self.hold(machine, had)
 
     def reprice(self, chunk: Chunk, price: int) -> None:
@@ -251,8 +264,9 @@ class Market:
 
     # -- for whoever keeps the market
 
-    def restore(self, instances: Iterable[Instance], ended: Iterable[Ended]) -> None:
+    def restore(self, instances: Iterable[Instance], ended: Iterable[Ended], volumes: Iterable[Volume] = ()) -> None:
         """Take up again what was kept; doors get new numbers where the old ones are taken."""
+        self.volumes.restore(volumes)
         for gone in ended:
             self.ended.append(gone)
             self._spent[gone.account] = self._spent.get(gone.account, 0) + gone.billed
@@ -292,30 +306,9 @@ class Market:
     def _instance(self, account: str, chunk: Chunk, launch: Launch, twist: Twist) -> Instance:
         number = self.next_contract_id
         self.next_contract_id += 1
-        price = chunk.price if launch.bid is None else launch.bid
-        machine = chunk.machine
-        return Instance(
-            id=number,
-            account=account,
-            machine_id=machine.id,
-            mask=chunk.mask,
-            gpus=chunk.gpus,
-            gpu_model=twist.gpu_name or str(machine.columns["gpu_name"]),
-            gpu_ram=twist.gpu_ram or int(str(machine.columns["gpu_ram"])),
-            gpu_price=round(price * twist.price_factor),
-            storage=machine.storage,
-            launch=launch,
-            label=launch.label,
-            api_key=hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest(),
-            created_at=self.now,
-            end_date=float(str(machine.columns["end_date"])),
-            phase=Phase.STOPPED,
-            loading_at=self.now,
-            boot_at=None,
-            dies_after=twist.dies_after,
-            ports={name: self.doors.reserve() for name in container_ports(launch)},
-            metered_us=microseconds(self.now),
-        )
+        api_key = hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()
+        ports = {name: self.doors.reserve() for name in container_ports(launch)}
+        return contract(number, account, chunk, launch, twist, api_key=api_key, ports=ports, now=self.now)
 
     def _boot(self, instance: Instance, *, never_ready: bool = False) -> None:
         self._settle(instance)
@@ -387,9 +380,7 @@ class Market:
     def _offer_longer(self) -> None:
         """Hosts go on: who would offer for less than a week does so for half a year more."""
         for machine in self.machines.values():
-            until = float(str(machine.columns["end_date"]))
-            if until < self.now + 7 * _DAY:
-                machine.columns["end_date"] = until + (1 + (self.now + 7 * _DAY - until) // (180 * _DAY)) * 180 * _DAY
+            if machine.offer_longer(self.now):
                 self.changes.machines.add(machine.id)
 
     def _stop_who_has_no_credit(self) -> None:

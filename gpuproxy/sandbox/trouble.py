@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.faults import Fault
-from gpuproxy.sandbox.wire import text_answer
+from gpuproxy.sandbox.wire import answer, text_answer
 
 _HANG_SECONDS = 120.0
 _TRICKLE_SECONDS = 1.0
@@ -53,7 +53,7 @@ def troubled(fault: Fault, run: Run, run_later: Callable[[float], None]) -> Plan
     if fault.name in ("status_before", "status_after"):
         if fault.name == "status_after":
             run()
-        return Plan(response=_status(int(fault.number("status", 500))))
+        return Plan(response=_failed(fault, int(fault.number("status", 500))))
     return _spoilt(fault, run)
 
 
@@ -80,6 +80,14 @@ def _spoilt(fault: Fault, run: Run) -> Plan:
     if fault.name == "slow_trickle":
         return Plan(travel="trickle", response=response, real_seconds=fault.number("seconds", _TRICKLE_SECONDS))
     return Plan(response=_SPOILERS[fault.name](response) if response.status == 200 else response)
+
+
+def _failed(fault: Fault, status: int) -> HttpResponse:
+    """A gateway's page, or with `args.msg` what the service itself says when it fails."""
+    if "msg" not in fault.args:
+        return _status(status)
+    body = {"success": False, "error": str(fault.args.get("error", "internal_error")), "msg": str(fault.args["msg"])}
+    return answer(body, status)
 
 
 def _status(status: int) -> HttpResponse:

@@ -5,41 +5,50 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox import vast_errors as errors
-from gpuproxy.sandbox import vast_instances
+from gpuproxy.sandbox import vast_instances, vast_logs, vast_volumes
 from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.instances import Instance
-from gpuproxy.sandbox.market import Market, NoCredit, NoSuchAsk, NotRentable
+from gpuproxy.sandbox.market import Market
 from gpuproxy.sandbox.query import BadQuery
-from gpuproxy.sandbox.vast_launch import complaint, launch_of, twist_of
+from gpuproxy.sandbox.vast_charges import charges
+from gpuproxy.sandbox.vast_create import Creates
 from gpuproxy.sandbox.vast_limits import Limits
 from gpuproxy.sandbox.vast_offers import Offers
 from gpuproxy.sandbox.wire import BadBody, Call, Incoming, answer, json_object, raw_answer
 
 PROVIDER = "vast.ai"
-_PUBLIC = frozenset({"search", "gpu_names"})
-_STRANGER_STAYS = 3600.0
+_PUBLIC = frozenset({"search", "gpu_names", "log_file"})
 _QUEUED_FOR = 600.0
+_LEAST_BID, _MOST_BID = 0.001, 32
 Respond = Callable[[Call, Fault | None], HttpResponse]
 
 
 class Vast:
     """One market seen through vast.ai's API."""
 
-    def __init__(self, market: Market, limits: Limits, *, search_page: int = 0, list_lag: float = 0.0) -> None:
-        """`search_page` caps a search answer (0: no cap); a fresh instance is missing from lists for `list_lag` s."""
+    def __init__(
+        self, market: Market, limits: Limits, *, search_page: int = 0, list_lag: float = 0.0, sharing: bool = True
+    ) -> None:
+        """`search_page` caps a search answer (0: no cap); a fresh instance is missing from lists for `list_lag` s.
+
+        `sharing`: may several instances have one volume?
+        """
         self._market = market
         self._limits = limits
         self._list_lag = list_lag
         self._offers = Offers(market, page=search_page)
+        creates = Creates(market, self._offers, sharing=sharing)
         self._handlers: dict[str, Respond] = {
             "search": self._search,
             "gpu_names": lambda _call, _fault: answer({"gpu_names": self._offers.gpu_names()}),
             "user": self._user,
-            "create": self._create,
+            "create": creates.one,
+            "create_many": creates.many,
+            "launch": creates.launch,
             "list": self._list,
             "filters": lambda call, _: answer(vast_instances.filters(self._market, self._mine(call))),
             "old_list": lambda _call, _fault: errors.deprecated_list(),
@@ -48,12 +57,22 @@ class Vast:
             "start": self._start,
             "stop": self._stop,
             "label": self._label,
-            "charges": self._charges,
+            "reboot": self._restart,
+            "recycle": self._restart,
+            "price": self._bid,
+            "logs": self._logs,
+            "log_file": self._log_file,
+            "charges": partial(charges, market),
+            "volume_search": partial(vast_volumes.search, market),
+            "volume_create": partial(vast_volumes.create, market),
+            "volume_clone": partial(vast_volumes.clone, market),
+            "volume_list": partial(vast_volumes.listed, market),
+            "volume_delete": partial(vast_volumes.delete, market),
         }
 
     def recognise(self, request: Incoming) -> Call | None:
         """Which call it is; None when the path is not vast.ai's."""
-        if not request.path.startswith("/api/"):
+        if not request.path.startswith(("/api/", "/instance_logs/")):
             return None
         for method, pattern, name in _ROUTES:
             found = pattern.fullmatch(request.path)
@@ -111,34 +130,6 @@ class Vast:
             return raw_answer(self._offers.search(query))
         return answer({"offers": [{name: row.get(name) for name in columns} for row in self._offers.rows(query)]})
 
-    def _create(self, call: Call, fault: Fault | None) -> HttpResponse:
-        offer_id = int(call.arguments["id"])
-        body = call.request.json()
-        if fault is not None and fault.name in ("offer_gone", "no_capacity"):
-            return self._taken_by_stranger(offer_id, gone=fault.name == "offer_gone")
-        chunk = self._market.chunks.get(offer_id)
-        if wrong := complaint(body, None if chunk is None else chunk.columns["disk_space"]):
-            return errors.bad_args(wrong)
-        launch = launch_of(body, min_bid=0 if chunk is None else chunk.min_bid)
-        try:
-            made = self._market.rent(call.request.key or "", offer_id, launch, twist_of(fault))
-        except NoSuchAsk:
-            return errors.no_such_ask(offer_id)
-        except NotRentable:
-            unavailable = errors.ask_unavailable if body.get("cancel_unavail") is True else errors.no_such_ask
-            return unavailable(offer_id)
-        except NoCredit:
-            return errors.insufficient_credit()
-        if launch.bid is not None and launch.stopped:  # recorded: an error, and yet the instance exists, stopped
-            return errors.bad_args("bid is too low", new_contract=made.id)
-        return answer({"success": True, "new_contract": made.id, "instance_api_key": made.api_key})
-
-    def _taken_by_stranger(self, offer_id: int, *, gone: bool) -> HttpResponse:
-        chunk = self._market.chunks.get(offer_id)
-        if chunk is not None and chunk.rentable:
-            self._market.hold(chunk.machine, chunk.mask, leave_after=_STRANGER_STAYS)
-        return errors.no_such_ask(offer_id) if gone else errors.ask_unavailable(offer_id)
-
     # -- instances
 
     def _list(self, call: Call, _: Fault | None) -> HttpResponse:
@@ -189,6 +180,33 @@ class Vast:
 
         return self._changed(call, change)
 
+    def _restart(self, call: Call, _: Fault | None) -> HttpResponse:
+        found = self._named(call)
+        word, error = ("rebooting", "invalid_args") if call.name == "reboot" else ("recycling", "invalid_id")
+        if found is None or not self._market.restart(found, word):
+            return errors.no_restart(int(call.arguments["id"]), error)
+        return answer({"success": True})
+
+    def _bid(self, call: Call, _: Fault | None) -> HttpResponse:
+        found, price = self._named(call), call.request.json().get("price")
+        if found is None:
+            return errors.no_such_instance(int(call.arguments["id"]))
+        if found.launch.bid is None:
+            return errors.no_bid("the instance is not interruptible")
+        if price is not None and not (type(price) in (int, float) and _LEAST_BID <= price <= _MOST_BID):
+            return errors.no_bid(f"price must be a number from {_LEAST_BID} to {_MOST_BID}")
+        self._market.bid(found, None if price is None else round(price * 1_000_000))
+        return answer({"success": True})
+
+    def _logs(self, call: Call, _: Fault | None) -> HttpResponse:
+        found = self._named(call)
+        if found is None:
+            return errors.no_such_instance(int(call.arguments["id"]))
+        return vast_logs.requested(self._market, found, call.request)
+
+    def _log_file(self, call: Call, _: Fault | None) -> HttpResponse:
+        return vast_logs.text(self._market, int(call.arguments["id"]), call.arguments["secret"], call.request)
+
     def _changed(self, call: Call, change: Callable[[Instance], bool]) -> HttpResponse:
         if "id" in call.arguments:
             found = self._named(call)
@@ -219,13 +237,6 @@ class Vast:
             }
         )
 
-    def _charges(self, call: Call, _: Fault | None) -> HttpResponse:
-        if "day" not in call.request.query.get("select_filters", ""):
-            return errors.bad_request("Error in query parameters: day is required")
-        rows = [_charge(self._market, one) for one in self._mine(call)]
-        body = {"success": True, "count": len(rows), "total": len(rows), "next_token": None, "results": rows}
-        return answer(body)
-
     def _mine(self, call: Call) -> list[Instance]:
         return self._market.of(call.request.key or "")
 
@@ -242,6 +253,8 @@ _ROUTES = tuple(
         ("PUT", "/api/v0/search/asks", "search"),
         ("GET", "/api/v0/gpu_names/unique", "gpu_names"),
         ("PUT", r"/api/v0/asks/(?P<id>\d+)", "create"),
+        ("POST", "/api/v0/asks/bulk", "create_many"),
+        ("PUT", "/api/v0/launch_instance", "launch"),
         ("GET", "/api/v1/instances", "list"),
         ("GET", "/api/v0/instances", "old_list"),
         ("GET", "/api/v0/instances/filters", "filters"),
@@ -250,8 +263,18 @@ _ROUTES = tuple(
         ("DELETE", "/api/v0/instances", "destroy"),
         ("PUT", r"/api/v0/instances/(?P<id>\d+)", "manage"),
         ("PUT", "/api/v0/instances", "manage"),
+        ("PUT", r"/api/v0/instances/reboot/(?P<id>\d+)", "reboot"),
+        ("PUT", r"/api/v0/instances/recycle/(?P<id>\d+)", "recycle"),
+        ("PUT", r"/api/v0/instances/bid_price/(?P<id>\d+)", "price"),
+        ("PUT", r"/api/v0/instances/request_logs/(?P<id>\d+)", "logs"),
+        ("GET", r"/instance_logs/(?P<id>\d+)-(?P<secret>\w+)\.log", "log_file"),
         ("GET", "/api/v0/users/current", "user"),
         ("GET", "/api/v0/charges", "charges"),
+        ("POST", "/api/v0/volumes/search", "volume_search"),
+        ("PUT", "/api/v0/volumes", "volume_create"),
+        ("POST", "/api/v0/volumes/copy", "volume_clone"),
+        ("GET", "/api/v0/volumes", "volume_list"),
+        ("DELETE", "/api/v0/volumes", "volume_delete"),
     )
 )
 
@@ -264,17 +287,3 @@ def _managed(request: Incoming) -> str:
     if "state" in body:
         return {"running": "start", "stopped": "stop"}.get(str(body["state"]), "other")
     return "label" if "label" in body else "other"
-
-
-def _charge(market: Market, instance: Instance) -> dict[str, Any]:
-    amount = f"{market.billed(instance) / 1e6:.6f}"
-    return {
-        "start": instance.created_at,
-        "end": market.now,
-        "type": "instance",
-        "source": f"instance-{instance.id}",
-        "description": instance.gpu_model,
-        "amount": float(amount),
-        "metadata": {"label": instance.label},
-        "items": [],
-    }

@@ -57,6 +57,46 @@ def no_such_instance(instance_id: int) -> HttpResponse:
     return refused(404, "no_such_instance", f"Instance {instance_id} not found.")
 
 
+def no_offer_found() -> HttpResponse:
+    """A launch whose search found nothing."""
+    return refused(400, "no_such_ask", "No offers match the query.")
+
+
+def no_restart(instance_id: int, error: str) -> HttpResponse:
+    """A reboot (invalid_args) or recycle (invalid_id) of what is not there or not running."""
+    return refused(400, error, f"error 400/3472: Instance {instance_id} is not running.")
+
+
+def no_bid(text: str) -> HttpResponse:
+    """A bid that can't be."""
+    return refused(400, "invalid_args", f"error 400/3481: {text}")
+
+
+def no_such_volume_ask(ask_id: int) -> HttpResponse:
+    """Nobody offers volumes under this id."""
+    return bad_args(f"volume offer {ask_id} is not available")
+
+
+def no_such_volume() -> HttpResponse:
+    """Not this account's, or deleted."""
+    return refused(404, "no_such_volume", "Volume with that ID does not exist.")
+
+
+def volume_in_use(volume_id: int) -> HttpResponse:
+    """A delete while instances have it."""
+    return bad_args(f"volume {volume_id} is in use by instances; destroy them first")
+
+
+def volume_not_shared() -> HttpResponse:
+    """A create with a volume that another instance has."""
+    return bad_args("the volume is attached to another instance")
+
+
+def bad_volume_name() -> HttpResponse:
+    """The one answer with 422."""
+    return refused(422, "invalid_args", "name: 1 to 64 letters, digits and underscores")
+
+
 def resources_unavailable() -> HttpResponse:
     """A start that was queued: HTTP says that all is well."""
     text = "Required resources are currently unavailable, state change queued."
@@ -95,7 +135,7 @@ def limited_by(fault: Fault, now: float) -> HttpResponse:
     form = str(fault.args.get("form", "text"))
     if form == "quota":
         midnight = int(now // 86400 + 1) * 86400
-        response = answer({"error": "search_quota_exceeded", "msg": "Daily search quota exceeded."}, 429)
+        response = answer({"error": "search_quota_exceeded", "msg": "Daily search quota exceeded"}, 429)
         headers = {**response.headers, "x-ratelimit-reset": str(midnight)}
     else:
         response = too_frequent(None, form)

@@ -73,6 +73,8 @@ def actual_status(market: Market, instance: Instance) -> str | None:
     if not market.online(instance):
         return "offline"
     if instance.phase is Phase.LOADING:
+        if instance.transient and market.now < instance.loading_at:
+            return instance.transient
         if market.now >= instance.loading_at:
             return "loading"
         return None if instance.restarts == 1 else "exited"
@@ -82,8 +84,7 @@ def actual_status(market: Market, instance: Instance) -> str | None:
 def row(market: Market, instance: Instance, *, with_volumes: bool = True) -> dict[str, Any]:
     """All columns of an instance."""
     machine = market.machines[instance.machine_id]
-    chunk = next(chunk for chunk in machine.chunks if chunk.mask == instance.mask)
-    shown: dict[str, Any] = {**machine.columns, **chunk.columns}
+    shown: dict[str, Any] = {**machine.columns, **market.chunk_of(instance).columns}
     del shown["gpu_ids"], shown["gpu_total_ram"]
     shown |= _identity(instance)
     shown |= _states(market, instance)
@@ -94,8 +95,20 @@ def row(market: Market, instance: Instance, *, with_volumes: bool = True) -> dic
     shown["end_date"] = instance.end_date
     shown["duration"] = instance.end_date - market.now
     if with_volumes:
-        shown["volume_info"] = []
+        shown["volume_info"] = [_mounted(market, number) for number in instance.launch.volumes]
     return shown
+
+
+def _mounted(market: Market, number: int) -> dict[str, Any]:
+    volume = market.volumes.all[number]
+    return {
+        "id": volume.id,
+        "label": volume.name,
+        "created_from": None,
+        "avail_space": float(volume.size_gb),
+        "total_space": float(volume.size_gb),
+        "type": "machine",
+    }
 
 
 def _identity(instance: Instance) -> dict[str, Any]:

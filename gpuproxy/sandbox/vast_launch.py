@@ -1,6 +1,9 @@
 """What vast.ai reads out of the body of a create, and what faults make of it."""
 
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpuproxy.sandbox.faults import Fault
@@ -11,6 +14,27 @@ _MIN_DISK_GB = 8
 _DIES_AFTER = 30.0
 _PRICE_FACTOR = 1.5
 _OTHER_GPU = ("RTX 3060", 12288)
+_VOLUME_SIZE_GB = 15
+_VOLUME_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+_VOLUME_IN_ENV = re.compile(r"-v\s+V\.(\d+):(/\S*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVolume:
+    """A volume that a create asks for together with the instance."""
+
+    ask_id: int
+    size_gb: int
+    name: str | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounts:
+    """The volumes of a create: `existing` by id with the place, and at most one new one."""
+
+    existing: dict[int, str] = field(default_factory=dict)
+    new: NewVolume | None = None
 
 
 def complaint(body: Mapping[str, Any], most_disk: Column) -> str:
@@ -46,6 +70,31 @@ def launch_of(body: Mapping[str, Any], *, min_bid: int) -> Launch:
     )
 
 
+def mounts_of(body: Mapping[str, Any]) -> Mounts | str:
+    """The volumes, from `volume_info` and from env keys like "-v V.55:/data"; a text says what is wrong with them."""
+    env, info = body.get("env"), body.get("volume_info")
+    found = [_VOLUME_IN_ENV.fullmatch(str(key).strip()) for key in env] if isinstance(env, dict) else []
+    existing = {int(one[1]): one[2] for one in found if one is not None}
+    if info is None:
+        return Mounts(existing=existing)
+    if not isinstance(info, dict):
+        return "volume_info must be an object"
+    number, path = _whole(info.get("volume_id")), str(info.get("mount_path") or "")
+    if number is None or not path.startswith("/"):
+        return "volume_info needs volume_id, a number, and mount_path, an absolute path"
+    if info.get("create_new") is not True:
+        return Mounts(existing={**existing, number: path})
+    size, name = _whole(info.get("size", _VOLUME_SIZE_GB)), info.get("name")
+    if size is None or size < 1 or not good_name(name):
+        return "volume_info needs size, at least 1, and name, letters, digits and underscores"
+    return Mounts(existing=existing, new=NewVolume(ask_id=number, size_gb=size, name=name, path=path))
+
+
+def good_name(name: Any) -> bool:
+    """May a volume be called so? None: it has no name."""
+    return name is None or (isinstance(name, str) and _VOLUME_NAME.fullmatch(name) is not None)
+
+
 def twist_of(fault: Fault | None) -> Twist:
     """What a fault does to the instance that a create makes."""
     match fault:
@@ -68,3 +117,8 @@ def _number(value: Any, otherwise: float | None) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value, None)
+    return int(number) if number is not None and math.isfinite(number) else None

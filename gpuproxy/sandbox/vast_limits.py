@@ -24,9 +24,12 @@ class Limit(NamedTuple):
 
 
 _MANAGE = Limit("manage", 1, 1.0, "detail")
+_CREATE = Limit("create", 1, 4.5, "text")
 LIMITS = {
     "search": Limit("search", 10, 60.0, "text"),
-    "create": Limit("create", 1, 4.5, "text"),
+    "create": _CREATE,
+    "create_many": _CREATE,
+    "launch": Limit("launch", 1, 5.0, "detail"),
     "get": Limit("get", 1, 2.0, "detail"),
     "list": Limit("list", 1, 1.0, "detail"),
     "start": _MANAGE,
@@ -34,6 +37,14 @@ LIMITS = {
     "label": _MANAGE,
     "destroy": Limit("destroy", 1, 3.0, "json"),
     "charges": Limit("charges", 1, 1.0, "detail"),
+    "reboot": Limit("reboot", 1, 1.0, "detail"),
+    "recycle": Limit("recycle", 1, 1.0, "detail"),
+    "price": Limit("price", 1, 5.5, "detail"),
+    "volume_search": Limit("volume_search", 1, 5.5, "detail"),
+    "volume_create": Limit("volume_create", 1, 5.5, "detail"),
+    "volume_clone": Limit("volume_create", 1, 5.5, "detail"),
+    "volume_list": Limit("volume_list", 1, 5.5, "detail"),
+    "volume_delete": Limit("volume_delete", 1, 5.5, "detail"),
 }
 
 

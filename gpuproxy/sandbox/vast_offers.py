@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from gpuproxy.sandbox.machines import Chunk, Machine, driver_number
+from gpuproxy.sandbox.machines import Chunk, Machine
 from gpuproxy.sandbox.market import Market
 from gpuproxy.sandbox.query import BadQuery, Getter, compiled, sort_key
+from gpuproxy.sandbox.vast_query import country, orders, quantity, translated
 
 DEFAULT_STORAGE_GB = 8.0
 """What the documentation says prices contain when a search does not name a disk."""
@@ -29,6 +30,7 @@ _ALIASES = {
     "expected_reliability": "reliability",
     "datacenter": "hosting_type",
 }
+_MOVING = ("verification", "end_date", "avail_vol_size")
 _GIGABYTES = {"cpu_ram_GB": "cpu_ram", "gpu_ram_GB": "gpu_ram", "gpu_totalram_GB": "gpu_total_ram"}
 
 
@@ -71,12 +73,12 @@ class Offers:
         kind = query.get("type") or "on-demand"
         if kind not in _KINDS:
             raise BadQuery(f"unknown type {kind}")
-        storage = _quantity(query, "allocated_storage", DEFAULT_STORAGE_GB)
+        storage = quantity(query, "allocated_storage", DEFAULT_STORAGE_GB)
         return Pricing(now=self._market.now, storage_gb=storage, bid=_KINDS[kind])
 
     def _found(self, query: Mapping[str, Any], pricing: Pricing) -> list[Chunk]:
         conditions: dict[str, Any] = {"rentable": {"eq": True}, "verified": {"eq": True}}
-        conditions |= dict(_translated(column, value) for column, value in query.items() if column not in _CONTROLS)
+        conditions |= dict(translated(column, value) for column, value in query.items() if column not in _CONTROLS)
         tests = compiled(conditions, lambda column: _getter(column, pricing))
         if query.get("allocated_storage") is not None:
             tests += compiled({"disk_space": {"gte": pricing.storage_gb}}, lambda column: _getter(column, pricing))
@@ -89,10 +91,10 @@ class Offers:
         ]
         if query.get("disable_bundling") is not True:
             found = _bundled(found)
-        for column, descending in reversed(_orders(query)):
+        for column, descending in reversed(orders(query)):
             get = _getter(column, pricing)
             found.sort(key=lambda chunk, get=get: sort_key(get(chunk)), reverse=descending)  # type: ignore[misc]
-        limit = int(_quantity(query, "limit", 0))
+        limit = int(quantity(query, "limit", 0))
         limits = [cap for cap in (limit, self._page) if cap > 0]
         return found[: min(limits)] if limits else found
 
@@ -109,7 +111,7 @@ class Offers:
         )
 
     def _of_machine(self, machine: Machine) -> bytes:
-        version = (machine.columns["verification"], machine.columns["end_date"])
+        version = tuple(machine.columns[name] for name in _MOVING)
         kept = self._machine_bytes.get(machine.id)
         if kept is None or kept[0] != version:
             kept = self._machine_bytes[machine.id] = (version, msgspec.json.encode(machine.columns)[1:-1])
@@ -193,7 +195,7 @@ _VIRTUAL: dict[str, Callable[[Chunk, Pricing], Any]] = {
     "duration": lambda chunk, pricing: _stored(chunk, "end_date") - pricing.now,
     "verified": lambda chunk, _: _stored(chunk, "vericode") == 1,
     "external": lambda _chunk, _pricing: False,
-    "geolocation": lambda chunk, _: _country(_stored(chunk, "geolocation")),
+    "geolocation": lambda chunk, _: country(_stored(chunk, "geolocation")),
 }
 
 
@@ -225,27 +227,6 @@ _COMPUTED = frozenset({"ask_contract_id", "rented", "is_bid", "min_bid", "discou
 }
 
 
-def _translated(column: str, condition: Any) -> tuple[str, Any]:
-    """Conditions that the server turns into others: places into countries, driver versions into numbers."""
-    if column == "geolocation":
-        return column, _mapped(condition, _country)
-    if column == "driver_version":
-        return "driver_vers", _mapped(condition, driver_number)
-    return column, condition
-
-
-def _mapped(condition: Any, change: Callable[[str], Any]) -> Any:
-    if isinstance(condition, dict):
-        return {op: _mapped(wanted, change) for op, wanted in condition.items()}
-    if isinstance(condition, list):
-        return [_mapped(wanted, change) for wanted in condition]
-    return change(condition) if isinstance(condition, str) and condition != "any" else condition
-
-
-def _country(place: Any) -> str:
-    return str(place or "")[-2:].upper()
-
-
 def _bundled(chunks: list[Chunk]) -> list[Chunk]:
     """One row for all equal ones of a machine: the one with the lowest id."""
     kept: dict[tuple[int, int, bool, int], Chunk] = {}
@@ -255,22 +236,3 @@ def _bundled(chunks: list[Chunk]) -> list[Chunk]:
         if other is None or chunk.offer_id < other.offer_id:
             kept[key] = chunk
     return list(kept.values())
-
-
-def _orders(query: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    orders = query.get("order") or [["score", "desc"]]
-    if not isinstance(orders, list) or not all(isinstance(one, list) and one for one in orders):
-        raise BadQuery("order needs a list of [column, direction]")
-    return [(str(one[0]), len(one) > 1 and str(one[1]) == "desc") for one in orders]
-
-
-def _quantity(query: Mapping[str, Any], name: str, otherwise: float) -> float:
-    value = query.get(name)
-    if isinstance(value, dict):
-        value = next(iter(value.values()), None)
-    if value is None:
-        return otherwise
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise BadQuery(f"{name} needs a number") from None

@@ -28,6 +28,8 @@ class Incoming:
     query: Mapping[str, str]
     body: bytes
     key: str | None
+    origin: str = ""
+    """Where the caller found us: scheme, address and port."""
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty one is {}. Raises BadBody."""
@@ -42,7 +44,12 @@ def incoming(request: HttpRequest) -> Incoming:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else query.get("api_key")
     return Incoming(
-        method=request.method.upper(), path=url.path.rstrip("/") or "/", query=query, body=request.body or b"", key=key
+        method=request.method.upper(),
+        path=url.path.rstrip("/") or "/",
+        query=query,
+        body=request.body or b"",
+        key=key,
+        origin=f"{url.scheme or 'http'}://{url.netloc or headers.get('host', '')}",
     )
 
 

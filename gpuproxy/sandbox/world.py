@@ -52,7 +52,13 @@ class Sandbox:
         self._late: list[tuple[float, int, Call]] = []
         self._late_numbers = count()
         limits = Limits(enforced=options.rate_limits == "real", scale=clock.scale)
-        self._vast = Vast(self.market, limits, search_page=options.search_page, list_lag=options.list_lag)
+        self._vast = Vast(
+            self.market,
+            limits,
+            search_page=options.search_page,
+            list_lag=options.list_lag,
+            sharing=options.volume_sharing == "allow",
+        )
         self._journal = Journal(options.state, self.market, _name(options), past)
         for provider, counted in (past.head.calls or {}).items():
             self._calls[provider].update(counted)

@@ -63,6 +63,18 @@ async def cheapest(adapter: VastAi) -> Offer:
     return (await found(adapter))[0]
 
 
+def test_the_log_of_a_running_machine_is_brought() -> None:
+    async def use(clock: VirtualClock) -> None:
+        world = World(clock)
+        made = await world.vast.create(await cheapest(world.vast), SPEC, LABEL)
+        await clock.sleep(100)
+        assert (await world.vast.logs(made.instance_id, 1))[0].endswith("sshd listens on port 22")
+        with pytest.raises(ProviderError):
+            await world.vast.logs(InstanceId("5"), 1)
+
+    run_virtual(use)
+
+
 @pytest.mark.parametrize("cap", [0, 64])
 def test_the_whole_market_is_found_whatever_a_page_holds(cap: int) -> None:
     async def use(clock: VirtualClock) -> None:

@@ -74,6 +74,15 @@ def test_a_create_with_a_bad_answer_was_executed_or_not_as_its_fault_says(fault:
     assert len(shop.state()["instances"]) == made
 
 
+def test_a_status_comes_with_a_page_or_with_the_services_own_words() -> None:
+    shop = Shop()
+    shop.arm("user", "status_503_before")
+    assert isinstance(shop.ask("GET", "/api/v0/users/current")[1], str)
+    shop.arm("user", "status_503_before", args={"msg": "Down.", "error": "maintenance"})
+    body = {"success": False, "error": "maintenance", "msg": "Down."}
+    assert shop.ask("GET", "/api/v0/users/current") == (503, body)
+
+
 def test_a_502_page_may_hide_an_executed_call_when_asked_to() -> None:
     shop = Shop()
     shop.arm("create", "html_502", args={"executed": True})

@@ -1,0 +1,90 @@
+"""The official command line of vast.ai, unmodified, in a virtual environment of its own, and how it is run.
+
+It is installed once, from a lock with hashes, under .venv-vastai in the checkout. Where that fails the tests fail:
+what was not run is not known to work.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_HOME = _HERE.parent.parent / ".venv-vastai"
+_LOCK = _HERE / "requirements.lock"
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_PATIENCE = 120.0  # seconds; a command takes about one
+
+
+class NotInstalled(Exception):
+    """The package index couldn't be reached or refused; the text is what pip said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one command printed, without colours, and how it ended."""
+
+    out: str
+    err: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """`home` holds its settings and caches, `url` is where its market is."""
+
+    path: Path
+    home: Path
+    url: str
+
+    def run(self, words: Sequence[str], key: str) -> Said:
+        """One command under one key."""
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(self.home),
+            **{f"XDG_{name}_HOME": str(self.home / name.lower()) for name in ("CONFIG", "CACHE", "STATE", "DATA")},
+            "VAST_URL": self.url,
+            "VAST_API_KEY": key,
+            "VASTAI_NO_UPDATE_CHECK": "1",
+            "COLUMNS": "250",
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "NO_PROXY": "127.0.0.1",
+        }
+        done = subprocess.run(
+            [self.path, *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+        return Said(out=_ESCAPES.sub("", done.stdout), err=_ESCAPES.sub("", done.stderr), code=done.returncode)
+
+
+def installed(home: Path = _HOME) -> Path:
+    """The program, installed if it is not there yet. Raises NotInstalled."""
+    program, ready = home / "bin" / "vastai", home / "ready"
+    digest = hashlib.sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may share a checkout
+        if not (ready.exists() and ready.read_text() == digest and program.exists()):
+            ready.unlink(missing_ok=True)
+            _run([sys.executable, "-m", "venv", str(home)])
+            quiet = ["--quiet", "--disable-pip-version-check", "--require-hashes"]
+            _run([str(home / "bin" / "python"), "-m", "pip", "install", *quiet, "-r", str(_LOCK)])
+            ready.write_text(digest)
+    return program
+
+
+def _run(words: Sequence[str]) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotInstalled(f"{' '.join(words[1:4])} failed, so the vastai command line can't be tested:\n{done.stderr}")
