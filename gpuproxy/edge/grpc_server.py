@@ -19,13 +19,16 @@ from grpc_status import rpc_status
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.status import status_of
-from gpuproxy.model.errors import FailedPrecondition, Refusal
+from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
 from gpuproxy.v1 import gpuproxy_pb2, published_pb2
 
 CONTRACT = gpuproxy_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
 TRACE_ID = "x-trace-id"
+_PUSHBACK = "grpc-retry-pushback-ms"
+_LONGEST_PUSHBACK = 15.0
+"""Seconds."""
 
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -157,8 +160,19 @@ def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
 async def _finish(refusal: Refusal | None, trace_id: str, context: _Context) -> None:
     if refusal is not None:
         status = rpc_status.to_status(status_of(refusal))
-        await context.abort(status.code, status.details, (*status.trailing_metadata, (TRACE_ID, trace_id)))
+        trailers = (*status.trailing_metadata, (TRACE_ID, trace_id), *_pushback(refusal, context.time_remaining()))
+        await context.abort(status.code, status.details, trailers)
     context.set_trailing_metadata(((TRACE_ID, trace_id),))
+
+
+def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, str], ...]:
+    """When gRPC's own repeats may come; never (-1) where the caller had better hear of it now than at its deadline."""
+    if not isinstance(refusal, Unavailable):
+        return ()
+    limit = _LONGEST_PUSHBACK if seconds_left is None else min(seconds_left, _LONGEST_PUSHBACK)
+    if refusal.retry_after >= limit:
+        return ((_PUSHBACK, "-1"),)
+    return ((_PUSHBACK, str(max(1, round(refusal.retry_after * 1000)))),)  # gRPC's C core hangs until the deadline at 0
 
 
 def _wire(answer: Answer) -> bytes:
