@@ -71,6 +71,17 @@ async def test_every_listed_service_can_be_described(version: str) -> None:
             assert answer.file_descriptor_response.file_descriptor_proto, service.name
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+@pytest.mark.parametrize("service", ["gpuproxy.v1.GPUProxyService", "gpuproxy.GPUProxyService"])
+async def test_a_single_call_can_be_described_and_what_does_not_exist_is_not_found(version: str, service: str) -> None:
+    async with facing(object()) as face:
+        found = await reflected(face, version, file_containing_symbol=f"{service}.ReserveGPUs")
+        assert found.file_descriptor_response.file_descriptor_proto
+        for nothing in (f"{service}.RentEverything", "gpuproxy.v1.Nobody.ReserveGPUs", "nothing"):
+            missing = await reflected(face, version, file_containing_symbol=nothing)
+            assert missing.error_response.error_code == 5
+
+
 class Busy:
     def __init__(self, retry_after: float) -> None:
         self.refusal = Unavailable("not now", retry_after=retry_after)
