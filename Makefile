@@ -48,9 +48,9 @@ bench: setup ## speed and memory, as ratios measured in one run
 http-fuzz: setup ## thousands of generated HTTP requests against the server's own OpenAPI description
 	@$(VENV)/bin/python -m scripts.http_fuzz
 
-interop: setup ## other people's clients (grpcurl, the vastai command line): still to come
-	@echo "make interop: nothing here yet; it comes with the issue on other people's clients." >&2; exit 1
+interop: setup ## other people's clients against the real server: Go, Node, grpcurl; needs Go, Node and npm
+	@$(VENV)/bin/python -m scripts.interop
 
 clean: ## remove the virtual environment and caches; never a database
-	@rm -rf $(VENV) .venv-vastai .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@rm -rf $(VENV) .venv-vastai .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .interop build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

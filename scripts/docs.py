@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/api.md: settings, the life of a lease, the calls.
+"""Write the generated parts of README.md and docs: settings, the life of a lease, the calls, the service config.
 
 Usage: scripts/docs.py [--check]. Each part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `--check`
 changes nothing and fails when a part is not as it would be written.
@@ -62,9 +62,15 @@ def call_table() -> str:
     return "\n".join(lines)
 
 
+def service_config() -> str:
+    """Which calls gRPC repeats by itself, as the Python client has it."""
+    return f"```json\n{(ROOT / 'gpuproxy/client/service_config.json').read_text(encoding='utf-8')}```"
+
+
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"settings": settings_table, "leases": lease_diagram},
     ROOT / "docs" / "api.md": {"calls": call_table},
+    ROOT / "docs" / "GRPC.md": {"service-config": service_config},
 }
 
 

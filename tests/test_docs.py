@@ -18,7 +18,7 @@ from gpuproxy.v1 import gpuproxy_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCS = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+DOCS = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
 
 
 def script(name: str) -> ModuleType:
@@ -105,4 +105,4 @@ def test_every_target_of_the_makefile_says_what_it_does(target: str) -> None:
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)", DOCS))
 def test_links_inside_the_project_lead_somewhere(link: str) -> None:
-    assert any((folder / link).exists() for folder in (ROOT, ROOT / "docs"))
+    assert any((folder / link).exists() for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "examples"))

@@ -20,6 +20,8 @@ COMMANDS = {
     "ps": ("gpuproxy.cli.machines:ps", "Show what I pay for now; unknowns first."),
     "reserve": ("gpuproxy.cli.reserve:reserve", "Rent 1-16 GPUs."),
     "show": ("gpuproxy.cli.machines:show", "Show a reservation or a machine."),
+    "ssh": ("gpuproxy.cli.ssh:ssh", "Log in to a machine."),
+    "ssh-config": ("gpuproxy.cli.ssh:ssh_config", "Print a Host block for each rented machine."),
     "extend": ("gpuproxy.cli.machines:extend", "Move the end of a reservation."),
     "release": ("gpuproxy.cli.machines:release", "Give back a whole reservation."),
     "destroy": ("gpuproxy.cli.machines:destroy", "Give back single machines, by contract id."),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import grpc
 
-from gpuproxy.config import is_loopback
+from gpuproxy.client.channel import channel_options
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -44,8 +44,7 @@ NO_TLS = Tls()
 
 def channel_to(server: str, tls: Tls) -> grpc.Channel:
     """Not connected yet; raises UsageError for files that can't be read."""
-    local = is_loopback(server.rpartition(":")[0].strip("[]"))
-    options = [("grpc.enable_http_proxy", 0)] if local else []
+    options = channel_options(server, repeats=False)
     if not tls:
         return grpc.insecure_channel(server, options=options)
     if bool(tls.cert) != bool(tls.key):

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -15,16 +15,14 @@ import click
 import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
 
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
+from gpuproxy.client.channel import DEFAULT_SERVER
+from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config import admin_key_file, is_loopback, read_environment
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
-DEFAULT_SERVER = "localhost:9090"
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
 
@@ -38,7 +36,7 @@ class ServerRefused(click.ClickException):
 
     exit_code = 1
 
-    def __init__(self, error: "Refusal", *, as_json: bool) -> None:
+    def __init__(self, error: Refusal, *, as_json: bool) -> None:
         super().__init__(error.as_json() if as_json else error.as_text())
         self.error = error
 
@@ -52,40 +50,6 @@ class NobodyAnswers(ServerRefused):
     """There is no server, or it stopped answering."""
 
     exit_code = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """An error of the server's, as clients see it."""
-
-    code: str
-    message: str
-    reason: str = ""
-    trace_id: str = ""
-    violations: tuple[tuple[str, str], ...] = ()
-    metadata: tuple[tuple[str, str], ...] = ()
-
-    def as_text(self) -> str:
-        """The message, each bad field on a line of its own, reason and trace id last."""
-        lines = [self.message or self.code]
-        said = [f"{field}: {description}" for field, description in self.violations]
-        lines += [f"  {text}" for text in said if text != self.message]
-        marks = [f"reason {self.reason}" if self.reason else "", f"trace {self.trace_id}" if self.trace_id else ""]
-        if any(marks):
-            lines.append("(" + ", ".join(mark for mark in marks if mark) + ")")
-        return "\n".join(lines)
-
-    def as_json(self) -> str:
-        """The form that errors have over HTTP."""
-        body = {
-            "status": self.code,
-            "reason": self.reason,
-            "message": self.message,
-            "trace_id": self.trace_id,
-            "field_violations": [{"field": name, "description": text} for name, text in self.violations],
-            "metadata": dict(self.metadata),
-        }
-        return json.dumps({"error": body}, ensure_ascii=False)
 
 
 class Connection:
@@ -191,39 +155,9 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
     return run
 
 
-def refusal_of(error: grpc.RpcError) -> Refusal:
-    """The status, message and details of a failed call."""
-    code, message, trailers = _basics(error)
-    reason = ""
-    violations: list[tuple[str, str]] = []
-    metadata: dict[str, str] = {}
-    rich: Status | None = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
-    for detail in rich.details if rich is not None else ():
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        if detail.Unpack(info):
-            reason, metadata = info.reason, dict(info.metadata)
-        elif detail.Unpack(bad):
-            violations = [(violation.field, violation.description) for violation in bad.field_violations]
-    return Refusal(
-        code=code,
-        message=message,
-        reason=reason,
-        trace_id=trailers.get("x-trace-id", ""),
-        violations=tuple(violations),
-        metadata=tuple(sorted(metadata.items())),
-    )
-
-
 def as_dict(message: Message) -> dict[str, object]:
     """Field names as in the contract, absent ones with their defaults."""
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
-def _basics(error: grpc.RpcError) -> tuple[str, str, Mapping[str, str]]:
-    if not isinstance(error, grpc.Call):
-        return "UNKNOWN", str(error), {}
-    trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-    return error.code().name, error.details() or "", trailers
 
 
 def _key(found: Mapping[str, str], server: str) -> str:

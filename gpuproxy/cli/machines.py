@@ -99,6 +99,7 @@ def release(connection: Connection, name: str, yes: bool) -> None:
     reservation = find_reservation(connection, name)
     if reservation.instances and not connection.as_json:
         click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
+        click.echo(_totals(reservation.instances), err=True)
     unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
     what = _machines(len(reservation.instances)) + (f" and {unknown} of unknown fate" if unknown else "")
     _ask(f"Release {what} of {reservation.reservation_id}?", yes=yes)
@@ -121,6 +122,7 @@ def destroy(connection: Connection, names: tuple[str, ...], provider: str, yes: 
     meant = {name: one for name in names for one in rented if one.contract_id == name}
     if meant and not connection.as_json:
         click.echo(machine_table(list(meant.values()), connection.server_now()), err=True)
+        click.echo(_totals(list(meant.values())), err=True)
     _ask(f"Destroy {_machines(len(names))}?", yes=yes)
     failures = 0
     for name in names:
@@ -185,7 +187,7 @@ def describe(reservation: pb.Reservation, now: datetime) -> str:
     """Everything about a reservation that people ask for."""
     head = f"{reservation.reservation_id} {reservation.state}"
     gpus = f"{reservation.reserved_count} of {reservation.requested_count} GPUs, {reservation.ready_count} ready"
-    lines = [f"{head} · {gpus} · {tables.hourly(reservation.price_per_hour)}"]
+    lines = [f"{head} · {gpus} · {tables.costs(reservation.price_per_hour)}"]
     lines[0] += f" · {tables.price(reservation.cost_so_far)} so far"
     facts = {
         "reason": reservation.reason,
@@ -257,7 +259,7 @@ def _machine(one: pb.GPUInstance) -> str:
     facts = {
         "gpus": f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
         "where": where,
-        "price": f"{tables.hourly(one.price_per_hour)}, {tables.price(one.cost_so_far)} so far",
+        "price": f"{tables.costs(one.price_per_hour)}, {tables.price(one.cost_so_far)} so far",
         "made": tables.moment(one.created_at),
         "ready": tables.moment(one.ready_at),
         "ends": tables.moment(one.expires_at) or "never by itself",

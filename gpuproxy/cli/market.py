@@ -101,7 +101,9 @@ def strategy(connection: Connection, /, name: str, everywhere: bool) -> None:
 
 
 def _offers(answer: pb.ListGPUInstancesResponse) -> str:
-    headers = ("OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "RELIABLE", "LOCATION", "HOST")
+    headers = (
+        "OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "$/DAY", "$/WEEK", "$/MONTH", "RELIABLE", "LOCATION", "HOST"
+    )  # fmt: skip
     rows = [
         (
             offer.id,
@@ -110,6 +112,7 @@ def _offers(answer: pb.ListGPUInstancesResponse) -> str:
             f"{offer.vram_gb} GB",
             tables.price(offer.price_per_gpu_hour),
             tables.price(offer.price_per_hour),
+            *tables.estimates(offer.price_per_hour),
             f"{offer.reliability:.1%}",
             offer.location,
             offer.host_id,

@@ -44,8 +44,14 @@ def amount(usd: float) -> str:
 
 def costs(usd_per_hour: float) -> str:
     """`$1.24/h = $29.76/day, $208.32/week, $892.80/month (30 d)`."""
-    day, week, month = (amount(usd_per_hour * hours) for hours in (24, 7 * 24, HOURS_PER_MONTH))
+    day, week, month = estimates(usd_per_hour)
     return f"{hourly(usd_per_hour)} = {day}/day, {week}/week, {month}/month (30 d)"
+
+
+def estimates(usd_per_hour: float) -> tuple[str, str, str]:
+    """What a day, a week and a month of 30 days cost."""
+    day, week, month = (amount(usd_per_hour * hours) for hours in (24, 7 * 24, HOURS_PER_MONTH))
+    return day, week, month
 
 
 def moment(stamp: Timestamp) -> str:

@@ -6,27 +6,28 @@ grpc.aio belong to the loop that `start` runs in.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import grpc
-from google.protobuf import descriptor_pool, text_format
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from gpuproxy.edge.dispatch import Call, Dispatcher
+from gpuproxy.edge.reflection import add_reflection
 from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.status import status_of
 from gpuproxy.edge.tls import Certificates
-from gpuproxy.model.errors import FailedPrecondition, Refusal
+from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
 from gpuproxy.v1 import gpuproxy_pb2, published_pb2
 
 CONTRACT = gpuproxy_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
 TRACE_ID = "x-trace-id"
+_PUSHBACK = "grpc-retry-pushback-ms"
+_LONGEST_PUSHBACK = 15.0
+"""Seconds."""
 
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -44,7 +45,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),  # else keepalive-happy clients are sent away: too_many_pings
 )
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _Context: TypeAlias = "aio.ServicerContext[bytes, bytes]"
 RawHandler = Callable[[bytes], Awaitable[bytes]]
@@ -77,7 +78,7 @@ class GrpcServer:
         server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_concurrent_rpcs)
         server.add_generic_rpc_handlers(self._handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        _reflect(server)
+        add_reflection(server, (*NAMES, _HEALTH))
         await self.serving(False)
         if certificates is None:
             port = server.add_insecure_port(address)
@@ -164,8 +165,19 @@ def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
 async def _finish(refusal: Refusal | None, trace_id: str, context: _Context) -> None:
     if refusal is not None:
         status = rpc_status.to_status(status_of(refusal))
-        await context.abort(status.code, status.details, (*status.trailing_metadata, (TRACE_ID, trace_id)))
+        trailers = (*status.trailing_metadata, (TRACE_ID, trace_id), *_pushback(refusal, context.time_remaining()))
+        await context.abort(status.code, status.details, trailers)
     context.set_trailing_metadata(((TRACE_ID, trace_id),))
+
+
+def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, str], ...]:
+    """When gRPC's own repeats may come; never (-1) where the caller had better hear of it now than at its deadline."""
+    if not isinstance(refusal, Unavailable):
+        return ()
+    limit = _LONGEST_PUSHBACK if seconds_left is None else min(seconds_left, _LONGEST_PUSHBACK)
+    if refusal.retry_after >= limit:
+        return ((_PUSHBACK, "-1"),)
+    return ((_PUSHBACK, str(max(1, round(refusal.retry_after * 1000)))),)  # gRPC's C core hangs until the deadline at 0
 
 
 def _wire(answer: Answer) -> bytes:
@@ -176,33 +188,3 @@ def _wire(answer: Answer) -> bytes:
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
     return {name: value for name, value in metadata if isinstance(value, str)}
-
-
-def _reflect(server: aio.Server) -> None:
-    """Both versions of reflection: they differ in nothing but their names."""
-    alpha = reflection_pb2.DESCRIPTOR
-    text = text_format.MessageToString(_file(alpha)).replace("grpc.reflection.v1alpha", "grpc.reflection.v1")
-    renamed = text_format.Parse(text.replace("reflection/v1alpha/", "reflection/v1/"), FileDescriptorProto())
-    descriptor_pool.Default().Add(renamed)
-    names = (
-        *NAMES,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection.SERVICE_NAME,
-        _REFLECTION_V1,
-    )
-    servicer = reflection.aio.ReflectionServicer(names)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method}),)
-    )
-
-
-def _file(descriptor: Any) -> FileDescriptorProto:
-    proto = FileDescriptorProto()
-    descriptor.CopyToProto(proto)
-    return proto

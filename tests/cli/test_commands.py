@@ -93,8 +93,11 @@ def test_the_admin_key_beside_the_database_is_used_on_this_machine(run: Run, tmp
 
 def test_list_shows_offers_and_says_who_did_not_answer(run: Run) -> None:
     lines = run("list", "--min-vram", "16").stdout.splitlines()
-    assert lines[0].split() == ["OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "RELIABLE", "LOCATION", "HOST"]
+    assert lines[0].split() == [
+        "OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "$/DAY", "$/WEEK", "$/MONTH", "RELIABLE", "LOCATION", "HOST"
+    ]  # fmt: skip
     assert lines[1].startswith("vast-1     2  RTX 4090")
+    assert "  $0.62  $14.88  $104.16  $446.40  " in lines[1]
     assert lines[-1] == "1 of 12 offers · 31 GPUs can be rented at once · seen 4 s ago · no answer from io.net"
 
 
@@ -263,6 +266,18 @@ def test_destroy_names_each_machine_and_fails_when_one_could_not_be(run: Run, wo
     assert result.stdout.splitlines() == ["7001 releasing · being destroyed", "7002 releasing · being destroyed"]
     assert "9999: No machine 9999." in result.stderr
     assert world.destroyed == [("vast.ai", "7001"), ("vast.ai", "7002")]
+
+
+@pytest.mark.parametrize(
+    "command", [("ps",), ("show", "7001"), ("show", "res-1"), ("release", "res-1"), ("destroy", "7001")]
+)
+def test_wherever_a_price_is_shown_it_says_what_a_day_a_week_and_a_month_cost(
+    run: Run, world: World, command: tuple[str, ...]
+) -> None:
+    world.rent(1)
+    world.reservations[0].price_per_hour = 0.31
+    result = run(*command, answer="n\n")
+    assert "$0.31/h = $7.44/day, $52.08/week, $223.20/month (30 d)" in result.stdout + result.stderr
 
 
 def test_load_shows_hosts_and_providers(run: Run) -> None:

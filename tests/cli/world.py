@@ -117,6 +117,15 @@ class World(GPUProxyServiceServicer):
         answer.as_of.FromDatetime(NOW - timedelta(seconds=4))
         return answer
 
+    def GetGPUInstance(
+        self, request: pb.GetGPUInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.GetGPUInstanceResponse:
+        for machine in self.machines:
+            if machine.contract_id == request.instance_id:
+                return pb.GetGPUInstanceResponse(instance=machine)
+        _abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {request.instance_id}.", "NOT_FOUND"))
+        raise AssertionError
+
     def GetReservation(
         self, request: pb.GetReservationRequest, context: grpc.ServicerContext
     ) -> pb.GetReservationResponse:

@@ -8,6 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from gpuproxy.edge.grpc_server import CONTRACT, PUBLISHED
+from gpuproxy.model.errors import Unavailable
 from tests.edge.face import Face, facing
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -68,6 +69,42 @@ async def test_every_listed_service_can_be_described(version: str) -> None:
         for service in listed.list_services_response.service:
             answer = await reflected(face, version, file_containing_symbol=service.name)
             assert answer.file_descriptor_response.file_descriptor_proto, service.name
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+@pytest.mark.parametrize("service", ["gpuproxy.v1.GPUProxyService", "gpuproxy.GPUProxyService"])
+async def test_a_single_call_can_be_described_and_what_does_not_exist_is_not_found(version: str, service: str) -> None:
+    async with facing(object()) as face:
+        found = await reflected(face, version, file_containing_symbol=f"{service}.ReserveGPUs")
+        assert found.file_descriptor_response.file_descriptor_proto
+        for nothing in (f"{service}.RentEverything", "gpuproxy.v1.Nobody.ReserveGPUs", "nothing"):
+            missing = await reflected(face, version, file_containing_symbol=nothing)
+            assert missing.error_response.error_code == 5
+
+
+class Busy:
+    def __init__(self, retry_after: float) -> None:
+        self.refusal = Unavailable("not now", retry_after=retry_after)
+
+    async def HealthCheck(self, request: Any, caller: Any) -> Any:  # noqa: N802 - named by the contract
+        raise self.refusal
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds_left", "pushback"),
+    [(2.5, None, "2500"), (2.5, 10.0, "2500"), (0.0, 10.0, "1"), (20.0, 10.0, "-1"), (20.0, None, "-1")],
+)
+async def test_a_repeat_is_asked_for_when_it_can_still_help_and_never_at_0_where_clients_hang(
+    retry_after: float, seconds_left: float | None, pushback: str
+) -> None:
+    async with facing(Busy(retry_after)) as face:
+        refused = await face.refused("HealthCheck", timeout=seconds_left)
+    assert refused.trailers["grpc-retry-pushback-ms"] == pushback
+
+
+async def test_other_errors_say_nothing_about_repeats() -> None:
+    async with facing(object()) as face:
+        assert "grpc-retry-pushback-ms" not in (await face.refused("HealthCheck")).trailers
 
 
 def test_both_names_have_the_same_calls() -> None:

@@ -1,0 +1,105 @@
+"""`gpuproxy ssh ID` and `gpuproxy ssh-config`: how to log in to what is rented.
+
+Hosts and ports of a marketplace are used again for other machines, so ssh is told to remember each machine's host key
+under its contract id. What a marketplace calls host and user is checked before it becomes an argument or a line.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+
+import click
+
+from gpuproxy.cli.connection import Connection, ServerRefused, client_command
+from gpuproxy.cli.machines import find_reservation
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_GONE = frozenset({"releasing", "released", "lost"})
+
+
+@click.command("ssh", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--print", "only_print", is_flag=True, help="Print the command instead of running it.")
+@click.argument("name", metavar="ID")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@client_command
+def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_print: bool) -> None:
+    """Log in to a machine by its contract id, or to the one machine of a reservation; COMMAND runs there."""
+    machine = _machine(connection, name)
+    words = [*_command(machine), *command]
+    if machine.status != "active":
+        click.echo(f"{machine.contract_id} is {machine.status}: it may not answer yet.", err=True)
+    if only_print:
+        click.echo(shlex.join(words))
+        return
+    connection.close()
+    try:
+        os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        raise click.ClickException(f"ssh: {error.strerror}") from None
+
+
+@click.command("ssh-config")
+@client_command
+def ssh_config(connection: Connection, /) -> None:
+    """Print a Host block for each rented machine, for ~/.ssh/config or `ssh -F`."""
+    request = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
+    machines = connection.call(connection.stub.ListGPUInstances, request)
+    if connection.as_json:
+        connection.print_json(machines)
+        return
+    for machine in machines.instances:
+        if machine.status not in _GONE and machine.contract_id and _is_plain(machine):
+            click.echo(_block(machine))
+
+
+def _machine(connection: Connection, name: str) -> pb.GPUInstance:
+    try:
+        return connection.call(connection.stub.GetGPUInstance, pb.GetGPUInstanceRequest(instance_id=name)).instance
+    except ServerRefused as refused:
+        if refused.error.code not in ("NOT_FOUND", "INVALID_ARGUMENT"):
+            raise
+        return _only(find_reservation(connection, name).instances, name)
+
+
+def _only(machines: Sequence[pb.GPUInstance], name: str) -> pb.GPUInstance:
+    if len(machines) == 1:
+        return machines[0]
+    ids = ", ".join(one.contract_id for one in machines)
+    raise click.ClickException(f"{name} has {len(machines)} machines" + (f"; say which one: {ids}" if ids else "."))
+
+
+def _command(machine: pb.GPUInstance) -> list[str]:
+    """Raises ClickException where there is nowhere to log in to."""
+    if machine.status in _GONE:
+        raise click.ClickException(f"{machine.contract_id} is {machine.status}.")
+    if not machine.ssh.host:
+        raise click.ClickException(f"{machine.contract_id} is {machine.status}: it has no address yet.")
+    if not _is_plain(machine):
+        raise click.ClickException(f"{machine.contract_id} has an address that is none: {machine.ssh.host!r}")
+    user = machine.ssh.user or "root"
+    alias = f"HostKeyAlias={_alias(machine)}"
+    return ["ssh", "-p", str(machine.ssh.port), "-l", user, "-o", alias, "--", machine.ssh.host]
+
+
+def _block(machine: pb.GPUInstance) -> str:
+    return "\n".join(
+        [
+            f"Host {_alias(machine)}",
+            f"    # {machine.num_gpus} x {machine.gpu_model}, {machine.status}".replace("\n", " "),
+            f"    HostName {machine.ssh.host}",
+            f"    Port {machine.ssh.port}",
+            f"    User {machine.ssh.user or 'root'}",
+            f"    HostKeyAlias {_alias(machine)}",
+        ]
+    )
+
+
+def _alias(machine: pb.GPUInstance) -> str:
+    return f"gpuproxy-{machine.contract_id}"
+
+
+def _is_plain(machine: pb.GPUInstance) -> bool:
+    words = (machine.ssh.host, machine.ssh.user or "root", machine.contract_id)
+    return all(_PLAIN.fullmatch(word) for word in words)

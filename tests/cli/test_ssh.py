@@ -1,0 +1,116 @@
+"""Logging in: what is run, what is printed, and what is never made of an address."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gpuproxy.cli import root
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.cli.world import KEY, World, served
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    with served(world) as address:
+        variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY}
+        yield lambda *words: CliRunner().invoke(root, words, env=variables, catch_exceptions=False)
+
+
+def rented(world: World, number: int, *, status: str = "active", host: str = "ssh5.vast.ai") -> pb.GPUInstance:
+    machine = world.rent(number, status=status)
+    machine.ssh.CopyFrom(pb.SSHAccess(host=host, port=12345, user="root"))
+    for kept in world.reservations[0].instances:
+        if kept.contract_id == machine.contract_id:
+            kept.CopyFrom(machine)
+    return machine
+
+
+LOGIN = "ssh -p 12345 -l root -o HostKeyAlias=gpuproxy-7001 -- ssh5.vast.ai"
+
+
+def test_the_command_is_printed_with_host_port_and_user_of_the_server(run: Run, world: World) -> None:
+    rented(world, 1)
+    assert run("ssh", "--print", "7001").stdout == LOGIN + "\n"
+    assert run("ssh", "--print", "7001", "nvidia-smi", "-L").stdout == LOGIN + " nvidia-smi -L\n"
+
+
+def test_the_program_becomes_ssh(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rented(world, 1)
+    ran: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(os, "execvp", lambda file, words: ran.append((file, words)))
+    result = run("ssh", "7001")
+    assert (result.exit_code, result.stderr, ran) == (0, "", [("ssh", LOGIN.split())])
+
+
+def test_a_machine_without_ssh_here_says_so(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rented(world, 1)
+    monkeypatch.setenv("PATH", "")
+    result = run("ssh", "7001")
+    assert (result.exit_code, result.stderr) == (1, "Error: ssh: No such file or directory\n")
+
+
+def test_a_reservation_of_one_machine_names_it_and_one_of_several_asks_which(run: Run, world: World) -> None:
+    rented(world, 1)
+    assert run("ssh", "--print", "res-1").stdout == LOGIN + "\n"
+    rented(world, 2)
+    result = run("ssh", "--print", "res-1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "res-1 has 2 machines; say which one: 7001, 7002" in result.stderr
+
+
+def test_a_machine_that_starts_is_tried_with_a_word_and_one_without_an_address_is_not(run: Run, world: World) -> None:
+    rented(world, 1, status="starting")
+    rented(world, 2, status="starting", host="")
+    result = run("ssh", "--print", "7001")
+    assert (result.stdout, result.stderr) == (LOGIN + "\n", "7001 is starting: it may not answer yet.\n")
+    nowhere = run("ssh", "--print", "7002")
+    assert (nowhere.exit_code, nowhere.stdout) == (1, "")
+    assert "7002 is starting: it has no address yet." in nowhere.stderr
+
+
+def test_what_is_being_destroyed_or_was_never_there_is_refused(run: Run, world: World) -> None:
+    rented(world, 1, status="releasing")
+    assert "7001 is releasing." in run("ssh", "7001").stderr
+    assert run("ssh", "9999").exit_code == 1
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=evil", "a\nProxyCommand evil", "a b", "$(evil)"])
+def test_an_address_that_is_an_option_or_a_line_is_never_used(run: Run, world: World, host: str) -> None:
+    rented(world, 1, host=host)
+    result = run("ssh", "--print", "7001")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert run("ssh-config").stdout == ""
+
+
+def test_every_machine_with_an_address_has_a_host_block(run: Run, world: World, tmp_path: Path) -> None:
+    rented(world, 1)
+    rented(world, 2, status="starting", host="")
+    rented(world, 3, status="releasing")
+    text = run("ssh-config").stdout
+    assert text.splitlines() == [
+        "Host gpuproxy-7001",
+        "    # 1 x RTX 4090, active",
+        "    HostName ssh5.vast.ai",
+        "    Port 12345",
+        "    User root",
+        "    HostKeyAlias gpuproxy-7001",
+    ]
+    if program := shutil.which("ssh"):
+        (tmp_path / "config").write_text(text)
+        read = subprocess.run(
+            [program, "-G", "-F", "config", "gpuproxy-7001"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout  # fmt: skip
+        assert {"hostname ssh5.vast.ai", "port 12345", "user root"} <= set(read.splitlines())

@@ -1,0 +1,168 @@
+"""What the client sends and what it makes of the answers, on a channel that the test holds the other end of."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import grpc_testing
+import pytest
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from gpuproxy import Client
+from gpuproxy.client import (
+    GPUProxyError,
+    InvalidArgument,
+    NotBuilt,
+    NotEnoughGPUs,
+    NotFound,
+    Unavailable,
+)
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.cli.world import error
+
+CONTRACT = pb.DESCRIPTOR.services_by_name["GPUProxyService"]
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class OtherEnd:
+    """A client on a channel of grpc_testing: `begin` a call, then say as the server what comes of it."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._channel = grpc_testing.channel([CONTRACT], grpc_testing.strict_real_time())
+        self.client = Client("x:1", "gpx-key", channel=self._channel)
+
+    def begin(self, call: Callable[[Client], Any]) -> "Future[Any]":
+        return self._pool.submit(call, self.client)
+
+    def sent(self, name: str) -> tuple[Any, dict[str, str], Any]:
+        metadata, request, rpc = self._channel.take_unary_unary(CONTRACT.methods_by_name[name])
+        rpc.send_initial_metadata(())
+        return request, dict(metadata), rpc
+
+    def answers(self, name: str, message: Any) -> Any:
+        request, _, rpc = self.sent(name)
+        rpc.terminate(message, (), grpc.StatusCode.OK, "")
+        return request
+
+    def refuses(self, name: str, status: Any) -> Any:
+        request, _, rpc = self.sent(name)
+        rich = rpc_status.to_status(status)
+        rpc.terminate(None, (*rich.trailing_metadata, ("x-trace-id", "trace-1")), rich.code, rich.details)
+        return request
+
+
+@pytest.fixture
+def end() -> Iterator[OtherEnd]:
+    pool = ThreadPoolExecutor(max_workers=1)
+    yield OtherEnd(pool)
+    pool.shutdown(wait=False)
+
+
+def test_every_reservation_carries_the_key_and_a_request_id_of_its_own(end: OtherEnd) -> None:
+    ids = []
+    for _ in range(2):
+        call = end.begin(lambda client: client.reserve(4, provider="vast.ai", min_vram=16, max_price=2.0))
+        request, metadata, rpc = end.sent("ReserveGPUs")
+        rpc.terminate(pb.ReserveGPUsResponse(reservation_id="res-1", reserved_count=4), (), grpc.StatusCode.OK, "")
+        assert (request.count, request.provider, request.min_vram, request.max_price) == (4, "vast.ai", 16, 2.0)
+        assert metadata["x-api-key"] == "gpx-key"
+        assert call.result().view.request_id == request.request_id
+        ids.append(request.request_id)
+    assert all(ids)
+    assert ids[0] != ids[1]
+
+
+def test_a_callers_own_request_id_is_kept(end: OtherEnd) -> None:
+    end.begin(lambda client: client.reserve(1, request_id="train-7"))
+    assert end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).request_id == "train-7"
+
+
+def test_a_call_through_the_stub_is_given_a_request_id_too(end: OtherEnd) -> None:
+    create = pb.CreateGPUInstanceRequest(provider="vast.ai", instance_id="vast-1")
+    end.begin(lambda client: client.call(client.stub.CreateGPUInstance, create))
+    assert end.answers("CreateGPUInstance", pb.CreateGPUInstanceResponse()).request_id
+
+
+def test_spans_of_time_are_sent_as_durations_and_ends_as_absolute_times(end: OtherEnd) -> None:
+    made = end.begin(lambda client: client.reserve(1, lease_duration=timedelta(hours=2)))
+    request = end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))
+    assert request.lease_duration.ToTimedelta() == timedelta(hours=2)
+    until = datetime(2026, 1, 2, tzinfo=UTC)
+    end.begin(lambda _: made.result().extend(until))
+    assert end.answers("ExtendReservation", pb.ExtendReservationResponse()).expires_at.ToDatetime(UTC) == until
+    with pytest.raises(ValueError, match="time zone"):
+        made.result().extend(datetime(2026, 1, 2))  # noqa: DTZ001 - that is the mistake
+
+
+def test_a_plan_rents_nothing(end: OtherEnd) -> None:
+    end.begin(lambda client: client.plan(2))
+    assert end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).dry_run
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        ("FAILED_PRECONDITION", "NOT_ENOUGH_GPUS", NotEnoughGPUs),
+        ("INVALID_ARGUMENT", "INVALID_ARGUMENT", InvalidArgument),
+        ("NOT_FOUND", "NOT_FOUND", NotFound),
+        ("UNIMPLEMENTED", "NOT_IMPLEMENTED", NotBuilt),
+        ("UNAVAILABLE", "STORM_BREAKER", Unavailable),
+        ("DATA_LOSS", "", GPUProxyError),
+    ],
+)
+def test_an_error_has_its_class_and_every_detail(end: OtherEnd, code: str, reason: str, kind: type) -> None:
+    call = end.begin(lambda client: client.reserve(1, request_id="train-7"))
+    status = error(getattr(grpc.StatusCode, code).value[0], "Not now.", reason, {"count": "must be 1-16"})
+    retry, packed = error_details_pb2.RetryInfo(), Packed()
+    retry.retry_delay.FromMilliseconds(2500)
+    packed.Pack(retry)
+    status.details.append(packed)
+    end.refuses("ReserveGPUs", status)
+    with pytest.raises(GPUProxyError) as caught:
+        call.result()
+    failure = caught.value
+    assert type(failure) is kind
+    assert (failure.code, failure.reason, failure.trace_id) == (code, reason, "trace-1")
+    assert (dict(failure.violations), failure.retry_after) == ({"count": "must be 1-16"}, 2.5)
+    assert (failure.request_id, str(failure).splitlines()[0]) == ("train-7", "Not now.")
+
+
+def test_a_block_gives_back_what_it_rented_also_when_it_fails(end: OtherEnd) -> None:
+    def block(client: Client) -> None:
+        with client.reserve(1):
+            raise RuntimeError("training failed")
+
+    call = end.begin(block)
+    end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))
+    assert end.answers("ReleaseReservation", pb.ReleaseReservationResponse()).reservation_id == "res-1"
+    with pytest.raises(RuntimeError, match="training failed"):
+        call.result()
+
+
+def test_a_release_that_failed_is_told_with_the_blocks_own_error(end: OtherEnd) -> None:
+    def block(client: Client) -> None:
+        with client.reserve(1):
+            raise RuntimeError("training failed")
+
+    call = end.begin(block)
+    end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))
+    end.refuses("ReleaseReservation", error(14, "Nobody is here.", ""))
+    with pytest.raises(RuntimeError, match="training failed") as caught:
+        call.result()
+    assert "res-1 was not released" in caught.value.__notes__[0]
+
+
+def test_a_call_whose_answer_never_came_is_found_by_its_request_id(end: OtherEnd) -> None:
+    call = end.begin(lambda client: (client.find("train-7"), client.find("train-8")))
+    first = [pb.Reservation(reservation_id="res-9", request_id="other")]
+    second = [pb.Reservation(reservation_id="res-1", request_id="train-7")]
+    for _ in range(2):
+        end.answers("ListReservations", pb.ListReservationsResponse(reservations=first, next_page_token="2"))
+        assert end.answers("ListReservations", pb.ListReservationsResponse(reservations=second)).page_token == "2"
+    found, nothing = call.result()
+    assert (found.id, nothing) == ("res-1", None)
