@@ -34,16 +34,23 @@ class Client:
         server: str = "",
         api_key: str = "",
         *,
+        credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.Channel | None = None,
         timeout: float = demands.DEFAULT_TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`timeout`: seconds that a call may take where it does not say; reservations have longer ones."""
+        """`credentials`: for TLS, as of `grpc.ssl_channel_credentials`; without them calls go in plaintext.
+
+        `timeout`: seconds that a call may take where it does not say; reservations have longer ones. `channel`: instead
+        of one of the client's own.
+        """
         self._place = place(server, api_key)
         self._timeout = timeout
         self._sleep = sleep
         options = channel_options(self._place.server, repeats=True)
         self._owned = channel is None
+        if channel is None and credentials is not None:
+            channel = grpc.secure_channel(self._place.server, credentials, options=options)
         self._channel = channel or grpc.insecure_channel(self._place.server, options=options)
         self.stub = GPUProxyServiceStub(self._channel)
 

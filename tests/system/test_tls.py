@@ -7,9 +7,12 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
 import trustme
 
+from gpuproxy import Client
+from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.certificates import Pki
 from tests.system.processes import UNPACED, Server
 
@@ -49,6 +52,9 @@ def test_the_command_line_and_http_reach_a_server_that_wants_certificates(pki: P
         shown = program(tmp_path, {}, *asked, "--cert", "cert.pem", "--key", "key.pem")
         assert "least_connections" in shown.stdout
         assert program(tmp_path, {}, *asked).returncode == 3
+        credentials = grpc.ssl_channel_credentials(client.ca, client.key, client.cert)
+        with Client(server.address, server.key, credentials=credentials) as caller:
+            assert caller.call(caller.stub.GetLoadBalancerStrategy, pb.GetLoadBalancerStrategyRequest()).strategy
         with urllib.request.urlopen(f"https://{server.http}/healthz", context=client.context(tmp_path)) as answer:
             assert answer.status == 200
         with pytest.raises(OSError, match=r"(?i)certificate required|reset|eof|alert|closed"):
