@@ -5,7 +5,7 @@ and destroys wait for their turn here; creates are paced by the caller, who may 
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -196,18 +196,7 @@ class VastAi:
 
     async def destroy(self, instance_id: InstanceId) -> None:
         """Return when accepted or already gone. OutcomeUnknown may be tried again: destroying twice does no harm."""
-        await self._turn("destroy")
-        try:
-            reply = await self._sent(self._request("destroy", "DELETE", _path(instance_id), {}))
-        except HttpNotSent as error:
-            raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
-        except HttpReplyLost as error:
-            raise OutcomeUnknown(f"the answer to a destroy was lost: {error}", advice=Advice.RETRY_LATER) from error
-        try:
-            destroyed(reply, wait=self._intervals["destroy"])
-        except RateLimited as error:
-            self._heed("destroy", error, reply)
-            raise
+        await self._told("destroy", self._request("destroy", "DELETE", _path(instance_id), {}), destroyed)
 
     async def start(self, instance_id: InstanceId) -> None:
         """Return when accepted. NoCapacity: vast.ai has queued the start until the GPUs are free."""
@@ -272,17 +261,21 @@ class VastAi:
 
     async def _switch(self, instance_id: InstanceId, state: str) -> None:
         """A change of state; OutcomeUnknown may be tried again: the second one changes nothing."""
-        await self._turn("manage")
+        await self._told("manage", self._request("manage", "PUT", _path(instance_id), {"state": state}), switched)
+
+    async def _told(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], None]) -> None:
+        """A call that may be repeated: return when `judge` takes its answer for an acceptance."""
+        await self._turn(endpoint)
         try:
-            reply = await self._sent(self._request("manage", "PUT", _path(instance_id), {"state": state}))
+            reply = await self._sent(request)
         except HttpNotSent as error:
             raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
         except HttpReplyLost as error:
-            raise OutcomeUnknown(f"the answer to {state!r} was lost: {error}", advice=Advice.RETRY_LATER) from error
+            raise OutcomeUnknown(f"the answer was lost: {error}", advice=Advice.RETRY_LATER) from error
         try:
-            switched(reply, wait=self._intervals["manage"])
+            judge(reply, self._intervals[endpoint])
         except RateLimited as error:
-            self._heed("manage", error, reply)
+            self._heed(endpoint, error, reply)
             raise
 
     def _kept_secret(self, label: str, spec: LaunchSpec) -> tuple[str, ...]:

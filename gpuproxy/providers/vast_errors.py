@@ -148,7 +148,7 @@ def created(reply: Reply) -> Receipt:
     raise _error(OutcomeUnknown, reply)
 
 
-def destroyed(reply: Reply, *, wait: float) -> None:
+def destroyed(reply: Reply, wait: float) -> None:
     """Return when a destroy was accepted or there is nothing left; a ProviderError otherwise."""
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:
@@ -158,7 +158,7 @@ def destroyed(reply: Reply, *, wait: float) -> None:
     raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
 
 
-def switched(reply: Reply, *, wait: float) -> None:
+def switched(reply: Reply, wait: float) -> None:
     """Return when a start or a stop was accepted; NoCapacity when a start has to wait for its GPUs."""
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:
