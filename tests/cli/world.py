@@ -162,6 +162,26 @@ class World(GPUProxyServiceServicer):
         self.destroyed.append((request.provider, request.instance_id))
         return pb.DestroyGPUInstanceResponse(success=True, message="being destroyed", state="releasing")
 
+    def StopGPUInstance(
+        self, request: pb.StopGPUInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.StopGPUInstanceResponse:
+        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, "stopped"))
+
+    def StartGPUInstance(
+        self, request: pb.StartGPUInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.StartGPUInstanceResponse:
+        return pb.StartGPUInstanceResponse(instance=self._switched(request.instance_id, "starting"))
+
+    def _switched(self, contract: str, status: str) -> pb.GPUInstance:
+        machine = next(machine for machine in self.machines if machine.contract_id == contract)
+        machine.status = status
+        return machine
+
+    def GetInstanceLogs(
+        self, request: pb.GetInstanceLogsRequest, context: grpc.ServicerContext
+    ) -> pb.GetInstanceLogsResponse:
+        return pb.GetInstanceLogsResponse(lines=["one", "two", "three"][-request.tail :])
+
     def GetTransactions(
         self, request: pb.GetTransactionsRequest, context: grpc.ServicerContext
     ) -> pb.GetTransactionsResponse:

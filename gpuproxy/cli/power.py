@@ -1,0 +1,52 @@
+"""`gpuproxy stop`, `start` and `logs`: what can be done with a machine while it stays rented."""
+
+import click
+
+from gpuproxy.cli import tables
+from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_PATIENCE = 60.0
+_Switched = pb.StopGPUInstanceResponse | pb.StartGPUInstanceResponse
+
+
+@click.command()
+@click.argument("contract", metavar="ID")
+@client_command
+def stop(connection: Connection, /, contract: str) -> None:
+    """Stop a machine: its disk stays and is billed on, its GPUs are given up and may be gone later."""
+    request = pb.StopGPUInstanceRequest(instance_id=contract)
+    _told(connection, connection.call(connection.stub.StopGPUInstance, request, timeout=_PATIENCE), "stopped")
+
+
+@click.command()
+@click.argument("contract", metavar="ID")
+@client_command
+def start(connection: Connection, /, contract: str) -> None:
+    """Start a stopped machine again, if its GPUs are still free; its whole price is billed from then on."""
+    request = pb.StartGPUInstanceRequest(instance_id=contract)
+    _told(connection, connection.call(connection.stub.StartGPUInstance, request, timeout=_PATIENCE), "active")
+
+
+@click.command()
+@click.argument("contract", metavar="ID")
+@click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Lines, the last ones.")
+@client_command
+def logs(connection: Connection, /, contract: str, tail: int) -> None:
+    """Print the end of what a machine's container printed."""
+    request = pb.GetInstanceLogsRequest(instance_id=contract, tail=tail)
+    answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_PATIENCE)
+    if connection.as_json:
+        connection.print_json(answer)
+        return
+    for line in answer.lines:
+        click.echo(line)
+
+
+def _told(connection: Connection, answer: _Switched, done: str) -> None:
+    if connection.as_json:
+        connection.print_json(answer)
+        return
+    machine = answer.instance
+    shown = f"is {machine.status}" if machine.status == done else f"will be {done}; it is {machine.status} now"
+    click.echo(f"{machine.contract_id} {shown} · {tables.price(machine.price_per_hour)}/h while it runs")

@@ -1,0 +1,47 @@
+"""stop, start and logs: what is printed says how the machine is now, not how it will be."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gpuproxy.cli import root
+from tests.cli.world import KEY, World, served
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    with served(world) as address:
+        variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY}
+        yield lambda *words: CliRunner().invoke(root, words, env=variables, catch_exceptions=False)
+
+
+def test_a_machine_that_stops_at_once_is_said_to_be_stopped(run: Run, world: World) -> None:
+    world.rent(1, status="active")
+    assert run("stop", "7001").stdout.startswith("7001 is stopped · $")
+
+
+def test_a_machine_that_takes_its_time_is_not_said_to_be_active(run: Run, world: World) -> None:
+    world.rent(1, status="stopped")
+    assert run("start", "7001").stdout.startswith("7001 will be active; it is starting now · $")
+
+
+def test_the_last_lines_of_a_log_are_printed_as_they_are(run: Run, world: World) -> None:
+    world.rent(1)
+    assert run("logs", "7001", "--tail", "2").stdout == "two\nthree\n"
+    assert json.loads(run("logs", "7001", "--json").stdout)["lines"] == ["one", "two", "three"]
+
+
+def test_no_lines_or_too_many_are_a_usage_error(run: Run) -> None:
+    assert run("logs", "7001", "--tail", "0").exit_code == 2
+    assert run("logs", "7001", "--tail", "1001").exit_code == 2
