@@ -24,7 +24,9 @@ def command(url: str, key: str, cases: int, *options: str) -> list[str]:
     return [
         str(program), "--config-file", str(CONFIG), "run", f"{url}/openapi.json", "--header", f"X-API-Key: {key}",
         "--header", f"Authorization: Bearer {key}",
-        "--checks", "all", "--max-examples", str(cases), "--request-timeout", "150", "--warnings", "off",
+        # What is given back is still shown, as releasing and then as released: it may cost money until proven gone.
+        "--checks", "all", "--exclude-checks", "use_after_free", "--max-examples", str(cases),
+        "--request-timeout", "150", "--warnings", "off",
         "--exclude-operation-id", "WatchReservation", *options,  # a stream does not end by itself
     ]  # fmt: skip
 
