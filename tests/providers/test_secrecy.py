@@ -71,3 +71,35 @@ def test_an_error_that_echoes_the_request_is_told_without_its_secrets() -> None:
     error, _ = on_script(use, says(echo, 400))
     assert "canary" not in str(error) + error.body
     assert CUT in error.body
+
+
+@pytest.mark.parametrize(
+    ("secret", "echo"),
+    [
+        ("'" * 30_000, "no echo at all "),
+        ("'" * 30_000, "'"),
+        ("€" * 10_000, "€"),
+        ("\\" * 4 + "x", "\\"),
+        ("\\" * 4 + "'", "\\"),
+        ("/ab", "\\"),
+        ("/'", "\\"),
+        ("\\'" * 30, "\\'"),
+        ("a'" * 3_000, "a'"),
+        ("% % %", "%25"),
+    ],
+)
+def test_the_time_is_proportional_to_the_text_whatever_the_secret(secret: str, echo: str) -> None:
+    """What looks at a run of half a million characters again and again would not end before the suite's own timeout."""
+    text = (echo * 600_000)[:600_000]
+    assert len(cut(text, [secret, secret + "!"])) <= len(text) + len(CUT)
+
+
+def test_a_long_secret_is_known_by_its_beginning_and_nothing_after_it_is_told() -> None:
+    secret = "-----BEGIN KEY-----\n" + "MIIE/abc+def==\n" * 100
+    left = cut(f"bad value {json.dumps(secret)} of 3", [secret])
+    assert left == f'bad value "{CUT}'
+
+
+def test_where_there_are_too_many_secrets_to_look_for_nothing_is_told() -> None:
+    assert cut("anything", [f"secret {number}" for number in range(100)]) == CUT
+    assert cut("", [f"secret {number}" for number in range(100)]) == ""
