@@ -212,7 +212,7 @@ def build_engine(
     return Engine(
         reserver=reserver,
         books=books,
-        machines=Machines(books, accounts, watches, clock=clock, limits=limits),
+        machines=Machines(books, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog,
         watches=watches,
         clock=clock,

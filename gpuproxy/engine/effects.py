@@ -12,16 +12,18 @@ import structlog
 
 from gpuproxy.engine import record
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.steps import Confirm, Destroy, Knock
+from gpuproxy.engine.steps import Confirm, Destroy, Knock, Stop
 from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
-from gpuproxy.model.leases import Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
 
-Effect = Destroy | Confirm | Knock
+STOP_AGAIN = timedelta(seconds=15)
+"""Before a stop is repeated that does not show."""
+Effect = Destroy | Stop | Confirm | Knock
 
 
 class Effects:
@@ -80,6 +82,8 @@ class Effects:
     async def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Destroy):
             await self._destroy(effect.lease)
+        elif isinstance(effect, Stop):
+            await self._stop(effect.lease)
         elif isinstance(effect, Confirm):
             await self._confirm(effect.lease)
         else:
@@ -116,6 +120,17 @@ class Effects:
             log.info("destroy_not_accepted", lease=lease.id, reason=error.reason, error=str(error))
             wait = min(wait, self._limits.destroy_again)
         await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait))
+        self._changed()
+
+    async def _stop(self, lease: Lease) -> None:
+        """Unless a start has been asked for since."""
+        if lease.instance_id is None or not await self._write(lambda tx: _is_to_stop(tx, lease.id)):
+            return
+        log.info("stopped_again", lease=lease.id, instance=lease.instance_id)
+        try:
+            await self._provider.stop(lease.instance_id)
+        except ProviderError as error:
+            log.info("stop_not_accepted", lease=lease.id, reason=error.reason, error=str(error))
         self._changed()
 
     async def _take_back(self, stray: Stray) -> None:
@@ -160,6 +175,15 @@ def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> None:
 
 def _still_there(tx: Tx, lease_id: LeaseId) -> None:
     leases.note(tx, leases.get(tx, lease_id), missing_since=None)
+
+
+def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
+    """True when a stop is due now; the next one is not for a while."""
+    lease, now = leases.get(tx, lease_id), tx.now()
+    if lease.state not in RENTED or lease.stop_at is None or lease.stop_at > now:
+        return False
+    leases.note(tx, lease, stop_at=now + STOP_AGAIN)
+    return True
 
 
 def _destroy_sent(tx: Tx, lease_id: LeaseId, tries: int, wait: float) -> None:

@@ -1,18 +1,24 @@
 """Stopping, starting and listening to machines that are rented already.
 
-No intent is written before these calls: nothing new can come into being by them, the lease keeps its machine, and the
-next listing says what became of it; meters follow that listing. A call whose answer is lost may be made again.
+Whether a machine may run is a fact of its lease (`stop_at`), committed before the marketplace is told, and the
+reconciler holds to it: whatever runs past it is stopped again. So a stop holds over a crash, and a start counts only
+once it was accepted; one that was refused, queued or not answered is taken back. Meters follow what the listings show.
 """
 
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.books import Books, LeaseView
+from gpuproxy.engine.effects import STOP_AGAIN
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch
+from gpuproxy.engine.persist import surely
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import (
     FailedPrecondition,
@@ -25,12 +31,15 @@ from gpuproxy.model.errors import (
     Refusal,
     Unavailable,
 )
-from gpuproxy.model.leases import RENTED, InstanceId, LeaseState, status_word
-from gpuproxy.ports import Clock, Provider
+from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, LeaseState, status_word
+from gpuproxy.ports import Clock, Database, Provider, Tx
+from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
 
 _UNSAID_WAIT = 5.0
+_UNDER_WAY = timedelta(seconds=180)
+"""For so long a start may be without an answer before it is taken back: longer than any call."""
 T = TypeVar("T")
 
 
@@ -38,42 +47,45 @@ class Machines:
     """Acts on one machine at a time, for the caller whose books have it."""
 
     def __init__(
-        self, books: Books, accounts: Accounts, watches: Sequence[AccountWatch], *, clock: Clock, limits: Limits
+        self,
+        books: Books,
+        accounts: Accounts,
+        watches: Sequence[AccountWatch],
+        *,
+        db: Database,
+        clock: Clock,
+        limits: Limits,
     ) -> None:
         self._books = books
         self._accounts = accounts
         self._watches = {(watch.provider.name, watch.provider.account): watch for watch in watches}
+        self._db = db
         self._clock = clock
         self._limits = limits
+        self._locks: WeakValueDictionary[LeaseId, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        """Give its GPUs up and keep its disk, which is billed on; what is stopped already stays so."""
+        """Give its GPUs up and keep its disk, which is billed on; also ends a start that is under way."""
         found = await self._found(caller, provider, instance_id)
-        if found.lease.state is LeaseState.PARKED:
-            return found
         if found.lease.ready_at is None:  # stopped now, it would count as one that never gets ready
             raise _wrong_state(found, "is being started; stop it once it is active")
         market = self._able(found, "stop_start")
-        await _asked(market.stop(_contract(found)), f"Stopping {instance_id}")
+        await self._alone(found.lease, lambda: self._stop(market, found.lease))
         return await self._looked_at(caller, found)
 
     async def start(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         """Take GPUs of its host for it again; its whole price is billed from then on."""
         found = await self._found(caller, provider, instance_id)
-        if found.lease.state is not LeaseState.PARKED:
-            return found
         market = self._able(found, "stop_start")
-        try:
-            await _asked(market.start(_contract(found)), f"Starting {instance_id}")
-        except _Taken:
-            raise await self._not_queued(market, found) from None
+        await self._alone(found.lease, lambda: self._start(market, found.lease))
         return await self._looked_at(caller, found)
 
     async def logs(self, caller: Caller, provider: str, instance_id: str, lines: int) -> Sequence[str]:
         """The last lines of what it printed, oldest first."""
         found = await self._found(caller, provider, instance_id)
         market = self._able(found, "logs")
-        return await _asked(market.logs(_contract(found), lines), f"The log of {instance_id}")
+        return await _asked(market.logs(_contract(found.lease), lines), f"The log of {instance_id}")
 
     async def _found(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         found = await self._books.instance(caller, provider, instance_id)
@@ -87,16 +99,46 @@ class Machines:
             raise FailedPrecondition(f"{market.name} can't do {what}: {why}.", reason=NotSupported.reason)
         return market
 
-    async def _not_queued(self, market: Provider, found: LeaseView) -> Refusal:
-        """A start that waits for GPUs could begin, and cost, at any hour: take it back."""
-        told = "It stays stopped"
+    async def _alone(self, lease: Lease, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """One change of a machine at a time, and to its end whatever becomes of its caller."""
+        lock = self._locks.setdefault(lease.id, asyncio.Lock())
+
+        async def run() -> None:
+            async with lock:
+                await work()
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_retrieve)
+        await asyncio.shield(task)
+
+    async def _stop(self, market: Provider, lease: Lease) -> None:
+        await self._db.write(lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN))
+        await _asked(market.stop(_contract(lease)), f"Stopping {lease.instance_id}")
+
+    async def _start(self, market: Provider, lease: Lease) -> None:
+        if not await self._db.write(lambda tx: _begin(tx, lease.id)):
+            return
         try:
-            await market.stop(_contract(found))
+            await market.start(_contract(lease))
+        except NoCapacity:
+            raise await self._taken_back(market, lease) from None
         except ProviderError as error:
-            log.warning("start_stays_queued", lease=found.lease.id, reason=error.reason, error=str(error))
-            told = "The marketplace keeps the start queued, and it may begin by itself; stop it to be sure"
+            await self._taken_back(market, lease)
+            raise _refusal(error, f"Starting {lease.instance_id}") from error
+        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
+
+    async def _taken_back(self, market: Provider, lease: Lease) -> Refusal:
+        """A start that waits for GPUs could begin, and cost, at any hour; the reconciler goes on where this fails."""
+        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id)
+        try:
+            await market.stop(_contract(lease))
+        except ProviderError as error:
+            log.info("start_not_taken_back", lease=lease.id, reason=error.reason, error=str(error))
         return FailedPrecondition(
-            f"The GPUs of {found.lease.instance_id} are rented by somebody else now. {told}.", reason=NoCapacity.reason
+            f"The GPUs of {lease.instance_id} are rented by somebody else now. It stays stopped.",
+            reason=NoCapacity.reason,
         )
 
     async def _looked_at(self, caller: Caller, found: LeaseView) -> LeaseView:
@@ -107,32 +149,44 @@ class Machines:
                 await self._watches[lease.provider, lease.account].look()
         except (TimeoutError, Unavailable):
             self._watches[lease.provider, lease.account].nudge()
-        return await self._books.instance(caller, lease.provider, _contract(found))
+        return await self._books.instance(caller, lease.provider, _contract(lease))
 
 
-class _Taken(Exception):
-    """The machine's GPUs are somebody else's."""
+def _begin(tx: Tx, lease_id: LeaseId) -> bool:
+    """Until the start is accepted the machine is one that is to be stopped; False: it runs, or may, already."""
+    lease = leases.get(tx, lease_id)
+    if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.stop_at is None):
+        return False
+    leases.note(tx, lease, stop_at=tx.now() + _UNDER_WAY)
+    return True
+
+
+def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:
+    lease = leases.get(tx, lease_id)
+    if lease.state in RENTED:
+        leases.note(tx, lease, stop_at=at)
 
 
 async def _asked(call: Awaitable[T], what: str) -> T:
     """The answer, or the refusal that a provider's error is for a client."""
     try:
         return await call
-    except NoCapacity as error:
-        raise _Taken from error
-    except RateLimited as error:
-        wait, text = error.retry_after or _UNSAID_WAIT, f"{what}: the marketplace wants fewer calls."
-        raise Unavailable(text, reason=error.reason, retry_after=wait) from error
     except ProviderError as error:
         log.info("machine_call_failed", what=what, reason=error.reason, error=str(error))
-        if isinstance(error, OutcomeUnknown | ProviderUnavailable):
-            text = f"{what}: the marketplace did not answer; the call may be repeated."
-            raise Unavailable(text, reason=error.reason) from error
-        raise FailedPrecondition(f"{what}: the marketplace refuses it.", reason=error.reason) from error
+        raise _refusal(error, what) from error
 
 
-def _contract(found: LeaseView) -> InstanceId:
-    return InstanceId(found.lease.instance_id or "")
+def _refusal(error: ProviderError, what: str) -> Refusal:
+    if isinstance(error, RateLimited):
+        wait = error.retry_after or _UNSAID_WAIT
+        return Unavailable(f"{what}: the marketplace wants fewer calls.", reason=error.reason, retry_after=wait)
+    if isinstance(error, OutcomeUnknown | ProviderUnavailable):
+        return Unavailable(f"{what}: the marketplace did not answer; the call may be repeated.", reason=error.reason)
+    return FailedPrecondition(f"{what}: the marketplace refuses it.", reason=error.reason)
+
+
+def _contract(lease: Lease) -> InstanceId:
+    return InstanceId(lease.instance_id or "")
 
 
 def _wrong_state(found: LeaseView, what: str) -> FailedPrecondition:
@@ -141,3 +195,9 @@ def _wrong_state(found: LeaseView, what: str) -> FailedPrecondition:
         reason="WRONG_STATE",
         metadata={"status": status_word(found.lease.state)},
     )
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever waited sees the error; it may be that nobody does any more."""
+    if not task.cancelled():
+        task.exception()

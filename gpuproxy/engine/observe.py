@@ -16,7 +16,7 @@ from gpuproxy.engine import record
 from gpuproxy.engine.effects import Effects
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.reconcile import plan
-from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step
+from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.engine.sweep import Sightings, Stray, strays
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.labels import Signer
@@ -133,7 +133,7 @@ class AccountWatch:
         self._live, self._sightings = decided.live, decided.sightings
         self.last_pass_at = self._clock.now()
         for step in decided.steps:
-            if isinstance(step, Destroy | Confirm | Knock):
+            if isinstance(step, Destroy | Stop | Confirm | Knock):
                 self._effects.start(step)
         for stray in decided.strays:
             self._effects.take_back(stray)

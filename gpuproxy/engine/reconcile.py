@@ -10,7 +10,7 @@ from typing import Any
 
 from gpuproxy.engine.absence import absence
 from gpuproxy.engine.record import unwanted_because
-from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step
+from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.model.gpus import gpu_key
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.reservations import Reservation
@@ -64,6 +64,7 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
         yield _release(lease, reason, scene.now)
     elif instance is not None:
         yield from _progress(lease, instance, last=_replaced(lease, reservation) and _impatient(lease, scene))
+        yield from _stopping(lease, instance, scene)
     elif scene.listing is not None:
         yield from _missing(lease, scene.listing, scene)
 
@@ -78,6 +79,18 @@ def _progress(lease: Lease, instance: Instance, *, last: bool) -> Iterator[Step]
             yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, last=last)
         elif instance.ports:
             yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, last=last)
+
+
+def _stopping(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+    """What its owner stopped stays stopped; what woke up dearer than agreed is stopped, for its data are worth more."""
+    if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
+        return
+    woken = lease.state is LeaseState.PARKED
+    if woken and lease.stop_at is None and instance.price is not None and instance.price > lease.ceiling:
+        yield Note(lease, {"stop_at": scene.now})
+        yield Stop(lease)
+    elif lease.stop_at is not None and lease.stop_at <= scene.now:
+        yield Stop(lease)
 
 
 def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:

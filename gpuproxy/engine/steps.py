@@ -52,6 +52,13 @@ class Destroy:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask the provider to stop the instance: it runs although it is to be stopped."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
 class Confirm:
     """Ask for the instance by id: the listing no longer shows it."""
 
@@ -70,7 +77,7 @@ class Knock:
     """Its time is up: when nobody answers now, the machine is given back."""
 
 
-Step = Advance | Adopt | Note | Destroy | Confirm | Knock
+Step = Advance | Adopt | Note | Destroy | Stop | Confirm | Knock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

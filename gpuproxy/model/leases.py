@@ -169,6 +169,8 @@ class Lease:
     destroy_at: datetime | None = None
     """When the next destroy call is due."""
     destroy_tries: int = 0
+    stop_at: datetime | None = None
+    """From then on the machine is to hold no GPU, and is stopped again whenever it does; None: it may run."""
     reason: str = ""
     """Upper-case constant: why it failed or is being released."""
     status_message: str = ""

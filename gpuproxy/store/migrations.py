@@ -101,6 +101,8 @@ _FIFTH = (
         metered INTEGER NOT NULL) STRICT""",
 )
 
+_SIXTH = ("ALTER TABLE leases ADD COLUMN stop_at INTEGER",)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -134,4 +136,11 @@ def m0004_the_session(db: Database) -> None:
 def m0005_what_marketplaces_charged(db: Database) -> None:
     """The marketplace's own charge for each machine that is over."""
     for statement in _FIFTH:
+        db.execute(statement)
+
+
+@migrations()
+def m0006_machines_that_are_to_stay_stopped(db: Database) -> None:
+    """What an owner's stop asks for, so that it holds over a crash."""
+    for statement in _SIXTH:
         db.execute(statement)

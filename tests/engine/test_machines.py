@@ -1,5 +1,7 @@
 """Stopping, starting and listening to rented machines: nothing is lost, and only what runs is billed as running."""
 
+import asyncio
+
 import pytest
 
 from gpuproxy.model.demands import Caller
@@ -15,6 +17,12 @@ async def active(world: World, **wanted: object) -> str:
     made = await world.reserve(1, wait_for="ready", seconds=600, **wanted)
     assert made.leases[0].state is LeaseState.ACTIVE
     return str(made.leases[0].instance_id)
+
+
+async def slowly(world: World) -> None:
+    """From now on every commit, and every way of a request, takes half a second."""
+    world.delay = lambda: 0.5
+    await world.restart()
 
 
 async def state(world: World, contract: str) -> LeaseState:
@@ -58,7 +66,12 @@ def test_stopping_twice_and_starting_twice_change_nothing():
         await world.engine.machines.stop(CALLER, VAST, contract)
         await world.sleep(60)
         await world.engine.machines.stop(CALLER, VAST, contract)
-        assert world.calls("stop") == 1
+        await world.sleep(600)
+        assert world.calls("stop") == 2, "what is stopped is told again, but not by us"
+        await world.engine.machines.start(CALLER, VAST, contract)
+        await world.engine.machines.start(CALLER, VAST, contract)
+        await world.sleep(150)
+        assert await state(world, contract) is LeaseState.ACTIVE
 
     in_world(story)
 
@@ -78,17 +91,19 @@ def test_a_start_that_has_to_queue_is_taken_back():
     in_world(story)
 
 
-def test_a_queued_start_that_can_not_be_taken_back_is_told_and_metered():
+@pytest.mark.parametrize("times", [1, 20])
+def test_a_queued_start_is_taken_back_however_often_that_fails(times: int):
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
         await world.sleep(60)
-        world.arm("start", "start_refused", seconds=600)
-        world.arm("stop", "html_502", times=1)
-        with pytest.raises(FailedPrecondition, match="may begin by itself"):
+        world.arm("start", "start_refused", seconds=100)
+        world.arm("stop", "html_502", times=times)
+        with pytest.raises(FailedPrecondition, match="stays stopped"):
             await world.engine.machines.start(CALLER, VAST, contract)
         await world.sleep(1800)
-        assert await state(world, contract) is LeaseState.ACTIVE
+        assert await state(world, contract) is LeaseState.PARKED
+        assert world.alive()[contract]["status"] == "stopped"
         await world.books_agree()
 
     in_world(story)
@@ -150,5 +165,103 @@ def test_a_stopped_machine_ends_at_its_time():
         await world.engine.machines.stop(CALLER, VAST, contract)
         await world.sleep(2 * 3600 + 120)
         assert world.alive() == {}
+
+    in_world(story)
+
+
+def test_a_stop_ends_a_start_that_is_under_way():
+    async def story(world: World) -> None:
+        contract = await active(world)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(60)
+        await world.engine.machines.start(CALLER, VAST, contract)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(600)
+        assert await state(world, contract) is LeaseState.PARKED
+        assert world.alive()[contract]["status"] == "stopped"
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("fault", ["reset_after", "status_500_after", "reset_before"])
+def test_a_start_whose_answer_is_lost_is_taken_back_and_may_be_repeated(fault: str):
+    async def story(world: World) -> None:
+        contract = await active(world)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(60)
+        world.arm("start", fault)
+        with pytest.raises(Unavailable, match="may be repeated"):
+            await world.engine.machines.start(CALLER, VAST, contract)
+        await world.sleep(300)
+        assert world.alive()[contract]["status"] == "stopped"
+        await world.engine.machines.start(CALLER, VAST, contract)
+        await world.sleep(300)
+        assert await state(world, contract) is LeaseState.ACTIVE
+
+    in_world(story)
+
+
+def test_a_queued_start_whose_caller_leaves_is_taken_back():
+    async def story(world: World) -> None:
+        contract = await active(world)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(60)
+        await slowly(world)
+        world.arm("start", "start_refused", seconds=100)
+        call = asyncio.create_task(world.engine.machines.start(CALLER, VAST, contract))
+        await world.sleep(1.2)
+        call.cancel()
+        await world.sleep(1800)
+        assert world.alive()[contract]["status"] == "stopped"
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("after", [0.2, 0.7, 1.2, 1.7, 2.2])
+def test_a_start_during_which_the_process_dies_runs_or_is_taken_back(after: float):
+    async def story(world: World) -> None:
+        contract = await active(world)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(60)
+        await slowly(world)
+        call = asyncio.create_task(world.engine.machines.start(CALLER, VAST, contract))
+        await world.sleep(after)
+        await world.kill()
+        call.cancel()
+        await world.start()
+        await world.sleep(600)
+        accepted = (await world.engine.books.instance(CALLER, VAST, contract)).lease.stop_at is None
+        assert world.alive()[contract]["status"] == ("running" if accepted else "stopped")
+
+    in_world(story)
+
+
+def test_of_two_starts_at_once_none_undoes_the_other():
+    async def story(world: World) -> None:
+        contract = await active(world)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(60)
+        await slowly(world)
+        world.arm("start", "start_refused", seconds=1)
+        calls = [asyncio.create_task(world.engine.machines.start(CALLER, VAST, contract)) for _ in range(2)]
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(each, FailedPrecondition) for each in told] == [True, False], told
+        await world.sleep(300)
+        assert await state(world, contract) is LeaseState.ACTIVE
+
+    in_world(story)
+
+
+def test_a_machine_that_wakes_up_dearer_than_agreed_is_stopped_and_not_given_back():
+    async def story(world: World) -> None:
+        contract = await active(world, max_price=1.0)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(60)
+        instance = world.sandbox.market.instances[int(contract)]
+        instance.gpu_price = 9_000_000
+        await world.engine.machines.start(CALLER, VAST, contract)
+        await world.sleep(600)
+        assert await state(world, contract) is LeaseState.PARKED
+        assert set(world.alive()) == {contract}
 
     in_world(story)
