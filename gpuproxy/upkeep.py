@@ -25,7 +25,7 @@ from gpuproxy.engine.steps import Advance, Note, Step
 from gpuproxy.main import connect_accounts, open_books
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, meta
+from gpuproxy.store import leases, meta, troubles
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom
 
@@ -38,7 +38,7 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
 
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
         kind = await db.read(lambda tx: meta.read(tx, meta.MARKET))
-        known = accounts if kind != "sandbox" else await db.read(leases.live_accounts)
+        known = accounts if kind != "sandbox" else await db.read(_in_the_books)
         return await db.read(lambda tx: checkup.findings(tx, known))
 
     return _with_books(settings, look)
@@ -114,6 +114,11 @@ def backup(settings: Settings, file: Path) -> None:
     finally:
         source.close()
         target.close()
+
+
+def _in_the_books(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+    """The accounts of a sandbox, which no setting names."""
+    return leases.live_accounts(tx) | {trouble.account for trouble in troubles.every(tx)}
 
 
 def _told(account: str, decided: Decided, *, silent: bool) -> list[str]:

@@ -33,6 +33,8 @@ _MAX_LABELS = 64
 _MAX_LABEL_KEY = 63
 _MAX_LABEL = 255
 _LONGEST_LEASE = timedelta(days=3650)
+_SHORTEST_LEASE = timedelta(seconds=10)
+"""A create alone takes seconds; what ends before it is there would be rented and destroyed for nothing."""
 _LONGEST_READY = timedelta(days=1)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -82,7 +84,7 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         min_count=_min_count(request, found),
         all_or_nothing=request.all_or_nothing,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
-        lease_duration=_duration(request, "lease_duration", _LONGEST_LEASE, found) or defaults.lease_duration,
+        lease_duration=_lease_duration(request, found) or defaults.lease_duration,
         keep_late=request.keep_late,
         wait_for=cast("Literal['created', 'ready']", found.word("wait_for", request.wait_for, _WAIT_FOR, "created")),
         ready_timeout=_duration(request, "ready_timeout", _LONGEST_READY, found) or DEFAULT_READY_TIMEOUT,
@@ -237,6 +239,13 @@ def _duration(
     else:
         return timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
     return timedelta(0)
+
+
+def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
+    asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
+    if timedelta(0) < asked < _SHORTEST_LEASE:
+        found.add("lease_duration", f"must be 0 (no end) or at least {int(_SHORTEST_LEASE.total_seconds())} s")
+    return asked
 
 
 def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, key: bytes) -> str:

@@ -26,6 +26,11 @@ from gpuproxy.store.troubles import Trouble
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
 
+_PAUSES = {
+    AuthFailed.reason: "the marketplace does not accept its key",
+    InsufficientFunds.reason: "the marketplace says that its credit is used up",
+}
+"""What was said to somebody else's call is for the operator only."""
 _OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
 
 
@@ -114,8 +119,8 @@ def account_paused(trouble: Trouble) -> FailedPrecondition:
     """Every account that could be asked is one that the marketplace would refuse."""
     provider, account = trouble.account
     return FailedPrecondition(
-        f"{provider} account {account} is paused since {trouble.since:%Y-%m-%d %H:%M:%SZ}: {trouble.said}. Nothing was "
-        "rented; it is tried again within minutes of being put right.",
+        f"{provider} account {account} is paused since {trouble.since:%Y-%m-%d %H:%M:%SZ}: {_PAUSES[trouble.reason]}. "
+        "Nothing was rented; it is tried again within minutes of being put right.",
         reason=trouble.reason,
         metadata={"provider": provider, "account": account},
     )

@@ -148,7 +148,7 @@ class Call:
             wanted=self.demand.filter,
             terms=terms,
             rotation=choice.rotation if STRATEGIES[reservation.strategy].rotates else None,
-            latest=clock.now() + timedelta(seconds=self._answer_by - clock.monotonic() - usual),
+            latest=self._latest(reservation, usual),
         )
         made = await self._shop.db.write(lambda tx: intents.write(tx, intent, self._shop.signer))
         for lease, offer in zip(made, choice.picks, strict=True):
@@ -174,6 +174,14 @@ class Call:
                     await asyncio.wait(self._attempts)
         except TimeoutError:
             return
+
+    def _latest(self, reservation: Reservation, usual: float) -> datetime:
+        """When the last create may be sent: its answer must come in time for the caller, and before the lease ends."""
+        clock = self._shop.clock
+        in_time = clock.now() + timedelta(seconds=self._answer_by - clock.monotonic() - usual)
+        if reservation.expires_at is None:
+            return in_time
+        return min(in_time, reservation.expires_at - timedelta(seconds=usual))
 
     def _going_on(self) -> bool:
         return not self.stop.is_set() and self._shop.clock.monotonic() < self._answer_by

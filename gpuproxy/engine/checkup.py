@@ -49,7 +49,8 @@ def findings(tx: Tx, accounts: Collection[tuple[ProviderName, str]]) -> tuple[Fi
             found.append(_unconfigured(account, len(rows)))
         if (differs := _spend(tx, account)) is not None:
             found.append(differs)
-    found += [finding for trouble in troubles.every(tx) if (finding := _troubled(trouble, tx.now())) is not None]
+    known = [trouble for trouble in troubles.every(tx) if trouble.account in accounts]
+    found += [finding for trouble in known if (finding := _troubled(trouble, tx.now())) is not None]
     return tuple(found)
 
 

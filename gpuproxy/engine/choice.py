@@ -89,9 +89,10 @@ class Chooser:
         market = await self._catalog.market(demand.filter)
         terms = self.terms(demand, out)
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
-        out.accounts.update(known.paused)
-        if terms and not (terms := self.terms(demand, out)):
-            raise account_paused(next(iter(known.paused.values())))
+        if known.paused:
+            terms = _without(terms, known.paused)
+            if not terms:
+                raise account_paused(next(iter(known.paused.values())))
         stormy = {storm.provider for storm in known.storms}
         terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
         if known.storms and not terms:
@@ -190,6 +191,15 @@ def ejection(offers: Sequence[Offer], ejected: Collection[HostKey]) -> tuple[set
         gone = there.intersection(ejected)
         (kept if 2 * len(gone) > len(there) else out).update(gone)
     return out, kept
+
+
+def _without(terms: Terms, paused: Collection[troubles.Account]) -> Terms:
+    """A pause is no lesson of the call's: it may be over before the next round."""
+    left = {
+        name: {account: what for account, what in accounts.items() if (name, account) not in paused}
+        for name, accounts in terms.items()
+    }
+    return {name: accounts for name, accounts in left.items() if accounts}
 
 
 def _complete(decision: Decision, selection: Selection, used_up: int) -> Decision:

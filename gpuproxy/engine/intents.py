@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpuproxy.model.errors import Conflict
+from gpuproxy.model.errors import Conflict, TurnTaken
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.model.load import Rotation
@@ -16,7 +16,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, Tx
-from gpuproxy.store import leases, pace, reservations, rotations
+from gpuproxy.store import leases, pace, reservations, rotations, troubles
 
 _MARGIN = 1.02
 """Two calls may travel at different speeds; who comes too early is punished with a longer wait."""
@@ -103,11 +103,15 @@ def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -
 
 
 def _turn(tx: Tx, terms: Terms, provider: ProviderName) -> tuple[str, Capabilities, datetime]:
-    """The account that may create first; the earlier configured one of equals."""
+    """The account that may create first; the earlier configured one of equals. TurnTaken: all are paused by now."""
+    paused = troubles.paused(tx)
     turns = [
         (pace.next_create_at(tx, (provider, account)), order, account, capabilities)
         for order, (account, capabilities) in enumerate(terms[provider].items())
+        if (provider, account) not in paused
     ]
+    if not turns:
+        raise TurnTaken(f"every account of {provider} is paused")
     at, _, account, capabilities = min(turns, key=_when)
     return account, capabilities, at
 

@@ -9,8 +9,7 @@ import structlog
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.ports import Clock, Database, Tx
-from gpuproxy.store import meta, troubles
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store import meta
 
 OK = "ok"
 _PASSES = 3
@@ -31,7 +30,7 @@ class Readiness:
 
     async def checks(self) -> Mapping[str, str]:
         """What was looked at: `ok`, or what is wrong in a few words."""
-        return {"database": await self._database(), "reconcile": self._reconcile(), "accounts": await self._accounts()}
+        return {"database": await self._database(), "reconcile": self._reconcile(), "accounts": self._accounts()}
 
     def last_pass_at(self) -> datetime | None:
         """When the books were last compared with what the account least recently looked at lists."""
@@ -57,27 +56,8 @@ class Readiness:
         allowed = max(_LEAST, timedelta(seconds=_PASSES * self.limits.reconcile_seconds))
         return OK if age <= allowed else f"ran {age.total_seconds():.0f} s ago"
 
-    async def _accounts(self) -> str:
-        paused = await self._paused()
-        wrong = {" ".join(_key(watch)): _wrong(watch, paused.get(_key(watch))) for watch in self.watches}
-        if not wrong:
-            return "none is configured"
-        return OK if "" in wrong.values() else ", ".join(f"{account} {what}" for account, what in wrong.items())
-
-    async def _paused(self) -> Mapping[troubles.Account, Trouble]:
-        try:
-            return await self.db.read(troubles.paused)
-        except Exception:
-            log.exception("database_not_readable")
-            return {}
-
-
-def _key(watch: AccountWatch) -> troubles.Account:
-    return watch.provider.name, watch.provider.account
-
-
-def _wrong(watch: AccountWatch, trouble: Trouble | None) -> str:
-    """Empty: the account is healthy."""
-    if trouble is not None:
-        return f"is paused ({trouble.reason})"
-    return "" if watch.last_pass_at is not None and watch.silent_since is None else "does not answer"
+    def _accounts(self) -> str:
+        healthy = [watch for watch in self.watches if watch.last_pass_at is not None and watch.silent_since is None]
+        if healthy or not self.watches:
+            return OK if healthy else "none is configured"
+        return ", ".join(f"{watch.provider.name} {watch.provider.account} does not answer" for watch in self.watches)

@@ -38,6 +38,13 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime) -> bool:
         if lease.state is LeaseState.RELEASING and lease.call_started_at is None:
             leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
         return False
+    if lease.expires_at is not None and lease.expires_at <= tx.now():
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason="EXPIRED")
+        return False
+    paused = troubles.paused(tx).get((lease.provider, lease.account))
+    if paused is not None:  # another create of the account was refused since the intent, as this one would be
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason, status_message=paused.said)
+        return False
     leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline)
     return True
 

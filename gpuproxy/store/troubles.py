@@ -37,6 +37,11 @@ class Trouble:
 def note(tx: Tx, account: Account, error: ProviderError, lasts: timedelta | None) -> None:
     """The account met `error`; the beginning of a trouble that goes on is kept."""
     until = None if lasts is None else micros(tx.now() + lasts)
+    if lasts is None:  # the listing before met something else, which is over
+        tx.execute(
+            "DELETE FROM troubles WHERE provider = ? AND account = ? AND reason <> ? AND until IS NULL",
+            (*account, error.reason),
+        )
     tx.execute(
         "INSERT INTO troubles (provider, account, reason, said, since, until) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (provider, account, reason) DO UPDATE SET said = excluded.said, until = excluded.until, "

@@ -117,14 +117,59 @@ def test_a_silent_account_is_not_paused_but_named_after_a_minute():
     in_world(story)
 
 
-def test_readiness_names_the_paused_account():
+def test_a_paused_account_does_not_make_the_server_unready():
+    """Callers must reach it to give machines back."""
+
     async def story(world: World) -> None:
         await world.sleep(40)
-        assert (await world.engine.readiness.checks())["accounts"] == "ok"
         world.arm("create", "insufficient_credit", times=1)
         with pytest.raises(FailedPrecondition):
             await world.reserve(1)
-        said = (await world.engine.readiness.checks())["accounts"]
-        assert said == "vast.ai vast-1 is paused (PROVIDER_FUNDS)"
+        assert (await world.engine.readiness.checks())["accounts"] == "ok"
+
+    in_world(story)
+
+
+def test_what_a_marketplace_said_to_one_project_is_not_told_to_another():
+    async def story(world: World) -> None:
+        world.arm("create", "insufficient_credit", times=1)
+        with pytest.raises(FailedPrecondition):
+            await world.reserve(1, project="p1")
+        with pytest.raises(FailedPrecondition, match="credit is used up") as refused:
+            await world.reserve(1, project="p2")
+        assert "answered" not in refused.value.message
+
+    in_world(story)
+
+
+def test_silence_after_a_refusal_is_silence_and_pauses_nothing():
+    async def story(world: World) -> None:
+        world.arm("list", "auth_error", times=1)
+        await world.sleep(40)
+        world.arm("list", "html_502", times=0)
+        await world.sleep(200)
+        assert await told(world) == [("silent", "vast.ai vast-1")]
+        assert len((await world.reserve(1)).kept) == 1
+
+    in_world(story)
+
+
+def test_creates_that_were_intended_before_the_pause_are_not_sent():
+    async def story(world: World) -> None:
+        world.arm("create", "insufficient_credit", times=0, after=1)
+        made = await world.reserve(8)
+        assert world.calls("create") == 2
+        assert len(made.kept) == 1
+        assert {lease.reason for lease in made.leases if lease not in made.kept} == {"PROVIDER_FUNDS"}
+
+    in_world(story, paced=True)
+
+
+def test_the_trouble_of_an_account_that_is_configured_no_more_is_nobodys():
+    async def story(world: World) -> None:
+        world.arm("create", "insufficient_credit", times=1)
+        with pytest.raises(FailedPrecondition):
+            await world.reserve(1)
+        assert await world.db.read(lambda tx: findings(tx, frozenset())) == ()
 
     in_world(story)

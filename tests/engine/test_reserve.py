@@ -358,3 +358,27 @@ def test_the_decision_names_the_cheapest_alternative():
         assert demand(1).least == 1
 
     in_world(story)
+
+
+def test_nothing_is_rented_that_would_be_over_before_it_is_there():
+    async def story(world: World) -> None:
+        made = await world.reserve(8, lease=12)
+        assert world.calls("create") == 3, "at one in 4.5 s"
+        assert {lease.reason for lease in made.leases if lease not in made.kept} == {"NOT_ATTEMPTED"}
+        await world.sleep(120)
+        assert world.calls("create") == 3
+        assert world.alive() == {}
+
+    in_world(story, paced=True)
+
+
+def test_what_expires_while_its_call_goes_on_is_not_replaced():
+    async def story(world: World) -> None:
+        world.arm("create", "never_ready", times=0)
+        with pytest.raises(CreationFailed):
+            await world.reserve(2, lease=60, wait_for="ready", seconds=900)
+        assert world.calls("create") == 2
+        await world.sleep(60)
+        assert world.alive() == {}
+
+    in_world(story)
