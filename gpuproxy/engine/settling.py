@@ -21,8 +21,10 @@ log = structlog.get_logger(__name__)
 
 _AFTER = timedelta(hours=2)
 """Charges are listed some time after they are made."""
+_AGAIN = timedelta(hours=24)
+"""Until two readings, so far apart, agree: charges may be listed in part at first."""
 _AT_MOST = timedelta(days=14)
-"""A machine that is in no charges by then stays as the meters have it."""
+"""What is not certain by then stays as it is."""
 _EXACT = Micro(1_000)
 """Charges are listed to a tenth of a cent: less is no difference."""
 
@@ -40,7 +42,7 @@ class Settling:
         if "charges" in self.provider.capabilities.missing:
             return
         account, now = (self.provider.name, self.provider.account), self._clock.now()
-        due = await self._db.read(lambda tx: settlements.due(tx, account, now - _AT_MOST, now - _AFTER))
+        due = await self._db.read(lambda tx: settlements.due(tx, account, now - _AT_MOST, now - _AFTER, _AGAIN))
         if not due:
             return
         try:
@@ -63,6 +65,5 @@ def _settle(tx: Tx, due: Sequence[Unsettled], charged: Mapping[InstanceId, Micro
         metered = leases.metered(tx, each.lease_id)
         if abs(amount - metered) < _EXACT:
             amount = metered
-        else:
+        if settlements.save(tx, each.lease_id, charged=amount, metered=metered):
             log.info("adjusted", lease=each.lease_id, charged=dollars(amount), metered=dollars(metered))
-        settlements.save(tx, each.lease_id, charged=amount, metered=metered)

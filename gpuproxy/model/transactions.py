@@ -66,16 +66,13 @@ class Adjustment:
     at: datetime
     charged: Micro
     metered: Micro
+    amount: Micro
+    """What this reading changes: negative where less was charged than is in the books."""
 
     @property
     def id(self) -> str:
-        """One for each lease, but another one if it is made anew."""
+        """One for each reading that changes something."""
         return f"{self.lease_id.replace('lease-', 'txn-', 1)}-adjustment-{self.at:%Y%m%dT%H%M%S}"
-
-    @property
-    def amount(self) -> Micro:
-        """Negative where less was charged than metered."""
-        return Micro(self.charged - self.metered)
 
 
 def newest(

@@ -53,6 +53,7 @@ from gpuproxy.providers.vast_requests import (
 )
 from gpuproxy.providers.vast_wire import (
     NAME,
+    Charge,
     ChargesPage,
     Found,
     ListPage,
@@ -60,6 +61,8 @@ from gpuproxy.providers.vast_wire import (
     OneInstance,
     Unreadable,
     User,
+    by_instance,
+    charge_of,
     read_instance,
     read_search,
 )
@@ -230,7 +233,8 @@ class VastAi:
 
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
         """By whole days, so that everything of an instance that began and ended within them is there."""
-        charged: dict[InstanceId, Micro] = {}
+        charges: dict[Charge, None] = {}
+        odd: set[str] = set()
         rows = 0
         query = charges_query(since, until)
         tokens: set[str] = set()
@@ -240,19 +244,21 @@ class VastAi:
             if not page.success:
                 raise ProviderUnavailable(f"{NAME} gave no charges")
             rows += len(page.results)
-            for row in page.results:
-                kind, _, number = row.source.partition("-")
-                if kind == "instance":
-                    charged[InstanceId(number)] = Micro(charged.get(InstanceId(number), 0) + micro(row.amount))
+            for source, charge in map(charge_of, page.results):
+                if charge is None:
+                    odd.add(source)
+                else:
+                    charges[charge] = None  # a row that is listed twice is one charge
             token = None if page.next_token is None else str(page.next_token)
-            if token is None and rows < (page.total or 0):
-                raise ProviderUnavailable(f"{NAME} claims {page.total} charges, lists {rows}")
             if token is None:
-                return charged
+                break
             if token in tokens:
                 raise ProviderUnavailable(f"{NAME} lists the same charges again")
             tokens.add(token)
             query = {**query, "after_token": token}
+        if page.total is not None and rows != page.total:
+            raise ProviderUnavailable(f"{NAME} claims {page.total} charges, lists {rows}")
+        return by_instance(charges, odd)
 
     async def spend(self) -> Spend:
         """What is left to spend."""

@@ -53,10 +53,10 @@ def next_stretch(asked: Stretch, found: Found) -> Stretch | None:
 
 
 def charges_query(since: datetime, until: datetime) -> dict[str, str]:
-    """Instances' charges of these days, both included."""
+    """Instances' charges of these days, and of one more on each side: their clock need not be ours."""
     day = timedelta(days=1)
-    first = since.replace(hour=0, minute=0, second=0, microsecond=0)
-    last = until.replace(hour=0, minute=0, second=0, microsecond=0) + day
+    first = since.replace(hour=0, minute=0, second=0, microsecond=0) - day
+    last = until.replace(hour=0, minute=0, second=0, microsecond=0) + 2 * day
     days = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
     filters = {"day": days, "type": {"in": ["instance"]}}
     return {"select_filters": json.dumps(filters), "limit": "500", "format": "table"}

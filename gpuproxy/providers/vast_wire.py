@@ -5,7 +5,7 @@ or of an odd type without the row being lost. Fields that are not named here are
 Facts: `dph_*` are dollars per hour for the whole chunk, memory is in MB, dates are epoch seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -119,20 +119,32 @@ class LogAddress(msgspec.Struct, frozen=True):
     result_url: str
 
 
+_ABSURD = 1_000_000.0
+"""USD that no machine costs."""
+
+
 class Charge(msgspec.Struct, frozen=True):
-    """What one thing cost; USD."""
+    """What one thing cost in a time; USD."""
 
     source: str
     amount: float
+    start: float | str | None = None
+    end: float | str | None = None
 
 
 class ChargesPage(msgspec.Struct, frozen=True):
     """One page of the charges."""
 
     success: bool
-    results: list[Charge]
+    results: list[msgspec.Raw]
     next_token: str | int | None
     total: int | None = None
+
+
+class ChargeSource(msgspec.Struct, frozen=True):
+    """Whose charge a row is that says nothing else of use."""
+
+    source: str = ""
 
 
 class User(msgspec.Struct, frozen=True):
@@ -324,3 +336,25 @@ def _date(epoch: float | None) -> datetime | None:
 
 _OFFERS = msgspec.json.Decoder(WireOffer, strict=False)
 _INSTANCES = msgspec.json.Decoder(WireInstance, strict=False)
+
+
+def charge_of(row: msgspec.Raw) -> tuple[str, Charge | None]:
+    """What a row is about, and the row; None where it can't be believed: no amount, a negative or absurd one."""
+    try:
+        charge = msgspec.json.decode(row, type=Charge, strict=False)
+    except Unreadable:
+        try:
+            return msgspec.json.decode(row, type=ChargeSource).source, None
+        except Unreadable:
+            return "", None
+    return charge.source, charge if 0 <= charge.amount < _ABSURD else None
+
+
+def by_instance(charges: Iterable[Charge], odd: Collection[str]) -> dict[InstanceId, Micro]:
+    """What each instance was charged in all; those of which a row can't be believed are left out."""
+    sums: dict[InstanceId, Micro] = {}
+    for charge in charges:
+        kind, _, number = charge.source.partition("-")
+        if kind == "instance" and charge.source not in odd:
+            sums[InstanceId(number)] = Micro(sums.get(InstanceId(number), 0) + micro(charge.amount))
+    return sums

@@ -26,7 +26,7 @@ def unknown_since(tx: Tx) -> Mapping[str, tuple[int, datetime]]:
 
 def spending(tx: Tx) -> tuple[Micro, Micro]:
     """What was ever spent, and what those meters that are running cost an hour; micro-dollars."""
-    row = tx.fetch_one("SELECT coalesce(sum(charged - metered), 0) AS short FROM settlements")
+    row = tx.fetch_one("SELECT coalesce(sum(amount), 0) AS short FROM settlements")
     total, rate = 0 if row is None else int(row["short"]), 0
     for row in tx.fetch("SELECT opened_at, closed_at, rate FROM meters"):
         ends = tx.now() if row["closed_at"] is None else moment(row["closed_at"])

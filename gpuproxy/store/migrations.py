@@ -97,8 +97,8 @@ _FOURTH = (
 
 _FIFTH = (
     """CREATE TABLE settlements (
-        lease_id TEXT PRIMARY KEY REFERENCES leases (id), at INTEGER NOT NULL, charged INTEGER NOT NULL,
-        metered INTEGER NOT NULL) STRICT""",
+        lease_id TEXT NOT NULL REFERENCES leases (id), at INTEGER NOT NULL, charged INTEGER NOT NULL,
+        metered INTEGER NOT NULL, amount INTEGER NOT NULL, PRIMARY KEY (lease_id, at)) STRICT""",
 )
 
 _SIXTH = ("ALTER TABLE leases ADD COLUMN stop_at INTEGER",)

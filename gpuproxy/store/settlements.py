@@ -1,7 +1,10 @@
-"""What a marketplace charged for machines that are over, beside what our meters said of them."""
+"""What a marketplace charged for machines that are over, beside what our meters said of them.
+
+Each reading is a row of its own and its amount is what it changes, so that an adjustment that was told never changes.
+"""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gpuproxy.model.leases import InstanceId, LeaseId
 from gpuproxy.model.money import Micro
@@ -13,7 +16,7 @@ from gpuproxy.store.rows import micros, moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsettled:
-    """A machine that is over and has not been compared with its charges."""
+    """A machine that is over and whose charge is not certain yet."""
 
     lease_id: LeaseId
     instance_id: InstanceId
@@ -21,12 +24,15 @@ class Unsettled:
     ended: datetime
 
 
-def due(tx: Tx, account: Account, since: datetime, until: datetime) -> tuple[Unsettled, ...]:
-    """Machines of the account that ended in this time; those that came back after their settlement once more."""
+def due(tx: Tx, account: Account, since: datetime, until: datetime, again: timedelta) -> tuple[Unsettled, ...]:
+    """Machines of the account that ended in this time and were not read yet, or `again` ago without two equal readings.
+
+    One that came back after its last reading is due as if it had none.
+    """
     rows = tx.fetch(
-        "SELECT id, instance_id, coalesce(call_started_at, created_at) AS began, ended_at FROM leases l "
-        "WHERE provider = ? AND account = ? AND instance_id IS NOT NULL AND ended_at BETWEEN ? AND ? "
-        "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.lease_id = l.id AND s.at >= l.ended_at)",
+        "SELECT l.id, l.instance_id, coalesce(l.call_started_at, l.created_at) AS began, l.ended_at, "
+        "(SELECT max(at) FROM settlements s WHERE s.lease_id = l.id) AS read_at "
+        "FROM leases l WHERE provider = ? AND account = ? AND instance_id IS NOT NULL AND ended_at BETWEEN ? AND ?",
         (*account, micros(since), micros(until)),
     )
     return tuple(
@@ -37,28 +43,33 @@ def due(tx: Tx, account: Account, since: datetime, until: datetime) -> tuple[Uns
             ended=moment(row["ended_at"]),
         )
         for row in rows
+        if row["read_at"] is None
+        or row["read_at"] < row["ended_at"]
+        or (moment(row["read_at"]) <= tx.now() - again and not _certain(tx, row["id"]))
     )
 
 
-def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> None:
-    """The marketplace charged this much for it in all."""
+def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> Micro:
+    """The marketplace says that it charged this much in all; what that changes."""
+    amount = Micro(charged - metered - difference(tx, lease_id))
     tx.execute(
-        "INSERT OR REPLACE INTO settlements (lease_id, at, charged, metered) VALUES (?, ?, ?, ?)",
-        (lease_id, micros(tx.now()), charged, metered),
+        "INSERT INTO settlements (lease_id, at, charged, metered, amount) VALUES (?, ?, ?, ?, ?)",
+        (lease_id, micros(tx.now()), charged, metered, amount),
     )
+    return amount
 
 
 def difference(tx: Tx, lease_id: LeaseId) -> Micro:
-    """What the meters of a lease were short of; 0 while it is not settled."""
-    row = tx.fetch_one("SELECT charged - metered AS short FROM settlements WHERE lease_id = ?", (lease_id,))
+    """What the meters of a lease were short of, as far as it is settled."""
+    row = tx.fetch_one("SELECT coalesce(sum(amount), 0) AS short FROM settlements WHERE lease_id = ?", (lease_id,))
     return Micro(0 if row is None else row["short"])
 
 
 def of_project(tx: Tx, project: str | None) -> tuple[Adjustment, ...]:
-    """The differences of a project's leases (None: of all) that are any."""
+    """What readings changed for a project's leases (None: for all)."""
     rows = tx.fetch(
         "SELECT s.*, l.reservation_id, l.provider, l.instance_id FROM settlements s JOIN leases l ON l.id = s.lease_id "
-        "WHERE s.charged <> s.metered AND (? IS NULL OR l.project = ?)",
+        "WHERE s.amount <> 0 AND (? IS NULL OR l.project = ?)",
         (project, project),
     )
     return tuple(
@@ -70,6 +81,13 @@ def of_project(tx: Tx, project: str | None) -> tuple[Adjustment, ...]:
             at=moment(row["at"]),
             charged=row["charged"],
             metered=row["metered"],
+            amount=row["amount"],
         )
         for row in rows
     )
+
+
+def _certain(tx: Tx, lease_id: LeaseId) -> bool:
+    """True when the last two readings agree."""
+    rows = tx.fetch("SELECT charged FROM settlements WHERE lease_id = ? ORDER BY at DESC LIMIT 2", (lease_id,))
+    return len(rows) == 2 and rows[0]["charged"] == rows[1]["charged"]

@@ -92,10 +92,35 @@ def test_a_difference_below_the_markets_own_precision_is_none():
         lease = (await world.view(made)).leases[0]
         await world.sleep(_SETTLED)
         (row,) = await world.db.read(lambda tx: tx.fetch("SELECT * FROM settlements"))
+        assert row["amount"] == row["charged"] - row["metered"]
         assert row["lease_id"] == lease.id
         assert row["charged"] == row["metered"] or abs(row["charged"] - row["metered"]) >= 1000
 
     in_world(story)
+
+
+def test_charges_that_come_in_parts_are_read_until_two_readings_agree():
+    async def story(world: World) -> None:
+        made = await over(world)
+        await _overcharge(world, 100_000)
+        await world.sleep(_SETTLED)
+        first = await adjustments(world)
+        await _overcharge(world, 50_000)
+        await world.sleep(26 * 3600)
+        assert (await adjustments(world))[1:] == first, "what was told once stays"
+        assert abs(await spent(world) - _billed(world)) < 1000
+        await world.sleep(26 * 3600)
+        rows = await world.db.read(lambda tx: tx.fetch("SELECT charged FROM settlements ORDER BY at"))
+        assert len(rows) == 3
+        await world.sleep(5 * 24 * 3600)
+        assert await world.db.read(lambda tx: tx.fetch("SELECT charged FROM settlements ORDER BY at")) == rows
+        assert sum((await world.view(made)).costs) == await spent(world)
+
+    in_world(story)
+
+
+def _billed(world: World) -> int:
+    return sum(gone.billed for gone in world.sandbox.market.ended)
 
 
 async def _overcharge(world: World, micro: int) -> None:

@@ -122,7 +122,7 @@ def test_charges_are_asked_for_by_whole_days_and_summed_by_instance() -> None:
     first, second = script.requests
     filters = json.loads(parse_qs(urlsplit(first.url).query)["select_filters"][0])
     midnight = int(datetime(2026, 6, 12, tzinfo=UTC).timestamp())
-    assert filters["day"] == {"gte": midnight, "lte": midnight + 2 * 86_400}
+    assert filters["day"] == {"gte": midnight - 86_400, "lte": midnight + 3 * 86_400}
     assert parse_qs(urlsplit(second.url).query)["after_token"] == ["t1"]
 
 
@@ -130,9 +130,9 @@ def test_charges_are_asked_for_by_whole_days_and_summed_by_instance() -> None:
     "answers",
     [
         [says({"success": False, "results": [], "next_token": None})],
-        [says({"success": True, "results": [{"source": "instance-7"}], "next_token": None})],
         [says({"success": True})],
         [charge_page(("instance-7", 1.0), total=2)],
+        [charge_page(("instance-7", 1.0), ("instance-8", 1.0), total=1)],
         [charge_page(("instance-7", 1.0), token="t1"), says("<html>", 502)],
         [charge_page(("instance-7", 1.0), token="t1"), charge_page(("instance-8", 1.0), token="t1")],
         [HttpReplyLost("reset")],
@@ -141,3 +141,16 @@ def test_charges_are_asked_for_by_whole_days_and_summed_by_instance() -> None:
 def test_charges_are_whole_or_an_error(answers: list[Any]) -> None:
     with pytest.raises(ProviderUnavailable):
         charged(*answers)
+
+
+def test_a_charge_that_is_listed_twice_is_charged_once() -> None:
+    assert charged(charge_page(("instance-7", 1.0), ("instance-7", 1.0), ("instance-7", 0.5)))[0] == {"7": 1_500_000}
+
+
+@pytest.mark.parametrize("odd", [-5.0, 1e13, "much", None, float("inf")])
+def test_an_instance_with_a_charge_that_can_not_be_believed_is_left_out_and_no_other(odd: object) -> None:
+    raw = json.dumps({"success": True, "results": [
+        {"source": "instance-7", "amount": 1.0}, {"source": "instance-7", "amount": odd},
+        {"source": "instance-8", "amount": 0.5}, {"source": None, "amount": 1.0}, {"amount": 1.0}, 5,
+    ], "next_token": None}).replace("Infinity", "1e999")  # fmt: skip
+    assert charged(says(raw))[0] == {"8": 500_000}
