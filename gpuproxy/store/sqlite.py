@@ -266,6 +266,9 @@ def _lock(path: str, *, required: bool) -> IO[str] | None:
 
 
 def _unavailable(error: sqlite3.Error) -> Unavailable:
-    failure = Unavailable("The books can't be written at the moment; nothing was changed.", reason="DATABASE")
+    full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+    why = "because the server's disk is full" if full else "at the moment"
+    text = f"The books can't be written {why}; nothing was changed. Repeat the call later."
+    failure = Unavailable(text, reason="DATABASE")
     failure.__cause__ = error
     return failure

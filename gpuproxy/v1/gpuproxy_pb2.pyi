@@ -1529,7 +1529,7 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long to keep the machines. 0: no end (or the server's GPUPROXY_LEASE_DURATION)."""
+        """How long to keep the machines, at least 10 s. 0: no end (or the server's GPUPROXY_LEASE_DURATION)."""
 
     @_builtins.property
     def ready_timeout(self) -> _duration_pb2.Duration:
