@@ -38,6 +38,7 @@ from gpuproxy.store import leases
 log = structlog.get_logger(__name__)
 
 _UNSAID_WAIT = 5.0
+_LOOKS = 30
 _UNDER_WAY = timedelta(seconds=180)
 """For so long a start may be without an answer before it is taken back: longer than any call."""
 T = TypeVar("T")
@@ -107,11 +108,24 @@ class Machines:
             async with lock:
                 await work()
 
-        task = asyncio.create_task(run())
+        await asyncio.shield(self._spawn(run()))
+        self._spawn(self._follow(lease))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_retrieve)
-        await asyncio.shield(task)
+        return task
+
+    async def _follow(self, lease: Lease) -> None:
+        """Look at the account more often until the change shows; it does within a minute, or needs no hurry."""
+        watch, before = self._watches[lease.provider, lease.account], lease.state
+        for _ in range(_LOOKS):
+            await self._clock.sleep(self._limits.poll_seconds)
+            await watch.look()
+            if (await self._db.read(lambda tx: leases.get(tx, lease.id))).state is not before:
+                return
 
     async def _stop(self, market: Provider, lease: Lease) -> None:
         await self._db.write(lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN))

@@ -70,7 +70,7 @@ def test_stopping_twice_and_starting_twice_change_nothing():
         assert world.calls("stop") == 2, "what is stopped is told again, but not by us"
         await world.engine.machines.start(CALLER, VAST, contract)
         await world.engine.machines.start(CALLER, VAST, contract)
-        await world.sleep(150)
+        await world.sleep(80)
         assert await state(world, contract) is LeaseState.ACTIVE
 
     in_world(story)
