@@ -138,9 +138,16 @@ class Audit:
             return f"open: {stuck}"
         if self.world.sandbox._late:
             return "the market still has something to do"
-        owned = {row["instance_id"] for row in self.rows(_MACHINES)}
+        machines = self.rows(_MACHINES)
+        if awake := [row["id"] for row in machines if row["stop_at"] is not None and self._runs(row)]:
+            return f"running although they are to be stopped: {awake}"
+        owned = {row["instance_id"] for row in machines}
         alive = {str(number) for number in self.world.sandbox.market.instances if number not in self.by_hand}
         return "" if alive == owned else f"alive but not owned {alive - owned}, owned but not alive {owned - alive}"
+
+    def _runs(self, row: Any) -> bool:
+        instance = self.world.sandbox.market.instances.get(int(row["instance_id"]))
+        return instance is not None and instance.phase in (Phase.LOADING, Phase.RUNNING, Phase.QUEUED)
 
     def final(self) -> None:
         """Once everything is at rest: what is left is what was agreed."""

@@ -105,7 +105,7 @@ class _Story:
             await self._crash()
         actions = {
             self._ask: 8, self._ask_again: 3, self._leave: 2, self._release: 2, self._destroy: 2, self._extend: 1,
-            self._trouble: 1, self._jump: 2 * self.weather.jumps, self._stall: 2 * self.weather.stalls,
+            self._power: 2, self._trouble: 1, self._jump: 2 * self.weather.jumps, self._stall: 2 * self.weather.stalls,
             self._books: 2 * self.weather.books_fail,
         }  # fmt: skip
         await self.dice.choices(list(actions), list(actions.values()))[0]()
@@ -190,6 +190,13 @@ class _Story:
             if await self._say_so(books.destroy(Caller(project="p1"), row["provider"], row["instance_id"])):
                 for ask in self.asks:
                     ask.agreement.destroyed.add(row["instance_id"])
+
+    async def _power(self) -> None:
+        rows = self.audit.rows("SELECT provider, instance_id FROM leases WHERE ready_at IS NOT NULL ORDER BY id")
+        if rows:
+            row, machines = self.dice.choice(rows), self.world.engine.machines
+            act = self.dice.choice((machines.stop, machines.stop, machines.start))
+            await self._say_so(act(Caller(project="p1"), row["provider"], row["instance_id"]))
 
     async def _extend(self) -> None:
         if (found := self._known()) is None:

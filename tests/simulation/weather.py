@@ -43,6 +43,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "destroy": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "destroy_ignored"),
     "search": (*_READ, "missing_page", "empty_list"),
     "user": _READ,
+    "start": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "start_refused"),
+    "stop": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "stop_ignored"),
 }
 LATE_BOUND = 300
 """Seconds, as the adapter declares them: later than that is `beyond`."""
