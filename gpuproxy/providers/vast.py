@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 import structlog
@@ -47,6 +47,7 @@ from gpuproxy.providers.vast_requests import (
     Stretch,
     charges_query,
     create_body,
+    is_log_address,
     native_id,
     next_stretch,
     search_body,
@@ -129,7 +130,6 @@ class VastAi:
         )
         self._setup = setup
         self._base_url = (setup.base_url or BASE_URL).rstrip("/")
-        self._log_schemes = {"https", urlsplit(self._base_url).scheme}
         self._turns: dict[str, Pace | Window] = {
             name: Pace(setup.clock, seconds * _MARGIN) for name, seconds in intervals.items() if name != "create"
         }
@@ -217,7 +217,7 @@ class VastAi:
         try:
             reply = await self._sent(self._request("manage", "PUT", path, body))
             address = self._decoded("manage", reply, LogAddress)
-            if not address.success or urlsplit(address.result_url).scheme not in self._log_schemes:
+            if not address.success or not is_log_address(address.result_url, self._base_url):
                 raise self._unread("manage", reply)
             for _ in range(_LOG_LOOKS):
                 request = HttpRequest(

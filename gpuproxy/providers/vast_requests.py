@@ -9,6 +9,8 @@ import json
 import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from gpuproxy.model.demands import LaunchSpec, RunMode
 from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope
@@ -60,6 +62,18 @@ def charges_query(since: datetime, until: datetime) -> dict[str, str]:
     days = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
     filters = {"day": days, "type": {"in": ["instance"]}}
     return {"select_filters": json.dumps(filters), "limit": "500", "format": "table"}
+
+
+def is_log_address(url: str, base_url: str) -> bool:
+    """May a log be fetched there? At the service itself, or by https at a public place: never inside our own network."""
+    there, service = urlsplit(url), urlsplit(base_url)
+    if (there.scheme, there.hostname) == (service.scheme, service.hostname):
+        return True
+    try:
+        public = ip_address(there.hostname or "").is_global
+    except ValueError:
+        public = "." in (there.hostname or "")
+    return there.scheme == "https" and public
 
 
 def _next_machine(asked: Stretch, found: Found) -> Stretch:

@@ -86,6 +86,9 @@ def test_a_log_that_never_comes_is_an_error_and_no_empty_log() -> None:
         says({"success": True}),
         says({"success": True, "result_url": "file:///etc/passwd"}),
         says({"success": True, "result_url": "http://10.0.0.1/meta"}),
+        says({"success": True, "result_url": "https://169.254.169.254/latest"}),
+        says({"success": True, "result_url": "https://[::1]/x"}),
+        says({"success": True, "result_url": "https://localhost/x"}),
         says("<html>", 502),
     ],
 )
