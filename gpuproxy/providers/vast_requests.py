@@ -65,7 +65,7 @@ def charges_query(since: datetime, until: datetime) -> dict[str, str]:
 
 
 def is_log_address(url: str, base_url: str) -> bool:
-    """May a log be fetched there? At the service itself, or by https at a public place: never inside our own network."""
+    """May a log be fetched there? At the service itself, or by https at a public place: never in our own network."""
     there, service = urlsplit(url), urlsplit(base_url)
     if (there.scheme, there.hostname) == (service.scheme, service.hostname):
         return True
