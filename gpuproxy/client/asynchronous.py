@@ -15,6 +15,7 @@ from gpuproxy.client import demands, watching
 from gpuproxy.client.channel import channel_options, place
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, error_of
+from gpuproxy.client.rentals import identified
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -53,7 +54,7 @@ class AsyncClient:
         if channel is None and credentials is not None:
             channel = aio.secure_channel(self._place.server, credentials, options=options)
         self._channel = channel or aio.insecure_channel(self._place.server, options=options)
-        self.stub = GPUProxyServiceStub(self._channel)
+        self.stub = identified(GPUProxyServiceStub(self._channel))
 
     async def call(
         self,
@@ -64,9 +65,10 @@ class AsyncClient:
     ) -> Response:
         """The answer of a call: `client.call(client.stub.GetGPUInstance, request)`.
 
-        A request that can have a request id is given one where it has none.
+        A request that can have a request id is sent with one of its own where it has none; the object itself stays as
+        it is, so that the same one called with twice rents twice.
         """
-        demands.with_request_id(request)
+        request = demands.with_request_id(request)
         seconds = self._timeout if timeout is None else timeout
         try:
             return await method(request, timeout=seconds, metadata=self._place.metadata)

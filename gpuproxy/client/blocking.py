@@ -14,6 +14,7 @@ from gpuproxy.client import demands, watching
 from gpuproxy.client.channel import channel_options, place
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, error_of
+from gpuproxy.client.rentals import identified
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -52,7 +53,7 @@ class Client:
         if channel is None and credentials is not None:
             channel = grpc.secure_channel(self._place.server, credentials, options=options)
         self._channel = channel or grpc.insecure_channel(self._place.server, options=options)
-        self.stub = GPUProxyServiceStub(self._channel)
+        self.stub = identified(GPUProxyServiceStub(self._channel))
 
     def call(
         self,
@@ -63,9 +64,10 @@ class Client:
     ) -> Response:
         """The answer of a call: `client.call(client.stub.GetGPUInstance, request)`.
 
-        A request that can have a request id is given one where it has none.
+        A request that can have a request id is sent with one of its own where it has none; the object itself stays as
+        it is, so that the same one called with twice rents twice.
         """
-        demands.with_request_id(request)
+        request = demands.with_request_id(request)
         seconds = self._timeout if timeout is None else timeout
         try:
             return method(request, timeout=seconds, metadata=self._place.metadata)

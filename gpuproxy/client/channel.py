@@ -1,7 +1,7 @@
 """Where the server is, how a channel to it is made, and which calls the channel repeats by itself.
 
 Repeats are gRPC's own, by `service_config.json`: only after UNAVAILABLE, only calls that may be repeated; a reservation
-is one of them because this client never sends one without a request id.
+is one of them because no request of this client's, its `stub` included, rents without a request id (`rentals`).
 """
 
 import os

@@ -5,6 +5,7 @@ Arguments are named and meant as the fields of the contract; what is left out is
 
 import secrets
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import TypedDict, TypeVar
 
@@ -86,10 +87,12 @@ def demanded(count: int, demand: Demand, *, dry_run: bool = False) -> pb.Reserve
 
 
 def with_request_id(request: Request) -> Request:
-    """The request itself, its `request_id` filled in where it has such a field and the field is empty."""
-    if "request_id" in request.DESCRIPTOR.fields_by_name and not request_id_of(request):
-        setattr(request, "request_id", f"py-{secrets.token_hex(12)}")  # noqa: B010 - which messages have it is not typed
-    return request
+    """The request, or a copy with an id of its own where it has a field for one and the field is empty."""
+    if "request_id" not in request.DESCRIPTOR.fields_by_name or request_id_of(request):
+        return request
+    named = deepcopy(request)
+    setattr(named, "request_id", f"py-{secrets.token_hex(12)}")  # noqa: B010 - which messages have it is not typed
+    return named
 
 
 def request_id_of(request: Message) -> str:

@@ -88,6 +88,26 @@ def test_a_call_through_the_stub_is_given_a_request_id_too(end: OtherEnd) -> Non
     assert end.answers("CreateGPUInstance", pb.CreateGPUInstanceResponse()).request_id
 
 
+def test_one_request_called_with_twice_is_two_rentals_and_stays_as_it_was(end: OtherEnd) -> None:
+    asked, ids = pb.ReserveGPUsRequest(count=1), []
+    for _ in range(2):
+        call = end.begin(lambda client: client.call(client.stub.ReserveGPUs, asked))
+        ids.append(end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).request_id)
+        call.result()
+    assert asked == pb.ReserveGPUsRequest(count=1)
+    assert len({*ids, ""}) == 3
+
+
+def test_a_rental_by_the_stub_alone_has_a_request_id_on_a_channel_of_the_callers_too(end: OtherEnd) -> None:
+    asked = pb.ReserveGPUsRequest(count=1)
+    end.begin(lambda client: client.stub.ReserveGPUs(asked))
+    assert end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).request_id
+    end.begin(lambda client: client.stub.ReserveGPUs.with_call(asked))
+    assert end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).request_id
+    end.begin(lambda client: client.stub.CreateGPUInstance.future(pb.CreateGPUInstanceRequest()))
+    assert end.answers("CreateGPUInstance", pb.CreateGPUInstanceResponse()).request_id
+
+
 def test_spans_of_time_are_sent_as_durations_and_ends_as_absolute_times(end: OtherEnd) -> None:
     made = end.begin(lambda client: client.reserve(1, lease_duration=timedelta(hours=2)))
     request = end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))

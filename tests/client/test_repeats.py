@@ -10,8 +10,9 @@ import pytest
 
 from gpuproxy import AsyncClient, Client
 from gpuproxy.client import Unavailable
-from gpuproxy.client.channel import place, service_config
+from gpuproxy.client.channel import channel_options, place, service_config
 from gpuproxy.client.demands import Demand, Filters
+from gpuproxy.client.rentals import RENTALS
 from gpuproxy.edge.rpcs import READS
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, World, served
@@ -25,6 +26,7 @@ REPEATABLE = {
     "RevokeAPIKey",
 }
 BY_REQUEST_ID = {"ReserveGPUs", "CreateGPUInstance"}
+SAID = (("x-api-key", KEY),)
 
 
 class Busy(World):
@@ -73,6 +75,36 @@ async def test_the_asynchronous_client_repeats_too() -> None:
     assert len(set(world.asked)) == 1
 
 
+def test_repeats_of_a_rental_by_the_stub_alone_carry_one_request_id() -> None:
+    world = Busy(2)
+    with served(world) as address, Client(address) as client:
+        client.stub.ReserveGPUs(pb.ReserveGPUsRequest(count=1), metadata=SAID)
+        client.stub.ReserveGPUs(pb.ReserveGPUsRequest(count=1), metadata=SAID)
+    assert len(world.asked) == 4
+    assert len(set(world.asked[:3])) == 1
+    assert len({*world.asked, ""}) == 3
+
+
+async def test_repeats_of_a_rental_by_the_asynchronous_stub_alone_carry_one_request_id() -> None:
+    world = Busy(2)
+    with served(world) as address:
+        async with AsyncClient(address) as client:
+            await client.stub.ReserveGPUs(pb.ReserveGPUsRequest(count=1), metadata=SAID)
+    assert len(world.asked) == 3
+    assert len(set(world.asked)) == 1
+    assert world.asked[0]
+
+
+def test_repeats_on_a_channel_of_the_callers_carry_one_request_id() -> None:
+    world = Busy(2)
+    options = channel_options("127.0.0.1:1", repeats=True)
+    with served(world) as address, grpc.insecure_channel(address, options=options) as channel:
+        Client(channel=channel).stub.ReserveGPUs(pb.ReserveGPUsRequest(count=1), metadata=SAID)
+    assert len(world.asked) == 3
+    assert len(set(world.asked)) == 1
+    assert world.asked[0]
+
+
 def test_a_server_that_says_never_is_not_asked_again() -> None:
     world = Busy(2, pushback="-1")
     with served(world) as address, Client(address, KEY) as client, pytest.raises(Unavailable) as caught:
@@ -100,7 +132,7 @@ def test_only_calls_that_may_be_repeated_are_in_the_service_config() -> None:
 
 def test_every_call_with_a_request_id_is_among_the_rentals_and_no_other() -> None:
     named = {m.name for m in CONTRACT.methods if "request_id" in m.input_type.fields_by_name}
-    assert named == BY_REQUEST_ID
+    assert named == BY_REQUEST_ID == set(RENTALS)
 
 
 def test_arguments_are_the_fields_of_the_contract() -> None:
