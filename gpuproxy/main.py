@@ -305,7 +305,7 @@ async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator
         db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC), alone=alone)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
     try:
         yield db

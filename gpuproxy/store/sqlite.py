@@ -21,6 +21,7 @@ from typing import IO, Any, TypeVar, cast
 
 from sqlite_utils import Database as SqliteUtils
 
+from gpuproxy import private_files
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.migrations import migrations
 
@@ -101,6 +102,7 @@ class SqliteDatabase:
         self._path = path
         self._now = now
         self._lock_file = _lock(path, required=alone)
+        _make_private(path, tighten=alone)
         self._writer = _connect(path)
         if self._lock_file is not None or path == ":memory:":
             migrations.apply(self._writer)
@@ -239,6 +241,15 @@ def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None
             loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
 
 
+def _make_private(path: str, *, tighten: bool) -> None:
+    """The books hold keys. SQLite gives the files beside a database the mode that it has."""
+    if path == ":memory:":
+        return
+    private_files.create(Path(path))
+    for end in ("", "-wal", "-shm", ".lock") if tighten else ():
+        private_files.tighten(Path(path + end))
+
+
 def _connect(path: str) -> SqliteUtils:
     connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     connection.isolation_level = None
@@ -254,6 +265,7 @@ def _lock(path: str, *, required: bool) -> IO[str] | None:
     if path == ":memory:":
         return None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    private_files.create(Path(f"{path}.lock"))
     file = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held open for as long as the database is
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,15 @@
 """The database port over real SQLite files."""
 
 import asyncio
+import os
+import shutil
 import sqlite3
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
@@ -24,6 +28,50 @@ async def test_what_was_written_survives_a_restart(tmp_path: Path):
     db = opened(tmp_path)
     assert await db.read(lambda tx: meta.read(tx, "a")) == "1"
     await db.close()
+
+
+def modes(path: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()}
+
+
+PRIVATE = dict.fromkeys(("books.db", "books.db-wal", "books.db-shm", "books.db.lock"), 0o600)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_books_are_their_owners_alone_whatever_the_umask(tmp_path: Path, alone: bool):
+    before = os.umask(0)
+    try:
+        db = opened(tmp_path, alone=alone)
+        await db.write(lambda tx: meta.write(tx, "a", "1"))
+        assert modes(tmp_path) == PRIVATE
+        await db.close()
+    finally:
+        os.umask(before)
+
+
+async def test_books_that_others_could_read_are_made_private_at_the_start_and_that_is_said(tmp_path: Path):
+    db = opened(tmp_path)
+    await db.write(lambda tx: meta.write(tx, "a", "1"))
+    for name in PRIVATE:
+        shutil.copy(tmp_path / name, tmp_path / f"{name}.left")
+    await db.close()
+    for name in PRIVATE:
+        (tmp_path / f"{name}.left").replace(tmp_path / name)
+        (tmp_path / name).chmod(0o644)
+    with structlog.testing.capture_logs() as lines:
+        db = opened(tmp_path)
+    assert modes(tmp_path) == PRIVATE
+    assert {(line["event"], line["mode"]) for line in lines} == {("file_made_private", "0644")}
+    assert {Path(line["file"]).name for line in lines} == set(PRIVATE)
+    assert await db.read(lambda tx: meta.read(tx, "a")) == "1"
+    await db.close()
+
+
+async def test_books_that_are_private_already_are_nothing_to_talk_about(tmp_path: Path):
+    await opened(tmp_path).close()
+    with structlog.testing.capture_logs() as lines:
+        await opened(tmp_path).close()
+    assert lines == []
 
 
 async def test_a_unit_that_fails_takes_nothing_else_with_it(tmp_path: Path):

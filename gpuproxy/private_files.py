@@ -1,0 +1,30 @@
+"""Files with secrets: nobody but their owner reads or writes them (mode 0600), whoever made them before.
+
+Nothing is opened that SQLite may hold open: closing it again would end SQLite's locks in this process.
+"""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_MODE = 0o600
+
+
+def create(file: Path) -> None:
+    """An empty file unless there is one."""
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
+
+
+def tighten(file: Path) -> None:
+    """Take from everybody else what they may do with a file, if there is one and it is ours; say so."""
+    with suppress(FileNotFoundError, PermissionError):
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & ~_MODE:
+            file.chmod(_MODE)
+            log.warning("file_made_private", file=str(file), mode=f"{mode:04o}")
