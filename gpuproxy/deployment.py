@@ -7,12 +7,12 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from gpuproxy import private_files
 from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Random, Tx
@@ -138,13 +138,18 @@ def fingerprint_key(random: Random, file: Path) -> bytes:
 
 
 def _keep(file: Path, text: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text + "\n")
+    try:
+        private_files.write(file, text + "\n")
+    except OSError as error:
+        raise WrongDatabase(f"{file} can't be written ({error.strerror}): not started.") from error
 
 
 def _kept(file: Path) -> str:
-    return file.read_text().strip() if file.exists() else ""
+    private_files.tighten(file)
+    try:
+        return file.read_text().strip() if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongDatabase(f"{file} can't be read ({type(error).__name__}): not started.") from error
 
 
 class KeyRing:

@@ -128,10 +128,10 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             child = await _sandbox(stack, settings, clock) if sandbox else None
             providers = await connect_accounts(stack, settings, clock, child)
             await deployment.check_accounts(db, frozenset((p.name, p.account) for p in providers))
+            configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
+            redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
         except (WrongDatabase, SandboxFailed) as error:
             raise ConfigError(str(error)) from error
-        configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
-        redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
         access = await open_access(settings, db, clock, random)
         redactor.add(access.secret)
         signer = await deployment.signer(db, random)

@@ -21,6 +21,25 @@ def create(file: Path) -> None:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
 
 
+def write(file: Path, text: str) -> None:
+    """Make `file` hold `text` alone, safe on disk when this returns; raises OSError, as for a link or a directory.
+
+    It is private before anything is written. Links are not followed: whoever laid one would have the text.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+    with os.fdopen(descriptor, "w") as handle:
+        os.fchmod(descriptor, _MODE)
+        handle.truncate()
+        handle.write(text)
+        handle.flush()
+        os.fsync(descriptor)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def tighten(file: Path) -> None:
     """Take from everybody else what they may do with a file, if there is one and it is ours; say so."""
     with suppress(FileNotFoundError, PermissionError):

@@ -7,7 +7,6 @@ import asyncio
 import base64
 import binascii
 import json
-import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from gpuproxy import deployment
+from gpuproxy import deployment, private_files
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.engine import checkup
 from gpuproxy.engine.checkup import Finding
@@ -138,9 +137,10 @@ def _words(step: Step) -> str:
 
 
 def _write_secret(file: Path, text: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
+    try:
+        private_files.write(file, text)
+    except OSError as error:
+        raise ConfigError(f"{file} can't be written ({error.strerror}); name a file, and not a link to one.") from error
 
 
 def _with_books(settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False) -> T:

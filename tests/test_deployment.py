@@ -29,6 +29,25 @@ def test_a_key_of_demands_that_is_none_stops_the_start_and_is_not_quoted(tmp_pat
     assert "canary" not in str(caught.value)
 
 
+def test_a_kept_key_that_others_could_read_is_made_private_when_it_is_read_or_written(tmp_path: Path) -> None:
+    read, written = tmp_path / "read", tmp_path / "written"
+    read.write_text("A" * 43 + "=\n")
+    written.touch()
+    for file in (read, written):
+        file.chmod(0o644)
+        deployment.fingerprint_key(SeededRandom(1), file)
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert read.read_text() == "A" * 43 + "=\n"
+
+
+def test_a_key_is_never_kept_behind_a_link(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    with pytest.raises(WrongDatabase, match="can't be written"):
+        deployment.fingerprint_key(SeededRandom(1), link)
+    assert not target.exists()
+
+
 def test_the_secret_of_tokens_is_the_operators_or_stays_as_it_was_made() -> None:
     async def story(clock: VirtualClock) -> None:
         db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)

@@ -33,6 +33,19 @@ def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path
     assert (tmp_path / "again").read_text() == (tmp_path / "key").read_text()
 
 
+def test_the_signing_key_replaces_a_longer_file_that_others_could_read_and_follows_no_link(tmp_path: Path):
+    file, link = tmp_path / "key", tmp_path / "link"
+    file.write_text("x" * 4000)
+    file.chmod(0o644)
+    upkeep.export_signing(settings_in(tmp_path), file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert set(json.loads(file.read_text())) == {"deployment", "key"}
+    link.symlink_to(tmp_path / "target")
+    with pytest.raises(ConfigError, match="not a link"):
+        upkeep.export_signing(settings_in(tmp_path), link)
+    assert not (tmp_path / "target").exists()
+
+
 def test_what_is_no_signing_key_is_refused(tmp_path: Path):
     (tmp_path / "key").write_text(json.dumps({"deployment": "abcdef"}))
     with pytest.raises(ConfigError, match="not a signing key"):
