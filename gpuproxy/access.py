@@ -37,7 +37,7 @@ async def open_access(settings: Settings, db: Database, clock: Clock, random: Ra
             settings.admin_email, settings.admin_password.get_secret_value(), deployment.DEFAULT_PROJECT
         )
     try:
-        fingerprint_key = deployment.fingerprint_key(random, settings.fingerprint_key_file)
+        fingerprint_key = await deployment.fingerprint_key(db, random, settings.fingerprint_key_file)
     except WrongDatabase as error:
         raise ConfigError(str(error)) from error
     return Access(

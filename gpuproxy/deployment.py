@@ -16,7 +16,7 @@ from gpuproxy import private_files
 from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Random, Tx
-from gpuproxy.store import keys, leases, meta, ssh_keys
+from gpuproxy.store import keys, leases, meta, reservations, ssh_keys
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.rows import micros, moment
 from gpuproxy.store.ssh_keys import SshKeyRow
@@ -125,10 +125,20 @@ async def token_secret(db: Database, random: Random, configured: str) -> str:
     return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, made))
 
 
-def fingerprint_key(random: Random, file: Path) -> bytes:
-    """What demands are hashed with: kept in `file` (mode 0600), and so not in copies of the database."""
+async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
+    """What demands are hashed with: kept in `file` (mode 0600), and so not in copies of the database.
+
+    Raises WrongDatabase where it is gone but needed: with another key every repeat would look like another demand.
+    """
     text = _kept(file)
     if not text:
+        if await db.read(reservations.has_keyed):
+            raise WrongDatabase(
+                f"{file} is missing or empty, and with it the key by which this database recognises a repeat of a "
+                "request_id: not started. Put the file back; it was made beside the database. Where it is lost, make "
+                f"a new key with `head -c 32 /dev/urandom | base64 > {file}`: a repeat of a request_id of before is "
+                "then refused with REQUEST_ID_REUSED, which names its reservation."
+            )
         text = base64.b64encode(random.secret(32)).decode()
         _keep(file, text)
     try:

@@ -6,26 +6,81 @@ import pytest
 
 from gpuproxy import deployment
 from gpuproxy.deployment import WrongDatabase
+from gpuproxy.model.leases import ReservationId
+from gpuproxy.model.reservations import Reservation
+from gpuproxy.ports import Tx
+from gpuproxy.store import reservations
 from gpuproxy.store.sqlite import SqliteDatabase
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import SeededRandom
 
 
+def key_of(random: SeededRandom, file: Path, fingerprint: str = "") -> bytes:
+    """Of a start over books in memory, with one reservation of the fingerprint."""
+    found = []
+
+    async def story(clock: VirtualClock) -> None:
+        db = SqliteDatabase(":memory:", clock.now, threads=False)
+        if fingerprint:
+            await db.write(lambda tx: reservations.insert(tx, _made(tx, fingerprint)))
+        found.append(await deployment.fingerprint_key(db, random, file))
+
+    run_virtual(story)
+    return found[0]
+
+
+def _made(tx: Tx, fingerprint: str) -> Reservation:
+    return Reservation(
+        id=ReservationId("res-1"),
+        project="p1",
+        request_id="train-7",
+        fingerprint=fingerprint,
+        count=1,
+        least=1,
+        keep=True,
+        strategy="lowest_price",
+        labels=(),
+        created_at=tx.now(),
+        expires_at=None,
+        version=1,
+        replace_unready=False,
+        ready_timeout_s=60.0,
+        owner="o",
+    )
+
+
+@pytest.mark.parametrize("left", [None, "", "\n"])
+def test_a_lost_key_of_demands_stops_the_start_once_repeats_need_it(tmp_path: Path, left: str | None) -> None:
+    file = tmp_path / "books.db.demand-key"
+    if left is not None:
+        file.write_text(left)
+    with pytest.raises(WrongDatabase, match=r"missing or empty.*Put the file back.*make a new key") as caught:
+        key_of(SeededRandom(1), file, "k1:abc")
+    assert str(file) in str(caught.value)
+    assert (file.read_text() if file.exists() else None) == left
+    file.write_text("A" * 43 + "=\n")
+    assert key_of(SeededRandom(1), file, "k1:abc") == bytes(32)
+
+
+def test_a_database_of_before_there_was_a_key_of_demands_gets_one(tmp_path: Path) -> None:
+    assert len(key_of(SeededRandom(1), tmp_path / "key", "0123abc")) == 32
+
+
 def test_the_key_of_demands_is_made_once_in_a_file_of_its_owners_alone(tmp_path: Path) -> None:
     file, random = tmp_path / "books.db.demand-key", SeededRandom(1)
-    key = deployment.fingerprint_key(random, file)
+    key = key_of(random, file)
     assert len(key) == 32
     assert file.stat().st_mode & 0o777 == 0o600
-    assert deployment.fingerprint_key(random, file) == key
+    assert key_of(random, file) == key
     file.unlink()
-    assert deployment.fingerprint_key(random, file) != key
+    assert key_of(random, file) != key
 
 
 def test_a_key_of_demands_that_is_none_stops_the_start_and_is_not_quoted(tmp_path: Path) -> None:
     file = tmp_path / "books.db.demand-key"
     file.write_text("canary\n")
     with pytest.raises(WrongDatabase, match="does not hold the key") as caught:
-        deployment.fingerprint_key(SeededRandom(1), file)
+        key_of(SeededRandom(1), file)
     assert "canary" not in str(caught.value)
 
 
@@ -35,7 +90,7 @@ def test_a_kept_key_that_others_could_read_is_made_private_when_it_is_read_or_wr
     written.touch()
     for file in (read, written):
         file.chmod(0o644)
-        deployment.fingerprint_key(SeededRandom(1), file)
+        key_of(SeededRandom(1), file)
         assert file.stat().st_mode & 0o777 == 0o600
     assert read.read_text() == "A" * 43 + "=\n"
 
@@ -44,7 +99,7 @@ def test_a_key_is_never_kept_behind_a_link(tmp_path: Path) -> None:
     link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)
     with pytest.raises(WrongDatabase, match="can't be written"):
-        deployment.fingerprint_key(SeededRandom(1), link)
+        key_of(SeededRandom(1), link)
     assert not target.exists()
 
 

@@ -4,6 +4,7 @@ All violations of a request are told at once. A Demand is complete: defaults are
 no zero that means something else.
 """
 
+import hashlib
 import hmac
 import re
 from collections.abc import Collection, Mapping
@@ -16,7 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from gpuproxy.edge.launch import cuda_of, disk_gb, launch_spec
 from gpuproxy.edge.violations import Violations, shown
-from gpuproxy.model.demands import DEFAULT_READY_TIMEOUT, MAX_GPUS, PACKINGS, Demand, OnNotReady, Packing
+from gpuproxy.model.demands import DEFAULT_READY_TIMEOUT, KEYED, MAX_GPUS, PACKINGS, Demand, OnNotReady, Packing
 from gpuproxy.model.errors import InvalidArgument, Violation
 from gpuproxy.model.offers import OfferFilter, OfferId, ProviderName
 from gpuproxy.strategies import STRATEGIES
@@ -93,6 +94,7 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         labels=labels(request.labels, found),
         dry_run=request.dry_run,
         fingerprint=_fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=_old_fingerprint(request),
     )
     found.finish()
     return demand
@@ -121,6 +123,7 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
         lease_duration=defaults.lease_duration,
         fingerprint=_fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=_old_fingerprint(request),
     )
     found.finish()
     return demand
@@ -250,9 +253,17 @@ def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timede
 
 def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, key: bytes) -> str:
     """Of what was asked for, whatever the id, and however the answer is awaited."""
+    return KEYED + hmac.digest(key, _asked(request), "sha256").hex()
+
+
+def _old_fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> str:
+    """The same as it was stored before there was a key; never stored any more."""
+    return hashlib.sha256(_asked(request)).hexdigest()
+
+
+def _asked(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> bytes:
     asked = deepcopy(request)
     for name in ("request_id", "wait", "dry_run"):
         if name in asked.DESCRIPTOR.fields_by_name:
             asked.ClearField(name)  # type: ignore[arg-type]
-    kind = asked.DESCRIPTOR.name.encode()
-    return hmac.digest(key, kind + b"\0" + asked.SerializeToString(deterministic=True), "sha256").hex()
+    return asked.DESCRIPTOR.name.encode() + b"\0" + asked.SerializeToString(deterministic=True)

@@ -17,7 +17,7 @@ from gpuproxy.model.errors import (
     Refusal,
     Unavailable,
 )
-from gpuproxy.model.leases import RENTED, Lease, LeaseState
+from gpuproxy.model.leases import RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Failure, Reservation
@@ -126,12 +126,14 @@ def account_paused(trouble: Trouble) -> FailedPrecondition:
     )
 
 
-def request_id_reused(request_id: str) -> AlreadyExists:
-    """The same id came with another demand."""
+def request_id_reused(request_id: str, reservation_id: ReservationId) -> AlreadyExists:
+    """The same id came with another demand; `reservation_id` is empty while the first is still being chosen for."""
+    owner = f"reservation {reservation_id}" if reservation_id else "a call that is under way"
+    look = f"GetReservation shows what {reservation_id} has" if reservation_id else "ListReservations will show it"
     return AlreadyExists(
-        f"request_id {request_id!r} belongs to an earlier request that asked for something else. "
-        "Use a new one; nothing was rented.",
-        metadata={"request_id": request_id},
+        f"request_id {request_id!r} belongs to {owner}, which asked for something else. {look}: look there first; only "
+        "for a demand that is meant in addition to it use a new request_id.",
+        metadata={"request_id": request_id, **({"reservation_id": reservation_id} if reservation_id else {})},
     )
 
 

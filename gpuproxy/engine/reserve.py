@@ -59,7 +59,7 @@ class Reserver:
                 self._joinable[key] = call
             call.task = self._spawn(self._run(call, key))
         elif call.demand.fingerprint != demand.fingerprint:
-            raise answers.request_id_reused(demand.request_id)
+            raise answers.request_id_reused(demand.request_id, call.reservation_id)
         return await self._wait(call)
 
     def stop(self, reservation_id: ReservationId) -> None:
@@ -112,8 +112,8 @@ class Reserver:
         found = await self._shop.db.read(lambda tx: reservations.by_request(tx, call.caller.project, request_id))
         if found is None:
             return None
-        if found.fingerprint != call.demand.fingerprint:
-            raise answers.request_id_reused(request_id)
+        if not call.demand.is_of(found.fingerprint):
+            raise answers.request_id_reused(request_id, found.id)
         if found.failure is not None:
             raise answers.refusal_of(found.failure)
         call.reservation_id = found.id

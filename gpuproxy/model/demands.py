@@ -7,6 +7,8 @@ from typing import Literal
 from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
 
 DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
+KEYED = "k1:"
+"""How a fingerprint begins that was made with the deployment's key."""
 MAX_GPUS = 16
 DEFAULT_READY_TIMEOUT = timedelta(minutes=15)
 
@@ -67,6 +69,8 @@ class Demand:
     dry_run: bool = False
     fingerprint: str = ""
     """Of everything that the caller asked for: the same request_id with another one is refused."""
+    old_fingerprint: str = field(default="", repr=False)
+    """The same in the form that databases have from before there were keyed ones."""
 
     @property
     def least(self) -> int:
@@ -74,6 +78,12 @@ class Demand:
         if self.all_or_nothing or self.min_count is None:
             return self.count
         return self.min_count
+
+    def is_of(self, fingerprint: str) -> bool:
+        """Is that stored fingerprint one of the same demand? Only one that is not keyed may have the old form."""
+        return fingerprint == self.fingerprint or (
+            not fingerprint.startswith(KEYED) and fingerprint == self.old_fingerprint != ""
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from gpuproxy.model.demands import KEYED
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import Lease, ReservationId
 from gpuproxy.model.reservations import Reservation, derived_state
@@ -45,6 +46,15 @@ def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
         (project, request_id),
     )
     return None if row is None else reservation_from(row)
+
+
+def has_keyed(tx: Tx) -> bool:
+    """Whether there is a call whose repeat only the deployment's key recognises."""
+    row = tx.fetch_one(
+        "SELECT 1 AS one FROM reservations WHERE request_id <> '' AND substr(fingerprint, 1, ?) = ? LIMIT 1",
+        (len(KEYED), KEYED),
+    )
+    return row is not None
 
 
 def unsettled(tx: Tx) -> tuple[Reservation, ...]:

@@ -269,6 +269,18 @@ def test_who_has_a_fingerprint_but_not_its_key_can_try_out_no_secret_against_it(
     plain = hashlib.sha256(b"ReserveGPUsRequest\0" + request.SerializeToString(deterministic=True)).hexdigest()
     assert plain not in {reserve_demand(request, each).fingerprint for each in (DEFAULTS, one, two)}
     assert "fingerprint_key" not in repr(one)
+    assert plain not in repr(reserve_demand(request, one))
+
+
+def test_a_demand_knows_the_fingerprints_of_before_there_was_a_key_and_no_other() -> None:
+    request = pb.ReserveGPUsRequest(count=1, request_id="a")
+    plain = hashlib.sha256(b"ReserveGPUsRequest\0" + pb.ReserveGPUsRequest(count=1).SerializeToString()).hexdigest()
+    demand = reserve_demand(request, DEFAULTS)
+    assert demand.is_of(plain)
+    assert demand.is_of(demand.fingerprint)
+    assert demand.fingerprint.startswith("k1:")
+    other = reserve_demand(pb.ReserveGPUsRequest(count=2, request_id="a"), DEFAULTS)
+    assert not any(demand.is_of(stored) for stored in (other.fingerprint, other.old_fingerprint, f"k1:{plain}", ""))
 
 
 def test_secrets_are_not_in_the_repr_of_a_demand() -> None:
