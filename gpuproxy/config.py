@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.users import why_no_admin
-from gpuproxy.settings_checks import check_database_url, check_otel_endpoint, check_tls
+from gpuproxy.settings_checks import check_admin_key, check_database_url, check_otel_endpoint, check_tls
 from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, env_name, first_wrong_name
 from gpuproxy.strategies import strategy_named
 
@@ -157,7 +157,9 @@ class Settings(BaseSettings):
     )
     database_url: str = Field("sqlite:///gpuproxy.db", description="where the books are; a path after `sqlite:///`")
     admin_api_key: SecretStr | None = Field(
-        None, description="the first admin's key; without it one is made and kept beside the database"
+        None,
+        description="the first admin's key, at least 20 characters; another one ends the one before; "
+        "without it one is made and kept beside the database",
     )
     admin_email: str = Field("", description="the first admin user, who is made at the start; needs the password too")
     admin_password: SecretStr | None = Field(
@@ -233,6 +235,8 @@ class Settings(BaseSettings):
                 )
         check_otel_endpoint(self.otel_endpoint)
         check_database_url(self.database_url)
+        if self.admin_api_key:
+            check_admin_key(self.admin_api_key.get_secret_value())
         password = self.admin_password.get_secret_value() if self.admin_password else ""
         if wrong := why_no_admin(self.admin_email, password):
             raise ValueError(wrong)

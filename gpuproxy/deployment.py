@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import structlog
+
 from gpuproxy import private_files
 from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.labels import Signer
@@ -21,6 +23,8 @@ from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.rows import micros, moment
 from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.system import ScaledClock, SteadyClock
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_PROJECT = "default"
 MAX_SSH_KEYS = 16
@@ -105,9 +109,12 @@ async def signer(db: Database, random: Random) -> Signer:
 
 
 async def ensure_admin(db: Database, random: Random, configured: str, file: Path) -> str:
-    """The first admin's key: as configured, else made once and kept in `file` (mode 0600). The key, for redaction."""
+    """The first admin's key: as configured, else made once and kept in `file` (mode 0600). The key, for redaction.
+
+    Another one that was configured before ends.
+    """
     if configured:
-        await _ensure_key(db, random, configured, "admin (configured)")
+        await _ensure_key(db, random, configured, "admin (configured)", alone=True)
         return configured
     text = _kept(file)
     if text:
@@ -238,15 +245,22 @@ def key_text(random: Random) -> str:
     return _PREFIX + random.token(40)
 
 
-async def _ensure_key(db: Database, random: Random, text: str, name: str) -> None:
+async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alone: bool = False) -> None:
     key_id = f"key-{random.token(8)}"
 
-    def write(tx: Tx) -> None:
+    def write(tx: Tx) -> tuple[KeyRow, int]:
+        keys.hide_prefixes(tx, _PREFIX)
         row = _row(tx, text, project=DEFAULT_PROJECT, name=name, role="admin", key_id=key_id)
-        if not any(known.sha256 == row.sha256 for known in keys.listed(tx, None)):
+        known = next((known for known in keys.listed(tx, None) if known.sha256 == row.sha256), None)
+        if known is None:
             keys.insert(tx, row)
+        return known or row, keys.revoke_others(tx, row) if alone else 0
 
-    await db.write(write)
+    row, ended = await db.write(write)
+    if ended:
+        log.info("admin_key_replaced", key=row.id, ended=ended)
+    if row.revoked_at is not None:
+        log.warning("admin_key_is_revoked", key=row.id, name=name, hint="it stays so; use another one")
 
 
 def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str, user_id: str = "") -> KeyRow:
@@ -255,7 +269,7 @@ def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str,
         project=project,
         name=name,
         role=role,
-        prefix=text[:_SHOWN],
+        prefix=text[:_SHOWN] if text.startswith(_PREFIX) else "",
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         created_at=tx.now(),
         user_id=user_id,

@@ -3,6 +3,9 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
+LEAST_ADMIN_KEY = 20
+"""Characters."""
+
 
 def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
     """A half of TLS is none: nobody must rely on it. Whether the files are good is seen when they are loaded."""
@@ -31,3 +34,12 @@ def check_database_url(url: str) -> None:
         raise ValueError("GPUPROXY_DATABASE_URL: should be sqlite:/// and a path, as in sqlite:///gpuproxy.db")
     if path == ":memory:":
         raise ValueError("GPUPROXY_DATABASE_URL: the books must survive the process; use a file")
+
+
+def check_admin_key(key: str) -> None:
+    """Nobody must guess it."""
+    if len(key) < LEAST_ADMIN_KEY:
+        raise ValueError(
+            f"GPUPROXY_ADMIN_API_KEY: must have at least {LEAST_ADMIN_KEY} characters, as `openssl rand -hex 20` makes "
+            "them; without it a key is made and kept beside the database"
+        )

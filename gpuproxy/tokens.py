@@ -3,6 +3,7 @@
 Signed with HS256 and nothing else. Times are the deployment's clock's, so that a token ends when its expires_at says.
 """
 
+import hmac
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from gpuproxy.store.users import UserRow
 
 LIFETIME = timedelta(hours=24)
 _ALGORITHM = "HS256"
-_READ: Options = {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False, "verify_nbf": False}
+_READ: Options = {"require": ["sub", "exp", "cred"], "verify_exp": False, "verify_iat": False, "verify_nbf": False}
 """PyJWT would read the time by itself."""
 
 
@@ -25,6 +26,8 @@ class Token:
     text: str = field(repr=False)
     user_id: str
     expires_at: datetime
+    credential: str = field(default="", repr=False)
+    """Stands for the password that it was given for."""
 
 
 class Tokens:
@@ -38,15 +41,21 @@ class Tokens:
     def make(self, user: UserRow) -> Token:
         """A token of one day."""
         begin = self._clock.now().replace(microsecond=0)
-        end = begin + LIFETIME
+        end, credential = begin + LIFETIME, self._credential(user)
         claims = {
             "sub": user.id,
             "project": user.project,
             "role": user.role,
+            "cred": credential,
             "iat": int(begin.timestamp()),
             "exp": int(end.timestamp()),
         }
-        return Token(text=jwt.encode(claims, self._secret, algorithm=_ALGORITHM), user_id=user.id, expires_at=end)
+        return Token(
+            text=jwt.encode(claims, self._secret, algorithm=_ALGORITHM),
+            user_id=user.id,
+            expires_at=end,
+            credential=credential,
+        )
 
     def read(self, text: str) -> Token | None:
         """None for whatever is not a token of ours that is still good."""
@@ -57,4 +66,17 @@ class Tokens:
         end = claims["exp"]
         if not isinstance(end, int) or end <= self._clock.now().timestamp():
             return None
-        return Token(text=text, user_id=str(claims["sub"]), expires_at=datetime.fromtimestamp(end, UTC))
+        return Token(
+            text=text,
+            user_id=str(claims["sub"]),
+            expires_at=datetime.fromtimestamp(end, UTC),
+            credential=str(claims["cred"]),
+        )
+
+    def fits(self, token: Token, user: UserRow) -> bool:
+        """Whether the token was given for the password that the user has now."""
+        return hmac.compare_digest(token.credential.encode(errors="replace"), self._credential(user).encode())
+
+    def _credential(self, user: UserRow) -> str:
+        """Other for every stored hash of a password, and telling nothing about it."""
+        return hmac.digest(self._secret.encode(), b"cred\0" + user.password.encode(), "sha256").hex()[:32]

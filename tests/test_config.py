@@ -60,10 +60,10 @@ def test_accounts_that_can_not_be_told_apart_are_refused(env: dict[str, str], te
 
 
 def test_no_key_shows_in_the_text_of_settings_or_of_errors() -> None:
-    settings = load(VASTAI_API_KEY="canary-one,canary-two", GPUPROXY_ADMIN_API_KEY="canary-three")
+    settings = load(VASTAI_API_KEY="canary-one,canary-two", GPUPROXY_ADMIN_API_KEY="canary-three-of-twenty")
     assert "canary" not in repr(settings)
     assert "canary" not in repr(settings.accounts)
-    assert settings.secrets == {"canary-one", "canary-two", "canary-three"}
+    assert settings.secrets == {"canary-one", "canary-two", "canary-three-of-twenty"}
     assert "canary" not in refusal(VASTAI_API_KEY="canary,canary")
     assert "canary" not in refusal(GPUPROXY_MAX_PRICE="canary")
 
@@ -124,6 +124,13 @@ def test_the_first_admin_needs_email_and_password_and_both_are_judged() -> None:
     settings = load(GPUPROXY_ADMIN_EMAIL="me@example.org", GPUPROXY_ADMIN_PASSWORD="long enough")
     assert settings.secrets == {"long enough"}
     assert "long enough" not in repr(settings)
+
+
+def test_a_short_key_of_the_admin_is_refused_and_not_quoted() -> None:
+    text = refusal(GPUPROXY_ADMIN_API_KEY="x" * 19)
+    assert text.startswith("GPUPROXY_ADMIN_API_KEY: must have at least 20 characters")
+    assert "xxx" not in text
+    assert load(GPUPROXY_ADMIN_API_KEY="x" * 20).secrets == {"x" * 20}
 
 
 def test_a_short_secret_for_tokens_is_refused() -> None:

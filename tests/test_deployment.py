@@ -1,11 +1,13 @@
 """What is made once with a database: the secret of tokens in it, the key of demands beside it."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gpuproxy import deployment
-from gpuproxy.deployment import WrongDatabase
+from gpuproxy.deployment import KeyRing, WrongDatabase
 from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Tx
@@ -110,5 +112,44 @@ def test_the_secret_of_tokens_is_the_operators_or_stays_as_it_was_made() -> None
         assert await deployment.token_secret(db, random, "configured") == "configured"
         assert await deployment.token_secret(db, random, "") == made
         assert len(made) >= 32
+
+    run_virtual(story)
+
+
+def test_a_changed_key_of_the_admin_ends_the_one_before_and_no_other(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        ring, made = KeyRing(db, random), []
+        for name, role, user in (("admin (configured)", "user", ""), ("admin (configured)", "admin", "u-1")):
+            made.append((await ring.create(deployment.DEFAULT_PROJECT, name, role, user)).text)
+        made.append(await deployment.ensure_admin(db, random, "", tmp_path / "admin-key"))
+        for text in ("o" * 20, "o" * 20, "n" * 20):
+            await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
+        found = [await ring.find(hashlib.sha256(text.encode()).hexdigest()) for text in (*made, "o" * 20, "n" * 20)]
+        assert [row is not None for row in found] == [True, True, True, False, True]
+
+    run_virtual(story)
+
+
+def test_a_configured_key_that_was_revoked_stays_so_and_that_is_said(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        with structlog.testing.capture_logs() as lines:
+            for text in ("o" * 20, "n" * 20, "o" * 20):
+                await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
+        assert [line["event"] for line in lines] == ["admin_key_replaced", "admin_key_replaced", "admin_key_is_revoked"]
+        assert "ooo" not in str(lines)
+
+    run_virtual(story)
+
+
+def test_only_keys_that_we_made_show_how_they_begin(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        made = (await KeyRing(db, random).create("p1", "ci", "user")).text
+        await deployment.ensure_admin(db, random, "short-and-of-before", tmp_path / "admin-key")
+        await db.write(lambda tx: tx.execute("UPDATE api_keys SET prefix = 'short-and-' WHERE prefix = ''"))
+        await deployment.ensure_admin(db, random, "x" * 20, tmp_path / "admin-key")
+        assert {row.prefix for row in await KeyRing(db, random).list(None)} == {"", made[:10]}
 
     run_virtual(story)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import jwt
 import pytest
 
 from gpuproxy.deployment import KeyRing
@@ -206,6 +207,32 @@ def test_a_disabled_users_tokens_and_keys_end_within_a_second_and_nobody_elses()
         await office.clock.sleep(1.0)
         assert [await office.known(text) for text in (token.text, own, other)] == [False, False, True]
         assert not await office.enters()
+
+    in_office(story)
+
+
+def test_a_changed_password_ends_the_tokens_of_the_one_before_and_nobody_elses() -> None:
+    async def story(office: Office) -> None:
+        _, other = await office.logins.login(EMAIL, PASSWORD, HOME)
+        tokens = []
+        for password in ("first password", "first password", "second password"):
+            await office.users.ensure_admin("boss@example.org", password, "default")
+            tokens.append((await office.logins.login("boss@example.org", password, HOME))[1])
+            await office.clock.sleep(1.0)
+        assert [await office.known(token.text) for token in (*tokens, other)] == [False, False, True, True]
+
+    in_office(story)
+
+
+def test_a_token_of_before_tokens_knew_their_password_is_none() -> None:
+    async def story(office: Office) -> None:
+        _, token = await office.logins.login(EMAIL, PASSWORD, HOME)
+        claims = jwt.decode(token.text, "s" * 32, algorithms=["HS256"], options={"verify_exp": False})
+        assert await office.known(jwt.encode(claims, "s" * 32, algorithm="HS256"))
+        for cred in ("", "\ud800", 7, None):
+            assert not await office.known(jwt.encode(claims | {"cred": cred}, "s" * 32, algorithm="HS256"))
+        del claims["cred"]
+        assert not await office.known(jwt.encode(claims, "s" * 32, algorithm="HS256"))
 
     in_office(story)
 

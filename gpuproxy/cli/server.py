@@ -66,7 +66,15 @@ def list_keys() -> None:
     with explained():
         found = people.list_keys(settings_of_here())
     rows = [
-        (key.id, key.name, key.role, key.project, f"{key.prefix}...", _time(key.created_at), _time(key.revoked_at))
+        (
+            key.id,
+            key.name,
+            key.role,
+            key.project,
+            f"{key.prefix}..." if key.prefix else "-",
+            _time(key.created_at),
+            _time(key.revoked_at),
+        )
         for key in found
     ]
     click.echo(table(("ID", "NAME", "ROLE", "PROJECT", "KEY", "MADE", "REVOKED"), rows))

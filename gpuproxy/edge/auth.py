@@ -87,7 +87,9 @@ class Authenticator:
 
     async def _of_user(self, token: Token) -> Caller | None:
         user = await self._bearers.find(token.user_id) if self._bearers else None
-        return None if user is None else Caller(project=user.project, role=user.role, user_id=user.id)
+        if self._bearers is None or user is None or not self._bearers.tokens.fits(token, user):
+            return None
+        return Caller(project=user.project, role=user.role, user_id=user.id)
 
 
 def credentials(metadata: Mapping[str, str]) -> str:

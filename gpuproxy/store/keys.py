@@ -58,6 +58,20 @@ def revoke(tx: Tx, project: str | None, key_id: str) -> bool:
     return changed > 0
 
 
+def revoke_others(tx: Tx, key: KeyRow) -> int:
+    """End every other key of nobody's with the same name, role and project; how many there were."""
+    return tx.execute(
+        "UPDATE api_keys SET revoked_at = ? WHERE revoked_at IS NULL AND sha256 <> ? AND user_id = '' "
+        "AND (name, role, project) = (?, ?, ?)",
+        (micros(tx.now()), key.sha256, key.name, key.role, key.project),
+    )
+
+
+def hide_prefixes(tx: Tx, shown: str) -> None:
+    """Show no beginning of keys that do not begin with `shown`: of a short one it would be most of it."""
+    tx.execute("UPDATE api_keys SET prefix = '' WHERE substr(prefix, 1, ?) <> ?", (len(shown), shown))
+
+
 _OF_NO_DISABLED_USER = "user_id NOT IN (SELECT id FROM users WHERE disabled_at IS NOT NULL)"
 _SELECT = "SELECT id, project, name, role, prefix, sha256, created_at, revoked_at, user_id FROM api_keys"
 
