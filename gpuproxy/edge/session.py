@@ -74,9 +74,15 @@ class Session:
         return pb.ListAPIKeysResponse(keys=[translate.key_message(row) for row in rows])
 
     async def RevokeAPIKey(self, request: pb.RevokeAPIKeyRequest, caller: Caller) -> pb.RevokeAPIKeyResponse:
-        """End a key."""
+        """End a key that is not mightier than the caller."""
         if not request.id:
             raise InvalidArgument([Violation("id", "is required: the key's id, not the key")])
+        role = next((row.role for row in await self._keys.list(_scope(caller)) if row.id == request.id), caller.role)
+        if RANK[role] > RANK[caller.role]:
+            raise PermissionDenied(
+                f"Who has the role {caller.role} can't revoke a key with the role {role}.",
+                metadata={"needed": role, "role": caller.role},
+            )
         if not await self._keys.revoke(_scope(caller), request.id):
             raise NotFound("There is no such key; ListAPIKeys shows their ids.")
         return pb.RevokeAPIKeyResponse()

@@ -375,7 +375,11 @@ async def test_keys_are_listed_without_their_secret_and_revoked_by_id() -> None:
         refused = await face.refused("RevokeAPIKey", pb.RevokeAPIKeyRequest(id="nobody"))
     assert [(key.prefix, key.HasField("revoked_at")) for key in answer.keys] == [("gpx_one", False), ("gpx_two", True)]
     assert refused.code is StatusCode.NOT_FOUND
-    assert engine.asked == [("list", "p1"), ("revoke", None, "id-user"), ("revoke", "p1", "nobody")]
+    assert {each for each in engine.asked if each[0] == "list"} == {("list", "p1"), ("list", None)}
+    assert [each for each in engine.asked if each[0] != "list"] == [
+        ("revoke", None, "id-user"),
+        ("revoke", "p1", "nobody"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,24 @@ async def test_a_revoked_key_ends_within_a_second_and_another_projects_is_not_th
     assert (strange.code, refused.code) == (StatusCode.NOT_FOUND, StatusCode.UNAUTHENTICATED)
 
 
+async def test_nobody_revokes_a_key_mightier_than_they_are(tmp_path: Path) -> None:
+    async with deployed(tmp_path) as world:
+        admin, user, other, viewer = [
+            await world.access.keys.create("p1", "k", role) for role in ("admin", "user", "user", "viewer")
+        ]
+        revoke = pb.RevokeAPIKeyRequest(id=admin.row.id)
+        refused = await world.grpc.refused("RevokeAPIKey", revoke, key=user.text)
+        http, _ = await world.http("DELETE", f"/api/v1/keys/{admin.row.id}", headers={"X-API-Key": user.text})
+        for mine in (other, viewer):
+            await world.grpc.call("RevokeAPIKey", pb.RevokeAPIKeyRequest(id=mine.row.id), key=user.text)
+        keys = {
+            key.id: key.HasField("revoked_at") for key in (await world.grpc.call("ListAPIKeys", key=admin.text)).keys
+        }
+        await world.grpc.call("RevokeAPIKey", revoke, key=admin.text)
+    assert (refused.code, http) == (StatusCode.PERMISSION_DENIED, 403)
+    assert keys == {admin.row.id: False, user.row.id: False, other.row.id: True, viewer.row.id: True}
+
+
 async def test_ssh_keys_are_added_once_listed_and_deleted_as_often_as_one_likes(tmp_path: Path) -> None:
     async with deployed(tmp_path) as world:
         mine, theirs = [(await world.access.keys.create(p, "k", "user")).text for p in ("p1", "p2")]
