@@ -1,20 +1,23 @@
 """What happens to every call, whichever face it came through and whatever it is for.
 
-Decode, identify, check the role, keep to the deadline, run the handler, log one line; and turn whatever goes wrong
+Identify, check the role, decode, keep to the deadline, run the handler, log one line; and turn whatever goes wrong
 into a Refusal, so that no exception text of ours ever reaches a client and no client is left without an answer. The
-only blanket `except` of the edge is here. A face turns the Reply into its own protocol, once.
+only blanket `except` of the edge is here. Nothing that a stranger sent is parsed, but for the few calls whose request
+says who is calling: it must be small then, and only so many of them are under way at once. A face turns the Reply
+into its own protocol, once.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 from google.protobuf.message import DecodeError
 
-from gpuproxy.edge.auth import Authenticator
+from gpuproxy.edge.auth import Authenticator, credentials
+from gpuproxy.edge.rooms import Room
 from gpuproxy.edge.rpcs import Answer, Rpc, allows
 from gpuproxy.edge.status import code_of
 from gpuproxy.model.demands import Caller
@@ -31,6 +34,10 @@ from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
 """The longest deadline of a caller's that is honoured."""
+SMALL_BYTES = 16 * 1024
+"""The longest request that is read before it is known who sent it."""
+_INTRODUCTIONS = 32
+_INTRODUCTIONS_PER_NETWORK = 8
 _NOBODY = Caller(project="", role="viewer")
 
 Send = Callable[[Answer], Awaitable[None]]
@@ -46,11 +53,13 @@ class Call:
     """A request as a face received it."""
 
     rpc: Rpc
-    raw: bytes
     metadata: Mapping[str, str]
     """Names in lower case."""
     seconds_left: float | None
     """Real seconds until the caller's deadline; None where it set none."""
+    raw: bytes = b""
+    arrive: Callable[[], Awaitable[object]] | None = None
+    """Reads and decodes the request, where `raw` is not it; raises a Refusal."""
     peer: str = ""
 
 
@@ -65,6 +74,11 @@ class Reply:
 
 Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
 """Given every call, the id under which the log has it, and its reply to wait for, which it hands on."""
+
+
+def introduces(rpc: Rpc, metadata: Mapping[str, str]) -> bool:
+    """True when the request itself says who is calling, and has to be read before that is known."""
+    return rpc.name == "Login" or (rpc.name == "CreateAPIKey" and not credentials(metadata))
 
 
 class Dispatcher:
@@ -86,6 +100,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[object]] = set()
         self._streams: set[asyncio.Timeout] = set()
         self._draining = False
+        self._introductions = Room(_INTRODUCTIONS, per_network=_INTRODUCTIONS_PER_NETWORK)
 
     async def run(self, call: Call) -> Reply:
         """Never raises but CancelledError, and that only when the calling task itself is being cancelled."""
@@ -116,9 +131,14 @@ class Dispatcher:
         caller = _NOBODY
         with structlog.contextvars.bound_contextvars(trace_id=trace_id):
             try:
-                request = _decoded(call)
-                caller = await self._identified(call, request)
-                answer = await handle(call.rpc, request, caller)
+                first = introduces(call.rpc, call.metadata)
+                with self._introductions.place(call.peer) if first else nullcontext():
+                    if not first:
+                        caller = await self._identified(call, call.metadata)
+                    request = await _request(call, small=first or call.rpc.role is None)
+                    if first or _token(call, request):
+                        caller = await self._identified(call, _token(call, request) or call.metadata)
+                    answer = await handle(call.rpc, request, self._in_time(call, caller))
                 reply = Reply(trace_id=trace_id, answer=answer)
             except Refusal as refusal:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
@@ -150,19 +170,22 @@ class Dispatcher:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _identified(self, call: Call, request: object) -> Caller:
-        own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
-        seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
-        deadline = self._clock.monotonic() + seconds * self._clock.scale
+    async def _identified(self, call: Call, metadata: Mapping[str, str]) -> Caller:
         if call.rpc.role is None:
-            return replace(_NOBODY, deadline=deadline, peer=call.peer)
-        caller = await self._authenticator.identify(_metadata(call, request))
+            return _NOBODY
+        caller = await self._authenticator.identify(metadata)
         if not allows(call.rpc, caller):
             raise PermissionDenied(
                 f"{call.rpc.name} needs the role {call.rpc.role}; this caller's role is {caller.role}.",
                 metadata={"needed": str(call.rpc.role), "role": caller.role},
             )
-        return replace(caller, deadline=deadline, peer=call.peer)
+        return caller
+
+    def _in_time(self, call: Call, caller: Caller) -> Caller:
+        """The caller with its deadline, which counts from the moment that the request is there."""
+        own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
+        seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
+        return replace(caller, deadline=self._clock.monotonic() + seconds * self._clock.scale, peer=call.peer)
 
     async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Answer:
         if rpc.handler is None:
@@ -230,17 +253,21 @@ def _shutting_down() -> Unavailable:
     return Unavailable(text, reason="SHUTTING_DOWN")
 
 
-def _decoded(call: Call) -> object:
+async def _request(call: Call, *, small: bool) -> object:
+    if call.arrive is not None:
+        return await call.arrive()
+    if small and len(call.raw) > SMALL_BYTES:
+        raise InvalidArgument([Violation("", f"a request of {call.rpc.name} must be at most {SMALL_BYTES} bytes")])
     try:
         return call.rpc.decode(call.raw)
     except DecodeError:
         raise InvalidArgument([Violation("", f"the request is not a message of {call.rpc.name}")]) from None
 
 
-def _metadata(call: Call, request: object) -> Mapping[str, str]:
-    """CreateAPIKey was published with the token as a field: it counts as metadata."""
+def _token(call: Call, request: object) -> Mapping[str, str]:
+    """CreateAPIKey was published with the token as a field: it counts as metadata, and before it."""
     token = getattr(request, "token", "") if call.rpc.name == "CreateAPIKey" else ""
-    return {"authorization": f"Bearer {token}"} if token else call.metadata
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _being_cancelled() -> bool:

@@ -2,7 +2,8 @@
 
 A request becomes a Call here and a Reply becomes a response; nothing is decided in between. A client that goes away
 cancels its call. What is wrong with a request's bytes is told by the dispatcher too, so that every call is logged and
-has a trace id. Bodies, headers and waits are bounded; nothing is read for another origin's scripts (no CORS).
+has a trace id. A caller is known by its headers before its body is read and before it counts. Bodies, headers and
+waits are bounded; nothing is read for another origin's scripts (no CORS).
 """
 
 import asyncio
@@ -10,20 +11,20 @@ import math
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from contextlib import ExitStack
 from functools import partial
 
-import grpc
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gpuproxy.edge.dispatch import Call, Dispatcher
+from gpuproxy.edge.dispatch import SMALL_BYTES, Call, Dispatcher, introduces
 from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
 from gpuproxy.edge.http_answers import Problem, Tags, answered, body_of, problem_of, refused
 from gpuproxy.edge.http_events import stream
 from gpuproxy.edge.http_protocol import complete, connections_of
 from gpuproxy.edge.http_routes import Received, Route, request_of, routes_of, status_of_answer
+from gpuproxy.edge.rooms import Room
 from gpuproxy.edge.rpcs import Rpc, rpcs_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import InvalidArgument, NotFound, Refusal, Violation
@@ -33,6 +34,8 @@ DEFAULT_SECONDS = 120.0
 """The least deadline of a call whose request names none."""
 BODY_SECONDS = 20.0
 """Real seconds for a request's body to arrive."""
+STRANGERS_BODY_SECONDS = 5.0
+"""The same where it is not known yet who sends it."""
 _BACKLOG = 512
 _STUCK_MS = 60_000
 _CEILING = 2000
@@ -63,8 +66,7 @@ class HttpServer:
         self._dispatcher = dispatcher
         self._random = random
         self._clock = clock
-        self._max_concurrent = max_concurrent
-        self._running = 0
+        self._calls = Room(max_concurrent)
         self._tags = Tags()
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._outermost])
         app.on_response_prepare.append(_complete)
@@ -100,43 +102,35 @@ class HttpServer:
         await self._runner.cleanup()
 
     async def _call(self, route: Route, rpc: Rpc, request: web.Request) -> web.StreamResponse:
-        if self._running >= self._max_concurrent:
-            return refused(_TOO_MANY, self._random.token(20))
-        self._running += 1
-        try:
-            call = await self._received(route, rpc, request)
+        with ExitStack() as places:
+            call = self._received(route, rpc, request, places)
             if rpc.streams:
                 return await stream(self._dispatcher, call, request, self._clock)
             reply = await self._dispatcher.run(call)
-        finally:
-            self._running -= 1
         if reply.refusal is not None:
             return refused(problem_of(reply.refusal), reply.trace_id)
         status = status_of_answer(rpc.name, reply.answer)
         return answered(request, body_of(reply.answer), status=status, trace_id=reply.trace_id, tags=self._tags)
 
-    async def _received(self, route: Route, rpc: Rpc, request: web.Request) -> Call:
+    def _received(self, route: Route, rpc: Rpc, request: web.Request, places: ExitStack) -> Call:
+        """The call as far as it is known from its headers; `places` then hold its place until it is answered."""
         seconds = None if rpc.streams else max(DEFAULT_SECONDS, rpc.seconds)
+        metadata = {name: request.headers.get(name, "") for name in _METADATA}
+        wrong = None
         try:
-            body = await _body(request) if route.has_body else b""
             seconds = _seconds(request.headers.get("Request-Timeout"), seconds)
-            received = Received(
-                path=request.match_info,
-                query={name: request.query.getall(name) for name in request.query},
-                body=body,
-                request_id=request.headers.get("Idempotency-Key", "").strip(),
-                resume_token=request.headers.get("Last-Event-ID", "").strip(),
-            )
-            decode = partial(_decoded, route, received)
         except InvalidArgument as refusal:
-            decode = partial(_raise, refusal)
-        return Call(
-            rpc=replace(rpc, decode=decode),
-            raw=b"",
-            metadata={name: request.headers.get(name, "") for name in _METADATA},
-            seconds_left=seconds,
-            peer=request.remote or "",
-        )
+            wrong = refusal
+
+        async def arrive() -> object:
+            if wrong is not None:
+                raise wrong
+            stranger = rpc.role is None or introduces(rpc, metadata)
+            if not stranger:
+                places.enter_context(self._calls.place(""))
+            return request_of(route, await _whole(route, request, stranger=stranger))
+
+        return Call(rpc=rpc, metadata=metadata, seconds_left=seconds, arrive=arrive, peer=request.remote or "")
 
     @web.middleware
     async def _outermost(
@@ -165,30 +159,35 @@ class HttpServer:
         return refused(problem, self._random.token(20))
 
 
-_TOO_MANY = Problem(
-    code=429,
-    status=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
-    reason="TOO_MANY_CALLS",
-    message="Too many calls are under way; nothing happened. Try again in a moment.",
-    retry_after=1,
-)
-
-
 async def _complete(_request: web.Request, response: web.StreamResponse) -> None:
     complete(response)
 
 
-async def _body(request: web.Request) -> bytes:
+async def _whole(route: Route, request: web.Request, *, stranger: bool) -> Received:
+    return Received(
+        path=request.match_info,
+        query={name: request.query.getall(name) for name in request.query},
+        body=await _body(request, stranger=stranger) if route.has_body else b"",
+        request_id=request.headers.get("Idempotency-Key", "").strip(),
+        resume_token=request.headers.get("Last-Event-ID", "").strip(),
+    )
+
+
+async def _body(request: web.Request, *, stranger: bool) -> bytes:
     """The whole body; raises InvalidArgument when it is too long, too slow, or not as its headers say."""
+    most, seconds = MAX_REQUEST_BYTES, BODY_SECONDS
+    if stranger:
+        most, seconds = SMALL_BYTES, min(BODY_SECONDS, STRANGERS_BODY_SECONDS)
+        request = request.clone(client_max_size=most)
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() not in ("", "identity"):
         raise _wrong_body("must not be compressed")
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise _wrong_body(f"must be at most {MAX_REQUEST_BYTES} bytes") from None
+        raise _wrong_body(f"must be at most {most} bytes") from None
     except TimeoutError:
-        raise _wrong_body(f"did not arrive within {BODY_SECONDS:g} s") from None
+        raise _wrong_body(f"did not arrive within {seconds:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError):
         raise _wrong_body("is not what its headers say") from None
 
@@ -202,14 +201,6 @@ def _seconds(header: str | None, default: float | None) -> float | None:
     if not seconds > 0:
         raise InvalidArgument([Violation("Request-Timeout", "must be seconds above 0, as in 30 or 2m")])
     return seconds
-
-
-def _decoded(route: Route, received: Received, _raw: bytes) -> object:
-    return request_of(route, received)
-
-
-def _raise(refusal: InvalidArgument, _raw: bytes) -> object:
-    raise refusal
 
 
 def _wrong_body(description: str) -> InvalidArgument:

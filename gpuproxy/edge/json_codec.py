@@ -28,6 +28,8 @@ SPANS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
 }
+MOST_ENTRIES = 4096
+"""Of a list or a map; no field of a request has so many."""
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PERIOD = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?([smhd])", re.ASCII)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -167,6 +169,9 @@ def _set_map(message: Message, field: _Field, value: Any, found: Violations, pla
     if not isinstance(value, dict):
         found.add(place, f"must be an object, not {_kind(value)}")
         return
+    if len(value) > MOST_ENTRIES:
+        found.add(place, f"must have at most {MOST_ENTRIES} entries")
+        return
     values = field.message_type.fields_by_name["value"]
     for key, each in value.items():
         checked = _scalar(values, each, found, f"{place}.{_printable(key)}")
@@ -177,6 +182,9 @@ def _set_map(message: Message, field: _Field, value: Any, found: Violations, pla
 def _set_list(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
     if not isinstance(value, list):
         found.add(place, f"must be a list, not {_kind(value)}")
+        return
+    if len(value) > MOST_ENTRIES:
+        found.add(place, f"must have at most {MOST_ENTRIES} entries")
         return
     for number, each in enumerate(value):
         checked = _scalar(field, each, found, f"{place}[{number}]")

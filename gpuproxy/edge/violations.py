@@ -9,6 +9,8 @@ from collections.abc import Collection
 from gpuproxy.model.errors import InvalidArgument, Violation
 
 _SHOWN = 40
+_MOST = 50
+"""No answer tells more of them; looking for more would only cost time."""
 
 
 class Violations:
@@ -18,8 +20,10 @@ class Violations:
         self._found: list[Violation] = []
 
     def add(self, field: str, description: str) -> None:
-        """One more."""
+        """One more; raises InvalidArgument at the fiftieth."""
         self._found.append(Violation(field, description))
+        if len(self._found) == _MOST:
+            self.finish()
 
     def finish(self) -> None:
         """Raise InvalidArgument if anything was found."""

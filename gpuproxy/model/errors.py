@@ -220,6 +220,12 @@ class Unavailable(Refusal):
         self.retry_after = retry_after
 
 
+class TooManyCalls(Unavailable):
+    """There is no place for one more call."""
+
+    reason = "TOO_MANY_CALLS"
+
+
 class DeadlineExceeded(Refusal):
     """The caller's time is over."""
 
