@@ -27,6 +27,7 @@ from gpuproxy.model.errors import (
     NotBuilt,
     PermissionDenied,
     Refusal,
+    Unauthenticated,
     Unavailable,
     Violation,
 )
@@ -34,6 +35,8 @@ from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
 """The longest deadline of a caller's that is honoured."""
+RECHECK_SECONDS = 3.0
+"""Real seconds between two looks at the credentials of a stream that waits."""
 SMALL_BYTES = 16 * 1024
 """The longest request that is read before it is known who sent it."""
 _INTRODUCTIONS = 32
@@ -41,7 +44,6 @@ _INTRODUCTIONS_PER_NETWORK = 8
 _NOBODY = Caller(project="", role="viewer")
 
 Send = Callable[[Answer], Awaitable[None]]
-Handle = Callable[[Rpc, object, Caller], Awaitable[Answer]]
 Observe = Callable[[str, str, float], None]
 """Told of every call: its name, its code, the real seconds that it took."""
 
@@ -72,6 +74,7 @@ class Reply:
     refusal: Refusal | None = None
 
 
+Handle = Callable[[Call, object, Caller], Awaitable[Answer]]
 Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
 """Given every call, the id under which the log has it, and its reply to wait for, which it hands on."""
 
@@ -117,8 +120,7 @@ class Dispatcher:
         """End every stream, and each that still comes, in a way that tells the client to open it again elsewhere."""
         self._draining = True
         for guard in self._streams:
-            if not guard.expired():
-                guard.reschedule(asyncio.get_running_loop().time())
+            _expire(guard)
 
     async def _run(self, call: Call, handle: Handle) -> Reply:
         self._track()
@@ -138,7 +140,7 @@ class Dispatcher:
                     request = await _request(call, small=first or call.rpc.role is None)
                     if first or _token(call, request):
                         caller = await self._identified(call, _token(call, request) or call.metadata)
-                    answer = await handle(call.rpc, request, self._in_time(call, caller))
+                    answer = await handle(call, request, self._in_time(call, caller))
                 reply = Reply(trace_id=trace_id, answer=answer)
             except Refusal as refusal:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
@@ -187,7 +189,8 @@ class Dispatcher:
         seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
         return replace(caller, deadline=self._clock.monotonic() + seconds * self._clock.scale, peer=call.peer)
 
-    async def _handled(self, rpc: Rpc, request: object, caller: Caller) -> Answer:
+    async def _handled(self, call: Call, request: object, caller: Caller) -> Answer:
+        rpc = call.rpc
         if rpc.handler is None:
             raise _not_built(rpc)
         seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
@@ -199,28 +202,57 @@ class Dispatcher:
                 raise
             raise DeadlineExceeded(f"{rpc.name} did not come to an end within the deadline.") from None
 
-    async def _streamed(self, send: Send, rpc: Rpc, request: object, caller: Caller) -> Answer:
+    async def _streamed(self, send: Send, call: Call, request: object, caller: Caller) -> Answer:
+        rpc = call.rpc
         if rpc.streamer is None:
             raise _not_built(rpc)
         if self._draining:
             raise _shutting_down()
         seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
-        guard = asyncio.timeout(seconds)
+        guard, looking = asyncio.timeout(seconds), None
         try:
             async with guard:
                 self._streams.add(guard)
+                looking = self._looking(call, caller, guard)
                 async with aclosing(rpc.streamer(request, caller)) as answers:
                     async for answer in answers:
+                        await self._same(call, caller)
                         await send(answer)
         except TimeoutError:
             if not guard.expired():
                 raise
+            if looking is not None and looking.done():
+                looking.result()
             if self._draining:
                 raise _shutting_down() from None
             raise DeadlineExceeded(f"{rpc.name} has run for as long as it may; go on with the last token.") from None
         finally:
             self._streams.discard(guard)
+            if looking is not None:
+                looking.cancel()
         return b""
+
+    def _looking(self, call: Call, caller: Caller, guard: asyncio.Timeout) -> "asyncio.Task[None]":
+        """Looks at a stream's credentials until cancelled; what it finds wrong ends the stream."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and task.exception() is not None and guard in self._streams:
+                _expire(guard)
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(RECHECK_SECONDS)
+                await self._same(call, caller)
+
+        task = asyncio.create_task(look())
+        task.add_done_callback(ended)
+        return task
+
+    async def _same(self, call: Call, caller: Caller) -> None:
+        """Raises Unauthenticated when a stream's credentials are not good any more, or are somebody else's now."""
+        now = await self._authenticator.identify(call.metadata)
+        if (now.project, now.role) != (caller.project, caller.role):
+            raise Unauthenticated("What these credentials allow has changed; open the stream again.")
 
     def _broken(self, call: Call, trace_id: str, error: BaseException) -> Reply:
         log.error("rpc_broke", rpc=call.rpc.name, exc_info=error)
@@ -251,6 +283,11 @@ def _not_built(rpc: Rpc) -> NotBuilt:
 def _shutting_down() -> Unavailable:
     text = "The server is shutting down; open the stream again, with the last token."
     return Unavailable(text, reason="SHUTTING_DOWN")
+
+
+def _expire(guard: asyncio.Timeout) -> None:
+    if not guard.expired():
+        guard.reschedule(asyncio.get_running_loop().time())
 
 
 async def _request(call: Call, *, small: bool) -> object:

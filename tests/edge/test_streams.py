@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ from grpc import StatusCode, aio
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
+from gpuproxy.store.keys import KeyRow
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, lease, service_over, view
-from tests.edge.face import SECONDS, Face, facing
+from tests.edge.face import SECONDS, Face, KeyBook, all_keys, facing
 
 ASKED = pb.WatchReservationRequest(reservation_id="res-1")
 
@@ -93,6 +96,69 @@ async def test_a_client_that_leaves_ends_its_watch() -> None:
         call.cancel()
         assert await face.dispatcher.idle(SECONDS)
         assert engine.open == 0
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["while it waits", "before the next change"])
+async def test_a_stream_ends_with_the_key_that_it_was_opened_with(
+    monkeypatch: pytest.MonkeyPatch, waiting: bool
+) -> None:
+    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.01 if waiting else 1000.0)
+    engine, keys = Watched(), all_keys()
+    async with facing(service_over(engine), keys=keys) as face:
+        call = await begun(face, engine, key="gp_viewer")
+        del keys.rows[sha256(b"gp_viewer").hexdigest()]
+        if not waiting:
+            engine.changes.put_nowait(("8", view(lease(1))))
+        error = await ended(call)
+        assert error.code() is StatusCode.UNAUTHENTICATED
+        assert await face.dispatcher.idle(SECONDS)
+        assert engine.open == 0
+
+
+async def test_a_stream_goes_on_while_its_key_is_good_however_often_that_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.001)
+    often = asyncio.Event()
+
+    class Book(KeyBook):
+        async def find(self, sha256: str) -> KeyRow | None:
+            if self.lookups > 5:
+                often.set()
+            return await super().find(sha256)
+
+    engine = Watched()
+    async with facing(service_over(engine), keys=Book(all_keys().rows)) as face, asyncio.timeout(SECONDS):
+        call = await begun(face, engine, key="gp_viewer")
+        await often.wait()
+        engine.changes.put_nowait(("9", view(lease(1))))
+        assert (await call.read()).resume_token == "9"
+
+
+async def test_a_stream_ends_when_its_credentials_become_mightier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.01)
+    engine, keys = Watched(), all_keys()
+    async with facing(service_over(engine), keys=keys) as face:
+        call = await begun(face, engine, key="gp_viewer")
+        digest = sha256(b"gp_viewer").hexdigest()
+        keys.rows[digest] = replace(keys.rows[digest], role="admin")
+        assert (await ended(call)).code() is StatusCode.UNAUTHENTICATED
+
+
+async def test_what_goes_wrong_while_a_key_is_looked_up_again_is_told_like_any_bug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.01)
+    engine, keys = Watched(), all_keys()
+    async with facing(service_over(engine), keys=keys) as face:
+        call = await begun(face, engine, key="gp_viewer")
+        keys.rows = None  # type: ignore[assignment]
+        error = await ended(call)
+        assert (error.code(), error.details()) == (StatusCode.INTERNAL, "internal error")
 
 
 async def test_a_deadline_ends_a_stream() -> None:
