@@ -15,6 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 
+import msgspec
+
 from gpuproxy.edge import json_codec
 from gpuproxy.edge.rpcs import Ready
 from gpuproxy.edge.translate import lease_element, offer_element, offer_json, rented, timestamp
@@ -278,11 +280,11 @@ def _after(request: pb.ListGPUInstancesRequest, found: Violations) -> tuple[floa
     if not request.page_token:
         return None
     try:
-        of, place, last_id = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))
-        after = float(place), str(last_id)
-    except (binascii.Error, UnicodeError, ValueError, TypeError):
+        raw = base64.urlsafe_b64decode(request.page_token.encode())
+        of, place, last_id = msgspec.json.decode(raw, type=tuple[str, float, str])
+    except (binascii.Error, UnicodeError, ValueError, msgspec.MsgspecError, RecursionError):
         found.add("page_token", "is not a next_page_token of this server")
         return None
     if of != _digest(request):
         found.add("page_token", "belongs to another request: repeat the other fields unchanged")
-    return after
+    return place, last_id
