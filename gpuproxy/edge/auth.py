@@ -6,7 +6,7 @@ the SHA-256 of what a caller sent is ever compared, stored or kept here.
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gpuproxy.model.demands import Caller
@@ -19,6 +19,7 @@ from gpuproxy.tokens import Token, Tokens
 _REMEMBERED_SECONDS = 1.0
 """Real seconds for which good credentials need no look-up: a revoked key or a disabled user ends within them."""
 _MOST_REMEMBERED = 4096
+_BETWEEN = "\n"
 
 
 Find = Callable[[str], Awaitable[KeyRow | None]]
@@ -92,8 +93,18 @@ class Authenticator:
         return Caller(project=user.project, role=user.role, user_id=user.id)
 
 
+def named(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Metadata by name. Values of one name are put together by a character that no value can hold."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found[name] = f"{found[name]}{_BETWEEN}{value}" if name in found else value
+    return found
+
+
 def credentials(metadata: Mapping[str, str]) -> str:
-    """The key or token that a call carries; "" when it carries none."""
+    """The key or token that a call carries; "" when it carries none, or two of a name: which one counts is no guess."""
+    if any(_BETWEEN in metadata.get(name, "") for name in ("authorization", "x-api-key")):
+        return ""
     scheme, _, token = metadata.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

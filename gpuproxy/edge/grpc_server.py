@@ -13,6 +13,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from gpuproxy.edge.auth import named
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.reflection import add_reflection
 from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
@@ -187,4 +188,4 @@ def _wire(answer: Answer) -> bytes:
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    return {name: value for name, value in metadata if isinstance(value, str)}
+    return named((name, value) for name, value in metadata if isinstance(value, str))

@@ -18,6 +18,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gpuproxy.edge.auth import named
 from gpuproxy.edge.dispatch import SMALL_BYTES, Call, Dispatcher, introduces
 from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
 from gpuproxy.edge.http_answers import Problem, Tags, answered, body_of, problem_of, refused
@@ -115,7 +116,7 @@ class HttpServer:
     def _received(self, route: Route, rpc: Rpc, request: web.Request, places: ExitStack) -> Call:
         """The call as far as it is known from its headers; `places` then hold its place until it is answered."""
         seconds = None if rpc.streams else max(DEFAULT_SECONDS, rpc.seconds)
-        metadata = {name: request.headers.get(name, "") for name in _METADATA}
+        metadata = named((name, value) for name in _METADATA for value in request.headers.getall(name, ()))
         wrong = None
         try:
             seconds = _seconds(request.headers.get("Request-Timeout"), seconds)

@@ -2,6 +2,7 @@
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 import asyncio
+import base64
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
@@ -160,6 +161,34 @@ async def test_a_key_is_made_by_the_token_in_the_body_even_where_headers_say_oth
             refused = await face.refused("CreateAPIKey", pb.CreateAPIKeyRequest(name="n", token=token), key=key)
             assert refused.code is StatusCode.UNAUTHENTICATED
     assert callers == ["user", "user", "admin"]
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+@pytest.mark.parametrize("good", [(0,), (1,), (0, 1)], ids=["first", "last", "both"])
+async def test_two_credentials_of_one_name_are_refused_by_both_faces(name: str, good: tuple[int, ...]) -> None:
+    prefix = "Bearer " if name == "authorization" else ""
+    pairs = tuple((name, prefix + ("gp_user" if each in good else "wrong")) for each in range(2))
+    async with both_faces(service_over(StubEngine())) as both:
+        call = both.grpc.channel.unary_unary(f"/{V1}/GetLoadBalancerStrategy")
+        for sent, code, line in (
+            (pairs, StatusCode.UNAUTHENTICATED, b"HTTP/1.1 401 "),
+            (pairs[good[0] : good[0] + 1], StatusCode.OK, b"HTTP/1.1 200 "),
+        ):
+            assert await call(b"", metadata=sent, timeout=SECONDS).code() is code
+            lines = b"".join(f"{each}: {value}\r\n".encode() for each, value in sent)
+            raw = b"GET " + STRATEGY.encode() + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + lines + b"\r\n"
+            assert (await both.raw(raw)).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000, f'["", {"9" * 400}, "x"]', '["", NaN, "x"]', '["", 1.0]', '{"a": 1}', '["", "1", "x"]', "[1, 2, 3]"],
+)
+async def test_a_page_token_of_nonsense_is_named(text: str) -> None:
+    token = base64.urlsafe_b64encode(text.encode()).decode()
+    async with facing(service_over(StubEngine())) as face:
+        refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest(page_token=token))
+    assert (refused.code, set(refused.fields)) == (StatusCode.INVALID_ARGUMENT, {"page_token"})
 
 
 def test_a_room_has_its_places_in_all_and_for_each_network() -> None:
