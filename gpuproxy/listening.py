@@ -1,11 +1,23 @@
 """Where the faces listen, and with which certificates; what is wrong with either is told by the setting's name."""
 
+import asyncio
+import errno
+import math
+import os
+import resource
 from dataclasses import replace
+
+import structlog
 
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.edge.faces import Faces
 from gpuproxy.edge.tls import Certificates, TlsFiles, WrongFiles
 from gpuproxy.system import ScaledClock
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_COMPLAINT_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 def certificates_of(settings: Settings) -> Certificates | None:
@@ -17,6 +29,29 @@ def certificates_of(settings: Settings) -> Certificates | None:
         return Certificates(files, ScaledClock())
     except WrongFiles as error:
         raise ConfigError(f"{error}: not started.") from None
+
+
+def allow_many_files() -> None:
+    """As many as the system lets the process have: what is usual by default is few for a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def complain_rarely(loop: asyncio.AbstractEventLoop) -> None:
+    """One line a minute while connections can't be accepted; asyncio itself writes tracebacks by the dozen."""
+    last = -math.inf
+
+    def complain(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        nonlocal last
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _EXHAUSTED and "socket" in context):
+            loop.default_exception_handler(context)
+        elif loop.time() - last >= _COMPLAINT_SECONDS:
+            last = loop.time()
+            log.error("accept_failed", error=os.strerror(error.errno or 0))
+
+    loop.set_exception_handler(complain)
 
 
 async def listen(settings: Settings, faces: Faces, certificates: Certificates | None) -> tuple[str, str]:

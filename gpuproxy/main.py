@@ -46,7 +46,7 @@ from gpuproxy.engine.readiness import Readiness
 from gpuproxy.engine.reserve import Reserver
 from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
-from gpuproxy.listening import certificates_of, listen
+from gpuproxy.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.metrics import Begin, Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
@@ -117,6 +117,8 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     collect_rarely()
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
     random = SystemRandom()
+    allow_many_files()
+    complain_rarely(asyncio.get_running_loop())
     certificates = certificates_of(settings)
     async with AsyncExitStack() as stack:
         tracing = _tracing(settings, stack)

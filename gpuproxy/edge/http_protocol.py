@@ -8,13 +8,15 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from gpuproxy.edge.http_answers import HEADERS, Problem, problem_of, refused
-from gpuproxy.model.errors import InvalidArgument, Refusal, Violation
+from gpuproxy.edge.rooms import Room
+from gpuproxy.model.errors import InvalidArgument, Refusal, TooManyCalls, Violation
 from gpuproxy.ports import Random
 
 IDLE_SECONDS = 75.0
@@ -29,8 +31,8 @@ _SILENT.setLevel(logging.CRITICAL)
 """What aiohttp says of malformed requests, with tracebacks: anybody could fill the log with them."""
 
 
-def connections_of(server: web.Server, random: Random) -> Callable[[], RequestHandler]:
-    """What a listener of asyncio's makes for each connection."""
+def connections_of(server: web.Server, random: Random, room: Room) -> Callable[[], RequestHandler]:
+    """What a listener of asyncio's makes for each connection; one that has no place in `room` is closed."""
     loop = asyncio.get_running_loop()
 
     def connection() -> RequestHandler:
@@ -46,15 +48,32 @@ def connections_of(server: web.Server, random: Random) -> Callable[[], RequestHa
             max_field_size=_HEAD_BYTES,
         )
         made.random = random
+        made.room = room
+        made.places = ExitStack()
         return made
 
     return connection
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("random",)
+    __slots__ = ("places", "random", "room")
 
     random: Random
+    room: Room
+    places: ExitStack
+    """Its place, while it is open."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            self.places.enter_context(self.room.place((transport.get_extra_info("peername") or ("",))[0]))
+        except TooManyCalls:
+            transport.abort()  # type: ignore[attr-defined]  # of every transport of a socket
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.places.close()
+        super().connection_lost(exc)
 
     def handle_error(
         self,

@@ -9,6 +9,7 @@ waits are bounded; nothing is read for another origin's scripts (no CORS).
 import asyncio
 import math
 import re
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -37,7 +38,12 @@ BODY_SECONDS = 20.0
 """Real seconds for a request's body to arrive."""
 STRANGERS_BODY_SECONDS = 5.0
 """The same where it is not known yet who sends it."""
+MOST_CONNECTIONS = 4096
+"""At once, and never more than half of the files that the process may have open; of one network half as many."""
 _BACKLOG = 512
+_ACCEPTS = 16
+"""Connections that asyncio accepts in one go, and complaints of its in one go when there are no files left."""
+_HANDSHAKE_SECONDS = 15.0
 _STUCK_MS = 60_000
 _CEILING = 2000
 _METADATA = ("authorization", "x-api-key", "traceparent")
@@ -89,10 +95,17 @@ class HttpServer:
         listener.setblocking(False)
         server = self._runner.server
         assert server is not None  # noqa: S101 - it is set up
-        connections = connections_of(server, self._random)
+        most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        connections = connections_of(server, self._random, Room(most, per_network=most // 2))
         context = certificates.context if certificates is not None else None
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(connections, sock=listener, ssl=context, backlog=_BACKLOG)
+        self._listening = await asyncio.get_running_loop().create_server(
+            connections,
+            sock=listener,
+            ssl=context,
+            backlog=_ACCEPTS,
+            ssl_handshake_timeout=None if context is None else _HANDSHAKE_SECONDS,
+        )
+        listener.listen(_BACKLOG)  # asyncio has made it as short as its own steps
         return int(listener.getsockname()[1])
 
     async def drain(self) -> None:
