@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuproxy.cli import tables
+from gpuproxy.cli.arguments import IdType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.config import parse_duration
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -49,7 +50,7 @@ def ps(connection: Connection) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="ID")
+@click.argument("name", metavar="ID", type=IdType())
 @client_command
 def show(connection: Connection, name: str) -> None:
     """Show a reservation (by its id or request id) or one machine (by its contract id)."""
@@ -68,7 +69,7 @@ def show(connection: Connection, name: str) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="ID")
+@click.argument("name", metavar="ID", type=IdType())
 @click.option(
     "--until", "until", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]), help="UTC."
 )
@@ -91,7 +92,7 @@ def extend(connection: Connection, name: str, until: datetime | None, span: floa
 
 
 @click.command()
-@click.argument("name", metavar="ID")
+@click.argument("name", metavar="ID", type=IdType())
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @client_command
 def release(connection: Connection, name: str, yes: bool) -> None:
@@ -112,7 +113,7 @@ def release(connection: Connection, name: str, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("names", metavar="ID...", nargs=-1, required=True)
+@click.argument("names", metavar="ID...", nargs=-1, required=True, type=IdType())
 @click.option("--provider", default="", help="Of machines that are not listed any more.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @client_command
@@ -147,7 +148,12 @@ def find_reservation(connection: Connection, name: str) -> pb.Reservation:
 
 
 def by_request_id(connection: Connection, request_id: str, *, pages: int = 50) -> pb.Reservation | None:
-    """The reservation made with this request id, looking through so many pages of the newest ones."""
+    """The reservation made with this request id, looking through so many pages of the newest ones.
+
+    None for an empty id, which is that of all reservations made without one.
+    """
+    if not request_id:
+        return None
     token = ""
     for _ in range(pages):
         request = pb.ListReservationsRequest(page_size=_PAGE, page_token=token)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from gpuproxy.cli.arguments import IdType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.cli.machines import find_reservation
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -21,7 +22,7 @@ _GONE = frozenset({"releasing", "released", "lost"})
 
 @click.command("ssh", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--print", "only_print", is_flag=True, help="Print the command instead of running it.")
-@click.argument("name", metavar="ID")
+@click.argument("name", metavar="ID", type=IdType())
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @client_command
 def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_print: bool) -> None:

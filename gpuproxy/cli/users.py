@@ -5,6 +5,7 @@ from typing import Literal
 
 import click
 
+from gpuproxy.cli.arguments import IdType
 from gpuproxy.cli.server import explained, settings_of_here
 from gpuproxy.cli.tables import table
 from gpuproxy.model.users import why_no_email, why_no_password
@@ -55,7 +56,7 @@ def list_users() -> None:
 
 
 @users.command("disable")
-@click.argument("email")
+@click.argument("email", type=IdType())
 def disable(email: str) -> None:
     """Let a user in no more; their tokens and the API keys that they made end within a second."""
     from gpuproxy import people

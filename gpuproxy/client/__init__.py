@@ -22,6 +22,7 @@ from gpuproxy.client.errors import (
     TooManyCalls,
     Unauthenticated,
     Unavailable,
+    WrongArgument,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "TooManyCalls",
     "Unauthenticated",
     "Unavailable",
+    "WrongArgument",
 ]

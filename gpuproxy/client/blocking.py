@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from gpuproxy.client import demands, watching
 from gpuproxy.client.channel import channel_options, place
 from gpuproxy.client.demands import Demand, Filters
-from gpuproxy.client.errors import GPUProxyError, error_of
+from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
 from gpuproxy.client.rentals import identified
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
@@ -108,7 +108,12 @@ class Client:
         return Reservation(self, self.call(self.stub.GetReservation, request).reservation)
 
     def find(self, request_id: str) -> "Reservation | None":
-        """The reservation that was made with this request id: what became of a call whose answer never came."""
+        """The reservation that was made with this request id: what became of a call whose answer never came.
+
+        Raises WrongArgument for an empty id, which is that of all reservations made without one.
+        """
+        if not request_id.strip():
+            raise WrongArgument("request_id", "must not be empty")
         token = ""
         while True:
             request = pb.ListReservationsRequest(page_size=demands.PAGE, page_token=token)

@@ -2,6 +2,7 @@
 
 GPUProxyError                     code, reason, metadata, violations, retry_after, trace_id, request_id
 ├─ InvalidArgument                correct the fields that `violations` names
+│  └─ WrongArgument               a ValueError too: nothing was sent
 ├─ Unauthenticated  PermissionDenied  NotFound  NotBuilt  TooManyCalls
 ├─ AlreadyExists                  the request id belongs to another demand
 ├─ FailedPrecondition
@@ -101,6 +102,13 @@ class GPUProxyError(Exception):
 
 class InvalidArgument(GPUProxyError):
     """The request is wrong whatever the state of the world."""
+
+
+class WrongArgument(InvalidArgument, ValueError):
+    """An argument that no request can carry: nothing was sent. `violations` names it."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(Refusal(code="INVALID_ARGUMENT", message=f"{name}: {text}", violations=((name, text),)))
 
 
 class Unauthenticated(GPUProxyError):

@@ -186,3 +186,9 @@ def test_a_call_whose_answer_never_came_is_found_by_its_request_id(end: OtherEnd
         assert end.answers("ListReservations", pb.ListReservationsResponse(reservations=second)).page_token == "2"
     found, nothing = call.result()
     assert (found.id, nothing) == ("res-1", None)
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_request_id_finds_nothing(end: OtherEnd, blank: str) -> None:
+    with pytest.raises(InvalidArgument, match="request_id: must not be empty"):
+        end.client.find(blank)
