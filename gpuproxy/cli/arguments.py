@@ -1,4 +1,4 @@
-"""What the words of the command line may be. What a call can't carry is wrong usage here and never reaches a channel."""
+"""What the words of the command line may be. What no call can carry is wrong usage, told before there is one."""
 
 import click
 

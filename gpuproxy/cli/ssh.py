@@ -20,13 +20,34 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 _GONE = frozenset({"releasing", "released", "lost"})
 
 
-@click.command("ssh", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class _OptionsAroundId(click.Command):
+    """Our options may stand on both sides of ID; from the first word of COMMAND, or from `--`, all is the machine's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own, name = self._cut(ctx, args)
+        if name and own[-1:] != ["--"]:
+            after, command = self._cut(ctx, name[1:])
+            own, name = [*own, *after], [name[0], *command]
+        return super().parse_args(ctx, [*(word for word in own if word != "--"), "--", *name])
+
+    def _cut(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
+        """The options that `args` begin with, and the rest."""
+        options = click.Command(self.name, params=[each for each in self.params if isinstance(each, click.Option)])
+        _, rest, _ = options.make_parser(ctx).parse_args(list(args))
+        cut = len(args) - len(rest)
+        return args[:cut], args[cut:]
+
+
+@click.command("ssh", cls=_OptionsAroundId, context_settings={"allow_interspersed_args": False})
 @click.option("--print", "only_print", is_flag=True, help="Print the command instead of running it.")
 @click.argument("name", metavar="ID", type=IdType())
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @client_command
 def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_print: bool) -> None:
-    """Log in to a machine by its contract id, or to the one machine of a reservation; COMMAND runs there."""
+    """Log in to a machine by its contract id, or to the one machine of a reservation; COMMAND runs there.
+
+    Options stand before COMMAND; a COMMAND that begins with a dash comes after `--`.
+    """
     machine = _machine(connection, name)
     words = [*_command(machine), *command]
     if machine.status != "active":

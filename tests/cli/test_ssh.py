@@ -1,5 +1,6 @@
 """Logging in: what is run, what is printed, and what is never made of an address."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -24,9 +25,14 @@ def world() -> World:
 @pytest.fixture
 def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execvp", _not_in_a_test)
     with served(world) as address:
         variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY}
         yield lambda *words: CliRunner().invoke(root, words, env=variables, catch_exceptions=False)
+
+
+def _not_in_a_test(_file: str, _words: list[str]) -> None:
+    raise OSError(errno.EPERM, "no test logs in")
 
 
 def rented(world: World, number: int, *, status: str = "active", host: str = "ssh5.vast.ai") -> pb.GPUInstance:
@@ -57,7 +63,11 @@ def test_the_program_becomes_ssh(run: Run, world: World, monkeypatch: pytest.Mon
 
 def test_a_machine_without_ssh_here_says_so(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rented(world, 1)
-    monkeypatch.setenv("PATH", "")
+
+    def execvp(_file: str, _words: list[str]) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "execvp", execvp)
     result = run("ssh", "7001")
     assert (result.exit_code, result.stderr) == (1, "Error: ssh: No such file or directory\n")
 
@@ -114,3 +124,40 @@ def test_every_machine_with_an_address_has_a_host_block(run: Run, world: World, 
             [program, "-G", "-F", "config", "gpuproxy-7001"], capture_output=True, text=True, check=True, timeout=30
         ).stdout  # fmt: skip
         assert {"hostname ssh5.vast.ai", "port 12345", "user root"} <= set(read.splitlines())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("7001", "--print"),
+        ("--print", "7001"),
+        ("7001", "--print", "--api-key", KEY),
+        ("--api-key", KEY, "7001", "--print", "--"),
+        ("--print", "--", "7001"),
+    ],
+)
+def test_our_options_stand_on_either_side_of_the_id(run: Run, world: World, words: tuple[str, ...]) -> None:
+    rented(world, 1)
+    assert run("ssh", *words).stdout == LOGIN + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("--print", "7001", "ls", "--print", "-l"), "ls --print -l"),
+        (("7001", "--print", "--", "--server", "x"), "--server x"),
+        (("--print", "--", "7001", "--json"), "--json"),
+        (("--print", "7001", "ls", "--", "x"), "ls -- x"),
+    ],
+)
+def test_what_the_remote_command_says_is_left_to_it(
+    run: Run, world: World, words: tuple[str, ...], command: str
+) -> None:
+    rented(world, 1)
+    assert run("ssh", *words).stdout == f"{LOGIN} {command}\n"
+
+
+def test_an_option_that_is_none_of_ours_is_not_run_as_a_command(run: Run, world: World) -> None:
+    rented(world, 1)
+    result = run("ssh", "7001", "-L", "80:x:80")
+    assert (result.exit_code, "No such option" in result.stderr) == (2, True)
