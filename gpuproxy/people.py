@@ -1,12 +1,11 @@
 """Who may call, kept in the database of this machine: API keys and users, beside a running server or without one."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gpuproxy.books_here import with_books
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.deployment import KeyRing
-from gpuproxy.main import open_books
 from gpuproxy.passwords import Passwords
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.sqlite import SqliteDatabase
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
     """Make an API key in the database; the key is shown once."""
-    return _with_keys(settings, lambda ring: ring.create(project, name, role)).text
+    return _with_keys(settings, lambda ring: ring.create(project, name, role), may_make=True).text
 
 
 def list_keys(settings: Settings) -> tuple[KeyRow, ...]:
@@ -35,7 +34,9 @@ def revoke_key(settings: Settings, key_id: str) -> bool:
 def create_user(settings: Settings, email: str, password: str, *, role: Role, project: str) -> UserRow:
     """Make a user; raises ConfigError when there is one with this address."""
     try:
-        return _with_users(settings, lambda book: book.create(email, password, project=project, role=role))
+        return _with_users(
+            settings, lambda book: book.create(email, password, project=project, role=role), may_make=True
+        )
     except UserExists as error:
         raise ConfigError(str(error)) from None
 
@@ -50,17 +51,12 @@ def disable_user(settings: Settings, email: str) -> bool:
     return _with_users(settings, lambda book: book.disable(email))
 
 
-def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
-    return _with_books(settings, lambda db: work(KeyRing(db, SystemRandom())))
+def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, may_make: bool = False) -> T:
+    return with_books(settings, lambda db: work(KeyRing(db, SystemRandom())), may_make=may_make)
 
 
-def _with_users(settings: Settings, work: Callable[[UserBook], Awaitable[T]]) -> T:
-    return _with_books(settings, lambda db: work(UserBook(db, SystemRandom(), Passwords(Threads()))))
+def _with_users(settings: Settings, work: Callable[[UserBook], Awaitable[T]], *, may_make: bool = False) -> T:
+    def book(db: SqliteDatabase) -> Awaitable[T]:
+        return work(UserBook(db, SystemRandom(), Passwords(Threads())))
 
-
-def _with_books(settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with open_books(settings, alone=False) as db:
-            return await work(db)
-
-    return asyncio.run(run())
+    return with_books(settings, book, may_make=may_make)

@@ -3,7 +3,6 @@
 Each function opens the books itself. Those that only read, or write rows of their own, work beside a running server.
 """
 
-import asyncio
 import base64
 import binascii
 import json
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from gpuproxy import deployment, private_files
+from gpuproxy.books_here import check_exists, with_books
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.engine import checkup
 from gpuproxy.engine.checkup import Finding
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch, Decided
 from gpuproxy.engine.steps import Advance, Note, Step
-from gpuproxy.main import connect_accounts, open_books
+from gpuproxy.main import connect_accounts
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, meta, troubles
@@ -45,6 +45,7 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
+    check_exists(settings)
     if not settings.accounts:
         raise ConfigError(
             "No provider key is set, so there is nothing to compare with. For the sandbox of `serve --sandbox`, set "
@@ -97,15 +98,14 @@ def import_signing(settings: Settings, file: Path) -> None:
     async def run(db: SqliteDatabase) -> None:
         await db.write(write)
 
-    _with_books(settings, run, alone=True)
+    _with_books(settings, run, alone=True, may_make=True)
 
 
 def backup(settings: Settings, file: Path) -> None:
     """A consistent copy of the books, taken while a server may be writing; `file` must not exist."""
     if file.exists():
         raise ConfigError(f"{file} exists already; name a new file.")
-    if not settings.database_path.exists():
-        raise ConfigError(f"GPUPROXY_DATABASE_URL: there is no {settings.database_path}.")
+    check_exists(settings)
     _write_secret(file, "")
     source, target = sqlite3.connect(settings.database_path), sqlite3.connect(file)
     try:
@@ -143,14 +143,14 @@ def _write_secret(file: Path, text: str) -> None:
         raise ConfigError(f"{file} can't be written ({error.strerror}); name a file, and not a link to one.") from error
 
 
-def _with_books(settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False) -> T:
-    async def run() -> T:
-        async with open_books(settings, alone=alone) as db:
-            clock = await _clock_of(db)
-            db.judge_by(clock)
-            return await work(db)
+def _with_books(
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+) -> T:
+    async def run(db: SqliteDatabase) -> T:
+        db.judge_by(await _clock_of(db))
+        return await work(db)
 
-    return asyncio.run(run())
+    return with_books(settings, run, alone=alone, may_make=may_make)
 
 
 async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:

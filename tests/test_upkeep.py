@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gpuproxy import upkeep
+from gpuproxy import people, upkeep
 from gpuproxy.cli import root
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.model.demands import Caller
@@ -26,6 +26,7 @@ def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
+    people.create_key(settings_in(old), "ci", "user", "default")
     upkeep.export_signing(settings_in(old), tmp_path / "key")
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     upkeep.import_signing(settings_in(new), tmp_path / "key")

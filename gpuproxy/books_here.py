@@ -1,0 +1,40 @@
+"""The books of this machine, opened for one command that works on them itself, beside a running server or without one.
+
+A command that is about existing books never makes new ones: in a wrong directory it would say that all is well.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gpuproxy.config import ConfigError, Settings
+from gpuproxy.main import open_books
+from gpuproxy.store.sqlite import SqliteDatabase
+
+T = TypeVar("T")
+
+
+def with_books(
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+) -> T:
+    """What `work` makes of the books. Raises ConfigError where there are none, unless it `may_make` them.
+
+    `alone`: refused while a server runs on them.
+    """
+
+    async def run() -> T:
+        async with open_books(settings, alone=alone) as db:
+            return await work(db)
+
+    if not may_make:
+        check_exists(settings)
+    return asyncio.run(run())
+
+
+def check_exists(settings: Settings) -> None:
+    """Raise ConfigError where there is no database."""
+    if not settings.database_path.is_file():
+        raise ConfigError(
+            f"There is no database at {settings.database_path.absolute()}; set GPUPROXY_DATABASE_URL or go to its "
+            "directory."
+        )
