@@ -147,15 +147,19 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             signer=signer,
             begin=tracing.provider_call if tracing else None,
         )
+        stack.push_async_callback(engine.stop)
         await engine.start()
         stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
         faces = build_faces(settings, engine, access, random, around=tracing.rpc if tracing else None)
-        ports = await listen(settings, faces, certificates)
+        try:
+            ports = await listen(settings, faces, certificates)
+        except ConfigError:
+            await faces.drain(0)  # the one that does listen
+            raise
         print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
         await _until_signalled(engine, faces)
         log.info("draining", seconds=settings.drain_seconds)
         await asyncio.gather(faces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
-        await engine.stop()
     return 0
 
 

@@ -1,5 +1,9 @@
 """Commands on this machine's own database, where there is none and where nothing can be written."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,3 +55,20 @@ def test_the_first_key_and_the_first_user_make_the_books(run: Run, tmp_path: Pat
     (tmp_path / "gpuproxy.db").unlink()
     assert run("users", "create", "me@example.org", answer="correct horse\n").exit_code == 0
     assert run("doctor").exit_code == 0
+
+
+@pytest.mark.parametrize("face", ["GRPC", "HTTP"])
+def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path: Path, face: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        free = {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_HTTP_ADDR": "127.0.0.1:0", "GPUPROXY_LOG_LEVEL": "error"}
+        env = {**os.environ, **free, f"GPUPROXY_{face}_ADDR": address}
+        ended = subprocess.run(
+            [sys.executable, "-m", "gpuproxy", "serve", "--sandbox"],
+            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    lines = [line for line in ended.stderr.splitlines() if "add_port.cc" not in line]
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert lines == [f"GPUPROXY_{face}_ADDR: nothing can listen on {address}; is it taken?"]
