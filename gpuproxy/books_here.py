@@ -4,11 +4,13 @@ A command that is about existing books never makes new ones: in a wrong director
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.main import open_books
+from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
@@ -17,9 +19,9 @@ T = TypeVar("T")
 def with_books(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
 ) -> T:
-    """What `work` makes of the books. Raises ConfigError where there are none, unless it `may_make` them.
+    """What `work` makes of the books; `alone`: refused while a server runs on them.
 
-    `alone`: refused while a server runs on them.
+    Raises ConfigError where there are none, unless it `may_make` them, and when they can't be read or written.
     """
 
     async def run() -> T:
@@ -28,7 +30,11 @@ def with_books(
 
     if not may_make:
         check_exists(settings)
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except (Unavailable, sqlite3.Error) as error:
+        reason = error.__cause__ or error
+        raise ConfigError(f"{settings.database_path}: {reason}; nothing was changed.") from error
 
 
 def check_exists(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import binascii
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -102,17 +102,31 @@ def import_signing(settings: Settings, file: Path) -> None:
 
 
 def backup(settings: Settings, file: Path) -> None:
-    """A consistent copy of the books, taken while a server may be writing; `file` must not exist."""
+    """A consistent copy of the books, taken while a server may be writing; `file` must not exist.
+
+    Raises ConfigError; then there is no file.
+    """
     if file.exists():
         raise ConfigError(f"{file} exists already; name a new file.")
     check_exists(settings)
     _write_secret(file, "")
-    source, target = sqlite3.connect(settings.database_path), sqlite3.connect(file)
+    whole = False
     try:
-        source.backup(target)
+        with closing(sqlite3.connect(settings.database_path)) as source, closing(sqlite3.connect(file)) as target:
+            source.backup(target)
+        whole = True
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"{file} can't be written: {error}.") from error
     finally:
-        source.close()
-        target.close()
+        if not whole:
+            _remove(file)
+
+
+def _remove(file: Path) -> None:
+    """A part of a copy must not be taken for one."""
+    for each in (file, Path(f"{file}-journal")):
+        with suppress(OSError):
+            each.unlink()
 
 
 def _in_the_books(tx: Tx) -> frozenset[tuple[ProviderName, str]]:

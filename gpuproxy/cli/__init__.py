@@ -37,6 +37,12 @@ COMMANDS = {
 class _Commands(click.Group):
     """Imports a command's module when the command is run."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from gpuproxy.cli.arguments import check_text
+
+        check_text(args)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(COMMANDS)

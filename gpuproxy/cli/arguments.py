@@ -1,6 +1,13 @@
 """What the words of the command line may be. What no call can carry is wrong usage, told before there is one."""
 
+from collections.abc import Iterable
+
 import click
+
+from gpuproxy.config import parse_duration
+
+_MOST = 2**31 - 1
+_CENTURY = 36_525 * 86_400.0
 
 
 class IdType(click.ParamType[str]):
@@ -14,3 +21,45 @@ class IdType(click.ParamType[str]):
         if not text.strip():
             self.fail("must not be empty", param, ctx)
         return text
+
+
+class IntegerType(click.ParamType[int]):
+    """A whole number that a call can carry, `least` at least; what it may be is the server's to say."""
+
+    name = "integer"
+
+    def __init__(self, least: int = -_MOST) -> None:
+        self._least = least
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Fails the command with the reason."""
+        try:
+            number = int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if not self._least <= number <= _MOST:
+            self.fail(f"{number} is not in the range {self._least} to {_MOST}", param, ctx)
+        return number
+
+
+class DurationType(click.ParamType[float]):
+    """Seconds from `90`, `15m`, `2h`, `7d`; a hundred years at most."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Fails the command with the reason."""
+        try:
+            span = parse_duration(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+        if span > _CENTURY:
+            self.fail(f"{value!r} is more than a hundred years", param, ctx)
+        return span
+
+
+def check_text(words: Iterable[str]) -> None:
+    """Raise UsageError for a word that is no UTF-8: neither a message nor the terminal can have it."""
+    for word in words:
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise click.UsageError(f"{word!r} is not text in UTF-8")

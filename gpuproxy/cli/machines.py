@@ -11,26 +11,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import IdType
+from gpuproxy.cli.arguments import DurationType, IdType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
-from gpuproxy.config import parse_duration
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _FIRST = {"unknown": 0, "releasing": 1}
 _PAGE = 200
-
-
-class DurationType(click.ParamType[float]):
-    """Seconds from `90`, `15m`, `2h`, `7d`."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Fails the command with the reason."""
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
 
 
 @click.command()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
+from gpuproxy.cli.arguments import IntegerType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -17,7 +18,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 @click.option("--max-price", type=float, default=0.0, metavar="USD", help="Per GPU-hour, disk included, at most.")
 @click.option("--gpu", "gpu_model", default="", help='A model in any spelling: "RTX 4090", H100.')
 @click.option("--location", default="", help="A country code or a part of the place: DE, Texas.")
-@click.option("--num-gpus", type=int, default=0, help="GPUs of one offer, exactly.")
+@click.option("--num-gpus", type=IntegerType(), default=0, help="GPUs of one offer, exactly.")
 @click.option("--min-reliability", type=float, default=0.0, help="0-1.")
 @click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk that prices include (default 50).")
 @click.option(
@@ -58,7 +59,7 @@ def load(connection: Connection, /, what: str) -> None:
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Transactions shown.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, help="Of the newest ones, not shown.")
+@click.option("--offset", type=IntegerType(least=0), default=0, help="Of the newest ones, not shown.")
 @client_command
 def transactions(connection: Connection, /, limit: int, offset: int) -> None:
     """Show what was spent, newest first: a line for each machine and hour."""

@@ -18,8 +18,9 @@ import click
 import grpc
 
 from gpuproxy.cli import tables
+from gpuproxy.cli.arguments import DurationType, IntegerType
 from gpuproxy.cli.connection import Connection, NobodyAnswers, ServerRefused, client_command
-from gpuproxy.cli.machines import DurationType, by_request_id, seconds
+from gpuproxy.cli.machines import by_request_id, seconds
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _POLL_SECONDS = 0.5
@@ -58,7 +59,7 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--strategy", default="", help="Load balancing strategy for this call."),
             click.option("--packing", default="", help="any (default), single, spread, pack, single_host."),
-            click.option("--min-count", type=int, help="GPUs that must be kept, else all are given back."),
+            click.option("--min-count", type=IntegerType(), help="GPUs that must be kept, else all are given back."),
             click.option("--all-or-nothing", is_flag=True, help="Keep all COUNT GPUs or none."),
         )
     ):
@@ -74,7 +75,9 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--env", type=PairType(), multiple=True, metavar="K=V", help="For the container (repeatable)."
             ),
-            click.option("--port", "ports", type=int, multiple=True, help="A container port to open (repeatable)."),
+            click.option(
+                "--port", "ports", type=IntegerType(), multiple=True, help="A container port to open (repeatable)."
+            ),
             click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Default: 50."),
             click.option(
                 "--ssh-key", "ssh_keys", multiple=True, type=click.Path(path_type=Path), help="Public key file."
@@ -117,7 +120,7 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.argument("count", type=int)
+@click.argument("count", type=IntegerType())
 @_which
 @_launch
 @_life
@@ -311,3 +314,5 @@ def _public_key(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise click.UsageError(f"--ssh-key {path}: {error.strerror}") from None
+    except UnicodeError:
+        raise click.UsageError(f"--ssh-key {path}: is not a public key: it is not text") from None

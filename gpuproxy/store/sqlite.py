@@ -102,10 +102,15 @@ class SqliteDatabase:
         self._path = path
         self._now = now
         self._lock_file = _lock(path, required=alone)
-        _make_private(path, tighten=alone)
-        self._writer = _connect(path)
-        if self._lock_file is not None or path == ":memory:":
-            migrations.apply(self._writer)
+        try:
+            _make_private(path, tighten=alone)
+            self._writer = _connect(path)
+            if self._lock_file is not None or path == ":memory:":
+                migrations.apply(self._writer)
+        except (OSError, sqlite3.Error):
+            if self._lock_file is not None:
+                self._lock_file.close()
+            raise
         self._watchers: dict[str, set[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None

@@ -47,3 +47,33 @@ def test_a_blank_id_names_nothing(run: Run, world: World, words: tuple[str, ...]
     assert (result.exit_code, result.stdout) == (2, "")
     assert "must not be empty" in result.stderr
     assert (world.reservations[0].state, world.destroyed, world.extended) == ("pending", [], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("list", "--num-gpus", "9" * 20), "not in the range"),
+        (("reserve", "9" * 14), "not in the range"),
+        (("reserve", "1", "--port", "9" * 14), "not in the range"),
+        (("reserve", "1", "--min-count", "9" * 14), "not in the range"),
+        (("transactions", "--offset", "9" * 14), "not in the range"),
+        (("transactions", "--offset", "-1"), "not in the range"),
+        (("reserve", "1", "--lease", "9" * 14 + "d"), "more than a hundred years"),
+        (("reserve", "1", "--timeout", "9" * 400), "more than a hundred years"),
+        (("extend", "res-1", "--for", "1000000d"), "more than a hundred years"),
+        (("show", "\udcff"), "is not text in UTF-8"),
+        (("reserve", "1", "--label", "a=\udcff"), "is not text in UTF-8"),
+        (("backup", "\udcff"), "is not text in UTF-8"),
+    ],
+)
+def test_what_no_call_can_carry_is_wrong_usage(run: Run, world: World, words: tuple[str, ...], said: str) -> None:
+    world.rent(1)
+    result = run(*words)
+    assert (result.exit_code, result.stdout, world.requests) == (2, "", [])
+    assert said in result.stderr
+
+
+def test_a_key_file_that_is_no_text_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    result = run("reserve", "1", "--ssh-key", "key")
+    assert (result.exit_code, "--ssh-key key: is not a public key" in result.stderr) == (2, True)

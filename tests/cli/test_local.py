@@ -1,10 +1,12 @@
 """Commands on this machine's own database, where there is none and where nothing can be written."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,54 @@ def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path: Path, face: str)
     lines = [line for line in ended.stderr.splitlines() if "add_port.cc" not in line]
     assert (ended.returncode, ended.stdout) == (2, "")
     assert lines == [f"GPUPROXY_{face}_ADDR: nothing can listen on {address}; is it taken?"]
+
+
+@pytest.mark.parametrize("words", [("serve", "--sandbox"), ("keys", "create", "ci"), ("keys", "import-signing", "key")])
+def test_a_directory_that_takes_no_files_is_told_in_a_sentence(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "key").write_text('{"deployment": "abcdef", "key": "a2V5"}')
+    (tmp_path / "file").touch()
+    for place in ("/proc", f"{tmp_path}/file"):
+        result = run(*words, GPUPROXY_DATABASE_URL=f"sqlite:///{place}/x.db")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"GPUPROXY_DATABASE_URL: {place}/x.db can't be opened: ")
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("backup", "none/copy.db"), ("keys", "export-signing", "none/copy.db")])
+def test_a_file_in_no_directory_is_told_in_a_sentence(run: Run, words: tuple[str, ...]) -> None:
+    run("keys", "create", "ci")
+    result = run(*words)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith("none/copy.db can't be written (No such file or directory)")
+
+
+def test_a_copy_that_did_not_fit_leaves_no_file(run: Run, tmp_path: Path) -> None:
+    run("keys", "create", "ci")
+    with full_disk():
+        result = run("backup", "copy.db")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("copy.db can't be written: ")
+    assert list(tmp_path.glob("copy.db*")) == []
+    assert run("backup", "copy.db").exit_code == 0
+
+
+def test_a_key_that_could_not_be_kept_is_not_shown(run: Run) -> None:
+    run("keys", "create", "first")
+    with full_disk():
+        result = run("keys", "create", "second")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert ("gpuproxy.db" in result.stderr, result.stderr.count("\n")) == (True, 1)
+    assert "second" not in run("keys", "list").stdout
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file grows beyond a few bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
