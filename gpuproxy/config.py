@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpuproxy.env_file import values_in
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.users import why_no_admin
 from gpuproxy.settings_checks import check_admin_key, check_database_url, check_otel_endpoint, check_tls
@@ -306,10 +306,15 @@ class Settings(BaseSettings):
 
 
 def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """The variables of `.env`, overridden by those of the environment; empty ones count as absent."""
-    from_file = dotenv_values(env_file, interpolate=False) if env_file is not None and env_file.is_file() else {}
-    merged = {**{name: value or "" for name, value in from_file.items()}, **env}
-    return {name: value for name, value in merged.items() if value.strip()}
+    """The variables of `.env`, overridden by those of the environment; empty ones count as absent.
+
+    Raises ConfigError for a line of the file that can't be read.
+    """
+    try:
+        from_file = values_in(env_file) if env_file is not None and env_file.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return {name: value for name, value in {**from_file, **env}.items() if value.strip()}
 
 
 def load_settings(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> Settings:

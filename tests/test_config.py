@@ -293,3 +293,20 @@ def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*is none of"):
         check_start(load(GPUPROXY_LB_STRATEGY="random"), sandbox=True)
     check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'VASTAI_API_KEY=k\n\nGPUPROXY_MAX_PRICE="5\nGPUPROXY_TIME_SCALE=1\n', "line 3 is not NAME=VALUE"),
+        (b"GPUPROXY_MAX_PRICE 5\n", "line 1 is not NAME=VALUE"),
+        (b"A=1\n# '\nGPUPROXY_MAX_PRICE='5", "line 3 is not NAME=VALUE"),
+        (b"A=\xff\n", "is not text in UTF-8"),
+    ],
+)
+def test_a_line_of_the_env_file_that_says_nothing_is_named(tmp_path: Path, text: bytes, said: str) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_settings({}, env_file)
+    assert str(caught.value).startswith(f"{env_file}: ")

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
 from gpuproxy.client.channel import DEFAULT_SERVER
 from gpuproxy.client.errors import Refusal, refusal_of
-from gpuproxy.config import admin_key_file, is_loopback, read_environment
+from gpuproxy.config import ConfigError, admin_key_file, is_loopback, read_environment
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -121,7 +121,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        found = read_environment(os.environ)
+        found = _environment()
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
         security = Tls(wanted=tls, ca=tls_ca, cert=tls_cert, key=tls_key).over(found)
         connection = Connection(address, api_key or _key(found, address), as_json=as_json, tls=security)
@@ -158,6 +158,13 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
 def as_dict(message: Message) -> dict[str, object]:
     """Field names as in the contract, absent ones with their defaults."""
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def _environment() -> Mapping[str, str]:
+    try:
+        return read_environment(os.environ)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _key(found: Mapping[str, str], server: str) -> str:

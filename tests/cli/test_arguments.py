@@ -77,3 +77,10 @@ def test_a_key_file_that_is_no_text_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\xff\xfe")
     result = run("reserve", "1", "--ssh-key", "key")
     assert (result.exit_code, "--ssh-key key: is not a public key" in result.stderr) == (2, True)
+
+
+def test_a_broken_env_file_stops_a_command_before_it_asks_the_wrong_server(run: Run, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('GPUPROXY_SERVER="gpus:9090\n')
+    for words in (("ps",), ("serve", "--sandbox"), ("doctor",)):
+        result = run(*words)
+        assert (result.exit_code, ".env: line 1 is not NAME=VALUE" in result.stderr) == (2, True)
