@@ -64,10 +64,12 @@ def misunderstanding(server: str, tls: Tls, said: str) -> str:
         return f"{server} shows a certificate that no trusted CA signed; --ca FILE says whom to trust."
     if "handshake failed" in said or "Peer name" in said or "Hostname" in said:
         return f"{server} did not speak TLS as it should: is it TLS, and is its certificate for this name?"
-    if "Socket closed" in said or "Connection reset" in said:
+    if "Socket closed" not in said and "Connection reset" not in said:
+        return ""
+    if "failed to connect" in said:  # it said nothing at all, not even that it speaks HTTP/2
         wanted = "a certificate of ours (--cert, --key)" if tls else "TLS (--tls, --ca)"
         return f"{server} closed the connection at once: it may want {wanted}."
-    return ""
+    return f"{server} ended the connection before it answered: it may have been stopped."
 
 
 def _read(option: str, path: str) -> bytes | None:

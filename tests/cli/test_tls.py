@@ -1,6 +1,8 @@
 """The command line against a server with TLS: what it needs, and what it says when that is missing."""
 
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -98,3 +100,22 @@ def test_files_that_are_no_use_are_named(ca: trustme.CA, tmp_path: Path, options
     (tmp_path / "text").write_text("hello")
     result = listed("127.0.0.1:1", *options)
     assert (result.exit_code, said in result.output) == (2, True)
+
+
+def test_a_server_that_dies_during_a_call_is_not_taken_for_one_that_wants_tls() -> None:
+    with socket.socket() as listening, ThreadPoolExecutor(max_workers=1) as pool:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        pool.submit(_die_during_a_call, listening)
+        result = listed(f"127.0.0.1:{listening.getsockname()[1]}")
+    assert (result.exit_code, "TLS" in result.output) == (3, False)
+    assert "ended the connection before it answered" in result.output
+
+
+def _die_during_a_call(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # HTTP/2: empty settings
+        heard = b""
+        while b"gpuproxy.v1" not in heard and (more := connection.recv(4096)):
+            heard += more
