@@ -12,7 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from gpuproxy.ports import Clock
+
+log = structlog.get_logger(__name__)
 
 _READY = "sandbox listening on "
 _START_SECONDS = 60
@@ -39,9 +43,14 @@ async def start_sandbox(state: Path, clock: Clock) -> AsyncIterator[SandboxChild
         stdin=PIPE,
         stdout=PIPE,
     )
+    watching: asyncio.Task[None] | None = None
     try:
-        yield SandboxChild(await _address(process))
+        child = SandboxChild(await _address(process))
+        watching = asyncio.create_task(_tell_its_end(process, state))
+        yield child
     finally:
+        if watching is not None:
+            watching.cancel()
         if process.stdin is not None:
             process.stdin.close()
         await _ended(process)
@@ -57,6 +66,13 @@ async def _address(process: Process) -> str:
     except TimeoutError:
         raise SandboxFailed(f"The sandbox did not start within {_START_SECONDS} s.") from None
     raise SandboxFailed("The sandbox ended before it was ready; its reason is above.")
+
+
+async def _tell_its_end(process: Process, state: Path) -> None:
+    """One line for a market that ends before we do; without it every call to it just fails."""
+    code = await process.wait()
+    tell = log.error if code else log.info  # Ctrl-C at a terminal reaches both of us, and it ends first, with 0
+    tell("sandbox_ended", exit_code=code, kept=str(state), advice="Restart the server: its market goes on from there.")
 
 
 async def _ended(process: Process) -> None:
