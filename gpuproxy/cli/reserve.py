@@ -218,13 +218,24 @@ def _rent(connection: Connection, request: pb.ReserveGPUsRequest, limit: float) 
         answer = call.result()
     except grpc.RpcError as error:
         failure = connection.failure(error)
-        if failure.error.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED"):
+        lost = failure.error.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED")
+        if lost and _may_exist(connection, failure, request.request_id):
             click.echo(
                 f"request id {request.request_id}: gpuproxy show {request.request_id} says what exists", err=True
             )
         raise failure from None
     progress.show(answer.outcomes, answer.reserved_instances)
     return answer
+
+
+def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) -> bool:
+    """False where the server itself refused and has no reservation under this id."""
+    if not (failure.error.reason or failure.error.trace_id):
+        return True
+    try:
+        return by_request_id(connection, request_id, pages=1) is not None
+    except ServerRefused:
+        return True
 
 
 @contextmanager
