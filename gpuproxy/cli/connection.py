@@ -17,7 +17,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
-from gpuproxy.client.channel import DEFAULT_SERVER
+from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config import ConfigError, admin_key_file, is_loopback, read_environment
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -124,7 +124,10 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         found = _environment()
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
         security = Tls(wanted=tls, ca=tls_ca, cert=tls_cert, key=tls_key).over(found)
-        connection = Connection(address, api_key or _key(found, address), as_json=as_json, tls=security)
+        key = api_key or _key(found, address)
+        if wrong := why_no_key(key):
+            raise click.UsageError(f"{'--api-key' if api_key else 'GPUPROXY_API_KEY'}: {wrong}")
+        connection = Connection(address, key, as_json=as_json, tls=security)
         try:
             command(connection, *args, **kwargs)
         finally:
@@ -175,5 +178,5 @@ def _key(found: Mapping[str, str], server: str) -> str:
     path = admin_key_file(found.get("GPUPROXY_DATABASE_URL", DEFAULT_DATABASE))
     try:
         return path.read_text(encoding="ascii").strip()
-    except OSError:
+    except (OSError, UnicodeError):
         return ""

@@ -26,14 +26,15 @@ class Client:
     """One channel to one server; safe to share between threads. `stub` has the calls that have no method here.
 
     `server` is `host:port` (default: GPUPROXY_SERVER, else localhost:9090), `api_key` the key (default:
-    GPUPROXY_API_KEY). `channel` is one of your own instead, such as one with TLS; it is not closed with the client.
+    GPUPROXY_API_KEY; "": none). `channel` is one of your own instead, such as one with TLS; it is not closed with
+    the client.
     Every method raises a GPUProxyError.
     """
 
     def __init__(
         self,
         server: str = "",
-        api_key: str = "",
+        api_key: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.Channel | None = None,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from ipaddress import ip_address
 
+from gpuproxy.client.errors import WrongArgument
+
 DEFAULT_SERVER = "localhost:9090"
 _MINUTE_MS = 60_000
 
@@ -27,12 +29,22 @@ class Place:
         return (("x-api-key", self.key),) if self.key else ()
 
 
-def place(server: str, key: str) -> Place:
-    """What is not given comes from GPUPROXY_SERVER and GPUPROXY_API_KEY."""
-    return Place(
-        server=server or os.environ.get("GPUPROXY_SERVER", "") or DEFAULT_SERVER,
-        key=key or os.environ.get("GPUPROXY_API_KEY", ""),
-    )
+def place(server: str, key: str | None) -> Place:
+    """What is not given comes from GPUPROXY_SERVER and GPUPROXY_API_KEY; "" is a key that is given: none.
+
+    Raises WrongArgument for a key that no call can carry.
+    """
+    found = os.environ.get("GPUPROXY_API_KEY", "") if key is None else key
+    if wrong := why_no_key(found):
+        raise WrongArgument("api_key", wrong)
+    return Place(server=server or os.environ.get("GPUPROXY_SERVER", "") or DEFAULT_SERVER, key=found)
+
+
+def why_no_key(key: str) -> str:
+    """What is wrong with a key that no call can carry; "" when nothing is, as with none at all."""
+    if all("!" <= letter <= "~" for letter in key):
+        return ""
+    return "a key has only ASCII letters, digits and _"
 
 
 def channel_options(server: str, *, repeats: bool) -> Sequence[tuple[str, str | int]]:

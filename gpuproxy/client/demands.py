@@ -12,12 +12,14 @@ from typing import TypedDict, TypeVar
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpuproxy.client.errors import WrongArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 DEFAULT_TIMEOUT = 30.0
 RESERVE_TIMEOUT = 120.0
 READY_TIMEOUT = 900.0
 PAGE = 200
+_SPANS = frozenset({"lease_duration", "ready_timeout"})
 
 Request = TypeVar("Request", bound=Message)
 
@@ -40,7 +42,7 @@ class Filters(TypedDict, total=False):
 
 
 class Demand(TypedDict, total=False):
-    """Fields of ReserveGPUsRequest, without `count` and `dry_run`, which are methods' own."""
+    """Fields of ReserveGPUsRequest, without `count` and `dry_run`, which are methods' own; spans may be seconds."""
 
     provider: str
     min_vram: float
@@ -66,10 +68,10 @@ class Demand(TypedDict, total=False):
     run_mode: str
     args: Sequence[str]
     request_id: str
-    lease_duration: timedelta
+    lease_duration: timedelta | float
     keep_late: bool
     wait_for: str
-    ready_timeout: timedelta
+    ready_timeout: timedelta | float
     on_not_ready: str
     wait: bool
     labels: Mapping[str, str]
@@ -77,13 +79,41 @@ class Demand(TypedDict, total=False):
 
 def listing(filters: Filters) -> pb.ListGPUInstancesRequest:
     """What can be rented."""
-    return pb.ListGPUInstancesRequest(**filters)
+    request = pb.ListGPUInstancesRequest()
+    for name, value in filters.items():
+        request.MergeFrom(_with(request, name, value))
+    return request
 
 
 def demanded(count: int, demand: Demand, *, dry_run: bool = False) -> pb.ReserveGPUsRequest:
     """A reservation of `count` GPUs, with an id of its own where the caller gives none."""
-    request = pb.ReserveGPUsRequest(count=count, dry_run=dry_run, **demand)  # type: ignore[arg-type] # takes timedelta
+    request = pb.ReserveGPUsRequest(dry_run=dry_run)
+    for name, value in {"count": count, **demand}.items():
+        sent = _span(name, value) if name in _SPANS and value is not None else value
+        request.MergeFrom(_with(request, name, sent))
     return with_request_id(request)
+
+
+def _with(request: Request, name: str, value: object) -> Request:
+    """A message with this field alone; raises WrongArgument for a value that it can't hold."""
+    if name not in request.DESCRIPTOR.fields_by_name:
+        raise WrongArgument(name, "there is no such argument")
+    try:
+        return type(request)(**{name: value})
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        shown = repr(value) if isinstance(value, int | float) else f"this {type(value).__name__}"  # may be a secret
+        raise WrongArgument(name, f"{shown} can't be sent: the contract has another type or range") from None
+
+
+def _span(name: str, value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WrongArgument(name, f"should be a timedelta or seconds, not {value!r}")
+    try:
+        return timedelta(seconds=value)
+    except (OverflowError, ValueError):
+        raise WrongArgument(name, f"{value!r} seconds are no span of time") from None
 
 
 def with_request_id(request: Request) -> Request:
@@ -110,7 +140,7 @@ def patience(request: pb.ReserveGPUsRequest) -> float:
 def ending(reservation_id: str, until: datetime) -> pb.ExtendReservationRequest:
     """An extension; `until` must say its time zone."""
     if until.tzinfo is None:
-        raise ValueError("until: say the time zone, as in datetime.now(UTC) + timedelta(hours=2)")
+        raise WrongArgument("until", "say the time zone, as in datetime.now(UTC) + timedelta(hours=2)")
     expires_at = Timestamp()
     expires_at.FromDatetime(until)
     return pb.ExtendReservationRequest(reservation_id=reservation_id, expires_at=expires_at)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from google.rpc import code_pb2
 
 from gpuproxy.cli import root
-from tests.cli.world import KEY, World, served
+from tests.cli.world import KEY, World, error, served
 
 Run = Callable[..., Result]
 
@@ -84,3 +85,20 @@ def test_a_broken_env_file_stops_a_command_before_it_asks_the_wrong_server(run: 
     for words in (("ps",), ("serve", "--sandbox"), ("doctor",)):
         result = run(*words)
         assert (result.exit_code, ".env: line 1 is not NAME=VALUE" in result.stderr) == (2, True)
+
+
+def test_a_key_that_no_call_can_carry_is_refused(run: Run) -> None:
+    result = run("ps", "--api-key", "kéy")
+    assert (result.exit_code, "--api-key: a key has only ASCII letters, digits and _" in result.stderr) == (2, True)
+
+
+def test_what_was_never_rented_is_not_said_to_be_found(run: Run, world: World) -> None:
+    world.refuse_with = error(code_pb2.UNAVAILABLE, "Too many unknowns. Nothing was rented.", "STORM_BREAKER")
+    assert "gpuproxy show" not in run("reserve", "1", "--request-id", "train-7").stderr
+
+
+def test_what_may_have_been_rented_is_said_to_be_found(run: Run, world: World) -> None:
+    world.rent(1, request_id="train-7")
+    world.refuse_with = error(code_pb2.UNAVAILABLE, "The books can't be written.", "DATABASE")
+    result = run("reserve", "1", "--request-id", "train-7")
+    assert "request id train-7: gpuproxy show train-7 says what exists" in result.stderr

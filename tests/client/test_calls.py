@@ -192,3 +192,48 @@ def test_a_call_whose_answer_never_came_is_found_by_its_request_id(end: OtherEnd
 def test_a_blank_request_id_finds_nothing(end: OtherEnd, blank: str) -> None:
     with pytest.raises(InvalidArgument, match="request_id: must not be empty"):
         end.client.find(blank)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lease_duration", "1h"),
+        ("lease_duration", True),
+        ("ready_timeout", float("nan")),
+        ("ready_timeout", 1e300),
+        ("ports", [99999999999]),
+        ("ports", 80),
+        ("min_count", 2**31),
+        ("min_vram", "much"),
+        ("count", 10**20),
+        ("count", "4"),
+        ("env", {"A": 1}),
+        ("image", "\udcff"),
+        ("gpu_count", 2),
+    ],
+)
+def test_an_argument_that_can_not_be_sent_is_named_and_nothing_is_sent(end: OtherEnd, name: str, value: Any) -> None:
+    demand: Any = {"count": 1, name: value}
+    with pytest.raises(InvalidArgument, match=f"^{name}: ") as caught:
+        end.client.reserve(**demand)
+    assert list(caught.value.violations) == [name]
+
+
+def test_filters_that_can_not_be_sent_are_named_too(end: OtherEnd) -> None:
+    with pytest.raises(InvalidArgument, match=r"^num_gpus: "):
+        end.client.list(num_gpus=2**40)
+
+
+def test_spans_of_time_may_be_seconds_and_zero_or_false_is_said(end: OtherEnd) -> None:
+    end.begin(
+        lambda client: client.reserve(1, lease_duration=5400, ready_timeout=0.5, verified_only=False, min_count=0)
+    )
+    request = end.answers("ReserveGPUs", pb.ReserveGPUsResponse())
+    assert request.lease_duration.ToTimedelta() == timedelta(minutes=90)
+    assert request.ready_timeout.ToTimedelta() == timedelta(milliseconds=500)
+    assert (request.HasField("verified_only"), request.verified_only) == (True, False)
+
+
+def test_a_key_that_no_call_can_carry_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="api_key: a key has only ASCII letters, digits and _"):
+        Client("x:1", "kéy")

@@ -144,8 +144,9 @@ def test_arguments_are_the_fields_of_the_contract() -> None:
 def test_address_and_key_come_from_the_environment_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPUPROXY_SERVER", raising=False)
     monkeypatch.delenv("GPUPROXY_API_KEY", raising=False)
-    assert (place("", "").server, place("", "").metadata) == ("localhost:9090", ())
+    assert (place("", None).server, place("", None).metadata) == ("localhost:9090", ())
     monkeypatch.setenv("GPUPROXY_SERVER", "gpus:9090")
     monkeypatch.setenv("GPUPROXY_API_KEY", "gpx-1")
-    assert (place("", "").server, place("", "").key) == ("gpus:9090", "gpx-1")
+    assert (place("", None).server, place("", None).key) == ("gpus:9090", "gpx-1")
+    assert place("", "").metadata == ()
     assert (place("other:1", "gpx-2").server, place("other:1", "gpx-2").key) == ("other:1", "gpx-2")
