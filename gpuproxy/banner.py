@@ -1,8 +1,10 @@
 """What a start prints. Other programs read its first words, so that they stay as they are."""
 
 import os
+import shlex
 import shutil
 import sys
+from pathlib import Path
 
 from gpuproxy.config import Settings
 
@@ -28,5 +30,14 @@ def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
 
 
 def _program() -> str:
-    """How this program is called from here."""
-    return "gpuproxy" if shutil.which("gpuproxy") else os.path.relpath(sys.argv[0])
+    """How this program is called from here, to be pasted: as a command, else with the Python that runs it."""
+    if shutil.which("gpuproxy"):
+        return "gpuproxy"
+    python = Path(sys.executable)
+    script = python.with_name("gpuproxy")
+    return shlex.join([_near(script)] if script.is_file() else [_near(python), "-m", "gpuproxy"])
+
+
+def _near(path: Path) -> str:
+    """Relative below this directory, where people paste it; elsewhere in full."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
