@@ -6,6 +6,7 @@ import click
 
 from gpuproxy.config import parse_duration
 
+_MAX_NAME = 64
 _MOST = 2**31 - 1
 _CENTURY = 36_525 * 86_400.0
 
@@ -56,6 +57,18 @@ class DurationType(click.ParamType[float]):
         if span > _CENTURY:
             self.fail(f"{value!r} is more than a hundred years", param, ctx)
         return span
+
+
+def short_text(name: str, text: str) -> str:
+    """What a key or a project may be called, by the rules of the API; raises UsageError."""
+    stripped = text.strip()
+    if not stripped:
+        raise click.UsageError(f"{name} is required: it must not be empty.")
+    if len(stripped) > _MAX_NAME:
+        raise click.UsageError(f"{name} must have at most {_MAX_NAME} characters, not {len(stripped)}.")
+    if not stripped.isprintable():
+        raise click.UsageError(f"{name} must be printable text on one line.")
+    return stripped
 
 
 def check_text(words: Iterable[str]) -> None:

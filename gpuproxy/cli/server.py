@@ -10,7 +10,7 @@ from typing import Literal
 
 import click
 
-from gpuproxy.cli.arguments import IdType
+from gpuproxy.cli.arguments import IdType, short_text
 from gpuproxy.cli.tables import table
 from gpuproxy.config import ConfigError, Settings, check_start, load_settings, without_effect
 
@@ -55,6 +55,7 @@ def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str
     """Make a key and print it, once."""
     from gpuproxy import people
 
+    name, project = short_text("NAME", name), short_text("--project", project)
     with explained():
         click.echo(people.create_key(settings_of_here(), name, role, project))
 

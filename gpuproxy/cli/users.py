@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from gpuproxy.cli.arguments import IdType
+from gpuproxy.cli.arguments import IdType, short_text
 from gpuproxy.cli.server import explained, settings_of_here
 from gpuproxy.cli.tables import table
 from gpuproxy.model.users import why_no_email, why_no_password
@@ -26,6 +26,7 @@ def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -
 
     if wrong := why_no_email(email):
         raise click.UsageError(f"EMAIL {wrong}.")
+    project = short_text("--project", project)
     password = _password()
     if wrong := why_no_password(password):
         raise click.UsageError(f"the password {wrong}.")

@@ -125,3 +125,20 @@ def full_disk() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("",), "NAME is required"),
+        ((" ",), "NAME is required"),
+        (("n" * 65,), "NAME must have at most 64 characters, not 65"),
+        (("a\nb",), "NAME must be printable text on one line"),
+        (("ci", "--project", "p" * 5000), "--project must have at most 64 characters"),
+    ],
+)
+def test_a_key_is_named_by_the_rules_of_the_api(run: Run, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    result = run("keys", "create", *words)
+    assert (result.exit_code, said in result.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+    assert run("keys", "create", "n" * 64).exit_code == 0
