@@ -38,6 +38,7 @@ def test_the_signing_key_replaces_a_longer_file_that_others_could_read_and_follo
     file, link = tmp_path / "key", tmp_path / "link"
     file.write_text("x" * 4000)
     file.chmod(0o644)
+    people.create_key(settings_in(tmp_path), "ci", "user", "default")
     upkeep.export_signing(settings_in(tmp_path), file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert set(json.loads(file.read_text())) == {"deployment", "key"}
