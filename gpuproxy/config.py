@@ -306,10 +306,7 @@ class Settings(BaseSettings):
 
 
 def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """The variables of `.env`, overridden by those of the environment; empty ones count as absent.
-
-    Raises ConfigError for a line of the file that can't be read.
-    """
+    """Variables of `.env`, under those of the environment, without empty ones; raises ConfigError for bad lines."""
     try:
         from_file = values_in(env_file) if env_file is not None and env_file.is_file() else {}
     except ValueError as error:
