@@ -27,6 +27,7 @@ from gpuproxy.ports import Capabilities, InstanceStatus, Receipt, Tx
 from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
 
 ORPHANAGE = ReservationId("res-orphans")
+_UNANSWERED = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN, LeaseState.RELEASING})
 _PAUSE = timedelta(minutes=3)
 """Before another create is tried with an account that a create was refused for."""
 
@@ -69,7 +70,10 @@ def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> L
 
 
 def refused(tx: Tx, lease_id: LeaseId, refusal: Refused, retry_at: datetime | None) -> Lease:
-    """Surely nothing was created; `retry_at` when the account must wait."""
+    """Surely nothing was created; `retry_at` when the account must wait.
+
+    A process that was paused may hear this after the call counted as unknown: it is the marketplace's word all the same.
+    """
     lease = leases.get(tx, lease_id)
     if retry_at is not None:
         pace.hold(tx, (lease.provider, lease.account), retry_at)
@@ -77,11 +81,12 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused, retry_at: datetime | No
         exhausted.note(tx, lease, refusal.scope)
     if refusal.reason in troubles.PAUSING:
         troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if lease.state not in _UNANSWERED:
+        return lease
     if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
         rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
-    return leases.advance(
-        tx, lease, LeaseEvent.REFUSED, reason=lease.reason or _reason(refusal), status_message=str(refusal)
-    )
+    event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
+    return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
 
 
 def _reason(refusal: Refused) -> str:

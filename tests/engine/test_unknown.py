@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from gpuproxy.engine import record
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.errors import FailedPrecondition, OfferGone
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState, outcome_word
 from tests.world import World, in_world
@@ -268,6 +269,23 @@ def test_a_caller_that_leaves_in_the_moment_of_the_answer_leaves_nothing_behind(
         await asyncio.wait([call])
         await world.sleep(120)
         assert len(world.alive()) == (1 if heard else 0)
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_refusal_that_comes_after_its_create_counted_as_unknown_is_believed():
+    """The process was paused: the reconciler gave the call up before the call heard its own answer."""
+
+    async def story(world: World) -> None:
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a")
+        lease = made.leases[0]
+        assert lease.state is LeaseState.UNKNOWN
+        said = await world.db.write(lambda tx: record.refused(tx, lease.id, OfferGone("somebody was faster"), None))
+        assert (said.state, said.reason) == (LeaseState.FAILED, "OFFER_GONE")
+        again = await world.db.write(lambda tx: record.refused(tx, lease.id, OfferGone("somebody was faster"), None))
+        assert again == said
         await world.books_agree()
 
     in_world(story)
