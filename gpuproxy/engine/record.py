@@ -72,7 +72,7 @@ def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> L
 def refused(tx: Tx, lease_id: LeaseId, refusal: Refused, retry_at: datetime | None) -> Lease:
     """Surely nothing was created; `retry_at` when the account must wait.
 
-    A process that was paused may hear this after the call counted as unknown: it is the marketplace's word all the same.
+    A process that was paused may hear this after the call counted as unknown: it is the marketplace's word still.
     """
     lease = leases.get(tx, lease_id)
     if retry_at is not None:
