@@ -1,72 +1,63 @@
-"""What counting and logging a call costs: an empty call of two servers, one of which does neither."""
+"""What counting and logging a call costs: an empty call of one server that does it and does not, in turn.
+
+One process, because two of the same program differ by more than what is measured.
+"""
 
 import asyncio
 import statistics
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from grpc import aio
 
 from scripts.bench.load import Measured, phase
 from scripts.bench.report import Row
-from scripts.bench.server import METHOD, SERVICE
+from scripts.bench.server import METHOD, OFF, ON, SERVICE, SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
-_ROUNDS = 24
+_ROUNDS = 40
 _CONNECTIONS = 4
 
 
 def measure(folder: Path) -> list[Row]:
     """The server's CPU time of a call with both against one without, as a ratio within rounds; the median."""
-    with ExitStack() as stack:
-        servers = [_server(stack, folder / name, name) for name in ("observed", "unobserved")]
-        rounds = asyncio.run(_rounds(servers))
-    dearer = statistics.median(with_both["cpu_ms"] / without["cpu_ms"] - 1 for with_both, without in rounds)
-    cpu = [statistics.median(each[which]["cpu_ms"] for each in rounds) for which in (0, 1)]
+    with (folder / "observing.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "scripts.bench.server", str(folder)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None  # noqa: S101 - it was asked for
+            port, _, _, key = server.stdout.readline().split()
+            rounds = asyncio.run(_rounds(f"127.0.0.1:{port}", key, server.pid))
+        finally:
+            server.communicate(timeout=30)
+    dearer = statistics.median(each[ON]["cpu_ms"] / each[OFF]["cpu_ms"] - 1 for each in rounds)
+    cpu = {mode: statistics.median(each[mode]["cpu_ms"] for each in rounds) for mode in (ON, OFF)}
     return [
         Row(
             name="counting and logging an empty call",
             value=dearer * 100,
             unit="%",
             at_most=15,
-            note=f"of its CPU time: {cpu[0]:.3f} ms with, {cpu[1]:.3f} ms without",
+            note=f"of its CPU time: {cpu[ON]:.3f} ms with, {cpu[OFF]:.3f} ms without",
         )
     ]
 
 
-def _server(stack: ExitStack, folder: Path, mode: str) -> tuple[int, str, int]:
-    """Its port, key and process id."""
-    folder.mkdir()
-    log = stack.enter_context((folder / "server.log").open("w"))
-    server = stack.enter_context(
-        subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder), mode],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-        )
-    )  # fmt: skip
-    assert server.stdout is not None  # noqa: S101 - it was asked for
-    port, _, _, key = server.stdout.readline().split()
-    return int(port), key, server.pid
-
-
-async def _rounds(servers: list[tuple[int, str, int]]) -> list[list[Measured]]:
+async def _rounds(address: str, key: str, pid: int) -> list[dict[bytes, Measured]]:
     channels = [
-        [
-            aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
-            for _ in range(_CONNECTIONS)
-        ]
-        for port, _, _ in servers
+        aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(_CONNECTIONS)
     ]
+    metadata = (("x-api-key", key),)
     rounds = []
     for number in range(_ROUNDS + 1):
-        figures: list[Measured] = [{}, {}]
-        for which in (0, 1) if number % 2 else (1, 0):
-            _, key, pid = servers[which]
-            metadata = (("x-api-key", key),)
-            figures[which] = await phase(channels[which], f"/{SERVICE}/{METHOD}", [b"0"], metadata, pid)
+        figures: dict[bytes, Measured] = {}
+        for mode in (ON, OFF) if number % 2 else (OFF, ON):
+            await channels[0].unary_unary(f"/{SERVICE}/{SWITCH}")(mode, metadata=metadata)
+            figures[mode] = await phase(channels, f"/{SERVICE}/{METHOD}", [b"0"], metadata, pid)
         rounds.append(figures)
-    for channel in [each for of_one in channels for each in of_one]:
+    for channel in channels:
         await channel.close()
     return rounds[1:]  # the first one warms up

@@ -1,8 +1,9 @@
 """The real server over twenty thousand offers, with one call more: ready bytes, of as many as the request says.
 
 Over gRPC as a call of the same dispatcher, over HTTP as the plainest handler of the same library, on a port of its own.
-A process of its own (`python -m scripts.bench.server FOLDER [unobserved]`), which prints the ports of gRPC, HTTP and
-the plain handler, and its key; it ends with stdin. `unobserved`: calls are neither counted nor logged.
+A second call of the bench's own switches counting and logging of calls off and on. A process of its own
+(`python -m scripts.bench.server FOLDER`), which prints the ports of gRPC, HTTP and the plain handler, and its key; it
+ends with stdin.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from aiohttp import web
 from gpuproxy import deployment, logs
 from gpuproxy.access import open_access
 from gpuproxy.config import Settings, load_settings
+from gpuproxy.edge.dispatch import Dispatcher
 from gpuproxy.edge.grpc_server import raw_rpc
 from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely
 from gpuproxy.model.labels import Signer
@@ -26,7 +28,9 @@ from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
 from scripts.bench.market import Marketplace, offers
 
-SERVICE, METHOD = "gpuproxy.bench.Ready", "Bytes"
+SERVICE, METHOD, SWITCH = "gpuproxy.bench.Ready", "Bytes", "Switch"
+ON, OFF = b"on", b"off"
+_observed = Dispatcher._log  # noqa: SLF001 - what it costs is the question
 
 
 @lru_cache(maxsize=4096)
@@ -36,6 +40,16 @@ def _ready(size: int) -> bytes:
 
 async def _bytes(raw: bytes) -> bytes:
     return _ready(int(raw))
+
+
+async def _switch(raw: bytes) -> bytes:
+    """From now on calls are counted and logged, or not."""
+    Dispatcher._log = _observed if raw == ON else _unobserved  # type: ignore[method-assign]  # noqa: SLF001
+    return b""
+
+
+def _unobserved(*_: object) -> None:
+    pass
 
 
 async def _plain() -> web.AppRunner:
@@ -74,15 +88,13 @@ async def wired(folder: Path) -> AsyncIterator[tuple[Settings, Engine, SqliteDat
         await db.close()
 
 
-async def run(folder: Path, *, observed: bool) -> None:
+async def run(folder: Path) -> None:
     """Serve until stdin closes; logs go to stderr as they always do."""
     async with wired(folder) as (settings, engine, db):
-        logs.configure(level=settings.log_level if observed else "error", style=settings.log_format)
-        if not observed:
-            engine.metrics.rpc = lambda *_: None
+        logs.configure(level=settings.log_level, style=settings.log_format)
         random = SystemRandom()
         key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
-        extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes)}
+        extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes), f"{SERVICE}/{SWITCH}": raw_rpc(SWITCH, _switch)}
         access = await open_access(settings, db, engine.clock, random)
         faces = build_faces(settings, engine, access, random, extra=extra)
         port = await faces.grpc.start("127.0.0.1:0")
@@ -95,4 +107,4 @@ async def run(folder: Path, *, observed: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1]), observed="unobserved" not in sys.argv))
+    asyncio.run(run(Path(sys.argv[1])))
