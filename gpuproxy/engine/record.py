@@ -44,7 +44,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime) -> bool:
         return False
     paused = troubles.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
-        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason, status_message=paused.said)
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
         return False
     leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline)
     return True

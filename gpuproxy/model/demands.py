@@ -1,7 +1,7 @@
 """What a caller asks for in one reservation: which machines, how they are launched, how long they live."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
@@ -98,11 +98,3 @@ class Caller:
     peer: str = ""
     """Where the call comes from, as the transport tells it."""
     deadline: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetime:
-    """When a reservation was made and when it ends by itself."""
-
-    created_at: datetime
-    expires_at: datetime | None
