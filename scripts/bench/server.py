@@ -48,7 +48,7 @@ async def _switch(raw: bytes) -> bytes:
     return b""
 
 
-def _unobserved(*_: object) -> None:
+def _unobserved(*_: object, **__: object) -> None:
     pass
 
 
