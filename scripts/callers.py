@@ -1,4 +1,4 @@
-"""Callers who do everything at random, for `chaos` and `soak`: rent, extend, destroy, release, leave in the middle.
+"""Callers who do everything at random, for `chaos` and `soak`: rent, extend, stop and start, release, leave midway.
 
 They remember what they were told, so that it can be held against the books and the market afterwards.
 """
@@ -101,8 +101,8 @@ class RandomCaller:
     def _chosen(self) -> Callable[[], None]:
         live = len(self._client.instances())
         rent, give = (1, 6) if live >= self._most else (6, 1)
-        acts = (self._reserve, self._ask_again, self._release, self._destroy, self._extend, self._look)
-        return self._dice.choices(acts, (rent, 2, give, give, 1, 1))[0]
+        acts = (self._reserve, self._ask_again, self._release, self._destroy, self._extend, self._power, self._look)
+        return self._dice.choices(acts, (rent, 2, give, give, 1, 2, 1))[0]
 
     def _reserve(self) -> None:
         dice = self._dice
@@ -164,7 +164,20 @@ class RandomCaller:
             later = reservation.expires_at.ToDatetime() + timedelta(seconds=self._dice.randrange(60, 1200))
             request = pb.ExtendReservationRequest(reservation_id=reservation.reservation_id)
             request.expires_at.FromDatetime(later)
-            self._client.call("ExtendReservation", request)
+            try:
+                self._client.call("ExtendReservation", request)
+            except grpc.RpcError:
+                if self._found(reservation.reservation_id).expires_at.ToDatetime() <= later:
+                    raise
+                self._ledger.counted("extended by another in between")
+
+    def _power(self) -> None:
+        if instances := [one for one in self._client.instances() if one.status in ("active", "stopped")]:
+            one = self._dice.choice(instances)
+            what = "Stop" if one.status == "active" else "Start"
+            self._ledger.counted(what.lower())
+            request = getattr(pb, f"{what}GPUInstanceRequest")(provider=one.provider, instance_id=one.contract_id)
+            self._client.call(f"{what}GPUInstance", request)
 
     def _look(self) -> None:
         self._client.call("ListGPUInstances", pb.ListGPUInstancesRequest(max_price=2, page_size=20))
@@ -174,7 +187,10 @@ class RandomCaller:
         instances = [i for i in self._client.instances() if i.reservation_id]
         if not instances:
             return None
-        request = pb.GetReservationRequest(reservation_id=self._dice.choice(instances).reservation_id)
+        return self._found(self._dice.choice(instances).reservation_id)
+
+    def _found(self, reservation_id: str) -> pb.Reservation:
+        request = pb.GetReservationRequest(reservation_id=reservation_id)
         found: pb.Reservation = self._client.call("GetReservation", request).reservation
         return found
 

@@ -133,14 +133,17 @@ def _agree(client: Client, market: Market) -> bool:
 
 
 def _drift(client: Client, market: Market) -> str:
-    """What is paid for and not called rented, or the other way round. Unknown outcomes have no machine yet."""
-    alive = set(market.alive())
+    """What is paid for and not called rented, or the other way round; and what runs though it is called stopped."""
+    alive = market.alive()
     books = client.instances()
     rented = {one.contract_id for one in books if one.status in _RENTED}
-    if alive == rented:
+    stopped = {one.contract_id for one in books if one.status == "stopped"}
+    running = sorted(contract for contract in stopped & set(alive) if alive[contract]["status"] != "stopped")
+    if set(alive) == rented and not running:
         return ""
-    others = [f"{one.status} {one.lease_id}" for one in books if one.status not in _RENTED]
-    return f"market only {sorted(alive - rented)}, books only {sorted(rented - alive)}, besides {others}"
+    others = [f"{one.status} {one.lease_id}" for one in books if one.status not in _RENTED]  # unknown: no machine yet
+    lost, dead = sorted(set(alive) - rented), sorted(rented - set(alive))
+    return f"market only {lost}, books only {dead}, running though stopped {running}, besides {others}"
 
 
 def _forgotten(client: Client, reservation_id: str, contracts: frozenset[str]) -> str:
