@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -53,6 +54,7 @@ from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import pace
+from gpuproxy.store.ballast import Ballast
 from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.transport import AioHttp
@@ -307,8 +309,10 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 @asynccontextmanager
 async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
     """The database until the end of the block; raises ConfigError when it can't be had."""
+    path = str(settings.database_path)
+    ballast = Ballast(Path(f"{path}.ballast")) if alone else None
     try:
-        db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC), alone=alone)
+        db = SqliteDatabase(path, lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
     except (sqlite3.Error, OSError) as error:

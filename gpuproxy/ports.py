@@ -119,6 +119,9 @@ class Tx(Protocol):
     def changed(self, topic: str) -> None:
         """Wake the watchers of `topic` once this unit is committed."""
 
+    def require_room(self) -> None:
+        """Raises Unavailable while the last room on the disk is for giving back: call it before what is paid for."""
+
 
 class Database(Protocol):
     """Durable units of work: `fn` has no outside effects and may run again when the database asks for it."""

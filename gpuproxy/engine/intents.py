@@ -40,6 +40,7 @@ class Intent:
 
 def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     """The new leases; Conflict when the reservation was closed or settled meanwhile, TurnTaken: choose again."""
+    tx.require_room()
     if intent.first:
         reservations.insert(tx, intent.reservation)
         earlier: tuple[Lease, ...] = ()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -23,12 +23,14 @@ from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy import private_files
 from gpuproxy.model.errors import Unavailable
+from gpuproxy.store.ballast import Ballast
 from gpuproxy.store.migrations import migrations
 
 T = TypeVar("T")
 
 _BATCH = 64
 _READERS = 2
+_LOOK_FOR_ROOM = timedelta(seconds=10)
 
 
 class DatabaseLocked(Exception):
@@ -46,13 +48,19 @@ class _Unit:
     error: BaseException | None = None
     topics: tuple[str, ...] = ()
 
+    @property
+    def lacked_room(self) -> bool:
+        """True when it failed, and would not have on a disk with room."""
+        return self.error is not None and _is_full(self.error.__cause__)
+
 
 class SqliteTx:
     """The Tx port over one connection."""
 
-    def __init__(self, db: SqliteUtils, now: datetime) -> None:
+    def __init__(self, db: SqliteUtils, now: datetime, *, roomy: bool = True) -> None:
         self._db = db
         self._now = now
+        self._roomy = roomy
         self.topics: list[str] = []
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -78,6 +86,11 @@ class SqliteTx:
         """Wake the watchers of `topic` once this unit is committed."""
         self.topics.append(topic)
 
+    def require_room(self) -> None:
+        """Raises Unavailable while the last room on the disk is for giving back."""
+        if not self._roomy:
+            raise _no_room()
+
 
 class _Wakeups:
     """One watcher's wakeups."""
@@ -94,13 +107,23 @@ class _Wakeups:
 class SqliteDatabase:
     """The Database port. `path` may be ":memory:" with `threads=False`, for simulation."""
 
-    def __init__(self, path: str, now: Callable[[], datetime], *, threads: bool = True, alone: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        now: Callable[[], datetime],
+        *,
+        threads: bool = True,
+        alone: bool = True,
+        ballast: Ballast | None = None,
+    ) -> None:
         """Raises DatabaseLocked when another process serves from it.
 
         With `alone=False` it may be shared: for a command that touches a few rows and takes nothing over.
         """
         self._path = path
         self._now = now
+        self._ballast = ballast
+        self._look_for_room_at = datetime.min.replace(tzinfo=UTC)
         self._lock_file = _lock(path, required=alone)
         try:
             _make_private(path, tighten=alone)
@@ -195,7 +218,23 @@ class SqliteDatabase:
                 return
 
     def _commit(self, batch: list[_Unit]) -> None:
-        """Run all units in one transaction; on a failure of the transaction itself nobody's work is kept."""
+        """Run all units in one transaction; those that find the disk full once more, without the ballast."""
+        self._look_for_room()
+        self._attempt(batch)
+        lacking = [unit for unit in batch if unit.lacked_room]
+        if lacking and self._ballast is not None and self._ballast.give_up():
+            self._look_for_room_at = self._now() + _LOOK_FOR_ROOM
+            for unit in lacking:
+                unit.error = None
+            self._attempt(lacking)
+
+    def _look_for_room(self) -> None:
+        if self._ballast is not None and not self._ballast.held and self._now() >= self._look_for_room_at:
+            self._look_for_room_at = self._now() + _LOOK_FOR_ROOM
+            self._ballast.hold()
+
+    def _attempt(self, batch: list[_Unit]) -> None:
+        """On a failure of the transaction itself nobody's work is kept."""
         connection = self._writer.conn
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -211,7 +250,7 @@ class SqliteDatabase:
     def _run(self, unit: _Unit) -> None:
         connection = self._writer.conn
         now = self._now()
-        tx = SqliteTx(self._writer, now)
+        tx = SqliteTx(self._writer, now, roomy=self._ballast is None or self._ballast.held)
         connection.execute("SAVEPOINT unit")
         try:
             unit.result = unit.fn(tx)
@@ -283,9 +322,19 @@ def _lock(path: str, *, required: bool) -> IO[str] | None:
 
 
 def _unavailable(error: sqlite3.Error) -> Unavailable:
-    full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
-    why = "because the server's disk is full" if full else "at the moment"
-    text = f"The books can't be written {why}; nothing was changed. Repeat the call later."
-    failure = Unavailable(text, reason="DATABASE")
+    if _is_full(error):
+        failure = _no_room()
+    else:
+        text = "The books can't be written at the moment; nothing was changed. Repeat the call later."
+        failure = Unavailable(text, reason="DATABASE")
     failure.__cause__ = error
     return failure
+
+
+def _no_room() -> Unavailable:
+    text = "The books can't be written because the server's disk is full; nothing was changed. Repeat the call later."
+    return Unavailable(text, reason="DATABASE")
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
