@@ -163,7 +163,7 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
             one.provider,
             str(one.num_gpus),
             one.gpu_model,
-            tables.price(one.price_per_hour),
+            tables.price(_hourly(one)),
             tables.price(one.cost_so_far),
             tables.age(one.created_at, now),
             tables.moment(one.expires_at),
@@ -239,9 +239,16 @@ def _totals(machines: Sequence[pb.GPUInstance]) -> str:
     unknown = sum(one.status == "unknown" for one in machines)
     gpus = sum(one.num_gpus for one in machines)
     text = f"{_machines(len(machines))}, {gpus} GPU{'' if gpus == 1 else 's'} · "
-    text += tables.costs(sum(one.price_per_hour for one in machines))
+    text += tables.costs(sum(_hourly(one) for one in machines))
     text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
     return text + (f" · {unknown} of unknown fate, being looked for" if unknown else "")
+
+
+def _hourly(one: pb.GPUInstance) -> float:
+    """What it will go on costing: a stopped machine its disk only, one that starts its whole price soon."""
+    if one.status == "stopped" and "billed_per_hour" in one.metadata:
+        return float(one.metadata["billed_per_hour"])
+    return one.price_per_hour
 
 
 def _machine(one: pb.GPUInstance) -> str:
@@ -251,7 +258,8 @@ def _machine(one: pb.GPUInstance) -> str:
     facts = {
         "gpus": f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
         "where": where,
-        "price": f"{tables.costs(one.price_per_hour)}, {tables.price(one.cost_so_far)} so far",
+        "price": f"{tables.costs(_hourly(one))}, {tables.price(one.cost_so_far)} so far",
+        "running": f"{tables.hourly(one.price_per_hour)}, once it is started again" if one.status == "stopped" else "",
         "made": tables.moment(one.created_at),
         "ready": tables.moment(one.ready_at),
         "ends": tables.moment(one.expires_at) or "never by itself",

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gpuproxy.edge import json_codec
 from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow
 from gpuproxy.model.leases import Lease, LeaseState, PortMapping, status_word
+from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationView, outcome_word
@@ -297,6 +298,8 @@ def _metadata(lease: Lease) -> dict[str, str]:
     facts = dict(lease.extras) | {"lease_id": lease.id, "offer_id": lease.offer_id}
     if lease.instance_id:
         facts["contract_id"] = lease.instance_id
+    if (rate := meter_rate(lease)) is not None:
+        facts["billed_per_hour"] = f"{usd(rate):f}"
     return facts
 
 

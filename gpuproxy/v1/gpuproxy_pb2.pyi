@@ -635,7 +635,9 @@ class GPUInstance(_message.Message):
     """Rented disk in GB; for offers, the disk that price_per_hour includes."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """`contract_id` once rented, `sandbox` = "true" where no money is spent, and provider-specific facts."""
+        """`contract_id` once rented, with `billed_per_hour`, the USD per hour that are billed at this moment: of a stopped
+        machine only its disk; `sandbox` = "true" where no money is spent; and provider-specific facts.
+        """
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:

@@ -36,6 +36,19 @@ def test_a_machine_that_takes_its_time_is_not_said_to_be_active(run: Run, world:
     assert run("start", "7001").stdout.startswith("7001 will be active; it is starting now · $")
 
 
+def test_a_stopped_machine_is_added_up_at_what_it_costs_while_it_is_stopped(run: Run, world: World) -> None:
+    world.rent(1, status="active").metadata["billed_per_hour"] = "0.310000"
+    world.rent(2, status="stopped").metadata["billed_per_hour"] = "0.010000"
+    assert "2 machines, 2 GPUs · $0.32/h" in run("ps").stdout
+    assert "$0.01/h = " in run("show", "7002").stdout
+    assert "$0.31/h, once it is started again" in run("show", "7002").stdout
+
+
+def test_a_machine_that_starts_is_added_up_at_what_it_is_about_to_cost(run: Run, world: World) -> None:
+    world.rent(1, status="starting").metadata["billed_per_hour"] = "0.010000"
+    assert "1 machine, 1 GPU · $0.31/h" in run("ps").stdout
+
+
 def test_the_last_lines_of_a_log_are_printed_as_they_are(run: Run, world: World) -> None:
     world.rent(1)
     assert run("logs", "7001", "--tail", "2").stdout == "two\nthree\n"

@@ -1,11 +1,14 @@
 from datetime import timedelta
 
+import pytest
+
 from gpuproxy.edge.translate import transaction_message
-from gpuproxy.model.leases import InstanceId, LeaseId, ReservationId
+from gpuproxy.engine.books import LeaseView
+from gpuproxy.model.leases import InstanceId, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.transactions import Meter, newest
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.edge.engine import NOW, VAST, StubEngine, service_over
+from tests.edge.engine import NOW, VAST, StubEngine, lease, service_over
 from tests.edge.face import facing
 
 
@@ -42,3 +45,13 @@ def test_a_transaction_says_what_when_and_how_much() -> None:
     assert (completed.timestamp, completed.gpu_hours) == (int(NOW.timestamp()) + 3600, 2.0)
     assert completed.description == "2 x RTX 4090 at $0.8000/h on vast.ai, contract 9001"
     assert (pending.status, pending.amount, pending.HasField("ended_at")) == ("pending", 0.4, False)
+
+
+@pytest.mark.parametrize(("billed", "rate"), [("all", "0.400000"), ("disk", "0.012500"), ("nothing", "0.000000")])
+async def test_an_instance_says_what_is_billed_at_this_moment(billed: str, rate: str) -> None:
+    machine = lease(1, LeaseState.ACTIVE, billed=billed, disk_price=Micro(12_500))
+    engine = StubEngine(mine=[LeaseView(lease=machine, cost=Micro(0))])
+    async with facing(service_over(engine)) as face:
+        answer = await face.call("GetGPUInstance", pb.GetGPUInstanceRequest(provider="vast.ai", instance_id="9001"))
+    assert answer.instance.metadata["billed_per_hour"] == rate
+    assert answer.instance.price_per_hour == 0.4
