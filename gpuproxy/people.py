@@ -46,9 +46,19 @@ def list_users(settings: Settings) -> tuple[UserRow, ...]:
     return _with_users(settings, lambda book: book.list())
 
 
+def set_password(settings: Settings, email: str, password: str) -> bool:
+    """False when there is no such user."""
+    return _with_users(settings, lambda book: book.set_password(email, password))
+
+
 def disable_user(settings: Settings, email: str) -> bool:
     """False when there is no such user."""
     return _with_users(settings, lambda book: book.disable(email))
+
+
+def enable_user(settings: Settings, email: str) -> bool:
+    """False when there is no such user."""
+    return _with_users(settings, lambda book: book.enable(email))
 
 
 def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, may_make: bool = False) -> T:

@@ -1,4 +1,4 @@
-"""The users of a deployment: made, listed, disabled and found."""
+"""The users of a deployment: made, found, changed, disabled and enabled."""
 
 from gpuproxy.model.users import folded
 from gpuproxy.passwords import Passwords
@@ -42,8 +42,7 @@ class UserBook:
         if found is None:
             await self.create(email, password, project=project, role="admin")
         elif not await self._passwords.match(found.password, password):
-            hashed = await self._passwords.hashed(password)
-            await self._db.write(lambda tx: users.set_password(tx, found.id, hashed))
+            await self.set_password(email, password)
 
     async def find(self, user_id: str) -> UserRow | None:
         """The user, unless disabled."""
@@ -58,6 +57,15 @@ class UserBook:
         """Everybody, newest first."""
         return await self._db.read(users.listed)
 
+    async def set_password(self, email: str, password: str) -> bool:
+        """Their tokens end, for each was given for a password; False when there is no such user."""
+        hashed = await self._passwords.hashed(password)
+        return await self._db.write(lambda tx: users.set_password(tx, folded(email), hashed))
+
     async def disable(self, email: str) -> bool:
         """Their tokens and the keys that they made stop working; False when there is no such user."""
         return await self._db.write(lambda tx: users.disable(tx, folded(email)))
+
+    async def enable(self, email: str) -> bool:
+        """What disabling ended works again, if it has not expired; False when there is no such user."""
+        return await self._db.write(lambda tx: users.enable(tx, folded(email)))

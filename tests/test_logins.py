@@ -211,6 +211,21 @@ def test_a_disabled_users_tokens_and_keys_end_within_a_second_and_nobody_elses()
     in_office(story)
 
 
+def test_a_user_who_is_enabled_again_enters_and_their_keys_work_again() -> None:
+    async def story(office: Office) -> None:
+        user, _ = await office.logins.login(EMAIL, PASSWORD, HOME)
+        own = (await office.keys.create("p1", "ci", "user", user.id)).text
+        await office.users.disable(EMAIL)
+        await office.clock.sleep(1.0)
+        assert await office.users.enable(EMAIL.upper())
+        await office.clock.sleep(1.0)
+        assert await office.known(own)
+        assert await office.enters()
+        assert not await office.users.enable("nobody@example.org")
+
+    in_office(story)
+
+
 def test_a_changed_password_ends_the_tokens_of_the_one_before_and_nobody_elses() -> None:
     async def story(office: Office) -> None:
         _, other = await office.logins.login(EMAIL, PASSWORD, HOME)

@@ -13,7 +13,7 @@ from gpuproxy.model.users import why_no_email, why_no_password
 
 @click.group()
 def users() -> None:
-    """Make, list and disable users, in the database of this machine."""
+    """Make, list and change users, in the database of this machine."""
 
 
 @users.command("create")
@@ -28,8 +28,6 @@ def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -
         raise click.UsageError(f"EMAIL {wrong}.")
     project = short_text("--project", project)
     password = _password()
-    if wrong := why_no_password(password):
-        raise click.UsageError(f"the password {wrong}.")
     with explained():
         user = people.create_user(settings_of_here(), email, password, role=role, project=project)
     click.echo(f"{user.id} {user.email} ({user.role} in {user.project})")
@@ -63,17 +61,47 @@ def disable(email: str) -> None:
     from gpuproxy import people
 
     with explained():
-        known = people.disable_user(settings_of_here(), email)
-    if not known:
-        raise click.ClickException(f"There is no user {email}; gpuproxy users list shows them.")
+        _known(email, people.disable_user(settings_of_here(), email))
     click.echo(f"{email} is disabled")
 
 
+@users.command("enable")
+@click.argument("email", type=IdType())
+def enable(email: str) -> None:
+    """Let a disabled user in again; the API keys that they made work again too."""
+    from gpuproxy import people
+
+    with explained():
+        _known(email, people.enable_user(settings_of_here(), email))
+    click.echo(f"{email} is enabled")
+
+
+@users.command("password")
+@click.argument("email", type=IdType())
+def password(email: str) -> None:
+    """Give a user another password, asked for or piped in; their tokens end within a second, their API keys stay."""
+    from gpuproxy import people
+
+    chosen = _password()
+    with explained():
+        _known(email, people.set_password(settings_of_here(), email, chosen))
+    click.echo(f"{email} has another password")
+
+
+def _known(email: str, known: bool) -> None:
+    if not known:
+        raise click.ClickException(f"There is no user {email}; gpuproxy users list shows them.")
+
+
 def _password() -> str:
+    """As typed twice or piped in, if it may be one."""
     if _at_a_terminal():
         text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        return text
-    return sys.stdin.readline().rstrip("\r\n")
+    else:
+        text = sys.stdin.readline().rstrip("\r\n")
+    if wrong := why_no_password(text):
+        raise click.UsageError(f"the password {wrong}.")
+    return text
 
 
 def _at_a_terminal() -> bool:

@@ -58,9 +58,14 @@ def disable(tx: Tx, email: str) -> bool:
     return changed > 0
 
 
-def set_password(tx: Tx, user_id: str, password: str) -> None:
-    """Another hash."""
-    tx.execute("UPDATE users SET password = ? WHERE id = ?", (password, user_id))
+def enable(tx: Tx, email: str) -> bool:
+    """False when there is no such user."""
+    return tx.execute("UPDATE users SET disabled_at = NULL WHERE email = ?", (email,)) > 0
+
+
+def set_password(tx: Tx, email: str, password: str) -> bool:
+    """Another hash; False when there is no such user."""
+    return tx.execute("UPDATE users SET password = ? WHERE email = ?", (password, email)) > 0
 
 
 _SELECT = "SELECT id, email, project, role, password, created_at, disabled_at FROM users"

@@ -40,6 +40,8 @@ def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         ("start",),
         ("keys", "revoke"),
         ("users", "disable"),
+        ("users", "enable"),
+        ("users", "password"),
     ],
 )
 def test_a_blank_id_names_nothing(run: Run, world: World, words: tuple[str, ...], blank: str) -> None:

@@ -39,12 +39,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("keys", "export-signing", "key"),
         ("users", "list"),
         ("users", "disable", "me@example.org"),
+        ("users", "enable", "me@example.org"),
+        ("users", "password", "me@example.org"),
     ],
 )
 def test_where_there_are_no_books_it_is_said_and_none_are_made(
     run: Run, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    result = run(*words)
+    result = run(*words, answer="correct horse\n")
     path = tmp_path / "gpuproxy.db"
     said = f"There is no database at {path}; set GPUPROXY_DATABASE_URL or go to its directory.\n"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)

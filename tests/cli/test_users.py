@@ -31,6 +31,17 @@ def test_a_user_is_made_listed_and_disabled(run: Run) -> None:
     (row,) = run("list").stdout.splitlines()[1:]
     assert row.split()[1:4] == [EMAIL, "admin", "vision"]
     assert row.endswith("Z")
+    assert run("enable", EMAIL).stdout == "me@example.org is enabled\n"
+    (row,) = run("list").stdout.splitlines()[1:]
+    assert row.endswith("-")
+
+
+def test_a_password_is_changed_without_showing_it_and_a_wrong_one_changes_nothing(run: Run) -> None:
+    run("create", EMAIL, answer="correct horse\n")
+    changed = run("password", EMAIL, answer="battery staple\n")
+    assert (changed.exit_code, changed.stdout) == (0, "me@example.org has another password\n")
+    assert "battery" not in changed.output
+    assert run("password", EMAIL, answer="short\n").exit_code == 2
 
 
 def test_at_a_terminal_the_password_is_asked_for_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +72,6 @@ def test_an_email_is_taken_once_and_an_unknown_one_is_told(run: Run) -> None:
     assert run("create", EMAIL, answer="correct horse\n").exit_code == 0
     taken = run("create", EMAIL.upper(), answer="correct horse\n")
     assert (taken.exit_code, taken.stderr) == (2, "There is a user me@example.org already.\n")
-    assert run("disable", "you@example.org").exit_code == 1
+    for what in ("disable", "enable", "password"):
+        result = run(what, "you@example.org", answer="correct horse\n")
+        assert (result.exit_code, result.stderr.partition(";")[0]) == (1, "Error: There is no user you@example.org")
