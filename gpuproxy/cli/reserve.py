@@ -95,7 +95,12 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
             click.option(
-                "--lease", type=DurationType(), default=0.0, help="Give back after: 90m, 2h, 7d (default: never)."
+                "--lease",
+                "--for",
+                "lease",
+                type=DurationType(),
+                default=0.0,
+                help="Give back after: 90m, 2h, 7d (default: never).",
             ),
             click.option(
                 "--label", "labels", type=PairType(), multiple=True, metavar="K=V", help="My own (repeatable)."
