@@ -12,12 +12,10 @@ from gpuproxy.ports import Clock
 class Pace:
     """One endpoint of one account: at most one call every `interval` seconds."""
 
-    def __init__(self, clock: Clock, interval: float, *, burst: int = 1) -> None:
-        """`burst` turns may follow each other at once, if none were taken for burst * interval seconds."""
+    def __init__(self, clock: Clock, interval: float) -> None:
         self._clock = clock
         self.interval = interval
-        self._burst = burst
-        self._level_at = clock.monotonic() - interval * burst
+        self._last_at = clock.monotonic() - interval
 
     async def turn(self) -> None:
         """Return when the next call may be sent."""
@@ -28,18 +26,18 @@ class Pace:
     def reserve(self) -> float:
         """Take the next turn; the seconds until it begins."""
         now = self._clock.monotonic()
-        begins = max(self._level_at + self.interval, now - self.interval * (self._burst - 1))
-        self._level_at = begins
+        begins = max(self._last_at + self.interval, now)
+        self._last_at = begins
         return max(0.0, begins - now)
 
     def wait(self) -> float:
         """The seconds until a turn would begin, without taking it."""
         now = self._clock.monotonic()
-        return max(0.0, self._level_at + self.interval - now)
+        return max(0.0, self._last_at + self.interval - now)
 
     def hold(self, seconds: float) -> None:
         """No turn before so many seconds from now: the provider said so."""
-        self._level_at = max(self._level_at, self._clock.monotonic() + seconds - self.interval)
+        self._last_at = max(self._last_at, self._clock.monotonic() + seconds - self.interval)
 
 
 class Window:

@@ -82,16 +82,13 @@ class Probe(Protocol):
 
 
 class Random(Protocol):
-    """Ids, jitter and secrets."""
+    """Ids and secrets."""
 
     def token(self, length: int) -> str:
         """So many characters of lower-case base32."""
 
     def secret(self, length: int) -> bytes:
         """So many unguessable bytes."""
-
-    def jitter(self) -> float:
-        """A number in [0, 1)."""
 
 
 class Workers(Protocol):
@@ -210,7 +207,6 @@ class Capabilities:
     """The most offers that one search page may hold; None: no cap is known."""
     create_interval: float = 0.0
     """Seconds between two creates of one account."""
-    destroy_interval: float = 0.0
     create_seconds: float = 2.0
     """How long a create usually takes."""
     create_timeout: float = 30.0

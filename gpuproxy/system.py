@@ -1,7 +1,6 @@
 """The real clock, randomness, threads and network probe: adapters of the ports that need no configuration."""
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import Callable
@@ -86,10 +85,6 @@ class SystemRandom:
     def secret(self, length: int) -> bytes:
         """So many unguessable bytes."""
         return secrets.token_bytes(length)
-
-    def jitter(self) -> float:
-        """A number in [0, 1)."""
-        return random.random()
 
 
 class Threads:

@@ -46,9 +46,6 @@ class SeededRandom:
     def secret(self, length: int) -> bytes:
         return self._random.randbytes(length)
 
-    def jitter(self) -> float:
-        return self._random.random()
-
 
 class InlineWorkers:
     """The Workers port without threads."""

@@ -123,7 +123,6 @@ class VastAi:
             billing="metered",
             search_page=SEARCH_CAP,
             create_interval=intervals["create"],
-            destroy_interval=intervals["destroy"],
             create_timeout=self._timeouts["create"],
             settle_seconds=60.0,
             late_seconds=300.0,

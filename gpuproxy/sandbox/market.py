@@ -75,10 +75,6 @@ class Market:
             self._ends_checked = self.now
             self._offer_longer()
 
-    def next_event_at(self) -> float:
-        """When something happens by itself (infinite: nothing is due)."""
-        return self._timers[0][0] if self._timers else math.inf
-
     def at(self, when: float, happen: Callable[[], None]) -> None:
         """Run `happen` when the market's time has come."""
         heapq.heappush(self._timers, (when, next(self._timer_numbers), happen))
