@@ -90,7 +90,7 @@ def import_signing(settings: Settings, file: Path) -> None:
         raise ConfigError(f"{file} is not a signing key that `gpuproxy keys export-signing` wrote.") from None
 
     def write(tx: Tx) -> None:
-        if tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None:
+        if leases.exist(tx):
             raise ConfigError("This database has leases under its own key: import into a new one.")
         meta.write(tx, meta.DEPLOYMENT, name)
         meta.write(tx, meta.SIGNING_KEY, base64.b64encode(key).decode())

@@ -51,6 +51,11 @@ def insert(tx: Tx, lease: Lease) -> None:
     events.of_lease(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
 
 
+def exist(tx: Tx) -> bool:
+    """Whether there ever was one: labels have been made with the deployment's key then."""
+    return tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None
+
+
 def get(tx: Tx, lease_id: LeaseId) -> Lease:
     """The lease as it stands; leases are never deleted."""
     row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
