@@ -1,4 +1,4 @@
-"""Settings from the environment and `.env`: read once, judged as a whole, frozen. Read by `main` and `cli` only.
+"""Settings from the environment and `.env`: read once, judged as a whole, frozen. Neither edge nor engine sees them.
 
 A name that nobody reads is a mistake, never ignored: a key under the wrong name would rent nothing, and a limit under
 the wrong name would limit nothing. Values are judged by `load_settings`; what else a start needs (keys, loopback for

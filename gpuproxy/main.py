@@ -1,7 +1,7 @@
 """The wiring: the only place that knows which concrete things exist, and the lifetime of every task.
 
 `serve` is one straight line: open the books, start the clock, connect the accounts, recover, listen, wait for a
-signal, drain. The commands that work on the database directly are here too.
+signal, drain. Commands that work without a server (`upkeep`, `people`) take their books and accounts from here.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Commands about the market as a whole: list, load, strategy. Options are named after the fields that they fill."""
+"""Commands about everything at once: list, load, transactions, strategy.
+
+Options are named after the fields that they fill.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC

@@ -1,10 +1,10 @@
 """What happens to every call, whichever face it came through and whatever it is for.
 
 Identify, check the role, decode, keep to the deadline, run the handler, log one line; and turn whatever goes wrong
-into a Refusal, so that no exception text of ours ever reaches a client and no client is left without an answer. The
-only blanket `except` of the edge is here. Nothing that a stranger sent is parsed, but for the few calls whose request
-says who is calling: it must be small then, and only so many of them are under way at once. A face turns the Reply
-into its own protocol, once.
+into a Refusal, so that no exception text of ours ever reaches a client and no client is left without an answer. Of all
+that a call runs through, only this has a blanket `except`. Nothing that a stranger sent is parsed, but for the few
+calls whose request says who is calling: it must be small then, and only so many of them are under way at once. A face
+turns the Reply into its own protocol, once.
 """
 
 import asyncio

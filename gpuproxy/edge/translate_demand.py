@@ -1,4 +1,4 @@
-"""From requests to what the engine is asked: every rule about a field is here or in `launch`, and nowhere else.
+"""From requests to what the engine is asked: every rule about a field of a demand is here or in `launch`.
 
 All violations of a request are told at once. A Demand is complete: defaults are filled in, so that the engine knows
 no zero that means something else.

@@ -1,6 +1,7 @@
-"""What a pass does outside: destroy, ask again, knock. Each records what it learnt as a unit of work of its own.
+"""What a pass does outside: destroy, stop, ask again, knock, take back.
 
-One task for each lease and kind at a time. What fails is left to the next pass: nothing here retries.
+Each records what it learnt as a unit of work of its own. One task for each lease and kind at a time. What fails is left
+to the next pass: nothing here retries.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Stopping, starting and listening to machines that are rented already.
+"""Stopping and starting machines that are rented already, and reading their logs.
 
 Whether a machine may run is a fact of its lease (`stop_at`), committed before the marketplace is told, and the
 reconciler holds to it: whatever runs past it is stopped again. So a stop holds over a crash, and a start counts only

@@ -157,7 +157,7 @@ class AccountWatch:
         return Listing(began, instances)
 
     async def _second_word(self, listing: Listing | None) -> bool:
-        """Does the account's credit stand still? Asked only where an outcome is open and no canary is shown.
+        """Does the account's credit stand still? Asked only where the last pass left an outcome open.
 
         Whatever runs unseen costs money; two equal readings in a row say that nothing does.
         """

@@ -1,6 +1,8 @@
-"""What came of a call, written into the books. Units of work: each re-reads the lease, so none can conflict.
+"""What came of a call, written into the books: parts of a unit of work.
 
-An instance id that was learnt is never dropped: a lease that was over already comes back as `releasing`.
+Whoever is given a lease's id reads it again, for it may have changed since the call was made; whoever is given a lease
+needs it as this unit has read it. So none can conflict. An instance id that was learnt is never dropped: a lease that
+was over already comes back as `releasing`.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 Books that are wrong can't tell so themselves; an account's credit can. At least hourly the fall of the credit since the
 last reading is compared with what our meters ran up meanwhile. A difference beyond one per cent, a cent, and what every
 open meter costs in a minute, or in the longest time without a listing (until the next one we do not know what started
-or stopped), is an alarm: something is billed that the
-books do not know, or the books bill what nobody asks for. A credit that rose (a payment) starts a new comparison.
+or stopped), is an alarm: something is billed that the books do not know, or the books bill what nobody asks for. A
+credit that rose (a payment) starts a new comparison.
 """
 
 import json
