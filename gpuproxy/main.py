@@ -26,7 +26,7 @@ from gpuproxy.deployment import WrongDatabase
 from gpuproxy.edge.auth import Authenticator, Bearers
 from gpuproxy.edge.dispatch import Around, Dispatcher
 from gpuproxy.edge.faces import Faces
-from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
+from gpuproxy.edge.grpc_server import GrpcServer
 from gpuproxy.edge.http_pages import Pages
 from gpuproxy.edge.http_server import HttpServer
 from gpuproxy.edge.rpcs import Rpc, built_of
@@ -276,7 +276,7 @@ def build_faces(
     async def measured() -> bytes:
         return engine.metrics.render(await figures.read(engine.db, engine.watches, engine.clock))
 
-    pages = Pages(engine.readiness.checks, measured, built_of(service, CONTRACT))
+    pages = Pages(engine.readiness.checks, measured, built_of(service))
     http = HttpServer(
         dispatcher,
         service,

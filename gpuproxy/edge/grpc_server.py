@@ -16,13 +16,12 @@ from grpc_status import rpc_status
 from gpuproxy.edge.auth import named
 from gpuproxy.edge.dispatch import Call, Dispatcher
 from gpuproxy.edge.reflection import add_reflection
-from gpuproxy.edge.rpcs import Answer, Ready, Rpc, rpcs_of
+from gpuproxy.edge.rpcs import CONTRACT, MAX_REQUEST_BYTES, Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.status import status_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
-from gpuproxy.v1 import gpuproxy_pb2, published_pb2
+from gpuproxy.v1 import published_pb2
 
-CONTRACT = gpuproxy_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
 TRACE_ID = "x-trace-id"
@@ -30,7 +29,6 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 _LONGEST_PUSHBACK = 15.0
 """Seconds."""
 
-MAX_REQUEST_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """What a client takes that was configured in no way."""
 _CEILING = 2000
@@ -66,7 +64,7 @@ class GrpcServer:
         """`extra`: calls outside the contract by their full name ("pkg.Service/Method"), for measurements."""
         self._max_concurrent_rpcs = max_concurrent_rpcs
         self._dispatcher = dispatcher
-        self._rpcs = rpcs_of(service, CONTRACT)
+        self._rpcs = rpcs_of(service)
         self._extra = dict(extra or {})
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None

@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from google.api import annotations_pb2
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gpuproxy.edge import json_codec
+from gpuproxy.edge.rpcs import CONTRACT
 from gpuproxy.edge.violations import Violations
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -60,9 +61,9 @@ class Received:
     """Of the header Last-Event-ID."""
 
 
-def routes_of(contract: ServiceDescriptor) -> tuple[Route, ...]:
+def all_routes() -> tuple[Route, ...]:
     """Every binding of every call, in the contract's order."""
-    return tuple(route for method in contract.methods for route in _bindings(method))
+    return tuple(route for method in CONTRACT.methods for route in _bindings(method))
 
 
 def request_of(route: Route, received: Received) -> Message:

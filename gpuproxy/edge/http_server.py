@@ -21,13 +21,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gpuproxy.edge.auth import named
 from gpuproxy.edge.dispatch import SMALL_BYTES, Call, Dispatcher, introduces
-from gpuproxy.edge.grpc_server import CONTRACT, MAX_REQUEST_BYTES
 from gpuproxy.edge.http_answers import Problem, Tags, answered, body_of, problem_of, refused
 from gpuproxy.edge.http_events import stream
 from gpuproxy.edge.http_protocol import complete, connections_of
-from gpuproxy.edge.http_routes import Received, Route, request_of, routes_of, status_of_answer
+from gpuproxy.edge.http_routes import Received, Route, all_routes, request_of, status_of_answer
 from gpuproxy.edge.rooms import Room
-from gpuproxy.edge.rpcs import Rpc, rpcs_of
+from gpuproxy.edge.rpcs import MAX_REQUEST_BYTES, Rpc, rpcs_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import InvalidArgument, NotFound, Refusal, Violation
 from gpuproxy.ports import Clock, Random
@@ -77,8 +76,8 @@ class HttpServer:
         self._tags = Tags()
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._outermost])
         app.on_response_prepare.append(_complete)
-        rpcs = {rpc.name: rpc for rpc in rpcs_of(service, CONTRACT)}
-        for route in routes_of(CONTRACT):
+        rpcs = {rpc.name: rpc for rpc in rpcs_of(service)}
+        for route in all_routes():
             app.router.add_route(route.verb, route.path, partial(self._call, route, rpcs[route.rpc]))
         for path, page in (pages or {}).items():
             app.router.add_get(path, page)

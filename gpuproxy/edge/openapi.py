@@ -13,11 +13,10 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from gpuproxy.edge.grpc_server import CONTRACT
 from gpuproxy.edge.http_events import EVENTS_TYPE
-from gpuproxy.edge.http_routes import GROUPS, Route, routes_of
+from gpuproxy.edge.http_routes import GROUPS, Route, all_routes
 from gpuproxy.edge.json_codec import MOMENT, PERIOD, SPANS
-from gpuproxy.edge.rpcs import OPEN
+from gpuproxy.edge.rpcs import CONTRACT, OPEN
 
 Schema = dict[str, Any]
 """A piece of the document."""
@@ -68,7 +67,7 @@ _ERRORS = tuple(code for code in _WORDS if code >= 400)
 
 def document(built: frozenset[str]) -> Schema:
     """The whole description, of the calls that are `built`."""
-    routes = [route for route in routes_of(CONTRACT) if route.rpc in built]
+    routes = [route for route in all_routes() if route.rpc in built]
     paths: Schema = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.verb.lower()] = _operation(route, routes)

@@ -1,4 +1,4 @@
-"""What holds for each RPC before its handler runs: who may call it, and how long it may take.
+"""What holds for each RPC before its handler runs: who may call it, how long it may take, how large it may be.
 
 Everything else about an RPC is in the contract (the descriptors) and in `service`. An RPC that `service` has no method
 for answers UNIMPLEMENTED. Each one is in exactly one of OPEN, READS, WRITES and ADMIN_ONLY: a new one that nobody has
@@ -9,12 +9,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.store.keys import Role
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+CONTRACT = pb.DESCRIPTOR.services_by_name["GPUProxyService"]
+MAX_REQUEST_BYTES = 1024 * 1024
+"""Of any request, over either face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Rpc:
     """Instead of the handler, where it streams."""
 
 
-def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
+def rpcs_of(service: object) -> tuple[Rpc, ...]:
     """Every RPC of the contract, with the method of `service` that has its name, if there is one."""
     return tuple(
         Rpc(
@@ -118,13 +122,13 @@ def rpcs_of(service: object, contract: ServiceDescriptor) -> tuple[Rpc, ...]:
             seconds=SECONDS.get(method.name, DEFAULT_SECONDS),
             streams=method.server_streaming,
         )
-        for method in contract.methods
+        for method in CONTRACT.methods
     )
 
 
-def built_of(service: object, contract: ServiceDescriptor) -> frozenset[str]:
+def built_of(service: object) -> frozenset[str]:
     """The names of the RPCs that `service` has."""
-    return frozenset(rpc.name for rpc in rpcs_of(service, contract) if rpc.handler or rpc.streamer)
+    return frozenset(rpc.name for rpc in rpcs_of(service) if rpc.handler or rpc.streamer)
 
 
 def allows(rpc: Rpc, caller: Caller) -> bool:

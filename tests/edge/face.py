@@ -16,8 +16,8 @@ from grpc_status import rpc_status
 
 from gpuproxy.edge.auth import Authenticator
 from gpuproxy.edge.dispatch import Dispatcher
-from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
-from gpuproxy.edge.rpcs import Rpc
+from gpuproxy.edge.grpc_server import GrpcServer
+from gpuproxy.edge.rpcs import CONTRACT, Rpc
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.system import ScaledClock, SystemRandom
 

@@ -13,7 +13,7 @@ from grpc import aio
 
 from gpuproxy.edge.auth import Authenticator
 from gpuproxy.edge.dispatch import Around, Dispatcher
-from gpuproxy.edge.grpc_server import CONTRACT, GrpcServer
+from gpuproxy.edge.grpc_server import GrpcServer
 from gpuproxy.edge.http_pages import Pages
 from gpuproxy.edge.http_server import HttpServer
 from gpuproxy.edge.rpcs import built_of
@@ -112,7 +112,7 @@ async def both_faces(
     async def measured() -> bytes:
         return METRICS
 
-    pages = Pages(looked, measured, built_of(service, CONTRACT))
+    pages = Pages(looked, measured, built_of(service))
     grpc = GrpcServer(dispatcher, service)
     http = HttpServer(
         dispatcher,

@@ -19,8 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode, aio
 
-from gpuproxy.edge.grpc_server import CONTRACT
-from gpuproxy.edge.rpcs import ADMIN_ONLY, OPEN, READS, WRITES, built_of, least_role, rpcs_of
+from gpuproxy.edge.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, WRITES, built_of, least_role, rpcs_of
 from gpuproxy.model.demands import Caller
 from gpuproxy.store.keys import ROLES, Role
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -31,7 +30,7 @@ from tests.edge.test_fields import ssh_key
 from tests.world import demand
 
 METHODS = tuple(method.name for method in CONTRACT.methods)
-BUILT = built_of(service_over(StubEngine()), CONTRACT)
+BUILT = built_of(service_over(StubEngine()))
 SECRET = "s" * 40
 PASSWORD = "correct horse"
 MINE, THEIRS = "p1", "p2"
@@ -214,7 +213,7 @@ def test_every_call_is_in_exactly_one_of_the_tables_that_say_who_may_call_it(nam
 def test_a_call_that_nobody_gave_a_role_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.rpcs.READS", READS - {"GetReservation"})
     with pytest.raises(LookupError, match="GetReservation must be in exactly one of"):
-        rpcs_of(object(), CONTRACT)
+        rpcs_of(object())
 
 
 def test_what_only_reads_is_named_so() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.edge.grpc_server import CONTRACT
 from gpuproxy.edge.openapi import document
 from gpuproxy.edge.reference import page
+from gpuproxy.edge.rpcs import CONTRACT
 from gpuproxy.engine.books import LeaseView
 from gpuproxy.model.money import Micro
 from scripts.http_fuzz import command

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuproxy.edge import json_codec
-from gpuproxy.edge.grpc_server import CONTRACT
 from gpuproxy.edge.http_answers import BY_REASON, CODES
-from gpuproxy.edge.http_routes import Route, routes_of
+from gpuproxy.edge.http_routes import Route, all_routes
 from gpuproxy.engine.books import LeaseView
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.money import Micro
@@ -38,7 +37,7 @@ _LEFT_OUT = {"CreateAPIKey": {"token"}}
 
 ROUTES = {
     route.rpc: route
-    for route in reversed(routes_of(CONTRACT))
+    for route in reversed(all_routes())
     if hasattr(service_over(StubEngine()), route.rpc) and not route.method.server_streaming
 }
 

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.edge.grpc_server import CONTRACT
-from gpuproxy.edge.http_routes import GROUPS, routes_of
+from gpuproxy.edge.http_routes import GROUPS, all_routes
 from gpuproxy.edge.openapi import document
-from gpuproxy.edge.rpcs import built_of, rpcs_of
+from gpuproxy.edge.rpcs import CONTRACT, built_of, rpcs_of
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
 
 SEED = Path(__file__).resolve().parents[2].parent / "shared" / "seeds" / "gpu-warm-pool-api.pt.md"
-ROUTES = routes_of(CONTRACT)
+ROUTES = all_routes()
 EVERY_CALL = sorted(method.name for method in CONTRACT.methods)
 
 PUBLISHED = """
@@ -57,7 +56,7 @@ def test_published_paths_lead_to_their_calls(line: str) -> None:
 @pytest.mark.parametrize("name", EVERY_CALL)
 def test_no_call_lacks_a_face(name: str) -> None:
     assert any(route.rpc == name for route in ROUTES), f"{name} has no google.api.http annotation"
-    assert name in {rpc.name for rpc in rpcs_of(object(), CONTRACT)}
+    assert name in {rpc.name for rpc in rpcs_of(object())}
 
 
 @pytest.mark.parametrize("name", EVERY_CALL)
@@ -107,7 +106,7 @@ def test_fields_of_paths_and_groups_are_fields_of_the_message() -> None:
 
 
 def test_the_description_has_every_built_call_and_no_other() -> None:
-    built = built_of(service_over(StubEngine()), CONTRACT)
+    built = built_of(service_over(StubEngine()))
     described = document(built)
     operations = {each["operationId"] for verbs in described["paths"].values() for each in verbs.values()}
     assert operations == built | {"GetLoadInfo_load"}
