@@ -6,9 +6,11 @@ Nobody waits for a place: a queue that strangers can fill would keep others out 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 
-from gpuproxy.edge.session import network_of
 from gpuproxy.model.errors import TooManyCalls
+
+_IPV6_NETWORK = 64
 
 
 class Room:
@@ -37,3 +39,17 @@ class Room:
             self._networks[network] -= 1
             if not self._networks[network]:
                 del self._networks[network]
+
+
+def network_of(peer: str) -> str:
+    """Where a call comes from, without the port; of an IPv6 address the network, which one stranger may own whole."""
+    text = peer.replace("%5B", "[").replace("%5D", "]")
+    for scheme in ("ipv4:", "ipv6:"):
+        text = text.removeprefix(scheme)
+    host = text[1:].partition("]")[0] if text.startswith("[") else text
+    host = host.partition(":")[0] if host.count(":") == 1 else host
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(ip_network((address, _IPV6_NETWORK), strict=False)) if address.version == 6 else str(address)

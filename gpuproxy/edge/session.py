@@ -4,11 +4,10 @@ What a caller may not see does not exist: a wrong id and another project's are t
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
-from ipaddress import ip_address, ip_network
-
 from gpuproxy.deployment import KeyRing, SshKeyRing
 from gpuproxy.edge import translate
 from gpuproxy.edge.public_keys import NotAKey, PublicKey, public_key
+from gpuproxy.edge.rooms import network_of
 from gpuproxy.edge.rpcs import RANK
 from gpuproxy.edge.violations import Violations
 from gpuproxy.logins import Logins
@@ -19,7 +18,6 @@ from gpuproxy.store.keys import ROLES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _MAX_NAME = 64
-_IPV6_NETWORK = 64
 
 
 class Session:
@@ -111,20 +109,6 @@ class Session:
         if not await self._ssh_keys.delete(_scope(caller), request.id):
             raise NotFound("There is no such SSH key; ListSSHKeys shows their ids.")
         return pb.DeleteSSHKeyResponse()
-
-
-def network_of(peer: str) -> str:
-    """Where a call comes from, without the port; of an IPv6 address the network, which one stranger may own whole."""
-    text = peer.replace("%5B", "[").replace("%5D", "]")
-    for scheme in ("ipv4:", "ipv6:"):
-        text = text.removeprefix(scheme)
-    host = text[1:].partition("]")[0] if text.startswith("[") else text
-    host = host.partition(":")[0] if host.count(":") == 1 else host
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    return str(ip_network((address, _IPV6_NETWORK), strict=False)) if address.version == 6 else str(address)
 
 
 def _public_key(text: str, found: Violations) -> PublicKey:
