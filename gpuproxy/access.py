@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from gpuproxy import deployment
 from gpuproxy.config import ConfigError, Settings
-from gpuproxy.deployment import KeyRing, SshKeyRing, WrongDatabase
+from gpuproxy.deployment import WrongDatabase
+from gpuproxy.key_rings import KeyRing, SshKeyRing
 from gpuproxy.logins import Logins
 from gpuproxy.passwords import Passwords
 from gpuproxy.ports import Clock, Database, Random

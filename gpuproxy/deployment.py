@@ -1,48 +1,33 @@
-"""What makes a database a deployment: its clock, its signing key, its keys for callers, and which market it rents on.
+"""What makes a database a deployment: its clock, its secrets, its first admin, and which market it rents on.
 
-All of it is made once, at the first start, and stays with the database.
+All of it is made once, at the first start, and stays with the database or beside it.
 """
 
 import base64
 import binascii
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
 
 from gpuproxy import private_files
-from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.key_rings import PREFIX, key_row, key_text
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Random, Tx
-from gpuproxy.store import keys, leases, meta, reservations, ssh_keys
-from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store import keys, leases, meta, reservations
+from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.rows import micros, moment
-from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.system import ScaledClock, SteadyClock
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_PROJECT = "default"
-MAX_SSH_KEYS = 16
-"""Of a project: all of them must fit into the script that a machine starts with."""
-_PREFIX = "gpx_"
-_SHOWN = 10
 
 
 class WrongDatabase(Exception):
     """The database can't be used the way this start asks for; the text is for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key and its row; the key itself is never seen again."""
-
-    text: str
-    row: KeyRow
 
 
 async def start_clock(db: Database, scale: float) -> Clock:
@@ -169,88 +154,12 @@ def _kept(file: Path) -> str:
         raise WrongDatabase(f"{file} can't be read ({type(error).__name__}): not started.") from error
 
 
-class KeyRing:
-    """API keys: made, listed, revoked and found."""
-
-    def __init__(self, db: Database, random: Random) -> None:
-        self._db = db
-        self._random = random
-
-    async def find(self, sha256: str) -> KeyRow | None:
-        """The key with this hash, unless it is revoked."""
-        return await self._db.read(lambda tx: keys.find(tx, sha256))
-
-    async def create(self, project: str, name: str, role: Role, user_id: str = "") -> NewKey:
-        """A new key; its text is shown now or never. It ends with the user who made it, if there is one."""
-        text, key_id = key_text(self._random), f"key-{self._random.token(8)}"
-
-        def write(tx: Tx) -> NewKey:
-            row = _row(tx, text, project=project, name=name, role=role, key_id=key_id, user_id=user_id)
-            keys.insert(tx, row)
-            return NewKey(text, row)
-
-        return await self._db.write(write)
-
-    async def list(self, project: str | None) -> tuple[KeyRow, ...]:
-        """A project's keys (None: everybody's), newest first."""
-        return await self._db.read(lambda tx: keys.listed(tx, project))
-
-    async def revoke(self, project: str | None, key_id: str) -> bool:
-        """False when there is no such key in the project."""
-        return await self._db.write(lambda tx: keys.revoke(tx, project, key_id))
-
-
-class SshKeyRing:
-    """The public keys that a project's machines are given."""
-
-    def __init__(self, db: Database, random: Random) -> None:
-        self._db = db
-        self._random = random
-
-    async def add(self, project: str, name: str, line: str, fingerprint: str) -> SshKeyRow:
-        """The key as stored, which it may have been before; raises FailedPrecondition when there are too many."""
-        key_id = f"ssh-{self._random.token(8)}"
-
-        def write(tx: Tx) -> SshKeyRow:
-            row = ssh_keys.add(
-                tx,
-                SshKeyRow(
-                    id=key_id,
-                    project=project,
-                    name=name,
-                    public_key=line,
-                    fingerprint=fingerprint,
-                    created_at=tx.now(),
-                ),
-            )
-            if len(ssh_keys.listed(tx, project)) > MAX_SSH_KEYS:
-                raise FailedPrecondition(
-                    f"A project has at most {MAX_SSH_KEYS} SSH keys; delete one first.", reason="TOO_MANY_SSH_KEYS"
-                )
-            return row
-
-        return await self._db.write(write)
-
-    async def list(self, project: str | None) -> tuple[SshKeyRow, ...]:
-        """A project's keys (None: everybody's), newest first."""
-        return await self._db.read(lambda tx: ssh_keys.listed(tx, project))
-
-    async def delete(self, project: str | None, key_id: str) -> bool:
-        """False when the project never had such a key."""
-        return await self._db.write(lambda tx: ssh_keys.delete(tx, project, key_id))
-
-
-def key_text(random: Random) -> str:
-    """A key as its owner sees it."""
-    return _PREFIX + random.token(40)
-
-
 async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alone: bool = False) -> None:
     key_id = f"key-{random.token(8)}"
 
     def write(tx: Tx) -> tuple[KeyRow, int]:
-        keys.hide_prefixes(tx, _PREFIX)
-        row = _row(tx, text, project=DEFAULT_PROJECT, name=name, role="admin", key_id=key_id)
+        keys.hide_prefixes(tx, PREFIX)
+        row = key_row(tx, text, project=DEFAULT_PROJECT, name=name, role="admin", key_id=key_id)
         known = next((known for known in keys.listed(tx, None) if known.sha256 == row.sha256), None)
         if known is None:
             keys.insert(tx, row)
@@ -261,19 +170,6 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alo
         log.info("admin_key_replaced", key=row.id, ended=ended)
     if row.revoked_at is not None:
         log.warning("admin_key_is_revoked", key=row.id, name=name, hint="it stays so; use another one")
-
-
-def _row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str, user_id: str = "") -> KeyRow:
-    return KeyRow(
-        id=key_id,
-        project=project,
-        name=name,
-        role=role,
-        prefix=text[:_SHOWN] if text.startswith(_PREFIX) else "",
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        created_at=tx.now(),
-        user_id=user_id,
-    )
 
 
 def _stands(stored: dict[str, float], now: datetime) -> datetime:

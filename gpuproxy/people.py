@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from gpuproxy.books_here import with_books
 from gpuproxy.config import ConfigError, Settings
-from gpuproxy.deployment import KeyRing
+from gpuproxy.key_rings import KeyRing
 from gpuproxy.passwords import Passwords
 from gpuproxy.store.keys import KeyRow, Role
 from gpuproxy.store.sqlite import SqliteDatabase

@@ -7,7 +7,8 @@ import pytest
 import structlog
 
 from gpuproxy import deployment
-from gpuproxy.deployment import KeyRing, WrongDatabase
+from gpuproxy.deployment import WrongDatabase
+from gpuproxy.key_rings import KeyRing
 from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Tx

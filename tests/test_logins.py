@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import jwt
 import pytest
 
-from gpuproxy.deployment import KeyRing
 from gpuproxy.edge.auth import Authenticator, Bearers
+from gpuproxy.key_rings import KeyRing
 from gpuproxy.logins import FREE_FAILURES, LONGEST_DELAY, Logins
 from gpuproxy.model.errors import Unauthenticated
 from gpuproxy.passwords import Passwords

@@ -4,12 +4,12 @@ What a caller may not see does not exist: a wrong id and another project's are t
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
-from gpuproxy.deployment import KeyRing, SshKeyRing
 from gpuproxy.edge import translate
 from gpuproxy.edge.public_keys import NotAKey, PublicKey, public_key
 from gpuproxy.edge.rooms import network_of
 from gpuproxy.edge.rpcs import RANK
 from gpuproxy.edge.violations import Violations
+from gpuproxy.key_rings import KeyRing, SshKeyRing
 from gpuproxy.logins import Logins
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, NotFound, PermissionDenied, Violation

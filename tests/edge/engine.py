@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from gpuproxy.deployment import NewKey
 from gpuproxy.edge.service import Service
 from gpuproxy.edge.session import Session
 from gpuproxy.edge.translate import encode_offer, offer_json
 from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow, ReservationPage
 from gpuproxy.engine.catalog import Market
 from gpuproxy.engine.snapshot import View, built
+from gpuproxy.key_rings import NewKey
 from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import NotFound, Refusal, Unauthenticated
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, PortMapping, ReservationId

@@ -2,7 +2,7 @@
 
 import json
 
-from gpuproxy.deployment import SshKeyRing
+from gpuproxy.key_rings import SshKeyRing
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.ports import HttpRequest
 from tests.edge.test_fields import ecdsa_key, ssh_key
