@@ -7,9 +7,10 @@ import hashlib
 from dataclasses import dataclass
 
 from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.users import Role
 from gpuproxy.ports import Database, Random, Tx
 from gpuproxy.store import keys, ssh_keys
-from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 
 PREFIX = "gpx_"

@@ -6,8 +6,9 @@ from typing import TypeVar
 from gpuproxy.books_here import with_books
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.key_rings import KeyRing
+from gpuproxy.model.users import Role
 from gpuproxy.passwords import Passwords
-from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.store.users import UserRow
 from gpuproxy.system import SystemRandom, Threads

@@ -1,10 +1,9 @@
 """The users of a deployment: made, found, changed, disabled and enabled."""
 
-from gpuproxy.model.users import folded
+from gpuproxy.model.users import Role, folded
 from gpuproxy.passwords import Passwords
 from gpuproxy.ports import Database, Random, Tx
 from gpuproxy.store import users
-from gpuproxy.store.keys import Role
 from gpuproxy.store.users import UserRow
 
 

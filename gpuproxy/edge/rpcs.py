@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.store.keys import Role
+from gpuproxy.model.users import Role
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 CONTRACT = pb.DESCRIPTOR.services_by_name["GPUProxyService"]

@@ -13,8 +13,7 @@ from gpuproxy.key_rings import KeyRing, SshKeyRing
 from gpuproxy.logins import Logins
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, NotFound, PermissionDenied, Violation
-from gpuproxy.model.users import MAX_EMAIL, MOST_PASSWORD_BYTES
-from gpuproxy.store.keys import ROLES
+from gpuproxy.model.users import MAX_EMAIL, MOST_PASSWORD_BYTES, ROLES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _MAX_NAME = 64

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Literal
 
 from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
+from gpuproxy.model.users import Role
 
 DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
 KEYED = "k1:"
@@ -91,7 +92,7 @@ class Caller:
     """Who asks. `deadline` is a reading of Clock.monotonic()."""
 
     project: str
-    role: Literal["admin", "user", "viewer"] = "user"
+    role: Role = "user"
     key_id: str = ""
     user_id: str = ""
     """Who logged in, or made the key; "" for a key of nobody in particular."""

@@ -1,5 +1,13 @@
-"""What makes an email address and a password acceptable; each rule says what is wrong, "" when nothing is."""
+"""Roles, and what makes an email address and a password acceptable.
 
+Each rule says what is wrong, "" when nothing is.
+"""
+
+from typing import Literal
+
+Role = Literal["admin", "user", "viewer"]
+ROLES: tuple[Role, ...] = ("admin", "user", "viewer")
+"""The mightiest first: whoever has one may do whatever a later one may."""
 MAX_EMAIL = 254
 LEAST_PASSWORD = 8
 """Characters."""

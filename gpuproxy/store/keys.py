@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from gpuproxy.model.users import Role
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros, moment
-
-Role = Literal["admin", "user", "viewer"]
-ROLES: tuple[Role, ...] = ("admin", "user", "viewer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from gpuproxy.model.users import Role
 from gpuproxy.ports import Tx
-from gpuproxy.store.keys import Role
 from gpuproxy.store.rows import micros, moment
 
 

@@ -18,7 +18,8 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Transaction
-from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.model.users import Role
+from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.store.users import UserRow
 from gpuproxy.system import ScaledClock

@@ -18,7 +18,8 @@ from gpuproxy.edge.auth import Authenticator
 from gpuproxy.edge.dispatch import Dispatcher
 from gpuproxy.edge.grpc_server import GrpcServer
 from gpuproxy.edge.rpcs import CONTRACT, Rpc
-from gpuproxy.store.keys import KeyRow, Role
+from gpuproxy.model.users import Role
+from gpuproxy.store.keys import KeyRow
 from gpuproxy.system import ScaledClock, SystemRandom
 
 V1 = "gpuproxy.v1.GPUProxyService"

@@ -21,7 +21,7 @@ from grpc import StatusCode, aio
 
 from gpuproxy.edge.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, WRITES, built_of, least_role, rpcs_of
 from gpuproxy.model.demands import Caller
-from gpuproxy.store.keys import ROLES, Role
+from gpuproxy.model.users import ROLES, Role
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.deployed import Deployed, deployed
 from tests.edge.engine import StubEngine, service_over
