@@ -67,20 +67,20 @@ class Session:
 
     async def ListAPIKeys(self, _request: pb.ListAPIKeysRequest, caller: Caller) -> pb.ListAPIKeysResponse:
         """The project's keys; for an admin everybody's."""
-        rows = await self._keys.list(_scope(caller))
+        rows = await self._keys.list(caller.scope)
         return pb.ListAPIKeysResponse(keys=[translate.key_message(row) for row in rows])
 
     async def RevokeAPIKey(self, request: pb.RevokeAPIKeyRequest, caller: Caller) -> pb.RevokeAPIKeyResponse:
         """End a key that is not mightier than the caller."""
         if not request.id:
             raise InvalidArgument([Violation("id", "is required: the key's id, not the key")])
-        role = next((row.role for row in await self._keys.list(_scope(caller)) if row.id == request.id), caller.role)
+        role = next((row.role for row in await self._keys.list(caller.scope) if row.id == request.id), caller.role)
         if RANK[role] > RANK[caller.role]:
             raise PermissionDenied(
                 f"Who has the role {caller.role} can't revoke a key with the role {role}.",
                 metadata={"needed": role, "role": caller.role},
             )
-        if not await self._keys.revoke(_scope(caller), request.id):
+        if not await self._keys.revoke(caller.scope, request.id):
             raise NotFound("There is no such key; ListAPIKeys shows their ids.")
         return pb.RevokeAPIKeyResponse()
 
@@ -105,7 +105,7 @@ class Session:
         """No machine is given the key from now on."""
         if not request.id:
             raise InvalidArgument([Violation("id", "is required: the key's id, not the key")])
-        if not await self._ssh_keys.delete(_scope(caller), request.id):
+        if not await self._ssh_keys.delete(caller.scope, request.id):
             raise NotFound("There is no such SSH key; ListSSHKeys shows their ids.")
         return pb.DeleteSSHKeyResponse()
 
@@ -116,8 +116,3 @@ def _public_key(text: str, found: Violations) -> PublicKey:
     except NotAKey as error:
         found.add("public_key", str(error) if text.strip() else "is required")
     return PublicKey(line="", comment="", fingerprint="")
-
-
-def _scope(caller: Caller) -> str | None:
-    """The project whose things a caller sees; None for an admin, who sees all."""
-    return None if caller.role == "admin" else caller.project

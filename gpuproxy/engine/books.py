@@ -116,7 +116,7 @@ class Books:
         after = _decode_token(page_token)
 
         def read(tx: Tx) -> ReservationPage:
-            matching = [r for r in reservations.newest(tx, _scope(caller), state) if labels.items() <= set(r.labels)]
+            matching = [r for r in reservations.newest(tx, caller.scope, state) if labels.items() <= set(r.labels)]
             start = next((i + 1 for i, r in enumerate(matching) if r.id == after), 0 if not after else len(matching))
             page = matching[start : start + (min(page_size, _PAGE_MAX) or _PAGE)]
             more = start + len(page) < len(matching)
@@ -173,7 +173,7 @@ class Books:
         """What is, or may be, paid for now; unknown ones first. `provider` "" means all."""
 
         def read(tx: Tx) -> tuple[LeaseView, ...]:
-            rows = leases.rented(tx, _scope(caller))
+            rows = leases.rented(tx, caller.scope)
             return tuple(_costed(tx, lease) for lease in rows if provider in ("", lease.provider))
 
         return await self._db.read(read)
@@ -192,7 +192,7 @@ class Books:
         """The project's live instances (or one of them), and each provider in use."""
 
         def read(tx: Tx) -> LoadReport:
-            rows = [lease for lease in leases.rented(tx, _scope(caller)) if lease.instance_id is not None]
+            rows = [lease for lease in leases.rented(tx, caller.scope) if lease.instance_id is not None]
             if instance_id:
                 rows = [lease for lease in rows if lease.instance_id == instance_id]
                 if not rows:
@@ -212,8 +212,8 @@ class Books:
         """A part of what was spent, newest first, and how many transactions there are in all."""
 
         def read(tx: Tx) -> tuple[list[Transaction | Adjustment], int]:
-            metered, now = meters.of_project(tx, _scope(caller)), tx.now()
-            adjusted = settlements.of_project(tx, _scope(caller))
+            metered, now = meters.of_project(tx, caller.scope), tx.now()
+            adjusted = settlements.of_project(tx, caller.scope)
             total = len(adjusted) + sum(count(meter, now) for meter in metered)
             return newest(metered, adjusted, now, offset, limit), total
 
@@ -247,20 +247,16 @@ class Books:
             await self._db.write(lambda tx: meta.set_project_strategy(tx, caller.project, name))
 
 
-def _scope(caller: Caller) -> str | None:
-    return None if caller.role == "admin" else caller.project
-
-
 def _own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
     found = reservations.find(tx, ReservationId(reservation_id))
-    if found is None or (caller.role != "admin" and found.project != caller.project):
+    if found is None or not caller.sees(found.project):
         raise NotFound(f"No reservation {reservation_id!r}.", metadata={"reservation_id": reservation_id})
     return found
 
 
 def _rented(tx: Tx, caller: Caller, provider: str, instance_id: str) -> Lease:
     found = leases.by_instance(tx, ProviderName(provider), InstanceId(instance_id))
-    if found is None or (caller.role != "admin" and found.project != caller.project):
+    if found is None or not caller.sees(found.project):
         raise NotFound(
             f"No instance {instance_id!r} of {provider} in the books.",
             metadata={"provider": provider, "instance_id": instance_id},

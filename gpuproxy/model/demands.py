@@ -99,3 +99,12 @@ class Caller:
     peer: str = ""
     """Where the call comes from, as the transport tells it."""
     deadline: float = 0.0
+
+    @property
+    def scope(self) -> str | None:
+        """The project whose things exist for this caller; None for an admin, who sees all."""
+        return None if self.role == "admin" else self.project
+
+    def sees(self, project: str) -> bool:
+        """True when that project's things exist for this caller."""
+        return self.scope in (None, project)
