@@ -91,7 +91,7 @@ class Service:
     async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> Ready:
         """One page, encoded."""
         asked = listing.listing_of(request, self._defaults)
-        mine = await self._books.instances(caller, "") if asked.state != "available" else ()
+        mine = await self._books.instances(caller) if asked.state != "available" else ()
         market = await self._catalog.market(asked.filter) if asked.state != "rented" else None
         return listing.page(asked, mine, market)
 

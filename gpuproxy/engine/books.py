@@ -166,15 +166,14 @@ class Books:
         return await self._db.write(write)
 
     async def instance(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        """A rented instance by its contract id."""
-        return await self._db.read(lambda tx: _costed(tx, _rented(tx, caller, provider, instance_id)))
+        """An instance by its contract id, however long it is over."""
+        return await self._db.read(lambda tx: _costed(tx, _lease_of(tx, caller, provider, instance_id)))
 
-    async def instances(self, caller: Caller, provider: str) -> tuple[LeaseView, ...]:
-        """What is, or may be, paid for now; unknown ones first. `provider` "" means all."""
+    async def instances(self, caller: Caller) -> tuple[LeaseView, ...]:
+        """What is, or may be, paid for now; unknown ones first."""
 
         def read(tx: Tx) -> tuple[LeaseView, ...]:
-            rows = leases.rented(tx, caller.scope)
-            return tuple(_costed(tx, lease) for lease in rows if provider in ("", lease.provider))
+            return tuple(_costed(tx, lease) for lease in leases.live_of_project(tx, caller.scope))
 
         return await self._db.read(read)
 
@@ -182,7 +181,7 @@ class Books:
         """Give one machine back; doing so again changes nothing."""
 
         def write(tx: Tx) -> Lease:
-            return record.release(tx, _rented(tx, caller, provider, instance_id), "DESTROYED")
+            return record.release(tx, _lease_of(tx, caller, provider, instance_id), "DESTROYED")
 
         lease = await self._db.write(write)
         self._nudge()
@@ -192,7 +191,7 @@ class Books:
         """The project's live instances (or one of them), and each provider in use."""
 
         def read(tx: Tx) -> LoadReport:
-            rows = [lease for lease in leases.rented(tx, caller.scope) if lease.instance_id is not None]
+            rows = [lease for lease in leases.live_of_project(tx, caller.scope) if lease.instance_id is not None]
             if instance_id:
                 rows = [lease for lease in rows if lease.instance_id == instance_id]
                 if not rows:
@@ -202,7 +201,7 @@ class Books:
             weighted = STRATEGIES[strategy].weighted
             return LoadReport(
                 server=tuple(_server_row(lease, hosts[lease.host], weighted=weighted) for lease in rows),
-                provider=_provider_rows(leases.rented(tx, None), hosts),
+                provider=_provider_rows(leases.live_of_project(tx, None), hosts),
                 strategy=strategy,
             )
 
@@ -254,7 +253,7 @@ def _own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
     return found
 
 
-def _rented(tx: Tx, caller: Caller, provider: str, instance_id: str) -> Lease:
+def _lease_of(tx: Tx, caller: Caller, provider: str, instance_id: str) -> Lease:
     found = leases.by_instance(tx, ProviderName(provider), InstanceId(instance_id))
     if found is None or not caller.sees(found.project):
         raise NotFound(

@@ -186,7 +186,7 @@ class AccountWatch:
         rows = leases.live(tx, *self._key)
         scene = Scene(
             leases=rows,
-            reservations=reservations.of_live_leases(tx, [lease.reservation_id for lease in rows]),
+            reservations=reservations.named(tx, [lease.reservation_id for lease in rows]),
             listing=listing,
             now=tx.now(),
             capabilities=self.provider.capabilities,

@@ -98,8 +98,8 @@ def last_event_at(tx: Tx) -> datetime | None:
     return None if row is None else moment(row["at"])
 
 
-def rented(tx: Tx, project: str | None) -> tuple[Lease, ...]:
-    """Live leases of a project (None: of all) that have, or may have, a machine; unknown ones first."""
+def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
+    """Everything of a project (None: of all) that is not over yet; unknown ones first."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {_LIVE_SQL} "  # noqa: S608
         "ORDER BY state <> 'unknown', created_at, id",

@@ -63,8 +63,8 @@ def unsettled(tx: Tx) -> tuple[Reservation, ...]:
     return tuple(reservation_from(row) for row in rows)
 
 
-def of_live_leases(tx: Tx, ids: Sequence[ReservationId]) -> Mapping[ReservationId, Reservation]:
-    """The rows of the named reservations."""
+def named(tx: Tx, ids: Sequence[ReservationId]) -> Mapping[ReservationId, Reservation]:
+    """The rows of these reservations."""
     return {reservation_id: get(tx, reservation_id) for reservation_id in dict.fromkeys(ids)}
 
 

@@ -177,7 +177,7 @@ class StubEngine:
                 return mine
         raise NotFound("no such instance")
 
-    async def instances(self, caller: Caller, provider: str) -> tuple[LeaseView, ...]:
+    async def instances(self, caller: Caller) -> tuple[LeaseView, ...]:
         return tuple(self.mine)
 
     async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
