@@ -53,7 +53,7 @@ from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
-from gpuproxy.store import pace
+from gpuproxy.store import counters
 from gpuproxy.store.ballast import Ballast
 from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
@@ -90,7 +90,7 @@ class Engine:
 
     async def start(self) -> None:
         """Take over what an earlier process left, then look after everything in the background."""
-        await self.db.write(pace.recount)
+        await self.db.write(counters.recount)
         await self.reserver.recover()
         loops = [
             self.catalog.run(),

@@ -25,7 +25,7 @@ from gpuproxy.model.offers import HostKey, ProviderName
 from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import leases, meta, meters, pace, reservations, settlements
+from gpuproxy.store import counters, leases, meta, meters, reservations, settlements
 from gpuproxy.strategies import STRATEGIES, strategy_named, weight
 
 _PAGE = 100
@@ -197,7 +197,7 @@ class Books:
                 if not rows:
                     raise NotFound(f"No live instance {instance_id}.", metadata={"instance_id": instance_id})
             strategy = strategy_for(tx, caller.project, self._default_strategy)
-            hosts = pace.loads(tx)
+            hosts = counters.loads(tx)
             weighted = STRATEGIES[strategy].weighted
             return LoadReport(
                 server=tuple(_server_row(lease, hosts[lease.host], weighted=weighted) for lease in rows),

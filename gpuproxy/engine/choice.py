@@ -23,7 +23,7 @@ from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
-from gpuproxy.store import exhausted, leases, pace, rotations, troubles
+from gpuproxy.store import counters, exhausted, leases, rotations, troubles
 from gpuproxy.store.troubles import Trouble
 from gpuproxy.strategies import STRATEGIES
 
@@ -134,7 +134,7 @@ def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
     paused = troubles.paused(tx)
     return _Known(
         held=leases.held_keys(tx),
-        loads=pace.loads(tx),
+        loads=counters.loads(tx),
         storms=storm.storms(tx, terms, limits),
         paused={key: why for key, why in paused.items() if key[1] in terms.get(key[0], {})},
         exhausted=exhausted.rule(tx),

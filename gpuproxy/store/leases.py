@@ -12,7 +12,6 @@ from typing import Any
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import (
     HOLDS_OFFER,
-    LIVE,
     TERMINAL,
     InstanceId,
     Lease,
@@ -25,13 +24,12 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import events, measured, reservations, settlements
-from gpuproxy.store.rows import columns, lease_from, micros, moment, stored
+from gpuproxy.store import counters, events, measured, reservations, settlements
+from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
 _SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports")
 """Facts that watchers are told of although they are no events of the lease."""
-_LIVE_SQL = "('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')"
 
 
 def insert(tx: Tx, lease: Lease) -> None:
@@ -42,12 +40,7 @@ def insert(tx: Tx, lease: Lease) -> None:
         list(row.values()),
     )
     _hold(tx, lease)
-    now = micros(lease.created_at)
-    tx.execute(
-        "INSERT INTO hosts (host, provider, live, picks, last_picked_at) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
-        (lease.host, lease.provider, now),
-    )
+    counters.picked(tx, lease)
     events.of_lease(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
 
 
@@ -76,7 +69,7 @@ def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
 def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
     """Everything of an account that is not over yet."""
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {_LIVE_SQL} "  # noqa: S608
+        f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY created_at, id",
         (provider, account),
     )
@@ -85,14 +78,14 @@ def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
 
 def live_accounts(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
     """The accounts that still have something to look after."""
-    rows = tx.fetch(f"SELECT DISTINCT provider, account FROM leases WHERE state IN {_LIVE_SQL}")  # noqa: S608
+    rows = tx.fetch(f"SELECT DISTINCT provider, account FROM leases WHERE state IN {LIVE_SQL}")  # noqa: S608
     return frozenset((ProviderName(row["provider"]), row["account"]) for row in rows)
 
 
 def last_event_at(tx: Tx) -> datetime | None:
     """When something last happened to any lease; None while nothing is live."""
     row = tx.fetch_one(
-        f"SELECT at FROM events WHERE EXISTS (SELECT 1 FROM leases WHERE state IN {_LIVE_SQL}) "  # noqa: S608
+        f"SELECT at FROM events WHERE EXISTS (SELECT 1 FROM leases WHERE state IN {LIVE_SQL}) "  # noqa: S608
         "ORDER BY seq DESC LIMIT 1"
     )
     return None if row is None else moment(row["at"])
@@ -101,7 +94,7 @@ def last_event_at(tx: Tx) -> datetime | None:
 def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
     """Everything of a project (None: of all) that is not over yet; unknown ones first."""
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {_LIVE_SQL} "  # noqa: S608
+        f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY state <> 'unknown', created_at, id",
         (project, project),
     )
@@ -131,7 +124,7 @@ def held_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
 def count_unknown(tx: Tx, provider: ProviderName) -> int:
     """Creates at a provider that may have happened, those being released included."""
     row = tx.fetch_one(
-        f"SELECT count(*) AS n FROM leases WHERE provider = ? AND state IN {_LIVE_SQL} AND instance_id IS NULL "  # noqa: S608
+        f"SELECT count(*) AS n FROM leases WHERE provider = ? AND state IN {LIVE_SQL} AND instance_id IS NULL "  # noqa: S608
         "AND (state = 'unknown' OR (state = 'releasing' AND call_started_at IS NOT NULL))",
         (provider,),
     )
@@ -221,17 +214,7 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
         if new.state in HOLDS_OFFER:
             _hold_again(tx, new)
-    if (new.state in LIVE) != (old.state in LIVE):
-        step = 1 if new.state in LIVE else -1
-        tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
-    if _came_to_nothing(new) != _came_to_nothing(old):
-        step = -1 if _came_to_nothing(new) else 1
-        tx.execute("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.host))
-
-
-def _came_to_nothing(lease: Lease) -> bool:
-    """Proven never to have been: it does not count as a pick of its host."""
-    return lease.state in TERMINAL and lease.instance_id is None
+    counters.follow(tx, old, new)
 
 
 def _hold(tx: Tx, lease: Lease) -> None:

@@ -1,15 +1,9 @@
-"""What the choice of offers must remember between calls: when an account may create again, how busy each host is."""
+"""When an account may create again: a row that is taken with each intent, so that replicas pace together."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from gpuproxy.model.load import HostLoad
-from gpuproxy.model.measured import Measured
-from gpuproxy.model.offers import HostKey, ProviderName
+from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import measured
 from gpuproxy.store.rows import micros, moment
 
 Account = tuple[ProviderName, str]
@@ -43,53 +37,6 @@ def give_back(tx: Tx, account: Account, interval: float) -> None:
     free = tx.now() if last is None else last + timedelta(seconds=interval)
     if free < next_create_at(tx, account):
         _set_next(tx, account, free)
-
-
-def loads(tx: Tx) -> Mapping[HostKey, HostLoad]:
-    """The counters of all hosts that we ever picked, with what was measured there."""
-    rows = tx.fetch("SELECT host, live, picks, last_picked_at FROM hosts")
-    starting, records, now = _starting(tx), measured.every(tx), tx.now()
-    return {host: _load(row, starting.get(host, 0), records.get(host), now) for row in rows if (host := row["host"])}
-
-
-def _starting(tx: Tx) -> Mapping[HostKey, int]:
-    """Creates in flight, unknown ones, and machines that are not ready yet."""
-    rows = tx.fetch(
-        "SELECT host, count(*) AS n FROM leases "
-        "WHERE state IN ('requested', 'unknown', 'starting', 'active', 'parked', 'releasing') "  # as the index says
-        "AND state IN ('requested', 'unknown', 'starting') GROUP BY host"
-    )
-    return {HostKey(row["host"]): row["n"] for row in rows}
-
-
-def _load(row: Mapping[str, Any], starting: int, record: Measured | None, now: datetime) -> HostLoad:
-    load = HostLoad(
-        live=row["live"], starting=starting, picks=row["picks"], last_picked_at=moment(row["last_picked_at"])
-    )
-    if record is None:
-        return load
-    samples = record.fresh(now)
-    out = record.ejected_until is not None and record.ejected_until > now
-    return replace(
-        load,
-        gpu_model=record.gpu_model,
-        response_ms=int(record.response_ms) if samples else 0,
-        samples=samples,
-        ejected_until=record.ejected_until if out else None,
-    )
-
-
-def recount(tx: Tx) -> None:
-    """Recompute every counter from the leases and events: they must agree, and after a crash this makes them."""
-    measured.replay(tx)
-    tx.execute("DELETE FROM hosts")
-    tx.execute(
-        "INSERT INTO hosts (host, provider, live, picks, last_picked_at) "
-        "SELECT host, min(provider), "
-        "sum(state IN ('requested', 'unknown', 'starting', 'active', 'parked', 'releasing')), "
-        "sum(NOT (state IN ('released', 'failed', 'lost') AND instance_id IS NULL)), max(created_at) "
-        "FROM leases GROUP BY host"
-    )
 
 
 def _set_next(tx: Tx, account: Account, at: datetime) -> None:

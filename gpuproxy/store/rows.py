@@ -8,12 +8,15 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from gpuproxy.model.leases import Lease, LeaseState, PortMapping
+from gpuproxy.model.leases import LIVE, Lease, LeaseState, PortMapping
 from gpuproxy.model.reservations import Decision, Failure, Pick, Reservation, ReservationState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 V = TypeVar("V", Lease, Reservation)
+
+LIVE_SQL = str(tuple(state.value for state in LeaseState if state in LIVE))
+"""The live states, spelt as in the index of live leases: SQLite uses it for this text only."""
 
 
 def micros(at: datetime) -> int:

@@ -10,7 +10,8 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Conflict, IllegalTransition, Refusal
 from gpuproxy.model.leases import HOLDS_OFFER, LeaseEvent, LeaseState, after
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, pace
+from gpuproxy.store import counters, leases
+from gpuproxy.store.rows import LIVE_SQL
 from tests.world import World, in_world
 
 P1 = Caller(project="p1")
@@ -25,10 +26,22 @@ def test_counters_recomputed_from_the_leases_equal_the_stored_ones():
             if dice.random() < 0.4:
                 await world.engine.books.release(P1, dice.choice(made).reservation.id)
             await world.sleep(dice.uniform(1, 90))
-        stored = await world.db.read(pace.loads)
-        await world.db.write(pace.recount)
-        assert await world.db.read(pace.loads) == stored
+        stored = await world.db.read(counters.loads)
+        await world.db.write(counters.recount)
+        assert await world.db.read(counters.loads) == stored
         assert sum(load.live for load in stored.values()) == len(await world.live())
+
+    in_world(story)
+
+
+@pytest.mark.parametrize(("states", "by_index"), [(LIVE_SQL, True), ("('starting', 'active')", False)])
+def test_only_all_live_leases_together_are_found_by_their_index(states: str, by_index: bool):
+    where = f"WHERE provider = 'p' AND account = 'a' AND state IN {states}"
+    query = f"EXPLAIN QUERY PLAN SELECT id FROM leases {where}"  # noqa: S608
+
+    async def story(world: World) -> None:
+        plan = await world.db.read(lambda tx: [row["detail"] for row in tx.fetch(query)])
+        assert any("leases_live" in step for step in plan) is by_index
 
     in_world(story)
 

@@ -9,7 +9,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Advice, InvalidRequest, NoCapacity, Refusal, Refused, Scope
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import Decision, ReservationView
-from gpuproxy.store import measured, pace, rotations
+from gpuproxy.store import counters, measured, rotations
 from gpuproxy.store.rows import micros
 from gpuproxy.strategies import STRATEGIES
 from tests.markets import offer
@@ -42,7 +42,7 @@ def test_what_a_strategy_goes_by_survives_a_restart_and_follows_from_the_history
         assert before["measured"]
         await world.restart()
         assert await books(world) == before
-        await world.db.write(pace.recount)
+        await world.db.write(counters.recount)
         assert await books(world) == before
 
     in_world(story)
@@ -96,7 +96,7 @@ def test_a_pick_that_was_refused_counts_as_none() -> None:
         world.arm("create", "no_capacity")
         view = await world.reserve(1, strategy="equal_weighted")
         refused, kept = view.leases
-        loads = await world.db.read(pace.loads)
+        loads = await world.db.read(counters.loads)
         assert (loads[refused.host].picks, loads[refused.host].live) == (0, 0)
         assert (loads[kept.host].picks, loads[kept.host].live) == (1, 1)
         standing = (await world.db.read(lambda tx: rotations.read(tx, "equal_weighted"))).standing

@@ -1,0 +1,83 @@
+"""How busy each host is, for the strategies: counters that follow the leases, and can be computed from them anew."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from gpuproxy.model.leases import LIVE, Lease
+from gpuproxy.model.load import HostLoad
+from gpuproxy.model.measured import Measured
+from gpuproxy.model.offers import HostKey
+from gpuproxy.ports import Tx
+from gpuproxy.store import measured
+from gpuproxy.store.rows import LIVE_SQL, micros, moment
+
+
+def picked(tx: Tx, lease: Lease) -> None:
+    """A new lease."""
+    tx.execute(
+        "INSERT INTO hosts (host, provider, live, picks, last_picked_at) VALUES (?, ?, 1, 1, ?) "
+        "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
+        (lease.host, lease.provider, micros(lease.created_at)),
+    )
+
+
+def follow(tx: Tx, old: Lease, new: Lease) -> None:
+    """A lease has changed."""
+    if (new.state in LIVE) != (old.state in LIVE):
+        step = 1 if new.state in LIVE else -1
+        tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
+    if _counts_as_pick(new) != _counts_as_pick(old):
+        step = 1 if _counts_as_pick(new) else -1
+        tx.execute("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.host))
+
+
+def recount(tx: Tx) -> None:
+    """Recompute every counter from the leases and events: they must agree, and after a crash this makes them."""
+    measured.replay(tx)
+    tx.execute("DELETE FROM hosts")
+    tx.execute(
+        "INSERT INTO hosts (host, provider, live, picks, last_picked_at) "  # noqa: S608 - our own words
+        f"SELECT host, min(provider), sum(state IN {LIVE_SQL}), "
+        f"sum(state IN {LIVE_SQL} OR instance_id IS NOT NULL), max(created_at) "
+        "FROM leases GROUP BY host"
+    )
+
+
+def loads(tx: Tx) -> Mapping[HostKey, HostLoad]:
+    """The counters of all hosts that we ever picked, with what was measured there."""
+    rows = tx.fetch("SELECT host, live, picks, last_picked_at FROM hosts")
+    starting, records, now = _starting(tx), measured.every(tx), tx.now()
+    return {host: _load(row, starting.get(host, 0), records.get(host), now) for row in rows if (host := row["host"])}
+
+
+def _counts_as_pick(lease: Lease) -> bool:
+    """What is proven never to have been does not."""
+    return lease.state in LIVE or lease.instance_id is not None
+
+
+def _starting(tx: Tx) -> Mapping[HostKey, int]:
+    """Creates in flight, unknown ones, and machines that are not ready yet."""
+    rows = tx.fetch(
+        f"SELECT host, count(*) AS n FROM leases WHERE state IN {LIVE_SQL} "  # noqa: S608 - as the index says
+        "AND state IN ('requested', 'unknown', 'starting') GROUP BY host"
+    )
+    return {HostKey(row["host"]): row["n"] for row in rows}
+
+
+def _load(row: Mapping[str, Any], starting: int, record: Measured | None, now: datetime) -> HostLoad:
+    load = HostLoad(
+        live=row["live"], starting=starting, picks=row["picks"], last_picked_at=moment(row["last_picked_at"])
+    )
+    if record is None:
+        return load
+    samples = record.fresh(now)
+    out = record.ejected_until is not None and record.ejected_until > now
+    return replace(
+        load,
+        gpu_model=record.gpu_model,
+        response_ms=int(record.response_ms) if samples else 0,
+        samples=samples,
+        ejected_until=record.ejected_until if out else None,
+    )
