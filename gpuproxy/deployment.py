@@ -15,6 +15,7 @@ import structlog
 from gpuproxy import private_files
 from gpuproxy.key_rings import PREFIX, key_row, key_text
 from gpuproxy.model.labels import Signer
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Random, Tx
 from gpuproxy.store import keys, leases, meta, reservations
 from gpuproxy.store.keys import KeyRow
@@ -71,7 +72,7 @@ async def claim_market(db: Database, kind: str) -> None:
         )
 
 
-async def check_accounts(db: Database, configured: frozenset[tuple[str, str]]) -> None:
+async def check_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
     """A lease is never orphaned by configuration."""
     missing = sorted(await db.read(leases.live_accounts) - configured)
     if missing:

@@ -22,7 +22,7 @@ from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch, Decided
 from gpuproxy.engine.steps import Advance, Note, Step
 from gpuproxy.main import connect_accounts
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, meta, troubles
 from gpuproxy.store.sqlite import SqliteDatabase
@@ -129,7 +129,7 @@ def _remove(file: Path) -> None:
             each.unlink()
 
 
-def _in_the_books(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+def _in_the_books(tx: Tx) -> frozenset[AccountKey]:
     """The accounts of a sandbox, which no setting names."""
     return leases.live_accounts(tx) | {trouble.account for trouble in troubles.every(tx)}
 

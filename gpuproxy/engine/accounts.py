@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from gpuproxy.model.leases import Lease
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.pacing import Pace
 from gpuproxy.ports import Clock, Provider
 
@@ -34,6 +34,6 @@ class Accounts:
         """The marketplaces."""
         return tuple(dict.fromkeys(name for name, _ in self._all))
 
-    def keys(self) -> frozenset[tuple[ProviderName, str]]:
+    def keys(self) -> frozenset[AccountKey]:
         """All (provider, account)."""
         return frozenset(self._all)

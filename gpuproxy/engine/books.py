@@ -21,7 +21,7 @@ from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound,
 from gpuproxy.model.leases import LIVE, RENTED, InstanceId, Lease, LeaseState, ReservationId
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import HostKey, ProviderName
+from gpuproxy.model.offers import AccountKey, HostKey, ProviderName
 from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
@@ -87,7 +87,7 @@ class Books:
         stop: Callable[[ReservationId], None],
         nudge: Callable[[], None],
         default_strategy: str,
-        accounts: frozenset[tuple[ProviderName, str]],
+        accounts: frozenset[AccountKey],
     ) -> None:
         self._db = db
         self._stop = stop

@@ -12,7 +12,7 @@ from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.money import dollars
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, troubles
 from gpuproxy.store.rows import moment
@@ -39,7 +39,7 @@ class Finding:
     advice: str
 
 
-def findings(tx: Tx, accounts: Collection[tuple[ProviderName, str]]) -> tuple[Finding, ...]:
+def findings(tx: Tx, accounts: Collection[AccountKey]) -> tuple[Finding, ...]:
     """Everything worth a look; `accounts` are those that are configured."""
     found: list[Finding] = []
     for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
@@ -84,7 +84,7 @@ def _first_try(lease: Lease, now: datetime) -> datetime:
     return now - timedelta(minutes=2 * max(0, lease.destroy_tries - 3))
 
 
-def _unconfigured(account: tuple[ProviderName, str], count: int) -> Finding:
+def _unconfigured(account: AccountKey, count: int) -> Finding:
     return Finding(
         kind="unconfigured",
         subject=f"{account[0]} {account[1]}",
@@ -112,7 +112,7 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
     )
 
 
-def _spend(tx: Tx, account: tuple[ProviderName, str]) -> Finding | None:
+def _spend(tx: Tx, account: AccountKey) -> Finding | None:
     reading = reading_of(tx, *account)
     if reading is None or not reading.alarm:
         return None

@@ -20,7 +20,7 @@ from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import Demand
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
-from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import AccountKey, HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.store import counters, exhausted, leases, rotations, troubles
@@ -38,7 +38,7 @@ class Exclusions:
 
     offers: set[OfferId] = field(default_factory=set)
     hosts: set[str] = field(default_factory=set)
-    accounts: set[tuple[ProviderName, str]] = field(default_factory=set)
+    accounts: set[AccountKey] = field(default_factory=set)
     providers: set[ProviderName] = field(default_factory=set)
 
 
@@ -125,7 +125,7 @@ class _Known:
     held: Held
     loads: Loads
     storms: tuple[storm.Storm, ...]
-    paused: Mapping[troubles.Account, Trouble]
+    paused: Mapping[AccountKey, Trouble]
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
 
@@ -193,7 +193,7 @@ def ejection(offers: Sequence[Offer], ejected: Collection[HostKey]) -> tuple[set
     return out, kept
 
 
-def _without(terms: Terms, paused: Collection[troubles.Account]) -> Terms:
+def _without(terms: Terms, paused: Collection[AccountKey]) -> Terms:
     """A pause is no lesson of the call's: it may be over before the next round."""
     left = {
         name: {account: what for account, what in accounts.items() if (name, account) not in paused}

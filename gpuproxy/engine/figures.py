@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.money import usd
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Tx
 from gpuproxy.store import figures, pace, troubles
 
@@ -59,7 +60,7 @@ async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> F
     return await db.read(books)
 
 
-def _account(tx: Tx, watch: AccountWatch, clock: Clock, paused: Collection[troubles.Account]) -> AccountFigures:
+def _account(tx: Tx, watch: AccountWatch, clock: Clock, paused: Collection[AccountKey]) -> AccountFigures:
     now, provider = clock.now(), watch.provider
     passed, silent = watch.last_pass_at, watch.silent_since
     reading = reading_of(tx, provider.name, provider.account)

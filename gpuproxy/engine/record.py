@@ -23,7 +23,7 @@ from gpuproxy.model.leases import (
 )
 from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import HostKey, OfferId, ProviderName
+from gpuproxy.model.offers import AccountKey, HostKey, OfferId
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, InstanceStatus, Receipt, Tx
 from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
@@ -143,7 +143,7 @@ def release_all(tx: Tx, rows: Sequence[Lease], reason: str) -> None:
         release(tx, lease, reason)
 
 
-def take_back(tx: Tx, stray: Stray, account: tuple[ProviderName, str]) -> Lease | None:
+def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
     """A machine that should not exist becomes a lease that is being released; None when another pass was first."""
     instance, lease = stray.instance, stray.lease
     if leases.by_instance(tx, account[0], instance.id) not in (None, lease):
@@ -180,7 +180,7 @@ def _orphanage(tx: Tx) -> ReservationId:
     return ORPHANAGE
 
 
-def _surplus(tx: Tx, stray: Stray, account: tuple[ProviderName, str], owner: Reservation) -> Lease:
+def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> Lease:
     instance, now = stray.instance, tx.now()
     attempts = [lease.attempt for lease in leases.of_reservation(tx, owner.id)]
     row = Lease(

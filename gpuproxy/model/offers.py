@@ -15,6 +15,8 @@ from gpuproxy.model.money import HOURS_PER_MONTH, Micro, micro
 
 ProviderName = NewType("ProviderName", str)
 """As clients write it: "vast.ai"."""
+AccountKey = tuple[ProviderName, str]
+"""An account: its marketplace, and its name there, which is never the key that it is used with."""
 OfferId = NewType("OfferId", str)
 """With the provider's prefix ("vast-123"), so that it can't be taken for a contract."""
 HostKey = NewType("HostKey", str)

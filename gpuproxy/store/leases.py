@@ -22,7 +22,7 @@ from gpuproxy.model.leases import (
 )
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store import counters, events, measured, reservations, settlements
 from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
@@ -76,7 +76,7 @@ def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
     return tuple(lease_from(row) for row in rows)
 
 
-def live_accounts(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+def live_accounts(tx: Tx) -> frozenset[AccountKey]:
     """The accounts that still have something to look after."""
     rows = tx.fetch(f"SELECT DISTINCT provider, account FROM leases WHERE state IN {LIVE_SQL}")  # noqa: S608
     return frozenset((ProviderName(row["provider"]), row["account"]) for row in rows)

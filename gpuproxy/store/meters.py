@@ -4,13 +4,13 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, accrued
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.transactions import Meter
 from gpuproxy.ports import Tx
-from gpuproxy.store.pace import Account
 from gpuproxy.store.rows import micros, moment
 
 
-def accrued_between(tx: Tx, account: Account, since: datetime, until: datetime) -> Micro:
+def accrued_between(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> Micro:
     """Micro-dollars of all meters, each for as long as it ran within the stretch."""
     total = 0
     for opened, closed, rate in _touching(tx, account, since, until):
@@ -18,12 +18,12 @@ def accrued_between(tx: Tx, account: Account, since: datetime, until: datetime) 
     return Micro(total)
 
 
-def accrued_by_each(tx: Tx, account: Account, since: datetime, until: datetime, duration: timedelta) -> Micro:
+def accrued_by_each(tx: Tx, account: AccountKey, since: datetime, until: datetime, duration: timedelta) -> Micro:
     """What every meter of the stretch would run up in `duration`."""
     return Micro(sum(accrued(rate, duration) for _, _, rate in _touching(tx, account, since, until)))
 
 
-def _touching(tx: Tx, account: Account, since: datetime, until: datetime) -> list[tuple[datetime, datetime, int]]:
+def _touching(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> list[tuple[datetime, datetime, int]]:
     rows = tx.fetch(
         "SELECT m.opened_at, m.closed_at, m.rate FROM meters m JOIN leases l ON l.id = m.lease_id "
         "WHERE l.provider = ? AND l.account = ? AND m.opened_at < ? AND (m.closed_at IS NULL OR m.closed_at > ?)",

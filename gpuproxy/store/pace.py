@@ -2,31 +2,29 @@
 
 from datetime import datetime, timedelta
 
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros, moment
 
-Account = tuple[ProviderName, str]
 
-
-def next_create_at(tx: Tx, account: Account) -> datetime:
+def next_create_at(tx: Tx, account: AccountKey) -> datetime:
     """The earliest moment for the account's next create."""
     row = tx.fetch_one("SELECT next_create_at FROM accounts WHERE provider = ? AND account = ?", account)
     return tx.now() if row is None else max(tx.now(), moment(row["next_create_at"]))
 
 
-def take_turn(tx: Tx, account: Account, at: datetime, interval: float) -> None:
+def take_turn(tx: Tx, account: AccountKey, at: datetime, interval: float) -> None:
     """One create is planned for `at`: the next one follows an interval later."""
     _set_next(tx, account, at + timedelta(seconds=interval))
 
 
-def hold(tx: Tx, account: Account, until: datetime) -> None:
+def hold(tx: Tx, account: AccountKey, until: datetime) -> None:
     """The provider said to wait."""
     if next_create_at(tx, account) < until:
         _set_next(tx, account, until)
 
 
-def give_back(tx: Tx, account: Account, interval: float) -> None:
+def give_back(tx: Tx, account: AccountKey, interval: float) -> None:
     """Turns of creates that will not be sent are free again: follow the last one that was or will be."""
     row = tx.fetch_one(
         "SELECT max(send_at) AS last FROM leases WHERE provider = ? AND account = ? "
@@ -39,7 +37,7 @@ def give_back(tx: Tx, account: Account, interval: float) -> None:
         _set_next(tx, account, free)
 
 
-def _set_next(tx: Tx, account: Account, at: datetime) -> None:
+def _set_next(tx: Tx, account: AccountKey, at: datetime) -> None:
     tx.execute(
         "INSERT INTO accounts (provider, account, next_create_at) VALUES (?, ?, ?) "
         "ON CONFLICT (provider, account) DO UPDATE SET next_create_at = excluded.next_create_at",

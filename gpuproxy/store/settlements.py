@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.leases import InstanceId, LeaseId
 from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.transactions import Adjustment
 from gpuproxy.ports import Tx
-from gpuproxy.store.pace import Account
 from gpuproxy.store.rows import micros, moment
 
 
@@ -24,7 +24,7 @@ class Unsettled:
     ended: datetime
 
 
-def due(tx: Tx, account: Account, since: datetime, until: datetime, again: timedelta) -> tuple[Unsettled, ...]:
+def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: timedelta) -> tuple[Unsettled, ...]:
     """Machines of the account that ended in this time and were not read yet, or `again` ago without two equal readings.
 
     One that came back after its last reading is due as if it had none.

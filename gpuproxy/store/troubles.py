@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, ProviderError
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros, moment
 
-Account = tuple[ProviderName, str]
 PAUSING = frozenset({AuthFailed.reason, InsufficientFunds.reason})
 """Nothing is created with an account in such trouble: every create would be refused."""
 
@@ -22,7 +21,7 @@ PAUSING = frozenset({AuthFailed.reason, InsufficientFunds.reason})
 class Trouble:
     """`said`: the marketplace's words; `until`: None while only a listing can end it."""
 
-    account: Account
+    account: AccountKey
     reason: str
     said: str
     since: datetime
@@ -34,7 +33,7 @@ class Trouble:
         return self.reason in PAUSING
 
 
-def note(tx: Tx, account: Account, error: ProviderError, lasts: timedelta | None) -> None:
+def note(tx: Tx, account: AccountKey, error: ProviderError, lasts: timedelta | None) -> None:
     """The account met `error`; the beginning of a trouble that goes on is kept."""
     until = None if lasts is None else micros(tx.now() + lasts)
     if lasts is None:  # the listing before met something else, which is over
@@ -50,7 +49,7 @@ def note(tx: Tx, account: Account, error: ProviderError, lasts: timedelta | None
     )
 
 
-def listed(tx: Tx, account: Account) -> None:
+def listed(tx: Tx, account: AccountKey) -> None:
     """A listing of the account succeeded."""
     tx.execute("DELETE FROM troubles WHERE provider = ? AND account = ? AND until IS NULL", account)
 
@@ -73,6 +72,6 @@ def every(tx: Tx) -> tuple[Trouble, ...]:
     )
 
 
-def paused(tx: Tx) -> Mapping[Account, Trouble]:
+def paused(tx: Tx) -> Mapping[AccountKey, Trouble]:
     """The accounts that nothing is created with now."""
     return {trouble.account: trouble for trouble in every(tx) if trouble.pauses}
