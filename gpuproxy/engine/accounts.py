@@ -18,10 +18,6 @@ class Accounts:
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
 
-    def of(self, provider: ProviderName) -> tuple[Provider, ...]:
-        """A marketplace's accounts, in the order in which they were configured."""
-        return tuple(p for p in self._all.values() if p.name == provider)
-
     def holding(self, lease: Lease) -> Provider:
         """The account that a lease was made with; a lease never changes it."""
         return self._all[lease.provider, lease.account]
