@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gpuproxy.engine.absence import absence
-from gpuproxy.engine.record import unwanted_because
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.model.gpus import gpu_key
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
@@ -51,7 +50,7 @@ def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, 
     if instance is not None:
         yield Adopt(lease, instance.id)
     elif _over(lease, reservation, scene.now):
-        yield _release(lease, unwanted_because(reservation), scene.now)
+        yield _release(lease, reservation.unwanted_because, scene.now)
     else:
         yield from absence(lease, scene)
 

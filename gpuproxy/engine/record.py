@@ -67,7 +67,7 @@ def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> L
     lease = leases.advance(tx, lease, event, instance_id=instance_id, started_at=now, destroy_at=now)
     reservation = reservations.get(tx, lease.reservation_id)
     if lease.state in RENTED and not reservation.wants(now):
-        return release(tx, lease, unwanted_because(reservation))
+        return release(tx, lease, reservation.unwanted_because)
     return lease
 
 
@@ -198,10 +198,3 @@ def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> L
     return leases.advance(
         tx, row, LeaseEvent.FOUND, instance_id=instance.id, started_at=now, seen_at=now, billed=billed
     )
-
-
-def unwanted_because(reservation: Reservation) -> str:
-    """Why a machine that turned up is given back."""
-    if reservation.closing:
-        return reservation.closing
-    return "EXPIRED" if reservation.keep or reservation.answered_at is None else "CAME_TOO_LATE"

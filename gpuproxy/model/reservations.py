@@ -105,6 +105,13 @@ class Reservation:
             return False
         return self.keep or self.answered_at is None
 
+    @property
+    def unwanted_because(self) -> str:
+        """The reason for giving back a machine that turned up and is not wanted."""
+        if self.closing:
+            return self.closing
+        return "EXPIRED" if self.keep or self.answered_at is None else "CAME_TOO_LATE"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationView:
