@@ -9,13 +9,13 @@ from aiohttp import web
 from gpuproxy.edge.http_answers import JSON_TYPE
 from gpuproxy.edge.openapi import document
 from gpuproxy.edge.reference import page
+from gpuproxy.engine.readiness import OK
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """What was looked at, and `ok` or what is wrong with it."""
 Measured = Callable[[], Awaitable[bytes]]
 """The metrics in Prometheus' text format."""
 
-_OK = "ok"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -41,11 +41,11 @@ class Pages:
         }
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return _in_json({"status": _OK})
+        return _in_json({"status": OK})
 
     async def _readiness(self, _request: web.Request) -> web.Response:
-        checks = {"server": _OK if self.serving else "is starting or stopping", **await self._checks()}
-        ready = set(checks.values()) == {_OK}
+        checks = {"server": OK if self.serving else "is starting or stopping", **await self._checks()}
+        ready = set(checks.values()) == {OK}
         body = {"status": "ready" if ready else "not ready", "checks": checks}
         return _in_json(body, status=200 if ready else 503)
 
