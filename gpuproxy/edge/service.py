@@ -32,7 +32,6 @@ from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import Clock
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_ANY_PRICE = 1_000_000.0
 _MAX_RESERVATIONS = 200
 _USUAL_LINES, _MAX_LINES = 100, 1000
 _TRANSACTIONS, _MAX_TRANSACTIONS = 50, 1000
@@ -286,7 +285,7 @@ class Service:
             market = await self._catalog.market(demand.filter)
         except Unavailable:
             return None
-        offers = market.select(replace(demand.filter, max_price=_ANY_PRICE, disk_gb=0)).offers
+        offers = market.select(replace(demand.filter.at_any_price(), disk_gb=0)).offers
         return offers[0] if offers else None
 
     async def _markets(self) -> dict[str, str]:

@@ -19,12 +19,11 @@ from gpuproxy.edge.launch import cuda_of, disk_gb, launch_spec
 from gpuproxy.edge.violations import Violations, shown
 from gpuproxy.model.demands import DEFAULT_READY_TIMEOUT, KEYED, MAX_GPUS, PACKINGS, Demand, OnNotReady, Packing
 from gpuproxy.model.errors import InvalidArgument, Violation
-from gpuproxy.model.offers import OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter, OfferId, ProviderName
 from gpuproxy.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 MAX_REQUEST_ID = 128
-_MAX_PRICE = 1_000_000.0
 _MAX_GB = 100_000.0
 _MAX_CUDA = 100.0
 _MAX_CHUNK = 64
@@ -113,7 +112,7 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
     spec = launch_spec(request, found)
     named = provider("provider", request.provider, defaults, found)
     offer = _offer_id(request.instance_id, named, found)
-    price = found.number("max_price", request.max_price, 0, _MAX_PRICE) or defaults.max_price
+    price = found.number("max_price", request.max_price, 0, HIGHEST_PRICE) or defaults.max_price
     demand = Demand(
         count=1,
         filter=OfferFilter(
@@ -134,7 +133,7 @@ def market_filter(request: MarketRequest, defaults: Defaults, found: Violations)
     return OfferFilter(
         providers=provider("provider", request.provider, defaults, found),
         min_vram=found.number("min_vram", request.min_vram, 0, _MAX_GB),
-        max_price=found.number("max_price", request.max_price, 0, _MAX_PRICE) or defaults.max_price,
+        max_price=found.number("max_price", request.max_price, 0, HIGHEST_PRICE) or defaults.max_price,
         gpu_model=found.text("gpu_model", request.gpu_model, _MAX_TEXT),
         location=found.text("location", request.location, _MAX_TEXT),
         verified_only=request.verified_only if request.HasField("verified_only") else True,

@@ -21,14 +21,14 @@ from gpuproxy.engine.source import Batch, Source, merged
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
-from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.ports import Clock, Provider
 
 __all__ = ["Catalog", "Market", "Selection"]
 
 log = structlog.get_logger(__name__)
 
-EVERYTHING = OfferFilter(max_price=1_000_000.0, verified_only=False, disk_gb=1.0)
+EVERYTHING = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False, disk_gb=1.0)
 _SLICE = 100
 _PROGRESS_SECONDS = 5.0
 _TARGET_SECONDS = 15.0

@@ -14,20 +14,19 @@ from gpuproxy.engine import storm
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.answers import account_paused, not_enough
 from gpuproxy.engine.catalog import Catalog, Market, Selection
-from gpuproxy.engine.intents import Terms, usable
+from gpuproxy.engine.intents import Terms
 from gpuproxy.engine.limits import Limits
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import Demand
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
-from gpuproxy.model.offers import AccountKey, HostKey, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import AccountKey, HostKey, Offer, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.store import counters, exhausted, leases, rotations, troubles
 from gpuproxy.store.troubles import Trouble
 from gpuproxy.strategies import STRATEGIES
 
-_ANY_PRICE = 1_000_000.0
 Held = frozenset[tuple[ProviderName, str]]
 Loads = Mapping[HostKey, HostLoad]
 
@@ -93,12 +92,12 @@ class Chooser:
             terms = _without(terms, known.paused)
             if not terms:
                 raise account_paused(next(iter(known.paused.values())))
-        stormy = {storm.provider for storm in known.storms}
+        stormy = {each.provider for each in known.storms}
         terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
         if known.storms and not terms:
             raise storm.refusal_of(known.storms)
         selection = market.select(demand.filter)
-        free = _free(usable(terms, selection.offers), known.held, out)
+        free = _free(selection.offers, terms, known.held, out)
         ranking = _Ranking(
             Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb),
             [offer for offer in free if not known.exhausted(offer)],
@@ -108,7 +107,7 @@ class Chooser:
         try:
             choice = ranking.choose(demand.least)
         except Shortage as shortage:
-            at_any_price = _free(usable(terms, market.select(_any_price(demand.filter)).offers), known.held, out)
+            at_any_price = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, out)
             raise not_enough(demand, shortage, market.unreachable, _nearest(demand, at_any_price)) from shortage
         used_up = len(free) - len(ranking.offers)
         return replace(
@@ -218,18 +217,16 @@ def _still_there(rotation: Rotation, strategy: str, market: Market) -> Rotation:
     return replace(rotation, standing={host: value for host, value in rotation.standing.items() if host in hosts})
 
 
-def _free(offers: Sequence[Offer], held: Held, out: Exclusions) -> list[Offer]:
+def _free(offers: Sequence[Offer], terms: Terms, held: Held, out: Exclusions) -> list[Offer]:
+    """What some account may rent, and nobody holds."""
     return [
         offer
         for offer in offers
-        if offer.id not in out.offers
+        if terms.get(offer.provider)
+        and offer.id not in out.offers
         and offer.host not in out.hosts
         and not any((offer.provider, key) in held for key in offer.conflict_keys)
     ]
-
-
-def _any_price(wanted: OfferFilter) -> OfferFilter:
-    return replace(wanted, max_price=_ANY_PRICE)
 
 
 def _nearest(demand: Demand, offers: Sequence[Offer]) -> float | None:

@@ -4,7 +4,7 @@ One unit of work writes the reservation (or finds it still open), a lease for ea
 turn at the account's pace, and the holds that keep others from the same GPUs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -119,8 +119,3 @@ def _turn(tx: Tx, terms: Terms, provider: ProviderName) -> tuple[str, Capabiliti
 
 def _when(turn: tuple[datetime, int, str, Capabilities]) -> tuple[datetime, int]:
     return turn[0], turn[1]
-
-
-def usable(terms: Terms, offers: Sequence[Offer]) -> list[Offer]:
-    """The offers that some account may rent."""
-    return [offer for offer in offers if terms.get(offer.provider)]

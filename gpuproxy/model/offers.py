@@ -5,7 +5,7 @@ Prices depend on the disk that will be rented with the GPUs: ask `Offer.price`, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NewType
@@ -23,6 +23,8 @@ HostKey = NewType("HostKey", str)
 """`provider/machine_id`, or `provider/region/model` where the marketplace hides its hosts."""
 
 DEFAULT_DISK_GB = 50
+HIGHEST_PRICE = 1_000_000.0
+"""USD per GPU-hour: the most that a request may name. An offer that costs more is never found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,10 @@ class OfferFilter:
     exclude_hosts: frozenset[str] = frozenset()
     """Host keys or bare machine ids."""
     offer_id: OfferId | None = None
+
+    def at_any_price(self) -> "OfferFilter":
+        """The same without its bound on the price."""
+        return replace(self, max_price=HIGHEST_PRICE)
 
     def ceiling(self, num_gpus: int) -> Micro:
         """The most that `num_gpus` may cost per hour; an offer at exactly this price passes."""
