@@ -83,7 +83,7 @@ class Engine:
     witnesses: tuple[Witness, ...]
     witness_seconds: float
     settlings: tuple[Settling, ...]
-    settle_seconds: float
+    settling_seconds: float
     readiness: Readiness
     metrics: Metrics
     _tasks: tuple[asyncio.Task[None], ...] = ()
@@ -95,7 +95,7 @@ class Engine:
         loops = [
             self.catalog.run(),
             *(watch_forever(watch, self.clock) for watch in self.watches),
-            *(settle_forever(settling, self.clock, self.settle_seconds) for settling in self.settlings),
+            *(settle_forever(settling, self.clock, self.settling_seconds) for settling in self.settlings),
             *(witness_forever(witness, self.clock, self.witness_seconds) for witness in self.witnesses),
         ]
         self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
@@ -230,7 +230,7 @@ def build_engine(
         witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
         witness_seconds=limits.witness_seconds,
         settlings=tuple(Settling(provider, db, clock) for provider in accounts),
-        settle_seconds=limits.settle_seconds,
+        settling_seconds=limits.settling_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
         metrics=metrics,
     )

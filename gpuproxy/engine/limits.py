@@ -34,7 +34,7 @@ class Limits:
     """At one provider, over all accounts; 0: the accounts' own pace is the limit."""
     witness_seconds: float = 1800.0
     """Between two comparisons of the books with what the provider says was spent."""
-    settle_seconds: float = 3600.0
+    settling_seconds: float = 3600.0
     """Between two comparisons of machines that are over with what was charged for them."""
     max_rounds: int = 20
     """Rounds of replacement offers in one call."""

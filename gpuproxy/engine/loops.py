@@ -25,12 +25,8 @@ async def watch_forever(watch: AccountWatch, clock: Clock) -> None:
 
 async def witness_forever(witness: Witness, clock: Clock, seconds: float) -> None:
     """Comparison after comparison of one account."""
-
-    async def compare() -> None:
-        await witness.step()
-
     while True:
-        await guarded(compare, clock, f"witness {witness.provider.account}")
+        await guarded(witness.step, clock, f"witness {witness.provider.account}")
         await clock.sleep(seconds)
 
 
@@ -41,7 +37,7 @@ async def settle_forever(settling: Settling, clock: Clock, seconds: float) -> No
         await clock.sleep(seconds)
 
 
-async def guarded(step: Callable[[], Awaitable[None]], clock: Clock, name: str) -> None:
+async def guarded(step: Callable[[], Awaitable[object]], clock: Clock, name: str) -> None:
     """One step; a failure is logged with its traceback and followed by a pause, never by the end of the loop."""
     try:
         await step()
