@@ -1,29 +1,11 @@
 """Words of the command line that no call can carry are wrong usage, and nothing is done."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from google.rpc import code_pb2
 
-from gpuproxy.cli import root
-from tests.cli.world import KEY, World, error, served
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.chdir(tmp_path)
-    with served(world) as address:
-        variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY}
-        yield lambda *words: CliRunner().invoke(root, words, env=variables, catch_exceptions=False)
+from tests.cli.world import Run, World, error
 
 
 @pytest.mark.parametrize("blank", ["", " "])

@@ -3,36 +3,16 @@
 import _thread
 import json
 import socket
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from google.rpc import code_pb2
 
 from gpuproxy.cli import COMMANDS, root
-from tests.cli.world import KEY, NOW, World, error, served
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.chdir(tmp_path)
-    with served(world) as address:
-
-        def invoke(*args: str, answer: str = "", **env: str) -> Result:
-            variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200", **env}
-            return CliRunner().invoke(root, args, input=answer, env=variables, catch_exceptions=False)
-
-        yield invoke
+from tests.cli.world import KEY, NOW, Run, World, error
 
 
 def test_every_command_of_the_help_can_be_run(run: Run) -> None:

@@ -5,7 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gpuproxy.cli import root
-
-Run = Callable[..., Result]
+from tests.cli.world import Run
 
 
 @pytest.fixture

@@ -1,29 +1,8 @@
 """stop, start and logs: what is printed says how the machine is now, not how it will be."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pytest
-from click.testing import CliRunner, Result
-
-from gpuproxy.cli import root
-from tests.cli.world import KEY, World, served
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.chdir(tmp_path)
-    with served(world) as address:
-        variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY}
-        yield lambda *words: CliRunner().invoke(root, words, env=variables, catch_exceptions=False)
+from tests.cli.world import Run, World
 
 
 def test_a_machine_that_stops_at_once_is_said_to_be_stopped(run: Run, world: World) -> None:

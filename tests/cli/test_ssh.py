@@ -4,31 +4,17 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from gpuproxy.cli import root
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.cli.world import KEY, World, served
-
-Run = Callable[..., Result]
+from tests.cli.world import KEY, Run, World
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def _stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "execvp", _not_in_a_test)
-    with served(world) as address:
-        variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY}
-        yield lambda *words: CliRunner().invoke(root, words, env=variables, catch_exceptions=False)
 
 
 def _not_in_a_test(_file: str, _words: list[str]) -> None:

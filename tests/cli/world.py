@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import grpc
+from click.testing import Result
 from google.protobuf.any_pb2 import Any
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -18,6 +19,8 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceServicer, add_GPUProxyS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = "gpx-test-key"
+Run = Callable[..., Result]
+"""A command's words, `answer` to what it asks, and variables of its environment."""
 
 
 class World(GPUProxyServiceServicer):

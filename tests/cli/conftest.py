@@ -1,0 +1,27 @@
+"""The command line against a server in memory, in a directory of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gpuproxy.cli import root
+from tests.cli.world import KEY, Run, World, served
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    with served(world) as address:
+
+        def invoke(*words: str, answer: str = "", **env: str) -> Result:
+            variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200", **env}
+            return CliRunner().invoke(root, words, input=answer, env=variables, catch_exceptions=False)
+
+        yield invoke
