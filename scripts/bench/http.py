@@ -2,8 +2,6 @@
 
 import asyncio
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.parse import urlencode
@@ -14,8 +12,8 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.load import Measured, cpu_seconds
 from scripts.bench.market import MATCHING, offers, requests
 from scripts.bench.report import Row
+from scripts.bench.server import Running, running
 
-ROOT = Path(__file__).resolve().parents[2]
 _ROUNDS = 7
 _SECONDS = 1.2
 _CALLERS = 8
@@ -23,17 +21,8 @@ _CALLERS = 8
 
 def measure(folder: Path) -> list[Row]:
     """Requests per second as ratios within rounds, and their medians."""
-    with (folder / "http.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-        )  # fmt: skip
-        try:
-            assert server.stdout is not None  # noqa: S101 - it was asked for
-            _, port, plain, key = server.stdout.readline().split()
-            rounds = asyncio.run(_rounds(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{plain}", key, server.pid))
-        finally:
-            server.communicate(timeout=30)
+    with running(folder) as server:
+        rounds = asyncio.run(_rounds(server))
 
     def median(which: int, figure: str) -> float:
         return statistics.median(each[which][figure] for each in rounds)
@@ -50,20 +39,20 @@ def measure(folder: Path) -> list[Row]:
     ]
 
 
-async def _rounds(server: str, plain: str, key: str, pid: int) -> list[tuple[Measured, Measured]]:
+async def _rounds(server: Running) -> list[tuple[Measured, Measured]]:
     query = urlencode(_query(requests(offers(), 1)[0]))
-    listing = f"{server}/api/v1/gpu/instances?{query}"
-    headers = {"X-API-Key": key, "Accept-Encoding": "identity"}
+    listing = f"http://127.0.0.1:{server.http}/api/v1/gpu/instances?{query}"
+    headers = {"X-API-Key": server.key, "Accept-Encoding": "identity"}
     async with aiohttp.ClientSession(headers=headers) as session:
         async with session.get(listing) as answer:
             size, total = len(await answer.read()), (await answer.json())["total_count"]
         if not MATCHING * 0.9 <= total <= MATCHING * 1.1:
             raise SystemExit(f"the filter matches {total} offers")
-        addresses = [listing, f"{plain}/{size}"]
+        addresses = [listing, f"http://127.0.0.1:{server.plain}/{size}"]
         rounds = []
         for number in range(_ROUNDS + 1):
             turn = addresses if number % 2 else addresses[::-1]
-            rates = {address: await _rate(session, address, pid) for address in turn}
+            rates = {address: await _rate(session, address, server.pid) for address in turn}
             rounds.append((rates[listing], rates[addresses[1]]))
     return rounds[1:]  # the first one warms up
 

@@ -8,24 +8,14 @@ from pathlib import Path
 
 from scripts.bench.load import FILTERS
 from scripts.bench.report import Row
-
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.bench.server import ROOT, running
 
 
 def measure(folder: Path) -> list[Row]:
     """Requests per second as ratios within rounds, and their medians."""
-    with (folder / "listing.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-        )  # fmt: skip
-        try:
-            assert server.stdout is not None  # noqa: S101 - it was asked for
-            port, _, _, key = server.stdout.readline().split()
-            load = [sys.executable, "-m", "scripts.bench.load", port, key, str(server.pid)]
-            rounds = json.loads(subprocess.run(load, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
-        finally:
-            server.communicate(timeout=30)
+    with running(folder) as server:
+        load = [sys.executable, "-m", "scripts.bench.load", str(server.grpc), server.key, str(server.pid)]
+        rounds = json.loads(subprocess.run(load, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     return [_row(rounds, "same", "the same filter again and again", 0.8),
             _row(rounds, "many", f"{FILTERS} filters in turn", 0.35)]  # fmt: skip
 

@@ -5,34 +5,22 @@ One process, because two of the same program differ by more than what is measure
 
 import asyncio
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from grpc import aio
 
 from scripts.bench.load import Measured, phase
 from scripts.bench.report import Row
-from scripts.bench.server import METHOD, OFF, ON, SERVICE, SWITCH
+from scripts.bench.server import METHOD, OFF, ON, SERVICE, SWITCH, Running, running
 
-ROOT = Path(__file__).resolve().parents[2]
 _ROUNDS = 40
 _CONNECTIONS = 4
 
 
 def measure(folder: Path) -> list[Row]:
     """The server's CPU time of a call with both against one without, as a ratio within rounds; the median."""
-    with (folder / "observing.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-        )  # fmt: skip
-        try:
-            assert server.stdout is not None  # noqa: S101 - it was asked for
-            port, _, _, key = server.stdout.readline().split()
-            rounds = asyncio.run(_rounds(f"127.0.0.1:{port}", key, server.pid))
-        finally:
-            server.communicate(timeout=30)
+    with running(folder) as server:
+        rounds = asyncio.run(_rounds(server))
     dearer = statistics.median(each[ON]["cpu_ms"] / each[OFF]["cpu_ms"] - 1 for each in rounds)
     cpu = {mode: statistics.median(each[mode]["cpu_ms"] for each in rounds) for mode in (ON, OFF)}
     return [
@@ -46,17 +34,18 @@ def measure(folder: Path) -> list[Row]:
     ]
 
 
-async def _rounds(address: str, key: str, pid: int) -> list[dict[bytes, Measured]]:
+async def _rounds(server: Running) -> list[dict[bytes, Measured]]:
+    address = f"127.0.0.1:{server.grpc}"
     channels = [
         aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(_CONNECTIONS)
     ]
-    metadata = (("x-api-key", key),)
+    metadata = (("x-api-key", server.key),)
     rounds = []
     for number in range(_ROUNDS + 1):
         figures: dict[bytes, Measured] = {}
         for mode in (ON, OFF) if number % 2 else (OFF, ON):
             await channels[0].unary_unary(f"/{SERVICE}/{SWITCH}")(mode, metadata=metadata)
-            figures[mode] = await phase(channels, f"/{SERVICE}/{METHOD}", [b"0"], metadata, pid)
+            figures[mode] = await phase(channels, f"/{SERVICE}/{METHOD}", [b"0"], metadata, server.pid)
         rounds.append(figures)
     for channel in channels:
         await channel.close()

@@ -1,15 +1,16 @@
 """The real server over twenty thousand offers, with one call more: ready bytes, of as many as the request says.
 
 Over gRPC as a call of the same dispatcher, over HTTP as the plainest handler of the same library, on a port of its own.
-A second call of the bench's own switches counting and logging of calls off and on. A process of its own
-(`python -m scripts.bench.server FOLDER`), which prints the ports of gRPC, HTTP and the plain handler, and its key; it
-ends with stdin.
+A second call of the bench's own switches counting and logging of calls off and on. A process of its own, which prints
+the ports of gRPC, HTTP and the plain handler, and its key, and ends with stdin: `running` starts it and reads them.
 """
 
 import asyncio
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,9 +29,37 @@ from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
 from scripts.bench.market import Marketplace, offers
 
+ROOT = Path(__file__).resolve().parents[2]
 SERVICE, METHOD, SWITCH = "gpuproxy.bench.Ready", "Bytes", "Switch"
 ON, OFF = b"on", b"off"
 _observed = Dispatcher._log  # noqa: SLF001 - what it costs is the question
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server of its own, with its ports on loopback."""
+
+    pid: int
+    grpc: int
+    http: int
+    plain: int
+    key: str
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Running]:
+    """One until the end of the block, with its books and its log in `folder`."""
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "scripts.bench.server", str(folder)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None  # noqa: S101 - it was asked for
+            grpc, http, plain, key = server.stdout.readline().split()
+            yield Running(server.pid, int(grpc), int(http), int(plain), key)
+        finally:
+            server.communicate(timeout=30)
 
 
 @lru_cache(maxsize=4096)
