@@ -72,8 +72,9 @@ def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
     async def story(world: World) -> None:
         world.arm("create", "reset_before", times=0)
         await world.reserve(16, request_id="a")
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as refused:
             await world.reserve(1, request_id="b")
+        assert refused.value.reason == "STORM_BREAKER"
 
     in_world(story)
 
