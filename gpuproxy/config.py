@@ -24,6 +24,7 @@ from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, env_name, fir
 from gpuproxy.strategies import strategy_named
 
 ENV_FILE = Path(".env")
+DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -155,7 +156,7 @@ class Settings(BaseSettings):
     otel_endpoint: str = Field(
         "", description="where traces go by OTLP over HTTP, as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
     )
-    database_url: str = Field("sqlite:///gpuproxy.db", description="where the books are; a path after `sqlite:///`")
+    database_url: str = Field(DEFAULT_DATABASE, description="where the books are; a path after `sqlite:///`")
     admin_api_key: SecretStr | None = Field(
         None,
         description="the first admin's key, at least 20 characters; another one ends the one before; "

@@ -19,12 +19,11 @@ from google.protobuf.message import Message
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
 from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
 from gpuproxy.client.errors import Refusal, refusal_of
-from gpuproxy.config import ConfigError, admin_key_file, is_loopback, read_environment
+from gpuproxy.config import DEFAULT_DATABASE, ConfigError, admin_key_file, is_loopback, read_environment
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 DEFAULT_TIMEOUT = 30.0
-DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
 
 P = ParamSpec("P")
 Request = TypeVar("Request", bound=Message)
