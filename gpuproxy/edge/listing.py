@@ -4,26 +4,23 @@ Offers are encoded once a refresh, by the catalog; an answer is their concatenat
 answer (everything, in the usual order) is joined by the catalog and kept with its selection.
 """
 
-import base64
-import binascii
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
-
-import msgspec
+from typing import NamedTuple
 
 from gpuproxy.edge import json_codec
 from gpuproxy.edge.rpcs import Ready
 from gpuproxy.edge.translate import lease_element, offer_element, offer_json, rented, timestamp
 from gpuproxy.edge.translate_demand import Defaults, listing_filter
 from gpuproxy.edge.violations import Violations
+from gpuproxy.engine import pages, snapshot
 from gpuproxy.engine.books import LeaseView
 from gpuproxy.engine.catalog import Market, Selection
+from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, OfferFilter, ProviderName, location_matches
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -42,6 +39,17 @@ _Entry = tuple[Offer | LeaseView, bytes]
 """What is listed, and its encoded form where that exists already."""
 
 
+class _Place(NamedTuple):
+    """Where something stands in a list; what is rented and what is on offer have the same shape."""
+
+    section: int
+    """Rented ones come first."""
+    asked: float
+    """What the caller orders by; 0 for the usual order."""
+    usual: tuple[int, int, str, int, str]
+    """What that order goes by."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """A checked request."""
@@ -51,8 +59,8 @@ class Listing:
     order: str
     descending: bool
     page_size: int
-    after: tuple[float, str] | None
-    """Where the page before ended: its last entry's place in the order, and its id."""
+    after: _Place | None
+    """Where the page before ended."""
     request: pb.ListGPUInstancesRequest
     """As it came: a page token is good for the same request only."""
     price_asked: bool
@@ -108,7 +116,7 @@ def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> 
         if len(body) <= MAX_PAGE_BYTES:
             return Ready(body, lambda: selection.joined(JSON, ending.json, head=_JSON_HEAD, between=b","))
     entries = _ordered(listing, [view for view in mine if _wanted(listing, view)], selection)
-    start = _start(listing, entries)
+    start = pages.start(entries, listing.after, lambda entry: _place(listing, entry[0]))
     parts: list[bytes] = []
     size = 0
     for entry, ready in islice(entries, start, start + (listing.page_size or MAX_PAGE)):
@@ -118,7 +126,8 @@ def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> 
             break
         parts.append(part)
     end = start + len(parts)
-    token = _token(listing, entries[end - 1][0]) if parts and end < len(entries) else ""
+    more = parts and end < len(entries)
+    token = pages.token(_digest(listing.request), _place(listing, entries[end - 1][0])) if more else ""
     rest = _rest(
         total=len(entries),
         token=token,
@@ -185,8 +194,8 @@ def _rest(
 
 
 def _ordered(listing: Listing, mine: Sequence[LeaseView], selection: Selection | None) -> list[_Entry]:
-    """Rented ones first; those of equal place stay in the usual order."""
-    rented: list[_Entry] = [(view, b"") for view in mine]
+    """In the order of their places: a selection is in the usual order already."""
+    rented: list[_Entry] = [(view, b"") for view in sorted(mine, key=lambda view: _place(listing, view))]
     offers: list[_Entry] = []
     if selection:
         ready = listing.filter.disk_gb == DEFAULT_DISK_GB
@@ -194,23 +203,8 @@ def _ordered(listing: Listing, mine: Sequence[LeaseView], selection: Selection |
             zip(selection.offers, selection.encoded(ENCODING) if ready else [b""] * selection.total, strict=True)
         )
     if not listing.unsorted:
-        rented.sort(key=lambda entry: _place(listing, entry[0]))
-        offers.sort(key=lambda entry: _place(listing, entry[0]))
+        offers.sort(key=lambda entry: _asked_place(listing, entry[0]))
     return rented + offers
-
-
-def _start(listing: Listing, entries: Sequence[_Entry]) -> int:
-    """Behind the entry that the page before ended with; where that is gone, at the first of its place or behind."""
-    if listing.after is None:
-        return 0
-    place, last_id = listing.after
-    for at, (entry, _) in enumerate(entries):
-        if _id(entry) == last_id:
-            return at + 1
-    for at, (entry, _) in enumerate(entries):
-        if isinstance(entry, Offer) and _place(listing, entry) >= place:
-            return at
-    return len(entries)
 
 
 def _encoded(listing: Listing, entry: Offer | LeaseView) -> bytes:
@@ -221,7 +215,15 @@ def _id(entry: Offer | LeaseView) -> str:
     return entry.id if isinstance(entry, Offer) else entry.lease.id
 
 
-def _place(listing: Listing, entry: Offer | LeaseView) -> float:
+def _place(listing: Listing, entry: Offer | LeaseView) -> _Place:
+    asked = 0 if listing.unsorted else _asked_place(listing, entry)
+    if isinstance(entry, Offer):
+        return _Place(1, asked, snapshot.place(entry, listing.filter.disk_gb))
+    known, created, lease_id = entry.place
+    return _Place(0, asked, (known, created, "", 0, lease_id))
+
+
+def _asked_place(listing: Listing, entry: Offer | LeaseView) -> float:
     place = _ORDERS[listing.order](entry, listing.filter.disk_gb)
     return -place if listing.descending else place
 
@@ -268,23 +270,15 @@ def _digest(request: pb.ListGPUInstancesRequest) -> str:
     asked = deepcopy(request)
     asked.ClearField("page_token")
     asked.ClearField("page_size")
-    return hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()[:16]
+    return pages.digest("ListGPUInstances", asked.SerializeToString(deterministic=True))
 
 
-def _token(listing: Listing, last: Offer | LeaseView) -> str:
-    raw = json.dumps([_digest(listing.request), _place(listing, last), _id(last)])
-    return base64.urlsafe_b64encode(raw.encode()).decode()
-
-
-def _after(request: pb.ListGPUInstancesRequest, found: Violations) -> tuple[float, str] | None:
+def _after(request: pb.ListGPUInstancesRequest, found: Violations) -> _Place | None:
     if not request.page_token:
         return None
     try:
-        raw = base64.urlsafe_b64decode(request.page_token.encode())
-        of, place, last_id = msgspec.json.decode(raw, type=tuple[str, float, str])
-    except (binascii.Error, UnicodeError, ValueError, msgspec.MsgspecError, RecursionError):
-        found.add("page_token", "is not a next_page_token of this server")
+        return pages.after(request.page_token, _digest(request), _Place)
+    except InvalidArgument as refused:
+        for each in refused.violations:
+            found.add(each.field, each.description)
         return None
-    if of != _digest(request):
-        found.add("page_token", "belongs to another request: repeat the other fields unchanged")
-    return place, last_id

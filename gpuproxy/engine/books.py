@@ -3,15 +3,16 @@
 Another project's things do not exist for a caller; an admin sees all projects.
 """
 
-import base64
-import binascii
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
-from gpuproxy.engine import record
+import msgspec
+
+from gpuproxy.engine import pages, record
 from gpuproxy.engine.call import view
 from gpuproxy.engine.checkup import findings
 from gpuproxy.engine.strategy import strategy_for
@@ -26,10 +27,13 @@ from gpuproxy.model.reservations import Reservation, ReservationState, Reservati
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import counters, leases, meta, meters, reservations, settlements
+from gpuproxy.store.rows import micros
 from gpuproxy.strategies import STRATEGIES, strategy_named, weight
 
 _PAGE = 100
 _PAGE_MAX = 1000
+_OPEN = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN})
+"""A lease comes from one of these to the other, and out of them for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,11 @@ class LeaseView:
 
     lease: Lease
     cost: Micro
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where it stands among all: those whose create is open first, then by age. It never comes to stand before."""
+        return int(self.lease.state not in _OPEN), micros(self.lease.created_at), self.lease.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,16 +122,17 @@ class Books:
         if state and state not in frozenset(ReservationState):
             states = ", ".join(ReservationState)
             raise InvalidArgument([Violation("state", f"{state!r} is none of {states}")])
-        after = _decode_token(page_token)
+        request = pages.digest("ListReservations", msgspec.json.encode((state, sorted(labels.items()))))
+        after = pages.after(page_token, request, tuple[int, str])
 
         def read(tx: Tx) -> ReservationPage:
             matching = [r for r in reservations.newest(tx, caller.scope, state) if labels.items() <= set(r.labels)]
-            start = next((i + 1 for i, r in enumerate(matching) if r.id == after), 0 if not after else len(matching))
+            start = pages.start(matching, after, _newest_first)
             page = matching[start : start + (min(page_size, _PAGE_MAX) or _PAGE)]
             more = start + len(page) < len(matching)
             return ReservationPage(
                 views=tuple(view(tx, r.id) for r in page),
-                next_page_token=_encode_token(page[-1].id) if more else "",
+                next_page_token=pages.token(request, _newest_first(page[-1])) if more else "",
                 total=len(matching),
             )
 
@@ -170,10 +180,11 @@ class Books:
         return await self._db.read(lambda tx: _costed(tx, _lease_of(tx, caller, provider, instance_id)))
 
     async def instances(self, caller: Caller) -> tuple[LeaseView, ...]:
-        """What is, or may be, paid for now; unknown ones first."""
+        """What is, or may be, paid for now, in the order of its places."""
 
         def read(tx: Tx) -> tuple[LeaseView, ...]:
-            return tuple(_costed(tx, lease) for lease in leases.live_of_project(tx, caller.scope))
+            views = (_costed(tx, lease) for lease in leases.live_of_project(tx, caller.scope))
+            return tuple(sorted(views, key=attrgetter("place")))
 
         return await self._db.read(read)
 
@@ -246,6 +257,11 @@ class Books:
             await self._db.write(lambda tx: meta.set_project_strategy(tx, caller.project, name))
 
 
+def _newest_first(reservation: Reservation) -> tuple[int, str]:
+    """Where it stands in the list."""
+    return -micros(reservation.created_at), reservation.id
+
+
 def _own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
     found = reservations.find(tx, ReservationId(reservation_id))
     if found is None or not caller.sees(found.project):
@@ -312,14 +328,3 @@ def _provider_row(provider: ProviderName, live: Sequence[Lease], hosts: Sequence
         last_used=max(lease.created_at for lease in live),
         picks=sum(load.picks for load in hosts),
     )
-
-
-def _encode_token(reservation_id: ReservationId) -> str:
-    return base64.urlsafe_b64encode(reservation_id.encode()).decode()
-
-
-def _decode_token(token: str) -> str:
-    try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise InvalidArgument([Violation("page_token", "is not a token of this server")]) from None

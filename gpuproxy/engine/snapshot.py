@@ -147,6 +147,11 @@ class View:
         return answer
 
 
+def place(offer: Offer, disk_gb: float) -> tuple[int, int, str, int, str]:
+    """Where an offer stands among the `offers` of a selection with this disk, in every snapshot."""
+    return _price_key(offer, disk_gb), *_rank(offer)
+
+
 def build(entries: Sequence[Entry], kinds: Iterable[str]) -> Generator[None, None, Snapshot]:
     """A snapshot, in steps of a few milliseconds. Offers have distinct ids."""
     ranked: list[tuple[tuple[int, str, int, str], Entry]] = []

@@ -807,7 +807,10 @@ class ListGPUInstancesRequest(_message.Message):
     disk_gb: _builtins.float
     """Disk in GB that prices include and that must be there. 0: 50; otherwise 8-65,536."""
     order_by: _builtins.str
-    """"price_per_gpu_hour" (default), "price_per_hour", "vram_gb" or "reliability", with " desc" for descending."""
+    """"price_per_gpu_hour" (default), "price_per_hour", "vram_gb" or "reliability", with " desc" for descending. Rented
+    instances are in no order of price unless one is asked for: those whose status is unknown first, then the oldest.
+    What changes its place in an order by price while pages are read may be on two of them, or on none.
+    """
     page_size: _builtins.int
     """Instances per page. 0: all, up to 5,000 and 3 MiB, then a token follows; larger values are cut to 5,000."""
     page_token: _builtins.str

@@ -155,9 +155,9 @@ async def test_rented_instances_are_listed_by_contract_and_no_default_hides_what
         rented = await listed(face, state="rented")
         both = await listed(face, state="all")
         cheap = await listed(face, state="rented", max_price=1.0)
-    assert [(i.id, i.status) for i in rented.instances] == [("9001", "active"), ("", "unknown")]
+    assert [(i.id, i.status) for i in rented.instances] == [("", "unknown"), ("9001", "active")]
     assert not rented.HasField("as_of")
-    assert ids(both) == ["9001", "", "vast-5"]
+    assert ids(both) == ["", "9001", "vast-5"]
     assert ids(cheap) == [""]
 
 

@@ -1,0 +1,93 @@
+"""Pages of the market and of what is rented: nothing that was there all along is left out, whatever goes in between."""
+
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+
+from gpuproxy.engine.books import LeaseView
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.money import Micro
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.edge.engine import StubEngine, lease, offer, service_over
+from tests.edge.face import Face, facing
+
+
+def mine(number: int, state: LeaseState = LeaseState.ACTIVE, **facts: Any) -> LeaseView:
+    return LeaseView(lease=lease(number, state, **facts), cost=Micro(1_500_000))
+
+
+async def listed(face: Face, **fields: Any) -> pb.ListGPUInstancesResponse:
+    answer: pb.ListGPUInstancesResponse = await face.call("ListGPUInstances", pb.ListGPUInstancesRequest(**fields))
+    return answer
+
+
+def ids(answer: pb.ListGPUInstancesResponse) -> list[str]:
+    return [instance.id for instance in answer.instances]
+
+
+async def rest(face: Face, token: str, **fields: Any) -> list[str]:
+    """All pages from this one on."""
+    seen: list[str] = []
+    while token:
+        answer = await listed(face, page_token=token, **fields)
+        seen += ids(answer)
+        token = answer.next_page_token
+    return seen
+
+
+ORDERS = ["", "price_per_gpu_hour desc", "price_per_hour", "price_per_hour desc", "vram_gb", "reliability desc"]
+
+
+@pytest.mark.parametrize("order_by", ORDERS)
+@pytest.mark.parametrize("state", ["rented", "all"])
+@pytest.mark.parametrize("disk_gb", [0, 100])
+async def test_a_machine_that_ends_between_two_pages_hides_no_other(state: str, order_by: str, disk_gb: int) -> None:
+    rented = [mine(n, price=Micro(400_000 + 1000 * (n % 3)), vram_gb=24 + 8 * (n % 2)) for n in range(1, 7)]
+    engine = StubEngine(offers=[offer(n, price=400_000 + 1000 * (n % 2)) for n in range(3)], mine=rented)
+    asked = {"state": state, "order_by": order_by, "page_size": 2, "disk_gb": disk_gb}
+    async with facing(service_over(engine)) as face:
+        whole = ids(await listed(face, **asked | {"page_size": 0}))
+        first = await listed(face, **asked)
+        assert ids(first) == whole[:2]
+        for gone in ([whole[1]], [whole[0], whole[2]], whole[:6]):
+            engine.mine = [view for view in rented if view.lease.instance_id not in gone]
+            left = [each for each in whole[2:] if each not in gone]
+            assert await rest(face, first.next_page_token, **asked) == left
+
+
+@pytest.mark.parametrize("order_by", ORDERS)
+async def test_an_offer_that_goes_or_comes_between_two_pages_hides_no_other(order_by: str) -> None:
+    offers = [offer(n, price=400_000 + 1000 * (n % 3), gpus=1 + n % 2, vram=24 + 8 * (n % 4)) for n in range(20)]
+    engine = StubEngine(offers=offers)
+    async with facing(service_over(engine)) as face:
+        whole = ids(await listed(face, order_by=order_by))
+        first = await listed(face, order_by=order_by, page_size=7)
+        assert ids(first) == whole[:7]
+        engine.offers = [*(each for each in offers if each.id not in (whole[6], whole[7])), offer(99, price=1)]
+        engine._shown = None
+        left = await rest(face, first.next_page_token, order_by=order_by, page_size=7)
+    assert [each for each in left if each != "vast-99"] == whole[8:]
+
+
+async def test_a_create_that_turns_out_to_be_a_machine_between_two_pages_is_shown_all_the_same() -> None:
+    views = [mine(1, LeaseState.REQUESTED), mine(2, LeaseState.REQUESTED), mine(3), mine(4)]
+    engine = StubEngine(mine=views)
+    async with facing(service_over(engine)) as face:
+        first = await listed(face, state="rented", page_size=1)
+        assert [one.lease_id for one in first.instances] == ["lease-1"]
+        for state in (LeaseState.UNKNOWN, LeaseState.STARTING, LeaseState.ACTIVE):
+            engine.mine = [views[0], mine(2, state), *views[2:]]
+            answer = await listed(face, state="rented", page_token=first.next_page_token)
+            assert {one.lease_id for one in answer.instances} == {"lease-2", "lease-3", "lease-4"}
+
+
+async def test_a_token_of_one_list_is_refused_by_every_other() -> None:
+    engine = StubEngine(offers=[offer(n) for n in range(4)], mine=[mine(n) for n in range(1, 5)])
+    async with facing(service_over(engine)) as face:
+        token = (await listed(face, state="rented", page_size=2)).next_page_token
+        for other in ({"state": "all"}, {}, {"state": "rented", "order_by": "vram_gb"}):
+            request = pb.ListGPUInstancesRequest(page_size=2, page_token=token, **other)
+            refused = await face.refused("ListGPUInstances", request)
+            assert (refused.code, set(refused.fields)) == (StatusCode.INVALID_ARGUMENT, {"page_token"})
+        assert len(await rest(face, token, state="rented", page_size=1)) == 2
