@@ -292,7 +292,7 @@ class Service:
         """Marketplaces that do not answer."""
         try:
             market = await self._catalog.market(OfferFilter())
-        except Unavailable as refusal:
+        except (FailedPrecondition, Unavailable) as refusal:
             return {"market": refusal.message}
         return {name: f"silent for {seconds:.0f} s" for name, seconds in market.unreachable}
 

@@ -1,6 +1,6 @@
 """What a caller is told: the messages and refusals of reservations. Pure; every text says what, why and what next."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuproxy.balancer import Shortage
@@ -112,6 +112,14 @@ def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: flo
             **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
             **({"nearest_price": f"{nearest:.6f}"} if nearest is not None else {}),
         },
+    )
+
+
+def no_account(providers: Collection[ProviderName]) -> FailedPrecondition:
+    """The operator has no key for any of these, or for any at all; asking again will not do."""
+    names = ", ".join(sorted(providers)) or "any provider"
+    return FailedPrecondition(
+        f"No account is configured for {names}.", reason="NO_ACCOUNT", metadata={"providers": names}
     )
 
 

@@ -15,6 +15,7 @@ from itertools import count
 
 import structlog
 
+from gpuproxy.engine.answers import no_account
 from gpuproxy.engine.loops import guarded
 from gpuproxy.engine.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.engine.source import Batch, Source, merged
@@ -115,8 +116,13 @@ class Catalog:
             await self._news.wait_for(lambda: self._usable(self._sources.values()))
 
     async def market(self, wanted: OfferFilter) -> Market:
-        """The marketplaces that `wanted` names; raises Unavailable when none of them has offers that can be used."""
+        """The marketplaces that `wanted` names; raises Unavailable when none of them has offers that can be used.
+
+        Raises FailedPrecondition, NO_ACCOUNT, when there is an account at none of them.
+        """
         asked = self._asked(wanted)
+        if not asked:
+            raise no_account(wanted.providers)
         await self._first_answers(asked)
         now, time = self._clock.monotonic(), self._clock.now()
         silence = [(source.name, source.silent(now, self._stale_after)) for source in asked]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from gpuproxy.balancer import Choice, Shortage, Want, choose
 from gpuproxy.engine import storm
 from gpuproxy.engine.accounts import Accounts
-from gpuproxy.engine.answers import account_paused, not_enough
+from gpuproxy.engine.answers import account_paused, no_account, not_enough
 from gpuproxy.engine.catalog import Catalog, Market, Selection
 from gpuproxy.engine.intents import Terms
 from gpuproxy.engine.limits import Limits
@@ -70,8 +70,7 @@ class Chooser:
             p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, demand)
         }
         if not reasons:
-            names = ", ".join(sorted(demand.filter.providers)) or "any provider"
-            raise FailedPrecondition(f"No account is configured for {names}.", reason="NO_ACCOUNT")
+            raise no_account(demand.filter.providers)
         told = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
         raise FailedPrecondition(f"{told}. Nothing was rented.", reason=NotSupported.reason)
 

@@ -388,6 +388,7 @@ async def test_keys_are_listed_without_their_secret_and_revoked_by_id() -> None:
         (StubEngine(), "ok"),
         (StubEngine(unreachable=((ProviderName("vast.ai"), 42.0),)), "degraded"),
         (StubEngine(market_refusal=Unavailable("No market can be read.")), "degraded"),
+        (StubEngine(market_refusal=FailedPrecondition("No account.")), "degraded"),
     ],
 )
 async def test_health_says_what_does_not_answer(engine: StubEngine, status: str) -> None:

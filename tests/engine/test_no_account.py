@@ -1,0 +1,44 @@
+"""A marketplace without an account here: asking for it will never do, so nobody is told to ask again."""
+
+import pytest
+
+from gpuproxy.engine.catalog import Catalog
+from gpuproxy.model.errors import FailedPrecondition, Refusal
+from gpuproxy.model.offers import OfferFilter, ProviderName
+from tests.virtual_time import VirtualClock, run_virtual
+from tests.world import World, demand, in_world
+
+IONET = frozenset({ProviderName("io.net")})
+
+
+def told(refusal: Refusal) -> tuple[type[Refusal], str, str, dict[str, str]]:
+    return type(refusal), refusal.reason, refusal.message, refusal.metadata
+
+
+def test_looking_at_a_market_without_an_account_is_refused_as_renting_there_is():
+    async def story(world: World) -> None:
+        with pytest.raises(FailedPrecondition) as renting:
+            await world.reserve(1, providers=IONET)
+        with pytest.raises(FailedPrecondition) as looking:
+            await world.engine.catalog.market(demand(1, providers=IONET).filter)
+        assert told(looking.value) == told(renting.value)
+        assert looking.value.reason == "NO_ACCOUNT"
+        assert "io.net" in looking.value.message
+
+    in_world(story)
+
+
+def test_a_market_with_an_account_is_shown_whatever_else_was_asked_for():
+    async def story(world: World) -> None:
+        both = OfferFilter(max_price=100, providers=IONET | {ProviderName("vast.ai")})
+        assert (await world.engine.catalog.market(both)).select(both).total > 0
+
+    in_world(story)
+
+
+def test_without_any_account_that_is_what_is_said():
+    async def story(clock: VirtualClock) -> None:
+        with pytest.raises(FailedPrecondition, match="No account is configured for any provider"):
+            await Catalog([], clock, {}).market(OfferFilter())
+
+    run_virtual(story)
