@@ -98,9 +98,12 @@ def listing_of(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> Listi
     return listing
 
 
-def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> Ready:
-    """The encoded ListGPUInstancesResponse. `market` is None when only rented instances were asked for.
+def page(
+    listing: Listing, mine: Sequence[LeaseView], market: Market | None, *, unreachable: Sequence[ProviderName] = ()
+) -> Ready:
+    """The encoded ListGPUInstancesResponse.
 
+    `market` is None when only rented instances were asked for, or nobody can be reached who would say more.
     A page ends where its protobuf form is full, in JSON too: both faces have the same pages.
     """
     selection = market.select(listing.filter) if market else None
@@ -132,7 +135,7 @@ def page(listing: Listing, mine: Sequence[LeaseView], market: Market | None) -> 
         total=len(entries),
         token=token,
         as_of=market.as_of if market else None,
-        unreachable=_silent(market) if market else (),
+        unreachable=_silent(market) if market else unreachable,
         available_gpus=selection.available_gpus if selection else 0,
     )
     shown = [entry for entry, _ in entries[start:end]]

@@ -91,7 +91,15 @@ class Service:
         """One page, encoded."""
         asked = listing.listing_of(request, self._defaults)
         mine = await self._books.instances(caller) if asked.state != "available" else ()
-        market = await self._catalog.market(asked.filter) if asked.state != "rented" else None
+        if asked.state == "rented":
+            return listing.page(asked, mine, None)
+        try:
+            market = await self._catalog.market(asked.filter)
+        except Unavailable:
+            if asked.state != "all":
+                raise
+            silent = [name for name, _ in self._catalog.silent(asked.filter)]
+            return listing.page(asked, mine, None, unreachable=silent)
         return listing.page(asked, mine, market)
 
     async def GetGPUInstance(self, request: pb.GetGPUInstanceRequest, caller: Caller) -> pb.GetGPUInstanceResponse:

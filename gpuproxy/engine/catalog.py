@@ -125,9 +125,7 @@ class Catalog:
             raise no_account(wanted.providers)
         await self._first_answers(asked)
         now, time = self._clock.monotonic(), self._clock.now()
-        silence = [(source.name, source.silent(now, self._stale_after)) for source in asked]
-        silent = tuple((name, seconds) for name, seconds in silence if seconds is not None)
-        usable = self._usable(asked)
+        silent, usable = self.silent(wanted), self._usable(asked)
         if not usable:
             told = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
@@ -136,6 +134,12 @@ class Catalog:
         # To the millisecond, so that it reads the same each time: an answer that is the same need not be made again.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
         return Market(as_of, silent, any(source.truncated for source in usable), self._view())
+
+    def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
+        """Which of the marketplaces that `wanted` names did not answer last, and for how many seconds."""
+        now = self._clock.monotonic()
+        silence = ((source.name, source.silent(now, self._stale_after)) for source in self._asked(wanted))
+        return tuple((name, seconds) for name, seconds in silence if seconds is not None)
 
     async def targeted(self, wanted: OfferFilter, deadline: float) -> None:
         """Search for `wanted` itself where not all is known and what is known may not do for it.

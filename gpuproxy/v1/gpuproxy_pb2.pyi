@@ -816,7 +816,9 @@ class ListGPUInstancesRequest(_message.Message):
     page_token: _builtins.str
     """next_page_token of the page before, with the other fields unchanged. "": the first page."""
     state: _builtins.str
-    """"available" (default): offers; "rented": the caller's instances; "all": both, the rented ones first."""
+    """"available" (default): offers; "rented": the caller's instances; "all": both, the rented ones first,
+    and these alone, with `unreachable` set, while no marketplace can be read.
+    """
     def __init__(
         self,
         *,

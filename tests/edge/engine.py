@@ -153,6 +153,9 @@ class StubEngine:
             self._shown = View(built(entries, ["grpc", "json"]), 0)
         return Market(NOW - timedelta(seconds=7), self.unreachable, False, self._shown)
 
+    def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
+        return self.unreachable
+
     async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
         self.asked.append(("reservation", reservation_id))
         return self._answered()

@@ -6,8 +6,10 @@ import pytest
 from grpc import StatusCode
 
 from gpuproxy.engine.books import LeaseView
+from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import ProviderName
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, lease, offer, service_over
 from tests.edge.face import Face, facing
@@ -91,3 +93,34 @@ async def test_a_token_of_one_list_is_refused_by_every_other() -> None:
             refused = await face.refused("ListGPUInstances", request)
             assert (refused.code, set(refused.fields)) == (StatusCode.INVALID_ARGUMENT, {"page_token"})
         assert len(await rest(face, token, state="rented", page_size=1)) == 2
+
+
+def unreadable(**facts: Any) -> StubEngine:
+    """No market can be read, and vast.ai is the one that was asked."""
+    silent = ((ProviderName("vast.ai"), 42.0),)
+    return StubEngine(market_refusal=Unavailable("No market can be read."), unreachable=silent, **facts)
+
+
+async def test_what_is_rented_is_shown_with_who_is_silent_although_no_market_can_be_read() -> None:
+    async with facing(service_over(unreadable(mine=[mine(1), mine(2), mine(3)]))) as face:
+        first = await listed(face, state="all", page_size=2)
+        second = await listed(face, state="all", page_size=2, page_token=first.next_page_token)
+    for answer in (first, second):
+        assert (list(answer.unreachable), answer.total_count, answer.available_gpus) == (["vast.ai"], 3, 0)
+        assert not answer.HasField("as_of")
+    assert (ids(first) + ids(second), second.next_page_token) == (["9001", "9002", "9003"], "")
+
+
+async def test_offers_alone_are_unavailable_while_no_market_can_be_read() -> None:
+    async with facing(service_over(unreadable(mine=[mine(1)]))) as face:
+        refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest())
+        assert refused.code is StatusCode.UNAVAILABLE
+        assert ids(await listed(face, state="rented")) == ["9001"]
+
+
+async def test_a_market_without_an_account_is_no_silent_one() -> None:
+    engine = StubEngine(mine=[mine(1)], market_refusal=FailedPrecondition("No account.", reason="NO_ACCOUNT"))
+    async with facing(service_over(engine)) as face:
+        for state in ("available", "all"):
+            refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest(state=state, provider="io.net"))
+            assert (refused.code, refused.info.reason) == (StatusCode.FAILED_PRECONDITION, "NO_ACCOUNT")

@@ -141,7 +141,7 @@ async def test_a_refusing_market_is_unavailable_at_once(clock: VirtualClock) -> 
     await catalog.step(VAST)
     with pytest.raises(Unavailable):
         await catalog.market(ANY)
-    assert clock.monotonic() == 0
+    assert (clock.monotonic(), catalog.silent(ANY)) == (0, ((VAST, 0),))
 
 
 @at_noon
