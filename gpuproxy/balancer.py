@@ -91,6 +91,15 @@ def choose(
     return Choice(picks=tuple(run.picks), decision=decision, rotation=run.rotation(rotation))
 
 
+def reach(want: Want, offers: Sequence[Offer]) -> int:
+    """The largest sum up to `want.count` that can be made of `offers`."""
+    try:
+        _Market(want, offers, {}, measured=False).plan()
+    except Shortage as shortage:
+        return shortage.best
+    return want.count
+
+
 def _run(market: "_Market", parts: "Sequence[_Part]", strategy: Strategy, rotation: Rotation) -> "_Run":
     """The hosts by the strategy, size for size; as planned where that can't be completed or hosts come first."""
     if market.want.packing in _BY_SIZE:

@@ -114,7 +114,7 @@ def _offers(answer: pb.ListGPUInstancesResponse) -> str:
             str(offer.num_gpus),
             offer.gpu_model,
             f"{offer.vram_gb} GB",
-            tables.price(offer.price_per_gpu_hour),
+            tables.limit(offer.price_per_gpu_hour),
             tables.price(offer.price_per_hour),
             *tables.estimates(offer.price_per_hour),
             f"{offer.reliability:.1%}",

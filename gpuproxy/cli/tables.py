@@ -1,5 +1,6 @@
 """How things print: aligned tables, money, ages. Text only; nothing here talks to a server or to the terminal."""
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -35,6 +36,11 @@ def hourly(usd: float) -> str:
 def price(usd: float) -> str:
     """`$1.24`, `$0.0875`."""
     return f"${usd:.4f}".removesuffix("00")
+
+
+def limit(usd: float) -> str:
+    """As price, rounded up: a limit at what is printed lets the offer pass."""
+    return price(math.ceil(round(usd * 10_000, 2)) / 10_000)
 
 
 def amount(usd: float) -> str:

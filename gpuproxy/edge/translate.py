@@ -358,4 +358,5 @@ def _load(row: LoadRow) -> pb.LoadInfo:
 
 
 def _per_gpu(price: int, num_gpus: int) -> float:
-    return usd(round(price / num_gpus)) if num_gpus else 0.0
+    """Not rounded: as a limit it must let the offer pass that it was read from."""
+    return price / num_gpus / 1_000_000 if num_gpus else 0.0

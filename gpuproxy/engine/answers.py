@@ -18,7 +18,7 @@ from gpuproxy.model.errors import (
     Unavailable,
 )
 from gpuproxy.model.leases import RENTED, Lease, LeaseState, ReservationId
-from gpuproxy.model.money import Micro, dollars
+from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Failure, Reservation
 from gpuproxy.store.troubles import Trouble
@@ -90,7 +90,7 @@ def refusal_of(failure: Failure) -> Refusal:
     return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
 
 
-def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: float | None) -> FailedPrecondition:
+def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: Micro | None) -> FailedPrecondition:
     """Fewer GPUs at once than were asked for, or no exact sum; `nearest` is a price per GPU-hour that would do."""
     per_provider = ", ".join(f"{name} {count}" for name, count in sorted(shortage.per_provider.items()))
     silence = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent)
@@ -100,7 +100,7 @@ def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: flo
         why = f"{shortage.available} are free, but in chunks of {sizes} GPUs that do not add up to {demand.least}"
     else:
         why = f"{shortage.available} can be rented at once" + (f" ({detail})" if detail else "")
-    hint = f" {demand.least} exist at <=${nearest:.2f}." if nearest is not None else ""
+    hint = f" {demand.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
     return FailedPrecondition(
         f"Not enough GPUs: asked {_asked(demand)}; {why}.{hint} Nothing was rented.",
         reason="NOT_ENOUGH_GPUS",
@@ -110,7 +110,7 @@ def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: flo
             "sizes": sizes,
             "unreachable": ",".join(name for name, _ in silent),
             **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
-            **({"nearest_price": f"{nearest:.6f}"} if nearest is not None else {}),
+            **({"nearest_price": f"{usd(nearest):.6f}"} if nearest is not None else {}),
         },
     )
 
@@ -147,13 +147,19 @@ def request_id_reused(request_id: str, reservation_id: ReservationId) -> Already
 
 def _asked(demand: Demand) -> str:
     wanted = demand.filter
-    parts = [f"{demand.count} x {wanted.gpu_model or 'any GPU'}"]
+    what = [wanted.gpu_model] if wanted.gpu_model else []
     if wanted.min_vram:
-        parts.append(f">={wanted.min_vram:g} GB")
-    parts.append(f"at <=${wanted.max_price:.2f}/GPU-h")
+        what.append(f">={wanted.min_vram:g} GB")
+    parts = [f"{demand.count} x {' '.join(what) or 'any GPU'}"]
+    parts.append(f"at <={_limit(wanted.max_price)}/GPU-h")
     if wanted.location:
         parts.append(f"in {wanted.location}")
     return " ".join(parts)
+
+
+def _limit(price: float) -> str:
+    """`$1.50`, `$0.329744`: cents, and as many digits more as make it what it is."""
+    return "$" + max(f"{price:.2f}", f"{price:.6f}".rstrip("0"), key=len)
 
 
 def _nothing(reservation: Reservation, leases: Sequence[Lease]) -> Verdict:

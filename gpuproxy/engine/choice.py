@@ -9,17 +9,17 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpuproxy.balancer import Choice, Shortage, Want, choose
+from gpuproxy.balancer import Choice, Shortage, Want, choose, reach
 from gpuproxy.engine import storm
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.answers import account_paused, no_account, not_enough
 from gpuproxy.engine.catalog import Catalog, Market, Selection
 from gpuproxy.engine.intents import Terms
 from gpuproxy.engine.limits import Limits
-from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import Demand
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
+from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, Offer, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
@@ -27,6 +27,8 @@ from gpuproxy.store import counters, exhausted, leases, rotations, troubles
 from gpuproxy.store.troubles import Trouble
 from gpuproxy.strategies import STRATEGIES
 
+_LOOKED_THROUGH = 4_000
+"""Offers, the cheapest ones, for a price that would do: a refusal must not stop the loop for long."""
 Held = frozenset[tuple[ProviderName, str]]
 Loads = Mapping[HostKey, HostLoad]
 
@@ -106,8 +108,10 @@ class Chooser:
         try:
             choice = ranking.choose(demand.least)
         except Shortage as shortage:
-            at_any_price = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, out)
-            raise not_enough(demand, shortage, market.unreachable, _nearest(demand, at_any_price)) from shortage
+            dearer = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, out)
+            dearer = [offer for offer in dearer if not known.exhausted(offer)]
+            nearest = _nearest(ranking.want, min(demand.least, gpus), dearer)
+            raise not_enough(demand, shortage, market.unreachable, nearest) from shortage
         used_up = len(free) - len(ranking.offers)
         return replace(
             choice,
@@ -228,18 +232,19 @@ def _free(offers: Sequence[Offer], terms: Terms, held: Held, out: Exclusions) ->
     ]
 
 
-def _nearest(demand: Demand, offers: Sequence[Offer]) -> float | None:
-    """The lowest price per GPU-hour at which enough GPUs exist at once; None where they do not at any price."""
-    if demand.packing == "single":
-        offers = [offer for offer in offers if offer.num_gpus == 1]
-    ranked = sorted(offers, key=lambda offer: offer.price_per_gpu(demand.filter.disk_gb))
-    size = demand.least
-    while at_once(ranked[:size]) < demand.least:
+def _nearest(want: Want, least: int, offers: Sequence[Offer]) -> Micro | None:
+    """The lowest limit per GPU-hour at which `least` GPUs could be chosen; None where there is none, or none soon.
+
+    `offers` in the order of their price per GPU.
+    """
+    ranked = offers[:_LOOKED_THROUGH]
+    size = least
+    while reach(want, ranked[:size]) < least:
         if size >= len(ranked):
             return None
-        size *= 2
-    enough = bisect_left(range(size + 1), demand.least, key=lambda first: at_once(ranked[:first]))
-    return ranked[enough - 1].price_per_gpu(demand.filter.disk_gb) / 1_000_000
+        size *= 4
+    enough = bisect_left(range(size + 1), least, key=lambda first: reach(want, ranked[:first]))
+    return ranked[enough - 1].lowest_limit(want.disk_gb)
 
 
 def _lacks(capabilities: Capabilities, demand: Demand) -> list[str]:

@@ -63,9 +63,9 @@ class Offer:
         """Micro-dollars per hour, all-in: the GPUs and `disk_gb` of disk."""
         return Micro(self.gpu_price + round(self.disk_price_month * disk_gb / HOURS_PER_MONTH))
 
-    def price_per_gpu(self, disk_gb: float) -> float:
-        """For ordering only."""
-        return self.price(disk_gb) / self.num_gpus
+    def lowest_limit(self, disk_gb: float) -> Micro:
+        """The lowest price per GPU-hour, in whole micro-dollars, that lets it pass."""
+        return Micro(-(-self.price(disk_gb) // self.num_gpus))
 
     def native_id(self) -> str:
         """The marketplace's own id."""

@@ -30,6 +30,14 @@ def test_an_hourly_price_is_told_by_day_week_and_month() -> None:
 
 
 @pytest.mark.parametrize(
+    ("usd", "text"),
+    [(0.084536166, "$0.0846"), (0.0845, "$0.0845"), (1.24, "$1.24"), (0.3, "$0.30"), (2.250001, "$2.2501")],
+)
+def test_a_limit_is_rounded_up_so_that_it_lets_pass_what_it_stands_beside(usd: float, text: str) -> None:
+    assert tables.limit(usd) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"), [(-3, "0 s"), (4, "4 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (172800, "2 d")]
 )
 def test_ages_are_in_the_unit_that_people_would_use(seconds: float, text: str) -> None:

@@ -8,7 +8,7 @@ from gpuproxy.model.leases import InstanceId, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.transactions import Meter, newest
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.edge.engine import NOW, VAST, StubEngine, lease, service_over
+from tests.edge.engine import NOW, VAST, StubEngine, lease, offer, service_over
 from tests.edge.face import facing
 
 
@@ -55,3 +55,13 @@ async def test_an_instance_says_what_is_billed_at_this_moment(billed: str, rate:
         answer = await face.call("GetGPUInstance", pb.GetGPUInstanceRequest(provider="vast.ai", instance_id="9001"))
     assert answer.instance.metadata["billed_per_hour"] == rate
     assert answer.instance.price_per_hour == 0.4
+
+
+async def test_an_offer_is_found_at_the_price_per_gpu_that_it_is_shown_with() -> None:
+    engine = StubEngine(offers=[offer(gpus, price=507_217, gpus=gpus) for gpus in (1, 3, 6, 7, 8)])
+    async with facing(service_over(engine)) as face:
+        shown = (await face.call("ListGPUInstances")).instances
+        for each in shown:
+            same = pb.ListGPUInstancesRequest(max_price=each.price_per_gpu_hour)
+            assert each.id in [one.id for one in (await face.call("ListGPUInstances", same)).instances]
+    assert len(shown) == 5

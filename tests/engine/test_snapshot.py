@@ -76,7 +76,7 @@ def test_the_index_agrees_with_the_filter_on_every_offer() -> None:
             assert selection.total == len(passed)
             assert selection.rejected == Counter(filter(None, rules.values()))
             assert selection.available_gpus == at_once(passed)
-            prices = [each.price_per_gpu(wanted.disk_gb) for each in selection.offers]
+            prices = [each.price(wanted.disk_gb) / each.num_gpus for each in selection.offers]
             assert prices == sorted(prices)
 
 

@@ -53,11 +53,20 @@ def test_a_filter_at_exactly_the_shown_price_includes_the_offer() -> None:
             assert replace(ANY, max_price=price / gpus / 1_000_000).rejects(each) == ""
 
 
+def test_the_lowest_limit_lets_the_offer_pass_and_a_micro_dollar_less_does_not() -> None:
+    for gpus in range(1, 17):
+        for price in range(1_000_000, 1_000_040):
+            each = offer(1, num_gpus=gpus, gpu_price=Micro(price))
+            limit = each.lowest_limit(0)
+            assert replace(ANY, max_price=limit / 1_000_000, disk_gb=0).rejects(each) == ""
+            assert replace(ANY, max_price=(limit - 1) / 1_000_000, disk_gb=0).rejects(each) == "max_price"
+
+
 def test_the_price_includes_the_disk_that_will_be_rented() -> None:
     each = replace(FACTS, disk_price_month=Micro(150_000))
     assert each.price(0) == 300_000
     assert each.price(50) == 310_417
-    assert each.price_per_gpu(0) == 150_000
+    assert each.lowest_limit(0) == 150_000
     assert replace(ANY, max_price=0.15, disk_gb=50).rejects(each) == "max_price"
 
 

@@ -1,0 +1,69 @@
+"""A refusal that names a price names one that would do, and the lowest."""
+
+import pytest
+
+from gpuproxy.model.errors import FailedPrecondition
+from tests.world import World, in_world
+
+MICRO = 1e-6
+
+
+async def refused(world: World, **wanted: object) -> FailedPrecondition:
+    with pytest.raises(FailedPrecondition) as caught:
+        await world.reserve(**wanted)  # type: ignore[arg-type]
+    assert caught.value.reason == "NOT_ENOUGH_GPUS"
+    return caught.value
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"count": 1},
+        {"count": 16},
+        {"count": 3, "gpu_model": "RTX 4090"},
+        {"count": 8, "min_vram": 80.0},
+        {"count": 7, "packing": "single_host"},
+        {"count": 4, "packing": "spread"},
+        {"count": 5, "packing": "single"},
+        {"count": 16, "min_count": 6},
+    ],
+    ids=str,
+)
+def test_the_price_that_is_named_would_do_and_none_below_it(seed: int, wanted: dict[str, object]) -> None:
+    async def story(world: World) -> None:
+        told = await refused(world, **wanted, max_price=0.001)
+        nearest = told.metadata.get("nearest_price")
+        if nearest is None:
+            await refused(world, **wanted, max_price=1_000.0)
+            return
+        await refused(world, **wanted, max_price=float(nearest) - MICRO)
+        assert world.calls("create") == 0
+        made = await world.reserve(**wanted, max_price=float(nearest))  # type: ignore[arg-type]
+        assert made.leases
+
+    in_world(story, seed=seed)
+
+
+def test_a_place_that_has_just_refused_is_not_what_would_do() -> None:
+    async def story(world: World) -> None:
+        told = await refused(world, count=1, max_price=0.001)
+        first = float(told.metadata["nearest_price"])
+        world.arm("create", "no_capacity", times=50)
+        with pytest.raises(Exception, match="could be reserved"):
+            await world.reserve(1, max_price=first)
+        told = await refused(world, count=1, max_price=first)
+        assert float(told.metadata["nearest_price"]) > first
+
+    in_world(story)
+
+
+def test_prices_are_written_with_as_many_digits_as_they_need() -> None:
+    async def story(world: World) -> None:
+        low = str(await refused(world, count=8, gpu_model="RTX 4090", max_price=0.001))
+        assert "asked 8 x RTX 4090 at <=$0.001/GPU-h;" in low
+        assert "asked 16 x >=500 GB at <=$1.50/GPU-h;" in str(
+            await refused(world, count=16, min_vram=500.0, max_price=1.5)
+        )
+
+    in_world(story)
