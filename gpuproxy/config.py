@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpuproxy import settings_checks
 from gpuproxy.env_file import values_in
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.users import why_no_admin
-from gpuproxy.settings_checks import check_admin_key, check_database_url, check_otel_endpoint, check_tls
 from gpuproxy.settings_names import CLIENT_NAMES, NOT_BUILT_NAMES, env_name, first_wrong_name
 from gpuproxy.strategies import strategy_named
 
@@ -227,17 +227,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        check_tls(self.grpc_tls_cert, self.grpc_tls_key, self.grpc_tls_client_ca)
+        settings_checks.check_tls(self.grpc_tls_cert, self.grpc_tls_key, self.grpc_tls_client_ca)
         for name, address in (("GRPC", self.grpc_addr), ("HTTP", self.http_addr)):
             if not self.allow_plaintext and not self.grpc_tls_cert and not address.is_loopback:
                 raise ValueError(
                     f"GPUPROXY_{name}_ADDR: {address} can be reached by others and there is no TLS; use 127.0.0.1 or "
                     "GPUPROXY_GRPC_TLS_CERT, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
                 )
-        check_otel_endpoint(self.otel_endpoint)
-        check_database_url(self.database_url)
+        settings_checks.check_lease_duration(self.lease_duration)
+        settings_checks.check_otel_endpoint(self.otel_endpoint)
+        settings_checks.check_database_url(self.database_url)
         if self.admin_api_key:
-            check_admin_key(self.admin_api_key.get_secret_value())
+            settings_checks.check_admin_key(self.admin_api_key.get_secret_value())
         password = self.admin_password.get_secret_value() if self.admin_password else ""
         if wrong := why_no_admin(self.admin_email, password):
             raise ValueError(wrong)

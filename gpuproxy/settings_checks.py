@@ -3,6 +3,8 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gpuproxy.model.demands import SHORTEST_LEASE
+
 LEAST_ADMIN_KEY = 20
 """Characters."""
 
@@ -14,6 +16,13 @@ def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> No
     if not cert and (key or client_ca):
         name = "KEY" if key else "CLIENT_CA"
         raise ValueError(f"GPUPROXY_GRPC_TLS_CERT: is missing; GPUPROXY_GRPC_TLS_{name} alone is no TLS")
+
+
+def check_lease_duration(seconds: float) -> None:
+    """What a request may not ask for is no default either."""
+    least = SHORTEST_LEASE.total_seconds()
+    if 0 < seconds < least:
+        raise ValueError(f"GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least {least:g} s")
 
 
 def check_otel_endpoint(url: str) -> None:

@@ -38,6 +38,8 @@ NOT_BUILT_NAMES = frozenset(
 """Settings of what is still to come: accepted, and the start says that they have no effect."""
 
 _OURS = ("GPUPROXY_", "VASTAI_", "IONET_", "GUARDRAILS_")
+_COMMON = "GPUPROXY"
+"""What so many names share makes none of them alike."""
 _UNPREFIXED = re.compile(r"(vastai|ionet)_api_key")
 
 
@@ -63,8 +65,8 @@ def first_wrong_name(names: Iterable[str], known: Collection[str]) -> str:
 def _meant(name: str, folded: dict[str, str], *, cutoff: float) -> str:
     """The setting that `name` was probably meant to be; names that begin differently are somebody else's."""
     wanted = _fold(name)
-    alike = {fold: full for fold, full in folded.items() if fold[:2] == wanted[:2]}
-    close = get_close_matches(wanted, alike, n=1, cutoff=cutoff)
+    alike = {fold.removeprefix(_COMMON): full for fold, full in folded.items() if fold[:2] == wanted[:2]}
+    close = get_close_matches(wanted.removeprefix(_COMMON), alike, n=1, cutoff=cutoff)
     return alike[close[0]] if close else ""
 
 

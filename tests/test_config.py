@@ -68,6 +68,12 @@ def test_no_key_shows_in_the_text_of_settings_or_of_errors() -> None:
     assert "canary" not in refusal(GPUPROXY_MAX_PRICE="canary")
 
 
+def test_a_default_lease_is_bound_as_a_request_is() -> None:
+    assert "GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least 10 s" in refusal(GPUPROXY_LEASE_DURATION="5")
+    assert load(GPUPROXY_LEASE_DURATION="10").lease_duration == 10
+    assert load(GPUPROXY_LEASE_DURATION="0").lease_duration == 0
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -86,9 +92,9 @@ def test_a_near_miss_stops_the_start_and_names_what_is_read(name: str, meant: st
     assert refusal(**{name: "1"}) == f"{name} is set but GPU Proxy reads {meant}: not started."
 
 
-def test_an_unknown_name_with_our_prefix_stops_the_start() -> None:
-    text = refusal(GPUPROXY_ZZZ_QQQ="1")
-    assert text == "GPUPROXY_ZZZ_QQQ is set but GPU Proxy reads no setting of that name: not started."
+@pytest.mark.parametrize("name", ["GPUPROXY_ZZZ_QQQ", "GPUPROXY_FOO", "GPUPROXY_X"])
+def test_an_unknown_name_with_our_prefix_stops_the_start(name: str) -> None:
+    assert refusal(**{name: "1"}) == f"{name} is set but GPU Proxy reads no setting of that name: not started."
 
 
 @pytest.mark.parametrize("name", ["PATH", "VAST_CONTAINERLABEL", "FASTAI_API_KEY", "GPU_COUNT", "VASTLY"])

@@ -13,13 +13,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import click
 import grpc
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
 from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config import DEFAULT_DATABASE, ConfigError, admin_key_file, is_loopback, read_environment
+from gpuproxy.edge.json_codec import plain
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -98,7 +98,7 @@ class Connection:
 
     def print_json(self, message: Message) -> None:
         """As the HTTP interface would say it."""
-        click.echo(json.dumps(as_dict(message), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(plain(message), indent=2, ensure_ascii=False))
 
     def close(self) -> None:
         """End the channel and what is under way on it."""
@@ -155,11 +155,6 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
     ):
         run = option(run)
     return run
-
-
-def as_dict(message: Message) -> dict[str, object]:
-    """Field names as in the contract, absent ones with their defaults."""
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
 def _environment() -> Mapping[str, str]:

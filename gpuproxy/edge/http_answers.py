@@ -36,7 +36,7 @@ CODES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-BY_REASON: Mapping[str, int] = {"BUDGET_EXCEEDED": 402}
+BY_REASON: Mapping[str, int] = {"BUDGET_EXCEEDED": 402, "METHOD_NOT_ALLOWED": 405}
 """Where the reason says more than the code."""
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",

@@ -13,6 +13,7 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -21,14 +22,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gpuproxy.edge.auth import named
 from gpuproxy.edge.dispatch import SMALL_BYTES, Call, Dispatcher, introduces
-from gpuproxy.edge.http_answers import Problem, Tags, answered, body_of, problem_of, refused
+from gpuproxy.edge.http_answers import Tags, answered, body_of, problem_of, refused
 from gpuproxy.edge.http_events import stream
 from gpuproxy.edge.http_protocol import complete, connections_of
 from gpuproxy.edge.http_routes import Received, Route, all_routes, request_of, status_of_answer
 from gpuproxy.edge.rooms import Room
 from gpuproxy.edge.rpcs import MAX_REQUEST_BYTES, Rpc, rpcs_of
 from gpuproxy.edge.tls import Certificates
-from gpuproxy.model.errors import InvalidArgument, NotFound, Refusal, Violation
+from gpuproxy.model.errors import InvalidArgument, NotBuilt, NotFound, Refusal, Violation
 from gpuproxy.ports import Clock, Random
 
 DEFAULT_SECONDS = 120.0
@@ -154,18 +155,12 @@ class HttpServer:
             return await handler(request)
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
-            problem = Problem(
-                code=405,
-                status="UNIMPLEMENTED",
-                reason="METHOD_NOT_ALLOWED",
-                message=f"This address takes {allowed}, not {request.method[:20]}.",
-                headers={hdrs.ALLOW: allowed},
-            )
+            text = f"This address takes {allowed}, not {request.method[:20]}."
+            problem = replace(problem_of(NotBuilt(text, reason="METHOD_NOT_ALLOWED")), headers={hdrs.ALLOW: allowed})
         except web.HTTPNotFound:
             problem = problem_of(NotFound("There is nothing at this address; /openapi.json lists what there is."))
         except web.HTTPException as error:
-            word = InvalidArgument.reason
-            problem = Problem(code=error.status, status=word, reason=word, message=error.reason)
+            problem = replace(problem_of(InvalidArgument([Violation("", error.reason)])), code=error.status)
         except Exception:
             log.exception("http_broke", path=request.path)
             problem = problem_of(Refusal("internal error"))

@@ -22,6 +22,7 @@ from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _SSH_USER = "root"
+_SSH_PORT = 22
 
 
 def encode_offer(offer: Offer) -> bytes:
@@ -317,7 +318,7 @@ def _port(port: PortMapping) -> pb.PortMapping:
         protocol=port.protocol,
         host=port.host,
         public_port=port.public_port,
-        url=f"http://{host}:{port.public_port}" if port.protocol == "tcp" else "",
+        url=f"http://{host}:{port.public_port}" if port.protocol == "tcp" and port.container_port != _SSH_PORT else "",
     )
 
 

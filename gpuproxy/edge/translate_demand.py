@@ -17,7 +17,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from gpuproxy.edge.launch import cuda_of, disk_gb, launch_spec
 from gpuproxy.edge.violations import Violations, shown
-from gpuproxy.model.demands import DEFAULT_READY_TIMEOUT, KEYED, MAX_GPUS, PACKINGS, Demand, OnNotReady, Packing
+from gpuproxy.model.demands import (
+    DEFAULT_READY_TIMEOUT,
+    KEYED,
+    MAX_GPUS,
+    PACKINGS,
+    SHORTEST_LEASE,
+    Demand,
+    OnNotReady,
+    Packing,
+)
 from gpuproxy.model.errors import InvalidArgument, Violation
 from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter, OfferId, ProviderName
 from gpuproxy.strategies import STRATEGIES
@@ -33,8 +42,6 @@ _MAX_LABELS = 64
 _MAX_LABEL_KEY = 63
 _MAX_LABEL = 255
 _LONGEST_LEASE = timedelta(days=3650)
-_SHORTEST_LEASE = timedelta(seconds=10)
-"""A create alone takes seconds; what ends before it is there would be rented and destroyed for nothing."""
 _LONGEST_READY = timedelta(days=1)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -224,7 +231,11 @@ def _min_count(request: pb.ReserveGPUsRequest, found: Violations) -> int | None:
 
 def _hosts(hosts: Collection[str], found: Violations) -> frozenset[str]:
     found.at_most("exclude_hosts", "entries", len(hosts), _MAX_HOSTS)
-    return frozenset(found.text(f"exclude_hosts[{at}]", host, _MAX_TEXT) for at, host in enumerate(hosts)) - {""}
+    named = [found.text(f"exclude_hosts[{at}]", host, _MAX_TEXT).strip() for at, host in enumerate(hosts)]
+    for at, host in enumerate(named):
+        if not host or " " in host:
+            found.add(f"exclude_hosts[{at}]", "must be a host_id such as vast.ai/12345, or the machine's id alone")
+    return frozenset(named)
 
 
 def _duration(
@@ -245,8 +256,8 @@ def _duration(
 
 def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
     asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
-    if timedelta(0) < asked < _SHORTEST_LEASE:
-        found.add("lease_duration", f"must be 0 (no end) or at least {int(_SHORTEST_LEASE.total_seconds())} s")
+    if timedelta(0) < asked < SHORTEST_LEASE:
+        found.add("lease_duration", f"must be 0 (no end) or at least {int(SHORTEST_LEASE.total_seconds())} s")
     return asked
 
 

@@ -8,6 +8,8 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
 from gpuproxy.model.users import Role
 
 DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
+SHORTEST_LEASE = timedelta(seconds=10)
+"""A create alone takes seconds; what ends before it is there would be rented and destroyed for nothing."""
 KEYED = "k1:"
 """How a fingerprint begins that was made with the deployment's key."""
 MAX_GPUS = 16

@@ -791,13 +791,17 @@ class ListGPUInstancesRequest(_message.Message):
     provider: _builtins.str
     """"vast.ai", "io.net", ..., "all" or "" (all)."""
     min_vram: _builtins.float
-    """GB per GPU (nominal), at least. 0: any."""
+    """GB per GPU (nominal), at least; up to 100,000. 0: any."""
     max_price: _builtins.float
-    """USD per GPU-hour, at most; an offer at exactly this price is listed. 0: the server's GPUPROXY_MAX_PRICE."""
+    """USD per GPU-hour, at most; an offer at exactly this price is listed. 0: the server's GPUPROXY_MAX_PRICE. At
+    most 1,000,000.
+    """
     gpu_model: _builtins.str
-    """A model in any spelling ("RTX_4090", "rtx4090"); a name without its form factor means all of them. "": any."""
+    """A model in any spelling ("RTX_4090", "rtx4090"); a name without its form factor means all of them. "": any.
+    At most 128 characters.
+    """
     location: _builtins.str
-    """A two-letter country code, or a part of the location's text; case-insensitive. "": any."""
+    """A two-letter country code, or a part of the location's text; case-insensitive. "": any. At most 128 characters."""
     verified_only: _builtins.bool
     """Only hosts that the marketplace has verified. Default: true."""
     min_reliability: _builtins.float
@@ -1335,7 +1339,7 @@ class RegistryAuth(_message.Message):
     username: _builtins.str
     """User name."""
     secret: _builtins.str
-    """Password or token. Encrypted at rest, never shown again."""
+    """Password or token. Stored nowhere and never shown again."""
     def __init__(
         self,
         *,
@@ -1455,13 +1459,15 @@ class ReserveGPUsRequest(_message.Message):
     provider: _builtins.str
     """"vast.ai", "io.net", ..., "all" or "" (all)."""
     min_vram: _builtins.float
-    """GB per GPU (nominal), at least. 0: any."""
+    """GB per GPU (nominal), at least; up to 100,000. 0: any."""
     max_price: _builtins.float
-    """USD per GPU-hour, all-in, at most. 0: the server's GPUPROXY_MAX_PRICE."""
+    """USD per GPU-hour, all-in, at most. 0: the server's GPUPROXY_MAX_PRICE. At most 1,000,000."""
     gpu_model: _builtins.str
-    """A model in any spelling ("RTX_4090", "rtx4090"); a name without its form factor means all of them. "": any."""
+    """A model in any spelling ("RTX_4090", "rtx4090"); a name without its form factor means all of them. "": any.
+    At most 128 characters.
+    """
     location: _builtins.str
-    """A two-letter country code, or a part of the location's text; case-insensitive. "": any."""
+    """A two-letter country code, or a part of the location's text; case-insensitive. "": any. At most 128 characters."""
     verified_only: _builtins.bool
     """Only hosts that the marketplace has verified. Default: true."""
     min_reliability: _builtins.float
@@ -1520,7 +1526,7 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """As env, but encrypted at rest and never shown again."""
+        """As env, but stored nowhere and never shown again."""
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -1536,11 +1542,11 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long to keep the machines, at least 10 s. 0: no end (or the server's GPUPROXY_LEASE_DURATION)."""
+        """How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION)."""
 
     @_builtins.property
     def ready_timeout(self) -> _duration_pb2.Duration:
-        """A machine that is not ready after this is dealt with by on_not_ready. 0: 15 minutes."""
+        """A machine that is not ready after this is dealt with by on_not_ready. 0: 15 minutes; at most a day."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -2486,7 +2492,7 @@ class GetTransactionsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """How many. 0: 50; at most 1,000."""
+    """How many. 0: 50; more than 1,000 count as 1,000."""
     offset: _builtins.int
     """How many of the newest to skip. Default: 0."""
     def __init__(

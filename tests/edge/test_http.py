@@ -274,6 +274,8 @@ async def test_addresses_and_verbs_that_do_not_exist_are_errors_of_the_same_form
         options = await both.send("OPTIONS", RESERVE, headers={"Origin": "http://evil.example"})
     assert (nowhere.status, nowhere.error["status"]) == (404, "NOT_FOUND")
     assert (verb.status, verb.error["reason"], verb.headers["Allow"]) == (405, "METHOD_NOT_ALLOWED", "POST")
+    for refused in (nowhere, verb):
+        assert [detail["reason"] for detail in refused.error["details"]] == [refused.error["reason"]]
     assert "Access-Control-Allow-Origin" not in options.headers
 
 
