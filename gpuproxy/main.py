@@ -39,6 +39,7 @@ from gpuproxy.engine.books import Books
 from gpuproxy.engine.call import Workshop
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser
+from gpuproxy.engine.figures import Figures
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.loops import settle_forever, watch_forever, witness_forever
 from gpuproxy.engine.machines import Machines
@@ -162,7 +163,14 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         await _until_signalled(engine, faces)
         log.info("draining", seconds=settings.drain_seconds)
         await asyncio.gather(faces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
+        _say_goodbye(await figures.read(db, engine.watches, clock))
     return 0
+
+
+def _say_goodbye(left: Figures) -> None:
+    if left.rented:
+        effect = "they go on costing money, and no lease ends, until a server is started on this database again"
+        log.info("machines_stay_rented", machines=left.rented, usd_per_hour=left.usd_per_hour, effect=effect)
 
 
 def collect_rarely() -> None:

@@ -26,6 +26,8 @@ from gpuproxy.store.troubles import Trouble
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
 
+_SAID = frozenset({"provider", "min_vram", "max_price", "gpu_model", "location"})
+"""Filters that a text about too few GPUs names with their values."""
 _PAUSES = {
     AuthFailed.reason: "the marketplace does not accept its key",
     InsufficientFunds.reason: "the marketplace says that its credit is used up",
@@ -90,8 +92,13 @@ def refusal_of(failure: Failure) -> Refusal:
     return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
 
 
-def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: Micro | None) -> FailedPrecondition:
-    """Fewer GPUs at once than were asked for, or no exact sum; `nearest` is a price per GPU-hour that would do."""
+def not_enough(
+    demand: Demand, shortage: Shortage, silent: Silence, nearest: Micro | None, rejected: Mapping[str, int]
+) -> FailedPrecondition:
+    """Fewer GPUs at once than were asked for, or no exact sum.
+
+    `nearest` is a price per GPU-hour that would do; `rejected` how many offers each filter turned away.
+    """
     per_provider = ", ".join(f"{name} {count}" for name, count in sorted(shortage.per_provider.items()))
     silence = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent)
     detail = "; ".join(part for part in (per_provider, silence) if part)
@@ -101,8 +108,10 @@ def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: Mic
     else:
         why = f"{shortage.available} can be rented at once" + (f" ({detail})" if detail else "")
     hint = f" {demand.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
+    left_out = ", ".join(f"{count} by {name}" for name, count in sorted(rejected.items()) if name not in _SAID)
+    left_out = f" Offers left out: {left_out}." if left_out else ""
     return FailedPrecondition(
-        f"Not enough GPUs: asked {_asked(demand)}; {why}.{hint} Nothing was rented.",
+        f"Not enough GPUs: asked {_asked(demand)}; {why}.{hint}{left_out} Nothing was rented.",
         reason="NOT_ENOUGH_GPUS",
         metadata={
             "requested": str(demand.count),
@@ -110,6 +119,7 @@ def not_enough(demand: Demand, shortage: Shortage, silent: Silence, nearest: Mic
             "sizes": sizes,
             "unreachable": ",".join(name for name, _ in silent),
             **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
+            **{f"rejected.{name}": str(count) for name, count in rejected.items()},
             **({"nearest_price": f"{usd(nearest):.6f}"} if nearest is not None else {}),
         },
     )
@@ -150,8 +160,7 @@ def _asked(demand: Demand) -> str:
     what = [wanted.gpu_model] if wanted.gpu_model else []
     if wanted.min_vram:
         what.append(f">={wanted.min_vram:g} GB")
-    parts = [f"{demand.count} x {' '.join(what) or 'any GPU'}"]
-    parts.append(f"at <={_limit(wanted.max_price)}/GPU-h")
+    parts = [f"{demand.count} x {' '.join(what) or 'any GPU'}", f"at <={_limit(wanted.max_price)}/GPU-h"]
     if wanted.location:
         parts.append(f"in {wanted.location}")
     return " ".join(parts)

@@ -111,7 +111,7 @@ class Chooser:
             dearer = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, out)
             dearer = [offer for offer in dearer if not known.exhausted(offer)]
             nearest = _nearest(ranking.want, min(demand.least, gpus), dearer)
-            raise not_enough(demand, shortage, market.unreachable, nearest) from shortage
+            raise not_enough(demand, shortage, market.unreachable, nearest, selection.rejected) from shortage
         used_up = len(free) - len(ranking.offers)
         return replace(
             choice,

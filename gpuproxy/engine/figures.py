@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.witness import reading_of
+from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Tx
 from gpuproxy.store import figures, pace, troubles
+
+_OVER = frozenset(state.value for state in TERMINAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,11 @@ class Figures:
     spent_usd: float
     usd_per_hour: float
     accounts: Sequence[AccountFigures]
+
+    @property
+    def rented(self) -> int:
+        """Leases that cost money, or may."""
+        return sum(count for (_, state), count in self.leases.items() if state not in _OVER)
 
 
 async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> Figures:

@@ -67,3 +67,14 @@ def test_prices_are_written_with_as_many_digits_as_they_need() -> None:
         )
 
     in_world(story)
+
+
+def test_a_filter_that_turned_offers_away_is_named_with_how_many() -> None:
+    async def story(world: World) -> None:
+        told = await refused(world, count=1, min_cuda=99.0, verified_only=False)
+        offers = int(told.metadata["rejected.min_cuda"])
+        assert offers > 0
+        assert f"Offers left out: {offers} by min_cuda. Nothing was rented." in str(told)
+        assert "left out" not in str(await refused(world, count=16, gpu_model="Unheard Of", verified_only=False))
+
+    in_world(story)

@@ -98,6 +98,9 @@ def test_a_stopping_server_answers_with_what_there_is_and_loses_nothing(
     told = {one.contract_id for one in answer.reserved_instances}
     assert 4 <= answer.reserved_count < 16
     assert told == set(market.alive())
+    assert f"machines={len(told)} " in next(
+        line for line in server.log().splitlines() if "machines_stay_rented" in line
+    )
     server.start()
     with server.client() as client:
         assert {one.contract_id for one in client.instances()} == told
