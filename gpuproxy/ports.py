@@ -191,6 +191,8 @@ class Spend:
     """The provider's own view of the account, in micro-dollars."""
 
     credit: Micro
+    owner: str = ""
+    """The provider's own name of the account, whichever key asks; empty where it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,12 +18,13 @@ from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.reconcile import plan
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.engine.sweep import Sightings, Stray, strays
-from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import Lease, LeaseEvent, LeaseState
 from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
-from gpuproxy.store import leases, reservations, troubles
+from gpuproxy.store import leases, meta, reservations, troubles
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,8 @@ class AccountWatch:
         self._live: tuple[Lease, ...] = ()
         self._sightings = Sightings()
         self._credit: Micro | None = None
+        self._owner = ""
+        """Whose key it is, once the marketplace has said so."""
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
@@ -141,6 +144,7 @@ class AccountWatch:
     async def _listing(self) -> Listing | None:
         began = self._clock.now()
         try:
+            await self._recognise()
             instances = await self.provider.list()
         except ProviderError as error:
             self._trouble = error
@@ -155,6 +159,29 @@ class AccountWatch:
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
         self._listed_at = began
         return Listing(began, instances)
+
+    async def _recognise(self) -> None:
+        """Raises AuthFailed for a key of another account than the one that what is live was rented with.
+
+        That one shows none of our machines and says of each that there is no such instance: all would count as lost.
+        """
+        if self._owner:
+            return
+        known = await self._db.read(lambda tx: _owner(tx, self._key) if leases.live(tx, *self._key) else None)
+        try:
+            owner = (await self.provider.spend()).owner
+        except (AuthFailed, InvalidRequest):
+            return  # a key that may not ask this
+        except ProviderError:
+            if known:
+                raise
+            return
+        if known and owner and owner != known:
+            raise AuthFailed(
+                f"the key that is set for {self.provider.account} belongs to account {owner}, and what is rented under "
+                f"this name to account {known}: set that account's key under this name again"
+            )
+        self._owner = owner
 
     async def _second_word(self, listing: Listing | None) -> bool:
         """Does the account's credit stand still? Asked only where the last pass left an outcome open.
@@ -176,6 +203,8 @@ class AccountWatch:
         decided = self._decide(tx, listing, second_word=second_word)
         for step in decided.steps:
             _write(tx, step)
+        if self._owner and _owner(tx, self._key) != self._owner:
+            meta.write(tx, _owner_key(self._key), self._owner)
         if self._trouble is None:
             troubles.listed(tx, self._key)
         else:
@@ -201,6 +230,15 @@ class AccountWatch:
             listing.instances, _by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
         )
         return Decided(tuple(plan(scene)), tuple(found), rows, sightings)
+
+
+def _owner(tx: Tx, account: AccountKey) -> str | None:
+    """Whose key was used under the account's name last."""
+    return meta.read(tx, _owner_key(account))
+
+
+def _owner_key(account: AccountKey) -> str:
+    return f"owner:{account[0]}:{account[1]}"
 
 
 def _about_to_change(lease: Lease, fresh: datetime) -> bool:

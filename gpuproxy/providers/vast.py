@@ -260,9 +260,9 @@ class VastAi:
         return by_instance(charges, odd)
 
     async def spend(self) -> Spend:
-        """What is left to spend."""
-        reply = await self._read("user", "/api/v0/users/current/")
-        return Spend(credit=micro(self._decoded("user", reply, User).credit))
+        """What is left to spend, and whose it is."""
+        user = self._decoded("user", await self._read("user", "/api/v0/users/current/"), User)
+        return Spend(credit=micro(user.credit), owner="" if user.id is None else str(user.id))
 
     async def _switch(self, instance_id: InstanceId, state: str) -> None:
         """A change of state; OutcomeUnknown may be tried again: the second one changes nothing."""

@@ -151,6 +151,7 @@ class User(msgspec.Struct, frozen=True):
     """The account."""
 
     credit: float
+    id: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
