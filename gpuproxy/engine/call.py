@@ -75,8 +75,13 @@ class Call:
 
     @property
     def kept(self) -> bool:
+        """True when what comes after the answer is kept: the caller can find it, or was told to look."""
+        return self.findable or not self.demand.wait
+
+    @property
+    def findable(self) -> bool:
         """True when the caller can find what exists without the answer."""
-        return bool(self.demand.request_id) or self.demand.keep_late or not self.demand.wait
+        return bool(self.demand.request_id) or self.demand.keep_late
 
     async def preview(self) -> ReservationView:
         """What would be picked, and at what price; nothing is written."""

@@ -124,7 +124,7 @@ class Reserver:
         try:
             return await asyncio.shield(call.task)
         except asyncio.CancelledError:
-            if call.waiters == 1 and not call.kept:
+            if call.waiters == 1 and not call.findable:
                 self._leave(call)
             elif call.waiters == 1 and call.demand.wait:
                 call.stop.set()

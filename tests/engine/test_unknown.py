@@ -1,6 +1,7 @@
 """Answers that never came: nothing is rented twice, nothing is lost, silence proves nothing."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -193,6 +194,34 @@ def test_a_caller_that_leaves_without_a_request_id_leaves_nothing_behind():
         await world.books_agree()
 
     in_world(story, paced=True)
+
+
+@pytest.mark.parametrize("found_by", [{"request_id": "a"}, {"keep_late": True}, {}])
+def test_who_leaves_before_hearing_the_id_of_a_pending_reservation_pays_only_for_what_can_be_found(found_by: Any):
+    async def story(world: World) -> None:
+        world.delay = lambda: 1.0
+        await world.restart()
+        await world.sleep(30)
+        call = asyncio.ensure_future(world.reserve(1, wait=False, **found_by))
+        await world.sleep(1.5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await world.sleep(300)
+        assert len(world.alive()) == (1 if found_by else 0)
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_pending_reservation_whose_id_was_told_is_kept():
+    async def story(world: World) -> None:
+        told = await world.reserve(1, wait=False)
+        await world.sleep(300)
+        assert len((await world.view(told.reservation.id)).kept) == 1
+        await world.books_agree()
+
+    in_world(story)
 
 
 def test_a_caller_that_leaves_with_a_request_id_finds_everything_that_was_kept():
