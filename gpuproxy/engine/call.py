@@ -100,18 +100,25 @@ class Call:
         self.reservation_id = await self._choose_and_intend(self.demand.count, None)
 
     async def finish(self) -> ReservationView:
-        """See the creates through, replace what was refused, and answer; raises the call's refusal."""
-        while True:
-            await self._creates()
-            if not self._going_on():
-                break
-            if await self._another_round():
-                continue
-            await self._look()
-            if await self._another_round() or (self.demand.wait_for == "ready" and await self._ready_changed()):
-                continue
-            break
+        """See the creates through, replace what was refused, and answer; raises the call's refusal.
+
+        What goes wrong on the way ends the rounds, never the call: its machines would be nobody's.
+        """
+        try:
+            while await self._goes_another_round():
+                pass
+        except Exception:
+            log.exception("call_cut_short", reservation=self.reservation_id)
         return await self._answer()
+
+    async def _goes_another_round(self) -> bool:
+        await self._creates()
+        if not self._going_on():
+            return False
+        if await self._another_round():
+            return True
+        await self._look()
+        return await self._another_round() or (self.demand.wait_for == "ready" and await self._ready_changed())
 
     async def view(self) -> ReservationView:
         """The reservation as the books have it."""

@@ -1,6 +1,8 @@
 """The books can't be written for a while: what was promised is kept once they can."""
 
 import asyncio
+import sqlite3
+from typing import Any
 
 import pytest
 
@@ -38,5 +40,27 @@ def test_a_caller_that_leaves_while_the_books_fail_leaves_nothing_behind():
         await world.sleep(60)
         assert world.alive() == {}
         await world.books_agree()
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"request_id": "a"}, {"wait_for": "ready"}])
+def test_books_that_can_not_be_read_during_a_call_leave_no_machine_without_an_owner(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any
+):
+    async def story(world: World) -> None:
+        read = world.db.read
+
+        async def failing(fn: Any) -> Any:
+            if world.created():
+                monkeypatch.setattr(world.db, "read", read)
+                raise sqlite3.OperationalError("unable to open database file")
+            return await read(fn)
+
+        monkeypatch.setattr(world.db, "read", failing)
+        made = await world.reserve(1, **wanted)
+        assert made.reservation.answered_at is not None
+        assert [lease.instance_id for lease in made.kept] == list(world.alive())
+        assert world.created() == 1
 
     in_world(story)
