@@ -146,23 +146,24 @@ def release_all(tx: Tx, rows: Sequence[Lease], reason: str) -> None:
 def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
     """A machine that should not exist becomes a lease that is being released; None when another pass was first."""
     instance, lease = stray.instance, stray.lease
-    if leases.by_instance(tx, account[0], instance.id) not in (None, lease):
+    known = leases.by_instance(tx, account[0], instance.id)  # a twin or an orphan may come back as well
+    if known is None and stray.kind == "reappeared" and lease is not None:
+        known = leases.get(tx, lease.id)
+    if known is None:
+        owner = lease.reservation_id if lease is not None else _orphanage(tx)
+        return _surplus(tx, stray, account, reservations.get(tx, owner))
+    if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
         return None
-    if stray.kind == "reappeared" and lease is not None:
-        lease = leases.get(tx, lease.id)
-        if lease.state not in TERMINAL:
-            return None
-        return leases.advance(
-            tx,
-            lease,
-            LeaseEvent.REAPPEARED,
-            instance_id=instance.id,
-            started_at=lease.started_at or tx.now(),
-            seen_at=tx.now(),
-            destroy_at=tx.now(),
-        )
-    owner = lease.reservation_id if lease is not None else _orphanage(tx)
-    return _surplus(tx, stray, account, reservations.get(tx, owner))
+    return leases.advance(
+        tx,
+        known,
+        LeaseEvent.REAPPEARED,
+        instance_id=instance.id,
+        started_at=known.started_at or tx.now(),
+        seen_at=tx.now(),
+        destroy_at=tx.now(),
+        destroy_tries=0,
+    )
 
 
 def _orphanage(tx: Tx) -> ReservationId:

@@ -1,6 +1,8 @@
 """Nothing is taken for absent without proof, and nothing that carries our label lives on without an owner."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
-from gpuproxy.ports import HttpRequest
+from gpuproxy.ports import HttpRequest, HttpResponse
 from tests.world import World, in_world
 
 P1 = Caller(project="p1")
@@ -210,3 +212,45 @@ def test_a_second_machine_under_one_label_is_surplus_and_goes():
         assert str(made.leases[0].instance_id) in world.alive()
 
     in_world(story)
+
+
+@pytest.mark.parametrize("kind", ["ORPHAN", "SURPLUS"])
+def test_a_twin_or_an_orphan_that_was_not_gone_after_all_is_given_back_again(kind: str):
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a")
+        label = made.leases[0].label if kind == "SURPLUS" else world.engine.signer.label("aaaaaaaa", 1)
+        world.arm("destroy", "destroy_ignored")
+        stray = rent_by_hand(world, label)
+        while not world.calls("destroy"):  # noqa: ASYNC110 - the market is no part of the loop
+            await world.sleep(1)
+        with _hidden(world, stray):
+            await world.sleep(60)
+        assert [lease.state for lease in await world.leases() if lease.reason == kind] == [LeaseState.RELEASED]
+        assert stray in world.alive()
+        await world.sleep(900)
+        assert stray not in world.alive()
+        await world.books_agree()
+
+    in_world(story)
+
+
+@contextmanager
+def _hidden(world: World, contract: str) -> Iterator[None]:
+    """The market swears that there is no such machine."""
+    send = world.http.send
+
+    async def hiding(request: HttpRequest) -> HttpResponse:
+        response = await send(request)
+        if request.method != "GET" or "/instances/" not in request.url:
+            return response
+        said = json.loads(response.body)
+        if isinstance(said["instances"], list):
+            said["instances"] = [row for row in said["instances"] if str(row["id"]) != contract]
+            said["total_instances"] = len(said["instances"])
+        elif f"/{contract}/" in request.url:
+            said["instances"] = None
+        return HttpResponse(status=200, headers=response.headers, body=json.dumps(said).encode())
+
+    world.http.send = hiding  # type: ignore[method-assign]
+    yield
+    world.http.send = send  # type: ignore[method-assign]
