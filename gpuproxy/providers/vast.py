@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from math import isfinite
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
@@ -261,7 +262,10 @@ class VastAi:
 
     async def spend(self) -> Spend:
         """What is left to spend, and whose it is."""
-        user = self._decoded("user", await self._read("user", "/api/v0/users/current/"), User)
+        reply = await self._read("user", "/api/v0/users/current/")
+        user = self._decoded("user", reply, User)
+        if not isfinite(user.credit):
+            raise self._unread("user", reply)
         return Spend(credit=micro(user.credit), owner="" if user.id is None else str(user.id))
 
     async def _switch(self, instance_id: InstanceId, state: str) -> None:
@@ -361,9 +365,9 @@ class VastAi:
 
     def _heed(self, endpoint: str, limited: RateLimited, reply: Reply) -> None:
         turns = self._turns[endpoint]
-        turns.hold(limited.retry_after or 0.0)
-        if isinstance(turns, Pace):
+        if isinstance(turns, Pace):  # first: a hold counts back from the interval
             turns.interval = max(turns.interval, (reply.named_interval() or 0.0) * _MARGIN)
+        turns.hold(limited.retry_after or 0.0)
 
     def _request(self, endpoint: str, method: str, path: str, body: Mapping[str, object] | None) -> HttpRequest:
         headers = {"Authorization": f"Bearer {self._setup.key}", "Accept": "application/json"}

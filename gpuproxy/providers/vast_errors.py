@@ -38,6 +38,8 @@ E = TypeVar("E", bound=ProviderError)
 CREATE_PENALTY = 12.0
 """Seconds that a create which came too early costs."""
 LONGEST_RETRY_AFTER = 300.0
+LONGEST_INTERVAL = 60.0
+"""Documented ones are at most 12 s; what is named is kept for as long as the server runs."""
 LONGEST_QUOTA = 86_400.0
 """Only searches have a daily quota; nothing that is paid for may wait until midnight to be looked at or given back."""
 _EXCERPT = 300
@@ -121,7 +123,7 @@ class Reply:
     def named_interval(self) -> float | None:
         """The seconds between calls that a refusal names."""
         named = _THRESHOLD.search(self.text())
-        return float(named.group(1)) if named else None
+        return _within(float(named.group(1)), LONGEST_INTERVAL) if named else None
 
     def retry_after(self) -> float | None:
         """Seconds until another call makes sense; None when the answer does not say."""
@@ -221,7 +223,7 @@ def _number(text: str | None) -> float | None:
 def _seconds_until(http_date: str, now: datetime) -> float | None:
     try:
         return (parsedate_to_datetime(http_date) - now).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -323,7 +323,8 @@ def _ports(wire: WireInstance) -> tuple[PortMapping, ...]:
 
 
 def _money(dollars: float | None) -> Micro | None:
-    return None if dollars is None else micro(dollars)
+    """None for what can't be a price: one odd row must not keep the whole account from being looked after."""
+    return micro(dollars) if dollars is not None and 0 <= dollars < _ABSURD else None
 
 
 def _date(epoch: float | None) -> datetime | None:

@@ -1,6 +1,7 @@
 """Answers that never came: nothing is rented twice, nothing is lost, silence proves nothing."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, OfferGone
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState, outcome_word
+from gpuproxy.ports import HttpRequest, HttpResponse
 from tests.world import World, in_world
 
 
@@ -315,6 +317,27 @@ def test_a_refusal_that_comes_after_its_create_counted_as_unknown_is_believed():
         assert (said.state, said.reason) == (LeaseState.FAILED, "OFFER_GONE")
         again = await world.db.write(lambda tx: record.refused(tx, lease.id, OfferGone("somebody was faster"), None))
         assert again == said
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_an_impossible_price_keeps_no_machine_of_the_account_past_its_end():
+    async def story(world: World) -> None:
+        await world.reserve(1, request_id="a", lease=600)
+        send = world.http.send
+
+        async def priced(request: HttpRequest) -> HttpResponse:
+            response = await send(request)
+            if not request.url.startswith("http://sandbox/api/v1/instances/"):
+                return response
+            said = json.loads(response.body)
+            said["instances"] = [row | {"dph_total": "NaN"} for row in said["instances"]]
+            return HttpResponse(status=200, headers=response.headers, body=json.dumps(said).encode())
+
+        world.http.send = priced  # type: ignore[method-assign]
+        await world.sleep(700)
+        assert world.alive() == {}
         await world.books_agree()
 
     in_world(story)

@@ -236,6 +236,8 @@ def test_a_refusal_says_what_it_is_about_and_what_to_do(body: object, scope: Sco
         (says("", 429, retry_after="1e30"), 300),
         (says("", 429, retry_after="-5"), 0),
         (says("", 429, retry_after="soon"), 12),
+        (says("", 429, retry_after="Mon, 01 Jan 2024 00:00:00 +99999999999999999999"), 12),
+        (says("API requests too frequent: endpoint threshold=86400", 429), 60),
     ],
 )
 def test_a_create_that_came_too_early_says_how_long_to_wait(answer: HttpResponse, seconds: float) -> None:

@@ -341,6 +341,23 @@ def test_calls_keep_the_documented_interval(call: Callable[[Any], Any], interval
     assert all(interval < gap <= interval * 1.05 for gap in gaps)
 
 
+@pytest.mark.parametrize("price", ["NaN", "inf", -5, 1e308])
+def test_an_impossible_price_is_none_and_costs_neither_the_row_nor_the_listing(price: object) -> None:
+    [instance], _ = listed(page(wire(dph_total=price, storage_total_cost=price, instance={"totalHour": price})))
+    assert (instance.price, instance.stopped_price) == (None, None)
+
+
+def test_an_impossible_credit_is_no_answer() -> None:
+    with pytest.raises(ProviderUnavailable):
+        on_script(lambda adapter: adapter.spend(), says({"id": 5, "credit": "NaN"}))
+
+
+def test_no_interval_that_a_refusal_names_keeps_a_machine_from_being_given_back() -> None:
+    early = says({"error": "rate_limit_exceeded", "msg": "threshold=86400"}, 429)
+    [refused, accepted] = at_times(lambda adapter: adapter.destroy(ID), 2, early, says({"success": True}))
+    assert accepted - refused <= 60 * 1.05
+
+
 def test_an_interval_that_a_refusal_names_is_kept_from_then_on() -> None:
     early = says({"detail": "API requests too frequent endpoint threshold=7.0"}, 429)
     times = at_times(lambda adapter: adapter.list(), 4, early, page())
