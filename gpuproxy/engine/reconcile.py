@@ -11,28 +11,30 @@ from typing import Any
 from gpuproxy.engine.absence import absence
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.model.gpus import gpu_key
-from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
+from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Instance, InstanceStatus
 
 
 def plan(scene: Scene) -> list[Step]:
     """The steps for all live leases of an account, in order."""
-    shown = _shown(scene.listing)
+    by_id, by_label = _shown(scene.listing)
     steps: list[Step] = []
     for lease in scene.leases:
-        instance = shown.get(lease.instance_id or "") or (shown.get(lease.label) if lease.instance_id is None else None)
+        instance = by_label.get(lease.label) if lease.instance_id is None else by_id.get(lease.instance_id)
         steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
     return steps
 
 
-def _shown(listing: Listing | None) -> dict[str, Instance]:
-    shown: dict[str, Instance] = {}
+def _shown(listing: Listing | None) -> tuple[dict[InstanceId, Instance], dict[str, Instance]]:
+    """By id and, of those that carry one, by label: a stranger's label may read like an id of ours."""
+    by_id: dict[InstanceId, Instance] = {}
+    by_label: dict[str, Instance] = {}
     for instance in listing.instances if listing else ():
-        shown[instance.id] = instance
+        by_id[instance.id] = instance
         if instance.label:
-            shown.setdefault(instance.label, instance)
-    return shown
+            by_label.setdefault(instance.label, instance)
+    return by_id, by_label
 
 
 def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
@@ -135,7 +137,7 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
     """Why the machine must be given back; "" when it must not."""
     if _over(lease, reservation, scene.now):
         return reservation.closing or "EXPIRED"
-    if instance is not None and lease.seen_at is None:
+    if instance is not None and lease.ready_at is None:  # its first rows may lack what later ones say
         if instance.price is not None and instance.price > lease.ceiling:
             return "PRICE_MOVED"
         if _other_machine(lease, instance):

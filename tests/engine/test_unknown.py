@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from gpuproxy.model.errors import FailedPrecondition, OfferGone
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState, outcome_word
 from gpuproxy.ports import HttpRequest, HttpResponse
+from tests.engine.test_absence import rent_by_hand
 from tests.world import World, in_world
 
 
@@ -325,19 +327,52 @@ def test_a_refusal_that_comes_after_its_create_counted_as_unknown_is_believed():
 def test_an_impossible_price_keeps_no_machine_of_the_account_past_its_end():
     async def story(world: World) -> None:
         await world.reserve(1, request_id="a", lease=600)
-        send = world.http.send
-
-        async def priced(request: HttpRequest) -> HttpResponse:
-            response = await send(request)
-            if not request.url.startswith("http://sandbox/api/v1/instances/"):
-                return response
-            said = json.loads(response.body)
-            said["instances"] = [row | {"dph_total": "NaN"} for row in said["instances"]]
-            return HttpResponse(status=200, headers=response.headers, body=json.dumps(said).encode())
-
-        world.http.send = priced  # type: ignore[method-assign]
+        _say_of_all(world, lambda: {"dph_total": "NaN"})
         await world.sleep(700)
         assert world.alive() == {}
         await world.books_agree()
 
     in_world(story)
+
+
+@pytest.mark.parametrize("late", [{"dph_total": 50.0}, {"gpu_name": "GTX 1060"}])
+def test_what_the_first_row_of_a_machine_does_not_say_is_checked_when_a_later_one_does(late: dict[str, object]):
+    async def story(world: World) -> None:
+        rows: list[dict[str, object]] = [dict.fromkeys(late), late]
+        _say_of_all(world, lambda: rows.pop(0) if len(rows) > 1 else rows[0])
+        made = await world.reserve(1, request_id="a", max_price=2.0, gpu_model="RTX 3060")
+        await world.sleep(60)
+        assert world.alive() == {}
+        assert (await world.view(made.reservation.id)).leases[0].reason in ("PRICE_MOVED", "WRONG_GPU")
+
+    in_world(story)
+
+
+def test_a_stranger_whose_label_is_the_id_of_ours_does_not_keep_it_billed():
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a")
+        await world.sleep(60)
+        stranger = rent_by_hand(world, made.kept[0].instance_id)
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(120)
+        assert (await world.view(made.reservation.id)).reservation.state is ReservationState.RELEASED
+        assert set(world.alive()) == {stranger}
+
+    in_world(story)
+
+
+def _say_of_all(world: World, facts: Callable[[], dict[str, object]]) -> None:
+    """Every listing from now on says this of every machine."""
+    send = world.http.send
+
+    async def saying(request: HttpRequest) -> HttpResponse:
+        response = await send(request)
+        if not request.url.startswith("http://sandbox/api/v1/instances/"):
+            return response
+        said = json.loads(response.body)
+        if said["instances"]:
+            here = facts()
+            said["instances"] = [row | here for row in said["instances"]]
+        return HttpResponse(status=200, headers=response.headers, body=json.dumps(said).encode())
+
+    world.http.send = saying  # type: ignore[method-assign]
