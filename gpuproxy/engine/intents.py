@@ -5,12 +5,12 @@ turn at the account's pace, and the holds that keep others from the same GPUs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gpuproxy.model.errors import Conflict, TurnTaken
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
@@ -45,7 +45,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
         reservations.insert(tx, intent.reservation)
         earlier: tuple[Lease, ...] = ()
     else:
-        _require_open(reservations.get(tx, intent.reservation.id))
+        intent = replace(intent, reservation=_open(tx, intent.reservation.id))  # its end may have moved since
         earlier = leases.of_reservation(tx, intent.reservation.id)
     gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
     if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.reservation.count:
@@ -58,9 +58,11 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     )
 
 
-def _require_open(reservation: Reservation) -> None:
+def _open(tx: Tx, reservation_id: ReservationId) -> Reservation:
+    reservation = reservations.get(tx, reservation_id)
     if reservation.closing or reservation.settled_at is not None:
         raise Conflict(f"reservation {reservation.id} takes no more machines")
+    return reservation
 
 
 def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -> Lease:
