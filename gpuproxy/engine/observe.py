@@ -18,7 +18,7 @@ from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.reconcile import plan
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.engine.sweep import Sightings, Stray, strays
-from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError
+from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import Lease, LeaseEvent, LeaseState
 from gpuproxy.model.money import Micro
@@ -132,7 +132,11 @@ class AccountWatch:
     async def _pass(self) -> None:
         listing = await self._listing()
         second_word = await self._second_word(listing)
-        decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
+        try:
+            decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
+        except Unavailable:
+            await self._go_on_deleting(listing)
+            raise
         self._live, self._sightings = decided.live, decided.sightings
         self.last_pass_at = self._clock.now()
         for step in decided.steps:
@@ -140,6 +144,14 @@ class AccountWatch:
                 self._effects.start(step)
         for stray in decided.strays:
             self._effects.take_back(stray)
+
+    async def _go_on_deleting(self, listing: Listing | None) -> None:
+        """What the books say is to be given back, or has reached its end, goes although they can't be written."""
+        decided = await self._db.read(lambda tx: self._decide(tx, listing, second_word=False))
+        for step in decided.steps:
+            over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
+            if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
+                self._effects.start(Destroy(step.lease))
 
     async def _listing(self) -> Listing | None:
         began = self._clock.now()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpuproxy.model.demands import Caller
 from tests.world import World, in_world
 
 
@@ -62,5 +63,27 @@ def test_books_that_can_not_be_read_during_a_call_leave_no_machine_without_an_ow
         assert made.reservation.answered_at is not None
         assert [lease.instance_id for lease in made.kept] == list(world.alive())
         assert world.created() == 1
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("lease", [None, 100])
+def test_what_is_over_already_is_destroyed_although_the_books_can_not_be_written(lease: int | None):
+    async def story(world: World) -> None:
+        over = await world.reserve(2, request_id="a", **({"lease": lease} if lease else {}))
+        kept = await world.reserve(1, request_id="b")
+        await world.sleep(60)
+        if lease is None:
+            world.arm("destroy", "status_500_before", times=2)
+            await world.engine.books.release(Caller(project="p1"), over.reservation.id)
+            await world.sleep(5)
+        assert len(world.alive()) == 3
+        world.life.books_fail = True
+        await world.sleep(120)
+        assert set(world.alive()) == {kept.kept[0].instance_id}
+        world.life.books_fail = False
+        await world.sleep(120)
+        await world.books_agree()
+        assert len(await world.live()) == 1
 
     in_world(story)
