@@ -89,6 +89,7 @@ _SEARCH_BURST = 10
 _MOST_SECRETS = 4096
 _MARGIN = 1.02  # two calls may travel at different speeds
 _LONGEST_WAIT = 120.0
+_LIST_WAIT = 10.0
 _TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
 _LOG_LOOKS, _LOG_SECONDS, _LOG_BYTES = 20, 1.0, 4 * 1024 * 1024
 _INLINE_BYTES = 262_144  # decoded on the loop; more goes to the workers
@@ -169,6 +170,8 @@ class VastAi:
         instances: dict[InstanceId, Instance] = {}
         tokens: set[str] = set()
         query = _LIST_QUERY
+        if (wait := self._turns["list"].wait()) > _LIST_WAIT:  # ends and releases are waiting for this answer
+            raise RateLimited(f"{NAME} allows no list for another {wait:.0f} s", retry_after=wait)
         while True:
             reply = await self._read("list", f"/api/v1/instances/?{urlencode(query)}")
             page, rows = self._list_page(reply)

@@ -376,3 +376,14 @@ def _say_of_all(world: World, facts: Callable[[], dict[str, object]]) -> None:
         return HttpResponse(status=200, headers=response.headers, body=json.dumps(said).encode())
 
     world.http.send = saying  # type: ignore[method-assign]
+
+
+def test_an_end_is_kept_while_the_marketplace_wants_no_listing_for_two_minutes_at_a_time():
+    async def story(world: World) -> None:
+        await world.reserve(1, request_id="a", lease=600)
+        await world.sleep(500)
+        world.arm("list", "rate_limited", times=0, retry_after=115)
+        await world.sleep(160)
+        assert world.alive() == {}
+
+    in_world(story, paced=True)
