@@ -16,6 +16,8 @@ from gpuproxy.ports import Instance
 
 _LISTINGS = 3
 _APART = timedelta(seconds=15)
+_SKEW = timedelta(minutes=5)
+"""How far the marketplace's clock may be behind ours."""
 
 
 def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
@@ -59,11 +61,15 @@ def has_canary(scene: Scene) -> bool:
 
 
 def _suspect(lease: Lease, listing: Listing) -> Instance | None:
-    """An instance without a label, on the lease's machine and younger than its call, makes absence unprovable."""
+    """An instance without a label, on the lease's machine and younger than its call, makes absence unprovable.
+
+    Younger by the marketplace's clock, which need not be ours.
+    """
     machine = lease.host.rpartition("/")[2]
     for instance in listing.instances:
         if instance.label or instance.machine_id != machine:
             continue
-        if instance.created_at is None or lease.call_started_at is None or instance.created_at >= lease.call_started_at:
+        began = lease.call_started_at
+        if instance.created_at is None or began is None or instance.created_at >= began - _SKEW:
             return instance
     return None

@@ -123,8 +123,11 @@ def test_listings_that_fail_prove_nothing_even_while_the_credit_stands_still():
     in_world(story)
 
 
-def test_an_unlabelled_instance_on_the_machine_makes_absence_unprovable():
+@pytest.mark.parametrize("behind", [0, 60])
+def test_an_unlabelled_instance_on_the_machine_makes_absence_unprovable(behind: float):
     async def story(world: World) -> None:
+        world.clock.jump(behind)
+        await world.restart()
         await world.reserve(1, max_price=20, verified_only=False)
         world.arm("create", "reset_before")
         made = await world.reserve(1, request_id="a", max_price=20, verified_only=False)

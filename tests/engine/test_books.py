@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -144,3 +145,22 @@ def _arm_something(world: World, dice: random.Random) -> None:
         ]
     )
     world.arm(call, dice.choice(faults), times=dice.randint(1, 3), seconds=dice.choice((5, 20, 60)))
+
+
+def test_a_replacement_lives_as_long_as_a_reservation_that_was_extended_meanwhile():
+    async def story(world: World) -> None:
+        world.delay = lambda: 0.5
+        await world.restart()
+        await world.sleep(30)
+        world.arm("create", "offer_gone")
+        end = world.books_clock.now() + timedelta(hours=2)
+        call = asyncio.ensure_future(world.reserve(2, request_id="a", lease=600))
+        while not any(lease.state is LeaseState.FAILED for lease in await world.leases()):
+            await world.sleep(0.1)
+        await world.sleep(0.2)
+        await world.engine.books.extend(Caller(project="p1"), (await world.leases())[0].reservation_id, end)
+        made = await call
+        assert len(made.kept) == 2
+        assert [lease.expires_at for lease in made.kept] == [end, end]
+
+    in_world(story)
