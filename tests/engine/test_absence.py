@@ -224,7 +224,7 @@ def test_a_twin_or_an_orphan_that_was_not_gone_after_all_is_given_back_again(kin
         label = made.leases[0].label if kind == "SURPLUS" else world.engine.signer.label("aaaaaaaa", 1)
         world.arm("destroy", "destroy_ignored")
         stray = rent_by_hand(world, label)
-        while not world.calls("destroy"):  # noqa: ASYNC110 - the market is no part of the loop
+        while not world.calls("destroy"):
             await world.sleep(1)
         with _hidden(world, stray):
             await world.sleep(60)
