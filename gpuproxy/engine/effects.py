@@ -145,7 +145,7 @@ class Effects:
         lease = await self._write(lambda tx: record.take_back(tx, stray, account))
         if lease is not None:
             log.info("stray_machine", kind=stray.kind, instance=stray.instance.id, lease=lease.id)
-        self._changed()
+            self._changed()  # else it is being given back already, and another look at once would find the same
 
     async def _write(self, unit: Callable[[Tx], Any]) -> Any:
         try:
