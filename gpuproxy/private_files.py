@@ -26,7 +26,32 @@ def write(file: Path, text: str) -> None:
 
     It is private before anything is written. Links are not followed: whoever laid one would have the text.
     """
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+    _write(file, text, os.O_NOFOLLOW)
+
+
+def write_new(file: Path, text: str) -> None:
+    """As `write`, but raises FileExistsError where there is anything, were it a link; leaves nothing when it fails."""
+    try:
+        _write(file, text, os.O_EXCL)
+    except FileExistsError:
+        raise
+    except OSError:
+        with suppress(OSError):
+            file.unlink()
+        raise
+
+
+def tighten(file: Path) -> None:
+    """Take from everybody else what they may do with a file, if there is one and it is ours; say so."""
+    with suppress(FileNotFoundError, PermissionError):
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & ~_MODE:
+            file.chmod(_MODE)
+            log.warning("file_made_private", file=str(file), mode=f"{mode:04o}")
+
+
+def _write(file: Path, text: str, how: int) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "w") as handle:
         os.fchmod(descriptor, _MODE)
         handle.truncate()
@@ -38,12 +63,3 @@ def write(file: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def tighten(file: Path) -> None:
-    """Take from everybody else what they may do with a file, if there is one and it is ours; say so."""
-    with suppress(FileNotFoundError, PermissionError):
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & ~_MODE:
-            file.chmod(_MODE)
-            log.warning("file_made_private", file=str(file), mode=f"{mode:04o}")

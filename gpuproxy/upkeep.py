@@ -70,15 +70,24 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     return _with_books(settings, run, alone=not dry_run)
 
 
-def export_signing(settings: Settings, file: Path) -> None:
-    """Write the deployment's id and signing key to `file` (mode 0600): whoever has it can claim our machines."""
+def export_signing(settings: Settings, file: Path) -> bool:
+    """Write the deployment's id and signing key to `file` (mode 0600): whoever has it can claim our machines.
 
-    async def read(db: SqliteDatabase) -> None:
+    False: it holds this very key already. Raises ConfigError where anything else is: it may be another one's only key.
+    """
+
+    async def read(db: SqliteDatabase) -> bool:
         signer = await deployment.signer(db, SystemRandom())
         text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
+        if _holds(file, text):
+            private_files.tighten(file)
+            return False
         _write_secret(file, text)
+        return True
 
-    _with_books(settings, read)
+    check_exists(settings)
+    _check_apart(settings, file)
+    return _with_books(settings, read)
 
 
 def import_signing(settings: Settings, file: Path) -> None:
@@ -106,9 +115,8 @@ def backup(settings: Settings, file: Path) -> None:
 
     Raises ConfigError; then there is no file.
     """
-    if file.exists():
-        raise ConfigError(f"{file} exists already; name a new file.")
     check_exists(settings)
+    _check_apart(settings, file)
     _write_secret(file, "")
     whole = False
     try:
@@ -150,11 +158,26 @@ def _words(step: Step) -> str:
     return f"{type(step).__name__.lower()} {what}"
 
 
+def _check_apart(settings: Settings, file: Path) -> None:
+    """What is carried away never takes the place of the database or of a file beside it, were it absent just now."""
+    ends = ("", "-wal", "-shm", "-journal", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox")
+    if file.resolve() in {Path(f"{settings.database_path}{end}").resolve() for end in ends}:
+        raise ConfigError(f"{file} belongs to the database itself; name a new file.")
+
+
+def _holds(file: Path, text: str) -> bool:
+    with suppress(OSError):
+        return not file.is_symlink() and file.stat().st_size == len(text) and file.read_text("latin-1") == text
+    return False
+
+
 def _write_secret(file: Path, text: str) -> None:
     try:
-        private_files.write(file, text)
+        private_files.write_new(file, text)
+    except FileExistsError:
+        raise ConfigError(f"{file} exists already; name a new file.") from None
     except OSError as error:
-        raise ConfigError(f"{file} can't be written ({error.strerror}); name a file, and not a link to one.") from error
+        raise ConfigError(f"{file} can't be written ({error.strerror}); name a new file.") from error
 
 
 def _with_books(

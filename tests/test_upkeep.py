@@ -34,18 +34,54 @@ def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path
     assert (tmp_path / "again").read_text() == (tmp_path / "key").read_text()
 
 
-def test_the_signing_key_replaces_a_longer_file_that_others_could_read_and_follows_no_link(tmp_path: Path):
-    file, link = tmp_path / "key", tmp_path / "link"
-    file.write_text("x" * 4000)
-    file.chmod(0o644)
+CARRIED = pytest.mark.parametrize("words", [("keys", "export-signing"), ("backup",)], ids=" ".join)
+
+
+@CARRIED
+@pytest.mark.parametrize("name", ["another", "link", "books.db"])
+def test_what_is_carried_away_replaces_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], name: str
+):
+    another = json.dumps({"deployment": "abcdef", "key": "a" * 44})
+    (tmp_path / "another").write_text(another)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
     people.create_key(settings_in(tmp_path), "ci", "user", "default")
-    upkeep.export_signing(settings_in(tmp_path), file)
+    before = {file.name for file in tmp_path.iterdir()}
+    _use(monkeypatch, tmp_path)
+    result = CliRunner().invoke(root, [*words, str(tmp_path / name)])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.endswith("name a new file.\n")
+    assert {file.name for file in tmp_path.iterdir()} == before
+    assert (tmp_path / "another").read_text() == another
+    assert [key.name for key in people.list_keys(settings_in(tmp_path))] == ["ci"]
+
+
+@CARRIED
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox"])
+def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], end: str
+):
+    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    before = {file.name for file in tmp_path.iterdir()}
+    _use(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(root, [*words, f"books.db{end}"])
+    said = f"books.db{end} belongs to the database itself; name a new file.\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
+    assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    _use(monkeypatch, tmp_path)
+    file = tmp_path / "key"
+    assert CliRunner().invoke(root, ["keys", "export-signing", str(file)]).stdout.startswith(f"wrote {file}")
+    kept = file.read_text()
+    file.chmod(0o644)
+    again = CliRunner().invoke(root, ["keys", "export-signing", str(file)])
+    said = f"{file} holds this very key already; keep it apart from the database\n"
+    assert (again.exit_code, again.stdout.endswith(said), file.read_text()) == (0, True, kept)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert set(json.loads(file.read_text())) == {"deployment", "key"}
-    link.symlink_to(tmp_path / "target")
-    with pytest.raises(ConfigError, match="not a link"):
-        upkeep.export_signing(settings_in(tmp_path), link)
-    assert not (tmp_path / "target").exists()
 
 
 def test_what_is_no_signing_key_is_refused(tmp_path: Path):
@@ -128,7 +164,8 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
             with server.client() as client:
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
-            _use(monkeypatch, tmp_path, market)
+            _use(monkeypatch, tmp_path)
+            _use_market(monkeypatch, market)
             copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])
             assert copied.exit_code == 0, copied.output
             dry = CliRunner().invoke(root, ["reconcile", "--once", "--dry-run"])
@@ -145,8 +182,11 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
 
 
-def _use(monkeypatch: pytest.MonkeyPatch, directory: Path, market: Market) -> None:
+def _use(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setenv("GPUPROXY_DATABASE_URL", f"sqlite:///{directory}/books.db")
+
+
+def _use_market(monkeypatch: pytest.MonkeyPatch, market: Market) -> None:
     monkeypatch.setenv("GPUPROXY_VASTAI_URL", market.url)
     monkeypatch.setenv("VASTAI_API_KEY", "sandbox-key")
     monkeypatch.setenv("GPUPROXY_TIME_SCALE", "20")

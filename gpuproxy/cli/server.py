@@ -98,12 +98,16 @@ def revoke_key(key_id: str) -> None:
 @keys.command("export-signing")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export_signing(file: Path) -> None:
-    """Keep the key that our machines' labels are signed with: without it a lost database loses its machines."""
+    """Keep the key that our machines' labels are signed with: without it a lost database loses its machines.
+
+    FILE must be new: what is there may be the kept key of another deployment.
+    """
     from gpuproxy import upkeep
 
     with explained():
-        upkeep.export_signing(settings_of_here(), file)
-    click.echo(f"wrote {file} (mode 0600); keep it apart from the database")
+        wrote = upkeep.export_signing(settings_of_here(), file)
+    said = f"wrote {file} (mode 0600)" if wrote else f"{file} holds this very key already"
+    click.echo(f"{said}; keep it apart from the database")
 
 
 @keys.command("import-signing")
