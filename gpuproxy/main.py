@@ -56,7 +56,8 @@ from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import counters
 from gpuproxy.store.ballast import Ballast
-from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
+from gpuproxy.store.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.transport import AioHttp
 
@@ -323,7 +324,7 @@ async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator
         db = SqliteDatabase(path, lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
-    except (sqlite3.Error, OSError) as error:
+    except (WrongPlace, sqlite3.Error, OSError) as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
     try:
         yield db

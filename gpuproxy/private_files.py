@@ -42,10 +42,14 @@ def write_new(file: Path, text: str) -> None:
 
 
 def tighten(file: Path) -> None:
-    """Take from everybody else what they may do with a file, if there is one and it is ours; say so."""
+    """Take from everybody else what they may do with a file, if there is one and it is ours; say so.
+
+    Directories and devices are left alone.
+    """
     with suppress(FileNotFoundError, PermissionError):
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & ~_MODE:
+        found = file.stat().st_mode
+        mode = stat.S_IMODE(found)
+        if stat.S_ISREG(found) and mode & ~_MODE:
             file.chmod(_MODE)
             log.warning("file_made_private", file=str(file), mode=f"{mode:04o}")
 

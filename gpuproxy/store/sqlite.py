@@ -7,34 +7,29 @@ may therefore take the work over.
 """
 
 import asyncio
-import fcntl
 import queue
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sqlite_utils import Database as SqliteUtils
 
-from gpuproxy import private_files
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.ballast import Ballast
 from gpuproxy.store.migrations import migrations
+from gpuproxy.store.place import Place, WrongPlace
 
 T = TypeVar("T")
 
 _BATCH = 64
 _READERS = 2
 _LOOK_FOR_ROOM = timedelta(seconds=10)
-
-
-class DatabaseLocked(Exception):
-    """Another process uses this database."""
 
 
 @dataclass(slots=True)
@@ -116,7 +111,7 @@ class SqliteDatabase:
         alone: bool = True,
         ballast: Ballast | None = None,
     ) -> None:
-        """Raises DatabaseLocked when another process serves from it.
+        """Raises DatabaseLocked when another process serves from it, WrongPlace where no books of ours can be.
 
         With `alone=False` it may be shared: for a command that touches a few rows and takes nothing over.
         """
@@ -124,16 +119,9 @@ class SqliteDatabase:
         self._now = now
         self._ballast = ballast
         self._look_for_room_at = datetime.min.replace(tzinfo=UTC)
-        self._lock_file = _lock(path, required=alone)
-        try:
-            _make_private(path, tighten=alone)
-            self._writer = _connect(path)
-            if self._lock_file is not None or path == ":memory:":
-                migrations.apply(self._writer)
-        except (OSError, sqlite3.Error):
-            if self._lock_file is not None:
-                self._lock_file.close()
-            raise
+        with ExitStack() as held:
+            self._writer = _open(path, held, alone=alone)
+            self._held = held.pop_all()
         self._watchers: dict[str, set[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -185,15 +173,15 @@ class SqliteDatabase:
             await asyncio.to_thread(self._thread.join)
         if self._readers is not None:
             self._readers.shutdown()
-        for connection in (*self._reader_connections, self._writer):
+        for connection in self._reader_connections:
             connection.conn.close()
-        if self._lock_file is not None:
-            self._lock_file.close()
+        self._held.close()
 
     def _read(self, fn: Callable[[SqliteTx], T]) -> T:
         db = getattr(self._local, "db", None)
         if db is None:
-            db = self._local.db = _connect(self._path)
+            db = self._local.db = _connected(self._path)
+            _set_up(db)
             db.execute("PRAGMA query_only=ON")
             self._reader_connections.append(db)
         db.conn.execute("BEGIN")
@@ -285,40 +273,45 @@ def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None
             loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
 
 
-def _make_private(path: str, *, tighten: bool) -> None:
-    """The books hold keys. SQLite gives the files beside a database the mode that it has."""
+def _open(path: str, held: ExitStack, *, alone: bool) -> SqliteUtils:
+    """A connection to the books, which are made where there is nothing yet; `held` is told what to close."""
     if path == ":memory:":
-        return
-    private_files.create(Path(path))
-    for end in ("", "-wal", "-shm", ".lock") if tighten else ():
-        private_files.tighten(Path(path + end))
-
-
-def _connect(path: str) -> SqliteUtils:
-    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
-    connection.isolation_level = None
-    db = SqliteUtils(connection, execute_plugins=False, strict=True)
-    if path != ":memory:":
-        connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
+        db = held.enter_context(closing(_connected(path)))
+        db.execute("PRAGMA foreign_keys=ON")
+        migrations.apply(db)
+        return db
+    place = held.enter_context(closing(Place(Path(path))))
+    found = None if place.is_empty else held.enter_context(closing(_connected(path)))
+    if found is not None:
+        _require_ours(found)
+    place.lock(required=alone)
+    place.make()
+    if alone:
+        place.make_private()
+    db = found or held.enter_context(closing(_connected(path)))
+    _set_up(db)
+    if place.locked:
+        migrations.apply(db)
     return db
 
 
-def _lock(path: str, *, required: bool) -> IO[str] | None:
-    if path == ":memory:":
-        return None
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    private_files.create(Path(f"{path}.lock"))
-    file = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held open for as long as the database is
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        if not required:
-            return None
-        raise DatabaseLocked(f"{path} is in use by another GPU Proxy.") from None
-    return file
+def _connected(path: str) -> SqliteUtils:
+    """Changes nothing yet."""
+    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    connection.isolation_level = None
+    return SqliteUtils(connection, execute_plugins=False, strict=True)
+
+
+def _require_ours(db: SqliteUtils) -> None:
+    """Raises WrongPlace for another program's database, sqlite3.DatabaseError for what is none."""
+    if set(db.table_names()) - {migrations.migrations_table} and not migrations.applied(db):
+        raise WrongPlace("it is the database of another program")
+
+
+def _set_up(db: SqliteUtils) -> None:
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA foreign_keys=ON")
 
 
 def _unavailable(error: sqlite3.Error) -> Unavailable:

@@ -90,6 +90,25 @@ def test_a_directory_that_takes_no_files_is_told_in_a_sentence(
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [("serve", "--sandbox"), ("keys", "create", "ci")])
+def test_a_path_that_names_no_books_is_told_in_a_sentence_and_left_as_it_was(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "folder").mkdir(0o755)
+    (tmp_path / "note.txt").write_text("buy milk")
+    (tmp_path / "note.txt").chmod(0o644)
+    before = {file.name: file.stat().st_mode for file in tmp_path.iterdir()}
+    for path, why in (
+        ("folder", "it is not a file"),
+        ("note.txt", "file is not a database"),
+        ("none/a.db", "there is no folder none; make it first"),
+    ):
+        result = run(*words, GPUPROXY_DATABASE_URL=f"sqlite:///{path}")
+        said = f"GPUPROXY_DATABASE_URL: {path} can't be opened: {why}.\n"
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
+    assert {file.name: file.stat().st_mode for file in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("words", [("backup", "none/copy.db"), ("keys", "export-signing", "none/copy.db")])
 def test_a_file_in_no_directory_is_told_in_a_sentence(run: Run, words: tuple[str, ...]) -> None:
     run("keys", "create", "ci")

@@ -14,7 +14,8 @@ import structlog
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
-from gpuproxy.store.sqlite import DatabaseLocked, SqliteDatabase
+from gpuproxy.store.place import DatabaseLocked
+from gpuproxy.store.sqlite import SqliteDatabase
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:

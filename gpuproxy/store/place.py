@@ -1,0 +1,72 @@
+"""Where the books are: the file that a path names, what SQLite keeps beside it, and the lock.
+
+Nothing there is made or changed before it is known that the file holds our books, or nothing yet.
+"""
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+from gpuproxy import private_files
+
+
+class WrongPlace(Exception):
+    """No books of ours can be kept there; the text says why, for a sentence that names the file."""
+
+
+class DatabaseLocked(Exception):
+    """Another process uses this database."""
+
+
+class Place:
+    """The files of one database. Takes hold of nothing until it is locked."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises WrongPlace where a path can't name a database; OSError where nothing can be seen."""
+        self._path = path
+        self._lock: IO[str] | None = None
+        if not path.parent.is_dir():
+            raise WrongPlace(f"there is no folder {path.parent}; make it first")
+        if path.exists() and not path.is_file():
+            raise WrongPlace("it is not a file")
+
+    @property
+    def is_empty(self) -> bool:
+        """True where there are no books yet."""
+        return not self._path.exists() or self._path.stat().st_size == 0
+
+    @property
+    def locked(self) -> bool:
+        """True when no other process has it."""
+        return self._lock is not None
+
+    def lock(self, *, required: bool) -> None:
+        """Keep other servers out until `close`; raises DatabaseLocked when it is `required` and another one is in."""
+        file = self._beside(".lock")
+        private_files.create(file)
+        handle = file.open("a")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            if required:
+                raise DatabaseLocked(f"{self._path} is in use by another GPU Proxy.") from None
+        else:
+            self._lock = handle
+
+    def make(self) -> None:
+        """An empty file for new books. They hold keys; SQLite gives the files beside them the mode that they have."""
+        private_files.create(self._path)
+
+    def make_private(self) -> None:
+        """Take from everybody else what an earlier mode, or a copy, gave them."""
+        for end in ("", "-wal", "-shm", ".lock"):
+            private_files.tighten(self._beside(end))
+
+    def close(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _beside(self, end: str) -> Path:
+        return Path(f"{self._path}{end}")
