@@ -54,6 +54,11 @@ def tighten(file: Path) -> None:
             log.warning("file_made_private", file=str(file), mode=f"{mode:04o}")
 
 
+def regain(file: Path) -> None:
+    """Let the owner read and write it, and nobody else; raises OSError, as for a file of somebody else's."""
+    file.chmod(_MODE)
+
+
 def _write(file: Path, text: str, how: int) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "w") as handle:

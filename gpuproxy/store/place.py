@@ -4,6 +4,8 @@ Nothing there is made or changed before it is known that the file holds our book
 """
 
 import fcntl
+import os
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +31,9 @@ class Place:
             raise WrongPlace(f"there is no folder {path.parent}; make it first")
         if path.exists() and not path.is_file():
             raise WrongPlace("it is not a file")
+        if path.exists() and not _may_write(path):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            raise WrongPlace(f"this user may not read and write it (its mode is {mode:04o})")
 
     @property
     def is_empty(self) -> bool:
@@ -58,6 +63,17 @@ class Place:
         """An empty file for new books. They hold keys; SQLite gives the files beside them the mode that they have."""
         private_files.create(self._path)
 
+    def free(self) -> bool:
+        """True when a file that SQLite left beside a read-only database could not be written, and now can be.
+
+        It gives them the mode of the database and keeps that when the database's own is changed back. Nothing that
+        is open takes notice.
+        """
+        stuck = [file for end in ("-wal", "-shm") if (file := self._beside(end)).is_file() and not _may_write(file)]
+        for file in stuck:
+            private_files.regain(file)
+        return bool(stuck)
+
     def make_private(self) -> None:
         """Take from everybody else what an earlier mode, or a copy, gave them."""
         for end in ("", "-wal", "-shm", ".lock"):
@@ -70,3 +86,7 @@ class Place:
 
     def _beside(self, end: str) -> Path:
         return Path(f"{self._path}{end}")
+
+
+def _may_write(file: Path) -> bool:
+    return os.access(file, os.R_OK | os.W_OK, effective_ids=True)

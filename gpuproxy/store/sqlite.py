@@ -281,9 +281,7 @@ def _open(path: str, held: ExitStack, *, alone: bool) -> SqliteUtils:
         migrations.apply(db)
         return db
     place = held.enter_context(closing(Place(Path(path))))
-    found = None if place.is_empty else held.enter_context(closing(_connected(path)))
-    if found is not None:
-        _require_ours(found)
+    found = None if place.is_empty else held.enter_context(closing(_found(path, place)))
     place.lock(required=alone)
     place.make()
     if alone:
@@ -300,6 +298,17 @@ def _connected(path: str) -> SqliteUtils:
     connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     connection.isolation_level = None
     return SqliteUtils(connection, execute_plugins=False, strict=True)
+
+
+def _found(path: str, place: Place) -> SqliteUtils:
+    """Books that are there."""
+    with ExitStack() as held:
+        db = held.enter_context(closing(_connected(path)))
+        _require_ours(db)
+        if not place.free():
+            held.pop_all()
+            return db
+    return _connected(path)
 
 
 def _require_ours(db: SqliteUtils) -> None:

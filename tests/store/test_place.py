@@ -1,9 +1,13 @@
 """Where books can be kept, and that a wrong place is left as it was found."""
 
 import os
+import shutil
 import sqlite3
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,3 +119,69 @@ async def test_a_lock_file_keeps_what_it_holds(tmp_path: Path) -> None:
         opened(tmp_path / "books.db")
     await db.close()
     assert (tmp_path / "books.db.lock").read_text() == "of somebody else"
+
+
+NOBODY = 65534
+_OPENING = """
+import asyncio, os, sys
+from datetime import UTC, datetime
+from gpuproxy.store import meta
+from gpuproxy.store.place import WrongPlace
+from gpuproxy.store.sqlite import SqliteDatabase
+
+async def main():
+    try:
+        db = SqliteDatabase(sys.argv[1], lambda: datetime.now(UTC))
+    except WrongPlace as error:
+        return print(error)
+    await db.write(lambda tx: meta.write(tx, "a", "1"))
+    print("written")
+    if sys.argv[3] == "killed":
+        os._exit(0)
+    await db.close()
+
+if os.geteuid() == 0:
+    os.seteuid(int(sys.argv[2]))
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def of_no_root() -> Iterator[Path]:
+    """A folder where modes count: root is not hindered by them, so what is there belongs to nobody."""
+    folder = Path(tempfile.mkdtemp(prefix="gpuproxy-place-"))
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, NOBODY, -1)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def tried(path: Path, end: str = "closed") -> str:
+    """What a process says that opens the books as a user whom modes hinder."""
+    command = [sys.executable, "-c", _OPENING, str(path), str(NOBODY), end]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_books_that_may_not_be_written_are_left_alone_and_serve_once_they_may(of_no_root: Path, end: str) -> None:
+    path = of_no_root / "books.db"
+    assert tried(path, end) == "written"
+    path.chmod(0o400)
+    before = seen(of_no_root)
+    assert tried(path) == "this user may not read and write it (its mode is 0400)"
+    assert seen(of_no_root) == before
+    path.chmod(0o600)
+    assert tried(path) == "written"
+
+
+def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no_root: Path) -> None:
+    path = of_no_root / "books.db"
+    tried(path, "killed")
+    for end in ("-wal", "-shm"):
+        Path(f"{path}{end}").chmod(0o400)
+    assert tried(path, "killed") == "written"
+    assert {stat.S_IMODE(each.stat().st_mode) for each in of_no_root.iterdir()} == {0o600}
