@@ -116,8 +116,14 @@ class Tx(Protocol):
     def changed(self, topic: str) -> None:
         """Wake the watchers of `topic` once this unit is committed."""
 
-    def require_room(self) -> None:
-        """Raises Unavailable while the last room on the disk is for giving back: call it before what is paid for."""
+    def lasting(self) -> bool:
+        """False while what is written would not be found again: the database's file was removed or replaced."""
+
+    def before_spending(self) -> None:
+        """Call it before what is paid for: raises Unavailable while the books serve for giving back only.
+
+        That is when the last room on the disk is kept for it, or when they are not `lasting`.
+        """
 
 
 class Database(Protocol):

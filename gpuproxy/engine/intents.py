@@ -40,7 +40,7 @@ class Intent:
 
 def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     """The new leases; Conflict when the reservation was closed or settled meanwhile, TurnTaken: choose again."""
-    tx.require_room()
+    tx.before_spending()
     if intent.first:
         reservations.insert(tx, intent.reservation)
         earlier: tuple[Lease, ...] = ()

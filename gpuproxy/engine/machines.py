@@ -171,7 +171,7 @@ def _begin(tx: Tx, lease_id: LeaseId) -> bool:
     lease = leases.get(tx, lease_id)
     if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.stop_at is None):
         return False
-    tx.require_room()
+    tx.before_spending()
     leases.note(tx, lease, stop_at=tx.now() + _UNDER_WAY)
     return True
 

@@ -38,15 +38,16 @@ class Readiness:
         return min((at for at in passes if at is not None), default=None) if None not in passes else None
 
     async def _database(self) -> str:
-        def write(tx: Tx) -> None:
+        def write(tx: Tx) -> bool:
             meta.write(tx, meta.WRITTEN, tx.now().isoformat())
+            return tx.lasting()
 
         try:
-            await self.db.write(write)
+            lasting = await self.db.write(write)
         except Exception:
             log.exception("database_not_writable")
             return "can't be written"
-        return OK
+        return OK if lasting else "its file was removed or replaced"
 
     def _reconcile(self) -> str:
         last = self.last_pass_at()

@@ -9,7 +9,13 @@ import stat
 from pathlib import Path
 from typing import IO
 
+import structlog
+
 from gpuproxy import private_files
+
+log = structlog.get_logger(__name__)
+
+_BESIDE = ("", "-wal", "-shm", ".lock")
 
 
 class WrongPlace(Exception):
@@ -27,6 +33,8 @@ class Place:
         """Raises WrongPlace where a path can't name a database; OSError where nothing can be seen."""
         self._path = path
         self._lock: IO[str] | None = None
+        self._opened: dict[Path, tuple[int, int]] = {}
+        self._missed = False
         if not path.parent.is_dir():
             raise WrongPlace(f"there is no folder {path.parent}; make it first")
         if path.exists() and not path.is_file():
@@ -76,8 +84,24 @@ class Place:
 
     def make_private(self) -> None:
         """Take from everybody else what an earlier mode, or a copy, gave them."""
-        for end in ("", "-wal", "-shm", ".lock"):
+        for end in _BESIDE:
             private_files.tighten(self._beside(end))
+
+    def note_opened(self) -> None:
+        """What the path names now is what was opened."""
+        found = {file: _identity(file) for file in map(self._beside, _BESIDE)}
+        self._opened = {file: identity for file, identity in found.items() if identity is not None}
+
+    def names_opened(self) -> bool:
+        """False while another start would find other files here, or none; that is said once each time it happens."""
+        amiss = [str(file) for file, identity in self._opened.items() if _identity(file) != identity]
+        if amiss and not self._missed:
+            effect = "no new machines until they are back: whatever starts here now would know of none"
+            log.error("database_files_gone", files=amiss, effect=effect)
+        elif self._missed and not amiss:
+            log.info("database_files_back", file=str(self._path))
+        self._missed = bool(amiss)
+        return not amiss
 
     def close(self) -> None:
         """Let others in."""
@@ -90,3 +114,11 @@ class Place:
 
 def _may_write(file: Path) -> bool:
     return os.access(file, os.R_OK | os.W_OK, effective_ids=True)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -52,9 +52,10 @@ class _Unit:
 class SqliteTx:
     """The Tx port over one connection."""
 
-    def __init__(self, db: SqliteUtils, now: datetime, *, roomy: bool = True) -> None:
+    def __init__(self, db: SqliteUtils, now: datetime, *, place: Place | None, roomy: bool = True) -> None:
         self._db = db
         self._now = now
+        self._place = place
         self._roomy = roomy
         self.topics: list[str] = []
 
@@ -81,10 +82,16 @@ class SqliteTx:
         """Wake the watchers of `topic` once this unit is committed."""
         self.topics.append(topic)
 
-    def require_room(self) -> None:
-        """Raises Unavailable while the last room on the disk is for giving back."""
+    def lasting(self) -> bool:
+        """False while the path of the database does not name the files that are written."""
+        return self._place is None or self._place.names_opened()
+
+    def before_spending(self) -> None:
+        """Raises Unavailable while the last room on the disk is for giving back, or what is written does not last."""
         if not self._roomy:
             raise _no_room()
+        if not self.lasting():
+            raise _not_lasting()
 
 
 class _Wakeups:
@@ -115,19 +122,20 @@ class SqliteDatabase:
 
         With `alone=False` it may be shared: for a command that touches a few rows and takes nothing over.
         """
-        self._path = path
         self._now = now
         self._ballast = ballast
         self._look_for_room_at = datetime.min.replace(tzinfo=UTC)
         with ExitStack() as held:
-            self._writer = _open(path, held, alone=alone)
+            self._place = None if path == ":memory:" else held.enter_context(closing(Place(Path(path))))
+            self._writer = _open(path, self._place, held, alone=alone)
+            self._idle = _readers(path, held, _READERS if threads else 0)
+            if self._place is not None:
+                self._place.note_opened()
             self._held = held.pop_all()
         self._watchers: dict[str, set[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
-        self._local = threading.local()
-        self._reader_connections: list[SqliteUtils] = []
         if threads:
             self._thread = threading.Thread(target=self._write_forever, name="gpuproxy-writer", daemon=True)
             self._thread.start()
@@ -151,7 +159,7 @@ class SqliteDatabase:
     async def read(self, fn: Callable[[SqliteTx], T]) -> T:
         """Run `fn` on a consistent snapshot."""
         if self._readers is None:
-            return fn(SqliteTx(self._writer, self._now()))
+            return fn(SqliteTx(self._writer, self._now(), place=self._place))
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, fn)
 
     @asynccontextmanager
@@ -173,22 +181,18 @@ class SqliteDatabase:
             await asyncio.to_thread(self._thread.join)
         if self._readers is not None:
             self._readers.shutdown()
-        for connection in self._reader_connections:
-            connection.conn.close()
         self._held.close()
 
     def _read(self, fn: Callable[[SqliteTx], T]) -> T:
-        db = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = _connected(self._path)
-            _set_up(db)
-            db.execute("PRAGMA query_only=ON")
-            self._reader_connections.append(db)
-        db.conn.execute("BEGIN")
+        db = self._idle.get()
         try:
-            return fn(SqliteTx(db, self._now()))
+            db.conn.execute("BEGIN")
+            try:
+                return fn(SqliteTx(db, self._now(), place=self._place))
+            finally:
+                db.conn.execute("COMMIT")
         finally:
-            db.conn.execute("COMMIT")
+            self._idle.put(db)
 
     def _write_forever(self) -> None:
         while (unit := self._queue.get()) is not None:
@@ -238,7 +242,8 @@ class SqliteDatabase:
     def _run(self, unit: _Unit) -> None:
         connection = self._writer.conn
         now = self._now()
-        tx = SqliteTx(self._writer, now, roomy=self._ballast is None or self._ballast.held)
+        roomy = self._ballast is None or self._ballast.held
+        tx = SqliteTx(self._writer, now, place=self._place, roomy=roomy)
         connection.execute("SAVEPOINT unit")
         try:
             unit.result = unit.fn(tx)
@@ -273,14 +278,13 @@ def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None
             loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
 
 
-def _open(path: str, held: ExitStack, *, alone: bool) -> SqliteUtils:
+def _open(path: str, place: Place | None, held: ExitStack, *, alone: bool) -> SqliteUtils:
     """A connection to the books, which are made where there is nothing yet; `held` is told what to close."""
-    if path == ":memory:":
+    if place is None:
         db = held.enter_context(closing(_connected(path)))
         db.execute("PRAGMA foreign_keys=ON")
         migrations.apply(db)
         return db
-    place = held.enter_context(closing(Place(Path(path))))
     found = None if place.is_empty else held.enter_context(closing(_found(path, place)))
     place.lock(required=alone)
     place.make()
@@ -291,6 +295,17 @@ def _open(path: str, held: ExitStack, *, alone: bool) -> SqliteUtils:
     if place.locked:
         migrations.apply(db)
     return db
+
+
+def _readers(path: str, held: ExitStack, number: int) -> "queue.SimpleQueue[SqliteUtils]":
+    """A connection for each reader, at once: later the path may name another file."""
+    idle: queue.SimpleQueue[SqliteUtils] = queue.SimpleQueue()
+    for _ in range(number):
+        db = held.enter_context(closing(_connected(path)))
+        _set_up(db)
+        db.execute("PRAGMA query_only=ON")
+        idle.put(db)
+    return idle
 
 
 def _connected(path: str) -> SqliteUtils:
@@ -335,6 +350,14 @@ def _unavailable(error: sqlite3.Error) -> Unavailable:
 
 def _no_room() -> Unavailable:
     text = "The books can't be written because the server's disk is full; nothing was changed. Repeat the call later."
+    return Unavailable(text, reason="DATABASE")
+
+
+def _not_lasting() -> Unavailable:
+    text = (
+        "The server's database was removed or replaced while it runs; nothing was changed. Nothing is rented or "
+        "started until its files are put back; giving back goes on."
+    )
     return Unavailable(text, reason="DATABASE")
 
 

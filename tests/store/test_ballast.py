@@ -91,7 +91,7 @@ async def test_a_full_disk_has_room_for_what_must_be_written_and_for_nothing_els
             meta.write(tx, f"k{number}", "x" * (MEGABYTE // 2))
 
     def new(tx: Tx) -> None:
-        tx.require_room()
+        tx.before_spending()
         meta.write(tx, "new", "1")
 
     await db.write(much)
