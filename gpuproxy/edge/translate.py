@@ -15,7 +15,7 @@ from gpuproxy.model.leases import Lease, LeaseState, PortMapping, status_word
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
-from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationView, outcome_word
+from gpuproxy.model.reservations import Decision, Pick, ReservationState, ReservationView, outcome_word
 from gpuproxy.model.transactions import Adjustment, Transaction
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
@@ -123,7 +123,7 @@ def reserve_answer(view: ReservationView) -> pb.ReserveGPUsResponse:
         reserved_count=sum(lease.num_gpus for lease in kept),
         message=reservation.message or _under_way(view),
         reservation_id="" if dry_run else reservation.id,
-        state=reservation.state,
+        state="" if dry_run else reservation.state,
         outcomes=outcomes(view.leases),
         price_per_hour=usd(sum(prices)),
         decision=_decision(decision),
@@ -165,7 +165,7 @@ def reservation_message(view: ReservationView) -> pb.Reservation:
         request_id=reservation.request_id,
         strategy=reservation.strategy,
         message=reservation.message or _under_way(view),
-        reason=_reason(reservation),
+        reason=_reason(view),
     )
 
 
@@ -180,7 +180,7 @@ def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
             host_id=lease.host,
             num_gpus=lease.num_gpus,
             state=outcome_word(lease),
-            reason=lease.reason,
+            reason=lease.reason or ("OUTCOME_UNKNOWN" if lease.state is LeaseState.UNKNOWN else ""),
             instance_id=lease.instance_id or "",
             status_message=lease.status_message,
         )
@@ -291,8 +291,13 @@ def _under_way(view: ReservationView) -> str:
     return f"{held} of {view.reservation.count} GPUs are reserved; the rest is under way. Ask again by reservation_id."
 
 
-def _reason(reservation: Reservation) -> str:
-    return reservation.closing or (reservation.failure.reason if reservation.failure else "")
+def _reason(view: ReservationView) -> str:
+    reservation = view.reservation
+    if told := reservation.closing or (reservation.failure.reason if reservation.failure else ""):
+        return told
+    over = reservation.state in (ReservationState.RELEASING, ReservationState.RELEASED)
+    reasons = {lease.reason for lease in view.leases if lease.instance_id is not None}
+    return reasons.pop() if over and len(reasons) == 1 else ""
 
 
 def _metadata(lease: Lease) -> dict[str, str]:

@@ -17,7 +17,7 @@ from gpuproxy.model.errors import (
     Refusal,
     Unavailable,
 )
-from gpuproxy.model.leases import RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Failure, Reservation
@@ -65,6 +65,16 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool) ->
 
 def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
     """What came of a reservation, as things stand."""
+    if any(lease.state in KEEPABLE for lease in leases) or not any(lease.instance_id for lease in leases):
+        return _standing(reservation, leases)
+    rented = [lease for lease in leases if lease.instance_id is not None]
+    gpus, open_ = sum(lease.num_gpus for lease in rented), sum(lease.state in LIVE for lease in rented)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in _counted(lease.reason for lease in rented).items())
+    ending = f"{open_} of {len(rented)} machines may still be billed" if open_ else "nothing is billed any more"
+    return f"{gpus} of {reservation.count} GPUs were rented and are given back ({reasons}); {ending}."
+
+
+def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     gpus = sum(lease.num_gpus for lease in leases if lease.state in RENTED)
     price = sum(lease.price for lease in leases if lease.state in RENTED)
     text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."

@@ -23,7 +23,7 @@ from gpuproxy.model.leases import LIVE, RENTED, InstanceId, Lease, LeaseState, R
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, ProviderName
-from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
+from gpuproxy.model.reservations import RELEASED, Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import counters, leases, meta, meters, reservations, settlements
@@ -145,7 +145,7 @@ class Books:
             reservation = _own(tx, caller, reservation_id)
             rows = leases.of_reservation(tx, reservation.id)
             if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
-                record.close(tx, reservation.id, "RELEASED")
+                record.close(tx, reservation.id, RELEASED)
             return view(tx, reservation.id)
 
         released = await self._db.write(write)

@@ -20,7 +20,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
-from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation, ReservationView
+from gpuproxy.model.reservations import NOT_ATTEMPTED, RELEASED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
 from gpuproxy.store import leases, reservations, ssh_keys
 from gpuproxy.strategies import STRATEGIES
@@ -316,7 +316,7 @@ def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
 
 def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservation:
     """The reservation with a message about how things stand now, where its own is about the call's end."""
-    if reservation.settled_at is None or reservation.closing:
+    if reservation.settled_at is None or reservation.closing not in ("", RELEASED):
         return reservation
     return replace(reservation, message=answers.message(reservation, rows))
 

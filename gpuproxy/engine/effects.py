@@ -13,7 +13,7 @@ import structlog
 
 from gpuproxy.engine import record
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.steps import Confirm, Destroy, Knock, Stop
+from gpuproxy.engine.steps import NEVER_READY, Confirm, Destroy, Knock, Stop
 from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
@@ -164,7 +164,8 @@ def _ready(tx: Tx, lease_id: LeaseId) -> None:
 def _not_ready(tx: Tx, lease_id: LeaseId) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
-        record.release(tx, lease, "NOT_READY")
+        words = ": ".join(part for part in (NEVER_READY, lease.status_message) if part)
+        record.release(tx, leases.note(tx, lease, status_message=words), "NOT_READY")
 
 
 def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gpuproxy.engine.absence import absence
-from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
+from gpuproxy.engine.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.model.gpus import gpu_key
 from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.reservations import Reservation
@@ -61,7 +61,9 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
     reason = _release_reason(lease, reservation, instance, scene)
-    if reason:
+    if reason == "NOT_READY" and instance is not None:
+        yield _release(lease, reason, scene.now, status_message=f"{NEVER_READY}: {_words(instance)}")
+    elif reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
         yield from _progress(lease, instance, last=_replaced(lease, reservation) and _impatient(lease, scene))
@@ -73,8 +75,10 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
 def _progress(lease: Lease, instance: Instance, *, last: bool) -> Iterator[Step]:
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
         yield Advance(lease, LeaseEvent.PARKED)
-    elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.PARKED:
+    elif lease.state is LeaseState.PARKED and _wakes(lease, instance):
         yield Advance(lease, LeaseEvent.WOKEN)
+    elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
+        yield Advance(lease, LeaseEvent.FALTERED)
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
         if instance.ssh_host and instance.ssh_port:
             yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, last=last)
@@ -82,11 +86,17 @@ def _progress(lease: Lease, instance: Instance, *, last: bool) -> Iterator[Step]
             yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, last=last)
 
 
+def _wakes(lease: Lease, instance: Instance) -> bool:
+    """A machine that boots although it is to be stopped is not called starting: it is stopped again."""
+    booting = instance.status is InstanceStatus.PENDING and lease.stop_at is None
+    return booting or instance.status is InstanceStatus.RUNNING
+
+
 def _stopping(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
     """What its owner stopped stays stopped; what woke up dearer than agreed is stopped, for its data are worth more."""
     if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
         return
-    woken = lease.state is LeaseState.PARKED
+    woken = lease.state is LeaseState.PARKED or (lease.state is LeaseState.STARTING and lease.ready_at is not None)
     if woken and lease.stop_at is None and instance.price is not None and instance.price > lease.ceiling:
         yield Note(lease, {"stop_at": scene.now})
         yield Stop(lease)
@@ -189,6 +199,8 @@ def _overdue(lease: Lease, scene: Scene) -> bool:
     return lease.call_deadline is not None and scene.now >= lease.call_deadline + patience
 
 
+_FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
+"""Words that end being active: nobody is called ready whose marketplace does not say that it runs."""
 _BILLED = {
     InstanceStatus.PENDING: "disk",
     InstanceStatus.RUNNING: "all",
@@ -211,7 +223,7 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
         "billed": _BILLED.get(instance.status, lease.billed),
         "price": lease.price if instance.price is None else instance.price,
         "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
-        "status_message": instance.status_message or instance.raw_status,
+        "status_message": _words(instance),
         "ssh_host": instance.ssh_host or lease.ssh_host,
         "ssh_port": instance.ssh_port or lease.ssh_port,
         "ports": instance.ports or lease.ports,
@@ -219,5 +231,12 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
     }
 
 
-def _release(lease: Lease, reason: str, now: datetime) -> Advance:
-    return Advance(lease, LeaseEvent.RELEASE, {"reason": reason, "destroy_at": now})
+def _words(instance: Instance) -> str:
+    """The marketplace's own; what it said last of a machine that does not answer any more is no news of its state."""
+    if instance.status in (InstanceStatus.BROKEN, InstanceStatus.OFFLINE) and instance.status_message:
+        return f"{instance.raw_status}: {instance.status_message}"
+    return instance.status_message or instance.raw_status
+
+
+def _release(lease: Lease, reason: str, now: datetime, **facts: Any) -> Advance:
+    return Advance(lease, LeaseEvent.RELEASE, {"reason": reason, "destroy_at": now, **facts})

@@ -10,6 +10,9 @@ from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, ReservationId
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Capabilities, Instance
 
+NEVER_READY = "it did not get ready"
+"""What an outcome says then, before the marketplace's last words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:

@@ -44,6 +44,7 @@ class LeaseEvent(StrEnum):
     FOUND = "found"
     ABSENT = "absent"
     READY = "ready"
+    FALTERED = "faltered"  # it was ready, and the marketplace says that it does not run any more
     PARKED = "parked"
     WOKEN = "woken"
     RELEASE = "release"
@@ -75,6 +76,7 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
         _E.VANISHED: _S.LOST,
     },
     _S.ACTIVE: {
+        _E.FALTERED: _S.STARTING,
         _E.PARKED: _S.PARKED,
         _E.RELEASE: _S.RELEASING,
         _E.VANISHED: _S.LOST,

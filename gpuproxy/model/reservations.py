@@ -12,6 +12,9 @@ from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
 
+RELEASED = "RELEASED"
+"""Why a reservation is closed that its owner gave back."""
+
 
 class ReservationState(StrEnum):
     """What clients see."""
