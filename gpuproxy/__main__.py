@@ -1,6 +1,15 @@
-"""`python -m gpuproxy` is the command line."""
+"""The program: `gpuproxy` and `python -m gpuproxy` are the command line. Ctrl-C is heard before that is imported."""
 
-from gpuproxy.cli import main
+from gpuproxy import interrupts
+
+
+def main() -> None:
+    """Run the command that the program was called with."""
+    interrupts.leave_at_once()
+    from gpuproxy import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """The command line: `gpuproxy COMMAND`. Nothing is imported for a command before it runs, so that help is quick.
 
-Exit codes: 0 done, 1 refused by the server, 2 wrong usage or configuration, 3 nobody answers, 130 interrupted.
+Exit codes: EXIT_CODES below.
 What the user asked for goes to stdout; progress, questions and errors to stderr.
 """
 
@@ -8,6 +8,13 @@ import importlib
 
 import click
 
+from gpuproxy import interrupts
+from gpuproxy.cli.ending import interruptible, unwritten_told
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 refused, not done, or an output that can't be written, 2 wrong usage or configuration, "
+    "3 nobody answers, 130 interrupted; reserve also 129 (hangup) and 143 (terminated)."
+)
 COMMANDS = {
     "serve": ("gpuproxy.cli.server:serve", "Run the server."),
     "sandbox": ("gpuproxy.cli.sandbox:sandbox", "Run a simulated market on this machine."),
@@ -43,6 +50,10 @@ class _Commands(click.Group):
         check_text(args)
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        with interruptible():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(COMMANDS)
@@ -53,6 +64,7 @@ class _Commands(click.Group):
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
+        interrupts.raise_again()
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -61,7 +73,11 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
 @click.version_option(package_name="gpuproxy", prog_name="gpuproxy")
 def root() -> None:
     """Rent GPUs on marketplaces through one API, and never lose track of a paid machine."""
@@ -69,4 +85,5 @@ def root() -> None:
 
 def main() -> None:
     """Run the command that the program was called with."""
-    root.main(prog_name="gpuproxy")
+    with unwritten_told():
+        root.main(prog_name="gpuproxy")

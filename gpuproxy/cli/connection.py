@@ -96,9 +96,13 @@ class Connection:
         """The server's clock, which may run faster than ours (GPUPROXY_TIME_SCALE)."""
         return datetime.fromtimestamp(self.call(self.stub.HealthCheck, pb.HealthCheckRequest()).timestamp, UTC)
 
-    def print_json(self, message: Message) -> None:
+    def json_of(self, message: Message) -> str:
         """As the HTTP interface would say it."""
-        click.echo(json.dumps(plain(message), indent=2, ensure_ascii=False))
+        return json.dumps(plain(message), indent=2, ensure_ascii=False)
+
+    def print_json(self, message: Message) -> None:
+        """`json_of` on stdout."""
+        click.echo(self.json_of(message))
 
     def close(self) -> None:
         """End the channel and what is under way on it."""

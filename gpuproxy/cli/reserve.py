@@ -1,30 +1,21 @@
-"""`gpuproxy reserve COUNT`: one ReserveGPUs call, a line for every change of a machine while it runs, and the sum.
-
-The call carries a request id of its own, so whatever becomes of it or of this process is found by that id. Ctrl-C
-stops new rentals, not those that exist: it prints what there is and how to give it back.
-"""
+"""`gpuproxy reserve COUNT`: what its options say as one ReserveGPUs call, and the sum of what came of it."""
 
 import secrets
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
-import grpc
 
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import DurationType, IntegerType
-from gpuproxy.cli.connection import Connection, NobodyAnswers, ServerRefused, client_command
-from gpuproxy.cli.machines import by_request_id, seconds
+from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.cli.ending import NOT_WRITTEN
+from gpuproxy.cli.machines import seconds
+from gpuproxy.cli.rental import Voice, rent
+from gpuproxy.cli.stopping import stoppable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_POLL_SECONDS = 0.5
-_INTERRUPTED = 130
 _READY_SLACK = 180.0
 """Seconds for renting, beside those for getting ready."""
 
@@ -135,15 +126,16 @@ def reserve(connection: Connection, /, timeout: float | None, **options: Any) ->
     request = build_request(**options)
     limit = timeout or (_ready_seconds(request) + _READY_SLACK if request.wait_for == "ready" else 120.0)
     if request.dry_run:
-        answer = connection.call(connection.stub.ReserveGPUs, request, timeout=limit)
-    else:
-        answer = _rent(connection, request, limit)
-    if connection.as_json:
-        connection.print_json(answer)
-    elif request.dry_run:
-        click.echo(_dry_run(answer))
-    else:
-        click.echo(summary(request.count, answer))
+        _show_choice(connection, connection.call(connection.stub.ReserveGPUs, request, timeout=limit))
+        return
+    with stoppable() as stop:
+        voice = Voice()
+        answer = rent(connection, request, limit, voice, stop)
+        voice.say(connection.json_of(answer) if connection.as_json else summary(request.count, answer))
+        if voice.lost and connection.as_json:
+            voice.say(summary(request.count, answer))
+    if stop or voice.lost:
+        raise SystemExit(stop.exit_code if stop else NOT_WRITTEN)
 
 
 def build_request(  # the few options that are not named after their field come apart
@@ -188,120 +180,11 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
     return line if complete else f"{answer.message}\n{line}"
 
 
-class Progress:
-    """Says each change of an outcome once."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._seen: dict[str, str] = {}
-
-    def show(self, outcomes: Sequence[pb.Outcome], machines: Sequence[pb.GPUInstance]) -> None:
-        """A line for each outcome that is not as it was."""
-        by_lease = {machine.lease_id: machine for machine in machines}
-        for outcome in outcomes:
-            line = _line(outcome, by_lease.get(outcome.lease_id))
-            if self._seen.get(outcome.lease_id) != line:
-                self._seen[outcome.lease_id] = line
-                self._say(line)
-
-
-def _rent(connection: Connection, request: pb.ReserveGPUsRequest, limit: float) -> pb.ReserveGPUsResponse:
-    connection.server_now()  # nobody there: say so before an id is made up that could be looked for
-    quiet = connection.as_json
-    progress = Progress(lambda line: None if quiet else click.echo(line))
-    try:
-        with _ctrl_c() as pressed:
-            call = connection.stub.ReserveGPUs.future(request, timeout=limit, metadata=connection.metadata)
-            while not call.done() and not pressed.is_set():
-                _wait(call, pressed, _POLL_SECONDS)
-                if not call.done() and (so_far := by_request_id(connection, request.request_id, pages=1)):
-                    progress.show(so_far.outcomes, so_far.instances)
-        if not call.done():
-            call.cancel()
-            _interrupted(connection, request.request_id)
-            raise SystemExit(_INTERRUPTED)
-        answer = call.result()
-    except grpc.RpcError as error:
-        failure = connection.failure(error)
-        lost = failure.error.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED")
-        if lost and _may_exist(connection, failure, request.request_id):
-            click.echo(
-                f"request id {request.request_id}: gpuproxy show {request.request_id} says what exists", err=True
-            )
-        raise failure from None
-    progress.show(answer.outcomes, answer.reserved_instances)
-    return answer
-
-
-def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) -> bool:
-    """False where the server itself refused and has no reservation under this id."""
-    if not (failure.error.reason or failure.error.trace_id):
-        return True
-    try:
-        return by_request_id(connection, request_id, pages=1) is not None
-    except ServerRefused:
-        return True
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Set by Ctrl-C instead of an exception, which could hit the gRPC library in the middle of its own work.
-
-    A second Ctrl-C is as usual.
-    """
-    pressed = threading.Event()
-
-    def press(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        pressed.set()
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _wait(call: "grpc.Future[pb.ReserveGPUsResponse]", pressed: threading.Event, span: float) -> None:
-    """Until the call ends or Ctrl-C is pressed, `span` at most."""
-    until = time.monotonic() + span
-    while not call.done() and not pressed.is_set() and time.monotonic() < until:
-        time.sleep(0.02)
-
-
-def _interrupted(connection: Connection, request_id: str) -> None:
-    click.echo(f"\nInterrupted: no new rental is started. request id {request_id}", err=True)
-    try:
-        found = by_request_id(connection, request_id, pages=1)
-    except (ServerRefused, NobodyAnswers) as failure:
-        click.echo(failure.message, err=True)
-        click.echo(f"What exists is kept: gpuproxy show {request_id}", err=True)
-        return
-    if found is None:
-        click.echo("Nothing was rented.", err=True)
-        return
-    for outcome in found.outcomes:
-        machine = next((one for one in found.instances if one.lease_id == outcome.lease_id), None)
-        click.echo(_line(outcome, machine), err=True)
-    click.echo(f"What exists is kept. To give it back: gpuproxy release {found.reservation_id}", err=True)
-
-
-def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
-    what = f"{outcome.num_gpus} x {machine.gpu_model}" if machine else f"{outcome.num_gpus} x GPU"
-    line = f"#{outcome.attempt} {outcome.offer_id} on {outcome.host_id}, {what}: {_state(outcome, machine)}"
-    if outcome.reason:
-        line += f" ({outcome.reason})"
-    return line
-
-
-def _state(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
-    if outcome.state == "pending":
-        return "being rented"
-    if outcome.state != "reserved":
-        return outcome.state
-    price = f" for {tables.hourly(machine.price_per_hour)}" if machine else ""
-    ready = ", ready" if machine and machine.status == "active" else ""
-    return f"reserved as {outcome.instance_id}{price}{ready}"
+def _show_choice(connection: Connection, answer: pb.ReserveGPUsResponse) -> None:
+    if connection.as_json:
+        connection.print_json(answer)
+    else:
+        click.echo(_dry_run(answer))
 
 
 def _dry_run(answer: pb.ReserveGPUsResponse) -> str:

@@ -16,12 +16,17 @@ def world() -> World:
 
 
 @pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def address(world: World) -> Iterator[str]:
+    with served(world) as at:
+        yield at
+
+
+@pytest.fixture
+def run(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    with served(world) as address:
 
-        def invoke(*words: str, answer: str = "", **env: str) -> Result:
-            variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200", **env}
-            return CliRunner().invoke(root, words, input=answer, env=variables, catch_exceptions=False)
+    def invoke(*words: str, answer: str = "", **env: str) -> Result:
+        variables = {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200", **env}
+        return CliRunner().invoke(root, words, input=answer, env=variables, catch_exceptions=False)
 
-        yield invoke
+    return invoke

@@ -48,7 +48,7 @@ def test_a_refusal_prints_message_fields_reason_and_trace_and_is_exit_code_1(run
     )
     result = run("reserve", "17")
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [
+    assert result.stderr.splitlines()[1:] == [
         "count: must be 1-16",
         "  image: bad",
         "(reason INVALID_ARGUMENT, trace trace-1)",
@@ -58,7 +58,9 @@ def test_a_refusal_prints_message_fields_reason_and_trace_and_is_exit_code_1(run
 def test_a_refusal_as_json_has_the_same_parts(run: Run, world: World) -> None:
     world.refuse_with = error(code_pb2.FAILED_PRECONDITION, "Not enough GPUs.", "NOT_ENOUGH_GPUS")
     result = run("reserve", "4", "--json")
-    body = json.loads(result.stderr)["error"]
+    said, refused = (json.loads(line) for line in result.stderr.splitlines())
+    assert said["request_id"].startswith("cli-")
+    body = refused["error"]
     assert (body["status"], body["reason"], body["trace_id"]) == ("FAILED_PRECONDITION", "NOT_ENOUGH_GPUS", "trace-1")
 
 

@@ -35,6 +35,7 @@ class World(GPUProxyServiceServicer):
         self.strategy = "least_connections"
         self.listings = threading.Semaphore(0)
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
+        self.during_list: Callable[[], None] = lambda: None
         self.refuse_with: status_pb2.Status | None = None
 
     def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
@@ -100,6 +101,7 @@ class World(GPUProxyServiceServicer):
         self, request: pb.ListGPUInstancesRequest, context: grpc.ServicerContext
     ) -> pb.ListGPUInstancesResponse:
         self._judge(context)
+        self.during_list()
         if request.state == "rented":
             return pb.ListGPUInstancesResponse(instances=self.machines, total_count=len(self.machines))
         offer = pb.GPUInstance(
