@@ -11,16 +11,19 @@ _MOST = 2**31 - 1
 _CENTURY = 36_525 * 86_400.0
 
 
-class IdType(click.ParamType[str]):
-    """A name of something: never blank, since a blank request id is that of every reservation made without one."""
+class TextType(click.ParamType[str]):
+    """Never blank where it is given: a shell variable that is not set would silently mean any, or none at all.
 
-    name = "id"
+    Options of this type have no default, which would be judged too.
+    """
+
+    name = "text"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Fails the command for a blank one."""
         text = str(value)
         if not text.strip():
-            self.fail("must not be empty", param, ctx)
+            self.fail("must not be empty; is it a variable that is not set?", param, ctx)
         return text
 
 

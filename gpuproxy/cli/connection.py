@@ -15,6 +15,7 @@ import click
 import grpc
 from google.protobuf.message import Message
 
+from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
 from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
 from gpuproxy.client.errors import Refusal, refusal_of
@@ -118,15 +119,15 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         api_key: str | None,
         as_json: bool,
         tls: bool,
-        tls_ca: str,
-        tls_cert: str,
-        tls_key: str,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
         found = _environment()
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
-        security = Tls(wanted=tls, ca=tls_ca, cert=tls_cert, key=tls_key).over(found)
+        security = Tls(wanted=tls, ca=tls_ca or "", cert=tls_cert or "", key=tls_key or "").over(found)
         key = api_key or _key(found, address)
         if wrong := why_no_key(key):
             raise click.UsageError(f"{'--api-key' if api_key else 'GPUPROXY_API_KEY'}: {wrong}")
@@ -137,25 +138,32 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
             connection.close()
 
     for option in (
-        click.option("--key", "tls_key", default="", metavar="FILE", help="Its key; GPUPROXY_CLIENT_TLS_KEY."),
+        click.option("--key", "tls_key", type=TextType(), metavar="FILE", help="Its key; GPUPROXY_CLIENT_TLS_KEY."),
         click.option(
             "--cert",
             "tls_cert",
-            default="",
+            type=TextType(),
             metavar="FILE",
             help="Our certificate, where the server asks for one; GPUPROXY_CLIENT_TLS_CERT.",
         ),
         click.option(
             "--ca",
             "tls_ca",
-            default="",
+            type=TextType(),
             metavar="FILE",
             help="Whose certificates of servers are trusted, instead of the public ones; GPUPROXY_CLIENT_TLS_CA.",
         ),
         click.option("--tls", is_flag=True, help="Talk TLS, as with any of the next three; GPUPROXY_CLIENT_TLS."),
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
-        click.option("--api-key", metavar="KEY", help="Default: GPUPROXY_API_KEY, else the admin key on this machine."),
-        click.option("--server", metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."),
+        click.option(
+            "--api-key",
+            type=TextType(),
+            metavar="KEY",
+            help="Default: GPUPROXY_API_KEY, else the admin key on this machine.",
+        ),
+        click.option(
+            "--server", type=TextType(), metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."
+        ),
     ):
         run = option(run)
     return run

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, IdType
+from gpuproxy.cli.arguments import DurationType, TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -36,7 +36,7 @@ def ps(connection: Connection) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="ID", type=IdType())
+@click.argument("name", metavar="ID", type=TextType())
 @client_command
 def show(connection: Connection, name: str) -> None:
     """Show a reservation (by its id or request id) or one machine (by its contract id)."""
@@ -55,7 +55,7 @@ def show(connection: Connection, name: str) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="ID", type=IdType())
+@click.argument("name", metavar="ID", type=TextType())
 @click.option(
     "--until", "until", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]), help="UTC."
 )
@@ -78,7 +78,7 @@ def extend(connection: Connection, name: str, until: datetime | None, span: floa
 
 
 @click.command()
-@click.argument("name", metavar="ID", type=IdType())
+@click.argument("name", metavar="ID", type=TextType())
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @client_command
 def release(connection: Connection, name: str, yes: bool) -> None:
@@ -99,11 +99,11 @@ def release(connection: Connection, name: str, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("names", metavar="ID...", nargs=-1, required=True, type=IdType())
-@click.option("--provider", default="", help="Of machines that are not listed any more.")
+@click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
+@click.option("--provider", type=TextType(), help="Of machines that are not listed any more.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @client_command
-def destroy(connection: Connection, names: tuple[str, ...], provider: str, yes: bool) -> None:
+def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
     """Give back single machines, by contract id. Data on them is lost."""
     rented = connection.call(connection.stub.ListGPUInstances, _RENTED).instances
     meant = {name: one for name in names for one in rented if one.contract_id == name}
@@ -113,7 +113,7 @@ def destroy(connection: Connection, names: tuple[str, ...], provider: str, yes: 
     _ask(f"Destroy {_machines(len(names))}?", yes=yes)
     failures = 0
     for name in names:
-        where = meant[name].provider if name in meant else provider
+        where = meant[name].provider if name in meant else provider or ""
         failures += not _destroy_one(connection, where, name)
     if failures:
         raise SystemExit(1)

@@ -10,17 +10,17 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import IntegerType
+from gpuproxy.cli.arguments import IntegerType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 
 @click.command("list")
-@click.option("--provider", default="", help='"vast.ai", "io.net", ... (default: all).')
+@click.option("--provider", type=TextType(), help='"vast.ai", "io.net", ... (default: all).')
 @click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least.")
 @click.option("--max-price", type=float, default=0.0, metavar="USD", help="Per GPU-hour, disk included, at most.")
-@click.option("--gpu", "gpu_model", default="", help='A model in any spelling: "RTX 4090", H100.')
-@click.option("--location", default="", help="A country code or a part of the place: DE, Texas.")
+@click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.')
+@click.option("--location", type=TextType(), help="A country code or a part of the place: DE, Texas.")
 @click.option("--num-gpus", type=IntegerType(), default=0, help="GPUs of one offer, exactly.")
 @click.option("--min-reliability", type=float, default=0.0, help="0-1.")
 @click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk that prices include (default 50).")
@@ -28,7 +28,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
     "--verified/--unverified", "verified_only", default=True, help="Only hosts that the marketplace verified."
 )
 @click.option(
-    "--order-by", default="", help="price_per_gpu_hour (default), price_per_hour, vram_gb, reliability [desc]."
+    "--order-by", type=TextType(), help="price_per_gpu_hour (default), price_per_hour, vram_gb, reliability [desc]."
 )
 @click.option("--limit", "page_size", type=click.IntRange(1, 5000), default=20, show_default=True, help="Offers shown.")
 @client_command
@@ -83,10 +83,10 @@ def transactions(connection: Connection, /, limit: int, offset: int) -> None:
 
 
 @click.command()
-@click.argument("name", default="")
+@click.argument("name", required=False, type=TextType())
 @click.option("--global", "everywhere", is_flag=True, help="For all projects without one of their own (admin).")
 @client_command
-def strategy(connection: Connection, /, name: str, everywhere: bool) -> None:
+def strategy(connection: Connection, /, name: str | None, everywhere: bool) -> None:
     """Show the load balancing strategy, or set it to NAME, at once and for good."""
     if name:
         scope = "global" if everywhere else "project"

@@ -3,7 +3,7 @@
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import IdType
+from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -12,7 +12,7 @@ _Switched = pb.StopGPUInstanceResponse | pb.StartGPUInstanceResponse
 
 
 @click.command()
-@click.argument("contract", metavar="ID", type=IdType())
+@click.argument("contract", metavar="ID", type=TextType())
 @client_command
 def stop(connection: Connection, /, contract: str) -> None:
     """Stop a machine: its disk stays and is billed on, its GPUs are given up and may be gone later."""
@@ -21,7 +21,7 @@ def stop(connection: Connection, /, contract: str) -> None:
 
 
 @click.command()
-@click.argument("contract", metavar="ID", type=IdType())
+@click.argument("contract", metavar="ID", type=TextType())
 @client_command
 def start(connection: Connection, /, contract: str) -> None:
     """Start a stopped machine again, if its GPUs are still free; its whole price is billed from then on."""
@@ -30,7 +30,7 @@ def start(connection: Connection, /, contract: str) -> None:
 
 
 @click.command()
-@click.argument("contract", metavar="ID", type=IdType())
+@click.argument("contract", metavar="ID", type=TextType())
 @click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Lines, the last ones.")
 @client_command
 def logs(connection: Connection, /, contract: str, tail: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, IntegerType
+from gpuproxy.cli.arguments import DurationType, IntegerType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN
 from gpuproxy.cli.machines import seconds
@@ -37,19 +37,21 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say which machines."""
     for option in reversed(
         (
-            click.option("--provider", default="", help='"vast.ai", "io.net", ... (default: all).'),
-            click.option("--gpu", "gpu_model", default="", help='A model in any spelling: "RTX 4090", H100.'),
+            click.option("--provider", type=TextType(), help='"vast.ai", "io.net", ... (default: all).'),
+            click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.'),
             click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least."),
             click.option("--max-price", type=float, default=0.0, metavar="USD", help="Per GPU-hour, all-in, at most."),
-            click.option("--location", default="", help="A country code or a part of the place: DE, Texas."),
+            click.option("--location", type=TextType(), help="A country code or a part of the place: DE, Texas."),
             click.option("--min-reliability", type=float, default=0.0, help="0-1."),
             click.option("--min-cuda", type=float, default=0.0, help="CUDA version of the host, at least."),
-            click.option("--exclude-host", "exclude_hosts", multiple=True, help="A host to avoid (repeatable)."),
+            click.option(
+                "--exclude-host", "exclude_hosts", type=TextType(), multiple=True, help="A host to avoid (repeatable)."
+            ),
             click.option(
                 "--verified/--unverified", "verified_only", default=None, help="Default: verified hosts only."
             ),
-            click.option("--strategy", default="", help="Load balancing strategy for this call."),
-            click.option("--packing", default="", help="any (default), single, spread, pack, single_host."),
+            click.option("--strategy", type=TextType(), help="Load balancing strategy for this call."),
+            click.option("--packing", type=TextType(), help="any (default), single, spread, pack, single_host."),
             click.option("--min-count", type=IntegerType(), help="GPUs that must be kept, else all are given back."),
             click.option("--all-or-nothing", is_flag=True, help="Keep all COUNT GPUs or none."),
         )
@@ -62,7 +64,7 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say what runs on them."""
     for option in reversed(
         (
-            click.option("--image", default="", help="A Docker image (default: PyTorch)."),
+            click.option("--image", type=TextType(), help="A Docker image (default: PyTorch)."),
             click.option(
                 "--env", type=PairType(), multiple=True, metavar="K=V", help="For the container (repeatable)."
             ),
@@ -73,8 +75,8 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--ssh-key", "ssh_keys", multiple=True, type=click.Path(path_type=Path), help="Public key file."
             ),
-            click.option("--onstart", default="", help="A shell script for the start of the container."),
-            click.option("--run-mode", default="", help="ssh (default), entrypoint, jupyter."),
+            click.option("--onstart", type=TextType(), help="A shell script for the start of the container."),
+            click.option("--run-mode", type=TextType(), help="ssh (default), entrypoint, jupyter."),
         )
     ):
         command = option(command)
@@ -100,10 +102,10 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
                 "--wait-ready", is_flag=True, help="Wait until the machines answer, not only until they exist."
             ),
             click.option("--ready-timeout", type=DurationType(), default=0.0, help="Default: 15m."),
-            click.option("--on-not-ready", default="", help="replace (default) or keep."),
+            click.option("--on-not-ready", type=TextType(), help="replace (default) or keep."),
             click.option("--keep-late", is_flag=True, help="Keep what turns up after this command has ended."),
             click.option(
-                "--request-id", default="", help="The same id again is the same reservation (default: a new one)."
+                "--request-id", type=TextType(), help="The same id again is the same reservation (default: a new one)."
             ),
             click.option(
                 "--timeout", type=DurationType(), help="Start no rental after this (default 2m; more to get ready)."
@@ -146,7 +148,7 @@ def build_request(  # the few options that are not named after their field come 
     lease: float = 0.0,
     ready_timeout: float = 0.0,
     wait_ready: bool = False,
-    request_id: str = "",
+    request_id: str | None = None,
     **fields: Any,
 ) -> pb.ReserveGPUsRequest:
     """The call that the options describe, with a new request id unless one is given."""

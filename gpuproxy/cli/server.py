@@ -10,7 +10,7 @@ from typing import Literal
 
 import click
 
-from gpuproxy.cli.arguments import IdType, short_text
+from gpuproxy.cli.arguments import TextType, short_text
 from gpuproxy.cli.tables import table
 from gpuproxy.config import ConfigError, Settings, check_start, load_settings, without_effect
 
@@ -83,7 +83,7 @@ def list_keys() -> None:
 
 
 @keys.command("revoke")
-@click.argument("key_id", metavar="ID", type=IdType())
+@click.argument("key_id", metavar="ID", type=TextType())
 def revoke_key(key_id: str) -> None:
     """Make a key worthless, at once and for good."""
     from gpuproxy import people

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from gpuproxy.cli.arguments import IdType
+from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.cli.machines import find_reservation
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -40,7 +40,7 @@ class _OptionsAroundId(click.Command):
 
 @click.command("ssh", cls=_OptionsAroundId, context_settings={"allow_interspersed_args": False})
 @click.option("--print", "only_print", is_flag=True, help="Print the command instead of running it.")
-@click.argument("name", metavar="ID", type=IdType())
+@click.argument("name", metavar="ID", type=TextType())
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @client_command
 def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_print: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from gpuproxy.cli.arguments import IdType, short_text
+from gpuproxy.cli.arguments import TextType, short_text
 from gpuproxy.cli.server import explained, settings_of_here
 from gpuproxy.cli.tables import table
 from gpuproxy.model.users import why_no_email, why_no_password
@@ -55,7 +55,7 @@ def list_users() -> None:
 
 
 @users.command("disable")
-@click.argument("email", type=IdType())
+@click.argument("email", type=TextType())
 def disable(email: str) -> None:
     """Let a user in no more; their tokens and the API keys that they made end within a second."""
     from gpuproxy import people
@@ -66,7 +66,7 @@ def disable(email: str) -> None:
 
 
 @users.command("enable")
-@click.argument("email", type=IdType())
+@click.argument("email", type=TextType())
 def enable(email: str) -> None:
     """Let a disabled user in again; the API keys that they made work again too."""
     from gpuproxy import people
@@ -77,7 +77,7 @@ def enable(email: str) -> None:
 
 
 @users.command("password")
-@click.argument("email", type=IdType())
+@click.argument("email", type=TextType())
 def password(email: str) -> None:
     """Give a user another password, asked for or piped in; their tokens end within a second, their API keys stay."""
     from gpuproxy import people

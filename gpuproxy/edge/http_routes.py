@@ -55,8 +55,8 @@ class Received:
     path: Mapping[str, str]
     query: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     body: bytes = b""
-    request_id: str = ""
-    """Of the header Idempotency-Key."""
+    request_id: str | None = None
+    """Of the header Idempotency-Key; None without it."""
     resume_token: str = ""
     """Of the header Last-Event-ID."""
 
@@ -80,7 +80,9 @@ def request_of(route: Route, received: Received) -> Message:
             json_codec.fill_text(message, name, texts, found)
     for name, text in received.path.items():
         _agree(message, name, text, found)
-    for name, text in (("request_id", received.request_id), ("resume_token", received.resume_token)):
+    if received.request_id == "" and "request_id" in message.DESCRIPTOR.fields_by_name:
+        found.add("Idempotency-Key", "must not be empty; leave it out for a call that is not repeated")
+    for name, text in (("request_id", received.request_id or ""), ("resume_token", received.resume_token)):
         if text and name in message.DESCRIPTOR.fields_by_name:
             _agree(message, name, text, found)
     found.finish()

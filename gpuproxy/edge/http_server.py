@@ -176,7 +176,7 @@ async def _whole(route: Route, request: web.Request, *, stranger: bool) -> Recei
         path=request.match_info,
         query={name: request.query.getall(name) for name in request.query},
         body=await _body(request, stranger=stranger) if route.has_body else b"",
-        request_id=request.headers.get("Idempotency-Key", "").strip(),
+        request_id=request.headers["Idempotency-Key"].strip() if "Idempotency-Key" in request.headers else None,
         resume_token=request.headers.get("Last-Event-ID", "").strip(),
     )
 

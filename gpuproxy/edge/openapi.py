@@ -122,7 +122,7 @@ def _parameters(route: Route) -> list[Schema]:
         made += [_parameter(field, "query", _EXAMPLES.get(route.rpc, {})) for field in others]
     elif "request_id" in message.fields_by_name:
         text = "As request_id: makes the call safe to repeat."
-        schema = {"type": "string", "maxLength": 128}
+        schema = {"type": "string", "minLength": 1, "maxLength": 128}
         made.append({"name": "Idempotency-Key", "in": "header", "description": text, "schema": schema})
     return made
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from google.rpc import code_pb2
 
-from tests.cli.world import Run, World, error
+from tests.cli.world import KEY, Run, World, error
 
 
 @pytest.mark.parametrize("blank", ["", " "])
@@ -32,6 +32,32 @@ def test_a_blank_id_names_nothing(run: Run, world: World, words: tuple[str, ...]
     assert (result.exit_code, result.stdout) == (2, "")
     assert "must not be empty" in result.stderr
     assert (world.reservations[0].state, world.destroyed, world.extended) == ("pending", [], [])
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("reserve 1", f"--{name}") for name in (
+            "request-id", "provider", "gpu", "location", "strategy", "packing", "exclude-host", "image", "onstart",
+            "run-mode", "on-not-ready", "api-key", "server", "ca", "cert", "key",
+        )),
+        *(("list", f"--{name}") for name in ("provider", "gpu", "location", "order-by", "api-key")),
+        ("destroy 7001 --yes", "--provider"),
+        ("strategy", "[NAME]"),
+    ],
+)  # fmt: skip
+def test_a_blank_option_is_not_one_that_is_left_out(
+    run: Run, world: World, tmp_path: Path, command: str, option: str
+) -> None:
+    world.rent(1)
+    (tmp_path / "gpuproxy.db.admin-key").write_text(KEY)
+    words = [*command.split(), *([option] if option.startswith("-") else [])]
+    for blank in ("", " "):
+        result = run(*words, blank, GPUPROXY_API_KEY="")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{option}': must not be empty; is it a variable that is not set?" in result.stderr
+    assert (world.requests, world.destroyed) == ([], [])
+    assert run("reserve", "1", GPUPROXY_API_KEY="").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ async def test_the_idempotency_key_is_the_request_id() -> None:
     assert (answer.status, set(answer.violations())) == (400, {"request_id"})
 
 
+@pytest.mark.parametrize("blank", ["", "  "])
+async def test_a_blank_idempotency_key_rents_nothing(blank: str) -> None:
+    engine = StubEngine()
+    answer = await reserve(engine, SEED, headers={"Idempotency-Key": blank})
+    assert (answer.status, set(answer.violations()), engine.demands) == (400, {"Idempotency-Key"}, [])
+    assert (await reserve(engine, SEED | {"request_id": ""})).status == 201
+
+
 async def test_fields_of_a_query_are_typed_like_those_of_a_body() -> None:
     async with both_faces(service_over(StubEngine(offers=[offer(1), offer(2, verified=False)]))) as both:
         found = await both.send("GET", f"{LIST}?min_vram=16.5&max_price=2&verified_only=false&num_gpus=1")
