@@ -20,6 +20,8 @@ from gpuproxy.cli.stopping import Stop
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _POLL_SECONDS = 0.5
+OPEN = frozenset({"pending", "unknown"})
+"""Outcomes that are not known yet."""
 _LOST = frozenset({"DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"})
 """Errors after which machines may exist."""
 

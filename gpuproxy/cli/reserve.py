@@ -10,12 +10,15 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import DurationType, IntegerType, TextType
 from gpuproxy.cli.connection import Connection, client_command
-from gpuproxy.cli.ending import NOT_WRITTEN
+from gpuproxy.cli.ending import NOT_WRITTEN, whisper
 from gpuproxy.cli.machines import seconds
-from gpuproxy.cli.rental import Voice, rent
+from gpuproxy.cli.rental import OPEN, Voice, rent
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
+_NOTHING = 1
+"""Exit code where nothing is held at the end, or not yet."""
+_GONE = frozenset({"releasing", "released", "lost"})
 _READY_SLACK = 180.0
 """Seconds for renting, beside those for getting ready."""
 
@@ -133,11 +136,14 @@ def reserve(connection: Connection, /, timeout: float | None, **options: Any) ->
     with stoppable() as stop:
         voice = Voice()
         answer = rent(connection, request, limit, voice, stop)
-        voice.say(connection.json_of(answer) if connection.as_json else summary(request.count, answer))
-        if voice.lost and connection.as_json:
-            voice.say(summary(request.count, answer))
+        if connection.as_json:
+            voice.say(connection.json_of(answer))
+        if voice.lost or not connection.as_json:
+            _tell(voice, request, answer)
     if stop or voice.lost:
         raise SystemExit(stop.exit_code if stop else NOT_WRITTEN)
+    if not answer.reserved_count:
+        raise SystemExit(_NOTHING)
 
 
 def build_request(  # the few options that are not named after their field come apart
@@ -173,6 +179,8 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
     unknown = sum(outcome.state == "unknown" for outcome in answer.outcomes)
     if unknown:
         parts.append(f"{unknown} of unknown fate, being looked for")
+    if gone := sum(outcome.state in _GONE for outcome in answer.outcomes):
+        parts.append(f"{gone} given back or lost")
     parts.append(tables.costs(answer.price_per_hour))
     if answer.cheapest_alternative_per_hour:
         parts.append(f"cheapest alternative {tables.hourly(answer.cheapest_alternative_per_hour)}")
@@ -180,6 +188,33 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
     line = " · ".join(parts)
     complete = answer.reserved_count == count
     return line if complete else f"{answer.message}\n{line}"
+
+
+def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
+    """Why the caller has no machine, of an answer that is no refusal: not yet, or, of a repeated call, not any more."""
+    if _is_open(answer):
+        return (
+            "Not done: no machine is held yet, and some may come to be. This resolves by itself: "
+            f"gpuproxy show {answer.reservation_id} says how."
+        )
+    ends = {outcome.reason or outcome.state.upper() for outcome in answer.outcomes if outcome.state in _GONE}
+    why = f" ({', '.join(sorted(ends))})" if ends else ""
+    return (
+        f"Nothing is held: request id {request_id} is that of reservation {answer.reservation_id}, which is over: "
+        f"{answer.state}{why}. gpuproxy show {answer.reservation_id} says more; a new rental needs another request id."
+    )
+
+
+def _tell(voice: Voice, request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> None:
+    """The sum, unless it would be that of a reservation that is over; then that, on stderr."""
+    if answer.reserved_count or _is_open(answer):
+        voice.say(summary(request.count, answer))
+    if not answer.reserved_count:
+        whisper(nothing_held(request.request_id, answer))
+
+
+def _is_open(answer: pb.ReserveGPUsResponse) -> bool:
+    return answer.state == "pending" or any(outcome.state in OPEN for outcome in answer.outcomes)
 
 
 def _show_choice(connection: Connection, answer: pb.ReserveGPUsResponse) -> None:

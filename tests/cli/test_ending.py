@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ Launch = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def launch(address: str, tmp_path: Path) -> Launch:
+def launch(address: str, tmp_path: Path) -> Iterator[Launch]:
     """A command as a process, with buffers unless it is told otherwise."""
 
     def started(
@@ -30,7 +30,7 @@ def launch(address: str, tmp_path: Path) -> Launch:
     ) -> "subprocess.Popen[str]":
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPUPROXY_")}
         inherited["PYTHONUNBUFFERED"] = unbuffered
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "gpuproxy", *words],
             env=inherited | {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200"},
             cwd=tmp_path,
@@ -40,8 +40,14 @@ def launch(address: str, tmp_path: Path) -> Launch:
             text=True,
             **how,
         )
+        processes.append(process)
+        return process
 
-    return started
+    processes: list[subprocess.Popen[str]] = []
+    yield started
+    for process in processes:
+        with process:
+            process.kill()
 
 
 def nobody() -> int:

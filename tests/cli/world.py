@@ -36,6 +36,8 @@ class World(GPUProxyServiceServicer):
         self.listings = threading.Semaphore(0)
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.during_list: Callable[[], None] = lambda: None
+        self.answer: pb.ReserveGPUsResponse | None = None
+        """Of ReserveGPUs, instead of machines."""
         self.refuse_with: status_pb2.Status | None = None
 
     def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
@@ -83,6 +85,8 @@ class World(GPUProxyServiceServicer):
                 strategy="lowest_price", considered=9, eligible=4, rejected={"min_vram": 5}, picks=picks
             )
             return pb.ReserveGPUsResponse(decision=decision)
+        if self.answer is not None:
+            return self.answer
         self.rent(1, request_id=request.request_id)
         self.during_reserve(context)
         for number in range(2, request.count + 1):

@@ -1,0 +1,64 @@
+"""What `reserve` says and exits with at its end: machines are held, not yet, not any more, or until when."""
+
+import json
+
+import pytest
+
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.cli.world import Run, World
+
+
+def outcome(number: int, state: str, reason: str = "") -> pb.Outcome:
+    return pb.Outcome(attempt=number, lease_id=f"lease-{number}", num_gpus=1, state=state, reason=reason)
+
+
+def answered(state: str, *outcomes: pb.Outcome, held: int = 0) -> pb.ReserveGPUsResponse:
+    text = f"Reserved {len(outcomes)} of {len(outcomes)} GPUs at $0.1734/h."
+    return pb.ReserveGPUsResponse(
+        reservation_id="res-1", state=state, message=text, outcomes=outcomes, reserved_count=held
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("released", "RELEASED"), ("releasing", "EXPIRED"), ("released", "INSTANCE_LOST")]
+)
+def test_a_repeat_of_what_is_over_says_so_and_is_not_done(run: Run, world: World, state: str, reason: str) -> None:
+    world.answer = answered(state, outcome(1, "released", reason), outcome(2, state, reason))
+    result = run("reserve", "2", "--request-id", "mine")
+    assert result.exit_code == 1
+    assert "Reserved 2 of 2" not in result.output
+    assert result.stderr == (
+        "request id mine\n"
+        f"Nothing is held: request id mine is that of reservation res-1, which is over: {state} ({reason}). "
+        "gpuproxy show res-1 says more; a new rental needs another request id.\n"
+    )
+
+
+@pytest.mark.parametrize("words", ["unknown", "pending", "unknown pending", "failed unknown", ""])
+def test_machines_that_may_still_come_to_be_are_not_done(run: Run, world: World, words: str) -> None:
+    world.answer = answered("pending", *(outcome(at, word) for at, word in enumerate(words.split(), 1)))
+    result = run("reserve", "2")
+    assert result.exit_code == 1
+    assert "gpuproxy release res-1" in result.stdout
+    assert "Not done: no machine is held yet, and some may come to be." in result.stderr
+    assert "gpuproxy show res-1 says how." in result.stderr
+
+
+def test_one_machine_that_is_held_is_done_and_the_others_are_counted(run: Run, world: World) -> None:
+    world.answer = answered(
+        "partial", outcome(1, "reserved"), outcome(2, "unknown"), outcome(3, "released", "NOT_READY"), held=1
+    )
+    result = run("reserve", "3")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].startswith(
+        "1 of 3 · 1 of unknown fate, being looked for · 1 given back or lost · "
+    )
+
+
+def test_json_has_the_same_exit_codes(run: Run, world: World) -> None:
+    world.answer = answered("released", outcome(1, "released", "RELEASED"))
+    result = run("reserve", "1", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (1, "released")
+    assert [json.loads(line).keys() for line in result.stderr.splitlines()] == [{"request_id"}]
+    world.answer = None
+    assert run("reserve", "1", "--json").exit_code == 0
