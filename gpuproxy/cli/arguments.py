@@ -62,6 +62,22 @@ class DurationType(click.ParamType[float]):
         return span
 
 
+class PriceType(click.ParamType[float]):
+    """USD per GPU-hour, above 0: in a call 0 is the server's own limit, which nobody means who writes 0."""
+
+    name = "usd"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Fails the command with the reason."""
+        try:
+            price = float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if price <= 0:
+            self.fail("must be above 0; left out it is the server's limit, GPUPROXY_MAX_PRICE", param, ctx)
+        return price
+
+
 def short_text(name: str, text: str) -> str:
     """What a key or a project may be called, by the rules of the API; raises UsageError."""
     stripped = text.strip()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import IntegerType, TextType
+from gpuproxy.cli.arguments import IntegerType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -18,7 +18,12 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 @click.command("list")
 @click.option("--provider", type=TextType(), help='"vast.ai", "io.net", ... (default: all).')
 @click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least.")
-@click.option("--max-price", type=float, default=0.0, metavar="USD", help="Per GPU-hour, disk included, at most.")
+@click.option(
+    "--max-price",
+    type=PriceType(),
+    metavar="USD",
+    help="Per GPU-hour, disk included, at most (default: the server's GPUPROXY_MAX_PRICE).",
+)
 @click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.')
 @click.option("--location", type=TextType(), help="A country code or a part of the place: DE, Texas.")
 @click.option("--num-gpus", type=IntegerType(), default=0, help="GPUs of one offer, exactly.")

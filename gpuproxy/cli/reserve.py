@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, IntegerType, TextType
+from gpuproxy.cli.arguments import DurationType, IntegerType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, whisper
 from gpuproxy.cli.machines import seconds
@@ -43,7 +43,12 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--provider", type=TextType(), help='"vast.ai", "io.net", ... (default: all).'),
             click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.'),
             click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least."),
-            click.option("--max-price", type=float, default=0.0, metavar="USD", help="Per GPU-hour, all-in, at most."),
+            click.option(
+                "--max-price",
+                type=PriceType(),
+                metavar="USD",
+                help="Per GPU-hour, all-in, at most (default: the server's GPUPROXY_MAX_PRICE).",
+            ),
             click.option("--location", type=TextType(), help="A country code or a part of the place: DE, Texas."),
             click.option("--min-reliability", type=float, default=0.0, help="0-1."),
             click.option("--min-cuda", type=float, default=0.0, help="CUDA version of the host, at least."),
@@ -96,7 +101,7 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
                 "lease",
                 type=DurationType(),
                 default=0.0,
-                help="Give back after: 90m, 2h, 7d (default: never).",
+                help="Give back after: 90m, 2h, 7d (0 or left out: the server's GPUPROXY_LEASE_DURATION, else never).",
             ),
             click.option(
                 "--label", "labels", type=PairType(), multiple=True, metavar="K=V", help="My own (repeatable)."
@@ -174,7 +179,7 @@ def build_request(  # the few options that are not named after their field come 
 
 
 def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
-    """The last line: how many, what they cost, what the cheapest would have cost, how to give them back."""
+    """The last lines: when they end, how many, what they and the cheapest cost, how to give them back."""
     parts = [f"{answer.reserved_count} of {count}"]
     unknown = sum(outcome.state == "unknown" for outcome in answer.outcomes)
     if unknown:
@@ -186,6 +191,8 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
         parts.append(f"cheapest alternative {tables.hourly(answer.cheapest_alternative_per_hour)}")
     parts.append(f"gpuproxy release {answer.reservation_id}")
     line = " · ".join(parts)
+    if end := tables.moment(answer.expires_at):
+        line = f"given back by itself at {end}; gpuproxy extend {answer.reservation_id} moves that\n{line}"
     complete = answer.reserved_count == count
     return line if complete else f"{answer.message}\n{line}"
 

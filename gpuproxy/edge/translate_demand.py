@@ -257,7 +257,8 @@ def _duration(
 def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
     asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
     if timedelta(0) < asked < SHORTEST_LEASE:
-        found.add("lease_duration", f"must be 0 (no end) or at least {int(SHORTEST_LEASE.total_seconds())} s")
+        least = int(SHORTEST_LEASE.total_seconds())
+        found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
     return asked
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.cli.world import Run, World
+from tests.cli.world import NOW, Run, World
 
 
 def outcome(number: int, state: str, reason: str = "") -> pb.Outcome:
@@ -62,3 +62,28 @@ def test_json_has_the_same_exit_codes(run: Run, world: World) -> None:
     assert [json.loads(line).keys() for line in result.stderr.splitlines()] == [{"request_id"}]
     world.answer = None
     assert run("reserve", "1", "--json").exit_code == 0
+
+
+def test_when_machines_end_by_themselves_is_said_where_they_do(run: Run, world: World) -> None:
+    world.answer = answered("starting", outcome(1, "reserved"), held=1)
+    assert "by itself" not in run("reserve", "1").stdout
+    world.answer.expires_at.FromDatetime(NOW)
+    lines = run("reserve", "1").stdout.splitlines()
+    assert lines[-2] == "given back by itself at 2026-01-02 03:04:05Z; gpuproxy extend res-1 moves that"
+    assert lines[-1].startswith("1 of 1 · ")
+
+
+@pytest.mark.parametrize("command", [("reserve", "1"), ("list",)])
+def test_a_highest_price_of_nothing_is_not_the_servers_limit(run: Run, world: World, command: tuple[str, ...]) -> None:
+    for price in ("0", "0.00", "-1"):
+        result = run(*command, "--max-price", price)
+        assert (result.exit_code, result.stdout, world.requests) == (2, "", [])
+        said = "'--max-price': must be above 0; left out it is the server's limit, GPUPROXY_MAX_PRICE"
+        assert said in result.stderr
+    assert run(*command, "--max-price", "0.01").exit_code == 0
+
+
+def test_the_help_says_whose_end_and_whose_highest_price_it_is(run: Run) -> None:
+    text = " ".join(run("reserve", "--help").stdout.split())
+    assert "(0 or left out: the server's GPUPROXY_LEASE_DURATION, else never)" in text
+    assert "(default: the server's GPUPROXY_MAX_PRICE)" in text

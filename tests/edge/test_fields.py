@@ -16,6 +16,7 @@ from grpc import StatusCode
 
 from gpuproxy.edge.translate_demand import Defaults, reserve_demand
 from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT
+from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.face import facing
@@ -249,6 +250,11 @@ def test_the_servers_lease_duration_applies_where_the_caller_names_none() -> Non
     own = pb.ReserveGPUsRequest(count=1, lease_duration=Duration(seconds=60))
     assert reserve_demand(own, defaults).lease_duration == timedelta(minutes=1)
     assert reserve_demand(pb.ReserveGPUsRequest(count=1), defaults).lease_duration == timedelta(hours=2)
+
+
+def test_a_lease_that_is_too_short_is_not_told_that_0_has_no_end() -> None:
+    with pytest.raises(InvalidArgument, match="at least 10 s, or 0 for the server's GPUPROXY_LEASE_DURATION"):
+        reserve_demand(pb.ReserveGPUsRequest(count=1, lease_duration=Duration(seconds=9)), DEFAULTS)
 
 
 def test_a_fingerprint_is_of_the_demand_and_not_of_its_id_or_the_order_of_its_maps() -> None:
