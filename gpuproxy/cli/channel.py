@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import grpc
 
-from gpuproxy.client.channel import channel_options
+from gpuproxy.client.channel import DEFAULT_SERVER, channel_options
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -64,6 +64,10 @@ def misunderstanding(server: str, tls: Tls, said: str) -> str:
         return f"{server} shows a certificate that no trusted CA signed; --ca FILE says whom to trust."
     if "handshake failed" in said or "Peer name" in said or "Hostname" in said:
         return f"{server} did not speak TLS as it should: is it TLS, and is its certificate for this name?"
+    if "http1.x server" in said:
+        return (
+            f"{server} speaks HTTP, not gRPC: the server's start prints HOST:PORT of both ({DEFAULT_SERVER} is gRPC's)."
+        )
     if "Socket closed" not in said and "Connection reset" not in said:
         return ""
     if "failed to connect" in said:  # it said nothing at all, not even that it speaks HTTP/2

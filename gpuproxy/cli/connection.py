@@ -39,6 +39,11 @@ class ServerRefused(click.ClickException):
     def __init__(self, error: Refusal, *, as_json: bool) -> None:
         super().__init__(error.as_json() if as_json else error.as_text())
         self.error = error
+        self._as_json = as_json
+
+    def with_hint(self, hint: str) -> "ServerRefused":
+        """The same with one more line of message."""
+        return type(self)(replace(self.error, message=f"{self.error.message}\n{hint}"), as_json=self._as_json)
 
     def show(self, file: object = None) -> None:
         """To stderr, without a prefix: the message speaks for itself."""
@@ -127,6 +132,9 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
     ) -> None:
         found = _environment()
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
+        if address.startswith(("http://", "https://")):
+            named = "--server" if server else "GPUPROXY_SERVER"
+            raise click.UsageError(f"{named}: should be HOST:PORT of gRPC, as in {DEFAULT_SERVER}, not {address}")
         security = Tls(wanted=tls, ca=tls_ca or "", cert=tls_cert or "", key=tls_key or "").over(found)
         key = api_key or _key(found, address)
         if wrong := why_no_key(key):

@@ -1,7 +1,4 @@
-"""Commands about what I have rented: ps, show, extend, release, destroy.
-
-Whatever destroys data lists it first and asks. A reservation may be named by its id or by its request_id.
-"""
+"""Commands about what I have rented: ps, show, extend. A reservation may be named by its id or by its request_id."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +12,10 @@ from gpuproxy.cli.arguments import DurationType, TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
+NOT_THERE = frozenset({"NOT_FOUND", "INVALID_ARGUMENT"})
+"""What the server says of a name that it does not know, or that can't be one."""
+GONE = frozenset({"releasing", "released", "lost"})
+"""Of machines, and of outcomes."""
 _FIRST = {"unknown": 0, "releasing": 1}
 _PAGE = 200
 
@@ -23,7 +24,7 @@ _PAGE = 200
 @client_command
 def ps(connection: Connection) -> None:
     """Show what I pay for now; machines of unknown fate first."""
-    answer = connection.call(connection.stub.ListGPUInstances, _RENTED)
+    answer = connection.call(connection.stub.ListGPUInstances, RENTED)
     if connection.as_json:
         connection.print_json(answer)
         return
@@ -32,7 +33,7 @@ def ps(connection: Connection) -> None:
         click.echo("Nothing is rented; nothing is being paid for.")
         return
     click.echo(machine_table(machines, connection.server_now()))
-    click.echo(_totals(machines))
+    click.echo(totals(machines))
 
 
 @click.command()
@@ -40,12 +41,13 @@ def ps(connection: Connection) -> None:
 @client_command
 def show(connection: Connection, name: str) -> None:
     """Show a reservation (by its id or request id) or one machine (by its contract id)."""
-    machines = [one for one in connection.call(connection.stub.ListGPUInstances, _RENTED).instances if _is(one, name)]
-    if machines:
+    rented = connection.call(connection.stub.ListGPUInstances, RENTED).instances
+    machine = next((one for one in rented if _is(one, name)), None) or find_machine(connection, name)
+    if machine is not None:
         if connection.as_json:
-            connection.print_json(machines[0])
+            connection.print_json(machine)
         else:
-            click.echo(_machine(machines[0]))
+            click.echo(_machine(machine))
         return
     reservation = find_reservation(connection, name)
     if connection.as_json:
@@ -74,63 +76,36 @@ def extend(connection: Connection, name: str, until: datetime | None, span: floa
     if connection.as_json:
         connection.print_json(extended)
     else:
-        click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}")
-
-
-@click.command()
-@click.argument("name", metavar="ID", type=TextType())
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@client_command
-def release(connection: Connection, name: str, yes: bool) -> None:
-    """Give back everything of a reservation. Data on the machines is lost."""
-    reservation = find_reservation(connection, name)
-    if reservation.instances and not connection.as_json:
-        click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
-        click.echo(_totals(reservation.instances), err=True)
-    unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
-    what = _machines(len(reservation.instances)) + (f" and {unknown} of unknown fate" if unknown else "")
-    _ask(f"Release {what} of {reservation.reservation_id}?", yes=yes)
-    request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
-    released = connection.call(connection.stub.ReleaseReservation, request).reservation
-    if connection.as_json:
-        connection.print_json(released)
-    else:
-        click.echo(f"{released.reservation_id} {released.state} · {tables.price(released.cost_so_far)} in all")
-
-
-@click.command()
-@click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
-@click.option("--provider", type=TextType(), help="Of machines that are not listed any more.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@client_command
-def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
-    """Give back single machines, by contract id. Data on them is lost."""
-    rented = connection.call(connection.stub.ListGPUInstances, _RENTED).instances
-    meant = {name: one for name in names for one in rented if one.contract_id == name}
-    if meant and not connection.as_json:
-        click.echo(machine_table(list(meant.values()), connection.server_now()), err=True)
-        click.echo(_totals(list(meant.values())), err=True)
-    _ask(f"Destroy {_machines(len(names))}?", yes=yes)
-    failures = 0
-    for name in names:
-        where = meant[name].provider if name in meant else provider or ""
-        failures += not _destroy_one(connection, where, name)
-    if failures:
-        raise SystemExit(1)
+        new = "" if reservation.HasField("expires_at") else ", and had no end before: everything is given back then"
+        click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}{new}")
 
 
 def find_reservation(connection: Connection, name: str) -> pb.Reservation:
-    """By its id, else by the request id that it was made with; raises what the server says when there is neither."""
+    """By its id, else by the request id that it was made with; raises what the server says when there is neither.
+
+    Where the name is a machine's that is said too, and which reservation it belongs to.
+    """
     try:
         request = pb.GetReservationRequest(reservation_id=name)
         return connection.call(connection.stub.GetReservation, request).reservation
     except ServerRefused as refused:
-        if refused.error.code not in ("NOT_FOUND", "INVALID_ARGUMENT"):
+        if refused.error.code not in NOT_THERE:
             raise
         found = by_request_id(connection, name)
         if found is None:
-            raise
+            raise refused.with_hint(_not_a_reservation(connection, name)) from None
         return found
+
+
+def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None:
+    """By its contract id, also one that is given back."""
+    try:
+        request = pb.GetGPUInstanceRequest(instance_id=contract)
+        return connection.call(connection.stub.GetGPUInstance, request).instance
+    except ServerRefused as refused:
+        if refused.error.code not in NOT_THERE:
+            raise
+        return None
 
 
 def by_request_id(connection: Connection, request_id: str, *, pages: int = 50) -> pb.Reservation | None:
@@ -163,7 +138,7 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
             one.provider,
             str(one.num_gpus),
             one.gpu_model,
-            tables.price(_hourly(one)),
+            tables.price(hourly(one)),
             tables.price(one.cost_so_far),
             tables.age(one.created_at, now),
             tables.moment(one.expires_at),
@@ -224,72 +199,68 @@ def seconds(span: float) -> Duration:
     return duration
 
 
-_RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
+RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
+
+
+def _not_a_reservation(connection: Connection, name: str) -> str:
+    machine = find_machine(connection, name)
+    if machine is None:
+        return "gpuproxy ps shows what is rented, and which reservation it belongs to."
+    alone = "" if machine.status in GONE else f", gpuproxy destroy {name} gives it back alone"
+    return f"{name} is a machine of reservation {machine.reservation_id}: name that{alone}."
 
 
 def _is(machine: pb.GPUInstance, name: str) -> bool:
     return name in (machine.contract_id, machine.lease_id)
 
 
-def _machines(count: int) -> str:
+def counted(count: int) -> str:
+    """`1 machine`, `2 machines`."""
     return "1 machine" if count == 1 else f"{count} machines"
 
 
-def _totals(machines: Sequence[pb.GPUInstance]) -> str:
+def totals(machines: Sequence[pb.GPUInstance]) -> str:
+    """How many, and what they cost, together."""
     unknown = sum(one.status == "unknown" for one in machines)
     gpus = sum(one.num_gpus for one in machines)
-    text = f"{_machines(len(machines))}, {gpus} GPU{'' if gpus == 1 else 's'} · "
-    text += tables.costs(sum(_hourly(one) for one in machines))
+    text = f"{counted(len(machines))}, {gpus} GPU{'' if gpus == 1 else 's'} · "
+    text += tables.costs(sum(hourly(one) for one in machines))
     text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
     return text + (f" · {unknown} of unknown fate, being looked for" if unknown else "")
 
 
-def _hourly(one: pb.GPUInstance) -> float:
+def hourly(one: pb.GPUInstance) -> float:
     """What it will go on costing: a stopped machine its disk only, one that starts its whole price soon."""
     if one.status == "stopped" and "billed_per_hour" in one.metadata:
         return float(one.metadata["billed_per_hour"])
     return one.price_per_hour
 
 
+def _price(one: pb.GPUInstance) -> str:
+    if one.status in ("released", "lost"):
+        return f"{tables.price(one.cost_so_far)} in all"
+    return f"{tables.costs(hourly(one))}, {tables.price(one.cost_so_far)} so far"
+
+
 def _machine(one: pb.GPUInstance) -> str:
     where = ", ".join(
         part for part in (one.location, one.host_id, f"account {one.account}" if one.account else "") if part
     )
+    ports = ", ".join(f"{p.container_port} at {p.host}:{p.public_port}" for p in one.port_mappings)
+    over = one.status in ("released", "lost")
     facts = {
         "gpus": f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
         "where": where,
-        "price": f"{tables.costs(_hourly(one))}, {tables.price(one.cost_so_far)} so far",
+        "price": _price(one),
         "running": f"{tables.hourly(one.price_per_hour)}, once it is started again" if one.status == "stopped" else "",
         "made": tables.moment(one.created_at),
         "ready": tables.moment(one.ready_at),
-        "ends": tables.moment(one.expires_at) or "never by itself",
-        "ssh": one.ssh.command,
-        "ports": ", ".join(f"{p.container_port} at {p.host}:{p.public_port}" for p in one.port_mappings),
+        "ends": "" if over else tables.moment(one.expires_at) or "never by itself",
+        "ssh": "" if over else one.ssh.command,
+        "ports": "" if over else ports,
         "provider": one.status_message,
         "of": one.reservation_id,
         "lease": one.lease_id,
     }
     head = f"{one.contract_id or one.lease_id} {one.status} on {one.provider}"
     return "\n".join([head, *(f"{name:<10} {text}" for name, text in facts.items() if text)])
-
-
-def _ask(question: str, *, yes: bool) -> None:
-    if not yes and not click.confirm(f"{question} Data on them is lost.", err=True):
-        click.echo("Nothing was changed.", err=True)
-        raise SystemExit(1)
-
-
-def _destroy_one(connection: Connection, provider: str, name: str) -> bool:
-    try:
-        request = pb.DestroyGPUInstanceRequest(provider=provider, instance_id=name)
-        answer = connection.call(connection.stub.DestroyGPUInstance, request)
-    except ServerRefused as refused:
-        if refused.exit_code != 1:
-            raise
-        click.echo(f"{name}: {refused.message}", err=True)
-        return False
-    if connection.as_json:
-        connection.print_json(answer)
-    else:
-        click.echo(f"{name} {answer.state} · {answer.message}")
-    return True

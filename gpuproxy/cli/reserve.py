@@ -11,14 +11,13 @@ from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import DurationType, IntegerType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, whisper
-from gpuproxy.cli.machines import seconds
+from gpuproxy.cli.machines import GONE, seconds
 from gpuproxy.cli.rental import OPEN, Voice, rent
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _NOTHING = 1
 """Exit code where nothing is held at the end, or not yet."""
-_GONE = frozenset({"releasing", "released", "lost"})
 _READY_SLACK = 180.0
 """Seconds for renting, beside those for getting ready."""
 
@@ -184,7 +183,7 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
     unknown = sum(outcome.state == "unknown" for outcome in answer.outcomes)
     if unknown:
         parts.append(f"{unknown} of unknown fate, being looked for")
-    if gone := sum(outcome.state in _GONE for outcome in answer.outcomes):
+    if gone := sum(outcome.state in GONE for outcome in answer.outcomes):
         parts.append(f"{gone} given back or lost")
     parts.append(tables.costs(answer.price_per_hour))
     if answer.cheapest_alternative_per_hour:
@@ -204,7 +203,7 @@ def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
             "Not done: no machine is held yet, and some may come to be. This resolves by itself: "
             f"gpuproxy show {answer.reservation_id} says how."
         )
-    ends = {outcome.reason or outcome.state.upper() for outcome in answer.outcomes if outcome.state in _GONE}
+    ends = {outcome.reason or outcome.state.upper() for outcome in answer.outcomes if outcome.state in GONE}
     why = f" ({', '.join(sorted(ends))})" if ends else ""
     return (
         f"Nothing is held: request id {request_id} is that of reservation {answer.reservation_id}, which is over: "

@@ -13,11 +13,10 @@ import click
 
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
-from gpuproxy.cli.machines import find_reservation
+from gpuproxy.cli.machines import GONE, find_reservation
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
-_GONE = frozenset({"releasing", "released", "lost"})
 
 
 class _OptionsAroundId(click.Command):
@@ -72,7 +71,7 @@ def ssh_config(connection: Connection, /) -> None:
         connection.print_json(machines)
         return
     for machine in machines.instances:
-        if machine.status not in _GONE and machine.contract_id and _is_plain(machine):
+        if machine.status not in GONE and machine.contract_id and _is_plain(machine):
             click.echo(_block(machine))
 
 
@@ -94,7 +93,7 @@ def _only(machines: Sequence[pb.GPUInstance], name: str) -> pb.GPUInstance:
 
 def _command(machine: pb.GPUInstance) -> list[str]:
     """Raises ClickException where there is nowhere to log in to."""
-    if machine.status in _GONE:
+    if machine.status in GONE:
         raise click.ClickException(f"{machine.contract_id} is {machine.status}.")
     if not machine.ssh.host:
         raise click.ClickException(f"{machine.contract_id} is {machine.status}: it has no address yet.")

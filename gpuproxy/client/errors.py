@@ -42,7 +42,7 @@ class Refusal:
         """The message, each bad field on a line of its own, reason and trace id last."""
         lines = [self.message or self.code]
         said = [f"{field}: {description}" for field, description in self.violations]
-        lines += [f"  {text}" for text in said if text != self.message]
+        lines += [f"  {text}" for text in said if not self.message.startswith(text.removesuffix("…"))]  # some are cut
         marks = [f"reason {self.reason}" if self.reason else "", f"trace {self.trace_id}" if self.trace_id else ""]
         if any(marks):
             lines.append("(" + ", ".join(mark for mark in marks if mark) + ")")

@@ -107,7 +107,8 @@ class World(GPUProxyServiceServicer):
         self._judge(context)
         self.during_list()
         if request.state == "rented":
-            return pb.ListGPUInstancesResponse(instances=self.machines, total_count=len(self.machines))
+            live = [machine for machine in self.machines if machine.status != "released"]
+            return pb.ListGPUInstancesResponse(instances=live, total_count=len(live))
         offer = pb.GPUInstance(
             id="vast-1",
             provider="vast.ai",

@@ -1,0 +1,99 @@
+"""Commands that give back: release and destroy. Whatever destroys data lists it first and asks."""
+
+import click
+
+from gpuproxy.cli import tables
+from gpuproxy.cli.arguments import TextType
+from gpuproxy.cli.connection import Connection, ServerRefused, client_command
+from gpuproxy.cli.machines import NOT_THERE, RENTED, counted, find_reservation, hourly, machine_table, totals
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+
+@click.command()
+@click.argument("name", metavar="ID", type=TextType())
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@client_command
+def release(connection: Connection, name: str, yes: bool) -> None:
+    """Give back everything of a reservation. Data on the machines is lost."""
+    reservation = find_reservation(connection, name)
+    over = reservation.state in ("releasing", "released", "failed")
+    if reservation.instances and not connection.as_json:
+        click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
+        click.echo(totals(reservation.instances), err=True)
+    unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
+    what = counted(len(reservation.instances)) + (f" and {unknown} of unknown fate" if unknown else "")
+    _ask(f"Release {what} of {reservation.reservation_id}?", reservation.price_per_hour, yes=yes or over)
+    request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
+    released = connection.call(connection.stub.ReleaseReservation, request).reservation
+    if connection.as_json:
+        connection.print_json(released)
+    else:
+        before = (
+            f" since before ({reservation.reason or reservation.state}): nothing was left to release" if over else ""
+        )
+        cost = f"{tables.price(released.cost_so_far)} in all"
+        click.echo(f"{released.reservation_id} {released.state}{before} · {cost}")
+
+
+@click.command()
+@click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
+@click.option("--provider", type=TextType(), help="Of machines that are not listed any more.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@client_command
+def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
+    """Give back single machines, by contract id. Data on them is lost."""
+    rented = connection.call(connection.stub.ListGPUInstances, RENTED).instances
+    meant = {name: one for name in names for one in rented if one.contract_id == name}
+    if meant and not connection.as_json:
+        click.echo(machine_table(list(meant.values()), connection.server_now()), err=True)
+        click.echo(totals(list(meant.values())), err=True)
+    _ask(f"Destroy {counted(len(names))}?", sum(hourly(one) for one in meant.values()), yes=yes)
+    failures = 0
+    for name in names:
+        where = meant[name].provider if name in meant else provider or ""
+        failures += not _destroy_one(connection, where, name)
+    if failures:
+        raise SystemExit(1)
+
+
+def _ask(question: str, price: float, *, yes: bool) -> None:
+    """`price` in USD per hour is what goes on unless it is done."""
+    if yes:
+        return
+    try:
+        agreed = click.confirm(f"{question} Data on them is lost.", err=True)
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):
+            raise
+        click.echo("\nNobody is there to answer: say --yes where this runs by itself.", err=True)
+        agreed = False
+    if not agreed:
+        still = f" What is rented goes on costing {tables.hourly(price)}." if price else ""
+        click.echo(f"Nothing was changed.{still}", err=True)
+        raise SystemExit(1)
+
+
+def _is_reservation(connection: Connection, name: str) -> bool:
+    try:
+        find_reservation(connection, name)
+    except ServerRefused:
+        return False
+    return True
+
+
+def _destroy_one(connection: Connection, provider: str, name: str) -> bool:
+    try:
+        request = pb.DestroyGPUInstanceRequest(provider=provider, instance_id=name)
+        answer = connection.call(connection.stub.DestroyGPUInstance, request)
+    except ServerRefused as refused:
+        if refused.exit_code != 1:
+            raise
+        click.echo(f"{name}: {refused.message}", err=True)
+        if refused.error.code in NOT_THERE and _is_reservation(connection, name):
+            click.echo(f"{name} is a reservation: gpuproxy release {name} gives back everything of it.", err=True)
+        return False
+    if connection.as_json:
+        connection.print_json(answer)
+    else:
+        click.echo(f"{name} {answer.state} · {answer.message}")
+    return True
