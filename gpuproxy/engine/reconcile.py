@@ -218,12 +218,13 @@ def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
 
 
 def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+    judged = lease.reason == "NOT_READY"  # and what it was judged by is kept
     return {
         "seen_at": lease.seen_at or now,
         "billed": _BILLED.get(instance.status, lease.billed),
         "price": lease.price if instance.price is None else instance.price,
         "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
-        "status_message": _words(instance),
+        "status_message": lease.status_message if judged else _words(instance),
         "ssh_host": instance.ssh_host or lease.ssh_host,
         "ssh_port": instance.ssh_port or lease.ssh_port,
         "ports": instance.ports or lease.ports,

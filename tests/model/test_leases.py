@@ -18,7 +18,7 @@ TABLE = """
 requested | created starting, refused failed, not_attempted failed, reply_lost unknown, release releasing
 unknown | created starting, found starting, absent failed, release releasing
 starting | ready active, parked parked, release releasing, vanished lost
-active | parked parked, release releasing, vanished lost
+active | faltered starting, parked parked, release releasing, vanished lost
 parked | woken starting, release releasing, vanished lost
 releasing | created releasing, found releasing, reply_lost releasing, refused released, not_attempted released, \
 absent released, gone released
