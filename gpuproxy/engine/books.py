@@ -23,7 +23,7 @@ from gpuproxy.model.leases import LIVE, RENTED, InstanceId, Lease, LeaseState, R
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, ProviderName
-from gpuproxy.model.reservations import RELEASED, Reservation, ReservationState, ReservationView
+from gpuproxy.model.reservations import DESTROYED, RELEASED, Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import counters, leases, meta, meters, reservations, settlements
@@ -192,7 +192,7 @@ class Books:
         """Give one machine back; doing so again changes nothing."""
 
         def write(tx: Tx) -> Lease:
-            return record.release(tx, _lease_of(tx, caller, provider, instance_id), "DESTROYED")
+            return record.release(tx, _lease_of(tx, caller, provider, instance_id), DESTROYED)
 
         lease = await self._db.write(write)
         self._nudge()

@@ -1,6 +1,7 @@
 """One running ReserveGPUs call: rounds of choosing, intending and creating, until nothing is missing or time is up."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,7 +21,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
-from gpuproxy.model.reservations import NOT_ATTEMPTED, RELEASED, Reservation, ReservationView
+from gpuproxy.model.reservations import DESTROYED, NOT_ATTEMPTED, RELEASED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
 from gpuproxy.store import leases, reservations, ssh_keys
 from gpuproxy.strategies import STRATEGIES
@@ -203,7 +204,7 @@ class Call:
         if not self._going_on():
             return False
         reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
-        missing = reservation.count - sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE)
+        missing = reservation.count - _had(rows)
         if missing <= 0 or reservation.closing or len(rows) >= self._shop.limits.max_rounds * reservation.count:
             return False
         if any(lease.reason == NOT_ATTEMPTED for lease in rows):
@@ -238,7 +239,7 @@ class Call:
                 while self._going_on():
                     reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if sum(lease.num_gpus for lease in kept) < reservation.count:
+                    if _had(rows) < reservation.count:
                         return await self._another_round()
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False
@@ -319,6 +320,11 @@ def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservati
     if reservation.settled_at is None or reservation.closing not in ("", RELEASED):
         return reservation
     return replace(reservation, message=answers.message(reservation, rows))
+
+
+def _had(rows: Sequence[Lease]) -> int:
+    """The GPUs that need no replacement: what is kept, and what its owner has destroyed meanwhile."""
+    return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
 
 
 def _books(tx: Tx, reservation_id: ReservationId) -> tuple[Reservation, tuple[Lease, ...]]:

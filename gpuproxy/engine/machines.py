@@ -213,6 +213,6 @@ def _wrong_state(found: LeaseView, what: str) -> FailedPrecondition:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever waited sees the error; it may be that nobody does any more."""
-    if not task.cancelled():
-        task.exception()
+    """Whoever waited sees the error; it may be that nobody does any more, but a crash of ours is told here."""
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Refusal):
+        log.error("machine_call_crashed", exc_info=error)

@@ -22,7 +22,7 @@ from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.call import Call, Workshop
 from gpuproxy.engine.persist import surely
 from gpuproxy.model.demands import Caller, Demand
-from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.errors import Refusal, Unavailable
 from gpuproxy.model.leases import Lease, LeaseState, ReservationId
 from gpuproxy.model.reservations import Reservation, ReservationView
 from gpuproxy.ports import Capabilities, Tx
@@ -93,6 +93,8 @@ class Reserver:
             return stored
         await call.begin()
         self._open[call.reservation_id] = call
+        if self._draining:  # since it began to choose
+            call.stop.set()
         rest = self._spawn(self._finish(call))
         if call.demand.wait:
             return await asyncio.shield(rest)
@@ -154,14 +156,15 @@ class Reserver:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_ignore)
+        task.add_done_callback(_told)
         return task
 
 
-def _ignore(task: asyncio.Task[Any]) -> None:
-    """Mark the outcome as seen: it was told to whoever waited, and a crash of ours is in the log of `dispatch`."""
-    if not task.cancelled():
-        task.exception()
+def _told(task: asyncio.Task[Any]) -> None:
+    """Mark the outcome as seen, for whoever waited may be gone; a crash of ours is told here at least."""
+    if task.cancelled() or (error := task.exception()) is None or isinstance(error, Refusal):
+        return
+    log.error("call_crashed", exc_info=error)
 
 
 def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:

@@ -12,6 +12,8 @@ from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
 
+DESTROYED = "DESTROYED"
+"""Why a machine is given back that its owner destroyed."""
 RELEASED = "RELEASED"
 """Why a reservation is closed that its owner gave back."""
 

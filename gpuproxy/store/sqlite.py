@@ -235,7 +235,8 @@ class SqliteDatabase:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # the next BEGIN fails then, and comes here again
+                    connection.execute("ROLLBACK")
             for unit in batch:
                 unit.error = _unavailable(error)
 
