@@ -15,7 +15,7 @@ import structlog
 from gpuproxy import private_files
 from gpuproxy.key_rings import PREFIX, key_row, key_text
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.offers import AccountKey
+from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Clock, Database, Random, Tx
 from gpuproxy.store import keys, leases, meta, reservations
 from gpuproxy.store.keys import KeyRow
@@ -72,8 +72,8 @@ async def claim_market(db: Database, kind: str) -> None:
         )
 
 
-async def check_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
-    """A lease is never orphaned by configuration."""
+async def claim_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
+    """A lease is never orphaned by configuration; what is configured is remembered, for commands that do not know."""
     missing = sorted(await db.read(leases.live_accounts) - configured)
     if missing:
         names = ", ".join(f"{provider} {account}" for provider, account in missing)
@@ -81,6 +81,13 @@ async def check_accounts(db: Database, configured: frozenset[AccountKey]) -> Non
             f"There are live leases of accounts that are not configured ({names}): not started. "
             "Give their keys back under the same names until everything of theirs is released."
         )
+    await db.write(lambda tx: meta.write(tx, meta.ACCOUNTS, json.dumps(sorted(configured))))
+
+
+def last_accounts(tx: Tx) -> frozenset[AccountKey]:
+    """The accounts that the last server had."""
+    stored = json.loads(meta.read(tx, meta.ACCOUNTS) or "[]")
+    return frozenset((ProviderName(provider), name) for provider, name in stored)
 
 
 async def signer(db: Database, random: Random) -> Signer:

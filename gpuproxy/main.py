@@ -133,7 +133,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             await deployment.claim_market(db, "sandbox" if sandbox else "real")
             child = await _sandbox(stack, settings, clock) if sandbox else None
             providers = await connect_accounts(stack, settings, clock, child)
-            await deployment.check_accounts(db, frozenset((p.name, p.account) for p in providers))
+            await deployment.claim_accounts(db, frozenset((p.name, p.account) for p in providers))
             configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
             redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
         except (WrongDatabase, SandboxFailed) as error:

@@ -22,9 +22,9 @@ from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch, Decided
 from gpuproxy.engine.steps import Advance, Note, Step
 from gpuproxy.main import connect_accounts
-from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, meta, troubles
+from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom
 
@@ -36,9 +36,7 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
 
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
-        kind = await db.read(lambda tx: meta.read(tx, meta.MARKET))
-        known = accounts if kind != "sandbox" else await db.read(_in_the_books)
-        return await db.read(lambda tx: checkup.findings(tx, known))
+        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx)))
 
     return _with_books(settings, look)
 
@@ -135,11 +133,6 @@ def _remove(file: Path) -> None:
     for each in (file, Path(f"{file}-journal")):
         with suppress(OSError):
             each.unlink()
-
-
-def _in_the_books(tx: Tx) -> frozenset[AccountKey]:
-    """The accounts of a sandbox, which no setting names."""
-    return leases.live_accounts(tx) | {trouble.account for trouble in troubles.every(tx)}
 
 
 def _told(account: str, decided: Decided, *, silent: bool) -> list[str]:

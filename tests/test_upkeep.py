@@ -129,6 +129,9 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
     in_world(story)
 
 
+NOTHING = "Nothing to see to: no unknown outcome, no stuck release, no difference in spend."
+
+
 def test_the_doctor_names_what_is_unknown_and_what_to_do():
     async def story(world: World) -> None:
         from gpuproxy.engine.checkup import findings
@@ -165,6 +168,8 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
             with server.client() as client:
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             _use(monkeypatch, tmp_path)
+            keyless = CliRunner().invoke(root, ["doctor"])  # whatever the server has, this shell has no key
+            assert (keyless.exit_code, keyless.output) == (0, f"{NOTHING}\n")
             _use_market(monkeypatch, market)
             copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])
             assert copied.exit_code == 0, copied.output

@@ -15,6 +15,7 @@ from gpuproxy.edge.rpcs import Ready
 from gpuproxy.edge.session import Session
 from gpuproxy.edge.translate_demand import Defaults, contract_id, create_demand, reserve_demand
 from gpuproxy.edge.violations import Violations
+from gpuproxy.engine.answers import NO_ACCOUNT
 from gpuproxy.engine.books import Books, LeaseView
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.machines import Machines
@@ -95,8 +96,8 @@ class Service:
             return listing.page(asked, mine, None)
         try:
             market = await self._catalog.market(asked.filter)
-        except Unavailable:
-            if asked.state != "all":
+        except (Unavailable, FailedPrecondition) as refusal:
+            if asked.state != "all" or refusal.reason == NO_ACCOUNT:
                 raise
             silent = [name for name, _ in self._catalog.silent(asked.filter)]
             return listing.page(asked, mine, None, unreachable=silent)

@@ -26,6 +26,7 @@ from gpuproxy.store.troubles import Trouble
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
 
+NO_ACCOUNT = "NO_ACCOUNT"
 _SAID = frozenset({"provider", "min_vram", "max_price", "gpu_model", "location"})
 """Filters that a text about too few GPUs names with their values."""
 _PAUSES = {
@@ -139,7 +140,7 @@ def no_account(providers: Collection[ProviderName]) -> FailedPrecondition:
     """The operator has no key for any of these, or for any at all; asking again will not do."""
     names = ", ".join(sorted(providers)) or "any provider"
     return FailedPrecondition(
-        f"No account is configured for {names}.", reason="NO_ACCOUNT", metadata={"providers": names}
+        f"No account is configured for {names}.", reason=NO_ACCOUNT, metadata={"providers": names}
     )
 
 
@@ -151,6 +152,16 @@ def account_paused(trouble: Trouble) -> FailedPrecondition:
         "Nothing was rented; it is tried again within minutes of being put right.",
         reason=trouble.reason,
         metadata={"provider": provider, "account": account},
+    )
+
+
+def keys_refused(providers: Sequence[ProviderName]) -> FailedPrecondition:
+    """No marketplace that was asked lets any account of ours read its offers."""
+    names = ", ".join(providers)
+    return FailedPrecondition(
+        f"No market can be read: {names} does not accept the server's key; gpuproxy doctor has more. Nothing happened.",
+        reason=AuthFailed.reason,
+        metadata={"provider": ",".join(providers)},
     )
 
 

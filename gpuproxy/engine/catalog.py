@@ -15,13 +15,13 @@ from itertools import count
 
 import structlog
 
-from gpuproxy.engine.answers import no_account
+from gpuproxy.engine.answers import keys_refused, no_account
 from gpuproxy.engine.loops import guarded
 from gpuproxy.engine.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.engine.source import Batch, Source, merged
 from gpuproxy.model.chunks import at_once
 from gpuproxy.model.demands import MAX_GPUS
-from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
+from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.ports import Clock, Provider
 
@@ -126,6 +126,8 @@ class Catalog:
         await self._first_answers(asked)
         now, time = self._clock.monotonic(), self._clock.now()
         silent, usable = self.silent(wanted), self._usable(asked)
+        if not usable and all(source.refused for source in asked):
+            raise keys_refused([source.name for source in asked])
         if not usable:
             told = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
@@ -235,6 +237,7 @@ class Catalog:
 
     async def _search_all(self, source: Source, search: "_Search") -> bool:
         """With one account after the other, until one comes to the end; what was found on the way is shown now."""
+        refused = 0
         shown = search.began - (_PROGRESS_SECONDS if source.truncated else 0.0)
 
         async def show() -> bool:
@@ -248,6 +251,7 @@ class Catalog:
             try:
                 await self._collect(account, EVERYTHING, search, show)
             except ProviderError as error:
+                refused += isinstance(error, AuthFailed)
                 source.pause = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
                 log.info(  # nobody has to act: what was found before serves on, with its age
                     "search_failed",
@@ -257,7 +261,9 @@ class Catalog:
                     error=str(error),
                 )
             else:
+                source.refused = False
                 return True
+        source.refused = refused == len(source.accounts)
         return False
 
     async def _search_for(self, source: Source, wanted: OfferFilter, seconds: float) -> None:

@@ -54,6 +54,8 @@ class Source:
     """Searches in a row that brought nothing."""
     pause: float = 0.0
     """What the marketplace asked us to wait, in seconds, when it last refused."""
+    refused: bool = False
+    """The last search for everything failed because no account's key is accepted."""
     answered: bool = False
     """It has given offers, or an error, at least once."""
     heard: float | None = None

@@ -10,6 +10,8 @@ MARKET = "market"
 CLOCK = "clock"
 LOGIN_KEY = "login_key"
 """What logins are signed with, where the operator gives none."""
+ACCOUNTS = "accounts"
+"""Those of the last server."""
 WRITTEN = "written_at"
 """When readiness was last tried by writing."""
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gpuproxy.engine.catalog import Catalog
-from gpuproxy.model.errors import FailedPrecondition, Refusal
+from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World, demand, in_world
@@ -42,3 +42,30 @@ def test_without_any_account_that_is_what_is_said():
             await Catalog([], clock, {}).market(OfferFilter())
 
     run_virtual(story)
+
+
+def test_a_market_that_accepts_no_key_of_ours_is_not_called_silent():
+    async def story(world: World) -> None:
+        world.arm("search", "auth_error", times=1000)
+        await world.sleep(900)
+        for asked in (world.engine.catalog.market(demand(1).filter), world.reserve(1)):
+            with pytest.raises(FailedPrecondition, match=r"vast\.ai does not accept the server's key") as refused:
+                await asked
+            assert refused.value.reason == "PROVIDER_CREDENTIALS"
+        world.control("DELETE", "faults")
+        await world.sleep(900)
+        await world.reserve(1)
+
+    in_world(story)
+
+
+def test_a_market_that_does_not_answer_is_called_silent_whatever_it_said_before():
+    async def story(world: World) -> None:
+        world.arm("search", "auth_error", times=1)
+        await world.sleep(60)
+        world.arm("search", "reset_before", times=1000)
+        await world.sleep(900)
+        with pytest.raises(Unavailable, match="silent for"):
+            await world.engine.catalog.market(demand(1).filter)
+
+    in_world(story)
