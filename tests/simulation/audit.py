@@ -41,6 +41,8 @@ class Agreement:
 
     keep: bool
     """What exists may be kept although the call was never answered."""
+    findable: bool
+    """What exists must be kept: its caller has a name for it, or was told."""
     ends_after: float | None = None
     """No earlier end by itself."""
     ends_before: float | None = None
@@ -244,7 +246,7 @@ class Audit:
             raise Violation("broken", f"{said}, but nobody asked for that")
         if reason == "DESTROYED" and lease["instance_id"] not in agreement.destroy_asked:
             raise Violation("broken", f"{said}, but nobody asked for that")
-        if reason in ("CALLER_GONE", "CAME_TOO_LATE") and agreement.keep:
+        if reason in ("CALLER_GONE", "CAME_TOO_LATE") and agreement.findable:
             raise Violation("broken", f"{said}, but its caller can find it")
 
     def _whole_or_nothing(self) -> None:

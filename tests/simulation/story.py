@@ -130,11 +130,11 @@ class _Story:
         if wanted["count"] > 1 and not wanted["all_or_nothing"] and dice.random() < 0.5:
             wanted["min_count"] = 1
         now = self.clock.monotonic()
+        findable = bool(wanted["request_id"]) or wanted["keep_late"]
         agreement = Agreement(
-            keep=bool(wanted["request_id"]) or wanted["keep_late"] or not wanted["wait"],
+            keep=findable or not wanted["wait"], findable=findable, all_or_nothing=wanted["all_or_nothing"],
             ends_after=None if lease is None else now + lease,
-            all_or_nothing=wanted["all_or_nothing"],
-        )
+        )  # fmt: skip
         self.audit.agreements[str(number)] = agreement
         ask = _Ask(number=number, wanted=wanted, agreement=agreement)
         self.asks.append(ask)
@@ -158,6 +158,7 @@ class _Story:
                 self.audit.break_with(Violation("broken", f"request {ask.number} ended with {error!r}"))
         else:
             view = call.result()
+            ask.agreement.findable |= not ask.wanted["wait"]
             told = f"{view.reservation.id} {[(lease.state.value, lease.instance_id) for lease in view.leases]}"
         self.audit.log.append((ask.number, told))
         self.say("answer", ask.number, told)
