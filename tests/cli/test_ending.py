@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,10 +44,22 @@ def launch(address: str, tmp_path: Path) -> Iterator[Launch]:
         return process
 
     processes: list[subprocess.Popen[str]] = []
-    yield started
+    with heard(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield started
     for process in processes:
         with process:
             process.kill()
+
+
+@contextmanager
+def heard(*signals: signal.Signals) -> Iterator[None]:
+    """Whoever runs the tests may ignore some (nohup), and what is ignored is inherited."""
+    ignored = [number for number in signals if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def nobody() -> int:
