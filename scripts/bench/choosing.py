@@ -49,7 +49,7 @@ async def _in_engine(folder: Path) -> list[Row]:
     async with wired(folder) as (_, engine, _):
         wanted = OfferFilter(max_price=20.0)
         passing = (await engine.catalog.market(wanted)).select(wanted).offers
-        wanted = replace(wanted, max_price=passing[OF - 1].price_per_gpu(wanted.disk_gb) / 1_000_000)
+        wanted = replace(wanted, max_price=passing[OF - 1].lowest_limit(wanted.disk_gb) / 1_000_000)
         caller = Caller(project="bench", role="user", deadline=engine.clock.monotonic() + 3600)
         taken = []
         for run in range(_RUNS):

@@ -26,6 +26,8 @@ _LIST = "/gpuproxy.v1.GPUProxyService/ListGPUInstances"
 _READY = f"/{SERVICE}/{METHOD}"
 
 Measured = dict[str, float]
+Raw = aio.UnaryUnaryMultiCallable[bytes, bytes]
+"""Without serializers bytes stay bytes."""
 
 
 async def run(port: int, key: str, pid: int) -> list[dict[str, Measured]]:
@@ -57,7 +59,8 @@ async def run(port: int, key: str, pid: int) -> list[dict[str, Measured]]:
 
 async def _size(channel: aio.Channel, raw: bytes, metadata: tuple[tuple[str, str], ...]) -> bytes:
     """The length of the answer, as a request for so many ready bytes."""
-    body: bytes = await channel.unary_unary(_LIST)(raw, metadata=metadata, timeout=30)
+    listing: Raw = channel.unary_unary(_LIST)
+    body = await listing(raw, metadata=metadata, timeout=30)
     answer = pb.ListGPUInstancesResponse.FromString(body)
     if not MATCHING * 0.9 <= len(answer.instances) == answer.total_count <= MATCHING * 1.1:
         raise SystemExit(f"a filter matches {answer.total_count} offers and brings {len(answer.instances)}")
@@ -77,7 +80,7 @@ async def phase(
 
     async def caller(channel: aio.Channel) -> None:
         nonlocal done, turn
-        call = channel.unary_unary(method)  # without serializers bytes stay bytes
+        call: Raw = channel.unary_unary(method)
         while time.perf_counter() - began < SECONDS:
             turn += 1
             await call(bodies[turn % len(bodies)], metadata=metadata, timeout=30)

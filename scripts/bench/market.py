@@ -95,7 +95,7 @@ def requests(market: Sequence[Offer], count: int, seed: int = 2) -> list[pb.List
         found = snapshot.select(wanted).offers
         if len(found) > MATCHING:
             last = found[MATCHING - 1]
-            request.max_price = last.price_per_gpu(wanted.disk_gb) / 1_000_000
+            request.max_price = last.lowest_limit(wanted.disk_gb) / 1_000_000
             if request not in made:
                 made.append(request)
     return made
@@ -128,6 +128,7 @@ class Marketplace:
     async def get(self, instance_id: InstanceId) -> Instance | None:
         """None."""
         del instance_id
+        return None
 
     async def destroy(self, instance_id: InstanceId) -> None:
         """There is nothing."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from grpc import aio
 
-from scripts.bench.load import Measured, phase
+from scripts.bench.load import Measured, Raw, phase
 from scripts.bench.report import Row
 from scripts.bench.server import METHOD, OFF, ON, SERVICE, SWITCH, Running, running
 
@@ -44,7 +44,8 @@ async def _rounds(server: Running) -> list[dict[bytes, Measured]]:
     for number in range(_ROUNDS + 1):
         figures: dict[bytes, Measured] = {}
         for mode in (ON, OFF) if number % 2 else (OFF, ON):
-            await channels[0].unary_unary(f"/{SERVICE}/{SWITCH}")(mode, metadata=metadata)
+            switch: Raw = channels[0].unary_unary(f"/{SERVICE}/{SWITCH}")
+            await switch(mode, metadata=metadata)
             figures[mode] = await phase(channels, f"/{SERVICE}/{METHOD}", [b"0"], metadata, server.pid)
         rounds.append(figures)
     for channel in channels:
