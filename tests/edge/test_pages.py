@@ -5,27 +5,14 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from gpuproxy.engine.books import LeaseView
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.edge.engine import StubEngine, lease, offer, service_over
+from tests.edge.engine import StubEngine, offer, service_over
 from tests.edge.face import Face, facing
-
-
-def mine(number: int, state: LeaseState = LeaseState.ACTIVE, **facts: Any) -> LeaseView:
-    return LeaseView(lease=lease(number, state, **facts), cost=Micro(1_500_000))
-
-
-async def listed(face: Face, **fields: Any) -> pb.ListGPUInstancesResponse:
-    answer: pb.ListGPUInstancesResponse = await face.call("ListGPUInstances", pb.ListGPUInstancesRequest(**fields))
-    return answer
-
-
-def ids(answer: pb.ListGPUInstancesResponse) -> list[str]:
-    return [instance.id for instance in answer.instances]
+from tests.edge.test_service import ids, listed, mine
 
 
 async def rest(face: Face, token: str, **fields: Any) -> list[str]:
