@@ -17,7 +17,7 @@ from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Clock, Instance, Provider, Receipt, Spend
+from gpuproxy.ports import Clock, Instance, Inventory, Provider, Receipt, Spend
 
 _LAG_SECONDS = 0.5
 _RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
@@ -110,7 +110,7 @@ class Counted:
         with self._counted("create"):
             return await self._provider.create(offer, spec, label)
 
-    async def list(self) -> Sequence[Instance]:
+    async def list(self) -> Inventory:
         """As the provider's."""
         with self._counted("list"):
             return await self._provider.list()
@@ -120,10 +120,10 @@ class Counted:
         with self._counted("get"):
             return await self._provider.get(instance_id)
 
-    async def destroy(self, instance_id: InstanceId) -> None:
+    async def destroy(self, instance_id: InstanceId) -> bool:
         """As the provider's."""
         with self._counted("destroy"):
-            await self._provider.destroy(instance_id)
+            return await self._provider.destroy(instance_id)
 
     async def start(self, instance_id: InstanceId) -> None:
         """As the provider's."""

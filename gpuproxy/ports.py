@@ -160,6 +160,13 @@ class InstanceStatus(StrEnum):
     UNSURE = "unsure"  # a word that we do not know
 
 
+class Blame(StrEnum):
+    """What a status message says can't work, whoever waits."""
+
+    IMAGE = "image"  # the image, its registry or its entry point: it fails on every host alike
+    HOST = "host"  # its disk, driver or container runtime: another host may do
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """What the provider says exists. Prices per hour, whole instance."""
@@ -169,6 +176,8 @@ class Instance:
     status: InstanceStatus
     raw_status: str
     status_message: str = ""
+    blame: Blame | None = None
+    """Only where the status message surely says so; None: wait and see."""
     price: Micro | None = None
     """All-in while running; None where the provider does not say."""
     stopped_price: Micro | None = None
@@ -181,6 +190,16 @@ class Instance:
     ssh_host: str = ""
     ssh_port: int = 0
     ports: tuple[PortMapping, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What one listing of an account shows."""
+
+    instances: Sequence[Instance]
+    unreadable: tuple[str, ...] = ()
+    """Rows that could not be read, in a few words each. While there are any, something unknown exists on the account,
+    and no instance may be concluded absent because this listing does not show it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +240,10 @@ class Capabilities:
     """Real seconds after which a create counts as unanswered."""
     settle_seconds: float = 60.0
     """How long a fresh instance may be missing from listings."""
+    destroy_interval: float = 0.0
+    """Seconds between two destroys of one account."""
+    verdict_seconds: float = 120.0
+    """How long a fresh instance must look wrong in every listing (stopped, broken, another model) to be given back."""
     late_seconds: float | None = None
     """How long after its call a create may still be executed; None: no bound is known."""
 
@@ -246,14 +269,20 @@ class Provider(Protocol):
         Raises a Refused when surely nothing happened, OutcomeUnknown in every other case of doubt.
         """
 
-    async def list(self) -> Sequence[Instance]:
-        """Everything of the account, or an error: a page that failed is an error, never a shorter list."""
+    async def list(self) -> Inventory:
+        """Everything of the account, or an error: a page that failed is an error, never a shorter list.
+
+        Bounded in pages and in time. A row that can't be read is named in `unreadable` and hides no other row.
+        """
 
     async def get(self, instance_id: InstanceId) -> Instance | None:
         """None: the provider says that there is no such instance."""
 
-    async def destroy(self, instance_id: InstanceId) -> None:
-        """Return when accepted, or when it is already gone; gone is proven by get and list, not by this."""
+    async def destroy(self, instance_id: InstanceId) -> bool:
+        """Return when accepted. True: the provider says that there is no such instance (any more).
+
+        Neither proves that it is gone: get and list do.
+        """
 
     async def start(self, instance_id: InstanceId) -> None:
         """Return when accepted. NoCapacity: its GPUs are somebody else's now; the start may be queued all the same."""

@@ -305,6 +305,7 @@ class Call:
             replace_unready=demand.on_not_ready == "replace",
             ready_timeout_s=demand.ready_timeout.total_seconds(),
             owner=self._shop.owner,
+            key_id=self.caller.key_id,
             decision=choice.decision,
         )
 

@@ -158,7 +158,7 @@ class Effects:
 def _ready(tx: Tx, lease_id: LeaseId) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
-        leases.advance(tx, lease, LeaseEvent.READY, ready_at=lease.ready_at or tx.now())
+        leases.advance(tx, lease, LeaseEvent.READY, ready_at=lease.ready_at or tx.now(), faltered_at=None)
 
 
 def _not_ready(tx: Tx, lease_id: LeaseId) -> None:

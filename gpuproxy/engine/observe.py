@@ -157,7 +157,7 @@ class AccountWatch:
         began = self._clock.now()
         try:
             await self._recognise()
-            instances = await self.provider.list()
+            found = await self.provider.list()
         except ProviderError as error:
             self._trouble = error
             if self.silent_since is None:
@@ -170,7 +170,7 @@ class AccountWatch:
         self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
         self._listed_at = began
-        return Listing(began, instances)
+        return Listing(began, found.instances, found.unreadable)
 
     async def _recognise(self) -> None:
         """Raises AuthFailed for a key of another account than the one that what is live was rented with.

@@ -66,19 +66,19 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
     elif reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
-        yield from _progress(lease, instance, last=_replaced(lease, reservation) and _impatient(lease, scene))
+        yield from _progress(lease, instance, scene, last=_replaced(lease, reservation) and _impatient(lease, scene))
         yield from _stopping(lease, instance, scene)
     elif scene.listing is not None:
         yield from _missing(lease, scene.listing, scene)
 
 
-def _progress(lease: Lease, instance: Instance, *, last: bool) -> Iterator[Step]:
+def _progress(lease: Lease, instance: Instance, scene: Scene, *, last: bool) -> Iterator[Step]:
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
-        yield Advance(lease, LeaseEvent.PARKED)
+        yield Advance(lease, LeaseEvent.PARKED, {"faltered_at": None})
     elif lease.state is LeaseState.PARKED and _wakes(lease, instance):
         yield Advance(lease, LeaseEvent.WOKEN)
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
-        yield Advance(lease, LeaseEvent.FALTERED)
+        yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
         if instance.ssh_host and instance.ssh_port:
             yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, last=last)

@@ -20,6 +20,8 @@ class Listing:
 
     began_at: datetime
     instances: Sequence[Instance]
+    unreadable: tuple[str, ...] = ()
+    """Rows that nobody can read: while there are any, no instance counts as missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,8 @@ class Lease:
     billed: Literal["nothing", "disk", "all"] = "disk"
     """What the provider bills, by the last status it gave: GPUs only while running, nothing while the host is away."""
     ready_at: datetime | None = None
+    faltered_at: datetime | None = None
+    """Since when a machine that was ready does not run, by the provider's word; None while it is well."""
     ended_at: datetime | None = None
     expires_at: datetime | None = None
     missing_since: datetime | None = None
@@ -171,6 +173,8 @@ class Lease:
     destroy_at: datetime | None = None
     """When the next destroy call is due."""
     destroy_tries: int = 0
+    gone_said_at: datetime | None = None
+    """When a destroy was first answered with "there is no such instance"; None once a listing shows it again."""
     stop_at: datetime | None = None
     """From then on the machine is to hold no GPU, and is stopped again whenever it does; None: it may run."""
     reason: str = ""

@@ -93,6 +93,10 @@ class Reservation:
     ready_timeout_s: float
     owner: str
     """The process that is working on the call."""
+    key_id: str = ""
+    """The API key that asked for it; empty where nobody's key did."""
+    stopped: str = ""
+    """Why no further machines are rented although some are missing: an upper-case constant; empty while that is open."""
     settled_at: datetime | None = None
     """No further create will be started after this."""
     answered_at: datetime | None = None

@@ -27,6 +27,7 @@ from gpuproxy.ports import (
     HttpReplyLost,
     HttpRequest,
     Instance,
+    Inventory,
     Provider,
     ProviderSetup,
     Receipt,
@@ -126,6 +127,7 @@ class VastAi:
             search_page=SEARCH_CAP,
             create_interval=intervals["create"],
             create_timeout=self._timeouts["create"],
+            destroy_interval=intervals["destroy"],
             settle_seconds=60.0,
             late_seconds=300.0,
         )
@@ -165,7 +167,7 @@ class VastAi:
             raise OutcomeUnknown(f"the answer to a create was lost: {error}") from error
         return created(reply)
 
-    async def list(self) -> Sequence[Instance]:
+    async def list(self) -> Inventory:
         """Everything of the account: all pages, each of the right form, as many rows as are claimed, or an error."""
         instances: dict[InstanceId, Instance] = {}
         tokens: set[str] = set()
@@ -181,7 +183,7 @@ class VastAi:
             if token is None:
                 if (page.total_instances or 0) > len(instances):
                     raise ProviderUnavailable(f"{NAME} claims {page.total_instances} instances, lists {len(instances)}")
-                return tuple(instances.values())
+                return Inventory(instances=tuple(instances.values()))
             if token in tokens or len(instances) == before:
                 raise ProviderUnavailable(f"{NAME} lists the same page again")
             tokens.add(token)
@@ -200,9 +202,9 @@ class VastAi:
             raise self._unread("get", reply)
         return None if instance is None else self._discreet(instance)
 
-    async def destroy(self, instance_id: InstanceId) -> None:
-        """Return when accepted or already gone. OutcomeUnknown may be tried again: destroying twice does no harm."""
-        await self._told("destroy", self._request("destroy", "DELETE", _path(instance_id), {}), destroyed)
+    async def destroy(self, instance_id: InstanceId) -> bool:
+        """True: vast.ai says that there is none. OutcomeUnknown may be tried again: destroying twice does no harm."""
+        return await self._told("destroy", self._request("destroy", "DELETE", _path(instance_id), {}), destroyed)
 
     async def start(self, instance_id: InstanceId) -> None:
         """Return when accepted. NoCapacity: vast.ai has queued the start until the GPUs are free."""
@@ -275,7 +277,7 @@ class VastAi:
         """A change of state; OutcomeUnknown may be tried again: the second one changes nothing."""
         await self._told("manage", self._request("manage", "PUT", _path(instance_id), {"state": state}), switched)
 
-    async def _told(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], None]) -> None:
+    async def _told(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], T]) -> T:
         """A call that may be repeated: return when `judge` takes its answer for an acceptance."""
         await self._turn(endpoint)
         try:
@@ -285,7 +287,7 @@ class VastAi:
         except HttpReplyLost as error:
             raise OutcomeUnknown(f"the answer was lost: {error}", advice=Advice.RETRY_LATER) from error
         try:
-            judge(reply, self._intervals[endpoint])
+            return judge(reply, self._intervals[endpoint])
         except RateLimited as error:
             self._heed(endpoint, error, reply)
             raise

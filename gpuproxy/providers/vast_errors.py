@@ -150,13 +150,13 @@ def created(reply: Reply) -> Receipt:
     raise _error(OutcomeUnknown, reply)
 
 
-def destroyed(reply: Reply, wait: float) -> None:
-    """Return when a destroy was accepted or there is nothing left; a ProviderError otherwise."""
+def destroyed(reply: Reply, wait: float) -> bool:
+    """False when a destroy was accepted, True when there is nothing left; a ProviderError otherwise."""
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:
-        return
+        return False
     if reply.response.status < 500 and answer.error in _GONE:
-        return
+        return True
     raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
 
 

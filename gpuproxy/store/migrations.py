@@ -103,6 +103,13 @@ _FIFTH = (
 
 _SIXTH = ("ALTER TABLE leases ADD COLUMN stop_at INTEGER",)
 
+_SEVENTH = (
+    "ALTER TABLE leases ADD COLUMN gone_said_at INTEGER",
+    "ALTER TABLE leases ADD COLUMN faltered_at INTEGER",
+    "ALTER TABLE reservations ADD COLUMN stopped TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE reservations ADD COLUMN key_id TEXT NOT NULL DEFAULT ''",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -143,4 +150,11 @@ def m0005_what_marketplaces_charged(db: Database) -> None:
 def m0006_machines_that_are_to_stay_stopped(db: Database) -> None:
     """What an owner's stop asks for, so that it holds over a crash."""
     for statement in _SIXTH:
+        db.execute(statement)
+
+
+@migrations()
+def m0007_slow_to_condemn(db: Database) -> None:
+    """What a provider said of a machine that is not believed at once, why a call stopped renting, and whose it is."""
+    for statement in _SEVENTH:
         db.execute(statement)

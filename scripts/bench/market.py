@@ -9,7 +9,7 @@ from gpuproxy.model.errors import NotSupported
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
-from gpuproxy.ports import Capabilities, Instance, Receipt, Spend
+from gpuproxy.ports import Capabilities, Instance, Inventory, Receipt, Spend
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 OFFERS = 20_000
@@ -121,17 +121,19 @@ class Marketplace:
         """Never."""
         raise NotSupported(f"{offer.id} is not to be rented, {label}, {spec}")
 
-    async def list(self) -> Sequence[Instance]:
+    async def list(self) -> Inventory:
         """Nothing."""
-        return ()
+        return Inventory(instances=())
 
     async def get(self, instance_id: InstanceId) -> Instance | None:
         """None."""
         del instance_id
         return None
 
-    async def destroy(self, instance_id: InstanceId) -> None:
+    async def destroy(self, instance_id: InstanceId) -> bool:
         """There is nothing."""
+        del instance_id
+        return True
 
     async def start(self, instance_id: InstanceId) -> None:
         """Not for measurements."""

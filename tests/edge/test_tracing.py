@@ -24,7 +24,7 @@ from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Capabilities, Instance, Receipt, Spend
+from gpuproxy.ports import Capabilities, Instance, Inventory, Receipt, Spend
 from gpuproxy.system import ScaledClock
 from gpuproxy.tracing import Tracing, exporting
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -169,15 +169,15 @@ class Marketplace:
     async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
         raise AssertionError
 
-    async def list(self) -> Sequence[Instance]:
+    async def list(self) -> Inventory:
         if self.error:
             raise self.error
-        return []
+        return Inventory(instances=())
 
     async def get(self, instance_id: InstanceId) -> Instance | None:
         return None
 
-    async def destroy(self, instance_id: InstanceId) -> None:
+    async def destroy(self, instance_id: InstanceId) -> bool:
         raise AssertionError
 
     async def spend(self) -> Spend:

@@ -10,7 +10,7 @@ from gpuproxy.engine.catalog import EVERYTHING, Catalog
 from gpuproxy.model.errors import ProviderError, ProviderUnavailable, RateLimited, Unavailable
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
-from gpuproxy.ports import Capabilities, Instance
+from gpuproxy.ports import Capabilities, Inventory
 from tests.markets import VAST, nested, offer, random_market
 from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
 
@@ -58,7 +58,7 @@ class Account:
     async def create(self, *_: Any) -> Any:
         raise AssertionError("the catalog rents nothing")
 
-    async def list(self) -> Sequence[Instance]:
+    async def list(self) -> Inventory:
         raise AssertionError("the catalog looks at no instances")
 
     get = destroy = spend = create

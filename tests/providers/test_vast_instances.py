@@ -60,7 +60,7 @@ def page(*rows: object, token: str | None = None, total: int | None = None, **mo
 
 def listed(*answers: HttpResponse | Exception, **more: Any) -> tuple[list[Instance], Script]:
     async def use(adapter: Any) -> list[Instance]:
-        return list(await adapter.list())
+        return list((await adapter.list()).instances)
 
     return on_script(use, *answers, **more)
 

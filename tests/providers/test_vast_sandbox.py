@@ -134,7 +134,7 @@ def test_a_machine_is_rented_seen_and_given_back() -> None:
         credit = (await world.vast.spend()).credit
         offer = await cheapest(world.vast)
         receipt = await world.vast.create(offer, SPEC, LABEL)
-        [young] = await world.vast.list()
+        [young] = (await world.vast.list()).instances
         assert (young.id, young.label, young.status) == (receipt.instance_id, LABEL, InstanceStatus.PENDING)
         assert young.price == pytest.approx(offer.price(SPEC.disk_gb), abs=2)
         assert (young.gpu_model, young.num_gpus, young.machine_id) == (
@@ -151,7 +151,7 @@ def test_a_machine_is_rented_seen_and_given_back() -> None:
         await world.vast.destroy(receipt.instance_id)
         await world.vast.destroy(receipt.instance_id)
         assert await world.vast.get(receipt.instance_id) is None
-        assert await world.vast.list() == ()
+        assert (await world.vast.list()).instances == ()
 
     run_virtual(use)
 
@@ -192,7 +192,7 @@ def test_a_list_of_many_pages_is_whole_and_a_missing_page_is_an_error() -> None:
                 continue
             if len(ids) == 60:
                 break
-        assert {instance.id for instance in await world.vast.list()} == ids
+        assert {instance.id for instance in (await world.vast.list()).instances} == ids
         world.arm("list", "missing_page")
         with pytest.raises(ProviderUnavailable):
             await world.vast.list()
@@ -252,7 +252,7 @@ def test_a_create_that_was_executed_without_a_whole_answer_is_unknown_and_its_la
         world.arm("create", fault)
         with pytest.raises(OutcomeUnknown):
             await world.vast.create(offer, SPEC, LABEL)
-        assert [instance.label for instance in await world.vast.list()] == [LABEL]
+        assert [instance.label for instance in (await world.vast.list()).instances] == [LABEL]
         assert world.sandbox.calls["vast.ai"]["create"] == 1
 
     run_virtual(use)
@@ -327,7 +327,7 @@ async def test_a_create_that_is_reset_on_a_real_socket_reaches_the_market_once(f
         with pytest.raises(OutcomeUnknown):
             await adapter.create(offer, SPEC, LABEL)
         assert running.sandbox.calls["vast.ai"]["create"] == 1
-        labels = [instance.label for instance in await adapter.list()]
+        labels = [instance.label for instance in (await adapter.list()).instances]
         assert labels == ([LABEL] if fault == "reset_after" else [])
     finally:
         await http.close()
