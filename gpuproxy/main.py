@@ -39,9 +39,10 @@ from gpuproxy.engine.books import Books
 from gpuproxy.engine.call import Workshop
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.choice import Chooser
+from gpuproxy.engine.doubts import Knocks
 from gpuproxy.engine.figures import Figures
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.loops import settle_forever, watch_forever, witness_forever
+from gpuproxy.engine.loops import due_forever, settle_forever, watch_forever, witness_forever
 from gpuproxy.engine.machines import Machines
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.readiness import Readiness
@@ -97,6 +98,7 @@ class Engine:
         loops = [
             self.catalog.run(),
             *(watch_forever(watch, self.clock) for watch in self.watches),
+            *(due_forever(watch, self.db, self.clock) for watch in self.watches),
             *(settle_forever(settling, self.clock, self.settling_seconds) for settling in self.settlings),
             *(witness_forever(witness, self.clock, self.witness_seconds) for witness in self.witnesses),
         ]
@@ -206,8 +208,10 @@ def build_engine(
         refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
     )
+    knocks = Knocks()
     watches = tuple(
-        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits) for provider in accounts
+        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
+        for provider in accounts
     )
     shop = Workshop(
         db=db,

@@ -18,6 +18,7 @@ from gpuproxy.books_here import check_exists, with_books
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.engine import checkup
 from gpuproxy.engine.checkup import Finding
+from gpuproxy.engine.doubts import Knocks
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch, Decided
 from gpuproxy.engine.steps import Advance, Note, Step
@@ -58,7 +59,9 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             signer = await deployment.signer(db, SystemRandom())
             told: list[str] = []
             for provider in await connect_accounts(stack, settings, clock, None):
-                watch = AccountWatch(provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits())
+                watch = AccountWatch(
+                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), knocks=Knocks()
+                )
                 told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
                     await watch.step()

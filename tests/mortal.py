@@ -89,13 +89,19 @@ class MortalHttp:
     """The Http port as one life sees it."""
 
     def __init__(
-        self, http: Http, life: Life, delay: Callable[[], float], heard: Callable[[HttpRequest], None]
+        self,
+        http: Http,
+        life: Life,
+        delay: Callable[[], float],
+        heard: Callable[[HttpRequest], None],
+        answered: Callable[[HttpRequest, HttpResponse], None],
     ) -> None:
-        """`delay`: seconds of each way; `heard` is told each request as it reaches the market."""
+        """`delay`: seconds of each way; `heard` is told each request that reaches the market, `answered` its answer."""
         self._http = http
         self._life = life
         self._delay = delay
         self._heard = heard
+        self._answered = answered
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self._life.passes_point()
@@ -115,12 +121,16 @@ class MortalHttp:
         """The request is at the market, whoever may still be waiting."""
         self._heard(request)
         task = asyncio.create_task(self._http.send(request), name=MARKET)
-        task.add_done_callback(lambda done: self._back(done, answer))
+        task.add_done_callback(lambda done: self._back(request, done, answer))
 
-    def _back(self, done: "asyncio.Future[HttpResponse]", answer: "asyncio.Future[HttpResponse]") -> None:
+    def _back(
+        self, request: HttpRequest, done: "asyncio.Future[HttpResponse]", answer: "asyncio.Future[HttpResponse]"
+    ) -> None:
         if done.cancelled():
             return
         error = done.exception()
+        if error is None:
+            self._answered(request, done.result())
         if answer.done():
             return
         if error is not None:

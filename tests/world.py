@@ -18,7 +18,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Clock, HttpRequest, ProviderSetup
+from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
 from gpuproxy.providers.vast import connect
 from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.options import SandboxOptions
@@ -70,6 +70,8 @@ class World:
         """Seconds that commits and requests take, each way."""
         self.overhear: list[Callable[[HttpRequest], None]] = []
         """Told every request as it reaches the market."""
+        self.overhear_answers: list[Callable[[HttpRequest, HttpResponse], None]] = []
+        """Told every answer as it leaves the market."""
         self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         self.settings = Settings(vastai_api_key=",".join(self.accounts))
@@ -116,6 +118,10 @@ class World:
         for listener in self.overhear:
             listener(request)
 
+    def _hear_answer(self, request: HttpRequest, response: HttpResponse) -> None:
+        for listener in self.overhear_answers:
+            listener(request, response)
+
     def lose_books(self, *, keep_key: bool = True) -> None:
         """The database is gone; with its signing key, a new one can be the same deployment. Restart afterwards."""
         old, self.db = self.db, SqliteDatabase(":memory:", self.clock.now, threads=False)
@@ -128,7 +134,7 @@ class World:
             account=account,
             key=key,
             base_url="http://sandbox",
-            http=MortalHttp(self.http, self.life, self.delay, self._hear),
+            http=MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer),
             clock=self.books_clock,
             workers=InlineWorkers(),
             intervals={} if self.paced else UNPACED,

@@ -10,12 +10,13 @@ booking twice.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from gpuproxy.engine.steps import Advance, Listing, Note, Scene, Step
+from gpuproxy.engine.listings import Listing
+from gpuproxy.engine.steps import Advance, Note, Scene, Step
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent
 from gpuproxy.ports import Instance
 
-_LISTINGS = 3
-_APART = timedelta(seconds=15)
+ABSENT_LISTINGS = 3
+LISTINGS_APART = timedelta(seconds=15)
 _SKEW = timedelta(minutes=5)
 """How far the marketplace's clock may be behind ours."""
 
@@ -31,10 +32,10 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
             yield Note(lease, {"status_message": text, "absent_checks": 0})
         return
     began = scene.listing.began_at
-    if lease.absent_checked_at is not None and began < lease.absent_checked_at + _APART:
+    if lease.absent_checked_at is not None and began < lease.absent_checked_at + LISTINGS_APART:
         return
     facts = {"absent_checks": lease.absent_checks + 1, "absent_checked_at": began}
-    if lease.absent_checks + 1 < _LISTINGS:
+    if lease.absent_checks + 1 < ABSENT_LISTINGS:
         yield Note(lease, facts)
     else:
         yield Advance(lease, LeaseEvent.ABSENT, {**facts, "reason": lease.reason or "NEVER_CREATED"})
@@ -45,7 +46,7 @@ def may_be_proven(lease: Lease, scene: Scene) -> bool:
     bound = scene.capabilities.late_seconds
     if bound is None or scene.capabilities.billing == "prepaid":
         return False
-    if lease.call_deadline is None or scene.listing is None:
+    if lease.call_deadline is None or scene.listing is None or scene.listing.unreadable:
         return False
     canary = has_canary(scene)
     quarantine = timedelta(seconds=bound if canary else 2 * bound)

@@ -4,8 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import AccountKey, ProviderName
-from gpuproxy.pacing import Pace
-from gpuproxy.ports import Clock, Provider
+from gpuproxy.pacing import FairTurns
+from gpuproxy.ports import Clock, Provider, Tx
+from gpuproxy.store import pace
+
+_MARGIN = 1.02
+"""Two calls may travel at different speeds; who comes too early is punished with a longer wait."""
 
 
 class Accounts:
@@ -13,7 +17,9 @@ class Accounts:
 
     def __init__(self, providers: Iterable[Provider], clock: Clock) -> None:
         self._all = {(provider.name, provider.account): provider for provider in providers}
-        self._creates = {key: Pace(clock, each.capabilities.create_interval) for key, each in self._all.items()}
+        self._creates = {
+            key: FairTurns(clock, each.capabilities.create_interval * _MARGIN) for key, each in self._all.items()
+        }
 
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
@@ -22,9 +28,14 @@ class Accounts:
         """The account that a lease was made with; a lease never changes it."""
         return self._all[lease.provider, lease.account]
 
-    def creates(self, lease: Lease) -> Pace:
-        """When creates of the lease's account were really sent; the books plan turns, but a stall may delay one."""
-        return self._creates[lease.provider, lease.account]
+    def creates(self, account: AccountKey) -> FairTurns:
+        """The queue of creates of an account."""
+        return self._creates[account]
+
+    def heed(self, tx: Tx) -> None:
+        """Wait where an earlier process has just created, or was told to wait."""
+        for key, turns in self._creates.items():
+            turns.hold((pace.next_create_at(tx, key) - tx.now()).total_seconds())
 
     def names(self) -> tuple[ProviderName, ...]:
         """The marketplaces."""

@@ -20,13 +20,22 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.model.reservations import NOT_ATTEMPTED, Failure, Reservation
+from gpuproxy.model.reservations import (
+    COMMON_CAUSE,
+    IMAGE_UNUSABLE,
+    NOT_ATTEMPTED,
+    REPLACEMENT_LIMIT,
+    Failure,
+    Reservation,
+)
 from gpuproxy.store.troubles import Trouble
 
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
 
 NO_ACCOUNT = "NO_ACCOUNT"
+CREATE_QUEUE = "CREATE_QUEUE"
+_SOON = 5.0
 _SAID = frozenset({"provider", "min_vram", "max_price", "gpu_model", "location"})
 """Filters that a text about too few GPUs names with their values."""
 _PAUSES = {
@@ -48,8 +57,11 @@ class Verdict:
     """Nothing was rented and nothing is open: the request_id is free again."""
 
 
-def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool) -> Verdict:
-    """Judge a call whose creates are over. `gone`: nobody waits for the answer any more."""
+def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, queue_seconds: float = 0.0) -> Verdict:
+    """Judge a call whose creates are over.
+
+    `gone`: nobody waits for the answer any more; `queue_seconds`: the wait for a turn that was too long, 0 if none was.
+    """
     kept = [lease for lease in leases if lease.state in RENTED]
     gpus = sum(lease.num_gpus for lease in kept)
     open_leases = [lease for lease in leases if lease.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN)]
@@ -58,7 +70,7 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool) ->
     if gone and not reservation.keep:
         return Verdict(message="The caller left before the answer; everything is given back.", closing="CALLER_GONE")
     if not kept and not open_leases:
-        return _nothing(reservation, leases)
+        return _nothing(reservation, leases, queue_seconds)
     if gpus < reservation.least:
         return _too_few(reservation, leases, gpus)
     return Verdict(message=message(reservation, leases))
@@ -88,7 +100,20 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     if gpus + unknown + pending < reservation.count:
         reasons = _counted(lease.reason for lease in leases if lease.reason)
         text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
-    return text
+    return text + _stopped(reservation)
+
+
+_STOPS = {
+    IMAGE_UNUSABLE: "the image, its registry or its entry point can't work on any host: see the status messages",
+    COMMON_CAUSE: "machines failed alike on several hosts, so another one would fail too: check the image, the "
+    "account and this server's network",
+    REPLACEMENT_LIMIT: "as many machines as are allowed were rented for this reservation (GPUPROXY_REPLACEMENT_FACTOR)",
+}
+
+
+def _stopped(reservation: Reservation) -> str:
+    why = _STOPS.get(reservation.stopped)
+    return f" No more machines were rented: {why}." if why else ""
 
 
 def refusal_of(failure: Failure) -> Refusal:
@@ -98,8 +123,9 @@ def refusal_of(failure: Failure) -> Refusal:
         return CreationFailed(failure.message, metadata=metadata)
     if failure.reason == DeadlineExceeded.reason:
         return DeadlineExceeded(failure.message, metadata=metadata)
-    if failure.reason == "PROVIDERS_UNREACHABLE":
-        return Unavailable(failure.message, reason=failure.reason, metadata=metadata)
+    if failure.reason in ("PROVIDERS_UNREACHABLE", CREATE_QUEUE):
+        wait = float(metadata.get("queue_seconds", _SOON))
+        return Unavailable(failure.message, reason=failure.reason, metadata=metadata, retry_after=wait)
     return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
 
 
@@ -192,7 +218,7 @@ def _limit(price: float) -> str:
     return "$" + max(f"{price:.2f}", f"{price:.6f}".rstrip("0"), key=len)
 
 
-def _nothing(reservation: Reservation, leases: Sequence[Lease]) -> Verdict:
+def _nothing(reservation: Reservation, leases: Sequence[Lease], queue_seconds: float) -> Verdict:
     reasons = _counted(lease.reason for lease in leases)
     tried = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
     kinds = set(reasons)
@@ -201,6 +227,8 @@ def _nothing(reservation: Reservation, leases: Sequence[Lease]) -> Verdict:
         return _failed(InsufficientFunds.reason, text, reasons)
     if kinds == {AuthFailed.reason}:
         return _failed(AuthFailed.reason, "The marketplace does not accept our API key. Nothing was rented.", reasons)
+    if kinds == {NOT_ATTEMPTED} and queue_seconds > 0:
+        return _queue_too_long(queue_seconds, len(leases))
     if kinds == {NOT_ATTEMPTED}:
         text = "The deadline left no time to create a machine. Nothing was rented."
         return _failed(DeadlineExceeded.reason, text, reasons, retryable=True)
@@ -211,10 +239,20 @@ def _nothing(reservation: Reservation, leases: Sequence[Lease]) -> Verdict:
     ending = "What was created is given back." if given_back else "Nothing was rented."
     return _failed(
         CreationFailed.reason,
-        f"None of {reservation.count} GPUs could be reserved: {tried}. {ending}",
+        f"None of {reservation.count} GPUs could be reserved: {tried}.{_stopped(reservation)} {ending}",
         reasons,
         closing=CreationFailed.reason if given_back else "",
     )
+
+
+def _queue_too_long(seconds: float, creates: int) -> Verdict:
+    text = (
+        f"The marketplace limits how fast machines are created, and the next turn of this project is {seconds:.0f} s "
+        "away, which is later than the deadline of this call. Nothing was rented. Repeat it then, or with more time."
+    )
+    metadata = (("not_attempted", str(creates)), ("queue_seconds", f"{seconds:.0f}"))
+    failure = Failure(reason=CREATE_QUEUE, message=text, metadata=metadata)
+    return Verdict(message=text, failure=failure, closing=CREATE_QUEUE, retryable=True)
 
 
 def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Verdict:

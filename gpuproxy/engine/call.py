@@ -1,18 +1,18 @@
 """One running ReserveGPUs call: rounds of choosing, intending and creating, until nothing is missing or time is up."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from gpuproxy.balancer import Choice
-from gpuproxy.engine import answers, intents, record
+from gpuproxy.engine import answers, intents, record, replacing
 from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.attempt import Attempt
 from gpuproxy.engine.catalog import Catalog
-from gpuproxy.engine.choice import Chooser, Exclusions
+from gpuproxy.engine.choice import Chooser
+from gpuproxy.engine.learnt import Learnt
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.persist import surely
@@ -21,7 +21,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
-from gpuproxy.model.reservations import DESTROYED, NOT_ATTEMPTED, RELEASED, Reservation, ReservationView
+from gpuproxy.model.reservations import NOT_ATTEMPTED, RELEASED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
 from gpuproxy.store import leases, reservations, ssh_keys
 from gpuproxy.strategies import STRATEGIES
@@ -65,8 +65,7 @@ class Call:
         self.gone = False
         self.stop = asyncio.Event()
         self._shop = shop
-        self._out = Exclusions()
-        self._failures: dict[str, int] = {}
+        self._learnt = Learnt()
         self._strategy = ""
         self._spec = demand.spec
         self._attempts: set[asyncio.Task[None]] = set()
@@ -136,7 +135,7 @@ class Call:
         return replace(self.demand.spec, ssh_public_keys=tuple(dict.fromkeys(keys)))
 
     async def _choose(self, gpus: int, strategy: str) -> Choice:
-        return await self._shop.chooser.choose(self.demand, gpus, strategy, self._out)
+        return await self._shop.chooser.choose(self.demand, gpus, strategy, self._learnt)
 
     async def _choose_and_intend(self, gpus: int, open_one: Reservation | None) -> ReservationId:
         """As one step, for the reservation that is open or else for a new one."""
@@ -152,8 +151,9 @@ class Call:
 
     async def _intend(self, reservation: Reservation, choice: Choice, *, first: bool) -> None:
         clock = self._shop.clock
-        terms = self._shop.chooser.terms(self.demand, self._out)
+        terms = self._shop.chooser.terms(self.demand, self._learnt)
         usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
+        latest = self._latest(reservation, usual)
         intent = intents.Intent(
             reservation=reservation,
             first=first,
@@ -161,19 +161,23 @@ class Call:
             wanted=self.demand.filter,
             terms=terms,
             rotation=choice.rotation if STRATEGIES[reservation.strategy].rotates else None,
-            latest=self._latest(reservation, usual),
+            waits=lambda account, more: self._shop.accounts.creates(account).wait(self.caller.project, more),
+            latest=latest,
         )
         made = await self._shop.db.write(lambda tx: intents.write(tx, intent, self._shop.signer))
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
                 self._launch(Attempt(
                     lease, offer, self._spec, provider=self._shop.accounts.holding(lease),
-                    pace=self._shop.accounts.creates(lease), catalog=self._shop.catalog, db=self._shop.db,
-                    clock=clock,
+                    turns=self._shop.accounts.creates((lease.provider, lease.account)), latest=latest,
+                    catalog=self._shop.catalog, db=self._shop.db, clock=clock,
                 ))  # fmt: skip
+            elif lease.reason == NOT_ATTEMPTED:
+                turns = self._shop.accounts.creates((lease.provider, lease.account))
+                self._learnt.queued(turns.wait(self.caller.project))
 
     def _launch(self, attempt: Attempt) -> None:
-        task = asyncio.create_task(attempt.run(self.stop, self._out, self._failures))
+        task = asyncio.create_task(attempt.run(self.stop, self._learnt))
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
         task.add_done_callback(_log_crash)
@@ -204,20 +208,33 @@ class Call:
         if not self._going_on():
             return False
         reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
-        missing = reservation.count - _had(rows)
-        if missing <= 0 or reservation.closing or len(rows) >= self._shop.limits.max_rounds * reservation.count:
+        self._learnt.hosts |= replacing.failed_hosts(rows)
+        allowed = replacing.replacement(reservation.count, rows, self._shop.limits.replacement_factor)
+        if allowed.stopped != reservation.stopped:
+            await self._note_stop(allowed.stopped)
+        if not allowed.gpus or reservation.closing or len(rows) >= self._shop.limits.max_rounds * reservation.count:
             return False
         if any(lease.reason == NOT_ATTEMPTED for lease in rows):
             return False  # the pace leaves no time for another create
-        if not self._shop.chooser.terms(self.demand, self._out):
+        if not self._shop.chooser.terms(self.demand, self._learnt):
             return False
         try:
             await self._shop.chooser.refresh(self.demand, self._answer_by)
-            await self._choose_and_intend(missing, reservation)
+            await self._choose_and_intend(allowed.gpus, reservation)
         except (Refusal, Conflict) as error:
-            log.info("no_replacement", reservation=self.reservation_id, missing=missing, error=str(error))
+            log.info("no_replacement", reservation=self.reservation_id, missing=allowed.gpus, error=str(error))
             return False
         return bool(self._attempts)
+
+    async def _note_stop(self, reason: str) -> None:
+        """Why no more machines are rented stands with the reservation: its message and its outcomes say so."""
+        log.warning("renting_stopped", reservation=self.reservation_id, reason=reason)
+
+        def write(tx: Tx) -> None:
+            reservation, rows = _books(tx, self.reservation_id)
+            reservations.change(tx, reservation, rows, stopped=reason)
+
+        await self._shop.db.write(write)
 
     async def _look(self) -> None:
         """One listing of each account concerned, so that prices are checked before the answer."""
@@ -239,7 +256,7 @@ class Call:
                 while self._going_on():
                     reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if _had(rows) < reservation.count:
+                    if replacing.had(rows) < reservation.count:
                         return await self._another_round()
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False
@@ -269,9 +286,9 @@ class Call:
     def _settle(self, tx: Tx) -> ReservationView:
         for lease in leases.of_reservation(tx, self.reservation_id):
             if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
-                record.not_attempted(tx, lease.id, self._shop.accounts.holding(lease).capabilities)
+                record.not_attempted(tx, lease.id)
         reservation, rows = _books(tx, self.reservation_id)
-        verdict = answers.verdict(reservation, rows, gone=self.gone)
+        verdict = answers.verdict(reservation, rows, gone=self.gone, queue_seconds=self._learnt.queue_seconds)
         reservations.change(
             tx,
             reservation,
@@ -321,11 +338,6 @@ def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservati
     if reservation.settled_at is None or reservation.closing not in ("", RELEASED):
         return reservation
     return replace(reservation, message=answers.message(reservation, rows))
-
-
-def _had(rows: Sequence[Lease]) -> int:
-    """The GPUs that need no replacement: what is kept, and what its owner has destroyed meanwhile."""
-    return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
 
 
 def _books(tx: Tx, reservation_id: ReservationId) -> tuple[Reservation, tuple[Lease, ...]]:

@@ -7,7 +7,7 @@ with the same GPUs.
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from gpuproxy.balancer import Choice, Shortage, Want, choose, reach
 from gpuproxy.engine import storm
@@ -15,12 +15,13 @@ from gpuproxy.engine.accounts import Accounts
 from gpuproxy.engine.answers import account_paused, no_account, not_enough
 from gpuproxy.engine.catalog import Catalog, Market, Selection
 from gpuproxy.engine.intents import Terms
+from gpuproxy.engine.learnt import Learnt
 from gpuproxy.engine.limits import Limits
 from gpuproxy.model.demands import Demand
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import AccountKey, HostKey, Offer, OfferId, ProviderName
+from gpuproxy.model.offers import AccountKey, HostKey, Offer, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.store import counters, exhausted, leases, rotations, troubles
@@ -33,16 +34,6 @@ Held = frozenset[tuple[ProviderName, str]]
 Loads = Mapping[HostKey, HostLoad]
 
 
-@dataclass(slots=True)
-class Exclusions:
-    """What one call has learnt not to try again."""
-
-    offers: set[OfferId] = field(default_factory=set)
-    hosts: set[str] = field(default_factory=set)
-    accounts: set[AccountKey] = field(default_factory=set)
-    providers: set[ProviderName] = field(default_factory=set)
-
-
 class Chooser:
     """Picks offers for calls."""
 
@@ -53,11 +44,12 @@ class Chooser:
         self._limits = limits
         self.lock = asyncio.Lock()
 
-    def terms(self, demand: Demand, out: Exclusions) -> Terms:
+    def terms(self, demand: Demand, learnt: Learnt) -> Terms:
         """The accounts that this call may still use, by provider."""
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
         for provider in self._accounts:
-            usable_now = provider.name not in out.providers and (provider.name, provider.account) not in out.accounts
+            key = provider.name, provider.account
+            usable_now = provider.name not in learnt.providers and key not in learnt.accounts
             asked = not demand.filter.providers or provider.name in demand.filter.providers
             if usable_now and asked and not _lacks(provider.capabilities, demand):
                 terms.setdefault(provider.name, {})[provider.account] = provider.capabilities
@@ -65,7 +57,7 @@ class Chooser:
 
     def check(self, demand: Demand) -> None:
         """Refuse what no provider asked for can do, before anyone is contacted."""
-        if self.terms(demand, Exclusions()):
+        if self.terms(demand, Learnt()):
             return
         asked = [p for p in self._accounts if not demand.filter.providers or p.name in demand.filter.providers]
         reasons = {
@@ -80,14 +72,14 @@ class Chooser:
         """Ask the marketplaces whose snapshots are not whole; called without the lock, for it takes a while."""
         await self._catalog.targeted(demand.filter, deadline)
 
-    async def choose(self, demand: Demand, gpus: int, strategy: str, out: Exclusions) -> Choice:
+    async def choose(self, demand: Demand, gpus: int, strategy: str, learnt: Learnt) -> Choice:
         """Offers for exactly `gpus` GPUs, or, in a first choice with a min_count, as many as there are.
 
         Raises FailedPrecondition (NOT_ENOUGH_GPUS, or why every account is paused) and Unavailable. Called with the
         lock held, when an intent follows.
         """
         market = await self._catalog.market(demand.filter)
-        terms = self.terms(demand, out)
+        terms = self.terms(demand, learnt)
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
         if known.paused:
             terms = _without(terms, known.paused)
@@ -98,7 +90,7 @@ class Chooser:
         if known.storms and not terms:
             raise storm.refusal_of(known.storms)
         selection = market.select(demand.filter)
-        free = _free(selection.offers, terms, known.held, out)
+        free = _free(selection.offers, terms, known.held, learnt)
         ranking = _Ranking(
             Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb),
             [offer for offer in free if not known.exhausted(offer)],
@@ -108,7 +100,7 @@ class Chooser:
         try:
             choice = ranking.choose(demand.least)
         except Shortage as shortage:
-            dearer = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, out)
+            dearer = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, learnt)
             dearer = [offer for offer in dearer if not known.exhausted(offer)]
             nearest = _nearest(ranking.want, min(demand.least, gpus), dearer)
             raise not_enough(demand, shortage, market.unreachable, nearest, selection.rejected) from shortage
@@ -220,14 +212,14 @@ def _still_there(rotation: Rotation, strategy: str, market: Market) -> Rotation:
     return replace(rotation, standing={host: value for host, value in rotation.standing.items() if host in hosts})
 
 
-def _free(offers: Sequence[Offer], terms: Terms, held: Held, out: Exclusions) -> list[Offer]:
+def _free(offers: Sequence[Offer], terms: Terms, held: Held, learnt: Learnt) -> list[Offer]:
     """What some account may rent, and nobody holds."""
     return [
         offer
         for offer in offers
         if terms.get(offer.provider)
-        and offer.id not in out.offers
-        and offer.host not in out.hosts
+        and offer.id not in learnt.offers
+        and offer.host not in learnt.hosts
         and not any((offer.provider, key) in held for key in offer.conflict_keys)
     ]
 

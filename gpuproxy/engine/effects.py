@@ -5,26 +5,42 @@ to the next pass: nothing here retries.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from gpuproxy.engine import record
+from gpuproxy.engine.doubts import Knocks
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.steps import NEVER_READY, Confirm, Destroy, Knock, Stop
+from gpuproxy.engine.steps import Confirm, Destroy, Knock, Stop
 from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.pacing import FairTurns
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
 
+_MARGIN = 1.02
+"""Two calls may travel at different speeds."""
+_CANARIES = 3
 STOP_AGAIN = timedelta(seconds=15)
 """Before a stop is repeated that does not show."""
 Effect = Destroy | Stop | Confirm | Knock
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Reads of a machine that listings do not show, less and less often while they say nothing of use."""
+
+    wait: float = 2.5
+    next_at: datetime | None = None
+    missed_at: datetime | None = None
+    """When a read first said that there is no such instance."""
 
 
 class Effects:
@@ -38,6 +54,7 @@ class Effects:
         clock: Clock,
         probe: Probe,
         limits: Limits,
+        knocks: Knocks,
         changed: Callable[[], None],
     ) -> None:
         self._provider = provider
@@ -45,7 +62,10 @@ class Effects:
         self._clock = clock
         self._probe = probe
         self._limits = limits
+        self._knocks = knocks
         self._changed = changed
+        self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * _MARGIN)
+        self._asked: dict[LeaseId, _Asked] = {}
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def start(self, effect: Effect) -> None:
@@ -55,6 +75,10 @@ class Effects:
     def take_back(self, stray: Stray) -> None:
         """Prove that a machine is alive, and put it into the books as one to be given back."""
         self._spawn("Stray", stray.instance.id, lambda: self._take_back(stray))
+
+    def forget(self, live: Collection[LeaseId]) -> None:
+        """Forget what was asked of leases that are over."""
+        self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in live}
 
     async def done(self) -> None:
         """Return when nothing is under way."""
@@ -86,41 +110,70 @@ class Effects:
         elif isinstance(effect, Stop):
             await self._stop(effect.lease)
         elif isinstance(effect, Confirm):
-            await self._confirm(effect.lease)
+            await self._confirm(effect)
         else:
             await self._knock(effect)
 
     async def _knock(self, knock: Knock) -> None:
+        lease = knock.lease
         if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
-            await self._write(lambda tx: _ready(tx, knock.lease.id))
-        elif knock.last:
-            await self._write(lambda tx: _not_ready(tx, knock.lease.id))
+            self._knocks.answered(lease)
+            await self._write(lambda tx: _ready(tx, lease.id))
+        elif knock.late and self._knocks.missed(lease, self._clock.now()).is_verdict:
+            await self._suspect_own_network(lease)
             self._changed()
 
-    async def _confirm(self, lease: Lease) -> None:
-        if lease.instance_id is None:
+    async def _suspect_own_network(self, lease: Lease) -> None:
+        """Before a machine is given up for not answering, see whether anything that must answer does."""
+        others = await self._db.read(leases.reachable)
+        answers = await asyncio.gather(*(
+            self._probe.reachable("ssh", each.ssh_host, each.ssh_port, self._limits.probe_timeout)
+            for each in others[:_CANARIES]
+        ))  # fmt: skip
+        suspected = not any(answers) and (bool(answers) or self._knocks.elsewhere(lease.host))
+        if suspected:
+            log.warning("own_network_suspected", lease=lease.id, instance=lease.instance_id, others=len(answers))
+        self._knocks.suspect_network(lease, suspected=suspected)
+
+    async def _confirm(self, confirm: Confirm) -> None:
+        lease, now = confirm.lease, self._clock.now()
+        asked = self._asked.setdefault(lease.id, _Asked())
+        if lease.instance_id is None or (asked.next_at is not None and now < asked.next_at):
             return
+        asked.wait = min(2 * asked.wait, self._limits.destroy_again_max)
+        asked.next_at = now + timedelta(seconds=asked.wait)
         try:
             found = await self._provider.get(lease.instance_id)
         except ProviderError:
-            return  # no opinion; the next pass asks again
+            return  # no opinion; a later pass asks again
         if found is not None:
+            self._asked.pop(lease.id, None)
             await self._write(lambda tx: _still_there(tx, lease.id))
-        else:
-            await self._write(lambda tx: _not_there(tx, lease.id, lease.state))
+            return
+        asked.missed_at = asked.missed_at or now
+        if confirm.alone and now - asked.missed_at < timedelta(seconds=self._limits.gone_after):
+            asked.next_at = asked.missed_at + timedelta(seconds=self._limits.gone_after)
+            return
+        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state)):
+            self._asked.pop(lease.id, None)
 
     async def _destroy(self, lease: Lease) -> None:
+        """In turn between projects, so that nobody waits for all releases of another."""
         if lease.instance_id is None:
             return
+        async with self._destroys.turn(lease.project) as turn:
+            turn.used = True
         wait = min(self._limits.destroy_again * 2 ** min(lease.destroy_tries, 10), self._limits.destroy_again_max)
+        none_there = False
         try:
-            await self._provider.destroy(lease.instance_id)
+            none_there = await self._provider.destroy(lease.instance_id)
         except RateLimited as error:
             wait = error.retry_after or self._limits.poll_seconds
+            self._destroys.hold(wait)
         except ProviderError as error:
             log.info("destroy_not_accepted", lease=lease.id, reason=error.reason, error=str(error))
             wait = min(wait, self._limits.destroy_again)
-        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait))
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, none_there=none_there))
         self._changed()
 
     async def _stop(self, lease: Lease) -> None:
@@ -161,18 +214,12 @@ def _ready(tx: Tx, lease_id: LeaseId) -> None:
         leases.advance(tx, lease, LeaseEvent.READY, ready_at=lease.ready_at or tx.now(), faltered_at=None)
 
 
-def _not_ready(tx: Tx, lease_id: LeaseId) -> None:
-    lease = leases.get(tx, lease_id)
-    if lease.state is LeaseState.STARTING:
-        words = ": ".join(part for part in (NEVER_READY, lease.status_message) if part)
-        record.release(tx, leases.note(tx, lease, status_message=words), "NOT_READY")
-
-
-def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> None:
+def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
     """Absent from a listing and from a read of its own: gone, or taken away, unless the lease moved on meanwhile."""
     lease = leases.get(tx, lease_id)
     if lease.state is was:
         leases.advance(tx, lease, LeaseEvent.GONE if was is LeaseState.RELEASING else LeaseEvent.VANISHED)
+    return True
 
 
 def _still_there(tx: Tx, lease_id: LeaseId) -> None:
@@ -188,7 +235,11 @@ def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
     return True
 
 
-def _destroy_sent(tx: Tx, lease_id: LeaseId, tries: int, wait: float) -> None:
+def _destroy_sent(tx: Tx, lease_id: LeaseId, tries: int, wait: float, *, none_there: bool) -> None:
+    """`none_there`: the provider says that there is no such instance, so it bills nothing from now on."""
     lease = leases.get(tx, lease_id)
-    if lease.state is LeaseState.RELEASING:
-        leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))
+    if lease.state is not LeaseState.RELEASING:
+        return
+    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))
+    if none_there and lease.gone_said_at is None:
+        leases.note(tx, lease, gone_said_at=tx.now(), billed="nothing", absent_checks=0, absent_checked_at=None)

@@ -1,25 +1,24 @@
 """The intent: what is about to be paid for, committed before anything is sent.
 
 One unit of work writes the reservation (or finds it still open), a lease for each pick with its label, ceiling and
-turn at the account's pace, and the holds that keep others from the same GPUs.
+account, and the holds that keep others from the same GPUs.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gpuproxy.model.errors import Conflict, TurnTaken
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
+from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Capabilities, Tx
-from gpuproxy.store import leases, pace, reservations, rotations, troubles
+from gpuproxy.store import leases, reservations, rotations, troubles
 
-_MARGIN = 1.02
-"""Two calls may travel at different speeds; who comes too early is punished with a longer wait."""
 Terms = Mapping[ProviderName, Mapping[str, Capabilities]]
 """The accounts that may be used, in the order in which they were configured."""
 
@@ -33,6 +32,8 @@ class Intent:
     picks: tuple[Offer, ...]
     wanted: OfferFilter
     terms: Terms
+    waits: Callable[[AccountKey, int], float]
+    """The seconds until the account's turn for this project comes, behind so many more creates of it."""
     latest: datetime
     rotation: Rotation | None = None
     """Where the strategy stands after these picks, if it takes turns."""
@@ -53,9 +54,19 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     if intent.rotation is not None:
         rotations.save(tx, intent.reservation.strategy, intent.rotation)
     first_attempt = 1 + max((lease.attempt for lease in earlier), default=0)
-    return tuple(
-        _lease(tx, intent, offer, attempt, signer) for attempt, offer in enumerate(intent.picks, start=first_attempt)
-    )
+    slot = intent.reservation.id.removeprefix("res-")
+    queued: Counter[AccountKey] = Counter()
+    made: list[Lease] = []
+    for attempt, offer in enumerate(intent.picks, start=first_attempt):
+        account, wait = _turn(tx, intent, offer.provider, queued)
+        row = _lease(intent, offer, account, attempt=attempt, label=signer.label(slot, attempt), now=tx.now())
+        leases.insert(tx, row)
+        if tx.now() + timedelta(seconds=wait) <= intent.latest:
+            queued[offer.provider, account] += 1
+        else:
+            row = leases.advance(tx, row, LeaseEvent.NOT_ATTEMPTED, reason=NOT_ATTEMPTED)
+        made.append(row)
+    return tuple(made)
 
 
 def _open(tx: Tx, reservation_id: ReservationId) -> Reservation:
@@ -65,17 +76,15 @@ def _open(tx: Tx, reservation_id: ReservationId) -> Reservation:
     return reservation
 
 
-def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -> Lease:
-    account, capabilities, send_at = _turn(tx, intent.terms, offer.provider)
-    slot = intent.reservation.id.removeprefix("res-")
-    lease = Lease(
-        id=LeaseId(f"lease-{slot}-{attempt:02d}"),
+def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: str, now: datetime) -> Lease:
+    return Lease(
+        id=LeaseId(f"{intent.reservation.id.replace('res-', 'lease-')}-{attempt:02d}"),
         reservation_id=intent.reservation.id,
         project=intent.reservation.project,
         attempt=attempt,
         provider=offer.provider,
         account=account,
-        label=signer.label(slot, attempt),
+        label=label,
         offer_id=offer.id,
         host=offer.host,
         conflict_keys=offer.conflict_keys,
@@ -93,31 +102,24 @@ def _lease(tx: Tx, intent: Intent, offer: Offer, attempt: int, signer: Signer) -
         ceiling=intent.wanted.ceiling(offer.num_gpus),
         state=LeaseState.REQUESTED,
         version=1,
-        created_at=tx.now(),
-        send_at=send_at,
+        created_at=now,
         expires_at=intent.reservation.expires_at,
         extras=tuple(sorted(offer.extras.items())),
     )
-    leases.insert(tx, lease)
-    if send_at > intent.latest:
-        return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=NOT_ATTEMPTED)
-    pace.take_turn(tx, (offer.provider, account), send_at, capabilities.create_interval * _MARGIN)
-    return lease
 
 
-def _turn(tx: Tx, terms: Terms, provider: ProviderName) -> tuple[str, Capabilities, datetime]:
-    """The account that may create first; the earlier configured one of equals. TurnTaken: all are paused by now."""
+def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[AccountKey]) -> tuple[str, float]:
+    """The account whose turn comes first, the earlier configured one of equals, and the seconds until then.
+
+    TurnTaken: all are paused by now.
+    """
     paused = troubles.paused(tx)
     turns = [
-        (pace.next_create_at(tx, (provider, account)), order, account, capabilities)
-        for order, (account, capabilities) in enumerate(terms[provider].items())
+        (intent.waits((provider, account), queued[provider, account]), order, account)
+        for order, account in enumerate(intent.terms[provider])
         if (provider, account) not in paused
     ]
     if not turns:
         raise TurnTaken(f"every account of {provider} is paused")
-    at, _, account, capabilities = min(turns, key=_when)
-    return account, capabilities, at
-
-
-def _when(turn: tuple[datetime, int, str, Capabilities]) -> tuple[datetime, int]:
-    return turn[0], turn[1]
+    wait, _, account = min(turns)
+    return account, wait

@@ -13,6 +13,8 @@ class Limits:
     """Between listings of an account on which nothing is."""
     look_seconds: float = 3.0
     """The longest that an answer waits for the listing that checks prices."""
+    own_network_seconds: float = 600.0
+    """For so much longer machines that do not answer are kept while nothing else that we knock at answers either."""
     probe_timeout: float = 3.0
     """Real seconds."""
     destroy_again: float = 15.0
@@ -36,5 +38,7 @@ class Limits:
     """Between two comparisons of the books with what the provider says was spent."""
     settling_seconds: float = 3600.0
     """Between two comparisons of machines that are over with what was charged for them."""
+    replacement_factor: float = 2.0
+    """Times its count, so many GPUs at most are ever rented in the name of a reservation."""
     max_rounds: int = 20
     """Rounds of replacement offers in one call."""

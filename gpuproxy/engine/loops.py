@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
@@ -9,7 +11,10 @@ from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.settling import Settling
 from gpuproxy.engine.witness import Witness
 from gpuproxy.model.errors import Unavailable
-from gpuproxy.ports import Clock
+from gpuproxy.ports import Clock, Database
+from gpuproxy.store.leases import due_topic
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +26,16 @@ async def watch_forever(watch: AccountWatch, clock: Clock) -> None:
     while True:
         await guarded(watch.look, clock, f"watch {watch.provider.account}")
         await watch.wait()
+
+
+async def due_forever(watch: AccountWatch, db: Database, clock: Clock) -> None:
+    """What one account's leases have coming, each at its own time, and at once when the books change."""
+    async with db.watch(due_topic(watch.provider.name, watch.provider.account)) as wakeups:
+        while True:
+            seconds = await guarded(watch.due, clock, f"due {watch.provider.account}")
+            with suppress(TimeoutError):
+                async with clock.timeout(seconds or 0.0):
+                    await wakeups.wait()
 
 
 async def witness_forever(witness: Witness, clock: Clock, seconds: float) -> None:
@@ -37,10 +52,10 @@ async def settle_forever(settling: Settling, clock: Clock, seconds: float) -> No
         await clock.sleep(seconds)
 
 
-async def guarded(step: Callable[[], Awaitable[object]], clock: Clock, name: str) -> None:
+async def guarded(step: Callable[[], Awaitable[T]], clock: Clock, name: str) -> T | None:
     """One step; a failure is logged with its traceback and followed by a pause, never by the end of the loop."""
     try:
-        await step()
+        return await step()
     except asyncio.CancelledError:
         raise
     except Unavailable as error:
@@ -49,3 +64,4 @@ async def guarded(step: Callable[[], Awaitable[object]], clock: Clock, name: str
     except Exception:
         log.exception("step_failed", loop=name)
         await clock.sleep(_AFTER_FAILURE)
+    return None

@@ -3,24 +3,29 @@
 A pass reads the provider first and our rows after it, plans and writes in one unit of work, and only then starts the
 outside effects. Nothing depends on a pass being whole: the next one sees what is left to do. A provider that does not
 answer makes a pass without a listing, in which nothing is concluded about any machine.
+
+What the books alone decide (the end of a lease, a destroy, a stop) waits for no listing: `due` does it when its time
+has come.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from gpuproxy.engine import record
+from gpuproxy.engine.doubts import Doubt, Knocks, after_listing
 from gpuproxy.engine.effects import Effects
 from gpuproxy.engine.limits import Limits
-from gpuproxy.engine.reconcile import plan
-from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
-from gpuproxy.engine.sweep import Sightings, Stray, strays
-from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, Unavailable
+from gpuproxy.engine.listings import Listing
+from gpuproxy.engine.reconcile import impatient, plan
+from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
+from gpuproxy.engine.sweep import ORPHAN_AGE, Sightings, Stray, strays
+from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, Unavailable, UnreadableRows
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import Lease, LeaseEvent, LeaseState
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
@@ -28,7 +33,10 @@ from gpuproxy.store import leases, meta, reservations, troubles
 
 log = structlog.get_logger(__name__)
 
-_MOVING = frozenset({LeaseState.REQUESTED, LeaseState.STARTING, LeaseState.RELEASING})
+_NOTHING_DUE = 3600.0
+_QUICK_DESTROYS = 4
+_QUICKLY = timedelta(minutes=5)
+"""What has not changed for so long is not looked at every two seconds any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +47,22 @@ class Decided:
     strays: tuple[Stray, ...]
     live: tuple[Lease, ...]
     sightings: Sightings
+    doubts: Mapping[LeaseId, Doubt]
 
 
 class AccountWatch:
     """Looks after every lease of one account."""
 
     def __init__(
-        self, provider: Provider, db: Database, *, clock: Clock, probe: Probe, signer: Signer, limits: Limits
+        self,
+        provider: Provider,
+        db: Database,
+        *,
+        clock: Clock,
+        probe: Probe,
+        signer: Signer,
+        limits: Limits,
+        knocks: Knocks,
     ) -> None:
         self.provider = provider
         self._key = (provider.name, provider.account)
@@ -53,7 +70,11 @@ class AccountWatch:
         self._clock = clock
         self._signer = signer
         self._limits = limits
-        self._effects = Effects(provider, db, clock=clock, probe=probe, limits=limits, changed=self.nudge)
+        self._knocks = knocks
+        self._doubts: Mapping[LeaseId, Doubt] = {}
+        self._effects = Effects(
+            provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge
+        )
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._nudged = asyncio.Event()
@@ -84,6 +105,23 @@ class AccountWatch:
         """One pass and all of its outside effects."""
         await self.look()
         await self._effects.done()
+
+    async def due(self) -> float:
+        """Do what the books alone decide by now; the seconds until the next such thing is due."""
+        decided = await self._db.read(lambda tx: self._decide(tx, None, second_word=False))
+        if any(not isinstance(step, Destroy) for step in decided.steps):
+            try:
+                decided = await self._db.write(lambda tx: self._written(tx, self._decide(tx, None, second_word=False)))
+            except Unavailable:
+                self._go_on_deleting(decided)
+                raise
+        for step in decided.steps:
+            if isinstance(step, Destroy):
+                self._effects.start(step)
+        now = self._clock.now()
+        times = [(at - now).total_seconds() for lease in decided.live if (at := _due_at(lease)) is not None]
+        # What is due already is under way, or could not be done: that is looked at again soon.
+        return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
     async def preview(self) -> Decided:
         """What a pass would do now; nothing is written and nothing but reads goes out."""
@@ -120,8 +158,9 @@ class AccountWatch:
             return
 
     def _restless(self) -> bool:
-        fresh = self._clock.now() - timedelta(seconds=self._limits.unknown_fresh)
-        return any(_about_to_change(lease, fresh) for lease in self._live)
+        now = self._clock.now()
+        fresh = now - timedelta(seconds=self._limits.unknown_fresh)
+        return any(_about_to_change(lease, fresh, now) for lease in self._live)
 
     async def _pass_after(self, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None and not earlier.done():
@@ -135,23 +174,39 @@ class AccountWatch:
         try:
             decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
         except Unavailable:
-            await self._go_on_deleting(listing)
+            self._go_on_deleting(await self._db.read(lambda tx: self._decide(tx, listing, second_word=False)))
             raise
-        self._live, self._sightings = decided.live, decided.sightings
+        self._warn_of_orphans(decided.sightings)
+        self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
+        live = {lease.id for lease in decided.live}
+        self._knocks.keep(self._key, live)
+        self._effects.forget(live)
         for step in decided.steps:
             if isinstance(step, Destroy | Stop | Confirm | Knock):
                 self._effects.start(step)
         for stray in decided.strays:
             self._effects.take_back(stray)
 
-    async def _go_on_deleting(self, listing: Listing | None) -> None:
+    def _go_on_deleting(self, decided: Decided) -> None:
         """What the books say is to be given back, or has reached its end, goes although they can't be written."""
-        decided = await self._db.read(lambda tx: self._decide(tx, listing, second_word=False))
         for step in decided.steps:
             over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
                 self._effects.start(Destroy(step.lease))
+
+    def _warn_of_orphans(self, sightings: Sightings) -> None:
+        """Long before they are destroyed: whoever restored an older copy of the books wants to know."""
+        new = sorted(set(sightings.orphans or ()) - set(self._sightings.orphans or ()))
+        if new:
+            log.warning(
+                "orphans_found",
+                account=self.provider.account,
+                instances=new,
+                minutes_left=ORPHAN_AGE.total_seconds() / 60,
+                effect="they carry our label but the database does not know them: they are destroyed then, unless "
+                "the server is stopped; were they rented after the copy that was restored?",
+            )
 
     async def _listing(self) -> Listing | None:
         began = self._clock.now()
@@ -212,36 +267,51 @@ class AccountWatch:
         return before is not None and self._credit == before
 
     def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
-        decided = self._decide(tx, listing, second_word=second_word)
-        for step in decided.steps:
-            _write(tx, step)
+        decided = self._written(tx, self._decide(tx, listing, second_word=second_word))
         if self._owner and _owner(tx, self._key) != self._owner:
             meta.write(tx, _owner_key(self._key), self._owner)
-        if self._trouble is None:
+        trouble = self._trouble
+        if trouble is None and listing is not None and listing.unreadable:
+            trouble = UnreadableRows("; ".join(listing.unreadable))
+        if trouble is None:
             troubles.listed(tx, self._key)
         else:
-            troubles.note(tx, self._key, self._trouble, None)
-        return Decided(decided.steps, decided.strays, leases.live(tx, *self._key), decided.sightings)
+            troubles.note(tx, self._key, trouble, None)
+        return decided
+
+    def _written(self, tx: Tx, decided: Decided) -> Decided:
+        """With its steps in the books."""
+        for step in decided.steps:
+            _write(tx, step)
+        return replace(decided, live=leases.live(tx, *self._key))
 
     def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
         rows = leases.live(tx, *self._key)
+        named = reservations.named(tx, [lease.reservation_id for lease in rows])
+        doubts = self._doubts
+        if listing is not None:
+            doubts = after_listing(
+                doubts, rows, listing, lambda lease: impatient(lease, named[lease.reservation_id], listing)
+            )
         scene = Scene(
             leases=rows,
-            reservations=reservations.named(tx, [lease.reservation_id for lease in rows]),
+            reservations=named,
             listing=listing,
             now=tx.now(),
             capabilities=self.provider.capabilities,
             limits=self._limits,
             since=self._since,
+            doubts=doubts,
+            unanswered=self._knocks.unanswered,
             second_word=second_word,
         )
         if listing is None:
-            return Decided(tuple(plan(scene)), (), rows, self._sightings)
+            return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)
         ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
         found, sightings = strays(
             listing.instances, _by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
         )
-        return Decided(tuple(plan(scene)), tuple(found), rows, sightings)
+        return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts)
 
 
 def _owner(tx: Tx, account: AccountKey) -> str | None:
@@ -253,10 +323,21 @@ def _owner_key(account: AccountKey) -> str:
     return f"owner:{account[0]}:{account[1]}"
 
 
-def _about_to_change(lease: Lease, fresh: datetime) -> bool:
+def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
     if lease.state is LeaseState.UNKNOWN or _nameless(lease):
         return lease.created_at > fresh
-    return lease.state in _MOVING
+    if lease.state is LeaseState.RELEASING:
+        return lease.destroy_tries <= _QUICK_DESTROYS
+    if lease.state is LeaseState.STARTING:
+        return lease.faltered_at is None or lease.faltered_at > now - _QUICKLY
+    return lease.state is LeaseState.REQUESTED
+
+
+def _due_at(lease: Lease) -> datetime | None:
+    """When the books alone have something done about it."""
+    if lease.state is LeaseState.RELEASING:
+        return lease.destroy_at
+    return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
 
 
 def _nameless(lease: Lease) -> bool:

@@ -8,33 +8,22 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpuproxy.engine.absence import absence
-from gpuproxy.engine.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
-from gpuproxy.model.gpus import gpu_key
-from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseEvent, LeaseState
-from gpuproxy.model.reservations import Reservation
+from gpuproxy.engine.absence import ABSENT_LISTINGS, LISTINGS_APART, absence
+from gpuproxy.engine.doubts import LATE, objection
+from gpuproxy.engine.listings import Listing
+from gpuproxy.engine.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
+from gpuproxy.model.reservations import NOT_READY, WRONG_GPU, Reservation
 from gpuproxy.ports import Instance, InstanceStatus
 
 
 def plan(scene: Scene) -> list[Step]:
     """The steps for all live leases of an account, in order."""
-    by_id, by_label = _shown(scene.listing)
     steps: list[Step] = []
     for lease in scene.leases:
-        instance = by_label.get(lease.label) if lease.instance_id is None else by_id.get(lease.instance_id)
+        instance = scene.listing.shown(lease) if scene.listing else None
         steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
     return steps
-
-
-def _shown(listing: Listing | None) -> tuple[dict[InstanceId, Instance], dict[str, Instance]]:
-    """By id and, of those that carry one, by label: a stranger's label may read like an id of ours."""
-    by_id: dict[InstanceId, Instance] = {}
-    by_label: dict[str, Instance] = {}
-    for instance in listing.instances if listing else ():
-        by_id[instance.id] = instance
-        if instance.label:
-            by_label.setdefault(instance.label, instance)
-    return by_id, by_label
 
 
 def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
@@ -61,18 +50,20 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
     reason = _release_reason(lease, reservation, instance, scene)
-    if reason == "NOT_READY" and instance is not None:
+    if reason == NOT_READY and instance is not None:
         yield _release(lease, reason, scene.now, status_message=f"{NEVER_READY}: {_words(instance)}")
     elif reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
-        yield from _progress(lease, instance, scene, last=_replaced(lease, reservation) and _impatient(lease, scene))
+        yield from _progress(lease, instance, scene)
         yield from _stopping(lease, instance, scene)
     elif scene.listing is not None:
         yield from _missing(lease, scene.listing, scene)
 
 
-def _progress(lease: Lease, instance: Instance, scene: Scene, *, last: bool) -> Iterator[Step]:
+def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+    if lease.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
+        return  # what a fresh machine is called at first need not be so
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
         yield Advance(lease, LeaseEvent.PARKED, {"faltered_at": None})
     elif lease.state is LeaseState.PARKED and _wakes(lease, instance):
@@ -80,10 +71,11 @@ def _progress(lease: Lease, instance: Instance, scene: Scene, *, last: bool) -> 
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
         yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
+        late = impatient(lease, scene.reservations[lease.reservation_id], scene.listing)
         if instance.ssh_host and instance.ssh_port:
-            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, last=last)
+            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
         elif instance.ports:
-            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, last=last)
+            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
 
 
 def _wakes(lease: Lease, instance: Instance) -> bool:
@@ -110,7 +102,7 @@ def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     if lease.missing_since is None:
         yield Note(lease, {"missing_since": scene.now})
     elif scene.now - lease.missing_since >= timedelta(seconds=scene.limits.gone_after):
-        yield Confirm(lease)
+        yield Confirm(lease, alone=bool(listing.unreadable))
 
 
 def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterator[Step]:
@@ -119,19 +111,42 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
             yield Advance(
                 lease,
                 LeaseEvent.FOUND,
-                {"instance_id": instance.id, "started_at": scene.now, "seen_at": scene.now, "destroy_at": scene.now},
+                {
+                    "instance_id": instance.id,
+                    "started_at": scene.now,
+                    "seen_at": scene.now,
+                    "destroy_at": scene.now,
+                    "absent_checks": 0,
+                },
             )
         elif lease.call_started_at is not None:
             yield from absence(lease, scene)
         return
     due = lease.destroy_at is None or lease.destroy_at <= scene.now
-    gone = scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene)
-    if gone and lease.destroy_tries > 0:
-        yield Confirm(lease)
+    if scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene):
+        yield from _going(lease, scene.listing)
     if due:
         yield Destroy(lease)
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
+
+
+def _going(lease: Lease, listing: Listing) -> Iterator[Step]:
+    """It is not listed any more; two kinds of proof say that it is gone.
+
+    A read of it says so too. Or, where reads say nothing of use: a destroy was answered with "there is no such
+    instance", and since then as many listings did not show it as prove an absence.
+    """
+    if lease.destroy_tries == 0:
+        return
+    yield Confirm(lease, alone=bool(listing.unreadable))
+    if lease.gone_said_at is None or listing.began_at <= lease.gone_said_at or listing.unreadable:
+        return
+    if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
+        checks = lease.absent_checks + 1
+        facts = {"absent_checks": checks, "absent_checked_at": listing.began_at}
+        enough = checks >= ABSENT_LISTINGS
+        yield Advance(lease, LeaseEvent.GONE, facts) if enough else Note(lease, facts)
 
 
 def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
@@ -147,13 +162,16 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
     """Why the machine must be given back; "" when it must not."""
     if _over(lease, reservation, scene.now):
         return reservation.closing or "EXPIRED"
-    if instance is not None and lease.ready_at is None:  # its first rows may lack what later ones say
-        if instance.price is not None and instance.price > lease.ceiling:
-            return "PRICE_MOVED"
-        if _other_machine(lease, instance):
-            return "WRONG_GPU"
-    if _replaced(lease, reservation) and _never_ready(lease, instance, scene):
-        return "NOT_READY"
+    if instance is None or lease.ready_at is not None:
+        return ""
+    if instance.price is not None and instance.price > lease.ceiling:  # agreed to be judged on the first listing
+        return "PRICE_MOVED"
+    if _doubted_enough(lease, scene):
+        reason = scene.doubts[lease.id].objection
+        if reason == WRONG_GPU or _replaced(lease, reservation):
+            return NOT_READY if reason == LATE else reason
+    if _replaced(lease, reservation) and impatient(lease, reservation, scene.listing) and _silent(lease, scene):
+        return NOT_READY
     return ""
 
 
@@ -162,31 +180,25 @@ def _replaced(lease: Lease, reservation: Reservation) -> bool:
     return lease.state is LeaseState.STARTING and reservation.replace_unready and lease.ready_at is None
 
 
-def _never_ready(lease: Lease, instance: Instance | None, scene: Scene) -> bool:
-    """Only ever said of a machine that the provider shows: while it is silent the machine may well be ready.
+def _doubted_enough(lease: Lease, scene: Scene) -> bool:
+    doubt = scene.doubts.get(lease.id)
+    return doubt is not None and doubt.is_verdict(scene.capabilities.verdict_seconds)
 
-    One that is shown running with an address may have got ready unseen: its last knock decides.
-    """
-    if instance is None:
+
+def _silent(lease: Lease, scene: Scene) -> bool:
+    """True when nobody answers there, however often one knocks; for longer where our own network is suspected."""
+    found = scene.unanswered.get(lease.id)
+    if found is None or not found.is_verdict:
         return False
-    if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED):
-        return True
-    reachable = bool(instance.ssh_host and instance.ssh_port) or bool(instance.ports)
-    return _impatient(lease, scene) and not (instance.status is InstanceStatus.RUNNING and reachable)
+    patience = timedelta(seconds=scene.limits.own_network_seconds if found.network_suspected else 0)
+    return found.last - found.first >= patience
 
 
-def _impatient(lease: Lease, scene: Scene) -> bool:
+def impatient(lease: Lease, reservation: Reservation, listing: Listing | None) -> bool:
     """True when the machine should have been ready when the listing was true; its answer may have taken long."""
-    patience = timedelta(seconds=scene.reservations[lease.reservation_id].ready_timeout_s)
-    if scene.listing is None or lease.started_at is None:
+    if listing is None or lease.started_at is None:
         return False
-    return scene.listing.began_at - lease.started_at >= patience
-
-
-def _other_machine(lease: Lease, instance: Instance) -> bool:
-    if instance.num_gpus and instance.num_gpus < lease.num_gpus:
-        return True
-    return bool(instance.gpu_model) and gpu_key(instance.gpu_model) != gpu_key(lease.gpu_model)
+    return listing.began_at - lease.started_at >= timedelta(seconds=reservation.ready_timeout_s)
 
 
 def _over(lease: Lease, reservation: Reservation, now: datetime) -> bool:
@@ -218,7 +230,7 @@ def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
 
 
 def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
-    judged = lease.reason == "NOT_READY"  # and what it was judged by is kept
+    judged = lease.reason == NOT_READY  # and what it was judged by is kept
     return {
         "seen_at": lease.seen_at or now,
         "billed": _BILLED.get(instance.status, lease.billed),
@@ -229,6 +241,7 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
         "ssh_port": instance.ssh_port or lease.ssh_port,
         "ports": instance.ports or lease.ports,
         "missing_since": None,
+        **({"gone_said_at": None, "absent_checks": 0} if lease.gone_said_at is not None else {}),
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from gpuproxy.engine.sweep import Stray
-from gpuproxy.model.errors import NoCapacity, Refused, Scope
+from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
 from gpuproxy.model.leases import (
     LIVE,
     RENTED,
@@ -25,7 +25,7 @@ from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
-from gpuproxy.ports import Capabilities, InstanceStatus, Receipt, Tx
+from gpuproxy.ports import InstanceStatus, Receipt, Tx
 from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
 
 ORPHANAGE = ReservationId("res-orphans")
@@ -34,8 +34,11 @@ _PAUSE = timedelta(minutes=3)
 """Before another create is tried with an account that a create was refused for."""
 
 
-def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime) -> bool:
-    """Committed just before the create is sent; False when the lease is not to be created any more."""
+def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, interval: float) -> bool:
+    """Committed just before the create is sent; False when the lease is not to be created any more.
+
+    `interval`: seconds until the account's next create.
+    """
     lease = leases.get(tx, lease_id)
     if lease.state is not LeaseState.REQUESTED:
         if lease.state is LeaseState.RELEASING and lease.call_started_at is None:
@@ -49,6 +52,19 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime) -> bool:
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
         return False
     leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline)
+    pace.hold(tx, (lease.provider, lease.account), tx.now() + timedelta(seconds=interval))
+    return True
+
+
+def deferred(tx: Tx, lease_id: LeaseId, limited: RateLimited, until: datetime) -> bool:
+    """The marketplace did not look at the create: it wants fewer calls. True when the lease waits for another turn."""
+    lease = leases.get(tx, lease_id)
+    pace.hold(tx, (lease.provider, lease.account), until)
+    if lease.state is not LeaseState.REQUESTED:
+        refused(tx, lease_id, limited)
+        return False
+    words = f"waiting: {lease.provider} wants fewer creates; the next one may be sent at {until:%H:%M:%SZ}"
+    leases.advance(tx, lease, LeaseEvent.DEFERRED, call_started_at=None, call_deadline=None, status_message=words)
     return True
 
 
@@ -64,21 +80,20 @@ def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
 def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> Lease:
     """The instance becomes the lease's; it is released at once when nobody wants it any more."""
     now = tx.now()
-    lease = leases.advance(tx, lease, event, instance_id=instance_id, started_at=now, destroy_at=now)
+    shown = {"seen_at": now} if event is LeaseEvent.FOUND else {}  # by a listing, that is
+    lease = leases.advance(tx, lease, event, instance_id=instance_id, started_at=now, destroy_at=now, **shown)
     reservation = reservations.get(tx, lease.reservation_id)
     if lease.state in RENTED and not reservation.wants(now):
         return release(tx, lease, reservation.unwanted_because)
     return lease
 
 
-def refused(tx: Tx, lease_id: LeaseId, refusal: Refused, retry_at: datetime | None) -> Lease:
-    """Surely nothing was created; `retry_at` when the account must wait.
+def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
+    """Surely nothing was created.
 
     A process that was paused may hear this after the call counted as unknown: it is the marketplace's word still.
     """
     lease = leases.get(tx, lease_id)
-    if retry_at is not None:
-        pace.hold(tx, (lease.provider, lease.account), retry_at)
     if isinstance(refusal, NoCapacity):
         exhausted.note(tx, lease, refusal.scope)
     if refusal.reason in troubles.PAUSING:
@@ -106,14 +121,11 @@ def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:
     return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=said, call_deadline=tx.now())
 
 
-def not_attempted(tx: Tx, lease_id: LeaseId, capabilities: Capabilities, reason: str = NOT_ATTEMPTED) -> None:
-    """The create was not sent, and will not be: its turn is free, whoever ended the lease."""
+def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> None:
+    """The create was not sent, and will not be."""
     lease = leases.get(tx, lease_id)
-    if lease.call_started_at is not None:
-        return
-    if lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
+    if lease.call_started_at is None and lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or reason)
-    pace.give_back(tx, (lease.provider, lease.account), capabilities.create_interval)
 
 
 def release(tx: Tx, lease: Lease, reason: str) -> Lease:
@@ -191,7 +203,7 @@ def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> L
         host=HostKey(f"{account[0]}/{instance.machine_id}"), conflict_keys=(), gpu_model=instance.gpu_model,
         num_gpus=instance.num_gpus, vram_gb=0, location="", price=instance.price or Micro(0),
         disk_price=instance.stopped_price or Micro(0), ceiling=Micro(0), state=LeaseState.REQUESTED, version=1,
-        created_at=now, send_at=now, call_started_at=now, call_deadline=now,
+        created_at=now, call_started_at=now, call_deadline=now,
     )  # fmt: skip
     leases.insert(tx, row)
     row = leases.advance(tx, row, LeaseEvent.RELEASE, reason=stray.kind.upper(), destroy_at=now)

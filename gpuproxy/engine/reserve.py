@@ -25,7 +25,7 @@ from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import Refusal, Unavailable
 from gpuproxy.model.leases import Lease, LeaseState, ReservationId
 from gpuproxy.model.reservations import Reservation, ReservationView
-from gpuproxy.ports import Capabilities, Tx
+from gpuproxy.ports import Tx
 from gpuproxy.store import leases, reservations
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,7 @@ class Reserver:
     async def recover(self) -> None:
         """Take over what an earlier process left: a call in flight then is unknown now, one not sent will not be."""
         left = await self._shop.db.write(lambda tx: _take_over(tx, self._shop.accounts))
+        await self._shop.db.read(self._shop.accounts.heed)
         for reservation in left:
             log.info("reservation_taken_over", reservation=reservation.id, kept=reservation.keep)
 
@@ -171,19 +172,19 @@ def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:
     """Creates may outlive the answers to their callers, so every lease is looked at, not only those of open calls."""
     for provider in accounts:
         for lease in leases.live(tx, provider.name, provider.account):
-            _interrupt(tx, lease, provider.capabilities)
+            _interrupt(tx, lease)
     left = reservations.unsettled(tx)
     for reservation in left:
         _settle(tx, reservation.id)
     return left
 
 
-def _interrupt(tx: Tx, lease: Lease, capabilities: Capabilities) -> None:
+def _interrupt(tx: Tx, lease: Lease) -> None:
     """The process that was to record what comes of the create is dead."""
     if lease.instance_id is not None or lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return
     if lease.call_started_at is None:
-        record.not_attempted(tx, lease.id, capabilities, reason="INTERRUPTED")
+        record.not_attempted(tx, lease.id, reason="INTERRUPTED")
     elif lease.call_deadline is None or lease.call_deadline > tx.now() or lease.state is LeaseState.REQUESTED:
         record.reply_lost(tx, lease.id, "the server stopped during the create")
 

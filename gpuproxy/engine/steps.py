@@ -5,23 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from gpuproxy.engine.doubts import Doubt, Unanswered
 from gpuproxy.engine.limits import Limits
-from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, ReservationId
+from gpuproxy.engine.listings import Listing
+from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, ReservationId
 from gpuproxy.model.reservations import Reservation
-from gpuproxy.ports import Capabilities, Instance
+from gpuproxy.ports import Capabilities
 
 NEVER_READY = "it did not get ready"
 """What an outcome says then, before the marketplace's last words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Everything that the provider says exists on the account, as of a moment not before `began_at`."""
-
-    began_at: datetime
-    instances: Sequence[Instance]
-    unreadable: tuple[str, ...] = ()
-    """Rows that nobody can read: while there are any, no instance counts as missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +60,8 @@ class Confirm:
     """Ask for the instance by id: the listing no longer shows it."""
 
     lease: Lease
+    alone: bool = False
+    """The listing can't be relied on: it takes two answers, some time apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +72,8 @@ class Knock:
     kind: Literal["tcp", "ssh"]
     host: str
     port: int
-    last: bool = False
-    """Its time is up: when nobody answers now, the machine is given back."""
+    late: bool = False
+    """It should be ready by now: knocks that nobody answers count."""
 
 
 Step = Advance | Adopt | Note | Destroy | Stop | Confirm | Knock
@@ -98,5 +92,8 @@ class Scene:
     limits: Limits
     since: datetime
     """When this process began to look: how much time had really passed before, no date can prove."""
+    doubts: Mapping[LeaseId, Doubt] = field(default_factory=dict)
+    """What speaks against fresh machines, this listing included."""
+    unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
     second_word: bool = False
     """Another endpoint of the provider agrees that nothing unknown is being billed."""

@@ -13,7 +13,8 @@ from typing import Literal
 from gpuproxy.model.leases import TERMINAL, InstanceId, Lease
 from gpuproxy.ports import Instance
 
-_AGE = timedelta(minutes=10)
+ORPHAN_AGE = timedelta(minutes=10)
+"""Since this process first saw it: whoever restored an old copy of the books has so long to notice."""
 _BETWEEN = timedelta(seconds=30)
 """The brake counts by time too: passes follow each other quickly while something is being released."""
 _AT_LEAST = 2
@@ -64,7 +65,7 @@ def strays(
     first = {instance.id: seen.get(instance.id, now) for instance in unowned}
     swept_at = sightings.swept_at
     if sightings.passes > 0 and (swept_at is None or now - swept_at >= _BETWEEN):
-        ripe = [i for i in unowned if i.id in seen and now - (i.created_at or first[i.id]) >= _AGE]
+        ripe = [i for i in unowned if now - first[i.id] >= ORPHAN_AGE]
         found += [Stray(i, "orphan", None) for i in ripe[: max(_AT_LEAST, len(instances) // _SHARE)]]
         swept_at = now if ripe else swept_at
     return found, Sightings(sightings.passes + 1, first, swept_at)

@@ -8,6 +8,7 @@
     │  ├─ Refused                 surely nothing happened
     │  │  ├─ OfferGone  NoCapacity  PriceMoved  RateLimited  InsufficientFunds
     │  │  └─ AuthFailed  InvalidRequest  ProviderUnavailable  NotSupported
+    │  ├─ UnreadableRows          part of a listing can't be read
     │  └─ OutcomeUnknown          something may be running
     └─ Refusal                    what a client of ours is told (reason, message, metadata)
        ├─ InvalidArgument  NotFound  Unauthenticated  PermissionDenied  NotBuilt
@@ -126,6 +127,12 @@ class ProviderUnavailable(Refused):
     """It did not answer, or not in its own language; for a read also: the answer can't be believed."""
 
     scope, advice, reason = Scope.PROVIDER, Advice.RETRY_LATER, "PROVIDER_UNAVAILABLE"
+
+
+class UnreadableRows(ProviderError):
+    """A listing has rows that can't be read: something unknown exists on the account."""
+
+    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "UNREADABLE_ROWS"
 
 
 class NotSupported(Refused):

@@ -41,6 +41,7 @@ class LeaseEvent(StrEnum):
     REFUSED = "refused"
     NOT_ATTEMPTED = "not_attempted"
     REPLY_LOST = "reply_lost"
+    DEFERRED = "deferred"  # the provider wants fewer creates and did not look at this one: it will be sent again
     FOUND = "found"
     ABSENT = "absent"
     READY = "ready"
@@ -61,6 +62,7 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
         _E.REFUSED: _S.FAILED,
         _E.NOT_ATTEMPTED: _S.FAILED,
         _E.REPLY_LOST: _S.UNKNOWN,
+        _E.DEFERRED: _S.REQUESTED,
         _E.RELEASE: _S.RELEASING,
     },
     _S.UNKNOWN: {
@@ -148,8 +150,6 @@ class Lease:
     state: LeaseState
     version: int
     created_at: datetime
-    send_at: datetime
-    """When the account's pace allows the create."""
     call_started_at: datetime | None = None
     call_deadline: datetime | None = None
     """Nobody else judges the call before this."""

@@ -9,10 +9,11 @@ from math import exp
 
 from gpuproxy.model.leases import LeaseEvent
 from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reservations import HOST_BROKEN, NOT_READY, WRONG_GPU
 
 HOST_REFUSED = "HOST_REFUSED"
 """Why a create failed when the host is to blame."""
-_BLAMED = frozenset({HOST_REFUSED, "NOT_READY", "WRONG_GPU"})
+_BLAMED = frozenset({HOST_REFUSED, NOT_READY, WRONG_GPU, HOST_BROKEN})
 _TAU_S = 3600.0
 _FRESH = timedelta(hours=24)
 _FAILED_MS = 600_000

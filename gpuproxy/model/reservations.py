@@ -16,6 +16,18 @@ DESTROYED = "DESTROYED"
 """Why a machine is given back that its owner destroyed."""
 RELEASED = "RELEASED"
 """Why a reservation is closed that its owner gave back."""
+NOT_READY = "NOT_READY"
+"""Why a machine is given back that did not get ready."""
+WRONG_GPU = "WRONG_GPU"
+"""Why a machine is given back that is another one than was offered."""
+IMAGE_UNUSABLE = "IMAGE_UNUSABLE"
+"""Why a machine is given back whose image, registry or entry point can't work on any host; no more are rented then."""
+HOST_BROKEN = "HOST_BROKEN"
+"""Why a machine is given back whose host says that it can't run it."""
+COMMON_CAUSE = "COMMON_CAUSE"
+"""Why no more machines are rented: on several hosts they failed alike."""
+REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
+"""Why no more machines are rented: as many as are allowed were rented in the reservation's name."""
 
 
 class ReservationState(StrEnum):
@@ -96,7 +108,7 @@ class Reservation:
     key_id: str = ""
     """The API key that asked for it; empty where nobody's key did."""
     stopped: str = ""
-    """Why no further machines are rented although some are missing: an upper-case constant; empty while that is open."""
+    """Why no more machines are rented although some are missing, an upper-case constant; empty while that is open."""
     settled_at: datetime | None = None
     """No further create will be started after this."""
     answered_at: datetime | None = None

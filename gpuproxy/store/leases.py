@@ -30,6 +30,13 @@ from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, s
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
 _SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports")
 """Facts that watchers are told of although they are no events of the lease."""
+_DUE = ("state", "expires_at", "destroy_at", "stop_at")
+"""What decides when something is to be done about a lease."""
+
+
+def due_topic(provider: ProviderName, account: str) -> str:
+    """What changes with every time at which something is to be done on the account."""
+    return f"due:{provider}:{account}"
 
 
 def insert(tx: Tx, lease: Lease) -> None:
@@ -40,6 +47,7 @@ def insert(tx: Tx, lease: Lease) -> None:
         list(row.values()),
     )
     _hold(tx, lease)
+    tx.changed(due_topic(lease.provider, lease.account))
     counters.picked(tx, lease)
     events.of_lease(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
 
@@ -97,6 +105,15 @@ def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
         f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY state <> 'unknown', created_at, id",
         (project, project),
+    )
+    return tuple(lease_from(row) for row in rows)
+
+
+def reachable(tx: Tx) -> tuple[Lease, ...]:
+    """Machines that are ready and have an address, the one that got ready last first."""
+    rows = tx.fetch(
+        f"SELECT {_COLUMNS} FROM leases WHERE state IN {LIVE_SQL} AND state = 'active' AND ssh_port > 0 "  # noqa: S608
+        "ORDER BY ready_at DESC, id LIMIT 10"
     )
     return tuple(lease_from(row) for row in rows)
 
@@ -200,6 +217,8 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     elif any(getattr(new, name) != getattr(old, name) for name in _SHOWN):
         events.of_reservation(tx, reservations.get(tx, new.reservation_id))
     tx.changed(f"reservation:{new.reservation_id}")
+    if any(getattr(new, name) != getattr(old, name) for name in _DUE):
+        tx.changed(due_topic(new.provider, new.account))
     return new
 
 

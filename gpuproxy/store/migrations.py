@@ -104,6 +104,7 @@ _FIFTH = (
 _SIXTH = ("ALTER TABLE leases ADD COLUMN stop_at INTEGER",)
 
 _SEVENTH = (
+    "ALTER TABLE leases DROP COLUMN send_at",
     "ALTER TABLE leases ADD COLUMN gone_said_at INTEGER",
     "ALTER TABLE leases ADD COLUMN faltered_at INTEGER",
     "ALTER TABLE reservations ADD COLUMN stopped TEXT NOT NULL DEFAULT ''",

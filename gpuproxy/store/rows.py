@@ -120,7 +120,7 @@ _READERS: dict[type, dict[str, _Reader]] = {
         "extras": _pairs,
         **dict.fromkeys(
             (
-                "created_at", "send_at", "call_started_at", "call_deadline", "started_at", "seen_at",
+                "created_at", "call_started_at", "call_deadline", "started_at", "seen_at",
                 "ready_at", "ended_at", "expires_at", "missing_since", "absent_checked_at",
                 "destroy_at", "stop_at", "gone_said_at", "faltered_at",
             ),

@@ -75,7 +75,6 @@ def lease(number: int, state: LeaseState = LeaseState.STARTING, **facts: object)
         state=state,
         version=1,
         created_at=NOW,
-        send_at=NOW,
         instance_id=InstanceId(str(9000 + number)) if rented else None,
         started_at=NOW if rented else None,
         ssh_host="ssh4.example" if rented else "",

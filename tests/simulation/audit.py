@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuproxy.ports import HttpRequest
+from gpuproxy.ports import HttpRequest, HttpResponse
 from gpuproxy.sandbox.instances import Instance, Phase
 from tests.world import World
 
@@ -69,12 +69,14 @@ class Audit:
         self.early_ends = True
         """An end by itself before its time is a violation."""
         self.sent: Counter[str] = Counter()
+        """Creates by label, less those that were answered with "too many requests": these may be sent again."""
         self.log: list[object] = []
         self.surplus: dict[int, float] = {}
         """Machines that came after their lease was over: when they appeared, on the market's clock."""
         self._seq = 0
         self._broken: Violation | None = None
         world.overhear.append(self.hear)
+        world.overhear_answers.append(self.hear_answer)
 
     def hear(self, request: HttpRequest) -> None:
         """Every create has its committed intent, and is sent once."""
@@ -90,6 +92,12 @@ class Audit:
         self.sent[label] += 1
         if self.sent[label] > 1:
             self.break_with(Violation("twin", f"a create with label {label} was sent {self.sent[label]} times"))
+
+    def hear_answer(self, request: HttpRequest, response: HttpResponse) -> None:
+        """A create that the market did not look at, for it wants fewer, is none that was sent."""
+        path = request.url.removeprefix("http://sandbox").split("?")[0]
+        if request.method == "PUT" and _CREATE.fullmatch(path) and response.status == 429:
+            self.sent[json.loads(request.body or b"{}").get("label")] -= 1
 
     def safety(self) -> None:
         """After every step."""
