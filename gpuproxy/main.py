@@ -7,7 +7,6 @@ signal, drain. Commands that work without a server (`upkeep`, `people`) take the
 import asyncio
 import gc
 import signal
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -56,6 +55,7 @@ from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import counters
 from gpuproxy.store.ballast import Ballast
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.place import DatabaseLocked, WrongPlace
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads

@@ -6,7 +6,6 @@ Each function opens the books itself. Those that only read, or write rows of the
 import base64
 import binascii
 import json
-import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from gpuproxy.main import connect_accounts
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, meta
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom
 

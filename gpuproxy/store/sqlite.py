@@ -8,7 +8,6 @@ may therefore take the work over.
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.ballast import Ballast
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.place import Place, WrongPlace
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.store import meta
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.place import DatabaseLocked, WrongPlace
 from gpuproxy.store.sqlite import SqliteDatabase
 
