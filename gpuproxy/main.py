@@ -12,12 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gpuproxy import deployment, logs
+from gpuproxy import database_files, deployment, logs
 from gpuproxy.access import Access, open_access
 from gpuproxy.banner import banner
 from gpuproxy.config import Account, ConfigError, Settings, check_start
@@ -318,10 +317,10 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 @asynccontextmanager
 async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
     """The database until the end of the block; raises ConfigError when it can't be had."""
-    path = str(settings.database_path)
-    ballast = Ballast(Path(f"{path}.ballast")) if alone else None
+    path = settings.database_path
+    ballast = Ballast(database_files.beside(path, ".ballast")) if alone else None
     try:
-        db = SqliteDatabase(path, lambda: datetime.now(UTC), alone=alone, ballast=ballast)
+        db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
     except (WrongPlace, sqlite3.Error, OSError) as error:
