@@ -157,6 +157,12 @@ class Settings(BaseSettings):
         "", description="where traces go by OTLP over HTTP, as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
     )
     database_url: str = Field(DEFAULT_DATABASE, description="where the books are; a path after `sqlite:///`")
+    allow_network_database: bool = Field(
+        False, description="allow a database on a network file system, where SQLite can lose commits"
+    )
+    allow_vulnerable_sqlite: bool = Field(
+        False, description="allow an SQLite older than the fixes of its WAL-reset fault, which can lose commits"
+    )
     admin_api_key: SecretStr | None = Field(
         None,
         description="the first admin's key, at least 20 characters; another one ends the one before; "

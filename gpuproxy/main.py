@@ -51,6 +51,7 @@ from gpuproxy.metrics import Begin, Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
+from gpuproxy.safe_books import require_safe
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import counters
 from gpuproxy.store.ballast import Ballast
@@ -317,6 +318,7 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 @asynccontextmanager
 async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
     """The database until the end of the block; raises ConfigError when it can't be had."""
+    require_safe(settings, warn=alone)  # a command's stdout is for its answer
     path = settings.database_path
     ballast = Ballast(database_files.beside(path, ".ballast")) if alone else None
     try:

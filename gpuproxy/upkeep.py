@@ -23,6 +23,7 @@ from gpuproxy.engine.steps import Advance, Note, Step
 from gpuproxy.main import connect_accounts
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
+from gpuproxy.safe_books import require_safe
 from gpuproxy.store import leases, meta
 from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.place import WrongPlace, require_one_name
@@ -116,6 +117,7 @@ def backup(settings: Settings, file: Path) -> None:
     """
     check_exists(settings)
     _check_apart(settings, file)
+    require_safe(settings, warn=False)  # the last one to close a database writes to it, were it only to copy
     origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
     try:
         require_one_name(origin)
