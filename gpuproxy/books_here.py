@@ -4,13 +4,13 @@ A command that is about existing books never makes new ones: in a wrong director
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.main import open_books
 from gpuproxy.model.errors import Unavailable
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")

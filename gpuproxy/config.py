@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gpuproxy import settings_checks
+from gpuproxy import database_files, settings_checks
 from gpuproxy.env_file import values_in
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.users import why_no_admin
@@ -157,6 +157,12 @@ class Settings(BaseSettings):
         "", description="where traces go by OTLP over HTTP, as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
     )
     database_url: str = Field(DEFAULT_DATABASE, description="where the books are; a path after `sqlite:///`")
+    allow_network_database: bool = Field(
+        False, description="allow a database on a network file system, where SQLite can lose commits"
+    )
+    allow_vulnerable_sqlite: bool = Field(
+        False, description="allow an SQLite older than the fixes of its WAL-reset fault, which can lose commits"
+    )
     admin_api_key: SecretStr | None = Field(
         None,
         description="the first admin's key, at least 20 characters; another one ends the one before; "
@@ -242,7 +248,9 @@ class Settings(BaseSettings):
         password = self.admin_password.get_secret_value() if self.admin_password else ""
         if wrong := why_no_admin(self.admin_email, password):
             raise ValueError(wrong)
-        _check_accounts(self)
+        keys = [key.get_secret_value() for key in self.vastai_api_key]
+        names = [account.name for account in self.accounts]
+        settings_checks.check_accounts(keys, names, self.vastai_api_key_names, self.vastai_api_key_regions)
         return self
 
     @classmethod
@@ -299,12 +307,12 @@ class Settings(BaseSettings):
     @property
     def fingerprint_key_file(self) -> Path:
         """Where the key is that demands are hashed with, mode 0600."""
-        return Path(f"{self.database_path}.demand-key")
+        return database_files.kept_beside(self.database_path, ".demand-key")
 
     @property
     def sandbox_state_file(self) -> Path:
         """Where the sandbox that `serve --sandbox` starts keeps its market."""
-        return Path(f"{self.database_path}.sandbox")
+        return database_files.kept_beside(self.database_path, ".sandbox")
 
 
 def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
@@ -353,7 +361,7 @@ def check_start(settings: Settings, *, sandbox: bool) -> None:
 
 def admin_key_file(database_url: str) -> Path:
     """The file beside the database that holds the first admin's key."""
-    return Path(database_url.removeprefix("sqlite:///") + ".admin-key")
+    return database_files.kept_beside(Path(database_url.removeprefix("sqlite:///")), ".admin-key")
 
 
 def setting_names() -> frozenset[str]:
@@ -376,18 +384,6 @@ def _check_strategy(name: str) -> None:
         strategy_named(name)
     except Refusal as error:
         raise ConfigError(f"GPUPROXY_LB_STRATEGY: {error.message}") from None
-
-
-def _check_accounts(settings: Settings) -> None:
-    keys = [key.get_secret_value() for key in settings.vastai_api_key]
-    if len(set(keys)) < len(keys):
-        raise ValueError("VASTAI_API_KEY: the same key is given twice")
-    for name in ("vastai_api_key_names", "vastai_api_key_regions"):
-        if len(getattr(settings, name)) > len(keys):
-            raise ValueError(f"{env_name(name)}: names more accounts than VASTAI_API_KEY has keys")
-    names = [account.name for account in settings.accounts]
-    if len(set(names)) < len(names):
-        raise ValueError("VASTAI_API_KEY_NAMES: two accounts have the same name")
 
 
 def _lines(error: ValidationError) -> list[str]:

@@ -7,18 +7,16 @@ signal, drain. Commands that work without a server (`upkeep`, `people`) take the
 import asyncio
 import gc
 import signal
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gpuproxy import deployment, logs
+from gpuproxy import database_files, deployment, logs
 from gpuproxy.access import Access, open_access
 from gpuproxy.banner import banner
 from gpuproxy.config import Account, ConfigError, Settings, check_start
@@ -54,9 +52,11 @@ from gpuproxy.metrics import Begin, Counted, Metrics
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Http, Probe, Provider, ProviderSetup, Random
+from gpuproxy.safe_books import require_safe
 from gpuproxy.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.store import counters
 from gpuproxy.store.ballast import Ballast
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.place import DatabaseLocked, WrongPlace
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom, Threads
@@ -322,10 +322,11 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 @asynccontextmanager
 async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
     """The database until the end of the block; raises ConfigError when it can't be had."""
-    path = str(settings.database_path)
-    ballast = Ballast(Path(f"{path}.ballast")) if alone else None
+    require_safe(settings, warn=alone)  # a command's stdout is for its answer
+    path = settings.database_path
+    ballast = Ballast(database_files.beside(path, ".ballast")) if alone else None
     try:
-        db = SqliteDatabase(path, lambda: datetime.now(UTC), alone=alone, ballast=ballast)
+        db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
     except (WrongPlace, sqlite3.Error, OSError) as error:

@@ -1,5 +1,6 @@
 """What settings must be beside their type: each check raises ValueError with a text that names the setting."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,17 @@ def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> No
     if not cert and (key or client_ca):
         name = "KEY" if key else "CLIENT_CA"
         raise ValueError(f"GPUPROXY_GRPC_TLS_CERT: is missing; GPUPROXY_GRPC_TLS_{name} alone is no TLS")
+
+
+def check_accounts(keys: Sequence[str], names: Sequence[str], given: Sequence[str], regions: Sequence[str]) -> None:
+    """Each key is one account; `names` are theirs, `given` and `regions` what the operator wrote by position."""
+    if len(set(keys)) < len(keys):
+        raise ValueError("VASTAI_API_KEY: the same key is given twice")
+    for name, values in (("NAMES", given), ("REGIONS", regions)):
+        if len(values) > len(keys):
+            raise ValueError(f"VASTAI_API_KEY_{name}: names more accounts than VASTAI_API_KEY has keys")
+    if len(set(names)) < len(names):
+        raise ValueError("VASTAI_API_KEY_NAMES: two accounts have the same name")
 
 
 def check_lease_duration(seconds: float) -> None:

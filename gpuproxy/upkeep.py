@@ -6,14 +6,13 @@ Each function opens the books itself. Those that only read, or write rows of the
 import base64
 import binascii
 import json
-import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from gpuproxy import deployment, private_files
+from gpuproxy import database_files, deployment, private_files
 from gpuproxy.books_here import check_exists, with_books
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.engine import checkup
@@ -25,7 +24,10 @@ from gpuproxy.engine.steps import Advance, Note, Step
 from gpuproxy.main import connect_accounts
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
+from gpuproxy.safe_books import require_safe
 from gpuproxy.store import leases, meta
+from gpuproxy.store.driver import sqlite3
+from gpuproxy.store.place import WrongPlace, require_one_name
 from gpuproxy.store.sqlite import SqliteDatabase
 from gpuproxy.system import SocketProbe, SystemRandom
 
@@ -118,10 +120,16 @@ def backup(settings: Settings, file: Path) -> None:
     """
     check_exists(settings)
     _check_apart(settings, file)
+    require_safe(settings, warn=False)  # the last one to close a database writes to it, were it only to copy
+    origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
+    try:
+        require_one_name(origin)
+    except WrongPlace as error:
+        raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be copied: {error}.") from error
     _write_secret(file, "")
     whole = False
     try:
-        with closing(sqlite3.connect(settings.database_path)) as source, closing(sqlite3.connect(file)) as target:
+        with closing(sqlite3.connect(origin)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         whole = True
     except (OSError, sqlite3.Error) as error:
@@ -156,8 +164,7 @@ def _words(step: Step) -> str:
 
 def _check_apart(settings: Settings, file: Path) -> None:
     """What is carried away never takes the place of the database or of a file beside it, were it absent just now."""
-    ends = ("", "-wal", "-shm", "-journal", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox")
-    if file.resolve() in {Path(f"{settings.database_path}{end}").resolve() for end in ends}:
+    if database_files.real(file) in database_files.all_of(settings.database_path):
         raise ConfigError(f"{file} belongs to the database itself; name a new file.")
 
 

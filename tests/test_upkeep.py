@@ -1,7 +1,6 @@
 """What operators do: doctor, reconcile by hand, carry the key away, copy and restore the books."""
 
 import json
-import sqlite3
 import stat
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from gpuproxy.cli import root
 from gpuproxy.config import ConfigError, Settings
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.system.processes import Market, Server
 from tests.world import World, in_world

@@ -2,13 +2,12 @@
 
 Units of work that arrive while a commit is under way share the next one: each runs in a savepoint of its own, so a
 unit that fails takes nothing else with it, and nobody is answered before the common commit is on disk
-(WAL, synchronous=FULL). A lock file beside the database keeps a second process out: who finds unfinished work in it
-may therefore take the work over.
+(WAL, synchronous=FULL). A lock on the database file keeps a second process out: who finds unfinished work in it may
+therefore take the work over.
 """
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.ballast import Ballast
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.place import Place, WrongPlace
 
@@ -126,7 +126,9 @@ class SqliteDatabase:
         self._ballast = ballast
         self._look_for_room_at = datetime.min.replace(tzinfo=UTC)
         with ExitStack() as held:
+            # The place is entered first, so that it is closed last: see locks.Handle.
             self._place = None if path == ":memory:" else held.enter_context(closing(Place(Path(path))))
+            path = str(self._place.path) if self._place else path
             self._writer = _open(path, self._place, held, alone=alone)
             self._idle = _readers(path, held, _READERS if threads else 0)
             if self._place is not None:
@@ -286,9 +288,9 @@ def _open(path: str, place: Place | None, held: ExitStack, *, alone: bool) -> Sq
         db.execute("PRAGMA foreign_keys=ON")
         migrations.apply(db)
         return db
+    place.open()
     found = None if place.is_empty else held.enter_context(closing(_found(path, place)))
     place.lock(required=alone)
-    place.make()
     if alone:
         place.make_private()
     db = found or held.enter_context(closing(_connected(path)))

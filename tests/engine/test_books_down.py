@@ -1,12 +1,12 @@
 """The books can't be written for a while: what was promised is kept once they can."""
 
 import asyncio
-import sqlite3
 from typing import Any
 
 import pytest
 
 from gpuproxy.model.demands import Caller
+from gpuproxy.store.driver import sqlite3
 from tests.world import World, in_world
 
 

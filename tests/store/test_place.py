@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.store import meta
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.place import DatabaseLocked, WrongPlace
 from gpuproxy.store.sqlite import SqliteDatabase
 
@@ -185,3 +185,17 @@ def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no
         Path(f"{path}{end}").chmod(0o400)
     assert tried(path, "killed") == "written"
     assert {stat.S_IMODE(each.stat().st_mode) for each in of_no_root.iterdir()} == {0o600}
+
+
+def test_a_link_into_a_folder_that_is_not_there_is_told_with_that_folder(tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "none" / "books.db")
+    with pytest.raises(WrongPlace, match=f"there is no folder {tmp_path}/none; make it first"):
+        opened(link)
+
+
+def test_a_link_that_leads_back_to_itself_is_no_place(tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(link)
+    with pytest.raises(OSError, match="link"):
+        opened(link)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import sqlite3
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ import structlog
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.place import DatabaseLocked
 from gpuproxy.store.sqlite import SqliteDatabase
 

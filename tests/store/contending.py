@@ -1,0 +1,90 @@
+"""Programs that use one database at once, each as often as it is asked to: `python -m tests.store.contending ...`.
+
+What was acknowledged is written, a name a line, into a file of the program's own, `<role>.acks` in its folder.
+"""
+
+import asyncio
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gpuproxy import people, upkeep
+from gpuproxy.config import Settings
+from gpuproxy.ports import Tx
+from gpuproxy.store import meta
+from gpuproxy.store.driver import sqlite3
+from gpuproxy.store.sqlite import SqliteDatabase
+
+_CALLERS = 3
+"""So few that most commits are of a unit or two."""
+_TEXT = "x" * 2000
+"""So long that the log is checkpointed and begun anew every few hundred commits."""
+
+
+def server(path: Path, folder: Path, role: str, times: int) -> None:
+    """Write as a server does, and say when it is ready."""
+
+    async def run() -> None:
+        db = SqliteDatabase(str(path), lambda: datetime.now(UTC))
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        with (folder / f"{role}.acks").open("w", buffering=1) as acks:
+
+            async def call(first: int) -> None:
+                for number in range(first, times, _CALLERS):
+                    name = f"{role}-{number}"
+                    await db.write(lambda tx, name=name: _write(tx, name))
+                    acks.write(f"{name}\n")
+
+            await asyncio.gather(*(call(first) for first in range(_CALLERS)))
+        await db.close()
+
+    asyncio.run(run())
+
+
+def _write(tx: Tx, name: str) -> None:
+    meta.write(tx, name, _TEXT)
+
+
+def commands(path: Path, folder: Path, role: str, times: int) -> None:
+    """Make keys as `gpuproxy keys create` does, each over connections of its own."""
+    settings = Settings(database_url=f"sqlite:///{path}")
+    with (folder / f"{role}.acks").open("w", buffering=1) as acks:
+        for number in range(times):
+            people.create_key(settings, f"{role}-{number}", "user", "default")
+            acks.write(f"{role}-{number}\n")
+
+
+def backups(path: Path, folder: Path, role: str, times: int) -> None:
+    """Copy the database; each copy is whole and has everything that was acknowledged before it was begun."""
+    settings = Settings(database_url=f"sqlite:///{path}")
+    with (folder / f"{role}.acks").open("w", buffering=1) as acks:
+        for number in range(times):
+            before, copy = acknowledged(folder) - acknowledged(folder, role), folder / f"{role}-{number}.db"
+            upkeep.backup(settings, copy)
+            check(copy, before)
+            copy.unlink()
+            acks.write(f"{role}-{number}\n")
+
+
+def acknowledged(folder: Path, role: str = "*") -> frozenset[str]:
+    """All whole lines of the programs' files."""
+    texts = (file.read_text().rpartition("\n")[0] for file in folder.glob(f"{role}.acks"))
+    return frozenset(line for text in texts for line in text.splitlines())
+
+
+def check(path: Path, names: frozenset[str]) -> None:
+    """Fail unless a database is whole and has what these names stand for."""
+    with closing(sqlite3.connect(path)) as db:
+        whole = db.execute("PRAGMA integrity_check").fetchall()
+        found = {name for (name,) in db.execute("SELECT key FROM meta UNION SELECT name FROM api_keys")}
+    if whole != [("ok",)]:
+        raise AssertionError(f"{path} is broken: {whole}")
+    if lost := names - found:
+        raise AssertionError(f"{path} lacks {len(lost)} acknowledged commits, such as {min(lost)}")
+
+
+if __name__ == "__main__":
+    kind, where, beside, name, number = sys.argv[1:]
+    {"server": server, "commands": commands, "backups": backups}[kind](Path(where), Path(beside), name, int(number))
