@@ -30,8 +30,8 @@ def listed(market: Market, page: Row, query: Mapping[str, str], fault: Fault | N
         return _encoded(page)
     rows = page["instances"]
     if fault.args.get("whose") == "mine":
-        wanted = str(fault.args.get("id", rows[0].get("id") if rows else ""))
-        page["instances"] = [odd(row, fault) if str(row.get("id")) == wanted else row for row in rows]
+        place = _place_of_mine(rows, fault)
+        page["instances"] = [odd(row, fault) if number == place else row for number, row in enumerate(rows)]
         return _encoded(page)
     page["total_instances"] += 1
     if fault.times is not None or not query.get("after_token"):  # a fault that lasts adds one row, not one a page
@@ -83,6 +83,14 @@ def odd(row: Row, fault: Fault) -> Row | None:
         case "surrogate":
             return {**row, "status_msg": "broken \ud800 text"}
     return {**row, "status_msg": _UNDECODABLE}
+
+
+def _place_of_mine(rows: list[Row], fault: Fault) -> int | None:
+    """Which of the account's rows is the odd one: the first, or the one of args.id; None: it is not on this page."""
+    if "id" not in fault.args:
+        return 0
+    wanted = str(fault.args["id"])
+    return next((place for place, row in enumerate(rows) if str(row.get("id")) == wanted), None)
 
 
 def _other_type(value: Any) -> Any:
