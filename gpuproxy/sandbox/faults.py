@@ -36,7 +36,7 @@ _CHANGES = frozenset(
 _LISTS = frozenset({"list", "search", "volume_search", "volume_list", "charges"})
 _CREATE = frozenset({"create"})
 GONE = "gone_as"
-_HITS: dict[str, frozenset[str]] = {
+FAULTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(
         [
             "refuse_connection",
@@ -86,7 +86,8 @@ _HITS: dict[str, frozenset[str]] = {
     "stop_ignored": frozenset({"stop"}),
     "destroy_ignored": frozenset({"destroy", "volume_delete"}),
 }
-_CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
+"""Every fault, and which calls it can hit."""
+CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("rate_limited", "form"): ("text", "threshold", "detail", "json", "quota"),
     ("odd_row", "kind"): (
         "undecodable",
@@ -104,7 +105,7 @@ _CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("host_fault", "status"): ("created", "loading"),
 }
 """The args that are one of a few words."""
-_NUMBERS = frozenset({"seconds", "retry_after", "threshold", "factor", "gpu_ram"})
+_NUMBERS = frozenset({"seconds", "threshold", "factor", "gpu_ram"})
 _STATUS_NAME = re.compile(r"status_(\d{3})_(before|after)")
 
 
@@ -135,7 +136,7 @@ class Fault:
             self.provider == provider
             and self.account in (None, account)
             and self.call in ("any", call)
-            and (call in _HITS[self.name] or (call not in CALLS and _HITS[self.name] is _EVERY))
+            and (call in FAULTS[self.name] or (call not in CALLS and FAULTS[self.name] is _EVERY))
         )
 
 
@@ -190,12 +191,12 @@ def _checked(wanted: Mapping[str, Any]) -> Fault:
     if named := _STATUS_NAME.fullmatch(name):
         name, args = f"status_{named[2]}", {**args, "status": int(named[1])}
     call = str(wanted.get("call") or "any")
-    if name not in _HITS:
-        raise BadFault(f"unknown fault {name!r}; known are {', '.join(sorted(_HITS))}")
+    if name not in FAULTS:
+        raise BadFault(f"unknown fault {name!r}; known are {', '.join(sorted(FAULTS))}")
     if call not in CALLS:
         raise BadFault(f"unknown call {call!r}; known are {', '.join(sorted(CALLS))}")
-    if call != "any" and call not in _HITS[name]:
-        raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(_HITS[name]))}")
+    if call != "any" and call not in FAULTS[name]:
+        raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(FAULTS[name]))}")
     _check_args(name, args)
     times, after = _count(wanted, "times", 1), _count(wanted, "after", 0)
     account = wanted.get("account")
@@ -212,10 +213,10 @@ def _checked(wanted: Mapping[str, Any]) -> Fault:
 
 def _check_args(name: str, args: Mapping[str, Any]) -> None:
     for arg, value in args.items():
-        choices = _CHOICES.get((name, arg))
+        choices = CHOICES.get((name, arg))
         if choices is not None and value not in choices:
             raise BadFault(f"args.{arg} of {name} is {value!r}; known are {', '.join(choices)}")
-        if arg in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if arg in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float, type(None)))):
             raise BadFault(f"args.{arg} is {value!r}, not a number")
 
 

@@ -160,3 +160,14 @@ def test_shy_instances_of_a_share_are_as_shy_after_a_kill_as_before(tmp_path: Pa
         assert {name: value for name, value in old.items() if name != "gpu_name"} == {
             name: value for name, value in new.items() if name != "gpu_name"
         }
+
+
+def test_a_state_file_from_before_machines_could_break_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    shop = Shop(state=path)
+    shop.rented()
+    text = path.read_text()
+    older = text.replace(',"broken":"","broken_message":""', "").replace(',"failure":null,"no_ssh":false', "")
+    assert len(older) < len(text)
+    path.write_text(older)
+    assert shop.reopened().state() == shop.state()
