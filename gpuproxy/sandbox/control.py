@@ -8,7 +8,7 @@ from gpuproxy.sandbox.faults import BadFault
 from gpuproxy.sandbox.instances import Ended, Instance, Phase
 from gpuproxy.sandbox.machines import Machine
 from gpuproxy.sandbox.market import Market
-from gpuproxy.sandbox.misfortunes import WAYS_TO_BREAK
+from gpuproxy.sandbox.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.volumes import Volume
 from gpuproxy.sandbox.wire import BadBody, Incoming, answer
 
@@ -62,9 +62,9 @@ def _done(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict
             _kill(sandbox, number, body)
             return {"id": number, "status": _status(sandbox, market.instances[number])}
         case "POST images":
-            return _spoil_image(market, body)
+            return _break_image(market, body)
         case "DELETE images":
-            return {"cleared": market.misfortunes.forgive_images(body.get("image"))}
+            return {"cleared": market.defects.repair_images(body.get("image"))}
         case "POST offers":
             market.reprice(market.chunks[number], round(_number(body, "price_per_hour") * 1_000_000))
             return {"id": number, "price_per_hour": market.chunks[number].price / 1e6}
@@ -100,7 +100,7 @@ def _state(sandbox: "Sandbox") -> dict[str, Any]:
         "instances": sorted(shown, key=lambda row: int(row["id"])),
         "volumes": [_volume_row(market, volume) for volume in market.volumes.all.values()],
         "broken_machines": {str(one.id): one.broken for one in market.machines.values() if one.broken},
-        "broken_images": list(market.misfortunes.images),
+        "broken_images": list(market.defects.images),
         "bill_micro_usd": market.bill(),
         "calls": sandbox.calls,
     }
@@ -176,16 +176,16 @@ def _break(market: Market, machine: Machine, body: dict[str, Any]) -> dict[str, 
     how, message = body.get("how"), str(body.get("message") or "")
     if how not in ("", *WAYS_TO_BREAK):
         raise _Wrong(f"how is {', '.join(WAYS_TO_BREAK)}, or empty for a repair, not {how!r}")
-    market.misfortunes.break_machine(machine, how, message)
+    market.defects.break_machine(machine, how, message)
     return {"id": machine.id, "how": how}
 
 
-def _spoil_image(market: Market, body: dict[str, Any]) -> dict[str, Any]:
+def _break_image(market: Market, body: dict[str, Any]) -> dict[str, Any]:
     text = body.get("image")
     if not isinstance(text, str) or not text:
         raise _Wrong("image is not a text; instances of images that contain it will fail")
-    market.misfortunes.spoil_image(text, str(body.get("message") or ""))
-    return {"images": list(market.misfortunes.images)}
+    market.defects.break_image(text, str(body.get("message") or ""))
+    return {"images": list(market.defects.images)}
 
 
 def _kill(sandbox: "Sandbox", number: int, body: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ class Journal:
         market, head = self._market, past.head
         for machine in past.machines.values():
             self._restore_machine(machine)
-        market.misfortunes.images = dict(head.images or {})
+        market.defects.images = dict(head.images or {})
         market.next_contract_id = max(market.next_contract_id, head.next_contract_id)
         market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
         if head.now:
@@ -151,7 +151,7 @@ class Journal:
             next_contract_id=market.next_contract_id,
             next_offer_id=market.next_offer_id,
             calls=calls,
-            images=market.misfortunes.images or None,
+            images=market.defects.images or None,
         )
 
     def _changed(self) -> Iterator[Kept]:

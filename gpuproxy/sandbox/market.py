@@ -17,7 +17,7 @@ from gpuproxy.sandbox.contracts import contract
 from gpuproxy.sandbox.doors import Doors
 from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports
 from gpuproxy.sandbox.machines import Blueprint, Chunk, Machine, build
-from gpuproxy.sandbox.misfortunes import Misfortunes
+from gpuproxy.sandbox.defects import Defects
 from gpuproxy.sandbox.refusals import NoCredit, NoSuchAsk, NotRentable
 from gpuproxy.sandbox.volumes import Volume, Volumes
 
@@ -63,7 +63,7 @@ class Market:
         self.next_contract_id = FIRST_CONTRACT_ID
         self._build(blueprints)
         self.volumes = Volumes(self)
-        self.misfortunes = Misfortunes(self, seed, *shyness)
+        self.defects = Defects(self, seed, *shyness)
 
     # -- time
 
@@ -310,7 +310,7 @@ class Market:
         self.next_contract_id += 1
         api_key = hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()
         ports = {name: self.doors.reserve() for name in container_ports(launch)}
-        twist = self.misfortunes.befall(number, chunk.machine, launch, twist)
+        twist = self.defects.twist_for(number, chunk.machine, launch, twist)
         return contract(number, account, chunk, launch, twist, api_key=api_key, ports=ports, now=self.now)
 
     def _boot(self, instance: Instance, *, never_ready: bool = False) -> None:

@@ -73,7 +73,7 @@ def actual_status(market: Market, instance: Instance) -> str | None:
     """What the host reports of the container."""
     if not market.online(instance):
         return "offline"
-    if hidden := shy.hidden(instance, market.now):
+    if hidden := _hidden(market, instance):
         return None if hidden == "null" else hidden
     if failed := _failed(market, instance):
         return failed.status
@@ -91,7 +91,7 @@ def row(market: Market, instance: Instance, *, with_volumes: bool = True) -> dic
     machine = market.machines[instance.machine_id]
     shown: dict[str, Any] = {**machine.columns, **market.chunk_of(instance).columns}
     del shown["gpu_ids"], shown["gpu_total_ram"]
-    running = instance.phase is Phase.RUNNING and not shy.hidden(instance, market.now)
+    running = instance.phase is Phase.RUNNING and not _hidden(market, instance)
     shown |= _identity(instance, shy.name(instance, market.now))
     shown |= _states(market, instance)
     shown |= _prices(instance)
@@ -142,7 +142,7 @@ def _identity(instance: Instance, gpu_name: str) -> dict[str, Any]:
 
 
 def _states(market: Market, instance: Instance) -> dict[str, Any]:
-    hidden = shy.hidden(instance, market.now)
+    hidden = _hidden(market, instance)
     held = instance.phase in HOLDS_GPU and hidden in ("", "null")
     failed = _failed(market, instance)
     queued = instance.phase is Phase.QUEUED
@@ -154,6 +154,11 @@ def _states(market: Market, instance: Instance) -> dict[str, Any]:
         "status_msg": None if hidden else instance.status_msg or (failed.message if failed else "") or None,
         "rentable": held,
     }
+
+
+def _hidden(market: Market, instance: Instance) -> str:
+    """What a shy row shows instead of the truth; nothing while the host is lost, which every row tells."""
+    return shy.hidden(instance, market.now) if market.online(instance) else ""
 
 
 def _failed(market: Market, instance: Instance) -> Failure | None:

@@ -78,7 +78,7 @@ def test_the_daemons_log_says_why_too() -> None:
     assert "manifest unknown" in shop.ask("GET", url, key=None)[1]
 
 
-def test_an_image_that_fails_does_so_on_every_machine_until_it_is_forgiven() -> None:
+def test_an_image_that_fails_does_so_on_every_machine_until_it_is_repaired() -> None:
     shop = Shop()
     assert shop.control("POST", "images", {"image": "me/secret"}) == {"images": ["me/secret"]}
     failing = [shop.rented(image="docker.io/me/secret:2") for _ in range(3)]
@@ -95,7 +95,7 @@ def test_an_image_that_fails_does_so_on_every_machine_until_it_is_forgiven() -> 
     assert shop.get(failing[0])["actual_status"] == "created"
 
 
-def test_one_image_is_forgiven_by_its_text_and_others_go_on_failing() -> None:
+def test_one_image_is_repaired_by_its_text_and_others_go_on_failing() -> None:
     shop = Shop()
     for text in ("one", "two"):
         shop.control("POST", "images", {"image": text, "message": f"{text} is bad"})

@@ -136,7 +136,7 @@ def test_a_closed_market_keeps_them_too(tmp_path: Path) -> None:
     assert shop.reopened().state() == shop.state()
 
 
-def test_what_befell_an_instance_stays_with_it_over_a_kill(tmp_path: Path) -> None:
+def test_the_defects_of_an_instance_stay_with_it_over_a_kill(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     contracts = []
     for fault in ("image_fault", "no_ssh", "shy_row", "other_name"):

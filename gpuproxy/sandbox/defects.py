@@ -1,7 +1,7 @@
 """What goes wrong with fresh instances: bad images, bad machines, shy rows. Faults that are armed come first.
 
-What befalls an instance is decided when it is created, and stays with it for its life: repairing a machine or
-forgiving an image helps the instances that are created afterwards.
+The defects of an instance are decided when it is created, and stay with it for its life. Repairing a machine or an image
+helps only the instances that are created afterwards.
 """
 
 import random
@@ -36,7 +36,7 @@ _OTHER_NAMES = {
 }
 
 
-class Misfortunes:
+class Defects:
     """The market-wide ones, and how a new instance gets its own."""
 
     def __init__(self, market: "Market", seed: int, share: float, longest: float) -> None:
@@ -48,7 +48,7 @@ class Misfortunes:
         self.images: dict[str, str] = {}
         """What a create says whose image contains a text; an empty message: the usual one."""
 
-    def befall(self, number: int, machine: Machine, launch: Launch, twist: Twist) -> Twist:
+    def twist_for(self, number: int, machine: Machine, launch: Launch, twist: Twist) -> Twist:
         """The twist of a new instance: what was armed for it, then its image's, its machine's and its own."""
         model = twist.gpu_name or str(machine.columns["gpu_name"])
         return replace(
@@ -58,12 +58,12 @@ class Misfortunes:
             shyness=twist.shyness or self._shyness(number, model),
         )
 
-    def spoil_image(self, text: str, message: str) -> None:
+    def break_image(self, text: str, message: str) -> None:
         """From now on, instances of images that contain `text` never run, on any machine."""
         self.images[text] = message
         self._market.changes.images = True
 
-    def forgive_images(self, text: str | None = None) -> int:
+    def repair_images(self, text: str | None = None) -> int:
         """Images that contain `text` work again (None: all images); how many entries that were."""
         gone = [one for one in self.images if text in (None, one)]
         for one in gone:
