@@ -4,11 +4,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from gpuproxy.ports import HttpResponse
+from gpuproxy.sandbox.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.faults import BadFault
 from gpuproxy.sandbox.instances import Ended, Instance, Phase
 from gpuproxy.sandbox.machines import Machine
 from gpuproxy.sandbox.market import Market
-from gpuproxy.sandbox.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.volumes import Volume
 from gpuproxy.sandbox.wire import BadBody, Incoming, answer
 

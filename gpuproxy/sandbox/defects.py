@@ -1,7 +1,7 @@
 """What goes wrong with fresh instances: bad images, bad machines, shy rows. Faults that are armed come first.
 
-The defects of an instance are decided when it is created, and stay with it for its life. Repairing a machine or an image
-helps only the instances that are created afterwards.
+The defects of an instance are decided when it is created, and stay with it for its life. Repairing a machine or an
+image helps only the instances that are created afterwards.
 """
 
 import random

@@ -14,10 +14,10 @@ from itertools import count
 
 from gpuproxy.sandbox.changes import Changes
 from gpuproxy.sandbox.contracts import contract
+from gpuproxy.sandbox.defects import Defects
 from gpuproxy.sandbox.doors import Doors
 from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports
 from gpuproxy.sandbox.machines import Blueprint, Chunk, Machine, build
-from gpuproxy.sandbox.defects import Defects
 from gpuproxy.sandbox.refusals import NoCredit, NoSuchAsk, NotRentable
 from gpuproxy.sandbox.volumes import Volume, Volumes
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuproxy.sandbox.defects import host_failure, image_failure, other_name
 from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.instances import Launch, Shyness, Twist
 from gpuproxy.sandbox.machines import Column
-from gpuproxy.sandbox.defects import host_failure, image_failure, other_name
 
 _MIN_DISK_GB = 8
 _DIES_AFTER = 30.0

@@ -7,8 +7,8 @@ import click
 import pytest
 
 from gpuproxy.cli.sandbox import sandbox
-from gpuproxy.sandbox.faults import CALLS, CHOICES, FAULTS
 from gpuproxy.sandbox.defects import WAYS_TO_BREAK
+from gpuproxy.sandbox.faults import CALLS, CHOICES, FAULTS
 from gpuproxy.sandbox.options import GoneForm
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
