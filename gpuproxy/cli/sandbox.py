@@ -1,13 +1,13 @@
 """`gpuproxy sandbox`: a simulated GPU market on loopback."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, get_args
 
 import click
 
 from gpuproxy.sandbox.http_shell import run
 from gpuproxy.sandbox.journal import WrongMarket
-from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, SandboxOptions
+from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, GoneForm, SandboxOptions
 
 
 class _Span(click.ParamType[tuple[float, float]]):
@@ -64,7 +64,11 @@ class _Span(click.ParamType[tuple[float, float]]):
 @click.option("--create-latency", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds of a create.")
 @click.option("--boot-time", type=_Span(), default="20,60", show_default=True, help="Seconds until an instance runs.")
 @click.option(
-    "--search-page", type=click.IntRange(0), default=0, show_default=True, help="Most offers of one search; 0: all."
+    "--search-page",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Most offers of one search, whatever its limit; 0: all.",
 )
 @click.option(
     "--list-lag",
@@ -72,6 +76,29 @@ class _Span(click.ParamType[tuple[float, float]]):
     default=0.0,
     show_default=True,
     help="Seconds for which a fresh instance is missing from listings.",
+)
+@click.option(
+    "--shy-rows",
+    "shyness",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=0.25,
+    show_default=True,
+    help="Share, 0 to 1, of fresh instances whose first rows are wrong: stopped, without a status, another GPU name.",
+)
+@click.option(
+    "--shy-seconds",
+    type=click.FloatRange(0),
+    default=40.0,
+    show_default=True,
+    help="Longest time for which those rows are wrong.",
+)
+@click.option(
+    "--gone-as",
+    type=click.Choice(get_args(GoneForm)),
+    default="null",
+    show_default=True,
+    help="How the market says that an instance does not exist.",
 )
 @click.option(
     "--volume-sharing",
@@ -83,58 +110,23 @@ class _Span(click.ParamType[tuple[float, float]]):
 @click.option("--standby-binding", type=click.Choice(["chunk", "any"]), default="chunk", show_default=True)
 @click.option("--start-time", type=float, help="Epoch seconds that the market starts at. A later kept time wins.")
 @click.option("--exit-with-parent", is_flag=True, help="Stop when stdin closes.")
-def sandbox(
-    *,
-    host: str,
-    port: int,
-    seed: int,
-    market: Path | None,
-    state: Path | None,
-    machines: int,
-    accounts: str,
-    credit: float,
-    time_scale: float,
-    rate_limits: Literal["real", "off"],
-    create_latency: float,
-    boot_time: tuple[float, float],
-    search_page: int,
-    list_lag: float,
-    volume_sharing: Literal["allow", "refuse"],
-    standby_binding: Literal["chunk", "any"],
-    start_time: float | None,
-    exit_with_parent: bool,
-) -> None:
+def sandbox(*, accounts: str, **values: Any) -> None:
     """Serve a simulated GPU market that speaks vast.ai's API, on loopback.
 
     Nothing in it costs money. Real clients work against it unchanged: point them at the printed address and give
     them one of the keys of --accounts. All seconds are the market's, which --time-scale makes shorter.
 
-    The market can be watched and disturbed under /sandbox/v1: GET state; POST faults, clock, instances/ID/kill,
-    machines/ID/occupy, machines/ID/vacate, offers/ID; DELETE faults.
+    The defaults are unkind where the real market is: real rate limits, at most 64 offers in a search, first rows that
+    are wrong for a quarter of the fresh instances. For a kind market: --rate-limits off --search-page 0 --shy-rows 0.
+
+    The market can be watched and disturbed under /sandbox/v1: GET state; POST faults, images, clock,
+    instances/ID/kill, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
+    machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed in docs/sandbox.md.
     """
     keys = tuple(key.strip() for key in accounts.split(",") if key.strip())
     if not keys:
         raise click.BadParameter("at least one key is needed", param_hint="--accounts")
-    options = SandboxOptions(
-        host=host,
-        port=port,
-        seed=seed,
-        market=market,
-        state=state,
-        machines=machines,
-        accounts=keys,
-        credit=credit,
-        time_scale=time_scale,
-        rate_limits=rate_limits,
-        create_latency=create_latency,
-        boot_time=boot_time,
-        search_page=search_page,
-        list_lag=list_lag,
-        volume_sharing=volume_sharing,
-        standby_binding=standby_binding,
-        start_time=start_time,
-        exit_with_parent=exit_with_parent,
-    )
+    options = SandboxOptions(accounts=keys, **values)  # options are called as its fields
     try:
         run(options)
     except (OSError, ValueError, WrongMarket) as error:

@@ -13,6 +13,7 @@ class Changes:
     instances: set[int] = field(default_factory=set)
     ended: list[Ended] = field(default_factory=list)
     volumes: set[int] = field(default_factory=set)
+    images: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.machines or self.instances or self.ended or self.volumes)
+        return bool(self.machines or self.instances or self.ended or self.volumes or self.images)

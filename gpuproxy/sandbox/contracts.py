@@ -37,6 +37,9 @@ def contract(
         loading_at=now,
         boot_at=None,
         dies_after=twist.dies_after,
+        failure=twist.failure,
+        no_ssh=twist.no_ssh,
+        shyness=twist.shyness,
         ports=ports,
         metered_us=microseconds(now),
     )

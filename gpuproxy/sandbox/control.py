@@ -4,8 +4,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from gpuproxy.ports import HttpResponse
+from gpuproxy.sandbox.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.faults import BadFault
 from gpuproxy.sandbox.instances import Ended, Instance, Phase
+from gpuproxy.sandbox.machines import Machine
 from gpuproxy.sandbox.market import Market
 from gpuproxy.sandbox.volumes import Volume
 from gpuproxy.sandbox.wire import BadBody, Incoming, answer
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 PREFIX = "/sandbox/v1/"
 _PROVIDER = "vast.ai"
-_PATH = re.compile(r"/sandbox/v1/(?P<what>state|faults|clock|instances|machines|offers)(/(?P<id>\d+)(/(?P<act>\w+))?)?")
+_PATH = re.compile(
+    r"/sandbox/v1/(?P<what>state|faults|clock|instances|machines|offers|images)(/(?P<id>\d+)(/(?P<act>\w+))?)?"
+)
 
 
 class _Wrong(Exception):
@@ -29,7 +33,8 @@ def respond(sandbox: "Sandbox", request: Incoming) -> HttpResponse:
         return answer({"error": f"no such call: {request.method} {request.path}"}, 404)
     what = " ".join(part for part in (request.method, path["what"], path["act"]) if part)
     try:
-        return answer(_done(sandbox, what, int(path["id"] or 0), request))
+        done = _done_to_machine if what.startswith("POST machines ") else _done
+        return answer(done(sandbox, what, int(path["id"] or 0), request))
     except BadBody:
         return answer({"error": "the body is no JSON object"}, 400)
     except (_Wrong, BadFault) as error:
@@ -56,17 +61,33 @@ def _done(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict
         case "POST instances kill":
             _kill(sandbox, number, body)
             return {"id": number, "status": _status(sandbox, market.instances[number])}
-        case "POST machines occupy":
-            return {"gpus": market.occupy(market.machines[number], int(_number(body, "gpus")))}
-        case "POST machines vacate":
-            market.vacate(market.machines[number])
-            return {"gpus": market.machines[number].held.bit_count()}
-        case "POST machines reconnect":
-            market.set_online(market.machines[number], online=True)
-            return {}
+        case "POST images":
+            return _break_image(market, body)
+        case "DELETE images":
+            return {"cleared": market.defects.repair_images(body.get("image"))}
         case "POST offers":
             market.reprice(market.chunks[number], round(_number(body, "price_per_hour") * 1_000_000))
             return {"id": number, "price_per_hour": market.chunks[number].price / 1e6}
+    raise _Wrong(f"no such call: {request.method} {request.path}")
+
+
+def _done_to_machine(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict[str, Any]:
+    body = request.json()
+    market = sandbox.market
+    machine = market.machines[number]
+    match what:
+        case "POST machines occupy":
+            return {"gpus": market.occupy(machine, int(_number(body, "gpus")))}
+        case "POST machines vacate":
+            market.vacate(machine)
+            return {"gpus": machine.held.bit_count()}
+        case "POST machines reconnect":
+            market.set_online(machine, online=True)
+            return {}
+        case "POST machines break":
+            return _break(market, machine, body)
+        case "POST machines repair":
+            return _break(market, machine, {"how": ""})
     raise _Wrong(f"no such call: {request.method} {request.path}")
 
 
@@ -78,6 +99,8 @@ def _state(sandbox: "Sandbox") -> dict[str, Any]:
         "now": market.now,
         "instances": sorted(shown, key=lambda row: int(row["id"])),
         "volumes": [_volume_row(market, volume) for volume in market.volumes.all.values()],
+        "broken_machines": {str(one.id): one.broken for one in market.machines.values() if one.broken},
+        "broken_images": list(market.defects.images),
         "bill_micro_usd": market.bill(),
         "calls": sandbox.calls,
     }
@@ -99,6 +122,7 @@ def _live_row(sandbox: "Sandbox", instance: Instance) -> dict[str, Any]:
         "created_at": instance.created_at,
         "destroyed_at": None,
         "billed_micro_usd": sandbox.market.billed(instance),
+        "fault": _fault(instance),
     }
 
 
@@ -118,6 +142,7 @@ def _ended_row(gone: Ended) -> dict[str, Any]:
         "created_at": gone.created_at,
         "destroyed_at": gone.destroyed_at,
         "billed_micro_usd": gone.billed,
+        "fault": "",
     }
 
 
@@ -136,6 +161,31 @@ def _volume_row(market: Market, volume: Volume) -> dict[str, Any]:
 
 def _status(sandbox: "Sandbox", instance: Instance) -> str:
     return instance.phase.value if sandbox.market.online(instance) else "offline"
+
+
+def _fault(instance: Instance) -> str:
+    """Why it never runs, or never answers; nothing for one that will."""
+    if instance.failure is not None:
+        return instance.failure.kind
+    if instance.phase is Phase.LOADING and instance.boot_at is None:
+        return "never_ready"
+    return "no_ssh" if instance.no_ssh else ""
+
+
+def _break(market: Market, machine: Machine, body: dict[str, Any]) -> dict[str, Any]:
+    how, message = body.get("how"), str(body.get("message") or "")
+    if how not in ("", *WAYS_TO_BREAK):
+        raise _Wrong(f"how is {', '.join(WAYS_TO_BREAK)}, or empty for a repair, not {how!r}")
+    market.defects.break_machine(machine, how, message)
+    return {"id": machine.id, "how": how}
+
+
+def _break_image(market: Market, body: dict[str, Any]) -> dict[str, Any]:
+    text = body.get("image")
+    if not isinstance(text, str) or not text:
+        raise _Wrong("image is not a text; instances of images that contain it will fail")
+    market.defects.break_image(text, str(body.get("message") or ""))
+    return {"images": list(market.defects.images)}
 
 
 def _kill(sandbox: "Sandbox", number: int, body: dict[str, Any]) -> None:

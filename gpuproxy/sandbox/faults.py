@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from gpuproxy.sandbox.options import GoneForm
 
 CALLS = frozenset(
     [
@@ -33,7 +35,8 @@ _CHANGES = frozenset(
 )
 _LISTS = frozenset({"list", "search", "volume_search", "volume_list", "charges"})
 _CREATE = frozenset({"create"})
-_HITS: dict[str, frozenset[str]] = {
+GONE = "gone_as"
+FAULTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(
         [
             "refuse_connection",
@@ -51,6 +54,7 @@ _HITS: dict[str, frozenset[str]] = {
             "empty_body",
             "slow_trickle",
             "auth_error",
+            "session_expired",
         ],
         _EVERY,
     ),
@@ -62,6 +66,11 @@ _HITS: dict[str, frozenset[str]] = {
             "never_ready",
             "dies_after_ready",
             "volume_share_refused",
+            "image_fault",
+            "host_fault",
+            "no_ssh",
+            "shy_row",
+            "other_name",
         ],
         _CREATE,
     ),
@@ -69,10 +78,34 @@ _HITS: dict[str, frozenset[str]] = {
     "late_effect": _CHANGES,
     "empty_list": _LISTS,
     "missing_page": _LISTS,
+    "slow_pages": _LISTS,
+    "endless_list": frozenset({"list"}),
+    "odd_row": frozenset({"list", "get"}),
+    GONE: frozenset({"get", "destroy"}),
     "start_refused": frozenset({"start"}),
     "stop_ignored": frozenset({"stop"}),
     "destroy_ignored": frozenset({"destroy", "volume_delete"}),
 }
+"""Every fault, and which calls it can hit."""
+CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("rate_limited", "form"): ("text", "threshold", "detail", "json", "quota"),
+    ("odd_row", "kind"): (
+        "undecodable",
+        "surrogate",
+        "nan",
+        "null_row",
+        "no_id",
+        "wrong_types",
+        "null_fields",
+    ),
+    ("odd_row", "whose"): ("stranger", "mine"),
+    (GONE, "form"): get_args(GoneForm),
+    ("shy_row", "status"): ("exited", "stopped", "null"),
+    ("image_fault", "status"): ("created", "loading"),
+    ("host_fault", "status"): ("created", "loading"),
+}
+"""The args that are one of a few words."""
+_NUMBERS = frozenset({"seconds", "threshold", "factor", "gpu_ram"})
 _STATUS_NAME = re.compile(r"status_(\d{3})_(before|after)")
 
 
@@ -103,7 +136,7 @@ class Fault:
             self.provider == provider
             and self.account in (None, account)
             and self.call in ("any", call)
-            and (call in _HITS[self.name] or (call not in CALLS and _HITS[self.name] is _EVERY))
+            and (call in FAULTS[self.name] or (call not in CALLS and FAULTS[self.name] is _EVERY))
         )
 
 
@@ -127,8 +160,15 @@ class Faults:
 
     def take(self, provider: str, account: str | None, call: str) -> Fault | None:
         """The fault that hits this call, if any; counts the call."""
+        return self._next(provider, account, call, gone=False)
+
+    def take_gone(self, provider: str, account: str | None, call: str) -> Fault | None:
+        """The same for a call that names an instance that does not exist, among the faults for such calls only."""
+        return self._next(provider, account, call, gone=True)
+
+    def _next(self, provider: str, account: str | None, call: str, *, gone: bool) -> Fault | None:
         for fault in self._armed:
-            if not fault.hits(provider, account, call):
+            if (fault.name == GONE) is not gone or not fault.hits(provider, account, call):
                 continue
             if fault.after > 0:
                 fault.after -= 1
@@ -151,12 +191,13 @@ def _checked(wanted: Mapping[str, Any]) -> Fault:
     if named := _STATUS_NAME.fullmatch(name):
         name, args = f"status_{named[2]}", {**args, "status": int(named[1])}
     call = str(wanted.get("call") or "any")
-    if name not in _HITS:
-        raise BadFault(f"unknown fault {name!r}; known are {', '.join(sorted(_HITS))}")
+    if name not in FAULTS:
+        raise BadFault(f"unknown fault {name!r}; known are {', '.join(sorted(FAULTS))}")
     if call not in CALLS:
         raise BadFault(f"unknown call {call!r}; known are {', '.join(sorted(CALLS))}")
-    if call != "any" and call not in _HITS[name]:
-        raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(_HITS[name]))}")
+    if call != "any" and call not in FAULTS[name]:
+        raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(FAULTS[name]))}")
+    _check_args(name, args)
     times, after = _count(wanted, "times", 1), _count(wanted, "after", 0)
     account = wanted.get("account")
     return Fault(
@@ -168,6 +209,15 @@ def _checked(wanted: Mapping[str, Any]) -> Fault:
         after=after,
         args=args,
     )
+
+
+def _check_args(name: str, args: Mapping[str, Any]) -> None:
+    for arg, value in args.items():
+        choices = CHOICES.get((name, arg))
+        if choices is not None and value not in choices:
+            raise BadFault(f"args.{arg} of {name} is {value!r}; known are {', '.join(choices)}")
+        if arg in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float, type(None)))):
+            raise BadFault(f"args.{arg} is {value!r}, not a number")
 
 
 def _count(wanted: Mapping[str, Any], name: str, otherwise: int) -> int:

@@ -44,6 +44,34 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an instance never runs, in its first boot or in any later one."""
+
+    kind: str
+    """What the control API calls it: image_fault, host_fault, never_ready."""
+    status: str = "created"
+    """The container's status, for good: created, loading."""
+    message: str = ""
+    """The status message, from the moment that the image begins to load."""
+    stopped: bool = False
+    """The contract is stopped at once, and holds no GPUs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shyness:
+    """How the rows of a fresh instance misreport it. The instance itself and its bill are not affected."""
+
+    seconds: float
+    """For how long after the create."""
+    status: str = ""
+    """exited and stopped: the row shows a stopped contract; null: the container has no status yet."""
+    gpu_name: str = ""
+    """Another name of its model."""
+    flips: bool = False
+    """The other name is shown in every second read only, beginning with the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Twist:
     """What goes wrong with one create, beyond the answer."""
 
@@ -53,6 +81,10 @@ class Twist:
     never_ready: bool = False
     dies_after: float | None = None
     """Seconds after it began to run."""
+    failure: Failure | None = None
+    no_ssh: bool = False
+    """It runs, and its ports never answer."""
+    shyness: Shyness | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +121,12 @@ class Instance:
     """What its status says instead while it loads: rebooting, recycling."""
     interrupted: bool = False
     """It was outbid, and goes on when its bid is enough again."""
+    failure: Failure | None = None
+    no_ssh: bool = False
+    """Its ports never answer."""
+    shyness: Shyness | None = None
+    reads: int = 0
+    """How many of its rows were shown with a name that flips."""
     metered_us: int = 0
     gpu_us: int = 0
     disk_us: int = 0
@@ -131,11 +169,11 @@ class Instance:
         passed = max(0, microseconds(now) - self.metered_us) if online else 0
         return self.gpu_us + (passed if self.phase is Phase.RUNNING else 0), self.disk_us + passed
 
-    def boots(self, now: float, seconds: float) -> None:
-        """It begins to load, and will run `seconds` from now (infinite: never)."""
+    def boots(self, now: float, seconds: float, *, ends: bool = True) -> None:
+        """It begins to load, and will run `seconds` from now (infinite, or not `ends`: never)."""
         self.phase = Phase.LOADING
         self.loading_at = now + min(seconds, 600.0) * 0.2
-        self.boot_at = None if math.isinf(seconds) else now + seconds
+        self.boot_at = now + seconds if ends and math.isfinite(seconds) else None
         self.status_msg = ""
         self.transient = ""
         self.interrupted = False

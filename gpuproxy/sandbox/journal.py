@@ -37,6 +37,7 @@ class Kept(msgspec.Struct, omit_defaults=True):
     instance: Instance | None = None
     ended: Ended | None = None
     volume: Volume | None = None
+    images: dict[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -116,6 +117,7 @@ class Journal:
         market, head = self._market, past.head
         for machine in past.machines.values():
             self._restore_machine(machine)
+        market.defects.images = dict(head.images or {})
         market.next_contract_id = max(market.next_contract_id, head.next_contract_id)
         market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
         if head.now:
@@ -149,6 +151,7 @@ class Journal:
             next_contract_id=market.next_contract_id,
             next_offer_id=market.next_offer_id,
             calls=calls,
+            images=market.defects.images or None,
         )
 
     def _changed(self) -> Iterator[Kept]:
@@ -172,6 +175,7 @@ class Journal:
             return
         self._touched.add(machine.id)
         machine.strangers, machine.online = kept["strangers"], kept["online"]
+        machine.broken, machine.broken_message = kept.get("broken", ""), kept.get("broken_message", "")
         machine.columns.update(verification=kept["verification"], vericode=kept["vericode"], end_date=kept["end_date"])
         for chunk, (offer_id, price) in zip(machine.chunks, kept["asks"], strict=True):
             chunk.price = price
@@ -197,6 +201,8 @@ def _kept_machine(machine: Machine) -> dict[str, Any]:
         "id": machine.id,
         "strangers": machine.strangers,
         "online": machine.online,
+        "broken": machine.broken,
+        "broken_message": machine.broken_message,
         "verification": machine.columns["verification"],
         "vericode": machine.columns["vericode"],
         "end_date": machine.columns["end_date"],

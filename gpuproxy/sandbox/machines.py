@@ -56,6 +56,10 @@ class Machine:
     strangers: int = 0
     """Bits of the GPUs that people outside this simulation hold."""
     online: bool = True
+    broken: str = ""
+    """How every instance that is created here fails: never_ready, host_fault, no_ssh; empty: it works."""
+    broken_message: str = ""
+    """What a host_fault says here instead of the usual text."""
 
     @property
     def held(self) -> int:

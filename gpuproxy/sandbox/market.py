@@ -14,6 +14,7 @@ from itertools import count
 
 from gpuproxy.sandbox.changes import Changes
 from gpuproxy.sandbox.contracts import contract
+from gpuproxy.sandbox.defects import Defects
 from gpuproxy.sandbox.doors import Doors
 from gpuproxy.sandbox.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports
 from gpuproxy.sandbox.machines import Blueprint, Chunk, Machine, build
@@ -39,9 +40,13 @@ class Market:
         seed: int = 7,
         boot_time: tuple[float, float] = (20.0, 60.0),
         credit: int = 100_000_000_000,
+        shyness: tuple[float, float] = (0.0, 40.0),
         doors: Doors | None = None,
     ) -> None:
-        """`blueprints` come with how many of a machine's first GPUs strangers hold; `credit` is micro-dollars."""
+        """`blueprints` come with how many of a machine's first GPUs strangers hold; `credit` is micro-dollars.
+
+        `shyness` is the share of fresh instances whose first rows are wrong, and for how many seconds at most.
+        """
         self.now = now
         self.accounts = tuple(accounts)
         self.doors = doors or Doors()
@@ -58,6 +63,7 @@ class Market:
         self.next_contract_id = FIRST_CONTRACT_ID
         self._build(blueprints)
         self.volumes = Volumes(self)
+        self.defects = Defects(self, seed, *shyness)
 
     # -- time
 
@@ -92,7 +98,7 @@ class Market:
             raise NoCredit
         instance = self._instance(account, chunk, launch, twist or Twist())
         self.instances[instance.id] = instance
-        if launch.stopped:
+        if launch.stopped or (instance.failure is not None and instance.failure.stopped):
             instance.phase = Phase.STOPPED
             self._relist(chunk.machine, chunk.mask)
         else:
@@ -304,13 +310,15 @@ class Market:
         self.next_contract_id += 1
         api_key = hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()
         ports = {name: self.doors.reserve() for name in container_ports(launch)}
+        twist = self.defects.twist_for(number, chunk.machine, launch, twist)
         return contract(number, account, chunk, launch, twist, api_key=api_key, ports=ports, now=self.now)
 
     def _boot(self, instance: Instance, *, never_ready: bool = False) -> None:
         self._settle(instance)
         instance.restarts += 1
         rng = random.Random(f"{self._seed}:boot:{instance.id}:{instance.restarts}")
-        instance.boots(self.now, math.inf if never_ready else rng.uniform(*self._boot_time))
+        seconds = math.inf if never_ready else rng.uniform(*self._boot_time)
+        instance.boots(self.now, seconds, ends=instance.failure is None)
         self.machines[instance.machine_id].rented |= instance.mask
         if instance.boot_at is not None:
             self.at(instance.boot_at, partial(self._runs, instance, instance.boot_at))
@@ -368,7 +376,7 @@ class Market:
         self.changes.instances.add(instance.id)
 
     def _turn_doors(self, instance: Instance) -> None:
-        answers = instance.phase is Phase.RUNNING and self.online(instance)
+        answers = instance.phase is Phase.RUNNING and self.online(instance) and not instance.no_ssh
         for name, number in instance.ports.items():
             if not name.endswith("/udp"):
                 self.doors.turn(number, "ssh" if name == "22/tcp" else "tcp", answers=answers)

@@ -6,6 +6,7 @@ from typing import Literal
 
 DEFAULT_PORT = 9400
 DEFAULT_ACCOUNTS = ("sandbox-key", "sandbox-key-2")
+GoneForm = Literal["null", "empty_list", "empty_object", "status_410", "plain_404", "no_such_instance", "html_404"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,12 @@ class SandboxOptions:
     """The most offers that one search answers; 0: all."""
     list_lag: float = 0.0
     """How long a fresh instance is missing from listings."""
+    shyness: float = 0.0
+    """The share, 0 to 1, of fresh instances whose first rows say something else than the truth."""
+    shy_seconds: float = 40.0
+    """How long they do so at most."""
+    gone_as: GoneForm = "null"
+    """How the market says that an instance does not exist."""
     volume_sharing: Literal["allow", "refuse"] = "allow"
     standby_binding: Literal["chunk", "any"] = "chunk"
     start_time: float | None = None

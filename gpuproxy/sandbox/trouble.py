@@ -12,17 +12,14 @@ from typing import Any, Literal
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.faults import Fault
-from gpuproxy.sandbox.wire import answer, text_answer
+from gpuproxy.sandbox.wire import answer, page_answer
 
 _HANG_SECONDS = 120.0
 _TRICKLE_SECONDS = 1.0
+_PAGE_SECONDS = 10.0
 LATE_SECONDS = 30.0
 Run = Callable[[], HttpResponse]
 Travel = Literal["answer", "reset", "hang", "refuse", "trickle"]
-_PAGE = (
-    "<html>\n<head><title>{0}</title></head>\n<body>\n<center><h1>{0}</h1></center>\n"
-    "<hr><center>nginx</center>\n</body>\n</html>\n"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +51,8 @@ def troubled(fault: Fault, run: Run, run_later: Callable[[float], None]) -> Plan
         if fault.name == "status_after":
             run()
         return Plan(response=_failed(fault, int(fault.number("status", 500))))
+    if fault.name == "slow_pages":
+        return Plan(response=run(), delay=fault.number("seconds", _PAGE_SECONDS))
     return _spoilt(fault, run)
 
 
@@ -69,14 +68,14 @@ _UNANSWERED: dict[str, tuple[bool, Travel]] = {
     "hang_before": (False, "hang"),
     "hang_after": (True, "hang"),
 }
-_OTHERS = frozenset({"late_effect", "status_before", "status_after", "slow_trickle", "html_502"})
+_OTHERS = frozenset({"late_effect", "status_before", "status_after", "slow_trickle", "slow_pages", "html_502"})
 
 
 def _spoilt(fault: Fault, run: Run) -> Plan:
     executed = bool(fault.args.get("executed", fault.name != "html_502"))
-    response = run() if executed else _status(502)
+    response = run() if executed else page_answer(502)
     if fault.name == "html_502":
-        return Plan(response=_status(502))
+        return Plan(response=page_answer(502))
     if fault.name == "slow_trickle":
         return Plan(travel="trickle", response=response, real_seconds=fault.number("seconds", _TRICKLE_SECONDS))
     return Plan(response=_SPOILERS[fault.name](response) if response.status == 200 else response)
@@ -85,14 +84,9 @@ def _spoilt(fault: Fault, run: Run) -> Plan:
 def _failed(fault: Fault, status: int) -> HttpResponse:
     """A gateway's page, or with `args.msg` what the service itself says when it fails."""
     if "msg" not in fault.args:
-        return _status(status)
+        return page_answer(status)
     body = {"success": False, "error": str(fault.args.get("error", "internal_error")), "msg": str(fault.args["msg"])}
     return answer(body, status)
-
-
-def _status(status: int) -> HttpResponse:
-    reason = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Time-out"}
-    return text_answer(_PAGE.format(f"{status} {reason.get(status, 'Error')}"), status)
 
 
 def _malformed(response: HttpResponse) -> HttpResponse:

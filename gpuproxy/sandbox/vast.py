@@ -9,13 +9,15 @@ from functools import partial
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox import vast_errors as errors
-from gpuproxy.sandbox import vast_instances, vast_logs, vast_volumes
+from gpuproxy.sandbox import vast_instances, vast_logs, vast_odd, vast_volumes
 from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.instances import Instance
 from gpuproxy.sandbox.market import Market
+from gpuproxy.sandbox.options import GoneForm
 from gpuproxy.sandbox.query import BadQuery
 from gpuproxy.sandbox.vast_charges import charges
 from gpuproxy.sandbox.vast_create import Creates
+from gpuproxy.sandbox.vast_gone import gone
 from gpuproxy.sandbox.vast_limits import Limits
 from gpuproxy.sandbox.vast_offers import Offers
 from gpuproxy.sandbox.wire import BadBody, Call, Incoming, answer, json_object, raw_answer
@@ -31,15 +33,23 @@ class Vast:
     """One market seen through vast.ai's API."""
 
     def __init__(
-        self, market: Market, limits: Limits, *, search_page: int = 0, list_lag: float = 0.0, sharing: bool = True
+        self,
+        market: Market,
+        limits: Limits,
+        *,
+        search_page: int = 0,
+        list_lag: float = 0.0,
+        sharing: bool = True,
+        gone_as: GoneForm = "null",
     ) -> None:
         """`search_page` caps a search answer (0: no cap); a fresh instance is missing from lists for `list_lag` s.
 
-        `sharing`: may several instances have one volume?
+        `sharing`: may several instances have one volume? `gone_as`: how is said that an instance does not exist.
         """
         self._market = market
         self._limits = limits
         self._list_lag = list_lag
+        self._gone_as = gone_as
         self._offers = Offers(market, page=search_page)
         creates = Creates(market, self._offers, sharing=sharing)
         self._handlers: dict[str, Respond] = {
@@ -104,6 +114,11 @@ class Vast:
         except BadQuery as error:
             return errors.bad_request(str(error))
 
+    def names_nothing(self, call: Call) -> bool:
+        """True for a read or a destroy, by an account, of an instance that it does not have."""
+        of_one = call.name in ("get", "destroy") and "id" in call.arguments
+        return of_one and call.request.key in self._market.accounts and self._named(call) is None
+
     def _refusal_by(self, fault: Fault) -> HttpResponse | None:
         match fault.name:
             case "rate_limited":
@@ -112,6 +127,8 @@ class Vast:
                 return errors.refused_with_200()
             case "auth_error":
                 return errors.unknown_key()
+            case "session_expired":
+                return errors.session_expired()
             case "insufficient_credit":
                 return errors.insufficient_credit()
         return None
@@ -132,17 +149,21 @@ class Vast:
 
     # -- instances
 
-    def _list(self, call: Call, _: Fault | None) -> HttpResponse:
+    def _list(self, call: Call, fault: Fault | None) -> HttpResponse:
+        query = call.request.query
         listed = [one for one in self._mine(call) if self._market.now - one.created_at >= self._list_lag]
         try:
-            return answer(vast_instances.page(self._market, listed, call.request.query))
+            if fault is not None and fault.name == "endless_list":
+                return vast_odd.endless(self._market, query)
+            return vast_odd.listed(self._market, vast_instances.page(self._market, listed, query), query, fault)
         except vast_instances.BadToken:
             return errors.refused(400, "invalid_token", "Invalid after_token")
 
-    def _get(self, call: Call, _: Fault | None) -> HttpResponse:
+    def _get(self, call: Call, fault: Fault | None) -> HttpResponse:
         found = self._named(call)
-        shown = None if found is None else vast_instances.row(self._market, found, with_volumes=False)
-        return answer({"instances": shown})
+        if found is None:
+            return gone(int(call.arguments["id"]), self._gone_as, fault, reads=True)
+        return vast_odd.shown(vast_instances.row(self._market, found, with_volumes=False), fault)
 
     def _destroy(self, call: Call, fault: Fault | None) -> HttpResponse:
         if "id" not in call.arguments:
@@ -151,7 +172,7 @@ class Vast:
         else:
             found = [one for one in [self._named(call)] if one is not None]
             if not found:
-                return errors.no_such_instance(int(call.arguments["id"]))
+                return gone(int(call.arguments["id"]), self._gone_as, fault, reads=False)
         if fault is None or fault.name != "destroy_ignored":
             for instance in found:
                 self._market.destroy(instance)

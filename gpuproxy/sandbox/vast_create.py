@@ -88,7 +88,8 @@ class Creates:
         self._market.volumes.check(account, chunk.machine.id, mounts.existing, sharing=sharing)
         volumes = {**mounts.existing, **self._new_volume(account, chunk, mounts)}
         launch = replace(launch_of(body, min_bid=chunk.min_bid), volumes=volumes)
-        made = self._market.rent(account, offer_id, launch, twist_of(fault))
+        twist = twist_of(fault, launch, str(chunk.machine.columns["gpu_name"]))
+        made = self._market.rent(account, offer_id, launch, twist)
         if launch.bid is not None and launch.stopped:  # recorded: an error, and yet the instance exists, stopped
             return errors.bad_args("bid is too low", new_contract=made.id)
         return answer({"success": True, "new_contract": made.id, "instance_api_key": made.api_key})

@@ -4,6 +4,8 @@ from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.faults import Fault
 from gpuproxy.sandbox.wire import answer, text_answer
 
+_CREATE_INTERVAL = 4.5
+
 
 def refused(status: int, error: str, text: str, **more: object) -> HttpResponse:
     """The usual form."""
@@ -13,6 +15,11 @@ def refused(status: int, error: str, text: str, **more: object) -> HttpResponse:
 def unknown_key() -> HttpResponse:
     """404, although it means 401."""
     return refused(404, "auth_error", "Invalid user key")
+
+
+def session_expired() -> HttpResponse:
+    """The key was good until a moment ago. 404, although it means 401."""
+    return refused(404, "session_expired", "Session expired. Please log in again.")
 
 
 def no_key() -> HttpResponse:
@@ -131,14 +138,20 @@ def too_frequent(threshold: float | None, form: str) -> HttpResponse:
 
 
 def limited_by(fault: Fault, now: float) -> HttpResponse:
-    """The fault rate_limited: args.form text, json or quota; args.retry_after becomes a header."""
+    """The fault rate_limited, in one of the recorded forms; args.retry_after becomes a header.
+
+    args.form: text; threshold, text that names the interval; detail and json, which name args.threshold if it is set;
+    quota, the daily one of searches.
+    """
     form = str(fault.args.get("form", "text"))
     if form == "quota":
         midnight = int(now // 86400 + 1) * 86400
         response = answer({"error": "search_quota_exceeded", "msg": "Daily search quota exceeded"}, 429)
         headers = {**response.headers, "x-ratelimit-reset": str(midnight)}
     else:
-        response = too_frequent(None, form)
+        text = form == "threshold"
+        threshold = fault.number("threshold", _CREATE_INTERVAL) if text or "threshold" in fault.args else None
+        response = too_frequent(threshold, "text" if text else form)
         headers = dict(response.headers)
     if (retry_after := fault.args.get("retry_after")) is not None:
         headers["retry-after"] = str(retry_after)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from gpuproxy.sandbox.instances import HOLDS_GPU, Instance, Phase
+from gpuproxy.sandbox import vast_shy as shy
+from gpuproxy.sandbox.instances import HOLDS_GPU, Failure, Instance, Phase
 from gpuproxy.sandbox.market import Market
 from gpuproxy.sandbox.query import BadQuery, Getter, compiled, sort_key
 from gpuproxy.sandbox.vast_offers import price_block
@@ -19,7 +20,7 @@ _STORED: dict[str, "Getter[tuple[Market, Instance]]"] = {
     "id": lambda at: at[1].id,
     "label": lambda at: at[1].label,
     "actual_status": lambda at: actual_status(*at),
-    "gpu_name": lambda at: at[1].gpu_model,
+    "gpu_name": lambda at: shy.name(at[1], at[0].now),
     "machine_id": lambda at: at[1].machine_id,
     "image_uuid": lambda at: at[1].launch.image,
     "start_date": lambda at: at[1].created_at,
@@ -49,7 +50,7 @@ def page(market: Market, mine: Sequence[Instance], query: Mapping[str, str]) -> 
     if token := query.get("after_token"):
         after = _from_token(token)
         rest = [one for one in found if (place(one) < after if descending else place(one) > after)]
-    limit = _limit(query.get("limit"))
+    limit = page_limit(query)
     shown, more = rest[:limit], len(rest) > limit
     labels = Counter(one.label or "" for one in found)
     return {
@@ -58,7 +59,7 @@ def page(market: Market, mine: Sequence[Instance], query: Mapping[str, str]) -> 
         "total_instances": len(found),
         "label_counts": dict(labels),
         "next_token": _to_token(place(shown[-1])) if more else None,
-        "instances": [_selected(row(market, one), _parsed(query, "select_cols", ["*"])) for one in shown],
+        "instances": [selected(row(market, one), query) for one in shown],
     }
 
 
@@ -72,6 +73,10 @@ def actual_status(market: Market, instance: Instance) -> str | None:
     """What the host reports of the container."""
     if not market.online(instance):
         return "offline"
+    if hidden := _hidden(market, instance):
+        return None if hidden == "null" else hidden
+    if failed := _failed(market, instance):
+        return failed.status
     if instance.phase is Phase.LOADING:
         if instance.transient and market.now < instance.loading_at:
             return instance.transient
@@ -86,16 +91,18 @@ def row(market: Market, instance: Instance, *, with_volumes: bool = True) -> dic
     machine = market.machines[instance.machine_id]
     shown: dict[str, Any] = {**machine.columns, **market.chunk_of(instance).columns}
     del shown["gpu_ids"], shown["gpu_total_ram"]
-    shown |= _identity(instance)
+    running = instance.phase is Phase.RUNNING and not _hidden(market, instance)
+    shown |= _identity(instance, shy.name(instance, market.now))
     shown |= _states(market, instance)
     shown |= _prices(instance)
-    shown |= _access(instance, running=instance.phase is Phase.RUNNING)
-    shown |= _usage(market, instance)
+    shown |= _access(instance, running=running)
+    shown |= _usage(market, instance, running=running)
     shown["country_code"] = str(machine.columns["geolocation"] or "")[-2:]
     shown["end_date"] = instance.end_date
     shown["duration"] = instance.end_date - market.now
     if with_volumes:
         shown["volume_info"] = [_mounted(market, number) for number in instance.launch.volumes]
+    shy.was_read(instance)
     return shown
 
 
@@ -111,12 +118,12 @@ def _mounted(market: Market, number: int) -> dict[str, Any]:
     }
 
 
-def _identity(instance: Instance) -> dict[str, Any]:
+def _identity(instance: Instance, gpu_name: str) -> dict[str, Any]:
     launch = instance.launch
     return {
         "id": instance.id,
         "label": instance.label,
-        "gpu_name": instance.gpu_model,
+        "gpu_name": gpu_name,
         "gpu_ram": instance.gpu_ram,
         "gpu_totalram": instance.gpu_ram * instance.gpus,
         "image_uuid": launch.image,
@@ -135,16 +142,33 @@ def _identity(instance: Instance) -> dict[str, Any]:
 
 
 def _states(market: Market, instance: Instance) -> dict[str, Any]:
-    held = instance.phase in HOLDS_GPU
+    hidden = _hidden(market, instance)
+    held = instance.phase in HOLDS_GPU and hidden in ("", "null")
+    failed = _failed(market, instance)
     queued = instance.phase is Phase.QUEUED
     return {
         "actual_status": actual_status(market, instance),
         "intended_status": "running" if held or queued else "stopped",
         "cur_state": "running" if held else "stopped",
         "next_state": "running" if held or queued else "stopped",
-        "status_msg": instance.status_msg or None,
+        "status_msg": None if hidden else instance.status_msg or (failed.message if failed else "") or None,
         "rentable": held,
     }
+
+
+def _hidden(market: Market, instance: Instance) -> str:
+    """What a shy row shows instead of the truth; nothing while the host is lost, which every row tells."""
+    return shy.hidden(instance, market.now) if market.online(instance) else ""
+
+
+def _failed(market: Market, instance: Instance) -> Failure | None:
+    """The failure, as far as it shows: it loads in vain, or was stopped at birth."""
+    failure = instance.failure
+    if failure is None:
+        return None
+    loads = instance.phase is Phase.LOADING and market.now >= instance.loading_at
+    stopped_at_birth = instance.phase is Phase.STOPPED and failure.stopped and not instance.restarts
+    return failure if loads or stopped_at_birth else None
 
 
 def _prices(instance: Instance) -> dict[str, Any]:
@@ -181,8 +205,7 @@ def _access(instance: Instance, *, running: bool) -> dict[str, Any]:
     return access
 
 
-def _usage(market: Market, instance: Instance) -> dict[str, Any]:
-    running = instance.phase is Phase.RUNNING
+def _usage(market: Market, instance: Instance, *, running: bool) -> dict[str, Any]:
     up = market.now - (instance.boot_at or market.now) if running else 0.0
     return {
         "uptime_mins": round(up / 60, 1) if running else None,
@@ -226,16 +249,29 @@ def _order(orders: list[Any]) -> tuple[str, bool]:
     return str(first.get("col", "id")), first.get("dir") == "desc"
 
 
-def _limit(text: str | None) -> int:
+def page_limit(query: Mapping[str, str]) -> int:
+    """How many rows a page holds at most. Raises BadQuery."""
     try:
-        wanted = int(text or _MAX_PAGE)
+        wanted = int(query.get("limit") or _MAX_PAGE)
     except ValueError:
         raise BadQuery("Error in query parameters: limit is not a number") from None
     return min(wanted, _MAX_PAGE) if wanted > 0 else 5
 
 
-def _selected(shown: dict[str, Any], columns: list[Any]) -> dict[str, Any]:
+def selected(shown: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
+    """The columns of a row that were asked for. Raises BadQuery."""
+    columns: list[Any] = _parsed(query, "select_cols", ["*"])
     return shown if "*" in columns else {str(column): shown.get(str(column)) for column in columns}
+
+
+def token_behind(number: int) -> str:
+    """The token of the page that follows this id, in a list by id."""
+    return _to_token((sort_key(number), number))
+
+
+def number_before(token: str | None) -> int:
+    """The id that a token follows; 0 for the first page. Raises BadToken."""
+    return _from_token(token)[1] if token else 0
 
 
 def _to_token(place: tuple[Any, int]) -> str:

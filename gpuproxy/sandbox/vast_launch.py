@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuproxy.sandbox.defects import host_failure, image_failure, other_name
 from gpuproxy.sandbox.faults import Fault
-from gpuproxy.sandbox.instances import Launch, Twist
+from gpuproxy.sandbox.instances import Launch, Shyness, Twist
 from gpuproxy.sandbox.machines import Column
 
 _MIN_DISK_GB = 8
 _DIES_AFTER = 30.0
 _PRICE_FACTOR = 1.5
+_SHY_SECONDS = 40.0
 _OTHER_GPU = ("RTX 3060", 12288)
 _VOLUME_SIZE_GB = 15
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -95,19 +97,40 @@ def good_name(name: Any) -> bool:
     return name is None or (isinstance(name, str) and _VOLUME_NAME.fullmatch(name) is not None)
 
 
-def twist_of(fault: Fault | None) -> Twist:
-    """What a fault does to the instance that a create makes."""
+def twist_of(fault: Fault | None, launch: Launch, model: str) -> Twist:
+    """What a fault does to the instance that a create makes; `model` is what the offer says of its GPUs."""
+    if fault is None:
+        return Twist()
+    args = fault.args
+    message, status = str(args.get("message", "")), str(args.get("status", "created"))
+    stopped = args.get("stopped") is True
     match fault:
         case Fault(name="price_moved"):
             return Twist(price_factor=fault.number("factor", _PRICE_FACTOR))
         case Fault(name="wrong_gpu"):
             name, memory = _OTHER_GPU
-            return Twist(gpu_name=str(fault.args.get("gpu_name", name)), gpu_ram=int(fault.number("gpu_ram", memory)))
+            return Twist(gpu_name=str(args.get("gpu_name", name)), gpu_ram=int(fault.number("gpu_ram", memory)))
         case Fault(name="never_ready"):
             return Twist(never_ready=True)
         case Fault(name="dies_after_ready"):
             return Twist(dies_after=fault.number("seconds", _DIES_AFTER))
+        case Fault(name="image_fault"):
+            return Twist(failure=image_failure(launch.image, message, status, stopped=stopped))
+        case Fault(name="host_fault"):
+            return Twist(failure=host_failure(message, status, stopped=stopped))
+        case Fault(name="no_ssh"):
+            return Twist(no_ssh=True)
+        case Fault(name="shy_row" | "other_name"):
+            return Twist(shyness=_shyness(fault, model))
     return Twist()
+
+
+def _shyness(fault: Fault, model: str) -> Shyness:
+    seconds = fault.number("seconds", _SHY_SECONDS)
+    if fault.name == "shy_row":
+        return Shyness(seconds=seconds, status=str(fault.args.get("status", "exited")))
+    name = str(fault.args.get("gpu_name") or other_name(model))
+    return Shyness(seconds=seconds, gpu_name=name, flips=fault.args.get("flip") is True)
 
 
 def _number(value: Any, otherwise: float | None) -> float | None:

@@ -59,7 +59,10 @@ def _daemon(instance: Instance) -> list[str]:
         f"{_at(instance.loading_at)} pulling {instance.launch.image}",
     ]
     mounts = instance.launch.volumes.items()
-    return lines + [f"{_at(instance.created_at)} mounting V.{number} at {path}" for number, path in mounts]
+    lines += [f"{_at(instance.created_at)} mounting V.{number} at {path}" for number, path in mounts]
+    if instance.failure is not None and instance.failure.message:
+        lines.append(f"{_at(instance.loading_at)} {instance.failure.message}")
+    return lines
 
 
 def _at(seconds: float) -> str:

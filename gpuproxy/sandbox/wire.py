@@ -13,6 +13,17 @@ from gpuproxy.ports import HttpRequest, HttpResponse
 
 _JSON = {"content-type": "application/json"}  # exactly: with a charset the official command line shows nothing
 _TEXT = {"content-type": "text/html; charset=utf-8"}
+_PAGE = (
+    "<html>\n<head><title>{0}</title></head>\n<body>\n<center><h1>{0}</h1></center>\n"
+    "<hr><center>nginx</center>\n</body>\n</html>\n"
+)
+_REASONS = {
+    404: "Not Found",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Time-out",
+}
 
 
 class BadBody(Exception):
@@ -77,6 +88,11 @@ def raw_answer(body: bytes, status: int = 200) -> HttpResponse:
 def text_answer(text: str, status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """An answer that is no JSON."""
     return HttpResponse(status=status, headers={**_TEXT, **(headers or {})}, body=text.encode())
+
+
+def page_answer(status: int) -> HttpResponse:
+    """What a gateway in front of the service answers: a page in HTML."""
+    return text_answer(_PAGE.format(f"{status} {_REASONS.get(status, 'Error')}"), status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

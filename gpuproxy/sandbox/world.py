@@ -46,6 +46,7 @@ class Sandbox:
             seed=options.seed,
             boot_time=options.boot_time,
             credit=round(options.credit * 1_000_000),
+            shyness=(options.shyness, options.shy_seconds),
             doors=doors,
         )
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -58,6 +59,7 @@ class Sandbox:
             search_page=options.search_page,
             list_lag=options.list_lag,
             sharing=options.volume_sharing == "allow",
+            gone_as=options.gone_as,
         )
         self._journal = Journal(options.state, self.market, _name(options), past)
         for provider, counted in (past.head.calls or {}).items():
@@ -108,6 +110,8 @@ class Sandbox:
         self._calls[call.provider][call.name] += 1
         delay = self.options.create_latency if call.name == "create" else 0.0
         fault = self.faults.take(call.provider, request.key, call.name)
+        if fault is None and self._vast.names_nothing(call):
+            fault = self.faults.take_gone(call.provider, request.key, call.name)
         if fault is None or not is_about_the_answer(fault):
             return Plan(response=self._vast.respond(call, fault), delay=delay)
         return troubled(fault, partial(self._run, call), partial(self._run_later, call))

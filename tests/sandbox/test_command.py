@@ -18,7 +18,12 @@ def _options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SandboxOptions
 
 
 def test_without_options_everything_is_as_the_real_service_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _options(monkeypatch) == SandboxOptions()
+    assert _options(monkeypatch) == SandboxOptions(search_page=64, shyness=0.25)
+
+
+def test_a_kind_market_takes_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = _options(monkeypatch, "--rate-limits", "off", "--search-page", "0", "--shy-rows", "0")
+    assert kind == SandboxOptions(rate_limits="off")
 
 
 def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -26,8 +31,9 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     market.write_text("machine_id\n")
     text = (
         f"--host 127.0.0.2 --port 0 --seed 9 --market {market} --state {tmp_path}/s --machines 12 --accounts a,b"
-        " --credit 25 --time-scale 60 --rate-limits off --create-latency 0.5 --boot-time 5,9 --search-page 64"
-        " --list-lag 3 --volume-sharing refuse --standby-binding any --start-time 1000 --exit-with-parent"
+        " --credit 25 --time-scale 60 --rate-limits off --create-latency 0.5 --boot-time 5,9 --search-page 50"
+        " --list-lag 3 --shy-rows 0.5 --shy-seconds 9 --gone-as html_404"
+        " --volume-sharing refuse --standby-binding any --start-time 1000 --exit-with-parent"
     )
     assert _options(monkeypatch, *text.split()) == SandboxOptions(
         host="127.0.0.2",
@@ -42,8 +48,11 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         rate_limits="off",
         create_latency=0.5,
         boot_time=(5.0, 9.0),
-        search_page=64,
+        search_page=50,
         list_lag=3.0,
+        shyness=0.5,
+        shy_seconds=9.0,
+        gone_as="html_404",
         volume_sharing="refuse",
         standby_binding="any",
         start_time=1000.0,
@@ -56,7 +65,15 @@ def test_one_boot_time_is_both(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--boot-time", "9,5"], ["--boot-time", "x"], ["--accounts", ","], ["--time-scale", "0"]]
+    "arguments",
+    [
+        ["--boot-time", "9,5"],
+        ["--boot-time", "x"],
+        ["--accounts", ","],
+        ["--time-scale", "0"],
+        ["--shy-rows", "1.5"],
+        ["--gone-as", "nonsense"],
+    ],
 )
 def test_what_cannot_be_is_wrong_usage(arguments: list[str]) -> None:
     assert CliRunner().invoke(command.sandbox, arguments).exit_code == 2

@@ -26,6 +26,7 @@ def test_the_state_shows_everything_that_was_rented_and_every_request_that_came(
         "created_at": state["now"],
         "destroyed_at": None,
         "billed_micro_usd": 0,
+        "fault": "",
     }
     assert state["volumes"] == []
     assert state["calls"] == {"vast.ai": {"search": 1, "create": 2}}

@@ -59,6 +59,7 @@ async def test_a_create_without_an_answer_was_executed_or_not_as_its_fault_says(
         ("truncated", 200, 1),
         ("empty_body", 200, 1),
         ("auth_error", 404, 0),
+        ("session_expired", 404, 0),
         ("insufficient_credit", 400, 0),
         ("offer_gone", 400, 0),
         ("no_capacity", 410, 0),
@@ -173,6 +174,15 @@ def test_a_fault_about_creates_is_not_used_up_by_other_calls() -> None:
         {"fault": "reset_after", "call": "nonsense"},
         {"fault": "reset_after", "times": -1},
         {"fault": "reset_after", "tiems": 1},
+        {"fault": "endless_list", "call": "volume_list"},
+        {"fault": "odd_row", "args": {"kind": "nonsense"}},
+        {"fault": "odd_row", "args": {"whose": "nobody"}},
+        {"fault": "gone_as", "args": {"form": "nonsense"}},
+        {"fault": "gone_as", "call": "list"},
+        {"fault": "rate_limited", "args": {"form": "nonsense"}},
+        {"fault": "shy_row", "args": {"status": "nonsense"}},
+        {"fault": "image_fault", "args": {"status": "running"}},
+        {"fault": "slow_pages", "args": {"seconds": "long"}},
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(body: dict[str, Any]) -> None:
@@ -190,6 +200,53 @@ def test_rate_limits_come_in_every_form(form: str, kind: type) -> None:
     assert (plan.response.status, plan.response.headers["retry-after"]) == (429, "7")
     assert ("x-ratelimit-reset" in plan.response.headers) is (form == "quota")
     assert (plan.response.headers["content-type"] == "application/json") is (kind is dict)
+
+
+FREQUENT = "API requests too frequent"
+
+
+@pytest.mark.parametrize("retry_after", [None, 3])
+@pytest.mark.parametrize(
+    ("args", "body"),
+    [
+        ({}, FREQUENT),
+        ({"form": "text"}, FREQUENT),
+        ({"form": "threshold"}, f"{FREQUENT}: endpoint threshold=4.5"),
+        ({"form": "threshold", "threshold": 12.0}, f"{FREQUENT}: endpoint threshold=12.0"),
+        ({"form": "detail"}, {"detail": FREQUENT}),
+        ({"form": "detail", "threshold": 1.0}, {"detail": f"{FREQUENT} endpoint threshold=1.0"}),
+        ({"form": "json"}, {"success": False, "error": "rate_limit_exceeded", "msg": FREQUENT}),
+        (
+            {"form": "json", "threshold": 3.0},
+            {"success": False, "error": "rate_limit_exceeded", "msg": f"{FREQUENT} endpoint threshold=3.0"},
+        ),
+        ({"form": "quota"}, {"error": "search_quota_exceeded", "msg": "Daily search quota exceeded"}),
+    ],
+)
+def test_a_create_is_limited_in_every_recorded_form_with_and_without_a_time_to_wait(
+    args: dict[str, Any], body: object, retry_after: int | None
+) -> None:
+    shop = Shop()
+    offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]["id"]
+    shop.arm("create", "rate_limited", times=2, args={**args, "retry_after": retry_after} if retry_after else args)
+    assert shop.create(offer) == (429, body)
+    response = shop.plan("PUT", f"/api/v0/asks/{offer}/", {"image": "x", "disk": 20}).response
+    assert response is not None
+    assert response.headers.get("retry-after") == (str(retry_after) if retry_after else None)
+    assert shop.state()["instances"] == []
+
+
+def test_a_session_that_expired_is_a_404_of_its_own_on_every_call_and_only_there() -> None:
+    shop = Shop()
+    shop.arm("any", "session_expired", account=KEY, times=0)
+    expired = {"success": False, "error": "session_expired", "msg": "Session expired. Please log in again."}
+    for method, path in (
+        ("GET", "/api/v0/users/current"),
+        ("GET", "/api/v1/instances/"),
+        ("DELETE", "/api/v0/instances/5/"),
+    ):
+        assert shop.ask(method, path) == (404, expired)
+    assert shop.ask("GET", "/api/v0/users/current", key=OTHER_KEY)[0] == 200
 
 
 def test_a_wrongly_empty_list_looks_perfect() -> None:

@@ -117,6 +117,17 @@ async def test_an_ssh_port_greets_while_its_instance_runs_and_is_closed_before_a
             await _greeting(row["ssh_port"])
 
 
+async def test_without_ssh_a_running_instance_refuses_connections() -> None:
+    async with running() as server:
+        await ask(server, "POST", "/sandbox/v1/faults", {"call": "create", "fault": "no_ssh"})
+        contract = await rented(server)
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+        row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+        assert row["actual_status"] == "running"
+        with pytest.raises(ConnectionRefusedError):
+            await _greeting(row["ssh_port"])
+
+
 async def test_a_restarted_server_opens_the_ports_of_what_runs(tmp_path: Path) -> None:
     state = tmp_path / "market.state"
     async with running(state=state) as server:

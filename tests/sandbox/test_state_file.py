@@ -107,3 +107,67 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     shop.search()
     shop.state()
     assert not (tmp_path / "market.state").exists()
+
+
+def test_broken_machines_and_images_stay_broken_over_a_kill_and_repaired_ones_repaired(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    two, four = shop.machine(2), shop.machine(4)
+    for machine in (two, four):
+        shop.control("POST", f"machines/{machine}/break", {"how": "host_fault", "message": "disk is full"})
+    shop.control("POST", f"machines/{four}/repair")
+    shop.control("POST", "images", {"image": "bad", "message": "is bad"})
+    shop.control("POST", "images", {"image": "worse"})
+    again = shop.reopened()
+    assert again.state() == shop.state()
+    assert again.state()["broken_machines"] == {str(two): "host_fault"}
+    again.control("DELETE", "images", {"image": "worse"})
+    last = again.reopened()
+    contract = last.rented(image="bad")
+    last.wait(60)
+    assert last.get(contract)["status_msg"] == "is bad"
+    assert last.state()["broken_images"] == ["bad"]
+
+
+def test_a_closed_market_keeps_them_too(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    shop.control("POST", "images", {"image": "bad"})
+    shop.control("POST", f"machines/{shop.machine(2)}/break", {"how": "no_ssh"})
+    shop.sandbox.close()
+    assert shop.reopened().state() == shop.state()
+
+
+def test_the_defects_of_an_instance_stay_with_it_over_a_kill(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    contracts = []
+    for fault in ("image_fault", "no_ssh", "shy_row", "other_name"):
+        shop.arm("create", fault, args={"seconds": 300})
+        contracts.append(shop.rented())
+    again = shop.reopened()
+    for seconds in (0, 100, 250):
+        shop.wait(seconds)
+        assert [again.get(one) for one in contracts] == [shop.get(one) for one in contracts]
+        assert again.sandbox.doors.open.keys() == shop.sandbox.doors.open.keys()
+
+
+def test_shy_instances_of_a_share_are_as_shy_after_a_kill_as_before(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state", shyness=0.5)
+    contracts = [shop.rented() for _ in range(12)]
+    shop.wait(20)
+    before = [shop.get(one) for one in contracts]
+    again = shop.reopened()
+    assert len({row["cur_state"] for row in before}) == 2
+    for old, new in zip(before, (again.get(one) for one in contracts), strict=True):
+        assert {name: value for name, value in old.items() if name != "gpu_name"} == {
+            name: value for name, value in new.items() if name != "gpu_name"
+        }
+
+
+def test_a_state_file_from_before_machines_could_break_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "market.state"
+    shop = Shop(state=path)
+    shop.rented()
+    text = path.read_text()
+    older = text.replace(',"broken":"","broken_message":""', "").replace(',"failure":null,"no_ssh":false', "")
+    assert len(older) < len(text)
+    path.write_text(older)
+    assert shop.reopened().state() == shop.state()

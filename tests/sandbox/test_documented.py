@@ -1,0 +1,32 @@
+"""docs/sandbox.md names everything that can be armed, asked for and switched."""
+
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from gpuproxy.cli.sandbox import sandbox
+from gpuproxy.sandbox.defects import WAYS_TO_BREAK
+from gpuproxy.sandbox.faults import CALLS, CHOICES, FAULTS
+from gpuproxy.sandbox.options import GoneForm
+
+TEXT = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+WORDS = {word for words in CHOICES.values() for word in words}
+
+
+@pytest.mark.parametrize("name", sorted({*FAULTS, *CALLS, *WORDS, *WAYS_TO_BREAK, *get_args(GoneForm)}))
+def test_every_fault_call_and_word_is_in_the_document(name: str) -> None:
+    assert name in TEXT
+
+
+def test_a_fault_that_does_not_exist_is_not() -> None:
+    assert "half_a_fault" not in TEXT
+
+
+@pytest.mark.parametrize("option", ["--shy-rows", "--shy-seconds", "--search-page", "--gone-as", "--list-lag"])
+def test_every_switch_to_a_kinder_market_is_there_with_its_default(option: str) -> None:
+    [found] = [one for one in sandbox.params if isinstance(one, click.Option) and option in one.opts]
+    [row] = [line for line in TEXT.splitlines() if line.startswith(f"| `{option} ")]
+    default = f"{found.default:g}" if isinstance(found.default, float) else str(found.default)
+    assert row.split("|")[2].strip(" `") == default

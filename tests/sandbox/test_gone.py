@@ -1,0 +1,90 @@
+"""How the market says that an instance does not exist: as documented, or in any of the spellings that were seen."""
+
+import pytest
+
+from gpuproxy.sandbox.options import SandboxOptions
+from tests.sandbox.shop import KEY, OTHER_KEY, Shop
+
+HTML = (
+    "<html>\n<head><title>404 Not Found</title></head>\n<body>\n<center><h1>404 Not Found</h1></center>\n"
+    "<hr><center>nginx</center>\n</body>\n</html>\n"
+)
+NONE = {"success": False, "error": "no_such_instance", "msg": "Instance 5 not found."}
+FORMS = {
+    "null": (200, {"instances": None}),
+    "empty_list": (200, {"instances": []}),
+    "empty_object": (200, {"instances": {}}),
+    "status_410": (410, {"success": False, "error": "gone", "msg": "Instance 5 is gone."}),
+    "plain_404": (404, "Not Found"),
+    "no_such_instance": (404, NONE),
+    "html_404": (404, HTML),
+}
+
+
+def _read(shop: Shop, contract: int = 5) -> tuple[int, object]:
+    return shop.ask("GET", f"/api/v0/instances/{contract}/")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reads_and_destroys_of_nothing_are_answered_in_the_form_that_was_armed_and_then_as_documented(
+    form: str,
+) -> None:
+    shop = Shop()
+    for call in ("get", "destroy"):
+        shop.arm(call, "gone_as", args={"form": form})
+    assert _read(shop) == shop.destroy(5) == FORMS[form]
+    assert (_read(shop), shop.destroy(5)) == (FORMS["null"], (404, NONE))
+
+
+def test_a_plain_404_can_have_any_text_or_none() -> None:
+    shop = Shop()
+    for body in ("", "404 page not found"):
+        shop.arm("get", "gone_as", args={"form": "plain_404", "body": body})
+        assert _read(shop) == (404, body)
+
+
+def test_an_instance_that_exists_is_answered_normally_and_leaves_the_fault_armed() -> None:
+    shop = Shop()
+    contract = shop.rented()
+    shop.arm("any", "gone_as", args={"form": "status_410"})
+    assert shop.get(contract)["id"] == contract
+    assert shop.destroy(contract)[0] == 200
+    assert _read(shop, contract)[0] == 410
+    assert _read(shop, contract)[0] == 200
+
+
+def test_what_another_account_has_does_not_exist_either() -> None:
+    shop = Shop()
+    contract = shop.rented(key=OTHER_KEY)
+    shop.arm("get", "gone_as", times=0, args={"form": "html_404"})
+    assert _read(shop, contract)[0] == 404
+    assert shop.get(contract, OTHER_KEY)["id"] == contract
+
+
+def test_a_wrong_key_is_told_so_and_other_faults_come_first() -> None:
+    shop = Shop()
+    shop.arm("get", "gone_as", args={"form": "status_410"})
+    shop.arm("get", "status_503_before")
+    assert shop.ask("GET", "/api/v0/instances/5/", key="wrong")[0] == 503
+    assert shop.ask("GET", "/api/v0/instances/5/", key="wrong")[1]["error"] == "auth_error"
+    assert shop.ask("GET", "/api/v0/instances/5/", key=KEY)[0] == 410
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_standing_form_is_for_all_reads_and_for_destroys_where_it_is_no_success(form: str) -> None:
+    shop = Shop(gone_as=form)
+    contract = shop.rented()
+    assert shop.get(contract)["id"] == contract
+    destroyed = FORMS[form] if FORMS[form][0] != 200 else (404, NONE)
+    for _ in range(2):
+        assert (_read(shop), shop.destroy(5)) == (FORMS[form], destroyed)
+
+
+def test_by_default_the_standing_form_is_the_documented_null() -> None:
+    assert SandboxOptions().gone_as == "null"
+
+
+def test_starts_and_labels_of_nothing_are_never_respelt() -> None:
+    shop = Shop(gone_as="html_404")
+    for body in ({"state": "running"}, {"label": "x"}):
+        assert shop.manage(5, **body)[1]["error"] == "no_such_instance"
