@@ -16,6 +16,8 @@ DESTROYED = "DESTROYED"
 """Why a machine is given back that its owner destroyed."""
 RELEASED = "RELEASED"
 """Why a reservation is closed that its owner gave back."""
+EXPIRED = "EXPIRED"
+"""Why a machine is released whose lease reached its end."""
 
 
 class ReservationState(StrEnum):
@@ -96,7 +98,7 @@ class Reservation:
     key_id: str = ""
     """The API key that asked for it; empty where nobody's key did."""
     stopped: str = ""
-    """Why no further machines are rented although some are missing: an upper-case constant; empty while that is open."""
+    """Why no further machines are rented although some are missing: a constant; empty while that is open."""
     settled_at: datetime | None = None
     """No further create will be started after this."""
     answered_at: datetime | None = None
@@ -119,7 +121,7 @@ class Reservation:
         """The reason for giving back a machine that turned up and is not wanted."""
         if self.closing:
             return self.closing
-        return "EXPIRED" if self.keep or self.answered_at is None else "CAME_TOO_LATE"
+        return EXPIRED if self.keep or self.answered_at is None else "CAME_TOO_LATE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
