@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from gpuproxy.engine.silence import SILENT_AFTER
 from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds
 from gpuproxy.model.leases import Lease, LeaseState
@@ -20,8 +21,6 @@ from gpuproxy.store.troubles import Trouble
 
 Kind = Literal["unknown", "stuck_release", "spend_differs", "unconfigured", "paused", "silent"]
 _STUCK = timedelta(minutes=5)
-_SILENT = timedelta(minutes=1)
-"""A listing that fails once in a while is nothing to be told of."""
 _REMEDIES = {
     AuthFailed.reason: "Make a new key at the marketplace, set it under the account's name and restart; what is rented "
     "with the account can't be given back before.",
@@ -102,7 +101,7 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
             text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
             advice=_REMEDIES[trouble.reason],
         )
-    if lasting < _SILENT:
+    if lasting < SILENT_AFTER:
         return None
     return Finding(
         kind="silent",

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
-
 from gpuproxy.engine import record
 from gpuproxy.engine.effects import Effects
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.reconcile import plan
+from gpuproxy.engine.silence import Silence
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Listing, Note, Scene, Step, Stop
 from gpuproxy.engine.sweep import Sightings, Stray, strays
 from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, Unavailable
@@ -25,8 +24,6 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
 from gpuproxy.store import leases, meta, reservations, troubles
-
-log = structlog.get_logger(__name__)
 
 _MOVING = frozenset({LeaseState.REQUESTED, LeaseState.STARTING, LeaseState.RELEASING})
 
@@ -68,6 +65,7 @@ class AccountWatch:
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
+        self._silence = Silence(self._key, clock)
 
     def nudge(self) -> None:
         """Something changed: look soon."""
@@ -162,10 +160,10 @@ class AccountWatch:
             self._trouble = error
             if self.silent_since is None:
                 self.silent_since = began
-                log.info("provider_silent", account=self.provider.account, reason=error.reason, error=str(error))
+            self._silence.failed(error, self.silent_since)
             return None
         if self.silent_since is not None:
-            log.info("provider_answers_again", account=self.provider.account)
+            self._silence.ended(self.silent_since)
             self.silent_since = None
         self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
