@@ -2,11 +2,9 @@
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import pytest
-import structlog
 from google.rpc import error_details_pb2
 from grpc import StatusCode, aio
 
@@ -386,33 +384,3 @@ async def test_a_measurement_goes_through_the_same_dispatcher() -> None:
         with pytest.raises(aio.AioRpcError) as caught:
             await call(b"ab", timeout=10)
     assert caught.value.code() is StatusCode.UNAUTHENTICATED
-
-
-POLLING = {"x-api-key": "gp_user", "x-gpuproxy-poll": "1"}
-
-
-async def levels(service: object, name: str, metadata: dict[str, str]) -> list[tuple[str, str]]:
-    """Level and code of each line that a call leaves in the log."""
-    with structlog.testing.capture_logs() as lines:
-        async with facing(service) as face:
-            with suppress(aio.AioRpcError):
-                await face.call(name, metadata=metadata)
-    return [(line["log_level"], line["code"]) for line in lines if line["event"] == "rpc"]
-
-
-async def test_a_read_that_only_polls_is_logged_at_debug() -> None:
-    assert await levels(Echo(), "GetReservation", POLLING) == [("debug", "OK")]
-
-
-async def test_a_read_that_does_not_say_that_it_polls_is_an_info_line() -> None:
-    assert await levels(Echo(), "GetReservation", {"x-api-key": "gp_user"}) == [("info", "OK")]
-    assert await levels(Echo(), "GetReservation", POLLING | {"x-gpuproxy-poll": "0"}) == [("info", "OK")]
-
-
-async def test_a_poll_that_fails_is_an_info_line() -> None:
-    assert await levels(Raises(errors.NotFound("x")), "GetReservation", POLLING) == [("info", "NOT_FOUND")]
-
-
-@pytest.mark.parametrize("name", ["ReleaseReservation", "ReserveGPUs", "CreateAPIKey"])
-async def test_a_call_that_changes_something_is_an_info_line_whatever_it_says_of_itself(name: str) -> None:
-    assert await levels(Echo(), name, POLLING) == [("info", "OK")]
