@@ -183,6 +183,9 @@ def _gauges(figures: Figures) -> CollectorRegistry:
     for provider, (count, age) in figures.unknown.items():
         unknown.labels(provider).set(count)
         oldest.labels(provider).set(age)
+    dead = gauge("dead_machines", "Machines that were ready and are useless now.", "provider")
+    for provider, number in figures.dead.items():
+        dead.labels(provider).set(number)
     gauge("spent_usd", "What all meters ever ran up.").set(figures.spent_usd)
     gauge("usd_per_hour", "What everything that runs costs an hour.").set(figures.usd_per_hour)
     account = ("provider", "account")

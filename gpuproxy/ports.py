@@ -116,6 +116,13 @@ class Tx(Protocol):
     def changed(self, topic: str) -> None:
         """Wake the watchers of `topic` once this unit is committed."""
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call it once this unit is committed, on the loop and in the context of who wrote it.
+
+        Never for a unit that failed or ran again; what it raises is logged and goes no further. After a crash between
+        the commit and the call, it is not called.
+        """
+
     def lasting(self) -> bool:
         """False while what is written would not be found again: the database's file was removed or replaced."""
 

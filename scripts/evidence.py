@@ -9,6 +9,7 @@ from typing import Any
 from tests.system.processes import Market
 
 _LOUD = re.compile(r"\[(?:warning|error|critical)\s*\]\s*(\S+)")
+_SILENCE = re.compile(r"\] (provider_silent|provider_answered) .*\baccount=(\S+)")
 
 
 def until(market: Market, condition: Callable[[], bool], limit: float, *, pause: float = 0.05) -> float | None:
@@ -40,3 +41,17 @@ def account(state: dict[str, Any]) -> str:
 def loud(log: str) -> dict[str, int]:
     """The events of level warning or worse, counted."""
     return dict(Counter(_LOUD.findall(log)))
+
+
+def unexpected(log: str) -> dict[str, int]:
+    """As `loud`, where listings were made to fail: without the warnings of silences that ended.
+
+    A `provider_silent` counts unless a `provider_answered` of the same account follows it.
+    """
+    silent: Counter[str] = Counter()
+    for line in log.splitlines():
+        if (found := _SILENCE.search(line)) is not None:
+            event, account_name = found.groups()
+            silent[account_name] = silent[account_name] + 1 if event == "provider_silent" else 0
+    counted = loud(log) | {"provider_silent": silent.total()}
+    return {event: count for event, count in counted.items() if count}

@@ -13,6 +13,7 @@ from gpuproxy.config import Settings, known_names
 from gpuproxy.model import errors
 from gpuproxy.model.leases import LeaseState, status_word
 from gpuproxy.settings_names import NOT_BUILT_NAMES, env_name
+from gpuproxy.store import story
 from gpuproxy.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2
 
@@ -94,6 +95,18 @@ def reasons() -> set[str]:
 @pytest.mark.parametrize("reason", sorted(reasons()))
 def test_every_reason_of_an_error_or_outcome_is_documented(reason: str) -> None:
     assert f"`{reason}`" in DOCS
+
+
+def loud_events() -> set[str]:
+    """What the server may log at level warning or worse."""
+    sources = [path for path in (ROOT / "gpuproxy").rglob("*.py") if "sandbox" not in path.parts]
+    pattern = r'log\.(?:warning|error|exception)\(\s*"(\w+)"'
+    return {event for path in sources for event in re.findall(pattern, path.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("event", sorted(story.EVENTS | loud_events()))
+def test_every_event_of_the_log_about_money_or_for_an_operator_is_documented(event: str) -> None:
+    assert re.search(rf"^\|.*`{event}`.*\|", (ROOT / "docs" / "logs.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

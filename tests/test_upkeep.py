@@ -187,6 +187,21 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
 
 
+def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with Market(tmp_path, "--rate-limits", "off", "--time-scale", "20") as market:
+        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
+            wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
+            (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
+        market.control("POST", f"instances/{machine.contract_id}/kill", {"how": "container"})
+        _use(monkeypatch, tmp_path)
+        _use_market(monkeypatch, market)
+        done = CliRunner().invoke(root, ["reconcile", "--once"])
+    assert done.exit_code == 0, done.output
+    assert "instance_died" in done.stderr
+    assert "instance_died" not in done.stdout
+    assert "vast-1" in done.stdout
+
+
 def _use(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setenv("GPUPROXY_DATABASE_URL", f"sqlite:///{directory}/books.db")
 

@@ -21,6 +21,7 @@ from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config import DEFAULT_DATABASE, ConfigError, admin_key_file, is_loopback, read_environment
 from gpuproxy.edge.json_codec import plain
+from gpuproxy.edge.rpcs import POLL
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -75,10 +76,15 @@ class Connection:
         request: Request,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        poll: bool = False,
     ) -> Response:
-        """The answer; raises ServerRefused, or NobodyAnswers, which end the command."""
+        """The answer; raises ServerRefused, or NobodyAnswers, which end the command.
+
+        `poll`: a read that is repeated while something else is waited for; the server logs it at debug.
+        """
+        metadata = (*self.metadata, POLL) if poll else self.metadata
         try:
-            return method(request, timeout=timeout, metadata=self.metadata)
+            return method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self.failure(error) from None
 

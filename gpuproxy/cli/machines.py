@@ -108,17 +108,19 @@ def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None
         return None
 
 
-def by_request_id(connection: Connection, request_id: str, *, pages: int = 50) -> pb.Reservation | None:
+def by_request_id(
+    connection: Connection, request_id: str, *, pages: int = 50, poll: bool = False
+) -> pb.Reservation | None:
     """The reservation made with this request id, looking through so many pages of the newest ones.
 
-    None for an empty id, which is that of all reservations made without one.
+    `poll`: as of Connection.call. None for an empty id, which is that of all reservations made without one.
     """
     if not request_id:
         return None
     token = ""
     for _ in range(pages):
         request = pb.ListReservationsRequest(page_size=_PAGE, page_token=token)
-        answer = connection.call(connection.stub.ListReservations, request)
+        answer = connection.call(connection.stub.ListReservations, request, poll=poll)
         for reservation in answer.reservations:
             if reservation.request_id == request_id:
                 return reservation

@@ -97,7 +97,7 @@ def _say_id(request_id: str, *, as_json: bool) -> None:
 
 def _so_far(connection: Connection, request_id: str) -> pb.Reservation | None:
     with suppress(ServerRefused):  # the call itself says what is wrong
-        return by_request_id(connection, request_id, pages=1)
+        return by_request_id(connection, request_id, pages=1, poll=True)
     return None
 
 

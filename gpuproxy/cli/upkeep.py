@@ -1,5 +1,8 @@
 """Commands for operators, on the database of this machine: doctor, reconcile, backup."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -32,7 +35,7 @@ def reconcile(once: bool, dry_run: bool) -> None:
         raise click.UsageError("--once is needed: the server itself is what runs it for ever.")
     from gpuproxy import upkeep
 
-    with explained():
+    with explained(), _log_on_stderr():
         for line in upkeep.reconcile(settings_of_here(), dry_run=dry_run):
             click.echo(line)
 
@@ -46,3 +49,16 @@ def backup(file: Path) -> None:
     with explained():
         upkeep.backup(settings_of_here(), file)
     click.echo(f"wrote {file} (mode 0600)")
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """What a pass logs is no part of the answer."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -1,10 +1,10 @@
 """What happens to every call, whichever face it came through and whatever it is for.
 
-Identify, check the role, decode, keep to the deadline, run the handler, log one line; and turn whatever goes wrong
-into a Refusal, so that no exception text of ours ever reaches a client and no client is left without an answer. Of all
-that a call runs through, only this has a blanket `except`. Nothing that a stranger sent is parsed, but for the few
-calls whose request says who is calling: it must be small then, and only so many of them are under way at once. A face
-turns the Reply into its own protocol, once.
+Identify, check the role, decode, keep to the deadline, run the handler, log one line (at debug for a poll); and turn
+whatever goes wrong into a Refusal, so that no exception text of ours ever reaches a client and no client is left
+without an answer. Of all that a call runs through, only this has a blanket `except`. Nothing that a stranger sent is
+parsed, but for the few calls whose request says who is calling: it must be small then, and only so many of them are
+under way at once. A face turns the Reply into its own protocol, once.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from gpuproxy.edge.auth import Authenticator, credentials
 from gpuproxy.edge.rooms import Room
-from gpuproxy.edge.rpcs import Answer, Rpc, allows
+from gpuproxy.edge.rpcs import POLL, READS, Answer, Rpc, allows
 from gpuproxy.edge.status import code_of
 from gpuproxy.logs import Routine
 from gpuproxy.model.demands import Caller
@@ -266,7 +266,8 @@ class Dispatcher:
         seconds = (self._clock.monotonic() - started) / self._clock.scale
         if self._observe is not None:
             self._observe(call.rpc.name, code, seconds)
-        _log_call(
+        line = _log_poll if code == "OK" and _polls(call) else _log_call
+        line(
             code=code,
             key=caller.key_id,
             ms=round(seconds * 1000, 1),
@@ -281,6 +282,16 @@ class Dispatcher:
 
 def _not_built(rpc: Rpc) -> NotBuilt:
     return NotBuilt(f"{rpc.name} is part of the contract but not of this server yet.", metadata={"rpc": rpc.name})
+
+
+def _log_poll(**fields: str | float) -> None:
+    log.debug("rpc", **fields)
+
+
+def _polls(call: Call) -> bool:
+    """Only a read may be marked so: whatever changes something is in the log."""
+    name, value = POLL
+    return call.metadata.get(name) == value and call.rpc.name in READS
 
 
 def _shutting_down() -> Unavailable:

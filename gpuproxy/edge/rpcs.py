@@ -90,6 +90,9 @@ SECONDS = {"ReserveGPUs": 120.0, "CreateGPUInstance": 120.0, "ProvisionWarmPool"
 """Real seconds that a call may take where the caller sets no deadline."""
 DEFAULT_SECONDS = 30.0
 
+POLL = ("x-gpuproxy-poll", "1")
+"""Metadata of a read that a program repeats while it waits, as `gpuproxy reserve` does."""
+
 RANK: Mapping[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
 """A role may do whatever a lower one may."""
 

@@ -26,7 +26,7 @@ from gpuproxy.model.offers import AccountKey, HostKey, ProviderName
 from gpuproxy.model.reservations import DESTROYED, RELEASED, Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import counters, leases, meta, meters, reservations, settlements
+from gpuproxy.store import counters, leases, meta, meters, reservations, settlements, story
 from gpuproxy.store.rows import micros
 from gpuproxy.strategies import STRATEGIES, strategy_named, weight
 
@@ -145,6 +145,7 @@ class Books:
             reservation = _own(tx, caller, reservation_id)
             rows = leases.of_reservation(tx, reservation.id)
             if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
+                tx.after_commit(story.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
                 record.close(tx, reservation.id, RELEASED)
             return view(tx, reservation.id)
 
@@ -192,7 +193,11 @@ class Books:
         """Give one machine back; doing so again changes nothing."""
 
         def write(tx: Tx) -> Lease:
-            return record.release(tx, _lease_of(tx, caller, provider, instance_id), DESTROYED)
+            lease = _lease_of(tx, caller, provider, instance_id)
+            if record.releasable(lease):
+                reservation = reservations.get(tx, lease.reservation_id)
+                tx.after_commit(story.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
+            return record.release(tx, lease, DESTROYED)
 
         lease = await self._db.write(write)
         self._nudge()

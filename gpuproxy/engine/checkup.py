@@ -3,28 +3,37 @@
 Reads the books only; `gpuproxy doctor` prints the findings with what to do, HealthCheck counts them.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from gpuproxy.engine.silence import SILENT_AFTER
 from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds
 from gpuproxy.model.leases import Lease, LeaseState
+from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, troubles
 from gpuproxy.store.rows import moment
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store.troubles import UNREADABLE_ROWS, Trouble
 
-Kind = Literal["unknown", "stuck_release", "spend_differs", "unconfigured", "paused", "silent"]
+Kind = Literal[
+    "unknown", "stuck_release", "dead_machine", "spend_differs", "unconfigured", "paused", "silent", "unreadable"
+]
 _STUCK = timedelta(minutes=5)
-_SILENT = timedelta(minutes=1)
-"""A listing that fails once in a while is nothing to be told of."""
+_DEAD = timedelta(minutes=2)
+"""A machine may falter while its host restarts it."""
+_GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus|\bgpu error\b", re.IGNORECASE)
+"""Words of a status message that say so although the machine is called running: the driver's own, and vast.ai's."""
+_BILLED = {"all": "it costs {}/h", "disk": "only its disk is billed, {}/h", "nothing": "nothing is billed"}
 _REMEDIES = {
-    AuthFailed.reason: "Make a new key at the marketplace, set it under the account's name and restart; what is rented "
-    "with the account can't be given back before.",
+    AuthFailed.reason: "Make an API key for this service at the marketplace, set it under the account's name and "
+    "restart. Such a key does not expire with a login session or a two-factor session. Until then nothing that is "
+    "rented with the account can be released.",
     InsufficientFunds.reason: "Add credit at the marketplace; creates are tried again within three minutes of it.",
 }
 
@@ -73,10 +82,44 @@ def _about(lease: Lease, now: datetime) -> Finding | None:
                 kind="stuck_release",
                 subject=lease.id,
                 text=f"{_age(now - since)}: {lease.provider} {lease.instance_id} is not gone after "
-                f"{lease.destroy_tries} destroy calls; it costs {dollars(lease.price)}/h.",
+                f"{lease.destroy_tries} destroy calls; {_billed(lease)}.",
                 advice="It is tried for ever. If it stays, destroy it in the provider's console.",
             )
-    return None
+    return _dead(lease, now) if is_dead(lease, now) else None
+
+
+def is_dead(lease: Lease, now: datetime) -> bool:
+    """True for a machine that was ready and is useless now, by the provider's word, unless it is to be stopped."""
+    if lease.stop_at is not None:
+        return False
+    if lease.state is LeaseState.ACTIVE:
+        return _GPU_FAILED.search(lease.status_message) is not None
+    if lease.state is not LeaseState.STARTING or lease.ready_at is None or lease.faltered_at is None:
+        return False
+    return now - lease.faltered_at >= _DEAD
+
+
+def _dead(lease: Lease, now: datetime) -> Finding:
+    machine = f"{lease.provider} {lease.instance_id} of {lease.reservation_id}"
+    if lease.faltered_at is None:
+        text = f"{machine} is called running, but a GPU of it has failed"
+    else:
+        text = f"{_age(now - lease.faltered_at)}: {machine} was ready and does not run any more"
+    if lease.billed == "nothing":
+        advice = "Wait: its host may come back, and nothing is billed until then. Or destroy it and rent another."
+    else:
+        advice = f"Destroy it (`gpuproxy destroy {lease.instance_id}`) and rent another. Data on it is lost."
+    return Finding(
+        kind="dead_machine",
+        subject=lease.id,
+        text=f"{text}; {_billed(lease)}. The provider says: {lease.status_message}",
+        advice=advice,
+    )
+
+
+def _billed(lease: Lease) -> str:
+    """What the machine costs at this moment, in words."""
+    return _BILLED[lease.billed].format(dollars(meter_rate(lease) or 0))
 
 
 def _first_try(lease: Lease, now: datetime) -> datetime:
@@ -102,7 +145,15 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
             text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
             advice=_REMEDIES[trouble.reason],
         )
-    if lasting < _SILENT:
+    if trouble.reason == UNREADABLE_ROWS:
+        return Finding(
+            kind="unreadable",
+            subject=subject,
+            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.said}. Meanwhile no "
+            "machine and no create is concluded to be absent because the listing does not show it.",
+            advice="Look in the provider's console at what runs on this account.",
+        )
+    if lasting < SILENT_AFTER:
         return None
     return Finding(
         kind="silent",

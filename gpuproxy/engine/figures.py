@@ -1,15 +1,17 @@
 """What the engine can say about itself in numbers, read when somebody asks."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from gpuproxy.engine.checkup import is_dead
 from gpuproxy.engine.observe import AccountWatch
 from gpuproxy.engine.witness import reading_of
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
-from gpuproxy.model.offers import AccountKey
+from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Clock, Database, Tx
-from gpuproxy.store import figures, pace, troubles
+from gpuproxy.store import figures, leases, pace, troubles
 
 _OVER = frozenset(state.value for state in TERMINAL)
 
@@ -40,6 +42,8 @@ class Figures:
     """By (provider, state)."""
     unknown: Mapping[str, tuple[int, float]]
     """By provider: how many outcomes are unknown, and for how many seconds the oldest one is."""
+    dead: Mapping[str, int]
+    """By provider: machines that were ready and are useless now."""
     spent_usd: float
     usd_per_hour: float
     accounts: Sequence[AccountFigures]
@@ -60,12 +64,18 @@ async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> F
         return Figures(
             leases=figures.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
+            dead=_dead(tx, {watch.provider.name for watch in watches}),
             spent_usd=usd(spent),
             usd_per_hour=usd(rate),
             accounts=[_account(tx, watch, clock, paused) for watch in watches],
         )
 
     return await db.read(books)
+
+
+def _dead(tx: Tx, providers: Collection[str]) -> Mapping[str, int]:
+    found = Counter(lease.provider for lease in leases.live_of_project(tx, None) if is_dead(lease, tx.now()))
+    return {name: found[ProviderName(name)] for name in {*providers, *found}}
 
 
 def _account(tx: Tx, watch: AccountWatch, clock: Clock, paused: Collection[AccountKey]) -> AccountFigures:

@@ -21,6 +21,7 @@ from gpuproxy.engine.effects import Effects
 from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.listings import Listing
 from gpuproxy.engine.reconcile import impatient, plan
+from gpuproxy.engine.silence import Silence
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
 from gpuproxy.engine.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, Unavailable, UnreadableRows
@@ -89,6 +90,7 @@ class AccountWatch:
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
+        self._silence = Silence(self._key, clock)
 
     def nudge(self) -> None:
         """Something changed: look soon."""
@@ -217,10 +219,10 @@ class AccountWatch:
             self._trouble = error
             if self.silent_since is None:
                 self.silent_since = began
-                log.info("provider_silent", account=self.provider.account, reason=error.reason, error=str(error))
+            self._silence.failed(error, self.silent_since)
             return None
         if self.silent_since is not None:
-            log.info("provider_answers_again", account=self.provider.account)
+            self._silence.ended(self.silent_since)
             self.silent_since = None
         self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)

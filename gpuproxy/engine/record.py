@@ -24,7 +24,7 @@ from gpuproxy.model.leases import (
 from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
-from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
+from gpuproxy.model.reservations import EXPIRED, NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
 from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
 
@@ -45,7 +45,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, interval: float)
             leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
         return False
     if lease.expires_at is not None and lease.expires_at <= tx.now():
-        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason="EXPIRED")
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
         return False
     paused = troubles.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
@@ -128,9 +128,14 @@ def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> Non
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or reason)
 
 
+def releasable(lease: Lease) -> bool:
+    """False for a lease that is on its way out, or over."""
+    return lease.state in LIVE and lease.state is not LeaseState.RELEASING
+
+
 def release(tx: Tx, lease: Lease, reason: str) -> Lease:
     """Give one machine back; a lease that is on its way out, or over, stays as it is."""
-    if lease.state not in LIVE or lease.state is LeaseState.RELEASING:
+    if not releasable(lease):
         return lease
     lease = leases.advance(tx, lease, LeaseEvent.RELEASE, reason=reason, destroy_at=tx.now())
     if lease.call_started_at is None:  # never sent, and now it will not be

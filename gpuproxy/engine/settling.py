@@ -7,12 +7,13 @@ nothing that was completed before ever changes.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
-from gpuproxy.model.money import Micro, dollars
+from gpuproxy.model.money import Micro, usd
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.store import leases, settlements
 from gpuproxy.store.settlements import Unsettled
@@ -66,4 +67,9 @@ def _settle(tx: Tx, due: Sequence[Unsettled], charged: Mapping[InstanceId, Micro
         if abs(amount - metered) < _EXACT:
             amount = metered
         if settlements.save(tx, each.lease_id, charged=amount, metered=metered):
-            log.info("adjusted", lease=each.lease_id, charged=dollars(amount), metered=dollars(metered))
+            tx.after_commit(partial(_log_adjusted, each, amount, metered))
+
+
+def _log_adjusted(each: Unsettled, charged: Micro, metered: Micro) -> None:
+    contract = each.instance_id
+    log.info("cost_adjusted", lease=each.lease_id, contract=contract, charged=usd(charged), metered=usd(metered))

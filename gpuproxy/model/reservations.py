@@ -28,6 +28,8 @@ COMMON_CAUSE = "COMMON_CAUSE"
 """Why no more machines are rented: on several hosts they failed alike."""
 REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
 """Why no more machines are rented: as many as are allowed were rented in the reservation's name."""
+EXPIRED = "EXPIRED"
+"""Why a machine is released whose lease reached its end."""
 
 
 class ReservationState(StrEnum):
@@ -131,7 +133,7 @@ class Reservation:
         """The reason for giving back a machine that turned up and is not wanted."""
         if self.closing:
             return self.closing
-        return "EXPIRED" if self.keep or self.answered_at is None else "CAME_TOO_LATE"
+        return EXPIRED if self.keep or self.answered_at is None else "CAME_TOO_LATE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

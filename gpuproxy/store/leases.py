@@ -1,7 +1,7 @@
 """Leases: the only way to change one is `advance` (an event of the table) or `note` (a fact that is no event).
 
 Both write, in the caller's transaction, everything that follows from the change: the event, the meter, the hold on
-the offer, the host's load, and the reservation's derived state.
+the offer, the host's load, and the reservation's derived state. What the log says of it is logged after the commit.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import counters, events, measured, reservations, settlements
+from gpuproxy.store import counters, events, measured, reservations, settlements, story
 from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
@@ -213,7 +213,9 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
         measured.observe(tx, old, event, new.reason)
         told = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
         events.of_lease(tx, new, event.value, told)
-        reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
+        reservation = reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
+        if (line := story.of_event(old, new, event, reservation, lambda: cost(tx, new.id))) is not None:
+            tx.after_commit(line)
     elif any(getattr(new, name) != getattr(old, name) for name in _SHOWN):
         events.of_reservation(tx, reservations.get(tx, new.reservation_id))
     tx.changed(f"reservation:{new.reservation_id}")

@@ -108,6 +108,6 @@ def _shown(reservation: Reservation) -> tuple[object, ...]:
     return reservation.closing, reservation.expires_at, reservation.settled_at is None, reservation.failure
 
 
-def refresh(tx: Tx, reservation_id: ReservationId, leases: Sequence[Lease]) -> None:
-    """Recompute the state after a lease changed."""
-    change(tx, get(tx, reservation_id), leases)
+def refresh(tx: Tx, reservation_id: ReservationId, leases: Sequence[Lease]) -> Reservation:
+    """The reservation with its state computed anew, after a lease changed."""
+    return change(tx, get(tx, reservation_id), leases)

@@ -12,11 +12,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import structlog
 from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy.model.errors import Unavailable
@@ -25,6 +27,7 @@ from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.place import Place, WrongPlace
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _BATCH = 64
@@ -42,6 +45,8 @@ class _Unit:
     result: Any = None
     error: BaseException | None = None
     topics: tuple[str, ...] = ()
+    afterwards: tuple[Callable[[], None], ...] = ()
+    context: Context = field(default_factory=copy_context)
 
     @property
     def lacked_room(self) -> bool:
@@ -58,6 +63,7 @@ class SqliteTx:
         self._place = place
         self._roomy = roomy
         self.topics: list[str] = []
+        self.afterwards: list[Callable[[], None]] = []
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """The number of rows that changed."""
@@ -81,6 +87,10 @@ class SqliteTx:
     def changed(self, topic: str) -> None:
         """Wake the watchers of `topic` once this unit is committed."""
         self.topics.append(topic)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call it on the loop once this unit is committed; never for one that failed or ran again."""
+        self.afterwards.append(call)
 
     def lasting(self) -> bool:
         """False while the path of the database does not name the files that are written."""
@@ -250,7 +260,7 @@ class SqliteDatabase:
         connection.execute("SAVEPOINT unit")
         try:
             unit.result = unit.fn(tx)
-            unit.topics = tuple(tx.topics)
+            unit.topics, unit.afterwards = tuple(tx.topics), tuple(tx.afterwards)
         except sqlite3.Error as error:
             if not connection.in_transaction:  # disk full and I/O errors end the whole transaction
                 raise
@@ -272,6 +282,15 @@ class SqliteDatabase:
                 for topic in unit.topics:
                     for wakeups in self._watchers.get(topic, ()):
                         wakeups.event.set()
+                for call in unit.afterwards:
+                    unit.context.run(_surely, call)
+
+
+def _surely(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        log.exception("after_commit_failed")  # what was written stays written, and others wait for their answers
 
 
 def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None:

@@ -107,6 +107,22 @@ def test_reserve_prints_a_machine_while_others_are_still_being_rented(run: Run, 
     assert [line.split()[0] for line in lines] == ["#1", "#2", "2"]
 
 
+def test_the_looks_of_a_reserve_that_waits_say_that_they_only_poll_and_a_users_own_look_does_not(
+    run: Run, world: World
+) -> None:
+    def wait_for_two_looks(_: grpc.ServicerContext) -> None:
+        assert world.listings.acquire(timeout=60)
+        assert world.listings.acquire(timeout=60)
+
+    world.during_reserve = wait_for_two_looks
+    request_id = run("reserve", "2").stderr.split()[-1]
+    assert len(world.polls) >= 2
+    assert all(world.polls)
+    world.polls.clear()
+    run("show", request_id)
+    assert world.polls == [False]
+
+
 def test_reserve_sends_what_the_options_say_and_an_id_of_its_own(run: Run, world: World) -> None:
     run(
         *(

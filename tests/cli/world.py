@@ -34,6 +34,8 @@ class World(GPUProxyServiceServicer):
         self.extended: list[datetime] = []
         self.strategy = "least_connections"
         self.listings = threading.Semaphore(0)
+        self.polls: list[bool] = []
+        """For each listing of reservations, whether it said that it only polls."""
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.during_list: Callable[[], None] = lambda: None
         self.answer: pb.ReserveGPUsResponse | None = None
@@ -148,6 +150,7 @@ class World(GPUProxyServiceServicer):
     def ListReservations(
         self, request: pb.ListReservationsRequest, context: grpc.ServicerContext
     ) -> pb.ListReservationsResponse:
+        self.polls.append(("x-gpuproxy-poll", "1") in tuple(context.invocation_metadata()))
         self.listings.release()
         return pb.ListReservationsResponse(reservations=self.reservations, total_count=len(self.reservations))
 

@@ -1,6 +1,7 @@
 """The true-up: what a machine cost in the end is what the marketplace charged, to its last digit."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.transactions import Adjustment
@@ -129,3 +130,18 @@ async def _overcharge(world: World, micro: int) -> None:
 
     market = world.sandbox.market
     market.ended[:] = [replace(gone, billed=gone.billed + micro) for gone in market.ended]
+
+
+def test_an_adjustment_is_one_line_in_the_log_with_both_amounts():
+    async def story(world: World) -> None:
+        await over(world)
+        await _overcharge(world, 250_000)
+        await world.sleep(_SETTLED + 48 * 3600)
+
+    with capture_logs() as lines:
+        in_world(story)
+    (line,) = [line for line in lines if line["event"] == "cost_adjusted"]
+    (released,) = [line for line in lines if line["event"] == "instance_released"]
+    assert (line["contract"], line["lease"]) == (released["contract"], released["lease"])
+    assert line["metered"] == released["cost"]
+    assert line["charged"] - line["metered"] == pytest.approx(0.25, abs=0.02)

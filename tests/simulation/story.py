@@ -17,7 +17,7 @@ from gpuproxy.sandbox.instances import Launch, Phase
 from tests.simulation.audit import SETTLE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
 from tests.simulation.report import Report, hits_of
-from tests.simulation.weather import LONGEST_STALL, Weather, weather_of
+from tests.simulation.weather import LONGEST_STALL, Weather, args_of, weather_of
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World
 
@@ -64,6 +64,7 @@ class _Story:
             boot_time=(3.0, 15.0),
             create_latency=weather.create_latency,
             list_lag=weather.list_lag,
+            shyness=weather.shyness,
         )
         self.world.delay = self._delay
         self.audit = Audit(self.world, beyond=weather.beyond)
@@ -238,7 +239,8 @@ class _Story:
         call, fault = self.dice.choice(self.weather.faults)
         seconds = self.dice.uniform(0, self.weather.latest) if fault == "late_effect" else self.dice.choice((1, 20, 60))
         times = self.dice.choice((1, 1, 2, 4))
-        self.world.arm(call, fault, times=times, seconds=seconds, **({"factor": 50} if fault == "price_moved" else {}))
+        name, args = args_of(fault, seconds)
+        self.world.arm(call, name, times=times, **args)
         self.say("fault", call, fault, times, seconds)
 
     async def _crash(self) -> None:

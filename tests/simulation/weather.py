@@ -20,7 +20,16 @@ _READ = (
     "empty_body",
     "refused_200",
     "auth_error",
+    "session_expired",
 )
+_ODD_ROWS = tuple(
+    f"odd_row:{kind}" for kind in ("undecodable", "surrogate", "nan", "null_row", "no_id", "wrong_types", "null_fields")
+)
+_GONE = tuple(
+    f"gone_as:{form}"
+    for form in ("empty_list", "empty_object", "status_410", "plain_404", "no_such_instance", "html_404")
+)
+"""A fault with a word of its own after a colon; `args_of` says which argument that is."""
 FAULTS: dict[str, tuple[str, ...]] = {
     "create": (
         *_READ,
@@ -37,10 +46,15 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "wrong_gpu",
         "never_ready",
         "dies_after_ready",
+        "shy_row",
+        "other_name",
+        "image_fault",
+        "host_fault",
+        "no_ssh",
     ),
-    "list": (*_READ, "empty_list", "missing_page"),
-    "get": _READ,
-    "destroy": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "destroy_ignored"),
+    "list": (*_READ, "empty_list", "missing_page", "endless_list", "slow_pages", "slow_trickle", *_ODD_ROWS),
+    "get": (*_READ, *_GONE, *_ODD_ROWS),
+    "destroy": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "destroy_ignored", *_GONE),
     "search": (*_READ, "missing_page", "empty_list"),
     "user": _READ,
     "start": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "start_refused"),
@@ -82,6 +96,8 @@ class Weather:
     """The longest that one way of a request, or a commit, takes."""
     create_latency: float
     list_lag: float
+    shyness: float
+    """The share of fresh machines whose first rows are wrong."""
 
     @property
     def latest(self) -> float:
@@ -115,4 +131,21 @@ def weather_of(seed: int) -> Weather:
         create_latency=dice.choice((0.0, 0.0, 3.0, 12.0)),
         list_lag=dice.choice((0.0, 0.0, 10.0, 40.0)),
         stalls=dice.random() < 0.2,
+        shyness=dice.choice((0.0, 0.0, 0.25, 1.0)),
     )
+
+
+def args_of(fault: str, seconds: float) -> tuple[str, dict[str, object]]:
+    """The name that the market knows a fault by, and its arguments."""
+    name, _, word = fault.partition(":")
+    if name == "odd_row":
+        return name, {"kind": word, "whose": "mine" if seconds > 30 else "stranger"}
+    if name == "gone_as":
+        return name, {"form": word}
+    if name == "price_moved":
+        return name, {"factor": 50}
+    if name == "slow_trickle":
+        return name, {"seconds": min(seconds, 5)}
+    if name == "other_name":
+        return name, {"seconds": seconds, "flip": seconds > 30}
+    return name, {"seconds": seconds}

@@ -1,0 +1,40 @@
+"""What the log says of an account whose machines can't be listed: a warning once that lasts, and how long it lasted."""
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.offers import AccountKey
+from gpuproxy.ports import Clock
+
+log = structlog.get_logger(__name__)
+
+SILENT_AFTER = timedelta(minutes=1)
+"""A listing that fails once in a while needs nobody's attention."""
+
+
+class Silence:
+    """One account; the lines of one silence after the other."""
+
+    def __init__(self, account: AccountKey, clock: Clock) -> None:
+        self._account = {"provider": account[0], "account": account[1]}
+        self._clock = clock
+        self._failed = False
+        self._warned = False
+
+    def failed(self, error: ProviderError, since: datetime) -> None:
+        """A listing failed, and so did each one since `since`."""
+        words = {"reason": error.reason, "error": str(error)}
+        if not self._failed:
+            self._failed = True
+            log.info("listing_failed", **self._account, **words)
+        if not self._warned and (lasting := self._clock.now() - since) >= SILENT_AFTER:
+            self._warned = True
+            log.warning("provider_silent", **self._account, **words, seconds=round(lasting.total_seconds()))
+
+    def ended(self, since: datetime) -> None:
+        """A listing succeeded; each one since `since` had failed."""
+        seconds = round((self._clock.now() - since).total_seconds())
+        log.info("provider_answered", **self._account, seconds=seconds)
+        self._failed = self._warned = False

@@ -1,0 +1,103 @@
+"""What a unit of work hands to `after_commit` is called once, on the loop, when the books have it, and never else."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.ports import Tx
+from gpuproxy.store import meta
+from gpuproxy.store.sqlite import SqliteDatabase
+
+
+@pytest.fixture(params=[True, False], ids=["threads", "no threads"])
+async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    opened = SqliteDatabase(str(tmp_path / "books.db"), lambda: datetime.now(UTC), threads=request.param)
+    yield opened
+    await opened.close()
+
+
+async def test_it_is_called_on_the_loop_when_others_can_read_what_was_written(db: SqliteDatabase, tmp_path: Path):
+    seen: list[tuple[bool, str]] = []
+
+    def look() -> None:
+        with sqlite3.connect(tmp_path / "books.db") as other:
+            (value,) = other.execute("SELECT value FROM meta WHERE key = 'a'").fetchone()
+        seen.append((threading.current_thread() is threading.main_thread(), value))
+
+    def write(tx: Tx) -> None:
+        tx.after_commit(look)
+        meta.write(tx, "a", "1")
+
+    await db.write(write)
+    assert seen == [(True, "1")]
+
+
+async def test_it_is_not_called_for_work_that_was_rolled_back(db: SqliteDatabase):
+    seen: list[str] = []
+
+    def write(tx: Tx) -> None:
+        tx.after_commit(lambda: seen.append("called"))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await db.write(write)
+    await db.write(lambda tx: meta.write(tx, "a", "1"))
+    assert seen == []
+
+
+async def test_it_is_not_called_when_the_commit_itself_fails(db: SqliteDatabase):
+    seen: list[str] = []
+    db._writer.conn.execute("PRAGMA query_only=ON")
+
+    def write(tx: Tx) -> None:
+        tx.after_commit(lambda: seen.append("called"))
+        meta.write(tx, "a", "1")
+
+    with pytest.raises(Unavailable):
+        await db.write(write)
+    db._writer.conn.execute("PRAGMA query_only=OFF")
+    await db.write(lambda tx: meta.write(tx, "a", "1"))
+    assert seen == []
+
+
+async def test_one_that_raises_harms_neither_its_own_unit_nor_others(db: SqliteDatabase):
+    seen: list[str] = []
+
+    def write(tx: Tx) -> str:
+        tx.after_commit(lambda: {}["missing"])
+        tx.after_commit(lambda: seen.append("next"))
+        return "written"
+
+    with structlog.testing.capture_logs() as lines:
+        assert await asyncio.gather(db.write(write), db.write(write)) == ["written", "written"]
+    assert seen == ["next", "next"]
+    assert [line["event"] for line in lines] == ["after_commit_failed"] * 2
+
+
+async def test_its_log_lines_have_the_trace_of_who_wrote(db: SqliteDatabase):
+    seen: list[object] = []
+
+    def write(tx: Tx) -> None:
+        tx.after_commit(lambda: seen.append(structlog.contextvars.get_contextvars().get("trace_id")))
+
+    with structlog.contextvars.bound_contextvars(trace_id="t1"):
+        await db.write(write)
+    await db.write(write)
+    assert seen == ["t1", None]
+
+
+async def test_a_caller_that_was_cancelled_is_told_of_all_the_same_for_its_work_is_kept(db: SqliteDatabase):
+    seen: list[str] = []
+    task = asyncio.ensure_future(db.write(lambda tx: tx.after_commit(lambda: seen.append("called"))))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await db.write(lambda tx: meta.write(tx, "a", "1"))
+    assert seen == ["called"]
