@@ -31,6 +31,8 @@ Discretion = Callable[[str | None, str], str]
 
 _HIGHEST_PORT = 65_535
 _LONGEST_MESSAGE, _LONGEST_WORD = 2_000, 100
+_MOST_ROWS = 100_000
+"""Of one page: 25 are asked for."""
 _NAMED_TROUBLES = 20
 """Rows of one listing that are named; the others are counted."""
 _LONGEST_LABEL = 40
@@ -112,7 +114,7 @@ def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
     """Page `number` of a listing, row by row. Raises one of Unreadable when it is not such a page at all."""
     page, mended = decoded(body, ListPage)
     token = None if page.next_token is None else str(page.next_token)
-    if not page.success or BROKEN in (token or ""):
+    if not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
         raise msgspec.ValidationError("not a page of instances")
     instances: dict[InstanceId, Instance] = {}
     troubles: list[str] = []
@@ -120,8 +122,8 @@ def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
     for at, row in enumerate(page.instances, 1):
         try:
             instance, trouble = _read(row, discreet, mended=mended)
-        except Unreadable as error:
-            instance, trouble = None, _why_lost(row, error, discreet)
+        except Unreadable:
+            instance, trouble = None, _why_lost(row, discreet)
         if instance is None:
             lost += 1
         else:
@@ -135,7 +137,7 @@ def in_few_words(troubles: Sequence[str]) -> tuple[str, ...]:
     """The first troubles of a listing, and how many more there are."""
     more = len(troubles) - _NAMED_TROUBLES
     named = tuple(troubles[:_NAMED_TROUBLES])
-    return (*named, f"and {more} more rows") if more > 0 else named
+    return (*named, f"{more} more rows that can't be read") if more > 0 else named
 
 
 def read_one(body: bytes, discreet: Discretion) -> Answered:
@@ -167,6 +169,8 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[Inst
 
     `mended`: the page around it had to be repaired.
     """
+    if not _is_object(row):
+        raise msgspec.ValidationError("no object")
     wire, mended_here = typed(row, WireInstance, _INSTANCES)
     mended = mended or mended_here
     number = whole_number(wire.id)
@@ -202,14 +206,18 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[Inst
     return instance, trouble
 
 
-def _why_lost(row: msgspec.Raw, error: Exception, discreet: Discretion) -> str:
+def _is_object(row: msgspec.Raw) -> bool:
+    return bytes(row).lstrip().startswith(b"{")
+
+
+def _why_lost(row: msgspec.Raw, discreet: Discretion) -> str:
     """A few words about a row without an id; of its content, only a label that can be read."""
-    if bytes(row).strip() == b"null":
-        return "null instead of an object"
+    if not _is_object(row):
+        return "null" if bytes(row).strip() == b"null" else "no object"
     try:
         fields, _ = fields_of(row)
     except Unreadable:
-        return f"no object ({type(error).__name__})"
+        return "no JSON"
     label = fields.get("label")
     if not isinstance(label, str) or not label:
         return "no id"

@@ -16,9 +16,12 @@ _LONGEST = 2_000
 
 _WAITS = re.compile(r"toomanyrequests|too many requests|rate limit|rate exceeded")
 """A registry's limit: the same pull works later."""
-_TOOLS = r"(?:[^\s\"\\]{0,200}/)?(?:nvidia-|docker|containerd|runc\b|crun\b)"
-"""Programs of the host: where one of them can't be executed, the image is not at fault."""
-_EXEC_QUOTED = rf"\bexec: \\*\"(?!{_TOOLS}).{{0,300}}?\\*\""
+_HOST_PROGRAM = re.compile(
+    r"\bexec:? \\*\"?(?:[^\s\"\\]{0,200}/)?"
+    r"(?:nvidia-c(?:ontainer|tk)|docker-(?:init|proxy|credential)|dockerd\b|containerd|runc\b|crun\b)"
+    r"[^\s\"\\]{0,200}\\*\"?: (?:executable file not found in \$path|no such file or directory|permission denied)"
+)
+"""A program of the host that can't be executed: the image is not at fault."""
 _CANNOT = r"(?:no such file or directory|permission denied|is a directory)"
 _DAEMON = r"error response from daemon|failed to register layer|/var/lib/docker|containerd"
 _IMAGE_SAYS = (
@@ -35,9 +38,9 @@ _IMAGE_SAYS = (
     r"denied: requested access to the resource is denied",
     r"no basic auth credentials",
     # the entry point
-    rf"{_EXEC_QUOTED}: executable file not found in \$path",
-    rf"{_EXEC_QUOTED}: (?:stat \S{{1,300}}: )?{_CANNOT}",
-    rf"(?<!fork/)\bexec (?!{_TOOLS})\S{{1,300}}: {_CANNOT}",
+    r"executable file not found in \$path",
+    rf"\bexec: \\*\".{{0,300}}?\\*\": (?:stat \S{{1,300}}: )?{_CANNOT}",
+    rf"(?<!fork/)\bexec \S{{1,300}}: {_CANNOT}",
     rf"exec user process caused:? \\*\"?{_CANNOT}",
     r"exec format error",
 )
@@ -86,10 +89,11 @@ def blame_of(message: str, image: str) -> Blame | None:
     text = _without(text, image.strip().lower())
     if _WAITS.search(text):
         return None
+    text, of_host = _HOST_PROGRAM.subn("", text)
     # The image first: an entry point that does not exist also reads "OCI runtime create failed".
     if _IMAGE.search(text):
         return Blame.IMAGE
-    return Blame.HOST if _HOST.search(text) else None
+    return Blame.HOST if of_host or _HOST.search(text) else None
 
 
 def _without(text: str, image: str) -> str:
