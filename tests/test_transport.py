@@ -2,14 +2,18 @@
 
 import asyncio
 import gzip
+import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
+from gpuproxy import transport
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest
 from gpuproxy.transport import AioHttp
 
@@ -196,6 +200,103 @@ async def test_the_cap_counts_unpacked_bytes() -> None:
         with pytest.raises(HttpReplyLost, match="more than 1000000 bytes"):
             await http.send(put(server.url, max_bytes=1_000_000))
         assert len((await http.send(put(server.url, max_bytes=8_000_000))).body) == 8_000_000
+
+
+def packed_as(encoding: str, body: bytes) -> Answer:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return says(head + body)
+
+
+def bare_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+TEXT = random.Random(7).randbytes(200_000) + bytes(300_000)
+GZIP = gzip.compress(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", GZIP),
+        ("GZIP", GZIP),
+        ("x-gzip", GZIP),
+        ("gzip", gzip.compress(TEXT[:100_000]) + gzip.compress(TEXT[100_000:])),
+        ("gzip", b"".join(gzip.compress(TEXT[at : at + 5000]) for at in range(0, len(TEXT), 5000))),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", bare_deflate(TEXT)),
+        ("identity", TEXT),
+    ],
+)
+async def test_a_packed_answer_is_unpacked_whole(encoding: str, body: bytes) -> None:
+    async with client_of(packed_as(encoding, body)) as (http, server):
+        assert (await http.send(put(server.url))).body == TEXT
+    assert b"accept-encoding: gzip\r\n" in server.requests[0].lower()
+
+
+async def test_an_empty_answer_may_say_that_it_is_packed() -> None:
+    async with client_of(packed_as("gzip", b"")) as (http, server):
+        assert (await http.send(put(server.url))).body == b""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        pytest.param("gzip", GZIP[:-1], id="cut short in the checksum"),
+        pytest.param("gzip", GZIP[:1000], id="cut short in the data"),
+        pytest.param("gzip", GZIP[:5], id="cut short in the header"),
+        pytest.param("gzip", GZIP + GZIP[:1000], id="a second member cut short"),
+        pytest.param("gzip", GZIP + b"more", id="followed by something else"),
+        pytest.param("gzip", GZIP[:-8] + bytes(8), id="a wrong checksum"),
+        pytest.param("gzip", gzip.compress(b"") * 2000, id="members without end"),
+        pytest.param("deflate", zlib.compress(TEXT)[:-1], id="deflate cut short"),
+        pytest.param("deflate", zlib.compress(TEXT) + b"more", id="deflate followed by something else"),
+        pytest.param("deflate", b"junk", id="not deflate"),
+        pytest.param("br", b"junk", id="not asked for"),
+        pytest.param("gzip, gzip", gzip.compress(GZIP), id="packed twice"),
+    ],
+)
+async def test_a_packed_answer_that_is_not_whole_is_a_lost_reply(encoding: str, body: bytes) -> None:
+    async with client_of(packed_as(encoding, body)) as (http, server):
+        with pytest.raises(HttpReplyLost):
+            await http.send(put(server.url))
+    assert len(server.requests) == 1
+
+
+class Unpacking:
+    """Counts what comes out of the decompressor, and notes in which threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: set[int] = set()
+        self.sizes: list[int] = []
+        pieces = transport._pieces
+
+        def watched(packed: bytes, encoding: str) -> Iterator[bytes]:
+            for piece in pieces(packed, encoding):
+                self.threads.add(threading.get_ident())
+                self.sizes.append(len(piece))
+                yield piece
+
+        monkeypatch.setattr(transport, "_pieces", watched)
+
+
+async def test_an_answer_is_unpacked_in_small_pieces_and_never_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacking = Unpacking(monkeypatch)
+    async with client_of(packed_as("gzip", GZIP)) as (http, server):
+        await http.send(put(server.url))
+    assert sum(unpacking.sizes) == len(TEXT)
+    assert max(unpacking.sizes) <= 65_536
+    assert threading.get_ident() not in unpacking.threads
+
+
+async def test_a_bomb_is_refused_as_soon_as_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacking = Unpacking(monkeypatch)
+    async with client_of(packed_as("gzip", gzip.compress(bytes(50_000_000)))) as (http, server):
+        with pytest.raises(HttpReplyLost, match="more than 1000000 bytes"):
+            await http.send(put(server.url, max_bytes=1_000_000))
+    assert sum(unpacking.sizes) <= 1_000_000 + 65_536
+    assert threading.get_ident() not in unpacking.threads
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from gpuproxy.model.demands import LaunchSpec
 
 CUT = "***"
+MOST_SECRETS = 64
+"""Secrets that are looked for in one text."""
 _PLAIN_RUNS = re.compile(r"[A-Za-z0-9_]+")
 _PLAIN = re.compile(r"[A-Za-z0-9_]")
 _NAMED = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _REMEMBERED = 1024
-_MOST = 64
-"""Secrets of one request that are looked for."""
 _HEAD, _HEAD_ODD = 64, 16
 """As many characters of a secret, and as many of them that have several spellings, are looked for."""
 
@@ -30,7 +30,7 @@ def secrets_of(spec: LaunchSpec) -> tuple[str, ...]:
 def cut(text: str, secrets: Iterable[str]) -> str:
     """The text with CUT in the place of each secret, the longest first."""
     wanted = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
-    if len(wanted) > _MOST:
+    if len(wanted) > MOST_SECRETS:
         return CUT if text else text
     for secret in wanted:
         if _may_hold(text, secret):

@@ -31,7 +31,9 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse, Receipt
 from gpuproxy.providers.secrecy import cut
-from gpuproxy.providers.vast_wire import NAME, Unreadable
+from gpuproxy.providers.vast_decode import Unreadable, fields_of, whole_number
+from gpuproxy.providers.vast_refusals import says_credentials_are_dead, says_instance_is_gone
+from gpuproxy.providers.vast_wire import NAME
 
 E = TypeVar("E", bound=ProviderError)
 
@@ -54,8 +56,6 @@ _KNOWN: tuple[tuple[str, type[Refused], Scope | None, Advice | None], ...] = (
     ("insufficient_credit", InsufficientFunds, None, None),
     ("missing_billing", InsufficientFunds, None, None),
     ("spend_rate_limit", InsufficientFunds, None, Advice.RETRY_LATER),
-    ("auth_error", AuthFailed, None, None),
-    ("two-factor", AuthFailed, None, None),
     ("no_ssh_key_for_vm", InvalidRequest, Scope.OFFER, Advice.TRY_NEXT),
     ("403/3586", InvalidRequest, Scope.HOST, Advice.TRY_NEXT),
     ("invalid_price", InvalidRequest, None, None),
@@ -64,7 +64,6 @@ _KNOWN: tuple[tuple[str, type[Refused], Scope | None, Advice | None], ...] = (
     ("invalid_token", InvalidRequest, None, None),
 )
 """The first whose word occurs in the error or its text. `no_such_ask` also comes as `invalid_args`: order matters."""
-_GONE = ("no_such_instance", "not_found")
 _TOO_OFTEN = ("rate_limit_exceeded", "too frequent", "search_quota_exceeded")
 
 
@@ -83,12 +82,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         said = (self.error, self.msg, self.message, self.detail)
         return " ".join(part for part in said if isinstance(part, str)).lower()
 
+    def code(self) -> str:
+        """The name of the error, in lower case."""
+        return self.error.strip().lower() if isinstance(self.error, str) else ""
+
     def contract(self) -> InstanceId | None:
         """The machine that exists, whatever else is said."""
-        if isinstance(self.new_contract, bool):
-            return None
-        number = str(self.new_contract)
-        return InstanceId(number) if number.isdecimal() and int(number) > 0 else None
+        number = whole_number(self.new_contract)
+        return None if number is None else InstanceId(str(number))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ class Reply:
         if len(self.response.body) > _PARSED:
             return Answer()
         try:
-            loose = msgspec.json.decode(self.response.body, type=dict[str, object])
+            loose, _ = fields_of(self.response.body)
         except Unreadable:
             return Answer()
         return Answer(**{name: loose[name] for name in Answer.__struct_fields__ if name in loose})
@@ -114,6 +115,17 @@ class Reply:
     def text(self) -> str:
         """What the answer says, JSON or not, in lower case."""
         return self.answer().text() or self.response.body[:_EXCERPT].decode("utf-8", "replace").lower()
+
+    def words(self) -> str:
+        """What an error says, in lower case: of a JSON object its error and messages alone, of a refusal also a text.
+
+        Never a page of HTML, which is some proxy's, nor what an instance or an offer in the body says.
+        """
+        said = self.answer().text()
+        if said or self.response.status not in _REFUSING:
+            return said
+        text = self.text().lstrip()
+        return "" if text.startswith(("<", "{", "[")) else text
 
     def excerpt(self) -> str:
         """The body for logs and operators: redacted, cut."""
@@ -150,12 +162,16 @@ def created(reply: Reply) -> Receipt:
     raise _error(OutcomeUnknown, reply)
 
 
-def destroyed(reply: Reply, wait: float) -> bool:
-    """False when a destroy was accepted, True when there is nothing left; a ProviderError otherwise."""
+def destroyed(reply: Reply, wait: float, instance_id: InstanceId) -> bool:
+    """False when a destroy was accepted, True when vast.ai says that there is none; a ProviderError otherwise.
+
+    "Not found" counts here although it is no proof to `get`: a wrong True proves nothing by itself, because the engine
+    also wants listings that don't show the instance. A wrong error would repeat the destroy for ever.
+    """
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:
         return False
-    if reply.response.status < 500 and answer.error in _GONE:
+    if _gone(reply, answer, instance_id, loosely=True):
         return True
     raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
 
@@ -175,9 +191,16 @@ def unread(reply: Reply, *, wait: float) -> Refused:
     return _refusal(reply, reply.answer(), wait=wait) or _error(ProviderUnavailable, reply)
 
 
-def no_such_instance(reply: Reply) -> bool:
+def no_such_instance(reply: Reply, instance_id: InstanceId) -> bool:
     """Does the answer say so? A 404 alone does not, nor does "not found", which may be said of the call."""
-    return reply.response.status < 500 and reply.answer().error == "no_such_instance"
+    return _gone(reply, reply.answer(), instance_id, loosely=False)
+
+
+def _gone(reply: Reply, answer: Answer, instance_id: InstanceId, *, loosely: bool) -> bool:
+    status, code, text = reply.response.status, answer.code(), answer.text()
+    return not says_credentials_are_dead(status, code, text) and says_instance_is_gone(
+        status, code, text, instance_id, loosely=loosely
+    )
 
 
 def _refusal(reply: Reply, answer: Answer, *, wait: float) -> Refused | None:
@@ -187,11 +210,11 @@ def _refusal(reply: Reply, answer: Answer, *, wait: float) -> Refused | None:
         return None
     if status == 429 or any(word in answer.text() for word in _TOO_OFTEN):
         return _too_often(reply, wait)
+    if says_credentials_are_dead(status, answer.code(), reply.words()):
+        return _error(AuthFailed, reply)
     for word, kind, scope, advice in _KNOWN:
         if word in answer.text():
             return _error(kind, reply, scope=scope, advice=advice)
-    if status == 401:
-        return _error(AuthFailed, reply)
     if status == 402:
         return _error(InsufficientFunds, reply)
     if status in _REFUSING and answer.text():

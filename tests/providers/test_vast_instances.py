@@ -18,44 +18,12 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.leases import InstanceId, PortMapping
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse, Instance, InstanceStatus
-from tests.providers.wires import Script, on_script, says, vast
+from tests.providers.wires import Script, on_script, page, says, vast, wire
 from tests.virtual_time import VirtualClock, run_virtual
 
 ID = InstanceId("27182818")
 UNKNOWN_KEY = says({"success": False, "error": "auth_error", "msg": "Invalid user key"}, 404)
 GONE = says({"success": False, "error": "no_such_instance", "msg": "Instance 27182818 not found."}, 404)
-
-
-def wire(number: int = 27182818, **facts: object) -> dict[str, object]:
-    values: dict[str, object] = {
-        "id": number,
-        "label": "gp-primary-7f3a",
-        "machine_id": 29575,
-        "actual_status": "running",
-        "intended_status": "running",
-        "cur_state": "running",
-        "next_state": "running",
-        "status_msg": "success, running pytorch/pytorch/ssh\n",
-        "ssh_host": "ssh5.vast.ai",
-        "ssh_port": 12818,
-        "public_ipaddr": "198.51.100.12\n",
-        "ports": {"8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "40080"}]},  # noqa: S104
-        "start_date": 1780448379.47,
-        "end_date": 1796246355.0,
-        "num_gpus": 1,
-        "gpu_name": "A100 SXM4",
-        "dph_base": 0.7488446,
-        "dph_total": 0.7525446,
-        "storage_total_cost": 0.0037,
-        "instance": {"gpuCostPerHour": 0.7488446, "diskHour": 0.0037, "totalHour": 0.7525446},
-        "volume_info": [],
-    }
-    return {name: value for name, value in (values | facts).items() if value is not ...}
-
-
-def page(*rows: object, token: str | None = None, total: int | None = None, **more: object) -> HttpResponse:
-    total = len(rows) if total is None else total
-    return says({"success": True, "instances": rows, "next_token": token, "total_instances": total, **more})
 
 
 def listed(*answers: HttpResponse | Exception, **more: Any) -> tuple[list[Instance], Script]:
@@ -178,8 +146,6 @@ def test_null_and_no_such_instance_mean_gone() -> None:
         (says({"error": "not_found", "msg": "/api/v0/instances is not available."}, 404), InvalidRequest),
         (says("<html>not found</html>", 404), ProviderUnavailable),
         (says({}), ProviderUnavailable),
-        (says({"instances": {}}), ProviderUnavailable),
-        (says({"instances": []}), ProviderUnavailable),
         (says({"instances": wire(1)}), ProviderUnavailable),
         (says({"success": False, "error": "no_such_instance"}, 500), ProviderUnavailable),
         (says({"instances": None}, 500), ProviderUnavailable),
@@ -197,11 +163,11 @@ def test_nothing_else_means_gone(answer: HttpResponse | Exception, kind: type[Pr
 
 
 def test_all_pages_are_followed() -> None:
-    first = page(*(wire(n) for n in range(25)), token="t1", total=60)
-    second = page(*(wire(n) for n in range(25, 50)), token="t2", total=60)
-    third = page(*(wire(n) for n in range(50, 60)), total=60)
+    first = page(*(wire(n) for n in range(1, 26)), token="t1", total=60)
+    second = page(*(wire(n) for n in range(26, 51)), token="t2", total=60)
+    third = page(*(wire(n) for n in range(51, 61)), total=60)
     instances, script = listed(first, second, third)
-    assert [instance.id for instance in instances] == [str(n) for n in range(60)]
+    assert [instance.id for instance in instances] == [str(n) for n in range(1, 61)]
     assert [request.url.partition("after_token=")[2] for request in script.requests] == ["", "t1", "t2"]
     assert all("limit=25" in request.url and "order_by=" in request.url for request in script.requests)
 
@@ -224,9 +190,6 @@ def test_an_instance_that_shows_up_on_two_pages_is_one() -> None:
         pytest.param([page(wire(1), token="t"), page(wire(1), token="u")], id="a page again"),
         pytest.param([page(wire(1), token="t", total=2), says("oops", 502)], id="the second page fails"),
         pytest.param([page(wire(1), token="t", total=2), HttpReplyLost("reset")], id="the second page is lost"),
-        pytest.param([page(wire(1), wire(id=...))], id="a row without an id"),
-        pytest.param([page(wire(1), None)], id="a null row"),
-        pytest.param([page(wire(1), "text")], id="a text row"),
         pytest.param([says({"success": True, "instances": [], "total_instances": 0})], id="no next_token"),
         pytest.param([says({"success": True, "next_token": None})], id="no instances"),
         pytest.param([says({"instances": [], "next_token": None})], id="no success"),

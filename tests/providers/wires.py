@@ -58,9 +58,8 @@ def says(body: object, status: int = 200, **headers: str) -> HttpResponse:
 def vast(http: Http, clock: Clock, *, key: str = KEY, base_url: str = "", **more: Any) -> VastAi:
     """The adapter on this wire; without limits unless told otherwise."""
     more.setdefault("intervals", UNLIMITED)
-    return VastAi(
-        ProviderSetup(account="main", key=key, base_url=base_url, http=http, clock=clock, workers=Inline(), **more)
-    )
+    more.setdefault("workers", Inline())
+    return VastAi(ProviderSetup(account="main", key=key, base_url=base_url, http=http, clock=clock, **more))
 
 
 def on_script(use: Callable[[VastAi], Any], *answers: Any, **more: Any) -> tuple[Any, Script]:
@@ -107,3 +106,37 @@ def row(number: int, **facts: object) -> dict[str, object]:
         "bundled_results": None,
     }
     return {name: value for name, value in (values | facts).items() if value is not ...}
+
+
+def wire(number: int = 27182818, **facts: object) -> dict[str, object]:
+    """An instance's row; facts replace its fields, and a fact that is `...` removes one."""
+    values: dict[str, object] = {
+        "id": number,
+        "label": "gp-primary-7f3a",
+        "machine_id": 29575,
+        "actual_status": "running",
+        "intended_status": "running",
+        "cur_state": "running",
+        "next_state": "running",
+        "status_msg": "success, running pytorch/pytorch/ssh\n",
+        "ssh_host": "ssh5.vast.ai",
+        "ssh_port": 12818,
+        "public_ipaddr": "198.51.100.12\n",
+        "ports": {"8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "40080"}]},  # noqa: S104
+        "start_date": 1780448379.47,
+        "end_date": 1796246355.0,
+        "num_gpus": 1,
+        "gpu_name": "A100 SXM4",
+        "dph_base": 0.7488446,
+        "dph_total": 0.7525446,
+        "storage_total_cost": 0.0037,
+        "instance": {"gpuCostPerHour": 0.7488446, "diskHour": 0.0037, "totalHour": 0.7525446},
+        "volume_info": [],
+    }
+    return {name: value for name, value in (values | facts).items() if value is not ...}
+
+
+def page(*rows: object, token: str | None = None, total: int | None = None, **more: object) -> HttpResponse:
+    """One page of a list of instances."""
+    total = len(rows) if total is None else total
+    return says({"success": True, "instances": rows, "next_token": token, "total_instances": total, **more})

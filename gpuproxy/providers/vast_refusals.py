@@ -1,0 +1,91 @@
+"""Two things that vast.ai says in many ways: the account's key is dead, and there is no such instance.
+
+The rule: both are read from the error's code and text, never from a 403, 404 or 410 alone. A code that names another
+cause wins over words that may be an echo: of a start script, a registry or a container.
+"""
+
+import re
+
+from gpuproxy.model.leases import InstanceId
+
+_OTHER_KEYS = re.compile(
+    r"\b(?:ssh|public|private|host|machine|search|sort|env|environment|registry|deploy|encryption|gpg|jupyter|cache)"
+    r"[ _-](?:public[ _-]|private[ _-])?keys?\b"
+)
+"""Keys that are no account's."""
+_ENDED = r"(?:expired|revoked|disabled|deactivated|deleted)"
+_REJECTED = rf"(?:invalid|unknown|incorrect|bad|missing|{_ENDED})"
+_OF_ACCOUNT = r"(?:user|api|auth|account)[ _-]?key"
+_DEAD = re.compile(
+    "|".join(
+        (
+            r"(?<![\w/.-])(?:auth_error|session_expired|login_required|not_logged_in)\b",
+            r"(?<![\w/.-])two[ _-]?factor(?![\w/-])|^two_?factor",
+            rf"\b{_REJECTED}[ _-]{_OF_ACCOUNT}\b",
+            rf"\b{_OF_ACCOUNT}\b.{{0,20}}?\b(?:{_REJECTED}|not valid|not found)\b",
+            r"\bsession (?:has |is |was )?(?:expired|invalid)\b|\b(?:expired|invalid) session\b",
+        )
+    )
+)
+"""Nothing else is meant by these."""
+_DEAD_CODE = re.compile(
+    r"auth|authorization|unauthori[sz]ed|unauthenticated|not_authenticated|not_authori[sz]ed"
+    r"|authentication_(?:failed|required|error)|login|login_required|invalid_credentials|invalid_key"
+)
+_DEAD_UNLESS_NAMED = re.compile(
+    "|".join(
+        (
+            r"(?<![\w/.-])[2t]fa(?![\w/-])",
+            r"\brequires? (?:a |you to )?log ?in\b|\blogin (?:is )?required\b",
+            r"\bplease (?:re-?)?(?:log|sign) ?in\b|\bmust (?:be logged|log) in\b",
+            r"\bnot (?:logged in|signed in|authenticated)\b|\bauthentication (?:is )?(?:required|failed)\b",
+            r"\binvalid credentials\b|\bunauthori[sz]ed\b",
+            rf"\b{_ENDED} key\b|\bkeys? (?:has been |has |have |is |was )?{_ENDED}\b",
+        )
+    )
+)
+"""Meant so unless the code, or a word of the text, names another cause."""
+_NAMED_CAUSES = re.compile(
+    r"no_such_ask|no_such_instance|no_ssh_key|insufficient_credit|missing_billing|spend_rate_limit|invalid_price"
+    r"|invalid_args|invalid_request|invalid_token|resources_unavailable|label_too_long|\b403/3586\b"
+)
+
+_OF_THE_CALL = re.compile(r"deprecat|endpoint|/api/|\burl\b|\broute\b|\bpath\b|\bmethod\b|\bapi v\d|use v\d")
+"""What is gone is the call, not the instance."""
+_NAMED_INSTANCE = re.compile(r"\b(?:instance|contract)s?(?: with)?(?: id)?[ #:=]{1,3}(\d{1,25})\b")
+_NONE_SUCH = re.compile(r"\bno such (?:instance|contract)\b")
+_IS_GONE = re.compile(
+    r"\b(?:instance|contract)\b.{0,60}?\b(?:not found|is gone|was gone|already gone|does not exist|doesn't exist"
+    r"|no longer exists|(?:was|is|has been|been|already) (?:destroyed|deleted|removed))"
+)
+
+
+def says_credentials_are_dead(status: int, code: str, text: str) -> bool:
+    """Is it the account's key, or its session? `code` and `text` in lower case."""
+    if status == 401:
+        return True
+    said = _OTHER_KEYS.sub("", f"{code} {text}")
+    if _DEAD.search(said):
+        return True
+    if _NAMED_CAUSES.search(said):
+        return False
+    return bool(_DEAD_CODE.fullmatch(code) or _DEAD_UNLESS_NAMED.search(said))
+
+
+def says_instance_is_gone(status: int, code: str, text: str, instance_id: InstanceId, *, loosely: bool) -> bool:
+    """Does a refusal say that there is no such instance? `loosely`: also where it may mean something else."""
+    named = set(_NAMED_INSTANCE.findall(text))
+    if status >= 500 or (named and instance_id not in named):
+        return False
+    if code == "no_such_instance" or "no_such_instance" in text:
+        return True
+    if status not in (404, 410) and not (loosely and code == "not_found"):
+        return False
+    if _OF_THE_CALL.search(f"{code} {text}"):
+        return False
+    if _NONE_SUCH.search(text) or (status == 410 and code in ("gone", "instance_gone")):
+        return True
+    if loosely and code == "not_found":
+        return True
+    # A 404 is proof to `get` only where it names the very instance: it may also mean a bad key or a wrong path.
+    return bool(_IS_GONE.search(text)) and (loosely or status == 410 or instance_id in named)
