@@ -239,9 +239,9 @@ class Audit:
         said = f"{event['lease_id']} was given back as {reason}"
         if reason == "NOT_READY":
             instance = self.world.sandbox.market.instances.get(int(lease["instance_id"] or 0))
-            ready = (
-                instance is not None and instance.phase is Phase.RUNNING and self.world.sandbox.market.online(instance)
-            )
+            market = self.world.sandbox.market
+            runs = instance is not None and instance.phase is Phase.RUNNING and market.online(instance)
+            ready = instance is not None and runs and not instance.no_ssh
             if ready and (instance.boot_at or 0.0) + _GOOD_RUN < self.world.sandbox.market.now:
                 raise Violation("broken", f"{said}, but it runs")
         if agreement is None:

@@ -1,0 +1,212 @@
+"""The second story of a seed: callers who wait until their machines are ready, on a market where some are not.
+
+Either one cause makes every machine fail, and then little may be rented for it; or at most one host is bad and the
+rest is only as unkind as the real market, and then every reservation must be filled.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.errors import Refusal
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.reservations import ReservationView
+from tests.simulation.audit import Violation
+from tests.simulation.logs import errors_logged
+from tests.virtual_time import VirtualClock, run_virtual
+from tests.world import World
+
+CAUSES = ("image", "host_fault", "never_ready", "no_ssh", "wrong_gpu", "other_name", "price")
+"""What makes every machine fail alike."""
+PASSING = (
+    ("create", "shy_row", {}), ("create", "other_name", {}), ("create", "other_name", {"flip": True}),
+    ("create", "rate_limited", {"retry_after": 7}), ("create", "rate_limited", {"form": "threshold"}),
+    ("create", "offer_gone", {}), ("create", "no_capacity", {}),
+    ("list", "hang_before", {"seconds": 40}), ("list", "status_503_before", {}), ("list", "endless_list", {}),
+    ("list", "slow_pages", {"seconds": 10}), ("list", "malformed_json", {}), ("list", "empty_list", {}),
+    ("list", "odd_row", {"kind": "undecodable"}), ("list", "odd_row", {"kind": "no_id"}),
+    ("list", "odd_row", {"kind": "wrong_types", "whose": "mine"}), ("list", "session_expired", {}),
+    ("get", "status_500_before", {}), ("search", "truncated", {}),
+)  # fmt: skip
+"""What passes, and keeps no reservation from being filled."""
+_IMAGE = "example/broken"
+_PATIENCE = 7200.0
+_READY = (60, 300, 900)
+_QUIET = 1200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """What came of one seed's patient callers."""
+
+    cause: str
+    """Why every machine failed; empty where none had to."""
+    asked: int
+    """GPUs, of all callers."""
+    rented: int
+    """GPUs that ever existed at the market."""
+    filled: int
+    """Reservations with all their GPUs ready."""
+    callers: int
+    worst: float
+    """The highest number of GPUs rented for each GPU that was asked for, of any reservation."""
+    digest: str
+
+
+@dataclass(slots=True)
+class _Ask:
+    count: int
+    view: ReservationView | None = None
+    refusal: Refusal | None = None
+    labels: tuple[tuple[str, str], ...] = field(default=())
+
+
+def run(seed: int) -> Patience:
+    """Tell the story; raises Violation."""
+    with errors_logged() as errors:
+        try:
+            return run_virtual(lambda clock: _Story(seed, clock).run(errors))
+        except Violation as violation:
+            violation.add_note(f"seed {seed}, patience")
+            raise
+
+
+class _Story:
+    def __init__(self, seed: int, clock: VirtualClock) -> None:
+        self.dice = dice = random.Random(f"patience {seed}")
+        self.cause = dice.choice(CAUSES) if seed % 3 == 0 else ""
+        self.world = World(
+            clock, paced=dice.random() < 0.3, accounts=dice.choice((1, 2)), seed=seed, machines=40,
+            boot_time=(3.0, 45.0), shyness=dice.choice((0.0, 0.25, 1.0)), list_lag=dice.choice((0.0, 0.0, 20.0)),
+        )  # fmt: skip
+        self.asks: list[_Ask] = []
+
+    async def run(self, errors: list[str]) -> Patience:
+        await self.world.start()
+        self._spoil()
+        callers = [self._call(number) for number in range(self.dice.choice((1, 1, 2, 3)))]
+        disturbing = asyncio.create_task(self._disturb())
+        await asyncio.gather(*callers)
+        disturbing.cancel()
+        self.world.control("DELETE", "faults")
+        await self.world.sleep(_QUIET)
+        self._check()
+        await self.world.engine.stop()
+        if errors:
+            raise Violation("broken", f"the program logged errors: {errors[:3]}")
+        return self._report()
+
+    def _spoil(self) -> None:
+        """Make every machine fail alike, or one host bad."""
+        control, machines = self.world.control, sorted(self.world.sandbox.market.machines)
+        match self.cause:
+            case "":
+                how = self.dice.choice(("never_ready", "host_fault", "no_ssh"))
+                control("POST", f"machines/{self.dice.choice(machines)}/break", {"how": how})
+            case "image":
+                control("POST", "images", {"image": _IMAGE, "message": "manifest unknown: manifest unknown"})
+            case "wrong_gpu":
+                self.world.arm("create", "wrong_gpu", times=0, gpu_name="GTX 1050", gpu_ram=4096)
+            case "other_name":
+                self.world.arm("create", "other_name", times=0, seconds=1e9, gpu_name="GTX 1050")
+            case "price":
+                self.world.arm("create", "price_moved", times=0, factor=50)
+            case how:
+                for machine in machines:
+                    control("POST", f"machines/{machine}/break", {"how": how})
+
+    async def _disturb(self) -> None:
+        """What passes comes again and again."""
+        while True:
+            call, fault, args = self.dice.choice(PASSING)
+            if self.cause not in ("wrong_gpu", "other_name", "price") or call != "create":
+                self.world.arm(call, fault, times=self.dice.choice((1, 2, 5)), **args)
+            await self.world.sleep(self.dice.uniform(1, 120))
+
+    async def _call(self, number: int) -> None:
+        ask = _Ask(self.dice.choice((1, 2, 3, 4, 6)), labels=(("ask", str(number)),))
+        self.asks.append(ask)
+        wanted: dict[str, Any] = {
+            "wait_for": "ready", "request_id": f"r{number}", "verified_only": False, "labels": ask.labels,
+            "ready_timeout": timedelta(seconds=self.dice.choice(_READY)), "spec": LaunchSpec(image=_IMAGE),
+            "project": self.dice.choice(("p1", "p2")), "min_count": 1,
+            "strategy": self.dice.choice(("lowest_price", "least_connections", "round_robin")),
+        }  # fmt: skip
+        await self.world.sleep(self.dice.uniform(0, 30))
+        try:
+            ask.view = await self.world.reserve(ask.count, seconds=_PATIENCE, **wanted)
+        except Refusal as refusal:
+            ask.refusal = refusal
+
+    # -- what must be true
+
+    def _check(self) -> None:
+        rented = self._rented()
+        for number, ask in enumerate(self.asks):
+            if rented[str(number)] > 2 * ask.count:
+                raise Violation("broken", f"{rented[str(number)]} GPUs were rented for {ask.count} ({self.cause})")
+            if not self.cause and not self._is_filled(ask):
+                raise Violation("broken", f"a reservation of {ask.count} was not filled: {_told(ask)}")
+            if self.cause and self._is_filled(ask):
+                raise Violation("broken", f"a reservation was filled in spite of {self.cause}: {_told(ask)}")
+        alive, owned = set(self.world.alive()), set(self._owned())
+        if alive != owned:
+            raise Violation("leak", f"alive but not owned {alive - owned}, owned but not alive {owned - alive}")
+        if self.cause and alive:
+            raise Violation("leak", f"{len(alive)} machines that can't work are kept")
+
+    def _is_filled(self, ask: _Ask) -> bool:
+        leases = ask.view.leases if ask.view is not None else ()
+        return sum(lease.num_gpus for lease in leases if lease.state is LeaseState.ACTIVE) == ask.count
+
+    def _rented(self) -> Counter[str]:
+        """GPUs that ever existed at the market, by the caller in whose name they were rented."""
+        whose = {
+            row["label"]: dict(_pairs(row["labels"]))["ask"]
+            for row in self._rows(
+                "SELECT l.label, r.labels FROM leases l JOIN reservations r ON r.id = l.reservation_id"
+            )
+        }
+        rented: Counter[str] = Counter()
+        for instance in self.world.market["instances"]:
+            rented[whose[instance["label"]]] += instance["num_gpus"]
+        return rented
+
+    def _owned(self) -> list[str]:
+        rows = self._rows("SELECT instance_id FROM leases WHERE state IN ('starting', 'active', 'parked')")
+        return [row["instance_id"] for row in rows]
+
+    def _rows(self, sql: str) -> list[Any]:
+        cursor = self.world.db._writer.execute(sql)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _report(self) -> Patience:
+        rented = self._rented()
+        events = [tuple(row.values()) for row in self._rows("SELECT * FROM events ORDER BY seq")]
+        return Patience(
+            cause=self.cause,
+            asked=sum(ask.count for ask in self.asks),
+            rented=rented.total(),
+            filled=sum(map(self._is_filled, self.asks)),
+            callers=len(self.asks),
+            worst=max(rented[str(number)] / ask.count for number, ask in enumerate(self.asks)),
+            digest=hashlib.blake2b(repr(events).encode(), digest_size=12).hexdigest(),
+        )
+
+
+def _pairs(raw: str) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in json.loads(raw)]
+
+
+def _told(ask: _Ask) -> str:
+    if ask.view is None:
+        return repr(ask.refusal)
+    leases = [(lease.state.value, lease.reason, lease.host) for lease in ask.view.leases]
+    return f"{ask.view.reservation.message} {leases}"
