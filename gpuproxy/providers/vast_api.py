@@ -136,18 +136,21 @@ class Pages:
     """Follows the pages of one question, so that it ends whatever is answered."""
 
     def __init__(self, clock: Clock, what: str, *, most: int, seconds: float) -> None:
-        """At most `most` pages within so many of the clock's seconds; `what` is on them."""
+        """At most `most` pages of `what` within so many of the clock's seconds, and as many real ones.
+
+        Answers take real time, also where the clock is quicker.
+        """
         self.number = 1
         self._clock = clock
         self._what = what
         self._most = most
         self._began = clock.monotonic()
-        self._seconds = seconds
+        self._seconds = seconds * max(1.0, clock.scale)
         self._tokens: set[str] = set()
 
     def allow(self, seconds: float) -> None:
         """More time, because more pages are known to come; never less than before."""
-        self._seconds = max(self._seconds, seconds)
+        self._seconds = max(self._seconds, seconds * max(1.0, self._clock.scale))
 
     def real_seconds_left(self, wait: float) -> float:
         """For the next request, which has to wait first. Raises ProviderUnavailable when the time is over."""

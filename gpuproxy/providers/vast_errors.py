@@ -167,6 +167,7 @@ def destroyed(reply: Reply, wait: float, instance_id: InstanceId) -> bool:
 
     "Not found" counts here although it is no proof to `get`: a wrong True proves nothing by itself, because the engine
     also wants listings that don't show the instance. A wrong error would repeat the destroy for ever.
+    A bare 404 does not count: it may mean a bad key or a wrong path, and then the instance goes on running.
     """
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:

@@ -84,6 +84,16 @@ def test_pages_that_come_late_are_an_error_once_the_time_is_over(call: str, most
     assert requests[0].timeout == 30.0
 
 
+def test_a_quick_clock_leaves_a_request_its_real_time() -> None:
+    async def use(clock: VirtualClock) -> float:
+        clock.scale = 1000.0
+        script = Script(page())
+        await vast(script, clock).list()
+        return script.requests[0].timeout
+
+    assert run_virtual(use) == 30.0
+
+
 def test_however_many_instances_are_claimed_a_listing_ends() -> None:
     def boast(number: int) -> HttpResponse:
         return page(wire(number), token=f"t{number}", total=10**12)
