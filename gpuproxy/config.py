@@ -205,6 +205,9 @@ class Settings(BaseSettings):
     max_unknown: int = Field(
         10, ge=1, description="unknown outcomes at a provider with which nothing more is created there"
     )
+    replacement_factor: float = Field(
+        2.0, ge=1.0, le=20.0, description="times its count, so many GPUs at most are ever rented for one reservation"
+    )
     max_creates_per_minute: int = Field(
         0, ge=0, description="creates at one provider within a minute; 0 = only the provider's own limits"
     )

@@ -201,13 +201,7 @@ def build_engine(
     metrics = Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog = Catalog(
-        providers,
-        clock,
-        {"grpc": encode_offer, "json": offer_json},
-        refresh_seconds=settings.catalog_refresh_interval,
-        stale_after_seconds=settings.catalog_stale_after,
-    )
+    catalog = _catalog(settings, providers, clock)
     knocks = Knocks()
     watches = tuple(
         AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
@@ -249,12 +243,23 @@ def build_engine(
     )
 
 
+def _catalog(settings: Settings, providers: list[Provider], clock: Clock) -> Catalog:
+    return Catalog(
+        providers,
+        clock,
+        {"grpc": encode_offer, "json": offer_json},
+        refresh_seconds=settings.catalog_refresh_interval,
+        stale_after_seconds=settings.catalog_stale_after,
+    )
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         poll_seconds=settings.ready_poll_interval,
         reconcile_seconds=settings.reconcile_interval,
         probe_timeout=settings.ready_probe_timeout,
         max_unknown=settings.max_unknown,
+        replacement_factor=settings.replacement_factor,
         max_creates_per_minute=settings.max_creates_per_minute,
         witness_seconds=settings.witness_interval,
     )

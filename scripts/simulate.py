@@ -1,9 +1,12 @@
 """`make simulate`: the whole engine, store, adapter and market under one seeded scheduler, 10,000 different stories.
 
+Each seed tells two stories: one of faults, crashes and impatient callers, and one of callers who wait until their
+machines are ready, on a market where every machine fails alike or where at most one host is bad.
+
 SEEDS=N (from 0) or SEEDS=FROM-TO chooses how many; SEED=N replays one and prints what happens in it. Every 20th seed
 is told twice and must end with the same hash of everything that happened (`make` fixes PYTHONHASHSEED, for sets of
-texts are ordered by it). FIRST=1 ends at the first failure. Exit code 0: no leak, no twin, and every
-surplus dead in time.
+texts are ordered by it). FIRST=1 ends at the first failure. Exit code 0: no leak, no twin, every surplus
+dead in time, never more than twice the GPUs rented that were asked for, and every reservation filled that could be.
 """
 
 import multiprocessing
@@ -14,7 +17,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tests.simulation import patience
 from tests.simulation.audit import SETTLE, Violation
+from tests.simulation.patience import Patience
 from tests.simulation.report import Report
 from tests.simulation.story import run
 
@@ -24,6 +29,9 @@ _TWICE_EVERY = 20
 _CHUNK = 25
 _PROGRESS_EVERY = 1000
 _SHOWN = 10
+
+
+Told = tuple[Report, Patience]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +51,24 @@ def main() -> int:
     began = time.monotonic()
     with multiprocessing.Pool(_PROCESSES) as pool:
         results = list(_told(pool.imap_unordered(tell, seeds, min(_CHUNK, 1 + len(seeds) // 100)), len(seeds)))
-    reports = [result for result in results if isinstance(result, Report)]
+    told = [result for result in results if not isinstance(result, Failure)]
     failures = sorted((r for r in results if isinstance(r, Failure)), key=lambda failure: failure.seed)
-    _print_figures(reports, time.monotonic() - began)
+    _print_figures([report for report, _ in told], time.monotonic() - began)
+    _print_patience([patient for _, patient in told])
     return _verdict(failures)
 
 
-def tell(seed: int) -> Report | Failure:
-    """The story of a seed; every so many-th twice."""
+def tell(seed: int) -> Told | Failure:
+    """The stories of a seed; every so many-th twice."""
     try:
-        report = run(seed)
-        if seed % _TWICE_EVERY == 0 and (again := run(seed).digest) != report.digest:
-            return Failure(seed, "undetermined", f"told twice it ended with {report.digest} and {again}")
+        told = run(seed), patience.run(seed)
+        if seed % _TWICE_EVERY == 0 and (run(seed), patience.run(seed)) != told:
+            return Failure(seed, "undetermined", "told twice it ended in two ways")
     except Violation as violation:
         return Failure(seed, violation.kind, str(violation))
     except Exception as error:  # noqa: BLE001 - one broken story must not end all others
         return Failure(seed, "broken", f"{type(error).__name__}: {error}")
-    return report
+    return told
 
 
 def _seeds(text: str) -> range:
@@ -70,13 +79,14 @@ def _seeds(text: str) -> range:
 def _replay(seed: int) -> int:
     try:
         print(run(seed, tell=True))
+        print(patience.run(seed))
     except Violation as violation:
         print(f"seed {seed}: {violation}")
         return 1
     return 0
 
 
-def _told(results: Iterable[Report | Failure], total: int) -> Iterator[Report | Failure]:
+def _told(results: Iterable[Told | Failure], total: int) -> Iterator[Told | Failure]:
     """All of them; a line on the screen now and then, and at once for what went wrong."""
     for number, result in enumerate(results, start=1):
         if isinstance(result, Failure):
@@ -110,6 +120,21 @@ def _print_figures(reports: list[Report], seconds: float) -> None:
     )
     hours = sum(report.seconds for report in reports) / 3600
     print(f"time        {seconds:.0f} s for {hours:.0f} h of virtual time, {_PROCESSES} processes")
+
+
+def _print_patience(patient: list[Patience]) -> None:
+    alike = [each for each in patient if each.cause]
+    others = [each for each in patient if not each.cause]
+    print(
+        f"all fail    {len(alike)} schedules in which every machine fails alike: {sum(p.rented for p in alike)} GPUs "
+        f"rented for {sum(p.asked for p in alike)} asked; at worst {max((p.worst for p in alike), default=0.0):.2f} "
+        "for each (limit 2)"
+    )
+    print(
+        f"one fails   {len(others)} schedules in which at most one host is bad: {sum(p.filled for p in others)} of "
+        f"{sum(p.callers for p in others)} reservations filled; at worst "
+        f"{max((p.worst for p in others), default=0.0):.2f} GPUs rented for each (limit 2)"
+    )
 
 
 def _verdict(failures: list[Failure]) -> int:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-import structlog
-
 from gpuproxy.engine import record
 from gpuproxy.engine.catalog import Catalog
 from gpuproxy.engine.learnt import Learnt
@@ -23,7 +21,6 @@ from gpuproxy.model.offers import Offer
 from gpuproxy.pacing import FairTurns
 from gpuproxy.ports import Clock, Database, Provider, Tx
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _UNSAID_PENALTY = 5.0
@@ -73,7 +70,6 @@ class Attempt:
             await self._refused(refusal, learnt)
         except OutcomeUnknown as lost:
             said = str(lost)
-            log.info("create_unknown", lease=self.lease.id, offer=self.offer.id, error=said, status=lost.status)
             await self._write(lambda tx: record.reply_lost(tx, self.lease.id, said))
         else:
             self._catalog.taken(self.offer)
@@ -121,7 +117,6 @@ class Attempt:
         )
 
     async def _refused(self, refusal: Refused, learnt: Learnt) -> None:
-        log.info("create_refused", lease=self.lease.id, offer=self.offer.id, reason=refusal.reason, error=str(refusal))
         learnt.refused(self.lease, refusal)
         if refusal.scope is Scope.OFFER:
             self._catalog.gone(self.offer.id)

@@ -256,8 +256,8 @@ class Call:
                 while self._going_on():
                     reservation, rows = await self._shop.db.read(lambda tx: _books(tx, self.reservation_id))
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if replacing.had(rows) < reservation.count:
-                        return await self._another_round()
+                    if replacing.had(rows) < reservation.count and await self._another_round():
+                        return True
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False
                     async with self._shop.clock.timeout(self._answer_by - self._shop.clock.monotonic()):

@@ -97,12 +97,23 @@ class Unanswered:
     first: datetime
     last: datetime
     knocks: int = 1
+    checked_at: datetime | None = None
+    """When our own network was last looked at."""
     network_suspected: bool = False
     """Nothing else answered either: it may be our own network."""
 
     @property
     def is_verdict(self) -> bool:
-        """True when it was knocked at often enough, for long enough."""
+        """True when it was knocked at often enough, for long enough, and our own network was looked at."""
+        return self._is_long and self.checked_at is not None
+
+    @property
+    def wants_check(self) -> bool:
+        """True when it is time to see whether it is our own network that fails."""
+        return self._is_long and (self.checked_at is None or self.last - self.checked_at >= _LAST_LOOKED_FOR)
+
+    @property
+    def _is_long(self) -> bool:
         return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR
 
 
@@ -116,15 +127,15 @@ class Knocks:
         """The machine answers, or is not waited for any more."""
         self.unanswered.pop(lease.id, None)
 
-    def missed(self, lease: Lease, at: datetime) -> Unanswered:
-        """One more knock at the machine was not answered."""
+    def missed(self, lease: Lease, at: datetime) -> bool:
+        """One more knock at the machine was not answered; True when our own network must be looked at now."""
         before = self.unanswered.get(lease.id)
         if before is None:
             found = Unanswered((lease.provider, lease.account), lease.host, at, at)
         else:
             found = replace(before, last=at, knocks=before.knocks + 1)
         self.unanswered[lease.id] = found
-        return found
+        return found.wants_check
 
     def keep(self, account: AccountKey, live: Collection[LeaseId]) -> None:
         """Forget what is over at an account."""
@@ -132,10 +143,13 @@ class Knocks:
             lease_id: each for lease_id, each in self.unanswered.items() if each.account != account or lease_id in live
         }
 
-    def suspect_network(self, lease: Lease, *, suspected: bool) -> None:
-        """Whether the silence may be our own network's."""
-        if (found := self.unanswered.get(lease.id)) is not None:
-            self.unanswered[lease.id] = replace(found, network_suspected=suspected)
+    def suspect_network(self, lease: Lease, *, suspected: bool) -> bool:
+        """Note whether the silence may be our own network's; True when that is news."""
+        found = self.unanswered.get(lease.id)
+        if found is None:
+            return False
+        self.unanswered[lease.id] = replace(found, network_suspected=suspected, checked_at=found.last)
+        return suspected != found.network_suspected
 
     def elsewhere(self, host: HostKey) -> bool:
         """True when machines on other hosts do not answer either."""

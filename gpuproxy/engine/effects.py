@@ -119,9 +119,8 @@ class Effects:
         if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
             self._knocks.answered(lease)
             await self._write(lambda tx: _ready(tx, lease.id))
-        elif knock.late and self._knocks.missed(lease, self._clock.now()).is_verdict:
+        elif knock.late and self._knocks.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
-            self._changed()
 
     async def _suspect_own_network(self, lease: Lease) -> None:
         """Before a machine is given up for not answering, see whether anything that must answer does."""
@@ -131,9 +130,8 @@ class Effects:
             for each in others[:_CANARIES]
         ))  # fmt: skip
         suspected = not any(answers) and (bool(answers) or self._knocks.elsewhere(lease.host))
-        if suspected:
-            log.warning("own_network_suspected", lease=lease.id, instance=lease.instance_id, others=len(answers))
-        self._knocks.suspect_network(lease, suspected=suspected)
+        if self._knocks.suspect_network(lease, suspected=suspected) and suspected:
+            log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
 
     async def _confirm(self, confirm: Confirm) -> None:
         lease, now = confirm.lease, self._clock.now()
@@ -171,7 +169,13 @@ class Effects:
             wait = error.retry_after or self._limits.poll_seconds
             self._destroys.hold(wait)
         except ProviderError as error:
-            log.info("destroy_not_accepted", lease=lease.id, reason=error.reason, error=str(error))
+            log.info(
+                "destroy_not_accepted",
+                lease=lease.id,
+                contract=lease.instance_id,
+                reason=error.reason,
+                error=str(error),
+            )
             wait = min(wait, self._limits.destroy_again)
         await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, none_there=none_there))
         self._changed()
@@ -180,11 +184,13 @@ class Effects:
         """Unless a start has been asked for since."""
         if lease.instance_id is None or not await self._write(lambda tx: _is_to_stop(tx, lease.id)):
             return
-        log.info("stopped_again", lease=lease.id, instance=lease.instance_id)
+        log.info("instance_stopped_again", lease=lease.id, contract=lease.instance_id)
         try:
             await self._provider.stop(lease.instance_id)
         except ProviderError as error:
-            log.info("stop_not_accepted", lease=lease.id, reason=error.reason, error=str(error))
+            log.info(
+                "stop_not_accepted", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error)
+            )
         self._changed()
 
     async def _take_back(self, stray: Stray) -> None:
@@ -197,7 +203,6 @@ class Effects:
         account = (self._provider.name, self._provider.account)
         lease = await self._write(lambda tx: record.take_back(tx, stray, account))
         if lease is not None:
-            log.info("stray_machine", kind=stray.kind, instance=stray.instance.id, lease=lease.id)
             self._changed()  # else it is being given back already, and another look at once would find the same
 
     async def _write(self, unit: Callable[[Tx], Any]) -> Any:

@@ -9,6 +9,7 @@ has come.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -99,7 +100,8 @@ class AccountWatch:
     async def look(self) -> None:
         """Return after a pass that began after this call; callers share passes."""
         if self._next is None:
-            self._next = asyncio.create_task(self._pass_after(self._current))
+            # In a context of its own: what it does is not the business of the call that happens to wait for it.
+            self._next = asyncio.create_task(self._pass_after(self._current), context=contextvars.Context())
             self._next.add_done_callback(_retrieve)
         await asyncio.shield(self._next)
 

@@ -71,7 +71,8 @@ def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
         yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
-        late = impatient(lease, scene.reservations[lease.reservation_id], scene.listing)
+        reservation = scene.reservations[lease.reservation_id]
+        late = _replaced(lease, reservation) and impatient(lease, reservation, scene.listing)
         if instance.ssh_host and instance.ssh_port:
             yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
         elif instance.ports:

@@ -191,7 +191,7 @@ def counted(spans: Spans, error: Exception | None = None) -> Counted:
 async def test_every_call_to_a_marketplace_is_a_span_with_its_outcome() -> None:
     spans = Spans()
     provider = counted(spans)
-    assert not await provider.list()
+    assert not (await provider.list()).instances
     async for _ in provider.search(OfferFilter()):
         pass
     with pytest.raises(asyncio.CancelledError):

@@ -127,7 +127,7 @@ def test_after_a_long_silence_one_listing_gives_no_machine_up():
 def _unanswered(knocks: int, seconds: float, **facts: bool) -> Unanswered:
     first = NOON + timedelta(seconds=900)
     return Unanswered(
-        (VAST, "vast-1"), HostKey("vast.ai/1"), first, first + timedelta(seconds=seconds), knocks, **facts
+        (VAST, "vast-1"), HostKey("vast.ai/1"), first, first + timedelta(seconds=seconds), knocks, first, **facts
     )
 
 

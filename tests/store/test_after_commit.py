@@ -1,7 +1,6 @@
 """What a unit of work hands to `after_commit` is called once, on the loop, when the books have it, and never else."""
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import structlog
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
+from gpuproxy.store.driver import sqlite3
 from gpuproxy.store.sqlite import SqliteDatabase
 
 
