@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test simulate bite chaos soak bench http-fuzz interop clean
+.PHONY: help setup run demo proto check test simulate fairness bite chaos soak bench http-fuzz interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ chaos: setup ## the real server killed with kill -9 at random moments under load
 
 soak: setup ## 48 hours of a market's time under random callers and faults, in 12 minutes; HOURS=N, SCALE=N
 	@$(VENV)/bin/python -m scripts.soak
+
+fairness: setup ## one project floods an account; another's reserve and destroy must hardly notice; SEEDS=N
+	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.fairness
 
 bite: setup ## do the tests bite? known mistakes are planted in a copy, one by one, and each must be caught
 	@$(VENV)/bin/python -m scripts.bite

@@ -5,7 +5,7 @@ is kept: the interval never shrinks below what the provider named. FairTurns sha
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from gpuproxy.ports import Clock
 
 _INSTANT = 1e-6
+_REMEMBERED = 1000
+"""Projects whose last turn is known; those before count as never served."""
 
 
 class Pace:
@@ -86,15 +88,19 @@ class Turn:
 class FairTurns:
     """One endpoint of one account, shared between projects: one call every `interval` seconds, each project in turn.
 
-    Within a project the first that asks is served first. However much one project asks for, it delays the next call of
-    another by one interval. An interval counts from the moment at which the call before was sent.
+    Within a project the first that asks is served first; of those that wait, the project whose last turn is the longest
+    ago. So however much one project asks for, it delays the next call of another by one interval. An interval counts
+    from the moment at which the call before was sent.
     """
 
     def __init__(self, clock: Clock, interval: float) -> None:
         self._clock = clock
         self._pace = Pace(clock, interval)
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By project; the first project is the next to be served."""
+        """By project."""
+        self._served: OrderedDict[str, int] = OrderedDict()
+        """The number of each project's last turn, the longest ago first."""
+        self._turns = 0
         self._taken = False
         self._timer: asyncio.Task[None] | None = None
 
@@ -122,7 +128,7 @@ class FairTurns:
 
     async def _take(self, project: str) -> None:
         if not self._taken and not self._waiting and self._pace.wait() <= _INSTANT:
-            self._taken = True
+            self._grant(project)
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(project, deque()).append(granted)
@@ -148,13 +154,21 @@ class FairTurns:
             if self._timer is None:
                 self._timer = asyncio.create_task(self._serve_after(wait))
             return
-        project, queue = next(iter(self._waiting.items()))
+        project = min(self._waiting, key=lambda name: self._served.get(name, 0))
+        queue = self._waiting[project]
         granted = queue.popleft()
-        del self._waiting[project]
-        if queue:
-            self._waiting[project] = queue  # behind the others
-        self._taken = True
+        if not queue:
+            del self._waiting[project]
+        self._grant(project)
         granted.set_result(None)
+
+    def _grant(self, project: str) -> None:
+        self._taken = True
+        self._turns += 1
+        self._served[project] = self._turns
+        self._served.move_to_end(project)
+        if len(self._served) > _REMEMBERED:
+            self._served.popitem(last=False)
 
     async def _serve_after(self, seconds: float) -> None:
         await self._clock.sleep(seconds)

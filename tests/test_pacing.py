@@ -46,7 +46,7 @@ def test_projects_take_turns_and_within_one_the_first_is_served_first():
         queue = Queue(clock)
         calls = [*queue.calls("a", 3), *queue.calls("b", 2), *queue.calls("c", 1)]
         await asyncio.gather(*calls)
-        assert [project for project, _ in queue.served] == ["a", "a", "b", "c", "a", "b"]
+        assert [project for project, _ in queue.served] == ["a", "b", "c", "a", "b", "a"]
 
     run_virtual(story)
 
@@ -55,8 +55,8 @@ def test_a_turn_in_which_nothing_is_sent_costs_no_interval():
     async def story(clock: VirtualClock) -> None:
         queue = Queue(clock)
         await queue.call("a")
-        await asyncio.gather(queue.call("a", used=False), queue.call("b"))
-        assert queue.served[1:] == [("a", _INTERVAL), ("b", _INTERVAL)]
+        await asyncio.gather(queue.call("b", used=False), queue.call("c"))
+        assert queue.served[1:] == [("b", _INTERVAL), ("c", _INTERVAL)]
 
     run_virtual(story)
 

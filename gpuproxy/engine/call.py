@@ -227,14 +227,15 @@ class Call:
         return bool(self._attempts)
 
     async def _note_stop(self, reason: str) -> None:
-        """Why no more machines are rented stands with the reservation: its message and its outcomes say so."""
-        log.warning("renting_stopped", reservation=self.reservation_id, reason=reason)
+        """Why no more machines are rented is kept with the reservation: its message says so."""
+        if reason:
+            log.info("renting_stopped", reservation=self.reservation_id, reason=reason)
 
         def write(tx: Tx) -> None:
             reservation, rows = _books(tx, self.reservation_id)
             reservations.change(tx, reservation, rows, stopped=reason)
 
-        await self._shop.db.write(write)
+        await surely(self._shop.db, self._shop.clock, write, self.reservation_id)
 
     async def _look(self) -> None:
         """One listing of each account concerned, so that prices are checked before the answer."""

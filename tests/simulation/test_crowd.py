@@ -1,0 +1,23 @@
+"""Three of the schedules that `make fairness` runs; and a negative twin, in which nobody takes turns."""
+
+import pytest
+
+from gpuproxy.pacing import FairTurns
+from tests.simulation.crowd import run
+from tests.simulation.logs import errors_logged
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flood_of_one_project_is_hardly_noticed_by_another(seed: int):
+    with errors_logged() as errors:
+        waits = run(seed)
+    assert waits.fair, waits
+    assert waits.flooded > 50
+    assert errors == []
+
+
+def test_without_turns_between_projects_it_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    take = FairTurns._take
+    monkeypatch.setattr(FairTurns, "_take", lambda turns, _project: take(turns, "all"))
+    with errors_logged():
+        assert not run(0).fair
