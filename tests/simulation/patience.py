@@ -40,7 +40,7 @@ _PATIENCE = 7200.0
 _REPEATS = 20
 """Of a call that was told to come again later, with the same request id."""
 _READY = (60, 300, 900)
-_QUIET = 1200.0
+_QUIET, _LOOKS = 1200.0, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,10 @@ class _Story:
         self.dice = dice = random.Random(f"patience {seed}")
         self.cause = dice.choice(CAUSES) if seed % 3 == 0 else ""
         self.world = World(
-            clock, paced=dice.random() < 0.3, accounts=dice.choice((1, 2)), seed=seed, machines=40,
+            clock, paced=dice.random() < 0.3, accounts=dice.choice((1, 2)), seed=seed, machines=30,
             boot_time=(3.0, 45.0), shyness=dice.choice((0.0, 0.25, 1.0)), list_lag=dice.choice((0.0, 0.0, 20.0)),
         )  # fmt: skip
+        self.world.settings = self.world.settings.model_copy(update={"catalog_refresh_interval": 150.0})
         self.asks: list[_Ask] = []
 
     async def run(self, errors: list[str]) -> Patience:
@@ -97,12 +98,19 @@ class _Story:
         await asyncio.gather(*callers)
         disturbing.cancel()
         self.world.control("DELETE", "faults")
-        await self.world.sleep(_QUIET)
+        await self._rest()
         self._check()
         await self.world.engine.stop()
         if errors:
             raise Violation("broken", f"the program logged errors: {errors[:3]}")
         return self._report()
+
+    async def _rest(self) -> None:
+        """Until nothing is being released any more; what does not end within the time is for the check to tell."""
+        for _ in range(_LOOKS):
+            await self.world.sleep(_QUIET / _LOOKS)
+            if not self._rows("SELECT id FROM leases WHERE state IN ('requested', 'unknown', 'releasing')"):
+                return
 
     def _spoil(self) -> None:
         """Make every machine fail alike, or one host bad."""
