@@ -21,7 +21,20 @@ _STORIES = "300"
 _MINUTES = 10.0
 CATCHERS: tuple[tuple[str, Sequence[str]], ...] = (
     ("stories", ("-m", "scripts.simulate")),
-    ("tests", ("-m", "pytest", "-x", "-q", "tests/engine", "tests/store", "tests/model", "tests/providers")),
+    (
+        "tests",
+        (
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "tests/engine",
+            "tests/store",
+            "tests/model",
+            "tests/providers",
+            "tests/test_pacing.py",
+        ),
+    ),
     ("crash points", ("-m", "pytest", "-x", "-q", "tests/simulation/test_crash_points.py")),
 )
 

@@ -32,8 +32,8 @@ MISTAKES = (
     Mistake(
         "a create is sent without committing that it is",
         "engine/attempt.py",
-        "if not await self._write(lambda tx: record.call_started(",
-        "if False and not await self._write(lambda tx: record.call_started(",
+        "            turn.used = await self._write(\n                lambda tx: record.call_started(",
+        "            turn.used = True\n            _ = lambda: (\n                lambda tx: record.call_started(",
     ),
     Mistake(
         "a create whose answer was lost is sent again",
@@ -50,8 +50,8 @@ MISTAKES = (
     Mistake(
         "only the first page of a list is read",
         "providers/vast.py",
-        "            if token is None:\n                if (page.total_instances or 0) > len(instances):",
-        "            if token is not None or not token:\n                if (page.total_instances or 0) < 0:",
+        "            if page.next_token is None:\n                if page.total > len(instances) + lost:",
+        "            if page.next_token is not None or not page.next_token:\n                if page.total < 0:",
     ),
     Mistake(
         "a lease that is over is forgotten",
@@ -105,22 +105,22 @@ MISTAKES = (
     Mistake(
         "a machine is given back as not ready while the provider is silent",
         "engine/reconcile.py",
-        "    if instance is None:\n        return False\n    if instance.status in (",
-        "    if instance is None:\n        return lease.started_at is not None and lease.seen_at is None\n"
-        "    if instance.status in (",
+        '    if instance is None or lease.ready_at is not None:\n        return ""',
+        "    if instance is None and lease.seen_at is None and _replaced(lease, reservation):\n"
+        '        return NOT_READY\n    if instance is None or lease.ready_at is not None:\n        return ""',
     ),
     Mistake(
         "a create in flight when the process died counts as never sent",
         "engine/reserve.py",
-        "    if lease.call_started_at is None:\n        record.not_attempted(tx, lease.id, capabilities,",
+        "    if lease.call_started_at is None:\n        record.not_attempted(tx, lease.id,",
         "    if True:\n        lease = leases.note(tx, lease, call_started_at=None)\n"
-        "        record.not_attempted(tx, lease.id, capabilities,",
+        "        record.not_attempted(tx, lease.id,",
     ),
     Mistake(
         "a destroy that was accepted counts as done",
         "engine/effects.py",
-        "        leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))",
-        "        leases.advance(tx, lease, LeaseEvent.GONE)",
+        "    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))",
+        "    lease = leases.advance(tx, lease, LeaseEvent.GONE)",
     ),
     Mistake(
         "a list that failed is read as an empty one",
@@ -134,5 +134,59 @@ MISTAKES = (
         "    if status >= 500 or answer.success is True:\n        return None",
         "    if status >= 500:\n        return _error(ProviderUnavailable, reply)\n"
         "    if answer.success is True:\n        return None",
+    ),
+    Mistake(
+        "the first row of a machine is a verdict",
+        "engine/doubts.py",
+        "        return self.looks >= _LOOKS and self.last - self.since >= timedelta(seconds=verdict_seconds)",
+        "        return self.looks >= 1",
+    ),
+    Mistake(
+        "one knock that is not answered gives a machine up",
+        "engine/doubts.py",
+        "        return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
+        "        return self.knocks >= 1",
+    ),
+    Mistake(
+        "machines that fail alike are replaced without end",
+        "engine/replacing.py",
+        "    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)",
+        "    return Replacement(gpus=missing if left else missing)",
+    ),
+    Mistake(
+        "a replacement goes to the host that failed",
+        "engine/call.py",
+        "        self._learnt.hosts |= replacing.failed_hosts(rows)\n",
+        "",
+    ),
+    Mistake(
+        "an account's refusal is held against the marketplace",
+        "engine/learnt.py",
+        "            self.accounts.add((lease.provider, lease.account))\n            return\n",
+        "            self.accounts.add((lease.provider, lease.account))\n",
+    ),
+    Mistake(
+        "projects do not take turns",
+        "pacing.py",
+        "        project = min(self._waiting, key=lambda name: self._served.get(name, 0))",
+        "        project = next(iter(self._waiting))",
+    ),
+    Mistake(
+        "a listing with unreadable rows proves absence",
+        "engine/absence.py",
+        "    if lease.call_deadline is None or scene.listing is None or scene.listing.unreadable:",
+        "    if lease.call_deadline is None or scene.listing is None:",
+    ),
+    Mistake(
+        "a destroy waits for the next listing",
+        "main.py",
+        "            *(due_forever(watch, self.db, self.clock) for watch in self.watches),\n",
+        "",
+    ),
+    Mistake(
+        "a machine unknown to the books is destroyed by its own age",
+        "engine/sweep.py",
+        "now - first[i.id] >= ORPHAN_AGE",
+        "now - (i.created_at or first[i.id]) >= ORPHAN_AGE",
     ),
 )
