@@ -122,6 +122,11 @@ class FairTurns:
         others = sum(min(len(queue), own + 1) for name, queue in self._waiting.items() if name != project)
         return self._pace.wait() + (own + others) * self._pace.interval
 
+    @property
+    def pause(self) -> float:
+        """The seconds in which nobody gets a turn."""
+        return self._pace.wait()
+
     def hold(self, seconds: float) -> None:
         """No turn before so many seconds from now: the provider said so."""
         self._pace.hold(seconds)

@@ -79,10 +79,15 @@ class Attempt:
     async def _start(self, stop: asyncio.Event, learnt: Learnt) -> bool:
         """Wait for the turn and commit that the call starts; False when it must not be sent any more."""
         self._in_turn = False
+        left = max(0.0, self._latest - self._clock.monotonic())
+        if self._turns.pause > left:  # the provider wants no calls for longer than this one may wait
+            learnt.queued(self._turns.wait(self.lease.project))
+            await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
+            return False
         sending = asyncio.create_task(self._started_in_turn(stop))
         stopped = asyncio.create_task(stop.wait())
         try:
-            async with self._clock.timeout(max(0.0, self._latest - self._clock.monotonic())):
+            async with self._clock.timeout(left):
                 await asyncio.wait((sending, stopped), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             if not self._in_turn:

@@ -151,9 +151,7 @@ class Call:
 
     async def _intend(self, reservation: Reservation, choice: Choice, *, first: bool) -> None:
         clock = self._shop.clock
-        terms = self._shop.chooser.terms(self.demand, self._learnt)
-        usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
-        latest = self._latest(reservation, usual)
+        terms, latest = self._terms(reservation)
         intent = intents.Intent(
             reservation=reservation,
             first=first,
@@ -192,13 +190,17 @@ class Call:
         except TimeoutError:
             return
 
-    def _latest(self, reservation: Reservation, usual: float) -> datetime:
-        """When the last create may be sent: its answer must come in time for the caller, and before the lease ends."""
-        clock = self._shop.clock
+    def _terms(self, reservation: Reservation) -> tuple[intents.Terms, datetime]:
+        """The accounts that may be used, and when the last create may be sent.
+
+        Its answer must come in time for the caller, and before the lease ends.
+        """
+        clock, terms = self._shop.clock, self._shop.chooser.terms(self.demand, self._learnt)
+        usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
         in_time = clock.now() + timedelta(seconds=self._answer_by - clock.monotonic() - usual)
         if reservation.expires_at is None:
-            return in_time
-        return min(in_time, reservation.expires_at - timedelta(seconds=usual))
+            return terms, in_time
+        return terms, min(in_time, reservation.expires_at - timedelta(seconds=usual))
 
     def _going_on(self) -> bool:
         return not self.stop.is_set() and self._shop.clock.monotonic() < self._answer_by
@@ -214,9 +216,7 @@ class Call:
             await self._note_stop(allowed.stopped)
         if not allowed.gpus or reservation.closing or len(rows) >= self._shop.limits.max_rounds * reservation.count:
             return False
-        if any(lease.reason == NOT_ATTEMPTED for lease in rows):
-            return False  # the pace leaves no time for another create
-        if not self._shop.chooser.terms(self.demand, self._learnt):
+        if not self._has_turn(reservation):
             return False
         try:
             await self._shop.chooser.refresh(self.demand, self._answer_by)
@@ -225,6 +225,13 @@ class Call:
             log.info("no_replacement", reservation=self.reservation_id, missing=allowed.gpus, error=str(error))
             return False
         return bool(self._attempts)
+
+    def _has_turn(self, reservation: Reservation) -> bool:
+        """Whether an account that may still be used can take another create in time."""
+        terms, latest = self._terms(reservation)
+        left = (latest - self._shop.clock.now()).total_seconds()
+        accounts = [(provider, account) for provider, accounts in terms.items() for account in accounts]
+        return any(self._shop.accounts.creates(key).wait(self.caller.project) <= left for key in accounts)
 
     async def _note_stop(self, reason: str) -> None:
         """Why no more machines are rented is kept with the reservation: its message says so."""

@@ -19,6 +19,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _AFTER_FAILURE = 5.0
+_BREATH = 0.25
 
 
 async def watch_forever(watch: AccountWatch, clock: Clock) -> None:
@@ -33,6 +34,7 @@ async def due_forever(watch: AccountWatch, db: Database, clock: Clock) -> None:
     async with db.watch(due_topic(watch.provider.name, watch.provider.account)) as wakeups:
         while True:
             seconds = await guarded(watch.due, clock, f"due {watch.provider.account}")
+            await clock.sleep(_BREATH)  # a hundred changes at once are one look
             with suppress(TimeoutError):
                 async with clock.timeout(seconds or 0.0):
                     await wakeups.wait()

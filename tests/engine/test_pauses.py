@@ -15,7 +15,12 @@ async def told(world: World) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("insufficient_credit", "PROVIDER_FUNDS"), ("auth_error", "PROVIDER_CREDENTIALS")]
+    ("fault", "reason"),
+    [
+        ("insufficient_credit", "PROVIDER_FUNDS"),
+        ("auth_error", "PROVIDER_CREDENTIALS"),
+        ("session_expired", "PROVIDER_CREDENTIALS"),
+    ],
 )
 def test_a_refused_account_is_paused_and_its_market_left_alone(fault: str, reason: str):
     async def story(world: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gpuproxy.engine.replacing import Replacement, failed_hosts, replacement
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import CreationFailed
+from gpuproxy.model.errors import CreationFailed, Unavailable
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.offers import HostKey
 from tests.engine.scenes import NOON, lease_of
@@ -210,3 +210,27 @@ def test_refusals_of_the_request_itself_are_held_against_the_marketplace():
         assert world.calls("create") <= 8
 
     in_world(story, accounts=2)
+
+
+def test_a_create_that_has_to_wait_for_longer_than_its_call_goes_to_another_account():
+    async def story(world: World) -> None:
+        body = {"provider": "vast.ai", "account": KEYS[0], "call": "create", "fault": "rate_limited", "times": 0}
+        world.control("POST", "faults", {**body, "args": {"retry_after": 250}})
+        made = await world.reserve(2, seconds=60)
+        assert sum(lease.num_gpus for lease in made.kept) == 2
+        assert {lease.account for lease in made.kept} == {"vast-2"}
+        assert made.reservation.created_at + timedelta(seconds=10) > world.books_clock.now()
+
+    in_world(story, accounts=2)
+
+
+def test_where_every_account_has_to_wait_for_longer_the_call_is_told_for_how_long():
+    async def story(world: World) -> None:
+        world.arm("create", "rate_limited", times=0, retry_after=250)
+        with pytest.raises(Unavailable) as refused:
+            await world.reserve(2, seconds=60)
+        assert refused.value.reason == "CREATE_QUEUE"
+        assert 200 < float(refused.value.metadata["queue_seconds"]) <= 260
+        assert world.created() == 0
+
+    in_world(story)
