@@ -131,108 +131,105 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    vastai_api_key: Keys = Field((), description="vast.ai keys, comma separated; each one is an account")
+    vastai_api_key: Keys = Field((), description="vast.ai API keys, comma separated; each is an account")
     vastai_api_key_names: Names = Field(
-        (), description="names of the accounts, by position (default `vast-1`, `vast-2`, ...)"
+        (), description="names of the accounts, in the order of the keys (default `vast-1`, `vast-2`, ...)"
     )
     vastai_api_key_regions: Names = Field(
-        (), description="regions of the accounts, by position (kept for providers with regional keys)"
+        (), description="regions of the accounts, in the order of the keys; not used by vast.ai"
     )
-    vastai_url: str = Field("", description="another base address of vast.ai, such as a sandbox's")
+    vastai_url: str = Field("", description="base address in place of vast.ai's, such as a sandbox's")
     grpc_addr: ListenAddress = Field(
-        Address("127.0.0.1", 9090), description="where gRPC listens; port 0 = any free one, printed"
+        Address("127.0.0.1", 9090), description="address for gRPC; port 0: any free port, which is printed"
     )
     http_addr: ListenAddress = Field(
-        Address("127.0.0.1", 8080), description="where HTTP/JSON listens; port 0 = any free one, printed"
+        Address("127.0.0.1", 8080), description="address for HTTP/JSON; port 0: any free port, which is printed"
     )
-    allow_plaintext: bool = Field(False, description="allow an address that others can reach, without TLS")
+    allow_plaintext: bool = Field(False, description="allow addresses that other machines can reach, without TLS")
     grpc_tls_cert: Path | None = Field(
-        None, description="the server's certificates in PEM: with them gRPC and HTTP speak TLS; read again when changed"
+        None,
+        description="the server's certificates (PEM file); turns on TLS for gRPC and HTTP; read again when it changes",
     )
-    grpc_tls_key: Path | None = Field(None, description="their key in PEM, without a password")
+    grpc_tls_key: Path | None = Field(None, description="the certificate's key (PEM file), without a password")
     grpc_tls_client_ca: Path | None = Field(
-        None, description="in PEM; with it every client, of gRPC and HTTP, needs a certificate of such a CA (mTLS)"
+        None, description="CAs (PEM file); if set, every gRPC and HTTP client needs a certificate of one of them (mTLS)"
     )
     otel_endpoint: str = Field(
-        "", description="where traces go by OTLP over HTTP, as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
+        "", description="endpoint for traces (OTLP over HTTP), as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
     )
-    database_url: str = Field(DEFAULT_DATABASE, description="where the books are; a path after `sqlite:///`")
+    database_url: str = Field(DEFAULT_DATABASE, description="the database: `sqlite:///` and a path")
     allow_network_database: bool = Field(
         False, description="allow a database on a network file system, where SQLite can lose commits"
     )
     allow_vulnerable_sqlite: bool = Field(
-        False, description="allow an SQLite older than the fixes of its WAL-reset fault, which can lose commits"
+        False, description="allow an SQLite version with the WAL-reset fault, which can lose commits"
     )
     admin_api_key: SecretStr | None = Field(
         None,
-        description="the first admin's key, at least 20 characters; another one ends the one before; "
-        "without it one is made and kept beside the database",
+        description="the first admin's API key, at least 20 characters. Changing it revokes the previous key. "
+        "Default: one is created and kept in a file beside the database",
     )
-    admin_email: str = Field("", description="the first admin user, who is made at the start; needs the password too")
+    admin_email: str = Field("", description="the first admin user, created at startup; needs the password too")
     admin_password: SecretStr | None = Field(
-        None, description="that user's password, 8 to 1,024 characters; a changed one counts from the next start on"
+        None, description="that user's password, 8 to 1,024 characters; a change takes effect at the next start"
     )
     jwt_secret: SecretStr | None = Field(
         None,
         min_length=32,
-        description="what logins are signed with, at least 32 characters; without it one is made and kept",
+        description="signs login tokens, at least 32 characters. Default: one is created and kept in the database",
     )
-    lb_strategy: str = Field("least_connections", description="the strategy until one is set by a call")
-    max_price: Usd = Field(10.0, description="USD per GPU-hour where a request names none")
-    lease_duration: Seconds = Field(
-        0.0, description="how long a reservation lives where the request is silent; 0 = no end"
-    )
+    lb_strategy: str = Field("least_connections", description="load balancing strategy until a call sets one")
+    max_price: Usd = Field(10.0, description="price limit in USD per GPU-hour for requests that name none")
+    lease_duration: Seconds = Field(0.0, description="lease duration for requests that name none; 0: no end")
     time_scale: float = Field(
-        1.0, gt=0, le=10_000, description="the server's clock runs so many times as fast; loopback providers only"
+        1.0, gt=0, le=10_000, description="how many times as fast the server's clock runs; loopback providers only"
     )
-    catalog_refresh_interval: PositiveSeconds = Field(30.0, description="how often the market is read")
+    catalog_refresh_interval: PositiveSeconds = Field(30.0, description="interval between reads of the market")
     catalog_stale_after: PositiveSeconds = Field(
-        300.0, description="an older snapshot of a silent provider is not rented from"
+        300.0, description="age at which the offers of a silent provider are no longer used"
     )
-    search_timeout: PositiveSeconds = Field(30.0, description="one page of a search, real seconds")
+    search_timeout: PositiveSeconds = Field(30.0, description="timeout of one page of a search, real seconds")
     create_timeout: PositiveSeconds = Field(
-        30.0, description="after so many real seconds a create counts as unanswered"
+        30.0, description="timeout of a create, real seconds; its outcome is unknown then"
     )
-    call_timeout: PositiveSeconds = Field(20.0, description="every other call to a provider, real seconds")
-    ready_poll_interval: PositiveSeconds = Field(2.0, description="how often starting machines are looked at")
-    ready_probe_timeout: PositiveSeconds = Field(3.0, description="one look at a machine's port, real seconds")
-    reconcile_interval: PositiveSeconds = Field(
-        30.0, description="how often the books are compared with what the providers list"
-    )
+    call_timeout: PositiveSeconds = Field(20.0, description="timeout of every other provider call, real seconds")
+    ready_poll_interval: PositiveSeconds = Field(2.0, description="interval between listings during changes")
+    ready_probe_timeout: PositiveSeconds = Field(3.0, description="timeout of a probe, real seconds")
+    reconcile_interval: PositiveSeconds = Field(30.0, description="interval between listings while nothing changes")
     witness_interval: PositiveSeconds = Field(
-        1800.0, le=3600, description="how often the books are compared with what the providers say was spent"
+        1800.0, le=3600, description="interval between comparisons of the ledger with the providers' bills"
     )
     max_unknown: int = Field(
-        10, ge=1, description="unknown outcomes at a provider with which nothing more is created there"
+        10, ge=1, description="unresolved creates that open a provider's circuit breaker: no more creates there"
     )
     replacement_factor: float = Field(
-        2.0, ge=1.0, le=20.0, description="times its count, so many GPUs at most are ever rented for one reservation"
+        2.0, ge=1.0, le=20.0, description="most GPUs ever rented for one reservation, as a multiple of its count"
     )
     max_creates_per_minute: int = Field(
-        0, ge=0, description="creates at one provider within a minute; 0 = only the provider's own limits"
+        0, ge=0, description="most creates at one provider within a minute; 0: only the provider's own limits"
     )
     vastai_search_interval: Seconds | None = Field(
-        None, description="between two searches of an account; else the adapter's own (6 s); 0 = no limit"
+        None, description="interval between searches of an account; default 6 s; 0: no limit"
     )
     vastai_create_interval: Seconds | None = Field(
-        None, description="between two creates of an account; else the adapter's own (4.5 s); 0 = no limit"
+        None, description="interval between creates of an account; default 4.5 s; 0: no limit"
     )
     vastai_list_interval: Seconds | None = Field(
-        None, description="between two listings of an account; else the adapter's own (1 s); 0 = no limit"
+        None, description="interval between listings of an account; default 1 s; 0: no limit"
     )
     vastai_get_interval: Seconds | None = Field(
-        None, description="between two reads of one instance; else the adapter's own (2 s); 0 = no limit"
+        None, description="interval between single reads of an account; default 2 s; 0: no limit"
     )
     vastai_destroy_interval: Seconds | None = Field(
-        None, description="between two destroys of an account; else the adapter's own (3 s); 0 = no limit"
+        None, description="interval between destroys of an account; default 3 s; 0: no limit"
     )
     vastai_manage_interval: Seconds | None = Field(
-        None, description="between two starts, stops or reads of logs; else the adapter's own (1 s); 0 = no limit"
+        None, description="interval between starts, stops and log reads of an account; default 1 s; 0: no limit"
     )
-    max_concurrent_rpcs: int = Field(2000, ge=1, description="calls beyond this are refused at once")
-    drain_seconds: Seconds = Field(30.0, description="how long a stopping server lets running calls finish")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
-    log_format: Literal["console", "json"] = Field("console", description="one line for people, or one JSON object")
+    max_concurrent_rpcs: int = Field(2000, ge=1, description="most calls at once; more are refused")
+    drain_seconds: Seconds = Field(30.0, description="time that running calls have to finish when the server stops")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    log_format: Literal["console", "json"] = Field("console", description="`console`: one line for people; `json`")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -1507,7 +1507,10 @@ class ReserveGPUsRequest(_message.Message):
     wait_for: _builtins.str
     """"created" (default): answer when the machines exist; "ready": when they answer on SSH or their first port."""
     on_not_ready: _builtins.str
-    """"replace" (default): release it, and rent another while the caller waits; "keep"."""
+    """"replace" (default): release a machine that is not ready in time, or that the provider shows as broken for long
+    enough, and rent another while the caller waits; "keep": keep it. A machine with a wrong GPU or above the price
+    limit is never kept.
+    """
     wait: _builtins.bool
     """false: answer at once, with state "pending". Default: true."""
     dry_run: _builtins.bool
@@ -1703,15 +1706,15 @@ class Outcome(_message.Message):
     num_gpus: _builtins.int
     """GPUs of the offer."""
     state: _builtins.str
-    """"pending", "reserved", "unknown" (may have happened; neither reserved nor free until resolved), "failed",
-    "not_attempted", "releasing", "released" or "lost".
+    """"pending" (not answered yet, or waiting for its turn), "reserved", "unknown" (may have happened; neither reserved
+    nor free until resolved), "failed", "not_attempted", "releasing", "released" or "lost".
     """
     reason: _builtins.str
     """Why, as an upper-case constant (OFFER_GONE, PRICE_MOVED, NOT_READY, ...). Empty while there is nothing to say."""
     instance_id: _builtins.str
     """The provider's contract id, once known."""
     status_message: _builtins.str
-    """The provider's own words."""
+    """The provider's own words, or why the create waits."""
     def __init__(
         self,
         *,

@@ -359,7 +359,8 @@ class GPUProxyServiceServicer:
     def ReserveGPUs(self, request, context):
         """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
         all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-        With a request_id a repeat is the same reservation, never a second one.
+        With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
+        the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -92,7 +92,8 @@ class GPUProxyServiceStub:
     ReserveGPUs: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReserveGPUsRequest, _gpuproxy_pb2.ReserveGPUsResponse]
     """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
     all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-    With a request_id a repeat is the same reservation, never a second one.
+    With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
+    the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
     """
     GetReservation: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetReservationRequest, _gpuproxy_pb2.GetReservationResponse]
     """GetReservation shows a reservation in its present state."""
@@ -204,7 +205,8 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     ReserveGPUs: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReserveGPUsRequest, _gpuproxy_pb2.ReserveGPUsResponse]  # type: ignore[assignment]
     """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
     all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-    With a request_id a repeat is the same reservation, never a second one.
+    With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
+    the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
     """
     GetReservation: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetReservationRequest, _gpuproxy_pb2.GetReservationResponse]  # type: ignore[assignment]
     """GetReservation shows a reservation in its present state."""
@@ -409,7 +411,8 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gpuproxy_pb2.ReserveGPUsResponse, _abc.Awaitable[_gpuproxy_pb2.ReserveGPUsResponse]]:
         """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
         all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-        With a request_id a repeat is the same reservation, never a second one.
+        With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
+        the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
         """
 
     @_abc_1.abstractmethod
