@@ -239,6 +239,8 @@ class Capabilities:
     billing: Literal["metered", "prepaid"] = "metered"
     search_page: int | None = None
     """The most offers that one search page may hold; None: no cap is known."""
+    search_interval: float = 0.0
+    """Seconds between two searches of one account, on average."""
     create_interval: float = 0.0
     """Seconds between two creates of one account."""
     create_seconds: float = 2.0
@@ -271,7 +273,7 @@ class Provider(Protocol):
         """
 
     async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
-        """Rent `offer`; the label is on the machine from birth. Goes onto the wire at most once.
+        """Rent `offer`; the label is on the machine from birth. A call goes onto the wire at most once.
 
         Raises a Refused when surely nothing happened, OutcomeUnknown in every other case of doubt.
         """

@@ -22,7 +22,7 @@ def doctor() -> None:
         click.echo(f"  {finding.text.strip()}")
         click.echo(f"  -> {finding.advice}")
     if not found:
-        click.echo("Nothing to see to: no unknown outcome, no stuck release, no difference in spend.")
+        click.echo("No problems found: no unknown outcome, no stuck release, no difference in spend.")
     raise SystemExit(1 if found else 0)
 
 

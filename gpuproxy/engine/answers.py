@@ -240,7 +240,7 @@ def _nothing(reservation: Reservation, leases: Sequence[Lease], queue_seconds: f
     return _failed(
         CreationFailed.reason,
         f"None of {reservation.count} GPUs could be reserved: {tried}.{_stopped(reservation)} {ending}",
-        reasons,
+        {**reasons, **({"stopped": reservation.stopped} if reservation.stopped else {})},
         closing=CreationFailed.reason if given_back else "",
     )
 
@@ -267,7 +267,7 @@ def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Ve
 
 
 def _failed(
-    reason: str, text: str, reasons: Mapping[str, int], *, retryable: bool = False, closing: str = ""
+    reason: str, text: str, reasons: Mapping[str, int | str], *, retryable: bool = False, closing: str = ""
 ) -> Verdict:
     metadata = tuple((name.lower(), str(count)) for name, count in reasons.items())
     failure = Failure(reason=reason, message=text, metadata=metadata)

@@ -31,7 +31,10 @@ log = structlog.get_logger(__name__)
 
 EVERYTHING = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False, disk_gb=1.0)
 _SLICE = 100
-_PROGRESS_SECONDS = 5.0
+_PROGRESS_SECONDS, _GATHER_SECONDS = 5.0, 0.5
+_LONGEST_READ_SECONDS = 1800.0
+_BURST, _BACKGROUND_SHARE = 5, 1.6
+"""So many pages are read at once, the others so many times as slowly as the marketplace allows."""
 _TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
@@ -222,34 +225,40 @@ class Catalog:
         """One search for everything."""
         search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
         whole = False
+        showing = asyncio.create_task(self._show_progress(source, search))
         try:
-            async with self._clock.timeout(self._stale_after):
+            async with self._clock.timeout(max(self._stale_after, _LONGEST_READ_SECONDS)):
                 whole = await self._search_all(source, search)
         except TimeoutError:
             log.warning("search_too_slow", provider=source.name, offers=len(search.found))
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
         if whole or search.found:
-            await self._publish(source, search.batch(whole=whole), ended=True)
+            await self._publish(source, search.batch(self._clock.monotonic(), whole=whole), ended=True)
             return
         source.failures += 1
         if source.expired(self._clock.monotonic(), self._stale_after):
             await self._publish(source, None, ended=True)
         await self._tell(source)
 
+    async def _show_progress(self, source: Source, search: "_Search") -> None:
+        """Show now and then what a long search has found so far; at once while less is known."""
+        if not source.truncated:
+            await self._clock.sleep(_PROGRESS_SECONDS)
+        while True:
+            await search.grew.wait()
+            await self._clock.sleep(_GATHER_SECONDS)  # the pages of a burst are shown together
+            search.grew.clear()
+            await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
+            await self._clock.sleep(_PROGRESS_SECONDS)
+
     async def _search_all(self, source: Source, search: "_Search") -> bool:
-        """With one account after the other, until one comes to the end; what was found on the way is shown now."""
+        """With one account after the other, until one comes to the end."""
         refused = 0
-        shown = search.began - (_PROGRESS_SECONDS if source.truncated else 0.0)
-
-        async def show() -> bool:
-            nonlocal shown
-            if self._clock.monotonic() - shown >= _PROGRESS_SECONDS:
-                await self._publish(source, search.batch(whole=False), ended=False)
-                shown = self._clock.monotonic()
-            return False
-
         for account in source.in_turn():
             try:
-                await self._collect(account, EVERYTHING, search, show)
+                await self._collect(account, EVERYTHING, search, partial(self._leave_room, account, search))
             except ProviderError as error:
                 refused += isinstance(error, AuthFailed)
                 source.pause = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
@@ -264,6 +273,18 @@ class Catalog:
                 source.refused = False
                 return True
         source.refused = refused == len(source.accounts)
+        return False
+
+    async def _leave_room(self, account: Provider, search: "_Search") -> bool:
+        """After a page of a search for everything: a market of many small pages is read more slowly than is allowed.
+
+        Searches that somebody waits for must find room at the marketplace's limit. False: there may be more pages.
+        """
+        search.pages += 1
+        search.grew.set()
+        cap = account.capabilities.search_page
+        if cap is not None and search.pages > _BURST and len(search.found) <= search.pages * cap:
+            await self._clock.sleep(account.capabilities.search_interval * _BACKGROUND_SHARE)
         return False
 
     async def _search_for(self, source: Source, wanted: OfferFilter, seconds: float) -> None:
@@ -282,7 +303,7 @@ class Catalog:
         except (ProviderError, TimeoutError) as error:
             log.info("targeted_search_failed", provider=source.name, error=repr(error))
         if search.found:
-            await self._publish(source, search.batch(whole=False), ended=False)
+            await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
 
     def _has_been_searched(self, source: Source, wanted: OfferFilter, now: float) -> bool:
         """True when it was within a refresh interval; notes that it is now."""
@@ -338,6 +359,8 @@ class _Search:
     began: float
     known: Mapping[OfferId, Entry]
     found: dict[OfferId, Entry] = field(default_factory=dict)
+    pages: int = 0
+    grew: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, offer: Offer, encoders: Mapping[str, Encoder]) -> None:
         """An offer that has not changed keeps its object and its encoded forms."""
@@ -346,9 +369,9 @@ class _Search:
             entry = offer, {kind: encode(offer) for kind, encode in encoders.items()}
         self.found[offer.id] = entry
 
-    def batch(self, *, whole: bool) -> Batch:
+    def batch(self, until: float, *, whole: bool) -> Batch:
         """What has been found so far."""
-        return Batch(self.number, self.began, dict(self.found), whole)
+        return Batch(self.number, self.began, until, dict(self.found), whole)
 
 
 async def _in_slices(steps: Generator[None, None, Snapshot]) -> Snapshot:

@@ -144,12 +144,13 @@ class Knocks:
         }
 
     def suspect_network(self, lease: Lease, *, suspected: bool) -> bool:
-        """Note whether the silence may be our own network's; True when that is news."""
+        """Note whether the silence may be our own network's; True when nobody suspected that before."""
         found = self.unanswered.get(lease.id)
         if found is None:
             return False
+        before = any(each.network_suspected for each in self.unanswered.values())
         self.unanswered[lease.id] = replace(found, network_suspected=suspected, checked_at=found.last)
-        return suspected != found.network_suspected
+        return suspected and not before
 
     def elsewhere(self, host: HostKey) -> bool:
         """True when machines on other hosts do not answer either."""

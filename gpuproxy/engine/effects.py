@@ -130,7 +130,7 @@ class Effects:
             for each in others[:_CANARIES]
         ))  # fmt: skip
         suspected = not any(answers) and (bool(answers) or self._knocks.elsewhere(lease.host))
-        if self._knocks.suspect_network(lease, suspected=suspected) and suspected:
+        if self._knocks.suspect_network(lease, suspected=suspected):
             log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
 
     async def _confirm(self, confirm: Confirm) -> None:

@@ -205,6 +205,7 @@ class AccountWatch:
         if new:
             log.warning(
                 "orphans_found",
+                provider=self.provider.name,
                 account=self.provider.account,
                 instances=new,
                 minutes_left=ORPHAN_AGE.total_seconds() / 60,

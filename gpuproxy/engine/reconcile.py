@@ -13,7 +13,7 @@ from gpuproxy.engine.doubts import LATE, objection
 from gpuproxy.engine.listings import Listing
 from gpuproxy.engine.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
-from gpuproxy.model.reservations import NOT_READY, WRONG_GPU, Reservation
+from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU, Reservation
 from gpuproxy.ports import Instance, InstanceStatus
 
 
@@ -214,6 +214,7 @@ def _overdue(lease: Lease, scene: Scene) -> bool:
 
 _FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
 """Words that end being active: nobody is called ready whose marketplace does not say that it runs."""
+_JUDGED = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE})
 _BILLED = {
     InstanceStatus.PENDING: "disk",
     InstanceStatus.RUNNING: "all",
@@ -231,7 +232,7 @@ def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
 
 
 def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
-    judged = lease.reason == NOT_READY  # and what it was judged by is kept
+    judged = lease.reason in _JUDGED  # and what it was judged by is kept
     return {
         "seen_at": lease.seen_at or now,
         "billed": _BILLED.get(instance.status, lease.billed),

@@ -19,9 +19,15 @@ class Batch:
     search: int
     """The number of the search; a batch that grows replaces itself."""
     began: float
+    until: float
+    """When its last page came."""
     entries: Mapping[OfferId, Entry]
     whole: bool
     """The search came to its end and was for everything."""
+
+    def stale(self, now: float, stale_after: float) -> bool:
+        """Too old to be rented from; what took longer to read may be older, for so does whatever is to replace it."""
+        return now - self.until > max(stale_after, self.until - self.began)
 
 
 def merged(batches: Sequence[Batch]) -> Mapping[OfferId, Entry]:
@@ -80,7 +86,7 @@ class Source:
 
     def usable(self, now: float, stale_after: float) -> bool:
         """Offers are known that are not too old to be rented."""
-        return any(now - batch.began <= stale_after for batch in self.batches)
+        return not all(batch.stale(now, stale_after) for batch in self.batches)
 
     def silent(self, now: float, stale_after: float) -> float | None:
         """For how many seconds it has not answered; None when the last search brought something, and not long ago."""
@@ -90,11 +96,11 @@ class Source:
 
     def expired(self, now: float, stale_after: float) -> bool:
         """Something that is known is too old."""
-        return any(now - batch.began > stale_after for batch in self.batches)
+        return any(batch.stale(now, stale_after) for batch in self.batches)
 
     def with_batch(self, new: Batch | None, now: float, stale_after: float, *, ended: bool) -> tuple[Batch, ...]:
         """The batches when `new` is added; `ended`: it is all that a search for everything has brought."""
-        fresh = [batch for batch in self.batches if now - batch.began <= stale_after]
+        fresh = [batch for batch in self.batches if not batch.stale(now, stale_after)]
         if new is None:
             return tuple(fresh)
         if new.whole:

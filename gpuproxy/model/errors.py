@@ -142,7 +142,7 @@ class NotSupported(Refused):
 
 
 class OutcomeUnknown(ProviderError):
-    """The call may have been executed, now or later; never repeat it."""
+    """The call may have been executed, now or later; a create is never repeated after it."""
 
     scope, advice, reason = Scope.OFFER, Advice.STOP, "OUTCOME_UNKNOWN"
 

@@ -101,6 +101,7 @@ class VastAi:
             missing=_MISSING,
             billing="metered",
             search_page=SEARCH_CAP,
+            search_interval=intervals["search"],
             create_interval=intervals["create"],
             create_timeout=self._api.timeouts["create"],
             destroy_interval=intervals["destroy"],

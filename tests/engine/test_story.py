@@ -215,7 +215,7 @@ def test_a_refusal_that_is_heard_late_is_a_refusal() -> None:
     async def life(world: World) -> None:
         world.arm("create", "reset_before")
         lease = (await reserve(world, 1, request_id="a", keep_late=True)).leases[0]
-        await world.db.write(lambda tx: record.refused(tx, lease.id, OfferGone("no such ask"), None))
+        await world.db.write(lambda tx: record.refused(tx, lease.id, OfferGone("no such ask")))
 
     _, lines = told(life)
     assert events(lines) == ["create_unknown", "create_refused"]

@@ -28,7 +28,7 @@ def test_a_mistake_whose_place_is_gone_is_no_proof():
 
 def test_proving_absence_without_a_listing_that_says_so_is_caught(monkeypatch):
     monkeypatch.setattr(absence, "may_be_proven", lambda lease, scene: True)
-    monkeypatch.setattr(absence, "_LISTINGS", 1)
+    monkeypatch.setattr(absence, "ABSENT_LISTINGS", 1)
     with pytest.raises(Violation):
         for seed in range(200):
             run(seed)

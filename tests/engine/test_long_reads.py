@@ -1,0 +1,46 @@
+"""A market that takes minutes to read (64 offers a search, ten searches a minute) can be used from the first second."""
+
+from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter
+from tests.world import World, in_world
+
+_ALL = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False)
+_CAPPED = {"paced": True, "machines": 800, "search_page": 64}
+
+
+async def _known(world: World) -> int:
+    return (await world.engine.catalog.market(_ALL)).select(_ALL).total
+
+
+def test_what_the_first_searches_found_is_shown_at_once():
+    async def story(world: World) -> None:
+        await world.sleep(2)
+        assert await _known(world) > 250
+
+    in_world(story, **_CAPPED)
+
+
+def test_in_the_first_minute_there_is_room_for_a_search_that_somebody_waits_for():
+    async def story(world: World) -> None:
+        await world.sleep(10)
+        dear = max(chunk.price for chunk in world.sandbox.market.chunks.values()) / 1e6
+        made = await world.reserve(2, min_vram=80, max_price=dear, seconds=60)
+        assert sum(lease.num_gpus for lease in made.kept) == 2
+
+    in_world(story, **_CAPPED)
+
+
+def test_offers_stay_known_while_the_market_is_read_again():
+    async def story(world: World) -> None:
+        while not (known := await _whole(world)):
+            await world.sleep(5)
+        for _ in range(120):
+            await world.sleep(10)
+            assert await _known(world) > 0.9 * known
+
+    in_world(story, **_CAPPED)
+
+
+async def _whole(world: World) -> int:
+    """How many offers there are, once the market has been read to its end; 0 before."""
+    market = await world.engine.catalog.market(_ALL)
+    return 0 if market.truncated else market.select(_ALL).total
