@@ -28,7 +28,7 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 TIME_SCALE = 20
 GPUS = 4
-WANTED = {"provider": "vast.ai", "min_vram": 16, "max_price": 2.0}
+WANTED: dict[str, Any] = {"provider": "vast.ai", "min_vram": 16, "max_price": 2.0}
 OPTIONS = ("--provider", "vast.ai", "--min-vram", "16", "--max-price", "2")
 """The same for the command line."""
 ENOUGH = 16
