@@ -22,6 +22,8 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 _POLL_SECONDS = 0.5
 OPEN = frozenset({"pending", "unknown"})
 """Outcomes that are not known yet."""
+_WAITING = "waiting: "
+"""How the status message of a create begins that the provider refused for now and that will be sent again."""
 _LOST = frozenset({"DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"})
 """Errors after which machines may exist."""
 
@@ -142,7 +144,8 @@ def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
 
 def _state(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
     if outcome.state == "pending":
-        return "being rented"
+        # The server writes why a create waits where the provider's own words stand otherwise.
+        return outcome.status_message if outcome.status_message.startswith(_WAITING) else "being rented"
     if outcome.state != "reserved":
         return outcome.state
     price = f" for {tables.hourly(machine.price_per_hour)}" if machine else ""
