@@ -14,7 +14,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.store.driver import sqlite3
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, Market, Server
+from tests.system.processes import KIND, Market, Server, until
 from tests.world import World, in_world
 
 
@@ -97,6 +97,8 @@ def test_a_lost_database_with_its_key_gives_its_machines_back():
         world.lose_books()
         await world.restart()
         await world.sleep(300)
+        assert len(world.alive()) == 2, "who restored an old copy has ten minutes to notice"
+        await world.sleep(400)
         assert world.alive() == {}
         orphans = [lease for lease in await world.leases() if lease.reason == "ORPHAN"]
         assert {lease.instance_id for lease in orphans} == {lease.instance_id for lease in made.leases}
@@ -166,6 +168,7 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
     with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
             with server.client() as client:
+                until(client.knows_offers)
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             _use(monkeypatch, tmp_path)
             keyless = CliRunner().invoke(root, ["doctor"])  # whatever the server has, this shell has no key
@@ -191,6 +194,7 @@ def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path,
     with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
             wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
+            until(client.knows_offers)
             (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
         market.control("POST", f"instances/{machine.contract_id}/kill", {"how": "container"})
         _use(monkeypatch, tmp_path)

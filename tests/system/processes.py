@@ -130,6 +130,15 @@ class Client:
         request = pb.ListGPUInstancesRequest(state="rented")
         return list(self.call("ListGPUInstances", request).instances)
 
+    def knows_offers(self) -> bool:
+        """Whether the market was read; a server whose clock is quick waits for that only a moment of real time."""
+        try:
+            return self.call("ListGPUInstances", pb.ListGPUInstancesRequest(verified_only=False)).total_count > 0
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+
     def close(self) -> None:
         self._channel.close()
 

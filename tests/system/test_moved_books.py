@@ -30,6 +30,7 @@ def test_nothing_is_rented_into_a_database_that_is_gone_and_what_was_rented_is_g
     with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         settings = {"GPUPROXY_TIME_SCALE": "20", "GPUPROXY_LOG_FORMAT": "json"}
         with Server(tmp_path, market, **settings) as server, server.client() as client:
+            until(client.knows_offers)
             made = client.call("ReserveGPUs", asked)
             until(lambda: readiness(server) == (200, "ok"))
             for file in tmp_path.glob("books.db*"):
