@@ -8,7 +8,7 @@ from gpuproxy.providers.vast import INTERVALS
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.report import Row
 from scripts.bench.waiting import until
-from tests.system.processes import KIND, UNPACED, Client, Market, Server
+from tests.system.processes import KIND, UNPACED, WHOLE, Client, Market, Server
 
 GPUS = 16
 _CREATE_MS = 500
@@ -41,7 +41,7 @@ def _unlimited(folder: Path) -> Row:
 
 
 def _paced(folder: Path) -> Row:
-    scaled = ("--time-scale", str(_SCALE), "--create-latency", str(_CREATE_SECONDS))
+    scaled = (*WHOLE, "--time-scale", str(_SCALE), "--create-latency", str(_CREATE_SECONDS))
     ideal = (GPUS - 1) * INTERVALS["create"] + _CREATE_SECONDS
     with (
         Market(folder, *scaled) as market,

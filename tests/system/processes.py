@@ -17,7 +17,9 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 UNPACED = {f"GPUPROXY_VASTAI_{call}_INTERVAL": "0" for call in ("SEARCH", "CREATE", "LIST", "GET", "DESTROY")}
-KIND = ("--rate-limits", "off", "--search-page", "0", "--shy-rows", "0")
+WHOLE = ("--search-page", "0", "--shy-rows", "0")
+"""Whole searches and right rows, at the real rate limits."""
+KIND = ("--rate-limits", "off", *WHOLE)
 """The kind market, for what is not about the market. Without options `Market` is as unkind as the real one."""
 
 

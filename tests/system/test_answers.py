@@ -211,7 +211,7 @@ def test_when_every_create_is_refused_the_reason_is_the_marketplaces(
 
 
 def test_a_market_that_never_answered_is_unavailable_and_never_too_small(tmp_path: Any) -> None:
-    with Market(tmp_path, "--machines", "4") as market:
+    with Market(tmp_path, *KIND, "--machines", "4") as market:
         market.arm("search", "status_500_before", times=0)
         with Server(tmp_path, market, **UNPACED) as server, server.client() as client:
             told = Shop(market=market, server=server, client=client).refused("ReserveGPUs", reserve())
