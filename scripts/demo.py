@@ -75,7 +75,7 @@ def main() -> int:
                 main_job(place)
                 lost_reply(place)
                 counted(place)
-        except (Failed, grpc.RpcError, OSError, subprocess.TimeoutExpired) as failure:
+        except (Failed, grpc.RpcError) as failure:
             tell(failure, log)
             return 1
     return 0
@@ -233,17 +233,20 @@ def command(place: Place, *words: str) -> None:
 
 def quietly(place: Place, *words: str) -> str:
     """What the command prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gpuproxy", *words],
-        cwd=place.folder,
-        env=place.env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if "--json" not in words else None,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpuproxy", *words],
+            cwd=place.folder,
+            env=place.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if "--json" not in words else None,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise Failed(f"`gpuproxy {shlex.join(words)}` ran for {PATIENCE:.0f} s and printed {late.stdout!r}.") from late
     if done.returncode:
         raise Failed(f"`gpuproxy {shlex.join(words)}` ended with exit code {done.returncode}: {done.stdout.strip()}")
     return done.stdout
@@ -261,8 +264,13 @@ def control(place: Place, method: str, what: str, body: dict[str, Any] | None = 
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(f"{place.market}/sandbox/v1/{what}", data=data, method=method)  # noqa: S310 - loopback
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=PATIENCE) as answer:
-        parsed: dict[str, Any] = json.load(answer)
+    try:
+        with direct.open(request, timeout=PATIENCE) as answer:
+            parsed: dict[str, Any] = json.load(answer)
+    except OSError as error:
+        raise Failed(
+            f"The market did not answer {method} /sandbox/v1/{what} within {PATIENCE:.0f} s: {error}."
+        ) from error
     return parsed
 
 

@@ -212,7 +212,8 @@ def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
     stopped = f" {answer.message}" if _STOPPED in answer.message else ""
     return (
         f"Nothing is held: request id {request_id} is that of reservation {answer.reservation_id}, which is over: "
-        f"{answer.state}{why}.{stopped} gpuproxy show {answer.reservation_id} says more; a new rental needs another request id."
+        f"{answer.state}{why}.{stopped} "
+        f"gpuproxy show {answer.reservation_id} says more; a new rental needs another request id."
     )
 
 
