@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gpuproxy.cli.rental import Progress
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import NOW, Run, World
 
@@ -53,6 +54,14 @@ def test_one_machine_that_is_held_is_done_and_the_others_are_counted(run: Run, w
     assert result.stdout.splitlines()[-1].startswith(
         "1 of 3 · 1 of unknown fate, being looked for · 1 given back or lost · "
     )
+
+
+def test_a_machine_that_was_shown_as_ready_is_not_shown_again_by_the_answer() -> None:
+    lines: list[str] = []
+    progress = Progress(lines.append)
+    for status in ("starting", "active", "reserved"):
+        progress.show([outcome(1, "reserved")], [pb.GPUInstance(lease_id="lease-1", status=status)])
+    assert [line.endswith(", ready") for line in lines] == [False, True]
 
 
 STOPPED = "Reserved 1 of 2 GPUs at $0.31/h. No more machines were rented: machines failed alike on several hosts."
