@@ -2,7 +2,8 @@
 
 After each restart, before anybody calls again: within a bounded market time the books and the market must hold the
 same machines, and everything that a caller was told must still be known. At the end everything is released. The
-market is a process of its own with its real rate limits and is never killed; both clocks run SCALE times as fast.
+market is a process of its own, as unkind as the real one (rate limits, 64 offers in a search, first rows that are
+wrong), and is never killed; both clocks run SCALE times as fast.
 
 KILLS (200), SEED (1) and SCALE (30) come from the environment, and LOG, a file to keep the server's log in. Exit code
 0: nothing was lost, nothing kept twice.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.waiting import until
-from tests.system.processes import UNPACED, Client, Market, Server
+from tests.system.processes import KIND, UNPACED, Client, Market, Server
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 CASES = 400
@@ -35,7 +35,7 @@ def main(cases: int) -> int:
     """0 when nothing was found."""
     with (
         tempfile.TemporaryDirectory(prefix="gpuproxy-fuzz-") as name,
-        Market(folder := Path(name), "--rate-limits", "off") as market,
+        Market(folder := Path(name), *KIND) as market,
         Server(folder, market, **UNPACED) as server,
         server.client() as client,
     ):

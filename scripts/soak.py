@@ -1,8 +1,8 @@
 """`make soak`: two days of the market's time under random callers and faults, and nothing may leak or grow.
 
-A real market with its real rate limits and a real server, both clocks SCALE times as fast. Every few minutes of the
-market something goes wrong: an armed fault of the matrix, a machine that dies, a stranger, a new price. At the end
-everything is released.
+A market as unkind as the real one (rate limits, 64 offers in a search, first rows that are wrong) and a real server,
+both clocks SCALE times as fast. Every few minutes of the market something goes wrong: an armed fault of the matrix, a
+machine that dies, a stranger, a new price. At the end everything is released.
 
 HOURS (48), SCALE (240) and SEED (1) come from the environment, and LOG, a file to keep the server's log in. Exit code
 0: the market holds nothing, no label was used twice, the server's memory grew by at most 10 % after the sixth hour,

@@ -14,7 +14,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.store.driver import sqlite3
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import Market, Server
+from tests.system.processes import KIND, Market, Server, until
 from tests.world import World, in_world
 
 
@@ -165,9 +165,10 @@ def test_the_doctor_finds_nothing_where_nothing_is_wrong():
 
 
 def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with Market(tmp_path, "--rate-limits", "off", "--time-scale", "20") as market:
+    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
             with server.client() as client:
+                until(client.knows_offers)
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             _use(monkeypatch, tmp_path)
             keyless = CliRunner().invoke(root, ["doctor"])  # whatever the server has, this shell has no key
@@ -190,9 +191,10 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
 
 
 def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with Market(tmp_path, "--rate-limits", "off", "--time-scale", "20") as market:
+    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
             wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
+            until(client.knows_offers)
             (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
         market.control("POST", f"instances/{machine.contract_id}/kill", {"how": "container"})
         _use(monkeypatch, tmp_path)

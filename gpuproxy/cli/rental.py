@@ -22,6 +22,9 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 _POLL_SECONDS = 0.5
 OPEN = frozenset({"pending", "unknown"})
 """Outcomes that are not known yet."""
+_WAITING = "waiting: "
+"""How the status message of a create begins that the provider refused for now and that will be sent again."""
+_READY = ", ready"
 _LOST = frozenset({"DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"})
 """Errors after which machines may exist."""
 
@@ -57,7 +60,8 @@ class Progress:
         by_lease = {machine.lease_id: machine for machine in machines}
         for outcome in outcomes:
             line = _line(outcome, by_lease.get(outcome.lease_id))
-            if self._seen.get(outcome.lease_id) != line:
+            # An answer names every machine "reserved", whether it is ready or not: that takes nothing back.
+            if self._seen.get(outcome.lease_id) not in (line, f"{line}{_READY}"):
                 self._seen[outcome.lease_id] = line
                 self._say(line)
 
@@ -142,9 +146,10 @@ def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
 
 def _state(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
     if outcome.state == "pending":
-        return "being rented"
+        # The server writes why a create waits where the provider's own words stand otherwise.
+        return outcome.status_message if outcome.status_message.startswith(_WAITING) else "being rented"
     if outcome.state != "reserved":
         return outcome.state
     price = f" for {tables.hourly(machine.price_per_hour)}" if machine else ""
-    ready = ", ready" if machine and machine.status == "active" else ""
+    ready = _READY if machine and machine.status == "active" else ""
     return f"reserved as {outcome.instance_id}{price}{ready}"

@@ -18,6 +18,8 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _NOTHING = 1
 """Exit code where nothing is held at the end, or not yet."""
+_STOPPED = "No more machines were rented"
+"""In the message of an answer whose call stopped renting: a next machine would have failed like those before."""
 _READY_SLACK = 180.0
 """Seconds for renting, beside those for getting ready."""
 
@@ -192,22 +194,26 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
     line = " · ".join(parts)
     if end := tables.moment(answer.expires_at):
         line = f"given back by itself at {end}; gpuproxy extend {answer.reservation_id} moves that\n{line}"
-    complete = answer.reserved_count == count
-    return line if complete else f"{answer.message}\n{line}"
+    if _STOPPED in answer.message:
+        said = f"{answer.message}\ngpuproxy show {answer.reservation_id} shows what the provider says of each machine"
+        return f"{said}\n{line}"
+    return line if answer.reserved_count == count else f"{answer.message}\n{line}"
 
 
 def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
     """Why the caller has no machine, of an answer that is no refusal: not yet, or, of a repeated call, not any more."""
     if _is_open(answer):
         return (
-            "Not done: no machine is held yet, and some may come to be. This resolves by itself: "
-            f"gpuproxy show {answer.reservation_id} says how."
+            "Not done: no machine is rented yet, and the outcome is still pending. This resolves by itself: "
+            f"gpuproxy show {answer.reservation_id} shows the outcome."
         )
     ends = {outcome.reason or outcome.state.upper() for outcome in answer.outcomes if outcome.state in GONE}
     why = f" ({', '.join(sorted(ends))})" if ends else ""
+    stopped = f" {answer.message}" if _STOPPED in answer.message else ""
     return (
         f"Nothing is held: request id {request_id} is that of reservation {answer.reservation_id}, which is over: "
-        f"{answer.state}{why}. gpuproxy show {answer.reservation_id} says more; a new rental needs another request id."
+        f"{answer.state}{why}.{stopped} "
+        f"gpuproxy show {answer.reservation_id} says more; a new rental needs another request id."
     )
 
 

@@ -84,7 +84,8 @@ def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
     gpus, open_ = sum(lease.num_gpus for lease in rented), sum(lease.state in LIVE for lease in rented)
     reasons = ", ".join(f"{reason} {count}" for reason, count in _counted(lease.reason for lease in rented).items())
     ending = f"{open_} of {len(rented)} machines may still be billed" if open_ else "nothing is billed any more"
-    return f"{gpus} of {reservation.count} GPUs were rented and are given back ({reasons}); {ending}."
+    text = f"{gpus} of {reservation.count} GPUs were rented and are given back ({reasons}); {ending}."
+    return text + _stopped(reservation)
 
 
 def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:

@@ -51,7 +51,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, interval: float)
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
         return False
-    leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline)
+    leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline, status_message="")
     pace.hold(tx, (lease.provider, lease.account), tx.now() + timedelta(seconds=interval))
     return True
 

@@ -148,9 +148,11 @@ def read_one(body: bytes, discreet: Discretion) -> Answered:
     found = answer.instances
     if bytes(found).lstrip().startswith(b"["):
         rows = msgspec.json.decode(found, type=list[msgspec.Raw])
-        if len(rows) > 1:
-            raise msgspec.ValidationError("more than one instance")
-        found = rows[0] if rows else msgspec.Raw(b"null")
+        if not rows:
+            return Answered(instance=None)
+        if len(rows) > 1 or not _is_object(rows[0]):
+            raise msgspec.ValidationError("not one instance")
+        found = rows[0]
     if b"".join(bytes(found).split()) in (b"null", b"{}"):
         return Answered(instance=None)
     return Answered(instance=_read(found, discreet, mended=mended)[0])

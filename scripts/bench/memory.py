@@ -5,7 +5,7 @@ from pathlib import Path
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.report import Row
 from scripts.bench.waiting import until
-from tests.system.processes import UNPACED, Market, Server
+from tests.system.processes import KIND, UNPACED, Market, Server
 
 _MACHINES = 7_500
 _LEAST = 20_000
@@ -15,7 +15,7 @@ _SETTINGS = {"GPUPROXY_CATALOG_REFRESH_INTERVAL": "2s", **UNPACED}
 
 def measure(folder: Path) -> list[Row]:
     """After so many refreshes, with a few large answers in between."""
-    options = ("--machines", str(_MACHINES), "--rate-limits", "off")
+    options = ("--machines", str(_MACHINES), *KIND)
     everything = pb.ListGPUInstancesRequest(max_price=100_000.0, verified_only=False, disk_gb=8)
     with (
         Market(folder, *options) as market,

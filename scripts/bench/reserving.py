@@ -8,7 +8,7 @@ from gpuproxy.providers.vast import INTERVALS
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.report import Row
 from scripts.bench.waiting import until
-from tests.system.processes import UNPACED, Client, Market, Server
+from tests.system.processes import KIND, UNPACED, WHOLE, Client, Market, Server
 
 GPUS = 16
 _CREATE_MS = 500
@@ -27,7 +27,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def _unlimited(folder: Path) -> Row:
-    options = ("--create-latency", str(_CREATE_MS / 1000), "--rate-limits", "off")
+    options = ("--create-latency", str(_CREATE_MS / 1000), *KIND)
     with Market(folder, *options) as market, Server(folder, market, **UNPACED) as server, server.client() as client:
         _wait_for_market(client)
         taken = [_reserve(market, client) * 1000 for _ in range(_TRIES)]
@@ -41,7 +41,7 @@ def _unlimited(folder: Path) -> Row:
 
 
 def _paced(folder: Path) -> Row:
-    scaled = ("--time-scale", str(_SCALE), "--create-latency", str(_CREATE_SECONDS))
+    scaled = (*WHOLE, "--time-scale", str(_SCALE), "--create-latency", str(_CREATE_SECONDS))
     ideal = (GPUS - 1) * INTERVALS["create"] + _CREATE_SECONDS
     with (
         Market(folder, *scaled) as market,

@@ -16,7 +16,7 @@ from pathlib import Path
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.interop import tools, workshop
 from scripts.interop.workshop import Unable
-from tests.system.processes import UNPACED, Market, Server, until
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 _OK = re.compile(r"^ok   ", re.MULTILINE)
 
@@ -76,7 +76,7 @@ def _program(name: str, server: Server, *command: str) -> int:
 
 @contextmanager
 def _served(folder: Path) -> Iterator[Server]:
-    market = Market(folder, "--rate-limits", "off", "--boot-time", "0.5,1", "--machines", "2000")
+    market = Market(folder, *KIND, "--boot-time", "0.5,1", "--machines", "2000")
     with market, Server(folder, market, **UNPACED) as server:
         with server.client() as client:
             until(lambda: client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from google.rpc import code_pb2
 
 from gpuproxy.cli import COMMANDS, root
+from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, NOW, Run, World, error
 
 
@@ -105,6 +106,31 @@ def test_reserve_prints_a_machine_while_others_are_still_being_rented(run: Run, 
     world.during_reserve = wait_for_two_looks
     lines = run("reserve", "2").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["#1", "#2", "2"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("waiting: vast.ai wants fewer creates", "waiting: vast.ai wants fewer creates"),
+        ("", "being rented"),
+        ("pulling", "being rented"),
+    ],
+)
+def test_a_create_that_waits_is_shown_as_waiting_and_any_other_as_being_rented(
+    run: Run, world: World, said: str, shown: str
+) -> None:
+    def one_more(_: grpc.ServicerContext) -> None:
+        late = pb.Outcome(attempt=2, lease_id="lease-2", offer_id="vast-2", host_id="vast.ai/2", num_gpus=1)
+        late.state, late.status_message = "pending", said
+        world.reservations[0].outcomes.append(late)
+        for _look in range(3):  # the first may have begun before, and the third begins once the second is shown
+            assert world.listings.acquire(timeout=60)
+        del world.reservations[0].outcomes[-1]
+
+    world.during_reserve = one_more
+    lines = run("reserve", "2").stdout.splitlines()
+    assert lines[1] == f"#2 vast-2 on vast.ai/2, 1 x GPU: {shown}"
+    assert lines[2] == "#2 vast-2 on vast.ai/2, 1 x RTX 4090: reserved as 7002 for $0.31/h"
 
 
 def test_the_looks_of_a_reserve_that_waits_say_that_they_only_poll_and_a_users_own_look_does_not(

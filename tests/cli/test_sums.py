@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gpuproxy.cli.rental import Progress
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import NOW, Run, World
 
@@ -40,8 +41,8 @@ def test_machines_that_may_still_come_to_be_are_not_done(run: Run, world: World,
     result = run("reserve", "2")
     assert result.exit_code == 1
     assert "gpuproxy release res-1" in result.stdout
-    assert "Not done: no machine is held yet, and some may come to be." in result.stderr
-    assert "gpuproxy show res-1 says how." in result.stderr
+    assert "Not done: no machine is rented yet, and the outcome is still pending." in result.stderr
+    assert "gpuproxy show res-1 shows the outcome." in result.stderr
 
 
 def test_one_machine_that_is_held_is_done_and_the_others_are_counted(run: Run, world: World) -> None:
@@ -53,6 +54,36 @@ def test_one_machine_that_is_held_is_done_and_the_others_are_counted(run: Run, w
     assert result.stdout.splitlines()[-1].startswith(
         "1 of 3 · 1 of unknown fate, being looked for · 1 given back or lost · "
     )
+
+
+def test_a_machine_that_was_shown_as_ready_is_not_shown_again_by_the_answer() -> None:
+    lines: list[str] = []
+    progress = Progress(lines.append)
+    for status in ("starting", "active", "reserved"):
+        progress.show([outcome(1, "reserved")], [pb.GPUInstance(lease_id="lease-1", status=status)])
+    assert [line.endswith(", ready") for line in lines] == [False, True]
+
+
+STOPPED = "Reserved 1 of 2 GPUs at $0.31/h. No more machines were rented: machines failed alike on several hosts."
+
+
+def test_a_call_that_stopped_renting_says_why_and_where_the_providers_words_are(run: Run, world: World) -> None:
+    world.answer = answered("partial", outcome(1, "reserved"), outcome(2, "failed", "COMMON_CAUSE"), held=1)
+    world.answer.message = STOPPED
+    lines = run("reserve", "2").stdout.splitlines()
+    assert lines[-3:-1] == [STOPPED, "gpuproxy show res-1 shows what the provider says of each machine"]
+    assert lines[-1].startswith("1 of 2 · ")
+
+
+def test_a_call_that_stopped_renting_says_why_also_where_nothing_is_left(run: Run, world: World) -> None:
+    world.answer = answered("released", outcome(1, "released", "HOST_BROKEN"))
+    world.answer.message = STOPPED
+    assert f"which is over: released (HOST_BROKEN). {STOPPED} gpuproxy show res-1" in run("reserve", "2").stderr
+
+
+def test_an_incomplete_answer_that_did_not_stop_does_not_say_that_it_did(run: Run, world: World) -> None:
+    world.answer = answered("partial", outcome(1, "reserved"), outcome(2, "failed", "OFFER_GONE"), held=1)
+    assert "shows what the provider says" not in run("reserve", "2").output
 
 
 def test_json_has_the_same_exit_codes(run: Run, world: World) -> None:

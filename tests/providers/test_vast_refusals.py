@@ -84,6 +84,8 @@ def test_gone_has_many_spellings(answer: HttpResponse) -> None:
         (says({"instances": 0}), ProviderUnavailable),
         (says({"instances": ""}), ProviderUnavailable),
         (says({"instances": False}), ProviderUnavailable),
+        (says({"instances": [None]}), ProviderUnavailable),
+        (says({"instances": [{}]}), ProviderUnavailable),
         (says({"instances": [None, None]}), ProviderUnavailable),
         (says({"instances": {"label": "no id"}}), ProviderUnavailable),
         (says({"instance": None}), ProviderUnavailable),

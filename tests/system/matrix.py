@@ -45,6 +45,7 @@ truncated                silent   unknown+  silent   silent   unknown+  silent  
 empty_body               silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
 slow_trickle             silent   unknown+  silent   silent   unknown+  silent   unknown+  unknown+  silent   silent
 auth_error               auth     auth      auth     auth     auth      auth     auth      auth      auth     auth
+session_expired          auth     auth      auth     auth     auth      auth     auth      auth      auth     auth
 offer_gone               -        gone      -        -        -         -        -         -         -        -
 no_capacity              -        gone      -        -        -         -        -         -         -        -
 insufficient_credit      -        funds     -        -        -         -        -         -         -        -
@@ -53,14 +54,23 @@ wrong_gpu                -        made      -        -        -         -       
 never_ready              -        made      -        -        -         -        -         -         -        -
 dies_after_ready         -        made      -        -        -         -        -         -         -        -
 volume_share_refused     -        made      -        -        -         -        -         -         -        -
+image_fault              -        made      -        -        -         -        -         -         -        -
+host_fault               -        made      -        -        -         -        -         -         -        -
+no_ssh                   -        made      -        -        -         -        -         -         -        -
+shy_row                  -        made      -        -        -         -        -         -         -        -
+other_name               -        made      -        -        -         -        -         -         -        -
 late_effect              -        unknown>  -        -        unknown>  -        unknown>  unknown>  -        -
 empty_list               empty    -         empty    -        -         -        -         -         -        silent
 missing_page             short    -         silent   -        -         -        -         -         -        silent
+slow_pages               ok       -         ok       -        -         -        -         -         -        ok
+endless_list             -        -         ok       -        -         -        -         -         -        -
+odd_row                  -        -         ok       ok       -         -        -         -         -        -
+gone_as                  -        -         -        ok       done      -        -         -         -        -
 destroy_ignored          -        -         -        -        ignored   -        -         -         -        -
 start_refused            -        -         -        -        -         -        queued    -         -        -
 stop_ignored             -        -         -        -        -         -        -         ignored   -        -
 """
-"""`volume_share_refused` speaks of volumes, which nothing rented here has."""
+"""`volume_share_refused` speaks of volumes, which nothing rented here has; `gone_as` of machines that do not exist."""
 
 _SLOW = {"hang_before", "hang_after", "slow_trickle"}
 _STATUS = re.compile(r"status_\d{3}_(before|after)")
@@ -83,6 +93,11 @@ class Cell:
     def slow(self) -> bool:
         """True when only a time limit of ours ends the call."""
         return self.fault in _SLOW
+
+    @property
+    def requests(self) -> int:
+        """How many requests the call takes: a page of an endless list is followed by another one."""
+        return 2 if self.fault == "endless_list" else 1
 
     def order(self, times: int = 1) -> dict[str, Any]:
         """The body that arms it. What hangs, hangs just longer than the matrix waits."""

@@ -17,6 +17,10 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 UNPACED = {f"GPUPROXY_VASTAI_{call}_INTERVAL": "0" for call in ("SEARCH", "CREATE", "LIST", "GET", "DESTROY")}
+WHOLE = ("--search-page", "0", "--shy-rows", "0")
+"""Whole searches and right rows, at the real rate limits."""
+KIND = ("--rate-limits", "off", *WHOLE)
+"""The kind market, for what is not about the market. Without options `Market` is as unkind as the real one."""
 
 
 class Market:
@@ -127,6 +131,15 @@ class Client:
     def instances(self) -> list[pb.GPUInstance]:
         request = pb.ListGPUInstancesRequest(state="rented")
         return list(self.call("ListGPUInstances", request).instances)
+
+    def knows_offers(self) -> bool:
+        """Whether the market was read; a server whose clock is quick waits for that only a moment of real time."""
+        try:
+            return self.call("ListGPUInstances", pb.ListGPUInstancesRequest(verified_only=False)).total_count > 0
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
 
     def close(self) -> None:
         self._channel.close()

@@ -17,7 +17,7 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import UNPACED, Client, Market, Server, until
+from tests.system.processes import KIND, UNPACED, Client, Market, Server, until
 
 _TRACE = re.compile(r"[a-z2-7]{20}")
 _NAN, _INF = float("nan"), float("inf")
@@ -60,7 +60,7 @@ class Shop:
 def _shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("answers")
     with (
-        Market(home, "--rate-limits", "off", "--machines", "40") as market,
+        Market(home, *KIND, "--machines", "40") as market,
         Server(home, market, **UNPACED) as server,
         server.client() as client,
     ):
@@ -193,14 +193,14 @@ def test_a_dry_run_rents_nothing_and_says_what_it_would_cost(shop: Shop) -> None
     [
         ("insufficient_credit", FAILED, "PROVIDER_FUNDS"),
         ("auth_error", FAILED, "PROVIDER_CREDENTIALS"),
-        ("rate_limited", StatusCode.UNAVAILABLE, "PROVIDERS_UNREACHABLE"),
+        ("rate_limited", StatusCode.UNAVAILABLE, "CREATE_QUEUE"),  # it waits for its turn until the call ends
         ("offer_gone", StatusCode.INTERNAL, "INSTANCE_CREATION_FAILED"),
     ],
 )
 def test_when_every_create_is_refused_the_reason_is_the_marketplaces(
     tmp_path: Any, fault: str, code: StatusCode, reason: str
 ) -> None:
-    with Market(tmp_path, "--rate-limits", "off", "--machines", "4", "--time-scale", "50") as market:
+    with Market(tmp_path, *KIND, "--machines", "4", "--time-scale", "50") as market:
         market.arm("create", fault, times=0)
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="50", **UNPACED) as server, server.client() as client:
             shop = Shop(market=market, server=server, client=client)
@@ -211,7 +211,7 @@ def test_when_every_create_is_refused_the_reason_is_the_marketplaces(
 
 
 def test_a_market_that_never_answered_is_unavailable_and_never_too_small(tmp_path: Any) -> None:
-    with Market(tmp_path, "--machines", "4") as market:
+    with Market(tmp_path, *KIND, "--machines", "4") as market:
         market.arm("search", "status_500_before", times=0)
         with Server(tmp_path, market, **UNPACED) as server, server.client() as client:
             told = Shop(market=market, server=server, client=client).refused("ReserveGPUs", reserve())
@@ -223,7 +223,7 @@ def test_a_market_that_never_answered_is_unavailable_and_never_too_small(tmp_pat
 
 def test_a_request_id_names_one_demand(tmp_path: Any) -> None:
     with (
-        Market(tmp_path, "--rate-limits", "off", "--machines", "10") as market,
+        Market(tmp_path, *KIND, "--machines", "10") as market,
         Server(tmp_path, market, **UNPACED) as server,
         server.client() as client,
     ):

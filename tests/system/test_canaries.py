@@ -18,7 +18,7 @@ import pytest
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.test_fields import ssh_key
 from tests.system.echo import Echo
-from tests.system.processes import UNPACED, Market, Server, until
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 _NAMES = (
     "env env_short pull bad_env bad_pull provider_key admin_password jwt_secret wrong_password wrong_key private_key "
@@ -160,7 +160,7 @@ def test_no_secret_is_in_a_log_an_answer_an_event_a_metric_a_label_or_the_databa
         "GPUPROXY_LOG_LEVEL": "debug",
         "GPUPROXY_LOG_FORMAT": style,
     }
-    with Market(tmp_path) as market, Echo(market.url) as echo:
+    with Market(tmp_path, *KIND) as market, Echo(market.url) as echo:
         with Server(tmp_path, market, **settings, **UNPACED, GPUPROXY_VASTAI_URL=echo.url) as server:
             story = Story(server)
             with story.client:
@@ -184,7 +184,7 @@ def test_no_secret_is_in_a_log_an_answer_an_event_a_metric_a_label_or_the_databa
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     """The negative twin: a label that a caller gives is no secret, and it is in the books and in the answers."""
-    with Market(tmp_path) as market, Server(tmp_path, market, **UNPACED) as server, server.client() as client:
+    with Market(tmp_path, *KIND) as market, Server(tmp_path, market, **UNPACED) as server, server.client() as client:
         request = pb.ReserveGPUsRequest(count=1, max_price=5.0, request_id="seen", labels={"team": CORES["stray"]})
         answer = client.call("ReserveGPUs", request)
         found = client.call("GetReservation", pb.GetReservationRequest(reservation_id=answer.reservation_id))

@@ -9,12 +9,12 @@ import pytest
 from gpuproxy import AsyncClient, Client
 from gpuproxy.client import NotEnoughGPUs, NotFound
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import UNPACED, Market, Server, until
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 
 @pytest.fixture
 def market(tmp_path: Path) -> Iterator[Market]:
-    with Market(tmp_path, "--rate-limits", "off", "--boot-time", "4,5") as started:
+    with Market(tmp_path, *KIND, "--boot-time", "4,5") as started:
         yield started
 
 

@@ -10,14 +10,15 @@ from grpc import aio
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
-from tests.system.processes import UNPACED, Market, Server
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 _ANSWERS = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
 
 
 def test_two_hundred_callers_never_share_a_chunk_and_are_all_told_the_truth(tmp_path: Path):
-    options = ("--rate-limits", "off", "--machines", "40", "--seed", "11", "--time-scale", "20")
+    options = (*KIND, "--machines", "40", "--seed", "11", "--time-scale", "20")
     with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
+        _until_read(server)
         answers = asyncio.run(_storm(server, 200))
         told = {
             i.contract_id: i.num_gpus for answer in answers if answer is not None for i in answer.reserved_instances
@@ -35,8 +36,9 @@ def test_two_hundred_callers_never_share_a_chunk_and_are_all_told_the_truth(tmp_
 
 
 def test_five_thousand_calls_with_one_request_id_are_one_reservation(tmp_path: Path):
-    options = ("--rate-limits", "off", "--machines", "40", "--time-scale", "20", "--create-latency", "20")
+    options = (*KIND, "--machines", "40", "--time-scale", "20", "--create-latency", "20")
     with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
+        _until_read(server)
         answers = asyncio.run(_duplicates(server, 5000, at_once=400))
         assert len(answers) == 5000
         assert len({answer.reservation_id for answer in answers}) == 1
@@ -44,6 +46,11 @@ def test_five_thousand_calls_with_one_request_id_are_one_reservation(tmp_path: P
             tuple(market.alive())
         }
         assert market.state()["calls"]["vast.ai"]["create"] == 4
+
+
+def _until_read(server: Server) -> None:
+    with server.client() as client:
+        until(client.knows_offers)
 
 
 async def _duplicates(server: Server, calls: int, *, at_once: int) -> list[pb.ReserveGPUsResponse]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import UNPACED, Market, Server, until
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("README.md", "docs/GRPC.md", "docs/examples/README.md")
@@ -20,7 +20,7 @@ SOURCES = ("README.md", "docs/GRPC.md", "docs/examples/README.md")
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     directory = tmp_path_factory.mktemp("market")
-    with Market(directory, "--rate-limits", "off", "--boot-time", "0.1,0.2") as started:
+    with Market(directory, *KIND, "--boot-time", "0.1,0.2") as started:
         yield started
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import UNPACED, Market, Server
+from tests.system.processes import KIND, UNPACED, Market, Server
 
 SEED = Path(__file__).resolve().parents[2].parent / "shared" / "seeds" / "gpu-reservations.md"
 RESERVE = """\
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Market(tmp_path, "--rate-limits", "off") as market, Server(tmp_path, market, **UNPACED) as started:
+    with Market(tmp_path, *KIND) as market, Server(tmp_path, market, **UNPACED) as started:
         with started.client() as client:
             while not client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count:
                 pass

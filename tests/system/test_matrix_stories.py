@@ -25,13 +25,15 @@ _QUIET = 1500.0
 def test_after_a_create_met_a_fault_the_books_and_the_market_agree(cell: Cell, request_id: str) -> None:
     async def story(world: World) -> None:
         made: ReservationView | None = None
+        waited: list[int] = []
+        world.overhear_answers.append(lambda _, answer: waited.append(answer.status) if answer.status == 429 else None)
         world.control("POST", "faults", {"provider": "vast.ai", **cell.order(times=2)})
         with suppress(Refusal):
             made = await world.reserve(3, request_id=request_id)
         world.control("DELETE", "faults")
         await world.sleep(_QUIET)
         await world.books_agree()
-        await _one_create_each(world)
+        await _one_create_each(world, waited=len(waited))
         assert not [lease for lease in await world.leases() if lease.state is LeaseState.UNKNOWN]
         if made is not None:
             await world.engine.books.release(Caller(project="p1"), made.reservation.id)
@@ -58,9 +60,12 @@ def test_after_a_destroy_met_a_fault_everything_is_gone_in_the_end(cell: Cell) -
     in_world(story, machines=20)
 
 
-async def _one_create_each(world: World) -> None:
-    """One request for each call that the books say was started, and no label twice among all that ever existed."""
+async def _one_create_each(world: World, *, waited: int) -> None:
+    """One request for each call that the books say was started, and no label twice among all that ever existed.
+
+    `waited`: creates that the market answered with 429; the same lease waits then, and its call starts anew.
+    """
     started = [lease for lease in await world.leases() if lease.call_started_at is not None]
-    assert world.calls("create") == len(started)
+    assert world.calls("create") == len(started) + waited
     labels = [instance["label"] for instance in world.market["instances"]]
     assert len(labels) == len(set(labels))

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import Market, Server, until
+from tests.system.processes import KIND, Market, Server, until
 
 
 def readiness(server: Server) -> tuple[int, str]:
@@ -27,9 +27,10 @@ def test_nothing_is_rented_into_a_database_that_is_gone_and_what_was_rented_is_g
     away = tmp_path / "away"
     away.mkdir()
     asked = pb.ReserveGPUsRequest(count=1, max_price=5)
-    with Market(tmp_path, "--rate-limits", "off", "--time-scale", "20") as market:
+    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         settings = {"GPUPROXY_TIME_SCALE": "20", "GPUPROXY_LOG_FORMAT": "json"}
         with Server(tmp_path, market, **settings) as server, server.client() as client:
+            until(client.knows_offers)
             made = client.call("ReserveGPUs", asked)
             until(lambda: readiness(server) == (200, "ok"))
             for file in tmp_path.glob("books.db*"):
