@@ -152,7 +152,7 @@ def read_one(body: bytes, discreet: Discretion) -> Answered:
             return Answered(instance=None)
         if len(rows) > 1 or not _is_object(rows[0]):
             raise msgspec.ValidationError("not one instance")
-        found = rows[0]
+        return Answered(instance=_read(rows[0], discreet, mended=mended)[0])
     if b"".join(bytes(found).split()) in (b"null", b"{}"):
         return Answered(instance=None)
     return Answered(instance=_read(found, discreet, mended=mended)[0])
