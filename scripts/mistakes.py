@@ -50,7 +50,7 @@ MISTAKES = (
     Mistake(
         "only the first page of a list is read",
         "providers/vast.py",
-        "            if page.next_token is None:\n                if page.total > len(instances) + lost:",
+        "            if page.next_token is None:\n                if page.total > rows:",
         "            if page.next_token is not None or not page.next_token:\n                if page.total < 0:",
     ),
     Mistake(

@@ -232,8 +232,8 @@ def totals(machines: Sequence[pb.GPUInstance]) -> str:
 
 
 def hourly(one: pb.GPUInstance) -> float:
-    """What it will go on costing: a stopped machine its disk only, one that starts its whole price soon."""
-    if one.status == "stopped" and "billed_per_hour" in one.metadata:
+    """What it goes on costing: a stopped or dead machine what is billed now, one that starts its whole price soon."""
+    if (one.status == "stopped" or "not_running_since" in one.metadata) and "billed_per_hour" in one.metadata:
         return float(one.metadata["billed_per_hour"])
     return one.price_per_hour
 

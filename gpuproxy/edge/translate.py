@@ -306,6 +306,8 @@ def _metadata(lease: Lease) -> dict[str, str]:
         facts["contract_id"] = lease.instance_id
     if (rate := meter_rate(lease)) is not None:
         facts["billed_per_hour"] = f"{usd(rate):f}"
+    if lease.faltered_at is not None:
+        facts["not_running_since"] = f"{lease.faltered_at:%Y-%m-%dT%H:%M:%SZ}"
     return facts
 
 

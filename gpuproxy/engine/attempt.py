@@ -6,7 +6,8 @@ learnt is written down however long the database takes to come back.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from gpuproxy.ports import Clock, Database, Provider, Tx
 T = TypeVar("T")
 
 _UNSAID_PENALTY = 5.0
+_LOOK_AGAIN = 2.0
 
 
 class Attempt:
@@ -38,22 +40,28 @@ class Attempt:
         provider: Provider,
         turns: FairTurns,
         latest: datetime,
+        listed_since: Callable[[datetime], Awaitable[bool]],
         catalog: Catalog,
         db: Database,
         clock: Clock,
     ) -> None:
-        """`latest` is the last moment at which the create may be sent."""
+        """`latest` is the last moment at which the create may be sent.
+
+        `listed_since` looks whether the account was listed after a moment.
+        """
         self.lease = lease
         self.offer = offer
         self._spec = spec
         self._provider = provider
         self._turns = turns
+        self._listed_since = listed_since
         self._catalog = catalog
         self._db = db
         self._clock = clock
         self._latest = clock.monotonic() + (latest - clock.now()).total_seconds()
         self._in_turn = False
         """From then on it is not withdrawn."""
+        self._deferred_at: datetime | None = None
 
     async def run(self, stop: asyncio.Event, learnt: Learnt) -> None:
         """Create unless `stop` comes first, or the turn too late."""
@@ -79,8 +87,9 @@ class Attempt:
     async def _start(self, stop: asyncio.Event, learnt: Learnt) -> bool:
         """Wait for the turn and commit that the call starts; False when it must not be sent any more."""
         self._in_turn = False
+        looked = await self._looked_through(stop)
         left = max(0.0, self._latest - self._clock.monotonic())
-        if self._turns.pause > left:  # the provider wants no calls for longer than this one may wait
+        if not looked or self._turns.pause > left:  # the provider wants no calls for longer than this one may wait
             learnt.queued(self._turns.wait(self.lease.project))
             await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
             return False
@@ -101,6 +110,24 @@ class Attempt:
         await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
         return False
 
+    async def _looked_through(self, stop: asyncio.Event) -> bool:
+        """A create that was answered with "too many" goes out again only once a listing after it was looked through.
+
+        Whoever answers so may have executed it all the same: the machine is found by that listing, and is the lease's.
+        False: there was none in time.
+        """
+        if self._deferred_at is None:
+            return True
+        pause = self._turns.pause
+        while not stop.is_set() and self._clock.monotonic() + pause < self._latest:
+            with suppress(TimeoutError):
+                async with self._clock.timeout(pause):
+                    await stop.wait()
+            if await self._listed_since(self._deferred_at):
+                return True
+            pause = _LOOK_AGAIN
+        return False
+
     async def _started_in_turn(self, stop: asyncio.Event) -> bool:
         deadline = timedelta(seconds=self._provider.capabilities.create_timeout * self._clock.scale)
         interval = self._provider.capabilities.create_interval
@@ -117,6 +144,7 @@ class Attempt:
         """True when the lease waits for another turn."""
         seconds = limited.retry_after or _UNSAID_PENALTY
         self._turns.hold(seconds)
+        self._deferred_at = self._clock.now()
         return await self._write(
             lambda tx: record.deferred(tx, self.lease.id, limited, tx.now() + timedelta(seconds=seconds))
         )

@@ -46,6 +46,11 @@ class Workshop:
     owner: str
     """Names this process."""
 
+    def watch_of(self, lease: Lease) -> AccountWatch:
+        """Who looks after the lease's account."""
+        key = lease.provider, lease.account
+        return next(each for each in self.watches if (each.provider.name, each.provider.account) == key)
+
     def nudge(self) -> None:
         """Let the accounts be looked at soon."""
         for watch in self.watches:
@@ -168,7 +173,8 @@ class Call:
                 self._launch(Attempt(
                     lease, offer, self._spec, provider=self._shop.accounts.holding(lease),
                     turns=self._shop.accounts.creates((lease.provider, lease.account)), latest=latest,
-                    catalog=self._shop.catalog, db=self._shop.db, clock=clock,
+                    listed_since=self._shop.watch_of(lease).listed_since, catalog=self._shop.catalog,
+                    db=self._shop.db, clock=clock,
                 ))  # fmt: skip
             elif lease.reason == NOT_ATTEMPTED:
                 turns = self._shop.accounts.creates((lease.provider, lease.account))

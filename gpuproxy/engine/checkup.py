@@ -11,20 +11,30 @@ from typing import Literal
 
 from gpuproxy.engine.silence import SILENT_AFTER
 from gpuproxy.engine.witness import reading_of
-from gpuproxy.model.errors import AuthFailed, InsufficientFunds
-from gpuproxy.model.leases import Lease, LeaseState
+from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, troubles
+from gpuproxy.store import events, leases, troubles
 from gpuproxy.store.rows import moment
-from gpuproxy.store.troubles import UNREADABLE_ROWS, Trouble
+from gpuproxy.store.troubles import Trouble
 
 Kind = Literal[
-    "unknown", "stuck_release", "dead_machine", "spend_differs", "unconfigured", "paused", "silent", "unreadable"
+    "unknown",
+    "stuck_release",
+    "dead_machine",
+    "missing",
+    "orphans",
+    "spend_differs",
+    "unconfigured",
+    "paused",
+    "silent",
+    "unreadable",
 ]
 _STUCK = timedelta(minutes=5)
+_MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
 """A machine may falter while its host restarts it."""
 _GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus|\bgpu error\b", re.IGNORECASE)
@@ -53,7 +63,7 @@ def findings(tx: Tx, accounts: Collection[AccountKey]) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
         rows = leases.live(tx, *account)
-        found += [finding for lease in rows if (finding := _about(lease, tx.now())) is not None]
+        found += [finding for lease in rows if (finding := _about(tx, lease)) is not None]
         if rows and account not in accounts:
             found.append(_unconfigured(account, len(rows)))
         if (differs := _spend(tx, account)) is not None:
@@ -63,7 +73,8 @@ def findings(tx: Tx, accounts: Collection[AccountKey]) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _about(lease: Lease, now: datetime) -> Finding | None:
+def _about(tx: Tx, lease: Lease) -> Finding | None:
+    now = tx.now()
     nameless = lease.instance_id is None and lease.call_started_at is not None
     if nameless and lease.state in (LeaseState.UNKNOWN, LeaseState.RELEASING):
         since = lease.call_started_at or lease.created_at
@@ -76,7 +87,7 @@ def _about(lease: Lease, now: datetime) -> Finding | None:
             advice=f"It resolves by itself. To hurry it, look for label {lease.label} in the provider's console.",
         )
     if lease.state is LeaseState.RELEASING and lease.destroy_tries and lease.started_at is not None:
-        since = _first_try(lease, now)
+        since = events.first_at(tx, lease, LeaseEvent.RELEASE) or lease.started_at
         if now - since >= _STUCK:
             return Finding(
                 kind="stuck_release",
@@ -85,7 +96,21 @@ def _about(lease: Lease, now: datetime) -> Finding | None:
                 f"{lease.destroy_tries} destroy calls; {_billed(lease)}.",
                 advice="It is tried for ever. If it stays, destroy it in the provider's console.",
             )
+    if lease.state in RENTED and lease.missing_since is not None and now - lease.missing_since >= _MISSING:
+        return _missing(lease, now)
     return _dead(lease, now) if is_dead(lease, now) else None
+
+
+def _missing(lease: Lease, now: datetime) -> Finding:
+    """The listings lack it, and no read of its own says whether it exists."""
+    return Finding(
+        kind="missing",
+        subject=lease.id,
+        text=f"{_age(now - (lease.missing_since or now))}: listings do not show {lease.provider} {lease.instance_id} "
+        f"of {lease.reservation_id}, and reads of it give no clear answer; as far as is known {_billed(lease)}.",
+        advice="Look in the provider's console. If it is gone there, release it here: `gpuproxy destroy "
+        f"{lease.instance_id}`.",
+    )
 
 
 def is_dead(lease: Lease, now: datetime) -> bool:
@@ -122,11 +147,6 @@ def _billed(lease: Lease) -> str:
     return _BILLED[lease.billed].format(dollars(meter_rate(lease) or 0))
 
 
-def _first_try(lease: Lease, now: datetime) -> datetime:
-    """Destroy calls are at most two minutes apart once they are repeated."""
-    return now - timedelta(minutes=2 * max(0, lease.destroy_tries - 3))
-
-
 def _unconfigured(account: AccountKey, count: int) -> Finding:
     return Finding(
         kind="unconfigured",
@@ -145,7 +165,16 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
             text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
             advice=_REMEDIES[trouble.reason],
         )
-    if trouble.reason == UNREADABLE_ROWS:
+    if trouble.reason == OrphansFound.reason:
+        return Finding(
+            kind="orphans",
+            subject=subject,
+            text=f"{_age(lasting)}: machines carry this deployment's label but are not in the database: "
+            f"{trouble.said}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
+            advice="If an older copy of the database was restored and they are needed, stop the server now. If another "
+            "server runs on a copy of the database, stop one of the two.",
+        )
+    if trouble.reason == UnreadableRows.reason:
         return Finding(
             kind="unreadable",
             subject=subject,

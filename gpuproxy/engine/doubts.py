@@ -48,15 +48,18 @@ class Doubt:
 
 
 def objection(lease: Lease, instance: Instance, *, late: bool = False) -> str:
-    """What speaks against a machine that has not been ready yet, and is `late` or not; "" when nothing does."""
+    """What speaks against a machine that has not been ready yet; "" when nothing does.
+
+    Of one that should be ready by now (`late`) it only matters that it does not run: other objections may come and go.
+    """
+    if late and not (instance.status is InstanceStatus.RUNNING and reachable(instance)):
+        return LATE
     if instance.num_gpus and instance.num_gpus < lease.num_gpus:
         return WRONG_GPU
     if instance.gpu_model and gpu_key(instance.gpu_model) != gpu_key(lease.gpu_model):
         return WRONG_GPU
     if instance.blame is not None:
         return IMAGE_UNUSABLE if instance.blame is Blame.IMAGE else HOST_BROKEN
-    if late and not (instance.status is InstanceStatus.RUNNING and reachable(instance)):
-        return LATE
     return NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 

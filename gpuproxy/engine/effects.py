@@ -20,7 +20,7 @@ from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.pacing import FairTurns
-from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
+from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 _MARGIN = 1.02
 """Two calls may travel at different speeds."""
 _CANARIES = 3
+_PROMPTLY = 8
+"""So many destroys that are answered with an error are repeated without longer and longer waits."""
 STOP_AGAIN = timedelta(seconds=15)
 """Before a stop is repeated that does not show."""
 Effect = Destroy | Stop | Confirm | Knock
@@ -66,6 +68,8 @@ class Effects:
         self._changed = changed
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * _MARGIN)
         self._asked: dict[LeaseId, _Asked] = {}
+        self.read: list[Instance] = []
+        """Machines that a listing did not show and a read of their own did, since the last pass took them."""
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def start(self, effect: Effect) -> None:
@@ -146,6 +150,7 @@ class Effects:
             return  # no opinion; a later pass asks again
         if found is not None:
             self._asked.pop(lease.id, None)
+            self.read.append(found)
             await self._write(lambda tx: _still_there(tx, lease.id))
             return
         asked.missed_at = asked.missed_at or now
@@ -176,7 +181,7 @@ class Effects:
                 reason=error.reason,
                 error=str(error),
             )
-            wait = min(wait, self._limits.destroy_again)
+            wait = wait if lease.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
         await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, none_there=none_there))
         self._changed()
 

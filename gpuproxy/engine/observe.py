@@ -11,6 +11,7 @@ has come.
 import asyncio
 import contextvars
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -25,13 +26,18 @@ from gpuproxy.engine.reconcile import impatient, plan
 from gpuproxy.engine.silence import Silence
 from gpuproxy.engine.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
 from gpuproxy.engine.sweep import ORPHAN_AGE, Sightings, Stray, strays
-from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, Unavailable, UnreadableRows
+from gpuproxy.engine.whose import Whose
+from gpuproxy.model.errors import (
+    OrphansFound,
+    ProviderError,
+    Unavailable,
+    UnreadableRows,
+)
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
-from gpuproxy.store import leases, meta, reservations, troubles
+from gpuproxy.store import leases, reservations, troubles
 
 log = structlog.get_logger(__name__)
 
@@ -83,8 +89,7 @@ class AccountWatch:
         self._live: tuple[Lease, ...] = ()
         self._sightings = Sightings()
         self._credit: Micro | None = None
-        self._owner = ""
-        """Whose key it is, once the marketplace has said so."""
+        self._whose = Whose(provider, db)
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
@@ -126,6 +131,12 @@ class AccountWatch:
         times = [(at - now).total_seconds() for lease in decided.live if (at := _due_at(lease)) is not None]
         # What is due already is under way, or could not be done: that is looked at again soon.
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
+
+    async def listed_since(self, at: datetime) -> bool:
+        """Whether a listing that began after `at` succeeded; looks once."""
+        with suppress(Unavailable):
+            await self.look()
+        return self._listed_at >= at
 
     async def preview(self) -> Decided:
         """What a pass would do now; nothing is written and nothing but reads goes out."""
@@ -216,8 +227,10 @@ class AccountWatch:
     async def _listing(self) -> Listing | None:
         began = self._clock.now()
         try:
-            await self._recognise()
+            doubtful = await self._whose.doubt()
             found = await self.provider.list()
+            if doubtful is not None and not await self._whose.shows_ours(found.instances):
+                raise doubtful
         except ProviderError as error:
             self._trouble = error
             if self.silent_since is None:
@@ -230,37 +243,19 @@ class AccountWatch:
         self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
         self._listed_at = began
-        return Listing(began, found.instances, found.unreadable)
-
-    async def _recognise(self) -> None:
-        """Raises AuthFailed for a key of another account than the one that what is live was rented with.
-
-        That one shows none of our machines and says of each that there is no such instance: all would count as lost.
-        """
-        if self._owner:
-            return
-        known = await self._db.read(lambda tx: _owner(tx, self._key) if leases.live(tx, *self._key) else None)
-        try:
-            owner = (await self.provider.spend()).owner
-        except (AuthFailed, InvalidRequest):
-            return  # a key that may not ask this
-        except ProviderError:
-            if known:
-                raise
-            return
-        if known and owner and owner != known:
-            raise AuthFailed(
-                f"the key that is set for {self.provider.account} belongs to account {owner}, and what is rented under "
-                f"this name to account {known}: set that account's key under this name again"
-            )
-        self._owner = owner
+        shown = {instance.id for instance in found.instances}
+        alone = [instance for instance in self._effects.read if instance.id not in shown]
+        self._effects.read.clear()
+        return Listing(began, (*found.instances, *alone), found.unreadable)
 
     async def _second_word(self, listing: Listing | None) -> bool:
         """Does the account's credit stand still? Asked only where the last pass left an outcome open.
 
         Whatever runs unseen costs money; two equal readings in a row say that nothing does.
         """
-        open_outcome = any(lease.state is LeaseState.UNKNOWN or _nameless(lease) for lease in self._live)
+        open_outcome = any(
+            lease.state is LeaseState.UNKNOWN or _nameless(lease) or _stuck(lease) for lease in self._live
+        )
         if listing is None or not open_outcome:
             self._credit = None
             return False
@@ -273,8 +268,7 @@ class AccountWatch:
 
     def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
         decided = self._written(tx, self._decide(tx, listing, second_word=second_word))
-        if self._owner and _owner(tx, self._key) != self._owner:
-            meta.write(tx, _owner_key(self._key), self._owner)
+        self._whose.note(tx)
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
@@ -282,6 +276,9 @@ class AccountWatch:
             troubles.listed(tx, self._key)
         else:
             troubles.note(tx, self._key, trouble, None)
+        if decided.sightings.orphans:
+            found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
+            troubles.note(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
         return decided
 
     def _written(self, tx: Tx, decided: Decided) -> Decided:
@@ -319,15 +316,6 @@ class AccountWatch:
         return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts)
 
 
-def _owner(tx: Tx, account: AccountKey) -> str | None:
-    """Whose key was used under the account's name last."""
-    return meta.read(tx, _owner_key(account))
-
-
-def _owner_key(account: AccountKey) -> str:
-    return f"owner:{account[0]}:{account[1]}"
-
-
 def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
     if lease.state is LeaseState.UNKNOWN or _nameless(lease):
         return lease.created_at > fresh
@@ -348,6 +336,11 @@ def _due_at(lease: Lease) -> datetime | None:
 def _nameless(lease: Lease) -> bool:
     """Being released, but no instance is known: it is not even certain that there is one."""
     return lease.state is LeaseState.RELEASING and lease.instance_id is None
+
+
+def _stuck(lease: Lease) -> bool:
+    """Destroyed several times, and neither listed nor proven gone."""
+    return lease.state is LeaseState.RELEASING and lease.destroy_tries > 1
 
 
 def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:

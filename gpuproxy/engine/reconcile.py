@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpuproxy.engine.absence import ABSENT_LISTINGS, LISTINGS_APART, absence
+from gpuproxy.engine.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.engine.doubts import LATE, objection
 from gpuproxy.engine.listings import Listing
 from gpuproxy.engine.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
@@ -33,6 +33,8 @@ def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, sc
         yield from _releasing(lease, instance, scene)
     elif lease.state is LeaseState.UNKNOWN:
         yield from _unknown(lease, reservation, instance, scene)
+    elif instance is not None and lease.call_started_at is None:  # the create was executed, whatever its answer said
+        yield Adopt(lease, instance.id)
     elif _overdue(lease, scene):
         yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
 
@@ -125,23 +127,25 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
         return
     due = lease.destroy_at is None or lease.destroy_at <= scene.now
     if scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene):
-        yield from _going(lease, scene.listing)
+        yield from _going(lease, scene.listing, scene)
     if due:
         yield Destroy(lease)
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
 
 
-def _going(lease: Lease, listing: Listing) -> Iterator[Step]:
+def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     """It is not listed any more; two kinds of proof say that it is gone.
 
-    A read of it says so too. Or, where reads say nothing of use: a destroy was answered with "there is no such
-    instance", and since then as many listings did not show it as prove an absence.
+    A read of it says so too. Or, where reads say nothing of use: as many listings as prove an absence did not show it,
+    and they can be believed. A destroy was answered with "there is no such instance" before, or the listing shows
+    another machine that we know to be alive, or the account's credit stands still.
     """
     if lease.destroy_tries == 0:
         return
     yield Confirm(lease, alone=bool(listing.unreadable))
-    if lease.gone_said_at is None or listing.began_at <= lease.gone_said_at or listing.unreadable:
+    said = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
+    if listing.unreadable or not (said or has_canary(scene) or scene.second_word):
         return
     if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
         checks = lease.absent_checks + 1
@@ -163,10 +167,13 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
     """Why the machine must be given back; "" when it must not."""
     if _over(lease, reservation, scene.now):
         return reservation.closing or "EXPIRED"
-    if instance is None or lease.ready_at is not None:
+    if instance is None:
         return ""
-    if instance.price is not None and instance.price > lease.ceiling:  # agreed to be judged on the first listing
+    unjudged = lease.ready_at is None or lease.priced_at is None  # agreed to be judged by the first price that is shown
+    if unjudged and instance.price is not None and instance.price > lease.ceiling:
         return "PRICE_MOVED"
+    if lease.ready_at is not None:
+        return ""
     if _doubted_enough(lease, scene):
         reason = scene.doubts[lease.id].objection
         if reason == WRONG_GPU or _replaced(lease, reservation):
@@ -235,6 +242,7 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
     judged = lease.reason in _JUDGED  # and what it was judged by is kept
     return {
         "seen_at": lease.seen_at or now,
+        "priced_at": lease.priced_at or (None if instance.price is None else now),
         "billed": _BILLED.get(instance.status, lease.billed),
         "price": lease.price if instance.price is None else instance.price,
         "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
@@ -243,7 +251,7 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
         "ssh_port": instance.ssh_port or lease.ssh_port,
         "ports": instance.ports or lease.ports,
         "missing_since": None,
-        **({"gone_said_at": None, "absent_checks": 0} if lease.gone_said_at is not None else {}),
+        **({"gone_said_at": None, "absent_checks": 0} if lease.gone_said_at or lease.absent_checks else {}),
     }
 
 

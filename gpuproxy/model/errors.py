@@ -9,6 +9,7 @@
     │  │  ├─ OfferGone  NoCapacity  PriceMoved  RateLimited  InsufficientFunds
     │  │  └─ AuthFailed  InvalidRequest  ProviderUnavailable  NotSupported
     │  ├─ UnreadableRows          part of a listing can't be read
+    │  ├─ OrphansFound            machines of ours that the database does not know
     │  └─ OutcomeUnknown          something may be running
     └─ Refusal                    what a client of ours is told (reason, message, metadata)
        ├─ InvalidArgument  NotFound  Unauthenticated  PermissionDenied  NotBuilt
@@ -133,6 +134,12 @@ class UnreadableRows(ProviderError):
     """A listing has rows that can't be read: something unknown exists on the account."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "UNREADABLE_ROWS"
+
+
+class OrphansFound(ProviderError):
+    """Machines carry our label and are not in the database."""
+
+    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "ORPHANS_FOUND"
 
 
 class NotSupported(Refused):

@@ -63,6 +63,7 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
         _E.NOT_ATTEMPTED: _S.FAILED,
         _E.REPLY_LOST: _S.UNKNOWN,
         _E.DEFERRED: _S.REQUESTED,
+        _E.FOUND: _S.STARTING,
         _E.RELEASE: _S.RELEASING,
     },
     _S.UNKNOWN: {
@@ -157,7 +158,9 @@ class Lease:
     started_at: datetime | None = None
     """When we learnt that the instance exists."""
     seen_at: datetime | None = None
-    """First listing that showed it: price and model are checked on that one."""
+    """First listing that showed it."""
+    priced_at: datetime | None = None
+    """First listing that gave its price, which is checked then."""
     billed: Literal["nothing", "disk", "all"] = "disk"
     """What the provider bills, by the last status it gave: GPUs only while running, nothing while the host is away."""
     ready_at: datetime | None = None

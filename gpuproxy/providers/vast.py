@@ -152,7 +152,7 @@ class VastAi:
         pages = Pages(self._setup.clock, "instances", most=_LIST_PAGES, seconds=_LIST_SECONDS)
         instances: dict[InstanceId, Instance] = {}
         troubles: list[str] = []
-        lost = 0
+        rows = 0
         query = _LIST_QUERY
         while True:
             left = pages.real_seconds_left(self._api.wait("list"))
@@ -161,10 +161,10 @@ class VastAi:
             before = len(instances)
             instances |= page.instances
             troubles += page.troubles
-            lost += page.lost
+            rows += page.rows
             if page.next_token is None:
-                if page.total > len(instances) + lost:
-                    raise ProviderUnavailable(f"{NAME} claims {page.total} instances, lists {len(instances) + lost}")
+                if page.total > rows:
+                    raise ProviderUnavailable(f"{NAME} claims {page.total} instances, lists {rows}")
                 return Inventory(instances=tuple(instances.values()), unreadable=in_few_words(troubles))
             if len(instances) == before and not page.lost:
                 raise ProviderUnavailable(f"{NAME} lists the same page again")

@@ -13,7 +13,7 @@ from gpuproxy.model.errors import Advice, OutcomeUnknown, ProviderUnavailable, R
 from gpuproxy.pacing import Pace, Window
 from gpuproxy.ports import Clock, HttpNotSent, HttpReplyLost, HttpRequest, ProviderSetup
 from gpuproxy.providers.vast_decode import Unreadable
-from gpuproxy.providers.vast_errors import LONGEST_QUOTA, LONGEST_RETRY_AFTER, Reply, unread
+from gpuproxy.providers.vast_errors import LONGEST_LEARNT, LONGEST_QUOTA, LONGEST_RETRY_AFTER, Reply, unread
 from gpuproxy.providers.vast_wire import NAME
 
 T = TypeVar("T")
@@ -128,7 +128,8 @@ class VastApi:
     def _heed(self, endpoint: str, limited: RateLimited, reply: Reply) -> None:
         turns = self._turns[endpoint]
         if isinstance(turns, Pace):  # first: a hold counts back from the interval
-            turns.interval = max(turns.interval, (reply.named_interval() or 0.0) * MARGIN)
+            learnt = min(reply.named_interval() or 0.0, LONGEST_LEARNT)
+            turns.interval = max(turns.interval, learnt * MARGIN)
         turns.hold(limited.retry_after or 0.0)
 
 

@@ -41,7 +41,8 @@ CREATE_PENALTY = 12.0
 """Seconds that a create which came too early costs."""
 LONGEST_RETRY_AFTER = 300.0
 LONGEST_INTERVAL = 60.0
-"""Documented ones are at most 12 s; what is named is kept for as long as the server runs."""
+LONGEST_LEARNT = 15.0
+"""Documented intervals are at most 12 s; what is learnt is kept for as long as the server runs, a wait is not."""
 LONGEST_QUOTA = 86_400.0
 """Only searches have a daily quota; nothing that is paid for may wait until midnight to be looked at or given back."""
 _EXCERPT = 300

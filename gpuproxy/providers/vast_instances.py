@@ -97,6 +97,8 @@ class Listed:
     """What one page of a listing shows. `lost` rows have no id; each trouble is a few words about one row."""
 
     instances: Mapping[InstanceId, Instance]
+    rows: int
+    """All of the page, those that show an instance twice included."""
     lost: int
     troubles: Sequence[str]
     next_token: str | None
@@ -130,7 +132,14 @@ def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
             instances[instance.id] = instance
         if trouble:
             troubles.append(f"row {at} of page {number}: {trouble}")
-    return Listed(instances=instances, lost=lost, troubles=troubles, next_token=token, total=page.total_instances or 0)
+    return Listed(
+        instances=instances,
+        rows=len(page.instances),
+        lost=lost,
+        troubles=troubles,
+        next_token=token,
+        total=page.total_instances or 0,
+    )
 
 
 def in_few_words(troubles: Sequence[str]) -> tuple[str, ...]:

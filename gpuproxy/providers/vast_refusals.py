@@ -40,6 +40,8 @@ _DEAD_UNLESS_NAMED = re.compile(
             r"\bplease (?:re-?)?(?:log|sign) ?in\b|\bmust (?:be logged|log) in\b",
             r"\bnot (?:logged in|signed in|authenticated)\b|\bauthentication (?:is )?(?:required|failed)\b",
             r"\binvalid credentials\b|\bunauthori[sz]ed\b",
+            r"\b(?:lacks|lacking|missing|without|insufficient|no) (?:the )?[\w ]{0,30}?permissions?\b",
+            r"\blacks \w+_(?:read|write)\b|\bnot permitted for this (?:api )?key\b",
             rf"\b{_ENDED} key\b|\bkeys? (?:has been |has |have |is |was )?{_ENDED}\b",
         )
     )

@@ -124,7 +124,7 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
         reliability_ppm=round(_sound(reliability) * 1_000_000),
         verified=wire.verification == "verified" or (wire.verification is None and wire.vericode == 1),
         cuda_max=_sound(wire.cuda_max_good),
-        conflict_keys=tuple([f"g{gpu}" for gpu in wire.gpu_ids]) if wire.gpu_ids else (f"m{machine}",),
+        conflict_keys=tuple([f"m{machine}g{gpu}" for gpu in wire.gpu_ids]) if wire.gpu_ids else (f"m{machine}",),
         expires_at=date(wire.end_date),
         extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type, marks),
     )

@@ -63,6 +63,15 @@ def history(tx: Tx, reservation_id: ReservationId) -> tuple[Told, ...]:
     return tuple(_told(row) for row in rows)
 
 
+def first_at(tx: Tx, lease: Lease, event: str) -> datetime | None:
+    """When an event first happened to a lease."""
+    row = tx.fetch_one(
+        "SELECT min(at) AS at FROM events WHERE reservation_id = ? AND lease_id = ? AND event = ?",
+        (lease.reservation_id, lease.id, event),
+    )
+    return None if row is None or row["at"] is None else moment(row["at"])
+
+
 def newest(tx: Tx, reservation_id: ReservationId) -> int:
     """The sequence of a reservation's last event; 0 when it has none."""
     row = tx.fetch_one("SELECT max(seq) AS seq FROM events WHERE reservation_id = ?", (reservation_id,))

@@ -107,6 +107,8 @@ _SEVENTH = (
     "ALTER TABLE leases DROP COLUMN send_at",
     "ALTER TABLE leases ADD COLUMN gone_said_at INTEGER",
     "ALTER TABLE leases ADD COLUMN faltered_at INTEGER",
+    "ALTER TABLE leases ADD COLUMN priced_at INTEGER",
+    "UPDATE leases SET priced_at = seen_at",
     "ALTER TABLE reservations ADD COLUMN stopped TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE reservations ADD COLUMN key_id TEXT NOT NULL DEFAULT ''",
 )

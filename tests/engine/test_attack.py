@@ -1,4 +1,4 @@
-"""Ways to lose money that were found from outside: each of these fails until it is closed."""
+"""Ways to lose money that were found from outside, each of them closed by now."""
 
 import json
 from contextlib import suppress
@@ -78,5 +78,32 @@ def test_a_destroyed_machine_that_reads_call_not_found_in_plain_words_is_release
         await world.sleep(1200)
         assert str(contract) not in world.alive()
         assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.RELEASED
+
+    in_world(story)
+
+
+def test_the_same_machine_in_two_rows_blinds_nothing():
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a")
+        await world.sleep(90)
+        world.arm("list", "odd_row", times=0, kind="null_fields", whose="mine")
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(120)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.RELEASED
+
+    in_world(story)
+
+
+def test_after_a_restart_machines_are_looked_after_although_the_account_can_not_be_asked_who_it_is():
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a")
+        await world.sleep(60)
+        world.arm("user", "status_502_before", times=0)
+        await world.restart()
+        await world.sleep(30)
+        assert world.engine.watches[0].silent_since is None
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(120)
+        assert world.alive() == {}
 
     in_world(story)

@@ -16,7 +16,7 @@ from gpuproxy.model.leases import (
 
 TABLE = """
 requested | created starting, refused failed, not_attempted failed, reply_lost unknown, deferred requested, \
-release releasing
+found starting, release releasing
 unknown | created starting, found starting, absent failed, release releasing
 starting | ready active, parked parked, release releasing, vanished lost
 active | faltered starting, parked parked, release releasing, vanished lost

@@ -122,7 +122,7 @@ def test_an_offer_is_normalised() -> None:
     offer = one_offer(gpu_name="RTX_4090", num_gpus=4, gpu_frac=0.5, gpu_ids=[11, 12, 13, 14], geolocation=", US")
     assert (offer.id, offer.host, offer.gpu_model) == ("vast-1", "vast.ai/1001", "RTX 4090")
     assert (offer.num_gpus, offer.host_gpus, offer.vram_gb, offer.location) == (4, 8, 24, "US")
-    assert offer.conflict_keys == ("g11", "g12", "g13", "g14")
+    assert offer.conflict_keys == ("m1001g11", "m1001g12", "m1001g13", "m1001g14")
     assert (offer.gpu_price, offer.disk_price_month, offer.price(72)) == (400_000, 100_000, 410_000)
     assert (offer.reliability_ppm, offer.verified, offer.cuda_max) == (990_000, True, 12.8)
 
@@ -152,7 +152,7 @@ def test_odd_types_and_unknown_fields_do_not_cost_an_offer(odd: dict[str, object
 def test_without_gpu_ids_the_machine_is_what_offers_conflict_about() -> None:
     assert one_offer(gpu_ids=None).conflict_keys == ("m1001",)
     assert one_offer(gpu_ids=[]).conflict_keys == ("m1001",)
-    assert one_offer(gpu_ids=["7", 8]).conflict_keys == ("g7", "g8")
+    assert one_offer(gpu_ids=["7", 8]).conflict_keys == ("m1001g7", "m1001g8")
 
 
 @pytest.mark.parametrize(
