@@ -16,12 +16,14 @@ class Listing:
     instances: Sequence[Instance]
     unreadable: tuple[str, ...] = ()
     """Rows that nobody can read: while there are any, this listing alone proves no absence."""
+    read: Sequence[Instance] = ()
+    """Machines that it does not show and reads of their own do: they exist, and make the listing no better."""
     _by_id: dict[InstanceId, Instance] = field(init=False, repr=False, compare=False)
     _by_label: dict[str, Instance] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """By id and, of those that carry one, by label: a stranger's label may read like an id of ours."""
-        object.__setattr__(self, "_by_id", {instance.id: instance for instance in self.instances})
+        object.__setattr__(self, "_by_id", {instance.id: instance for instance in (*self.read, *self.instances)})
         labelled = {instance.label: instance for instance in reversed(self.instances) if instance.label}
         object.__setattr__(self, "_by_label", labelled)
 

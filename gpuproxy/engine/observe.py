@@ -243,10 +243,9 @@ class AccountWatch:
         self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
         self._listed_at = began
-        shown = {instance.id for instance in found.instances}
-        alone = [instance for instance in self._effects.read if instance.id not in shown]
+        read = tuple(self._effects.read)
         self._effects.read.clear()
-        return Listing(began, (*found.instances, *alone), found.unreadable)
+        return Listing(began, found.instances, found.unreadable, read)
 
     async def _second_word(self, listing: Listing | None) -> bool:
         """Does the account's credit stand still? Asked only where the last pass left an outcome open.

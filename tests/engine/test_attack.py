@@ -107,3 +107,21 @@ def test_after_a_restart_machines_are_looked_after_although_the_account_can_not_
         assert world.alive() == {}
 
     in_world(story)
+
+
+def test_a_machine_that_only_a_read_shows_makes_a_listing_no_more_believable():
+    async def story(world: World) -> None:
+        await world.reserve(1, request_id="known")
+        await world.sleep(90)
+        world.arm("list", "empty_list", times=0)
+        world.arm("create", "late_effect", seconds=290)
+        made = await world.reserve(1, request_id="a")
+        await world.sleep(285)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.UNKNOWN
+        await world.sleep(1200)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.UNKNOWN
+        world.control("DELETE", "faults")
+        await world.sleep(60)
+        assert (await world.view(made.reservation.id)).leases[0].state in (LeaseState.STARTING, LeaseState.ACTIVE)
+
+    in_world(story)
