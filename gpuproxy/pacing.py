@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from gpuproxy.ports import Clock
 
+MARGIN = 1.02
+"""Of intervals: two calls may travel at different speeds, and who comes too early is punished with a longer wait."""
 _INSTANT = 1e-6
 _REMEMBERED = 1000
 """Projects whose last turn is known; those before count as never served."""
@@ -129,6 +131,11 @@ class FairTurns:
 
     def hold(self, seconds: float) -> None:
         """No turn before so many seconds from now: the provider said so."""
+        self._pace.hold(seconds)
+
+    def heed(self, seconds: float, interval: float | None) -> None:
+        """The provider wants a pause of so many seconds and, where it names one, this interval from now on."""
+        self._pace.interval = max(self._pace.interval, (interval or 0.0) * MARGIN)
         self._pace.hold(seconds)
 
     async def _take(self, project: str) -> None:

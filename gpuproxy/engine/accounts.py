@@ -4,12 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import AccountKey, ProviderName
-from gpuproxy.pacing import FairTurns
+from gpuproxy.pacing import MARGIN, FairTurns
 from gpuproxy.ports import Clock, Provider, Tx
 from gpuproxy.store import pace
-
-_MARGIN = 1.02
-"""Two calls may travel at different speeds; who comes too early is punished with a longer wait."""
 
 
 class Accounts:
@@ -18,7 +15,7 @@ class Accounts:
     def __init__(self, providers: Iterable[Provider], clock: Clock) -> None:
         self._all = {(provider.name, provider.account): provider for provider in providers}
         self._creates = {
-            key: FairTurns(clock, each.capabilities.create_interval * _MARGIN) for key, each in self._all.items()
+            key: FairTurns(clock, each.capabilities.create_interval * MARGIN) for key, each in self._all.items()
         }
 
     def __iter__(self) -> Iterator[Provider]:

@@ -58,6 +58,7 @@ class Attempt:
         self._catalog = catalog
         self._db = db
         self._clock = clock
+        self._latest_at = latest
         self._latest = clock.monotonic() + (latest - clock.now()).total_seconds()
         self._in_turn = False
         """From then on it is not withdrawn."""
@@ -90,7 +91,8 @@ class Attempt:
         looked = await self._looked_through(stop)
         left = max(0.0, self._latest - self._clock.monotonic())
         if not looked or self._turns.pause > left:  # the provider wants no calls for longer than this one may wait
-            learnt.queued(self._turns.wait(self.lease.project))
+            if not stop.is_set():
+                learnt.queued(self._turns.wait(self.lease.project))
             await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
             return False
         sending = asyncio.create_task(self._started_in_turn(stop))
@@ -136,14 +138,14 @@ class Attempt:
                 return False
             self._in_turn = True
             turn.used = await self._write(
-                lambda tx: record.call_started(tx, self.lease.id, tx.now() + deadline, interval)
+                lambda tx: record.call_started(tx, self.lease.id, tx.now() + deadline, self._latest_at, interval)
             )
             return turn.used
 
     async def _deferred(self, limited: RateLimited) -> bool:
         """True when the lease waits for another turn."""
         seconds = limited.retry_after or _UNSAID_PENALTY
-        self._turns.hold(seconds)
+        self._turns.heed(seconds, limited.interval)
         self._deferred_at = self._clock.now()
         return await self._write(
             lambda tx: record.deferred(tx, self.lease.id, limited, tx.now() + timedelta(seconds=seconds))

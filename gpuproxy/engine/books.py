@@ -167,6 +167,11 @@ class Books:
                     f"Reservation {reservation.id} is {reservation.state}; there is nothing to extend.",
                     reason="RESERVATION_OVER",
                 )
+            if reservation.expires_at is not None and reservation.expires_at <= tx.now():
+                raise FailedPrecondition(
+                    f"Reservation {reservation.id} has reached its end; its machines are being released.",
+                    reason="RESERVATION_OVER",
+                )
             _require_later(reservation, expires_at, tx.now())
             reservations.change(tx, reservation, rows, expires_at=expires_at)
             for lease in rows:

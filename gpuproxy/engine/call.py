@@ -21,6 +21,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.reservations import NOT_ATTEMPTED, RELEASED, Reservation, ReservationView
 from gpuproxy.ports import Clock, Database, Random, Tx, Wakeups
 from gpuproxy.store import leases, reservations, ssh_keys
@@ -164,7 +165,7 @@ class Call:
             wanted=self.demand.filter,
             terms=terms,
             rotation=choice.rotation if STRATEGIES[reservation.strategy].rotates else None,
-            waits=lambda account, more: self._shop.accounts.creates(account).wait(self.caller.project, more),
+            waits=self._waits(terms, len(choice.picks)),
             latest=latest,
         )
         made = await self._shop.db.write(lambda tx: intents.write(tx, intent, self._shop.signer))
@@ -232,12 +233,19 @@ class Call:
             return False
         return bool(self._attempts)
 
+    def _waits(self, terms: intents.Terms, creates: int) -> dict[AccountKey, list[float]]:
+        """Of each account for none to so many creates; taken here, for the queues belong to the loop's thread."""
+        keys = [(provider, account) for provider, accounts in terms.items() for account in accounts]
+        return {
+            key: [self._shop.accounts.creates(key).wait(self.caller.project, more) for more in range(creates + 1)]
+            for key in keys
+        }
+
     def _has_turn(self, reservation: Reservation) -> bool:
         """Whether an account that may still be used can take another create in time."""
         terms, latest = self._terms(reservation)
         left = (latest - self._shop.clock.now()).total_seconds()
-        accounts = [(provider, account) for provider, accounts in terms.items() for account in accounts]
-        return any(self._shop.accounts.creates(key).wait(self.caller.project) <= left for key in accounts)
+        return any(waits[0] <= left for waits in self._waits(terms, 0).values())
 
     async def _note_stop(self, reason: str) -> None:
         """Why no more machines are rented is kept with the reservation: its message says so."""

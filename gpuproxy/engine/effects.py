@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -18,15 +18,13 @@ from gpuproxy.engine.limits import Limits
 from gpuproxy.engine.steps import Confirm, Destroy, Knock, Stop
 from gpuproxy.engine.sweep import Stray
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
-from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
-from gpuproxy.pacing import FairTurns
+from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.pacing import MARGIN, FairTurns
 from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
 
-_MARGIN = 1.02
-"""Two calls may travel at different speeds."""
 _CANARIES = 3
 _PROMPTLY = 8
 """So many destroys that are answered with an error are repeated without longer and longer waits."""
@@ -58,7 +56,9 @@ class Effects:
         limits: Limits,
         knocks: Knocks,
         changed: Callable[[], None],
+        sure_of_key: Callable[[], bool],
     ) -> None:
+        """`sure_of_key`: it is surely the key of the account that the machines were rented with."""
         self._provider = provider
         self._db = db
         self._clock = clock
@@ -66,7 +66,8 @@ class Effects:
         self._limits = limits
         self._knocks = knocks
         self._changed = changed
-        self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * _MARGIN)
+        self._sure_of_key = sure_of_key
+        self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._asked: dict[LeaseId, _Asked] = {}
         self.read: list[Instance] = []
         """Machines that a listing did not show and a read of their own did, since the last pass took them."""
@@ -151,7 +152,8 @@ class Effects:
         if found is not None:
             self._asked.pop(lease.id, None)
             self.read.append(found)
-            await self._write(lambda tx: _still_there(tx, lease.id))
+            if await self._write(lambda tx: _still_there(tx, lease.id)):
+                self._changed()
             return
         asked.missed_at = asked.missed_at or now
         if confirm.alone and now - asked.missed_at < timedelta(seconds=self._limits.gone_after):
@@ -165,14 +167,16 @@ class Effects:
         if lease.instance_id is None:
             return
         async with self._destroys.turn(lease.project) as turn:
-            turn.used = True
+            turn.used = await self._db.read(lambda tx: _is_to_go(tx, lease.id))
+        if not turn.used:
+            return
         wait = min(self._limits.destroy_again * 2 ** min(lease.destroy_tries, 10), self._limits.destroy_again_max)
-        none_there = False
+        answer: Literal["accepted", "none there", "error"] = "error"
         try:
-            none_there = await self._provider.destroy(lease.instance_id)
+            answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
         except RateLimited as error:
             wait = error.retry_after or self._limits.poll_seconds
-            self._destroys.hold(wait)
+            self._destroys.heed(wait, error.interval)
         except ProviderError as error:
             log.info(
                 "destroy_not_accepted",
@@ -182,7 +186,11 @@ class Effects:
                 error=str(error),
             )
             wait = wait if lease.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
-        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, none_there=none_there))
+        if answer == "none there":
+            if not self._sure_of_key():  # with another account's key nothing is there
+                answer = "error"
+            self.read = [each for each in self.read if each.id != lease.instance_id]
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, answer))
         self._changed()
 
     async def _stop(self, lease: Lease) -> None:
@@ -232,8 +240,14 @@ def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
     return True
 
 
-def _still_there(tx: Tx, lease_id: LeaseId) -> None:
-    leases.note(tx, leases.get(tx, lease_id), missing_since=None)
+def _still_there(tx: Tx, lease_id: LeaseId) -> bool:
+    """True when it counted as gone meanwhile: it is to be destroyed again."""
+    lease = leases.get(tx, lease_id)
+    if lease.state in TERMINAL:
+        leases.advance(tx, lease, LeaseEvent.REAPPEARED, destroy_at=tx.now(), destroy_tries=0)
+        return True
+    leases.note(tx, lease, missing_since=None)
+    return False
 
 
 def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
@@ -245,11 +259,22 @@ def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
     return True
 
 
-def _destroy_sent(tx: Tx, lease_id: LeaseId, tries: int, wait: float, *, none_there: bool) -> None:
-    """`none_there`: the provider says that there is no such instance, so it bills nothing from now on."""
+def _is_to_go(tx: Tx, lease_id: LeaseId) -> bool:
+    """False when it is over, or when its end was moved while the destroy waited for its turn."""
     lease = leases.get(tx, lease_id)
+    ended = lease.expires_at is not None and lease.expires_at <= tx.now()
+    return lease.state is LeaseState.RELEASING or (lease.state in RENTED and ended)
+
+
+def _destroy_sent(
+    tx: Tx, lease_id: LeaseId, tries: int, wait: float, answer: Literal["accepted", "none there", "error"]
+) -> None:
+    """With "none there" the provider says that there is no such instance, so it bills nothing from now on."""
+    lease, now = leases.get(tx, lease_id), tx.now()
     if lease.state is not LeaseState.RELEASING:
         return
-    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))
-    if none_there and lease.gone_said_at is None:
-        leases.note(tx, lease, gone_said_at=tx.now(), billed="nothing", absent_checks=0, absent_checked_at=None)
+    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=now + timedelta(seconds=wait))
+    if answer != "error" and lease.destroy_taken_at is None:
+        lease = leases.note(tx, lease, destroy_taken_at=now, absent_checks=0, absent_checked_at=None)
+    if answer == "none there" and lease.gone_said_at is None:
+        leases.note(tx, lease, gone_said_at=now, billed="nothing", absent_checks=0, absent_checked_at=None)

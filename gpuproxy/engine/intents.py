@@ -5,7 +5,7 @@ account, and the holds that keep others from the same GPUs.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -32,8 +32,8 @@ class Intent:
     picks: tuple[Offer, ...]
     wanted: OfferFilter
     terms: Terms
-    waits: Callable[[AccountKey, int], float]
-    """The seconds until the account's turn for this project comes, behind so many more creates of it."""
+    waits: Mapping[AccountKey, Sequence[float]]
+    """The seconds until an account's turn for this project comes, behind no, one, two ... more creates of it."""
     latest: datetime
     rotation: Rotation | None = None
     """Where the strategy stands after these picks, if it takes turns."""
@@ -115,7 +115,7 @@ def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[Accoun
     """
     paused = troubles.paused(tx)
     turns = [
-        (intent.waits((provider, account), queued[provider, account]), order, account)
+        (intent.waits[provider, account][queued[provider, account]], order, account)
         for order, account in enumerate(intent.terms[provider])
         if (provider, account) not in paused
     ]

@@ -13,7 +13,7 @@ import contextvars
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -41,7 +41,9 @@ from gpuproxy.store import leases, reservations, troubles
 
 log = structlog.get_logger(__name__)
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _NOTHING_DUE = 3600.0
+_STANDSTILL = timedelta(seconds=60)
 _QUICK_DESTROYS = 4
 _QUICKLY = timedelta(minutes=5)
 """What has not changed for so long is not looked at every two seconds any more."""
@@ -81,18 +83,22 @@ class AccountWatch:
         self._knocks = knocks
         self._doubts: Mapping[LeaseId, Doubt] = {}
         self._effects = Effects(
-            provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge
-        )
+            provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge,
+            sure_of_key=lambda: self._whose.is_known or self._looked_at > _NEVER,
+        )  # fmt: skip
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._nudged = asyncio.Event()
         self._live: tuple[Lease, ...] = ()
         self._sightings = Sightings()
-        self._credit: Micro | None = None
+        self._credit: tuple[Micro, datetime] | None = None
+        """The last reading, and since when it has been that."""
         self._whose = Whose(provider, db)
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
+        self._looked_at = _NEVER
+        """When the last listing began whose conclusions are in the books."""
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
@@ -133,10 +139,10 @@ class AccountWatch:
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
     async def listed_since(self, at: datetime) -> bool:
-        """Whether a listing that began after `at` succeeded; looks once."""
+        """Whether a listing that began after `at` succeeded, and what it showed is in the books; looks once."""
         with suppress(Unavailable):
             await self.look()
-        return self._listed_at >= at
+        return self._looked_at >= at
 
     async def preview(self) -> Decided:
         """What a pass would do now; nothing is written and nothing but reads goes out."""
@@ -194,9 +200,10 @@ class AccountWatch:
         self._warn_of_orphans(decided.sightings)
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
-        live = {lease.id for lease in decided.live}
-        self._knocks.keep(self._key, live)
-        self._effects.forget(live)
+        self._knocks.keep(self._key, {lease.id for lease in decided.live})
+        self._effects.forget({lease.id for lease in decided.live if listing is None or listing.shown(lease) is None})
+        if listing is not None:
+            self._looked_at = listing.began_at
         for step in decided.steps:
             if isinstance(step, Destroy | Stop | Confirm | Knock):
                 self._effects.start(step)
@@ -250,7 +257,7 @@ class AccountWatch:
     async def _second_word(self, listing: Listing | None) -> bool:
         """Does the account's credit stand still? Asked only where the last pass left an outcome open.
 
-        Whatever runs unseen costs money; two equal readings in a row say that nothing does.
+        Whatever runs unseen costs money; readings that stay equal for a minute say that nothing does.
         """
         open_outcome = any(
             lease.state is LeaseState.UNKNOWN or _nameless(lease) or _stuck(lease) for lease in self._live
@@ -258,12 +265,15 @@ class AccountWatch:
         if listing is None or not open_outcome:
             self._credit = None
             return False
-        before = self._credit
+        before, now = self._credit, self._clock.now()
         try:
-            self._credit = (await self.provider.spend()).credit
+            credit = (await self.provider.spend()).credit
         except ProviderError:
             self._credit = None
-        return before is not None and self._credit == before
+            return False
+        since = before[1] if before is not None and before[0] == credit else now
+        self._credit = credit, since
+        return now - since >= _STANDSTILL
 
     def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
         decided = self._written(tx, self._decide(tx, listing, second_word=second_word))

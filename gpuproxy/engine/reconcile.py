@@ -130,22 +130,29 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
         yield from _going(lease, scene.listing, scene)
     if due:
         yield Destroy(lease)
-    if instance is not None and (facts := _news(lease, instance, scene.now)):
+    if instance is not None and not _is_older(scene.listing, lease) and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
+
+
+def _is_older(listing: Listing | None, lease: Lease) -> bool:
+    """Whether a listing was asked for before the provider said that there is no such instance."""
+    return lease.gone_said_at is not None and (listing is None or listing.began_at <= lease.gone_said_at)
 
 
 def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     """It is not listed any more; two kinds of proof say that it is gone.
 
     A read of it says so too. Or, where reads say nothing of use: as many listings as prove an absence did not show it,
-    and they can be believed. A destroy was answered with "there is no such instance" before, or the listing shows
-    another machine that we know to be alive, or the account's credit stands still.
+    and they can be believed. A destroy was accepted before, and it was answered with "there is no such instance", or
+    the listing shows another machine that we know to be alive, or the account's credit stands still.
     """
     if lease.destroy_tries == 0:
         return
     yield Confirm(lease, alone=bool(listing.unreadable))
+    if listing.unreadable or lease.destroy_taken_at is None or listing.began_at <= lease.destroy_taken_at:
+        return
     said = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
-    if listing.unreadable or not (said or has_canary(scene) or scene.second_word):
+    if not (said or has_canary(scene) or scene.second_word):
         return
     if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
         checks = lease.absent_checks + 1

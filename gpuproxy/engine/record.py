@@ -34,15 +34,17 @@ _PAUSE = timedelta(minutes=3)
 """Before another create is tried with an account that a create was refused for."""
 
 
-def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, interval: float) -> bool:
+def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime, interval: float) -> bool:
     """Committed just before the create is sent; False when the lease is not to be created any more.
 
-    `interval`: seconds until the account's next create.
+    `latest`: it may not be sent after this; `interval`: seconds until the account's next create.
     """
     lease = leases.get(tx, lease_id)
     if lease.state is not LeaseState.REQUESTED:
-        if lease.state is LeaseState.RELEASING and lease.call_started_at is None:
-            leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
+        not_attempted(tx, lease_id)
+        return False
+    if tx.now() > latest:
+        not_attempted(tx, lease_id)
         return False
     if lease.expires_at is not None and lease.expires_at <= tx.now():
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
@@ -81,7 +83,16 @@ def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> L
     """The instance becomes the lease's; it is released at once when nobody wants it any more."""
     now = tx.now()
     shown = {"seen_at": now} if event is LeaseEvent.FOUND else {}  # by a listing, that is
-    lease = leases.advance(tx, lease, event, instance_id=instance_id, started_at=now, destroy_at=now, **shown)
+    lease = leases.advance(
+        tx,
+        lease,
+        event,
+        instance_id=instance_id,
+        started_at=now,
+        destroy_at=now,
+        call_started_at=lease.call_started_at or now,  # a create that seemed to be refused was executed
+        **shown,
+    )
     reservation = reservations.get(tx, lease.reservation_id)
     if lease.state in RENTED and not reservation.wants(now):
         return release(tx, lease, reservation.unwanted_because)
@@ -98,7 +109,7 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
         exhausted.note(tx, lease, refusal.scope)
     if refusal.reason in troubles.PAUSING:
         troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
-    if lease.state not in _UNANSWERED:
+    if lease.state not in _UNANSWERED or lease.instance_id is not None:
         return lease
     if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
         rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
@@ -124,7 +135,9 @@ def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:
 def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> None:
     """The create was not sent, and will not be."""
     lease = leases.get(tx, lease_id)
-    if lease.call_started_at is None and lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
+    if lease.call_started_at is not None or lease.instance_id is not None:
+        return
+    if lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or reason)
 
 
@@ -138,7 +151,7 @@ def release(tx: Tx, lease: Lease, reason: str) -> Lease:
     if not releasable(lease):
         return lease
     lease = leases.advance(tx, lease, LeaseEvent.RELEASE, reason=reason, destroy_at=tx.now())
-    if lease.call_started_at is None:  # never sent, and now it will not be
+    if lease.call_started_at is None and lease.instance_id is None:  # never sent, and now it will not be
         return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
     return lease
 

@@ -6,7 +6,7 @@ marketplace is asked whose the key is; where it can't say, a listing is believed
 
 from collections.abc import Sequence
 
-from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError
+from gpuproxy.model.errors import AuthFailed, ProviderError, ProviderUnavailable
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Database, Instance, Provider, Tx
 from gpuproxy.store import leases, meta
@@ -22,6 +22,11 @@ class Whose:
         self._owner = ""
         """Once the marketplace has said so."""
 
+    @property
+    def is_known(self) -> bool:
+        """True once the marketplace has said whose key it is, and that it is the right one."""
+        return bool(self._owner)
+
     async def doubt(self) -> ProviderError | None:
         """Raises AuthFailed for a key of another account than the one that what is live was rented with.
 
@@ -32,11 +37,11 @@ class Whose:
         known = await self._db.read(lambda tx: self._known(tx) if leases.live(tx, *self._account) else None)
         try:
             owner = (await self._provider.spend()).owner
-        except (AuthFailed, InvalidRequest):
-            return None  # a key that may not ask this
-        except ProviderError as error:
+        except ProviderError as error:  # a key that may not ask this, among others
             return error if known else None
-        if known and owner and owner != known:
+        if known and not owner:
+            return ProviderUnavailable(f"{self._provider.name} does not say whose key it is")
+        if known and owner != known:
             name = self._provider.account
             raise AuthFailed(
                 f"the key that is set for {name} belongs to account {owner}, and what is rented under this name to "

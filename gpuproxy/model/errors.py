@@ -97,13 +97,22 @@ class PriceMoved(Refused):
 
 
 class RateLimited(Refused):
-    """Too many calls; `retry_after` in seconds, None when the provider does not say."""
+    """Too many calls. Seconds: `retry_after`, and the `interval` between calls; None when the provider does not say."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "RATE_LIMITED"
 
-    def __init__(self, message: str, *, retry_after: float | None = None, status: int = 0, body: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        interval: float | None = None,
+        status: int = 0,
+        body: str = "",
+    ) -> None:
         super().__init__(message, status=status, body=body)
         self.retry_after = retry_after
+        self.interval = interval
 
 
 class InsufficientFunds(Refused):

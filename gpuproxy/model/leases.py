@@ -176,6 +176,8 @@ class Lease:
     destroy_at: datetime | None = None
     """When the next destroy call is due."""
     destroy_tries: int = 0
+    destroy_taken_at: datetime | None = None
+    """When a destroy was first answered with anything but an error."""
     gone_said_at: datetime | None = None
     """When a destroy was first answered with "there is no such instance"; None once a listing shows it again."""
     stop_at: datetime | None = None

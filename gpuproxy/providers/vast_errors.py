@@ -228,8 +228,13 @@ def _too_often(reply: Reply, wait: float) -> RateLimited:
     said = reply.retry_after()
     if said is None:
         said = max(wait, reply.named_interval() or 0.0)
+    named = reply.named_interval()
     return RateLimited(
-        f"{NAME} wants fewer calls", retry_after=said, status=reply.response.status, body=reply.excerpt()
+        f"{NAME} wants fewer calls",
+        retry_after=said,
+        interval=None if named is None else min(named, LONGEST_LEARNT),
+        status=reply.response.status,
+        body=reply.excerpt(),
     )
 
 

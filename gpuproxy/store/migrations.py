@@ -105,6 +105,7 @@ _SIXTH = ("ALTER TABLE leases ADD COLUMN stop_at INTEGER",)
 
 _SEVENTH = (
     "ALTER TABLE leases DROP COLUMN send_at",
+    "ALTER TABLE leases ADD COLUMN destroy_taken_at INTEGER",
     "ALTER TABLE leases ADD COLUMN gone_said_at INTEGER",
     "ALTER TABLE leases ADD COLUMN faltered_at INTEGER",
     "ALTER TABLE leases ADD COLUMN priced_at INTEGER",

@@ -16,8 +16,6 @@ from gpuproxy.store.rows import micros, moment
 PAUSING = frozenset({AuthFailed.reason, InsufficientFunds.reason})
 """Nothing is created with an account in such trouble: every create would be refused."""
 
-"""The last listing had rows that could not be read. Creates go on; no absence is concluded."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:

@@ -125,3 +125,19 @@ def test_a_machine_that_only_a_read_shows_makes_a_listing_no_more_believable():
         assert (await world.view(made.reservation.id)).leases[0].state in (LeaseState.STARTING, LeaseState.ACTIVE)
 
     in_world(story)
+
+
+def test_a_machine_found_after_a_429_is_destroyed_when_its_reservation_is_released():
+    async def story(world: World) -> None:
+        world.arm("create", "status_429_after", times=1, msg="API requests too frequent")
+        made = await world.reserve(1, request_id="a", wait=False)
+        await world.sleep(20)
+        [lease] = (await world.view(made.reservation.id)).leases
+        assert lease.state is LeaseState.STARTING
+        world.arm("list", "empty_list", times=0)
+        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(30)
+        assert world.alive() == {}
+        assert world.created() == 1
+
+    in_world(story)

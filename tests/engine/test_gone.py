@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gpuproxy.engine.checkup import findings
-from gpuproxy.engine.steps import Confirm
+from gpuproxy.engine.steps import Advance, Confirm
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseEvent, LeaseState
 from gpuproxy.ports import InstanceStatus
@@ -17,6 +17,7 @@ from tests.world import World, in_world
 OWNER = Caller(project="p1")
 RELEASING = {
     "state": LeaseState.RELEASING, "seen_at": NOON, "destroy_tries": 1, "destroy_at": NOON + timedelta(days=1),
+    "destroy_taken_at": NOON,
 }  # fmt: skip
 
 
@@ -238,3 +239,15 @@ def test_a_machine_that_answers_elsewhere_clears_our_own_network():
         assert {lease.reason for lease in bad} == {"NOT_READY"}
 
     in_world(story)
+
+
+def test_listings_with_another_machine_of_ours_prove_an_accepted_destroy_and_no_other():
+    for taken, gone in ((NOON, [LeaseEvent.GONE]), (None, [])):
+        account = Account(lease_of(**{**RELEASING, "destroy_taken_at": taken}))
+        canary = lease_of(2, state=LeaseState.ACTIVE, seen_at=NOON, ready_at=NOON)
+        told: list[LeaseEvent] = []
+        for at in (2, 20, 40):
+            steps = account.sees(at, row(id="2", label="label-2"), leases=[account.lease, canary])
+            told = [step.event for step in steps if isinstance(step, Advance) and step.lease.id == account.lease.id]
+            account.applies([step for step in steps if step.lease.id == account.lease.id])
+        assert told == gone

@@ -279,4 +279,4 @@ def test_recorded_offers_are_read_without_loss() -> None:
     for offer, one in zip(offers, recorded, strict=True):
         assert offer.price(5) / 1e6 == pytest.approx(one["dph_base"] + one["storage_cost"] * 5 / 720, abs=2e-6)
         assert offer.host_gpus == round(one["num_gpus"] / one["gpu_frac"])
-        assert offer.conflict_keys == tuple(f"g{gpu}" for gpu in one["gpu_ids"])
+        assert offer.conflict_keys == tuple(f"m{one['machine_id']}g{gpu}" for gpu in one["gpu_ids"])
