@@ -105,9 +105,9 @@ MISTAKES = (
     Mistake(
         "a machine is given back as not ready while the provider is silent",
         "engine/reconcile.py",
-        '    if instance is None or lease.ready_at is not None:\n        return ""',
+        '    if instance is None:\n        return ""\n    unjudged',
         "    if instance is None and lease.seen_at is None and _replaced(lease, reservation):\n"
-        '        return NOT_READY\n    if instance is None or lease.ready_at is not None:\n        return ""',
+        '        return NOT_READY\n    if instance is None:\n        return ""\n    unjudged',
     ),
     Mistake(
         "a create in flight when the process died counts as never sent",
@@ -119,7 +119,7 @@ MISTAKES = (
     Mistake(
         "a destroy that was accepted counts as done",
         "engine/effects.py",
-        "    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=tx.now() + timedelta(seconds=wait))",
+        "    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=now + timedelta(seconds=wait))",
         "    lease = leases.advance(tx, lease, LeaseEvent.GONE)",
     ),
     Mistake(

@@ -50,11 +50,12 @@ def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: ti
 
 
 def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> Micro:
-    """The marketplace says that it charged this much in all; what that changes."""
+    """The marketplace says that it charged this much in all; what that changes. Never twice in one moment."""
     amount = Micro(charged - metered - difference(tx, lease_id))
     tx.execute(
-        "INSERT INTO settlements (lease_id, at, charged, metered, amount) VALUES (?, ?, ?, ?, ?)",
-        (lease_id, micros(tx.now()), charged, metered, amount),
+        "INSERT INTO settlements (lease_id, at, charged, metered, amount) "
+        "SELECT ?, max(?, coalesce(max(at) + 1, 0)), ?, ?, ? FROM settlements WHERE lease_id = ?",
+        (lease_id, micros(tx.now()), charged, metered, amount, lease_id),
     )
     return amount
 

@@ -9,6 +9,7 @@ from gpuproxy.engine import figures
 from gpuproxy.engine.checkup import Finding, findings
 from gpuproxy.metrics import Metrics
 from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import UnreadableRows
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
 from gpuproxy.store import leases, troubles
@@ -230,7 +231,7 @@ def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing()
         await world.db.write(
             lambda tx: tx.execute(
                 "INSERT INTO troubles (provider, account, reason, said, since, until) VALUES (?, ?, ?, ?, ?, NULL)",
-                (VAST, "vast-1", troubles.UNREADABLE_ROWS, "row 3: no id", micros(tx.now())),
+                (VAST, "vast-1", UnreadableRows.reason, "row 3: no id", micros(tx.now())),
             )
         )
         (finding,) = await found(world)
