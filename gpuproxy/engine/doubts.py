@@ -1,8 +1,8 @@
-"""What speaks against a machine, and for how long it has: no machine is given back for a single look at it.
+"""What speaks against a machine, and for how long it has: no machine is released for a single look at it.
 
 Marketplaces describe a fresh machine wrongly before they describe it rightly: stopped before it boots, under another
 model's name. So an objection is an observation. It becomes a verdict when every listing over a grace period says the
-same; one listing that says otherwise clears the machine. In the same way a machine that should be ready is knocked at
+same; one listing that says otherwise clears the machine. In the same way a machine that should be ready is probed
 several times, over some time, before it counts as one that does not answer.
 
 All of this is what the present process saw; after a restart it begins anew.
@@ -33,7 +33,7 @@ class Doubt:
     """An objection that the last listings agree on; times are when those listings began."""
 
     objection: str
-    """Why the machine would be given back: an upper-case constant."""
+    """Why the machine would be released: an upper-case constant."""
     since: datetime
     last: datetime
     looks: int = 1
@@ -93,7 +93,7 @@ def after_listing(
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """Knocks at a machine since it should have been ready, none of which was answered."""
+    """Probes of a machine since it should have been ready, none of which was answered."""
 
     account: AccountKey
     host: HostKey
@@ -107,7 +107,7 @@ class Unanswered:
 
     @property
     def is_verdict(self) -> bool:
-        """True when it was knocked at often enough, for long enough, and our own network was looked at."""
+        """True when it was probed often enough, for long enough, and our own network was looked at."""
         return self._is_long and self.checked_at is not None
 
     @property
@@ -121,7 +121,7 @@ class Unanswered:
 
 
 class Knocks:
-    """The unanswered knocks of this process, at all accounts."""
+    """The unanswered probes of this process, for all accounts."""
 
     def __init__(self) -> None:
         self.unanswered: dict[LeaseId, Unanswered] = {}
@@ -131,7 +131,7 @@ class Knocks:
         self.unanswered.pop(lease.id, None)
 
     def missed(self, lease: Lease, at: datetime) -> bool:
-        """One more knock at the machine was not answered; True when our own network must be looked at now."""
+        """One more probe of the machine was not answered; True when our own network must be looked at now."""
         before = self.unanswered.get(lease.id)
         if before is None:
             found = Unanswered((lease.provider, lease.account), lease.host, at, at)

@@ -14,7 +14,7 @@ class Limits:
     look_seconds: float = 3.0
     """The longest that an answer waits for the listing that checks prices."""
     own_network_seconds: float = 600.0
-    """For so much longer machines that do not answer are kept while nothing else that we knock at answers either."""
+    """For so much longer machines that do not answer are kept while nothing else that we probe answers either."""
     probe_timeout: float = 3.0
     """Real seconds."""
     destroy_again: float = 15.0

@@ -201,7 +201,7 @@ def _doubted_enough(lease: Lease, scene: Scene) -> bool:
 
 
 def _silent(lease: Lease, scene: Scene) -> bool:
-    """True when nobody answers there, however often one knocks; for longer where our own network is suspected."""
+    """True when no probe was answered; it takes longer where our own network is suspected."""
     found = scene.unanswered.get(lease.id)
     if found is None or not found.is_verdict:
         return False

@@ -73,7 +73,7 @@ class Knock:
     host: str
     port: int
     late: bool = False
-    """It should be ready by now: knocks that nobody answers count."""
+    """It should be ready by now: probes that are not answered count."""
 
 
 Step = Advance | Adopt | Note | Destroy | Stop | Confirm | Knock
