@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test simulate fairness bite chaos soak bench http-fuzz interop clean
+.PHONY: help setup run demo proto check test simulate fairness replay bite chaos soak bench http-fuzz interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## all tests
 
 simulate: setup ## 10,000 random stories of faults and crashes in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate
+
+replay: setup ## 300 recorded schedules of the simulation must end as recorded: no change of behaviour by accident
+	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.replay
 
 chaos: setup ## the real server killed with kill -9 at random moments under load, 200 times; KILLS=N
 	@$(VENV)/bin/python -m scripts.chaos

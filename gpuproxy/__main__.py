@@ -1,6 +1,6 @@
 """The program: `gpuproxy` and `python -m gpuproxy` are the command line. Ctrl-C is heard before that is imported."""
 
-from gpuproxy import interrupts
+from gpuproxy.adapters import interrupts
 
 
 def main() -> None:

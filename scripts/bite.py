@@ -18,6 +18,10 @@ from scripts.mistakes import MISTAKES, Mistake
 ROOT = Path(__file__).resolve().parent.parent
 _COPIED = ("gpuproxy", "scripts", "tests", "proto")
 _STORIES = "300"
+_ROOMS = (
+    "model", "store", "providers", "ports", "outcomes", "reconcile", "catalog", "billing", "loadbalancer", "health",
+    "rental", "reservations", "instances",
+)  # fmt: skip
 _MINUTES = 10.0
 CATCHERS: tuple[tuple[str, Sequence[str]], ...] = (
     ("stories", ("-m", "scripts.simulate")),
@@ -28,11 +32,7 @@ CATCHERS: tuple[tuple[str, Sequence[str]], ...] = (
             "pytest",
             "-x",
             "-q",
-            "tests/engine",
-            "tests/store",
-            "tests/model",
-            "tests/providers",
-            "tests/test_pacing.py",
+            *(f"tests/{room}" for room in _ROOMS),
         ),
     ),
     ("crash points", ("-m", "pytest", "-x", "-q", "tests/simulation/test_crash_points.py")),

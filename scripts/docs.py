@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from gpuproxy.config import Settings
+from gpuproxy.config.names import env_name
+from gpuproxy.config.settings import Settings
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
-from gpuproxy.settings_names import env_name
 
 ROOT = Path(__file__).resolve().parent.parent
 _RPC = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)
@@ -75,7 +75,7 @@ PARTS: dict[Path, dict[str, Callable[[], str]]] = {
 
 
 def _built_calls() -> frozenset[str]:
-    sources = (ROOT / "gpuproxy" / "edge").glob("*.py")
+    sources = (ROOT / "gpuproxy" / "edge" / "rpc").glob("*.py")
     found = (name for path in sources for pair in _METHOD.findall(path.read_text(encoding="utf-8")) for name in pair)
     return frozenset(name for name in found if name)
 

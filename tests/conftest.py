@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gpuproxy import logs
+from gpuproxy.adapters import logs
 
 
 @pytest.fixture(autouse=True)

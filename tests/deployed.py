@@ -11,17 +11,17 @@ import aiohttp
 import msgspec
 from grpc import aio
 
-from gpuproxy import deployment
-from gpuproxy.access import Access, open_access
-from gpuproxy.config import Settings
-from gpuproxy.main import Engine, build_engine, build_faces
+from gpuproxy.adapters.system import ScaledClock, SystemRandom, Threads
+from gpuproxy.app import deployment
+from gpuproxy.app.access import Access, open_access
+from gpuproxy.app.wiring import Engine, build_engine, build_faces
+from gpuproxy.config.settings import Settings
 from gpuproxy.ports import ProviderSetup
-from gpuproxy.providers.vast import connect
-from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe
+from gpuproxy.providers.vast.adapter import connect
 from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
-from gpuproxy.store.sqlite import SqliteDatabase
-from gpuproxy.system import ScaledClock, SystemRandom, Threads
+from gpuproxy.store.sqlite.database import SqliteDatabase
 from tests.edge.face import Face
 from tests.world import KEYS, UNPACED
 

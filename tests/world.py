@@ -11,20 +11,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from gpuproxy import deployment
-from gpuproxy.config import Settings
-from gpuproxy.main import Engine, build_engine
+from gpuproxy.app import deployment
+from gpuproxy.app.wiring import Engine, build_engine
+from gpuproxy.config.settings import Settings
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast import connect
-from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe
+from gpuproxy.providers.vast.adapter import connect
 from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
 from gpuproxy.store import leases, reservations
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
 from tests.mortal import MARKET, Life, MortalDatabase, MortalHttp
 from tests.virtual_time import VirtualClock, run_virtual
 
@@ -213,7 +213,7 @@ class World:
         await self.clock.sleep(seconds)
 
     async def view(self, reservation_id: str, project: str = "p1") -> ReservationView:
-        return await self.engine.books.reservation(Caller(project=project), reservation_id)
+        return await self.engine.reservations.by_id(Caller(project=project), reservation_id)
 
     async def reservations(self) -> int:
         return len(await self.db.read(lambda tx: reservations.newest(tx, None, "")))

@@ -8,7 +8,7 @@ import importlib
 
 import click
 
-from gpuproxy import interrupts
+from gpuproxy.adapters import interrupts
 from gpuproxy.cli.ending import interruptible, unwritten_told
 
 EXIT_CODES = (

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import click
 
-from gpuproxy.interrupts import INTERRUPTED
+from gpuproxy.adapters.interrupts import INTERRUPTED
 
 NOT_WRITTEN = 1
 _UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 import click
 
-from gpuproxy.sandbox.http_shell import run
-from gpuproxy.sandbox.journal import WrongMarket
+from gpuproxy.sandbox.market.journal import WrongMarket
 from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, GoneForm, SandboxOptions
+from gpuproxy.sandbox.server.http_shell import run
 
 
 class _Span(click.ParamType[tuple[float, float]]):

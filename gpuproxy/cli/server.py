@@ -12,7 +12,7 @@ import click
 
 from gpuproxy.cli.arguments import TextType, short_text
 from gpuproxy.cli.tables import table
-from gpuproxy.config import ConfigError, Settings, check_start, load_settings, without_effect
+from gpuproxy.config.settings import ConfigError, Settings, check_start, load_settings, without_effect
 
 
 class _NotStarted(click.ClickException):
@@ -35,7 +35,7 @@ def serve(sandbox: bool) -> None:
         check_start(settings, sandbox=sandbox)
     for name in without_effect(os.environ):
         click.echo(f"{name} is set for something that is not built yet: it has no effect.", err=True)
-    from gpuproxy import main
+    from gpuproxy.app import main
 
     with explained():
         code = asyncio.run(main.serve(settings, sandbox=sandbox))
@@ -53,7 +53,7 @@ def keys() -> None:
 @click.option("--project", default="default", show_default=True, help="Whose machines the key sees.")
 def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
     """Make a key and print it, once."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     name, project = short_text("NAME", name), short_text("--project", project)
     with explained():
@@ -63,7 +63,7 @@ def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str
 @keys.command("list")
 def list_keys() -> None:
     """List keys by their visible prefix."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     with explained():
         found = people.list_keys(settings_of_here())
@@ -86,7 +86,7 @@ def list_keys() -> None:
 @click.argument("key_id", metavar="ID", type=TextType())
 def revoke_key(key_id: str) -> None:
     """Make a key worthless, at once and for good."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     with explained():
         revoked = people.revoke_key(settings_of_here(), key_id)
@@ -102,7 +102,7 @@ def export_signing(file: Path) -> None:
 
     FILE must be new: what is there may be the kept key of another deployment.
     """
-    from gpuproxy import upkeep
+    from gpuproxy.app import upkeep
 
     with explained():
         wrote = upkeep.export_signing(settings_of_here(), file)
@@ -114,7 +114,7 @@ def export_signing(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def import_signing(file: Path) -> None:
     """Make a new database the same deployment, so that machines of the lost one are found and given back."""
-    from gpuproxy import upkeep
+    from gpuproxy.app import upkeep
 
     with explained():
         upkeep.import_signing(settings_of_here(), file)

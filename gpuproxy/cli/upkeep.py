@@ -13,7 +13,7 @@ from gpuproxy.cli.server import explained, settings_of_here
 @click.command()
 def doctor() -> None:
     """Say what in the books does not resolve as it should, in words, and what to do. Exit code 1 when there is any."""
-    from gpuproxy import upkeep
+    from gpuproxy.app import upkeep
 
     with explained():
         found = upkeep.doctor(settings_of_here())
@@ -33,7 +33,7 @@ def reconcile(once: bool, dry_run: bool) -> None:
     """Compare the books with what the providers list, and repair the difference."""
     if not once:
         raise click.UsageError("--once is needed: the server itself is what runs it for ever.")
-    from gpuproxy import upkeep
+    from gpuproxy.app import upkeep
 
     with explained(), _log_on_stderr():
         for line in upkeep.reconcile(settings_of_here(), dry_run=dry_run):
@@ -44,7 +44,7 @@ def reconcile(once: bool, dry_run: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path) -> None:
     """Write a consistent copy of the books to FILE. To restore, stop the server and put it in the database's place."""
-    from gpuproxy import upkeep
+    from gpuproxy.app import upkeep
 
     with explained():
         upkeep.backup(settings_of_here(), file)

@@ -22,7 +22,7 @@ def users() -> None:
 @click.option("--project", default="default", show_default=True, help="Whose machines the user sees.")
 def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
     """Make a user who can log in. The password is asked for, or read from standard input where that is no terminal."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     if wrong := why_no_email(email):
         raise click.UsageError(f"EMAIL {wrong}.")
@@ -36,7 +36,7 @@ def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -
 @users.command("list")
 def list_users() -> None:
     """List users, disabled ones included."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     with explained():
         found = people.list_users(settings_of_here())
@@ -58,7 +58,7 @@ def list_users() -> None:
 @click.argument("email", type=TextType())
 def disable(email: str) -> None:
     """Let a user in no more; their tokens and the API keys that they made end within a second."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     with explained():
         _known(email, people.disable_user(settings_of_here(), email))
@@ -69,7 +69,7 @@ def disable(email: str) -> None:
 @click.argument("email", type=TextType())
 def enable(email: str) -> None:
     """Let a disabled user in again; the API keys that they made work again too."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     with explained():
         _known(email, people.enable_user(settings_of_here(), email))
@@ -80,7 +80,7 @@ def enable(email: str) -> None:
 @click.argument("email", type=TextType())
 def password(email: str) -> None:
     """Give a user another password, asked for or piped in; their tokens end within a second, their API keys stay."""
-    from gpuproxy import people
+    from gpuproxy.app import people
 
     chosen = _password()
     with explained():

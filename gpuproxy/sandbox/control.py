@@ -1,19 +1,19 @@
 """The control API, /sandbox/v1/...: what the market knows and no client of a marketplace could."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from gpuproxy.ports import HttpResponse
-from gpuproxy.sandbox.defects import WAYS_TO_BREAK
-from gpuproxy.sandbox.faults import BadFault
-from gpuproxy.sandbox.instances import Ended, Instance, Phase
-from gpuproxy.sandbox.machines import Machine
-from gpuproxy.sandbox.market import Market
-from gpuproxy.sandbox.volumes import Volume
-from gpuproxy.sandbox.wire import BadBody, Incoming, answer
-
-if TYPE_CHECKING:
-    from gpuproxy.sandbox.world import Sandbox
+from gpuproxy.sandbox.market.clock import SandboxClock
+from gpuproxy.sandbox.market.defects import WAYS_TO_BREAK
+from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.instances import Ended, Instance, Phase
+from gpuproxy.sandbox.market.machines import Machine
+from gpuproxy.sandbox.market.volumes import Volume
+from gpuproxy.sandbox.protocol.faults import BadFault, Faults
+from gpuproxy.sandbox.protocol.wire import BadBody, Incoming, answer
 
 PREFIX = "/sandbox/v1/"
 _PROVIDER = "vast.ai"
@@ -22,11 +22,24 @@ _PATH = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """What the control API reads and changes."""
+
+    market: Market
+    faults: Faults
+    clock: SandboxClock
+    tick: Callable[[], None]
+    """Let everything happen that is due by now."""
+    calls: Callable[[], dict[str, dict[str, int]]]
+    """Requests that arrived, by provider and call."""
+
+
 class _Wrong(Exception):
     """The request can't be done; the text says why."""
 
 
-def respond(sandbox: "Sandbox", request: Incoming) -> HttpResponse:
+def respond(controls: Controls, request: Incoming) -> HttpResponse:
     """Carry out one call. Errors are {"error": text} with 400 or 404."""
     path = _PATH.fullmatch(request.path)
     if path is None:
@@ -34,7 +47,7 @@ def respond(sandbox: "Sandbox", request: Incoming) -> HttpResponse:
     what = " ".join(part for part in (request.method, path["what"], path["act"]) if part)
     try:
         done = _done_to_machine if what.startswith("POST machines ") else _done
-        return answer(done(sandbox, what, int(path["id"] or 0), request))
+        return answer(done(controls, what, int(path["id"] or 0), request))
     except BadBody:
         return answer({"error": "the body is no JSON object"}, 400)
     except (_Wrong, BadFault) as error:
@@ -43,24 +56,24 @@ def respond(sandbox: "Sandbox", request: Incoming) -> HttpResponse:
         return answer({"error": f"there is no {path['what']} {error.args[0]}"}, 404)
 
 
-def _done(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict[str, Any]:
+def _done(controls: Controls, what: str, number: int, request: Incoming) -> dict[str, Any]:
     body = request.json()
-    market = sandbox.market
+    market = controls.market
     match what:
         case "GET state":
-            return _state(sandbox)
+            return _state(controls)
         case "POST faults":
-            armed = sandbox.faults.arm(body)
+            armed = controls.faults.arm(body)
             return {"armed": armed.name, "call": armed.call, "times": armed.times or 0, "after": armed.after}
         case "DELETE faults":
-            return {"cleared": sandbox.faults.clear()}
+            return {"cleared": controls.faults.clear()}
         case "POST clock":
-            sandbox.clock.advance(_number(body, "advance_seconds"))
-            sandbox.tick()
+            controls.clock.advance(_number(body, "advance_seconds"))
+            controls.tick()
             return {"now": market.now}
         case "POST instances kill":
-            _kill(sandbox, number, body)
-            return {"id": number, "status": _status(sandbox, market.instances[number])}
+            _kill(controls, number, body)
+            return {"id": number, "status": _status(controls, market.instances[number])}
         case "POST images":
             return _break_image(market, body)
         case "DELETE images":
@@ -71,9 +84,9 @@ def _done(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict
     raise _Wrong(f"no such call: {request.method} {request.path}")
 
 
-def _done_to_machine(sandbox: "Sandbox", what: str, number: int, request: Incoming) -> dict[str, Any]:
+def _done_to_machine(controls: Controls, what: str, number: int, request: Incoming) -> dict[str, Any]:
     body = request.json()
-    market = sandbox.market
+    market = controls.market
     machine = market.machines[number]
     match what:
         case "POST machines occupy":
@@ -91,10 +104,10 @@ def _done_to_machine(sandbox: "Sandbox", what: str, number: int, request: Incomi
     raise _Wrong(f"no such call: {request.method} {request.path}")
 
 
-def _state(sandbox: "Sandbox") -> dict[str, Any]:
-    market = sandbox.market
+def _state(controls: Controls) -> dict[str, Any]:
+    market = controls.market
     shown = [_ended_row(gone) for gone in market.ended]
-    shown += [_live_row(sandbox, instance) for instance in market.instances.values()]
+    shown += [_live_row(controls, instance) for instance in market.instances.values()]
     return {
         "now": market.now,
         "instances": sorted(shown, key=lambda row: int(row["id"])),
@@ -102,17 +115,17 @@ def _state(sandbox: "Sandbox") -> dict[str, Any]:
         "broken_machines": {str(one.id): one.broken for one in market.machines.values() if one.broken},
         "broken_images": list(market.defects.images),
         "bill_micro_usd": market.bill(),
-        "calls": sandbox.calls,
+        "calls": controls.calls(),
     }
 
 
-def _live_row(sandbox: "Sandbox", instance: Instance) -> dict[str, Any]:
+def _live_row(controls: Controls, instance: Instance) -> dict[str, Any]:
     return {
         "provider": _PROVIDER,
         "account": instance.account,
         "id": str(instance.id),
         "label": instance.label,
-        "status": _status(sandbox, instance),
+        "status": _status(controls, instance),
         "writer": instance.phase is Phase.RUNNING and bool(instance.launch.volumes),
         "gpu_model": instance.gpu_model,
         "num_gpus": instance.gpus,
@@ -121,7 +134,7 @@ def _live_row(sandbox: "Sandbox", instance: Instance) -> dict[str, Any]:
         "volume_ids": [str(number) for number in instance.launch.volumes],
         "created_at": instance.created_at,
         "destroyed_at": None,
-        "billed_micro_usd": sandbox.market.billed(instance),
+        "billed_micro_usd": controls.market.billed(instance),
         "fault": _fault(instance),
     }
 
@@ -159,8 +172,8 @@ def _volume_row(market: Market, volume: Volume) -> dict[str, Any]:
     }
 
 
-def _status(sandbox: "Sandbox", instance: Instance) -> str:
-    return instance.phase.value if sandbox.market.online(instance) else "offline"
+def _status(controls: Controls, instance: Instance) -> str:
+    return instance.phase.value if controls.market.online(instance) else "offline"
 
 
 def _fault(instance: Instance) -> str:
@@ -188,8 +201,8 @@ def _break_image(market: Market, body: dict[str, Any]) -> dict[str, Any]:
     return {"images": list(market.defects.images)}
 
 
-def _kill(sandbox: "Sandbox", number: int, body: dict[str, Any]) -> None:
-    market = sandbox.market
+def _kill(controls: Controls, number: int, body: dict[str, Any]) -> None:
+    market = controls.market
     instance = market.instances[number]
     match body.get("how", "container"):
         case "container":

@@ -11,19 +11,20 @@ from itertools import count
 
 from gpuproxy.ports import Clock, HttpRequest, HttpResponse
 from gpuproxy.sandbox import control
-from gpuproxy.sandbox.clock import SandboxClock
-from gpuproxy.sandbox.doors import Doors
-from gpuproxy.sandbox.faults import Faults
-from gpuproxy.sandbox.journal import Journal, read
-from gpuproxy.sandbox.machines import Blueprint, invented
-from gpuproxy.sandbox.market import Market
+from gpuproxy.sandbox.control import Controls
+from gpuproxy.sandbox.dialects.vast.dialect import Vast
+from gpuproxy.sandbox.dialects.vast.errors import not_found
+from gpuproxy.sandbox.dialects.vast.limits import Limits
+from gpuproxy.sandbox.market.clock import SandboxClock
+from gpuproxy.sandbox.market.doors import Doors
+from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.journal import Journal, read
+from gpuproxy.sandbox.market.machines import Blueprint, invented
+from gpuproxy.sandbox.market.recorded import recorded
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.recorded import recorded
-from gpuproxy.sandbox.trouble import Plan, is_about_the_answer, troubled
-from gpuproxy.sandbox.vast import Vast
-from gpuproxy.sandbox.vast_errors import not_found
-from gpuproxy.sandbox.vast_limits import Limits
-from gpuproxy.sandbox.wire import Call, Incoming, incoming
+from gpuproxy.sandbox.protocol.faults import Faults
+from gpuproxy.sandbox.protocol.trouble import Plan, is_about_the_answer, troubled
+from gpuproxy.sandbox.protocol.wire import Call, Incoming, incoming
 
 _OCCUPIED = 0.3  # of the machines, some GPUs
 
@@ -61,6 +62,9 @@ class Sandbox:
             sharing=options.volume_sharing == "allow",
             gone_as=options.gone_as,
         )
+        self._controls = Controls(
+            market=self.market, faults=self.faults, clock=clock, tick=self.tick, calls=lambda: self.calls
+        )
         self._journal = Journal(options.state, self.market, _name(options), past)
         for provider, counted in (past.head.calls or {}).items():
             self._calls[provider].update(counted)
@@ -77,7 +81,7 @@ class Sandbox:
         self.tick()
         taken = incoming(request)
         if taken.path.startswith(control.PREFIX):
-            plan = Plan(response=control.respond(self, taken))
+            plan = Plan(response=control.respond(self._controls, taken))
         else:
             plan = self._plan(taken)
         self._journal.keep(self.calls)

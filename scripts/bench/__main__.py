@@ -10,7 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from gpuproxy.main import collect_rarely
+from gpuproxy.app.main import collect_rarely
 from scripts.bench.report import Row, table
 
 SECTIONS = ("listing", "http", "observing", "reserving", "choosing", "decoding", "memory")

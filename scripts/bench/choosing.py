@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gpuproxy.balancer import Want, choose
+from gpuproxy.loadbalancer.balancer import Want, choose
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.offers import OfferFilter
-from gpuproxy.strategies import STRATEGIES
+from gpuproxy.model.strategies import STRATEGIES
 from scripts.bench.market import OFFERS, offers
 from scripts.bench.report import Row, percentile
 from scripts.bench.server import wired

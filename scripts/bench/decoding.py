@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from gpuproxy.edge.translate import encode_offer
-from gpuproxy.engine.catalog import EVERYTHING, Catalog
+from gpuproxy.adapters.system import ScaledClock, Threads
+from gpuproxy.catalog.refresh import EVERYTHING, Catalog
+from gpuproxy.edge.messages.translate import encode_offer
 from gpuproxy.ports import HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast import connect
+from gpuproxy.providers.vast.adapter import connect
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.world import build
-from gpuproxy.system import ScaledClock, Threads
 from scripts.bench.market import OFFERS, Marketplace, offers
 from scripts.bench.report import Row
 from scripts.bench.stalls import watched

@@ -4,7 +4,7 @@ import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from gpuproxy.engine.snapshot import built
+from gpuproxy.catalog.snapshot import built
 from gpuproxy.model.errors import NotSupported
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro

@@ -4,7 +4,7 @@ import statistics
 import time
 from pathlib import Path
 
-from gpuproxy.providers.vast import INTERVALS
+from gpuproxy.providers.vast.adapter import INTERVALS
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.bench.report import Row
 from scripts.bench.waiting import until

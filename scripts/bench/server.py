@@ -18,15 +18,17 @@ from random import randbytes
 
 from aiohttp import web
 
-from gpuproxy import deployment, logs
-from gpuproxy.access import open_access
-from gpuproxy.config import Settings, load_settings
-from gpuproxy.edge.dispatch import Dispatcher
-from gpuproxy.edge.grpc_server import raw_rpc
-from gpuproxy.main import Engine, build_engine, build_faces, collect_rarely
+from gpuproxy.adapters import logs
+from gpuproxy.adapters.system import ScaledClock, SocketProbe, SystemRandom
+from gpuproxy.app import deployment
+from gpuproxy.app.access import open_access
+from gpuproxy.app.main import collect_rarely
+from gpuproxy.app.wiring import Engine, build_engine, build_faces
+from gpuproxy.config.settings import Settings, load_settings
+from gpuproxy.edge.grpc.server import raw_rpc
+from gpuproxy.edge.rpc.dispatch import Dispatcher
 from gpuproxy.model.labels import Signer
-from gpuproxy.store.sqlite import SqliteDatabase
-from gpuproxy.system import ScaledClock, SocketProbe, SystemRandom
+from gpuproxy.store.sqlite.database import SqliteDatabase
 from scripts.bench.market import Marketplace, offers
 
 ROOT = Path(__file__).resolve().parents[2]

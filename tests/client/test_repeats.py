@@ -13,7 +13,7 @@ from gpuproxy.client import Unavailable
 from gpuproxy.client.channel import channel_options, place, service_config
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.rentals import RENTALS
-from gpuproxy.edge.rpcs import READS
+from gpuproxy.edge.rpc.rpcs import READS
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, World, served
 

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from gpuproxy.edge.service import Service
-from gpuproxy.edge.session import Session
-from gpuproxy.edge.translate import encode_offer, offer_json
-from gpuproxy.engine.books import LeaseView, LoadReport, LoadRow, ReservationPage
-from gpuproxy.engine.catalog import Market
-from gpuproxy.engine.snapshot import View, built
-from gpuproxy.key_rings import NewKey
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.catalog.refresh import Market
+from gpuproxy.catalog.snapshot import View, built
+from gpuproxy.edge.messages.translate import encode_offer, offer_json
+from gpuproxy.edge.rpc.service import Service
+from gpuproxy.edge.rpc.session import Session
+from gpuproxy.identity.key_rings import NewKey
+from gpuproxy.identity.tokens import Token
+from gpuproxy.instances.load import LoadReport, LoadRow
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.demands import Caller, Demand
 from gpuproxy.model.errors import NotFound, Refusal, Unauthenticated
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, PortMapping, ReservationId
@@ -19,11 +22,10 @@ from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, Provider
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState, ReservationView
 from gpuproxy.model.transactions import Transaction
 from gpuproxy.model.users import Role
+from gpuproxy.reservations.requests import ReservationPage
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.store.users import UserRow
-from gpuproxy.system import ScaledClock
-from gpuproxy.tokens import Token
 from tests.edge.face import key_row
 
 NOW = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
@@ -128,7 +130,7 @@ DECISION = Decision(
 
 @dataclass
 class StubEngine:
-    """Reserver, books, catalog and keys in one."""
+    """Everything that the service calls, in one."""
 
     offers: Sequence[Offer] = ()
     mine: Sequence[LeaseView] = ()
@@ -155,11 +157,11 @@ class StubEngine:
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         return self.unreachable
 
-    async def reservation(self, caller: Caller, reservation_id: str) -> ReservationView:
+    async def by_id(self, caller: Caller, reservation_id: str) -> ReservationView:
         self.asked.append(("reservation", reservation_id))
         return self._answered()
 
-    async def reservations(
+    async def page(
         self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str
     ) -> ReservationPage:
         self.asked.append(("reservations", state, dict(labels), page_size, page_token))
@@ -173,20 +175,20 @@ class StubEngine:
         self.asked.append(("extend", reservation_id, expires_at))
         return self._answered()
 
-    async def instance(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
+    async def by_contract(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         for mine in self.mine:
             if (mine.lease.provider, mine.lease.instance_id) == (provider, instance_id):
                 return mine
         raise NotFound("no such instance")
 
-    async def instances(self, caller: Caller) -> tuple[LeaseView, ...]:
+    async def rented(self, caller: Caller) -> tuple[LeaseView, ...]:
         return tuple(self.mine)
 
     async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
         self.asked.append(("destroy", provider, instance_id))
-        return replace((await self.instance(caller, provider, instance_id)).lease, state=LeaseState.RELEASING)
+        return replace((await self.by_contract(caller, provider, instance_id)).lease, state=LeaseState.RELEASING)
 
-    async def load(self, caller: Caller, instance_id: str) -> LoadReport:
+    async def report(self, caller: Caller, instance_id: str) -> LoadReport:
         server = LoadRow(id="9001", provider=VAST, connections=3, gpus=4, last_used=NOW, picks=7)
         provider = LoadRow(id="vast.ai", provider=VAST, connections=9, gpus=9)
         return LoadReport(server=(server,), provider=(provider,), strategy="least_connections")
@@ -195,20 +197,20 @@ class StubEngine:
         self.asked.append(("transactions", caller.project, limit, offset))
         return [], 7
 
-    async def health(self) -> str:
+    async def summary(self) -> str:
         return "ok"
 
-    async def strategy(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
+    async def in_force(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
         return "lowest_price", self.scope, ("least_connections", "lowest_price")
 
-    async def set_strategy(self, caller: Caller, name: str, scope: str) -> None:
+    async def choose(self, caller: Caller, name: str, scope: str) -> None:
         self.asked.append(("set_strategy", name, scope))
 
     async def start(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        return await self.instance(caller, provider, instance_id)
+        return await self.by_contract(caller, provider, instance_id)
 
     async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        return await self.instance(caller, provider, instance_id)
+        return await self.by_contract(caller, provider, instance_id)
 
     async def logs(self, caller: Caller, provider: str, instance_id: str, lines: int) -> Sequence[str]:
         self.asked.append(("logs", provider, instance_id, lines))
@@ -260,7 +262,12 @@ def service_over(engine: StubEngine) -> Service:
     session = StubSession()
     return Service(
         reserver=engine,  # type: ignore[arg-type]
-        books=engine,  # type: ignore[arg-type]
+        reservations=engine,  # type: ignore[arg-type]
+        instances=engine,  # type: ignore[arg-type]
+        load=engine,  # type: ignore[arg-type]
+        spending=engine,  # type: ignore[arg-type]
+        strategies=engine,  # type: ignore[arg-type]
+        health=engine,  # type: ignore[arg-type]
         machines=engine,  # type: ignore[arg-type]
         catalog=engine,  # type: ignore[arg-type]
         session=Session(logins=session, keys=engine, ssh_keys=session),  # type: ignore[arg-type]

@@ -14,13 +14,13 @@ from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
-from gpuproxy.edge.auth import Authenticator
-from gpuproxy.edge.dispatch import Dispatcher
-from gpuproxy.edge.grpc_server import GrpcServer
-from gpuproxy.edge.rpcs import CONTRACT, Rpc
+from gpuproxy.adapters.system import ScaledClock, SystemRandom
+from gpuproxy.edge.grpc.server import GrpcServer
+from gpuproxy.edge.rpc.auth import Authenticator
+from gpuproxy.edge.rpc.dispatch import Dispatcher
+from gpuproxy.edge.rpc.rpcs import CONTRACT, Rpc
 from gpuproxy.model.users import Role
 from gpuproxy.store.keys import KeyRow
-from gpuproxy.system import ScaledClock, SystemRandom
 
 V1 = "gpuproxy.v1.GPUProxyService"
 PUBLISHED = "gpuproxy.GPUProxyService"

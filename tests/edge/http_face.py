@@ -11,14 +11,14 @@ import aiohttp
 import msgspec
 from grpc import aio
 
-from gpuproxy.edge.auth import Authenticator
-from gpuproxy.edge.dispatch import Around, Dispatcher
-from gpuproxy.edge.grpc_server import GrpcServer
-from gpuproxy.edge.http_pages import Pages
-from gpuproxy.edge.http_server import HttpServer
-from gpuproxy.edge.rpcs import built_of
+from gpuproxy.adapters.system import ScaledClock, SystemRandom
+from gpuproxy.edge.grpc.server import GrpcServer
+from gpuproxy.edge.http.pages import Pages
+from gpuproxy.edge.http.server import HttpServer
+from gpuproxy.edge.rpc.auth import Authenticator
+from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
+from gpuproxy.edge.rpc.rpcs import built_of
 from gpuproxy.edge.tls import Certificates
-from gpuproxy.system import ScaledClock, SystemRandom
 from tests.edge.face import SECONDS, Face, all_keys
 
 METRICS = b"# HELP gpuproxy_up Up.\n"

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode, aio
 
-from gpuproxy.edge.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, WRITES, built_of, least_role, rpcs_of
+from gpuproxy.edge.rpc.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, WRITES, built_of, least_role, rpcs_of
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.users import ROLES, Role
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -211,7 +211,7 @@ def test_every_call_is_in_exactly_one_of_the_tables_that_say_who_may_call_it(nam
 
 
 def test_a_call_that_nobody_gave_a_role_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.rpcs.READS", READS - {"GetReservation"})
+    monkeypatch.setattr("gpuproxy.edge.rpc.rpcs.READS", READS - {"GetReservation"})
     with pytest.raises(LookupError, match="GetReservation must be in exactly one of"):
         rpcs_of(object())
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from gpuproxy.edge.rpcs import CONTRACT
+from gpuproxy.edge.rpc.rpcs import CONTRACT
 from gpuproxy.v1 import gpuproxy_pb2
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from gpuproxy.edge.translate import transaction_message
-from gpuproxy.engine.books import LeaseView
+from gpuproxy.edge.messages.translate import transaction_message
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.leases import InstanceId, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.transactions import Meter, newest

@@ -8,9 +8,9 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode, aio
 
-from gpuproxy.edge.dispatch import MAX_SECONDS
-from gpuproxy.edge.grpc_server import GrpcServer, raw_rpc
-from gpuproxy.edge.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, SECONDS, WRITES
+from gpuproxy.edge.grpc.server import GrpcServer, raw_rpc
+from gpuproxy.edge.rpc.dispatch import MAX_SECONDS
+from gpuproxy.edge.rpc.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, SECONDS, WRITES
 from gpuproxy.model import errors
 from gpuproxy.model.demands import Caller
 from gpuproxy.v1 import gpuproxy_pb2 as pb

@@ -7,8 +7,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from gpuproxy.edge.grpc_server import PUBLISHED
-from gpuproxy.edge.rpcs import CONTRACT
+from gpuproxy.edge.grpc.server import PUBLISHED
+from gpuproxy.edge.rpc.rpcs import CONTRACT
 from gpuproxy.model.errors import Unavailable
 from tests.edge.face import Face, facing
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.engine.books import LeaseView
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import CreationFailed, FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState

@@ -54,8 +54,8 @@ ATTACKS = {
 async def test_malformed_requests_break_nothing_leak_nothing_and_rent_nothing(
     monkeypatch: pytest.MonkeyPatch, attack: bytes, end: bool
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server.BODY_SECONDS", 0.2)
-    monkeypatch.setattr("gpuproxy.edge.http_protocol.IDLE_SECONDS", 0.4)
+    monkeypatch.setattr("gpuproxy.edge.http.server.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.4)
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         answer = await both.raw(attack, end=end)
@@ -103,7 +103,7 @@ async def test_a_request_that_trickles_in_is_read() -> None:
 
 
 async def test_a_body_that_does_not_come_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("gpuproxy.edge.http.server.BODY_SECONDS", 0.05)
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         answer = await both.raw(HEAD + CLOSE + b"Content-Length: 500\r\n\r\n{")
@@ -113,7 +113,7 @@ async def test_a_body_that_does_not_come_is_refused_after_a_while(monkeypatch: p
 
 
 async def test_a_head_that_does_not_end_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_protocol.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.2)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
@@ -126,7 +126,7 @@ async def test_a_head_that_does_not_end_loses_its_connection(monkeypatch: pytest
 async def test_a_head_that_trickles_in_for_ever_loses_its_connection(
     monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_protocol.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.2)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(first + b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
@@ -140,7 +140,7 @@ async def test_a_head_that_trickles_in_for_ever_loses_its_connection(
 
 
 async def test_a_body_that_trickles_in_for_ever_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("gpuproxy.edge.http.server.BODY_SECONDS", 0.1)
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.edge.http_events import HEARTBEAT_SECONDS
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.edge.http.events import HEARTBEAT_SECONDS
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
-from gpuproxy.system import ScaledClock
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.http_face import both_faces
 
@@ -206,7 +206,7 @@ class Flooding:
 
 
 async def test_a_client_that_takes_nothing_frees_its_stream_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server._STUCK_MS", 200)
+    monkeypatch.setattr("gpuproxy.edge.http.server._STUCK_MS", 200)
     service = Flooding()
     async with both_faces(service) as both:
         with socket.socket() as client:
@@ -218,7 +218,7 @@ async def test_a_client_that_takes_nothing_frees_its_stream_after_a_while(monkey
 
 
 async def test_a_client_that_takes_what_comes_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server._STUCK_MS", 200)
+    monkeypatch.setattr("gpuproxy.edge.http.server._STUCK_MS", 200)
     service = Flooding()
     async with both_faces(service) as both, both.session.get(both.url + PATH, headers=KEY) as reply:
         for _ in range(100):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.edge.openapi import document
-from gpuproxy.edge.reference import page
-from gpuproxy.edge.rpcs import CONTRACT
-from gpuproxy.engine.books import LeaseView
+from gpuproxy.edge.http.openapi import document
+from gpuproxy.edge.http.reference import page
+from gpuproxy.edge.rpc.rpcs import CONTRACT
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.money import Micro
 from scripts.http_fuzz import command
 from tests.edge.engine import StubEngine, lease, offer, service_over

@@ -15,10 +15,10 @@ from grpc_status import rpc_status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuproxy.edge import json_codec
-from gpuproxy.edge.http_answers import BY_REASON, CODES
-from gpuproxy.edge.http_routes import Route, all_routes
-from gpuproxy.engine.books import LeaseView
+from gpuproxy.edge.http.answers import BY_REASON, CODES
+from gpuproxy.edge.http.routes import Route, all_routes
+from gpuproxy.edge.messages import json_codec
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.money import Micro
 from tests.edge.engine import StubEngine, lease, offer, service_over, view

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.edge.http_routes import GROUPS, all_routes
-from gpuproxy.edge.openapi import document
-from gpuproxy.edge.rpcs import CONTRACT, built_of, rpcs_of
+from gpuproxy.edge.http.openapi import document
+from gpuproxy.edge.http.routes import GROUPS, all_routes
+from gpuproxy.edge.rpc.rpcs import CONTRACT, built_of, rpcs_of
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
 

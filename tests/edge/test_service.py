@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from gpuproxy.engine.books import LeaseView
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro

@@ -9,9 +9,9 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 
-from gpuproxy.edge.dispatch import SMALL_BYTES
-from gpuproxy.edge.json_codec import MOST_ENTRIES
-from gpuproxy.edge.rooms import Room
+from gpuproxy.edge.messages.json_codec import MOST_ENTRIES
+from gpuproxy.edge.rpc.admission import Room
+from gpuproxy.edge.rpc.dispatch import SMALL_BYTES
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import TooManyCalls
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -100,7 +100,7 @@ async def test_strangers_whose_bodies_never_end_keep_nobody_out(credentials: tup
 
 
 async def test_logins_whose_bodies_never_end_keep_only_logins_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http_server.STRANGERS_BODY_SECONDS", 0.3)
+    monkeypatch.setattr("gpuproxy.edge.http.server.STRANGERS_BODY_SECONDS", 0.3)
     door = Door()
     door.open.set()
     async with both_faces(door, max_concurrent=1) as both, AsyncExitStack() as stack:

@@ -102,8 +102,8 @@ async def test_a_client_that_leaves_ends_its_watch() -> None:
 async def test_a_stream_ends_with_the_key_that_it_was_opened_with(
     monkeypatch: pytest.MonkeyPatch, waiting: bool
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
-    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.01 if waiting else 1000.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.01 if waiting else 1000.0)
     engine, keys = Watched(), all_keys()
     async with facing(service_over(engine), keys=keys) as face:
         call = await begun(face, engine, key="gp_viewer")
@@ -119,8 +119,8 @@ async def test_a_stream_ends_with_the_key_that_it_was_opened_with(
 async def test_a_stream_goes_on_while_its_key_is_good_however_often_that_is_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
-    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.001)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.001)
     often = asyncio.Event()
 
     class Book(KeyBook):
@@ -138,8 +138,8 @@ async def test_a_stream_goes_on_while_its_key_is_good_however_often_that_is_look
 
 
 async def test_a_stream_ends_when_its_credentials_become_mightier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
-    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.01)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.01)
     engine, keys = Watched(), all_keys()
     async with facing(service_over(engine), keys=keys) as face:
         call = await begun(face, engine, key="gp_viewer")
@@ -151,8 +151,8 @@ async def test_a_stream_ends_when_its_credentials_become_mightier(monkeypatch: p
 async def test_what_goes_wrong_while_a_key_is_looked_up_again_is_told_like_any_bug(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.auth._REMEMBERED_SECONDS", 0.0)
-    monkeypatch.setattr("gpuproxy.edge.dispatch.RECHECK_SECONDS", 0.01)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.01)
     engine, keys = Watched(), all_keys()
     async with facing(service_over(engine), keys=keys) as face:
         call = await begun(face, engine, key="gp_viewer")

@@ -17,8 +17,8 @@ import trustme
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.edge.tls import LOOK_SECONDS, Certificates, TlsFiles, WrongFiles
-from gpuproxy.system import ScaledClock
 from tests.edge.certificates import ClientFiles, Pki
 from tests.edge.http_face import Both, both_faces
 

@@ -16,17 +16,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gpuproxy import main
-from gpuproxy.config import ConfigError, load_settings
-from gpuproxy.edge.dispatch import Around
-from gpuproxy.metrics import Counted, Metrics
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.app import main
+from gpuproxy.app.metrics import Counted, Metrics
+from gpuproxy.app.tracing import Tracing, exporting
+from gpuproxy.config.settings import ConfigError, load_settings
+from gpuproxy.edge.rpc.dispatch import Around
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import Capabilities, Instance, Inventory, Receipt, Spend
-from gpuproxy.system import ScaledClock
-from gpuproxy.tracing import Tracing, exporting
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
@@ -267,14 +267,14 @@ async def test_a_collector_that_is_away_neither_breaks_a_call_nor_keeps_the_serv
 
 def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
     code = (
-        "import sys, gpuproxy.main, gpuproxy.cli.server, gpuproxy.upkeep\n"
+        "import sys, gpuproxy.app.main, gpuproxy.cli.server, gpuproxy.app.upkeep\n"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 async def test_an_endpoint_without_the_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gpuproxy.tracing", None)
+    monkeypatch.setitem(sys.modules, "gpuproxy.app.tracing", None)
     settings = load_settings({"GPUPROXY_OTEL_ENDPOINT": "http://127.0.0.1:4318"}, None)
     async with AsyncExitStack() as stack:
         with pytest.raises(ConfigError, match=r"gpuproxy\[otel\]"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpuproxy.model.demands import LaunchSpec, RegistryAuth
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.providers.secrecy import CUT, cut, secrets_of
-from gpuproxy.providers.vast import VastAi
+from gpuproxy.providers.vast.adapter import VastAi
 from tests.providers.test_vast_create import LABEL, OFFER, SPEC
 from tests.providers.wires import on_script, says
 

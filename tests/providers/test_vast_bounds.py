@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from gpuproxy.adapters.system import Threads
 from gpuproxy.model.errors import ProviderUnavailable
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpRequest, HttpResponse
-from gpuproxy.providers import vast as adapter_module
-from gpuproxy.providers.vast import VastAi
-from gpuproxy.system import Threads
+from gpuproxy.providers.vast import adapter as adapter_module
+from gpuproxy.providers.vast.adapter import VastAi
 from tests.providers.wires import UNLIMITED, Script, found, on_script, page, row, says, vast, wire
 from tests.virtual_time import VirtualClock, run_virtual
 

@@ -16,7 +16,7 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse
-from gpuproxy.providers.vast import VastAi
+from gpuproxy.providers.vast.adapter import VastAi
 from tests.providers.wires import LABEL, OFFER, SPEC, found, on_script, page, says, wire
 
 ID = InstanceId("27182818")

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.model.errors import (
     AuthFailed,
     InsufficientFunds,
@@ -17,13 +19,11 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import InstanceStatus
-from gpuproxy.providers.vast import VastAi
-from gpuproxy.sandbox.http_shell import serve
-from gpuproxy.sandbox.in_process import InProcessHttp
+from gpuproxy.providers.vast.adapter import VastAi
 from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.server.http_shell import serve
+from gpuproxy.sandbox.server.in_process import InProcessHttp
 from gpuproxy.sandbox.world import Sandbox, build
-from gpuproxy.system import ScaledClock
-from gpuproxy.transport import AioHttp
 from tests.providers.wires import LABEL, SPEC, found, vast
 from tests.virtual_time import VirtualClock, run_virtual
 

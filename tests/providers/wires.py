@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import Clock, Http, HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast import VastAi
+from gpuproxy.providers.vast.adapter import VastAi
 from tests.markets import offer
 from tests.virtual_time import VirtualClock, run_virtual
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.sandbox.in_process import InProcessProbe
+from gpuproxy.sandbox.server.in_process import InProcessProbe
 from tests.sandbox.shop import Shop
 
 PULL = "Error response from daemon: pull access denied for me/secret, repository does not exist or may require"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gpuproxy.sandbox.machines import tiles
-from gpuproxy.sandbox.recorded import layout
+from gpuproxy.sandbox.market.machines import tiles
+from gpuproxy.sandbox.market.recorded import layout
 from tests.sandbox.shop import KEY, OTHER_KEY, Shop
 
 

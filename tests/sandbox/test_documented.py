@@ -7,9 +7,9 @@ import click
 import pytest
 
 from gpuproxy.cli.sandbox import sandbox
-from gpuproxy.sandbox.defects import WAYS_TO_BREAK
-from gpuproxy.sandbox.faults import CALLS, CHOICES, FAULTS
+from gpuproxy.sandbox.market.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.options import GoneForm
+from gpuproxy.sandbox.protocol.faults import CALLS, CHOICES, FAULTS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
 WORDS = {word for words in CHOICES.values() for word in words}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
-from gpuproxy.sandbox.in_process import InProcessHttp, InProcessProbe
+from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from tests.sandbox.shop import KEY, OTHER_KEY, Shop
 
 Send = Callable[..., Awaitable[HttpResponse]]

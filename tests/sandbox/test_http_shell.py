@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.sandbox.http_shell import RunningSandbox, serve
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.trouble import Plan
+from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 
 KEY = "sandbox-key"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.ports import HttpReplyLost, HttpRequest
-from gpuproxy.sandbox.in_process import InProcessHttp
+from gpuproxy.sandbox.server.in_process import InProcessHttp
 from tests.sandbox.shop import KEY, Shop
 
 LIST = "/api/v1/instances/"

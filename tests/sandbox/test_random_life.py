@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gpuproxy.sandbox.instances import HOLDS_GPU
+from gpuproxy.sandbox.market.instances import HOLDS_GPU
 from tests.sandbox.shop import KEY, OTHER_KEY, Shop
 
 

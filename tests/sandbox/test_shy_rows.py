@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.sandbox.in_process import InProcessProbe
 from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.server.in_process import InProcessProbe
 from tests.sandbox.shop import Shop
 
 STATES = ("actual_status", "intended_status", "cur_state", "next_state")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.sandbox.journal import WrongMarket
+from gpuproxy.sandbox.market.journal import WrongMarket
 from tests.sandbox.shop import Shop
 
 

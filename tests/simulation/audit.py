@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuproxy.ports import HttpRequest, HttpResponse
-from gpuproxy.sandbox.instances import Instance, Phase
+from gpuproxy.sandbox.market.instances import Instance, Phase
 from tests.world import World
 
 _TERMINAL = ("released", "failed", "lost")

@@ -88,14 +88,14 @@ class _Crowd:
         while True:
             try:
                 made = await self.world.reserve(16, seconds=self.dice.choice((30.0, 120.0, 300.0)), project="flood")
-                await self.world.engine.books.release(caller, made.reservation.id)
+                await self.world.engine.reservations.release(caller, made.reservation.id)
             except Refusal as refusal:
                 await self.world.sleep(getattr(refusal, "retry_after", 1.0))
 
     async def _destroyed(self, contract: str) -> float:
         """The seconds until the destroy reaches the market."""
         began = self.clock.monotonic()
-        await self.world.engine.books.destroy(Caller(project="small"), "vast.ai", contract)
+        await self.world.engine.instances.destroy(Caller(project="small"), "vast.ai", contract)
         while contract not in self.arrived:
             await self.world.sleep(0.1)
         return self.arrived[contract] - began

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from gpuproxy.sandbox.faults import Fault
+from gpuproxy.sandbox.protocol.faults import Fault
 from tests.world import World
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
-from gpuproxy.sandbox.instances import Launch, Phase
+from gpuproxy.sandbox.market.instances import Launch, Phase
 from tests.simulation.audit import SETTLE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
 from tests.simulation.report import Report, hits_of
@@ -173,7 +173,7 @@ class _Story:
         if (found := self._known()) is not None:
             ask, reservation = found
             ask.agreement.release_asked.add(reservation)
-            if await self._say_so(self.world.engine.books.release(Caller(project="p1"), reservation)):
+            if await self._say_so(self.world.engine.reservations.release(Caller(project="p1"), reservation)):
                 ask.agreement.released.add(reservation)
 
     async def _destroy(self) -> None:
@@ -182,8 +182,8 @@ class _Story:
             row = self.dice.choice(rows)
             for ask in self.asks:
                 ask.agreement.destroy_asked.add(row["instance_id"])
-            books = self.world.engine.books
-            if await self._say_so(books.destroy(Caller(project="p1"), row["provider"], row["instance_id"])):
+            instances = self.world.engine.instances
+            if await self._say_so(instances.destroy(Caller(project="p1"), row["provider"], row["instance_id"])):
                 for ask in self.asks:
                     ask.agreement.destroyed.add(row["instance_id"])
 
@@ -204,7 +204,7 @@ class _Story:
         before = agreement.ends_after, agreement.ends_before
         agreement.ends_after = min(ends, before[0] or ends)  # it may have been done although the answer got lost
         agreement.ends_before = max(ends + 1, before[1]) if before[1] is not None else None
-        extended = await self._say_so(self.world.engine.books.extend(Caller(project="p1"), reservation, until))
+        extended = await self._say_so(self.world.engine.reservations.extend(Caller(project="p1"), reservation, until))
         if extended:
             agreement.ends_after, agreement.ends_before = ends, ends + 1
         elif not self.world.life.dead:

@@ -67,17 +67,17 @@ def rented(act: Part, *, rest: float = 40.0, fault: str = "", **wanted: Any) -> 
 
 
 async def release(world: World) -> None:
-    await world.engine.books.release(P1, await the_reservation(world))
+    await world.engine.reservations.release(P1, await the_reservation(world))
 
 
 async def destroy(world: World) -> None:
     for lease in await world.live():
-        await world.engine.books.destroy(P1, lease.provider, lease.instance_id or "")
+        await world.engine.instances.destroy(P1, lease.provider, lease.instance_id or "")
 
 
 async def extend(world: World) -> None:
     until = world.books_clock.now() + timedelta(seconds=120)
-    await world.engine.books.extend(P1, await the_reservation(world), until)
+    await world.engine.reservations.extend(P1, await the_reservation(world), until)
 
 
 async def appears(world: World) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gpuproxy.engine import absence
+from gpuproxy.reconcile import absence
 from scripts.bite import ROOT
 from scripts.mistakes import MISTAKES, Mistake
 from tests.simulation.audit import Violation

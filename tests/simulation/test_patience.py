@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.engine import replacing
+from gpuproxy.rental import replacing
 from tests.simulation import patience
 from tests.simulation.audit import Violation
 

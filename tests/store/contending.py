@@ -9,12 +9,12 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpuproxy import people, upkeep
-from gpuproxy.config import Settings
+from gpuproxy.app import people, upkeep
+from gpuproxy.config.settings import Settings
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
-from gpuproxy.store.driver import sqlite3
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
 
 _CALLERS = 3
 """So few that most commits are of a unit or two."""

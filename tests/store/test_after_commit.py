@@ -12,8 +12,8 @@ import structlog
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
-from gpuproxy.store.driver import sqlite3
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
 
 
 @pytest.fixture(params=[True, False], ids=["threads", "no threads"])

@@ -10,9 +10,10 @@ import structlog
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
-from gpuproxy.store import ballast, meta
-from gpuproxy.store.ballast import BYTES, Ballast
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store import meta
+from gpuproxy.store.sqlite import ballast
+from gpuproxy.store.sqlite.ballast import BYTES, Ballast
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 MEGABYTE = 1 << 20
 

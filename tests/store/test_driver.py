@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlite_utils.utils import sqlite3 as of_sqlite_utils
 
-from gpuproxy.store import driver
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite import driver
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy import people
-from gpuproxy.config import ConfigError, Settings
-from gpuproxy.store import locks, meta, mounts
-from gpuproxy.store.place import DatabaseLocked, WrongPlace
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.app import people
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.store import meta
+from gpuproxy.store.sqlite import locks, mounts
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
@@ -304,7 +305,7 @@ async def test_on_a_network_file_system_only_the_file_beside_the_database_is_loc
 
 
 def test_a_start_on_a_database_in_use_says_what_to_do(path: Path) -> None:
-    from gpuproxy.books_here import with_books
+    from gpuproxy.app.books_here import with_books
 
     async def nothing(_: SqliteDatabase) -> None: ...
 

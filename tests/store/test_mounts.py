@@ -4,8 +4,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from gpuproxy.store import mounts
-from gpuproxy.store.mounts import file_system, is_remote
+from gpuproxy.store.sqlite import mounts
+from gpuproxy.store.sqlite.mounts import file_system, is_remote
 
 SAMPLE = r"""
 22 27 0:20 / /proc rw,nosuid shared:12 - proc proc rw

@@ -11,7 +11,7 @@ import structlog
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.store import meta
-from gpuproxy.store.driver import sqlite3
-from gpuproxy.store.place import DatabaseLocked, WrongPlace
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
+from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
@@ -126,7 +126,7 @@ _OPENING = """
 import asyncio, os, sys
 from datetime import UTC, datetime
 from gpuproxy.store import meta
-from gpuproxy.store.place import WrongPlace
+from gpuproxy.store.sqlite.place import WrongPlace
 from gpuproxy.store.sqlite import SqliteDatabase
 
 async def main():

@@ -13,9 +13,9 @@ import structlog
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
-from gpuproxy.store.driver import sqlite3
-from gpuproxy.store.place import DatabaseLocked
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
+from gpuproxy.store.sqlite.place import DatabaseLocked
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.model.errors import (
     AuthFailed,
     InsufficientFunds,
@@ -26,15 +28,13 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer
 from gpuproxy.ports import Inventory
-from gpuproxy.providers.vast import VastAi
-from gpuproxy.sandbox import faults
-from gpuproxy.sandbox.http_shell import serve
-from gpuproxy.sandbox.instances import HOLDS_GPU, Instance, Phase
+from gpuproxy.providers.vast.adapter import VastAi
+from gpuproxy.sandbox.market.instances import HOLDS_GPU, Instance, Phase
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.trouble import LATE_SECONDS
+from gpuproxy.sandbox.protocol import faults
+from gpuproxy.sandbox.protocol.trouble import LATE_SECONDS
+from gpuproxy.sandbox.server.http_shell import serve
 from gpuproxy.sandbox.world import Sandbox
-from gpuproxy.system import ScaledClock
-from gpuproxy.transport import AioHttp
 from tests.providers.wires import LABEL, SPEC, found, vast
 from tests.system.matrix import CALLS, Cell, cells, named
 

@@ -36,7 +36,7 @@ def test_after_a_create_met_a_fault_the_books_and_the_market_agree(cell: Cell, r
         await _one_create_each(world, waited=len(waited))
         assert not [lease for lease in await world.leases() if lease.state is LeaseState.UNKNOWN]
         if made is not None:
-            await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+            await world.engine.reservations.release(Caller(project="p1"), made.reservation.id)
         await world.sleep(_QUIET)
         assert world.alive() == {}
         await world.books_agree()
@@ -50,7 +50,7 @@ def test_after_a_destroy_met_a_fault_everything_is_gone_in_the_end(cell: Cell) -
         made = await world.reserve(3)
         await world.sleep(120)
         world.control("POST", "faults", {"provider": "vast.ai", **cell.order(times=4)})
-        await world.engine.books.release(Caller(project="p1"), made.reservation.id)
+        await world.engine.reservations.release(Caller(project="p1"), made.reservation.id)
         await world.sleep(_QUIET)
         assert world.alive() == {}
         assert {lease.state for lease in await world.leases()} == {LeaseState.RELEASED}

@@ -1,0 +1,1 @@
+"""The real outside world behind the ports: clock, network, threads, files, logs."""

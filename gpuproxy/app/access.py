@@ -1,0 +1,52 @@
+"""Who may call: keys, users and logins over one database, with the secrets that they need."""
+
+from dataclasses import dataclass, field
+
+from gpuproxy.adapters.system import Threads
+from gpuproxy.app import deployment
+from gpuproxy.app.deployment import WrongDatabase
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.identity.key_rings import KeyRing, SshKeyRing
+from gpuproxy.identity.logins import Logins
+from gpuproxy.identity.passwords import Passwords
+from gpuproxy.identity.tokens import Tokens
+from gpuproxy.identity.users import UserBook
+from gpuproxy.ports import Clock, Database, Random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Everything about who may call."""
+
+    keys: KeyRing
+    ssh_keys: SshKeyRing
+    users: UserBook
+    logins: Logins
+    tokens: Tokens
+    secret: str = field(repr=False)
+    fingerprint_key: bytes = field(repr=False)
+
+
+async def open_access(settings: Settings, db: Database, clock: Clock, random: Random) -> Access:
+    """Logins and keys over these books, the configured admin among the users; raises ConfigError."""
+    configured = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
+    secret = await deployment.token_secret(db, random, configured)
+    passwords, tokens = Passwords(Threads()), Tokens(secret, clock)
+    users = UserBook(db, random, passwords)
+    if settings.admin_password is not None:
+        await users.ensure_admin(
+            settings.admin_email, settings.admin_password.get_secret_value(), deployment.DEFAULT_PROJECT
+        )
+    try:
+        fingerprint_key = await deployment.fingerprint_key(db, random, settings.fingerprint_key_file)
+    except WrongDatabase as error:
+        raise ConfigError(str(error)) from error
+    return Access(
+        keys=KeyRing(db, random),
+        ssh_keys=SshKeyRing(db, random),
+        users=users,
+        logins=Logins(users, passwords, tokens, clock),
+        tokens=tokens,
+        secret=secret,
+        fingerprint_key=fingerprint_key,
+    )

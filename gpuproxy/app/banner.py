@@ -1,0 +1,43 @@
+"""What a start prints. Other programs read its first words, so that they stay as they are."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from gpuproxy.config.settings import Settings
+
+
+def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
+    """Addresses (of the sandbox too, if there is one), where the key is, and a command to paste."""
+    lines = [f"gRPC       {grpc}", f"HTTP       {http}"]
+    if settings.grpc_tls_cert is not None:
+        clients = ", for clients with a certificate only" if settings.grpc_tls_client_ca else ""
+        lines.append(f"TLS        both, with {settings.grpc_tls_cert}{clients}")
+    if sandbox:
+        lines += [f"sandbox    {sandbox}", "           a simulated market on this machine: nothing here costs money"]
+    key = "as configured" if settings.admin_api_key else f"in {settings.admin_key_file}"
+    lines.append(f"admin key  {key}")
+    shown = '"$GPUPROXY_ADMIN_API_KEY"' if settings.admin_api_key else f'"$(cat {settings.admin_key_file})"'
+    tls = "--tls " if settings.grpc_tls_cert is not None else ""
+    lines += [
+        "",
+        "Rent four GPUs:",
+        f"  {_program()} reserve 4 --min-vram 16 --max-price 2 --server {grpc} {tls}--api-key {shown}",
+    ]
+    return "\n".join(lines)
+
+
+def _program() -> str:
+    """How this program is called from here, to be pasted: as a command, else with the Python that runs it."""
+    if shutil.which("gpuproxy"):
+        return "gpuproxy"
+    python = Path(sys.executable)
+    script = python.with_name("gpuproxy")
+    return shlex.join([_near(script)] if script.is_file() else [_near(python), "-m", "gpuproxy"])
+
+
+def _near(path: Path) -> str:
+    """Relative below this directory, where people paste it; elsewhere in full."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

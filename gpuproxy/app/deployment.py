@@ -1,0 +1,186 @@
+"""What makes a database a deployment: its clock, its secrets, its first admin, and which market it rents on.
+
+All of it is made once, at the first start, and stays with the database or beside it.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from gpuproxy.adapters import private_files
+from gpuproxy.adapters.system import ScaledClock, SteadyClock
+from gpuproxy.identity.key_rings import PREFIX, key_row, key_text
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.ports import Clock, Database, Random, Tx
+from gpuproxy.store import keys, leases, meta, reservations
+from gpuproxy.store.keys import KeyRow
+from gpuproxy.store.rows import micros, moment
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_PROJECT = "default"
+
+
+class WrongDatabase(Exception):
+    """The database can't be used the way this start asks for; the text is for the operator."""
+
+
+async def start_clock(db: Database, scale: float) -> Clock:
+    """The deployment's clock: the date at the start at scale 1, else one that goes on where it stood, never back."""
+    now = datetime.now(UTC)
+
+    def write(tx: Tx) -> datetime | None:
+        stored = meta.read(tx, meta.CLOCK)
+        if stored is None and scale == 1:
+            return None
+        stands = now if stored is None else _stands(json.loads(stored), now)
+        state = {"scale": scale, "real": micros(now), "market": micros(stands)}
+        meta.write(tx, meta.CLOCK, json.dumps(state))
+        return stands
+
+    origin = await db.write(write)
+    return await steady_clock(db, ScaledClock(scale)) if origin is None else ScaledClock(scale, origin=origin)
+
+
+async def steady_clock(db: Database, clock: Clock) -> Clock:
+    """The clock's date, but not before the last event while anything is live: the books' time does not go back."""
+    return SteadyClock(clock, not_before=await db.read(leases.last_event_at))
+
+
+def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:
+    """From a real time to what the deployment's clock reads then."""
+    stored = meta.read(tx, meta.CLOCK)
+    if stored is None:
+        return lambda now: now
+    state = json.loads(stored)
+    return lambda now: _stands(state, now)
+
+
+async def claim_market(db: Database, kind: str) -> None:
+    """One database never mixes the sandbox with real marketplaces."""
+    found = await db.write(lambda tx: meta.ensure(tx, meta.MARKET, kind))
+    if found != kind:
+        raise WrongDatabase(
+            f"This database belongs to a {found} market and this start is for a {kind} one: not started. "
+            "Set GPUPROXY_DATABASE_URL to another file."
+        )
+
+
+async def claim_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
+    """A lease is never orphaned by configuration; what is configured is remembered, for commands that do not know."""
+    missing = sorted(await db.read(leases.live_accounts) - configured)
+    if missing:
+        names = ", ".join(f"{provider} {account}" for provider, account in missing)
+        raise WrongDatabase(
+            f"There are live leases of accounts that are not configured ({names}): not started. "
+            "Give their keys back under the same names until everything of theirs is released."
+        )
+    await db.write(lambda tx: meta.write(tx, meta.ACCOUNTS, json.dumps(sorted(configured))))
+
+
+def last_accounts(tx: Tx) -> frozenset[AccountKey]:
+    """The accounts that the last server had."""
+    stored = json.loads(meta.read(tx, meta.ACCOUNTS) or "[]")
+    return frozenset((ProviderName(provider), name) for provider, name in stored)
+
+
+async def signer(db: Database, random: Random) -> Signer:
+    """Makes and recognises this deployment's labels."""
+    deployment, key = random.token(6), base64.b64encode(random.secret(32)).decode()
+
+    def write(tx: Tx) -> Signer:
+        stored = meta.ensure(tx, meta.SIGNING_KEY, key)
+        return Signer(meta.ensure(tx, meta.DEPLOYMENT, deployment), base64.b64decode(stored))
+
+    return await db.write(write)
+
+
+async def ensure_admin(db: Database, random: Random, configured: str, file: Path) -> str:
+    """The first admin's key: as configured, else made once and kept in `file` (mode 0600). The key, for redaction.
+
+    Another one that was configured before ends.
+    """
+    if configured:
+        await _ensure_key(db, random, configured, "admin (configured)", alone=True)
+        return configured
+    text = _kept(file)
+    if text:
+        await _ensure_key(db, random, text, "admin")
+        return text
+    text = key_text(random)
+    await _ensure_key(db, random, text, "admin")
+    _keep(file, text)
+    return text
+
+
+async def token_secret(db: Database, random: Random, configured: str) -> str:
+    """What logins are signed with: as configured, else made once and kept in the database."""
+    made = base64.b64encode(random.secret(32)).decode()
+    return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, made))
+
+
+async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
+    """What demands are hashed with: kept in `file` (mode 0600), and so not in copies of the database.
+
+    Raises WrongDatabase where it is gone but needed: with another key every repeat would look like another demand.
+    """
+    text = _kept(file)
+    if not text:
+        if await db.read(reservations.has_keyed):
+            raise WrongDatabase(
+                f"{file} is missing or empty, and with it the key by which this database recognises a repeat of a "
+                "request_id: not started. Put the file back; it was made beside the database. Where it is lost, make "
+                f"a new key with `head -c 32 /dev/urandom | base64 > {file}`: a repeat of a request_id of before is "
+                "then refused with REQUEST_ID_REUSED, which names its reservation."
+            )
+        text = base64.b64encode(random.secret(32)).decode()
+        _keep(file, text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise WrongDatabase(f"{file} does not hold the key that was made with the database: not started.") from None
+
+
+def _keep(file: Path, text: str) -> None:
+    try:
+        private_files.write(file, text + "\n")
+    except OSError as error:
+        raise WrongDatabase(f"{file} can't be written ({error.strerror}): not started.") from error
+
+
+def _kept(file: Path) -> str:
+    private_files.tighten(file)
+    try:
+        return file.read_text().strip() if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongDatabase(f"{file} can't be read ({type(error).__name__}): not started.") from error
+
+
+async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alone: bool = False) -> None:
+    key_id = f"key-{random.token(8)}"
+
+    def write(tx: Tx) -> tuple[KeyRow, int]:
+        keys.hide_prefixes(tx, PREFIX)
+        row = key_row(tx, text, project=DEFAULT_PROJECT, name=name, role="admin", key_id=key_id)
+        known = next((known for known in keys.listed(tx, None) if known.sha256 == row.sha256), None)
+        if known is None:
+            keys.insert(tx, row)
+        return known or row, keys.revoke_others(tx, row) if alone else 0
+
+    row, ended = await db.write(write)
+    if ended:
+        log.info("admin_key_replaced", key=row.id, ended=ended)
+    if row.revoked_at is not None:
+        log.warning("admin_key_is_revoked", key=row.id, name=name, hint="it stays so; use another one")
+
+
+def _stands(stored: dict[str, float], now: datetime) -> datetime:
+    """What a stored clock reads at the real time `now`."""
+    passed = now - moment(int(stored["real"]))
+    return moment(int(stored["market"])) + max(timedelta(0), passed) * stored["scale"]

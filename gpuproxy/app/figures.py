@@ -1,0 +1,94 @@
+"""What the engine can say about itself in numbers, read when somebody asks."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpuproxy.billing.witness import reading_of
+from gpuproxy.health.checkup import is_dead
+from gpuproxy.model.leases import TERMINAL
+from gpuproxy.model.money import usd
+from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.ports import Clock, Database, Tx
+from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.store import figures, leases, pace, troubles
+
+_OVER = frozenset(state.value for state in TERMINAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountFigures:
+    """One account; seconds of the clock."""
+
+    provider: str
+    account: str
+    pass_age: float | None
+    """Since its machines were last compared with the books; None: not yet."""
+    silent: float
+    """For how long it has not answered; 0 while it does."""
+    create_wait: float
+    """Until the next create may be sent."""
+    paused: bool
+    """Nothing is created with it, because its key is refused or its funds are used up."""
+    spend_differs: bool
+    """The witness's last word: the provider's spend is not what the books say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One moment."""
+
+    leases: Mapping[tuple[str, str], int]
+    """By (provider, state)."""
+    unknown: Mapping[str, tuple[int, float]]
+    """By provider: how many outcomes are unknown, and for how many seconds the oldest one is."""
+    dead: Mapping[str, int]
+    """By provider: machines that were ready and are useless now."""
+    spent_usd: float
+    usd_per_hour: float
+    accounts: Sequence[AccountFigures]
+
+    @property
+    def rented(self) -> int:
+        """Leases that cost money, or may."""
+        return sum(count for (_, state), count in self.leases.items() if state not in _OVER)
+
+
+async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> Figures:
+    """The figures of this moment."""
+
+    def books(tx: Tx) -> Figures:
+        now = tx.now()
+        spent, rate = figures.spending(tx)
+        unknown, paused = figures.unknown_since(tx), troubles.paused(tx)
+        return Figures(
+            leases=figures.leases_by_state(tx),
+            unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
+            dead=_dead(tx, {watch.provider.name for watch in watches}),
+            spent_usd=usd(spent),
+            usd_per_hour=usd(rate),
+            accounts=[_account(tx, watch, clock, paused) for watch in watches],
+        )
+
+    return await db.read(books)
+
+
+def _dead(tx: Tx, providers: Collection[str]) -> Mapping[str, int]:
+    found = Counter(lease.provider for lease in leases.live_of_project(tx, None) if is_dead(lease, tx.now()))
+    return {name: found[ProviderName(name)] for name in {*providers, *found}}
+
+
+def _account(tx: Tx, watch: AccountWatch, clock: Clock, paused: Collection[AccountKey]) -> AccountFigures:
+    now, provider = clock.now(), watch.provider
+    passed, silent = watch.last_pass_at, watch.silent_since
+    reading = reading_of(tx, provider.name, provider.account)
+    wait = pace.next_create_at(tx, (provider.name, provider.account)) - tx.now()
+    return AccountFigures(
+        provider=provider.name,
+        account=provider.account,
+        pass_age=(now - passed).total_seconds() if passed else None,
+        silent=(now - silent).total_seconds() if silent else 0.0,
+        create_wait=wait.total_seconds(),
+        paused=(provider.name, provider.account) in paused,
+        spend_differs=reading is not None and reading.alarm,
+    )

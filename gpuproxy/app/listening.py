@@ -1,0 +1,67 @@
+"""Where the faces listen, and with which certificates; what is wrong with either is told by the setting's name."""
+
+import asyncio
+import errno
+import math
+import os
+import resource
+from dataclasses import replace
+
+import structlog
+
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.edge.interfaces import Faces
+from gpuproxy.edge.tls import Certificates, TlsFiles, WrongFiles
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_COMPLAINT_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+def certificates_of(settings: Settings) -> Certificates | None:
+    """None: plaintext. Raises ConfigError for files that can't be used."""
+    if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
+        return None
+    files = TlsFiles(cert=settings.grpc_tls_cert, key=settings.grpc_tls_key, client_ca=settings.grpc_tls_client_ca)
+    try:
+        return Certificates(files, ScaledClock())
+    except WrongFiles as error:
+        raise ConfigError(f"{error}: not started.") from None
+
+
+def allow_many_files() -> None:
+    """As many as the system lets the process have: what is usual by default is few for a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def complain_rarely(loop: asyncio.AbstractEventLoop) -> None:
+    """One line a minute while connections can't be accepted; asyncio itself writes tracebacks by the dozen."""
+    last = -math.inf
+
+    def complain(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        nonlocal last
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _EXHAUSTED and "socket" in context):
+            loop.default_exception_handler(context)
+        elif loop.time() - last >= _COMPLAINT_SECONDS:
+            last = loop.time()
+            log.error("accept_failed", error=os.strerror(error.errno or 0))
+
+    loop.set_exception_handler(complain)
+
+
+async def listen(settings: Settings, faces: Faces, certificates: Certificates | None) -> tuple[str, str]:
+    """Where gRPC and HTTP listen now; raises ConfigError when one of them can't."""
+    try:
+        grpc = await faces.grpc.start(str(settings.grpc_addr), certificates)
+    except RuntimeError as error:
+        raise ConfigError(f"GPUPROXY_GRPC_ADDR: nothing can listen on {settings.grpc_addr}; is it taken?") from error
+    try:
+        http = await faces.http.start(settings.http_addr.host, settings.http_addr.port, certificates)
+    except OSError as error:
+        raise ConfigError(f"GPUPROXY_HTTP_ADDR: nothing can listen on {settings.http_addr}; is it taken?") from error
+    return str(replace(settings.grpc_addr, port=grpc)), str(replace(settings.http_addr, port=http))

@@ -1,0 +1,199 @@
+"""The wiring: the only place that knows which concrete things exist, and the lifetime of every task.
+
+`serve` is one straight line: open the books, start the clock, connect the accounts, recover, listen, wait for a
+signal, drain. Commands that work without a server (`upkeep`, `people`) take their books and accounts from here.
+"""
+
+import asyncio
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpuproxy.adapters import logs
+from gpuproxy.adapters.system import SocketProbe, SystemRandom, Threads
+from gpuproxy.adapters.transport import AioHttp
+from gpuproxy.app import deployment, figures
+from gpuproxy.app.access import open_access
+from gpuproxy.app.banner import banner
+from gpuproxy.app.deployment import WrongDatabase
+from gpuproxy.app.figures import Figures
+from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
+from gpuproxy.app.safe_books import require_safe
+from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
+from gpuproxy.app.wiring import Engine, build_engine, build_faces
+from gpuproxy.config.settings import Account, ConfigError, Settings, check_start
+from gpuproxy.edge.interfaces import Faces
+from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
+from gpuproxy.store.sqlite import files as database_files
+from gpuproxy.store.sqlite.ballast import Ballast
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
+from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+
+if TYPE_CHECKING:
+    from gpuproxy.app.tracing import Tracing
+
+log = structlog.get_logger(__name__)
+
+_SANDBOX_KEY = "sandbox-key"
+
+
+async def serve(settings: Settings, *, sandbox: bool) -> int:
+    """Run the server until SIGTERM or SIGINT; the exit code. Raises ConfigError when it must not start."""
+    check_start(settings, sandbox=sandbox)
+    collect_rarely()
+    redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
+    random = SystemRandom()
+    allow_many_files()
+    complain_rarely(asyncio.get_running_loop())
+    certificates = certificates_of(settings)
+    async with AsyncExitStack() as stack:
+        tracing = _tracing(settings, stack)
+        db = await stack.enter_async_context(open_books(settings))
+        try:
+            clock = await deployment.start_clock(db, settings.time_scale)
+            db.judge_by(clock.now)
+            await deployment.claim_market(db, "sandbox" if sandbox else "real")
+            child = await _sandbox(stack, settings, clock) if sandbox else None
+            providers = await connect_accounts(stack, settings, clock, child)
+            await deployment.claim_accounts(db, frozenset((p.name, p.account) for p in providers))
+            configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
+            redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
+        except (WrongDatabase, SandboxFailed) as error:
+            raise ConfigError(str(error)) from error
+        access = await open_access(settings, db, clock, random)
+        redactor.add(access.secret)
+        signer = await deployment.signer(db, random)
+        engine = build_engine(
+            settings,
+            db=db,
+            clock=clock,
+            random=random,
+            providers=providers,
+            probe=SocketProbe(),
+            signer=signer,
+            begin=tracing.provider_call if tracing else None,
+        )
+        stack.push_async_callback(engine.stop)
+        await engine.start()
+        stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
+        faces = build_faces(settings, engine, access, random, around=tracing.rpc if tracing else None)
+        try:
+            ports = await listen(settings, faces, certificates)
+        except ConfigError:
+            await faces.drain(0)  # the one that does listen
+            raise
+        print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
+        await _until_signalled(engine, faces)
+        log.info("draining", seconds=settings.drain_seconds)
+        await asyncio.gather(faces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
+        _say_goodbye(await figures.read(db, engine.watches, clock))
+    return 0
+
+
+def _say_goodbye(left: Figures) -> None:
+    if left.rented:
+        effect = "they go on costing money, and no lease ends, until a server is started on this database again"
+        log.info("machines_stay_rented", machines=left.rented, usd_per_hour=left.usd_per_hour, effect=effect)
+
+
+def collect_rarely() -> None:
+    """Look for reference cycles less often than Python does by itself.
+
+    We make hardly any, and one look at twenty thousand offers stops the loop for 40 ms: a choice among thousands of
+    offers, whose objects all go by themselves, would cause several.
+    """
+    gc.set_threshold(20_000, 10, 10)
+
+
+def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
+    """None, and nothing imported, where no endpoint is set."""
+    if not settings.otel_endpoint:
+        return None
+    try:
+        from gpuproxy.app.tracing import exporting
+    except ImportError:
+        raise ConfigError(
+            "GPUPROXY_OTEL_ENDPOINT is set but OpenTelemetry is not installed: not started. "
+            "Install gpuproxy[otel], or leave it empty."
+        ) from None
+    tracing = exporting(settings.otel_endpoint)
+    stack.push_async_callback(tracing.close)
+    return tracing
+
+
+@asynccontextmanager
+async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
+    """The database until the end of the block; raises ConfigError when it can't be had."""
+    require_safe(settings, warn=alone)  # a command's stdout is for its answer
+    path = settings.database_path
+    ballast = Ballast(database_files.beside(path, ".ballast")) if alone else None
+    try:
+        db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
+    except DatabaseLocked as error:
+        raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
+    except (WrongPlace, sqlite3.Error, OSError) as error:
+        raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> SandboxChild:
+    return await stack.enter_async_context(start_sandbox(settings.sandbox_state_file, clock))
+
+
+async def connect_accounts(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None
+) -> list[Provider]:
+    """One Provider for each account, each over a connection pool of its own."""
+    found = {point.name: point for point in entry_points(group="gpuproxy.providers")}
+    accounts = settings.accounts
+    if child is not None:
+        accounts = (Account(provider="vast.ai", name="sandbox-1", key=_SANDBOX_KEY, base_url=child.url),)
+    providers = []
+    for account in accounts:
+        http = AioHttp()
+        stack.push_async_callback(http.close)
+        setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
+        connect: Callable[[ProviderSetup], Provider] = found[account.provider].load()
+        providers.append(connect(setup))
+    return providers
+
+
+def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks: Mapping[str, str]) -> ProviderSetup:
+    return ProviderSetup(
+        account=account.name,
+        key=account.key,
+        base_url=account.base_url,
+        http=http,
+        clock=clock,
+        workers=Threads(),
+        intervals=settings.intervals.get(account.provider, {}),
+        timeouts={
+            "search": settings.search_timeout,
+            "create": settings.create_timeout,
+            "call": settings.call_timeout,
+        },
+        marks=marks,
+    )
+
+
+async def _until_signalled(engine: Engine, faces: Faces) -> None:
+    """Serve until SIGTERM or SIGINT; SERVING is said once the first snapshot of a market is there."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopped = asyncio.ensure_future(stop.wait())
+    first = asyncio.ensure_future(engine.catalog.first_snapshot())
+    await asyncio.wait([stopped, first], return_when=asyncio.FIRST_COMPLETED)
+    await faces.serving(not stopped.done())
+    await stopped
+    first.cancel()

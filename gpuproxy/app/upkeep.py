@@ -1,0 +1,201 @@
+"""What operators do to a deployment: look after it, repair it once, carry its key away, copy its books.
+
+Each function opens the books itself. Those that only read, or write rows of their own, work beside a running server.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from gpuproxy.adapters import private_files
+from gpuproxy.adapters.system import SocketProbe, SystemRandom
+from gpuproxy.app import deployment
+from gpuproxy.app.books_here import check_exists, with_books
+from gpuproxy.app.main import connect_accounts
+from gpuproxy.app.safe_books import require_safe
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.health import checkup
+from gpuproxy.health.checkup import Finding
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Tx
+from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.observe import AccountWatch, Decided
+from gpuproxy.reconcile.steps import Advance, Note, Step
+from gpuproxy.runtime.limits import Limits
+from gpuproxy.store import leases, meta
+from gpuproxy.store.sqlite import files as database_files
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
+from gpuproxy.store.sqlite.place import WrongPlace, require_one_name
+
+T = TypeVar("T")
+
+
+def doctor(settings: Settings) -> tuple[Finding, ...]:
+    """Everything that an operator should look at."""
+    accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
+
+    async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
+        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx)))
+
+    return _with_books(settings, look)
+
+
+def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
+    """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
+    check_exists(settings)
+    if not settings.accounts:
+        raise ConfigError(
+            "No provider key is set, so there is nothing to compare with. For the sandbox of `serve --sandbox`, set "
+            "GPUPROXY_VASTAI_URL to the address that the start printed, and VASTAI_API_KEY=sandbox-key with "
+            "VASTAI_API_KEY_NAMES=sandbox-1."
+        )
+
+    async def run(db: SqliteDatabase) -> list[str]:
+        async with AsyncExitStack() as stack:
+            clock = await deployment.start_clock(db, settings.time_scale)
+            db.judge_by(clock.now)
+            signer = await deployment.signer(db, SystemRandom())
+            told: list[str] = []
+            for provider in await connect_accounts(stack, settings, clock, None):
+                watch = AccountWatch(
+                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), knocks=Knocks()
+                )
+                told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
+                if not dry_run:
+                    await watch.step()
+                    await watch.close()
+            return told
+
+    return _with_books(settings, run, alone=not dry_run)
+
+
+def export_signing(settings: Settings, file: Path) -> bool:
+    """Write the deployment's id and signing key to `file` (mode 0600): whoever has it can claim our machines.
+
+    False: it holds this very key already. Raises ConfigError where anything else is: it may be another one's only key.
+    """
+
+    async def read(db: SqliteDatabase) -> bool:
+        signer = await deployment.signer(db, SystemRandom())
+        text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
+        if _holds(file, text):
+            private_files.tighten(file)
+            return False
+        _write_secret(file, text)
+        return True
+
+    check_exists(settings)
+    _check_apart(settings, file)
+    return _with_books(settings, read)
+
+
+def import_signing(settings: Settings, file: Path) -> None:
+    """Make a fresh database the same deployment; refused once it has made labels of its own."""
+    try:
+        found = json.loads(file.read_text())
+        key, name = base64.b64decode(found["key"], validate=True), str(found["deployment"])
+    except (OSError, ValueError, KeyError, TypeError, binascii.Error):
+        raise ConfigError(f"{file} is not a signing key that `gpuproxy keys export-signing` wrote.") from None
+
+    def write(tx: Tx) -> None:
+        if leases.exist(tx):
+            raise ConfigError("This database has leases under its own key: import into a new one.")
+        meta.write(tx, meta.DEPLOYMENT, name)
+        meta.write(tx, meta.SIGNING_KEY, base64.b64encode(key).decode())
+
+    async def run(db: SqliteDatabase) -> None:
+        await db.write(write)
+
+    _with_books(settings, run, alone=True, may_make=True)
+
+
+def backup(settings: Settings, file: Path) -> None:
+    """A consistent copy of the books, taken while a server may be writing; `file` must not exist.
+
+    Raises ConfigError; then there is no file.
+    """
+    check_exists(settings)
+    _check_apart(settings, file)
+    require_safe(settings, warn=False)  # the last one to close a database writes to it, were it only to copy
+    origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
+    try:
+        require_one_name(origin)
+    except WrongPlace as error:
+        raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be copied: {error}.") from error
+    _write_secret(file, "")
+    whole = False
+    try:
+        with closing(sqlite3.connect(origin)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        whole = True
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"{file} can't be written: {error}.") from error
+    finally:
+        if not whole:
+            _remove(file)
+
+
+def _remove(file: Path) -> None:
+    """A part of a copy must not be taken for one."""
+    for each in (file, Path(f"{file}-journal")):
+        with suppress(OSError):
+            each.unlink()
+
+
+def _told(account: str, decided: Decided, *, silent: bool) -> list[str]:
+    if silent:
+        return [f"{account}: the provider does not answer, so nothing is concluded"]
+    told = [f"{account}: {_words(step)}" for step in decided.steps if not isinstance(step, Note)]
+    told += [f"{account}: give back {stray.instance.id}: {stray.kind}" for stray in decided.strays]
+    return told or [f"{account}: nothing to do; {len(decided.live)} live leases"]
+
+
+def _words(step: Step) -> str:
+    what = f"{step.lease.id} ({step.lease.instance_id or 'no instance known'}, {step.lease.state})"
+    if isinstance(step, Advance):
+        reason = step.facts.get("reason", "")
+        return f"{step.event} {what}" + (f": {reason}" if reason else "")
+    return f"{type(step).__name__.lower()} {what}"
+
+
+def _check_apart(settings: Settings, file: Path) -> None:
+    """What is carried away never takes the place of the database or of a file beside it, were it absent just now."""
+    if database_files.real(file) in database_files.all_of(settings.database_path):
+        raise ConfigError(f"{file} belongs to the database itself; name a new file.")
+
+
+def _holds(file: Path, text: str) -> bool:
+    with suppress(OSError):
+        return not file.is_symlink() and file.stat().st_size == len(text) and file.read_text("latin-1") == text
+    return False
+
+
+def _write_secret(file: Path, text: str) -> None:
+    try:
+        private_files.write_new(file, text)
+    except FileExistsError:
+        raise ConfigError(f"{file} exists already; name a new file.") from None
+    except OSError as error:
+        raise ConfigError(f"{file} can't be written ({error.strerror}); name a new file.") from error
+
+
+def _with_books(
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+) -> T:
+    async def run(db: SqliteDatabase) -> T:
+        db.judge_by(await _clock_of(db))
+        return await work(db)
+
+    return with_books(settings, run, alone=alone, may_make=may_make)
+
+
+async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:
+    """What the deployment's clock reads, without starting it anew."""
+    stands = await db.read(deployment.stored_clock)
+    return lambda: stands(datetime.now(UTC))

@@ -1,0 +1,235 @@
+"""The engine and both interfaces, wired over whatever ports they are given: real ones, or those of a simulation."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gpuproxy.app import figures
+from gpuproxy.app.access import Access
+from gpuproxy.app.metrics import Begin, Counted, Metrics
+from gpuproxy.billing.settling import Settling
+from gpuproxy.billing.spending import Spending
+from gpuproxy.billing.witness import Witness
+from gpuproxy.catalog.refresh import Catalog
+from gpuproxy.config.settings import Settings
+from gpuproxy.edge.grpc.server import GrpcServer
+from gpuproxy.edge.http.pages import Pages
+from gpuproxy.edge.http.server import HttpServer
+from gpuproxy.edge.interfaces import Faces
+from gpuproxy.edge.messages.translate import encode_offer, offer_json
+from gpuproxy.edge.rpc.auth import Authenticator, Bearers
+from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
+from gpuproxy.edge.rpc.rpcs import Rpc, built_of
+from gpuproxy.edge.rpc.service import Service
+from gpuproxy.edge.rpc.session import Session
+from gpuproxy.health.checkup import Health
+from gpuproxy.health.readiness import Readiness
+from gpuproxy.instances.load import Load
+from gpuproxy.instances.machines import Machines
+from gpuproxy.instances.requests import Instances
+from gpuproxy.loadbalancer.choice import Chooser
+from gpuproxy.loadbalancer.setting import StrategySetting
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Clock, Database, Probe, Provider, Random
+from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.rental.call import Workshop
+from gpuproxy.rental.reserve import Reserver
+from gpuproxy.reservations.requests import Reservations
+from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.limits import Limits
+from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
+from gpuproxy.store import counters
+from gpuproxy.store.leases import due_topic
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """Everything below the edge, wired, and its background work."""
+
+    reserver: Reserver
+    reservations: Reservations
+    instances: Instances
+    load: Load
+    spending: Spending
+    strategies: StrategySetting
+    health: Health
+    machines: Machines
+    catalog: Catalog
+    watches: tuple[AccountWatch, ...]
+    clock: Clock
+    db: Database
+    providers: tuple[ProviderName, ...]
+    signer: Signer
+    witnesses: tuple[Witness, ...]
+    witness_seconds: float
+    settlings: tuple[Settling, ...]
+    settling_seconds: float
+    readiness: Readiness
+    metrics: Metrics
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+
+    async def start(self) -> None:
+        """Take over what an earlier process left, then look after everything in the background."""
+        await self.db.write(counters.recount)
+        await self.reserver.recover()
+        loops = [
+            self.catalog.run(),
+            *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
+            *(self._due(watch) for watch in self.watches),
+            *(self._every(each.step, self.settling_seconds, "settle", each.provider) for each in self.settlings),
+            *(self._every(each.step, self.witness_seconds, "witness", each.provider) for each in self.witnesses),
+        ]
+        self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+
+    async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
+        await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
+
+    async def _due(self, watch: AccountWatch) -> None:
+        topic = due_topic(watch.provider.name, watch.provider.account)
+        await repeat_when_due(watch.due, topic, self.db, self.clock, f"due {watch.provider.account}")
+
+    async def drain(self, seconds: float) -> None:
+        """Start no more creates; wait for those under way, at most so many real seconds."""
+        await self.reserver.drain(seconds)
+
+    async def stop(self) -> None:
+        """End the background work; the books know what is left to do."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for watch in self.watches:
+            await watch.close()
+
+
+def build_engine(
+    settings: Settings,
+    *,
+    db: Database,
+    clock: Clock,
+    random: Random,
+    providers: list[Provider],
+    probe: Probe,
+    signer: Signer,
+    begin: Begin | None = None,
+) -> Engine:
+    """Wire the engine over whatever ports it is given."""
+    limits = _limits(settings)
+    metrics = Metrics()
+    providers = [Counted(provider, metrics, clock, begin) for provider in providers]
+    accounts = Accounts(providers, clock)
+    catalog = _catalog(settings, providers, clock)
+    knocks = Knocks()
+    watches = tuple(
+        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
+        for provider in accounts
+    )
+    shop = Workshop(
+        db=db,
+        clock=clock,
+        random=random,
+        accounts=accounts,
+        catalog=catalog,
+        chooser=Chooser(catalog, accounts, db, limits),
+        signer=signer,
+        watches=watches,
+        limits=limits,
+        default_strategy=settings.lb_strategy,
+        owner=random.token(8),
+    )
+    reserver = Reserver(shop)
+    instances = Instances(db, nudge=shop.nudge)
+    return Engine(
+        reserver=reserver,
+        reservations=Reservations(db, stop=reserver.stop, nudge=shop.nudge),
+        instances=instances,
+        load=Load(db, settings.lb_strategy),
+        spending=Spending(db),
+        strategies=StrategySetting(db, settings.lb_strategy),
+        health=Health(db, accounts.keys()),
+        machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
+        catalog=catalog,
+        watches=watches,
+        clock=clock,
+        db=db,
+        providers=accounts.names(),
+        signer=signer,
+        witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
+        witness_seconds=limits.witness_seconds,
+        settlings=tuple(Settling(provider, db, clock) for provider in accounts),
+        settling_seconds=limits.settling_seconds,
+        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
+        metrics=metrics,
+    )
+
+
+def _catalog(settings: Settings, providers: list[Provider], clock: Clock) -> Catalog:
+    return Catalog(
+        providers,
+        clock,
+        {"grpc": encode_offer, "json": offer_json},
+        refresh_seconds=settings.catalog_refresh_interval,
+        stale_after_seconds=settings.catalog_stale_after,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        poll_seconds=settings.ready_poll_interval,
+        reconcile_seconds=settings.reconcile_interval,
+        probe_timeout=settings.ready_probe_timeout,
+        max_unknown=settings.max_unknown,
+        replacement_factor=settings.replacement_factor,
+        max_creates_per_minute=settings.max_creates_per_minute,
+        witness_seconds=settings.witness_interval,
+    )
+
+
+def build_faces(
+    settings: Settings,
+    engine: Engine,
+    access: Access,
+    random: Random,
+    *,
+    extra: Mapping[str, Rpc] | None = None,
+    around: Around | None = None,
+) -> Faces:
+    """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
+    service = Service(
+        reserver=engine.reserver,
+        reservations=engine.reservations,
+        instances=engine.instances,
+        load=engine.load,
+        spending=engine.spending,
+        strategies=engine.strategies,
+        health=engine.health,
+        machines=engine.machines,
+        catalog=engine.catalog,
+        session=Session(logins=access.logins, keys=access.keys, ssh_keys=access.ssh_keys),
+        fingerprint_key=access.fingerprint_key,
+        default_max_price=settings.max_price,
+        lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
+        providers=engine.providers,
+        clock=engine.clock,
+    )
+    bearers = Bearers(tokens=access.tokens, find=access.users.find)
+    authenticator = Authenticator(access.keys.find, engine.clock, bearers)
+    dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc, around)
+
+    async def measured() -> bytes:
+        return engine.metrics.render(await figures.read(engine.db, engine.watches, engine.clock))
+
+    pages = Pages(engine.readiness.checks, measured, built_of(service))
+    http = HttpServer(
+        dispatcher,
+        service,
+        random=random,
+        clock=engine.clock,
+        pages=pages.routes,
+        max_concurrent=settings.max_concurrent_rpcs,
+        drain_seconds=settings.drain_seconds,
+    )
+    grpc = GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
+    return Faces(grpc=grpc, http=http, pages=pages)

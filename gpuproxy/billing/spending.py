@@ -1,0 +1,24 @@
+"""What a project has spent, as transactions."""
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
+from gpuproxy.ports import Database, Tx
+from gpuproxy.store import meters, settlements
+
+
+class Spending:
+    """Reads meters and adjustments."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def transactions(self, caller: Caller, limit: int, offset: int) -> tuple[list[Transaction | Adjustment], int]:
+        """A part of what was spent, newest first, and how many transactions there are in all."""
+
+        def read(tx: Tx) -> tuple[list[Transaction | Adjustment], int]:
+            metered, now = meters.of_project(tx, caller.scope), tx.now()
+            adjusted = settlements.of_project(tx, caller.scope)
+            total = len(adjusted) + sum(count(meter, now) for meter in metered)
+            return newest(metered, adjusted, now, offset, limit), total
+
+        return await self._db.read(read)

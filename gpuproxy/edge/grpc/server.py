@@ -1,0 +1,189 @@
+"""The gRPC face: the contract under both its names, health and reflection, on one asyncio server.
+
+Requests and answers cross as bytes: decoding is the dispatcher's, so that an undecodable request gets a proper error,
+and answers that exist as bytes are never parsed again. `abort` is called in exactly one place. All objects of
+grpc.aio belong to the loop that `start` runs in.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from gpuproxy.edge.grpc.reflection import add_reflection
+from gpuproxy.edge.rpc.auth import named
+from gpuproxy.edge.rpc.dispatch import Call, Dispatcher
+from gpuproxy.edge.rpc.rpcs import CONTRACT, MAX_REQUEST_BYTES, Answer, Ready, Rpc, rpcs_of
+from gpuproxy.edge.rpc.status import status_of
+from gpuproxy.edge.tls import Certificates
+from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
+from gpuproxy.v1 import published_pb2
+
+PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
+NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
+TRACE_ID = "x-trace-id"
+_PUSHBACK = "grpc-retry-pushback-ms"
+_LONGEST_PUSHBACK = 15.0
+"""Seconds."""
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""What a client takes that was configured in no way."""
+_CEILING = 2000
+"""Calls at once; a last resort, since it refuses health checks too."""
+_MINUTE_MS = 60_000
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the connections
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.max_connection_idle_ms", 15 * _MINUTE_MS),
+    ("grpc.keepalive_time_ms", _MINUTE_MS),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),  # else keepalive-happy clients are sent away: too_many_pings
+)
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_Context: TypeAlias = "aio.ServicerContext[bytes, bytes]"
+RawHandler = Callable[[bytes], Awaitable[bytes]]
+
+
+class GrpcServer:
+    """One server; not started yet, and not SERVING until told so."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        service: object,
+        *,
+        extra: Mapping[str, Rpc] | None = None,
+        max_concurrent_rpcs: int = _CEILING,
+    ) -> None:
+        """`extra`: calls outside the contract by their full name ("pkg.Service/Method"), for measurements."""
+        self._max_concurrent_rpcs = max_concurrent_rpcs
+        self._dispatcher = dispatcher
+        self._rpcs = rpcs_of(service)
+        self._extra = dict(extra or {})
+        self._health = health.aio.HealthServicer()
+        self._server: aio.Server | None = None
+
+    async def start(self, address: str, certificates: Certificates | None = None) -> int:
+        """Listen on `host:port`, in plaintext without certificates; the port, which is a free one for 0.
+
+        RuntimeError: it is taken.
+        """
+        server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_concurrent_rpcs)
+        server.add_generic_rpc_handlers(self._handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        add_reflection(server, (*NAMES, _HEALTH))
+        await self.serving(False)
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, certificates.credentials())
+        await server.start()
+        self._server = server
+        return int(port)
+
+    async def serving(self, ready: bool) -> None:
+        """What grpc.health.v1 answers for the whole server and for each service."""
+        word = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *NAMES):
+            await self._health.set(name, word)
+
+    async def drain(self, grace: float) -> bool:
+        """Say NOT_SERVING, take no new calls, give those under way `grace` real seconds, then cancel them.
+
+        Returns when every handler has come to its end, or False when one has not after another `grace` seconds.
+        """
+        await self._health.enter_graceful_shutdown()
+        self._dispatcher.end_streams()
+        if self._server is not None:
+            await self._server.stop(grace)
+        return await self._dispatcher.idle(grace)
+
+    def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        methods = {rpc.name: self._method(rpc) for rpc in self._rpcs}
+        handlers = [grpc.method_handlers_generic_handler(name, methods) for name in NAMES]
+        for full_name, rpc in self._extra.items():
+            service, _, method = full_name.partition("/")
+            handlers.append(grpc.method_handlers_generic_handler(service, {method: self._method(rpc)}))
+        return handlers
+
+    def _method(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        async def one(raw: bytes, context: _Context) -> bytes:
+            return await self._answer(rpc, raw, context)
+
+        async def many(raw: bytes, context: _Context) -> None:
+            await self._stream(rpc, raw, context)
+
+        handler: grpc.RpcMethodHandler[bytes, bytes]
+        if rpc.streams:
+            handler = grpc.unary_stream_rpc_method_handler(many)
+        else:
+            handler = grpc.unary_unary_rpc_method_handler(one)
+        return handler
+
+    async def _stream(self, rpc: Rpc, raw: bytes, context: _Context) -> None:
+        async def send(answer: Answer) -> None:
+            await context.write(_wire(answer))
+
+        reply = await self._dispatcher.stream(_call(rpc, raw, context), send)
+        await _finish(reply.refusal, reply.trace_id, context)
+
+    async def _answer(self, rpc: Rpc, raw: bytes, context: _Context) -> bytes:
+        reply = await self._dispatcher.run(_call(rpc, raw, context))
+        refusal, body = reply.refusal, b""
+        if refusal is None:
+            body = _wire(reply.answer)
+            if len(body) > MAX_ANSWER_BYTES:
+                refusal = FailedPrecondition(
+                    "The answer is too large; ask for smaller pages.", reason="ANSWER_TOO_LARGE"
+                )
+        await _finish(refusal, reply.trace_id, context)
+        return body
+
+
+def raw_rpc(name: str, handler: RawHandler) -> Rpc:
+    """A call whose request and answer are bytes, for measurements: same dispatcher, no messages."""
+    return Rpc(name=name, decode=bytes, handler=lambda raw, _caller: handler(raw), role="viewer")
+
+
+def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
+    return Call(
+        rpc=rpc,
+        raw=raw,
+        metadata=_text(context.invocation_metadata() or ()),
+        seconds_left=context.time_remaining(),
+        peer=context.peer(),
+    )
+
+
+async def _finish(refusal: Refusal | None, trace_id: str, context: _Context) -> None:
+    if refusal is not None:
+        status = rpc_status.to_status(status_of(refusal))
+        trailers = (*status.trailing_metadata, (TRACE_ID, trace_id), *_pushback(refusal, context.time_remaining()))
+        await context.abort(status.code, status.details, trailers)
+    context.set_trailing_metadata(((TRACE_ID, trace_id),))
+
+
+def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, str], ...]:
+    """When gRPC's own repeats may come; never (-1) where the caller had better hear of it now than at its deadline."""
+    if not isinstance(refusal, Unavailable):
+        return ()
+    limit = _LONGEST_PUSHBACK if seconds_left is None else min(seconds_left, _LONGEST_PUSHBACK)
+    if refusal.retry_after >= limit:
+        return ((_PUSHBACK, "-1"),)
+    return ((_PUSHBACK, str(max(1, round(refusal.retry_after * 1000)))),)  # gRPC's C core hangs until the deadline at 0
+
+
+def _wire(answer: Answer) -> bytes:
+    if isinstance(answer, Ready):
+        return answer.wire
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    return named((name, value) for name, value in metadata if isinstance(value, str))

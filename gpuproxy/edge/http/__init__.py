@@ -1,0 +1,1 @@
+"""The HTTP/JSON interface: routes, pages, server-sent events, the OpenAPI description."""

@@ -1,0 +1,72 @@
+"""What is served beside the calls, to everybody who can reach the port: health, readiness, metrics, documentation."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
+
+import msgspec
+from aiohttp import web
+
+from gpuproxy.edge.http.answers import JSON_TYPE
+from gpuproxy.edge.http.openapi import document
+from gpuproxy.edge.http.reference import page
+from gpuproxy.health.readiness import OK
+
+Checks = Callable[[], Awaitable[Mapping[str, str]]]
+"""What was looked at, and `ok` or what is wrong with it."""
+Measured = Callable[[], Awaitable[bytes]]
+"""The metrics in Prometheus' text format."""
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+
+
+class Pages:
+    """`built` are the calls that this server has; the others are left out of the documentation."""
+
+    def __init__(self, checks: Checks, measured: Measured, built: frozenset[str]) -> None:
+        self.serving = False
+        self._checks = checks
+        self._measured = measured
+        self._built = built
+
+    @property
+    def routes(self) -> Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
+        """By path."""
+        return {
+            "/healthz": self._health,
+            "/readyz": self._readiness,
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+            "/docs": self._reference,
+        }
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return _in_json({"status": OK})
+
+    async def _readiness(self, _request: web.Request) -> web.Response:
+        checks = {"server": OK if self.serving else "is starting or stopping", **await self._checks()}
+        ready = set(checks.values()) == {OK}
+        body = {"status": "ready" if ready else "not ready", "checks": checks}
+        return _in_json(body, status=200 if ready else 503)
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=await self._measured(), headers={"Content-Type": _METRICS_TYPE})
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type=JSON_TYPE)
+
+    async def _reference(self, _request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": _PAGE_POLICY}
+        return web.Response(body=self._page, content_type="text/html", charset="utf-8", headers=headers)
+
+    @cached_property
+    def _document(self) -> bytes:
+        return msgspec.json.encode(document(self._built))
+
+    @cached_property
+    def _page(self) -> bytes:
+        return page(document(self._built)).encode()
+
+
+def _in_json(value: object, *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type=JSON_TYPE)

@@ -1,0 +1,144 @@
+"""Where each call is over HTTP, and how a request becomes its message.
+
+Both are read from the contract's google.api.http annotations; the one thing that those do not say is the published
+nested body of ReserveGPUs.
+
+A path's field and a body's may both be given when they agree. `Idempotency-Key` is request_id and
+`Last-Event-ID` resume_token, where the call has one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from gpuproxy.edge.messages import json_codec
+from gpuproxy.edge.messages.violations import Violations
+from gpuproxy.edge.rpc.rpcs import CONTRACT
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_FILTERS = "min_vram max_price provider gpu_model location verified_only min_reliability min_cuda exclude_hosts"
+_CONFIG = "image registry_auth env secret_env ports disk_gb ssh_public_keys onstart run_mode args"
+GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "ReserveGPUs": {"filters": _FILTERS.split(), "config": _CONFIG.split()},
+}
+"""Objects of a body that group fields of the message, by call."""
+_VERBS = ("get", "put", "post", "delete", "patch")
+_CREATES = frozenset({"CreateAPIKey", "AddSSHKey", "CreateGPUInstance", "ReserveGPUs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One verb and path of one call. `path` has `{field}` where the text of a field stands."""
+
+    rpc: str
+    verb: str
+    path: str
+    has_body: bool
+    method: MethodDescriptor
+
+    @property
+    def path_fields(self) -> tuple[str, ...]:
+        """In order."""
+        return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What a request says, before anything of it is judged."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    body: bytes = b""
+    request_id: str | None = None
+    """Of the header Idempotency-Key; None without it."""
+    resume_token: str = ""
+    """Of the header Last-Event-ID."""
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Every binding of every call, in the contract's order."""
+    return tuple(route for method in CONTRACT.methods for route in _bindings(method))
+
+
+def request_of(route: Route, received: Received) -> Message:
+    """The call's message; raises InvalidArgument with everything that is wrong."""
+    message = GetMessageClass(route.method.input_type)()
+    found = Violations()
+    if route.has_body:
+        body = json_codec.parse(received.body)
+        _fill_groups(route, message, body, found)
+        for name in received.query:
+            found.add(name, "belongs into the body")
+    else:
+        for name, texts in received.query.items():
+            json_codec.fill_text(message, name, texts, found)
+    for name, text in received.path.items():
+        _agree(message, name, text, found)
+    if received.request_id == "" and "request_id" in message.DESCRIPTOR.fields_by_name:
+        found.add("Idempotency-Key", "must not be empty; leave it out for a call that is not repeated")
+    for name, text in (("request_id", received.request_id or ""), ("resume_token", received.resume_token)):
+        if text and name in message.DESCRIPTOR.fields_by_name:
+            _agree(message, name, text, found)
+    found.finish()
+    return message
+
+
+def status_of_answer(rpc: str, answer: object) -> int:
+    """201 for what makes something, 202 where it is not all known yet, else 200."""
+    if isinstance(answer, pb.ReserveGPUsResponse):
+        made = 202 if answer.state == "pending" else 201
+        return made if answer.reservation_id else 200  # a dry run makes nothing
+    if isinstance(answer, pb.CreateGPUInstanceResponse) and not answer.instance_id:
+        return 202
+    if isinstance(answer, pb.ProvisionWarmPoolResponse) and answer.status.state == "provisioning":
+        return 202
+    if isinstance(answer, pb.CleanupWarmPoolResponse) and answer.pending_ids:
+        return 202
+    return 201 if rpc in _CREATES else 200
+
+
+def _bindings(method: MethodDescriptor) -> list[Route]:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    return [_route(method, each) for each in (rule, *rule.additional_bindings) if each.WhichOneof("pattern")]
+
+
+def _route(method: MethodDescriptor, rule: Any) -> Route:
+    verb = rule.WhichOneof("pattern")
+    if verb not in _VERBS or rule.body not in ("", "*"):
+        raise ValueError(f"{method.name}: this server reads whole bodies and plain paths only")
+    return Route(rpc=method.name, verb=verb.upper(), path=getattr(rule, verb), has_body=rule.body == "*", method=method)
+
+
+def _fill_groups(route: Route, message: Message, body: Mapping[str, Any], found: Violations) -> None:
+    """Flat fields first, then those of the groups, which must not say otherwise."""
+    groups = GROUPS.get(route.rpc, {})
+    json_codec.fill(message, {name: value for name, value in body.items() if name not in groups}, found)
+    for group, names in groups.items():
+        values = body.get(group)
+        if values is None:
+            continue
+        if not isinstance(values, dict):
+            found.add(group, "must be an object")
+            continue
+        for name, value in values.items():
+            if name not in names:
+                found.add(f"{group}.{name}", "is not a field of this call")
+            elif value is not None and body.get(name) is not None and body[name] != value:
+                found.add(f"{group}.{name}", f"says otherwise than {name}")
+            else:
+                json_codec.fill(message, {name: value}, found, f"{group}.")
+
+
+def _agree(message: Message, name: str, text: str, found: Violations) -> None:
+    """Set a field from the address or a header, which the body may have set already, to the same."""
+    before = getattr(message, name)
+    message.ClearField(name)
+    json_codec.fill_text(message, name, [text], found)
+    if before and getattr(message, name) != before:
+        found.add(name, "says otherwise than the address or header of the request")

@@ -1,0 +1,1 @@
+"""Wire messages to values of the model and back. Nothing is decided here."""

@@ -1,0 +1,307 @@
+"""Messages as JSON in the contract's form, both ways: names as in the proto, numbers as numbers, what is absent null.
+
+protobuf's own mapping makes strings of 64-bit integers, reads "1.5" as a number, and says little about where a mistake
+is; here every mistake is told with its place, all at once. What a field may hold beyond its type is not judged here.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpuproxy.edge.messages.violations import Violations, shown
+from gpuproxy.model.errors import InvalidArgument, Violation
+
+_Field = Any
+"""A FieldDescriptor, of protobuf in Python or in C."""
+_TIMESTAMP = "google.protobuf.Timestamp"
+_DURATION = "google.protobuf.Duration"
+SPANS: Mapping[int, tuple[int, int]] = {
+    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
+}
+MOST_ENTRIES = 4096
+"""Of a list or a map; no field of a request has so many."""
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+PERIOD = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?([smhd])", re.ASCII)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,20}", re.ASCII)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_MAX_SECONDS = 315_576_000_000
+"""Ten thousand years: what a Duration may hold."""
+
+
+def encode(message: Message) -> bytes:
+    """The message as one JSON object."""
+    return msgspec.json.encode(plain(message))
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """The message as JSON's own types, every field in it."""
+    return {name: shape(message) for name, shape in _shapes(message.DESCRIPTOR)}
+
+
+def parse(body: bytes) -> Mapping[str, Any]:
+    """The JSON object that `body` is; empty for an empty one. Raises InvalidArgument naming the place.
+
+    NaN and infinities pass as numbers: `fill` names the field that has them.
+    """
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_distinct)
+    except json.JSONDecodeError as error:
+        raise _wrong("body", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise _wrong("body", f"is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise _wrong("body", "is nested too deeply") from None
+    except ValueError:  # an integer of thousands of digits
+        raise _wrong("body", "has a number with too many digits") from None
+    if not isinstance(value, dict):
+        raise _wrong("body", "must be a JSON object")
+    return value
+
+
+def fill(message: Message, values: Mapping[str, Any], found: Violations, at: str = "") -> None:
+    """Set the fields of `message` from JSON; null leaves a field as it is. `at` is put before the names of places."""
+    for name, value in values.items():
+        field = message.DESCRIPTOR.fields_by_name.get(name)
+        place = f"{at}{name}"
+        if field is None:
+            found.add(place, "is not a field of this call")
+        elif value is not None:
+            _set(message, field, value, found, place)
+
+
+def fill_text(message: Message, name: str, texts: Sequence[str], found: Violations) -> None:
+    """Set a field from the text of a path or a query, where each type has one spelling. A map is `name[key]=value`."""
+    base, bracket, key = name.partition("[")
+    field = message.DESCRIPTOR.fields_by_name.get(base)
+    if field is None or bool(bracket) != _is_map(field) or (bracket and not key.endswith("]")):
+        found.add(name, "is not a field of this call" if field is None or not _is_map(field) else f"use {base}[key]")
+    elif bracket:
+        fill(message, {base: {key[:-1]: texts[-1]}}, found)
+    elif field.is_repeated:
+        fill(message, {base: [_from_text(field, text) for text in texts]}, found)
+    elif len(texts) > 1:
+        found.add(name, "is given more than once")
+    else:
+        fill(message, {base: _from_text(field, texts[0])}, found)
+
+
+# ------------------------------------------------------------------------------------------------------------ to JSON
+
+_Shape = Callable[[Any], Any]
+
+
+@cache
+def _shapes(descriptor: Descriptor) -> tuple[tuple[str, _Shape], ...]:
+    return tuple((field.name, _shape(field)) for field in descriptor.fields)
+
+
+def _shape(field: _Field) -> _Shape:
+    """From a message to the JSON of one of its fields."""
+    name = field.name
+    if _is_map(field):
+        return lambda message: dict(getattr(message, name))
+    element = _element(field)
+    if field.is_repeated:
+        return lambda message: list(map(element, getattr(message, name))) if element else list(getattr(message, name))
+    if field.has_presence:
+        if element is None:
+            return lambda message: getattr(message, name) if message.HasField(name) else None
+        return lambda message: element(getattr(message, name)) if message.HasField(name) else None
+    return lambda message: getattr(message, name)
+
+
+def _element(field: _Field) -> _Shape | None:
+    """How one value is written; None where it is as it is."""
+    if field.message_type is None:
+        return None
+    if field.message_type.full_name in (_TIMESTAMP, _DURATION):
+        return lambda value: value.ToJsonString()
+    return plain
+
+
+# ---------------------------------------------------------------------------------------------------------- from JSON
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _wrong(_printable(name), "is given more than once")
+            seen.add(name)
+    return found
+
+
+def _set(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
+    if _is_map(field):
+        _set_map(message, field, value, found, place)
+    elif field.is_repeated:
+        _set_list(message, field, value, found, place)
+    elif field.message_type is None:
+        checked = _scalar(field, value, found, place)
+        if checked is not None:
+            setattr(message, field.name, checked)
+    elif field.message_type.full_name in (_TIMESTAMP, _DURATION):
+        _set_time(getattr(message, field.name), value, found, place)
+    elif isinstance(value, dict):
+        part = getattr(message, field.name)
+        part.SetInParent()
+        fill(part, value, found, f"{place}.")
+    else:
+        found.add(place, f"must be an object, not {_kind(value)}")
+
+
+def _set_map(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
+    if not isinstance(value, dict):
+        found.add(place, f"must be an object, not {_kind(value)}")
+        return
+    if len(value) > MOST_ENTRIES:
+        found.add(place, f"must have at most {MOST_ENTRIES} entries")
+        return
+    values = field.message_type.fields_by_name["value"]
+    for key, each in value.items():
+        checked = _scalar(values, each, found, f"{place}.{_printable(key)}")
+        if checked is not None and _is_text(key, found, place):
+            getattr(message, field.name)[key] = checked
+
+
+def _set_list(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
+    if not isinstance(value, list):
+        found.add(place, f"must be a list, not {_kind(value)}")
+        return
+    if len(value) > MOST_ENTRIES:
+        found.add(place, f"must have at most {MOST_ENTRIES} entries")
+        return
+    for number, each in enumerate(value):
+        checked = _scalar(field, each, found, f"{place}[{number}]")
+        if checked is not None:
+            getattr(message, field.name).append(checked)
+
+
+def _scalar(field: _Field, value: Any, found: Violations, place: str) -> Any:
+    """The value as the field takes it; None when it can't, which has been noted then."""
+    if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
+        return value if _is_text(value, found, place) else None
+    if field.type == FieldDescriptor.TYPE_BOOL and isinstance(value, bool):
+        return value
+    if field.type == FieldDescriptor.TYPE_DOUBLE and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, found, place)
+    if field.type in SPANS and isinstance(value, int | float) and not isinstance(value, bool):
+        return _whole(value, SPANS[field.type], found, place)
+    found.add(place, f"must be {_WANTED[field.type]}, not {_kind(value)}")
+    return None
+
+
+_WANTED: Mapping[int, str] = {
+    FieldDescriptor.TYPE_STRING: "a string",
+    FieldDescriptor.TYPE_BOOL: "true or false",
+    FieldDescriptor.TYPE_DOUBLE: "a number",
+    FieldDescriptor.TYPE_INT32: "a whole number",
+    FieldDescriptor.TYPE_INT64: "a whole number",
+}
+
+
+def _finite(value: float, found: Violations, place: str) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isfinite(number):
+        return number
+    found.add(place, "must be a finite number")
+    return None
+
+
+def _whole(value: float, span: tuple[int, int], found: Violations, place: str) -> int | None:
+    if isinstance(value, float) and not value.is_integer():
+        found.add(place, "must be a whole number")
+    elif not span[0] <= value <= span[1]:
+        found.add(place, f"must be {span[0]} to {span[1]}")
+    else:
+        return int(value)
+    return None
+
+
+def _is_text(value: str, found: Violations, place: str) -> bool:
+    """False for half of a surrogate pair, which no UTF-8 can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        found.add(place, "must be Unicode text; it has half of a surrogate pair")
+        return False
+    return True
+
+
+def _set_time(target: Timestamp | Duration, value: Any, found: Violations, place: str) -> None:
+    if isinstance(target, Timestamp):
+        if not _set_moment(target, value):
+            found.add(place, 'must be a time in RFC 3339, as in "2024-12-20T15:30:00Z"')
+    elif not _set_period(target, value):
+        found.add(place, 'must be a duration, as in "86400s" or "24h"')
+
+
+def _set_moment(target: Timestamp, value: Any) -> bool:
+    if not isinstance(value, str) or not MOMENT.fullmatch(value):
+        return False
+    try:
+        target.FromJsonString(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _set_period(target: Duration, value: Any) -> bool:
+    match = PERIOD.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return False
+    sign, whole, fraction, unit = match.groups()
+    nanos = int(whole) * 10**9 + int((fraction or "").ljust(9, "0"))
+    nanos *= _UNIT_SECONDS[unit] * (-1 if sign else 1)
+    if abs(nanos) > _MAX_SECONDS * 10**9:
+        return False
+    target.FromNanoseconds(nanos)
+    return True
+
+
+def _from_text(field: _Field, text: str) -> Any:
+    """What JSON would have had; the text itself where it is not of the field's type, which `_scalar` then says."""
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if field.type in SPANS and _INTEGER.fullmatch(text):
+        return int(text)
+    if field.type == FieldDescriptor.TYPE_DOUBLE and _NUMBER.fullmatch(text):
+        return float(text)
+    return text
+
+
+def _is_map(field: _Field) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return shown(_printable(value))
+    words = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return words.get(type(value), "null")
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def _wrong(place: str, description: str) -> InvalidArgument:
+    return InvalidArgument([Violation(place, description)])

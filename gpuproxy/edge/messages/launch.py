@@ -1,0 +1,150 @@
+"""What shall run on a machine: image, environment, ports, keys, disk, script.
+
+ReserveGPUs and CreateGPUInstance have these fields under the same names. Values of env,
+secret_env and registry_auth may be secrets: they are judged here and never quoted.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from gpuproxy.edge.messages.public_keys import NotAKey, public_key
+from gpuproxy.edge.messages.violations import Violations, shown
+from gpuproxy.model.demands import DEFAULT_IMAGE, RUN_MODES, LaunchSpec, RegistryAuth, RunMode
+from gpuproxy.model.offers import DEFAULT_DISK_GB
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+LaunchRequest = pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest
+
+MIN_DISK_GB = 8
+MAX_DISK_GB = 65_536
+_MAX_IMAGE = 512
+_MAX_ENV = 128
+_MAX_ENV_NAME = 128
+_MAX_ENV_BYTES = 32 * 1024
+_MAX_PORTS = 64
+_MAX_SSH_KEYS = 32
+_MAX_SCRIPT = 16 * 1024
+_MAX_ARGS = 128
+_MAX_ARG = 4096
+
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?"
+_PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
+_REGISTRY = re.compile(_HOST)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CUDA_TAG = re.compile(r"cuda-?([0-9]{1,2}\.[0-9]{1,2})")
+
+
+def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
+    """What to run. `demanded` names what the caller set: a default is not a demand."""
+    spec = LaunchSpec(
+        image=_image(request.image, found),
+        disk_gb=disk_gb(request.disk_gb, found),
+        env=_env("env", request.env, found),
+        secret_env=_env("secret_env", request.secret_env, found),
+        ports=_ports(request.ports, found),
+        onstart=_script(request.onstart, found),
+        run_mode=cast("RunMode", found.word("run_mode", request.run_mode, RUN_MODES, "ssh")),
+        args=_args(request.args, found),
+        ssh_public_keys=_ssh_keys(request.ssh_public_keys, found),
+        registry_auth=_registry_auth(request, found),
+        demanded=_demanded(request),
+    )
+    for name in sorted(request.env.keys() & request.secret_env.keys()):
+        found.add("secret_env", f"{shown(name)} is in env too")
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in (*spec.env, *spec.secret_env))
+    if size > _MAX_ENV_BYTES:
+        found.add("env", f"must have at most {_MAX_ENV_BYTES} bytes together with secret_env, not {size}")
+    return spec
+
+
+def disk_gb(value: float, found: Violations) -> float:
+    """GB of disk; 0 is the default."""
+    if value == 0:
+        return DEFAULT_DISK_GB
+    return found.number("disk_gb", value, MIN_DISK_GB, MAX_DISK_GB)
+
+
+def cuda_of(image: str) -> float:
+    """The CUDA version that an image's tag names ("...-cuda12.1-..."); 0 where it names none."""
+    tag = _CUDA_TAG.search(image.rpartition("/")[2].partition(":")[2])
+    return float(tag.group(1)) if tag else 0.0
+
+
+def _image(image: str, found: Violations) -> str:
+    image = image.strip()
+    if not image:
+        return DEFAULT_IMAGE
+    if len(image) > _MAX_IMAGE:
+        found.add("image", f"must have at most {_MAX_IMAGE} characters")
+    elif not _IMAGE.fullmatch(image):
+        found.add("image", f"must be a Docker image such as {DEFAULT_IMAGE}, not {shown(image)}")
+    return image
+
+
+def _env(field: str, env: Mapping[str, str], found: Violations) -> tuple[tuple[str, str], ...]:
+    found.at_most(field, "entries", len(env), _MAX_ENV)
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name) or len(name) > _MAX_ENV_NAME:
+            found.add(
+                field, f"a name must be letters, digits and _ (at most {_MAX_ENV_NAME}), and not begin with a digit"
+            )
+        elif "\0" in value:
+            found.add(f"{field}.{name}", "must not contain a NUL")
+    return tuple(sorted(env.items()))
+
+
+def _ports(ports: Sequence[int], found: Violations) -> tuple[int, ...]:
+    found.at_most("ports", "entries", len(ports), _MAX_PORTS)
+    for at, port in enumerate(ports):
+        found.number(f"ports[{at}]", port, 1, 65_535)
+    return tuple(dict.fromkeys(ports))
+
+
+def _script(script: str, found: Violations) -> str:
+    if len(script.encode()) > _MAX_SCRIPT:
+        found.add("onstart", f"must have at most {_MAX_SCRIPT} bytes")
+    if "\0" in script:
+        found.add("onstart", "must not contain a NUL")
+    return script
+
+
+def _args(args: Sequence[str], found: Violations) -> tuple[str, ...]:
+    found.at_most("args", "entries", len(args), _MAX_ARGS)
+    for at, arg in enumerate(args):
+        if len(arg) > _MAX_ARG or "\0" in arg:
+            found.add(f"args[{at}]", f"must have at most {_MAX_ARG} characters and no NUL")
+    return tuple(args)
+
+
+def _ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
+    found.at_most("ssh_public_keys", "entries", len(keys), _MAX_SSH_KEYS)
+    for at, key in enumerate(keys):
+        try:
+            public_key(key)
+        except NotAKey as error:
+            found.add(f"ssh_public_keys[{at}]", str(error))
+    return tuple(dict.fromkeys(key.strip() for key in keys))
+
+
+def _registry_auth(request: LaunchRequest, found: Violations) -> RegistryAuth | None:
+    if not request.HasField("registry_auth"):
+        return None
+    auth = request.registry_auth
+    server = auth.server.strip() or "docker.io"
+    if len(server) > _MAX_IMAGE or not _REGISTRY.fullmatch(server):
+        found.add("registry_auth.server", "must be a host name, with or without a port")
+    for field, value in (("username", auth.username), ("secret", auth.secret)):
+        if not value or len(value) > _MAX_ARG or not value.isprintable():
+            found.add(f"registry_auth.{field}", f"must be 1 to {_MAX_ARG} printable characters")
+    return RegistryAuth(server=server, username=auth.username, secret=auth.secret)
+
+
+def _demanded(request: LaunchRequest) -> frozenset[str]:
+    fields = ("image", "env", "secret_env", "ports", "onstart", "run_mode", "args", "ssh_public_keys", "disk_gb")
+    asked = {name for name in fields if getattr(request, name)}
+    return frozenset(asked | ({"registry_auth"} if request.HasField("registry_auth") else set()))

@@ -1,0 +1,330 @@
+"""One method an RPC, named as in the contract: translate the request, ask the engine, translate what it says.
+
+Nothing is decided here that the engine could decide, and nothing about connections: `dispatch` has done that. What has
+no method here yet answers UNIMPLEMENTED.
+"""
+# ruff: noqa: N802 - methods are named as in the contract
+
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from datetime import timedelta
+
+from gpuproxy.billing.spending import Spending
+from gpuproxy.catalog.refresh import Catalog
+from gpuproxy.edge.messages import translate, translate_demand
+from gpuproxy.edge.messages.translate_demand import Defaults, contract_id, create_demand, reserve_demand
+from gpuproxy.edge.messages.violations import Violations
+from gpuproxy.edge.rpc import listing
+from gpuproxy.edge.rpc.rpcs import Ready
+from gpuproxy.edge.rpc.session import Session
+from gpuproxy.health.checkup import Health
+from gpuproxy.instances.load import Load
+from gpuproxy.instances.machines import Machines
+from gpuproxy.instances.requests import Instances, LeaseView
+from gpuproxy.loadbalancer.setting import StrategySetting
+from gpuproxy.model.demands import MAX_GPUS, Caller, Demand
+from gpuproxy.model.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Refusal,
+    Unavailable,
+    Violation,
+)
+from gpuproxy.model.offers import Offer, OfferFilter
+from gpuproxy.outcomes.answers import NO_ACCOUNT
+from gpuproxy.ports import Clock
+from gpuproxy.rental.reserve import Reserver
+from gpuproxy.reservations.requests import Reservations
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_MAX_RESERVATIONS = 200
+_USUAL_LINES, _MAX_LINES = 100, 1000
+_TRANSACTIONS, _MAX_TRANSACTIONS = 50, 1000
+_NamesInstance = (
+    pb.GetGPUInstanceRequest
+    | pb.StartGPUInstanceRequest
+    | pb.StopGPUInstanceRequest
+    | pb.GetInstanceLogsRequest
+    | pb.DestroyGPUInstanceRequest
+)
+_LOAD_KINDS = ("server", "provider", "all")
+
+
+class Service:
+    """The RPCs that are built."""
+
+    def __init__(
+        self,
+        *,
+        reserver: Reserver,
+        reservations: Reservations,
+        instances: Instances,
+        load: Load,
+        spending: Spending,
+        strategies: StrategySetting,
+        health: Health,
+        machines: Machines,
+        catalog: Catalog,
+        session: Session,
+        clock: Clock,
+        fingerprint_key: bytes,
+        default_max_price: float,
+        lease_duration: timedelta | None = None,
+        providers: Collection[str] = (),
+    ) -> None:
+        """`default_max_price` in USD per GPU-hour; `providers` besides those that every server knows by name.
+
+        Demands are hashed with `fingerprint_key`, which is kept outside of the database.
+        """
+        self._reserver = reserver
+        self._reservations = reservations
+        self._instances = instances
+        self._load = load
+        self._spending = spending
+        self._strategies = strategies
+        self._health = health
+        self._machines = machines
+        self._catalog = catalog
+        self._clock = clock
+        self._defaults = Defaults(
+            max_price=default_max_price,
+            lease_duration=lease_duration,
+            providers=providers,
+            fingerprint_key=fingerprint_key,
+        )
+        self.Login = session.Login
+        self.CreateAPIKey = session.CreateAPIKey
+        self.ListAPIKeys = session.ListAPIKeys
+        self.RevokeAPIKey = session.RevokeAPIKey
+        self.AddSSHKey = session.AddSSHKey
+        self.ListSSHKeys = session.ListSSHKeys
+        self.DeleteSSHKey = session.DeleteSSHKey
+
+    # ------------------------------------------------------------------------------------------ market and instances
+
+    async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> Ready:
+        """One page, encoded."""
+        asked = listing.listing_of(request, self._defaults)
+        mine = await self._instances.rented(caller) if asked.state != "available" else ()
+        if asked.state == "rented":
+            return listing.page(asked, mine, None)
+        try:
+            market = await self._catalog.market(asked.filter)
+        except (Unavailable, FailedPrecondition) as refusal:
+            if asked.state != "all" or refusal.reason == NO_ACCOUNT:
+                raise
+            silent = [name for name, _ in self._catalog.silent(asked.filter)]
+            return listing.page(asked, mine, None, unreachable=silent)
+        return listing.page(asked, mine, market)
+
+    async def GetGPUInstance(self, request: pb.GetGPUInstanceRequest, caller: Caller) -> pb.GetGPUInstanceResponse:
+        """One rented instance."""
+        instance = await self._named(request, caller)
+        return pb.GetGPUInstanceResponse(instance=translate.rented(instance.lease, instance.cost))
+
+    async def CreateGPUInstance(
+        self, request: pb.CreateGPUInstanceRequest, caller: Caller
+    ) -> pb.CreateGPUInstanceResponse:
+        """A reservation of one instance. A repeat finds its reservation although the offer is long gone."""
+        demand = create_demand(request, self._defaults)
+        offer = await self._offer(demand)
+        if offer is not None and offer.num_gpus > MAX_GPUS:
+            text = f"has {offer.num_gpus} GPUs; one call rents at most {MAX_GPUS}"
+            raise InvalidArgument([Violation("instance_id", text)])
+        if offer is not None:
+            demand = replace(demand, count=offer.num_gpus)
+        try:
+            view = await self._reserver.reserve(caller, demand)
+        except FailedPrecondition as refusal:
+            if offer is None and refusal.reason == "NOT_ENOUGH_GPUS":
+                raise _offer_gone(request.instance_id) from refusal
+            raise
+        return translate.create_answer(view)
+
+    async def DestroyGPUInstance(
+        self, request: pb.DestroyGPUInstanceRequest, caller: Caller
+    ) -> pb.DestroyGPUInstanceResponse:
+        """Give one machine back."""
+        lease = (await self._named(request, caller)).lease
+        lease = await self._instances.destroy(caller, lease.provider, request.instance_id.strip())
+        return translate.destroy_answer(lease)
+
+    async def StartGPUInstance(
+        self, request: pb.StartGPUInstanceRequest, caller: Caller
+    ) -> pb.StartGPUInstanceResponse:
+        """Wake a stopped machine."""
+        lease = (await self._named(request, caller)).lease
+        started = await self._machines.start(caller, lease.provider, request.instance_id.strip())
+        return pb.StartGPUInstanceResponse(instance=translate.rented(started.lease, started.cost))
+
+    async def StopGPUInstance(self, request: pb.StopGPUInstanceRequest, caller: Caller) -> pb.StopGPUInstanceResponse:
+        """Give a machine's GPUs up, and keep its disk."""
+        lease = (await self._named(request, caller)).lease
+        stopped = await self._machines.stop(caller, lease.provider, request.instance_id.strip())
+        return pb.StopGPUInstanceResponse(instance=translate.rented(stopped.lease, stopped.cost))
+
+    async def GetInstanceLogs(self, request: pb.GetInstanceLogsRequest, caller: Caller) -> pb.GetInstanceLogsResponse:
+        """The end of a machine's log."""
+        if not 0 <= request.tail <= _MAX_LINES:
+            raise InvalidArgument([Violation("tail", f"must be 0 to {_MAX_LINES}")])
+        lease = (await self._named(request, caller)).lease
+        lines = await self._machines.logs(
+            caller, lease.provider, request.instance_id.strip(), request.tail or _USUAL_LINES
+        )
+        return pb.GetInstanceLogsResponse(lines=lines)
+
+    # -------------------------------------------------------------------------------------------------- reservations
+
+    async def ReserveGPUs(self, request: pb.ReserveGPUsRequest, caller: Caller) -> pb.ReserveGPUsResponse:
+        """Rent 1-16 GPUs."""
+        demand = reserve_demand(request, self._defaults)
+        return translate.reserve_answer(await self._reserver.reserve(caller, demand))
+
+    async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
+        """A reservation as it stands."""
+        view = await self._reservations.by_id(caller, translate_demand.reservation_id(request.reservation_id))
+        return pb.GetReservationResponse(reservation=translate.reservation_message(view))
+
+    async def WatchReservation(
+        self, request: pb.WatchReservationRequest, caller: Caller
+    ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
+        """A reservation as it changes."""
+        reservation_id = translate_demand.reservation_id(request.reservation_id)
+        async with aclosing(self._reservations.watch(caller, reservation_id, request.resume_token)) as changes:
+            async for token, view in changes:
+                reservation = translate.reservation_message(view)
+                yield pb.WatchReservationResponse(reservation=reservation, resume_token=token)
+
+    async def ListReservations(
+        self, request: pb.ListReservationsRequest, caller: Caller
+    ) -> pb.ListReservationsResponse:
+        """A page of them, newest first."""
+        found = Violations()
+        if request.page_size < 0:
+            found.add("page_size", "must not be negative")
+        labels = dict(translate_demand.labels(request.labels, found))
+        found.finish()
+        page = await self._reservations.page(
+            caller,
+            state=request.state.strip().lower(),
+            labels=labels,
+            page_size=min(request.page_size, _MAX_RESERVATIONS),
+            page_token=request.page_token,
+        )
+        return pb.ListReservationsResponse(
+            reservations=[translate.reservation_message(view) for view in page.views],
+            next_page_token=page.next_page_token,
+            total_count=page.total,
+        )
+
+    async def ReleaseReservation(
+        self, request: pb.ReleaseReservationRequest, caller: Caller
+    ) -> pb.ReleaseReservationResponse:
+        """Give all of it back."""
+        view = await self._reservations.release(caller, translate_demand.reservation_id(request.reservation_id))
+        return pb.ReleaseReservationResponse(reservation=translate.reservation_message(view))
+
+    async def ExtendReservation(
+        self, request: pb.ExtendReservationRequest, caller: Caller
+    ) -> pb.ExtendReservationResponse:
+        """Move its end."""
+        reservation_id = translate_demand.reservation_id(request.reservation_id)
+        view = await self._reservations.extend(caller, reservation_id, translate_demand.extend_until(request))
+        return pb.ExtendReservationResponse(reservation=translate.reservation_message(view))
+
+    # ------------------------------------------------------------------------------------------------ load balancing
+
+    async def GetLoadInfo(self, request: pb.GetLoadInfoRequest, caller: Caller) -> pb.GetLoadInfoResponse:
+        """The counters."""
+        found = Violations()
+        kind = found.word("type", request.type, _LOAD_KINDS, "all")
+        instance_id = contract_id(request.instance_id, found) if request.instance_id else ""
+        found.finish()
+        return translate.load_answer(await self._load.report(caller, instance_id), kind)
+
+    async def GetLoadBalancerStrategy(
+        self, _request: pb.GetLoadBalancerStrategyRequest, caller: Caller
+    ) -> pb.GetLoadBalancerStrategyResponse:
+        """The strategy that applies."""
+        name, scope, available = await self._strategies.in_force(caller)
+        return pb.GetLoadBalancerStrategyResponse(strategy=name, scope=scope, available=available)
+
+    async def SetLoadBalancerStrategy(
+        self, request: pb.SetLoadBalancerStrategyRequest, caller: Caller
+    ) -> pb.SetLoadBalancerStrategyResponse:
+        """Change it."""
+        name = request.strategy.strip().lower().replace("-", "_")
+        await self._strategies.choose(caller, name, request.scope.strip().lower())
+        return pb.SetLoadBalancerStrategyResponse(strategy=name, success=True)
+
+    # --------------------------------------------------------------------------------------------------------- costs
+
+    async def GetTransactions(self, request: pb.GetTransactionsRequest, caller: Caller) -> pb.GetTransactionsResponse:
+        """What was spent."""
+        found = Violations()
+        for name, number in (("limit", request.limit), ("offset", request.offset)):
+            if number < 0:
+                found.add(name, "must not be negative")
+        found.finish()
+        limit = min(request.limit or _TRANSACTIONS, _MAX_TRANSACTIONS)
+        transactions, total = await self._spending.transactions(caller, limit, request.offset)
+        return pb.GetTransactionsResponse(
+            transactions=[translate.transaction_message(each) for each in transactions], total_count=total
+        )
+
+    # -------------------------------------------------------------------------------------------------------- health
+
+    async def HealthCheck(self, _request: pb.HealthCheckRequest, _caller: Caller) -> pb.HealthCheckResponse:
+        """How the service is, for people."""
+        details = {"server": "ok", "books": await self._health.summary()} | await self._markets()
+        status = "ok" if set(details.values()) == {"ok"} else "degraded"
+        return pb.HealthCheckResponse(status=status, timestamp=int(self._clock.now().timestamp()), details=details)
+
+    # ------------------------------------------------------------------------------------------------------------ parts
+
+    async def _named(self, request: _NamesInstance, caller: Caller) -> LeaseView:
+        """The one instance that the request names, of whichever provider has it where it names none."""
+        found = Violations()
+        named = translate_demand.provider("provider", request.provider, self._defaults, found)
+        instance_id = contract_id(request.instance_id, found)
+        found.finish()
+        held = []
+        for name in sorted(named) or self._defaults.known:
+            with suppress(NotFound):
+                held.append(await self._instances.by_contract(caller, name, instance_id))
+        if not held:
+            raise NotFound(
+                f"There is no instance {instance_id} in your books; `state: rented` lists what there is.",
+                metadata={"instance_id": instance_id},
+            )
+        if len(held) > 1:
+            names = ", ".join(view.lease.provider for view in held)
+            raise InvalidArgument([Violation("provider", f"is required: {instance_id} exists at {names}")])
+        return held[0]
+
+    async def _offer(self, demand: Demand) -> Offer | None:
+        """The offer that a demand names, at any price; None when it is not on the market, or that can't be read."""
+        try:
+            market = await self._catalog.market(demand.filter)
+        except Unavailable:
+            return None
+        offers = market.select(replace(demand.filter.at_any_price(), disk_gb=0)).offers
+        return offers[0] if offers else None
+
+    async def _markets(self) -> dict[str, str]:
+        """Marketplaces that do not answer."""
+        try:
+            market = await self._catalog.market(OfferFilter())
+        except (FailedPrecondition, Unavailable) as refusal:
+            return {"market": refusal.message}
+        return {name: f"silent for {seconds:.0f} s" for name, seconds in market.unreachable}
+
+
+def _offer_gone(offer_id: str) -> Refusal:
+    return FailedPrecondition(
+        f"{offer_id} is not on the market (any more); list again. Nothing was rented.",
+        reason="OFFER_GONE",
+        metadata={"offer_id": offer_id},
+    )

@@ -1,0 +1,226 @@
+"""What an operator should know: everything in the books that does not resolve by itself, or not as fast as it should.
+
+Reads the books only; `gpuproxy doctor` prints the findings with what to do, HealthCheck counts them.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from gpuproxy.billing.witness import reading_of
+from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
+from gpuproxy.model.meter import meter_rate
+from gpuproxy.model.money import dollars
+from gpuproxy.model.offers import AccountKey
+from gpuproxy.ports import Database, Tx
+from gpuproxy.reconcile.silence import SILENT_AFTER
+from gpuproxy.store import events, leases, troubles
+from gpuproxy.store.rows import moment
+from gpuproxy.store.troubles import Trouble
+
+Kind = Literal[
+    "unknown",
+    "stuck_release",
+    "dead_machine",
+    "missing",
+    "orphans",
+    "spend_differs",
+    "unconfigured",
+    "paused",
+    "silent",
+    "unreadable",
+]
+_STUCK = timedelta(minutes=5)
+_MISSING = timedelta(minutes=5)
+_DEAD = timedelta(minutes=2)
+"""A machine may falter while its host restarts it."""
+_GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus|\bgpu error\b", re.IGNORECASE)
+"""Words of a status message that say so although the machine is called running: the driver's own, and vast.ai's."""
+_BILLED = {"all": "it costs {}/h", "disk": "only its disk is billed, {}/h", "nothing": "nothing is billed"}
+_REMEDIES = {
+    AuthFailed.reason: "Make an API key for this service at the marketplace, set it under the account's name and "
+    "restart. Such a key does not expire with a login session or a two-factor session. Until then nothing that is "
+    "rented with the account can be released.",
+    InsufficientFunds.reason: "Add credit at the marketplace; creates are tried again within three minutes of it.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing and what to do about it."""
+
+    kind: Kind
+    subject: str
+    text: str
+    advice: str
+
+
+def findings(tx: Tx, accounts: Collection[AccountKey]) -> tuple[Finding, ...]:
+    """Everything worth a look; `accounts` are those that are configured."""
+    found: list[Finding] = []
+    for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
+        rows = leases.live(tx, *account)
+        found += [finding for lease in rows if (finding := _about(tx, lease)) is not None]
+        if rows and account not in accounts:
+            found.append(_unconfigured(account, len(rows)))
+        if (differs := _spend(tx, account)) is not None:
+            found.append(differs)
+    known = [trouble for trouble in troubles.every(tx) if trouble.account in accounts]
+    found += [finding for trouble in known if (finding := _troubled(trouble, tx.now())) is not None]
+    return tuple(found)
+
+
+class Health:
+    """The findings in a word, for HealthCheck."""
+
+    def __init__(self, db: Database, accounts: Collection[AccountKey]) -> None:
+        self._db = db
+        self._accounts = accounts
+
+    async def summary(self) -> str:
+        """How many findings there are, by kind, or the word ok; `gpuproxy doctor` names them."""
+        found = await self._db.read(lambda tx: findings(tx, self._accounts))
+        counted = Counter(finding.kind for finding in found)
+        return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
+
+
+def _about(tx: Tx, lease: Lease) -> Finding | None:
+    now = tx.now()
+    nameless = lease.instance_id is None and lease.call_started_at is not None
+    if nameless and lease.state in (LeaseState.UNKNOWN, LeaseState.RELEASING):
+        since = lease.call_started_at or lease.created_at
+        seen = f"{lease.absent_checks} of 3 believable listings did not show it"
+        return Finding(
+            kind="unknown",
+            subject=lease.id,
+            text=f"{_age(now - since)}: it is unknown whether {lease.offer_id} was rented at {lease.provider} "
+            f"({lease.account}); {seen}. {lease.status_message}",
+            advice=f"It resolves by itself. To hurry it, look for label {lease.label} in the provider's console.",
+        )
+    if lease.state is LeaseState.RELEASING and lease.destroy_tries and lease.started_at is not None:
+        since = events.first_at(tx, lease, LeaseEvent.RELEASE) or lease.started_at
+        if now - since >= _STUCK:
+            return Finding(
+                kind="stuck_release",
+                subject=lease.id,
+                text=f"{_age(now - since)}: {lease.provider} {lease.instance_id} is not gone after "
+                f"{lease.destroy_tries} destroy calls; {_billed(lease)}.",
+                advice="It is tried for ever. If it stays, destroy it in the provider's console.",
+            )
+    if lease.state in RENTED and lease.missing_since is not None and now - lease.missing_since >= _MISSING:
+        return _missing(lease, now)
+    return _dead(lease, now) if is_dead(lease, now) else None
+
+
+def _missing(lease: Lease, now: datetime) -> Finding:
+    """The listings lack it, and no read of its own says whether it exists."""
+    return Finding(
+        kind="missing",
+        subject=lease.id,
+        text=f"{_age(now - (lease.missing_since or now))}: listings do not show {lease.provider} {lease.instance_id} "
+        f"of {lease.reservation_id}, and reads of it give no clear answer; as far as is known {_billed(lease)}.",
+        advice="Look in the provider's console. If it is gone there, release it here: `gpuproxy destroy "
+        f"{lease.instance_id}`.",
+    )
+
+
+def is_dead(lease: Lease, now: datetime) -> bool:
+    """True for a machine that was ready and is useless now, by the provider's word, unless it is to be stopped."""
+    if lease.stop_at is not None:
+        return False
+    if lease.state is LeaseState.ACTIVE:
+        return _GPU_FAILED.search(lease.status_message) is not None
+    if lease.state is not LeaseState.STARTING or lease.ready_at is None or lease.faltered_at is None:
+        return False
+    return now - lease.faltered_at >= _DEAD
+
+
+def _dead(lease: Lease, now: datetime) -> Finding:
+    machine = f"{lease.provider} {lease.instance_id} of {lease.reservation_id}"
+    if lease.faltered_at is None:
+        text = f"{machine} is called running, but a GPU of it has failed"
+    else:
+        text = f"{_age(now - lease.faltered_at)}: {machine} was ready and does not run any more"
+    if lease.billed == "nothing":
+        advice = "Wait: its host may come back, and nothing is billed until then. Or destroy it and rent another."
+    else:
+        advice = f"Destroy it (`gpuproxy destroy {lease.instance_id}`) and rent another. Data on it is lost."
+    return Finding(
+        kind="dead_machine",
+        subject=lease.id,
+        text=f"{text}; {_billed(lease)}. The provider says: {lease.status_message}",
+        advice=advice,
+    )
+
+
+def _billed(lease: Lease) -> str:
+    """What the machine costs at this moment, in words."""
+    return _BILLED[lease.billed].format(dollars(meter_rate(lease) or 0))
+
+
+def _unconfigured(account: AccountKey, count: int) -> Finding:
+    return Finding(
+        kind="unconfigured",
+        subject=f"{account[0]} {account[1]}",
+        text=f"{count} machines are paid with an account that is not configured.",
+        advice="Set its key again under the same name until everything of it is released.",
+    )
+
+
+def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
+    subject, lasting = " ".join(trouble.account), now - trouble.since
+    if trouble.pauses:
+        return Finding(
+            kind="paused",
+            subject=subject,
+            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
+            advice=_REMEDIES[trouble.reason],
+        )
+    if trouble.reason == OrphansFound.reason:
+        return Finding(
+            kind="orphans",
+            subject=subject,
+            text=f"{_age(lasting)}: machines carry this deployment's label but are not in the database: "
+            f"{trouble.said}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
+            advice="If an older copy of the database was restored and they are needed, stop the server now. If another "
+            "server runs on a copy of the database, stop one of the two.",
+        )
+    if trouble.reason == UnreadableRows.reason:
+        return Finding(
+            kind="unreadable",
+            subject=subject,
+            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.said}. Meanwhile no "
+            "machine and no create is concluded to be absent because the listing does not show it.",
+            advice="Look in the provider's console at what runs on this account.",
+        )
+    if lasting < SILENT_AFTER:
+        return None
+    return Finding(
+        kind="silent",
+        subject=subject,
+        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.said}",
+        advice="It is asked again all the time, and nothing is concluded meanwhile; see whether the marketplace is up.",
+    )
+
+
+def _spend(tx: Tx, account: AccountKey) -> Finding | None:
+    reading = reading_of(tx, *account)
+    if reading is None or not reading.alarm:
+        return None
+    return Finding(
+        kind="spend_differs",
+        subject=f"{account[0]} {account[1]}",
+        text=f"Up to {moment(reading.at):%Y-%m-%d %H:%MZ} the provider took {dollars(reading.spent)} and the books "
+        f"say {dollars(reading.booked)}.",
+        advice="Compare `gpuproxy ps` with the provider's console: something runs that is not in the books, or the "
+        "account is used by others too.",
+    )
+
+
+def _age(duration: timedelta) -> str:
+    minutes = int(duration.total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,64 @@
+"""Whether this server can do its work now: write its books, keep them true, and talk to at least one account."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.ports import Clock, Database, Tx
+from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.runtime.limits import Limits
+from gpuproxy.store import meta
+
+OK = "ok"
+_PASSES = 3
+"""A reconcile that is so many intervals old is not recent."""
+_LEAST = timedelta(minutes=1)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Looks when it is asked."""
+
+    db: Database
+    watches: Sequence[AccountWatch]
+    clock: Clock
+    limits: Limits
+
+    async def checks(self) -> Mapping[str, str]:
+        """What was looked at: `ok`, or what is wrong in a few words."""
+        return {"database": await self._database(), "reconcile": self._reconcile(), "accounts": self._accounts()}
+
+    def last_pass_at(self) -> datetime | None:
+        """When the books were last compared with what the account least recently looked at lists."""
+        passes = [watch.last_pass_at for watch in self.watches]
+        return min((at for at in passes if at is not None), default=None) if None not in passes else None
+
+    async def _database(self) -> str:
+        def write(tx: Tx) -> bool:
+            meta.write(tx, meta.WRITTEN, tx.now().isoformat())
+            return tx.lasting()
+
+        try:
+            lasting = await self.db.write(write)
+        except Exception:
+            log.exception("database_not_writable")
+            return "can't be written"
+        return OK if lasting else "its file was removed or replaced"
+
+    def _reconcile(self) -> str:
+        last = self.last_pass_at()
+        if last is None:
+            return "has not run yet"
+        age = self.clock.now() - last
+        allowed = max(_LEAST, timedelta(seconds=_PASSES * self.limits.reconcile_seconds))
+        return OK if age <= allowed else f"ran {age.total_seconds():.0f} s ago"
+
+    def _accounts(self) -> str:
+        healthy = [watch for watch in self.watches if watch.last_pass_at is not None and watch.silent_since is None]
+        if healthy or not self.watches:
+            return OK if healthy else "none is configured"
+        return ", ".join(f"{watch.provider.name} {watch.provider.account} does not answer" for watch in self.watches)

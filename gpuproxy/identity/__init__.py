@@ -1,0 +1,1 @@
+"""Who calls: API keys, users, logins, tokens, passwords."""

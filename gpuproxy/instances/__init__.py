@@ -1,0 +1,1 @@
+"""The caller's view of a machine: stop, start, logs."""

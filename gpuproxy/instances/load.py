@@ -1,0 +1,110 @@
+"""How busy hosts and providers are, as the load balancer counts it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gpuproxy.loadbalancer.setting import strategy_for
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import NotFound
+from gpuproxy.model.leases import Lease
+from gpuproxy.model.load import HostLoad
+from gpuproxy.model.offers import HostKey, ProviderName
+from gpuproxy.model.strategies import STRATEGIES, weight
+from gpuproxy.ports import Database, Tx
+from gpuproxy.store import counters, leases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRow:
+    """How busy one instance's host, or one provider, is."""
+
+    id: str
+    provider: ProviderName
+    connections: int
+    gpus: int
+    """Of the host; of a provider, those of our leases there."""
+    response_ms: float = 0.0
+    samples: int = 0
+    """What response_ms rests on."""
+    weight: float = 0.0
+    """Under weighted_round_robin."""
+    last_used: datetime | None = None
+    picks: int = 0
+    ejected_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """Load by instance and by provider."""
+
+    server: tuple[LoadRow, ...]
+    provider: tuple[LoadRow, ...]
+    strategy: str
+
+
+class Load:
+    """Reads the counters."""
+
+    def __init__(self, db: Database, default_strategy: str) -> None:
+        self._db = db
+        self._default_strategy = default_strategy
+
+    async def report(self, caller: Caller, instance_id: str) -> LoadReport:
+        """The project's live instances (or one of them), and each provider in use."""
+
+        def read(tx: Tx) -> LoadReport:
+            rows = [lease for lease in leases.live_of_project(tx, caller.scope) if lease.instance_id is not None]
+            if instance_id:
+                rows = [lease for lease in rows if lease.instance_id == instance_id]
+                if not rows:
+                    raise NotFound(f"No live instance {instance_id}.", metadata={"instance_id": instance_id})
+            strategy = strategy_for(tx, caller.project, self._default_strategy)
+            hosts = counters.loads(tx)
+            weighted = STRATEGIES[strategy].weighted
+            return LoadReport(
+                server=tuple(_server_row(lease, hosts[lease.host], weighted=weighted) for lease in rows),
+                provider=_provider_rows(leases.live_of_project(tx, None), hosts),
+                strategy=strategy,
+            )
+
+        return await self._db.read(read)
+
+
+def _server_row(lease: Lease, load: HostLoad, *, weighted: bool) -> LoadRow:
+    return LoadRow(
+        id=lease.instance_id or "",
+        provider=lease.provider,
+        connections=load.live,
+        gpus=lease.host_gpus or lease.num_gpus,
+        response_ms=load.response_ms,
+        samples=load.samples,
+        weight=weight(lease.vram_gb, lease.price, lease.num_gpus) / 10 if weighted else 0.0,
+        last_used=load.last_picked_at,
+        picks=load.picks,
+        ejected_until=load.ejected_until,
+    )
+
+
+def _provider_rows(rows: Iterable[Lease], hosts: Mapping[HostKey, HostLoad]) -> tuple[LoadRow, ...]:
+    by_provider: dict[ProviderName, list[Lease]] = {}
+    for lease in rows:
+        by_provider.setdefault(lease.provider, []).append(lease)
+    return tuple(
+        _provider_row(provider, live, [load for host, load in hosts.items() if host.startswith(f"{provider}/")])
+        for provider, live in sorted(by_provider.items())
+    )
+
+
+def _provider_row(provider: ProviderName, live: Sequence[Lease], hosts: Sequence[HostLoad]) -> LoadRow:
+    samples = sum(load.samples for load in hosts)
+    return LoadRow(
+        id=provider,
+        provider=provider,
+        connections=len(live),
+        gpus=sum(lease.num_gpus for lease in live),
+        response_ms=sum(load.samples * load.response_ms for load in hosts) / samples if samples else 0.0,
+        samples=samples,
+        last_used=max(lease.created_at for lease in live),
+        picks=sum(load.picks for load in hosts),
+    )

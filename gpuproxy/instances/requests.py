@@ -1,0 +1,84 @@
+"""What a caller may do with machines, besides power: look one up, list them, destroy one.
+
+Another project's machines do not exist for a caller; an admin sees all projects.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import NotFound
+from gpuproxy.model.leases import InstanceId, Lease, LeaseState
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reservations import DESTROYED
+from gpuproxy.outcomes import record
+from gpuproxy.ports import Database, Tx
+from gpuproxy.store import leases, reservations, story
+from gpuproxy.store.rows import micros
+
+_OPEN = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN})
+"""A lease comes from one of these to the other, and out of them for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """A lease and what it has cost so far."""
+
+    lease: Lease
+    cost: Micro
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where it stands among all: those whose create is open first, then by age. It never comes to stand before."""
+        return int(self.lease.state not in _OPEN), micros(self.lease.created_at), self.lease.id
+
+
+class Instances:
+    """`nudge` makes the reconciler look at every account soon."""
+
+    def __init__(self, db: Database, *, nudge: Callable[[], None]) -> None:
+        self._db = db
+        self._nudge = nudge
+
+    async def by_contract(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
+        """An instance by its contract id, however long it is over."""
+        return await self._db.read(lambda tx: _costed(tx, _lease_of(tx, caller, provider, instance_id)))
+
+    async def rented(self, caller: Caller) -> tuple[LeaseView, ...]:
+        """What is, or may be, paid for now, in the order of its places."""
+
+        def read(tx: Tx) -> tuple[LeaseView, ...]:
+            views = (_costed(tx, lease) for lease in leases.live_of_project(tx, caller.scope))
+            return tuple(sorted(views, key=attrgetter("place")))
+
+        return await self._db.read(read)
+
+    async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
+        """Give one machine back; doing so again changes nothing."""
+
+        def write(tx: Tx) -> Lease:
+            lease = _lease_of(tx, caller, provider, instance_id)
+            if record.releasable(lease):
+                reservation = reservations.get(tx, lease.reservation_id)
+                tx.after_commit(story.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
+            return record.release(tx, lease, DESTROYED)
+
+        lease = await self._db.write(write)
+        self._nudge()
+        return lease
+
+
+def _lease_of(tx: Tx, caller: Caller, provider: str, instance_id: str) -> Lease:
+    found = leases.by_instance(tx, ProviderName(provider), InstanceId(instance_id))
+    if found is None or not caller.sees(found.project):
+        raise NotFound(
+            f"No instance {instance_id!r} of {provider} in the books.",
+            metadata={"provider": provider, "instance_id": instance_id},
+        )
+    return found
+
+
+def _costed(tx: Tx, lease: Lease) -> LeaseView:
+    return LeaseView(lease=lease, cost=leases.cost(tx, lease.id))

@@ -1,0 +1,1 @@
+"""Which offers to rent: strategies, the choice of hosts, the circuit breaker."""

@@ -1,0 +1,394 @@
+"""Which offers to rent: sizes that make the exact sum, then a host for each by the strategy, with the reason.
+
+Pure and exact: integers only, ties broken by a total order, so the same market gives the same choice in whatever
+order its offers come. What a strategy's score leaves equal is decided by price, then reliability, then the longest
+time since a pick, then name. Hosts are compared, not offers: an offer is gone once it is rented, its host is not.
+"""
+
+from bisect import insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+from gpuproxy.model.chunks import IMPOSSIBLE, Aim, Shape, by_host, canonical, exact_sum, shape
+from gpuproxy.model.demands import Packing
+from gpuproxy.model.load import UNTOUCHED, HostLoad, Rotation
+from gpuproxy.model.money import Micro, dollars
+from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, ProviderName
+from gpuproxy.model.reservations import Decision, Pick
+from gpuproxy.model.strategies import STRATEGIES, Course, Like, Strategy, Target, strategy_named, weight
+
+_TOP = 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_THIS_CALL = 1 << 62
+"""Later than any pick before this call, on the scale of microseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """How many GPUs (1-16) in what packing, and the disk that is rented with each offer: prices depend on it."""
+
+    count: int
+    packing: Packing = "any"
+    disk_gb: float = DEFAULT_DISK_GB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The offers in the order in which they were picked. An offer without conflict keys may be there twice."""
+
+    picks: tuple[Offer, ...]
+    decision: Decision
+    rotation: Rotation = field(default_factory=Rotation)
+    """Where the strategy stands after these picks; it belongs into the books together with them."""
+
+
+class Shortage(Exception):
+    """The exact sum can't be made of what there is."""
+
+    def __init__(
+        self, *, available: int, best: int, per_provider: Mapping[ProviderName, int], sizes: tuple[int, ...]
+    ) -> None:
+        super().__init__(f"{available} GPUs at once, in chunks of {sizes}")
+        self.available = available
+        """GPUs to be had at once in this packing; it may reach the count when only the sizes do not fit."""
+        self.best = best
+        """The largest sum below the count that can be made."""
+        self.per_provider = per_provider
+        self.sizes = sizes
+        """The sizes that are on offer, ascending."""
+
+
+def choose(
+    want: Want,
+    offers: Sequence[Offer],
+    load: Mapping[HostKey, HostLoad],
+    strategy: str,
+    rotation: Rotation | None = None,
+) -> Choice:
+    """Exactly `want.count` GPUs out of `offers`, which have passed every filter; raises Shortage.
+
+    The decision counts all offers as considered and eligible: who filtered them knows better and replaces that.
+    """
+    rotation = rotation or Rotation()
+    chosen = strategy_named(strategy)
+    market = _Market(want, offers, load, measured=strategy == "least_response_time")
+    parts = market.plan()
+    run = _run(market, parts, chosen, rotation)
+    lowest = STRATEGIES["lowest_price"]
+    cheapest = run if chosen is lowest else _run(market, parts, lowest, Rotation())
+    decision = Decision(
+        strategy=strategy,
+        considered=len(offers),
+        eligible=len(offers),
+        rejected=(),
+        sizes=tuple(offer.num_gpus for offer in run.picks),
+        picks=tuple(run.reasons),
+        top=run.top,
+        cheapest_alternative=Micro(sum(market.prices[offer.id] for offer in cheapest.picks)),
+    )
+    return Choice(picks=tuple(run.picks), decision=decision, rotation=run.rotation(rotation))
+
+
+def reach(want: Want, offers: Sequence[Offer]) -> int:
+    """The largest sum up to `want.count` that can be made of `offers`."""
+    try:
+        _Market(want, offers, {}, measured=False).plan()
+    except Shortage as shortage:
+        return shortage.best
+    return want.count
+
+
+def _run(market: "_Market", parts: "Sequence[_Part]", strategy: Strategy, rotation: Rotation) -> "_Run":
+    """The hosts by the strategy, size for size; as planned where that can't be completed or hosts come first."""
+    if market.want.packing in _BY_SIZE:
+        run = _Run(market, strategy, rotation)
+        if run.pick_sizes(size for part in parts for size in part.shape.sizes[part.total]):
+            return run
+    run = _Run(market, strategy, rotation)
+    run.pick_hosts(parts)
+    return run
+
+
+@dataclass(slots=True)
+class _Host:
+    key: HostKey
+    provider: ProviderName
+    target: Target
+    """Before this call."""
+    offers: list[Offer]
+    """By size, then cheapest first; so are `sizes`."""
+    sizes: dict[int, list[Offer]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """So many GPUs from any one of these hosts, which can all give them in the same way."""
+
+    hosts: Sequence[_Host]
+    shape: Shape
+    total: int
+
+    def given_by(self, host: _Host) -> list[Offer]:
+        """What it is when `host` gives it."""
+        offers = canonical(host.offers)
+        return [offers[index] for index in self.shape.ways[self.total]]
+
+
+_AIMS: Mapping[Packing, Aim] = {
+    "any": "singles",
+    "single": "singles",
+    "spread": "one",
+    "pack": "few",
+    "single_host": "few",
+}
+_BY_SIZE: frozenset[Packing] = frozenset({"any", "single", "spread"})
+
+
+class _Market:
+    """The offers by host, with prices, and the sums that can be made of them."""
+
+    def __init__(
+        self, want: Want, offers: Sequence[Offer], load: Mapping[HostKey, HostLoad], *, measured: bool
+    ) -> None:
+        self.want = want
+        self.prices = {offer.id: offer.price(want.disk_gb) for offer in offers}
+        usable = [offer for offer in offers if want.packing != "single" or offer.num_gpus == 1]
+        # One total order for the whole call: what follows from it can't depend on how the offers came.
+        usable.sort(key=self._rank)
+        like = Like(load) if measured else None
+        self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like) for key, own in by_host(usable).items()]
+
+    def _rank(self, offer: Offer) -> tuple[int, int, int, int, str]:
+        """Among offers of one size and host, best first."""
+        return offer.num_gpus, self.prices[offer.id], -offer.reliability_ppm, _number(offer), offer.id
+
+    def plan(self) -> Sequence[_Part]:
+        """How the sum is made, and which hosts could give the parts; raises Shortage."""
+        aim = _AIMS[self.want.packing]
+        groups: dict[Shape, list[_Host]] = {}
+        for host in self.hosts:
+            groups.setdefault(shape(host.offers, aim), []).append(host)
+        if self.want.packing == "single_host":
+            return [self._one_part(groups)]
+        ordered = sorted(groups.items(), key=lambda group: (group[0].costs, group[0].ways, group[0].sizes))
+        parts, best = exact_sum([(each, len(hosts)) for each, hosts in ordered], self.want.count)
+        if parts is None:
+            raise self._shortage(sum(each.most * len(hosts) for each, hosts in ordered), best)
+        return [_Part(ordered[index][1], ordered[index][0], total) for index, total in parts]
+
+    def _one_part(self, groups: Mapping[Shape, Sequence[_Host]]) -> _Part:
+        count = self.want.count
+        able = [each for each in groups if each.costs[count] < IMPOSSIBLE]
+        if not able:
+            sums = {total for each in groups for total in range(count) if each.costs[total] < IMPOSSIBLE}
+            raise self._shortage(max((each.most for each in groups), default=0), max(sums, default=0))
+        fewest = min(able, key=lambda each: (each.costs[count], each.ways, each.sizes))
+        return _Part(groups[fewest], fewest, count)
+
+    def _shortage(self, available: int, best: int) -> Shortage:
+        join = max if self.want.packing == "single_host" else int.__add__
+        per_provider: dict[ProviderName, int] = {}
+        for host in sorted(self.hosts, key=lambda host: host.provider):
+            most = shape(host.offers, _AIMS[self.want.packing]).most
+            per_provider[host.provider] = join(per_provider.get(host.provider, 0), most)
+        sizes = {size for host in self.hosts for size in host.sizes}
+        return Shortage(available=available, best=best, per_provider=per_provider, sizes=tuple(sorted(sizes)))
+
+
+_Rank = tuple[int, int, int, int, int, str, str]
+"""Score, second score, price, minus reliability, last pick, provider and host: less is better.
+
+That ends the chain: a host takes part with one offer at a time, and `_Market` has ordered its own.
+"""
+_Entry = tuple[_Rank, _Host, Offer, int]
+"""The last is the weight."""
+
+
+class _Run:
+    """One pass of a strategy over the market."""
+
+    def __init__(self, market: _Market, strategy: Strategy, rotation: Rotation) -> None:
+        self._market = market
+        self._strategy = strategy
+        self._course = Course(rotation)
+        self._picked: dict[HostKey, Target] = {}
+        """The hosts whose standing has changed."""
+        self._used: dict[HostKey, set[str]] = {}
+        self.picks: list[Offer] = []
+        self.reasons: list[Pick] = []
+        self.top: tuple[Pick, ...] = ()
+
+    def pick_sizes(self, sizes: Iterable[int]) -> bool:
+        """A host for each size, larger ones first; False when what was picked leaves no room for the rest."""
+        for size, same in groupby(sorted(sizes, reverse=True)):
+            race = _Race(self._entries(self._market.hosts, size), self._course)
+            for _ in same:
+                if not race:
+                    return False
+                rank, host, offer, why = self._win(race)
+                self._pick(host, offer, why)
+                self._take_turn(host, rank[0], offer.num_gpus)
+                for entry in self._entries([host], size):
+                    race.add(entry)
+            race.end()
+        return True
+
+    def pick_hosts(self, parts: Iterable[_Part]) -> None:
+        """A host for each part, which gives all of it in the way that was planned."""
+        for part in sorted(parts, key=lambda part: -part.total):
+            free = [host for host in part.hosts if host.key not in self._picked]
+            race = _Race((self._whole(host, part) for host in free), self._course)
+            rank, host, _, why = self._win(race)
+            race.end()
+            for offer in part.given_by(host):
+                self._pick(host, offer, why)
+            self._take_turn(host, rank[0], part.total)
+
+    def rotation(self, before: Rotation) -> Rotation:
+        """Where the strategy stands now."""
+        course, weighted = self._course, self._strategy.weighted
+        kept = {host: value for host, value in course.standing.items() if weighted or value > course.level}
+        return replace(before, last=self.picks[-1].host, level=course.level, standing=kept)
+
+    def _entries(self, hosts: Iterable[_Host], size: int) -> Iterator[_Entry]:
+        for host in hosts:
+            if self._market.want.packing == "spread" and host.key in self._picked:
+                continue
+            used = self._used.get(host.key)
+            for offer in host.sizes.get(size, ()):
+                if used is None or used.isdisjoint(offer.conflict_keys):
+                    yield self._entry(host, offer, self._market.prices[offer.id], size)
+                    break
+
+    def _whole(self, host: _Host, part: _Part) -> _Entry:
+        given = part.given_by(host)
+        return self._entry(host, given[0], sum(self._market.prices[offer.id] for offer in given), part.total)
+
+    def _entry(self, host: _Host, offer: Offer, price: int, gpus: int) -> _Entry:
+        strategy, course = self._strategy, self._course
+        target = self._picked.get(host.key, host.target)
+        score = strategy.score(target, course)
+        if strategy.by_name:
+            return (score, 0, 0, 0, 0, host.provider, host.key), host, offer, 0
+        then = strategy.then(target, course) if strategy.then else 0
+        rank = score, then, price, -offer.reliability_ppm, target.last_pick, host.provider, host.key
+        return rank, host, offer, weight(offer.vram_gb, price, gpus) if strategy.weighted else 0
+
+    def _win(self, race: "_Race") -> tuple[_Rank, _Host, Offer, str]:
+        best = race.win(2 if self.top else _TOP + 1)
+        ranks: list[_Rank | None] = [entry[0] for entry in best]
+        told = [
+            self._described(offer, _why(rank, after, by_name=self._strategy.by_name))
+            for (rank, _, offer, _), after in zip(best, [*ranks[1:], None], strict=True)
+        ]
+        self.top = self.top or tuple(told[:_TOP])
+        return best[0][0], best[0][1], best[0][2], told[0].why
+
+    def _take_turn(self, host: _Host, score: int, gpus: int) -> None:
+        if self._strategy.turn is not None:
+            self._strategy.turn(self._course, host.key, score, gpus)
+
+    def _pick(self, host: _Host, offer: Offer, why: str) -> None:
+        self.picks.append(offer)
+        self.reasons.append(self._described(offer, why))
+        before = self._picked.get(host.key, host.target)
+        self._picked[host.key] = replace(before, last_pick=_THIS_CALL + len(self.picks), picks=before.picks + 1)
+        self._used.setdefault(host.key, set()).update(offer.conflict_keys)
+
+    def _described(self, offer: Offer, why: str) -> Pick:
+        price = self._market.prices[offer.id]
+        return Pick(offer_id=offer.id, host=offer.host, num_gpus=offer.num_gpus, price=price, why=why)
+
+
+class _Race:
+    """The candidates for one size, best first.
+
+    A pick changes the standing of its winner alone. Where weights count it changes everybody's, but alike for all of
+    one weight: these have a list of their own, which stays in order.
+    """
+
+    def __init__(self, entries: Iterable[_Entry], course: Course) -> None:
+        self._course = course
+        self._lists: dict[int, list[_Entry]] = {}
+        for entry in entries:
+            self._lists.setdefault(entry[3], []).append(entry)
+        for each in self._lists.values():
+            each.sort(key=_rank_of)
+        self._total = sum(heft * len(each) for heft, each in self._lists.items())
+        self._turns = 0
+
+    def __bool__(self) -> bool:
+        return any(self._lists.values())
+
+    def win(self, told: int) -> list[_Entry]:
+        """The first few as they stand in this turn; the very first takes part no more, unless it is added again."""
+        self._turns += 1
+        heads = [self._now(entry) for each in self._lists.values() for entry in each[:told]]
+        best = sorted(heads, key=_rank_of)[:told]
+        rank, host, _, heft = best[0]
+        del self._lists[heft][0]
+        if heft:
+            self._course.standing[host.key] = -rank[0] - self._total
+            self._total -= heft
+        return best
+
+    def add(self, entry: _Entry) -> None:
+        """A candidate that comes back; its rank is as of now."""
+        rank, host, offer, heft = entry
+        started = (rank[0] + heft * self._turns, *rank[1:]), host, offer, heft
+        insort(self._lists.setdefault(heft, []), started, key=_rank_of)
+        self._total += heft
+
+    def end(self) -> None:
+        """Write down what the losers have gained."""
+        for heft, each in self._lists.items():
+            if heft:
+                gained = heft * self._turns
+                self._course.standing.update((host.key, gained - rank[0]) for rank, host, _, _ in each)
+
+    def _now(self, entry: _Entry) -> _Entry:
+        rank, host, offer, heft = entry
+        return entry if not heft else ((rank[0] - heft * self._turns, *rank[1:]), host, offer, heft)
+
+
+def _rank_of(entry: _Entry) -> _Rank:
+    return entry[0]
+
+
+def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
+    """The first rule by which one candidate comes before the next."""
+    score, then, price, unreliability, last, *_ = rank
+    if after is None:
+        return "the only one left"
+    if score < after[0]:
+        return f"score {score}, next {after[0]}"
+    if by_name:
+        return f"score {score} as the next; first by name"
+    if then < after[1]:
+        return f"score {score} as the next; {then} live leases, next {after[1]}"
+    if price < after[2]:
+        return f"score {score} as the next; {dollars(price)}/h, next {dollars(after[2])}/h"
+    if unreliability < after[3]:
+        return f"score and price as the next; reliability {-unreliability / 10_000:g} %, next {-after[3] / 10_000:g} %"
+    if last < after[4]:
+        return "score, price and reliability as the next; longest since its last pick"
+    return "as the next in everything; first by name"
+
+
+def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: Like | None) -> _Host:
+    picked_at = load.last_picked_at
+    last = 0 if picked_at is None else (picked_at - _EPOCH) // timedelta(microseconds=1)
+    sizes: dict[int, list[Offer]] = {}
+    for offer in offers:
+        sizes.setdefault(offer.num_gpus, []).append(offer)
+    provider = offers[0].provider
+    expected = like.expected(load, provider, offers[0].gpu_model) if like else 0
+    return _Host(key, provider, Target(key, load, last, expected), offers, sizes)
+
+
+def _number(offer: Offer) -> int:
+    """Numeric ids in numeric order; others by their text."""
+    native = offer.native_id()
+    return int(native) if native.isdecimal() else 0

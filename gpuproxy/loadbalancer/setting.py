@@ -1,0 +1,41 @@
+"""Which strategy applies: the project's own, else the global one, else the configured default."""
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import InvalidArgument, PermissionDenied, Violation
+from gpuproxy.model.strategies import STRATEGIES, strategy_named
+from gpuproxy.ports import Database, Tx
+from gpuproxy.store import meta
+
+
+def strategy_for(tx: Tx, project: str, default: str, asked: str = "") -> str:
+    """The strategy's wire name."""
+    return asked or meta.project_strategy(tx, project) or meta.read(tx, meta.GLOBAL_STRATEGY) or default
+
+
+class StrategySetting:
+    """Reads and changes it."""
+
+    def __init__(self, db: Database, default: str) -> None:
+        self._db = db
+        self._default = default
+
+    async def in_force(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
+        """The strategy in force, where it was set ("project" or "global"), and those there are."""
+
+        def read(tx: Tx) -> tuple[str, str, tuple[str, ...]]:
+            scope = "global" if meta.project_strategy(tx, caller.project) is None else "project"
+            return strategy_for(tx, caller.project, self._default), scope, tuple(STRATEGIES)
+
+        return await self._db.read(read)
+
+    async def choose(self, caller: Caller, name: str, scope: str) -> None:
+        """Choose the strategy of the project or, for admins, of all projects without one of their own."""
+        strategy_named(name)
+        if scope not in ("", "project", "global"):
+            raise InvalidArgument([Violation("scope", f"{scope!r} is neither project nor global")])
+        if scope == "global" and caller.role != "admin":
+            raise PermissionDenied("Only an admin sets the global strategy.")
+        if scope == "global":
+            await self._db.write(lambda tx: meta.write(tx, meta.GLOBAL_STRATEGY, name))
+        else:
+            await self._db.write(lambda tx: meta.set_project_strategy(tx, caller.project, name))

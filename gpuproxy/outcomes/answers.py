@@ -1,0 +1,209 @@
+"""What a caller is told: the messages and refusals of reservations. Pure; every text says what, why and what next."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpuproxy.model.errors import (
+    AlreadyExists,
+    AuthFailed,
+    CreationFailed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InsufficientFunds,
+    ProviderUnavailable,
+    RateLimited,
+    Refusal,
+    Unavailable,
+)
+from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.money import Micro, dollars
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reservations import (
+    COMMON_CAUSE,
+    IMAGE_UNUSABLE,
+    NOT_ATTEMPTED,
+    REPLACEMENT_LIMIT,
+    Failure,
+    Reservation,
+)
+
+NO_ACCOUNT = "NO_ACCOUNT"
+CREATE_QUEUE = "CREATE_QUEUE"
+_SOON = 5.0
+_OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How a call ends: `failure` is what it is refused with, `closing` why everything is given back."""
+
+    message: str
+    failure: Failure | None = None
+    closing: str = ""
+    retryable: bool = False
+    """Nothing was rented and nothing is open: the request_id is free again."""
+
+
+def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, queue_seconds: float = 0.0) -> Verdict:
+    """Judge a call whose creates are over.
+
+    `gone`: nobody waits for the answer any more; `queue_seconds`: the wait for a turn that was too long, 0 if none was.
+    """
+    kept = [lease for lease in leases if lease.state in RENTED]
+    gpus = sum(lease.num_gpus for lease in kept)
+    open_leases = [lease for lease in leases if lease.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN)]
+    if reservation.closing:
+        return Verdict(message="The reservation was released while machines were being created.")
+    if gone and not reservation.keep:
+        return Verdict(message="The caller left before the answer; everything is given back.", closing="CALLER_GONE")
+    if not kept and not open_leases:
+        return _nothing(reservation, leases, queue_seconds)
+    if gpus < reservation.least:
+        return _too_few(reservation, leases, gpus)
+    return Verdict(message=message(reservation, leases))
+
+
+def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
+    """What came of a reservation, as things stand."""
+    if any(lease.state in KEEPABLE for lease in leases) or not any(lease.instance_id for lease in leases):
+        return _standing(reservation, leases)
+    rented = [lease for lease in leases if lease.instance_id is not None]
+    gpus, open_ = sum(lease.num_gpus for lease in rented), sum(lease.state in LIVE for lease in rented)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in _counted(lease.reason for lease in rented).items())
+    ending = f"{open_} of {len(rented)} machines may still be billed" if open_ else "nothing is billed any more"
+    text = f"{gpus} of {reservation.count} GPUs were rented and are given back ({reasons}); {ending}."
+    return text + _stopped(reservation)
+
+
+def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
+    gpus = sum(lease.num_gpus for lease in leases if lease.state in RENTED)
+    price = sum(lease.price for lease in leases if lease.state in RENTED)
+    text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."
+    unknown = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
+    pending = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
+    if unknown:
+        text += f" {unknown} unknown: the marketplace did not say whether they were created; this resolves by itself."
+    if pending:
+        text += f" {pending} still being created."
+    if gpus + unknown + pending < reservation.count:
+        reasons = _counted(lease.reason for lease in leases if lease.reason)
+        text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
+    return text + _stopped(reservation)
+
+
+_STOPS = {
+    IMAGE_UNUSABLE: "the image, its registry or its entry point can't work on any host: see the status messages",
+    COMMON_CAUSE: "machines failed alike on several hosts, so another one would fail too: check the image, the "
+    "account and this server's network",
+    REPLACEMENT_LIMIT: "as many machines as are allowed were rented for this reservation (GPUPROXY_REPLACEMENT_FACTOR)",
+}
+
+
+def _stopped(reservation: Reservation) -> str:
+    why = _STOPS.get(reservation.stopped)
+    return f" No more machines were rented: {why}." if why else ""
+
+
+def refusal_of(failure: Failure) -> Refusal:
+    """The error that a stored failure stands for."""
+    metadata = dict(failure.metadata)
+    if failure.reason == CreationFailed.reason:
+        return CreationFailed(failure.message, metadata=metadata)
+    if failure.reason == DeadlineExceeded.reason:
+        return DeadlineExceeded(failure.message, metadata=metadata)
+    if failure.reason in ("PROVIDERS_UNREACHABLE", CREATE_QUEUE):
+        wait = float(metadata.get("queue_seconds", _SOON))
+        return Unavailable(failure.message, reason=failure.reason, metadata=metadata, retry_after=wait)
+    return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
+
+
+def no_account(providers: Collection[ProviderName]) -> FailedPrecondition:
+    """The operator has no key for any of these, or for any at all; asking again will not do."""
+    names = ", ".join(sorted(providers)) or "any provider"
+    return FailedPrecondition(
+        f"No account is configured for {names}.", reason=NO_ACCOUNT, metadata={"providers": names}
+    )
+
+
+def keys_refused(providers: Sequence[ProviderName]) -> FailedPrecondition:
+    """No marketplace that was asked lets any account of ours read its offers."""
+    names = ", ".join(providers)
+    return FailedPrecondition(
+        f"No market can be read: {names} does not accept the server's key; gpuproxy doctor has more. Nothing happened.",
+        reason=AuthFailed.reason,
+        metadata={"provider": ",".join(providers)},
+    )
+
+
+def request_id_reused(request_id: str, reservation_id: ReservationId) -> AlreadyExists:
+    """The same id came with another demand; `reservation_id` is empty while the first is still being chosen for."""
+    owner = f"reservation {reservation_id}" if reservation_id else "a call that is under way"
+    look = f"GetReservation shows what {reservation_id} has" if reservation_id else "ListReservations will show it"
+    return AlreadyExists(
+        f"request_id {request_id!r} belongs to {owner}, which asked for something else. {look}: look there first; only "
+        "for a demand that is meant in addition to it use a new request_id.",
+        metadata={"request_id": request_id, **({"reservation_id": reservation_id} if reservation_id else {})},
+    )
+
+
+def _nothing(reservation: Reservation, leases: Sequence[Lease], queue_seconds: float) -> Verdict:
+    reasons = _counted(lease.reason for lease in leases)
+    tried = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    kinds = set(reasons)
+    if kinds == {InsufficientFunds.reason}:
+        text = "The marketplace account has no credit left. Nothing was rented."
+        return _failed(InsufficientFunds.reason, text, reasons)
+    if kinds == {AuthFailed.reason}:
+        return _failed(AuthFailed.reason, "The marketplace does not accept our API key. Nothing was rented.", reasons)
+    if kinds == {NOT_ATTEMPTED} and queue_seconds > 0:
+        return _queue_too_long(queue_seconds, len(leases))
+    if kinds == {NOT_ATTEMPTED}:
+        text = "The deadline left no time to create a machine. Nothing was rented."
+        return _failed(DeadlineExceeded.reason, text, reasons, retryable=True)
+    if kinds <= _OUT_OF_REACH | {NOT_ATTEMPTED}:
+        text = f"No marketplace could be reached to create a machine ({tried}). Nothing was rented."
+        return _failed("PROVIDERS_UNREACHABLE", text, reasons, retryable=True)
+    given_back = any(lease.instance_id is not None for lease in leases)
+    ending = "What was created is given back." if given_back else "Nothing was rented."
+    return _failed(
+        CreationFailed.reason,
+        f"None of {reservation.count} GPUs could be reserved: {tried}.{_stopped(reservation)} {ending}",
+        {**reasons, **({"stopped": reservation.stopped} if reservation.stopped else {})},
+        closing=CreationFailed.reason if given_back else "",
+    )
+
+
+def _queue_too_long(seconds: float, creates: int) -> Verdict:
+    text = (
+        f"The marketplace limits how fast machines are created, and the next turn of this project is {seconds:.0f} s "
+        "away, which is later than the deadline of this call. Nothing was rented. Repeat it then, or with more time."
+    )
+    metadata = (("not_attempted", str(creates)), ("queue_seconds", f"{seconds:.0f}"))
+    failure = Failure(reason=CREATE_QUEUE, message=text, metadata=metadata)
+    return Verdict(message=text, failure=failure, closing=CREATE_QUEUE, retryable=True)
+
+
+def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Verdict:
+    reasons = _counted(lease.reason or lease.state.value.upper() for lease in leases if lease.state not in RENTED)
+    because = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    text = (
+        f"Only {gpus} of {reservation.count} GPUs could be reserved and at least {reservation.least} were demanded "
+        f"({because}). Everything is given back."
+    )
+    metadata = {"reserved": gpus, "required": reservation.least, **reasons}
+    return _failed("NOT_ALL_RESERVED", text, metadata, closing="NOT_ALL_RESERVED")
+
+
+def _failed(
+    reason: str, text: str, reasons: Mapping[str, int | str], *, retryable: bool = False, closing: str = ""
+) -> Verdict:
+    metadata = tuple((name.lower(), str(count)) for name, count in reasons.items())
+    failure = Failure(reason=reason, message=text, metadata=metadata)
+    return Verdict(message=text, failure=failure, closing=closing or reason, retryable=retryable)
+
+
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts

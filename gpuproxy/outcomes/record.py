@@ -1,0 +1,231 @@
+"""What came of a call, written into the books: parts of a unit of work.
+
+Whoever is given a lease's id reads it again, for it may have changed since the call was made; whoever is given a lease
+needs it as this unit has read it. So none can conflict. An instance id that was learnt is never dropped: a lease that
+was over already comes back as `releasing`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
+from gpuproxy.model.leases import (
+    LIVE,
+    RENTED,
+    TERMINAL,
+    InstanceId,
+    Lease,
+    LeaseEvent,
+    LeaseId,
+    LeaseState,
+    ReservationId,
+)
+from gpuproxy.model.measured import HOST_REFUSED
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import AccountKey, HostKey, OfferId
+from gpuproxy.model.reservations import EXPIRED, NOT_ATTEMPTED, Reservation
+from gpuproxy.outcomes.sweep import Stray
+from gpuproxy.ports import InstanceStatus, Receipt, Tx
+from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
+
+ORPHANAGE = ReservationId("res-orphans")
+_UNANSWERED = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN, LeaseState.RELEASING})
+_PAUSE = timedelta(minutes=3)
+"""Before another create is tried with an account that a create was refused for."""
+
+
+def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime, interval: float) -> bool:
+    """Committed just before the create is sent; False when the lease is not to be created any more.
+
+    `latest`: it may not be sent after this; `interval`: seconds until the account's next create.
+    """
+    lease = leases.get(tx, lease_id)
+    if lease.state is not LeaseState.REQUESTED:
+        not_attempted(tx, lease_id)
+        return False
+    if tx.now() > latest:
+        not_attempted(tx, lease_id)
+        return False
+    if lease.expires_at is not None and lease.expires_at <= tx.now():
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
+        return False
+    paused = troubles.paused(tx).get((lease.provider, lease.account))
+    if paused is not None:  # another create of the account was refused since the intent, as this one would be
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
+        return False
+    leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline, status_message="")
+    pace.hold(tx, (lease.provider, lease.account), tx.now() + timedelta(seconds=interval))
+    return True
+
+
+def deferred(tx: Tx, lease_id: LeaseId, limited: RateLimited, until: datetime) -> bool:
+    """The marketplace did not look at the create: it wants fewer calls. True when the lease waits for another turn."""
+    lease = leases.get(tx, lease_id)
+    pace.hold(tx, (lease.provider, lease.account), until)
+    if lease.state is not LeaseState.REQUESTED:
+        refused(tx, lease_id, limited)
+        return False
+    words = f"waiting: {lease.provider} wants fewer creates; the next one may be sent at {until:%H:%M:%SZ}"
+    leases.advance(tx, lease, LeaseEvent.DEFERRED, call_started_at=None, call_deadline=None, status_message=words)
+    return True
+
+
+def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
+    """The provider says that the instance exists."""
+    lease = leases.get(tx, lease_id)
+    if lease.instance_id == receipt.instance_id and lease.state in LIVE:
+        return lease
+    event = LeaseEvent.REAPPEARED if lease.state in TERMINAL else LeaseEvent.CREATED
+    return adopt(tx, lease, event, receipt.instance_id)
+
+
+def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> Lease:
+    """The instance becomes the lease's; it is released at once when nobody wants it any more."""
+    now = tx.now()
+    shown = {"seen_at": now} if event is LeaseEvent.FOUND else {}  # by a listing, that is
+    lease = leases.advance(
+        tx,
+        lease,
+        event,
+        instance_id=instance_id,
+        started_at=now,
+        destroy_at=now,
+        call_started_at=lease.call_started_at or now,  # a create that seemed to be refused was executed
+        **shown,
+    )
+    reservation = reservations.get(tx, lease.reservation_id)
+    if lease.state in RENTED and not reservation.wants(now):
+        return release(tx, lease, reservation.unwanted_because)
+    return lease
+
+
+def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
+    """Surely nothing was created.
+
+    A process that was paused may hear this after the call counted as unknown: it is the marketplace's word still.
+    """
+    lease = leases.get(tx, lease_id)
+    if isinstance(refusal, NoCapacity):
+        exhausted.note(tx, lease, refusal.scope)
+    if refusal.reason in troubles.PAUSING:
+        troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if lease.state not in _UNANSWERED or lease.instance_id is not None:
+        return lease
+    if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
+        rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
+    event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
+    return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
+
+
+def _reason(refusal: Refused) -> str:
+    """The constant that clients see; a refusal that is the host's own fault has one of its own."""
+    if refusal.scope is Scope.HOST and not isinstance(refusal, NoCapacity):
+        return HOST_REFUSED
+    return refusal.reason
+
+
+def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:
+    """The instance may exist."""
+    lease = leases.get(tx, lease_id)
+    if lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
+        return lease
+    return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=said, call_deadline=tx.now())
+
+
+def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> None:
+    """The create was not sent, and will not be."""
+    lease = leases.get(tx, lease_id)
+    if lease.call_started_at is not None or lease.instance_id is not None:
+        return
+    if lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or reason)
+
+
+def releasable(lease: Lease) -> bool:
+    """False for a lease that is on its way out, or over."""
+    return lease.state in LIVE and lease.state is not LeaseState.RELEASING
+
+
+def release(tx: Tx, lease: Lease, reason: str) -> Lease:
+    """Give one machine back; a lease that is on its way out, or over, stays as it is."""
+    if not releasable(lease):
+        return lease
+    lease = leases.advance(tx, lease, LeaseEvent.RELEASE, reason=reason, destroy_at=tx.now())
+    if lease.call_started_at is None and lease.instance_id is None:  # never sent, and now it will not be
+        return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
+    return lease
+
+
+def close(tx: Tx, reservation_id: ReservationId, reason: str) -> Reservation:
+    """Give everything of a reservation back, whatever still turns up included."""
+    reservation = reservations.get(tx, reservation_id)
+    if not reservation.closing:
+        reservation = reservations.change(
+            tx, reservation, leases.of_reservation(tx, reservation_id), closing=reason, settled_at=tx.now()
+        )
+    release_all(tx, leases.of_reservation(tx, reservation_id), reason)
+    return reservations.get(tx, reservation_id)
+
+
+def release_all(tx: Tx, rows: Sequence[Lease], reason: str) -> None:
+    """Give machines back."""
+    for lease in rows:
+        release(tx, lease, reason)
+
+
+def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
+    """A machine that should not exist becomes a lease that is being released; None when another pass was first."""
+    instance, lease = stray.instance, stray.lease
+    known = leases.by_instance(tx, account[0], instance.id)  # a twin or an orphan may come back as well
+    if known is None and stray.kind == "reappeared" and lease is not None:
+        known = leases.get(tx, lease.id)
+    if known is None:
+        owner = lease.reservation_id if lease is not None else _orphanage(tx)
+        return _surplus(tx, stray, account, reservations.get(tx, owner))
+    if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
+        return None
+    return leases.advance(
+        tx,
+        known,
+        LeaseEvent.REAPPEARED,
+        instance_id=instance.id,
+        started_at=known.started_at or tx.now(),
+        seen_at=tx.now(),
+        destroy_at=tx.now(),
+        destroy_tries=0,
+    )
+
+
+def _orphanage(tx: Tx) -> ReservationId:
+    """The reservation that machines without books are given back under."""
+    if reservations.find(tx, ORPHANAGE) is None:
+        reservations.insert(
+            tx,
+            Reservation(
+                id=ORPHANAGE, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
+                strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
+                ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
+                message="Machines with our label that the books did not know.",
+            ),
+        )  # fmt: skip
+    return ORPHANAGE
+
+
+def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> Lease:
+    instance, now = stray.instance, tx.now()
+    attempts = [lease.attempt for lease in leases.of_reservation(tx, owner.id)]
+    row = Lease(
+        id=LeaseId(f"{owner.id.replace('res-', 'lease-')}-{stray.kind}-{instance.id}"), reservation_id=owner.id,
+        project=owner.project, attempt=max(attempts, default=0) + 1, provider=account[0], account=account[1],
+        label=f"{instance.label}+{instance.id}", offer_id=OfferId(""),
+        host=HostKey(f"{account[0]}/{instance.machine_id}"), conflict_keys=(), gpu_model=instance.gpu_model,
+        num_gpus=instance.num_gpus, vram_gb=0, location="", price=instance.price or Micro(0),
+        disk_price=instance.stopped_price or Micro(0), ceiling=Micro(0), state=LeaseState.REQUESTED, version=1,
+        created_at=now, call_started_at=now, call_deadline=now,
+    )  # fmt: skip
+    leases.insert(tx, row)
+    row = leases.advance(tx, row, LeaseEvent.RELEASE, reason=stray.kind.upper(), destroy_at=now)
+    billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
+    return leases.advance(
+        tx, row, LeaseEvent.FOUND, instance_id=instance.id, started_at=now, seen_at=now, billed=billed
+    )

@@ -1,0 +1,27 @@
+"""A reservation as it is shown: with its leases, what they cost, and a message about how things stand now."""
+
+from dataclasses import replace
+
+from gpuproxy.model.leases import Lease, ReservationId
+from gpuproxy.model.reservations import RELEASED, Reservation, ReservationView
+from gpuproxy.outcomes import answers
+from gpuproxy.ports import Tx
+from gpuproxy.store import leases, reservations
+
+
+def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
+    """A reservation with its leases and what they have cost."""
+    reservation, rows = with_leases(tx, reservation_id)
+    return ReservationView(reservation=with_message(reservation, rows), leases=rows, costs=leases.costs(tx, rows))
+
+
+def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservation:
+    """The reservation with a message about how things stand now, where its own is about the call's end."""
+    if reservation.settled_at is None or reservation.closing not in ("", RELEASED):
+        return reservation
+    return replace(reservation, message=answers.message(reservation, rows))
+
+
+def with_leases(tx: Tx, reservation_id: ReservationId) -> tuple[Reservation, tuple[Lease, ...]]:
+    """A reservation and its leases, as they are stored."""
+    return reservations.get(tx, reservation_id), leases.of_reservation(tx, reservation_id)

@@ -1,0 +1,289 @@
+"""The vast.ai adapter: one object per account, speaking the wire described in the project's facts on vast.ai.
+
+The rule: a create goes onto the wire once, and every read that is not exactly what was asked for is an error. Reads
+and destroys wait for their turn here; creates are paced by the caller, who may run in many processes.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from itertools import chain, islice
+from math import ceil
+from urllib.parse import quote, urlencode
+
+import structlog
+
+from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.errors import OutcomeUnknown, ProviderUnavailable, RateLimited
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import Offer, OfferFilter
+from gpuproxy.ports import (
+    Capabilities,
+    HttpNotSent,
+    HttpReplyLost,
+    HttpRequest,
+    Instance,
+    Inventory,
+    Provider,
+    ProviderSetup,
+    Receipt,
+    Spend,
+)
+from gpuproxy.providers.secrecy import MOST_SECRETS, cut, secrets_of
+from gpuproxy.providers.vast.account import Charge, by_instance, read_charges, read_spend
+from gpuproxy.providers.vast.api import MARGIN, Pages, VastApi
+from gpuproxy.providers.vast.errors import created, destroyed, no_such_instance, switched
+from gpuproxy.providers.vast.instances import Discretion, in_few_words, read_listing, read_log_address, read_one
+from gpuproxy.providers.vast.requests import (
+    SEARCH_CAP,
+    Stretch,
+    charges_query,
+    create_body,
+    is_log_address,
+    native_id,
+    next_stretch,
+    search_body,
+)
+from gpuproxy.providers.vast.wire import NAME, Found, read_search
+
+log = structlog.get_logger(__name__)
+
+BASE_URL = "https://console.vast.ai"
+INTERVALS: Mapping[str, float] = {
+    "search": 6.0,  # ten a minute, at once or spread
+    "list": 1.0,
+    "get": 2.0,
+    "destroy": 3.0,
+    "create": 4.5,
+    "user": 1.0,
+    "manage": 1.0,
+    "charges": 1.0,
+}
+"""Seconds between two calls, as documented."""
+_MOST_STRETCHES = 2_000
+"""Of one search: 128,000 offers, 64 at a time."""
+_MOST_SECRETS = 4096
+_LIST_WAIT = 10.0
+_LIST_ROWS = 25
+"""On a page of a listing; the most that may be asked for."""
+_LIST_PAGES, _LIST_SECONDS = 200, 60.0
+"""The most pages of a listing, and how long they may take, the turns of the pages that are known to come apart."""
+_CHARGES_PAGES, _CHARGES_SECONDS = 200, 300.0
+_LOG_LOOKS, _LOG_SECONDS, _LOG_BYTES = 20, 1.0, 4 * 1024 * 1024
+_LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": str(_LIST_ROWS)}
+
+_MISSING = {
+    "volumes": "volumes of vast.ai can't be used through this service yet",
+    "volume_sharing": "nobody has shown that two machines of vast.ai can share a volume",
+    "spot": "interruptible machines are not rented: vast.ai may take them away without notice",
+    "extend": "a machine of vast.ai runs until it is destroyed or its host's offer ends; there is nothing to buy",
+}
+
+
+def connect(setup: ProviderSetup) -> Provider:
+    """The entry point of the group `gpuproxy.providers`."""
+    return VastAi(setup)
+
+
+class VastAi:
+    """One account."""
+
+    name = NAME
+
+    def __init__(self, setup: ProviderSetup) -> None:
+        self.account = setup.account
+        self.skipped_offers = 0
+        """Rows of searches that could not be decoded, since the start."""
+        intervals = {name: setup.intervals.get(name, seconds) for name, seconds in INTERVALS.items()}
+        self._api = VastApi(setup, (setup.base_url or BASE_URL).rstrip("/"), intervals)
+        self.capabilities = Capabilities(
+            missing=_MISSING,
+            billing="metered",
+            search_page=SEARCH_CAP,
+            search_interval=intervals["search"],
+            create_interval=intervals["create"],
+            create_timeout=self._api.timeouts["create"],
+            destroy_interval=intervals["destroy"],
+            settle_seconds=60.0,
+            # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
+            verdict_seconds=120.0,
+            late_seconds=300.0,
+        )
+        self._setup = setup
+        self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        """Of launches, by label."""
+
+    async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
+        """Pages of rentable offers, cheapest first. A limit or a fault in the middle ends it with an error."""
+        if wanted.offer_id is not None and native_id(wanted.offer_id) is None:
+            return
+        seen: set[str] = set()
+        stretch = Stretch()
+        for _ in range(_MOST_STRETCHES):
+            found = await self._found(search_body(wanted, stretch))
+            fresh = [offer for offer in found.offers if offer.id not in seen]
+            seen.update(offer.id for offer in fresh)
+            if fresh:
+                yield fresh
+            following = next_stretch(stretch, found)
+            if following is None:
+                return
+            stretch = following
+        raise ProviderUnavailable(f"{NAME} lists offers without end: {_MOST_STRETCHES} answers and more")
+
+    async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
+        """Rent `offer`: one PUT, judged by its body. The caller keeps `capabilities.create_interval`."""
+        secrets = self._kept_secret(label, spec)
+        path = f"/api/v0/asks/{quote(offer.native_id(), safe='')}/"
+        request = self._api.request("create", "PUT", path, create_body(spec, label))
+        try:
+            reply = await self._api.sent(request, secrets)
+        except HttpNotSent as error:
+            raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
+        except HttpReplyLost as error:
+            raise OutcomeUnknown(f"the answer to a create was lost: {error}") from error
+        return created(reply)
+
+    async def list(self) -> Inventory:
+        """Everything of the account: all pages, each of the right form, as many rows as are claimed, or an error."""
+        if (wait := self._api.wait("list")) > _LIST_WAIT:  # ends and releases are waiting for this answer
+            raise RateLimited(f"{NAME} allows no list for another {wait:.0f} s", retry_after=wait)
+        pages = Pages(self._setup.clock, "instances", most=_LIST_PAGES, seconds=_LIST_SECONDS)
+        instances: dict[InstanceId, Instance] = {}
+        troubles: list[str] = []
+        rows = lost = 0
+        query = _LIST_QUERY
+        while True:
+            left = pages.real_seconds_left(self._api.wait("list"))
+            reply = await self._api.read("list", f"/api/v1/instances/?{urlencode(query)}", within=left)
+            page = await self._api.decoded("list", reply, read_listing, pages.number, self._discretion())
+            before = len(instances)
+            instances |= page.instances
+            troubles += page.troubles
+            rows += page.rows
+            lost += page.lost
+            if page.next_token is None:
+                if page.total > rows:
+                    raise ProviderUnavailable(f"{NAME} claims {page.total} instances, lists {rows}")
+                if page.total > len(instances) + lost:  # a row that came twice may stand for one that did not come
+                    troubles.append(f"{rows - lost - len(instances)} rows show an instance once more")
+                return Inventory(instances=tuple(instances.values()), unreadable=in_few_words(troubles))
+            if len(instances) == before and not page.lost:
+                raise ProviderUnavailable(f"{NAME} lists the same page again")
+            pages.turn_to(page.next_token)
+            turns = min(_LIST_PAGES, ceil(page.total / _LIST_ROWS))
+            pages.allow(_LIST_SECONDS + turns * self._api.intervals["list"] * MARGIN)
+            query = {**_LIST_QUERY, "after_token": page.next_token}
+
+    async def get(self, instance_id: InstanceId) -> Instance | None:
+        """None when vast.ai says in so many words that there is no such instance."""
+        reply = await self._api.read("get", f"{_path(instance_id)}?owner=me")
+        if no_such_instance(reply, instance_id):
+            return None
+        instance = (await self._api.decoded("get", reply, read_one, self._discretion())).instance
+        if instance is not None and instance.id != instance_id:
+            raise self._api.unread("get", reply)
+        return instance
+
+    async def destroy(self, instance_id: InstanceId) -> bool:
+        """True: vast.ai says that there is none. OutcomeUnknown may be tried again: destroying twice does no harm."""
+        request = self._api.request("destroy", "DELETE", _path(instance_id), {})
+        return await self._api.told("destroy", request, lambda reply, wait: destroyed(reply, wait, instance_id))
+
+    async def start(self, instance_id: InstanceId) -> None:
+        """Return when accepted. NoCapacity: vast.ai has queued the start until the GPUs are free."""
+        await self._switch(instance_id, "running")
+
+    async def stop(self, instance_id: InstanceId) -> None:
+        """Return when accepted; a queued start is forgotten."""
+        await self._switch(instance_id, "stopped")
+
+    async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
+        """The host brings its log to an address of its own, which is asked without our key until it is there."""
+        body = {"tail": str(lines)}
+        await self._api.turn("manage")
+        path = f"/api/v0/instances/request_logs/{quote(instance_id, safe='')}/"
+        try:
+            reply = await self._api.sent(self._api.request("manage", "PUT", path, body))
+            address = await self._api.decoded("manage", reply, read_log_address)
+            if not is_log_address(address, self._api.base_url):
+                raise self._api.unread("manage", reply)
+            for _ in range(_LOG_LOOKS):
+                request = HttpRequest(
+                    method="GET", url=address, timeout=self._api.timeouts["call"], max_bytes=_LOG_BYTES
+                )
+                response = await self._setup.http.send(request)
+                if response.status == 200:
+                    return response.body.decode("utf-8", "replace").splitlines()[-lines:]
+                await self._setup.clock.sleep(_LOG_SECONDS)
+        except (HttpNotSent, HttpReplyLost) as error:
+            raise ProviderUnavailable(f"{NAME} did not give the log: {error}") from error
+        raise ProviderUnavailable(f"{NAME} has not brought the log of {instance_id} after {_LOG_LOOKS} looks")
+
+    async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
+        """By whole days, so that everything of an instance that began and ended within them is there."""
+        charges: dict[Charge, None] = {}
+        odd: set[str] = set()
+        rows = 0
+        first = query = charges_query(since, until)
+        pages = Pages(self._setup.clock, "charges", most=_CHARGES_PAGES, seconds=_CHARGES_SECONDS)
+        while True:
+            left = pages.real_seconds_left(self._api.wait("charges"))
+            reply = await self._api.read("charges", f"/api/v0/charges/?{urlencode(query)}", within=left)
+            page = await self._api.decoded("charges", reply, read_charges)
+            rows += page.rows
+            charges |= dict.fromkeys(page.charges)  # a row that is listed twice is one charge
+            odd |= set(page.odd)
+            if page.next_token is None:
+                break
+            pages.turn_to(page.next_token)
+            query = {**first, "after_token": page.next_token}
+        if page.total is not None and rows != page.total:
+            raise ProviderUnavailable(f"{NAME} claims {page.total} charges, lists {rows}")
+        return await self._setup.workers.run(by_instance, charges, odd)
+
+    async def spend(self) -> Spend:
+        """What is left to spend, and whose it is."""
+        return await self._api.decoded("user", await self._api.read("user", "/api/v0/users/current/"), read_spend)
+
+    async def _switch(self, instance_id: InstanceId, state: str) -> None:
+        """A change of state; OutcomeUnknown may be tried again: the second one changes nothing."""
+        request = self._api.request("manage", "PUT", _path(instance_id), {"state": state})
+        await self._api.told("manage", request, switched)
+
+    def _kept_secret(self, label: str, spec: LaunchSpec) -> tuple[str, ...]:
+        """The secrets of a launch, remembered for as long as its machine may echo them."""
+        secrets = secrets_of(spec)
+        if secrets:
+            self._secrets[label] = secrets
+        while len(self._secrets) > _MOST_SECRETS:
+            self._secrets.popitem(last=False)
+        return secrets
+
+    def _discretion(self) -> Discretion:
+        """A machine's status may show how it was started: with its own secrets, or with anybody's if it has no label.
+
+        It may be used in a thread.
+        """
+        anybodys = tuple(islice(chain.from_iterable(self._secrets.values()), MOST_SECRETS + 1))
+
+        def discreet(label: str | None, text: str) -> str:
+            secrets = anybodys if label is None else self._secrets.get(label, ())
+            return cut(text, (self._setup.key, *secrets))
+
+        return discreet
+
+    async def _found(self, body: Mapping[str, object]) -> Found:
+        reply = await self._api.read("search", "/api/v0/bundles/", body)
+        found = await self._api.decoded("search", reply, read_search, self._setup.marks)
+        if found.undecodable * 2 > found.rows:
+            raise ProviderUnavailable(f"{NAME} sent {found.rows} offers, of which {found.undecodable} can't be read")
+        if found.undecodable:
+            self.skipped_offers += found.undecodable
+            log.info("offers_skipped", provider=NAME, account=self.account, skipped=found.undecodable, of=found.rows)
+        return found
+
+
+def _path(instance_id: InstanceId) -> str:
+    return f"/api/v0/instances/{quote(instance_id, safe='')}/"

@@ -1,0 +1,170 @@
+"""Calls of vast.ai's API: each waits for its turn, goes out once, and is decoded where it does not stall the loop.
+
+The rule: an answer that is not exactly what was asked for is an error. What the answers mean is decided elsewhere.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import msgspec
+
+from gpuproxy.model.errors import Advice, OutcomeUnknown, ProviderUnavailable, RateLimited, Refused
+from gpuproxy.ports import Clock, HttpNotSent, HttpReplyLost, HttpRequest, ProviderSetup
+from gpuproxy.ports.pacing import Pace, Window
+from gpuproxy.providers.vast.decode import Unreadable
+from gpuproxy.providers.vast.errors import LONGEST_LEARNT, LONGEST_QUOTA, LONGEST_RETRY_AFTER, Reply, unread
+from gpuproxy.providers.vast.wire import NAME
+
+T = TypeVar("T")
+
+INLINE_BYTES = 262_144
+"""Decoded on the loop; more goes to the workers."""
+MARGIN = 1.02
+"""Two calls may travel at different speeds."""
+_SEARCH_BURST = 10
+_LONGEST_WAIT = 120.0
+_TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
+_MOST_BYTES: Mapping[str, int] = {"search": 32 * 1024 * 1024, "call": 16 * 1024 * 1024}
+"""By endpoint. A search answer has some 9 MB, a page of charges 500 KB, one of a listing 100 KB; even in a thread,
+finding the rows of a page is one step that nothing else runs beside: 2 ms for each MB."""
+
+
+class VastApi:
+    """The calls of one account."""
+
+    def __init__(self, setup: ProviderSetup, base_url: str, intervals: Mapping[str, float]) -> None:
+        """`intervals`: seconds between two calls, by endpoint; creates are paced by the caller."""
+        self.base_url = base_url
+        self.intervals = intervals
+        self.timeouts = {**_TIMEOUTS, **setup.timeouts}
+        self._setup = setup
+        self._turns: dict[str, Pace | Window] = {
+            name: Pace(setup.clock, seconds * MARGIN) for name, seconds in intervals.items() if name != "create"
+        }
+        self._turns["search"] = Window(setup.clock, _SEARCH_BURST, _SEARCH_BURST * intervals["search"] * MARGIN)
+
+    def request(self, endpoint: str, method: str, path: str, body: Mapping[str, object] | None) -> HttpRequest:
+        """A request with our key."""
+        headers = {"Authorization": f"Bearer {self._setup.key}", "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return HttpRequest(
+            method=method,
+            url=self.base_url + path,
+            headers=headers,
+            body=None if body is None else msgspec.json.encode(body),
+            timeout=self.timeouts.get(endpoint, self.timeouts["call"]),
+            max_bytes=_MOST_BYTES.get(endpoint, _MOST_BYTES["call"]),
+        )
+
+    async def sent(
+        self, request: HttpRequest, secrets: Sequence[str] = (), *, patience: float = LONGEST_RETRY_AFTER
+    ) -> Reply:
+        """The only place that sends. Raises what the Http port raises."""
+        response = await self._setup.http.send(request)
+        received_at = self._setup.clock.now()
+        return Reply(response=response, received_at=received_at, secrets=(self._setup.key, *secrets), patience=patience)
+
+    async def read(
+        self, endpoint: str, path: str, body: Mapping[str, object] | None = None, *, within: float | None = None
+    ) -> Reply:
+        """The answer to a question; a question with a body is a POST. `within`: at most so many real seconds."""
+        await self.turn(endpoint)
+        patience = LONGEST_QUOTA if endpoint == "search" else LONGEST_RETRY_AFTER
+        request = self.request(endpoint, "GET" if body is None else "POST", path, body)
+        if within is not None:
+            request = replace(request, timeout=min(request.timeout, within))
+        try:
+            return await self.sent(request, patience=patience)
+        except (HttpNotSent, HttpReplyLost) as error:
+            raise ProviderUnavailable(f"{NAME} did not answer: {error}") from error
+
+    async def told(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], T]) -> T:
+        """A call that may be repeated: return when `judge` takes its answer for an acceptance."""
+        await self.turn(endpoint)
+        try:
+            reply = await self.sent(request)
+        except HttpNotSent as error:
+            raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
+        except HttpReplyLost as error:
+            raise OutcomeUnknown(f"the answer was lost: {error}", advice=Advice.RETRY_LATER) from error
+        try:
+            return judge(reply, self.intervals[endpoint])
+        except RateLimited as error:
+            self._heed(endpoint, error, reply)
+            raise
+
+    async def decoded(self, endpoint: str, reply: Reply, decode: Callable[..., T], *args: Any) -> T:
+        """`decode(body, *args)` of a 200; raises what `unread` returns where there is nothing to decode."""
+        if reply.response.status != 200:
+            raise self.unread(endpoint, reply)
+        body = reply.response.body
+        try:
+            if len(body) <= INLINE_BYTES:
+                return decode(body, *args)
+            return await self._setup.workers.run(decode, body, *args)
+        except Unreadable as error:
+            raise self.unread(endpoint, reply) from error
+
+    def unread(self, endpoint: str, reply: Reply) -> Refused:
+        """The error that a useless answer to a read is; a limit is heeded from now on."""
+        error = unread(reply, wait=self.intervals[endpoint])
+        if isinstance(error, RateLimited):
+            self._heed(endpoint, error, reply)
+        return error
+
+    def wait(self, endpoint: str) -> float:
+        """The seconds until a turn would begin."""
+        return self._turns[endpoint].wait()
+
+    async def turn(self, endpoint: str) -> None:
+        """Return when the next call may be sent. RateLimited when that is too far away."""
+        turns = self._turns[endpoint]
+        if (wait := turns.wait()) > _LONGEST_WAIT:
+            raise RateLimited(f"{NAME} allows no {endpoint} for another {wait:.0f} s", retry_after=wait)
+        await turns.turn()
+
+    def _heed(self, endpoint: str, limited: RateLimited, reply: Reply) -> None:
+        turns = self._turns[endpoint]
+        if isinstance(turns, Pace):  # first: a hold counts back from the interval
+            learnt = min(reply.named_interval() or 0.0, LONGEST_LEARNT)
+            turns.interval = max(turns.interval, learnt * MARGIN)
+        turns.hold(limited.retry_after or 0.0)
+
+
+class Pages:
+    """Follows the pages of one question, so that it ends whatever is answered."""
+
+    def __init__(self, clock: Clock, what: str, *, most: int, seconds: float) -> None:
+        """At most `most` pages of `what` within so many of the clock's seconds, and as many real ones.
+
+        Answers take real time, also where the clock is quicker.
+        """
+        self.number = 1
+        self._clock = clock
+        self._what = what
+        self._most = most
+        self._began = clock.monotonic()
+        self._seconds = seconds * max(1.0, clock.scale)
+        self._tokens: set[str] = set()
+
+    def allow(self, seconds: float) -> None:
+        """More time, because more pages are known to come; never less than before."""
+        self._seconds = max(self._seconds, seconds * max(1.0, self._clock.scale))
+
+    def real_seconds_left(self, wait: float) -> float:
+        """For the next request, which has to wait first. Raises ProviderUnavailable when the time is over."""
+        left = self._began + self._seconds - self._clock.monotonic() - wait
+        if left <= 0:
+            raise ProviderUnavailable(f"{NAME} has not listed all {self._what} within {self._seconds:.0f} s")
+        return left / self._clock.scale
+
+    def turn_to(self, token: str) -> None:
+        """Raises ProviderUnavailable for a page that was there before, or for one too many."""
+        if token in self._tokens:
+            raise ProviderUnavailable(f"{NAME} lists the same {self._what} again")
+        if self.number >= self._most:
+            raise ProviderUnavailable(f"{NAME} lists {self._what} without end: {self._most} pages and more")
+        self._tokens.add(token)
+        self.number += 1

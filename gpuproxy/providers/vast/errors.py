@@ -1,0 +1,262 @@
+"""What an answer of vast.ai means when it is not the expected one: the body decides, the status is only a hint.
+
+The rule: Refused only where the body names a reason that we know, or where an application that speaks JSON refused the
+request; a call with effects that ends in any other way is OutcomeUnknown. Errors carry a redacted, cut body and never
+a secret. 404 may mean "wrong key", and an error that carries a contract id is a machine that exists.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import msgspec
+
+from gpuproxy.model.errors import (
+    Advice,
+    AuthFailed,
+    InsufficientFunds,
+    InvalidRequest,
+    NoCapacity,
+    OfferGone,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    Scope,
+)
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.ports import HttpResponse, Receipt
+from gpuproxy.providers.secrecy import cut
+from gpuproxy.providers.vast.decode import Unreadable, fields_of, whole_number
+from gpuproxy.providers.vast.refusals import says_credentials_are_dead, says_instance_is_gone
+from gpuproxy.providers.vast.wire import NAME
+
+E = TypeVar("E", bound=ProviderError)
+
+CREATE_PENALTY = 12.0
+"""Seconds that a create which came too early costs."""
+LONGEST_RETRY_AFTER = 300.0
+LONGEST_INTERVAL = 60.0
+LONGEST_LEARNT = 15.0
+"""Documented intervals are at most 12 s; what is learnt is kept for as long as the server runs, a wait is not."""
+LONGEST_QUOTA = 86_400.0
+"""Only searches have a daily quota; nothing that is paid for may wait until midnight to be looked at or given back."""
+_EXCERPT = 300
+_PARSED = 65_536
+_REFUSING = frozenset({400, 403, 404, 410, 422})
+"""Statuses that an application which speaks JSON gives before it has done anything."""
+_THRESHOLD = re.compile(r"threshold\s*=\s*(\d+(?:\.\d+)?)")
+_SECRET_FIELDS = re.compile(r'("(?:instance_api_key|api_key|jupyter_token|ssh_key|image_login)"\s*:\s*)"[^"]*"?')
+
+_KNOWN: tuple[tuple[str, type[Refused], Scope | None, Advice | None], ...] = (
+    ("no_such_ask", OfferGone, None, None),
+    ("insufficient_credit", InsufficientFunds, None, None),
+    ("missing_billing", InsufficientFunds, None, None),
+    ("spend_rate_limit", InsufficientFunds, None, Advice.RETRY_LATER),
+    ("no_ssh_key_for_vm", InvalidRequest, Scope.OFFER, Advice.TRY_NEXT),
+    ("403/3586", InvalidRequest, Scope.HOST, Advice.TRY_NEXT),
+    ("invalid_price", InvalidRequest, None, None),
+    ("invalid_args", InvalidRequest, None, None),
+    ("invalid_request", InvalidRequest, None, None),
+    ("invalid_token", InvalidRequest, None, None),
+)
+"""The first whose word occurs in the error or its text. `no_such_ask` also comes as `invalid_args`: order matters."""
+_TOO_OFTEN = ("rate_limit_exceeded", "too frequent", "search_quota_exceeded")
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys that errors are told by; each may be missing or of any type."""
+
+    success: object = None
+    error: object = None
+    msg: object = None
+    message: object = None
+    detail: object = None
+    new_contract: object = None
+
+    def text(self) -> str:
+        """All that it says, in lower case."""
+        said = (self.error, self.msg, self.message, self.detail)
+        return " ".join(part for part in said if isinstance(part, str)).lower()
+
+    def code(self) -> str:
+        """The name of the error, in lower case."""
+        return self.error.strip().lower() if isinstance(self.error, str) else ""
+
+    def contract(self) -> InstanceId | None:
+        """The machine that exists, whatever else is said."""
+        number = whole_number(self.new_contract)
+        return None if number is None else InstanceId(str(number))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One answer, when it came, and the texts that must not leave this module."""
+
+    response: HttpResponse
+    received_at: datetime
+    secrets: Sequence[str] = field(default=(), repr=False)
+    patience: float = LONGEST_RETRY_AFTER
+    """The most seconds that the answer may have us wait before the next such call."""
+
+    def answer(self) -> Answer:
+        """The body as an error object; an empty one when it is no JSON object."""
+        if len(self.response.body) > _PARSED:
+            return Answer()
+        try:
+            loose, _ = fields_of(self.response.body)
+        except Unreadable:
+            return Answer()
+        return Answer(**{name: loose[name] for name in Answer.__struct_fields__ if name in loose})
+
+    def text(self) -> str:
+        """What the answer says, JSON or not, in lower case."""
+        return self.answer().text() or self.response.body[:_EXCERPT].decode("utf-8", "replace").lower()
+
+    def words(self) -> str:
+        """What an error says, in lower case: of a JSON object its error and messages alone, of a refusal also a text.
+
+        Never a page of HTML, which is some proxy's, nor what an instance or an offer in the body says.
+        """
+        said = self.answer().text()
+        if said or self.response.status not in _REFUSING:
+            return said
+        text = self.text().lstrip()
+        return "" if text.startswith(("<", "{", "[")) else text
+
+    def excerpt(self) -> str:
+        """The body for logs and operators: redacted, cut."""
+        text = cut(self.response.body[:_PARSED].decode("utf-8", "replace"), self.secrets)
+        return _SECRET_FIELDS.sub(r'\1"***"', text)[:_EXCERPT]
+
+    def named_interval(self) -> float | None:
+        """The seconds between calls that a refusal names."""
+        named = _THRESHOLD.search(self.text())
+        return _within(float(named.group(1)), LONGEST_INTERVAL) if named else None
+
+    def retry_after(self) -> float | None:
+        """Seconds until another call makes sense; None when the answer does not say."""
+        headers = self.response.headers
+        if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
+            return _within(reset - self.received_at.timestamp(), self.patience)
+        said = headers.get("retry-after")
+        if said is None:
+            return None
+        seconds = _number(said)
+        if seconds is None:
+            seconds = _seconds_until(said, self.received_at)
+        return None if seconds is None else _within(seconds, LONGEST_RETRY_AFTER)
+
+
+def created(reply: Reply) -> Receipt:
+    """The receipt of a create; a Refused when surely nothing happened, else OutcomeUnknown."""
+    answer = reply.answer()
+    contract = answer.contract()
+    if contract is not None:
+        return Receipt(instance_id=contract)
+    if refusal := _refusal(reply, answer, wait=CREATE_PENALTY):
+        raise refusal
+    raise _error(OutcomeUnknown, reply)
+
+
+def destroyed(reply: Reply, wait: float, instance_id: InstanceId) -> bool:
+    """False when a destroy was accepted, True when vast.ai says that there is none; a ProviderError otherwise.
+
+    "Not found" counts here although it is no proof to `get`: a wrong True proves nothing by itself, because the engine
+    also wants listings that don't show the instance. A wrong error would repeat the destroy for ever.
+    A bare 404 does not count: it may mean a bad key or a wrong path, and then the instance goes on running.
+    """
+    answer = reply.answer()
+    if reply.response.status == 200 and answer.success is True:
+        return False
+    if _gone(reply, answer, instance_id, loosely=True):
+        return True
+    raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
+
+
+def switched(reply: Reply, wait: float) -> None:
+    """Return when a start or a stop was accepted; NoCapacity when a start has to wait for its GPUs."""
+    answer = reply.answer()
+    if reply.response.status == 200 and answer.success is True:
+        return
+    if answer.error == "resources_unavailable":
+        raise _error(NoCapacity, reply)
+    raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
+
+
+def unread(reply: Reply, *, wait: float) -> Refused:
+    """Why a read brought nothing that can be believed."""
+    return _refusal(reply, reply.answer(), wait=wait) or _error(ProviderUnavailable, reply)
+
+
+def no_such_instance(reply: Reply, instance_id: InstanceId) -> bool:
+    """Does the answer say so? A 404 alone does not, nor does "not found", which may be said of the call."""
+    return _gone(reply, reply.answer(), instance_id, loosely=False)
+
+
+def _gone(reply: Reply, answer: Answer, instance_id: InstanceId, *, loosely: bool) -> bool:
+    status, code, text = reply.response.status, answer.code(), answer.text()
+    return not says_credentials_are_dead(status, code, text) and says_instance_is_gone(
+        status, code, text, instance_id, loosely=loosely
+    )
+
+
+def _refusal(reply: Reply, answer: Answer, *, wait: float) -> Refused | None:
+    """The refusal that an answer surely is; None when it may be anything. `wait`: seconds, where a 429 names none."""
+    status = reply.response.status
+    if status >= 500 or answer.success is True:
+        return None
+    if status == 429 or any(word in answer.text() for word in _TOO_OFTEN):
+        return _too_often(reply, wait)
+    if says_credentials_are_dead(status, answer.code(), reply.words()):
+        return _error(AuthFailed, reply)
+    for word, kind, scope, advice in _KNOWN:
+        if word in answer.text():
+            return _error(kind, reply, scope=scope, advice=advice)
+    if status == 402:
+        return _error(InsufficientFunds, reply)
+    if status in _REFUSING and answer.text():
+        return _error(InvalidRequest, reply)
+    return None
+
+
+def _too_often(reply: Reply, wait: float) -> RateLimited:
+    said = reply.retry_after()
+    if said is None:
+        said = max(wait, reply.named_interval() or 0.0)
+    named = reply.named_interval()
+    return RateLimited(
+        f"{NAME} wants fewer calls",
+        retry_after=said,
+        interval=None if named is None else min(named, LONGEST_LEARNT),
+        status=reply.response.status,
+        body=reply.excerpt(),
+    )
+
+
+def _error(kind: type[E], reply: Reply, *, scope: Scope | None = None, advice: Advice | None = None) -> E:
+    excerpt, status = reply.excerpt(), reply.response.status
+    return kind(f"{NAME} answered {status}: {excerpt}", scope=scope, advice=advice, status=status, body=excerpt)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _seconds_until(http_date: str, now: datetime) -> float | None:
+    try:
+        return (parsedate_to_datetime(http_date) - now).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _within(seconds: float, most: float) -> float:
+    """Absurd values end up at the limits; NaN at the upper one."""
+    return max(0.0, seconds) if seconds <= most else most

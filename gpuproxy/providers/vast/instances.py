@@ -1,0 +1,252 @@
+"""What vast.ai's instances look like on the wire, and what they are to us.
+
+The rule: a row that can't be read hides no other row and is never taken for "nothing there": it is named as trouble.
+So is a label that can't be read, because "has no label" proves something. A row's own text is never quoted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from gpuproxy.model.gpus import gpu_name
+from gpuproxy.model.leases import InstanceId, PortMapping
+from gpuproxy.ports import Instance, InstanceStatus
+from gpuproxy.providers.vast.decode import BROKEN, Unreadable, date, decoded, fields_of, price, typed, whole_number
+from gpuproxy.providers.vast.status import blame_of, status_of
+
+Discretion = Callable[[str | None, str], str]
+"""Cuts what must not be told out of a text about the instance with this label; None: its label is not known."""
+
+_HIGHEST_PORT = 65_535
+_LONGEST_MESSAGE, _LONGEST_WORD = 2_000, 100
+_MOST_ROWS = 100_000
+"""Of one page: 25 are asked for."""
+_NAMED_TROUBLES = 20
+"""Rows of one listing that are named; the others are counted."""
+_LONGEST_LABEL = 40
+
+
+class WirePrices(msgspec.Struct, frozen=True):
+    """A price block: `instance` is what is billed at present."""
+
+    total_hour: float | None = msgspec.field(name="totalHour", default=None)
+
+
+class WireInstance(msgspec.Struct, frozen=True):
+    """One row of a list; `actual_status` is the container's, `cur_state` the contract's. UNSET: it can't be read."""
+
+    id: int | str
+    label: str | UnsetType | None = UNSET
+    actual_status: str | UnsetType | None = UNSET
+    intended_status: str | None = None
+    cur_state: str | None = None
+    status_msg: str | None = None
+    image_uuid: str | None = None
+    dph_total: float | None = None
+    storage_total_cost: float | None = None
+    instance: WirePrices | None = None
+    gpu_name: str | None = None
+    num_gpus: int | None = None
+    machine_id: int | str | None = None
+    start_date: float | None = None
+    end_date: float | None = None
+    ssh_host: str | None = None
+    ssh_port: int | None = None
+    public_ipaddr: str | None = None
+    ports: Any = None
+
+
+class ListPage(msgspec.Struct, frozen=True):
+    """One page of the instance list; a page without these keys is no page."""
+
+    success: bool
+    instances: list[msgspec.Raw]
+    next_token: str | int | None
+    total_instances: int | None = None
+
+
+class OneInstance(msgspec.Struct, frozen=True):
+    """A single read; the key is plural, its value one object or nothing."""
+
+    instances: msgspec.Raw
+    success: Any = None
+    error: Any = None
+
+
+class LogAddress(msgspec.Struct, frozen=True):
+    """Where a log will be once the host has brought it there."""
+
+    success: bool
+    result_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What one page of a listing shows. `lost` rows have no id; each trouble is a few words about one row."""
+
+    instances: Mapping[InstanceId, Instance]
+    rows: int
+    """All of the page, those that show an instance twice included."""
+    lost: int
+    troubles: Sequence[str]
+    next_token: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A single read that could be believed; `instance` is None where it says that there is none."""
+
+    instance: Instance | None
+
+
+def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
+    """Page `number` of a listing, row by row. Raises one of Unreadable when it is not such a page at all."""
+    page, mended = decoded(body, ListPage)
+    token = None if page.next_token is None else str(page.next_token)
+    if not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
+        raise msgspec.ValidationError("not a page of instances")
+    instances: dict[InstanceId, Instance] = {}
+    troubles: list[str] = []
+    lost = 0
+    for at, row in enumerate(page.instances, 1):
+        try:
+            instance, trouble = _read(row, discreet, mended=mended)
+        except Unreadable:
+            instance, trouble = None, _why_lost(row, discreet)
+        if instance is None:
+            lost += 1
+        else:
+            instances[instance.id] = instance
+        if trouble:
+            troubles.append(f"row {at} of page {number}: {trouble}")
+    return Listed(
+        instances=instances,
+        rows=len(page.instances),
+        lost=lost,
+        troubles=troubles,
+        next_token=token,
+        total=page.total_instances or 0,
+    )
+
+
+def in_few_words(troubles: Sequence[str]) -> tuple[str, ...]:
+    """The first troubles of a listing, and how many more there are."""
+    more = len(troubles) - _NAMED_TROUBLES
+    named = tuple(troubles[:_NAMED_TROUBLES])
+    return (*named, f"{more} more rows that can't be read") if more > 0 else named
+
+
+def read_one(body: bytes, discreet: Discretion) -> Answered:
+    """A single read. Raises one of Unreadable when it shows no instance and does not say that there is none."""
+    answer, mended = decoded(body, OneInstance)
+    if answer.error or answer.success is False:
+        raise msgspec.ValidationError("a refusal, not an instance")
+    found = answer.instances
+    if bytes(found).lstrip().startswith(b"["):
+        rows = msgspec.json.decode(found, type=list[msgspec.Raw])
+        if not rows:
+            return Answered(instance=None)
+        if len(rows) > 1 or not _is_object(rows[0]):
+            raise msgspec.ValidationError("not one instance")
+        return Answered(instance=_read(rows[0], discreet, mended=mended)[0])
+    if b"".join(bytes(found).split()) in (b"null", b"{}"):
+        return Answered(instance=None)
+    return Answered(instance=_read(found, discreet, mended=mended)[0])
+
+
+def read_log_address(body: bytes) -> str:
+    """Where a log will be. Raises one of Unreadable when the answer does not say."""
+    address, _ = decoded(body, LogAddress)
+    if not address.success:
+        raise msgspec.ValidationError("no log")
+    return address.result_url
+
+
+def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[Instance, str]:
+    """An instance, and what is wrong with its row. Raises one of Unreadable when it has no id.
+
+    `mended`: the page around it had to be repaired.
+    """
+    if not _is_object(row):
+        raise msgspec.ValidationError("no object")
+    wire, mended_here = typed(row, WireInstance, _INSTANCES)
+    mended = mended or mended_here
+    number = whole_number(wire.id)
+    if number is None:
+        raise msgspec.ValidationError("no usable id")
+    label = wire.label
+    trouble = ""
+    if isinstance(label, UnsetType) or (mended and BROKEN in (label or "")):
+        label, trouble = None, f"the label of instance {number} can't be read"
+    message = (wire.status_msg or "").strip()
+    known = not isinstance(wire.actual_status, UnsetType)
+    actual = None if isinstance(wire.actual_status, UnsetType) else wire.actual_status
+    status = status_of(actual, wire.intended_status, wire.cur_state, message, known=known)
+    billed = wire.instance.total_hour if status is InstanceStatus.STOPPED and wire.instance else None
+    instance = Instance(
+        id=InstanceId(str(number)),
+        label=label,
+        status=status,
+        raw_status=(actual or "")[:_LONGEST_WORD],
+        status_message=discreet(label, message)[:_LONGEST_MESSAGE],
+        blame=None if status is InstanceStatus.RUNNING else blame_of(message, wire.image_uuid or ""),
+        price=price(wire.dph_total),
+        stopped_price=price(wire.storage_total_cost if billed is None else billed),
+        gpu_model=gpu_name(wire.gpu_name or ""),
+        num_gpus=max(0, wire.num_gpus or 0),
+        machine_id="" if wire.machine_id is None else str(wire.machine_id),
+        created_at=date(wire.start_date),
+        ends_at=date(wire.end_date),
+        ssh_host=(wire.ssh_host or "").strip(),
+        ssh_port=_port(wire.ssh_port) or 0,
+        ports=_ports(wire),
+    )
+    return instance, trouble
+
+
+def _is_object(row: msgspec.Raw) -> bool:
+    return bytes(row).lstrip().startswith(b"{")
+
+
+def _why_lost(row: msgspec.Raw, discreet: Discretion) -> str:
+    """A few words about a row without an id; of its content, only a label that can be read."""
+    if not _is_object(row):
+        return "null" if bytes(row).strip() == b"null" else "no object"
+    try:
+        fields, _ = fields_of(row)
+    except Unreadable:
+        return "no JSON"
+    label = fields.get("label")
+    if not isinstance(label, str) or not label:
+        return "no id"
+    shown = "".join(each if each.isprintable() else "?" for each in discreet(None, label)[:_LONGEST_LABEL])
+    return f"no id, label {shown}"
+
+
+def _ports(wire: WireInstance) -> tuple[PortMapping, ...]:
+    """The first binding of each port that can be read."""
+    host = (wire.public_ipaddr or "").strip()
+    mappings: list[PortMapping] = []
+    if not host or not isinstance(wire.ports, dict):
+        return ()
+    for name, bindings in wire.ports.items():
+        inside, _, protocol = name.partition("/")
+        first = bindings[0] if isinstance(bindings, list) and bindings else None
+        container, public = _port(inside), _port(first.get("HostPort") if isinstance(first, dict) else None)
+        if container and public:
+            mappings.append(
+                PortMapping(container_port=container, protocol=protocol or "tcp", host=host, public_port=public)
+            )
+    return tuple(mappings)
+
+
+def _port(value: object) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and number <= _HIGHEST_PORT else None
+
+
+_INSTANCES = msgspec.json.Decoder(WireInstance, strict=False)

@@ -1,0 +1,174 @@
+"""What is asked of vast.ai: the search, stretch by stretch, and the create.
+
+The rule: a search is never narrower than what is wanted, and never taken to be complete because one answer came.
+The service may cap an answer at 64 rows whatever limit is named, and has no cursor; so stretches of the market are
+asked for by price, and where more rows have one price than an answer holds, by machine.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from gpuproxy.model.demands import LaunchSpec, RunMode
+from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope
+from gpuproxy.model.money import usd
+from gpuproxy.model.offers import OfferFilter, OfferId
+from gpuproxy.providers.vast.wire import NAME, PREFIX, Found
+
+SEARCH_CAP = 64
+"""An answer with fewer rows than this is the end."""
+_LIMIT = 3000  # rows an answer: some 9 MB, which are scanned within a few milliseconds
+_HAIR = 0.000_001  # USD: prices may be rounded on the wire, but not where they are compared
+
+_RUN_TYPES: dict[RunMode, str] = {
+    "ssh": "ssh_direc ssh_proxy",
+    "jupyter": "jupyter_direc ssh_direc ssh_proxy",
+    "entrypoint": "args",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A part of the market: from a price (USD per hour), or all of about one price from a machine on."""
+
+    price_from: float = 0.0
+    price_to: float | None = None
+    machine_from: int = 0
+
+
+def next_stretch(asked: Stretch, found: Found) -> Stretch | None:
+    """Where to go on; None at the end. Raises ProviderUnavailable when the answers ignore the question."""
+    full = found.rows >= SEARCH_CAP
+    if asked.price_to is not None:
+        return _next_machine(asked, found) if full else Stretch(price_from=asked.price_to)
+    if not full:
+        return None
+    if found.last_price < asked.price_from:
+        raise ProviderUnavailable(f"{NAME} does not heed the price that a search begins at")
+    last = found.last_price - _HAIR
+    if last > asked.price_from:
+        return Stretch(price_from=last)
+    return replace(asked, price_to=found.last_price + _HAIR)
+
+
+def charges_query(since: datetime, until: datetime) -> dict[str, str]:
+    """Instances' charges of these days, and of one more on each side: their clock need not be ours."""
+    day = timedelta(days=1)
+    first = since.replace(hour=0, minute=0, second=0, microsecond=0) - day
+    last = until.replace(hour=0, minute=0, second=0, microsecond=0) + 2 * day
+    days = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
+    filters = {"day": days, "type": {"in": ["instance"]}}
+    return {"select_filters": json.dumps(filters), "limit": "500", "format": "table"}
+
+
+def is_log_address(url: str, base_url: str) -> bool:
+    """May a log be fetched there? At the service itself, or by https at a public place: never in our own network."""
+    there, service = urlsplit(url), urlsplit(base_url)
+    if (there.scheme, there.hostname) == (service.scheme, service.hostname):
+        return True
+    try:
+        public = ip_address(there.hostname or "").is_global
+    except ValueError:
+        public = "." in (there.hostname or "")
+    return there.scheme == "https" and public
+
+
+def _next_machine(asked: Stretch, found: Found) -> Stretch:
+    if found.last_machine < asked.machine_from:
+        raise ProviderUnavailable(f"{NAME} does not heed the machine that a search begins at")
+    # One machine with more rows of one price than an answer holds can't be told apart any further.
+    step = 1 if found.last_machine == asked.machine_from else 0
+    return replace(asked, machine_from=found.last_machine + step)
+
+
+def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
+    """What can be said safely of `wanted` in the server's words; the rest is for the caller to filter."""
+    body: dict[str, object] = {
+        "verified": {"eq": True} if wanted.verified_only else {"in": [True, False]},
+        "rentable": {"eq": True},
+        "dph_total": _prices(wanted, stretch),
+        "order": [["dph_total", "asc"]],
+        "type": "on-demand",
+        "limit": _LIMIT,
+        "allocated_storage": wanted.disk_gb,
+        "disable_bundling": True,
+    }
+    if stretch.price_to is not None:
+        body["order"] = [["machine_id", "asc"]]
+        body["machine_id"] = {"gte": stretch.machine_from}
+    if wanted.min_vram > 0:
+        body["gpu_ram"] = {"gte": 0.92 * 1024 * wanted.min_vram}
+    if wanted.num_gpus:
+        body["num_gpus"] = {"eq": wanted.num_gpus}
+    if wanted.min_cuda > 0:
+        body["cuda_max_good"] = {"gte": wanted.min_cuda}
+    if wanted.offer_id is not None:
+        body["ask_contract_id"] = {"eq": native_id(wanted.offer_id)}
+    return body
+
+
+def native_id(offer_id: OfferId) -> int | None:
+    """The number in an offer's id; None when it is none of ours."""
+    number = offer_id.removeprefix(PREFIX)
+    return int(number) if offer_id.startswith(PREFIX) and number.isdecimal() else None
+
+
+def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
+    """The price per GPU, which is what is wanted, is no column; with the number of GPUs it becomes one."""
+    prices = {"gte": stretch.price_from}
+    highest = [] if stretch.price_to is None else [stretch.price_to]
+    if wanted.num_gpus:
+        highest.append(usd(wanted.ceiling(wanted.num_gpus)) + 2 * _HAIR)
+    if highest:
+        prices["lte"] = min(highest)
+    return prices
+
+
+def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
+    """An on-demand machine that starts at once or not at all. Raises InvalidRequest for what can't be said."""
+    if spec.run_mode == "entrypoint" and spec.onstart:
+        raise InvalidRequest(f"{NAME} runs no onstart beside the image's own entry point", scope=Scope.PROVIDER)
+    body: dict[str, object] = {
+        "client_id": "me",
+        "image": spec.image,
+        "env": _env(spec),
+        "disk": spec.disk_gb,
+        "label": label,
+        "runtype": _RUN_TYPES[spec.run_mode],
+        "onstart": _onstart(spec) or None,
+        "image_login": _image_login(spec),
+        "price": None,  # a number would make it interruptible
+        "cancel_unavail": True,  # else a machine that can't start is made all the same, stopped and billed
+        "target_state": "running",
+    }
+    if spec.run_mode == "entrypoint":
+        body["args"] = [*spec.args]
+    return body
+
+
+def _env(spec: LaunchSpec) -> dict[str, str]:
+    """Variables and ports are one object on the wire; a string would be ignored without a word."""
+    ports = {f"-p {port}:{port}": "1" for port in spec.ports}
+    return {**dict(spec.env), **dict(spec.secret_env), **ports}
+
+
+def _onstart(spec: LaunchSpec) -> str:
+    """The caller's script; before it the keys, because the account's own are often missing in the container."""
+    if not spec.ssh_public_keys or spec.run_mode == "entrypoint":
+        return spec.onstart
+    keys = " ".join(shlex.quote(key.strip()) for key in spec.ssh_public_keys)
+    allow = (
+        "mkdir -p ~/.ssh && chmod 700 ~/.ssh"
+        f" && printf '%s\\n' {keys} >> ~/.ssh/authorized_keys && chmod 600 ~/.ssh/authorized_keys"
+    )
+    return f"{allow}\n{spec.onstart}"
+
+
+def _image_login(spec: LaunchSpec) -> str | None:
+    login = spec.registry_auth
+    if login is None:
+        return None
+    return f"-u {shlex.quote(login.username)} -p {shlex.quote(login.secret)} {shlex.quote(login.server)}"

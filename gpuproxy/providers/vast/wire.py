@@ -1,0 +1,153 @@
+"""What vast.ai's offers look like on the wire, and what they are to us.
+
+The rule: only what money or identity depends on is required; everything else may be missing, null, a numeric string
+or of an odd type without the row being lost. Fields that are not named here are skipped unread.
+Facts: `dph_*` are dollars per hour for the whole chunk, memory is in MB, dates are epoch seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf, isfinite
+
+import msgspec
+
+from gpuproxy.model.gpus import gpu_name, nominal_vram
+from gpuproxy.model.money import micro
+from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
+from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, typed
+
+NAME = ProviderName("vast.ai")
+PREFIX = "vast-"
+_SMALLEST_SHARE = 0.001
+"""Of a machine's GPUs."""
+
+
+class WireOffer(msgspec.Struct, frozen=True, gc=False):
+    """One row of a search."""
+
+    id: int
+    machine_id: int
+    gpu_name: str
+    num_gpus: int
+    gpu_ram: float
+    dph_base: float
+    dph_total: float
+    storage_cost: float
+    disk_space: float
+    gpu_ids: list[int | str] | None = None
+    gpu_frac: float | None = None
+    geolocation: str | None = None
+    reliability: float | None = None
+    reliability2: float | None = None
+    verification: str | None = None
+    vericode: int | None = None
+    cuda_max_good: float | None = None
+    end_date: float | None = None
+    rentable: bool | None = None
+    is_bid: bool | None = None
+    score: float | None = None
+    host_id: int | str | None = None
+    direct_port_count: int | None = None
+    hosting_type: int | None = None
+
+
+class SearchPage(msgspec.Struct, frozen=True):
+    """An answer to a search: the rows are left undecoded, so that a bad one costs itself only."""
+
+    offers: list[msgspec.Raw]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One search answer: `rows` as the server sent them, and where the next question has to begin."""
+
+    rows: int
+    offers: tuple[Offer, ...]
+    undecodable: int
+    last_price: float
+    """The highest `dph_total`, in dollars; -1 when there is none."""
+    last_machine: int
+
+
+def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
+    """Decode and normalise a search answer; of rows with the same id the higher score stays.
+
+    `marks` are added to the extras of every offer.
+    Raises one of Unreadable when it is not a search answer at all.
+    """
+    rows = decoded(body, SearchPage)[0].offers
+    shared = tuple(marks.items())
+    scores: dict[int, float] = {}
+    offers: dict[int, Offer] = {}
+    last_price, last_machine, undecodable = -1.0, -1, 0
+    for row in rows:
+        try:
+            wire, _ = typed(row, WireOffer, _OFFERS)
+            offer = _offer(wire, shared)
+        except (*Unreadable, ValueError, OverflowError):
+            undecodable += 1
+            continue
+        last_price = max(last_price, wire.dph_total)
+        last_machine = max(last_machine, wire.machine_id)
+        score = _sound(wire.score)
+        if wire.rentable is not False and not wire.is_bid and score > scores.get(wire.id, -inf):
+            scores[wire.id], offers[wire.id] = score, offer
+    return Found(
+        rows=len(rows),
+        offers=tuple(offers.values()),
+        undecodable=undecodable,
+        last_price=last_price,
+        last_machine=last_machine,
+    )
+
+
+def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
+    if wire.num_gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= wire.dph_total < ABSURD:
+        raise ValueError("impossible numbers")
+    machine = str(wire.machine_id)
+    reliability = wire.reliability2 if wire.reliability is None else wire.reliability
+    share = _sound(wire.gpu_frac)
+    return Offer(
+        id=OfferId(f"{PREFIX}{wire.id}"),
+        provider=NAME,
+        host=HostKey(f"{NAME}/{machine}"),
+        machine_id=machine,
+        gpu_model=gpu_name(wire.gpu_name),
+        num_gpus=wire.num_gpus,
+        vram_gb=nominal_vram(wire.gpu_ram),
+        gpu_price=micro(wire.dph_base),
+        disk_price_month=micro(wire.storage_cost),
+        max_disk_gb=_sound(wire.disk_space),
+        host_gpus=round(wire.num_gpus / share) if _SMALLEST_SHARE <= share <= 1 else 0,
+        location=_place(wire.geolocation or ""),
+        reliability_ppm=round(_sound(reliability) * 1_000_000),
+        verified=wire.verification == "verified" or (wire.verification is None and wire.vericode == 1),
+        cuda_max=_sound(wire.cuda_max_good),
+        conflict_keys=tuple([f"m{machine}g{gpu}" for gpu in wire.gpu_ids]) if wire.gpu_ids else (f"m{machine}",),
+        expires_at=date(wire.end_date),
+        extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type, marks),
+    )
+
+
+def _sound(number: float | None) -> float:
+    """0 for what is missing or no number that can be compared."""
+    return number if number is not None and isfinite(number) else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _place(raw: str) -> str:
+    """`", US"` is a country whose state is not known."""
+    return raw.strip(" ,")
+
+
+@lru_cache(maxsize=4096)
+def _extras(
+    owner: int | str | None, direct_ports: int | None, hosting: int | None, marks: tuple[tuple[str, str], ...]
+) -> Mapping[str, str]:
+    """Shared between the offers that have the same."""
+    named = {"host_account": owner, "direct_ports": direct_ports, "datacenter": hosting}
+    return {name: str(value) for name, value in named.items() if value is not None} | dict(marks)
+
+
+_OFFERS = msgspec.json.Decoder(WireOffer, strict=False)

@@ -1,0 +1,76 @@
+"""Proving that a create never happened: the only way for an unknown outcome to end without a machine.
+
+Marketplaces execute late, answer lists that lag, and answer lists that are wrong. So absence needs time (the declared
+late-execution bound, counted from the end of the call, and anew after a restart), three listings 15 s apart, and each
+of them believable: it shows a machine that we know to be alive (the canary), or a second endpoint agrees and twice the
+time has passed. On a prepaid marketplace nothing is ever proven this way, because a wrong proof would pay a whole
+booking twice.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent
+from gpuproxy.ports import Instance
+from gpuproxy.reconcile.listings import Listing
+from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
+
+ABSENT_LISTINGS = 3
+LISTINGS_APART = timedelta(seconds=15)
+_SKEW = timedelta(minutes=5)
+"""How far the marketplace's clock may be behind ours."""
+
+
+def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
+    """The next step towards a proof for a lease whose create may have happened and which no listing has shown."""
+    if scene.listing is None or not may_be_proven(lease, scene):
+        return
+    suspect = _suspect(lease, scene.listing)
+    if suspect is not None:
+        text = f"instance {suspect.id} has no label and may be this one: destroy it at the provider if nobody owns it"
+        if lease.status_message != text or lease.absent_checks:
+            yield Note(lease, {"status_message": text, "absent_checks": 0})
+        return
+    began = scene.listing.began_at
+    if lease.absent_checked_at is not None and began < lease.absent_checked_at + LISTINGS_APART:
+        return
+    facts = {"absent_checks": lease.absent_checks + 1, "absent_checked_at": began}
+    if lease.absent_checks + 1 < ABSENT_LISTINGS:
+        yield Note(lease, facts)
+    else:
+        yield Advance(lease, LeaseEvent.ABSENT, {**facts, "reason": lease.reason or "NEVER_CREATED"})
+
+
+def may_be_proven(lease: Lease, scene: Scene) -> bool:
+    """True once a listing that does not show the instance counts."""
+    bound = scene.capabilities.late_seconds
+    if bound is None or scene.capabilities.billing == "prepaid":
+        return False
+    if lease.call_deadline is None or scene.listing is None or scene.listing.unreadable:
+        return False
+    canary = has_canary(scene)
+    quarantine = timedelta(seconds=bound if canary else 2 * bound)
+    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine and (canary or scene.second_word)
+
+
+def has_canary(scene: Scene) -> bool:
+    """True when the listing shows a machine that we know to be alive."""
+    if scene.listing is None:
+        return False
+    shown = {instance.id for instance in scene.listing.instances}
+    return any(lease.state in RENTED and lease.seen_at and lease.instance_id in shown for lease in scene.leases)
+
+
+def _suspect(lease: Lease, listing: Listing) -> Instance | None:
+    """An instance without a label, on the lease's machine and younger than its call, makes absence unprovable.
+
+    Younger by the marketplace's clock, which need not be ours.
+    """
+    machine = lease.host.rpartition("/")[2]
+    for instance in listing.instances:
+        if instance.label or instance.machine_id != machine:
+            continue
+        began = lease.call_started_at
+        if instance.created_at is None or began is None or instance.created_at >= began - _SKEW:
+            return instance
+    return None

@@ -1,0 +1,280 @@
+"""What a pass does outside: destroy, stop, ask again, knock, take back.
+
+Each records what it learnt as a unit of work of its own. One task for each lease and kind at a time. What fails is left
+to the next pass: nothing here retries.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+
+from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
+from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.outcomes import record
+from gpuproxy.outcomes.sweep import Stray
+from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
+from gpuproxy.ports.pacing import MARGIN, FairTurns
+from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.steps import Confirm, Destroy, Knock, Stop
+from gpuproxy.runtime.limits import Limits
+from gpuproxy.store import leases
+
+log = structlog.get_logger(__name__)
+
+_CANARIES = 3
+_PROMPTLY = 8
+"""So many destroys that are answered with an error are repeated without longer and longer waits."""
+STOP_AGAIN = timedelta(seconds=15)
+"""Before a stop is repeated that does not show."""
+Effect = Destroy | Stop | Confirm | Knock
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Reads of a machine that listings do not show, less and less often while they say nothing of use."""
+
+    wait: float = 2.5
+    next_at: datetime | None = None
+    missed_at: datetime | None = None
+    """When a read first said that there is no such instance."""
+
+
+class Effects:
+    """The outside effects of one account. `changed` is called when the next pass should come soon."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        db: Database,
+        *,
+        clock: Clock,
+        probe: Probe,
+        limits: Limits,
+        knocks: Knocks,
+        changed: Callable[[], None],
+        sure_of_key: Callable[[], bool],
+    ) -> None:
+        """`sure_of_key`: it is surely the key of the account that the machines were rented with."""
+        self._provider = provider
+        self._db = db
+        self._clock = clock
+        self._probe = probe
+        self._limits = limits
+        self._knocks = knocks
+        self._changed = changed
+        self._sure_of_key = sure_of_key
+        self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
+        self._asked: dict[LeaseId, _Asked] = {}
+        self.read: list[Instance] = []
+        """Machines that a listing did not show and a read of their own did, since the last pass took them."""
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def start(self, effect: Effect) -> None:
+        """Perform a step, unless the same is under way."""
+        self._spawn(type(effect).__name__, effect.lease.id, lambda: self._perform(effect))
+
+    def take_back(self, stray: Stray) -> None:
+        """Prove that a machine is alive, and put it into the books as one to be given back."""
+        self._spawn("Stray", stray.instance.id, lambda: self._take_back(stray))
+
+    def forget(self, live: Collection[LeaseId]) -> None:
+        """Forget what was asked of leases that are over."""
+        self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in live}
+
+    async def done(self) -> None:
+        """Return when nothing is under way."""
+        while self._running:
+            await asyncio.wait(self._running.values())
+
+    async def close(self) -> None:
+        """End what is under way; the books know what is left to do."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, kind: str, subject: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        key = (kind, subject)
+        if key not in self._running:
+            task = asyncio.create_task(work())
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._ended(key, done))
+
+    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        del self._running[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("effect_failed", effect=key[0], subject=key[1], exc_info=error)
+
+    async def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Destroy):
+            await self._destroy(effect.lease)
+        elif isinstance(effect, Stop):
+            await self._stop(effect.lease)
+        elif isinstance(effect, Confirm):
+            await self._confirm(effect)
+        else:
+            await self._knock(effect)
+
+    async def _knock(self, knock: Knock) -> None:
+        lease = knock.lease
+        if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
+            self._knocks.answered(lease)
+            await self._write(lambda tx: _ready(tx, lease.id))
+        elif knock.late and self._knocks.missed(lease, self._clock.now()):
+            await self._suspect_own_network(lease)
+
+    async def _suspect_own_network(self, lease: Lease) -> None:
+        """Before a machine is given up for not answering, see whether anything that must answer does."""
+        others = await self._db.read(leases.reachable)
+        answers = await asyncio.gather(*(
+            self._probe.reachable("ssh", each.ssh_host, each.ssh_port, self._limits.probe_timeout)
+            for each in others[:_CANARIES]
+        ))  # fmt: skip
+        suspected = not any(answers) and (bool(answers) or self._knocks.elsewhere(lease.host))
+        if self._knocks.suspect_network(lease, suspected=suspected):
+            log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
+
+    async def _confirm(self, confirm: Confirm) -> None:
+        lease, now = confirm.lease, self._clock.now()
+        asked = self._asked.setdefault(lease.id, _Asked())
+        if lease.instance_id is None or (asked.next_at is not None and now < asked.next_at):
+            return
+        asked.wait = min(2 * asked.wait, self._limits.destroy_again_max)
+        asked.next_at = now + timedelta(seconds=asked.wait)
+        try:
+            found = await self._provider.get(lease.instance_id)
+        except ProviderError:
+            return  # no opinion; a later pass asks again
+        if found is not None:
+            self._asked.pop(lease.id, None)
+            self.read.append(found)
+            if await self._write(lambda tx: _still_there(tx, lease.id)):
+                self._changed()
+            return
+        asked.missed_at = asked.missed_at or now
+        if confirm.alone and now - asked.missed_at < timedelta(seconds=self._limits.gone_after):
+            asked.next_at = asked.missed_at + timedelta(seconds=self._limits.gone_after)
+            return
+        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state)):
+            self._asked.pop(lease.id, None)
+
+    async def _destroy(self, lease: Lease) -> None:
+        """In turn between projects, so that nobody waits for all releases of another."""
+        if lease.instance_id is None:
+            return
+        async with self._destroys.turn(lease.project) as turn:
+            turn.used = await self._db.read(lambda tx: _is_to_go(tx, lease.id))
+        if not turn.used:
+            return
+        wait = min(self._limits.destroy_again * 2 ** min(lease.destroy_tries, 10), self._limits.destroy_again_max)
+        answer: Literal["accepted", "none there", "error"] = "error"
+        try:
+            answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
+        except RateLimited as error:
+            wait = error.retry_after or self._limits.poll_seconds
+            self._destroys.heed(wait, error.interval)
+        except ProviderError as error:
+            log.info(
+                "destroy_not_accepted",
+                lease=lease.id,
+                contract=lease.instance_id,
+                reason=error.reason,
+                error=str(error),
+            )
+            wait = wait if lease.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
+        if answer == "none there":
+            if not self._sure_of_key():  # with another account's key nothing is there
+                answer = "error"
+            self.read = [each for each in self.read if each.id != lease.instance_id]
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, answer))
+        self._changed()
+
+    async def _stop(self, lease: Lease) -> None:
+        """Unless a start has been asked for since."""
+        if lease.instance_id is None or not await self._write(lambda tx: _is_to_stop(tx, lease.id)):
+            return
+        log.info("instance_stopped_again", lease=lease.id, contract=lease.instance_id)
+        try:
+            await self._provider.stop(lease.instance_id)
+        except ProviderError as error:
+            log.info(
+                "stop_not_accepted", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error)
+            )
+        self._changed()
+
+    async def _take_back(self, stray: Stray) -> None:
+        try:
+            alive = await self._provider.get(stray.instance.id)
+        except ProviderError:
+            return
+        if alive is None or alive.label != stray.instance.label:
+            return
+        account = (self._provider.name, self._provider.account)
+        lease = await self._write(lambda tx: record.take_back(tx, stray, account))
+        if lease is not None:
+            self._changed()  # else it is being given back already, and another look at once would find the same
+
+    async def _write(self, unit: Callable[[Tx], Any]) -> Any:
+        try:
+            return await self._db.write(unit)
+        except Unavailable as error:
+            log.warning("books_unavailable", account=self._provider.account, error=str(error.__cause__))
+            return None
+
+
+def _ready(tx: Tx, lease_id: LeaseId) -> None:
+    lease = leases.get(tx, lease_id)
+    if lease.state is LeaseState.STARTING:
+        leases.advance(tx, lease, LeaseEvent.READY, ready_at=lease.ready_at or tx.now(), faltered_at=None)
+
+
+def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
+    """Absent from a listing and from a read of its own: gone, or taken away, unless the lease moved on meanwhile."""
+    lease = leases.get(tx, lease_id)
+    if lease.state is was:
+        leases.advance(tx, lease, LeaseEvent.GONE if was is LeaseState.RELEASING else LeaseEvent.VANISHED)
+    return True
+
+
+def _still_there(tx: Tx, lease_id: LeaseId) -> bool:
+    """True when it counted as gone meanwhile: it is to be destroyed again."""
+    lease = leases.get(tx, lease_id)
+    if lease.state in TERMINAL:
+        leases.advance(tx, lease, LeaseEvent.REAPPEARED, destroy_at=tx.now(), destroy_tries=0)
+        return True
+    leases.note(tx, lease, missing_since=None)
+    return False
+
+
+def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
+    """True when a stop is due now; the next one is not for a while."""
+    lease, now = leases.get(tx, lease_id), tx.now()
+    if lease.state not in RENTED or lease.stop_at is None or lease.stop_at > now:
+        return False
+    leases.note(tx, lease, stop_at=now + STOP_AGAIN)
+    return True
+
+
+def _is_to_go(tx: Tx, lease_id: LeaseId) -> bool:
+    """False when it is over, or when its end was moved while the destroy waited for its turn."""
+    lease = leases.get(tx, lease_id)
+    ended = lease.expires_at is not None and lease.expires_at <= tx.now()
+    return lease.state is LeaseState.RELEASING or (lease.state in RENTED and ended)
+
+
+def _destroy_sent(
+    tx: Tx, lease_id: LeaseId, tries: int, wait: float, answer: Literal["accepted", "none there", "error"]
+) -> None:
+    """With "none there" the provider says that there is no such instance, so it bills nothing from now on."""
+    lease, now = leases.get(tx, lease_id), tx.now()
+    if lease.state is not LeaseState.RELEASING:
+        return
+    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=now + timedelta(seconds=wait))
+    if answer != "error" and lease.destroy_taken_at is None:
+        lease = leases.note(tx, lease, destroy_taken_at=now, absent_checks=0, absent_checked_at=None)
+    if answer == "none there" and lease.gone_said_at is None:
+        leases.note(tx, lease, gone_said_at=now, billed="nothing", absent_checks=0, absent_checked_at=None)

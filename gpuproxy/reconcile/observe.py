@@ -1,0 +1,378 @@
+"""One watch for each account: list what exists, plan, write, and do what the plan asks for outside.
+
+A pass reads the provider first and our rows after it, plans and writes in one unit of work, and only then starts the
+outside effects. Nothing depends on a pass being whole: the next one sees what is left to do. A provider that does not
+answer makes a pass without a listing, in which nothing is concluded about any machine.
+
+What the books alone decide (the end of a lease, a destroy, a stop) waits for no listing: `due` does it when its time
+has come.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from gpuproxy.model.errors import (
+    OrphansFound,
+    ProviderError,
+    Unavailable,
+    UnreadableRows,
+)
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.money import Micro
+from gpuproxy.outcomes import record
+from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
+from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
+from gpuproxy.reconcile.doubts import Doubt, Knocks, after_listing
+from gpuproxy.reconcile.effects import Effects
+from gpuproxy.reconcile.listings import Listing
+from gpuproxy.reconcile.plan import impatient, plan
+from gpuproxy.reconcile.silence import Silence
+from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
+from gpuproxy.reconcile.whose import Whose
+from gpuproxy.runtime.limits import Limits
+from gpuproxy.store import leases, reservations, troubles
+
+log = structlog.get_logger(__name__)
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_NOTHING_DUE = 3600.0
+_STANDSTILL = timedelta(seconds=60)
+_QUICK_DESTROYS = 4
+_QUICKLY = timedelta(minutes=5)
+"""What has not changed for so long is not looked at every two seconds any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What one pass came to."""
+
+    steps: tuple[Step, ...]
+    strays: tuple[Stray, ...]
+    live: tuple[Lease, ...]
+    sightings: Sightings
+    doubts: Mapping[LeaseId, Doubt]
+
+
+class AccountWatch:
+    """Looks after every lease of one account."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        db: Database,
+        *,
+        clock: Clock,
+        probe: Probe,
+        signer: Signer,
+        limits: Limits,
+        knocks: Knocks,
+    ) -> None:
+        self.provider = provider
+        self._key = (provider.name, provider.account)
+        self._db = db
+        self._clock = clock
+        self._signer = signer
+        self._limits = limits
+        self._knocks = knocks
+        self._doubts: Mapping[LeaseId, Doubt] = {}
+        self._effects = Effects(
+            provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge,
+            sure_of_key=lambda: self._whose.is_known or self._looked_at > _NEVER,
+        )  # fmt: skip
+        self._current: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+        self._nudged = asyncio.Event()
+        self._live: tuple[Lease, ...] = ()
+        self._sightings = Sightings()
+        self._credit: tuple[Micro, datetime] | None = None
+        """The last reading, and since when it has been that."""
+        self._whose = Whose(provider, db)
+        self._trouble: ProviderError | None = None
+        self._since = clock.now()
+        self._listed_at = self._since
+        self._looked_at = _NEVER
+        """When the last listing began whose conclusions are in the books."""
+        self._blind = timedelta()
+        self.last_pass_at: datetime | None = None
+        self.silent_since: datetime | None = None
+        self._silence = Silence(self._key, clock)
+
+    def nudge(self) -> None:
+        """Something changed: look soon."""
+        self._nudged.set()
+
+    async def look(self) -> None:
+        """Return after a pass that began after this call; callers share passes."""
+        if self._next is None:
+            # In a context of its own: what it does is not the business of the call that happens to wait for it.
+            self._next = asyncio.create_task(self._pass_after(self._current), context=contextvars.Context())
+            self._next.add_done_callback(_retrieve)
+        await asyncio.shield(self._next)
+
+    async def step(self) -> None:
+        """One pass and all of its outside effects."""
+        await self.look()
+        await self._effects.done()
+
+    async def due(self) -> float:
+        """Do what the books alone decide by now; the seconds until the next such thing is due."""
+        decided = await self._db.read(lambda tx: self._decide(tx, None, second_word=False))
+        if any(not isinstance(step, Destroy) for step in decided.steps):
+            try:
+                decided = await self._db.write(lambda tx: self._written(tx, self._decide(tx, None, second_word=False)))
+            except Unavailable:
+                self._go_on_deleting(decided)
+                raise
+        for step in decided.steps:
+            if isinstance(step, Destroy):
+                self._effects.start(step)
+        now = self._clock.now()
+        times = [(at - now).total_seconds() for lease in decided.live if (at := _due_at(lease)) is not None]
+        # What is due already is under way, or could not be done: that is looked at again soon.
+        return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
+
+    async def listed_since(self, at: datetime) -> bool:
+        """Whether a listing that began after `at` succeeded, and what it showed is in the books; looks once."""
+        with suppress(Unavailable):
+            await self.look()
+        return self._looked_at >= at
+
+    async def preview(self) -> Decided:
+        """What a pass would do now; nothing is written and nothing but reads goes out."""
+        listing = await self._listing()
+        second_word = await self._second_word(listing)
+        return await self._db.read(lambda tx: self._decide(tx, listing, second_word=second_word))
+
+    async def wait(self) -> None:
+        """Return when the next pass is due: soon while something is changing, else at the slow pace."""
+        await self._sleep(self._limits.poll_seconds)
+        if not self._restless():
+            await self._sleep(self._limits.reconcile_seconds - self._limits.poll_seconds)
+        self._nudged.clear()
+
+    def blind_spell(self) -> timedelta:
+        """The longest time without a listing since this was asked last, the present one included."""
+        longest = max(self._blind, self._clock.now() - self._listed_at)
+        self._blind = timedelta()
+        return longest
+
+    async def close(self) -> None:
+        """End what is under way; the books know what is left to do."""
+        tasks = [task for task in (self._current, self._next) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._effects.close()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with self._clock.timeout(seconds):
+                await self._nudged.wait()
+        except TimeoutError:
+            return
+
+    def _restless(self) -> bool:
+        now = self._clock.now()
+        fresh = now - timedelta(seconds=self._limits.unknown_fresh)
+        return any(_about_to_change(lease, fresh, now) for lease in self._live)
+
+    async def _pass_after(self, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None and not earlier.done():
+            await asyncio.wait([earlier])
+        self._current, self._next = self._next, None
+        await self._pass()
+
+    async def _pass(self) -> None:
+        listing = await self._listing()
+        second_word = await self._second_word(listing)
+        try:
+            decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
+        except Unavailable:
+            self._go_on_deleting(await self._db.read(lambda tx: self._decide(tx, listing, second_word=False)))
+            raise
+        self._warn_of_orphans(decided.sightings)
+        self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
+        self.last_pass_at = self._clock.now()
+        self._knocks.keep(self._key, {lease.id for lease in decided.live})
+        self._effects.forget({lease.id for lease in decided.live if listing is None or listing.shown(lease) is None})
+        if listing is not None:
+            self._looked_at = listing.began_at
+        for step in decided.steps:
+            if isinstance(step, Destroy | Stop | Confirm | Knock):
+                self._effects.start(step)
+        for stray in decided.strays:
+            self._effects.take_back(stray)
+
+    def _go_on_deleting(self, decided: Decided) -> None:
+        """What the books say is to be given back, or has reached its end, goes although they can't be written."""
+        for step in decided.steps:
+            over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
+            if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
+                self._effects.start(Destroy(step.lease))
+
+    def _warn_of_orphans(self, sightings: Sightings) -> None:
+        """Long before they are destroyed: whoever restored an older copy of the books wants to know."""
+        new = sorted(set(sightings.orphans or ()) - set(self._sightings.orphans or ()))
+        if new:
+            log.warning(
+                "orphans_found",
+                provider=self.provider.name,
+                account=self.provider.account,
+                instances=new,
+                minutes_left=ORPHAN_AGE.total_seconds() / 60,
+                effect="they carry our label but the database does not know them: they are destroyed then, unless "
+                "the server is stopped; were they rented after the copy that was restored?",
+            )
+
+    async def _listing(self) -> Listing | None:
+        began = self._clock.now()
+        try:
+            doubtful = await self._whose.doubt()
+            found = await self.provider.list()
+            if doubtful is not None and not await self._whose.shows_ours(found.instances):
+                raise doubtful
+        except ProviderError as error:
+            self._trouble = error
+            if self.silent_since is None:
+                self.silent_since = began
+            self._silence.failed(error, self.silent_since)
+            return None
+        if self.silent_since is not None:
+            self._silence.ended(self.silent_since)
+            self.silent_since = None
+        self._trouble = None
+        self._blind = max(self._blind, self._clock.now() - self._listed_at)
+        self._listed_at = began
+        read = tuple(self._effects.read)
+        self._effects.read.clear()
+        return Listing(began, found.instances, found.unreadable, read)
+
+    async def _second_word(self, listing: Listing | None) -> bool:
+        """Does the account's credit stand still? Asked only where the last pass left an outcome open.
+
+        Whatever runs unseen costs money; readings that stay equal for a minute say that nothing does.
+        """
+        open_outcome = any(
+            lease.state is LeaseState.UNKNOWN or _nameless(lease) or _stuck(lease) for lease in self._live
+        )
+        if listing is None or not open_outcome:
+            self._credit = None
+            return False
+        before, now = self._credit, self._clock.now()
+        try:
+            credit = (await self.provider.spend()).credit
+        except ProviderError:
+            self._credit = None
+            return False
+        since = before[1] if before is not None and before[0] == credit else now
+        self._credit = credit, since
+        return now - since >= _STANDSTILL
+
+    def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
+        decided = self._written(tx, self._decide(tx, listing, second_word=second_word))
+        self._whose.note(tx)
+        trouble = self._trouble
+        if trouble is None and listing is not None and listing.unreadable:
+            trouble = UnreadableRows("; ".join(listing.unreadable))
+        if trouble is None:
+            troubles.listed(tx, self._key)
+        else:
+            troubles.note(tx, self._key, trouble, None)
+        if decided.sightings.orphans:
+            found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
+            troubles.note(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
+        return decided
+
+    def _written(self, tx: Tx, decided: Decided) -> Decided:
+        """With its steps in the books."""
+        for step in decided.steps:
+            _write(tx, step)
+        return replace(decided, live=leases.live(tx, *self._key))
+
+    def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
+        rows = leases.live(tx, *self._key)
+        named = reservations.named(tx, [lease.reservation_id for lease in rows])
+        doubts = self._doubts
+        if listing is not None:
+            doubts = after_listing(
+                doubts, rows, listing, lambda lease: impatient(lease, named[lease.reservation_id], listing)
+            )
+        scene = Scene(
+            leases=rows,
+            reservations=named,
+            listing=listing,
+            now=tx.now(),
+            capabilities=self.provider.capabilities,
+            limits=self._limits,
+            since=self._since,
+            doubts=doubts,
+            unanswered=self._knocks.unanswered,
+            second_word=second_word,
+        )
+        if listing is None:
+            return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)
+        ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
+        found, sightings = strays(
+            listing.instances, _by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
+        )
+        return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts)
+
+
+def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
+    if lease.state is LeaseState.UNKNOWN or _nameless(lease):
+        return lease.created_at > fresh
+    if lease.state is LeaseState.RELEASING:
+        return lease.destroy_tries <= _QUICK_DESTROYS
+    if lease.state is LeaseState.STARTING:
+        return lease.faltered_at is None or lease.faltered_at > now - _QUICKLY
+    return lease.state is LeaseState.REQUESTED
+
+
+def _due_at(lease: Lease) -> datetime | None:
+    """When the books alone have something done about it."""
+    if lease.state is LeaseState.RELEASING:
+        return lease.destroy_at
+    return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
+
+
+def _nameless(lease: Lease) -> bool:
+    """Being released, but no instance is known: it is not even certain that there is one."""
+    return lease.state is LeaseState.RELEASING and lease.instance_id is None
+
+
+def _stuck(lease: Lease) -> bool:
+    """Destroyed several times, and neither listed nor proven gone."""
+    return lease.state is LeaseState.RELEASING and lease.destroy_tries > 1
+
+
+def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:
+    """The leases of the labels; most are among the live rows."""
+    known = {lease.label: lease for lease in rows}
+    for label in labels:
+        if label not in known and (lease := leases.by_label(tx, label)) is not None:
+            known[label] = lease
+    return known
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever looked sees the error; when all of them have given up waiting, the next pass tells."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _write(tx: Tx, step: Step) -> None:
+    """The part of a step that belongs into the books; the lease is re-read, for an earlier step may have changed it."""
+    lease = leases.get(tx, step.lease.id)
+    if isinstance(step, Advance):
+        leases.advance(tx, lease, step.event, **step.facts)
+    elif isinstance(step, Adopt):
+        record.adopt(tx, lease, LeaseEvent.FOUND, step.instance_id)
+    elif isinstance(step, Note):
+        leases.note(tx, lease, **step.facts)

@@ -1,0 +1,273 @@
+"""What must happen next on one account: a pure plan from our rows, a believable listing and the time.
+
+A listing of None means that the provider did not answer; then nothing is concluded about any machine, because silence
+is not absence. Steps change nothing by themselves: `observe` applies them. Running a plan twice is harmless.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
+from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU, Reservation
+from gpuproxy.ports import Instance, InstanceStatus
+from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
+from gpuproxy.reconcile.doubts import LATE, objection
+from gpuproxy.reconcile.listings import Listing
+from gpuproxy.reconcile.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
+
+
+def plan(scene: Scene) -> list[Step]:
+    """The steps for all live leases of an account, in order."""
+    steps: list[Step] = []
+    for lease in scene.leases:
+        instance = scene.listing.shown(lease) if scene.listing else None
+        steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
+    return steps
+
+
+def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if lease.state in RENTED:
+        yield from _rented(lease, reservation, instance, scene)
+    elif lease.state is LeaseState.RELEASING:
+        yield from _releasing(lease, instance, scene)
+    elif lease.state is LeaseState.UNKNOWN:
+        yield from _unknown(lease, reservation, instance, scene)
+    elif instance is not None and lease.call_started_at is None:  # the create was executed, whatever its answer said
+        yield Adopt(lease, instance.id)
+    elif _overdue(lease, scene):
+        yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
+
+
+def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if instance is not None:
+        yield Adopt(lease, instance.id)
+    elif _over(lease, reservation, scene.now):
+        yield _release(lease, reservation.unwanted_because, scene.now)
+    else:
+        yield from absence(lease, scene)
+
+
+def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if instance is not None and (facts := _news(lease, instance, scene.now)):
+        yield Note(lease, facts)
+    reason = _release_reason(lease, reservation, instance, scene)
+    if reason == NOT_READY and instance is not None:
+        yield _release(lease, reason, scene.now, status_message=f"{NEVER_READY}: {_words(instance)}")
+    elif reason:
+        yield _release(lease, reason, scene.now)
+    elif instance is not None:
+        yield from _progress(lease, instance, scene)
+        yield from _stopping(lease, instance, scene)
+    elif scene.listing is not None:
+        yield from _missing(lease, scene.listing, scene)
+
+
+def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+    if lease.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
+        return  # what a fresh machine is called at first need not be so
+    if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
+        yield Advance(lease, LeaseEvent.PARKED, {"faltered_at": None})
+    elif lease.state is LeaseState.PARKED and _wakes(lease, instance):
+        yield Advance(lease, LeaseEvent.WOKEN)
+    elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
+        yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
+    elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
+        reservation = scene.reservations[lease.reservation_id]
+        late = _replaced(lease, reservation) and impatient(lease, reservation, scene.listing)
+        if instance.ssh_host and instance.ssh_port:
+            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
+        elif instance.ports:
+            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
+
+
+def _wakes(lease: Lease, instance: Instance) -> bool:
+    """A machine that boots although it is to be stopped is not called starting: it is stopped again."""
+    booting = instance.status is InstanceStatus.PENDING and lease.stop_at is None
+    return booting or instance.status is InstanceStatus.RUNNING
+
+
+def _stopping(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+    """What its owner stopped stays stopped; what woke up dearer than agreed is stopped, for its data are worth more."""
+    if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
+        return
+    woken = lease.state is LeaseState.PARKED or (lease.state is LeaseState.STARTING and lease.ready_at is not None)
+    if woken and lease.stop_at is None and instance.price is not None and instance.price > lease.ceiling:
+        yield Note(lease, {"stop_at": scene.now})
+        yield Stop(lease)
+    elif lease.stop_at is not None and lease.stop_at <= scene.now:
+        yield Stop(lease)
+
+
+def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
+    if not _could_be_shown(lease, listing, scene):
+        return
+    if lease.missing_since is None:
+        yield Note(lease, {"missing_since": scene.now})
+    elif scene.now - lease.missing_since >= timedelta(seconds=scene.limits.gone_after):
+        yield Confirm(lease, alone=bool(listing.unreadable))
+
+
+def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+    if lease.instance_id is None:
+        if instance is not None:
+            yield Advance(
+                lease,
+                LeaseEvent.FOUND,
+                {
+                    "instance_id": instance.id,
+                    "started_at": scene.now,
+                    "seen_at": scene.now,
+                    "destroy_at": scene.now,
+                    "absent_checks": 0,
+                },
+            )
+        elif lease.call_started_at is not None:
+            yield from absence(lease, scene)
+        return
+    due = lease.destroy_at is None or lease.destroy_at <= scene.now
+    if scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene):
+        yield from _going(lease, scene.listing, scene)
+    if due:
+        yield Destroy(lease)
+    if instance is not None and not _is_older(scene.listing, lease) and (facts := _news(lease, instance, scene.now)):
+        yield Note(lease, facts)
+
+
+def _is_older(listing: Listing | None, lease: Lease) -> bool:
+    """Whether a listing was asked for before the provider said that there is no such instance."""
+    return lease.gone_said_at is not None and (listing is None or listing.began_at <= lease.gone_said_at)
+
+
+def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
+    """It is not listed any more; two kinds of proof say that it is gone.
+
+    A read of it says so too. Or, where reads say nothing of use: as many listings as prove an absence did not show it,
+    and they can be believed. A destroy was accepted before, and it was answered with "there is no such instance", or
+    the listing shows another machine that we know to be alive, or the account's credit stands still.
+    """
+    if lease.destroy_tries == 0:
+        return
+    yield Confirm(lease, alone=bool(listing.unreadable))
+    if listing.unreadable or lease.destroy_taken_at is None or listing.began_at <= lease.destroy_taken_at:
+        return
+    said = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
+    if not (said or has_canary(scene) or scene.second_word):
+        return
+    if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
+        checks = lease.absent_checks + 1
+        facts = {"absent_checks": checks, "absent_checked_at": listing.began_at}
+        enough = checks >= ABSENT_LISTINGS
+        yield Advance(lease, LeaseEvent.GONE, facts) if enough else Note(lease, facts)
+
+
+def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
+    """Would the listing show the instance if it existed? Fresh instances may be missing for a while."""
+    if lease.started_at is None or listing.began_at <= lease.started_at:
+        return False
+    if lease.seen_at is not None:
+        return True
+    return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
+
+
+def _release_reason(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> str:
+    """Why the machine must be given back; "" when it must not."""
+    if _over(lease, reservation, scene.now):
+        return reservation.closing or "EXPIRED"
+    if instance is None:
+        return ""
+    unjudged = lease.ready_at is None or lease.priced_at is None  # agreed to be judged by the first price that is shown
+    if unjudged and instance.price is not None and instance.price > lease.ceiling:
+        return "PRICE_MOVED"
+    if lease.ready_at is not None:
+        return ""
+    if _doubted_enough(lease, scene):
+        reason = scene.doubts[lease.id].objection
+        if reason == WRONG_GPU or _replaced(lease, reservation):
+            return NOT_READY if reason == LATE else reason
+    if _replaced(lease, reservation) and impatient(lease, reservation, scene.listing) and _silent(lease, scene):
+        return NOT_READY
+    return ""
+
+
+def _replaced(lease: Lease, reservation: Reservation) -> bool:
+    """True while a machine that does not get ready is given back; one that was ready, and stopped, is not lost so."""
+    return lease.state is LeaseState.STARTING and reservation.replace_unready and lease.ready_at is None
+
+
+def _doubted_enough(lease: Lease, scene: Scene) -> bool:
+    doubt = scene.doubts.get(lease.id)
+    return doubt is not None and doubt.is_verdict(scene.capabilities.verdict_seconds)
+
+
+def _silent(lease: Lease, scene: Scene) -> bool:
+    """True when no probe was answered; it takes longer where our own network is suspected."""
+    found = scene.unanswered.get(lease.id)
+    if found is None or not found.is_verdict:
+        return False
+    patience = timedelta(seconds=scene.limits.own_network_seconds if found.network_suspected else 0)
+    return found.last - found.first >= patience
+
+
+def impatient(lease: Lease, reservation: Reservation, listing: Listing | None) -> bool:
+    """True when the machine should have been ready when the listing was true; its answer may have taken long."""
+    if listing is None or lease.started_at is None:
+        return False
+    return listing.began_at - lease.started_at >= timedelta(seconds=reservation.ready_timeout_s)
+
+
+def _over(lease: Lease, reservation: Reservation, now: datetime) -> bool:
+    """True when the caller's agreement to pay has ended."""
+    return bool(reservation.closing) or (lease.expires_at is not None and now >= lease.expires_at)
+
+
+def _overdue(lease: Lease, scene: Scene) -> bool:
+    patience = timedelta(seconds=scene.limits.overdue_call)
+    return lease.call_deadline is not None and scene.now >= lease.call_deadline + patience
+
+
+_FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
+"""Words that end being active: nobody is called ready whose marketplace does not say that it runs."""
+_JUDGED = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE})
+_BILLED = {
+    InstanceStatus.PENDING: "disk",
+    InstanceStatus.RUNNING: "all",
+    InstanceStatus.STOPPED: "disk",
+    InstanceStatus.BROKEN: "disk",
+    InstanceStatus.OFFLINE: "nothing",
+}
+"""A status that we do not know changes nothing."""
+
+
+def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+    """What the listing says that the books do not have; empty when that is nothing."""
+    facts = _facts(lease, instance, now)
+    return facts if any(getattr(lease, name) != value for name, value in facts.items()) else {}
+
+
+def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+    judged = lease.reason in _JUDGED  # and what it was judged by is kept
+    return {
+        "seen_at": lease.seen_at or now,
+        "priced_at": lease.priced_at or (None if instance.price is None else now),
+        "billed": _BILLED.get(instance.status, lease.billed),
+        "price": lease.price if instance.price is None else instance.price,
+        "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
+        "status_message": lease.status_message if judged else _words(instance),
+        "ssh_host": instance.ssh_host or lease.ssh_host,
+        "ssh_port": instance.ssh_port or lease.ssh_port,
+        "ports": instance.ports or lease.ports,
+        "missing_since": None,
+        **({"gone_said_at": None, "absent_checks": 0} if lease.gone_said_at or lease.absent_checks else {}),
+    }
+
+
+def _words(instance: Instance) -> str:
+    """The marketplace's own; what it said last of a machine that does not answer any more is no news of its state."""
+    if instance.status in (InstanceStatus.BROKEN, InstanceStatus.OFFLINE) and instance.status_message:
+        return f"{instance.raw_status}: {instance.status_message}"
+    return instance.status_message or instance.raw_status
+
+
+def _release(lease: Lease, reason: str, now: datetime, **facts: Any) -> Advance:
+    return Advance(lease, LeaseEvent.RELEASE, {"reason": reason, "destroy_at": now, **facts})

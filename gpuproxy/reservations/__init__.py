@@ -1,0 +1,1 @@
+"""The caller's view of reservations: read, list, watch, release, extend."""

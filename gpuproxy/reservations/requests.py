@@ -1,0 +1,141 @@
+"""What a caller may do with reservations: read, list, watch, release, extend.
+
+Another project's reservations do not exist for a caller; an admin sees all projects.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
+from gpuproxy.model.leases import LIVE, RENTED, LeaseState, ReservationId
+from gpuproxy.model.reservations import RELEASED, Reservation, ReservationState, ReservationView
+from gpuproxy.outcomes import record
+from gpuproxy.outcomes.view import view
+from gpuproxy.ports import Database, Tx
+from gpuproxy.reservations import pages
+from gpuproxy.reservations.watch import Change, watch
+from gpuproxy.store import leases, reservations, story
+from gpuproxy.store.rows import micros
+
+_PAGE = 100
+_PAGE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationPage:
+    """One page of reservations, newest first."""
+
+    views: tuple[ReservationView, ...]
+    next_page_token: str
+    total: int
+
+
+class Reservations:
+    """`stop` ends a running call's creates, `nudge` makes the reconciler look at every account soon."""
+
+    def __init__(self, db: Database, *, stop: Callable[[ReservationId], None], nudge: Callable[[], None]) -> None:
+        self._db = db
+        self._stop = stop
+        self._nudge = nudge
+
+    async def by_id(self, caller: Caller, reservation_id: str) -> ReservationView:
+        """The reservation as it stands."""
+        return await self._db.read(lambda tx: view(tx, _own(tx, caller, reservation_id).id))
+
+    async def watch(self, caller: Caller, reservation_id: str, resume_token: str) -> AsyncGenerator[Change, None]:
+        """The reservation as it stands, or with a token what came after it, then every change in order."""
+        found = await self._db.read(lambda tx: _own(tx, caller, reservation_id))
+        async with aclosing(watch(self._db, found.id, resume_token)) as changes:
+            async for change in changes:
+                yield change
+
+    async def page(
+        self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str
+    ) -> ReservationPage:
+        """A page of them; `state` "" means any, all of `labels` must match."""
+        if state and state not in frozenset(ReservationState):
+            states = ", ".join(ReservationState)
+            raise InvalidArgument([Violation("state", f"{state!r} is none of {states}")])
+        request = pages.digest("ListReservations", msgspec.json.encode((state, sorted(labels.items()))))
+        after = pages.after(page_token, request, tuple[int, str])
+
+        def read(tx: Tx) -> ReservationPage:
+            matching = [r for r in reservations.newest(tx, caller.scope, state) if labels.items() <= set(r.labels)]
+            start = pages.start(matching, after, _newest_first)
+            page = matching[start : start + (min(page_size, _PAGE_MAX) or _PAGE)]
+            more = start + len(page) < len(matching)
+            return ReservationPage(
+                views=tuple(view(tx, r.id) for r in page),
+                next_page_token=pages.token(request, _newest_first(page[-1])) if more else "",
+                total=len(matching),
+            )
+
+        return await self._db.read(read)
+
+    async def release(self, caller: Caller, reservation_id: str) -> ReservationView:
+        """Give all of it back; doing so again changes nothing."""
+
+        def write(tx: Tx) -> ReservationView:
+            reservation = _own(tx, caller, reservation_id)
+            rows = leases.of_reservation(tx, reservation.id)
+            if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
+                tx.after_commit(story.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
+                record.close(tx, reservation.id, RELEASED)
+            return view(tx, reservation.id)
+
+        released = await self._db.write(write)
+        self._stop(released.reservation.id)
+        self._nudge()
+        return released
+
+    async def extend(self, caller: Caller, reservation_id: str, expires_at: datetime) -> ReservationView:
+        """Move the end to `expires_at`; it may not come sooner than agreed."""
+
+        def write(tx: Tx) -> ReservationView:
+            reservation = _own(tx, caller, reservation_id)
+            rows = leases.of_reservation(tx, reservation.id)
+            if reservation.closing or not any(
+                r.state in RENTED | {LeaseState.REQUESTED, LeaseState.UNKNOWN} for r in rows
+            ):
+                raise FailedPrecondition(
+                    f"Reservation {reservation.id} is {reservation.state}; there is nothing to extend.",
+                    reason="RESERVATION_OVER",
+                )
+            if reservation.expires_at is not None and reservation.expires_at <= tx.now():
+                raise FailedPrecondition(
+                    f"Reservation {reservation.id} has reached its end; its machines are being released.",
+                    reason="RESERVATION_OVER",
+                )
+            _require_later(reservation, expires_at, tx.now())
+            reservations.change(tx, reservation, rows, expires_at=expires_at)
+            for lease in rows:
+                if lease.state in LIVE:
+                    leases.note(tx, lease, expires_at=expires_at)
+            return view(tx, reservation.id)
+
+        return await self._db.write(write)
+
+
+def _newest_first(reservation: Reservation) -> tuple[int, str]:
+    """Where it stands in the list."""
+    return -micros(reservation.created_at), reservation.id
+
+
+def _own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
+    found = reservations.find(tx, ReservationId(reservation_id))
+    if found is None or not caller.sees(found.project):
+        raise NotFound(f"No reservation {reservation_id!r}.", metadata={"reservation_id": reservation_id})
+    return found
+
+
+def _require_later(reservation: Reservation, expires_at: datetime, now: datetime) -> None:
+    if expires_at <= now:
+        raise InvalidArgument([Violation("expires_at", f"{expires_at:%Y-%m-%dT%H:%M:%SZ} is not in the future")])
+    if reservation.expires_at is not None and expires_at < reservation.expires_at:
+        agreed = f"{reservation.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise InvalidArgument([Violation("expires_at", f"is before the present end, {agreed}; to end it use release")])

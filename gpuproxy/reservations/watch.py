@@ -1,0 +1,102 @@
+"""A reservation as it changes: every change once and in order, from a snapshot or from where an earlier watch ended.
+
+What is shown is made from the events, so it does not matter how fast things happen, nor whether the process that wrote
+an event still lives. The token of a change is the sequence of its event.
+"""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from gpuproxy.model.errors import InvalidArgument, Violation
+from gpuproxy.model.leases import LIVE, Lease, LeaseId, ReservationId
+from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView, derived_state
+from gpuproxy.outcomes.view import view, with_message
+from gpuproxy.ports import Database, Tx
+from gpuproxy.store import events
+from gpuproxy.store.events import LeaseTold, ReservationTold, Told
+
+Change = tuple[str, ReservationView]
+"""What to resume with, and the reservation as of then."""
+_OVER = frozenset({ReservationState.RELEASED, ReservationState.FAILED})
+_LONGEST_TOKEN = 18
+
+
+async def watch(db: Database, reservation_id: ReservationId, resume_token: str) -> AsyncGenerator[Change, None]:
+    """A snapshot, or with a token what came after it, then every change; ends when the reservation is over.
+
+    Raises InvalidArgument for a token that is none.
+    """
+    seen = _sequence(resume_token)
+    async with db.watch(f"reservation:{reservation_id}") as wakeups:
+        if not resume_token:
+            seen, now = await db.read(lambda tx: (events.newest(tx, reservation_id), view(tx, reservation_id)))
+            yield str(seen), now
+        while True:
+            changes, over = await db.read(partial(_since, reservation_id, seen))
+            for seq, shown in changes:
+                yield str(seq), shown
+                seen = seq
+            if over:
+                return
+            await wakeups.wait()
+
+
+def _sequence(token: str) -> int:
+    if token and not (token.isascii() and token.isdecimal() and len(token) <= _LONGEST_TOKEN):
+        raise InvalidArgument([Violation("resume_token", "is not a token of this server")])
+    return int(token or 0)
+
+
+def _since(reservation_id: ReservationId, after: int, tx: Tx) -> tuple[list[tuple[int, ReservationView]], bool]:
+    """How the reservation stood after each event since `after`, and whether it is over."""
+    now = view(tx, reservation_id)
+    over = now.reservation.state in _OVER and not any(lease.state in LIVE for lease in now.leases)
+    if events.newest(tx, reservation_id) <= after:
+        return [], over
+    shown = _replayed(now, events.history(tx, reservation_id))
+    return [(seq, as_of) for seq, as_of in shown if seq > after], over
+
+
+def _replayed(now: ReservationView, history: Sequence[Told]) -> Iterator[tuple[int, ReservationView]]:
+    last = {told.lease_id: told.seq for told in history if isinstance(told, LeaseTold)}
+    leases: dict[LeaseId, LeaseTold] = {}
+    own: ReservationTold | None = None
+    for told in history:
+        if isinstance(told, LeaseTold):
+            leases[told.lease_id] = told
+        else:
+            own = told
+        rows = tuple(
+            lease if last[lease.id] == leases[lease.id].seq else _lease_as_of(lease, leases[lease.id])
+            for lease in now.leases
+            if lease.id in leases
+        )
+        costs = tuple(cost for lease, cost in zip(now.leases, now.costs, strict=True) if lease.id in leases)
+        reservation = _as_of(now.reservation, own)
+        reservation = with_message(replace(reservation, state=derived_state(reservation, rows)), rows)
+        yield told.seq, ReservationView(reservation=reservation, leases=rows, costs=costs)
+
+
+def _lease_as_of(lease: Lease, told: LeaseTold) -> Lease:
+    return replace(
+        lease,
+        state=told.state,
+        reason=told.reason,
+        instance_id=told.instance_id,
+        ready_at=None if lease.ready_at is not None and lease.ready_at > told.at else lease.ready_at,
+        ended_at=None,
+    )
+
+
+def _as_of(reservation: Reservation, told: ReservationTold | None) -> Reservation:
+    if told is None:
+        return reservation
+    return replace(
+        reservation,
+        settled_at=reservation.settled_at if told.settled else None,
+        closing=told.closing,
+        expires_at=told.expires_at,
+        failure=reservation.failure if told.settled else None,
+        message=reservation.message if told.settled else "",
+    )

@@ -1,0 +1,1 @@
+"""What every background step needs: accounts, limits, loops, writes that are repeated until they succeed."""

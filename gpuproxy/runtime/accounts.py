@@ -1,0 +1,43 @@
+"""The accounts that this server rents with: one Provider object each."""
+
+from collections.abc import Iterable, Iterator
+
+from gpuproxy.model.leases import Lease
+from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.ports import Clock, Provider, Tx
+from gpuproxy.ports.pacing import MARGIN, FairTurns
+from gpuproxy.store import pace
+
+
+class Accounts:
+    """All Provider objects, by provider and account."""
+
+    def __init__(self, providers: Iterable[Provider], clock: Clock) -> None:
+        self._all = {(provider.name, provider.account): provider for provider in providers}
+        self._creates = {
+            key: FairTurns(clock, each.capabilities.create_interval * MARGIN) for key, each in self._all.items()
+        }
+
+    def __iter__(self) -> Iterator[Provider]:
+        return iter(self._all.values())
+
+    def holding(self, lease: Lease) -> Provider:
+        """The account that a lease was made with; a lease never changes it."""
+        return self._all[lease.provider, lease.account]
+
+    def creates(self, account: AccountKey) -> FairTurns:
+        """The queue of creates of an account."""
+        return self._creates[account]
+
+    def heed(self, tx: Tx) -> None:
+        """Wait where an earlier process has just created, or was told to wait."""
+        for key, turns in self._creates.items():
+            turns.hold((pace.next_create_at(tx, key) - tx.now()).total_seconds())
+
+    def names(self) -> tuple[ProviderName, ...]:
+        """The marketplaces."""
+        return tuple(dict.fromkeys(name for name, _ in self._all))
+
+    def keys(self) -> frozenset[AccountKey]:
+        """All (provider, account)."""
+        return frozenset(self._all)

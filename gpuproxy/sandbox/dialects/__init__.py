@@ -1,0 +1,1 @@
+"""The wire formats of real marketplaces, spoken by the simulated one."""

@@ -1,0 +1,1 @@
+"""The wire format of vast.ai, its quirks and error texts included."""

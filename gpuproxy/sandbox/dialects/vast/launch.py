@@ -1,0 +1,147 @@
+"""What vast.ai reads out of the body of a create, and what faults make of it."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuproxy.sandbox.market.defects import host_failure, image_failure, other_name
+from gpuproxy.sandbox.market.instances import Launch, Shyness, Twist
+from gpuproxy.sandbox.market.machines import Column
+from gpuproxy.sandbox.protocol.faults import Fault
+
+_MIN_DISK_GB = 8
+_DIES_AFTER = 30.0
+_PRICE_FACTOR = 1.5
+_SHY_SECONDS = 40.0
+_OTHER_GPU = ("RTX 3060", 12288)
+_VOLUME_SIZE_GB = 15
+_VOLUME_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+_VOLUME_IN_ENV = re.compile(r"-v\s+V\.(\d+):(/\S*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVolume:
+    """A volume that a create asks for together with the instance."""
+
+    ask_id: int
+    size_gb: int
+    name: str | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounts:
+    """The volumes of a create: `existing` by id with the place, and at most one new one."""
+
+    existing: dict[int, str] = field(default_factory=dict)
+    new: NewVolume | None = None
+
+
+def complaint(body: Mapping[str, Any], most_disk: Column) -> str:
+    """What is wrong with a create, or nothing; `most_disk` (GB) is None where there is no such offer."""
+    if not body.get("image") and not body.get("template_hash_id"):
+        return "image is required"
+    if len(str(body.get("label") or "")) > 256:
+        return "label is longer than 256 characters"
+    disk = _number(body.get("disk"), 10.0)
+    if disk is None or disk < _MIN_DISK_GB or (isinstance(most_disk, float) and disk > most_disk):
+        return f"disk must be a number from {_MIN_DISK_GB} to what the offer has"
+    price = _number(body.get("price"), 1.0)
+    if price is None or not 0.001 <= price <= 128:
+        return "invalid_price"
+    return ""
+
+
+def launch_of(body: Mapping[str, Any], *, min_bid: int) -> Launch:
+    """The launch; one that bids less than `min_bid` (micro-dollars per hour) is made stopped."""
+    env = body.get("env")  # an object; the real service ignores a string without a word
+    price = _number(body.get("price"), None)
+    bid = None if price is None else round(price * 1_000_000)
+    label, onstart = body.get("label"), body.get("onstart")
+    return Launch(
+        image=str(body.get("image") or ""),
+        disk_gb=_number(body.get("disk"), 10.0) or 10.0,
+        label=None if label is None else str(label),
+        runtype=str(body.get("runtype") or "ssh"),
+        onstart=None if onstart is None else str(onstart),
+        env={str(key): str(value) for key, value in env.items()} if isinstance(env, dict) else {},
+        bid=bid,
+        stopped=body.get("target_state") == "stopped" or (bid is not None and bid < min_bid),
+    )
+
+
+def mounts_of(body: Mapping[str, Any]) -> Mounts | str:
+    """The volumes, from `volume_info` and from env keys like "-v V.55:/data"; a text says what is wrong with them."""
+    env, info = body.get("env"), body.get("volume_info")
+    found = [_VOLUME_IN_ENV.fullmatch(str(key).strip()) for key in env] if isinstance(env, dict) else []
+    existing = {int(one[1]): one[2] for one in found if one is not None}
+    if info is None:
+        return Mounts(existing=existing)
+    if not isinstance(info, dict):
+        return "volume_info must be an object"
+    number, path = _whole(info.get("volume_id")), str(info.get("mount_path") or "")
+    if number is None or not path.startswith("/"):
+        return "volume_info needs volume_id, a number, and mount_path, an absolute path"
+    if info.get("create_new") is not True:
+        return Mounts(existing={**existing, number: path})
+    size, name = _whole(info.get("size", _VOLUME_SIZE_GB)), info.get("name")
+    if size is None or size < 1 or not good_name(name):
+        return "volume_info needs size, at least 1, and name, letters, digits and underscores"
+    return Mounts(existing=existing, new=NewVolume(ask_id=number, size_gb=size, name=name, path=path))
+
+
+def good_name(name: Any) -> bool:
+    """May a volume be called so? None: it has no name."""
+    return name is None or (isinstance(name, str) and _VOLUME_NAME.fullmatch(name) is not None)
+
+
+def twist_of(fault: Fault | None, launch: Launch, model: str) -> Twist:
+    """What a fault does to the instance that a create makes; `model` is what the offer says of its GPUs."""
+    if fault is None:
+        return Twist()
+    args = fault.args
+    message, status = str(args.get("message", "")), str(args.get("status", "created"))
+    stopped = args.get("stopped") is True
+    match fault:
+        case Fault(name="price_moved"):
+            return Twist(price_factor=fault.number("factor", _PRICE_FACTOR))
+        case Fault(name="wrong_gpu"):
+            name, memory = _OTHER_GPU
+            return Twist(gpu_name=str(args.get("gpu_name", name)), gpu_ram=int(fault.number("gpu_ram", memory)))
+        case Fault(name="never_ready"):
+            return Twist(never_ready=True)
+        case Fault(name="dies_after_ready"):
+            return Twist(dies_after=fault.number("seconds", _DIES_AFTER))
+        case Fault(name="image_fault"):
+            return Twist(failure=image_failure(launch.image, message, status, stopped=stopped))
+        case Fault(name="host_fault"):
+            return Twist(failure=host_failure(message, status, stopped=stopped))
+        case Fault(name="no_ssh"):
+            return Twist(no_ssh=True)
+        case Fault(name="shy_row" | "other_name"):
+            return Twist(shyness=_shyness(fault, model))
+    return Twist()
+
+
+def _shyness(fault: Fault, model: str) -> Shyness:
+    seconds = fault.number("seconds", _SHY_SECONDS)
+    if fault.name == "shy_row":
+        return Shyness(seconds=seconds, status=str(fault.args.get("status", "exited")))
+    name = str(fault.args.get("gpu_name") or other_name(model))
+    return Shyness(seconds=seconds, gpu_name=name, flips=fault.args.get("flip") is True)
+
+
+def _number(value: Any, otherwise: float | None) -> float | None:
+    if value is None:
+        return otherwise
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value, None)
+    return int(number) if number is not None and math.isfinite(number) else None

@@ -1,0 +1,1 @@
+"""The simulated market: machines, instances, volumes, contracts, and how they change with time."""

@@ -1,0 +1,210 @@
+"""The kept market: a file of JSON lines, one for each thing that changed, the last one of a thing wins.
+
+A change is one append before its answer leaves, so that it costs the same however old the market is, and a half
+written last line is a change that was never answered. At each start the file is written anew, without the past.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.instances import Ended, Instance
+from gpuproxy.sandbox.market.machines import Machine
+from gpuproxy.sandbox.market.volumes import Volume
+
+_MOST_STALE_LINES = 20_000
+
+
+class WrongMarket(Exception):
+    """The file keeps another market than the one that was asked for."""
+
+
+class Kept(msgspec.Struct, omit_defaults=True):
+    """One line. `market` says which market this is, so that a state is never laid over another one's machines."""
+
+    market: str = ""
+    built_at: float = 0.0
+    now: float = 0.0
+    next_contract_id: int = 0
+    next_offer_id: int = 0
+    calls: dict[str, dict[str, int]] | None = None
+    machine: dict[str, Any] | None = None
+    instance: Instance | None = None
+    ended: Ended | None = None
+    volume: Volume | None = None
+    images: dict[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Past:
+    """What a file kept; empty where there was none."""
+
+    head: Kept
+    machines: dict[int, dict[str, Any]] = field(default_factory=dict)
+    instances: dict[int, Instance] = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+    volumes: dict[int, Volume] = field(default_factory=dict)
+
+
+def read(path: Path | None, name: str, now: float) -> Past:
+    """The past of the market `name`; one without a past was built now. Raises WrongMarket, OSError."""
+    past = Past(Kept(built_at=now))
+    for line in () if path is None else _lines(path):
+        if line.market and line.market != name:
+            raise WrongMarket(f"{path} keeps the market {line.market}, not {name}")
+        if line.machine is not None:
+            past.machines[line.machine["id"]] = line.machine
+        elif line.instance is not None:
+            past.instances[line.instance.id] = line.instance
+        elif line.ended is not None:
+            past.instances.pop(line.ended.id, None)
+            past.ended.append(line.ended)
+        elif line.volume is not None:
+            past.volumes[line.volume.id] = line.volume
+        else:
+            past.head = line
+    return past
+
+
+class Journal:
+    """Keeps one market in one file; without a path it keeps nothing."""
+
+    def __init__(self, path: Path | None, market: Market, name: str, past: "Past") -> None:
+        """`name` tells this market from others; `past` is put into it."""
+        self._path = path
+        self._market = market
+        self._name = name
+        self._built_at = past.head.built_at
+        self._lines = 0
+        self._encode = msgspec.json.Encoder().encode
+        self._touched: set[int] = set()  # machines that are not as they were built
+        self._fd = -1
+        self._take_up(past)
+
+    def keep(self, calls: dict[str, dict[str, int]]) -> None:
+        """Write what changed since the last time, if anything did."""
+        changes = self._market.changes
+        if not changes:
+            return
+        self._touched |= changes.machines
+        if self._path is not None:
+            if self._fd < 0:
+                self._rewrite(calls)
+            else:
+                self._append([*self._changed(), self._head(calls)])
+        changes.clear()
+
+    def tick(self, calls: dict[str, dict[str, int]]) -> None:
+        """Write the time, so that a market that was killed goes on from about where it was."""
+        if self._path is not None and self._fd >= 0:
+            self._append([self._head(calls)])
+            if self._lines > _MOST_STALE_LINES + 2 * len(self._market.ended):
+                self._rewrite(calls)
+
+    def close(self, calls: dict[str, dict[str, int]]) -> None:
+        """Write everything once more, compactly."""
+        if self._path is not None:
+            self._rewrite(calls)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _take_up(self, past: Past) -> None:
+        market, head = self._market, past.head
+        for machine in past.machines.values():
+            self._restore_machine(machine)
+        market.defects.images = dict(head.images or {})
+        market.next_contract_id = max(market.next_contract_id, head.next_contract_id)
+        market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
+        if head.now:
+            market.now = head.now  # what came due since then happens at its own moment, however late it is now
+        market.restore(past.instances.values(), past.ended, past.volumes.values())
+
+    def _rewrite(self, calls: dict[str, dict[str, int]]) -> None:
+        assert self._path is not None  # noqa: S101 - callers looked
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._fd >= 0:
+            os.close(self._fd)
+        fresh = self._path.with_name(self._path.name + ".new")
+        self._fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        self._lines = 0
+        self._append([self._head(calls), *self._everything()])
+        fresh.replace(self._path)
+
+    def _append(self, lines: Iterable[Kept]) -> None:
+        encoded = [self._encode(line) for line in lines]
+        self._lines += len(encoded)
+        left = memoryview(b"\n".join(encoded) + b"\n")
+        while left:
+            left = left[os.write(self._fd, left) :]
+
+    def _head(self, calls: dict[str, dict[str, int]]) -> Kept:
+        market = self._market
+        return Kept(
+            market=self._name,
+            built_at=self._built_at,
+            now=market.now,
+            next_contract_id=market.next_contract_id,
+            next_offer_id=market.next_offer_id,
+            calls=calls,
+            images=market.defects.images or None,
+        )
+
+    def _changed(self) -> Iterator[Kept]:
+        changes, market = self._market.changes, self._market
+        yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(changes.machines))
+        found = (market.instances.get(number) for number in sorted(changes.instances))
+        yield from (Kept(instance=instance) for instance in found if instance is not None)
+        yield from (Kept(ended=gone) for gone in changes.ended)
+        yield from (Kept(volume=market.volumes.all[number]) for number in sorted(changes.volumes))
+
+    def _everything(self) -> Iterator[Kept]:
+        market = self._market
+        yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(self._touched))
+        yield from (Kept(instance=instance) for instance in market.instances.values())
+        yield from (Kept(ended=gone) for gone in market.ended)
+        yield from (Kept(volume=volume) for volume in market.volumes.all.values())
+
+    def _restore_machine(self, kept: dict[str, Any]) -> None:
+        machine = self._market.machines.get(kept["id"])
+        if machine is None:
+            return
+        self._touched.add(machine.id)
+        machine.strangers, machine.online = kept["strangers"], kept["online"]
+        machine.broken, machine.broken_message = kept.get("broken", ""), kept.get("broken_message", "")
+        machine.columns.update(verification=kept["verification"], vericode=kept["vericode"], end_date=kept["end_date"])
+        for chunk, (offer_id, price) in zip(machine.chunks, kept["asks"], strict=True):
+            chunk.price = price
+            self._market.relisted(chunk, offer_id)
+
+
+def _lines(path: Path) -> Iterator[Kept]:
+    decode = msgspec.json.Decoder(Kept).decode
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):  # half written, never answered
+                return
+            try:
+                yield decode(line)
+            except msgspec.MsgspecError as error:
+                raise WrongMarket(f"{path} does not keep a market: {error}") from error
+
+
+def _kept_machine(machine: Machine) -> dict[str, Any]:
+    return {
+        "id": machine.id,
+        "strangers": machine.strangers,
+        "online": machine.online,
+        "broken": machine.broken,
+        "broken_message": machine.broken_message,
+        "verification": machine.columns["verification"],
+        "vericode": machine.columns["vericode"],
+        "end_date": machine.columns["end_date"],
+        "asks": [(chunk.offer_id, chunk.price) for chunk in machine.chunks],
+    }

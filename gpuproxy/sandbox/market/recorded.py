@@ -1,0 +1,117 @@
+"""A recorded market: CSV rows become machines with chunks, GPU ids, hosts and places.
+
+The columns are those of `vast_market_2026-06-12_normalized.csv`: the rows of one machine_id are its offers, of which
+those of equal size and equal `rentable` were collapsed into one. The rule by which they come apart again:
+
+1. F = the largest size with rentable=true (0 without one): that many GPUs are free, the others are held by strangers.
+   The machine has max(false sizes) GPUs if that is more than F, else F + max(false sizes); without false rows F.
+2. The free GPUs are the last F. Chunks of each size with rentable=true tile that free block from its start, as many
+   as fit; chunks of each size with rentable=false tile the machine from its first GPU on, as many as begin at a
+   held GPU. So each recorded row is seen again with its flag, and becomes rentable when the strangers leave.
+3. Price per GPU, storage price, processor, network and main board are the recorded ones; cores, memory and disk of
+   the whole machine are those of its largest row, scaled up. A machine whose rows name several models or prices has
+   the first of each.
+4. GPU ids are numbered through in the order of the file. What the file does not tell (owner, place, reliability,
+   verification, driver, end date) is drawn from the built-in tables by a generator seeded with (seed, machine_id),
+   so that a machine has the same whatever else is in the file.
+"""
+
+import csv
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpuproxy.model.gpus import gpu_key
+from gpuproxy.sandbox.market import hardware
+from gpuproxy.sandbox.market.hardware import Model
+from gpuproxy.sandbox.market.machines import Blueprint, weighted
+
+_DAY = 86400.0
+_Row = dict[str, str]
+
+
+def recorded(path: Path, seed: int, now: float) -> list[tuple[Blueprint, int]]:
+    """Blueprints, each with how many of its first GPUs strangers hold. Raises OSError, ValueError for a bad file."""
+    by_machine: defaultdict[int, list[_Row]] = defaultdict(list)
+    with path.open(encoding="utf-8", newline="") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                by_machine[int(row["machine_id"])].append(row)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {line}: no usable machine_id") from error
+    hosts = max(1, len(by_machine) // 3)
+    return [_machine(machine_id, rows, seed, hosts, now) for machine_id, rows in by_machine.items()]
+
+
+def layout(free_sizes: Sequence[int], held_sizes: Sequence[int]) -> tuple[int, int, list[tuple[int, int]]]:
+    """(GPUs of the machine, how many of the first are held, chunks as (first GPU, GPUs)), by rules 1 and 2."""
+    free = max(free_sizes, default=0)
+    largest_held = max(held_sizes, default=0)
+    gpus = largest_held if largest_held > free else free + largest_held
+    held = gpus - free
+    chunks = {(start, size) for size in held_sizes for start in range(0, held, size) if start + size <= gpus}
+    chunks |= {(start, size) for size in free_sizes for start in range(held, gpus - size + 1, size)}
+    return gpus, held, sorted(chunks, key=lambda chunk: (-chunk[1], chunk[0]))
+
+
+def _machine(machine_id: int, rows: list[_Row], seed: int, hosts: int, now: float) -> tuple[Blueprint, int]:
+    sizes = {flag: [int(row["num_gpus"]) for row in rows if row["rentable"] == flag] for flag in ("true", "false")}
+    gpus, held, chunks = layout(sizes["true"], sizes["false"])
+    rng = random.Random(f"{seed}:recorded:{machine_id}")
+    host_id = 3_000 + 97 * rng.randrange(hosts)
+    first, largest = rows[0], max(rows, key=lambda row: int(row["num_gpus"]))
+    scale = gpus / int(largest["num_gpus"])
+    model = _model(first["gpu_name"], int(_number(first["gpu_ram_mb_approx"], 24564)))
+    new = model.compute_cap >= 1000
+    made = Blueprint(
+        id=machine_id,
+        model=model,
+        gpus=gpus,
+        tiles=chunks,
+        price_per_gpu=round(float(first["dph_base_per_gpu"]) * 1_000_000),
+        storage=round(_number(first["storage_cost"], 0.1) * 1_000_000),
+        cpu_name=first["cpu_name"],
+        cpu_ghz=2.5,
+        cpu_cores=int(_number(first["cpu_cores"], 8 * gpus)),
+        ram_mb=int(_number(largest["cpu_ram_gb_bucket"], 32 * gpus) * 1000 * scale),
+        disk_gb=_number(largest["disk_space_gb_approx"], 200 * gpus) * scale,
+        disk_bw=_number(first["disk_bw"], 500),
+        inet_down=_number(first["inet_down"], 100),
+        inet_up=_number(first["inet_up"], 100),
+        inet_down_tb=float(first["inet_down_cost_per_tb"] or 0),
+        inet_up_tb=float(first["inet_up_cost_per_tb"] or 0),
+        pcie_bw=_number(first["pcie_bw"], 12),
+        mobo_name=first["mobo_name"],
+        place=weighted(random.Random(f"{seed}:host:{host_id}"), hardware.PLACES),
+        host_id=host_id,
+        verified=rng.random() < 0.88,
+        reliability=round(min(0.9999, rng.betavariate(40, 1)), 6),
+        driver=rng.choice(hardware.DRIVERS[-3:] if new else hardware.DRIVERS),
+        end_date=round(now + rng.uniform(30, 365) * _DAY),
+    )
+    return made, held
+
+
+def _model(name: str, memory_mb: int) -> Model:
+    """The built-in model of that name, with the recorded memory; an unknown one is like an RTX 4090."""
+    like = next((model for model in hardware.MODELS if gpu_key(model.name) == gpu_key(name)), hardware.MODELS[0])
+    return Model(
+        name=name,
+        memory_mb=memory_mb,
+        low=like.low,
+        median=like.median,
+        high=like.high,
+        weight=0,
+        compute_cap=like.compute_cap,
+        tflops=like.tflops,
+        dlperf=like.dlperf,
+        bandwidth=like.bandwidth,
+        watts=like.watts,
+        datacenter=like.datacenter,
+    )
+
+
+def _number(text: str, otherwise: float) -> float:
+    """The recorded number; empty and zero were not known when it was recorded."""
+    return float(text or 0) or otherwise

@@ -1,0 +1,1 @@
+"""Requests and answers of any dialect, and the faults that can be armed for them."""

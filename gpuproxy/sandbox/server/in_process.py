@@ -1,0 +1,58 @@
+"""The sandbox without sockets, for deterministic tests: the Http and Probe ports over one market."""
+
+from typing import Literal
+
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
+from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.world import Sandbox
+
+
+class InProcessHttp:
+    """Sends every request to the sandbox, whatever its host, and fails as a real transport would."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.requests = 0
+        """How many were sent."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Any status is a response; raises HttpNotSent, HttpReplyLost."""
+        self.requests += 1
+        plan = self._sandbox.receive(request)
+        await self._sandbox.clock.sleep(0)  # others run while the answer is under way
+        if plan.travel == "refuse":
+            raise HttpNotSent("connection refused")
+        if plan.travel == "reset" or (plan.response is None and plan.travel != "hang"):
+            raise HttpReplyLost("connection reset by peer")
+        seconds = self._real_seconds(plan)
+        if plan.travel == "hang" or seconds >= request.timeout:
+            await self._sandbox.clock.sleep_real(min(seconds, request.timeout))
+            raise HttpReplyLost("no whole answer in time")
+        if seconds > 0:
+            await self._sandbox.clock.sleep_real(seconds)
+        return _within(plan, request.max_bytes)
+
+    def _real_seconds(self, plan: Plan) -> float:
+        per_byte = plan.response is not None and plan.travel == "trickle"
+        size = len(plan.response.body) if per_byte and plan.response is not None else 1
+        return plan.delay / self._sandbox.clock.scale + plan.real_seconds * size
+
+
+class InProcessProbe:
+    """Asks the market instead of the network."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
+        """True when the port belongs to an instance that runs; ssh: and is its SSH port. It never takes any time."""
+        del timeout
+        self._sandbox.tick()
+        answers = self._sandbox.doors.open.get(port) if host.strip() in ("127.0.0.1", "localhost") else None
+        return answers is not None and kind in ("tcp", answers)
+
+
+def _within(plan: Plan, max_bytes: int) -> HttpResponse:
+    if plan.response is None or len(plan.response.body) > max_bytes:
+        raise HttpReplyLost("the answer is larger than allowed")
+    return plan.response

@@ -1,0 +1,315 @@
+"""The Http port on real sockets: what is sent, how often, and what may be concluded from each way to fail."""
+
+import asyncio
+import gzip
+import random
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from gpuproxy.adapters import transport
+from gpuproxy.adapters.transport import AioHttp
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Seen: yes\r\n\r\nok"
+
+
+class Server:
+    """A loopback server of raw bytes: reads whole requests, answers the n-th with the n-th answer (then the last)."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.requests: list[bytes] = []
+        self.url = ""
+        self._answers = answers
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Server"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        try:
+            yield self
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                body = await reader.readexactly(int(lengths[0].split(b":")[1]) if lengths else 0)
+                self.requests.append(head + body)
+                await self._answers[min(len(self.requests), len(self._answers)) - 1](writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def says(raw: bytes, *, then_close: bool = False) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        if then_close:
+            writer.close()
+
+    return answer
+
+
+async def resets(writer: asyncio.StreamWriter) -> None:
+    raw: socket.socket = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def closes(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def stays_silent(writer: asyncio.StreamWriter) -> None:
+    """Never answers; the client ends the connection."""
+
+
+@asynccontextmanager
+async def client_of(*answers: Answer) -> AsyncIterator[tuple[AioHttp, Server]]:
+    http = AioHttp()
+    try:
+        async with Server(*answers).running() as server:
+            yield http, server
+    finally:
+        await http.close()
+
+
+def put(url: str, **more: float) -> HttpRequest:
+    return HttpRequest(method="PUT", url=url, body=b'{"a":1}', **more)  # type: ignore[arg-type]
+
+
+async def test_a_response_has_status_lower_case_headers_and_body() -> None:
+    async with client_of(says(b"HTTP/1.1 418 No\r\nContent-Length: 3\r\nRetry-AFTER: 7\r\n\r\nabc")) as (http, server):
+        response = await http.send(HttpRequest(method="GET", url=server.url, headers={"Authorization": "Bearer k"}))
+    assert (response.status, response.headers["retry-after"], response.body) == (418, "7", b"abc")
+    assert b"authorization: bearer k" in server.requests[0].lower()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+@pytest.mark.parametrize("breaks", [resets, closes])
+async def test_a_request_that_breaks_on_a_used_connection_is_never_sent_again(method: str, breaks: Answer) -> None:
+    async with client_of(says(OK), breaks, says(OK)) as (http, server):
+        await http.send(HttpRequest(method="GET", url=server.url))
+        with pytest.raises(HttpReplyLost):
+            await http.send(HttpRequest(method=method, url=server.url, body=b"x"))
+    assert len(server.requests) == 2
+
+
+async def test_a_plain_session_would_have_sent_it_again() -> None:
+    async with (
+        Server(says(OK), resets, says(OK)).running() as server,
+        aiohttp.ClientSession() as session,
+    ):
+        for _ in range(2):
+            async with session.put(server.url, data=b"x") as response:
+                await response.read()
+    assert len(server.requests) == 3
+
+
+async def test_a_refused_connection_is_not_sent() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    http = AioHttp()
+    with pytest.raises(HttpNotSent):
+        await http.send(put(url))
+    await http.close()
+
+
+@pytest.mark.parametrize("url", ["not a url", "http://127.0.0.1:99999/"])
+async def test_an_address_that_leads_nowhere_is_not_sent(url: str) -> None:
+    http = AioHttp()
+    with pytest.raises(HttpNotSent):
+        await http.send(put(url))
+    await http.close()
+
+
+@pytest.mark.parametrize("closes_at_once", [True, False])
+async def test_a_tls_handshake_that_fails_or_never_ends_is_not_sent(closes_at_once: bool) -> None:
+    hold = asyncio.Event()
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not closes_at_once:
+            await hold.wait()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    http = AioHttp()
+    with pytest.raises(HttpNotSent):
+        await http.send(put(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout=0.1))
+    hold.set()
+    await http.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def trickles(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx")
+    await writer.drain()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(resets, id="reset before the answer"),
+        pytest.param(closes, id="closed before the answer"),
+        pytest.param(stays_silent, id="no answer"),
+        pytest.param(trickles, id="an answer that never ends"),
+        pytest.param(says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", then_close=True), id="truncated"),
+        pytest.param(
+            says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", then_close=True), id="half a chunk"
+        ),
+        pytest.param(says(b"HTTP/1.1 200 OK\r\nContent-Le", then_close=True), id="half the headers"),
+        pytest.param(says(b"what is this\r\n\r\n", then_close=True), id="not HTTP"),
+        pytest.param(
+            says(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\njunk"), id="not gzip"
+        ),
+    ],
+)
+async def test_whatever_breaks_after_the_connection_is_a_lost_reply(fault: Answer) -> None:
+    async with client_of(fault) as (http, server):
+        with pytest.raises(HttpReplyLost):
+            await http.send(put(server.url, timeout=0.2))
+    assert len(server.requests) == 1
+
+
+async def test_an_answer_over_the_cap_is_a_lost_reply() -> None:
+    async with client_of(says(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world")) as (http, server):
+        with pytest.raises(HttpReplyLost, match="more than 10 bytes"):
+            await http.send(put(server.url, max_bytes=10))
+        assert (await http.send(put(server.url, max_bytes=11))).body == b"hello world"
+
+
+async def test_the_cap_counts_unpacked_bytes() -> None:
+    packed = gzip.compress(bytes(8_000_000))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    async with client_of(says(head + packed)) as (http, server):
+        with pytest.raises(HttpReplyLost, match="more than 1000000 bytes"):
+            await http.send(put(server.url, max_bytes=1_000_000))
+        assert len((await http.send(put(server.url, max_bytes=8_000_000))).body) == 8_000_000
+
+
+def packed_as(encoding: str, body: bytes) -> Answer:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return says(head + body)
+
+
+def bare_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+TEXT = random.Random(7).randbytes(200_000) + bytes(300_000)
+GZIP = gzip.compress(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", GZIP),
+        ("GZIP", GZIP),
+        ("x-gzip", GZIP),
+        ("gzip", gzip.compress(TEXT[:100_000]) + gzip.compress(TEXT[100_000:])),
+        ("gzip", b"".join(gzip.compress(TEXT[at : at + 5000]) for at in range(0, len(TEXT), 5000))),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", bare_deflate(TEXT)),
+        ("identity", TEXT),
+    ],
+)
+async def test_a_packed_answer_is_unpacked_whole(encoding: str, body: bytes) -> None:
+    async with client_of(packed_as(encoding, body)) as (http, server):
+        assert (await http.send(put(server.url))).body == TEXT
+    assert b"accept-encoding: gzip\r\n" in server.requests[0].lower()
+
+
+async def test_an_empty_answer_may_say_that_it_is_packed() -> None:
+    async with client_of(packed_as("gzip", b"")) as (http, server):
+        assert (await http.send(put(server.url))).body == b""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        pytest.param("gzip", GZIP[:-1], id="cut short in the checksum"),
+        pytest.param("gzip", GZIP[:1000], id="cut short in the data"),
+        pytest.param("gzip", GZIP[:5], id="cut short in the header"),
+        pytest.param("gzip", GZIP + GZIP[:1000], id="a second member cut short"),
+        pytest.param("gzip", GZIP + b"more", id="followed by something else"),
+        pytest.param("gzip", GZIP[:-8] + bytes(8), id="a wrong checksum"),
+        pytest.param("gzip", gzip.compress(b"") * 2000, id="members without end"),
+        pytest.param("deflate", zlib.compress(TEXT)[:-1], id="deflate cut short"),
+        pytest.param("deflate", zlib.compress(TEXT) + b"more", id="deflate followed by something else"),
+        pytest.param("deflate", b"junk", id="not deflate"),
+        pytest.param("br", b"junk", id="not asked for"),
+        pytest.param("gzip, gzip", gzip.compress(GZIP), id="packed twice"),
+    ],
+)
+async def test_a_packed_answer_that_is_not_whole_is_a_lost_reply(encoding: str, body: bytes) -> None:
+    async with client_of(packed_as(encoding, body)) as (http, server):
+        with pytest.raises(HttpReplyLost):
+            await http.send(put(server.url))
+    assert len(server.requests) == 1
+
+
+class Unpacking:
+    """Counts what comes out of the decompressor, and notes in which threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: set[int] = set()
+        self.sizes: list[int] = []
+        pieces = transport._pieces
+
+        def watched(packed: bytes, encoding: str) -> Iterator[bytes]:
+            for piece in pieces(packed, encoding):
+                self.threads.add(threading.get_ident())
+                self.sizes.append(len(piece))
+                yield piece
+
+        monkeypatch.setattr(transport, "_pieces", watched)
+
+
+async def test_an_answer_is_unpacked_in_small_pieces_and_never_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacking = Unpacking(monkeypatch)
+    async with client_of(packed_as("gzip", GZIP)) as (http, server):
+        await http.send(put(server.url))
+    assert sum(unpacking.sizes) == len(TEXT)
+    assert max(unpacking.sizes) <= 65_536
+    assert threading.get_ident() not in unpacking.threads
+
+
+async def test_a_bomb_is_refused_as_soon_as_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacking = Unpacking(monkeypatch)
+    async with client_of(packed_as("gzip", gzip.compress(bytes(50_000_000)))) as (http, server):
+        with pytest.raises(HttpReplyLost, match="more than 1000000 bytes"):
+            await http.send(put(server.url, max_bytes=1_000_000))
+    assert sum(unpacking.sizes) <= 1_000_000 + 65_536
+    assert threading.get_ident() not in unpacking.threads
+
+
+async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+    moved = b"HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with client_of(says(moved)) as (http, server):
+        response = await http.send(put(server.url))
+    assert response.status == 307
+    assert len(server.requests) == 1
+
+
+async def test_cookies_are_not_kept() -> None:
+    cookie = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: 0\r\n\r\n"
+    async with client_of(says(cookie)) as (http, server):
+        await http.send(put(server.url))
+        await http.send(put(server.url))
+    assert b"cookie" not in server.requests[1].lower()

@@ -1,0 +1,156 @@
+"""What is made once with a database: the secret of tokens in it, the key of demands beside it."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gpuproxy.app import deployment
+from gpuproxy.app.deployment import WrongDatabase
+from gpuproxy.identity.key_rings import KeyRing
+from gpuproxy.model.leases import ReservationId
+from gpuproxy.model.reservations import Reservation
+from gpuproxy.ports import Tx
+from gpuproxy.store import reservations
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from tests.virtual_time import VirtualClock, run_virtual
+from tests.world import SeededRandom
+
+
+def key_of(random: SeededRandom, file: Path, fingerprint: str = "") -> bytes:
+    """Of a start over books in memory, with one reservation of the fingerprint."""
+    found = []
+
+    async def story(clock: VirtualClock) -> None:
+        db = SqliteDatabase(":memory:", clock.now, threads=False)
+        if fingerprint:
+            await db.write(lambda tx: reservations.insert(tx, _made(tx, fingerprint)))
+        found.append(await deployment.fingerprint_key(db, random, file))
+
+    run_virtual(story)
+    return found[0]
+
+
+def _made(tx: Tx, fingerprint: str) -> Reservation:
+    return Reservation(
+        id=ReservationId("res-1"),
+        project="p1",
+        request_id="train-7",
+        fingerprint=fingerprint,
+        count=1,
+        least=1,
+        keep=True,
+        strategy="lowest_price",
+        labels=(),
+        created_at=tx.now(),
+        expires_at=None,
+        version=1,
+        replace_unready=False,
+        ready_timeout_s=60.0,
+        owner="o",
+    )
+
+
+@pytest.mark.parametrize("left", [None, "", "\n"])
+def test_a_lost_key_of_demands_stops_the_start_once_repeats_need_it(tmp_path: Path, left: str | None) -> None:
+    file = tmp_path / "books.db.demand-key"
+    if left is not None:
+        file.write_text(left)
+    with pytest.raises(WrongDatabase, match=r"missing or empty.*Put the file back.*make a new key") as caught:
+        key_of(SeededRandom(1), file, "k1:abc")
+    assert str(file) in str(caught.value)
+    assert (file.read_text() if file.exists() else None) == left
+    file.write_text("A" * 43 + "=\n")
+    assert key_of(SeededRandom(1), file, "k1:abc") == bytes(32)
+
+
+def test_a_database_of_before_there_was_a_key_of_demands_gets_one(tmp_path: Path) -> None:
+    assert len(key_of(SeededRandom(1), tmp_path / "key", "0123abc")) == 32
+
+
+def test_the_key_of_demands_is_made_once_in_a_file_of_its_owners_alone(tmp_path: Path) -> None:
+    file, random = tmp_path / "books.db.demand-key", SeededRandom(1)
+    key = key_of(random, file)
+    assert len(key) == 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert key_of(random, file) == key
+    file.unlink()
+    assert key_of(random, file) != key
+
+
+def test_a_key_of_demands_that_is_none_stops_the_start_and_is_not_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "books.db.demand-key"
+    file.write_text("canary\n")
+    with pytest.raises(WrongDatabase, match="does not hold the key") as caught:
+        key_of(SeededRandom(1), file)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_kept_key_that_others_could_read_is_made_private_when_it_is_read_or_written(tmp_path: Path) -> None:
+    read, written = tmp_path / "read", tmp_path / "written"
+    read.write_text("A" * 43 + "=\n")
+    written.touch()
+    for file in (read, written):
+        file.chmod(0o644)
+        key_of(SeededRandom(1), file)
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert read.read_text() == "A" * 43 + "=\n"
+
+
+def test_a_key_is_never_kept_behind_a_link(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    with pytest.raises(WrongDatabase, match="can't be written"):
+        key_of(SeededRandom(1), link)
+    assert not target.exists()
+
+
+def test_the_secret_of_tokens_is_the_operators_or_stays_as_it_was_made() -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        made = await deployment.token_secret(db, random, "")
+        assert await deployment.token_secret(db, random, "configured") == "configured"
+        assert await deployment.token_secret(db, random, "") == made
+        assert len(made) >= 32
+
+    run_virtual(story)
+
+
+def test_a_changed_key_of_the_admin_ends_the_one_before_and_no_other(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        ring, made = KeyRing(db, random), []
+        for name, role, user in (("admin (configured)", "user", ""), ("admin (configured)", "admin", "u-1")):
+            made.append((await ring.create(deployment.DEFAULT_PROJECT, name, role, user)).text)
+        made.append(await deployment.ensure_admin(db, random, "", tmp_path / "admin-key"))
+        for text in ("o" * 20, "o" * 20, "n" * 20):
+            await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
+        found = [await ring.find(hashlib.sha256(text.encode()).hexdigest()) for text in (*made, "o" * 20, "n" * 20)]
+        assert [row is not None for row in found] == [True, True, True, False, True]
+
+    run_virtual(story)
+
+
+def test_a_configured_key_that_was_revoked_stays_so_and_that_is_said(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        with structlog.testing.capture_logs() as lines:
+            for text in ("o" * 20, "n" * 20, "o" * 20):
+                await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
+        assert [line["event"] for line in lines] == ["admin_key_replaced", "admin_key_replaced", "admin_key_is_revoked"]
+        assert "ooo" not in str(lines)
+
+    run_virtual(story)
+
+
+def test_only_keys_that_we_made_show_how_they_begin(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        made = (await KeyRing(db, random).create("p1", "ci", "user")).text
+        await deployment.ensure_admin(db, random, "short-and-of-before", tmp_path / "admin-key")
+        await db.write(lambda tx: tx.execute("UPDATE api_keys SET prefix = 'short-and-' WHERE prefix = ''"))
+        await deployment.ensure_admin(db, random, "x" * 20, tmp_path / "admin-key")
+        assert {row.prefix for row in await KeyRing(db, random).list(None)} == {"", made[:10]}
+
+    run_virtual(story)

@@ -1,0 +1,34 @@
+"""The sandbox as a child: its end is told once, and only when nobody asked for it."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.app.sandbox_child import start_sandbox
+
+
+async def test_a_market_that_dies_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+    state = tmp_path / "books.db.sandbox"
+    with capture_logs() as logs:
+        async with start_sandbox(state, ScaledClock()):
+            (child,) = _children()
+            os.kill(child, signal.SIGKILL)
+            while not logs:  # noqa: ASYNC110 - the end of a process
+                await asyncio.sleep(0)
+    assert [(line["event"], line["log_level"], line["exit_code"]) for line in logs] == [("sandbox_ended", "error", -9)]
+    assert (logs[0]["kept"], "Restart the server" in logs[0]["advice"]) == (str(state), True)
+
+
+async def test_a_market_that_is_stopped_with_the_server_is_no_error(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        async with start_sandbox(tmp_path / "state", ScaledClock()):
+            pass
+    assert logs == []
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]

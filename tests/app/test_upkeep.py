@@ -1,0 +1,216 @@
+"""What operators do: doctor, reconcile by hand, carry the key away, copy and restore the books."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gpuproxy.app import people, upkeep
+from gpuproxy.cli import root
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.store.sqlite.driver import sqlite3
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.system.processes import KIND, Market, Server, until
+from tests.world import World, in_world
+
+
+def settings_in(directory: Path) -> Settings:
+    return Settings(database_url=f"sqlite:///{directory}/books.db")
+
+
+def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    people.create_key(settings_in(old), "ci", "user", "default")
+    upkeep.export_signing(settings_in(old), tmp_path / "key")
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    upkeep.import_signing(settings_in(new), tmp_path / "key")
+    upkeep.export_signing(settings_in(new), tmp_path / "again")
+    assert (tmp_path / "again").read_text() == (tmp_path / "key").read_text()
+
+
+CARRIED = pytest.mark.parametrize("words", [("keys", "export-signing"), ("backup",)], ids=" ".join)
+
+
+@CARRIED
+@pytest.mark.parametrize("name", ["another", "link", "books.db"])
+def test_what_is_carried_away_replaces_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], name: str
+):
+    another = json.dumps({"deployment": "abcdef", "key": "a" * 44})
+    (tmp_path / "another").write_text(another)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    before = {file.name for file in tmp_path.iterdir()}
+    _use(monkeypatch, tmp_path)
+    result = CliRunner().invoke(root, [*words, str(tmp_path / name)])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.endswith("name a new file.\n")
+    assert {file.name for file in tmp_path.iterdir()} == before
+    assert (tmp_path / "another").read_text() == another
+    assert [key.name for key in people.list_keys(settings_in(tmp_path))] == ["ci"]
+
+
+@CARRIED
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox"])
+def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], end: str
+):
+    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    before = {file.name for file in tmp_path.iterdir()}
+    _use(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(root, [*words, f"books.db{end}"])
+    said = f"books.db{end} belongs to the database itself; name a new file.\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
+    assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    _use(monkeypatch, tmp_path)
+    file = tmp_path / "key"
+    assert CliRunner().invoke(root, ["keys", "export-signing", str(file)]).stdout.startswith(f"wrote {file}")
+    kept = file.read_text()
+    file.chmod(0o644)
+    again = CliRunner().invoke(root, ["keys", "export-signing", str(file)])
+    said = f"{file} holds this very key already; keep it apart from the database\n"
+    assert (again.exit_code, again.stdout.endswith(said), file.read_text()) == (0, True, kept)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_is_no_signing_key_is_refused(tmp_path: Path):
+    (tmp_path / "key").write_text(json.dumps({"deployment": "abcdef"}))
+    with pytest.raises(ConfigError, match="not a signing key"):
+        upkeep.import_signing(settings_in(tmp_path), tmp_path / "key")
+
+
+def test_a_lost_database_with_its_key_gives_its_machines_back():
+    async def story(world: World) -> None:
+        made = await world.reserve(2)
+        await world.sleep(700)
+        world.lose_books()
+        await world.restart()
+        await world.sleep(590)
+        assert len(world.alive()) == 2  # whoever restored an old copy has ten minutes to notice
+        await world.sleep(120)
+        assert world.alive() == {}
+        orphans = [lease for lease in await world.leases() if lease.reason == "ORPHAN"]
+        assert {lease.instance_id for lease in orphans} == {lease.instance_id for lease in made.leases}
+
+    in_world(story)
+
+
+def test_a_lost_database_without_its_key_touches_nothing():
+    async def story(world: World) -> None:
+        await world.reserve(2)
+        await world.sleep(700)
+        world.lose_books(keep_key=False)
+        await world.restart()
+        await world.sleep(3600)
+        assert len(world.alive()) == 2
+
+    in_world(story)
+
+
+def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
+    async def story(world: World) -> None:
+        made = await world.reserve(1)
+        await world.sleep(60)
+        await world.db.write(lambda tx: tx.execute("UPDATE leases SET expires_at = 0, version = version + 1"))
+        decided = await world.engine.watches[0].preview()
+        assert [type(step).__name__ for step in decided.steps] == ["Advance"]
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.ACTIVE
+        assert len(world.alive()) == 1
+
+    in_world(story)
+
+
+NOTHING = "No problems found: no unknown outcome, no stuck release, no difference in spend."
+
+
+def test_the_doctor_names_what_is_unknown_and_what_to_do():
+    async def story(world: World) -> None:
+        from gpuproxy.health.checkup import findings
+
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a")
+        key = (made.leases[0].provider, made.leases[0].account)
+        found = await world.db.read(lambda tx: findings(tx, {key}))
+        assert [finding.kind for finding in found] == ["unknown"]
+        assert made.leases[0].label in found[0].advice
+        gone = await world.db.read(lambda tx: findings(tx, set()))
+        assert [finding.kind for finding in gone] == ["unknown", "unconfigured"]
+
+    in_world(story)
+
+
+def test_the_doctor_finds_nothing_where_nothing_is_wrong():
+    async def story(world: World) -> None:
+        from gpuproxy.health.checkup import findings
+
+        made = await world.reserve(2)
+        await world.sleep(100)
+        await world.engine.reservations.release(Caller(project="p1"), made.reservation.id)
+        await world.sleep(30)
+        key = (made.leases[0].provider, made.leases[0].account)
+        assert await world.db.read(lambda tx: findings(tx, {key})) == ()
+
+    in_world(story)
+
+
+def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
+        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
+            with server.client() as client:
+                until(client.knows_offers)
+                made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
+            _use(monkeypatch, tmp_path)
+            keyless = CliRunner().invoke(root, ["doctor"])  # whatever the server has, this shell has no key
+            assert (keyless.exit_code, keyless.output) == (0, f"{NOTHING}\n")
+            _use_market(monkeypatch, market)
+            copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])
+            assert copied.exit_code == 0, copied.output
+            dry = CliRunner().invoke(root, ["reconcile", "--once", "--dry-run"])
+            assert dry.exit_code == 0, dry.output
+            assert "vast-1" in dry.output
+            assert CliRunner().invoke(root, ["doctor"]).exit_code == 0
+        for name in ("books.db", "books.db-wal", "books.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "copy.db").rename(tmp_path / "books.db")
+        assert sqlite3.connect(tmp_path / "books.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
+            again = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
+            assert again.reservation_id == made.reservation_id
+            assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
+
+
+def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
+        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
+            wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
+            until(client.knows_offers)
+            (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
+        market.control("POST", f"instances/{machine.contract_id}/kill", {"how": "container"})
+        _use(monkeypatch, tmp_path)
+        _use_market(monkeypatch, market)
+        done = CliRunner().invoke(root, ["reconcile", "--once"])
+    assert done.exit_code == 0, done.output
+    assert "instance_died" in done.stderr
+    assert "instance_died" not in done.stdout
+    assert "vast-1" in done.stdout
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    monkeypatch.setenv("GPUPROXY_DATABASE_URL", f"sqlite:///{directory}/books.db")
+
+
+def _use_market(monkeypatch: pytest.MonkeyPatch, market: Market) -> None:
+    monkeypatch.setenv("GPUPROXY_VASTAI_URL", market.url)
+    monkeypatch.setenv("VASTAI_API_KEY", "sandbox-key")
+    monkeypatch.setenv("GPUPROXY_TIME_SCALE", "20")

@@ -1,0 +1,318 @@
+"""Settings: every value is judged, every wrong name stops the start, no secret shows."""
+
+from pathlib import Path
+
+import pytest
+
+from gpuproxy.config import settings as config
+from gpuproxy.config.names import NOT_BUILT_NAMES
+from gpuproxy.config.settings import Address, ConfigError, check_start, load_settings, parse_address, parse_duration
+
+
+def load(**env: str) -> config.Settings:
+    return load_settings(env, None)
+
+
+def refusal(**env: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(**env)
+    return str(caught.value)
+
+
+def test_an_empty_environment_gives_the_documented_defaults() -> None:
+    settings = load()
+    assert str(settings.grpc_addr) == "127.0.0.1:9090"
+    assert settings.database_path == Path("gpuproxy.db")
+    assert settings.admin_key_file == Path("gpuproxy.db.admin-key")
+    assert settings.lb_strategy == "least_connections"
+    assert settings.max_price == 10
+    assert settings.lease_duration == 0
+    assert settings.time_scale == 1
+    assert settings.accounts == ()
+    assert settings.intervals == {"vast.ai": {}}
+
+
+def test_each_key_is_an_account_and_names_and_regions_align_by_position() -> None:
+    settings = load(
+        VASTAI_API_KEY="k1, k2,k3",
+        VASTAI_API_KEY_NAMES="team,,spare",
+        VASTAI_API_KEY_REGIONS="eu",
+        GPUPROXY_VASTAI_URL="http://127.0.0.1:9400",
+    )
+    assert [(a.provider, a.name, a.key, a.region) for a in settings.accounts] == [
+        ("vast.ai", "team", "k1", "eu"),
+        ("vast.ai", "vast-2", "k2", ""),
+        ("vast.ai", "spare", "k3", ""),
+    ]
+    assert {a.base_url for a in settings.accounts} == {"http://127.0.0.1:9400"}
+
+
+@pytest.mark.parametrize(
+    ("env", "text"),
+    [
+        ({"VASTAI_API_KEY": "same,same"}, "VASTAI_API_KEY: the same key is given twice"),
+        ({"VASTAI_API_KEY": "a", "VASTAI_API_KEY_NAMES": "x,y"}, "names more accounts than VASTAI_API_KEY has keys"),
+        ({"VASTAI_API_KEY": "a,b", "VASTAI_API_KEY_NAMES": "x,x"}, "two accounts have the same name"),
+    ],
+)
+def test_accounts_that_can_not_be_told_apart_are_refused(env: dict[str, str], text: str) -> None:
+    assert text in refusal(**env)
+
+
+def test_no_key_shows_in_the_text_of_settings_or_of_errors() -> None:
+    settings = load(VASTAI_API_KEY="canary-one,canary-two", GPUPROXY_ADMIN_API_KEY="canary-three-of-twenty")
+    assert "canary" not in repr(settings)
+    assert "canary" not in repr(settings.accounts)
+    assert settings.secrets == {"canary-one", "canary-two", "canary-three-of-twenty"}
+    assert "canary" not in refusal(VASTAI_API_KEY="canary,canary")
+    assert "canary" not in refusal(GPUPROXY_MAX_PRICE="canary")
+
+
+def test_a_default_lease_is_bound_as_a_request_is() -> None:
+    assert "GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least 10 s" in refusal(GPUPROXY_LEASE_DURATION="5")
+    assert load(GPUPROXY_LEASE_DURATION="10").lease_duration == 10
+    assert load(GPUPROXY_LEASE_DURATION="0").lease_duration == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("VAST_API_KEY", "VASTAI_API_KEY"),
+        ("VASTAI_KEY", "VASTAI_API_KEY"),
+        ("VASTAI_API_KEYS", "VASTAI_API_KEY"),
+        ("vastai_api_key", "VASTAI_API_KEY"),
+        ("IO_NET_API_KEY", "IONET_API_KEY"),
+        ("IONET_KEY", "IONET_API_KEY"),
+        ("GPUPROXY_GRPC_ADDRESS", "GPUPROXY_GRPC_ADDR"),
+        ("GPU_PROXY_MAX_PRICE", "GPUPROXY_MAX_PRICE"),
+        ("GUARDRAILS_MAX_60_MIN_RATE", "GUARDRAILS_MAX_60MIN_RATE"),
+    ],
+)
+def test_a_near_miss_stops_the_start_and_names_what_is_read(name: str, meant: str) -> None:
+    assert refusal(**{name: "1"}) == f"{name} is set but GPU Proxy reads {meant}: not started."
+
+
+@pytest.mark.parametrize("name", ["GPUPROXY_ZZZ_QQQ", "GPUPROXY_FOO", "GPUPROXY_X"])
+def test_an_unknown_name_with_our_prefix_stops_the_start(name: str) -> None:
+    assert refusal(**{name: "1"}) == f"{name} is set but GPU Proxy reads no setting of that name: not started."
+
+
+@pytest.mark.parametrize("name", ["PATH", "VAST_CONTAINERLABEL", "FASTAI_API_KEY", "GPU_COUNT", "VASTLY"])
+def test_the_variables_of_other_programs_are_left_alone(name: str) -> None:
+    assert load(**{name: "1"}).max_price == 10
+
+
+def test_another_programs_variable_is_left_alone_once_ours_is_set() -> None:
+    assert len(load(VAST_API_KEY="theirs", VASTAI_API_KEY="ours").accounts) == 1
+
+
+@pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if n.startswith("GUARDRAILS_")))
+def test_a_spending_limit_that_would_limit_nothing_stops_the_start(name: str) -> None:
+    assert f"{name} is set but spending limits are not built yet: not started" in refusal(**{name: "5"})
+    load(**{name: "0"})
+
+
+@pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if not n.startswith("GUARDRAILS_")))
+def test_settings_of_what_is_still_to_come_are_accepted_and_reported(name: str) -> None:
+    load(**{name: "1"})
+    assert config.without_effect({name: "1"}, None) == [name]
+    assert config.without_effect({name: " "}, None) == []
+
+
+def test_the_first_admin_needs_email_and_password_and_both_are_judged() -> None:
+    both = "GPUPROXY_ADMIN_EMAIL and GPUPROXY_ADMIN_PASSWORD: set both or neither"
+    assert refusal(GPUPROXY_ADMIN_EMAIL="me@example.org") == both
+    assert refusal(GPUPROXY_ADMIN_PASSWORD="long enough") == both
+    wrong = refusal(GPUPROXY_ADMIN_EMAIL="me", GPUPROXY_ADMIN_PASSWORD="long enough")
+    assert wrong.startswith("GPUPROXY_ADMIN_EMAIL: must be an email address")
+    short = refusal(GPUPROXY_ADMIN_EMAIL="me@example.org", GPUPROXY_ADMIN_PASSWORD="secret7")
+    assert short == "GPUPROXY_ADMIN_PASSWORD: must have at least 8 characters"
+    settings = load(GPUPROXY_ADMIN_EMAIL="me@example.org", GPUPROXY_ADMIN_PASSWORD="long enough")
+    assert settings.secrets == {"long enough"}
+    assert "long enough" not in repr(settings)
+
+
+def test_a_short_key_of_the_admin_is_refused_and_not_quoted() -> None:
+    text = refusal(GPUPROXY_ADMIN_API_KEY="x" * 19)
+    assert text.startswith("GPUPROXY_ADMIN_API_KEY: must have at least 20 characters")
+    assert "xxx" not in text
+    assert load(GPUPROXY_ADMIN_API_KEY="x" * 20).secrets == {"x" * 20}
+
+
+def test_a_short_secret_for_tokens_is_refused() -> None:
+    assert refusal(GPUPROXY_JWT_SECRET="x" * 31).startswith("GPUPROXY_JWT_SECRET: ")
+    assert "x" * 31 not in refusal(GPUPROXY_JWT_SECRET="x" * 31)
+    assert load(GPUPROXY_JWT_SECRET="x" * 32).secrets == {"x" * 32}
+
+
+def test_half_of_tls_is_refused_because_nobody_must_rely_on_it() -> None:
+    assert refusal(GPUPROXY_GRPC_TLS_CERT="c.pem").startswith("GPUPROXY_GRPC_TLS_KEY: is missing")
+    assert refusal(GPUPROXY_GRPC_TLS_KEY="k.pem").startswith("GPUPROXY_GRPC_TLS_CERT: is missing")
+    assert refusal(GPUPROXY_GRPC_TLS_CLIENT_CA="ca.pem").startswith("GPUPROXY_GRPC_TLS_CERT: is missing")
+    load(GPUPROXY_GRPC_TLS_CERT="c.pem", GPUPROXY_GRPC_TLS_KEY="k.pem", GPUPROXY_GRPC_TLS_CLIENT_CA="ca.pem")
+
+
+def test_with_tls_an_address_that_others_reach_needs_no_consent() -> None:
+    tls = {"GPUPROXY_GRPC_TLS_CERT": "c.pem", "GPUPROXY_GRPC_TLS_KEY": "k.pem"}
+    load(GPUPROXY_GRPC_ADDR=":9090", GPUPROXY_HTTP_ADDR=":8080", **tls)
+
+
+@pytest.mark.parametrize("name", ["GPUPROXY_TLS_CERT", "GPUPROXY_GRPC_TLS_CRT", "GPUPROXY_HTTP_TLS_CERT"])
+def test_a_misspelt_tls_setting_stops_the_start(name: str) -> None:
+    assert f"{name} is set but GPU Proxy reads " in refusal(**{name: "c.pem"})
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:4318", "grpc://x:4317", "http://", "http://user:pass@x", "http://x?y=1"])
+def test_an_endpoint_for_traces_is_an_address_without_secrets(url: str) -> None:
+    assert refusal(GPUPROXY_OTEL_ENDPOINT=url).startswith("GPUPROXY_OTEL_ENDPOINT: should be http")
+    assert load(GPUPROXY_OTEL_ENDPOINT="http://127.0.0.1:4318").otel_endpoint
+
+
+@pytest.mark.parametrize("addr", ["0.0.0.0:9090", ":9090", "10.0.0.5:9090", "[::]:9090", "example.org:9090"])
+def test_an_address_that_others_reach_needs_a_word_of_consent(addr: str) -> None:
+    assert "GPUPROXY_ALLOW_PLAINTEXT=true" in refusal(GPUPROXY_GRPC_ADDR=addr)
+    assert load(GPUPROXY_GRPC_ADDR=addr, GPUPROXY_ALLOW_PLAINTEXT="true").grpc_addr.port == 9090
+
+
+@pytest.mark.parametrize("addr", ["0.0.0.0:8080", ":8080", "[::]:8080", "192.0.2.1:8080"])
+def test_http_that_others_can_reach_needs_tls_or_permission_as_grpc_does(addr: str) -> None:
+    assert refusal(GPUPROXY_HTTP_ADDR=addr).startswith("GPUPROXY_HTTP_ADDR")
+    assert load(GPUPROXY_HTTP_ADDR=addr, GPUPROXY_ALLOW_PLAINTEXT="true").http_addr.port == 8080
+
+
+@pytest.mark.parametrize("addr", ["127.0.0.1:0", "localhost:9090", "[::1]:9090", "127.9.9.9:1"])
+def test_loopback_needs_no_consent(addr: str) -> None:
+    assert load(GPUPROXY_GRPC_ADDR=addr).grpc_addr.is_loopback
+
+
+@pytest.mark.parametrize("text", ["", "9090", "host:", "host:x", "host:70000", "::1:9090", "host:-1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        parse_address(text)
+
+
+def test_an_address_prints_as_it_is_dialled() -> None:
+    assert str(parse_address("[::1]:9090")) == "[::1]:9090"
+    assert str(parse_address(":80")) == "0.0.0.0:80"
+    assert parse_address("localhost:0") == Address("localhost", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1.5", 1.5),
+        ("30s", 30),
+        ("15m", 900),
+        ("2h", 7200),
+        ("7d", 604800),
+        ("1w", 604800),
+        ("1h30m", 5400),
+    ],
+)
+def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+    assert load(GPUPROXY_RECONCILE_INTERVAL=text).reconcile_interval == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2 hours", "-5", "1h30", "5y", "nan", "inf"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GPUPROXY_MAX_PRICE", "0"),
+        ("GPUPROXY_MAX_PRICE", "nan"),
+        ("GPUPROXY_MAX_PRICE", "inf"),
+        ("GPUPROXY_MAX_PRICE", "cheap"),
+        ("GPUPROXY_TIME_SCALE", "0"),
+        ("GPUPROXY_CREATE_TIMEOUT", "0"),
+        ("GPUPROXY_MAX_CONCURRENT_RPCS", "0"),
+        ("GPUPROXY_LOG_LEVEL", "loud"),
+        ("GPUPROXY_GRPC_ADDR", "nowhere"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_variables_name(name: str, value: str) -> None:
+    assert refusal(**{name: value}).startswith(f"{name}: ")
+
+
+def test_every_bad_value_is_named_at_once() -> None:
+    text = refusal(GPUPROXY_MAX_PRICE="x", GPUPROXY_LOG_FORMAT="x")
+    assert "GPUPROXY_MAX_PRICE: " in text
+    assert "GPUPROXY_LOG_FORMAT: " in text
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("postgresql://db/gpuproxy", "PostgreSQL is not built yet"),
+        ("mysql://db", "should be sqlite:///"),
+        ("sqlite:///", "should be sqlite:///"),
+        ("sqlite:///:memory:", "the books must survive the process"),
+    ],
+)
+def test_only_a_file_can_hold_the_books(url: str, text: str) -> None:
+    assert text in refusal(GPUPROXY_DATABASE_URL=url)
+
+
+def test_intervals_of_an_endpoint_override_the_adapters_own_only_where_set() -> None:
+    settings = load(GPUPROXY_VASTAI_CREATE_INTERVAL="0", GPUPROXY_VASTAI_LIST_INTERVAL="2s")
+    assert settings.intervals == {"vast.ai": {"create": 0.0, "list": 2.0}}
+
+
+def test_the_environment_overrides_the_file_and_empty_counts_as_absent(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("# keys\nVASTAI_API_KEY=key1,key2,key3\nGPUPROXY_MAX_PRICE=2\nGPUPROXY_LB_STRATEGY=\n")
+    settings = load_settings({"GPUPROXY_MAX_PRICE": "3", "GPUPROXY_TIME_SCALE": ""}, env_file)
+    assert [account.key for account in settings.accounts] == ["key1", "key2", "key3"]
+    assert settings.max_price == 3
+    assert settings.lb_strategy == "least_connections"
+
+
+def test_a_wrong_name_in_the_file_stops_the_start(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("VAST_API_KEY=x\n")
+    with pytest.raises(ConfigError, match="GPU Proxy reads VASTAI_API_KEY"):
+        load_settings({}, env_file)
+
+
+def test_a_start_without_keys_is_refused_but_for_the_sandbox() -> None:
+    with pytest.raises(ConfigError, match="No provider key is set"):
+        check_start(load(), sandbox=False)
+    check_start(load(), sandbox=True)
+    check_start(load(VASTAI_API_KEY="k"), sandbox=False)
+
+
+def test_a_fast_clock_is_refused_on_a_real_market() -> None:
+    real = load(VASTAI_API_KEY="k", GPUPROXY_TIME_SCALE="20")
+    with pytest.raises(ConfigError, match="A real marketplace runs in real time"):
+        check_start(real, sandbox=False)
+    local = load(VASTAI_API_KEY="k", GPUPROXY_TIME_SCALE="20", GPUPROXY_VASTAI_URL="http://127.0.0.1:9400")
+    check_start(local, sandbox=False)
+    check_start(load(GPUPROXY_TIME_SCALE="20"), sandbox=True)
+
+
+def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*is none of"):
+        check_start(load(GPUPROXY_LB_STRATEGY="random"), sandbox=True)
+    check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'VASTAI_API_KEY=k\n\nGPUPROXY_MAX_PRICE="5\nGPUPROXY_TIME_SCALE=1\n', "line 3 is not NAME=VALUE"),
+        (b"GPUPROXY_MAX_PRICE 5\n", "line 1 is not NAME=VALUE"),
+        (b"A=1\n# '\nGPUPROXY_MAX_PRICE='5", "line 3 is not NAME=VALUE"),
+        (b"A=\xff\n", "is not text in UTF-8"),
+    ],
+)
+def test_a_line_of_the_env_file_that_says_nothing_is_named(tmp_path: Path, text: bytes, said: str) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_settings({}, env_file)
+    assert str(caught.value).startswith(f"{env_file}: ")

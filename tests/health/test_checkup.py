@@ -1,0 +1,255 @@
+"""What `gpuproxy doctor` finds, in words that say what it costs and what to do."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gpuproxy.app import figures
+from gpuproxy.app.metrics import Metrics
+from gpuproxy.health.checkup import Finding, findings
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import UnreadableRows
+from gpuproxy.model.leases import Lease
+from gpuproxy.model.money import dollars
+from gpuproxy.store import leases, troubles
+from gpuproxy.store.rows import micros
+from tests.world import VAST, World, in_world
+
+CALLER = Caller(project="p1")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+Accounts = set[tuple[str, str]]
+
+
+async def found(world: World) -> list[Finding]:
+    accounts = {(watch.provider.name, watch.provider.account) for watch in world.engine.watches}
+    return list(await world.db.read(lambda tx: findings(tx, accounts)))
+
+
+async def ready(world: World) -> str:
+    """The contract of a machine that is ready."""
+    contract = str((await world.reserve(1, wait_for="ready", seconds=900)).leases[0].instance_id)
+    await world.sleep(10)
+    return contract
+
+
+def kill(world: World, contract: str, how: str) -> None:
+    world.control("POST", f"instances/{contract}/kill", {"how": how})
+
+
+async def lease_of(world: World) -> Lease:
+    (lease,) = await world.live()
+    return lease
+
+
+async def measured(world: World) -> str:
+    return Metrics().render(await figures.read(world.db, world.engine.watches, world.clock)).decode()
+
+
+DEAD = 'gpuproxy_dead_machines{provider="vast.ai"}'
+
+
+# -- machines that died
+
+
+def test_a_machine_whose_container_ended_is_found_with_what_it_still_costs() -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        kill(world, contract, "container")
+        await world.sleep(200)
+        (dead,) = await found(world)
+        lease = await lease_of(world)
+        assert (dead.kind, dead.subject) == ("dead_machine", lease.id)
+        assert dead.text.startswith(f"3 min: vast.ai {contract} of {lease.reservation_id} was ready and does not run")
+        assert f"only its disk is billed, {dollars(lease.disk_price)}/h" in dead.text
+        assert "container exited with code 137" in dead.text
+        assert f"gpuproxy destroy {contract}" in dead.advice
+        assert await world.engine.health.summary() == "dead_machine 1"
+
+    in_world(story)
+
+
+def test_a_machine_whose_host_is_offline_costs_nothing_and_may_be_waited_for() -> None:
+    async def story(world: World) -> None:
+        kill(world, await ready(world), "host")
+        await world.sleep(200)
+        (dead,) = await found(world)
+        assert dead.kind == "dead_machine"
+        assert "nothing is billed" in dead.text
+        assert dead.advice.startswith("Wait")
+
+    in_world(story)
+
+
+def test_a_machine_that_faltered_a_moment_ago_is_not_dead_yet() -> None:
+    async def story(world: World) -> None:
+        kill(world, await ready(world), "container")
+        await world.sleep(100)
+        assert (await lease_of(world)).faltered_at is not None
+        assert await found(world) == []
+
+    in_world(story)
+
+
+def test_a_machine_that_is_well_again_is_not_dead() -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        kill(world, contract, "host")
+        await world.sleep(200)
+        world.control("POST", f"machines/{world.alive()[contract]['machine_id']}/reconnect", {})
+        await world.sleep(200)
+        assert (await lease_of(world)).state == "active"
+        assert await found(world) == []
+
+    in_world(story)
+
+
+def test_a_machine_that_its_owner_stopped_is_not_dead() -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        await world.engine.machines.stop(CALLER, VAST, contract)
+        await world.sleep(400)
+        assert await found(world) == []
+
+    in_world(story)
+
+
+def test_a_machine_that_was_never_ready_is_not_dead() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "never_ready")
+        await world.reserve(1)
+        await world.sleep(400)
+        assert (await lease_of(world)).ready_at is None
+        assert await found(world) == []
+
+    in_world(story)
+
+
+def test_a_machine_that_lost_its_gpu_is_dead_although_the_marketplace_calls_it_running() -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        kill(world, contract, "gpu")
+        await world.sleep(60)
+        lease = await lease_of(world)
+        assert lease.state == "active"
+        (dead,) = await found(world)
+        assert (dead.kind, dead.subject) == ("dead_machine", lease.id)
+        assert f"it costs {dollars(lease.price)}/h" in dead.text
+        assert "fallen off the bus" in dead.text
+        assert f"gpuproxy destroy {contract}" in dead.advice
+
+    in_world(story)
+
+
+@pytest.mark.parametrize(
+    ("words", "dead"),
+    [
+        ("NVRM: Xid (PCI:0000:01:00): 79, pid=1234, GPU has fallen off the bus.", True),
+        ("NVRM: Xid (PCI:0000:01:00): 79", True),
+        ("NVRM Xid 79", True),
+        ("GPU error, machine needs a restart", True),
+        ("the gpu has fallen off the bus", True),
+        ("NVRM: Xid (PCI:0000:79:00): 31, pid=1234", False),
+        ("NVRM Xid 13", False),
+        ("success, running pytorch/pytorch:latest", False),
+        ("", False),
+    ],
+)
+def test_only_words_that_say_so_make_a_running_machine_dead(words: str, dead: bool) -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        world.sandbox.market.instances[int(contract)].status_msg = words
+        lease = await lease_of(world)
+        await world.db.write(lambda tx: leases.note(tx, lease, status_message=words))
+        assert [finding.kind for finding in await found(world)] == ["dead_machine"] * dead
+
+    in_world(story)
+
+
+# -- the metric and its alert
+
+
+def test_dead_machines_are_counted_by_provider() -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        assert f"{DEAD} 0.0" in await measured(world)
+        kill(world, contract, "container")
+        await world.sleep(200)
+        assert f"{DEAD} 1.0" in await measured(world)
+        await world.engine.instances.destroy(CALLER, VAST, contract)
+        await world.sleep(100)
+        assert f"{DEAD} 0.0" in await measured(world)
+
+    in_world(story)
+
+
+def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() -> None:
+    rules = re.findall(r"- alert: (\w+)\n +expr: (.+)", (DOCS / "alerts.yml").read_text())
+    named = {alert: re.findall(r"gpuproxy_\w+", expression) for alert, expression in rules}
+    documented = (DOCS / "http.md").read_text()
+
+    async def story(world: World) -> None:
+        await world.reserve(1)
+        text = await measured(world)
+        for alert, metrics in named.items():
+            for metric in metrics:
+                family = re.sub(r"_(sum|count|bucket)$", "", metric)
+                assert f"# HELP {family} " in text, alert
+                assert family in documented, alert
+
+    in_world(story)
+    assert named["GpuproxyDeadMachines"] == ["gpuproxy_dead_machines"]
+
+
+# -- releases that do not end, and listings that can't be read
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [(None, "it costs"), ("container", "only its disk is billed"), ("host", "nothing is billed")]
+)
+def test_a_release_that_does_not_end_says_what_is_billed_now(how: str | None, words: str) -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        world.arm("destroy", "destroy_ignored", times=0)
+        await world.engine.instances.destroy(CALLER, VAST, contract)
+        await world.sleep(60)
+        if how:
+            kill(world, contract, how)
+        await world.sleep(900)
+        (stuck,) = await found(world)
+        lease = await lease_of(world)
+        rate = {"all": lease.price, "disk": lease.disk_price, "nothing": 0}[lease.billed]
+        assert stuck.kind == "stuck_release"
+        assert words in stuck.text
+        assert rate == 0 or f"{dollars(rate)}/h" in stuck.text
+
+    in_world(story)
+
+
+def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.db.write(
+            lambda tx: tx.execute(
+                "INSERT INTO troubles (provider, account, reason, said, since, until) VALUES (?, ?, ?, ?, ?, NULL)",
+                (VAST, "vast-1", UnreadableRows.reason, "row 3: no id", micros(tx.now())),
+            )
+        )
+        (finding,) = await found(world)
+        assert (finding.kind, finding.subject) == ("unreadable", "vast.ai vast-1")
+        assert finding.text.startswith("0 min: ")
+        assert "row 3: no id" in finding.text
+        assert "absent" in finding.text
+        assert "provider's console" in finding.advice
+        assert await world.db.read(troubles.paused) == {}
+
+    in_world(story)
+
+
+def test_the_advice_for_a_refused_key_also_fits_a_login_session_that_expired() -> None:
+    async def story(world: World) -> None:
+        world.arm("list", "auth_error", times=0)
+        await world.sleep(40)
+        (paused,) = await found(world)
+        assert "does not expire with a login session or a two-factor session" in paused.advice
+
+    in_world(story)

@@ -1,0 +1,254 @@
+"""The strategies on a running deployment: turns, measurements, ejections and empty places stay in the books."""
+
+from typing import Any
+
+import pytest
+
+from gpuproxy.loadbalancer.choice import ejection
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import Advice, InvalidRequest, NoCapacity, Refusal, Refused, Scope
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.reservations import Decision, ReservationView
+from gpuproxy.model.strategies import STRATEGIES
+from gpuproxy.store import counters, measured, rotations
+from gpuproxy.store.rows import micros
+from tests.markets import offer
+from tests.world import World, demand, in_world
+
+BOOKS = {
+    "hosts": "SELECT * FROM hosts ORDER BY host",
+    "measured": "SELECT * FROM measured ORDER BY host",
+    "rotations": "SELECT * FROM rotations ORDER BY strategy",
+}
+
+
+async def books(world: World) -> dict[str, list[Any]]:
+    return await world.db.read(lambda tx: {name: tx.fetch(query) for name, query in BOOKS.items()})
+
+
+def hosts(view: ReservationView) -> list[str]:
+    return [lease.host for lease in view.leases]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_what_a_strategy_goes_by_survives_a_restart_and_follows_from_the_history(strategy: str) -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "no_capacity", times=1, after=1)
+        world.arm("create", "never_ready", times=1, after=3)
+        for _ in range(3):
+            await world.reserve(2, strategy=strategy)
+            await world.sleep(400)
+        before = await books(world)
+        assert before["measured"]
+        await world.restart()
+        assert await books(world) == before
+        await world.db.write(counters.recount)
+        assert await books(world) == before
+
+    in_world(story)
+
+
+def test_turns_go_on_after_a_restart() -> None:
+    async def go(world: World, *, restart: bool) -> list[str]:
+        taken = []
+        for _ in range(4):
+            taken += hosts(await world.reserve(2, strategy="round_robin"))
+            if restart:
+                await world.restart()
+        return taken
+
+    taken = in_world(lambda world: go(world, restart=True))
+    assert taken == in_world(lambda world: go(world, restart=False))
+    assert taken == sorted(set(taken))
+
+
+def test_a_dry_run_takes_no_turn() -> None:
+    async def story(world: World) -> None:
+        await world.reserve(2, strategy="round_robin", dry_run=True)
+        assert (await world.db.read(lambda tx: rotations.read(tx, "round_robin"))).last is None
+
+    in_world(story)
+
+
+def test_a_turn_that_another_process_took_is_chosen_anew() -> None:
+    async def story(world: World) -> None:
+        first = await world.reserve(1, strategy="round_robin")
+        read = world.db.read
+        others: list[int] = []
+
+        async def read_then_lose(fn: Any) -> Any:
+            found = await read(fn)
+            if not others:
+                others.append(1)
+                await world.db.write(lambda tx: tx.execute("UPDATE rotations SET version = version + 1"))
+            return found
+
+        world.engine.reserver._shop.chooser._db.read = read_then_lose  # type: ignore[method-assign]
+        second = await world.reserve(1, strategy="round_robin")
+        assert others
+        assert hosts(second) > hosts(first)
+
+    in_world(story)
+
+
+def test_a_pick_that_was_refused_counts_as_none() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "no_capacity")
+        view = await world.reserve(1, strategy="equal_weighted")
+        refused, kept = view.leases
+        loads = await world.db.read(counters.loads)
+        assert (loads[refused.host].picks, loads[refused.host].live) == (0, 0)
+        assert (loads[kept.host].picks, loads[kept.host].live) == (1, 1)
+        standing = (await world.db.read(lambda tx: rotations.read(tx, "equal_weighted"))).standing
+        assert (standing[kept.host], standing.get(refused.host, 0)) == (1, 0)
+
+    in_world(story)
+
+
+def refuse_once(world: World, refusal: Refused) -> None:
+    """The marketplace's next answer to a create; vast.ai itself only ever says that an offer is gone."""
+    provider = world.engine.watches[0].provider
+    create = provider.create
+
+    async def once(*asked: Any) -> Any:
+        provider.create = create  # type: ignore[method-assign]
+        raise refusal
+
+    provider.create = once  # type: ignore[method-assign]
+
+
+async def decided(world: World) -> Decision:
+    decision = (await world.reserve(1, strategy="lowest_price", dry_run=True)).reservation.decision
+    assert decision is not None
+    return decision
+
+
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.REGION])
+def test_where_nothing_is_left_nobody_looks_for_three_minutes(scope: Scope) -> None:
+    async def story(world: World) -> None:
+        refuse_once(world, NoCapacity("none left", scope=scope))
+        empty, kept = (await world.reserve(1, strategy="lowest_price")).leases
+        assert empty.reason == "NO_CAPACITY"
+        assert kept.host != empty.host
+        decision = await decided(world)
+        assert dict(decision.rejected)["no_capacity"] >= 1
+        assert empty.host not in {pick.host for pick in decision.top}
+        await world.restart()
+        assert dict((await decided(world)).rejected)["no_capacity"] >= 1
+        await world.sleep(181)
+        decision = await decided(world)
+        assert "no_capacity" not in dict(decision.rejected)
+        assert empty.host in {pick.host for pick in decision.top}
+
+    in_world(story)
+
+
+def test_an_accounts_own_quota_says_nothing_about_the_market() -> None:
+    async def story(world: World) -> None:
+        refuse_once(world, NoCapacity("enough for you", scope=Scope.ACCOUNT))
+        with pytest.raises(Refusal):
+            await world.reserve(1)
+        assert "no_capacity" not in dict((await decided(world)).rejected)
+
+    in_world(story)
+
+
+def test_a_host_that_refuses_by_itself_is_told_apart() -> None:
+    async def story(world: World) -> None:
+        refuse_once(world, InvalidRequest("not on this machine", scope=Scope.HOST, advice=Advice.TRY_NEXT))
+        refused, _ = (await world.reserve(1)).leases
+        assert refused.reason == "HOST_REFUSED"
+        record = await world.db.read(lambda tx: measured.find(tx, refused.host))
+        assert record is not None
+        assert (record.failures, record.samples, record.response_ms) == (1, 1, 600_000)
+
+    in_world(story)
+
+
+async def eject(world: World, host: str) -> None:
+    await world.db.write(
+        lambda tx: tx.execute(
+            "INSERT OR REPLACE INTO measured VALUES (?, 'vast.ai', 'RTX 4090', 600000.0, ?, 3, 3, 1, ?)",
+            (host, micros(tx.now()), micros(tx.now()) + 30_000_000),
+        )
+    )
+    await world.db.write(
+        lambda tx: tx.execute("INSERT OR IGNORE INTO hosts VALUES (?, 'vast.ai', 0, 3, ?)", (host, micros(tx.now())))
+    )
+
+
+def test_an_ejected_host_is_left_out_until_its_time_is_over() -> None:
+    async def story(world: World) -> None:
+        best = hosts(await world.reserve(1, strategy="lowest_price"))[0]
+        for lease in await world.leases():
+            await world.engine.instances.destroy(Caller(project="p1"), lease.provider, lease.instance_id or "")
+        await world.sleep(120)
+        await eject(world, best)
+        decision = await decided(world)
+        assert dict(decision.rejected)["ejected"] >= 1
+        assert decision.picks[0].host != best
+        await world.sleep(60)
+        decision = await decided(world)
+        assert decision.picks[0].host == best
+
+    in_world(story)
+
+
+def test_ejection_refuses_nobody_and_says_so() -> None:
+    async def story(world: World) -> None:
+        await world.engine.catalog.first_snapshot()
+        wanted = demand(1).filter
+        for host in {each.host for each in (await world.engine.catalog.market(wanted)).select(wanted).offers}:
+            await eject(world, host)
+        decision = await decided(world)
+        assert decision.notes[0].startswith("ejected, but taken all the same: vast.ai/")
+
+    in_world(story)
+
+
+@pytest.mark.parametrize(("count", "gone", "out"), [(1, 1, 0), (2, 1, 1), (4, 2, 2), (4, 3, 0), (5, 2, 2), (5, 3, 0)])
+def test_at_most_half_of_a_marketplace_is_ejected(count: int, gone: int, out: int) -> None:
+    offers = [offer(number) for number in range(count)]
+    left_out, kept = ejection(offers, {each.host for each in offers[:gone]})
+    assert (len(left_out), len(kept)) == (out, gone - out)
+
+
+def test_a_host_that_fails_three_times_is_ejected_by_what_happened_alone() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "never_ready", times=3)
+        for _ in range(3):
+            await world.reserve(1, strategy="lowest_price", max_price=5.0)
+            await world.sleep(1000)
+        records = await world.db.read(measured.every)
+        failed = [lease for lease in await world.leases() if lease.reason == "NOT_READY"]
+        assert failed
+        assert sum(record.failures for record in records.values()) == len(failed)
+
+    in_world(story)
+
+
+def test_load_info_tells_what_was_measured() -> None:
+    async def story(world: World) -> None:
+        await world.engine.strategies.choose(Caller(project="p1"), "weighted_round_robin", "project")
+        await world.reserve(2)
+        await world.sleep(300)
+        report = await world.engine.load.report(Caller(project="p1"), "")
+        ready = [lease for lease in await world.leases() if lease.state is LeaseState.ACTIVE]
+        assert len(report.server) == len(ready) == 2
+        for row, lease in zip(sorted(report.server, key=lambda row: row.id), sorted(ready, key=_id), strict=True):
+            assert lease.ready_at is not None
+            assert lease.call_started_at is not None
+            assert (row.samples, row.connections, row.picks) == (1, 1, 1)
+            assert row.response_ms == int((lease.ready_at - lease.call_started_at).total_seconds() * 1000)
+            assert row.gpus == lease.host_gpus >= lease.num_gpus
+            assert row.weight in (1.0, 1.2, 1.5, 1.8, 2.0, 2.4, 3.0, 3.6)
+        (provider,) = report.provider
+        assert (provider.samples, provider.picks, provider.connections) == (2, 2, 2)
+        low, high = sorted(row.response_ms for row in report.server)
+        assert low <= provider.response_ms <= high
+
+    in_world(story)
+
+
+def _id(lease: Any) -> str:
+    return str(lease.instance_id)

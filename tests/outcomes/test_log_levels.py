@@ -1,0 +1,69 @@
+"""A warning is something that an operator must act on; what marketplaces do wrong every day is not."""
+
+from contextlib import suppress
+
+import pytest
+from structlog.testing import capture_logs
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import Refusal
+from tests.system.matrix import CALLS, cells
+from tests.world import VAST, World, in_world
+
+CALLER = Caller(project="p1")
+
+
+async def provoke(world: World, call: str, contract: str) -> None:
+    """Whatever makes the engine call the marketplace so; searches and lists it makes by itself."""
+    machines = world.engine.machines
+    match call:
+        case "start":
+            await machines.stop(CALLER, VAST, contract)
+            await machines.start(CALLER, VAST, contract)
+        case "stop":
+            await machines.stop(CALLER, VAST, contract)
+        case "logs":
+            await machines.logs(CALLER, VAST, contract, 5)
+        case "charges":
+            await world.engine.settlings[0].step()
+        case "user":
+            await world.engine.witnesses[0].step()
+        case _:
+            made = await world.reserve(1)
+            await world.engine.reservations.release(CALLER, made.reservation.id)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_fault_of_a_marketplace_is_a_warning(call: str) -> None:
+    async def story(world: World) -> None:
+        contract = str((await world.reserve(1, wait_for="ready", seconds=600)).leases[0].instance_id)
+        if call == "charges":
+            await world.engine.reservations.release(CALLER, (await world.reserve(1)).reservation.id)
+            await world.sleep(7500)  # now it is due to be settled
+        for cell in cells():
+            if cell.call == call:
+                world.control("DELETE", "faults")
+                times = 0 if call == "charges" else 1  # until the next cell: once it is settled, nothing asks again
+                world.control("POST", "faults", {"provider": "vast.ai", **cell.order(times)})
+                before = world.calls(call)
+                with suppress(Refusal):
+                    await provoke(world, call, contract)
+                await world.sleep(200 if call == "create" else 40)  # a refused create may pause its account
+                assert world.calls(call) > before, cell.row
+                await world.restart()  # what a fault taught it to wait for, it forgets
+
+    with capture_logs() as lines:
+        in_world(story, machines=20)
+    assert [line for line in lines if line["log_level"] not in ("debug", "info")] == []
+
+
+def test_what_an_operator_must_act_on_is_heard_as_a_warning() -> None:
+    async def story(world: World) -> None:
+        await world.reserve(1)
+        world.db._writer.conn.execute("PRAGMA query_only=ON")
+        await world.sleep(60)
+        world.db._writer.conn.execute("PRAGMA query_only=OFF")
+
+    with capture_logs() as lines:
+        in_world(story)
+    assert {line["log_level"] for line in lines} >= {"warning"}

@@ -1,0 +1,156 @@
+"""No machine is given back for a single look at it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from gpuproxy.model.leases import LeaseEvent, LeaseState
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HostKey
+from gpuproxy.ports import Blame, Instance, InstanceStatus
+from gpuproxy.reconcile.doubts import Unanswered
+from gpuproxy.reconcile.steps import Knock
+from tests.scenes import NOON, VAST, Account, events, lease_of, reasons, reservation_of, row
+
+STOPPED, BROKEN = row(InstanceStatus.STOPPED), row(InstanceStatus.BROKEN)
+RUNNING = row(InstanceStatus.RUNNING, ssh_host="h", ssh_port=22)
+OTHER = row(gpu_model="RTX 4090 D")
+WRONG = [(STOPPED, "NOT_READY"), (BROKEN, "NOT_READY"), (OTHER, "WRONG_GPU")]
+
+
+@pytest.mark.parametrize(("odd", "reason"), WRONG)
+def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: Instance, reason: str):
+    account = Account(lease_of())
+    for seconds in range(0, 40, 2):
+        steps = account.sees(seconds, odd)
+        assert reasons(steps) == [], reason
+        assert LeaseEvent.PARKED not in events(steps)
+    assert any(isinstance(step, Knock) for step in account.sees(40, RUNNING))
+
+
+@pytest.mark.parametrize(("odd", "reason"), WRONG)
+def test_a_fresh_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_given_back(odd: Instance, reason: str):
+    account = Account(lease_of())
+    told = {seconds: reasons(account.sees(seconds, odd)) for seconds in range(0, 124, 2)}
+    assert next(seconds for seconds, given in told.items() if given == [reason]) == 120
+
+
+@pytest.mark.parametrize(("odd", "_"), WRONG)
+def test_two_listings_far_apart_are_no_verdict(odd: Instance, _: str):
+    account = Account(lease_of())
+    assert reasons(account.sees(0, odd)) == []
+    assert reasons(account.sees(500, odd)) == []
+
+
+@pytest.mark.parametrize(("odd", "_"), WRONG)
+def test_one_listing_that_says_otherwise_begins_the_count_anew(odd: Instance, _: str):
+    account = Account(lease_of())
+    for seconds in range(0, 600, 2):
+        assert reasons(account.sees(seconds, RUNNING if seconds % 100 == 98 else odd)) == []
+
+
+def test_listings_that_know_nothing_of_a_machine_neither_clear_nor_condemn_it():
+    account = Account(lease_of())
+    for seconds in range(0, 100, 2):
+        account.sees(seconds, STOPPED)
+    for seconds in range(100, 200, 2):
+        offline = row(InstanceStatus.OFFLINE)
+        assert reasons(account.sees(seconds, *([offline] if seconds % 4 else []))) == []
+    assert reasons(account.sees(200, STOPPED)) == ["NOT_READY"]
+
+
+def test_a_machine_of_another_model_is_not_called_ready_before_that_is_cleared_up():
+    account = Account(lease_of())
+    other = replace(RUNNING, gpu_model="RTX 4090 D")
+    assert not any(isinstance(step, Knock) for step in account.sees(0, other))
+    assert any(isinstance(step, Knock) for step in account.sees(2, RUNNING))
+
+
+def test_a_machine_that_was_ready_is_not_judged_by_its_rows_any_more():
+    account = Account(lease_of(state=LeaseState.ACTIVE, ready_at=NOON))
+    for seconds in range(0, 300, 2):
+        assert reasons(account.sees(seconds, OTHER)) == []
+
+
+def test_too_high_a_price_is_judged_on_the_first_listing():
+    dear = replace(RUNNING, price=Micro(500_001))
+    assert reasons(Account(lease_of()).sees(0, dear)) == ["PRICE_MOVED"]
+    assert reasons(Account(lease_of()).sees(0, replace(dear, price=Micro(500_000)))) == []
+
+
+@pytest.mark.parametrize(("blame", "reason"), [(Blame.IMAGE, "IMAGE_UNUSABLE"), (Blame.HOST, "HOST_BROKEN")])
+def test_what_the_status_message_blames_ends_a_machine_early_but_not_at_the_first_look(blame: Blame, reason: str):
+    account = Account(lease_of())
+    told = {s: reasons(account.sees(s, row(blame=blame, status_message="pull access denied"))) for s in range(0, 14, 2)}
+    assert [seconds for seconds, given in told.items() if given] == [10, 12]
+    assert told[10] == [reason]
+
+
+def test_a_blame_that_is_not_repeated_ends_nothing():
+    account = Account(lease_of())
+    for seconds in range(0, 60, 2):
+        blamed = row(blame=Blame.HOST if seconds % 10 == 0 else None)
+        assert reasons(account.sees(seconds, blamed)) == []
+
+
+@pytest.mark.parametrize("odd", [STOPPED, row(blame=Blame.IMAGE), row()])
+def test_who_wants_to_keep_what_does_not_get_ready_keeps_it(odd: Instance):
+    account = Account(lease_of(), reservation_of(replace_unready=False))
+    for seconds in range(0, 2000, 10):
+        assert reasons(account.sees(seconds, odd)) == []
+
+
+def test_a_stopped_machine_that_is_to_be_kept_counts_as_stopped_after_the_same_time():
+    account = Account(lease_of(), reservation_of(replace_unready=False))
+    told = {seconds: events(account.sees(seconds, STOPPED)) for seconds in range(0, 124, 2)}
+    assert next(seconds for seconds, given in told.items() if given) == 120
+    assert told[120] == [LeaseEvent.PARKED]
+
+
+# -- at the deadline
+
+
+@pytest.mark.parametrize("status", [InstanceStatus.PENDING, InstanceStatus.OFFLINE, InstanceStatus.UNSURE])
+def test_a_machine_that_does_not_run_at_its_deadline_is_looked_at_three_times(status: InstanceStatus):
+    account = Account(lease_of())
+    told = {seconds: reasons(account.sees(seconds, row(status))) for seconds in (899, 900, 902, 928, 930)}
+    assert [seconds for seconds, given in told.items() if given] == [930]
+
+
+def test_after_a_long_silence_one_listing_gives_no_machine_up():
+    account = Account(lease_of())
+    assert reasons(account.hears_nothing(2000)) == []
+    assert reasons(account.sees(2002, row())) == []
+
+
+def _unanswered(knocks: int, seconds: float, **facts: bool) -> Unanswered:
+    first = NOON + timedelta(seconds=900)
+    return Unanswered(
+        (VAST, "vast-1"), HostKey("vast.ai/1"), first, first + timedelta(seconds=seconds), knocks, first, **facts
+    )
+
+
+@pytest.mark.parametrize(
+    ("knocks", "seconds", "given"),
+    [(1, 0, False), (2, 40, False), (9, 20, False), (3, 30, True)],
+)
+def test_a_machine_that_does_not_answer_is_knocked_at_several_times_over_some_time(
+    knocks: int, seconds: float, given: bool
+):
+    account = Account(lease_of())
+    account.unanswered = {account.lease.id: _unanswered(knocks, seconds)}
+    assert reasons(account.sees(900 + seconds, RUNNING)) == (["NOT_READY"] if given else [])
+
+
+@pytest.mark.parametrize(("seconds", "given"), [(30, False), (590, False), (600, True)])
+def test_while_our_own_network_is_suspected_nobody_is_given_up_for_ten_minutes(seconds: float, given: bool):
+    account = Account(lease_of())
+    account.unanswered = {account.lease.id: _unanswered(30, seconds, network_suspected=True)}
+    assert reasons(account.sees(900 + seconds, RUNNING)) == (["NOT_READY"] if given else [])
+
+
+def test_knocks_count_only_once_a_machine_should_be_ready():
+    account = Account(lease_of())
+    late = [[step.late for step in account.sees(s, RUNNING) if isinstance(step, Knock)] for s in (2, 899, 900)]
+    assert late == [[False], [False], [True]]

@@ -1,0 +1,253 @@
+"""Gone is what a marketplace says in several ways; absence is never concluded from one look, or from half a listing."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from gpuproxy.health.checkup import findings
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.leases import LeaseEvent, LeaseState
+from gpuproxy.ports import InstanceStatus
+from gpuproxy.reconcile.steps import Advance, Confirm
+from tests.scenes import NOON, Account, events, lease_of, row
+from tests.world import World, in_world
+
+OWNER = Caller(project="p1")
+RELEASING = {
+    "state": LeaseState.RELEASING, "seen_at": NOON, "destroy_tries": 1, "destroy_at": NOON + timedelta(days=1),
+    "destroy_taken_at": NOON,
+}  # fmt: skip
+
+
+# -- the word of a destroy, and listings
+
+
+def _listings(account: Account, *seconds: float, unreadable: tuple[str, ...] = ()) -> list[list[LeaseEvent]]:
+    """The events after listings that do not show the machine."""
+    told = []
+    for at in seconds:
+        steps = account.sees(at, unreadable=unreadable)
+        told.append(events(steps))
+        account.applies(steps)
+    return told
+
+
+def test_a_destroy_that_says_there_is_none_and_three_listings_prove_it():
+    account = Account(lease_of(**RELEASING, gone_said_at=NOON))
+    assert _listings(account, 2, 4, 16, 18, 34) == [[], [], [], [], [LeaseEvent.GONE]]
+
+
+def test_listings_alone_prove_nothing_when_the_destroy_was_only_accepted():
+    account = Account(lease_of(**RELEASING))
+    assert _listings(account, *range(2, 200, 20)) == [[]] * 10
+
+
+def test_listings_of_before_the_destroys_answer_do_not_count():
+    account = Account(lease_of(**RELEASING, gone_said_at=NOON + timedelta(seconds=40)))
+    assert _listings(account, 2, 20, 38, 41, 58) == [[]] * 5
+
+
+def test_listings_with_rows_that_nobody_can_read_do_not_count():
+    account = Account(lease_of(**RELEASING, gone_said_at=NOON))
+    assert _listings(account, *range(2, 200, 20), unreadable=("row 1: no id",)) == [[]] * 10
+
+
+def test_a_machine_that_shows_up_again_is_billed_again_and_the_count_begins_anew():
+    account = Account(lease_of(**RELEASING, gone_said_at=NOON, billed="nothing"))
+    _listings(account, 2, 20)
+    account.applies(account.sees(25, row(InstanceStatus.RUNNING)))
+    assert (account.lease.gone_said_at, account.lease.absent_checks, account.lease.billed) == (None, 0, "all")
+    assert _listings(account, 40, 60, 80) == [[]] * 3
+
+
+@pytest.mark.parametrize("unreadable", [(), ("row 1: no id",)])
+def test_a_read_confirms_what_a_listing_does_not_show_and_two_where_the_listing_is_not_whole(
+    unreadable: tuple[str, ...],
+):
+    account = Account(lease_of(**RELEASING))
+    [confirm] = [step for step in account.sees(2, unreadable=unreadable) if isinstance(step, Confirm)]
+    assert confirm.alone is bool(unreadable)
+
+
+# -- in a world
+
+
+async def _released(world: World) -> str:
+    made = await world.reserve(1, request_id="a")
+    await world.sleep(90)
+    await world.engine.reservations.release(OWNER, made.reservation.id)
+    return made.reservation.id
+
+
+@pytest.mark.parametrize(
+    "form", ["null", "empty_list", "empty_object", "status_410", "plain_404", "no_such_instance", "html_404"]
+)
+def test_a_release_ends_however_the_marketplace_says_that_it_is_gone(form: str):
+    async def story(world: World) -> None:
+        world.arm("get", "gone_as", times=0, form=form)
+        reservation = await _released(world)
+        await world.sleep(120)
+        assert (await world.view(reservation)).leases[0].state is LeaseState.RELEASED
+        assert world.calls("get") < 12
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_a_release_whose_proof_fails_costs_nothing_more_and_asks_less_and_less_often():
+    async def story(world: World) -> None:
+        world.arm("get", "status_500_before", times=0)
+        world.arm("list", "status_500_before", times=0)
+        reservation = await _released(world)
+        await world.sleep(30)
+        before = (await world.view(reservation)).costs[0]
+        await world.sleep(3600)
+        view = await world.view(reservation)
+        assert view.leases[0].state is LeaseState.RELEASING
+        assert view.costs[0] == before
+        assert world.calls("destroy") < 40
+        found = await world.db.read(lambda tx: findings(tx, {("vast.ai", "vast-1")}))
+        assert any("nothing is billed" in each.text for each in found if each.kind == "stuck_release"), found
+
+    in_world(story)
+
+
+def test_reads_that_say_nothing_of_use_are_repeated_less_and_less_often():
+    async def story(world: World) -> None:
+        world.arm("destroy", "gone_as", times=0, form="plain_404")
+        world.arm("get", "gone_as", times=0, form="html_404")
+        await _released(world)
+        await world.sleep(1200)
+        assert world.calls("get") < 20
+        assert world.calls("list") < 250
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("kind", ["undecodable", "surrogate", "nan", "wrong_types", "null_fields"])
+@pytest.mark.parametrize("whose", ["stranger", "mine"])
+def test_an_odd_row_hides_no_machine_and_holds_no_release(kind: str, whose: str):
+    async def story(world: World) -> None:
+        made = await world.reserve(2, request_id="a")
+        await world.sleep(90)
+        assert {lease.state for lease in (await world.view(made.reservation.id)).leases} == {LeaseState.ACTIVE}
+        world.arm("list", "odd_row", times=0, kind=kind, whose=whose)
+        await world.sleep(60)
+        assert len((await world.view(made.reservation.id)).kept) == 2
+        await world.engine.reservations.release(OWNER, made.reservation.id)
+        await world.sleep(200)
+        assert world.alive() == {}
+        await world.books_agree()
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("kind", ["no_id", "null_row"])
+def test_a_row_that_nobody_can_read_proves_nothing_absent_and_the_doctor_names_it(kind: str):
+    async def story(world: World) -> None:
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a")
+        world.arm("list", "odd_row", times=0, kind=kind)
+        await world.sleep(2000)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.UNKNOWN
+        found = await world.db.read(lambda tx: findings(tx, {("vast.ai", "vast-1")}))
+        assert "unreadable" in [each.kind for each in found]
+        world.control("DELETE", "faults")
+        await world.sleep(900)
+        assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.FAILED
+        found = await world.db.read(lambda tx: findings(tx, {("vast.ai", "vast-1")}))
+        assert found == ()
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("fault", ["endless_list", "slow_pages"])
+def test_listings_without_an_end_or_with_slow_pages_hold_nothing_up(fault: str):
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a", lease=300)
+        await world.sleep(60)
+        world.arm("list", fault, times=0, seconds=30)
+        sent = world.calls("destroy")
+        await world.engine.reservations.release(OWNER, made.reservation.id)
+        await world.sleep(1)
+        assert world.calls("destroy") == sent + 1
+        await world.sleep(10)
+        assert world.alive() == {}
+
+    in_world(story)
+
+
+# -- machines that the books do not know
+
+
+def test_machines_unknown_to_a_restored_copy_are_warned_of_and_live_for_ten_minutes_more():
+    async def story(world: World) -> None:
+        await world.reserve(1, request_id="a")
+        await world.sleep(3600)
+        with capture_logs() as logs:
+            await world.kill()
+            world.lose_books()
+            await world.start()
+            await world.sleep(590)
+        assert len(world.alive()) == 1
+        [warning] = [each for each in logs if each["event"] == "orphans_found"]
+        assert warning["log_level"] == "warning"
+        assert warning["instances"] == list(world.alive())
+        assert warning["minutes_left"] == 10
+        await world.sleep(120)
+        assert world.alive() == {}
+
+    in_world(story)
+
+
+# -- our own network
+
+
+def test_when_nothing_answers_our_own_network_is_suspected_before_the_machines():
+    async def story(world: World) -> None:
+        with capture_logs() as logs:
+            for machine in world.sandbox.market.machines:
+                world.control("POST", f"machines/{machine}/break", {"how": "no_ssh"})
+            call = asyncio.ensure_future(
+                world.reserve(2, wait_for="ready", ready_timeout=timedelta(seconds=60), seconds=3600, request_id="a",
+                              strategy="round_robin")
+            )  # fmt: skip
+            await world.sleep(60 + 30 + 300)
+            assert len(world.alive()) == 2
+            assert "own_network_suspected" in [each["event"] for each in logs if each["log_level"] == "warning"]
+            await world.sleep(600)
+            assert world.created() > 2
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    in_world(story)
+
+
+def test_a_machine_that_answers_elsewhere_clears_our_own_network():
+    async def story(world: World) -> None:
+        await world.reserve(1, wait_for="ready", seconds=600, request_id="good")
+        good = {int(one["machine_id"]) for one in world.alive().values()}
+        for machine in set(world.sandbox.market.machines) - good:
+            world.control("POST", f"machines/{machine}/break", {"how": "no_ssh"})
+        made = await world.reserve(2, wait_for="created", ready_timeout=timedelta(seconds=120), request_id="a")
+        await world.sleep(250)
+        leases = (await world.view(made.reservation.id)).leases
+        bad = [lease for lease in leases if int(lease.host.rpartition("/")[2]) not in good]
+        assert bad
+        assert {lease.reason for lease in bad} == {"NOT_READY"}
+
+    in_world(story)
+
+
+def test_listings_with_another_machine_of_ours_prove_an_accepted_destroy_and_no_other():
+    for taken, gone in ((NOON, [LeaseEvent.GONE]), (None, [])):
+        account = Account(lease_of(**{**RELEASING, "destroy_taken_at": taken}))
+        canary = lease_of(2, state=LeaseState.ACTIVE, seen_at=NOON, ready_at=NOON)
+        told: list[LeaseEvent] = []
+        for at in (2, 20, 40):
+            steps = account.sees(at, row(id="2", label="label-2"), leases=[account.lease, canary])
+            told = [step.event for step in steps if isinstance(step, Advance) and step.lease.id == account.lease.id]
+            account.applies([step for step in steps if step.lease.id == account.lease.id])
+        assert told == gone

@@ -1,0 +1,61 @@
+"""What a call does not do any more: rent while the server stops, or rent again what its owner gave back."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.outcomes import answers
+from tests.world import VAST, World, in_world
+
+CALLER = Caller(project="p1")
+
+
+def test_a_call_that_is_choosing_when_the_server_stops_rents_nothing() -> None:
+    async def story(world: World) -> None:
+        world.delay = lambda: 0.5  # so long take a commit and each way of a request
+        await world.restart()
+        await world.sleep(60)
+        call = asyncio.ensure_future(world.reserve(4, request_id="r1"))
+        await world.sleep(0.25)
+        assert world.calls("create") == 0
+        await world.engine.drain(30)
+        await asyncio.wait([call])
+        assert call.exception() is not None
+        assert world.calls("create") == 0
+        assert world.alive() == {}
+
+    in_world(story)
+
+
+def test_a_machine_that_its_owner_destroys_while_the_call_waits_is_not_replaced() -> None:
+    async def story(world: World) -> None:
+        call = asyncio.ensure_future(world.reserve(2, wait_for="ready", seconds=600, request_id="r1"))
+        while len(world.alive()) < 2:  # noqa: ASYNC110 - the market has no event to wait for
+            await asyncio.sleep(0.1)
+        await world.sleep(5)
+        first = min(world.alive())
+        await world.engine.instances.destroy(CALLER, VAST, first)
+        made = await call
+        assert [lease.state for lease in made.leases].count(LeaseState.ACTIVE) == 1
+        await world.sleep(300)
+        assert world.calls("create") == 2
+        assert len(world.alive()) == 1
+
+    in_world(story)
+
+
+def test_a_crash_that_nobody_waits_for_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(answers, "verdict", broken)
+        with capture_logs() as lines:
+            await world.reserve(1, wait=False)
+            await world.sleep(300)
+        assert "call_crashed" in {line["event"] for line in lines if line["log_level"] == "error"}
+
+    in_world(story)

@@ -1,0 +1,121 @@
+"""Everything that users can name is named in the README or docs, and the generated parts are as the code is."""
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gpuproxy.cli import COMMANDS
+from gpuproxy.config.names import NOT_BUILT_NAMES, env_name
+from gpuproxy.config.settings import Settings, known_names
+from gpuproxy.model import errors
+from gpuproxy.model.leases import LeaseState, status_word
+from gpuproxy.model.strategies import STRATEGIES
+from gpuproxy.store import story
+from gpuproxy.v1 import gpuproxy_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def part(name: str) -> str:
+    return README.partition(f"<!-- {name}:begin -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+
+
+def test_the_diagram_of_a_leases_life_is_the_transition_table() -> None:
+    assert part("leases") == script("docs").lease_diagram()
+
+
+def test_the_table_of_settings_is_what_is_read() -> None:
+    assert part("settings") == script("docs").settings_table()
+
+
+def test_the_table_of_calls_is_the_contract() -> None:
+    assert script("docs").call_table() in DOCS
+
+
+@pytest.mark.parametrize("name", sorted(known_names() - NOT_BUILT_NAMES))
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_every_setting_says_what_it_does_and_is_read_by_somebody(field: str) -> None:
+    assert Settings.model_fields[field].description
+    sources = [path for path in (ROOT / "gpuproxy").rglob("*.py") if "v1" not in path.parts]
+    uses = sum(len(re.findall(rf"\.{field}\b", path.read_text(encoding="utf-8"))) for path in sources)
+    assert uses, f"{env_name(field)} has no effect"
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_is_documented(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_documented(name: str) -> None:
+    assert f"`gpuproxy {name}" in README
+
+
+@pytest.mark.parametrize(
+    "name", [method.name for method in gpuproxy_pb2.DESCRIPTOR.services_by_name["GPUProxyService"].methods]
+)
+def test_every_call_is_documented(name: str) -> None:
+    assert re.search(rf"\b{name}\b", DOCS)
+
+
+@pytest.mark.parametrize("word", sorted({"available", "reserved"} | {status_word(state) for state in LeaseState}))
+def test_every_status_word_is_documented(word: str) -> None:
+    if word == LeaseState.FAILED:
+        return
+    assert f"`{word}`" in README
+
+
+def reasons() -> set[str]:
+    named = {kind.reason for _, kind in inspect.getmembers(errors, inspect.isclass) if hasattr(kind, "reason")}
+    for folder in ("engine", "edge", "model"):
+        for path in sorted((ROOT / "gpuproxy" / folder).glob("*.py")):
+            named.update(re.findall(r'"([A-Z]{2,}(?:_[A-Z]+)+)"', path.read_text(encoding="utf-8")))
+    return named
+
+
+@pytest.mark.parametrize("reason", sorted(reasons()))
+def test_every_reason_of_an_error_or_outcome_is_documented(reason: str) -> None:
+    assert f"`{reason}`" in DOCS
+
+
+def loud_events() -> set[str]:
+    """What the server may log at level warning or worse."""
+    sources = [path for path in (ROOT / "gpuproxy").rglob("*.py") if "sandbox" not in path.parts]
+    pattern = r'log\.(?:warning|error|exception)\(\s*"(\w+)"'
+    return {event for path in sources for event in re.findall(pattern, path.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("event", sorted(story.EVENTS | loud_events()))
+def test_every_event_of_the_log_about_money_or_for_an_operator_is_documented(event: str) -> None:
+    assert re.search(rf"^\|.*`{event}`.*\|", (ROOT / "docs" / "logs.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "target", re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+)
+def test_every_target_of_the_makefile_says_what_it_does(target: str) -> None:
+    assert re.search(rf"^{target}:.*## \S", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)", DOCS))
+def test_links_inside_the_project_lead_somewhere(link: str) -> None:
+    assert any((folder / link).exists() for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "examples"))
