@@ -1,7 +1,7 @@
 """What the engine can say about itself in numbers, read when somebody asks."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuproxy.billing.witness import reading_of
@@ -54,7 +54,7 @@ class Figures:
         return sum(count for (_, state), count in self.leases.items() if state not in _OVER)
 
 
-async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> Figures:
+async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> Figures:
     """The figures of this moment."""
 
     def books(tx: Tx) -> Figures:

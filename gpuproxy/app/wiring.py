@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gpuproxy.app import figures
@@ -35,10 +35,14 @@ from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
 from gpuproxy.reconcile.doubts import Knocks
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.rental.call import Workshop
-from gpuproxy.rental.reserve import Reserver
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.rental.attempt import Attempts
+from gpuproxy.rental.joins import Reserver
+from gpuproxy.rental.recovery import recover
+from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
@@ -58,7 +62,7 @@ class Engine:
     health: Health
     machines: Machines
     catalog: Catalog
-    watches: tuple[AccountWatch, ...]
+    watches: Watches
     clock: Clock
     db: Database
     providers: tuple[ProviderName, ...]
@@ -69,12 +73,13 @@ class Engine:
     settling_seconds: float
     readiness: Readiness
     metrics: Metrics
-    _tasks: tuple[asyncio.Task[None], ...] = ()
+    accounts: Accounts
+    _loops: Background = field(default_factory=lambda: Background("loop"))
 
     async def start(self) -> None:
         """Take over what an earlier process left, then look after everything in the background."""
         await self.db.write(counters.recount)
-        await self.reserver.recover()
+        await recover(self.db, self.accounts)
         loops = [
             self.catalog.run(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
@@ -82,7 +87,8 @@ class Engine:
             *(self._every(each.step, self.settling_seconds, "settle", each.provider) for each in self.settlings),
             *(self._every(each.step, self.witness_seconds, "witness", each.provider) for each in self.witnesses),
         ]
-        self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+        for loop in loops:
+            self._loops.start(loop)
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
@@ -92,16 +98,15 @@ class Engine:
         await repeat_when_due(watch.due, topic, self.db, self.clock, f"due {watch.provider.account}")
 
     async def drain(self, seconds: float) -> None:
-        """Start no more creates; wait for those under way, at most so many real seconds."""
-        await self.reserver.drain(seconds)
+        """Start no more creates; wait for those, and for stops and starts, at most so many real seconds."""
+        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
 
     async def stop(self) -> None:
         """End the background work; the books know what is left to do."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loops.close()
         for watch in self.watches:
             await watch.close()
+        await self.accounts.close()
 
 
 def build_engine(
@@ -122,28 +127,28 @@ def build_engine(
     accounts = Accounts(providers, clock)
     catalog = _catalog(settings, providers, clock)
     knocks = Knocks()
-    watches = tuple(
-        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
-        for provider in accounts
+    watches = Watches(
+        [
+            AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
+            for provider in accounts
+        ]
     )
-    shop = Workshop(
+    context = RentalContext(
         db=db,
         clock=clock,
-        random=random,
-        accounts=accounts,
-        catalog=catalog,
-        chooser=Chooser(catalog, accounts, db, limits),
-        signer=signer,
-        watches=watches,
         limits=limits,
-        default_strategy=settings.lb_strategy,
-        owner=random.token(8),
+        chooser=Chooser(catalog, accounts, db, limits),
+        accounts=accounts,
+        attempts=Attempts(accounts, watches, catalog, db=db, clock=clock),
+        watches=watches,
+        signer=signer,
     )
-    reserver = Reserver(shop)
-    instances = Instances(db, nudge=shop.nudge)
+    reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
+    instances = Instances(db, nudge=watches.nudge)
     return Engine(
         reserver=reserver,
-        reservations=Reservations(db, stop=reserver.stop, nudge=shop.nudge),
+        accounts=accounts,
+        reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,
         load=Load(db, settings.lb_strategy),
         spending=Spending(db),

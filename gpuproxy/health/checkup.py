@@ -90,8 +90,7 @@ class Health:
 
 def _about(tx: Tx, lease: Lease) -> Finding | None:
     now = tx.now()
-    nameless = lease.instance_id is None and lease.call_started_at is not None
-    if nameless and lease.state in (LeaseState.UNKNOWN, LeaseState.RELEASING):
+    if lease.outcome_unknown:
         since = lease.call_started_at or lease.created_at
         seen = f"{lease.absent_checks} of 3 believable listings did not show it"
         return Finding(

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
-from gpuproxy.model.leases import InstanceId, Lease, LeaseState
+from gpuproxy.model.leases import UNRESOLVED, InstanceId, Lease
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import DESTROYED
@@ -17,9 +17,6 @@ from gpuproxy.outcomes import record
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import leases, reservations, story
 from gpuproxy.store.rows import micros
-
-_OPEN = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN})
-"""A lease comes from one of these to the other, and out of them for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +29,7 @@ class LeaseView:
     @property
     def place(self) -> tuple[int, int, str]:
         """Where it stands among all: those whose create is open first, then by age. It never comes to stand before."""
-        return int(self.lease.state not in _OPEN), micros(self.lease.created_at), self.lease.id
+        return int(self.lease.state not in UNRESOLVED), micros(self.lease.created_at), self.lease.id
 
 
 class Instances:

@@ -49,8 +49,8 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """One ReserveGPUs call, checked and complete."""
+class Order:
+    """Which machines are to be rented, how they are launched, and what happens to those that do not get ready."""
 
     count: int
     """GPUs, 1-16."""
@@ -61,12 +61,25 @@ class Demand:
     packing: Packing = "any"
     min_count: int | None = None
     all_or_nothing: bool = False
+    ready_timeout: timedelta = DEFAULT_READY_TIMEOUT
+    on_not_ready: OnNotReady = "replace"
+
+    @property
+    def least(self) -> int:
+        """The fewest GPUs that make renting worth while."""
+        if self.all_or_nothing or self.min_count is None:
+            return self.count
+        return self.min_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand(Order):
+    """One ReserveGPUs call, checked and complete."""
+
     request_id: str = ""
     lease_duration: timedelta | None = None
     keep_late: bool = False
     wait_for: Literal["created", "ready"] = "created"
-    ready_timeout: timedelta = DEFAULT_READY_TIMEOUT
-    on_not_ready: OnNotReady = "replace"
     wait: bool = True
     labels: tuple[tuple[str, str], ...] = ()
     dry_run: bool = False
@@ -76,11 +89,9 @@ class Demand:
     """The same in the form that databases have from before there were keyed ones."""
 
     @property
-    def least(self) -> int:
-        """The fewest GPUs that make the call worth answering."""
-        if self.all_or_nothing or self.min_count is None:
-            return self.count
-        return self.min_count
+    def is_findable(self) -> bool:
+        """True when the caller can find what exists without the answer."""
+        return bool(self.request_id) or self.keep_late
 
     def is_of(self, fingerprint: str) -> bool:
         """Is that stored fingerprint one of the same demand? Only one that is not keyed may have the old form."""

@@ -13,6 +13,7 @@ from typing import Literal, NewType
 from gpuproxy.model.errors import IllegalTransition
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
+from gpuproxy.model.owners import OwnerId
 
 LeaseId = NewType("LeaseId", str)
 ReservationId = NewType("ReservationId", str)
@@ -103,6 +104,8 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
     _S.LOST: {_E.REAPPEARED: _S.RELEASING},
 }
 
+UNRESOLVED = frozenset({_S.REQUESTED, _S.UNKNOWN})
+"""States of a create without an outcome: it leaves them for good once there is one."""
 HOLDS_OFFER = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})
 """States in which a lease keeps others from its exclusive thing."""
 LIVE = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE, _S.PARKED, _S.RELEASING})
@@ -196,6 +199,21 @@ class Lease:
     cuda_max: float = 0.0
     host_gpus: int = 0
     """GPUs of the whole host; 0 where the marketplace does not say."""
+
+    @property
+    def owner_id(self) -> OwnerId:
+        """Whom the machine is rented for."""
+        return OwnerId(self.reservation_id)
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """True when a create was sent and nobody knows whether an instance exists: released ones included."""
+        return self.instance_id is None and self.state in (LeaseState.UNKNOWN, LeaseState.RELEASING)
+
+    @property
+    def may_exist(self) -> bool:
+        """False for what was surely never created."""
+        return self.instance_id is not None or self.state in LIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
+from gpuproxy.model.owners import Owner, OwnerId
 
 DESTROYED = "DESTROYED"
 """Why a machine is given back that its owner destroyed."""
@@ -28,8 +29,6 @@ COMMON_CAUSE = "COMMON_CAUSE"
 """Why no more machines are rented: on several hosts they failed alike."""
 REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
 """Why no more machines are rented: as many as are allowed were rented in the reservation's name."""
-EXPIRED = "EXPIRED"
-"""Why a machine is released whose lease reached its end."""
 
 
 class ReservationState(StrEnum):
@@ -122,18 +121,23 @@ class Reservation:
     message: str = ""
     state: ReservationState = ReservationState.PENDING
 
-    def wants(self, now: datetime) -> bool:
-        """Whether a machine of this reservation that turns up now would be kept."""
-        if self.closing or (self.expires_at is not None and now >= self.expires_at):
-            return False
-        return self.keep or self.answered_at is None
-
     @property
-    def unwanted_because(self) -> str:
-        """The reason for giving back a machine that turned up and is not wanted."""
-        if self.closing:
-            return self.closing
-        return EXPIRED if self.keep or self.answered_at is None else "CAME_TOO_LATE"
+    def as_owner(self) -> Owner:
+        """The reservation as an owner of leases."""
+        return Owner(
+            kind="reservation",
+            id=OwnerId(self.id),
+            project=self.project,
+            gpus=self.count,
+            strategy=self.strategy,
+            wanted_until=self.expires_at,
+            waits=self.keep or self.answered_at is None,
+            concluded=self.settled_at is not None,
+            closing=self.closing,
+            stopped=self.stopped,
+            replace_unready=self.replace_unready,
+            ready_timeout_s=self.ready_timeout_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +161,7 @@ def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> Reservat
         if live:
             return ReservationState.RELEASING
         return ReservationState.FAILED if reservation.failure else ReservationState.RELEASED
-    if reservation.settled_at is None or any(s.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN) for s in live):
+    if reservation.settled_at is None or any(lease.state in UNRESOLVED for lease in live):
         return ReservationState.PENDING
     kept = [lease for lease in live if lease.state in RENTED]
     if not kept:

@@ -1,6 +1,6 @@
 """Reservations: one row for each ReserveGPUs call that got as far as an intent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -61,11 +61,6 @@ def unsettled(tx: Tx) -> tuple[Reservation, ...]:
     """Calls that somebody is working on, or was when it died."""
     rows = tx.fetch(f"SELECT {_COLUMNS} FROM reservations WHERE settled_at IS NULL")  # noqa: S608
     return tuple(reservation_from(row) for row in rows)
-
-
-def named(tx: Tx, ids: Sequence[ReservationId]) -> Mapping[ReservationId, Reservation]:
-    """The rows of these reservations."""
-    return {reservation_id: get(tx, reservation_id) for reservation_id in dict.fromkeys(ids)}
 
 
 def newest(tx: Tx, project: str | None, state: str) -> tuple[Reservation, ...]:

@@ -12,7 +12,8 @@ import structlog
 from gpuproxy.model.leases import Lease, LeaseEvent
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
-from gpuproxy.model.reservations import EXPIRED, Reservation
+from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reservations import Reservation
 
 log = structlog.get_logger(__name__)
 

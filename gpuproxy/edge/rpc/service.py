@@ -35,7 +35,7 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.outcomes.answers import NO_ACCOUNT
 from gpuproxy.ports import Clock
-from gpuproxy.rental.reserve import Reserver
+from gpuproxy.rental.joins import Reserver
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 

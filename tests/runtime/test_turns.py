@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gpuproxy.ports.pacing import FairTurns
+from gpuproxy.runtime.turns import FairTurns
 from tests.virtual_time import VirtualClock, run_virtual
 
 _INTERVAL = 4.5

@@ -40,7 +40,7 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
         return Replacement()
     if stopped := _common_cause(rows):
         return Replacement(stopped=stopped)
-    left = int(factor * count) - sum(lease.num_gpus for lease in rows if _may_have_existed(lease))
+    left = int(factor * count) - sum(lease.num_gpus for lease in rows if lease.may_exist)
     return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)
 
 
@@ -68,8 +68,3 @@ def _common_cause(rows: Sequence[Lease]) -> str:
     if IMAGE_UNUSABLE in hosts:
         return IMAGE_UNUSABLE
     return COMMON_CAUSE if any(len(alike) >= _ALIKE for alike in hosts.values()) else ""
-
-
-def _may_have_existed(lease: Lease) -> bool:
-    """Everything but what was surely never created."""
-    return lease.instance_id is not None or lease.state in KEEPABLE or lease.state is LeaseState.RELEASING
