@@ -153,11 +153,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
 
     for option in (
         click.option(
-            "--key",
-            "tls_key",
-            type=TextType(),
-            metavar="FILE",
-            help="Key of that certificate. Default: GPUPROXY_CLIENT_TLS_KEY.",
+            "--key", "tls_key", type=TextType(), metavar="FILE", help="Key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY."
         ),
         click.option(
             "--cert",
@@ -173,21 +169,13 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
             metavar="FILE",
             help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
         ),
-        click.option(
-            "--tls", is_flag=True, help="Use TLS. --ca, --cert and --key imply it. Default: GPUPROXY_CLIENT_TLS."
-        ),
+        click.option("--tls", is_flag=True, help="Use TLS, as --ca and --cert do. Default: GPUPROXY_CLIENT_TLS."),
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
         click.option(
-            "--api-key",
-            type=TextType(),
-            metavar="KEY",
-            help="Default: GPUPROXY_API_KEY, otherwise the admin key on this machine.",
+            "--api-key", type=TextType(), metavar="KEY", help="Default: GPUPROXY_API_KEY, else this machine's admin key."
         ),
         click.option(
-            "--server",
-            type=TextType(),
-            metavar="HOST:PORT",
-            help=f"Default: GPUPROXY_SERVER, otherwise {DEFAULT_SERVER}.",
+            "--server", type=TextType(), metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."
         ),
     ):
         run = option(run)
