@@ -172,10 +172,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         click.option("--tls", is_flag=True, help="Use TLS, as --ca and --cert do. Default: GPUPROXY_CLIENT_TLS."),
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
         click.option(
-            "--api-key",
-            type=TextType(),
-            metavar="KEY",
-            help="Default: GPUPROXY_API_KEY, else the admin key on this machine.",
+            "--api-key", type=TextType(), metavar="KEY", help="Default: GPUPROXY_API_KEY, else the local admin key."
         ),
         click.option(
             "--server", type=TextType(), metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."
