@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs: settings, the life of a lease, the calls, the service config.
+"""Write the generated parts of docs: the settings, the states of a lease, the calls, the service config.
 
 Usage: scripts/docs.py [--check]. Each part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `--check`
 changes nothing and fails when a part is not as it would be written.
@@ -32,7 +32,7 @@ def main() -> int:
 
 def settings_table() -> str:
     """Each variable, its default, what it says."""
-    lines = ["| variable | default | |", "|---|---|---|"]
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name, info in Settings.model_fields.items():
         lines.append(f"| `{env_name(name)}` | {_shown(info.default)} | {info.description} |")
     return "\n".join(lines)
@@ -54,7 +54,7 @@ def call_table() -> str:
     """Each RPC with the first sentence of its comment, and whether the server has it."""
     contract = (ROOT / "proto/gpuproxy/v1/gpuproxy.proto").read_text(encoding="utf-8")
     built = _built_calls()
-    lines = ["| call | | built |", "|---|---|---|"]
+    lines = ["| call | what it does | built |", "|---|---|---|"]
     for comment, name in _RPC.findall(contract):
         text = " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
         sentence = text.split(". ")[0].rstrip(".").removeprefix(f"{name} ")
@@ -68,7 +68,8 @@ def service_config() -> str:
 
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"settings": settings_table, "leases": lease_diagram},
+    ROOT / "docs" / "settings.md": {"settings": settings_table},
+    ROOT / "docs" / "reservations.md": {"leases": lease_diagram},
     ROOT / "docs" / "api.md": {"calls": call_table},
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
 }

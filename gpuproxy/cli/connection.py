@@ -152,28 +152,27 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
             connection.close()
 
     for option in (
-        click.option("--key", "tls_key", type=TextType(), metavar="FILE", help="Its key; GPUPROXY_CLIENT_TLS_KEY."),
+        click.option(
+            "--key", "tls_key", type=TextType(), metavar="FILE", help="Key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY."
+        ),
         click.option(
             "--cert",
             "tls_cert",
             type=TextType(),
             metavar="FILE",
-            help="Our certificate, where the server asks for one; GPUPROXY_CLIENT_TLS_CERT.",
+            help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
         ),
         click.option(
             "--ca",
             "tls_ca",
             type=TextType(),
             metavar="FILE",
-            help="Whose certificates of servers are trusted, instead of the public ones; GPUPROXY_CLIENT_TLS_CA.",
+            help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
         ),
-        click.option("--tls", is_flag=True, help="Talk TLS, as with any of the next three; GPUPROXY_CLIENT_TLS."),
+        click.option("--tls", is_flag=True, help="Use TLS, as --ca and --cert do. Default: GPUPROXY_CLIENT_TLS."),
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
         click.option(
-            "--api-key",
-            type=TextType(),
-            metavar="KEY",
-            help="Default: GPUPROXY_API_KEY, else the admin key on this machine.",
+            "--api-key", type=TextType(), metavar="KEY", help="Default: GPUPROXY_API_KEY, else the local admin key."
         ),
         click.option(
             "--server", type=TextType(), metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."

@@ -1,8 +1,8 @@
 """The life of a lease: our durable record of one attempt to rent one offer, and of the paid instance that came of it.
 
 Everything that affects the machine is in the table below; a missing entry is an illegal event, which raises and
-changes nothing. The README's diagram is generated from it. `unknown` means that a create may or may not have
-happened: such a lease is never retried, and no duration of silence turns it into a failure.
+changes nothing. The diagram in docs/reservations.md is generated from it. `unknown` means that a create may or may not
+have happened: such a lease is never retried, and no duration of silence turns it into a failure.
 """
 
 from dataclasses import dataclass

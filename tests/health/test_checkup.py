@@ -186,7 +186,7 @@ def test_dead_machines_are_counted_by_provider() -> None:
 def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() -> None:
     rules = re.findall(r"- alert: (\w+)\n +expr: (.+)", (DOCS / "alerts.yml").read_text())
     named = {alert: re.findall(r"gpuproxy_\w+", expression) for alert, expression in rules}
-    documented = (DOCS / "http.md").read_text()
+    documented = (DOCS / "monitoring.md").read_text()
 
     async def story(world: World) -> None:
         await world.reserve(1)
