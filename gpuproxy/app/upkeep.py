@@ -85,7 +85,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
         signer = await deployment.signer(db, SystemRandom())
         text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
         if _holds(file, text):
-            private_files.tighten(file)
+            private_files.restrict(file)
             return False
         _write_secret(file, text)
         return True

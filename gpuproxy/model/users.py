@@ -11,20 +11,25 @@ ROLES: tuple[Role, ...] = ("admin", "user", "viewer")
 MAX_EMAIL = 254
 LEAST_PASSWORD = 8
 """Characters."""
-MOST_PASSWORD_BYTES = 1024
+MAX_PASSWORD_BYTES = 1024
 
 
-def folded(email: str) -> str:
+def normalized_email(email: str) -> str:
     """As it is stored and compared."""
     return email.strip().lower()
 
 
 def why_no_email(email: str) -> str:
     """An address with a name and a host; nobody writes to it."""
-    name, _, host = folded(email).partition("@")
+    name, _, host = normalized_email(email).partition("@")
     if len(email) > MAX_EMAIL:
         return f"must have at most {MAX_EMAIL} characters"
-    if not name or not host or not folded(email).isprintable() or any(mark in email.strip() for mark in " ,;<>"):
+    if (
+        not name
+        or not host
+        or not normalized_email(email).isprintable()
+        or any(mark in email.strip() for mark in " ,;<>")
+    ):
         return "must be an email address such as me@example.org"
     return ""
 
@@ -33,8 +38,8 @@ def why_no_password(password: str) -> str:
     """A new password."""
     if len(password) < LEAST_PASSWORD:
         return f"must have at least {LEAST_PASSWORD} characters"
-    if len(password.encode(errors="surrogateescape")) > MOST_PASSWORD_BYTES:
-        return f"must have at most {MOST_PASSWORD_BYTES} bytes"
+    if len(password.encode(errors="surrogateescape")) > MAX_PASSWORD_BYTES:
+        return f"must have at most {MAX_PASSWORD_BYTES} bytes"
     return ""
 
 

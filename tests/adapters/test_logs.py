@@ -20,7 +20,7 @@ def untouched_logging() -> Iterator[None]:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     yield
-    logs._routinely = None  # as if nothing had been configured
+    logs._write_fast = None  # as if nothing had been configured
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
@@ -117,7 +117,7 @@ def test_a_routine_line_is_what_structlog_prints(style: str) -> None:
     fields = {"code": "OK", "empty": "", "ms": 0.5, "odd": "a = b\n", "secret": CANARY}
     with structlog.contextvars.bound_contextvars(trace_id="t1"):
         structlog.get_logger("gpuproxy.test").info("rpc", **fields, word="grüß")
-    logs.Routine("gpuproxy.test", "rpc")(**fields, trace_id="t1", word="grüß")
+    logs.FrequentEvent("gpuproxy.test", "rpc")(**fields, trace_id="t1", word="grüß")
     one, other = (re.sub(r"[0-9-]+T[0-9:.]+Z", "DATE", line) for line in out.getvalue().splitlines())
     if style == "json":
         one, other = json.loads(one), json.loads(other)
@@ -129,7 +129,7 @@ def test_a_routine_line_says_when_it_was_written() -> None:
     out = io.StringIO()
     logs.configure(stream=out)
     before = datetime.now(UTC)
-    logs.Routine("gpuproxy.test", "rpc")(code="OK")
+    logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     written = datetime.fromisoformat(out.getvalue().split()[0])
     assert before <= written + timedelta(microseconds=1) <= datetime.now(UTC) + timedelta(microseconds=1)
 
@@ -137,12 +137,12 @@ def test_a_routine_line_says_when_it_was_written() -> None:
 def test_a_routine_line_below_the_level_is_not_printed() -> None:
     out = io.StringIO()
     logs.configure(level="warning", stream=out)
-    logs.Routine("gpuproxy.test", "rpc")(code="OK")
+    logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     assert out.getvalue() == ""
 
 
 def test_a_routine_line_is_captured_like_any_other_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_routinely", None)
+    monkeypatch.setattr(logs, "_write_fast", None)
     with structlog.testing.capture_logs() as lines:
-        logs.Routine("gpuproxy.test", "rpc")(code="OK")
+        logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     assert lines == [{"event": "rpc", "code": "OK", "log_level": "info"}]

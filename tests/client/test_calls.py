@@ -235,5 +235,5 @@ def test_spans_of_time_may_be_seconds_and_zero_or_false_is_said(end: OtherEnd) -
 
 
 def test_a_key_that_no_call_can_carry_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="api_key: a key has only ASCII letters, digits and _"):
+    with pytest.raises(InvalidArgument, match="api_key: the key must contain only ASCII letters, digits and _"):
         Client("x:1", "kéy")

@@ -10,7 +10,7 @@ import pytest
 
 from gpuproxy import AsyncClient, Client
 from gpuproxy.client import Unavailable
-from gpuproxy.client.channel import channel_options, place, service_config
+from gpuproxy.client.channel import channel_options, endpoint, service_config
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.rentals import RENTALS
 from gpuproxy.edge.rpc.rpcs import READS
@@ -144,9 +144,9 @@ def test_arguments_are_the_fields_of_the_contract() -> None:
 def test_address_and_key_come_from_the_environment_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPUPROXY_SERVER", raising=False)
     monkeypatch.delenv("GPUPROXY_API_KEY", raising=False)
-    assert (place("", None).server, place("", None).metadata) == ("localhost:9090", ())
+    assert (endpoint("", None).server, endpoint("", None).metadata) == ("localhost:9090", ())
     monkeypatch.setenv("GPUPROXY_SERVER", "gpus:9090")
     monkeypatch.setenv("GPUPROXY_API_KEY", "gpx-1")
-    assert (place("", None).server, place("", None).key) == ("gpus:9090", "gpx-1")
-    assert place("", "").metadata == ()
-    assert (place("other:1", "gpx-2").server, place("other:1", "gpx-2").key) == ("other:1", "gpx-2")
+    assert (endpoint("", None).server, endpoint("", None).key) == ("gpus:9090", "gpx-1")
+    assert endpoint("", "").metadata == ()
+    assert (endpoint("other:1", "gpx-2").server, endpoint("other:1", "gpx-2").key) == ("other:1", "gpx-2")

@@ -247,7 +247,9 @@ async def test_a_missing_and_a_wrong_key_look_the_same(metadata: dict[str, str])
     async with facing(Echo(), keys=keys) as face:
         refused = await face.refused("GetReservation", metadata=metadata)
     assert refused.code is StatusCode.UNAUTHENTICATED
-    said = "A valid key or token is needed: metadata `authorization: Bearer <key or token>` or `x-api-key: <key>`."
+    said = (
+        "No valid API key or token was sent. Send it as `authorization: Bearer <key or token>` or `x-api-key: <key>`."
+    )
     assert refused.text == said
     assert refused.info.reason == "UNAUTHENTICATED"
     assert keys.lookups == 1

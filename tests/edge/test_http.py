@@ -50,7 +50,10 @@ async def test_groups_that_agree_with_flat_fields_are_taken_and_others_are_refus
     engine = StubEngine()
     assert (await reserve(engine, SEED | {"min_vram": 16})).status == 201
     answer = await reserve(engine, SEED | {"min_vram": 24})
-    assert (answer.status, answer.violations()) == (400, {"filters.min_vram": "says otherwise than min_vram"})
+    assert (answer.status, answer.violations()) == (
+        400,
+        {"filters.min_vram": "differs from min_vram; give only one of them"},
+    )
     assert len(engine.demands) == 1
 
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc import StatusCode
 
 from gpuproxy.edge.messages.public_keys import NotAKey, public_key
-from gpuproxy.edge.rpc.admission import network_of
+from gpuproxy.edge.rpc.concurrency import network_of
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.deployed import Deployed, deployed
 from tests.edge.test_fields import ecdsa_key, ssh_key

@@ -9,8 +9,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.json_codec import MOST_ENTRIES
-from gpuproxy.edge.rpc.admission import Room
+from gpuproxy.edge.messages.json_codec import MAX_ENTRIES
+from gpuproxy.edge.rpc.concurrency import ConcurrencyLimit
 from gpuproxy.edge.rpc.dispatch import SMALL_BYTES
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import TooManyCalls
@@ -82,10 +82,10 @@ async def test_looking_for_mistakes_ends_after_fifty_of_them() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         some = await both.send("POST", RESERVE, {f"field{number}": 1 for number in range(49)})
         many = await both.send("POST", RESERVE, {f"field{number}": 1 for number in range(5000)})
-        long = await both.send("POST", RESERVE, {"ports": [1] * (MOST_ENTRIES + 1)})
+        long = await both.send("POST", RESERVE, {"ports": [1] * (MAX_ENTRIES + 1)})
     assert some.error["message"].endswith("(and 48 more)")
     assert many.error["message"].endswith("(and 49 more)")
-    assert long.violations() == {"ports": f"must have at most {MOST_ENTRIES} entries"}
+    assert long.violations() == {"ports": f"must have at most {MAX_ENTRIES} entries"}
 
 
 @pytest.mark.parametrize("credentials", [(), (b"X-API-Key: wrong",)], ids=["none", "wrong"])
@@ -100,7 +100,7 @@ async def test_strangers_whose_bodies_never_end_keep_nobody_out(credentials: tup
 
 
 async def test_logins_whose_bodies_never_end_keep_only_logins_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.server.STRANGERS_BODY_SECONDS", 0.3)
+    monkeypatch.setattr("gpuproxy.edge.http.server.ANONYMOUS_BODY_SECONDS", 0.3)
     door = Door()
     door.open.set()
     async with both_faces(door, max_concurrent=1) as both, AsyncExitStack() as stack:
@@ -192,14 +192,14 @@ async def test_a_page_token_of_nonsense_is_named(text: str) -> None:
 
 
 def test_a_room_has_its_places_in_all_and_for_each_network() -> None:
-    room = Room(3, per_network=2)
+    limit = ConcurrencyLimit(3, per_network=2)
     with ExitStack() as stack:
         for peer in ("192.0.2.1", "ipv4:192.0.2.1:4711", "ipv6:[2001:db8::1]:80"):
             if peer.startswith("ipv6"):
-                with pytest.raises(TooManyCalls), room.place("192.0.2.1"):
+                with pytest.raises(TooManyCalls), limit.slot("192.0.2.1"):
                     pass
-            stack.enter_context(room.place(peer))
-        with pytest.raises(TooManyCalls), room.place("198.51.100.7"):
+            stack.enter_context(limit.slot(peer))
+        with pytest.raises(TooManyCalls), limit.slot("198.51.100.7"):
             pass
-    with room.place("192.0.2.1"), room.place("192.0.2.1"), room.place("198.51.100.7"):
+    with limit.slot("192.0.2.1"), limit.slot("192.0.2.1"), limit.slot("198.51.100.7"):
         pass

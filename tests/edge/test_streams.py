@@ -102,7 +102,7 @@ async def test_a_client_that_leaves_ends_its_watch() -> None:
 async def test_a_stream_ends_with_the_key_that_it_was_opened_with(
     monkeypatch: pytest.MonkeyPatch, waiting: bool
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._CACHE_SECONDS", 0.0)
     monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.01 if waiting else 1000.0)
     engine, keys = Watched(), all_keys()
     async with facing(service_over(engine), keys=keys) as face:
@@ -119,7 +119,7 @@ async def test_a_stream_ends_with_the_key_that_it_was_opened_with(
 async def test_a_stream_goes_on_while_its_key_is_good_however_often_that_is_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._CACHE_SECONDS", 0.0)
     monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.001)
     often = asyncio.Event()
 
@@ -138,7 +138,7 @@ async def test_a_stream_goes_on_while_its_key_is_good_however_often_that_is_look
 
 
 async def test_a_stream_ends_when_its_credentials_become_mightier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._CACHE_SECONDS", 0.0)
     monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.01)
     engine, keys = Watched(), all_keys()
     async with facing(service_over(engine), keys=keys) as face:
@@ -151,7 +151,7 @@ async def test_a_stream_ends_when_its_credentials_become_mightier(monkeypatch: p
 async def test_what_goes_wrong_while_a_key_is_looked_up_again_is_told_like_any_bug(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.rpc.auth._REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("gpuproxy.edge.rpc.auth._CACHE_SECONDS", 0.0)
     monkeypatch.setattr("gpuproxy.edge.rpc.dispatch.RECHECK_SECONDS", 0.01)
     engine, keys = Watched(), all_keys()
     async with facing(service_over(engine), keys=keys) as face:
@@ -177,7 +177,7 @@ async def test_streams_end_at_once_when_the_server_drains_and_say_come_again() -
         draining = asyncio.ensure_future(face.server.drain(SECONDS * 10))
         error = await ended(call)
         assert error.code() is StatusCode.UNAVAILABLE
-        assert "last token" in (error.details() or "")
+        assert "last resume_token" in (error.details() or "")
         async with asyncio.timeout(SECONDS):
             assert await draining
         assert engine.open == 0

@@ -18,7 +18,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gpuproxy.adapters.system import ScaledClock
-from gpuproxy.edge.tls import LOOK_SECONDS, Certificates, TlsFiles, WrongFiles
+from gpuproxy.edge.tls import CHECK_SECONDS, Certificates, TlsFiles, WrongFiles
 from tests.edge.certificates import ClientFiles, Pki
 from tests.edge.http_face import Both, both_faces
 
@@ -149,7 +149,7 @@ async def test_new_connections_get_the_new_certificate_while_old_ones_go_on(pki:
             assert await _asked(*old)
             before = await serials(both)
             leaf = pki.renew(files)
-            clock.seconds += LOOK_SECONDS
+            clock.seconds += CHECK_SECONDS
             after = await serials(both)
             assert after == {leaf.cert_chain_pems[0].bytes().decode()}
             assert not after & before
@@ -172,7 +172,7 @@ async def test_the_files_are_looked_at_only_every_few_seconds(pki: Pki) -> None:
     async with secure(files, clock) as both:
         before = await serials(both)
         pki.renew(files)
-        clock.seconds += LOOK_SECONDS - 0.1
+        clock.seconds += CHECK_SECONDS - 0.1
         assert await serials(both) == before
         clock.seconds += 0.1
         assert await serials(both) != before
@@ -184,7 +184,7 @@ async def test_a_new_client_ca_shuts_the_old_ones_clients_out(pki: Pki) -> None:
         assert await let_in(both, pki.client(by=pki.clients), pki) == (True, True)
         assert files.client_ca is not None
         pki.write(files.client_ca, other.cert_pem.bytes())
-        clock.seconds += LOOK_SECONDS
+        clock.seconds += CHECK_SECONDS
         assert await let_in(both, pki.client(by=pki.clients), pki) == (False, False)
         assert await let_in(both, pki.client(by=other), pki) == (True, True)
 
@@ -209,14 +209,14 @@ async def test_a_broken_new_pair_keeps_the_old_one_and_says_so_once(
             before = await serials(both)
             damage(pki, files)
             for _ in range(3):
-                clock.seconds += LOOK_SECONDS
+                clock.seconds += CHECK_SECONDS
                 assert await serials(both) == before
             pki.renew(files)
-            clock.seconds += LOOK_SECONDS
+            clock.seconds += CHECK_SECONDS
             assert not await serials(both) & before
     said = [(line["event"], line["log_level"]) for line in logs if line["event"].startswith("certificates")]
-    assert said == [("certificates_kept", "warning"), ("certificates_loaded", "info")]
-    assert "GPUPROXY_GRPC_TLS_" in next(line["problem"] for line in logs if line["event"] == "certificates_kept")
+    assert said == [("certificates_rejected", "warning"), ("certificates_reloaded", "info")]
+    assert "GPUPROXY_GRPC_TLS_" in next(line["problem"] for line in logs if line["event"] == "certificates_rejected")
     assert "-----" not in str(logs)
 
 

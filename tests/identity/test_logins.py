@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import jwt
 import pytest
 
-from gpuproxy.edge.rpc.auth import Authenticator, Bearers
+from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.identity.key_rings import KeyRing
-from gpuproxy.identity.logins import FREE_FAILURES, LONGEST_DELAY, Logins
+from gpuproxy.identity.logins import FREE_FAILURES, MAX_DELAY, Logins
 from gpuproxy.identity.passwords import Passwords
 from gpuproxy.identity.tokens import LIFETIME, Tokens
-from gpuproxy.identity.users import UserBook, UserExists
+from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.errors import Unauthenticated
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from tests.virtual_time import VirtualClock, run_virtual
@@ -44,7 +44,7 @@ class Office:
     clock: VirtualClock
     db: SqliteDatabase
     workers: CountingWorkers
-    users: UserBook
+    users: Users
     keys: KeyRing
     tokens: Tokens
     logins: Logins
@@ -74,7 +74,7 @@ def in_office(story: Callable[[Office], Awaitable[None]], *, scale: float = 1.0)
         clock.scale = scale
         db, random, workers = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1), CountingWorkers()
         passwords, tokens = Passwords(workers), Tokens("s" * 32, clock)
-        users, keys = UserBook(db, random, passwords), KeyRing(db, random)
+        users, keys = Users(db, random, passwords), KeyRing(db, random)
         await users.create(EMAIL, PASSWORD, project="p1", role="user")
         office = Office(
             clock=clock,
@@ -84,7 +84,7 @@ def in_office(story: Callable[[Office], Awaitable[None]], *, scale: float = 1.0)
             keys=keys,
             tokens=tokens,
             logins=Logins(users, passwords, tokens, clock),
-            authenticator=Authenticator(keys.find, clock, Bearers(tokens=tokens, find=users.find)),
+            authenticator=Authenticator(keys.find, clock, TokenAuth(tokens=tokens, find=users.find)),
         )
         await story(office)
 
@@ -133,7 +133,7 @@ def test_after_five_wrong_passwords_each_further_one_doubles_the_wait(scale: flo
     async def story(office: Office) -> None:
         for failures in range(FREE_FAILURES, 20):
             await office.wrong(FREE_FAILURES if failures == FREE_FAILURES else 1)
-            delay = min(2.0 ** (failures - FREE_FAILURES), LONGEST_DELAY)
+            delay = min(2.0 ** (failures - FREE_FAILURES), MAX_DELAY)
             await office.clock.sleep((delay - 0.01) * scale)
             assert not await office.enters(), f"{delay} s after failure {failures} are not over"
             await office.clock.sleep(0.02 * scale)
@@ -151,7 +151,7 @@ def test_attempts_during_a_lock_do_not_prolong_it() -> None:
         await office.wrong(1)
         for _ in range(40):
             await office.wrong(1)
-        await office.clock.sleep(LONGEST_DELAY)
+        await office.clock.sleep(MAX_DELAY)
         assert await office.enters()
 
     in_office(story)

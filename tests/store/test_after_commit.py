@@ -78,7 +78,7 @@ async def test_one_that_raises_harms_neither_its_own_unit_nor_others(db: SqliteD
     with structlog.testing.capture_logs() as lines:
         assert await asyncio.gather(db.write(write), db.write(write)) == ["written", "written"]
     assert seen == ["next", "next"]
-    assert [line["event"] for line in lines] == ["after_commit_failed"] * 2
+    assert [line["event"] for line in lines] == ["commit_callback_failed"] * 2
 
 
 async def test_its_log_lines_have_the_trace_of_who_wrote(db: SqliteDatabase):

@@ -60,7 +60,7 @@ def test_a_disk_that_would_be_full_at_once_is_left_alone_and_that_is_said_once(
         held.hold()
     assert not held.held
     assert not file.exists()
-    assert [line["event"] for line in lines] == ["disk_short"]
+    assert [line["event"] for line in lines] == ["disk_space_exhausted"]
 
 
 @pytest.fixture

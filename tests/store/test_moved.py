@@ -55,7 +55,7 @@ async def test_nothing_is_spent_into_files_that_another_start_would_not_find(
                 await db.write(spend)
             assert refused.value.reason == "DATABASE"
             assert not await db.write(lambda tx: tx.lasting())
-    assert [(line["event"], line["log_level"]) for line in lines] == [("database_files_gone", "error")]
+    assert [(line["event"], line["log_level"]) for line in lines] == [("database_files_removed", "error")]
     assert await db.read(lambda tx: meta.read(tx, "spent")) is None
     assert names(tmp_path) == left
 
@@ -92,7 +92,7 @@ async def test_books_that_are_put_back_let_spend_again_with_all_that_was_written
     with structlog.testing.capture_logs() as lines:
         await db.write(spend)
         await db.write(spend)
-    assert [line["event"] for line in lines] == ["database_files_back"]
+    assert [line["event"] for line in lines] == ["database_files_restored"]
     await db.close()
     again = SqliteDatabase(str(tmp_path / "books.db"), lambda: datetime.now(UTC))
     assert await again.read(lambda tx: (meta.read(tx, "a"), meta.read(tx, "spent"))) == ("2", "1")

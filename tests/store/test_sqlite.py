@@ -62,7 +62,7 @@ async def test_books_that_others_could_read_are_made_private_at_the_start_and_th
     with structlog.testing.capture_logs() as lines:
         db = opened(tmp_path)
     assert modes(tmp_path) == PRIVATE
-    assert {(line["event"], line["mode"]) for line in lines} == {("file_made_private", "0644")}
+    assert {(line["event"], line["mode"]) for line in lines} == {("file_permissions_restricted", "0644")}
     assert {Path(line["file"]).name for line in lines} == set(PRIVATE)
     assert await db.read(lambda tx: meta.read(tx, "a")) == "1"
     await db.close()

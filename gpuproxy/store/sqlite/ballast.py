@@ -51,7 +51,12 @@ class Ballast:
     def _miss(self, why: str) -> None:
         if not self._missed:
             self._missed = True
-            log.error("disk_short", file=str(self._file), why=why, effect="no new machines until there is room again")
+            log.error(
+                "disk_space_exhausted",
+                file=str(self._file),
+                why=why,
+                effect="no new machines until there is room again",
+            )
 
     def _there(self) -> bool:
         """True when an earlier process left it, whole."""

@@ -290,7 +290,7 @@ def _surely(call: Callable[[], None]) -> None:
     try:
         call()
     except Exception:
-        log.exception("after_commit_failed")  # what was written stays written, and others wait for their answers
+        log.exception("commit_callback_failed")  # what was written stays written, and others wait for their answers
 
 
 def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None:

@@ -109,13 +109,13 @@ class Place:
         """
         stuck = [file for end in ("-wal", "-shm") if (file := self._beside(end)).is_file() and not _may_write(file)]
         for file in stuck:
-            private_files.regain(file)
+            private_files.restore_access(file)
         return bool(stuck)
 
     def make_private(self) -> None:
         """Take from everybody else what an earlier mode, or a copy, gave them."""
         for end in _BESIDE:
-            private_files.tighten(self._beside(end))
+            private_files.restrict(self._beside(end))
 
     def note_opened(self) -> None:
         """What the path names now is what was opened."""
@@ -128,9 +128,9 @@ class Place:
         amiss = [str(file) for file, identity in self._opened.items() if _identity(file) != identity]
         if amiss and not self._missed:
             effect = "no new machines until they are back: whatever starts here now would know of none"
-            log.error("database_files_gone", files=amiss, effect=effect)
+            log.error("database_files_removed", files=amiss, effect=effect)
         elif self._missed and not amiss:
-            log.info("database_files_back", file=str(self.path))
+            log.info("database_files_restored", file=str(self.path))
         self._missed = bool(amiss)
         return not amiss
 
