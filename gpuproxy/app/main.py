@@ -34,7 +34,7 @@ from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
 if TYPE_CHECKING:
     from gpuproxy.app.tracing import Tracing
@@ -58,7 +58,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         db = await stack.enter_async_context(open_books(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.judge_by(clock.now)
+            db.use_clock(clock.now)
             await deployment.claim_market(db, "sandbox" if sandbox else "real")
             child = await _sandbox(stack, settings, clock) if sandbox else None
             providers = await connect_accounts(stack, settings, clock, child)
@@ -138,7 +138,7 @@ async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator
         db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
-    except (WrongPlace, sqlite3.Error, OSError) as error:
+    except (UnusableLocation, sqlite3.Error, OSError) as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
     try:
         yield db

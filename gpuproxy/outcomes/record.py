@@ -26,7 +26,7 @@ from gpuproxy.model.offers import AccountKey, HostKey, OfferId
 from gpuproxy.model.reservations import EXPIRED, NOT_ATTEMPTED, Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
-from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
+from gpuproxy.store import account_problems, exhausted, leases, pace, reservations, rotations
 
 ORPHANAGE = ReservationId("res-orphans")
 _UNANSWERED = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN, LeaseState.RELEASING})
@@ -49,7 +49,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
     if lease.expires_at is not None and lease.expires_at <= tx.now():
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
         return False
-    paused = troubles.paused(tx).get((lease.provider, lease.account))
+    paused = account_problems.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
         return False
@@ -107,12 +107,12 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
     lease = leases.get(tx, lease_id)
     if isinstance(refusal, NoCapacity):
         exhausted.note(tx, lease, refusal.scope)
-    if refusal.reason in troubles.PAUSING:
-        troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if refusal.reason in account_problems.PAUSING:
+        account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
     if lease.state not in _UNANSWERED or lease.instance_id is not None:
         return lease
     if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
-        rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
+        rotations.undo_pick(tx, "equal_weighted", lease.host, lease.num_gpus)
     event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
     return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
 

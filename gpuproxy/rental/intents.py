@@ -18,7 +18,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, reservations, rotations, troubles
+from gpuproxy.store import account_problems, leases, reservations, rotations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[Accoun
 
     TurnTaken: all are paused by now.
     """
-    paused = troubles.paused(tx)
+    paused = account_problems.paused(tx)
     turns = [
         (intent.waits[provider, account][queued[provider, account]], order, account)
         for order, account in enumerate(intent.terms[provider])

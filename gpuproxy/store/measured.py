@@ -1,4 +1,4 @@
-"""What the outcomes of leases say about their hosts, kept in step with the events, and computed from them anew."""
+"""Measurements of hosts from the outcomes of leases. They follow the events and can be recomputed from them."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,7 +14,7 @@ _COLUMNS = tuple(field.name for field in fields(Measured))
 
 
 def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: str) -> None:
-    """An event of a lease, which is given as it was before."""
+    """Update the host's record after an event; `lease` is its state before the event."""
     told = outcome(lease.call_started_at, lease.ready_at is not None, event, reason, tx.now())
     if told is not None:
         before = find(tx, lease.host) or Measured(provider=lease.provider, gpu_model=lease.gpu_model)
@@ -22,18 +22,18 @@ def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: str) -> None:
 
 
 def find(tx: Tx, host: HostKey) -> Measured | None:
-    """One host's record; None when nothing was observed there."""
+    """The record of a host; None if nothing was measured there."""
     row = tx.fetch_one("SELECT * FROM measured WHERE host = ?", (host,))
     return None if row is None else _measured(row)
 
 
 def every(tx: Tx) -> Mapping[HostKey, Measured]:
-    """All records."""
+    """All records, by host."""
     return {HostKey(row["host"]): _measured(row) for row in tx.fetch("SELECT * FROM measured")}
 
 
 def replay(tx: Tx) -> None:
-    """Compute all records from the events; what was stored must be equal."""
+    """Recompute all records from the events. The result equals the stored records."""
     records: dict[HostKey, Measured] = {}
     ready: set[str] = set()
     for row in tx.fetch(

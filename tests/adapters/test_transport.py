@@ -270,7 +270,7 @@ class Unpacking:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: set[int] = set()
         self.sizes: list[int] = []
-        pieces = transport._pieces
+        pieces = transport._decompressed_chunks
 
         def watched(packed: bytes, encoding: str) -> Iterator[bytes]:
             for piece in pieces(packed, encoding):
@@ -278,7 +278,7 @@ class Unpacking:
                 self.sizes.append(len(piece))
                 yield piece
 
-        monkeypatch.setattr(transport, "_pieces", watched)
+        monkeypatch.setattr(transport, "_decompressed_chunks", watched)
 
 
 async def test_an_answer_is_unpacked_in_small_pieces_and_never_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_waiting_for_what_is_given_back_is_an_error_with_the_reason(state: str) 
 
 
 def test_a_watch_that_ends_without_a_word_is_an_error_too() -> None:
-    with pytest.raises(NotReady, match="ended as starting"):
+    with pytest.raises(NotReady, match="its state is starting"):
         waited(Streams(([told("starting", 1, "5")], OK)))
 
 

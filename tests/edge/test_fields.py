@@ -282,11 +282,13 @@ def test_a_demand_knows_the_fingerprints_of_before_there_was_a_key_and_no_other(
     request = pb.ReserveGPUsRequest(count=1, request_id="a")
     plain = hashlib.sha256(b"ReserveGPUsRequest\0" + pb.ReserveGPUsRequest(count=1).SerializeToString()).hexdigest()
     demand = reserve_demand(request, DEFAULTS)
-    assert demand.is_of(plain)
-    assert demand.is_of(demand.fingerprint)
+    assert demand.matches_fingerprint(plain)
+    assert demand.matches_fingerprint(demand.fingerprint)
     assert demand.fingerprint.startswith("k1:")
     other = reserve_demand(pb.ReserveGPUsRequest(count=2, request_id="a"), DEFAULTS)
-    assert not any(demand.is_of(stored) for stored in (other.fingerprint, other.old_fingerprint, f"k1:{plain}", ""))
+    assert not any(
+        demand.matches_fingerprint(stored) for stored in (other.fingerprint, other.old_fingerprint, f"k1:{plain}", "")
+    )
 
 
 def test_secrets_are_not_in_the_repr_of_a_demand() -> None:

@@ -17,7 +17,7 @@ from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite import locks, mounts
 from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
@@ -27,7 +27,7 @@ def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
 _SERVING = """
 import asyncio, sys
 from datetime import UTC, datetime
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 db = SqliteDatabase(sys.argv[1], lambda: datetime.now(UTC))
 print("open", flush=True)
@@ -147,7 +147,7 @@ async def test_a_database_with_two_names_is_refused_because_its_log_would_have_t
     second = path.with_name("second.db")
     second.hardlink_to(path)
     for name in (path, second):
-        with pytest.raises(WrongPlace, match=r"2 names \(hard links\).*remove all names but the one"):
+        with pytest.raises(UnusableLocation, match=r"2 names \(hard links\).*remove all names except the one"):
             opened(name, alone=alone)
     assert {each.name for each in path.parent.iterdir()} == {"books.db", "books.db.lock", "second.db"}
     second.unlink()
@@ -158,7 +158,7 @@ def test_a_second_name_of_a_database_lets_no_second_server_in(path: Path) -> Non
     second = path.with_name("second.db")
     with serving(path):
         second.hardlink_to(path)
-        with pytest.raises(WrongPlace):
+        with pytest.raises(UnusableLocation):
             opened(second)
         path.unlink()
         with pytest.raises(DatabaseLocked):

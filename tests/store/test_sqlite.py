@@ -15,7 +15,7 @@ from gpuproxy.ports import Tx
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import DatabaseLocked
+from gpuproxy.store.sqlite.location import DatabaseLocked
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:

@@ -16,7 +16,7 @@ import pytest
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
@@ -62,8 +62,8 @@ def another_programs_database_in_wal(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (a_directory, "it is not a file"),
-        (a_pipe, "it is not a file"),
+        (a_directory, "it is not a regular file"),
+        (a_pipe, "it is not a regular file"),
         (a_note, "file is not a database"),
         (a_short_note, "file is not a database"),
         (another_programs_database, "it is the database of another program"),
@@ -76,13 +76,13 @@ def test_what_is_no_database_of_ours_is_left_as_it_was(
     make(tmp_path / "place")
     (tmp_path / "place").chmod(0o755)
     before = seen(tmp_path)
-    with pytest.raises((WrongPlace, sqlite3.DatabaseError), match=why):
+    with pytest.raises((UnusableLocation, sqlite3.DatabaseError), match=why):
         opened(tmp_path / "place", alone=alone)
     assert seen(tmp_path) == before
 
 
 def test_a_folder_is_never_made(tmp_path: Path) -> None:
-    with pytest.raises(WrongPlace, match=f"there is no folder {tmp_path}/none; make it first"):
+    with pytest.raises(UnusableLocation, match=f"the folder {tmp_path}/none does not exist; create it first"):
         opened(tmp_path / "none" / "books.db")
     assert list(tmp_path.iterdir()) == []
 
@@ -126,13 +126,13 @@ _OPENING = """
 import asyncio, os, sys
 from datetime import UTC, datetime
 from gpuproxy.store import meta
-from gpuproxy.store.sqlite.place import WrongPlace
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.location import UnusableLocation
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 async def main():
     try:
         db = SqliteDatabase(sys.argv[1], lambda: datetime.now(UTC))
-    except WrongPlace as error:
+    except UnusableLocation as error:
         return print(error)
     await db.write(lambda tx: meta.write(tx, "a", "1"))
     print("written")
@@ -172,7 +172,7 @@ def test_books_that_may_not_be_written_are_left_alone_and_serve_once_they_may(of
     assert tried(path, end) == "written"
     path.chmod(0o400)
     before = seen(of_no_root)
-    assert tried(path) == "this user may not read and write it (its mode is 0400)"
+    assert tried(path) == "this user can't read and write it (its mode is 0400)"
     assert seen(of_no_root) == before
     path.chmod(0o600)
     assert tried(path) == "written"
@@ -190,7 +190,7 @@ def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no
 def test_a_link_into_a_folder_that_is_not_there_is_told_with_that_folder(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(tmp_path / "none" / "books.db")
-    with pytest.raises(WrongPlace, match=f"there is no folder {tmp_path}/none; make it first"):
+    with pytest.raises(UnusableLocation, match=f"the folder {tmp_path}/none does not exist; create it first"):
         opened(link)
 
 
