@@ -26,7 +26,7 @@ from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Capabilities, Instance, Inventory, Receipt, Spend
+from gpuproxy.ports import Capabilities, Inventory, ListedInstance, Receipt, Spend
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
@@ -174,7 +174,7 @@ class Marketplace:
             raise self.error
         return Inventory(instances=())
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         return None
 
     async def destroy(self, instance_id: InstanceId) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from gpuproxy.ports import HttpRequest
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.world import build
 
 START = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)

@@ -18,7 +18,7 @@ def _options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SandboxOptions
 
 
 def test_without_options_everything_is_as_the_real_service_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _options(monkeypatch) == SandboxOptions(search_page=64, shyness=0.25)
+    assert _options(monkeypatch) == SandboxOptions(search_page=64, misreport_share=0.25)
 
 
 def test_a_kind_market_takes_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +50,8 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         boot_time=(5.0, 9.0),
         search_page=50,
         list_lag=3.0,
-        shyness=0.5,
-        shy_seconds=9.0,
+        misreport_share=0.5,
+        misreport_seconds=9.0,
         gone_as="html_404",
         volume_sharing="refuse",
         standby_binding="any",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 
 KEY = "sandbox-key"
@@ -146,7 +146,7 @@ async def test_a_faster_clock_runs_faster() -> None:
 
 
 def test_a_plan_is_an_answer_unless_it_says_otherwise() -> None:
-    assert Plan().travel == "answer"
+    assert Plan().delivery == "answer"
 
 
 async def _started(*arguments: str) -> tuple[asyncio.subprocess.Process, str]:

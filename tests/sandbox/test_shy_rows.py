@@ -102,7 +102,7 @@ def test_the_other_name_can_be_any_and_can_flip_with_each_read() -> None:
 
 
 def _first_rows(share: float, **options: Any) -> list[tuple[object, ...]]:
-    shop = Shop(machines=300, shyness=share, **options)
+    shop = Shop(machines=300, misreport_share=share, **options)
     offers = shop.search(num_gpus={"eq": 1}, limit=100)
     contracts = [shop.rented(offer["id"]) for offer in offers]
     shop.wait(9.9)  # less than a quarter of 40 s: no shy row is over, and nothing runs yet
@@ -127,7 +127,7 @@ def test_about_that_share_of_all_fresh_instances_is_shy_in_every_way() -> None:
 
 def test_nobody_is_shy_at_share_zero_which_is_the_default_and_everybody_at_one() -> None:
     assert set(_first_rows(0.0)) == {LOADING}
-    assert set(_first_rows(SandboxOptions().shyness)) == {LOADING}
+    assert set(_first_rows(SandboxOptions().misreport_share)) == {LOADING}
     assert LOADING not in _first_rows(1.0)
 
 
@@ -143,7 +143,7 @@ def test_a_larger_share_adds_shy_instances_and_changes_none() -> None:
 
 
 def test_after_the_longest_time_no_row_is_shy() -> None:
-    shop = Shop(shyness=1.0, shy_seconds=50.0)
+    shop = Shop(misreport_share=1.0, misreport_seconds=50.0)
     contracts = [shop.rented() for _ in range(20)]
     shop.wait(50)
     assert {_states(shop.get(contract)) for contract in contracts} == {("running",) * 4}

@@ -146,11 +146,11 @@ def test_the_defects_of_an_instance_stay_with_it_over_a_kill(tmp_path: Path) -> 
     for seconds in (0, 100, 250):
         shop.wait(seconds)
         assert [again.get(one) for one in contracts] == [shop.get(one) for one in contracts]
-        assert again.sandbox.doors.open.keys() == shop.sandbox.doors.open.keys()
+        assert again.sandbox.port_table.open.keys() == shop.sandbox.doors.open.keys()
 
 
 def test_shy_instances_of_a_share_are_as_shy_after_a_kill_as_before(tmp_path: Path) -> None:
-    shop = Shop(state=tmp_path / "market.state", shyness=0.5)
+    shop = Shop(state=tmp_path / "market.state", misreport_share=0.5)
     contracts = [shop.rented() for _ in range(12)]
     shop.wait(20)
     before = [shop.get(one) for one in contracts]

@@ -112,7 +112,10 @@ async def test_a_server_that_was_started_by_another_name_keeps_the_file_itself_l
 async def test_a_database_that_was_renamed_under_a_server_lets_nobody_in_by_its_new_name(
     path: Path, alone: bool
 ) -> None:
-    with serving(path), pytest.raises(DatabaseLocked, match="by another GPU Proxy, which opened it by another name"):
+    with (
+        serving(path),
+        pytest.raises(DatabaseLocked, match=r"GPU Proxy server\. That server opened it by another name"),
+    ):
         opened(renamed(path), alone=alone)
 
 
@@ -312,5 +315,5 @@ def test_a_start_on_a_database_in_use_says_what_to_do(path: Path) -> None:
     link = by_link(path)
     with serving(path), pytest.raises(ConfigError) as refused:
         with_books(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
-    said = f"{link} is in use by another GPU Proxy. Stop it first, or set GPUPROXY_DATABASE_URL to another file."
+    said = f"{link} is in use by another GPU Proxy server. Stop it first, or set GPUPROXY_DATABASE_URL to another file."
     assert str(refused.value) == said
