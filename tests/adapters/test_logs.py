@@ -43,7 +43,7 @@ def test_a_secret_never_reaches_the_log_by_any_way(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_traceback_shows_no_variables_for_a_request_may_be_among_them(style: str) -> None:
+def test_a_traceback_shows_no_variables_because_they_may_contain_a_request(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, stream=out)  # type: ignore[arg-type]
     request = {"password": CANARY}
@@ -56,14 +56,14 @@ def test_a_traceback_shows_no_variables_for_a_request_may_be_among_them(style: s
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_secret_with_quotes_is_cut_out_however_the_line_spells_it(style: str) -> None:
+def test_a_secret_with_quotes_is_redacted_in_every_spelling(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, secrets=['it\'s "quoted" canary'], stream=out)  # type: ignore[arg-type]
     structlog.get_logger("gpuproxy.test").info("said", field='it\'s "quoted" canary', many=['it\'s "quoted" canary'])
     assert "canary" not in out.getvalue()
 
 
-def test_a_secret_made_later_is_cut_out_too() -> None:
+def test_a_secret_that_is_added_later_is_redacted_too() -> None:
     out = io.StringIO()
     redactor = logs.configure(stream=out)
     redactor.add("made-later")
@@ -71,14 +71,14 @@ def test_a_secret_made_later_is_cut_out_too() -> None:
     assert "made-later" not in out.getvalue()
 
 
-def test_what_is_too_short_to_be_a_secret_does_not_spoil_the_log() -> None:
+def test_a_text_that_is_too_short_for_a_secret_is_not_redacted() -> None:
     out = io.StringIO()
     logs.configure(stream=out, secrets=["a", ""])
     logging.getLogger("x").warning("a banana")
     assert "a banana" in out.getvalue()
 
 
-def test_json_is_one_object_a_line_with_the_fields_that_were_given() -> None:
+def test_json_is_one_object_per_line_with_the_given_fields() -> None:
     out = io.StringIO()
     logs.configure(style="json", stream=out)
     structlog.get_logger("gpuproxy.engine").info("released", lease="l1", n=2)
@@ -94,7 +94,7 @@ def test_json_is_one_object_a_line_with_the_fields_that_were_given() -> None:
     }
 
 
-def test_what_is_below_the_level_is_not_printed() -> None:
+def test_events_below_the_level_are_not_printed() -> None:
     out = io.StringIO()
     logs.configure(level="warning", stream=out)
     structlog.get_logger("x").info("quiet")
@@ -111,7 +111,7 @@ def test_configuring_twice_prints_each_line_once() -> None:
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_routine_line_is_what_structlog_prints(style: str) -> None:
+def test_a_frequent_event_is_printed_as_structlog_prints_it(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, stream=out, secrets=[CANARY])  # type: ignore[arg-type]
     fields = {"code": "OK", "empty": "", "ms": 0.5, "odd": "a = b\n", "secret": CANARY}
@@ -125,7 +125,7 @@ def test_a_routine_line_is_what_structlog_prints(style: str) -> None:
     assert CANARY not in out.getvalue()
 
 
-def test_a_routine_line_says_when_it_was_written() -> None:
+def test_a_frequent_event_has_its_time() -> None:
     out = io.StringIO()
     logs.configure(stream=out)
     before = datetime.now(UTC)
@@ -134,14 +134,16 @@ def test_a_routine_line_says_when_it_was_written() -> None:
     assert before <= written + timedelta(microseconds=1) <= datetime.now(UTC) + timedelta(microseconds=1)
 
 
-def test_a_routine_line_below_the_level_is_not_printed() -> None:
+def test_a_frequent_event_below_the_level_is_not_printed() -> None:
     out = io.StringIO()
     logs.configure(level="warning", stream=out)
     logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     assert out.getvalue() == ""
 
 
-def test_a_routine_line_is_captured_like_any_other_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frequent_event_is_captured_like_any_other_if_logging_is_not_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(logs, "_write_fast", None)
     with structlog.testing.capture_logs() as lines:
         logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")

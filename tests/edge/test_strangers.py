@@ -64,7 +64,7 @@ async def unfinished(both: Both, stack: AsyncExitStack, *sent: bytes) -> asyncio
     return reader
 
 
-async def test_what_a_stranger_sends_is_not_parsed() -> None:
+async def test_a_request_without_valid_credentials_is_not_parsed() -> None:
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         nonsense = b'{"a":' * 100_000
@@ -78,7 +78,7 @@ async def test_what_a_stranger_sends_is_not_parsed() -> None:
             assert await sent.code() is code
 
 
-async def test_looking_for_mistakes_ends_after_fifty_of_them() -> None:
+async def test_validation_ends_after_fifty_errors() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         some = await both.send("POST", RESERVE, {f"field{number}": 1 for number in range(49)})
         many = await both.send("POST", RESERVE, {f"field{number}": 1 for number in range(5000)})
@@ -89,7 +89,7 @@ async def test_looking_for_mistakes_ends_after_fifty_of_them() -> None:
 
 
 @pytest.mark.parametrize("credentials", [(), (b"X-API-Key: wrong",)], ids=["none", "wrong"])
-async def test_strangers_whose_bodies_never_end_keep_nobody_out(credentials: tuple[bytes, ...]) -> None:
+async def test_endless_bodies_of_anonymous_clients_do_not_block_others(credentials: tuple[bytes, ...]) -> None:
     async with both_faces(service_over(StubEngine()), max_concurrent=1) as both, AsyncExitStack() as stack:
         readers = [await unfinished(both, stack, begun(RESERVE, *credentials)) for _ in range(3)]
         assert (await both.send("GET", STRATEGY)).status == 200
@@ -99,7 +99,7 @@ async def test_strangers_whose_bodies_never_end_keep_nobody_out(credentials: tup
         assert (await both.send("GET", STRATEGY)).status == 200
 
 
-async def test_logins_whose_bodies_never_end_keep_only_logins_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_logins_with_endless_bodies_block_only_logins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server.ANONYMOUS_BODY_SECONDS", 0.3)
     door = Door()
     door.open.set()
@@ -112,7 +112,7 @@ async def test_logins_whose_bodies_never_end_keep_only_logins_out(monkeypatch: p
         assert (await both.send("POST", LOGIN, {}, key=None)).status == 200
 
 
-async def test_only_a_few_logins_of_one_network_are_under_way_at_once_on_both_faces_together() -> None:
+async def test_concurrent_logins_of_one_network_are_limited_across_both_interfaces() -> None:
     door = Door()
     async with both_faces(door, max_concurrent=1) as both:
         half = [both.send("POST", LOGIN, {}, key=None) for _ in range(A_FEW // 2)]
@@ -132,7 +132,7 @@ async def test_only_a_few_logins_of_one_network_are_under_way_at_once_on_both_fa
         assert (await both.send("POST", LOGIN, {}, key=None)).status == 200
 
 
-async def test_a_request_that_says_who_is_calling_is_small() -> None:
+async def test_a_request_with_credentials_in_its_body_must_be_small() -> None:
     door = Door()
     door.open.set()
     async with both_faces(door) as both:
@@ -144,7 +144,7 @@ async def test_a_request_that_says_who_is_calling_is_small() -> None:
     assert door.inside == 1
 
 
-async def test_a_key_is_made_by_the_token_in_the_body_even_where_headers_say_otherwise() -> None:
+async def test_the_token_in_the_body_of_create_api_key_overrides_the_headers() -> None:
     callers = []
 
     class Keys:
@@ -165,7 +165,7 @@ async def test_a_key_is_made_by_the_token_in_the_body_even_where_headers_say_oth
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key"])
 @pytest.mark.parametrize("good", [(0,), (1,), (0, 1)], ids=["first", "last", "both"])
-async def test_two_credentials_of_one_name_are_refused_by_both_faces(name: str, good: tuple[int, ...]) -> None:
+async def test_two_credentials_of_one_name_are_refused_by_both_interfaces(name: str, good: tuple[int, ...]) -> None:
     prefix = "Bearer " if name == "authorization" else ""
     pairs = tuple((name, prefix + ("gp_user" if each in good else "wrong")) for each in range(2))
     async with both_faces(service_over(StubEngine())) as both:
@@ -184,14 +184,14 @@ async def test_two_credentials_of_one_name_are_refused_by_both_faces(name: str, 
     "text",
     ["[" * 5000, f'["", {"9" * 400}, "x"]', '["", NaN, "x"]', '["", 1.0]', '{"a": 1}', '["", "1", "x"]', "[1, 2, 3]"],
 )
-async def test_a_page_token_of_nonsense_is_named(text: str) -> None:
+async def test_an_invalid_page_token_is_reported_by_field(text: str) -> None:
     token = base64.urlsafe_b64encode(text.encode()).decode()
     async with facing(service_over(StubEngine())) as face:
         refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest(page_token=token))
     assert (refused.code, set(refused.fields)) == (StatusCode.INVALID_ARGUMENT, {"page_token"})
 
 
-def test_a_room_has_its_places_in_all_and_for_each_network() -> None:
+def test_a_concurrency_limit_counts_in_total_and_for_each_network() -> None:
     limit = ConcurrencyLimit(3, per_network=2)
     with ExitStack() as stack:
         for peer in ("192.0.2.1", "ipv4:192.0.2.1:4711", "ipv6:[2001:db8::1]:80"):

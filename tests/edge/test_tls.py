@@ -79,24 +79,24 @@ async def let_in(both: Both, client: ClientFiles, pki: Pki) -> tuple[bool, bool]
     return await by_grpc(both, client), await by_http(both, client, pki)
 
 
-async def test_both_faces_speak_tls_to_clients_that_trust_the_ca(pki: Pki) -> None:
+async def test_both_interfaces_accept_clients_that_trust_the_ca(pki: Pki) -> None:
     async with secure(pki.files()) as both:
         assert await let_in(both, pki.client(), pki) == (True, True)
 
 
-async def test_a_client_that_trusts_another_ca_does_not_talk_to_us(pki: Pki) -> None:
+async def test_a_client_that_trusts_another_ca_does_not_connect(pki: Pki) -> None:
     async with secure(pki.files()) as both:
         assert await let_in(both, pki.client(trusting=trustme.CA()), pki) == (False, False)
 
 
-async def test_plaintext_gets_no_answer_where_tls_is(pki: Pki) -> None:
+async def test_plaintext_gets_no_answer_on_a_tls_port(pki: Pki) -> None:
     async with secure(pki.files()) as both:
         async with aio.insecure_channel(f"127.0.0.1:{both.grpc.port}") as channel:
             assert not await _healthy(channel)
         assert b"HTTP/1.1 200" not in await both.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def test_with_a_client_ca_only_its_clients_are_let_in(pki: Pki) -> None:
+async def test_with_a_client_ca_only_its_clients_can_connect(pki: Pki) -> None:
     async with secure(pki.files(mutual=True)) as both:
         assert await let_in(both, pki.client(by=pki.clients), pki) == (True, True)
         assert await let_in(both, pki.client(), pki) == (False, False)
@@ -105,7 +105,7 @@ async def test_with_a_client_ca_only_its_clients_are_let_in(pki: Pki) -> None:
 
 
 @pytest.mark.parametrize(("version", "spoken"), [(ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_1, False)])
-async def test_nothing_older_than_tls_1_2_is_spoken(pki: Pki, version: ssl.TLSVersion, spoken: bool) -> None:
+async def test_versions_older_than_tls_1_2_are_refused(pki: Pki, version: ssl.TLSVersion, spoken: bool) -> None:
     async with secure(pki.files()) as both:
         for port in (both.grpc.port, both.port):
             assert await asyncio.to_thread(_speaks, port, version.name) is spoken
@@ -139,7 +139,7 @@ async def serials(both: Both) -> set[str]:
     return {await serial(both.grpc.port), await serial(both.port)}
 
 
-async def test_new_connections_get_the_new_certificate_while_old_ones_go_on(pki: Pki) -> None:
+async def test_new_connections_get_the_new_certificate_while_old_ones_continue(pki: Pki) -> None:
     files, clock, client = pki.files(), Hand(), pki.client()
     async with secure(files, clock) as both:
         credentials = grpc.ssl_channel_credentials(client.ca)
@@ -167,7 +167,7 @@ async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         return b'{"status":"ok"}' in await reader.readuntil(b"}")
 
 
-async def test_the_files_are_looked_at_only_every_few_seconds(pki: Pki) -> None:
+async def test_the_files_are_checked_only_every_few_seconds(pki: Pki) -> None:
     files, clock = pki.files(), Hand()
     async with secure(files, clock) as both:
         before = await serials(both)
@@ -178,7 +178,7 @@ async def test_the_files_are_looked_at_only_every_few_seconds(pki: Pki) -> None:
         assert await serials(both) != before
 
 
-async def test_a_new_client_ca_shuts_the_old_ones_clients_out(pki: Pki) -> None:
+async def test_a_new_client_ca_excludes_the_clients_of_the_old_one(pki: Pki) -> None:
     files, clock, other = pki.files(mutual=True), Hand(), trustme.CA()
     async with secure(files, clock) as both:
         assert await let_in(both, pki.client(by=pki.clients), pki) == (True, True)
@@ -200,7 +200,7 @@ BREAKS: dict[str, Callable[[Pki, TlsFiles], object]] = {
 
 
 @pytest.mark.parametrize("damage", BREAKS.values(), ids=BREAKS)
-async def test_a_broken_new_pair_keeps_the_old_one_and_says_so_once(
+async def test_broken_new_certificates_are_rejected_and_logged_once(
     pki: Pki, damage: Callable[[Pki, TlsFiles], object]
 ) -> None:
     files, clock = pki.files(), Hand()
@@ -248,7 +248,7 @@ WRONG: dict[str, tuple[Callable[[Pki, TlsFiles], object], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "said"), WRONG.values(), ids=WRONG)
-def test_files_that_are_no_good_are_named(pki: Pki, damage: Callable[[Pki, TlsFiles], object], said: str) -> None:
+def test_unusable_files_are_named(pki: Pki, damage: Callable[[Pki, TlsFiles], object], said: str) -> None:
     files = pki.files(mutual=True)
     damage(pki, files)
     with pytest.raises(WrongFiles) as error:
@@ -257,7 +257,7 @@ def test_files_that_are_no_good_are_named(pki: Pki, damage: Callable[[Pki, TlsFi
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_key_that_may_not_be_read_is_named(pki: Pki) -> None:
+def test_an_unreadable_key_is_named(pki: Pki) -> None:
     files = pki.files()
     files.key.chmod(0)
     with pytest.raises(WrongFiles, match="GPUPROXY_GRPC_TLS_KEY"):

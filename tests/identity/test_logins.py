@@ -91,7 +91,7 @@ def in_office(story: Callable[[Office], Awaitable[None]], *, scale: float = 1.0)
     run_virtual(run)
 
 
-def test_the_right_password_enters_in_any_spelling_of_the_email_and_a_wrong_one_does_not() -> None:
+def test_the_right_password_works_in_any_spelling_of_the_email_and_a_wrong_one_does_not() -> None:
     async def story(office: Office) -> None:
         assert await office.enters()
         assert await office.enters(email=" Me@Example.ORG ")
@@ -102,7 +102,7 @@ def test_the_right_password_enters_in_any_spelling_of_the_email_and_a_wrong_one_
     in_office(story)
 
 
-def test_every_failing_login_has_one_text_and_judges_exactly_one_password() -> None:
+def test_every_failed_login_has_the_same_text_and_checks_exactly_one_password() -> None:
     async def story(office: Office) -> None:
         await office.users.create("gone@example.org", PASSWORD, project="p1", role="user")
         await office.users.disable("gone@example.org")
@@ -157,7 +157,7 @@ def test_attempts_during_a_lock_do_not_prolong_it() -> None:
     in_office(story)
 
 
-def test_a_stranger_elsewhere_locks_nobody_out() -> None:
+def test_failed_attempts_from_another_network_lock_nobody_out() -> None:
     async def story(office: Office) -> None:
         await office.wrong(50, network=ELSEWHERE)
         assert not await office.enters(network=ELSEWHERE)
@@ -166,7 +166,7 @@ def test_a_stranger_elsewhere_locks_nobody_out() -> None:
     in_office(story)
 
 
-def test_a_hundred_guesses_at_once_are_counted_one_by_one() -> None:
+def test_a_hundred_concurrent_guesses_are_counted_one_by_one() -> None:
     async def story(office: Office) -> None:
         guesses = [office.enters("wrong") for _ in range(99)]
         assert not any(await asyncio.gather(*guesses, office.enters()))
@@ -176,7 +176,7 @@ def test_a_hundred_guesses_at_once_are_counted_one_by_one() -> None:
     in_office(story)
 
 
-def test_many_right_logins_at_once_all_enter() -> None:
+def test_many_concurrent_correct_logins_all_succeed() -> None:
     async def story(office: Office) -> None:
         assert all(await asyncio.gather(*(office.enters() for _ in range(20))))
 
@@ -184,7 +184,7 @@ def test_many_right_logins_at_once_all_enter() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 10_000.0])
-def test_a_token_is_good_until_it_says_and_not_a_second_longer(scale: float) -> None:
+def test_a_token_is_valid_until_its_expiry_and_not_a_second_longer(scale: float) -> None:
     async def story(office: Office) -> None:
         user, token = await office.logins.login(EMAIL, PASSWORD, HOME)
         assert (user.email, token.expires_at - office.clock.now()) == (EMAIL, LIFETIME)
@@ -197,7 +197,7 @@ def test_a_token_is_good_until_it_says_and_not_a_second_longer(scale: float) -> 
     in_office(story, scale=scale)
 
 
-def test_a_disabled_users_tokens_and_keys_end_within_a_second_and_nobody_elses() -> None:
+def test_a_disabled_users_tokens_and_keys_stop_within_a_second_and_no_others() -> None:
     async def story(office: Office) -> None:
         user, token = await office.logins.login(EMAIL, PASSWORD, HOME)
         own = (await office.keys.create("p1", "ci", "user", user.id)).text
@@ -211,7 +211,7 @@ def test_a_disabled_users_tokens_and_keys_end_within_a_second_and_nobody_elses()
     in_office(story)
 
 
-def test_a_user_who_is_enabled_again_enters_and_their_keys_work_again() -> None:
+def test_a_user_who_is_enabled_again_can_log_in_and_their_keys_work_again() -> None:
     async def story(office: Office) -> None:
         user, _ = await office.logins.login(EMAIL, PASSWORD, HOME)
         own = (await office.keys.create("p1", "ci", "user", user.id)).text
@@ -226,7 +226,7 @@ def test_a_user_who_is_enabled_again_enters_and_their_keys_work_again() -> None:
     in_office(story)
 
 
-def test_a_changed_password_ends_the_tokens_of_the_one_before_and_nobody_elses() -> None:
+def test_a_changed_password_invalidates_the_users_tokens_and_no_others() -> None:
     async def story(office: Office) -> None:
         _, other = await office.logins.login(EMAIL, PASSWORD, HOME)
         tokens = []
@@ -239,7 +239,7 @@ def test_a_changed_password_ends_the_tokens_of_the_one_before_and_nobody_elses()
     in_office(story)
 
 
-def test_a_token_of_before_tokens_knew_their_password_is_none() -> None:
+def test_a_token_without_a_password_digest_is_invalid() -> None:
     async def story(office: Office) -> None:
         _, token = await office.logins.login(EMAIL, PASSWORD, HOME)
         claims = jwt.decode(token.text, "s" * 32, algorithms=["HS256"], options={"verify_exp": False})
@@ -252,7 +252,7 @@ def test_a_token_of_before_tokens_knew_their_password_is_none() -> None:
     in_office(story)
 
 
-def test_a_user_exists_once_however_the_email_is_spelt() -> None:
+def test_a_user_exists_once_in_every_spelling_of_the_email() -> None:
     async def story(office: Office) -> None:
         with pytest.raises(UserExists):
             await office.users.create(EMAIL.upper(), "another one", project="p2", role="admin")
@@ -262,7 +262,7 @@ def test_a_user_exists_once_however_the_email_is_spelt() -> None:
     in_office(story)
 
 
-def test_the_configured_admin_is_made_once_and_gets_a_changed_password() -> None:
+def test_the_configured_admin_is_created_once_and_gets_a_changed_password() -> None:
     async def story(office: Office) -> None:
         for password in ("first password", "first password", "second password"):
             await office.users.ensure_admin("boss@example.org", password, "default")

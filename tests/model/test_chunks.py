@@ -44,7 +44,7 @@ def test_an_offer_without_keys_counts_as_often_as_one_call_could_rent_it() -> No
 
 
 @pytest.mark.parametrize("crossing", [False, True])
-def test_sums_of_a_host_are_what_trying_everything_finds(crossing: bool) -> None:
+def test_the_sums_of_a_host_equal_those_of_an_exhaustive_search(crossing: bool) -> None:
     for seed in range(12):
         for own in by_host(random_market(seed, 6, crossing=crossing)).values():
             if len(own) > 12:
@@ -57,7 +57,7 @@ def test_sums_of_a_host_are_what_trying_everything_finds(crossing: bool) -> None
                 assert (len(large), sum(large)) == (chunks, gpus)
 
 
-def test_the_chunks_of_a_way_exist_and_do_not_overlap() -> None:
+def test_the_chunks_of_a_combination_exist_and_do_not_overlap() -> None:
     for seed in range(20):
         for own in by_host(random_market(seed, 8, crossing=True)).values():
             each, offers = shape(own, "few"), canonical(own)
@@ -74,13 +74,13 @@ def test_hosts_with_many_crossing_chunks_are_never_overcounted() -> None:
     assert 4 <= rentable_gpus(crossing) <= 16
 
 
-def test_one_chunk_of_a_host_is_all_that_spreading_may_use() -> None:
+def test_spreading_uses_at_most_one_chunk_of_a_host() -> None:
     each = shape(nested(count(1), "m", 4, (1, 2)), "one")
     assert [total for total, cost in enumerate(each.costs) if cost < IMPOSSIBLE] == [0, 1, 2]
     assert each.most == 2
 
 
-def test_a_sum_is_made_with_the_fewest_chunks_of_several_gpus() -> None:
+def test_a_sum_uses_the_fewest_chunks_with_several_gpus() -> None:
     ones, four, twos = (
         shape(nested(count(1), "m", gpus, (size,)), "singles") for gpus, size in ((2, 1), (4, 4), (8, 2))
     )
@@ -90,7 +90,7 @@ def test_a_sum_is_made_with_the_fewest_chunks_of_several_gpus() -> None:
     assert sorted(parts) == [(0, 2), (1, 4)]
 
 
-def test_a_sum_that_the_sizes_do_not_make_is_none_and_the_nearest_below_is_told() -> None:
+def test_an_impossible_sum_is_none_and_the_nearest_smaller_sum_is_returned() -> None:
     fours = shape(nested(count(1), "m", 4, (4,)), "singles")
     assert exact_sum([(fours, 3)], 6) == (None, 4)
     assert exact_sum([], 6) == (None, 0)

@@ -9,7 +9,7 @@ from tests.sandbox.shop import KEY, OTHER_KEY, Shop
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_gpu_is_ever_held_twice(seed: int) -> None:
+def test_no_gpu_is_ever_rented_twice(seed: int) -> None:
     rng = random.Random(seed)
     shop = Shop(machines=25, seed=seed)
     for _ in range(300):

@@ -49,7 +49,7 @@ def test_each_kind_of_shy_row_lasts_as_long_as_was_asked_for(status: str, shown:
     assert _states(shop.get(contract)) == ("loading", "running", "running", "running")
 
 
-async def test_only_the_rows_are_shy_the_market_runs_bills_and_answers() -> None:
+async def test_a_shy_row_does_not_affect_running_billing_and_probes() -> None:
     shop, contract = _armed("shy_row", seconds=4000)
     honest, other = _armed("other_name", seconds=0)
     for one in (shop, honest):
@@ -77,7 +77,7 @@ def test_a_list_filters_by_what_the_rows_show() -> None:
     assert [row["id"] for row in shown] == [contract]
 
 
-def test_what_happens_to_a_shy_instance_is_never_hidden() -> None:
+def test_a_stop_or_death_of_a_shy_instance_is_never_hidden() -> None:
     for how, actual in (("container", "exited"), ("host", "offline")):
         shop, contract = _armed("shy_row", seconds=1000)
         shop.wait(60)
@@ -85,7 +85,7 @@ def test_what_happens_to_a_shy_instance_is_never_hidden() -> None:
         assert _states(shop.get(contract)) == (actual, "running", "running", "running")
 
 
-def test_another_name_is_shown_for_a_while_and_then_the_true_one() -> None:
+def test_another_gpu_name_is_shown_for_a_while_and_then_the_true_one() -> None:
     shop, contract = _armed("other_name", seconds=30)
     assert [shop.get(contract)["gpu_name"] for _ in range(2)] == ["RTX 4090 D"] * 2
     assert shop.state()["instances"][0]["gpu_model"] == MODEL
@@ -114,7 +114,7 @@ def _first_rows(share: float, **options: Any) -> list[tuple[object, ...]]:
 LOADING = ("loading", "running", "running", "running", True)
 
 
-def test_about_that_share_of_all_fresh_instances_is_shy_in_every_way() -> None:
+def test_the_requested_share_of_new_instances_is_shy_in_all_ways() -> None:
     rows = _first_rows(0.25)
     odd = [row for row in rows if row != LOADING]
     assert 10 <= len(odd) <= 40
@@ -125,7 +125,7 @@ def test_about_that_share_of_all_fresh_instances_is_shy_in_every_way() -> None:
     } <= set(odd)
 
 
-def test_nobody_is_shy_at_share_zero_which_is_the_default_and_everybody_at_one() -> None:
+def test_no_instance_is_shy_at_share_zero_and_all_are_at_share_one() -> None:
     assert set(_first_rows(0.0)) == {LOADING}
     assert set(_first_rows(SandboxOptions().misreport_share)) == {LOADING}
     assert LOADING not in _first_rows(1.0)

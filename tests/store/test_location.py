@@ -70,7 +70,7 @@ def another_programs_database_in_wal(path: Path) -> None:
         (another_programs_database_in_wal, "it is the database of another program"),
     ],
 )
-def test_what_is_no_database_of_ours_is_left_as_it_was(
+def test_a_file_that_is_not_our_database_is_not_changed(
     tmp_path: Path, make: Callable[[Path], None], why: str, alone: bool
 ) -> None:
     make(tmp_path / "place")
@@ -81,13 +81,13 @@ def test_what_is_no_database_of_ours_is_left_as_it_was(
     assert seen(tmp_path) == before
 
 
-def test_a_folder_is_never_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_never_created(tmp_path: Path) -> None:
     with pytest.raises(UnusableLocation, match=f"the folder {tmp_path}/none does not exist; create it first"):
         opened(tmp_path / "none" / "books.db")
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_an_empty_file_becomes_private_books(tmp_path: Path) -> None:
+async def test_an_empty_file_becomes_a_private_database(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
     path.touch()
     path.chmod(0o644)
@@ -97,7 +97,7 @@ async def test_an_empty_file_becomes_private_books(tmp_path: Path) -> None:
     await db.close()
 
 
-async def test_books_whose_first_start_did_not_get_far_are_ours(tmp_path: Path) -> None:
+async def test_a_database_whose_first_start_was_interrupted_is_ours(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
     with closing(sqlite3.connect(path)) as begun:
         begun.execute("CREATE TABLE _sqlite_migrations (id INTEGER PRIMARY KEY, migration_set, name, applied_at)")
@@ -112,7 +112,7 @@ async def test_a_bare_name_is_a_file_in_the_working_directory(tmp_path: Path, mo
     assert (tmp_path / "books.db").exists()
 
 
-async def test_a_lock_file_keeps_what_it_holds(tmp_path: Path) -> None:
+async def test_the_content_of_a_lock_file_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "books.db.lock").write_text("of somebody else")
     db = opened(tmp_path / "books.db")
     with pytest.raises(DatabaseLocked):
@@ -167,7 +167,7 @@ def tried(path: Path, end: str = "closed") -> str:
 
 
 @pytest.mark.parametrize("end", ["closed", "killed"])
-def test_books_that_may_not_be_written_are_left_alone_and_serve_once_they_may(of_no_root: Path, end: str) -> None:
+def test_a_read_only_database_is_refused_unchanged_and_works_once_it_is_writable(of_no_root: Path, end: str) -> None:
     path = of_no_root / "books.db"
     assert tried(path, end) == "written"
     path.chmod(0o400)
@@ -178,7 +178,7 @@ def test_books_that_may_not_be_written_are_left_alone_and_serve_once_they_may(of
     assert tried(path) == "written"
 
 
-def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no_root: Path) -> None:
+def test_files_left_by_a_read_of_a_read_only_database_do_not_block_the_server(of_no_root: Path) -> None:
     path = of_no_root / "books.db"
     tried(path, "killed")
     for end in ("-wal", "-shm"):
@@ -187,14 +187,14 @@ def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no
     assert {stat.S_IMODE(each.stat().st_mode) for each in of_no_root.iterdir()} == {0o600}
 
 
-def test_a_link_into_a_folder_that_is_not_there_is_told_with_that_folder(tmp_path: Path) -> None:
+def test_a_link_into_a_missing_folder_is_refused_with_that_folder(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(tmp_path / "none" / "books.db")
     with pytest.raises(UnusableLocation, match=f"the folder {tmp_path}/none does not exist; create it first"):
         opened(link)
 
 
-def test_a_link_that_leads_back_to_itself_is_no_place(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(link)
     with pytest.raises(OSError, match="link"):

@@ -114,5 +114,5 @@ _FAILURES = {
 
 
 @pytest.mark.parametrize("failure", _FAILURES)
-def test_a_failure_is_told_as_the_real_service_has_it_told(program: Program, market: Market, failure: str) -> None:
+def test_a_failure_is_reported_as_with_the_real_service(program: Program, market: Market, failure: str) -> None:
     play(program, market, KEY, [_FAILURES[failure]])
