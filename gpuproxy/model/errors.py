@@ -128,7 +128,7 @@ class AuthFailed(Refused):
 
 
 class InvalidRequest(Refused):
-    """The provider will never accept this request."""
+    """The provider does not accept this request, and a retry can't succeed."""
 
     scope, advice, reason = Scope.OFFER, Advice.STOP, "PROVIDER_REFUSED"
 

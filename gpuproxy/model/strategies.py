@@ -70,32 +70,32 @@ Turn = Callable[[TurnState, HostKey, int, int], None]
 
 
 def round_robin(target: Target, course: TurnState) -> int:
-    """One host after the other, in the order of their names."""
+    """Hosts in turn, ordered by name."""
     return 2 * target.picks + (course.last is not None and target.key <= course.last)
 
 
 def equal_weighted(target: Target, course: TurnState) -> int:
-    """The host that has had the fewest GPUs of ours so far; newcomers start level with the others."""
+    """The host with the fewest GPUs rented by us so far; new hosts start at the level of the others."""
     return max(course.standing.get(target.key, 0), course.level)
 
 
 def weighted_round_robin(target: Target, course: TurnState) -> int:
-    """In turn, but hosts with more memory per GPU, and those below a dollar per GPU-hour, more often."""
+    """Hosts in turn; hosts with more memory per GPU, or below $1 per GPU-hour, come more often."""
     return -course.standing.get(target.key, 0)
 
 
 def least_connections(target: Target, _course: TurnState) -> int:
-    """Where the fewest of our leases are live; creates in flight and unknown ones count."""
+    """The host with the fewest live leases, including pending and unknown creates."""
     return target.load.live + target.picks
 
 
 def least_response_time(target: Target, _course: TurnState) -> int:
-    """Where machines were ready soonest after their create, and fewest are still starting."""
+    """The host whose machines become ready soonest after the create, with the fewest machines still starting."""
     return target.expected_ms * (target.load.starting + target.picks + 1)
 
 
 def lowest_price(_target: Target, _course: TurnState) -> int:
-    """The cheapest GPU-hour, disk included."""
+    """The lowest price per GPU-hour, including disk."""
     return 0
 
 

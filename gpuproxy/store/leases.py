@@ -215,8 +215,8 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     _follow(tx, old, new)
     if event is not None:
         measured.observe(tx, old, event, new.reason)
-        told = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
-        events.of_lease(tx, new, event.value, told)
+        data = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
+        events.of_lease(tx, new, event.value, data)
         reservation = reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
         if (line := money_log.of_event(old, new, event, reservation, lambda: cost(tx, new.id))) is not None:
             tx.after_commit(line)

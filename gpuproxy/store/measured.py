@@ -15,10 +15,10 @@ _COLUMNS = tuple(field.name for field in fields(Measured))
 
 def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: str) -> None:
     """Update the host's record after an event; `lease` is its state before the event."""
-    told = outcome(lease.call_started_at, lease.ready_at is not None, event, reason, tx.now())
-    if told is not None:
+    observed = outcome(lease.call_started_at, lease.ready_at is not None, event, reason, tx.now())
+    if observed is not None:
         before = find(tx, lease.host) or Measured(provider=lease.provider, gpu_model=lease.gpu_model)
-        _save(tx, lease.host, after_outcome(before, told, tx.now()))
+        _save(tx, lease.host, after_outcome(before, observed, tx.now()))
 
 
 def find(tx: Tx, host: HostKey) -> Measured | None:
@@ -42,14 +42,14 @@ def replay(tx: Tx) -> None:
         "WHERE e.event IN ('ready', 'refused', 'release', 'vanished') ORDER BY e.seq"
     ):
         began = row["call_started_at"]
-        told = outcome(
+        observed = outcome(
             None if began is None else moment(began), row["id"] in ready, LeaseEvent(row["event"]), row["reason"] or "",
             moment(row["at"]),
         )  # fmt: skip
-        if told is not None:
+        if observed is not None:
             host = HostKey(row["host"])
             new = Measured(provider=ProviderName(row["provider"]), gpu_model=row["gpu_model"])
-            records[host] = after_outcome(records.get(host, new), told, moment(row["at"]))
+            records[host] = after_outcome(records.get(host, new), observed, moment(row["at"]))
         if row["event"] == LeaseEvent.READY:
             ready.add(row["id"])
     tx.execute("DELETE FROM measured")

@@ -1,4 +1,4 @@
-"""Logs: every line is whole, goes to one place, and holds no secret."""
+"""Logs: every line is complete, goes to one stream and contains no secret."""
 
 import io
 import json

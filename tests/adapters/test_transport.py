@@ -1,4 +1,4 @@
-"""The Http port on real sockets: what is sent, how often, and what may be concluded from each way to fail."""
+"""The Http port on real sockets: what is sent, how often, and what each kind of failure means."""
 
 import asyncio
 import gzip
@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Seen: yes\r\n\r\nok"
 
 
 class Server:
-    """A loopback server of raw bytes: reads whole requests, answers the n-th with the n-th answer (then the last)."""
+    """A loopback server of raw bytes: it reads complete requests and sends the n-th answer, later always the last."""
 
     def __init__(self, *answers: Answer) -> None:
         self.requests: list[bytes] = []
@@ -265,7 +265,7 @@ async def test_an_incomplete_compressed_answer_is_a_lost_reply(encoding: str, bo
 
 
 class Unpacking:
-    """Counts what comes out of the decompressor, and notes in which threads."""
+    """Counts the decompressed bytes and records the threads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: set[int] = set()

@@ -1,4 +1,4 @@
-"""What the client sends and what it makes of the answers, on a channel that the test holds the other end of."""
+"""The client's requests, and how it reads the answers, on a test channel."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +29,7 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class OtherEnd:
-    """A client on a channel of grpc_testing: `begin` a call, then say as the server what comes of it."""
+    """A client on a channel of grpc_testing: `begin` a call, then answer it as the server."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool

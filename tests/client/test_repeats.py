@@ -1,4 +1,4 @@
-"""Which calls the channel repeats, and with what: real channels, a server in this process that refuses at first."""
+"""Which calls the channel retries: real channels, and a server in this process that refuses the first calls."""
 
 # ruff: noqa: N802 - the methods are named by the contract
 
@@ -30,7 +30,7 @@ SAID = (("x-api-key", KEY),)
 
 
 class Busy(World):
-    """Refuses the first calls; `pushback` is what it says about repeats, in milliseconds."""
+    """Refuses the first calls; `pushback` is its retry trailer in milliseconds."""
 
     def __init__(self, refusals: int, pushback: str = "10") -> None:
         super().__init__()

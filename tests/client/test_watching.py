@@ -1,4 +1,4 @@
-"""A watch over streams that break: a server in this process that plays each stream as the test wrote it down."""
+"""A watch over broken streams: a server in this process plays the streams that the test defines."""
 
 # ruff: noqa: N802 - the methods are named by the contract
 
@@ -22,7 +22,7 @@ def told(state: str, ready: int, token: str, **fields: object) -> pb.WatchReserv
 
 
 class Streams(World):
-    """Each stream says its answers and ends with its code; `tokens` is what each was opened with."""
+    """Each stream sends its answers and ends with its code; `tokens` has the resume token of each stream."""
 
     def __init__(self, *streams: tuple[list[pb.WatchReservationResponse], grpc.StatusCode]) -> None:
         super().__init__()

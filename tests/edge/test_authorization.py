@@ -1,4 +1,4 @@
-"""Who may do what: every RPC of the contract, by every kind of caller, on things of its own project and of another's.
+"""Authorization: every RPC of the contract, by every kind of caller, on its own project and on another one.
 
 The rules in words:
 - Login and HealthCheck answer everybody.
@@ -51,7 +51,7 @@ LAST = ("ReleaseReservation", "DestroyGPUInstance", "RevokeAPIKey", "DeleteSSHKe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Things:
-    """What a project has."""
+    """The resources of a project."""
 
     reservation_id: str
     instance_id: str
@@ -69,7 +69,7 @@ class Credentials:
 
 
 def request_for(name: str, things: Things) -> Message:
-    """A request that is right in every field, about these things."""
+    """A valid request about these resources."""
     request: Any = GetMessageClass(CONTRACT.methods_by_name[name].input_type)()
     fields = request.DESCRIPTOR.fields_by_name
     ids = {"RevokeAPIKey": things.key_id, "DeleteSSHKey": things.ssh_key_id}
@@ -97,13 +97,13 @@ def request_for(name: str, things: Things) -> Message:
 
 
 def names_a_thing(name: str) -> bool:
-    """Is the call about one thing of one project?"""
+    """True if the call is about one resource of one project."""
     fields = {*CONTRACT.methods_by_name[name].input_type.fields_by_name}
     return name not in ("CreateGPUInstance", "GetLoadInfo") and bool({"reservation_id", "instance_id", "id"} & fields)
 
 
 def right(name: str, role: Role | None, project: str, code: StatusCode) -> bool:
-    """Is this the answer that the rules give?"""
+    """True if the answer follows the rules."""
     needed = least_role(name)
     if needed is not None and role is None:
         return code is StatusCode.UNAUTHENTICATED

@@ -1,4 +1,4 @@
-"""What the dispatcher promises for every call, seen by a real client on loopback."""
+"""The rules of the dispatcher for every call, seen by a real client on loopback."""
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 import asyncio
@@ -20,7 +20,7 @@ SECRET = "sk-canary-5150"
 
 
 class Echo:
-    """Answers with what it was asked and by whom."""
+    """Answers with the request and the caller."""
 
     def __init__(self) -> None:
         self.callers: list[Caller] = []

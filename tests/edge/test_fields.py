@@ -1,4 +1,4 @@
-"""What is wrong with a request: every rule about a field, asked over a real channel, and nothing reaches the engine."""
+"""Validation: every rule about a field, over a real channel; invalid requests never reach the engine."""
 
 import base64
 import hashlib

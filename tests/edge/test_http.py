@@ -1,4 +1,4 @@
-"""What each request over HTTP says and gets: forms, statuses, errors, headers, headers."""
+"""Requests and responses over HTTP: formats, statuses, errors, headers."""
 
 import gzip
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Bytes that no client library would send: nothing breaks, nothing leaks, nothing is rented, and others are served."""
+"""Malformed bytes: nothing breaks, nothing leaks, nothing is rented, and other clients are served."""
 
 import asyncio
 import contextlib

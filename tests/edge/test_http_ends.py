@@ -1,4 +1,4 @@
-"""How calls over HTTP end (deadlines, clients that leave, drains), and the pages beside them."""
+"""The end of HTTP calls (deadlines, disconnected clients, drains), and the pages beside the API."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.edge.http_face import METRICS, both_faces
 
 
 class Slow:
-    """Waits for ever, and notes how it ended."""
+    """Waits forever, and records how it ended."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()

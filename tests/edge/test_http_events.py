@@ -1,4 +1,4 @@
-"""Streams over HTTP: Server-Sent Events that can be taken up again where they ended."""
+"""Streams over HTTP: Server-Sent Events that can be resumed where they ended."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ KEY = {"X-API-Key": "gp_viewer"}
 
 
 class Changing:
-    """A reservation that changes twice, and then no more."""
+    """A reservation that changes exactly twice."""
 
     def __init__(self, *, endless: bool = False) -> None:
         self.endless = endless
@@ -44,7 +44,7 @@ class Changing:
 
 
 class Beats(ScaledClock):
-    """Sleeps end when a test says so; what was slept is noted."""
+    """A clock whose sleeps end when the test says so; it records their durations."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__(scale)
@@ -58,7 +58,7 @@ class Beats(ScaledClock):
         await self.beats.get()
 
     async def beat(self) -> None:
-        """Once somebody sleeps."""
+        """Wait until somebody sleeps."""
         await self.resting.wait()
         self.resting.clear()
         self.beats.put_nowait(None)
@@ -147,7 +147,7 @@ async def test_heartbeats_come_in_real_seconds_however_fast_the_clock_runs() -> 
 
 
 class Late(Changing):
-    """Has nothing to say until told."""
+    """Sends nothing until the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ async def test_a_client_that_resets_its_connection_frees_its_stream_and_its_hear
 
 
 class Flooding:
-    """Sends for as long as somebody takes it."""
+    """Sends as long as the client reads."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The description holds for the server: schemathesis tries it with some hundred cases; `make http-fuzz` with more."""
+"""The OpenAPI description matches the server: schemathesis tests some hundred cases; `make http-fuzz` tests more."""
 
 import asyncio
 import importlib.util

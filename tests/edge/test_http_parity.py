@@ -1,4 +1,4 @@
-"""Both faces asked the same random things: equal answers, equivalent errors."""
+"""Both interfaces get the same random requests and give equal answers and equivalent errors."""
 
 import asyncio
 from collections.abc import Mapping

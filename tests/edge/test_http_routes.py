@@ -1,4 +1,4 @@
-"""Each call has its place over HTTP, as the contract says, and both faces have the same calls."""
+"""Each call has its HTTP path of the contract, and both interfaces have the same calls."""
 
 import re
 from pathlib import Path

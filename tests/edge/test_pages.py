@@ -1,4 +1,4 @@
-"""Pages of the market and of what is rented: nothing that was there all along is left out, whatever goes in between."""
+"""Paged lists of offers and rented instances: entries that exist all the time are never missing, whatever changes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.edge.test_service import ids, listed, mine
 
 
 async def rest(face: Face, token: str, **fields: Any) -> list[str]:
-    """All pages from this one on."""
+    """All pages from this request on."""
     seen: list[str] = []
     while token:
         answer = await listed(face, page_token=token, **fields)
@@ -83,7 +83,7 @@ async def test_a_token_of_one_list_is_refused_by_every_other() -> None:
 
 
 def unreadable(**facts: Any) -> StubEngine:
-    """No market can be read, and vast.ai is the one that was asked."""
+    """A catalog that can't be read; vast.ai doesn't answer."""
     silent = ((ProviderName("vast.ai"), 42.0),)
     return StubEngine(market_refusal=Unavailable("No market can be read."), unreachable=silent, **facts)
 

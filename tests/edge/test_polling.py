@@ -1,4 +1,4 @@
-"""Reads that only poll are logged at debug; nothing else can be hidden from the log that way."""
+"""Reads marked as polls are logged at debug; nothing else can be hidden in this way."""
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 from contextlib import suppress
@@ -30,7 +30,7 @@ class Answers:
 
 
 async def lines(name: str, metadata: dict[str, str], error: errors.Refusal | None = None) -> list[tuple[str, str]]:
-    """Level and code of each line that a call leaves in the log."""
+    """Level and code of each log line of a call."""
     with structlog.testing.capture_logs() as logged:
         async with facing(Answers(error)) as face:
             with suppress(aio.AioRpcError):

@@ -1,4 +1,4 @@
-"""What the RPCs say, over a real channel: ids, words, numbers and pages, for what the engine answered."""
+"""The answers of the RPCs over a real channel: ids, words, numbers and pages for the engine's results."""
 
 from datetime import UTC, datetime
 from typing import Any

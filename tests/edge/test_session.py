@@ -1,4 +1,4 @@
-"""Logins, keys and SSH keys over real channels, on a whole deployment."""
+"""Logins, API keys and SSH keys over real channels, on a complete deployment."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Callers without good credentials, in crowds: nothing of theirs is parsed, and they keep nobody else out."""
+"""Many clients without valid credentials: their requests aren't parsed, and they don't block other clients."""
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 import asyncio
@@ -27,7 +27,7 @@ A_FEW = 8
 
 
 class Door:
-    """A Login that answers when the test says so."""
+    """A Login that finishes when the test says so."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -50,7 +50,7 @@ class Door:
 
 
 def begun(path: str, *headers: bytes) -> bytes:
-    """The head of a request and the first byte of its body; the others never come."""
+    """The head of a request and the first byte of its body; the rest never arrives."""
     lines = [b"POST " + path.encode() + b" HTTP/1.1", b"Host: x", b"Content-Length: 500", *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n{"
 

@@ -1,4 +1,4 @@
-"""Streams over a real channel: the same rules as for every call, and an end that tells the client to come again."""
+"""Streams over a real channel: the rules of every call, and an end that tells the client to open the stream again."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -20,7 +20,7 @@ ASKED = pb.WatchReservationRequest(reservation_id="res-1")
 
 
 class Watched(StubEngine):
-    """Books whose reservation changes when the test says so."""
+    """Reservations that change when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()

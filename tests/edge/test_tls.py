@@ -1,4 +1,4 @@
-"""TLS and mTLS on real sockets: who gets in, who does not, and certificates that change while connections are open."""
+"""TLS and mTLS on real sockets: who can connect, and certificates that change while connections are open."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.edge.http_face import Both, both_faces
 
 
 class Hand(ScaledClock):
-    """Moved by hand."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ async def secure(files: TlsFiles, clock: ScaledClock | None = None) -> AsyncIter
 
 
 async def by_grpc(both: Both, client: ClientFiles) -> bool:
-    """Whether a new connection is let in; the check needs no key."""
+    """True if a new gRPC connection succeeds; the health check needs no key."""
     credentials = grpc.ssl_channel_credentials(client.ca, client.key, client.cert)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with aio.secure_channel(f"127.0.0.1:{both.grpc.port}", credentials, options=options) as channel:
@@ -63,7 +63,7 @@ async def _healthy(channel: aio.Channel) -> bool:
 
 
 async def by_http(both: Both, client: ClientFiles, pki: Pki) -> bool:
-    """Whether a new connection is let in."""
+    """True if a new connection succeeds."""
     try:
         async with (
             aiohttp.ClientSession() as session,
@@ -112,7 +112,7 @@ async def test_versions_older_than_tls_1_2_are_refused(pki: Pki, version: ssl.TL
 
 
 def _speaks(port: int, version: str) -> bool:
-    """By a program of its own, since this one's library warns of what it asks for."""
+    """Run in another program, because Python's ssl module warns about old versions."""
     code = (
         "import socket, ssl, sys, warnings; warnings.simplefilter('ignore')\n"
         "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False\n"
@@ -131,7 +131,7 @@ def _speaks(port: int, version: str) -> bool:
 
 
 async def serial(port: int) -> str:
-    """The certificate that a new connection is shown."""
+    """The certificate of a new connection."""
     return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=10)
 
 

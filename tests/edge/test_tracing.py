@@ -1,4 +1,4 @@
-"""Traces: a span for each call on either face, joined to the caller's trace, with nothing secret in it."""
+"""Traces: a span for each call on both interfaces, joined to the caller's trace, without secrets."""
 
 import asyncio
 import subprocess
@@ -153,7 +153,7 @@ async def test_the_spans_of_a_broken_handler_hold_no_exception() -> None:
 
 
 class Marketplace:
-    """Answers, or fails with text that is nobody's business."""
+    """Answers, or fails with a text that must stay internal."""
 
     name = "vast.ai"
     account = "vast-1"

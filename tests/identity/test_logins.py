@@ -1,4 +1,4 @@
-"""Logins in virtual time: delays that grow and end, tokens that end, users who are disabled; equal work each time."""
+"""Logins in virtual time: growing delays, expiring tokens, disabled users, and equal work for every attempt."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
 
 class CountingWorkers:
-    """The Workers port without threads; remembers the hashes that passwords were held against."""
+    """The Workers port without threads; it records the hashes that passwords were compared with."""
 
     def __init__(self) -> None:
         self.judged: list[str] = []

@@ -1,4 +1,4 @@
-"""What vast.ai says: success and every recorded form of refusal, word for word."""
+"""vast.ai's answers: success and every recorded error, word for word."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Images, machines and instances that never work: what their rows say, and whom it concerns."""
+"""Images, machines and instances that never work: what their rows show, and which instances are affected."""
 
 from typing import Any
 

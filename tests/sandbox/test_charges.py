@@ -1,4 +1,4 @@
-"""Charges: a row for each contract, exact to the micro-dollar, together what the market billed."""
+"""Charges: a row for each contract, exact to the micro-dollar; they add up to the market's bill."""
 
 import json
 from typing import Any

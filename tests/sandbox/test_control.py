@@ -1,4 +1,4 @@
-"""The control API: what it shows, and what it does to machines, offers and instances."""
+"""The control API: what it shows, and how it changes machines, offers and instances."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""docs/sandbox.md names everything that can be armed, asked for and switched."""
+"""docs/sandbox.md names all faults, control calls and options."""
 
 from pathlib import Path
 from typing import get_args

@@ -1,4 +1,4 @@
-"""Faults: what the caller sees, and what the market did all the same."""
+"""Faults: what the caller sees, and what the market did."""
 
 import json
 from collections.abc import Awaitable, Callable

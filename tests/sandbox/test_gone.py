@@ -1,4 +1,4 @@
-"""How the market says that an instance does not exist: as documented, or in any of the spellings that were seen."""
+"""The forms of "no such instance": the documented one and all that were observed."""
 
 import pytest
 

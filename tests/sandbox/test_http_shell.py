@@ -1,4 +1,4 @@
-"""The server on real sockets: plans carried out as bytes, resets and silence, ports that answer while they should."""
+"""The server on real sockets: plans executed as bytes, resets or hangs, and ports that answer at the right times."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ async def running(**options: Any) -> AsyncIterator[RunningSandbox]:
 
 
 async def exchange(server: RunningSandbox, method: str, path: str, body: Any = None) -> bytes:
-    """Everything that comes back to one request on a connection of its own, as bytes."""
+    """All bytes of the answer to one request on its own connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     data = b"" if body is None else json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n"

@@ -1,4 +1,4 @@
-"""The paged list of instances (v1), and what a row says while an instance lives."""
+"""The paged list of instances (v1), and the rows of an instance during its life."""
 
 import pytest
 

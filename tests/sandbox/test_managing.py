@@ -1,4 +1,4 @@
-"""What else is done to instances: bids, reboots, logs, bulk creates and launches."""
+"""Other calls on instances: bids, reboots, logs, bulk creates and launches."""
 
 from typing import Any
 

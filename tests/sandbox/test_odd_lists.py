@@ -1,4 +1,4 @@
-"""Lists that can't be trusted: rows of strangers, rows that can't be read, pages without end, pages that take long."""
+"""Faulty lists: rows of unknown instances, malformed rows, endless lists, slow pages."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ def _body(shop: Shop, path: str = LIST) -> bytes:
 
 
 def _with_odd_row(kind: str, **args: Any) -> tuple[Any, int, Shop]:
-    """A page of two rows of the account's, and the odd one; the id of the first; the shop."""
+    """A page with two rows of the account and the malformed one; the id of the first; the shop."""
     shop = Shop()
     contract = shop.rented(label="mine")
     shop.rented()

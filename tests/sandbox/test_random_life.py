@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: no GPU is held twice, and what is held is what the instances hold."""
+"""Random operations in random order: no GPU is rented twice, and the used GPUs are those of the instances."""
 
 import random
 

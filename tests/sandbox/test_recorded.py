@@ -1,4 +1,4 @@
-"""A recorded market: its rows are seen again with their flags, and its machines can be rented."""
+"""A recorded market: its rows appear again with their flags, and its machines can be rented."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""The first rows of shy instances: they misreport the instance, and the market itself does not."""
+"""The first rows of shy instances: they misreport the instance; the market itself isn't affected."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def _states(row: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _armed(fault: str, **args: Any) -> tuple[Shop, int]:
-    """A shop, and a fresh RTX 4090 in it that the fault hit."""
+    """A shop, and a new RTX 4090 instance that the fault has hit."""
     shop = Shop()
     offer = shop.search(gpu_name={"eq": MODEL}, limit=1)[0]["id"]
     shop.arm("create", fault, args=args)

@@ -1,4 +1,4 @@
-"""The kept market: everything that was answered survives a kill, and nothing is issued twice."""
+"""The saved market: everything that was answered survives a kill, and no id is issued twice."""
 
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def test_the_defects_of_an_instance_survive_a_kill(tmp_path: Path) -> None:
     for seconds in (0, 100, 250):
         shop.wait(seconds)
         assert [again.get(one) for one in contracts] == [shop.get(one) for one in contracts]
-        assert again.sandbox.port_table.open.keys() == shop.sandbox.doors.open.keys()
+        assert again.sandbox.port_table.open.keys() == shop.sandbox.port_table.open.keys()
 
 
 def test_shy_instances_of_a_share_are_as_shy_after_a_kill_as_before(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Volumes: they lie on one machine, outlive instances, cost while they exist, and are not deleted while in use."""
+"""Volumes: they are on one machine, outlive instances, cost while they exist, and can't be deleted while in use."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a unit of work hands to `after_commit` is called once, on the loop, when the books have it, and never else."""
+"""A callback of `after_commit` is called once, on the event loop, after the commit, and never without a commit."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The ballast on real files, and on a small disk of its own where this user may mount one."""
+"""The ballast on real files, and on a small disk if this user can mount one."""
 
 import subprocess
 from collections.abc import Iterator
@@ -111,7 +111,7 @@ async def test_a_full_disk_has_space_for_necessary_writes_and_for_nothing_else(s
 
 
 def fill(file: Path) -> None:
-    """Until there is not a byte of room left."""
+    """Fill the disk to the last byte."""
     with file.open("wb", buffering=0) as filler:
         for size in (MEGABYTE, 4096, 1):
             try:

@@ -1,4 +1,4 @@
-"""A server, commands and backups at one database at once: nothing that was acknowledged is lost, nothing breaks."""
+"""A server, commands and backups on one database at the same time: no acknowledged commit is lost."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The files beside a database: beside the file itself, but what is kept beside a link already is found there."""
+"""The files beside a database are beside the real file, but existing files beside a link are found there."""
 
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +15,7 @@ from gpuproxy.store.sqlite.driver import sqlite3
 
 @pytest.fixture
 def link(tmp_path: Path) -> Path:
-    """To a database that is not there yet, in another folder."""
+    """A link to a database that doesn't exist yet, in another folder."""
     for name in ("links", "disk"):
         (tmp_path / name).mkdir()
     made = tmp_path / "links" / "link.db"

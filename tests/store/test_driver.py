@@ -1,4 +1,4 @@
-"""The SQLite that is in use: one module for all, and whether its library can lose commits."""
+"""The SQLite driver: one module for all code, and whether its library can lose commits."""
 
 import platform
 import sys

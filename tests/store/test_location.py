@@ -1,4 +1,4 @@
-"""Where books can be kept, and that a wrong place is left as it was found."""
+"""Where a database can be, and that an unusable location is never changed."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
 
 
 def seen(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file with its mode and what it holds."""
+    """Every file with its mode and content."""
     return {
         str(each.relative_to(folder)): (each.stat().st_mode, each.read_bytes() if each.is_file() else b"")
         for each in (folder, *folder.rglob("*"))
@@ -148,7 +148,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def of_no_root() -> Iterator[Path]:
-    """A folder where modes count: root is not hindered by them, so what is there belongs to nobody."""
+    """A folder of the user nobody: file modes don't restrict root, so root can't test them."""
     folder = Path(tempfile.mkdtemp(prefix="gpuproxy-place-"))
     try:
         if os.geteuid() == 0:
@@ -159,7 +159,7 @@ def of_no_root() -> Iterator[Path]:
 
 
 def tried(path: Path, end: str = "closed") -> str:
-    """What a process says that opens the books as a user whom modes hinder."""
+    """The output of a process that opens the database as the user nobody."""
     command = [sys.executable, "-c", _OPENING, str(path), str(NOBODY), end]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""

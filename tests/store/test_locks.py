@@ -1,4 +1,4 @@
-"""One server for one database file, by whatever name it is reached and whatever became of that name."""
+"""One server for one database file, under every name and after every change of names."""
 
 import fcntl
 import os
@@ -38,7 +38,7 @@ asyncio.run(db.close())
 
 @contextmanager
 def serving(path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that has the database open as a server has; it closes it at a line, or at the end of stdin."""
+    """Another process that has opened the database like a server; it closes it at a line or at the end of stdin."""
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", _SERVING, str(path)], stdin=pipe, stdout=pipe, text=True) as process:
         try:
@@ -204,7 +204,7 @@ async def test_the_lock_is_released_when_its_owner_is_killed(path: Path) -> None
 
 @contextmanager
 def locked_by_an_earlier_version(file: Path) -> Iterator[None]:
-    """It knows the `.lock` file only, and makes it beside the name that it was started with."""
+    """An earlier version: it locks only the `.lock` file beside the name that it was started with."""
     with file.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -258,7 +258,7 @@ with open(sys.argv[1], "r+b") as file:
 
 
 def sqlite_holds(path: Path) -> bool:
-    """Whether another process finds SQLite's own lock on the file."""
+    """True if another process finds SQLite's own lock on the file."""
     command = [sys.executable, "-c", _LOCKING, str(path), *map(str, _SHARED_BY_SQLITE)]
     return b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
 
@@ -293,7 +293,7 @@ async def test_no_descriptor_stays_open_after_the_database_is_closed(path: Path)
 async def test_on_a_network_file_system_only_the_file_beside_the_database_is_locked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There the lock on the file would be one with SQLite's own, and keep SQLite itself out."""
+    """On a network file system, the lock on the file would conflict with SQLite's own locks."""
     table = path.with_name("mountinfo")
     table.write_text(f"1 0 0:1 / {path.parent} rw - nfs4 store:/ rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", table)

@@ -1,4 +1,4 @@
-"""Which file system a path is on, read from samples of the kernel's table of mounts."""
+"""The file system of a path, read from samples of the kernel's mount table."""
 
 from pathlib import Path, PurePosixPath
 

@@ -1,4 +1,4 @@
-"""Books whose files are removed, moved or replaced while they are open: no more is spent, the rest goes on."""
+"""A database whose files are removed, moved or replaced while open: nothing is rented, everything else continues."""
 
 import asyncio
 from collections.abc import AsyncIterator

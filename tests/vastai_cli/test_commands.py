@@ -1,4 +1,4 @@
-"""The commands that the long story leaves out: raw lists, bulk, reboots, logs, bids, clones, volumes with instances."""
+"""The commands that test_order leaves out: raw lists, bulk, reboots, logs, bids, clones, volumes with instances."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Do the comparisons bite? Each way of writing an expectation, met and not met."""
+"""The comparison detects differences: each kind of expectation, with a matching and a different output."""
 
 from pathlib import Path
 

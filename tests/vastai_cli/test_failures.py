@@ -1,4 +1,4 @@
-"""What the command line says when the service fails: each failure armed, its text compared, its requests counted."""
+"""The command line's output when the service fails: each failure is armed, the text compared, the requests counted."""
 
 from typing import Any
 

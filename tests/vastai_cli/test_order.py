@@ -1,4 +1,4 @@
-"""A whole life on the market, command by command: volume, instance, label, stop, a stranger, destroy, charges."""
+"""A complete scenario, command by command: volume, instance, label, stop, another customer, destroy, charges."""
 
 import pytest
 

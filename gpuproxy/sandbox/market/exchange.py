@@ -93,7 +93,7 @@ class SimulatedMarket:
         """Run `happen` at the market's time `when`."""
         heapq.heappush(self._timers, (when, next(self._timer_numbers), happen))
 
-    # -- what accounts do
+    # -- calls of accounts
 
     def rent(self, account: str, offer_id: int, launch: Launch, defects: InstanceDefects | None = None) -> Instance:
         """Create an instance on the offer's GPUs. Raises NoSuchAsk, NotRentable or NoCredit without any change."""
@@ -199,7 +199,7 @@ class SimulatedMarket:
         """The chunk that the instance has rented."""
         return next(one for one in self.machines[instance.machine_id].chunks if one.mask == instance.mask)
 
-    # -- what happens to machines
+    # -- events of machines
 
     def occupy(self, machine: Machine, gpus: int, *, leave_after: float | None = None) -> int:
         """Let other customers rent up to `gpus` GPUs; returns how many they got."""
@@ -287,7 +287,7 @@ class SimulatedMarket:
         chunk.offer_id = offer_id
         self.chunks[offer_id] = chunk
 
-    # -- within
+    # -- internal
 
     def _build(self, blueprints: Iterable[tuple[Blueprint, int]]) -> None:
         offer_ids, gpu_ids = count(FIRST_OFFER_ID), count(_FIRST_GPU_ID)

@@ -51,7 +51,7 @@ class RunningSandbox:
         self.sandbox.close()
 
     async def _tick(self) -> None:
-        """What happens by itself opens and closes port_table although nobody asks."""
+        """Run due events regularly and update the ports, also without requests."""
         loop = asyncio.get_running_loop()
         next_heartbeat = loop.time() + _HEARTBEAT
         while True:

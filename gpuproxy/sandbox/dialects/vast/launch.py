@@ -98,7 +98,7 @@ def is_valid_volume_name(name: Any) -> bool:
 
 
 def defects_of(fault: Fault | None, launch: Launch, model: str) -> InstanceDefects:
-    """What a fault does to the instance that a create makes; `model` is what the offer says of its GPUs."""
+    """The defects that a fault gives to a new instance. `model` is the GPU model of the offer."""
     if fault is None:
         return InstanceDefects()
     args = fault.args
