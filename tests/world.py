@@ -84,7 +84,7 @@ class World:
         before = asyncio.all_tasks()
         self.life = Life(die_after)
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
-        self.db.judge_by(self.books_clock.now)
+        self.db.use_clock(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(

@@ -11,7 +11,7 @@ from gpuproxy.model.money import usd
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Clock, Database, Tx
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.store import figures, leases, pace, troubles
+from gpuproxy.store import account_problems, leases, pace, totals
 
 _OVER = frozenset(state.value for state in TERMINAL)
 
@@ -59,10 +59,10 @@ async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> F
 
     def books(tx: Tx) -> Figures:
         now = tx.now()
-        spent, rate = figures.spending(tx)
-        unknown, paused = figures.unknown_since(tx), troubles.paused(tx)
+        spent, rate = totals.spending(tx)
+        unknown, paused = totals.unknown_since(tx), account_problems.paused(tx)
         return Figures(
-            leases=figures.leases_by_state(tx),
+            leases=totals.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
             dead=_dead(tx, {watch.provider.name for watch in watches}),
             spent_usd=usd(spent),

@@ -31,7 +31,7 @@ from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import WrongPlace, require_one_name
+from gpuproxy.store.sqlite.location import UnusableLocation, require_one_name
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     async def run(db: SqliteDatabase) -> list[str]:
         async with AsyncExitStack() as stack:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.judge_by(clock.now)
+            db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
             told: list[str] = []
             for provider in await connect_accounts(stack, settings, clock, None):
@@ -85,7 +85,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
         signer = await deployment.signer(db, SystemRandom())
         text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
         if _holds(file, text):
-            private_files.tighten(file)
+            private_files.restrict(file)
             return False
         _write_secret(file, text)
         return True
@@ -126,7 +126,7 @@ def backup(settings: Settings, file: Path) -> None:
     origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
     try:
         require_one_name(origin)
-    except WrongPlace as error:
+    except UnusableLocation as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be copied: {error}.") from error
     _write_secret(file, "")
     whole = False
@@ -189,7 +189,7 @@ def _with_books(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
 ) -> T:
     async def run(db: SqliteDatabase) -> T:
-        db.judge_by(await _clock_of(db))
+        db.use_clock(await _clock_of(db))
         return await work(db)
 
     return with_books(settings, run, alone=alone, may_make=may_make)

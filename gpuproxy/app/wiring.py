@@ -16,9 +16,9 @@ from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import GrpcServer
 from gpuproxy.edge.http.pages import Pages
 from gpuproxy.edge.http.server import HttpServer
-from gpuproxy.edge.interfaces import Faces
+from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.edge.messages.translate import encode_offer, offer_json
-from gpuproxy.edge.rpc.auth import Authenticator, Bearers
+from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import Rpc, built_of
 from gpuproxy.edge.rpc.service import Service
@@ -192,7 +192,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def build_faces(
+def build_interfaces(
     settings: Settings,
     engine: Engine,
     access: Access,
@@ -200,8 +200,8 @@ def build_faces(
     *,
     extra: Mapping[str, Rpc] | None = None,
     around: Around | None = None,
-) -> Faces:
-    """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
+) -> Interfaces:
+    """Both interfaces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
     service = Service(
         reserver=engine.reserver,
         reservations=engine.reservations,
@@ -219,8 +219,8 @@ def build_faces(
         providers=engine.providers,
         clock=engine.clock,
     )
-    bearers = Bearers(tokens=access.tokens, find=access.users.find)
-    authenticator = Authenticator(access.keys.find, engine.clock, bearers)
+    token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
+    authenticator = Authenticator(access.keys.find, engine.clock, token_auth)
     dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc, around)
 
     async def measured() -> bytes:
@@ -237,4 +237,4 @@ def build_faces(
         drain_seconds=settings.drain_seconds,
     )
     grpc = GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
-    return Faces(grpc=grpc, http=http, pages=pages)
+    return Interfaces(grpc=grpc, http=http, pages=pages)

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
-from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
+from gpuproxy.client.channel import DEFAULT_SERVER, key_error
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config.settings import DEFAULT_DATABASE, ConfigError, admin_key_file, is_loopback, read_environment
 from gpuproxy.edge.messages.json_codec import plain
@@ -143,7 +143,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
             raise click.UsageError(f"{named}: should be HOST:PORT of gRPC, as in {DEFAULT_SERVER}, not {address}")
         security = Tls(wanted=tls, ca=tls_ca or "", cert=tls_cert or "", key=tls_key or "").over(found)
         key = api_key or _key(found, address)
-        if wrong := why_no_key(key):
+        if wrong := key_error(key):
             raise click.UsageError(f"{'--api-key' if api_key else 'GPUPROXY_API_KEY'}: {wrong}")
         connection = Connection(address, key, as_json=as_json, tls=security)
         try:

@@ -79,7 +79,7 @@ class _Span(click.ParamType[tuple[float, float]]):
 )
 @click.option(
     "--shy-rows",
-    "shyness",
+    "misreport_share",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     default=0.25,
@@ -88,6 +88,7 @@ class _Span(click.ParamType[tuple[float, float]]):
 )
 @click.option(
     "--shy-seconds",
+    "misreport_seconds",
     type=click.FloatRange(0),
     default=40.0,
     show_default=True,

@@ -8,7 +8,7 @@ import click
 from gpuproxy.cli.arguments import TextType, short_text
 from gpuproxy.cli.server import explained, settings_of_here
 from gpuproxy.cli.tables import table
-from gpuproxy.model.users import why_no_email, why_no_password
+from gpuproxy.model.users import email_error, password_error
 
 
 @click.group()
@@ -24,7 +24,7 @@ def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -
     """Create a user who can log in. Prompts for the password, or reads it from stdin if that is not a terminal."""
     from gpuproxy.app import people
 
-    if wrong := why_no_email(email):
+    if wrong := email_error(email):
         raise click.UsageError(f"EMAIL {wrong}.")
     project = short_text("--project", project)
     password = _password()
@@ -102,7 +102,7 @@ def _password() -> str:
         text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
         text = sys.stdin.readline().rstrip("\r\n")
-    if wrong := why_no_password(text):
+    if wrong := password_error(text):
         raise click.UsageError(f"the password {wrong}.")
     return text
 

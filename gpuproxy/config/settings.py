@@ -20,8 +20,8 @@ from gpuproxy.config import checks
 from gpuproxy.config.env_file import values_in
 from gpuproxy.config.names import CLIENT_NAMES, NOT_BUILT_NAMES, env_name, first_wrong_name
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.strategies import strategy_named
-from gpuproxy.model.users import why_no_admin
+from gpuproxy.model.strategies import strategy_by_name
+from gpuproxy.model.users import admin_error
 from gpuproxy.store.sqlite import files as database_files
 
 ENV_FILE = Path(".env")
@@ -247,7 +247,7 @@ class Settings(BaseSettings):
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())
         password = self.admin_password.get_secret_value() if self.admin_password else ""
-        if wrong := why_no_admin(self.admin_email, password):
+        if wrong := admin_error(self.admin_email, password):
             raise ValueError(wrong)
         keys = [key.get_secret_value() for key in self.vastai_api_key]
         names = [account.name for account in self.accounts]
@@ -382,7 +382,7 @@ def without_effect(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> 
 
 def _check_strategy(name: str) -> None:
     try:
-        strategy_named(name)
+        strategy_by_name(name)
     except Refusal as error:
         raise ConfigError(f"GPUPROXY_LB_STRATEGY: {error.message}") from None
 

@@ -15,7 +15,7 @@ from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import DESTROYED
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import leases, reservations, story
+from gpuproxy.store import leases, money_log, reservations
 from gpuproxy.store.rows import micros
 
 
@@ -59,7 +59,7 @@ class Instances:
             lease = _lease_of(tx, caller, provider, instance_id)
             if record.releasable(lease):
                 reservation = reservations.get(tx, lease.reservation_id)
-                tx.after_commit(story.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
+                tx.after_commit(money_log.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
             return record.release(tx, lease, DESTROYED)
 
         lease = await self._db.write(write)

@@ -25,8 +25,8 @@ from gpuproxy.outcomes.answers import no_account
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import counters, exhausted, leases, rotations, troubles
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store import account_problems, counters, exhausted, leases, rotations
+from gpuproxy.store.account_problems import AccountProblem
 
 _LOOKED_THROUGH = 4_000
 """Offers, the cheapest ones, for a price that would do: a refusal must not stop the loop for long."""
@@ -121,13 +121,13 @@ class _Known:
     held: Held
     loads: Loads
     storms: tuple[breaker.Storm, ...]
-    paused: Mapping[AccountKey, Trouble]
+    paused: Mapping[AccountKey, AccountProblem]
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
 
 
 def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
-    paused = troubles.paused(tx)
+    paused = account_problems.paused(tx)
     return _Known(
         held=leases.held_keys(tx),
         loads=counters.loads(tx),

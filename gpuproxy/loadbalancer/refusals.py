@@ -7,7 +7,7 @@ from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import AuthFailed, FailedPrecondition, InsufficientFunds
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store.account_problems import AccountProblem
 
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
@@ -54,7 +54,7 @@ def not_enough(
     )
 
 
-def account_paused(trouble: Trouble) -> FailedPrecondition:
+def account_paused(trouble: AccountProblem) -> FailedPrecondition:
     """Every account that could be asked is one that the marketplace would refuse."""
     provider, account = trouble.account
     return FailedPrecondition(

@@ -26,7 +26,7 @@ from gpuproxy.model.owners import EXPIRED
 from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
-from gpuproxy.store import exhausted, leases, owners, pace, reservations, rotations, troubles
+from gpuproxy.store import account_problems, exhausted, leases, owners, pace, reservations, rotations
 
 ORPHANAGE = ReservationId("res-orphans")
 _PAUSE = timedelta(minutes=3)
@@ -48,7 +48,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
     if lease.expires_at is not None and lease.expires_at <= tx.now():
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
         return False
-    paused = troubles.paused(tx).get((lease.provider, lease.account))
+    paused = account_problems.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
         return False
@@ -106,12 +106,12 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
     lease = leases.get(tx, lease_id)
     if isinstance(refusal, NoCapacity):
         exhausted.note(tx, lease, refusal.scope)
-    if refusal.reason in troubles.PAUSING:
-        troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if refusal.reason in account_problems.PAUSING:
+        account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
     if not (lease.state is LeaseState.REQUESTED or lease.outcome_unknown):
         return lease
     if owners.of(tx, lease).strategy == "equal_weighted":
-        rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
+        rotations.undo_pick(tx, "equal_weighted", lease.host, lease.num_gpus)
     event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
     return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
 

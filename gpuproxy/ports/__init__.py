@@ -7,7 +7,7 @@ included, run deterministically under a test's virtual clock. Adapters are chose
 from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.database import Database, Tx, Wakeups
 from gpuproxy.ports.http import Http, HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
-from gpuproxy.ports.instances import Blame, Instance, InstanceStatus, Inventory
+from gpuproxy.ports.instances import Blame, InstanceStatus, Inventory, ListedInstance
 from gpuproxy.ports.probe import Probe
 from gpuproxy.ports.provider import Capabilities, Provider, ProviderSetup, Receipt, Spend
 from gpuproxy.ports.random import Random
@@ -23,9 +23,9 @@ __all__ = [
     "HttpReplyLost",
     "HttpRequest",
     "HttpResponse",
-    "Instance",
     "InstanceStatus",
     "Inventory",
+    "ListedInstance",
     "Probe",
     "Provider",
     "ProviderSetup",

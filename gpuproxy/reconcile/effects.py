@@ -16,7 +16,7 @@ from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
 from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
-from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
+from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
 from gpuproxy.reconcile.doubts import Knocks
 from gpuproxy.reconcile.steps import Confirm, Destroy, Knock, Stop
@@ -71,7 +71,7 @@ class Effects:
         self._sure_of_key = sure_of_key
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._asked: dict[LeaseId, _Asked] = {}
-        self.read: list[Instance] = []
+        self.read: list[ListedInstance] = []
         """Machines that a listing did not show and a read of their own did, since the last pass took them."""
         self._background = Background("effect")
 

@@ -38,7 +38,7 @@ from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Knock, No
 from gpuproxy.reconcile.whose import Whose
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import leases, owners, troubles
+from gpuproxy.store import account_problems, leases, owners
 
 log = structlog.get_logger(__name__)
 
@@ -281,12 +281,12 @@ class AccountWatch:
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
         if trouble is None:
-            troubles.listed(tx, self._key)
+            account_problems.clear_after_listing(tx, self._key)
         else:
-            troubles.note(tx, self._key, trouble, None)
+            account_problems.record(tx, self._key, trouble, None)
         if decided.sightings.orphans:
             found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
-            troubles.note(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
+            account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
         return decided
 
     def _written(self, tx: Tx, decided: Decided) -> Decided:

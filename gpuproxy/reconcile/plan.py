@@ -11,7 +11,7 @@ from typing import Any
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
-from gpuproxy.ports import Instance, InstanceStatus
+from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
@@ -27,7 +27,7 @@ def plan(scene: Scene) -> list[Step]:
     return steps
 
 
-def _steps(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _steps(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.state in RENTED:
         yield from _rented(lease, owner, instance, scene)
     elif lease.state is LeaseState.RELEASING:
@@ -40,7 +40,7 @@ def _steps(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene) 
         yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
 
 
-def _unknown(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None:
         yield Adopt(lease, instance.id)
     elif _over(lease, owner, scene.now):
@@ -49,7 +49,7 @@ def _unknown(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene
         yield from absence(lease, scene)
 
 
-def _rented(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
     reason = _release_reason(lease, owner, instance, scene)
@@ -64,7 +64,7 @@ def _rented(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene)
         yield from _missing(lease, scene.listing, scene)
 
 
-def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+def _progress(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
     if lease.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
         return  # what a fresh machine is called at first need not be so
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
@@ -82,13 +82,13 @@ def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
             yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
 
 
-def _wakes(lease: Lease, instance: Instance) -> bool:
+def _wakes(lease: Lease, instance: ListedInstance) -> bool:
     """A machine that boots although it is to be stopped is not called starting: it is stopped again."""
     booting = instance.status is InstanceStatus.PENDING and lease.stop_at is None
     return booting or instance.status is InstanceStatus.RUNNING
 
 
-def _stopping(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+def _stopping(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
     """What its owner stopped stays stopped; what woke up dearer than agreed is stopped, for its data are worth more."""
     if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
         return
@@ -109,7 +109,7 @@ def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
         yield Confirm(lease, alone=bool(listing.unreadable))
 
 
-def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.instance_id is None:
         if instance is not None:
             yield Advance(
@@ -171,7 +171,7 @@ def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
     return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
 
 
-def _release_reason(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene) -> str:
+def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> str:
     """Why the machine must be given back; "" when it must not."""
     if _over(lease, owner, scene.now):
         return owner.closing or "EXPIRED"
@@ -240,13 +240,13 @@ _BILLED = {
 """A status that we do not know changes nothing."""
 
 
-def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+def _news(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
     """What the listing says that the books do not have; empty when that is nothing."""
     facts = _facts(lease, instance, now)
     return facts if any(getattr(lease, name) != value for name, value in facts.items()) else {}
 
 
-def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+def _facts(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
     judged = lease.reason in _JUDGED  # and what it was judged by is kept
     return {
         "seen_at": lease.seen_at or now,
@@ -263,7 +263,7 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
     }
 
 
-def _words(instance: Instance) -> str:
+def _words(instance: ListedInstance) -> str:
     """The marketplace's own; what it said last of a machine that does not answer any more is no news of its state."""
     if instance.status in (InstanceStatus.BROKEN, InstanceStatus.OFFLINE) and instance.status_message:
         return f"{instance.raw_status}: {instance.status_message}"

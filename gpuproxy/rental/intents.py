@@ -19,7 +19,7 @@ from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import NOT_ATTEMPTED
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, rotations, troubles
+from gpuproxy.store import account_problems, leases, rotations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[Accoun
 
     TurnTaken: all are paused by now.
     """
-    paused = troubles.paused(tx)
+    paused = account_problems.paused(tx)
     turns = [
         (intent.waits[provider, account][queued[provider, account]], order, account)
         for order, account in enumerate(intent.terms[provider])

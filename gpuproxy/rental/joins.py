@@ -182,7 +182,7 @@ class Reserver:
         found = await self._db.read(lambda tx: reservations.by_request(tx, caller.project, request_id))
         if found is None:
             return None
-        if not call.demand.is_of(found.fingerprint):
+        if not call.demand.matches_fingerprint(found.fingerprint):
             raise answers.request_id_reused(request_id, found.id)
         if found.failure is not None:
             raise answers.refusal_of(found.failure)

@@ -19,7 +19,7 @@ from gpuproxy.outcomes.view import view
 from gpuproxy.ports import Database, Tx
 from gpuproxy.reservations import pages
 from gpuproxy.reservations.watch import Change, watch
-from gpuproxy.store import leases, reservations, story
+from gpuproxy.store import leases, money_log, reservations
 from gpuproxy.store.rows import micros
 
 _PAGE = 100
@@ -84,7 +84,7 @@ class Reservations:
             reservation = _own(tx, caller, reservation_id)
             rows = leases.of_reservation(tx, reservation.id)
             if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
-                tx.after_commit(story.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
+                tx.after_commit(money_log.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
                 conclusion.close(tx, reservation.id, RELEASED)
             return view(tx, reservation.id)
 

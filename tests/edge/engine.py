@@ -1,4 +1,4 @@
-"""An engine that tests talk to through the edge: it remembers what it was asked and answers from what it was given."""
+"""An engine for tests of the edge: it records its calls and returns given answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

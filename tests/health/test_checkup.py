@@ -12,7 +12,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import UnreadableRows
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
-from gpuproxy.store import leases, troubles
+from gpuproxy.store import account_problems, leases
 from gpuproxy.store.rows import micros
 from tests.world import VAST, World, in_world
 
@@ -240,7 +240,7 @@ def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing()
         assert "row 3: no id" in finding.text
         assert "absent" in finding.text
         assert "provider's console" in finding.advice
-        assert await world.db.read(troubles.paused) == {}
+        assert await world.db.read(account_problems.paused) == {}
 
     in_world(story)
 

@@ -14,7 +14,7 @@ from gpuproxy.config.settings import Settings, known_names
 from gpuproxy.model import errors
 from gpuproxy.model.leases import LeaseState, status_word
 from gpuproxy.model.strategies import STRATEGIES
-from gpuproxy.store import story
+from gpuproxy.store import money_log
 from gpuproxy.v1 import gpuproxy_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,7 +146,7 @@ def loud_events() -> set[str]:
     return {event for path in sources for event in re.findall(pattern, path.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("event", sorted(story.EVENTS | loud_events()))
+@pytest.mark.parametrize("event", sorted(money_log.EVENTS | loud_events()))
 def test_every_event_of_the_log_about_money_or_for_an_operator_is_documented(event: str) -> None:
     assert re.search(rf"^\|.*`{event}`.*\|", (ROOT / "docs" / "logs.md").read_text(encoding="utf-8"), re.MULTILINE)
 

@@ -21,8 +21,8 @@ from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
     KEYED,
     MAX_GPUS,
+    MIN_LEASE_DURATION,
     PACKINGS,
-    SHORTEST_LEASE,
     Demand,
     OnNotReady,
     Packing,
@@ -256,8 +256,8 @@ def _duration(
 
 def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
     asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
-    if timedelta(0) < asked < SHORTEST_LEASE:
-        least = int(SHORTEST_LEASE.total_seconds())
+    if timedelta(0) < asked < MIN_LEASE_DURATION:
+        least = int(MIN_LEASE_DURATION.total_seconds())
         found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
     return asked
 

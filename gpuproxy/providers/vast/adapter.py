@@ -23,8 +23,8 @@ from gpuproxy.ports import (
     HttpNotSent,
     HttpReplyLost,
     HttpRequest,
-    Instance,
     Inventory,
+    ListedInstance,
     Provider,
     ProviderSetup,
     Receipt,
@@ -150,7 +150,7 @@ class VastAi:
         if (wait := self._api.wait("list")) > _LIST_WAIT:  # ends and releases are waiting for this answer
             raise RateLimited(f"{NAME} allows no list for another {wait:.0f} s", retry_after=wait)
         pages = Pages(self._setup.clock, "instances", most=_LIST_PAGES, seconds=_LIST_SECONDS)
-        instances: dict[InstanceId, Instance] = {}
+        instances: dict[InstanceId, ListedInstance] = {}
         troubles: list[str] = []
         rows = lost = 0
         query = _LIST_QUERY
@@ -176,7 +176,7 @@ class VastAi:
             pages.allow(_LIST_SECONDS + turns * self._api.intervals["list"] * MARGIN)
             query = {**_LIST_QUERY, "after_token": page.next_token}
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None when vast.ai says in so many words that there is no such instance."""
         reply = await self._api.read("get", f"{_path(instance_id)}?owner=me")
         if no_such_instance(reply, instance_id):

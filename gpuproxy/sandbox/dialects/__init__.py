@@ -1,1 +1,1 @@
-"""The wire formats of real marketplaces, spoken by the simulated one."""
+"""The wire formats of the real marketplaces, for the simulated market."""

@@ -1,7 +1,7 @@
-"""What is wrong with an account, as its own marketplace put it: its key, its funds, its silence.
+"""Problems of accounts as the marketplace reported them: wrong key, no funds, no answer.
 
-A trouble that a listing met ends with the next listing that succeeds; one that a create met ends after a while, for
-nothing short of another create can tell.
+A problem that a listing met ends with the next successful listing. A problem that a create met ends after some time,
+because only another create could show whether it still exists.
 """
 
 from collections.abc import Mapping
@@ -14,29 +14,30 @@ from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros, moment
 
 PAUSING = frozenset({AuthFailed.reason, InsufficientFunds.reason})
-"""Nothing is created with an account in such trouble: every create would be refused."""
+"""Problems that pause an account: no create is sent, because every one would be refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """`said`: the marketplace's words; `until`: None while only a listing can end it."""
+class AccountProblem:
+    """One problem of an account. It ends at `until`; for None, it ends with the next successful listing."""
 
     account: AccountKey
     reason: str
-    said: str
+    message: str
+    """The marketplace's own text."""
     since: datetime
     until: datetime | None
 
     @property
     def pauses(self) -> bool:
-        """True when nothing is created with the account meanwhile."""
+        """True if no create is sent with the account while the problem exists."""
         return self.reason in PAUSING
 
 
-def note(tx: Tx, account: AccountKey, error: ProviderError, lasts: timedelta | None) -> None:
-    """The account met `error`; the beginning of a trouble that goes on is kept."""
+def record(tx: Tx, account: AccountKey, error: ProviderError, lasts: timedelta | None) -> None:
+    """Record that the account met `error`. A problem that already exists keeps its start time."""
     until = None if lasts is None else micros(tx.now() + lasts)
-    if lasts is None:  # the listing before met something else, which is over
+    if lasts is None:  # the previous listing failed for another reason, which has ended
         tx.execute(
             "DELETE FROM troubles WHERE provider = ? AND account = ? AND reason <> ? AND until IS NULL",
             (*account, error.reason),
@@ -49,22 +50,22 @@ def note(tx: Tx, account: AccountKey, error: ProviderError, lasts: timedelta | N
     )
 
 
-def listed(tx: Tx, account: AccountKey) -> None:
-    """A listing of the account succeeded."""
+def clear_after_listing(tx: Tx, account: AccountKey) -> None:
+    """Delete the problems that a successful listing of the account ends."""
     tx.execute("DELETE FROM troubles WHERE provider = ? AND account = ? AND until IS NULL", account)
 
 
-def every(tx: Tx) -> tuple[Trouble, ...]:
-    """What is wrong now, the oldest first."""
+def current(tx: Tx) -> tuple[AccountProblem, ...]:
+    """All current problems, oldest first."""
     rows = tx.fetch(
         "SELECT * FROM troubles WHERE until IS NULL OR until > ? ORDER BY since, provider, account",
         (micros(tx.now()),),
     )
     return tuple(
-        Trouble(
+        AccountProblem(
             account=(ProviderName(row["provider"]), row["account"]),
             reason=row["reason"],
-            said=row["said"],
+            message=row["said"],
             since=moment(row["since"]),
             until=None if row["until"] is None else moment(row["until"]),
         )
@@ -72,6 +73,6 @@ def every(tx: Tx) -> tuple[Trouble, ...]:
     )
 
 
-def paused(tx: Tx) -> Mapping[AccountKey, Trouble]:
-    """The accounts that nothing is created with now."""
-    return {trouble.account: trouble for trouble in every(tx) if trouble.pauses}
+def paused(tx: Tx) -> Mapping[AccountKey, AccountProblem]:
+    """The paused accounts, each with the problem that pauses it."""
+    return {problem.account: problem for problem in current(tx) if problem.pauses}

@@ -1,4 +1,4 @@
-"""Sums over the books, for metrics."""
+"""Sums over the database, for metrics."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,13 +9,13 @@ from gpuproxy.store.rows import moment
 
 
 def leases_by_state(tx: Tx) -> Mapping[tuple[str, str], int]:
-    """How many leases there are, by (provider, state)."""
+    """The number of leases by (provider, state)."""
     rows = tx.fetch("SELECT provider, state, count(*) AS n FROM leases GROUP BY provider, state")
     return {(str(row["provider"]), str(row["state"])): int(row["n"]) for row in rows}
 
 
 def unknown_since(tx: Tx) -> Mapping[str, tuple[int, datetime]]:
-    """How many creates may have happened without anybody knowing, by provider, and since when the oldest one may."""
+    """The number of creates with an unknown outcome, by provider, and the time of the oldest one."""
     rows = tx.fetch(
         "SELECT provider, count(*) AS n, min(coalesce(call_started_at, created_at)) AS since FROM leases "
         "WHERE instance_id IS NULL AND (state = 'unknown' OR (state = 'releasing' AND call_started_at IS NOT NULL)) "
@@ -25,7 +25,7 @@ def unknown_since(tx: Tx) -> Mapping[str, tuple[int, datetime]]:
 
 
 def spending(tx: Tx) -> tuple[Micro, Micro]:
-    """What was ever spent, and what those meters that are running cost an hour; micro-dollars."""
+    """The total ever spent, and the rate per hour of all running meters; in micro-dollars."""
     row = tx.fetch_one("SELECT coalesce(sum(amount), 0) AS short FROM settlements")
     total, rate = 0 if row is None else int(row["short"]), 0
     for row in tx.fetch("SELECT opened_at, closed_at, rate FROM meters"):

@@ -1,8 +1,8 @@
-"""What a request gets: the plan that both shells carry out, one on sockets, one in process.
+"""The plan of an answer, which both servers execute: one on sockets, one in process.
 
-The market's part (executed or not, now or later) is settled when the plan exists; what remains is how the answer
-travels. Faults that spoil an answer act on a request that was executed, but for html_502, where the gateway did not
-reach the service; `args.executed` says otherwise.
+When the plan exists, the market has already executed the request, or not, as the fault says. The plan only describes
+the delivery of the answer. Faults that corrupt an answer apply to an executed request. Only for html_502 the request
+isn't executed, because the gateway did not reach the service. `args.executed` overrides this.
 """
 
 import json
@@ -19,49 +19,50 @@ _TRICKLE_SECONDS = 1.0
 _PAGE_SECONDS = 10.0
 LATE_SECONDS = 30.0
 Run = Callable[[], HttpResponse]
-Travel = Literal["answer", "reset", "hang", "refuse", "trickle"]
+Delivery = Literal["answer", "reset", "hang", "refuse", "trickle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How an answer travels.
+    """The delivery of an answer.
 
-    reset and refuse: there is none; hang: none either, after `real_seconds`; trickle: a byte each `real_seconds`.
+    reset and refuse: there is no answer. hang: there is none, and the connection breaks after `real_seconds`.
+    trickle: one byte every `real_seconds`.
     """
 
-    travel: Travel = "answer"
+    delivery: Delivery = "answer"
     response: HttpResponse | None = None
     delay: float = 0.0
     """Seconds of the market's clock before the answer."""
     real_seconds: float = 0.0
 
 
-def troubled(fault: Fault, run: Run, run_later: Callable[[float], None]) -> Plan:
-    """The plan for a request that a fault hits; `run` executes it, `run_later` does so that many seconds later."""
-    if fault.name in _UNANSWERED:
-        executed, travel = _UNANSWERED[fault.name]
+def plan_for(fault: Fault, run: Run, run_later: Callable[[float], None]) -> Plan:
+    """The plan of a request that a fault hits. `run` executes it; `run_later` executes it after some seconds."""
+    if fault.name in _WITHOUT_ANSWER:
+        executed, delivery = _WITHOUT_ANSWER[fault.name]
         if executed:
             run()
-        seconds = fault.number("seconds", _HANG_SECONDS) if travel == "hang" else 0.0
-        return Plan(travel=travel, real_seconds=seconds)
+        seconds = fault.number("seconds", _HANG_SECONDS) if delivery == "hang" else 0.0
+        return Plan(delivery=delivery, real_seconds=seconds)
     if fault.name == "late_effect":
         run_later(fault.number("seconds", LATE_SECONDS))
-        return Plan(travel="reset")
+        return Plan(delivery="reset")
     if fault.name in ("status_before", "status_after"):
         if fault.name == "status_after":
             run()
         return Plan(response=_failed(fault, int(fault.number("status", 500))))
     if fault.name == "slow_pages":
         return Plan(response=run(), delay=fault.number("seconds", _PAGE_SECONDS))
-    return _spoilt(fault, run)
+    return _corrupted(fault, run)
 
 
-def is_about_the_answer(fault: Fault) -> bool:
-    """False: the dialect itself carries the fault out."""
-    return fault.name in _UNANSWERED or fault.name in _SPOILERS or fault.name in _OTHERS
+def concerns_answer(fault: Fault) -> bool:
+    """True if the fault concerns the answer; False if the dialect itself implements it."""
+    return fault.name in _WITHOUT_ANSWER or fault.name in _CORRUPTIONS or fault.name in _OTHERS
 
 
-_UNANSWERED: dict[str, tuple[bool, Travel]] = {
+_WITHOUT_ANSWER: dict[str, tuple[bool, Delivery]] = {
     "refuse_connection": (False, "refuse"),
     "reset_before": (False, "reset"),
     "reset_after": (True, "reset"),
@@ -71,18 +72,18 @@ _UNANSWERED: dict[str, tuple[bool, Travel]] = {
 _OTHERS = frozenset({"late_effect", "status_before", "status_after", "slow_trickle", "slow_pages", "html_502"})
 
 
-def _spoilt(fault: Fault, run: Run) -> Plan:
+def _corrupted(fault: Fault, run: Run) -> Plan:
     executed = bool(fault.args.get("executed", fault.name != "html_502"))
     response = run() if executed else page_answer(502)
     if fault.name == "html_502":
         return Plan(response=page_answer(502))
     if fault.name == "slow_trickle":
-        return Plan(travel="trickle", response=response, real_seconds=fault.number("seconds", _TRICKLE_SECONDS))
-    return Plan(response=_SPOILERS[fault.name](response) if response.status == 200 else response)
+        return Plan(delivery="trickle", response=response, real_seconds=fault.number("seconds", _TRICKLE_SECONDS))
+    return Plan(response=_CORRUPTIONS[fault.name](response) if response.status == 200 else response)
 
 
 def _failed(fault: Fault, status: int) -> HttpResponse:
-    """A gateway's page, or with `args.msg` what the service itself says when it fails."""
+    """A gateway's error page or, with `args.msg`, an error of the service itself."""
     if "msg" not in fault.args:
         return page_answer(status)
     body = {"success": False, "error": str(fault.args.get("error", "internal_error")), "msg": str(fault.args["msg"])}
@@ -102,19 +103,19 @@ def _empty(response: HttpResponse) -> HttpResponse:
 
 
 def _empty_list(response: HttpResponse) -> HttpResponse:
-    """Everything is fine, and there is nothing."""
+    """A successful answer with an empty list."""
     return _edited(response, {"instances_found": 0, "total_instances": 0, "label_counts": {}, "next_token": None}, 0)
 
 
 def _missing_page(response: HttpResponse) -> HttpResponse:
-    """What would follow is not mentioned; where nothing would, this page has lost its second half."""
+    """A list without its next page. If there is no next page, the second half of this one is missing."""
     body = json.loads(response.body)
     keep = None if isinstance(body, dict) and body.get("next_token") else 2
     return _edited(response, {"next_token": None}, keep)
 
 
 def _edited(response: HttpResponse, values: dict[str, Any], keep: int | None) -> HttpResponse:
-    """`keep`: 0 drops all rows, 2 the second half, None nothing."""
+    """The answer with changed values. `keep` 0 drops all rows, 2 drops the second half, None drops none."""
     body = json.loads(response.body)
     if not isinstance(body, dict):
         return response
@@ -126,7 +127,7 @@ def _edited(response: HttpResponse, values: dict[str, Any], keep: int | None) ->
     return replace(response, body=json.dumps(body).encode())
 
 
-_SPOILERS: dict[str, Callable[[HttpResponse], HttpResponse]] = {
+_CORRUPTIONS: dict[str, Callable[[HttpResponse], HttpResponse]] = {
     "malformed_json": _malformed,
     "truncated": _truncated,
     "empty_body": _empty,

@@ -1,30 +1,31 @@
-"""The loopback ports that instances are reached by: a book of numbers and which of them answer.
+"""The table of the instances' loopback ports, and which of them answer.
 
-In process a number is enough; the HTTP shell hands in how to get a real one and opens what the book says is open.
+In process, the numbers are enough. The HTTP server passes in a function that binds real ports, and opens the ports
+that are open in the table.
 """
 
 from collections.abc import Callable
 from itertools import count
 
 
-class Doors:
-    """`open` maps each port that answers now to "ssh" (it greets) or "tcp"."""
+class PortTable:
+    """The ports of all instances. `open` maps each answering port to "ssh" (it sends a banner) or "tcp"."""
 
     def __init__(self, reserve: Callable[[int | None], int] | None = None) -> None:
-        """`reserve` gets a free port, the preferred one if it can."""
+        """`reserve` returns a free port, if possible the preferred one."""
         numbers = count(40_000)
         self._reserve = reserve or (lambda preferred: next(numbers) if preferred is None else preferred)
         self._released: list[int] = []
         self.open: dict[int, str] = {}
         self.version = 0
-        """Changes whenever `open` does."""
+        """A number that changes with every change of the table."""
 
     def reserve(self, preferred: int | None = None) -> int:
-        """A number that nothing answers on yet."""
+        """Reserve a port, which doesn't answer yet."""
         return self._reserve(preferred)
 
-    def turn(self, number: int, kind: str, *, answers: bool) -> None:
-        """Let a port answer, or not any more."""
+    def set_open(self, number: int, kind: str, *, answers: bool) -> None:
+        """Set whether a port answers."""
         if answers == (number in self.open):
             return
         self.version += 1
@@ -34,12 +35,12 @@ class Doors:
             del self.open[number]
 
     def release(self, number: int) -> None:
-        """Nobody needs it any more."""
-        self.turn(number, "", answers=False)
+        """Release a port that is no longer needed."""
+        self.set_open(number, "", answers=False)
         self._released.append(number)
         self.version += 1
 
     def take_released(self) -> list[int]:
-        """What was released since the last call."""
+        """The ports that were released since the last call."""
         released, self._released = self._released, []
         return released

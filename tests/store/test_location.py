@@ -1,4 +1,4 @@
-"""Where books can be kept, and that a wrong place is left as it was found."""
+"""Where a database can be, and that an unusable location is never changed."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ import pytest
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
@@ -24,7 +24,7 @@ def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
 
 
 def seen(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file with its mode and what it holds."""
+    """Every file with its mode and content."""
     return {
         str(each.relative_to(folder)): (each.stat().st_mode, each.read_bytes() if each.is_file() else b"")
         for each in (folder, *folder.rglob("*"))
@@ -62,32 +62,32 @@ def another_programs_database_in_wal(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (a_directory, "it is not a file"),
-        (a_pipe, "it is not a file"),
+        (a_directory, "it is not a regular file"),
+        (a_pipe, "it is not a regular file"),
         (a_note, "file is not a database"),
         (a_short_note, "file is not a database"),
         (another_programs_database, "it is the database of another program"),
         (another_programs_database_in_wal, "it is the database of another program"),
     ],
 )
-def test_what_is_no_database_of_ours_is_left_as_it_was(
+def test_a_file_that_is_not_our_database_is_not_changed(
     tmp_path: Path, make: Callable[[Path], None], why: str, alone: bool
 ) -> None:
     make(tmp_path / "place")
     (tmp_path / "place").chmod(0o755)
     before = seen(tmp_path)
-    with pytest.raises((WrongPlace, sqlite3.DatabaseError), match=why):
+    with pytest.raises((UnusableLocation, sqlite3.DatabaseError), match=why):
         opened(tmp_path / "place", alone=alone)
     assert seen(tmp_path) == before
 
 
-def test_a_folder_is_never_made(tmp_path: Path) -> None:
-    with pytest.raises(WrongPlace, match=f"there is no folder {tmp_path}/none; make it first"):
+def test_a_missing_folder_is_never_created(tmp_path: Path) -> None:
+    with pytest.raises(UnusableLocation, match=f"the folder {tmp_path}/none does not exist; create it first"):
         opened(tmp_path / "none" / "books.db")
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_an_empty_file_becomes_private_books(tmp_path: Path) -> None:
+async def test_an_empty_file_becomes_a_private_database(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
     path.touch()
     path.chmod(0o644)
@@ -97,7 +97,7 @@ async def test_an_empty_file_becomes_private_books(tmp_path: Path) -> None:
     await db.close()
 
 
-async def test_books_whose_first_start_did_not_get_far_are_ours(tmp_path: Path) -> None:
+async def test_a_database_whose_first_start_was_interrupted_is_ours(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
     with closing(sqlite3.connect(path)) as begun:
         begun.execute("CREATE TABLE _sqlite_migrations (id INTEGER PRIMARY KEY, migration_set, name, applied_at)")
@@ -112,7 +112,7 @@ async def test_a_bare_name_is_a_file_in_the_working_directory(tmp_path: Path, mo
     assert (tmp_path / "books.db").exists()
 
 
-async def test_a_lock_file_keeps_what_it_holds(tmp_path: Path) -> None:
+async def test_the_content_of_a_lock_file_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "books.db.lock").write_text("of somebody else")
     db = opened(tmp_path / "books.db")
     with pytest.raises(DatabaseLocked):
@@ -126,13 +126,13 @@ _OPENING = """
 import asyncio, os, sys
 from datetime import UTC, datetime
 from gpuproxy.store import meta
-from gpuproxy.store.sqlite.place import WrongPlace
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.location import UnusableLocation
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 async def main():
     try:
         db = SqliteDatabase(sys.argv[1], lambda: datetime.now(UTC))
-    except WrongPlace as error:
+    except UnusableLocation as error:
         return print(error)
     await db.write(lambda tx: meta.write(tx, "a", "1"))
     print("written")
@@ -148,7 +148,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def of_no_root() -> Iterator[Path]:
-    """A folder where modes count: root is not hindered by them, so what is there belongs to nobody."""
+    """A folder of the user nobody: file modes don't restrict root, so root can't test them."""
     folder = Path(tempfile.mkdtemp(prefix="gpuproxy-place-"))
     try:
         if os.geteuid() == 0:
@@ -159,7 +159,7 @@ def of_no_root() -> Iterator[Path]:
 
 
 def tried(path: Path, end: str = "closed") -> str:
-    """What a process says that opens the books as a user whom modes hinder."""
+    """The output of a process that opens the database as the user nobody."""
     command = [sys.executable, "-c", _OPENING, str(path), str(NOBODY), end]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -167,18 +167,18 @@ def tried(path: Path, end: str = "closed") -> str:
 
 
 @pytest.mark.parametrize("end", ["closed", "killed"])
-def test_books_that_may_not_be_written_are_left_alone_and_serve_once_they_may(of_no_root: Path, end: str) -> None:
+def test_a_read_only_database_is_refused_unchanged_and_works_once_it_is_writable(of_no_root: Path, end: str) -> None:
     path = of_no_root / "books.db"
     assert tried(path, end) == "written"
     path.chmod(0o400)
     before = seen(of_no_root)
-    assert tried(path) == "this user may not read and write it (its mode is 0400)"
+    assert tried(path) == "this user can't read and write it (its mode is 0400)"
     assert seen(of_no_root) == before
     path.chmod(0o600)
     assert tried(path) == "written"
 
 
-def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no_root: Path) -> None:
+def test_files_left_by_a_read_of_a_read_only_database_do_not_block_the_server(of_no_root: Path) -> None:
     path = of_no_root / "books.db"
     tried(path, "killed")
     for end in ("-wal", "-shm"):
@@ -187,14 +187,14 @@ def test_what_a_look_at_read_only_books_left_beside_them_is_in_nobodys_way(of_no
     assert {stat.S_IMODE(each.stat().st_mode) for each in of_no_root.iterdir()} == {0o600}
 
 
-def test_a_link_into_a_folder_that_is_not_there_is_told_with_that_folder(tmp_path: Path) -> None:
+def test_a_link_into_a_missing_folder_is_refused_with_that_folder(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(tmp_path / "none" / "books.db")
-    with pytest.raises(WrongPlace, match=f"there is no folder {tmp_path}/none; make it first"):
+    with pytest.raises(UnusableLocation, match=f"the folder {tmp_path}/none does not exist; create it first"):
         opened(link)
 
 
-def test_a_link_that_leads_back_to_itself_is_no_place(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(link)
     with pytest.raises(OSError, match="link"):

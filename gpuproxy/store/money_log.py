@@ -1,7 +1,7 @@
-"""What the log says of a lease: one line for each event that begins, changes or ends what is paid for.
+"""The log lines about money: one for each event of a lease that starts, changes or ends its costs.
 
-Pure: from the lease before and after an event to the line. `leases` hands it to the transaction, which logs it after
-its commit, so that no line tells of work that was rolled back. docs/logs.md explains every line to operators.
+Pure functions make the line from the lease before and after the event. `leases` passes the line to the transaction,
+which logs it after the commit, so that no line reports work that was rolled back. docs/logs.md explains every line.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ EVENTS = frozenset({
     "instance_rented", *_ENDS.values(), *_CHANGES.values(),
     "create_refused", "create_unknown", "create_disproved", "lease_expired", "release_started", "release_requested",
 })  # fmt: skip
-"""Every name that a line of this module may have."""
+"""The names of all events that this module can log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """An event of the log, at info."""
+class LogLine:
+    """An event for the log, at level info."""
 
     event: str
     fields: Fields
@@ -47,8 +47,8 @@ class Line:
 
 def of_event(
     old: Lease, new: Lease, event: LeaseEvent, reservation: Reservation, cost: Callable[[], Micro]
-) -> Line | None:
-    """The line of an event of a lease; None where no money depends on it. `cost`: what the lease has cost in all."""
+) -> LogLine | None:
+    """The line of an event of a lease; None if the event doesn't concern costs. `cost` computes the lease's total."""
     name = _name(old, new, event)
     if not name:
         return None
@@ -65,11 +65,11 @@ def of_event(
         fields |= {"offer": new.offer_id, "error": new.status_message}
     elif event in _ENDS:
         fields["cost"] = usd(cost())
-    return Line(name, fields)
+    return LogLine(name, fields)
 
 
-def of_request(reservation: Reservation, lease: Lease | None, *, key: str, user: str) -> Line:
-    """Somebody asked for the release of a reservation or, with `lease`, of one of its machines."""
+def of_request(reservation: Reservation, lease: Lease | None, *, key: str, user: str) -> LogLine:
+    """The line of a request to release a reservation or, with `lease`, one of its machines."""
     fields: Fields = {
         "reservation": reservation.id,
         "contract": "" if lease is None else lease.instance_id or "",
@@ -77,15 +77,15 @@ def of_request(reservation: Reservation, lease: Lease | None, *, key: str, user:
         "key": key,
         "user": user,
     }
-    return Line("release_requested", fields)
+    return LogLine("release_requested", fields)
 
 
 def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
-    """The line's event; "" for none."""
+    """The name of the line's event; "" for no line."""
     if old.instance_id is None and new.instance_id is not None:
         return "instance_rented"
     if event is LeaseEvent.REFUSED or (event is LeaseEvent.ABSENT and new.absent_checks == old.absent_checks):
-        return "create_refused"  # the marketplace may say so only after the outcome counted as unknown
+        return "create_refused"  # the refusal may arrive after the outcome was recorded as unknown
     if event is LeaseEvent.ABSENT:
         return "create_disproved"
     if event is LeaseEvent.REPLY_LOST:
@@ -93,7 +93,7 @@ def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
     if new.reason == EXPIRED != old.reason:
         return "lease_expired"
     if event is LeaseEvent.RELEASE:
-        return "release_started" if new.call_started_at is not None else ""  # else nothing was sent: nothing to release
+        return "release_started" if new.call_started_at is not None else ""  # otherwise no create was sent
     return _ENDS.get(event) or _CHANGES.get(event, "")
 
 

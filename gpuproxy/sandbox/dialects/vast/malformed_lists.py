@@ -1,6 +1,7 @@
-"""Listings that no well-behaved service would send: rows of strangers, rows that can't be read, pages without end.
+"""Faulty lists: rows of unknown instances, rows that can't be read, and lists without an end.
 
-Strangers' rows are invented here: the market knows nothing of such instances, and nobody is billed for them.
+The rows of unknown instances ("strangers") are invented here. These instances don't exist in the market, and nobody is
+billed for them.
 """
 
 import json
@@ -11,8 +12,8 @@ from typing import Any
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import instances
 from gpuproxy.sandbox.market.contracts import contract
-from gpuproxy.sandbox.market.exchange import FIRST_CONTRACT_ID, Market
-from gpuproxy.sandbox.market.instances import Launch, Phase, Twist
+from gpuproxy.sandbox.market.exchange import FIRST_CONTRACT_ID, SimulatedMarket
+from gpuproxy.sandbox.market.instances import InstanceDefects, Launch, Phase
 from gpuproxy.sandbox.protocol.faults import Fault
 from gpuproxy.sandbox.protocol.wire import raw_answer
 
@@ -24,34 +25,36 @@ _BYTES = b"caf\xe9 \xff\xfe"
 Row = dict[str, Any]
 
 
-def listed(market: Market, page: Row, query: Mapping[str, str], fault: Fault | None) -> HttpResponse:
-    """A page of the list, with the odd row of the fault odd_row."""
+def listed(market: SimulatedMarket, page: Row, query: Mapping[str, str], fault: Fault | None) -> HttpResponse:
+    """A page of the list, with a malformed row for the fault odd_row."""
     if fault is None or fault.name != "odd_row":
         return _encoded(page)
     rows = page["instances"]
     if fault.args.get("whose") == "mine":
         place = _place_of_mine(rows, fault)
-        page["instances"] = [odd(row, fault) if number == place else row for number, row in enumerate(rows)]
+        page["instances"] = [malformed(row, fault) if number == place else row for number, row in enumerate(rows)]
         return _encoded(page)
     page["total_instances"] += 1
-    if fault.times is not None or not query.get("after_token"):  # a fault that lasts adds one row, not one a page
+    if fault.times is not None or not query.get(
+        "after_token"
+    ):  # a lasting fault adds one row to the list, not one to each page
         stranger = _stranger(market, _STRANGER)
         page["label_counts"] = {**page["label_counts"], stranger["label"]: 1}
         page["instances_found"] += 1
-        page["instances"] = [*rows, odd(instances.selected(stranger, query), fault)]
+        page["instances"] = [*rows, malformed(instances.selected(stranger, query), fault)]
     return _encoded(page)
 
 
 def shown(row: Row, fault: Fault | None) -> HttpResponse:
-    """The answer to the read of one instance; the fault odd_row spoils it."""
+    """The answer to a read of one instance; the fault odd_row makes its row malformed."""
     if fault is None or fault.name != "odd_row":
         return _encoded({"instances": row})
-    spoilt = odd(row, fault)
+    spoilt = malformed(row, fault)
     return _encoded({"instances": [None] if spoilt is None else spoilt})
 
 
-def endless(market: Market, query: Mapping[str, str]) -> HttpResponse:
-    """A page that is full of strangers' rows, never the same, and is followed by another. Raises BadQuery, BadToken."""
+def endless(market: SimulatedMarket, query: Mapping[str, str]) -> HttpResponse:
+    """A full page of new invented rows, always followed by another page. Raises BadQuery or BadToken."""
     after = instances.number_before(query.get("after_token"))
     first = after + 1 if _FIRST_STRANGER <= after < FIRST_CONTRACT_ID else _FIRST_STRANGER
     limit = instances.page_limit(query)
@@ -67,8 +70,8 @@ def endless(market: Market, query: Mapping[str, str]) -> HttpResponse:
     return _encoded(body)
 
 
-def odd(row: Row, fault: Fault) -> Row | None:
-    """The row as `args.kind` says."""
+def malformed(row: Row, fault: Fault) -> Row | None:
+    """The row with the malformation of `args.kind`."""
     match fault.args.get("kind", "undecodable"):
         case "null_row":
             return None
@@ -86,7 +89,7 @@ def odd(row: Row, fault: Fault) -> Row | None:
 
 
 def _place_of_mine(rows: list[Row], fault: Fault) -> int | None:
-    """Which of the account's rows is the odd one: the first, or the one of args.id; None: it is not on this page."""
+    """The index of the row to malform: the first, or the one with args.id; None if it isn't on this page."""
     if "id" not in fault.args:
         return 0
     wanted = str(fault.args["id"])
@@ -111,8 +114,8 @@ def _encoded(body: Row) -> HttpResponse:
     return raw_answer(text.replace(_UNDECODABLE.encode(), _BYTES))
 
 
-def _stranger(market: Market, number: int) -> Row:
-    """The row of an instance that somebody else rented with the same key."""
+def _stranger(market: SimulatedMarket, number: int) -> Row:
+    """The row of an invented instance that somebody else has rented with the same key."""
     machines = list(market.machines.values())
     launch = Launch(image="stranger/image:latest", label=f"stranger-{number}")
     made = contract(
@@ -120,7 +123,7 @@ def _stranger(market: Market, number: int) -> Row:
         "",
         machines[number % len(machines)].chunks[-1],
         launch,
-        Twist(),
+        InstanceDefects(),
         api_key=f"{number:064x}",
         ports={"22/tcp": 20_000 + number % 20_000},
         now=market.now - _AGE,
