@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from gpuproxy.config.names import env_name
-from gpuproxy.config.settings import Settings
+from gpuproxy.app import marketplaces
+from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,10 +31,11 @@ def main() -> int:
 
 
 def settings_table() -> str:
-    """Each variable, its default, what it says."""
+    """Each variable, its default, what it says; those of the installed marketplaces first."""
     lines = ["| variable | default | |", "|---|---|---|"]
-    for name, info in Settings.model_fields.items():
-        lines.append(f"| `{env_name(name)}` | {_shown(info.default)} | {info.description} |")
+    fields = settings_class(marketplaces.installed()).model_fields
+    for _, info in sorted(fields.items(), key=lambda field: field[0] in Settings.model_fields):
+        lines.append(f"| `{info.alias}` | {_shown(info.default)} | {info.description} |")
     return "\n".join(lines)
 
 

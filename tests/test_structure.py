@@ -43,6 +43,12 @@ def test_no_file_has_a_vague_name_or_the_name_of_its_folder():
     assert not bad
 
 
+def test_a_marketplace_is_named_in_its_adapter_and_its_dialect_only():
+    elsewhere = [path for path in modules() if path.relative_to(PACKAGE).parts[0] not in KNOW_MARKETPLACES]
+    assert not [path for path in elsewhere if "vast" in path.read_text(encoding="utf-8").lower()]
+    assert [path for path in modules() if "vast" in path.read_text(encoding="utf-8").lower()]
+
+
 def test_there_are_no_cycles_between_modules():
     graph = grimp.build_graph("gpuproxy", cache_dir=None)
     chains = [

@@ -1,5 +1,6 @@
 """One account at one marketplace."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,6 +62,11 @@ class Capabilities:
     """How long a fresh instance must look wrong in every listing (stopped, broken, another model) to be given back."""
     late_seconds: float | None = None
     """How long after its call a create may still be executed; None: no bound is known."""
+    gpu_failure: re.Pattern[str] | None = None
+    """Found in the status message of a running machine only when one of its GPUs has failed.
+
+    The GPU driver's own words are known already; this is for the marketplace's.
+    """
 
 
 class Provider(Protocol):
@@ -117,10 +123,12 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSetup:
-    """What an entry point of the group `gpuproxy.providers` is called with: `connect(setup) -> Provider`."""
+    """What `Descriptor.connect` is called with, once for each account."""
 
     account: str
     key: str = field(repr=False)
+    region: str = ""
+    """As the operator wrote it; empty: none was given."""
     base_url: str
     """Empty: the real service."""
     http: Http

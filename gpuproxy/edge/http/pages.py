@@ -1,6 +1,6 @@
 """What is served beside the calls, to everybody who can reach the port: health, readiness, metrics, documentation."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
@@ -21,13 +21,19 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; 
 
 
 class Pages:
-    """`built` are the calls that this server has; the others are left out of the documentation."""
+    """`built` are the calls that this server has; the others are left out of the documentation.
 
-    def __init__(self, checks: Checks, measured: Measured, built: frozenset[str]) -> None:
+    The documentation's examples name the first of `marketplaces`.
+    """
+
+    def __init__(
+        self, checks: Checks, measured: Measured, built: frozenset[str], marketplaces: Sequence[str] = ()
+    ) -> None:
         self.serving = False
         self._checks = checks
         self._measured = measured
         self._built = built
+        self._marketplaces = marketplaces
 
     @property
     def routes(self) -> Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
@@ -61,11 +67,11 @@ class Pages:
 
     @cached_property
     def _document(self) -> bytes:
-        return msgspec.json.encode(document(self._built))
+        return msgspec.json.encode(document(self._built, self._marketplaces))
 
     @cached_property
     def _page(self) -> bytes:
-        return page(document(self._built)).encode()
+        return page(document(self._built, self._marketplaces)).encode()
 
 
 def _in_json(value: object, *, status: int = 200) -> web.Response:
