@@ -7,7 +7,7 @@ import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gpuproxy"
-ROOT_FILES = {"__init__.py", "__main__.py", "conformance.py", "py.typed"}
+ROOT_FILES = {"__init__.py", "__main__.py", "py.typed"}
 VAGUE = {"utils", "helpers", "common", "base", "manager", "misc"}
 KNOW_MARKETPLACES = ("providers", "sandbox", "v1")
 

@@ -34,15 +34,34 @@ class Spend:
     """The provider's own name of the account, whichever key asks; empty where it does not say."""
 
 
+CAPABILITY_NAMES = frozenset(
+    {
+        "stop_start",
+        "logs",
+        "charges",
+        "volumes",
+        "volume_sharing",
+        "spot",
+        "ssh",
+        "ports",
+        "custom_image",
+        "extend",
+        "refundable",
+        "labels",
+        "registry_auth",
+        "jupyter",
+        "entrypoint",
+    }
+)
+"""What a provider may lack."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a provider can do; what it can't is a name in `missing` with the reason that clients are shown.
-
-    Names: stop_start, logs, charges, volumes, volume_sharing, spot, ssh, ports, custom_image, extend, refundable,
-    labels, registry_auth, jupyter, entrypoint.
-    """
+    """What a provider can do, and how its calls behave. Seconds are the clock's unless they are called real."""
 
     missing: Mapping[str, str] = field(default_factory=dict)
+    """What it can't do: one of CAPABILITY_NAMES, and the reason that clients are shown."""
     billing: Literal["metered", "prepaid"] = "metered"
     search_page: int | None = None
     """The most offers that one search page may hold; None: no cap is known."""
