@@ -45,7 +45,7 @@ async def an_adapter_and_its_offers_have_the_names_of_the_descriptor(make: Make)
 
 
 async def no_error_tells_a_secret(make: Make) -> None:
-    """No error has the key in its text, nor an error of a create the launch's secrets, were they echoed in an answer."""
+    """No error tells the key, and no error of a create tells a secret of the launch, even where an answer echoes it."""
     spoils: list[Spoil | HttpResponse] = [*FAILURES, *_echoes(make().key)]
     for spoil in spoils:
         bench = Bench(make)
