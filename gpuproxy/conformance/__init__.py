@@ -47,6 +47,7 @@ _ALL: tuple[Rule, ...] = (
     adapter_rules.an_adapter_and_its_offers_have_the_names_of_the_descriptor,
     adapter_rules.no_error_tells_a_secret,
     adapter_rules.every_call_ends,
+    adapter_rules.what_is_set_for_creates_is_declared,
     adapter_rules.reads_and_destroys_keep_their_intervals,
 )
 RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in _ALL}

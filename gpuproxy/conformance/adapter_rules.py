@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
-from gpuproxy.conformance.bench import SECRET, Bench
+from gpuproxy.conformance.bench import SECRET, TIMEOUTS, Bench
 from gpuproxy.conformance.subject import Make
 from gpuproxy.conformance.verdict import NotJudged, ended, require
 from gpuproxy.conformance.wire import FAILURES, Spoil
@@ -14,7 +14,6 @@ from gpuproxy.ports.provider import CAPABILITY_NAMES
 
 _LONGEST_CALL = 900.0
 """Seconds of the clock, with every request unanswered until its timeout."""
-_LONGEST_TIMEOUT = 600.0
 _INTERVAL = 7.0
 _SLACK = 0.999
 _STATUSES = (400, 401, 403, 404, 422, 429, 500)
@@ -58,7 +57,7 @@ async def no_error_tells_a_secret(make: Make) -> None:
 
 
 async def every_call_ends(make: Make) -> None:
-    """Each request has a timeout, a create at most `create_timeout`; with no answer at all, every call still ends."""
+    """Each request has a timeout, at most the one that is set; with no answer at all, every call still ends."""
     bench = Bench(make)
     offer = (await bench.offers())[0]
     bench.wire.spoil(Spoil.HANGS)
@@ -68,8 +67,17 @@ async def every_call_ends(make: Make) -> None:
         took = bench.clock.monotonic() - begun
         require(took <= _LONGEST_CALL, f"a call without an answer took {took:.0f} s")
     for request in bench.wire.requests:
-        bound = bench.provider.capabilities.create_timeout if bench.subject.is_create(request) else _LONGEST_TIMEOUT
+        bound = TIMEOUTS["create"] if bench.subject.is_create(request) else max(TIMEOUTS.values())
         require(0 < request.timeout <= bound, f"{request.method} {request.url} has a timeout of {request.timeout} s")
+
+
+async def what_is_set_for_creates_is_declared(make: Make) -> None:
+    """The capabilities show the interval and the timeout that are set for creates: the engine goes by them."""
+    bench = Bench(make, {"create": _INTERVAL})
+    able = bench.provider.capabilities
+    require(able.create_interval == _INTERVAL, f"create_interval is {able.create_interval:g} s, not {_INTERVAL:g} s")
+    timeout = TIMEOUTS["create"]
+    require(able.create_timeout == timeout, f"create_timeout is {able.create_timeout:g} s, not {timeout:g} s")
 
 
 async def reads_and_destroys_keep_their_intervals(make: Make) -> None:

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 SECRET = "canary-of-the-conformance-suite"  # noqa: S105 - it guards nothing
 """The value of a secret variable of every launch."""
+TIMEOUTS = {"search": 31.0, "create": 29.0, "call": 23.0}
+"""Real seconds, as an operator sets them."""
 _ACCOUNT = "conformance"
 
 
@@ -76,6 +78,7 @@ class Bench:
             clock=self.clock,
             workers=_Inline(),
             intervals={**unpaced, **(intervals or {})},
+            timeouts=TIMEOUTS,
         )
         self.provider = self.subject.descriptor.connect(setup)
         self._labels = 0

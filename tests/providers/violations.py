@@ -234,9 +234,16 @@ class WaitsForEver(Planted):
         raise ProviderUnavailable("no answer")
 
 
+class DeclaresItsOwnInterval(Planted):
+    def __init__(self, setup: ProviderSetup) -> None:
+        super().__init__(setup)
+        self.capabilities = replace(self.capabilities, create_interval=DESCRIPTOR.capabilities.create_interval)
+
+
 class HasNoPace(Planted):
     def __init__(self, setup: ProviderSetup) -> None:
-        super().__init__(replace(setup, intervals=dict.fromkeys(setup.intervals, 0.0)))
+        unpaced = dict.fromkeys(setup.intervals.keys() - {"create"}, 0.0)
+        super().__init__(replace(setup, intervals={**setup.intervals, **unpaced}))
 
 
 VIOLATIONS: dict[type[Planted], str] = {
@@ -262,6 +269,7 @@ VIOLATIONS: dict[type[Planted], str] = {
     PrefixesOtherwise: "an_adapter_and_its_offers_have_the_names_of_the_descriptor",
     TellsTheKey: "no_error_tells_a_secret",
     WaitsForEver: "every_call_ends",
+    DeclaresItsOwnInterval: "what_is_set_for_creates_is_declared",
     HasNoPace: "reads_and_destroys_keep_their_intervals",
 }
 """Each mistake, and the rule that it breaks."""

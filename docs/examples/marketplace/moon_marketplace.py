@@ -6,6 +6,7 @@ secret. Nothing is sent twice: the engine decides what is tried again.
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -83,10 +84,14 @@ class Moon:
     """One account."""
 
     name = NAME
-    capabilities = CAPABILITIES
 
     def __init__(self, setup: ProviderSetup) -> None:
         self.account = setup.account
+        self.capabilities = replace(
+            CAPABILITIES,
+            create_interval=setup.intervals.get("create", CAPABILITIES.create_interval),
+            create_timeout=setup.timeouts.get("create", CAPABILITIES.create_timeout),
+        )
         self._setup = setup
         self._url = (setup.base_url or BASE_URL).rstrip("/")
         self._paces = {
@@ -220,7 +225,7 @@ class Moon:
             url=self._url + path,
             headers={"Authorization": f"Bearer {self._setup.key}", "Content-Type": "application/json"},
             body=None if body is None else json.dumps(body).encode(),
-            timeout=timeouts.get(call, timeouts.get("call", _TIMEOUT)),
+            timeout=timeouts.get(call if call in ("search", "create") else "call", _TIMEOUT),
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import count
 from urllib.parse import parse_qs, urlsplit
 
 from moon_marketplace import DESCRIPTOR
@@ -23,7 +24,8 @@ class StandIn:
         chunk = {"gpu": "RTX 4090", "gpus": 2, "vram_gb": 24}
         self.offers = [{**chunk, "id": f"o{n}", "machine": f"m{n}", "usd_per_hour": 0.5 + n / 100} for n in range(8)]
         self.rented: dict[str, dict[str, object]] = {}
-        """By machine id; in the order of their ids."""
+        """By machine id."""
+        self._ids = count(10_000)
         self.spoil_next_listing = False
 
     async def send(self, request: HttpRequest) -> HttpResponse:
@@ -59,9 +61,8 @@ class StandIn:
         offer = next((each for each in self.offers if each["id"] == asked["offer"]), None)
         if offer is None or any(each["machine"] == offer["machine"] for each in self.rented.values()):
             return 409, {"error": "taken"}
-        machine_id = f"{10_000 + len(self.rented) + int(str(offer['machine'])[1:]) * 100}"
-        machine = {**offer, "machine_id": machine_id, "label": asked["label"], "status": "running"}
-        self.rented = dict(sorted({**self.rented, machine_id: machine}.items()))
+        machine_id = str(next(self._ids))
+        self.rented[machine_id] = {**offer, "machine_id": machine_id, "label": asked["label"], "status": "running"}
         return 201, {"machine_id": machine_id}
 
     def _spoilt(self, page: Mapping[str, object]) -> Mapping[str, object]:
