@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from gpuproxy.app import deployment
 from gpuproxy.app.wiring import Engine, build_engine
-from gpuproxy.config.settings import Settings
+from gpuproxy.config.settings import settings_class
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast.adapter import connect
+from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
@@ -74,7 +74,7 @@ class World:
         """Told every answer as it leaves the market."""
         self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
-        self.settings = Settings(vastai_api_key=",".join(self.accounts))
+        self.settings = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
         self.engine: Engine
         self.books_clock: Clock = clock
         self._elsewhere: set[asyncio.Task[Any]] = set()
@@ -139,7 +139,7 @@ class World:
             workers=InlineWorkers(),
             intervals={} if self.paced else UNPACED,
         )
-        return connect(setup)
+        return DESCRIPTOR.connect(setup)
 
     async def reserve(self, count: int, *, seconds: float = 120, project: str = "p1", **wanted: Any) -> ReservationView:
         """One ReserveGPUs call with a deadline of so many seconds."""

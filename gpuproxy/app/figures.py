@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuproxy.billing.witness import reading_of
-from gpuproxy.health.checkup import is_dead
+from gpuproxy.health.checkup import gpu_failures, is_dead
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import AccountKey, ProviderName
-from gpuproxy.ports import Clock, Database, Tx
+from gpuproxy.ports import Capabilities, Clock, Database, Tx
 from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.store import account_problems, leases, pace, totals
 
@@ -64,7 +64,7 @@ async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> F
         return Figures(
             leases=totals.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
-            dead=_dead(tx, {watch.provider.name for watch in watches}),
+            dead=_dead(tx, {watch.provider.name: watch.provider.capabilities for watch in watches}),
             spent_usd=usd(spent),
             usd_per_hour=usd(rate),
             accounts=[_account(tx, watch, clock, paused) for watch in watches],
@@ -73,8 +73,9 @@ async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> F
     return await db.read(books)
 
 
-def _dead(tx: Tx, providers: Collection[str]) -> Mapping[str, int]:
-    found = Counter(lease.provider for lease in leases.live_of_project(tx, None) if is_dead(lease, tx.now()))
+def _dead(tx: Tx, providers: Mapping[ProviderName, Capabilities]) -> Mapping[str, int]:
+    failures, now = gpu_failures(providers.items()), tx.now()
+    found = Counter(lease.provider for lease in leases.live_of_project(tx, None) if is_dead(lease, now, failures))
     return {name: found[ProviderName(name)] for name in {*providers, *found}}
 
 

@@ -7,10 +7,9 @@ signal, drain. Commands that work without a server (`upkeep`, `people`) take the
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,11 +23,15 @@ from gpuproxy.app.banner import banner
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
+from gpuproxy.app.marketplaces import sandbox_accounts
 from gpuproxy.app.safe_books import require_safe
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
-from gpuproxy.config.settings import Account, ConfigError, Settings, check_start
+from gpuproxy.config.loading import check_start
+from gpuproxy.config.marketplaces import Account
+from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.interfaces import Interfaces
+from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
@@ -40,8 +43,6 @@ if TYPE_CHECKING:
     from gpuproxy.app.tracing import Tracing
 
 log = structlog.get_logger(__name__)
-
-_SANDBOX_KEY = "sandbox-key"
 
 
 async def serve(settings: Settings, *, sandbox: bool) -> int:
@@ -154,17 +155,14 @@ async def connect_accounts(
     stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None
 ) -> list[Provider]:
     """One Provider for each account, each over a connection pool of its own."""
-    found = {point.name: point for point in entry_points(group="gpuproxy.providers")}
-    accounts = settings.accounts
-    if child is not None:
-        accounts = (Account(provider="vast.ai", name="sandbox-1", key=_SANDBOX_KEY, base_url=child.url),)
+    marketplaces = {each.name: each for each in settings.marketplaces}
+    accounts = settings.accounts if child is None else sandbox_accounts(settings.marketplaces, child.url)
     providers = []
     for account in accounts:
         http = AioHttp()
         stack.push_async_callback(http.close)
         setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
-        connect: Callable[[ProviderSetup], Provider] = found[account.provider].load()
-        providers.append(connect(setup))
+        providers.append(marketplaces[ProviderName(account.provider)].connect(setup))
     return providers
 
 
@@ -172,6 +170,7 @@ def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks
     return ProviderSetup(
         account=account.name,
         key=account.key,
+        region=account.region,
         base_url=account.base_url,
         http=http,
         clock=clock,

@@ -17,6 +17,7 @@ from gpuproxy.adapters.system import SocketProbe, SystemRandom
 from gpuproxy.app import deployment
 from gpuproxy.app.books_here import check_exists, with_books
 from gpuproxy.app.main import connect_accounts
+from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox
 from gpuproxy.app.safe_books import require_safe
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
@@ -40,8 +41,10 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     """Everything that an operator should look at."""
     accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
 
+    failures = checkup.gpu_failures((each.name, each.capabilities) for each in settings.marketplaces)
+
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
-        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx)))
+        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx), failures))
 
     return _with_books(settings, look)
 
@@ -50,11 +53,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
     check_exists(settings)
     if not settings.accounts:
-        raise ConfigError(
-            "No provider key is set, so there is nothing to compare with. For the sandbox of `serve --sandbox`, set "
-            "GPUPROXY_VASTAI_URL to the address that the start printed, and VASTAI_API_KEY=sandbox-key with "
-            "VASTAI_API_KEY_NAMES=sandbox-1."
-        )
+        raise ConfigError("No provider key is set, so there is nothing to compare with." + _sandbox_hint(settings))
 
     async def run(db: SqliteDatabase) -> list[str]:
         async with AsyncExitStack() as stack:
@@ -73,6 +72,17 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             return told
 
     return _with_books(settings, run, alone=not dry_run)
+
+
+def _sandbox_hint(settings: Settings) -> str:
+    """How the market of `serve --sandbox` is compared with."""
+    for marketplace in in_sandbox(settings.marketplaces):
+        env = marketplace.env
+        return (
+            f" For the sandbox of `serve --sandbox`, set GPUPROXY_{env}_URL to the address that the start printed, and "
+            f"{env}_API_KEY={SANDBOX_KEY} with {env}_API_KEY_NAMES={SANDBOX_ACCOUNT}."
+        )
+    return ""
 
 
 def export_signing(settings: Settings, file: Path) -> bool:

@@ -23,7 +23,7 @@ from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import Rpc, built_of
 from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
-from gpuproxy.health.checkup import Health
+from gpuproxy.health.checkup import Health, gpu_failures
 from gpuproxy.health.readiness import Readiness
 from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
@@ -31,7 +31,6 @@ from gpuproxy.instances.requests import Instances
 from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
 from gpuproxy.reconcile.doubts import Knocks
 from gpuproxy.reconcile.observe import AccountWatch
@@ -65,7 +64,6 @@ class Engine:
     watches: Watches
     clock: Clock
     db: Database
-    providers: tuple[ProviderName, ...]
     signer: Signer
     witnesses: tuple[Witness, ...]
     witness_seconds: float
@@ -153,13 +151,12 @@ def build_engine(
         load=Load(db, settings.lb_strategy),
         spending=Spending(db),
         strategies=StrategySetting(db, settings.lb_strategy),
-        health=Health(db, accounts.keys()),
+        health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts)),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog,
         watches=watches,
         clock=clock,
         db=db,
-        providers=accounts.names(),
         signer=signer,
         witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
         witness_seconds=limits.witness_seconds,
@@ -202,6 +199,7 @@ def build_interfaces(
     around: Around | None = None,
 ) -> Interfaces:
     """Both interfaces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
+    marketplaces = {each.prefix: each.name for each in settings.marketplaces}
     service = Service(
         reserver=engine.reserver,
         reservations=engine.reservations,
@@ -216,7 +214,7 @@ def build_interfaces(
         fingerprint_key=access.fingerprint_key,
         default_max_price=settings.max_price,
         lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
-        providers=engine.providers,
+        marketplaces=marketplaces,
         clock=engine.clock,
     )
     token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
@@ -226,7 +224,7 @@ def build_interfaces(
     async def measured() -> bytes:
         return engine.metrics.render(await figures.read(engine.db, engine.watches, engine.clock))
 
-    pages = Pages(engine.readiness.checks, measured, built_of(service))
+    pages = Pages(engine.readiness.checks, measured, built_of(service), tuple(marketplaces.values()))
     http = HttpServer(
         dispatcher,
         service,

@@ -10,9 +10,11 @@ from typing import Literal
 
 import click
 
+from gpuproxy.app import marketplaces
 from gpuproxy.cli.arguments import TextType, short_text
 from gpuproxy.cli.tables import table
-from gpuproxy.config.settings import ConfigError, Settings, check_start, load_settings, without_effect
+from gpuproxy.config.loading import check_start, load_settings, without_effect
+from gpuproxy.config.settings import ConfigError, Settings
 
 
 class _NotStarted(click.ClickException):
@@ -33,7 +35,7 @@ def serve(sandbox: bool) -> None:
     settings = settings_of_here()
     with explained():
         check_start(settings, sandbox=sandbox)
-    for name in without_effect(os.environ):
+    for name in without_effect(os.environ, settings):
         click.echo(f"{name} is set for something that is not built yet: it has no effect.", err=True)
     from gpuproxy.app import main
 
@@ -124,7 +126,7 @@ def import_signing(file: Path) -> None:
 def settings_of_here() -> Settings:
     """The settings that a server started here would have."""
     with explained():
-        return load_settings(os.environ)
+        return load_settings(os.environ, marketplaces=marketplaces.installed())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ included, run deterministically under a test's virtual clock. Adapters are chose
 
 from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.database import Database, Tx, Wakeups
+from gpuproxy.ports.descriptor import Descriptor, PacedCall
 from gpuproxy.ports.http import Http, HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
 from gpuproxy.ports.instances import Blame, InstanceStatus, Inventory, ListedInstance
 from gpuproxy.ports.probe import Probe
@@ -18,6 +19,7 @@ __all__ = [
     "Capabilities",
     "Clock",
     "Database",
+    "Descriptor",
     "Http",
     "HttpNotSent",
     "HttpReplyLost",
@@ -26,6 +28,7 @@ __all__ = [
     "InstanceStatus",
     "Inventory",
     "ListedInstance",
+    "PacedCall",
     "Probe",
     "Provider",
     "ProviderSetup",

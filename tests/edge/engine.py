@@ -274,4 +274,5 @@ def service_over(engine: StubEngine) -> Service:
         fingerprint_key=b"of the tests",
         clock=ScaledClock(60.0, origin=NOW),
         default_max_price=10.0,
+        marketplaces={"vast": "vast.ai"},
     )

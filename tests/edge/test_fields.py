@@ -22,7 +22,8 @@ from tests.edge.engine import StubEngine, service_over
 from tests.edge.face import facing
 
 NAN, INF = float("nan"), float("inf")
-DEFAULTS = Defaults(max_price=10.0)
+MARKETPLACES = {"vast": "vast.ai"}
+DEFAULTS = Defaults(max_price=10.0, marketplaces=MARKETPLACES)
 SECRET = "hunter2-canary"
 
 

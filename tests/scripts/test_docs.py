@@ -8,9 +8,11 @@ from types import ModuleType
 
 import pytest
 
+from gpuproxy.app import marketplaces
 from gpuproxy.cli import COMMANDS
+from gpuproxy.config.loading import known_names
 from gpuproxy.config.names import NOT_BUILT_NAMES, env_name
-from gpuproxy.config.settings import Settings, known_names
+from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model import errors
 from gpuproxy.model.leases import LeaseState, status_word
 from gpuproxy.model.strategies import STRATEGIES
@@ -89,7 +91,7 @@ def test_the_table_of_calls_is_the_contract() -> None:
     assert script("docs").call_table() in DOCS
 
 
-@pytest.mark.parametrize("name", sorted(known_names() - NOT_BUILT_NAMES))
+@pytest.mark.parametrize("name", sorted(known_names(settings_class(marketplaces.installed())) - NOT_BUILT_NAMES))
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in page("settings.md")
 

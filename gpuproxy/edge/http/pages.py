@@ -1,6 +1,6 @@
 """The pages beside the API calls: health, readiness, metrics and documentation. They need no credentials."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
@@ -21,13 +21,19 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; 
 
 
 class Pages:
-    """The handlers of the pages. `built` names the implemented calls; the documentation leaves the others out."""
+    """The handlers of the pages. `built` names the implemented calls; the documentation leaves the others out.
 
-    def __init__(self, checks: Checks, measured: Measured, built: frozenset[str]) -> None:
+    The documentation's examples name the first of `marketplaces`.
+    """
+
+    def __init__(
+        self, checks: Checks, measured: Measured, built: frozenset[str], marketplaces: Sequence[str] = ()
+    ) -> None:
         self.serving = False
         self._checks = checks
         self._measured = measured
         self._built = built
+        self._marketplaces = marketplaces
 
     @property
     def routes(self) -> Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
@@ -61,11 +67,11 @@ class Pages:
 
     @cached_property
     def _document(self) -> bytes:
-        return msgspec.json.encode(document(self._built))
+        return msgspec.json.encode(document(self._built, self._marketplaces))
 
     @cached_property
     def _page(self) -> bytes:
-        return page(document(self._built)).encode()
+        return page(document(self._built, self._marketplaces)).encode()
 
 
 def _in_json(value: object, *, status: int = 200) -> web.Response:

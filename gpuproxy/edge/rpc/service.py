@@ -5,7 +5,7 @@ method here answers UNIMPLEMENTED.
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -72,9 +72,9 @@ class Service:
         fingerprint_key: bytes,
         default_max_price: float,
         lease_duration: timedelta | None = None,
-        providers: Collection[str] = (),
+        marketplaces: Mapping[str, str],
     ) -> None:
-        """`default_max_price` is in USD per GPU-hour. `providers` are additional to the built-in provider names.
+        """`default_max_price` is in USD per GPU-hour. `marketplaces` has names by the prefix of their offers' ids.
 
         Demands are hashed with `fingerprint_key`, which is stored outside the database.
         """
@@ -91,7 +91,7 @@ class Service:
         self._defaults = Defaults(
             max_price=default_max_price,
             lease_duration=lease_duration,
-            providers=providers,
+            marketplaces=marketplaces,
             fingerprint_key=fingerprint_key,
         )
         self.Login = session.Login
@@ -240,7 +240,7 @@ class Service:
         """Return the load counters of servers and providers."""
         found = Violations()
         kind = found.word("type", request.type, _LOAD_KINDS, "all")
-        instance_id = contract_id(request.instance_id, found) if request.instance_id else ""
+        instance_id = contract_id(request.instance_id, self._defaults, found) if request.instance_id else ""
         found.finish()
         return translate.load_answer(await self._load.report(caller, instance_id), kind)
 
@@ -288,7 +288,7 @@ class Service:
         """The instance that the request names; without a provider, all providers are searched."""
         found = Violations()
         named = translate_demand.provider("provider", request.provider, self._defaults, found)
-        instance_id = contract_id(request.instance_id, found)
+        instance_id = contract_id(request.instance_id, self._defaults, found)
         found.finish()
         held = []
         for name in sorted(named) or self._defaults.known:
