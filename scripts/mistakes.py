@@ -44,7 +44,7 @@ MISTAKES = (
     Mistake(
         "an empty list is trusted without a second word",
         "reconcile/absence.py",
-        " + quarantine and (canary or scene.second_word)",
+        " + quarantine and (canary or scene.credit_unchanged)",
         " + quarantine",
     ),
     Mistake(
@@ -80,8 +80,8 @@ MISTAKES = (
     Mistake(
         "an unknown outcome lets go of its GPUs",
         "model/leases.py",
-        "HOLDS_OFFER = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
-        "HOLDS_OFFER = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
+        "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
+        "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
     ),
     Mistake(
         "a row is overwritten whatever has become of it",
@@ -145,8 +145,8 @@ MISTAKES = (
     Mistake(
         "one knock that is not answered gives a machine up",
         "reconcile/doubts.py",
-        "        return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
-        "        return self.knocks >= 1",
+        "        return self.probes >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
+        "        return self.probes >= 1",
     ),
     Mistake(
         "machines that fail alike are replaced without end",
@@ -163,12 +163,12 @@ MISTAKES = (
     Mistake(
         "a replacement goes to the host that failed",
         "rental/rounds.py",
-        "        self._learnt.hosts |= replacements.failed_hosts(rows)\n",
+        "        self._exclusions.hosts |= replacements.failed_hosts(rows)\n",
         "",
     ),
     Mistake(
         "an account's refusal is held against the marketplace",
-        "loadbalancer/learnt.py",
+        "loadbalancer/exclusions.py",
         "            self.accounts.add((lease.provider, lease.account))\n            return\n",
         "            self.accounts.add((lease.provider, lease.account))\n",
     ),

@@ -12,13 +12,13 @@ from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Capabilities, Instance, InstanceStatus
 from gpuproxy.reconcile.doubts import Doubt, Unanswered, after_listing
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.plan import impatient, plan
+from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.steps import Advance, Scene, Step
 from gpuproxy.runtime.limits import Limits
 
 NOON = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
 VAST = ProviderName("vast.ai")
-CAPABILITIES = Capabilities(settle_seconds=60.0, late_seconds=300.0, verdict_seconds=120.0)
+CAPABILITIES = Capabilities(listing_lag_seconds=60.0, late_seconds=300.0, verdict_seconds=120.0)
 
 
 def lease_of(number: int = 1, **facts: Any) -> Lease:
@@ -67,7 +67,7 @@ class Account:
         """The steps after a listing of these rows, so many seconds after noon; `facts` of the scene."""
         at = NOON + timedelta(seconds=seconds)
         listing = Listing(at, rows, tuple(unreadable))
-        late = impatient(self.lease, self.reservation, listing)
+        late = ready_is_overdue(self.lease, self.reservation, listing)
         self.doubts = after_listing(self.doubts, [self.lease], listing, lambda _: late)
         return plan(self._scene(at, listing, facts))
 

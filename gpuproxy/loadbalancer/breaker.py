@@ -18,7 +18,7 @@ _MINUTE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Storm:
+class OpenBreaker:
     """Why a provider is not created with at the moment, and in how many seconds to look again."""
 
     provider: ProviderName
@@ -26,28 +26,28 @@ class Storm:
     retry_after: float
 
 
-def storms(tx: Tx, providers: Iterable[ProviderName], limits: Limits) -> tuple[Storm, ...]:
+def open_breakers(tx: Tx, providers: Iterable[ProviderName], limits: Limits) -> tuple[OpenBreaker, ...]:
     """The providers that the breaker keeps from creating."""
     found = []
     for provider in providers:
         unknown = leases.count_unknown(tx, provider)
         if unknown >= limits.max_unknown:
             why = f"{unknown} outcomes at {provider} are unknown (the limit is {limits.max_unknown})"
-            found.append(Storm(provider, why, limits.reconcile_seconds))
+            found.append(OpenBreaker(provider, why, limits.reconcile_seconds))
             continue
         recent = leases.count_sent(tx, provider, tx.now() - _MINUTE)
         if limits.max_creates_per_minute and recent >= limits.max_creates_per_minute:
             why = f"{recent} creates at {provider} within a minute (the limit is {limits.max_creates_per_minute})"
-            found.append(Storm(provider, why, _MINUTE.total_seconds() / 2))
+            found.append(OpenBreaker(provider, why, _MINUTE.total_seconds() / 2))
     return tuple(found)
 
 
-def refusal_of(found: tuple[Storm, ...]) -> Unavailable:
+def refusal_of(found: tuple[OpenBreaker, ...]) -> Unavailable:
     """What callers are told when no provider is left."""
-    told = "; ".join(storm.why for storm in found)
+    why = "; ".join(each.why for each in found)
     return Unavailable(
-        f"No more machines are created for now: {told}. Nothing was rented.",
+        f"No more machines are created for now: {why}. Nothing was rented.",
         reason="STORM_BREAKER",
-        metadata={"providers": ",".join(storm.provider for storm in found)},
-        retry_after=min(storm.retry_after for storm in found),
+        metadata={"providers": ",".join(each.provider for each in found)},
+        retry_after=min(each.retry_after for each in found),
     )

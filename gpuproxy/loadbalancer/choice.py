@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from gpuproxy.catalog.refresh import Catalog, Market, Selection
 from gpuproxy.loadbalancer import breaker
 from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose, reach
-from gpuproxy.loadbalancer.learnt import Learnt
+from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.loadbalancer.refusals import account_paused, not_enough
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
@@ -32,7 +32,7 @@ _LOOKED_THROUGH = 4_000
 """Offers, the cheapest ones, for a price that would do: a refusal must not stop the loop for long."""
 Terms = Mapping[ProviderName, Mapping[str, Capabilities]]
 """The accounts that may be used, in the order in which they were configured."""
-Held = frozenset[tuple[ProviderName, str]]
+LockedKeys = frozenset[tuple[ProviderName, str]]
 Loads = Mapping[HostKey, HostLoad]
 
 
@@ -46,12 +46,12 @@ class Chooser:
         self._limits = limits
         self.lock = asyncio.Lock()
 
-    def terms(self, order: Order, learnt: Learnt) -> Terms:
+    def terms(self, order: Order, exclusions: Exclusions) -> Terms:
         """The accounts that this call may still use, by provider."""
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
         for provider in self._accounts:
             key = provider.name, provider.account
-            usable_now = provider.name not in learnt.providers and key not in learnt.accounts
+            usable_now = provider.name not in exclusions.providers and key not in exclusions.accounts
             asked = not order.filter.providers or provider.name in order.filter.providers
             if usable_now and asked and not _lacks(provider.capabilities, order):
                 terms.setdefault(provider.name, {})[provider.account] = provider.capabilities
@@ -59,7 +59,7 @@ class Chooser:
 
     def check(self, order: Order) -> None:
         """Refuse what no provider asked for can do, before anyone is contacted."""
-        if self.terms(order, Learnt()):
+        if self.terms(order, Exclusions()):
             return
         asked = [p for p in self._accounts if not order.filter.providers or p.name in order.filter.providers]
         reasons = {
@@ -74,25 +74,25 @@ class Chooser:
         """Ask the marketplaces whose snapshots are not whole; called without the lock, for it takes a while."""
         await self._catalog.targeted(order.filter, deadline)
 
-    async def choose(self, order: Order, gpus: int, strategy: str, learnt: Learnt) -> Choice:
+    async def choose(self, order: Order, gpus: int, strategy: str, exclusions: Exclusions) -> Choice:
         """Offers for exactly `gpus` GPUs, or, in a first choice with a min_count, as many as there are.
 
         Raises FailedPrecondition (NOT_ENOUGH_GPUS, or why every account is paused) and Unavailable. Called with the
         lock held, when an intent follows.
         """
         market = await self._catalog.market(order.filter)
-        terms = self.terms(order, learnt)
+        terms = self.terms(order, exclusions)
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
         if known.paused:
             terms = _without(terms, known.paused)
             if not terms:
                 raise account_paused(next(iter(known.paused.values())))
-        stormy = {each.provider for each in known.storms}
-        terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
-        if known.storms and not terms:
-            raise breaker.refusal_of(known.storms)
+        blocked = {each.provider for each in known.open_breakers}
+        terms = {name: accounts for name, accounts in terms.items() if name not in blocked}
+        if known.open_breakers and not terms:
+            raise breaker.refusal_of(known.open_breakers)
         selection = market.select(order.filter)
-        free = _free(selection.offers, terms, known.held, learnt)
+        free = _free(selection.offers, terms, known.locked_keys, exclusions)
         ranking = _Ranking(
             Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb),
             [offer for offer in free if not known.exhausted(offer)],
@@ -102,7 +102,7 @@ class Chooser:
         try:
             choice = ranking.choose(order.least)
         except Shortage as shortage:
-            dearer = _free(market.select(order.filter.at_any_price()).offers, terms, known.held, learnt)
+            dearer = _free(market.select(order.filter.at_any_price()).offers, terms, known.locked_keys, exclusions)
             dearer = [offer for offer in dearer if not known.exhausted(offer)]
             nearest = _nearest(ranking.want, min(order.least, gpus), dearer)
             raise not_enough(order, shortage, market.unreachable, nearest, selection.rejected) from shortage
@@ -118,9 +118,9 @@ class Chooser:
 class _Known:
     """What the books say that a choice goes by."""
 
-    held: Held
+    locked_keys: LockedKeys
     loads: Loads
-    storms: tuple[breaker.Storm, ...]
+    open_breakers: tuple[breaker.OpenBreaker, ...]
     paused: Mapping[AccountKey, Trouble]
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
@@ -129,9 +129,9 @@ class _Known:
 def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
     paused = troubles.paused(tx)
     return _Known(
-        held=leases.held_keys(tx),
+        locked_keys=leases.locked_keys(tx),
         loads=counters.loads(tx),
-        storms=breaker.storms(tx, terms, limits),
+        open_breakers=breaker.open_breakers(tx, terms, limits),
         paused={key: why for key, why in paused.items() if key[1] in terms.get(key[0], {})},
         exhausted=exhausted.rule(tx),
         rotation=rotations.read(tx, strategy),
@@ -214,15 +214,15 @@ def _still_there(rotation: Rotation, strategy: str, market: Market) -> Rotation:
     return replace(rotation, standing={host: value for host, value in rotation.standing.items() if host in hosts})
 
 
-def _free(offers: Sequence[Offer], terms: Terms, held: Held, learnt: Learnt) -> list[Offer]:
+def _free(offers: Sequence[Offer], terms: Terms, locked_keys: LockedKeys, exclusions: Exclusions) -> list[Offer]:
     """What some account may rent, and nobody holds."""
     return [
         offer
         for offer in offers
         if terms.get(offer.provider)
-        and offer.id not in learnt.offers
-        and offer.host not in learnt.hosts
-        and not any((offer.provider, key) in held for key in offer.conflict_keys)
+        and offer.id not in exclusions.offers
+        and offer.host not in exclusions.hosts
+        and not any((offer.provider, key) in locked_keys for key in offer.conflict_keys)
     ]
 
 

@@ -28,7 +28,7 @@ from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
 from gpuproxy.store import exhausted, leases, owners, pace, reservations, rotations, troubles
 
-ORPHANAGE = ReservationId("res-orphans")
+ORPHANS = ReservationId("res-orphans")
 _PAUSE = timedelta(minutes=3)
 """Before another create is tried with an account that a create was refused for."""
 
@@ -155,14 +155,14 @@ def release(tx: Tx, lease: Lease, reason: str) -> Lease:
     return lease
 
 
-def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
+def release_stray(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
     """A machine that should not exist becomes a lease that is being released; None when another pass was first."""
     instance, lease = stray.instance, stray.lease
     known = leases.by_instance(tx, account[0], instance.id)  # a twin or an orphan may come back as well
     if known is None and stray.kind == "reappeared" and lease is not None:
         known = leases.get(tx, lease.id)
     if known is None:
-        owner = lease.reservation_id if lease is not None else _orphanage(tx)
+        owner = lease.reservation_id if lease is not None else _orphans_reservation(tx)
         return _surplus(tx, stray, account, reservations.get(tx, owner))
     if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
         return None
@@ -178,19 +178,19 @@ def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
     )
 
 
-def _orphanage(tx: Tx) -> ReservationId:
+def _orphans_reservation(tx: Tx) -> ReservationId:
     """The reservation that machines without books are given back under."""
-    if reservations.find(tx, ORPHANAGE) is None:
+    if reservations.find(tx, ORPHANS) is None:
         reservations.insert(
             tx,
             Reservation(
-                id=ORPHANAGE, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
+                id=ORPHANS, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
                 strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
                 ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
                 message="Machines with our label that the books did not know.",
             ),
         )  # fmt: skip
-    return ORPHANAGE
+    return ORPHANS
 
 
 def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> Lease:

@@ -99,7 +99,7 @@ class Unanswered:
     host: HostKey
     first: datetime
     last: datetime
-    knocks: int = 1
+    probes: int = 1
     checked_at: datetime | None = None
     """When our own network was last looked at."""
     network_suspected: bool = False
@@ -117,10 +117,10 @@ class Unanswered:
 
     @property
     def _is_long(self) -> bool:
-        return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR
+        return self.probes >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR
 
 
-class Knocks:
+class Probes:
     """The unanswered probes of this process, for all accounts."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Knocks:
         if before is None:
             found = Unanswered((lease.provider, lease.account), lease.host, at, at)
         else:
-            found = replace(before, last=at, knocks=before.knocks + 1)
+            found = replace(before, last=at, probes=before.probes + 1)
         self.unanswered[lease.id] = found
         return found.wants_check
 

@@ -18,8 +18,8 @@ from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
-from gpuproxy.reconcile.doubts import Knocks
-from gpuproxy.reconcile.steps import Confirm, Destroy, Knock, Stop
+from gpuproxy.reconcile.doubts import Probes
+from gpuproxy.reconcile.steps import Confirm, Destroy, ProbeReady, Stop
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.turns import FairTurns
@@ -32,7 +32,7 @@ _PROMPTLY = 8
 """So many destroys that are answered with an error are repeated without longer and longer waits."""
 STOP_AGAIN = timedelta(seconds=15)
 """Before a stop is repeated that does not show."""
-Effect = Destroy | Stop | Confirm | Knock
+Effect = Destroy | Stop | Confirm | ProbeReady
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Effects:
         clock: Clock,
         probe: Probe,
         limits: Limits,
-        knocks: Knocks,
+        probes: Probes,
         changed: Callable[[], None],
         sure_of_key: Callable[[], bool],
     ) -> None:
@@ -66,7 +66,7 @@ class Effects:
         self._clock = clock
         self._probe = probe
         self._limits = limits
-        self._knocks = knocks
+        self._probes = probes
         self._changed = changed
         self._sure_of_key = sure_of_key
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
@@ -79,9 +79,9 @@ class Effects:
         """Perform a step, unless the same is under way."""
         self._background.start_once(lambda: self._perform(effect), f"{type(effect).__name__} {effect.lease.id}")
 
-    def take_back(self, stray: Stray) -> None:
+    def release_stray(self, stray: Stray) -> None:
         """Prove that a machine is alive, and store it as one to be released."""
-        self._background.start_once(lambda: self._take_back(stray), f"Stray {stray.instance.id}")
+        self._background.start_once(lambda: self._release_stray(stray), f"Stray {stray.instance.id}")
 
     def forget(self, live: Collection[LeaseId]) -> None:
         """Forget what was asked of leases that are over."""
@@ -104,14 +104,14 @@ class Effects:
         elif isinstance(effect, Confirm):
             await self._confirm(effect)
         else:
-            await self._knock(effect)
+            await self._probe_ready(effect)
 
-    async def _knock(self, knock: Knock) -> None:
-        lease = knock.lease
-        if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
-            self._knocks.answered(lease)
+    async def _probe_ready(self, step: ProbeReady) -> None:
+        lease = step.lease
+        if await self._probe.reachable(step.kind, step.host, step.port, self._limits.probe_timeout):
+            self._probes.answered(lease)
             await self._write(lambda tx: _ready(tx, lease.id))
-        elif knock.late and self._knocks.missed(lease, self._clock.now()):
+        elif step.late and self._probes.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
 
     async def _suspect_own_network(self, lease: Lease) -> None:
@@ -121,8 +121,8 @@ class Effects:
             self._probe.reachable("ssh", each.ssh_host, each.ssh_port, self._limits.probe_timeout)
             for each in others[:_CANARIES]
         ))  # fmt: skip
-        suspected = not any(answers) and (bool(answers) or self._knocks.elsewhere(lease.host))
-        if self._knocks.suspect_network(lease, suspected=suspected):
+        suspected = not any(answers) and (bool(answers) or self._probes.elsewhere(lease.host))
+        if self._probes.suspect_network(lease, suspected=suspected):
             log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
 
     async def _confirm(self, confirm: Confirm) -> None:
@@ -163,7 +163,7 @@ class Effects:
             answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
         except RateLimited as error:
             wait = error.retry_after or self._limits.poll_seconds
-            self._destroys.heed(wait, error.interval)
+            self._destroys.slow_down(wait, error.interval)
         except ProviderError as error:
             log.info(
                 "destroy_not_accepted",
@@ -193,7 +193,7 @@ class Effects:
             )
         self._changed()
 
-    async def _take_back(self, stray: Stray) -> None:
+    async def _release_stray(self, stray: Stray) -> None:
         try:
             alive = await self._provider.get(stray.instance.id)
         except ProviderError:
@@ -201,7 +201,7 @@ class Effects:
         if alive is None or alive.label != stray.instance.label:
             return
         account = (self._provider.name, self._provider.account)
-        lease = await self._write(lambda tx: record.take_back(tx, stray, account))
+        lease = await self._write(lambda tx: record.release_stray(tx, stray, account))
         if lease is not None:
             self._changed()  # else it is being given back already, and another look at once would find the same
 

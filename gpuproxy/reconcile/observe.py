@@ -29,13 +29,13 @@ from gpuproxy.model.money import Micro
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
-from gpuproxy.reconcile.doubts import Doubt, Knocks, after_listing
+from gpuproxy.reconcile.account_identity import AccountIdentity
+from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effects
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.plan import impatient, plan
+from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
-from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
-from gpuproxy.reconcile.whose import Whose
+from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, owners, troubles
@@ -73,7 +73,7 @@ class AccountWatch:
         probe: Probe,
         signer: Signer,
         limits: Limits,
-        knocks: Knocks,
+        probes: Probes,
     ) -> None:
         self.provider = provider
         self._key = (provider.name, provider.account)
@@ -81,11 +81,11 @@ class AccountWatch:
         self._clock = clock
         self._signer = signer
         self._limits = limits
-        self._knocks = knocks
+        self._probes = probes
         self._doubts: Mapping[LeaseId, Doubt] = {}
         self._effects = Effects(
-            provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge,
-            sure_of_key=lambda: self._whose.is_known or self._looked_at > _NEVER,
+            provider, db, clock=clock, probe=probe, limits=limits, probes=probes, changed=self.nudge,
+            sure_of_key=lambda: self._identity.is_known or self._looked_at > _NEVER,
         )  # fmt: skip
         self._passes = Background("pass")
         self._current: asyncio.Task[None] | None = None
@@ -95,7 +95,7 @@ class AccountWatch:
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading, and since when it has been that."""
-        self._whose = Whose(provider, db)
+        self._identity = AccountIdentity(provider, db)
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
@@ -124,12 +124,14 @@ class AccountWatch:
 
     async def due(self) -> float:
         """Do what the books alone decide by now; the seconds until the next such thing is due."""
-        decided = await self._db.read(lambda tx: self._decide(tx, None, second_word=False))
+        decided = await self._db.read(lambda tx: self._decide(tx, None, credit_unchanged=False))
         if any(not isinstance(step, Destroy) for step in decided.steps):
             try:
-                decided = await self._db.write(lambda tx: self._written(tx, self._decide(tx, None, second_word=False)))
+                decided = await self._db.write(
+                    lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False))
+                )
             except Unavailable:
-                self._go_on_deleting(decided)
+                self._continue_destroys(decided)
                 raise
         for step in decided.steps:
             if isinstance(step, Destroy):
@@ -148,17 +150,17 @@ class AccountWatch:
     async def preview(self) -> Decided:
         """What a pass would do now; nothing is written and nothing but reads goes out."""
         listing = await self._listing()
-        second_word = await self._second_word(listing)
-        return await self._db.read(lambda tx: self._decide(tx, listing, second_word=second_word))
+        credit_unchanged = await self._credit_unchanged(listing)
+        return await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=credit_unchanged))
 
     async def wait(self) -> None:
         """Return when the next pass is due: soon while something is changing, else at the slow pace."""
         await self._sleep(self._limits.poll_seconds)
-        if not self._restless():
+        if not self._is_changing():
             await self._sleep(self._limits.reconcile_seconds - self._limits.poll_seconds)
         self._nudged.clear()
 
-    def blind_spell(self) -> timedelta:
+    def longest_listing_gap(self) -> timedelta:
         """The longest time without a listing since this was asked last, the present one included."""
         longest = max(self._blind, self._clock.now() - self._listed_at)
         self._blind = timedelta()
@@ -179,7 +181,7 @@ class AccountWatch:
         except TimeoutError:
             return
 
-    def _restless(self) -> bool:
+    def _is_changing(self) -> bool:
         now = self._clock.now()
         fresh = now - timedelta(seconds=self._limits.unknown_fresh)
         return any(_about_to_change(lease, fresh, now) for lease in self._live)
@@ -192,26 +194,26 @@ class AccountWatch:
 
     async def _pass(self) -> None:
         listing = await self._listing()
-        second_word = await self._second_word(listing)
+        credit_unchanged = await self._credit_unchanged(listing)
         try:
-            decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
+            decided = await self._db.write(lambda tx: self._apply(tx, listing, credit_unchanged=credit_unchanged))
         except Unavailable:
-            self._go_on_deleting(await self._db.read(lambda tx: self._decide(tx, listing, second_word=False)))
+            self._continue_destroys(await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=False)))
             raise
         self._warn_of_orphans(decided.sightings)
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
-        self._knocks.keep(self._key, {lease.id for lease in decided.live})
+        self._probes.keep(self._key, {lease.id for lease in decided.live})
         self._effects.forget({lease.id for lease in decided.live if listing is None or listing.shown(lease) is None})
         if listing is not None:
             self._looked_at = listing.began_at
         for step in decided.steps:
-            if isinstance(step, Destroy | Stop | Confirm | Knock):
+            if isinstance(step, Destroy | Stop | Confirm | ProbeReady):
                 self._effects.start(step)
         for stray in decided.strays:
-            self._effects.take_back(stray)
+            self._effects.release_stray(stray)
 
-    def _go_on_deleting(self, decided: Decided) -> None:
+    def _continue_destroys(self, decided: Decided) -> None:
         """What the books say is to be given back, or has reached its end, goes although they can't be written."""
         for step in decided.steps:
             over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
@@ -235,9 +237,9 @@ class AccountWatch:
     async def _listing(self) -> Listing | None:
         began = self._clock.now()
         try:
-            doubtful = await self._whose.doubt()
+            doubtful = await self._identity.doubt()
             found = await self.provider.list()
-            if doubtful is not None and not await self._whose.shows_ours(found.instances):
+            if doubtful is not None and not await self._identity.lists_our_machines(found.instances):
                 raise doubtful
         except ProviderError as error:
             self._trouble = error
@@ -255,7 +257,7 @@ class AccountWatch:
         self._effects.read.clear()
         return Listing(began, found.instances, found.unreadable, read)
 
-    async def _second_word(self, listing: Listing | None) -> bool:
+    async def _credit_unchanged(self, listing: Listing | None) -> bool:
         """Does the account's credit stand still? Asked only where the last pass left an outcome open.
 
         Whatever runs unseen costs money; readings that stay equal for a minute say that nothing does.
@@ -274,9 +276,9 @@ class AccountWatch:
         self._credit = credit, since
         return now - since >= _STANDSTILL
 
-    def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
-        decided = self._written(tx, self._decide(tx, listing, second_word=second_word))
-        self._whose.note(tx)
+    def _apply(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
+        decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged))
+        self._identity.note(tx)
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
@@ -295,13 +297,13 @@ class AccountWatch:
             _write(tx, step)
         return replace(decided, live=leases.live(tx, *self._key))
 
-    def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
+    def _decide(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
         rows = leases.live(tx, *self._key)
         owned_by = owners.of_all(tx, rows)
         doubts = self._doubts
         if listing is not None:
             doubts = after_listing(
-                doubts, rows, listing, lambda lease: impatient(lease, owned_by[lease.owner_id], listing)
+                doubts, rows, listing, lambda lease: ready_is_overdue(lease, owned_by[lease.owner_id], listing)
             )
         scene = Scene(
             leases=rows,
@@ -312,8 +314,8 @@ class AccountWatch:
             limits=self._limits,
             since=self._since,
             doubts=doubts,
-            unanswered=self._knocks.unanswered,
-            second_word=second_word,
+            unanswered=self._probes.unanswered,
+            credit_unchanged=credit_unchanged,
         )
         if listing is None:
             return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)

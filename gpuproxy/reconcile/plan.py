@@ -15,7 +15,7 @@ from gpuproxy.ports import Instance, InstanceStatus
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
+from gpuproxy.reconcile.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
 
 
 def plan(scene: Scene) -> list[Step]:
@@ -75,11 +75,11 @@ def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
         yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
         owner = scene.owners[lease.owner_id]
-        late = _replaced(lease, owner) and impatient(lease, owner, scene.listing)
+        late = _replaced(lease, owner) and ready_is_overdue(lease, owner, scene.listing)
         if instance.ssh_host and instance.ssh_port:
-            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
+            yield ProbeReady(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
         elif instance.ports:
-            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
+            yield ProbeReady(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
 
 
 def _wakes(lease: Lease, instance: Instance) -> bool:
@@ -153,7 +153,7 @@ def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     if listing.unreadable or lease.destroy_taken_at is None or listing.began_at <= lease.destroy_taken_at:
         return
     said = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
-    if not (said or has_canary(scene) or scene.second_word):
+    if not (said or has_canary(scene) or scene.credit_unchanged):
         return
     if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
         checks = lease.absent_checks + 1
@@ -168,7 +168,7 @@ def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
         return False
     if lease.seen_at is not None:
         return True
-    return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
+    return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.listing_lag_seconds)
 
 
 def _release_reason(lease: Lease, owner: Owner, instance: Instance | None, scene: Scene) -> str:
@@ -186,7 +186,7 @@ def _release_reason(lease: Lease, owner: Owner, instance: Instance | None, scene
         reason = scene.doubts[lease.id].objection
         if reason == WRONG_GPU or _replaced(lease, owner):
             return NOT_READY if reason == LATE else reason
-    if _replaced(lease, owner) and impatient(lease, owner, scene.listing) and _silent(lease, scene):
+    if _replaced(lease, owner) and ready_is_overdue(lease, owner, scene.listing) and _silent(lease, scene):
         return NOT_READY
     return ""
 
@@ -210,7 +210,7 @@ def _silent(lease: Lease, scene: Scene) -> bool:
     return found.last - found.first >= patience
 
 
-def impatient(lease: Lease, owner: Owner, listing: Listing | None) -> bool:
+def ready_is_overdue(lease: Lease, owner: Owner, listing: Listing | None) -> bool:
     """True when the machine should have been ready when the listing was true; its answer may have taken long."""
     if listing is None or lease.started_at is None:
         return False

@@ -65,7 +65,7 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class ProbeReady:
     """See whether the machine answers."""
 
     lease: Lease
@@ -76,7 +76,7 @@ class Knock:
     """It should be ready by now: probes that are not answered count."""
 
 
-Step = Advance | Adopt | Note | Destroy | Stop | Confirm | Knock
+Step = Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,5 +96,5 @@ class Scene:
     doubts: Mapping[LeaseId, Doubt] = field(default_factory=dict)
     """What speaks against fresh machines, this listing included."""
     unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
-    second_word: bool = False
+    credit_unchanged: bool = False
     """Another endpoint of the provider agrees that nothing unknown is being billed."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gpuproxy.catalog.refresh import Catalog
-from gpuproxy.loadbalancer.learnt import Learnt
+from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import OutcomeUnknown, RateLimited, Refused, Scope
 from gpuproxy.model.leases import Lease
@@ -21,13 +21,13 @@ from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.runtime.turns import FairTurns
 
 T = TypeVar("T")
 
-_UNSAID_PENALTY = 5.0
-_LOOK_AGAIN = 2.0
+_DEFAULT_PAUSE = 5.0
+_LISTING_RETRY = 2.0
 
 
 class Attempts:
@@ -46,7 +46,7 @@ class Attempts:
             lease,
             offer,
             spec,
-            provider=self._accounts.holding(lease),
+            provider=self._accounts.provider_of(lease),
             turns=self._accounts.creates((lease.provider, lease.account)),
             latest=latest,
             listed_since=self._watches.of(lease).listed_since,
@@ -92,19 +92,19 @@ class Attempt:
         """From then on it is not withdrawn."""
         self._deferred_at: datetime | None = None
 
-    async def run(self, stop: asyncio.Event, learnt: Learnt) -> None:
+    async def run(self, stop: asyncio.Event, exclusions: Exclusions) -> None:
         """Create unless `stop` comes first, or the turn too late."""
-        while await self._start(stop, learnt) and await self._waits_again(learnt):
+        while await self._start(stop, exclusions) and await self._send(exclusions):
             pass
 
-    async def _waits_again(self, learnt: Learnt) -> bool:
+    async def _send(self, exclusions: Exclusions) -> bool:
         """Send the create and record what came of it; True when it waits for another turn."""
         try:
             receipt = await self._provider.create(self.offer, self._spec, self.lease.label)
         except RateLimited as limited:
             return await self._deferred(limited)
         except Refused as refusal:
-            await self._refused(refusal, learnt)
+            await self._refused(refusal, exclusions)
         except OutcomeUnknown as lost:
             said = str(lost)
             await self._write(lambda tx: record.reply_lost(tx, self.lease.id, said))
@@ -113,14 +113,14 @@ class Attempt:
             await self._write(lambda tx: record.created(tx, self.lease.id, receipt))
         return False
 
-    async def _start(self, stop: asyncio.Event, learnt: Learnt) -> bool:
+    async def _start(self, stop: asyncio.Event, exclusions: Exclusions) -> bool:
         """Wait for the turn and commit that the call starts; False when it must not be sent any more."""
         self._in_turn = False
-        looked = await self._looked_through(stop)
+        looked = await self._listed_since_deferral(stop)
         left = max(0.0, self._latest - self._clock.monotonic())
         if not looked or self._turns.pause > left:  # the provider wants no calls for longer than this one may wait
             if not stop.is_set():
-                learnt.queued(self._turns.wait(self.lease.project))
+                exclusions.queued(self._turns.wait(self.lease.project))
             await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
             return False
         sending = asyncio.create_task(self._started_in_turn(stop))
@@ -130,7 +130,7 @@ class Attempt:
                 await asyncio.wait((sending, stopped), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             if not self._in_turn:
-                learnt.queued(self._turns.wait(self.lease.project))
+                exclusions.queued(self._turns.wait(self.lease.project))
         finally:
             stopped.cancel()
         if self._in_turn:
@@ -140,7 +140,7 @@ class Attempt:
         await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
         return False
 
-    async def _looked_through(self, stop: asyncio.Event) -> bool:
+    async def _listed_since_deferral(self, stop: asyncio.Event) -> bool:
         """A create that was answered with "too many" goes out again only once a listing after it was looked through.
 
         Whoever answers so may have executed it all the same: the machine is found by that listing, and is the lease's.
@@ -155,7 +155,7 @@ class Attempt:
                     await stop.wait()
             if await self._listed_since(self._deferred_at):
                 return True
-            pause = _LOOK_AGAIN
+            pause = _LISTING_RETRY
         return False
 
     async def _started_in_turn(self, stop: asyncio.Event) -> bool:
@@ -172,18 +172,18 @@ class Attempt:
 
     async def _deferred(self, limited: RateLimited) -> bool:
         """True when the lease waits for another turn."""
-        seconds = limited.retry_after or _UNSAID_PENALTY
-        self._turns.heed(seconds, limited.interval)
+        seconds = limited.retry_after or _DEFAULT_PAUSE
+        self._turns.slow_down(seconds, limited.interval)
         self._deferred_at = self._clock.now()
         return await self._write(
             lambda tx: record.deferred(tx, self.lease.id, limited, tx.now() + timedelta(seconds=seconds))
         )
 
-    async def _refused(self, refusal: Refused, learnt: Learnt) -> None:
-        learnt.refused(self.lease, refusal)
+    async def _refused(self, refusal: Refused, exclusions: Exclusions) -> None:
+        exclusions.refused(self.lease, refusal)
         if refusal.scope is Scope.OFFER:
             self._catalog.gone(self.offer.id)
         await self._write(lambda tx: record.refused(tx, self.lease.id, refusal))
 
     async def _write(self, unit: Callable[[Tx], T]) -> T:
-        return await surely(self._db, self._clock, unit, self.lease.id)
+        return await write_until_committed(self._db, self._clock, unit, self.lease.id)

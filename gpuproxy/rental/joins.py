@@ -22,7 +22,7 @@ from gpuproxy.outcomes.view import view, with_leases
 from gpuproxy.ports import Random, Tx
 from gpuproxy.rental.rounds import Rental, RentalContext
 from gpuproxy.runtime.background import Background
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import reservations, ssh_keys
 
 _NONE = ReservationId("")
@@ -223,7 +223,7 @@ class Reserver:
             conclusion.conclude(tx, call.reservation_id, gone=call.abandoned, queue_seconds=rental.queue_seconds)
             return view(tx, call.reservation_id)
 
-        answered = await surely(self._db, self._context.clock, write, call.reservation_id)
+        answered = await write_until_committed(self._db, self._context.clock, write, call.reservation_id)
         self._context.watches.nudge()
         if answered.reservation.failure is not None:
             raise answers.refusal_of(answered.reservation.failure)
@@ -254,7 +254,7 @@ class Reserver:
         """The call may have been answered in the very moment in which its caller left."""
         await asyncio.wait([task])
         if call.reservation_id:
-            await surely(
+            await write_until_committed(
                 self._db,
                 self._context.clock,
                 lambda tx: conclusion.close(tx, call.reservation_id, "CALLER_GONE"),

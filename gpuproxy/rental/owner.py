@@ -13,7 +13,7 @@ class OwnerRecord(Protocol):
 
     @property
     def project(self) -> str:
-        """Whose turn it takes where projects take turns."""
+        """The project that the owner belongs to; projects take turns."""
 
     def draft(self, decision: Decision, now: datetime) -> Owner:
         """The owner as `insert` will store it, for machines that were chosen so; drafted anew with each new choice."""

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 async def recover(db: Database, accounts: Accounts) -> None:
     """Take over what an earlier process left: a create that was sent is unknown now, one that was not is over."""
     left = await db.write(lambda tx: _take_over(tx, accounts))
-    await db.read(accounts.heed)
+    await db.read(accounts.restore_pauses)
     for reservation in left:
         log.info("reservation_taken_over", reservation=reservation.id, kept=reservation.keep)
 

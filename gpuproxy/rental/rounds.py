@@ -20,7 +20,7 @@ import structlog
 
 from gpuproxy.loadbalancer.balancer import Choice
 from gpuproxy.loadbalancer.choice import Chooser, Terms
-from gpuproxy.loadbalancer.learnt import Learnt
+from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
@@ -37,7 +37,7 @@ from gpuproxy.rental.owner import OwnerRecord
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ class Rental:
         self._until = until
         self._until_ready = until_ready
         self._stop = stop or asyncio.Event()
-        self._learnt = Learnt()
+        self._exclusions = Exclusions()
         self._owner_id = OwnerId("")
         self._attempts = Background("create")
 
@@ -94,7 +94,7 @@ class Rental:
     @property
     def queue_seconds(self) -> float:
         """The longest wait for a turn that was too long, in seconds; 0 where there was none."""
-        return self._learnt.queue_seconds
+        return self._exclusions.queue_seconds
 
     async def preview(self) -> Choice:
         """What would be rented now; nothing is written."""
@@ -112,23 +112,23 @@ class Rental:
         A crash ends the rounds and is logged; it never raises, for the machines would be nobody's.
         """
         try:
-            while await self._goes_another_round():
+            while await self._run_round():
                 pass
         except Exception:
             log.exception("rental_cut_short", owner=self._owner_id)
         self._stop.set()
 
-    async def _goes_another_round(self) -> bool:
-        await self._creates()
-        if not self._going_on():
+    async def _run_round(self) -> bool:
+        await self._await_creates()
+        if not self._may_continue():
             return False
-        if await self._another_round():
+        if await self._replace_missing():
             return True
-        await self._look()
-        return await self._another_round() or (self._until_ready and await self._ready_changed())
+        await self._check_prices()
+        return await self._replace_missing() or (self._until_ready and await self._wait_for_ready())
 
     async def _choose(self, gpus: int) -> Choice:
-        return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._learnt)
+        return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._exclusions)
 
     async def _choose_and_intend(self, gpus: int, owner: Owner | None) -> None:
         """As one step, for the owner that is stored or else for a new one."""
@@ -160,12 +160,12 @@ class Rental:
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
                 attempt = self._context.attempts.of(lease, offer, self._order.spec, latest)
-                self._attempts.start(attempt.run(self._stop, self._learnt), lease.id)
+                self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
             elif lease.reason == NOT_ATTEMPTED:
                 turns = self._context.accounts.creates((lease.provider, lease.account))
-                self._learnt.queued(turns.wait(self._record.project))
+                self._exclusions.queued(turns.wait(self._record.project))
 
-    async def _creates(self) -> None:
+    async def _await_creates(self) -> None:
         """Wait until every create has an outcome, or time is up; none in flight is cancelled."""
         left = self._until - self._clock.monotonic()
         try:
@@ -179,22 +179,22 @@ class Rental:
 
         Its answer must come in time, and before the owner's agreement ends.
         """
-        terms = self._context.chooser.terms(self._order, self._learnt)
+        terms = self._context.chooser.terms(self._order, self._exclusions)
         usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
         in_time = self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic() - usual)
         if owner.wanted_until is None:
             return terms, in_time
         return terms, min(in_time, owner.wanted_until - timedelta(seconds=usual))
 
-    def _going_on(self) -> bool:
+    def _may_continue(self) -> bool:
         return not self._stop.is_set() and self._clock.monotonic() < self._until
 
-    async def _another_round(self) -> bool:
+    async def _replace_missing(self) -> bool:
         """Intend replacements for what is missing; False when nothing is, or nothing fits."""
-        if not self._going_on():
+        if not self._may_continue():
             return False
         owner, rows = await self._stored()
-        self._learnt.hosts |= replacements.failed_hosts(rows)
+        self._exclusions.hosts |= replacements.failed_hosts(rows)
         allowed = replacements.replacement(owner.gpus, rows, self._context.limits.replacement_factor)
         if allowed.stopped != owner.stopped:
             await self._note_stop(allowed.stopped)
@@ -227,9 +227,11 @@ class Rental:
     async def _note_stop(self, reason: str) -> None:
         if reason:
             log.info("renting_stopped", owner=self._owner_id, reason=reason)
-        await surely(self._db, self._clock, lambda tx: self._record.stop_renting(tx, reason), self._owner_id)
+        await write_until_committed(
+            self._db, self._clock, lambda tx: self._record.stop_renting(tx, reason), self._owner_id
+        )
 
-    async def _look(self) -> None:
+    async def _check_prices(self) -> None:
         """List each account concerned once, so that prices are checked before the answer."""
         rows = (await self._stored())[1]
         concerned = {(r.provider, r.account) for r in rows if r.state in RENTED or r.state is LeaseState.UNKNOWN}
@@ -240,14 +242,14 @@ class Rental:
         except (TimeoutError, Unavailable):
             return
 
-    async def _ready_changed(self) -> bool:
+    async def _wait_for_ready(self) -> bool:
         """Wait until all machines are ready (False) or one must be replaced (True)."""
         try:
             async with self._db.watch(f"reservation:{self._owner_id}") as wakeups:
-                while self._going_on():
+                while self._may_continue():
                     owner, rows = await self._stored()
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if replacements.had(rows) < owner.gpus and await self._another_round():
+                    if replacements.had(rows) < owner.gpus and await self._replace_missing():
                         return True
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False

@@ -22,7 +22,7 @@ class Accounts:
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
 
-    def holding(self, lease: Lease) -> Provider:
+    def provider_of(self, lease: Lease) -> Provider:
         """The account that a lease was made with; a lease never changes it."""
         return self._all[lease.provider, lease.account]
 
@@ -34,7 +34,7 @@ class Accounts:
         """The seconds until the project's turn comes, behind none, one, ... `creates` more creates of its own."""
         return [self._creates[account].wait(project, more) for more in range(creates + 1)]
 
-    def heed(self, tx: Tx) -> None:
+    def restore_pauses(self, tx: Tx) -> None:
         """Wait where an earlier process has just created, or was told to wait."""
         for key, turns in self._creates.items():
             turns.hold((pace.next_create_at(tx, key) - tx.now()).total_seconds())

@@ -34,9 +34,9 @@ class Limits:
     """Unknown outcomes at a provider with which it is not created with any more."""
     max_creates_per_minute: int = 0
     """At one provider, over all accounts; 0: the accounts' own pace is the limit."""
-    witness_seconds: float = 1800.0
+    billing_check_seconds: float = 1800.0
     """Between two comparisons of the books with what the provider says was spent."""
-    settling_seconds: float = 3600.0
+    true_up_seconds: float = 3600.0
     """Between two comparisons of machines that are over with what was charged for them."""
     replacement_factor: float = 2.0
     """Times its count, so many GPUs at most are ever rented in the name of a reservation."""

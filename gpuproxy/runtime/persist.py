@@ -14,7 +14,7 @@ T = TypeVar("T")
 _AGAIN_SECONDS = 1.0
 
 
-async def surely(db: Database, clock: Clock, unit: Callable[[Tx], T], subject: str) -> T:
+async def write_until_committed(db: Database, clock: Clock, unit: Callable[[Tx], T], subject: str) -> T:
     """The unit's result, once it is committed; `subject` is what the log calls it."""
     while True:
         try:

@@ -52,7 +52,7 @@ class FairTurns:
         finally:
             if turn.used:
                 self._pace.hold(self._pace.interval)
-            self._give_on()
+            self._end_turn()
 
     def wait(self, project: str, more: int = 0) -> float:
         """The seconds until `project` would get a turn if it had `more` calls waiting already; an estimate."""
@@ -69,7 +69,7 @@ class FairTurns:
         """No turn before so many seconds from now: the provider said so."""
         self._pace.hold(seconds)
 
-    def heed(self, seconds: float, interval: float | None) -> None:
+    def slow_down(self, seconds: float, interval: float | None) -> None:
         """The provider wants a pause of so many seconds and, where it names one, this interval from now on."""
         self._pace.interval = max(self._pace.interval, (interval or 0.0) * MARGIN)
         self._pace.hold(seconds)
@@ -89,12 +89,12 @@ class FairTurns:
             await asyncio.wait([granted])  # unlike `await granted`, leaves it to be cancelled below, and nowhere else
         except asyncio.CancelledError:
             if granted.done():
-                self._give_on()
+                self._end_turn()
             else:
                 self._forget(project, granted)
             raise
 
-    def _give_on(self) -> None:
+    def _end_turn(self) -> None:
         self._taken = False
         self._serve()
 

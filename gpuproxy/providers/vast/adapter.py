@@ -105,7 +105,7 @@ class VastAi:
             create_interval=intervals["create"],
             create_timeout=self._api.timeouts["create"],
             destroy_interval=intervals["destroy"],
-            settle_seconds=60.0,
+            listing_lag_seconds=60.0,
             # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
             verdict_seconds=120.0,
             late_seconds=300.0,

@@ -30,7 +30,7 @@ _EXACT = Micro(1_000)
 """Charges are listed to a tenth of a cent: less is no difference."""
 
 
-class Settling:
+class TrueUp:
     """Settles the machines of one account."""
 
     def __init__(self, provider: Provider, db: Database, clock: Clock) -> None:

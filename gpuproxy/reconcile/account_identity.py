@@ -1,4 +1,4 @@
-"""Whose key it is that an account is used with: a listing with somebody else's shows none of our machines.
+"""AccountIdentity key it is that an account is used with: a listing with somebody else's shows none of our machines.
 
 A key that changed places would make every machine count as lost. So before the first listing is believed, the
 marketplace is asked whose the key is; where it can't say, a listing is believed that shows a machine of ours.
@@ -12,7 +12,7 @@ from gpuproxy.ports import Database, Instance, Provider, Tx
 from gpuproxy.store import leases, meta
 
 
-class Whose:
+class AccountIdentity:
     """One account, and who the marketplace says it is."""
 
     def __init__(self, provider: Provider, db: Database) -> None:
@@ -50,7 +50,7 @@ class Whose:
         self._owner = owner
         return None
 
-    async def shows_ours(self, instances: Sequence[Instance]) -> bool:
+    async def lists_our_machines(self, instances: Sequence[Instance]) -> bool:
         """Whether a machine that is rented with this account is among these: then it is that account's listing."""
         labels = {instance.label for instance in instances}
         return any(lease.label in labels for lease in await self._db.read(lambda tx: leases.live(tx, *self._account)))

@@ -10,7 +10,7 @@ _FAILURES_ALLOWED = 3
 
 
 @dataclass(slots=True)
-class Learnt:
+class Exclusions:
     """Shared by the attempts of one call. What an answer says is held against that which its scope names, only."""
 
     offers: set[OfferId] = field(default_factory=set)

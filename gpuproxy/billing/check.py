@@ -39,13 +39,15 @@ class Reading:
     alarm: bool = False
 
 
-class Witness:
+class BillingCheck:
     """Compares one account."""
 
-    def __init__(self, provider: Provider, db: Database, clock: Clock, blind_spell: Callable[[], timedelta]) -> None:
-        """`blind_spell`: the longest time without a listing since it was asked last."""
+    def __init__(
+        self, provider: Provider, db: Database, clock: Clock, longest_listing_gap: Callable[[], timedelta]
+    ) -> None:
+        """`longest_listing_gap`: the longest time without a listing since it was asked last."""
         self.provider = provider
-        self._blind_spell = blind_spell
+        self._longest_listing_gap = longest_listing_gap
         self._since = clock.now()
         self._db = db
         self._clock = clock
@@ -57,7 +59,7 @@ class Witness:
         except ProviderError as error:
             log.info("witness_silent", account=self.provider.account, reason=error.reason)
             return None
-        now, blind = self._clock.now(), self._blind_spell()
+        now, blind = self._clock.now(), self._longest_listing_gap()
         reading = await self._db.write(lambda tx: self._compare(tx, spend.credit, now, blind))
         if reading.alarm:
             log.warning(
