@@ -42,10 +42,10 @@ MISTAKES = (
         "            reply = await self._sent(request, secrets)",
     ),
     Mistake(
-        "an empty list is trusted without a second word",
+        "an empty listing is trusted although nothing confirms it",
         "reconcile/absence.py",
-        " + quarantine and (canary or scene.credit_unchanged)",
-        " + quarantine",
+        "    if not (canary or scene.credit_unchanged):\n        return False\n",
+        "",
     ),
     Mistake(
         "only the first page of a list is read",
@@ -143,7 +143,7 @@ MISTAKES = (
         "        return self.looks >= 1",
     ),
     Mistake(
-        "one knock that is not answered gives a machine up",
+        "one unanswered probe gives a machine up",
         "reconcile/doubts.py",
         "        return self.probes >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
         "        return self.probes >= 1",

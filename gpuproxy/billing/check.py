@@ -57,7 +57,7 @@ class BillingCheck:
         try:
             spend = await self.provider.spend()
         except ProviderError as error:
-            log.info("witness_silent", account=self.provider.account, reason=error.reason)
+            log.info("billing_check_failed", account=self.provider.account, reason=error.reason)
             return None
         now, blind = self._clock.now(), self._longest_listing_gap()
         reading = await self._db.write(lambda tx: self._compare(tx, spend.credit, now, blind))

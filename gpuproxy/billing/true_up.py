@@ -49,7 +49,7 @@ class TrueUp:
         try:
             charged = await self.provider.charges(min(each.began for each in due), _latest(due))
         except ProviderError as error:
-            log.info("charges_silent", account=self.provider.account, reason=error.reason, error=str(error))
+            log.info("true_up_failed", account=self.provider.account, reason=error.reason, error=str(error))
             return
         await self._db.write(lambda tx: _settle(tx, due, charged))
 

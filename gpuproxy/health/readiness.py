@@ -45,7 +45,7 @@ class Readiness:
         try:
             lasting = await self.db.write(write)
         except Exception:
-            log.exception("database_not_writable")
+            log.exception("database_write_failed")
             return "can't be written"
         return OK if lasting else "its file was removed or replaced"
 

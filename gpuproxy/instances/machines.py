@@ -151,7 +151,7 @@ class Machines:
         try:
             await market.stop(_contract(lease))
         except ProviderError as error:
-            log.info("start_not_taken_back", lease=lease.id, reason=error.reason, error=str(error))
+            log.info("start_cancel_failed", lease=lease.id, reason=error.reason, error=str(error))
         return FailedPrecondition(
             f"The GPUs of {lease.instance_id} are rented by somebody else now. It stays stopped.",
             reason=NoCapacity.reason,
@@ -189,7 +189,7 @@ async def _asked(call: Awaitable[T], what: str) -> T:
     try:
         return await call
     except ProviderError as error:
-        log.info("machine_call_failed", what=what, reason=error.reason, error=str(error))
+        log.info("instance_call_failed", what=what, reason=error.reason, error=str(error))
         raise _refusal(error, what) from error
 
 

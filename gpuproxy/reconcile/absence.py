@@ -50,9 +50,9 @@ def may_be_proven(lease: Lease, scene: Scene) -> bool:
         return False
     canary = has_canary(scene)
     quarantine = timedelta(seconds=bound if canary else 2 * bound)
-    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine and (
-        canary or scene.credit_unchanged
-    )
+    if not (canary or scene.credit_unchanged):
+        return False
+    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine
 
 
 def has_canary(scene: Scene) -> bool:

@@ -166,7 +166,7 @@ class Effects:
             self._destroys.slow_down(wait, error.interval)
         except ProviderError as error:
             log.info(
-                "destroy_not_accepted",
+                "destroy_failed",
                 lease=lease.id,
                 contract=lease.instance_id,
                 reason=error.reason,
@@ -189,7 +189,7 @@ class Effects:
             await self._provider.stop(lease.instance_id)
         except ProviderError as error:
             log.info(
-                "stop_not_accepted", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error)
+                "stop_failed", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error)
             )
         self._changed()
 
@@ -209,7 +209,7 @@ class Effects:
         try:
             return await self._db.write(unit)
         except Unavailable as error:
-            log.warning("books_unavailable", account=self._provider.account, error=str(error.__cause__))
+            log.warning("database_unavailable", account=self._provider.account, error=str(error.__cause__))
             return None
 
 

@@ -17,7 +17,7 @@ async def recover(db: Database, accounts: Accounts) -> None:
     left = await db.write(lambda tx: _take_over(tx, accounts))
     await db.read(accounts.restore_pauses)
     for reservation in left:
-        log.info("reservation_taken_over", reservation=reservation.id, kept=reservation.keep)
+        log.info("reservation_recovered", reservation=reservation.id, kept=reservation.keep)
 
 
 def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:

@@ -115,7 +115,7 @@ class Rental:
             while await self._run_round():
                 pass
         except Exception:
-            log.exception("rental_cut_short", owner=self._owner_id)
+            log.exception("rental_crashed", owner=self._owner_id)
         self._stop.set()
 
     async def _run_round(self) -> bool:
@@ -206,7 +206,7 @@ class Rental:
             await self._context.chooser.refresh(self._order, self._until)
             await self._choose_and_intend(allowed.gpus, owner)
         except (Refusal, Conflict) as error:
-            log.info("no_replacement", owner=self._owner_id, missing=allowed.gpus, error=str(error))
+            log.info("replacement_failed", owner=self._owner_id, missing=allowed.gpus, error=str(error))
             return False
         return bool(self._attempts)
 

@@ -20,5 +20,5 @@ async def write_until_committed(db: Database, clock: Clock, unit: Callable[[Tx],
         try:
             return await db.write(unit)
         except Unavailable as error:
-            log.warning("books_unavailable", subject=subject, error=str(error.__cause__))
+            log.warning("database_unavailable", subject=subject, error=str(error.__cause__))
             await clock.sleep(_AGAIN_SECONDS)

@@ -107,7 +107,7 @@ def test_a_pick_that_was_refused_counts_as_none() -> None:
 
 def refuse_once(world: World, refusal: Refused) -> None:
     """The marketplace's next answer to a create; vast.ai itself only ever says that an offer is gone."""
-    provider = world.engine.watches[0].provider
+    provider = next(iter(world.engine.watches)).provider
     create = provider.create
 
     async def once(*asked: Any) -> Any:
