@@ -1,7 +1,8 @@
-"""The storm breaker: when too many outcomes of a provider are unknown, or creates come too fast, no more are started.
+"""The circuit breaker of each provider. While it is open, no creates are started there.
 
-What is wrong then is not one offer; every further create is another machine that may run unseen. The defaults never
-bind below a provider's own limits. It closes by itself as outcomes are resolved.
+It opens when too many creates have an unknown outcome, or when too many were sent within a minute. With many unknown
+outcomes the fault is not in one offer, and each further create could be another machine that runs unseen. It closes by
+itself when the outcomes are resolved. The default limits are never stricter than a provider's own.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ _MINUTE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class OpenBreaker:
-    """Why a provider is not created with at the moment, and in how many seconds to look again."""
+    """A provider whose circuit breaker is open, why, and in how many seconds to try again."""
 
     provider: ProviderName
     why: str
@@ -27,7 +28,7 @@ class OpenBreaker:
 
 
 def open_breakers(tx: Tx, providers: Iterable[ProviderName], limits: Limits) -> tuple[OpenBreaker, ...]:
-    """The providers that the breaker keeps from creating."""
+    """The open circuit breakers among these providers."""
     found = []
     for provider in providers:
         unknown = leases.count_unknown(tx, provider)
@@ -43,10 +44,10 @@ def open_breakers(tx: Tx, providers: Iterable[ProviderName], limits: Limits) -> 
 
 
 def refusal_of(found: tuple[OpenBreaker, ...]) -> Unavailable:
-    """What callers are told when no provider is left."""
+    """The refusal when the circuit breakers of all providers are open."""
     why = "; ".join(each.why for each in found)
     return Unavailable(
-        f"No more machines are created for now: {why}. Nothing was rented.",
+        f"No machines are created for now, because the circuit breaker is open: {why}. Nothing was rented.",
         reason="STORM_BREAKER",
         metadata={"providers": ",".join(each.provider for each in found)},
         retry_after=min(each.retry_after for each in found),

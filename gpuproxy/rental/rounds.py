@@ -1,14 +1,14 @@
-"""Renting for one owner: rounds of choosing, intending and creating, until nothing is missing or time is up.
+"""Renting for one owner: rounds of choosing, intending and creating, until nothing is missing or the time is up.
 
 Invariants (each tested by name):
 1. No paid call without a committed lease in `requested`; `call_started_at` is committed just before each send.
 2. No network call inside a unit of work.
-3. A lease changes only through store.leases; an instance id that was learnt is never dropped.
-4. At most one lease for each thing that excludes others; the GPUs held never exceed what the owner wants.
-5. A terminal state is recorded only with the provider's word for it.
+3. A lease changes only through store.leases. A known instance id is never dropped.
+4. At most one live lease has a given exclusive key. Kept GPUs never exceed what the owner wants.
+5. A terminal state is recorded only when the provider confirms it.
 
-A rental knows its owner (`OwnerRecord`) and what is to be rented (`Order`). It knows nothing of calls: who asked, who
-waits and how the outcome is reported is the business of `joins`.
+A rental knows its owner (`OwnerRecord`) and what to rent (`Order`). It knows nothing of calls: `joins` handles callers
+and reports the outcome to them.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RentalContext:
-    """What every rental works with."""
+    """What all rentals share."""
 
     db: Database
     clock: Clock
@@ -58,7 +58,7 @@ class RentalContext:
 
 
 class Rental:
-    """Rents what is ordered, as far as it can be had, and replaces what fails."""
+    """Rents what is ordered, as far as it is available, and replaces what fails."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Rental:
         until_ready: bool = False,
         stop: asyncio.Event | None = None,
     ) -> None:
-        """No round begins after `until` (a reading of Clock.monotonic()), or once `stop` is set.
+        """No round begins after `until` (a reading of Clock.monotonic()) or once `stop` is set.
 
-        `until_ready`: go on until the machines are ready, and replace those that fail before.
+        `until_ready`: continue until the machines are ready, and replace those that fail before that.
         """
         self._context = context
         self._db = context.db
@@ -88,28 +88,28 @@ class Rental:
 
     @property
     def owner_id(self) -> OwnerId:
-        """The owner's id once it is stored; "" before."""
+        """The owner's id once the owner is stored; "" before."""
         return self._owner_id
 
     @property
     def queue_seconds(self) -> float:
-        """The longest wait for a turn that was too long, in seconds; 0 where there was none."""
+        """The longest wait for a turn that exceeded the deadline, in seconds; 0 if there was none."""
         return self._exclusions.queue_seconds
 
     async def preview(self) -> Choice:
-        """What would be rented now; nothing is written."""
+        """What would be rented now. Nothing is written."""
         await self._context.chooser.refresh(self._order, self._until)
         return await self._choose(self._order.count)
 
     async def begin(self) -> None:
-        """Choose, and commit the owner with its first intents; a refusal here leaves nothing behind."""
+        """Choose, and commit the owner with its first intents. If this raises, nothing is stored."""
         await self._context.chooser.refresh(self._order, self._until)
         await self._choose_and_intend(self._order.count, None)
 
     async def run(self) -> None:
-        """Wait for the creates, and replace what failed, round after round.
+        """Wait for the creates and replace what failed, round after round.
 
-        A crash ends the rounds and is logged; it never raises, for the machines would be nobody's.
+        Never raises: the caller must still conclude the reservation. A crash is logged and ends the rounds.
         """
         try:
             while await self._run_round():
@@ -131,7 +131,7 @@ class Rental:
         return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._exclusions)
 
     async def _choose_and_intend(self, gpus: int, owner: Owner | None) -> None:
-        """As one step, for the owner that is stored or else for a new one."""
+        """Choose and commit the intents under one lock, for the stored `owner` or for a new one (None)."""
         async with self._context.chooser.lock:
             while True:
                 choice = await self._choose(gpus)
@@ -166,7 +166,7 @@ class Rental:
                 self._exclusions.queued(turns.wait(self._record.project))
 
     async def _await_creates(self) -> None:
-        """Wait until every create has an outcome, or time is up; none in flight is cancelled."""
+        """Wait until every create has an outcome or the time is up. No create in flight is cancelled."""
         left = self._until - self._clock.monotonic()
         try:
             async with self._clock.timeout(max(0.0, left)):
@@ -175,9 +175,9 @@ class Rental:
             return
 
     def _terms(self, owner: Owner) -> tuple[Terms, datetime]:
-        """The accounts that may be used, and when the last create may be sent.
+        """The accounts that may be used, and the last time at which a create may be sent.
 
-        Its answer must come in time, and before the owner's agreement ends.
+        The answer to that create must come before the call's deadline and before the owner's agreement ends.
         """
         terms = self._context.chooser.terms(self._order, self._exclusions)
         usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
@@ -190,7 +190,7 @@ class Rental:
         return not self._stop.is_set() and self._clock.monotonic() < self._until
 
     async def _replace_missing(self) -> bool:
-        """Intend replacements for what is missing; False when nothing is, or nothing fits."""
+        """Choose and commit replacements. False when no GPUs are missing or no offer fits."""
         if not self._may_continue():
             return False
         owner, rows = await self._stored()
@@ -211,7 +211,10 @@ class Rental:
         return bool(self._attempts)
 
     def _waits(self, terms: Terms, creates: int) -> Mapping[AccountKey, Sequence[float]]:
-        """Of each account for none to so many creates; taken here, for the queues belong to the loop's thread."""
+        """The waits of each account for 0 to `creates` more creates.
+
+        Computed here and not in the unit of work, because the queues belong to the thread of the event loop.
+        """
         return {
             (provider, account): self._context.accounts.waits((provider, account), self._record.project, creates)
             for provider, accounts in terms.items()
@@ -219,7 +222,7 @@ class Rental:
         }
 
     def _has_turn(self, owner: Owner) -> bool:
-        """Whether an account that may still be used can take another create in time."""
+        """Whether any usable account has a turn for another create in time."""
         terms, latest = self._terms(owner)
         left = (latest - self._clock.now()).total_seconds()
         return any(waits[0] <= left for waits in self._waits(terms, 0).values())
@@ -232,7 +235,7 @@ class Rental:
         )
 
     async def _check_prices(self) -> None:
-        """List each account concerned once, so that prices are checked before the answer."""
+        """List each account involved once, so that prices are checked before the answer."""
         rows = (await self._stored())[1]
         concerned = {(r.provider, r.account) for r in rows if r.state in RENTED or r.state is LeaseState.UNKNOWN}
         left = min(self._context.limits.look_seconds, self._until - self._clock.monotonic())
@@ -243,7 +246,7 @@ class Rental:
             return
 
     async def _wait_for_ready(self) -> bool:
-        """Wait until all machines are ready (False) or one must be replaced (True)."""
+        """Wait until all machines are ready (False) or a replacement was started (True)."""
         try:
             async with self._db.watch(f"reservation:{self._owner_id}") as wakeups:
                 while self._may_continue():

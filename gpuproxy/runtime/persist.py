@@ -1,4 +1,4 @@
-"""Units of work that must not be lost: tried again, for as long as it takes, until the books can be written."""
+"""Units of work that must not be lost. They are repeated until the database can be written."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,7 +15,7 @@ _AGAIN_SECONDS = 1.0
 
 
 async def write_until_committed(db: Database, clock: Clock, unit: Callable[[Tx], T], subject: str) -> T:
-    """The unit's result, once it is committed; `subject` is what the log calls it."""
+    """Repeat `unit` until it is committed, and return its result. `subject` names it in the log."""
     while True:
         try:
             return await db.write(unit)

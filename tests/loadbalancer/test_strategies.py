@@ -201,7 +201,7 @@ def test_ejection_refuses_nobody_and_says_so() -> None:
         for host in {each.host for each in (await world.engine.catalog.market(wanted)).select(wanted).offers}:
             await eject(world, host)
         decision = await decided(world)
-        assert decision.notes[0].startswith("ejected, but taken all the same: vast.ai/")
+        assert decision.notes[0].startswith("ejected, but used: vast.ai/")
 
     in_world(story)
 
