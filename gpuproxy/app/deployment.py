@@ -177,7 +177,7 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alo
     if ended:
         log.info("admin_key_replaced", key=row.id, ended=ended)
     if row.revoked_at is not None:
-        log.warning("admin_key_is_revoked", key=row.id, name=name, hint="it stays so; use another one")
+        log.warning("admin_key_revoked", key=row.id, name=name, hint="it stays so; use another one")
 
 
 def _stands(stored: dict[str, float], now: datetime) -> datetime:

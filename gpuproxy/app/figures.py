@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuproxy.billing.witness import reading_of
+from gpuproxy.billing.check import reading_of
 from gpuproxy.health.checkup import gpu_failures, is_dead
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd

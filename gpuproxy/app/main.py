@@ -20,11 +20,11 @@ from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.app import deployment, figures
 from gpuproxy.app.access import open_access
 from gpuproxy.app.banner import banner
+from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.app.marketplaces import sandbox_accounts
-from gpuproxy.app.safe_books import require_safe
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import check_start

@@ -15,16 +15,16 @@ from typing import TypeVar
 from gpuproxy.adapters import private_files
 from gpuproxy.adapters.system import SocketProbe, SystemRandom
 from gpuproxy.app import deployment
-from gpuproxy.app.books_here import check_exists, with_books
+from gpuproxy.app.database_safety import require_safe
+from gpuproxy.app.local_database import check_exists, with_database
 from gpuproxy.app.main import connect_accounts
 from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox
-from gpuproxy.app.safe_books import require_safe
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch, Decided
 from gpuproxy.reconcile.steps import Advance, Note, Step
 from gpuproxy.runtime.limits import Limits
@@ -63,7 +63,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             told: list[str] = []
             for provider in await connect_accounts(stack, settings, clock, None):
                 watch = AccountWatch(
-                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), knocks=Knocks()
+                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes()
                 )
                 told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
@@ -122,7 +122,7 @@ def import_signing(settings: Settings, file: Path) -> None:
     async def run(db: SqliteDatabase) -> None:
         await db.write(write)
 
-    _with_books(settings, run, alone=True, may_make=True)
+    _with_books(settings, run, alone=True, may_create=True)
 
 
 def backup(settings: Settings, file: Path) -> None:
@@ -196,13 +196,13 @@ def _write_secret(file: Path, text: str) -> None:
 
 
 def _with_books(
-    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
     async def run(db: SqliteDatabase) -> T:
         db.use_clock(await _clock_of(db))
         return await work(db)
 
-    return with_books(settings, run, alone=alone, may_make=may_make)
+    return with_database(settings, run, alone=alone, may_create=may_create)
 
 
 async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:

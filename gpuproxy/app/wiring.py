@@ -8,9 +8,9 @@ from datetime import timedelta
 from gpuproxy.app import figures
 from gpuproxy.app.access import Access
 from gpuproxy.app.metrics import Begin, Counted, Metrics
-from gpuproxy.billing.settling import Settling
+from gpuproxy.billing.check import BillingCheck
 from gpuproxy.billing.spending import Spending
-from gpuproxy.billing.witness import Witness
+from gpuproxy.billing.true_up import TrueUp
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import GrpcServer
@@ -32,7 +32,7 @@ from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
-from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental.attempt import Attempts
@@ -65,10 +65,10 @@ class Engine:
     clock: Clock
     db: Database
     signer: Signer
-    witnesses: tuple[Witness, ...]
-    witness_seconds: float
-    settlings: tuple[Settling, ...]
-    settling_seconds: float
+    billing_checks: tuple[BillingCheck, ...]
+    billing_check_seconds: float
+    true_ups: tuple[TrueUp, ...]
+    true_up_seconds: float
     readiness: Readiness
     metrics: Metrics
     accounts: Accounts
@@ -82,8 +82,11 @@ class Engine:
             self.catalog.run(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(self._every(each.step, self.settling_seconds, "settle", each.provider) for each in self.settlings),
-            *(self._every(each.step, self.witness_seconds, "witness", each.provider) for each in self.witnesses),
+            *(self._every(each.step, self.true_up_seconds, "true-up", each.provider) for each in self.true_ups),
+            *(
+                self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
+                for each in self.billing_checks
+            ),
         ]
         for loop in loops:
             self._loops.start(loop)
@@ -124,10 +127,10 @@ def build_engine(
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
     catalog = _catalog(settings, providers, clock)
-    knocks = Knocks()
+    probes = Probes()
     watches = Watches(
         [
-            AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
+            AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, probes=probes)
             for provider in accounts
         ]
     )
@@ -158,10 +161,10 @@ def build_engine(
         clock=clock,
         db=db,
         signer=signer,
-        witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
-        witness_seconds=limits.witness_seconds,
-        settlings=tuple(Settling(provider, db, clock) for provider in accounts),
-        settling_seconds=limits.settling_seconds,
+        billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
+        billing_check_seconds=limits.billing_check_seconds,
+        true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
+        true_up_seconds=limits.true_up_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
         metrics=metrics,
     )
@@ -185,7 +188,7 @@ def _limits(settings: Settings) -> Limits:
         max_unknown=settings.max_unknown,
         replacement_factor=settings.replacement_factor,
         max_creates_per_minute=settings.max_creates_per_minute,
-        witness_seconds=settings.witness_interval,
+        billing_check_seconds=settings.witness_interval,
     )
 
 

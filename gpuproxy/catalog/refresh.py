@@ -230,7 +230,7 @@ class Catalog:
             async with self._clock.timeout(max(self._stale_after, _LONGEST_READ_SECONDS)):
                 whole = await self._search_all(source, search)
         except TimeoutError:
-            log.warning("search_too_slow", provider=source.name, offers=len(search.found))
+            log.warning("search_timed_out", provider=source.name, offers=len(search.found))
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)

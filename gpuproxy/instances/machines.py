@@ -33,7 +33,7 @@ from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Machines:
         return found
 
     def _able(self, found: LeaseView, what: str) -> Provider:
-        market = self._accounts.holding(found.lease)
+        market = self._accounts.provider_of(found.lease)
         if (why := market.capabilities.missing.get(what)) is not None:
             raise FailedPrecondition(f"{market.name} can't do {what}: {why}.", reason=NotSupported.reason)
         return market
@@ -141,15 +141,17 @@ class Machines:
         except ProviderError as error:
             await self._taken_back(market, lease)
             raise _refusal(error, f"Starting {lease.instance_id}") from error
-        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
+        await write_until_committed(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
 
     async def _taken_back(self, market: Provider, lease: Lease) -> Refusal:
         """A start that waits for GPUs could begin, and cost, at any hour; the reconciler goes on where this fails."""
-        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id)
+        await write_until_committed(
+            self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
+        )
         try:
             await market.stop(_contract(lease))
         except ProviderError as error:
-            log.info("start_not_taken_back", lease=lease.id, reason=error.reason, error=str(error))
+            log.info("start_cancel_failed", lease=lease.id, reason=error.reason, error=str(error))
         return FailedPrecondition(
             f"The GPUs of {lease.instance_id} are rented by somebody else now. It stays stopped.",
             reason=NoCapacity.reason,
@@ -187,7 +189,7 @@ async def _asked(call: Awaitable[T], what: str) -> T:
     try:
         return await call
     except ProviderError as error:
-        log.info("machine_call_failed", what=what, reason=error.reason, error=str(error))
+        log.info("instance_call_failed", what=what, reason=error.reason, error=str(error))
         raise _refusal(error, what) from error
 
 

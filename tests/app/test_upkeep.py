@@ -123,7 +123,7 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
         made = await world.reserve(1)
         await world.sleep(60)
         await world.db.write(lambda tx: tx.execute("UPDATE leases SET expires_at = 0, version = version + 1"))
-        decided = await world.engine.watches[0].preview()
+        decided = await next(iter(world.engine.watches)).preview()
         assert [type(step).__name__ for step in decided.steps] == ["Advance"]
         assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.ACTIVE
         assert len(world.alive()) == 1

@@ -306,12 +306,12 @@ async def test_on_a_network_file_system_only_the_file_beside_the_database_is_loc
 
 
 def test_a_start_on_a_database_in_use_says_what_to_do(path: Path) -> None:
-    from gpuproxy.app.books_here import with_books
+    from gpuproxy.app.local_database import with_database
 
     async def nothing(_: SqliteDatabase) -> None: ...
 
     link = by_link(path)
     with serving(path), pytest.raises(ConfigError) as refused:
-        with_books(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
+        with_database(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
     said = f"{link} is in use by another GPU Proxy server. Stop it first, or set GPUPROXY_DATABASE_URL to another file."
     assert str(refused.value) == said

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.billing.witness import reading_of
+from gpuproxy.billing.check import reading_of
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Unavailable
 from tests.reconcile.test_absence import call, rent_by_hand
@@ -13,7 +13,7 @@ P1 = Caller(project="p1")
 
 def test_books_that_are_right_raise_no_alarm():
     async def story(world: World) -> None:
-        witness = world.engine.witnesses[0]
+        witness = world.engine.billing_checks[0]
         readings = []
         for _ in range(6):
             made = await world.reserve(3)
@@ -44,7 +44,7 @@ def test_a_provider_that_does_not_tell_is_no_alarm():
     async def story(world: World) -> None:
         await world.reserve(1)
         world.arm("user", "status_500_before", times=0)
-        assert await world.engine.witnesses[0].step() is None
+        assert await world.engine.billing_checks[0].step() is None
 
     in_world(story)
 
@@ -81,11 +81,11 @@ def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
 
 def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
     async def story(world: World) -> None:
-        await world.engine.witnesses[0].step()
+        await world.engine.billing_checks[0].step()
         contract = rent_by_hand(world, None)
         await world.sleep(1500)
         call(world, "DELETE", f"/api/v0/instances/{contract}/", {})
-        reading = await world.engine.witnesses[0].step()
+        reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert reading.booked == 0
         assert reading.spent > 0
@@ -98,10 +98,10 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(300)
-        await world.engine.witnesses[0].step()
+        await world.engine.billing_checks[0].step()
         world.control("POST", f"instances/{made.leases[0].instance_id}/kill", {"how": how})
         await world.sleep(1700)
-        reading = await world.engine.witnesses[0].step()
+        reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert not reading.alarm
         assert (await world.leases())[0].billed == rate
@@ -114,13 +114,13 @@ def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(300)
-        await world.engine.witnesses[0].step()
+        await world.engine.billing_checks[0].step()
         world.arm("list", "status_500_before", times=0)
         world.control("POST", f"instances/{made.leases[0].instance_id}/kill", {"how": "container"})
         await world.sleep(1200)
         world.control("DELETE", "faults")
         await world.sleep(120)
-        reading = await world.engine.witnesses[0].step()
+        reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert reading.booked > reading.spent * 2
         assert not reading.alarm

@@ -10,7 +10,7 @@ import structlog
 from click.testing import CliRunner
 
 from gpuproxy.app import people, upkeep
-from gpuproxy.app.books_here import with_books
+from gpuproxy.app.local_database import with_database
 from gpuproxy.cli import root
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store.sqlite import driver, mounts
@@ -40,7 +40,7 @@ def on_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def open_alone(settings: Settings) -> None:
     async def nothing(_: SqliteDatabase) -> None: ...
 
-    with_books(settings, nothing, alone=True, may_make=True)
+    with_database(settings, nothing, alone=True, may_create=True)
 
 
 def create_key(settings: Settings) -> None:
