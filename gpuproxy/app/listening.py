@@ -12,7 +12,7 @@ import structlog
 from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.interfaces import Interfaces
-from gpuproxy.edge.tls import Certificates, TlsFiles, WrongFiles
+from gpuproxy.edge.tls import Certificates, TlsFiles, UnusableCertificates
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _COMPLAINT_SECONDS = 60.0
@@ -27,7 +27,7 @@ def certificates_of(settings: Settings) -> Certificates | None:
     files = TlsFiles(cert=settings.grpc_tls_cert, key=settings.grpc_tls_key, client_ca=settings.grpc_tls_client_ca)
     try:
         return Certificates(files, ScaledClock())
-    except WrongFiles as error:
+    except UnusableCertificates as error:
         raise ConfigError(f"{error}: not started.") from None
 
 

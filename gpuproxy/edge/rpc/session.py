@@ -5,7 +5,7 @@ A key of another project is reported as not found, as if it didn't exist. Only a
 # ruff: noqa: N802 - methods are named as in the contract
 
 from gpuproxy.edge.messages import translate
-from gpuproxy.edge.messages.public_keys import NotAKey, PublicKey, public_key
+from gpuproxy.edge.messages.public_keys import InvalidPublicKey, PublicKey, public_key
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc.concurrency import network_of
 from gpuproxy.edge.rpc.rpcs import RANK
@@ -113,6 +113,6 @@ class Session:
 def _public_key(text: str, found: Violations) -> PublicKey:
     try:
         return public_key(text)
-    except NotAKey as error:
+    except InvalidPublicKey as error:
         found.add("public_key", str(error) if text.strip() else "is required")
     return PublicKey(line="", comment="", fingerprint="")
