@@ -4,11 +4,15 @@ Answers are unpacked in a thread, so that a large one, or a small one that unpac
 The rule: HttpNotSent only while no connection exists; from there on everything that is not a whole answer is
 HttpReplyLost. Every request has a connection of its own, because a kept-alive one may be dead already, and then nobody
 can tell whether a request that was written to it has been executed. Nothing is ever repeated, redirected or cached.
+
+A read (GET) whose deadline passes gets back the time in which our own event loop did not run: its answer may have
+arrived already. A call with effects never does, because the database holds its deadline.
 """
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -35,7 +39,9 @@ class _Progress:
 class AioHttp:
     """Make it inside a running loop, close it there."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: Callable[[], float] = lambda: 0.0) -> None:
+        """`late`: for how many real seconds in all the loop has been late so far."""
+        self._late = late
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=_MAX_CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -51,12 +57,29 @@ class AioHttp:
         """Any status is a response. HttpNotSent: surely no byte left; HttpReplyLost: it may have been executed."""
         progress = _Progress()
         try:
-            async with asyncio.timeout(request.timeout):
+            async with self._deadline(request):
                 return await self._exchange(request, progress)
         except TimeoutError:
             raise _failure(progress, f"no whole answer within {request.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(progress, f"{type(error).__name__}: {error}") from error
+
+    @asynccontextmanager
+    async def _deadline(self, request: HttpRequest) -> AsyncIterator[None]:
+        """The request's timeout; a read gets the lateness of the loop on top, once, at most as much again."""
+        loop = asyncio.get_running_loop()
+        late = self._late()
+
+        def due() -> None:
+            more = self._late() - late if request.method == "GET" else 0.0
+            limit.reschedule(loop.time() + min(more, request.timeout))
+
+        async with asyncio.timeout(None) as limit:
+            timer = loop.call_later(request.timeout, due)
+            try:
+                yield
+            finally:
+                timer.cancel()
 
     async def close(self) -> None:
         """Drop every connection."""

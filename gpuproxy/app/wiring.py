@@ -39,6 +39,7 @@ from gpuproxy.rental.call import Workshop
 from gpuproxy.rental.reserve import Reserver
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
@@ -113,17 +114,21 @@ def build_engine(
     providers: list[Provider],
     probe: Probe,
     signer: Signer,
+    lateness: Lateness | None = None,
     begin: Begin | None = None,
 ) -> Engine:
-    """Wire the engine over whatever ports it is given."""
+    """Wire the engine over whatever ports it is given; without `lateness` its loop is taken to be always on time."""
+    lateness = lateness or Lateness(clock)
     limits = _limits(settings)
     metrics = Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog = _catalog(settings, providers, clock)
+    catalog = _catalog(settings, providers, clock, lateness)
     knocks = Knocks()
     watches = tuple(
-        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
+        AccountWatch(
+            provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks, lateness=lateness
+        )
         for provider in accounts
     )
     shop = Workshop(
@@ -160,18 +165,19 @@ def build_engine(
         witness_seconds=limits.witness_seconds,
         settlings=tuple(Settling(provider, db, clock) for provider in accounts),
         settling_seconds=limits.settling_seconds,
-        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
+        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
     )
 
 
-def _catalog(settings: Settings, providers: list[Provider], clock: Clock) -> Catalog:
+def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:
     return Catalog(
         providers,
         clock,
         {"grpc": encode_offer, "json": offer_json},
         refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
+        lateness=lateness,
     )
 
 

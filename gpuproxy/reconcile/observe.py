@@ -36,6 +36,7 @@ from gpuproxy.reconcile.plan import impatient, plan
 from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
 from gpuproxy.reconcile.whose import Whose
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, reservations, troubles
 
@@ -73,6 +74,7 @@ class AccountWatch:
         signer: Signer,
         limits: Limits,
         knocks: Knocks,
+        lateness: Lateness,
     ) -> None:
         self.provider = provider
         self._key = (provider.name, provider.account)
@@ -102,7 +104,7 @@ class AccountWatch:
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self._silence = Silence(self._key, clock)
+        self._silence = Silence(self._key, clock, lateness)
 
     def nudge(self) -> None:
         """Something changed: look soon."""
