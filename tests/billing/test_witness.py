@@ -10,6 +10,8 @@ from tests.world import World, in_world
 
 P1 = Caller(project="p1")
 
+_SELDOM_READ = {"catalog_refresh_interval": 120.0}
+
 
 def test_books_that_are_right_raise_no_alarm():
     async def story(world: World) -> None:
@@ -23,7 +25,7 @@ def test_books_that_are_right_raise_no_alarm():
         assert not any(reading is None or reading.alarm for reading in readings)
         assert all(reading is not None and reading.booked > 0 for reading in readings[1:])
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_a_machine_that_the_books_do_not_know_is_an_alarm():
@@ -37,7 +39,7 @@ def test_a_machine_that_the_books_do_not_know_is_an_alarm():
         assert reading.alarm
         assert reading.spent > reading.booked
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_a_provider_that_does_not_tell_is_no_alarm():
@@ -46,7 +48,7 @@ def test_a_provider_that_does_not_tell_is_no_alarm():
         world.arm("user", "status_500_before", times=0)
         assert await world.engine.witnesses[0].step() is None
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
@@ -65,7 +67,7 @@ def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
         await world.sleep(900)
         assert len((await world.reserve(1, request_id="after")).kept) == 1
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
@@ -76,7 +78,7 @@ def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
             await world.reserve(1, request_id="b")
         assert refused.value.reason == "STORM_BREAKER"
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
@@ -90,7 +92,7 @@ def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
         assert reading.booked == 0
         assert reading.spent > 0
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 @pytest.mark.parametrize(("how", "rate"), [("container", "disk"), ("host", "nothing")])
@@ -107,7 +109,7 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
         assert (await world.leases())[0].billed == rate
         assert reading.booked < made.leases[0].price * 1700 // 3600 // 4
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
@@ -125,4 +127,4 @@ def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
         assert reading.booked > reading.spent * 2
         assert not reading.alarm
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)

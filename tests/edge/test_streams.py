@@ -164,7 +164,7 @@ async def test_what_goes_wrong_while_a_key_is_looked_up_again_is_told_like_any_b
 async def test_a_deadline_ends_a_stream() -> None:
     engine = Watched()
     async with facing(service_over(engine)) as face:
-        call = await begun(face, engine, timeout=0.5)
+        call = await begun(face, engine, timeout=2.0)
         assert (await ended(call)).code() is StatusCode.DEADLINE_EXCEEDED
         assert await face.dispatcher.idle(SECONDS)
         assert engine.open == 0
@@ -174,7 +174,7 @@ async def test_streams_end_at_once_when_the_server_drains_and_say_come_again() -
     engine = Watched()
     async with facing(service_over(engine)) as face:
         call = await begun(face, engine)
-        draining = asyncio.ensure_future(face.server.drain(SECONDS * 10))
+        draining = asyncio.ensure_future(face.server.drain(SECONDS))
         error = await ended(call)
         assert error.code() is StatusCode.UNAVAILABLE
         assert "last token" in (error.details() or "")

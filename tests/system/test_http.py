@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, UNPACED, Market, Server
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 SEED = Path(__file__).resolve().parents[2].parent / "shared" / "seeds" / "gpu-reservations.md"
 RESERVE = """\
@@ -55,8 +55,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl
 def server(tmp_path: Path) -> Iterator[Server]:
     with Market(tmp_path, *KIND) as market, Server(tmp_path, market, **UNPACED) as started:
         with started.client() as client:
-            while not client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count:
-                pass
+            until(lambda: client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count)
         yield started
 
 
@@ -72,14 +71,14 @@ def run(server: Server, command: str) -> tuple[int, Any]:
     """The status and the JSON of a command."""
     replaced = command.replace("localhost:8080", server.http).replace("YOUR_API_KEY", server.key).strip()
     script = f"{replaced} --silent --write-out '\\n%{{http_code}}'"
-    output = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=120).stdout
+    output = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=300).stdout
     body, _, status = output.rpartition("\n")
     return int(status), json.loads(body)
 
 
 def get(server: Server, path: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=300) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -153,6 +152,6 @@ def test_a_ready_server_says_so_and_is_measured(server: Server) -> None:
 
 
 def test_a_stopping_server_ends_by_itself_with_connections_open(server: Server) -> None:
-    with urllib.request.urlopen(f"http://{server.http}/healthz", timeout=30):
+    with urllib.request.urlopen(f"http://{server.http}/healthz", timeout=300):
         server.signal(signal.SIGTERM)
         assert server.ended() == 0
