@@ -119,17 +119,14 @@ def build_engine(
 ) -> Engine:
     """Wire the engine over whatever ports it is given; without `lateness` its loop is taken to be always on time."""
     lateness = lateness or Lateness(clock)
-    limits = _limits(settings)
-    metrics = Metrics()
+    limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
     catalog = _catalog(settings, providers, clock, lateness)
     knocks = Knocks()
     watches = tuple(
-        AccountWatch(
-            provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks, lateness=lateness
-        )
-        for provider in accounts
+        AccountWatch(each, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks, lateness=lateness)
+        for each in accounts
     )
     shop = Workshop(
         db=db,

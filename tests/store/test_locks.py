@@ -27,7 +27,7 @@ def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
 _SERVING = """
 import asyncio, sys
 from datetime import UTC, datetime
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 db = SqliteDatabase(sys.argv[1], lambda: datetime.now(UTC))
 print("open", flush=True)

@@ -127,7 +127,7 @@ import asyncio, os, sys
 from datetime import UTC, datetime
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite.place import WrongPlace
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 async def main():
     try:
