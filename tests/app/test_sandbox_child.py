@@ -5,10 +5,13 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.app.sandbox_child import start_sandbox
+
+pytestmark = pytest.mark.long
 
 
 async def test_a_market_that_dies_is_told_once_with_what_to_do(tmp_path: Path) -> None:

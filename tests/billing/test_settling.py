@@ -9,6 +9,8 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.transactions import Adjustment
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 _CALM: dict[str, Any] = {
     "machines": 6,

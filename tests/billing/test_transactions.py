@@ -2,9 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
+
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.transactions import Transaction
 from tests.world import World, in_world
+
+pytestmark = pytest.mark.long
 
 P1 = Caller(project="p1")
 

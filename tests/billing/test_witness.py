@@ -8,6 +8,8 @@ from gpuproxy.model.errors import Unavailable
 from tests.reconcile.test_absence import call, rent_by_hand
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 
 _SELDOM_READ = {"catalog_refresh_interval": 120.0}

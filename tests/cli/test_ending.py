@@ -16,6 +16,8 @@ import pytest
 
 from tests.cli.world import KEY, World
 
+pytestmark = pytest.mark.long
+
 GIVE_BACK = "gpuproxy release res-1"
 MACHINE = "#1 vast-1 on vast.ai/1, 1 x RTX 4090: reserved as 7001 for $0.31/h"
 Launch = Callable[..., "subprocess.Popen[str]"]

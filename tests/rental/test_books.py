@@ -15,6 +15,8 @@ from gpuproxy.store import counters, leases
 from gpuproxy.store.rows import LIVE_SQL
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 
 

@@ -11,6 +11,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.interop import workshop
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SEED = ROOT.parent / "shared" / "seeds" / "gpu-reservations.md"
 SNIPPETS = ROOT / "scripts" / "interop" / "go" / "cmd" / "seed" / "snippets.go"
