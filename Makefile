@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test unit seeds simulate fairness replay bite chaos soak bench http-fuzz interop clean
+.PHONY: help setup run demo proto check test unit seeds simulate fairness replay texts bite chaos soak bench http-fuzz interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fairness: setup ## one project floods an account; another's reserve and destroy 
 
 bite: setup ## do the tests bite? known mistakes are planted in a copy, one by one, and each must be caught
 	@$(VENV)/bin/python -m scripts.bite
+
+texts: setup ## twenty texts of the project for a reader who does not know it; SEED=N, COUNT=N
+	@$(VENV)/bin/python -m scripts.texts
 
 bench: setup ## speed and memory, as ratios measured in one run
 	@$(VENV)/bin/python -m scripts.bench

@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs: settings, the life of a lease, the calls, the service config.
+"""Write the generated parts of docs: settings, the states of a lease, the calls, the rules, and more.
 
 Usage: scripts/docs.py [--check]. Each part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `--check`
 changes nothing and fails when a part is not as it would be written.
@@ -11,9 +11,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from gpuproxy.config.names import env_name
-from gpuproxy.config.settings import Settings
+from gpuproxy.app import marketplaces
+from gpuproxy.config.settings import Settings, settings_class
+from gpuproxy.conformance import RULES
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
+from gpuproxy.ports.provider import CAPABILITY_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 _RPC = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)
@@ -31,10 +33,11 @@ def main() -> int:
 
 
 def settings_table() -> str:
-    """Each variable, its default, what it says."""
-    lines = ["| variable | default | |", "|---|---|---|"]
-    for name, info in Settings.model_fields.items():
-        lines.append(f"| `{env_name(name)}` | {_shown(info.default)} | {info.description} |")
+    """Each variable, its default, what it says; those of the installed marketplaces first."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    fields = settings_class(marketplaces.installed()).model_fields
+    for _, info in sorted(fields.items(), key=lambda field: field[0] in Settings.model_fields):
+        lines.append(f"| `{info.alias}` | {_shown(info.default)} | {info.description} |")
     return "\n".join(lines)
 
 
@@ -54,7 +57,7 @@ def call_table() -> str:
     """Each RPC with the first sentence of its comment, and whether the server has it."""
     contract = (ROOT / "proto/gpuproxy/v1/gpuproxy.proto").read_text(encoding="utf-8")
     built = _built_calls()
-    lines = ["| call | | built |", "|---|---|---|"]
+    lines = ["| call | what it does | built |", "|---|---|---|"]
     for comment, name in _RPC.findall(contract):
         text = " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
         sentence = text.split(". ")[0].rstrip(".").removeprefix(f"{name} ")
@@ -67,10 +70,23 @@ def service_config() -> str:
     return f"```json\n{(ROOT / 'gpuproxy/client/service_config.json').read_text(encoding='utf-8')}```"
 
 
+def rule_table() -> str:
+    """Each rule of the conformance suite, as its docstring says it."""
+    rules = (f"| `{name}` | {' '.join((rule.__doc__ or '').split())} |" for name, rule in RULES.items())
+    return "\n".join(["| rule | |", "|---|---|", *rules])
+
+
+def capability_list() -> str:
+    """What a provider may lack."""
+    return ", ".join(f"`{name}`" for name in sorted(CAPABILITY_NAMES))
+
+
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"settings": settings_table, "leases": lease_diagram},
+    ROOT / "docs" / "settings.md": {"settings": settings_table},
+    ROOT / "docs" / "reservations.md": {"leases": lease_diagram},
     ROOT / "docs" / "api.md": {"calls": call_table},
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
+    ROOT / "docs" / "providers.md": {"capabilities": capability_list, "rules": rule_table},
 }
 
 

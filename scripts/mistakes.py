@@ -98,8 +98,9 @@ MISTAKES = (
     ),
     Mistake(
         "a caller that left keeps its machines",
-        "rental/reserve.py",
-        "        call.gone = True\n        call.stop.set()\n        self._spawn(self._close_after(call))",
+        "rental/joins.py",
+        "        call.abandoned = True\n        call.stop.set()\n"
+        "        self._calls.start(self._close_after(call, task), call.reservation_id)",
         "        call.stop.set()",
     ),
     Mistake(
@@ -111,7 +112,7 @@ MISTAKES = (
     ),
     Mistake(
         "a create in flight when the process died counts as never sent",
-        "rental/reserve.py",
+        "rental/recovery.py",
         "    if lease.call_started_at is None:\n        record.not_attempted(tx, lease.id,",
         "    if True:\n        lease = leases.note(tx, lease, call_started_at=None)\n"
         "        record.not_attempted(tx, lease.id,",
@@ -149,14 +150,20 @@ MISTAKES = (
     ),
     Mistake(
         "machines that fail alike are replaced without end",
-        "rental/replacing.py",
+        "rental/replacements.py",
         "    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)",
         "    return Replacement(gpus=missing if left else missing)",
     ),
     Mistake(
+        "a rental forgets its owner",
+        "outcomes/record.py",
+        "    if lease.state in RENTED and not owner.wants(now):",
+        "    if lease.state in RENTED and owner.wants(now) is None:",
+    ),
+    Mistake(
         "a replacement goes to the host that failed",
-        "rental/call.py",
-        "        self._learnt.hosts |= replacing.failed_hosts(rows)\n",
+        "rental/rounds.py",
+        "        self._learnt.hosts |= replacements.failed_hosts(rows)\n",
         "",
     ),
     Mistake(
@@ -167,7 +174,7 @@ MISTAKES = (
     ),
     Mistake(
         "projects do not take turns",
-        "ports/pacing.py",
+        "runtime/turns.py",
         "        project = min(self._waiting, key=lambda name: self._served.get(name, 0))",
         "        project = next(iter(self._waiting))",
     ),

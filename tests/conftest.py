@@ -67,7 +67,7 @@ def _a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(structlog, "configure", without_cache)
     yield
     structlog.reset_defaults()
-    logs._routinely = None
+    logs._write_fast = None
 
 
 def _is_long(item: pytest.Item) -> bool:

@@ -14,10 +14,10 @@ from grpc import aio
 from gpuproxy.adapters.system import ScaledClock, SystemRandom, Threads
 from gpuproxy.app import deployment
 from gpuproxy.app.access import Access, open_access
-from gpuproxy.app.wiring import Engine, build_engine, build_faces
-from gpuproxy.config.settings import Settings
+from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
+from gpuproxy.config.settings import settings_class
 from gpuproxy.ports import ProviderSetup
-from gpuproxy.providers.vast.adapter import connect
+from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
@@ -49,7 +49,8 @@ class Deployed:
 @asynccontextmanager
 async def deployed(folder: Path, **chosen: Any) -> AsyncIterator[Deployed]:
     """From the first start to the drained end; `chosen` are settings."""
-    settings = Settings(vastai_api_key=KEYS[0], database_url=f"sqlite:///{folder}/books.db", **chosen)
+    values = {"vastai_api_key": KEYS[0], "database_url": f"sqlite:///{folder}/books.db", **chosen}
+    settings = settings_class((DESCRIPTOR,))(**values)
     clock, random = ScaledClock(), SystemRandom()
     sandbox = build(SandboxOptions(rate_limits="off", accounts=KEYS, machines=40, seed=7), clock)
     db = SqliteDatabase(str(settings.database_path), clock.now)
@@ -68,14 +69,14 @@ async def deployed(folder: Path, **chosen: Any) -> AsyncIterator[Deployed]:
             db=db,
             clock=clock,
             random=random,
-            providers=[connect(setup)],
+            providers=[DESCRIPTOR.connect(setup)],
             probe=InProcessProbe(sandbox),
             signer=await deployment.signer(db, random),
         )
         access = await open_access(settings, db, clock, random)
         await engine.start()
         await engine.catalog.first_snapshot()
-        faces = build_faces(settings, engine, access, random)
+        faces = build_interfaces(settings, engine, access, random)
         port, http = await faces.grpc.start("127.0.0.1:0"), await faces.http.start("127.0.0.1", 0)
         try:
             async with aio.insecure_channel(f"127.0.0.1:{port}") as channel, aiohttp.ClientSession() as web:

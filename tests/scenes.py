@@ -9,7 +9,7 @@ from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, LeaseS
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.reservations import Reservation
-from gpuproxy.ports import Capabilities, Instance, InstanceStatus
+from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.doubts import Doubt, Unanswered, after_listing
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.plan import impatient, plan
@@ -45,13 +45,13 @@ def reservation_of(**facts: Any) -> Reservation:
     return Reservation(**(values | facts))
 
 
-def row(status: InstanceStatus = InstanceStatus.PENDING, **facts: Any) -> Instance:
+def row(status: InstanceStatus = InstanceStatus.PENDING, **facts: Any) -> ListedInstance:
     """What a listing shows of the first machine."""
     values: dict[str, Any] = {
         "id": InstanceId("1"), "label": "label-1", "status": status, "raw_status": status.value,
         "price": Micro(300_000), "gpu_model": "RTX 4090", "num_gpus": 1, "machine_id": "1",
     }  # fmt: skip
-    return Instance(**(values | facts))
+    return ListedInstance(**(values | facts))
 
 
 class Account:
@@ -63,7 +63,7 @@ class Account:
         self.doubts: Mapping[LeaseId, Doubt] = {}
         self.unanswered: Mapping[LeaseId, Unanswered] = {}
 
-    def sees(self, seconds: float, *rows: Instance, unreadable: Sequence[str] = (), **facts: Any) -> list[Step]:
+    def sees(self, seconds: float, *rows: ListedInstance, unreadable: Sequence[str] = (), **facts: Any) -> list[Step]:
         """The steps after a listing of these rows, so many seconds after noon; `facts` of the scene."""
         at = NOON + timedelta(seconds=seconds)
         listing = Listing(at, rows, tuple(unreadable))

@@ -7,7 +7,7 @@ import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gpuproxy"
-ROOT_FILES = {"__init__.py", "__main__.py", "conformance.py", "py.typed"}
+ROOT_FILES = {"__init__.py", "__main__.py", "py.typed"}
 VAGUE = {"utils", "helpers", "common", "base", "manager", "misc"}
 KNOW_MARKETPLACES = ("providers", "sandbox", "v1")
 
@@ -41,6 +41,12 @@ def test_every_layer_contract_of_a_folder_covers_all_of_it():
 def test_no_file_has_a_vague_name_or_the_name_of_its_folder():
     bad = [path for path in modules() if path.stem in VAGUE or path.stem == path.parent.name]
     assert not bad
+
+
+def test_a_marketplace_is_named_in_its_adapter_and_its_dialect_only():
+    elsewhere = [path for path in modules() if path.relative_to(PACKAGE).parts[0] not in KNOW_MARKETPLACES]
+    assert not [path for path in elsewhere if "vast" in path.read_text(encoding="utf-8").lower()]
+    assert [path for path in modules() if "vast" in path.read_text(encoding="utf-8").lower()]
 
 
 def test_there_are_no_cycles_between_modules():

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from gpuproxy.app import deployment
 from gpuproxy.app.wiring import Engine, build_engine
-from gpuproxy.config.settings import Settings
+from gpuproxy.config.settings import settings_class
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast.adapter import connect
+from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
@@ -84,7 +84,8 @@ class World:
         """Told every answer as it leaves the market."""
         self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
-        self.settings = Settings(vastai_api_key=",".join(self.accounts)).model_copy(update=settings or {})
+        plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
+        self.settings = plain.model_copy(update=settings or {})
         self.engine: Engine
         self.books_clock: Clock = clock
         self.lateness = Lateness(clock)
@@ -96,7 +97,7 @@ class World:
         before = asyncio.all_tasks()
         self.life = Life(die_after)
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
-        self.db.judge_by(self.books_clock.now)
+        self.db.use_clock(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(
@@ -152,7 +153,7 @@ class World:
             workers=InlineWorkers(),
             intervals={} if self.paced else UNPACED,
         )
-        return connect(setup)
+        return DESCRIPTOR.connect(setup)
 
     async def reserve(self, count: int, *, seconds: float = 120, project: str = "p1", **wanted: Any) -> ReservationView:
         """One ReserveGPUs call with a deadline of so many seconds."""

@@ -155,7 +155,7 @@ def _keep(file: Path, text: str) -> None:
 
 
 def _kept(file: Path) -> str:
-    private_files.tighten(file)
+    private_files.restrict(file)
     try:
         return file.read_text().strip() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:

@@ -1,17 +1,17 @@
 """What the engine can say about itself in numbers, read when somebody asks."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuproxy.billing.witness import reading_of
-from gpuproxy.health.checkup import is_dead
+from gpuproxy.health.checkup import gpu_failures, is_dead
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import AccountKey, ProviderName
-from gpuproxy.ports import Clock, Database, Tx
+from gpuproxy.ports import Capabilities, Clock, Database, Tx
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.store import figures, leases, pace, troubles
+from gpuproxy.store import account_problems, leases, pace, totals
 
 _OVER = frozenset(state.value for state in TERMINAL)
 
@@ -54,17 +54,17 @@ class Figures:
         return sum(count for (_, state), count in self.leases.items() if state not in _OVER)
 
 
-async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> Figures:
+async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> Figures:
     """The figures of this moment."""
 
     def books(tx: Tx) -> Figures:
         now = tx.now()
-        spent, rate = figures.spending(tx)
-        unknown, paused = figures.unknown_since(tx), troubles.paused(tx)
+        spent, rate = totals.spending(tx)
+        unknown, paused = totals.unknown_since(tx), account_problems.paused(tx)
         return Figures(
-            leases=figures.leases_by_state(tx),
+            leases=totals.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
-            dead=_dead(tx, {watch.provider.name for watch in watches}),
+            dead=_dead(tx, {watch.provider.name: watch.provider.capabilities for watch in watches}),
             spent_usd=usd(spent),
             usd_per_hour=usd(rate),
             accounts=[_account(tx, watch, clock, paused) for watch in watches],
@@ -73,8 +73,9 @@ async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> F
     return await db.read(books)
 
 
-def _dead(tx: Tx, providers: Collection[str]) -> Mapping[str, int]:
-    found = Counter(lease.provider for lease in leases.live_of_project(tx, None) if is_dead(lease, tx.now()))
+def _dead(tx: Tx, providers: Mapping[ProviderName, Capabilities]) -> Mapping[str, int]:
+    failures, now = gpu_failures(providers.items()), tx.now()
+    found = Counter(lease.provider for lease in leases.live_of_project(tx, None) if is_dead(lease, now, failures))
     return {name: found[ProviderName(name)] for name in {*providers, *found}}
 
 

@@ -17,7 +17,7 @@ from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Clock, Instance, Inventory, Provider, Receipt, Spend
+from gpuproxy.ports import Clock, Inventory, ListedInstance, Provider, Receipt, Spend
 
 _RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
 _CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
@@ -111,7 +111,7 @@ class Counted:
         with self._counted("list"):
             return await self._provider.list()
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """As the provider's."""
         with self._counted("get"):
             return await self._provider.get(instance_id)

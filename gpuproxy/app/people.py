@@ -8,7 +8,7 @@ from gpuproxy.app.books_here import with_books
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.identity.key_rings import KeyRing
 from gpuproxy.identity.passwords import Passwords
-from gpuproxy.identity.users import UserBook, UserExists
+from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.users import Role
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.sqlite.database import SqliteDatabase
@@ -66,8 +66,8 @@ def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, m
     return with_books(settings, lambda db: work(KeyRing(db, SystemRandom())), may_make=may_make)
 
 
-def _with_users(settings: Settings, work: Callable[[UserBook], Awaitable[T]], *, may_make: bool = False) -> T:
+def _with_users(settings: Settings, work: Callable[[Users], Awaitable[T]], *, may_make: bool = False) -> T:
     def book(db: SqliteDatabase) -> Awaitable[T]:
-        return work(UserBook(db, SystemRandom(), Passwords(Threads())))
+        return work(Users(db, SystemRandom(), Passwords(Threads())))
 
     return with_books(settings, book, may_make=may_make)

@@ -17,6 +17,7 @@ from gpuproxy.adapters.system import SocketProbe, SystemRandom
 from gpuproxy.app import deployment
 from gpuproxy.app.books_here import check_exists, with_books
 from gpuproxy.app.main import connect_accounts
+from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox
 from gpuproxy.app.safe_books import require_safe
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
@@ -32,7 +33,7 @@ from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import WrongPlace, require_one_name
+from gpuproxy.store.sqlite.location import UnusableLocation, require_one_name
 
 T = TypeVar("T")
 
@@ -41,8 +42,10 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     """Everything that an operator should look at."""
     accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
 
+    failures = checkup.gpu_failures((each.name, each.capabilities) for each in settings.marketplaces)
+
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
-        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx)))
+        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx), failures))
 
     return _with_books(settings, look)
 
@@ -51,16 +54,12 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
     check_exists(settings)
     if not settings.accounts:
-        raise ConfigError(
-            "No provider key is set, so there is nothing to compare with. For the sandbox of `serve --sandbox`, set "
-            "GPUPROXY_VASTAI_URL to the address that the start printed, and VASTAI_API_KEY=sandbox-key with "
-            "VASTAI_API_KEY_NAMES=sandbox-1."
-        )
+        raise ConfigError("No provider key is set, so there is nothing to compare with." + _sandbox_hint(settings))
 
     async def run(db: SqliteDatabase) -> list[str]:
         async with AsyncExitStack() as stack:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.judge_by(clock.now)
+            db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
             told: list[str] = []
             lateness = Lateness(clock)
@@ -78,6 +77,17 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     return _with_books(settings, run, alone=not dry_run)
 
 
+def _sandbox_hint(settings: Settings) -> str:
+    """How the market of `serve --sandbox` is compared with."""
+    for marketplace in in_sandbox(settings.marketplaces):
+        env = marketplace.env
+        return (
+            f" For the sandbox of `serve --sandbox`, set GPUPROXY_{env}_URL to the address that the start printed, and "
+            f"{env}_API_KEY={SANDBOX_KEY} with {env}_API_KEY_NAMES={SANDBOX_ACCOUNT}."
+        )
+    return ""
+
+
 def export_signing(settings: Settings, file: Path) -> bool:
     """Write the deployment's id and signing key to `file` (mode 0600): whoever has it can claim our machines.
 
@@ -88,7 +98,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
         signer = await deployment.signer(db, SystemRandom())
         text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
         if _holds(file, text):
-            private_files.tighten(file)
+            private_files.restrict(file)
             return False
         _write_secret(file, text)
         return True
@@ -129,7 +139,7 @@ def backup(settings: Settings, file: Path) -> None:
     origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
     try:
         require_one_name(origin)
-    except WrongPlace as error:
+    except UnusableLocation as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be copied: {error}.") from error
     _write_secret(file, "")
     whole = False
@@ -192,7 +202,7 @@ def _with_books(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
 ) -> T:
     async def run(db: SqliteDatabase) -> T:
-        db.judge_by(await _clock_of(db))
+        db.use_clock(await _clock_of(db))
         return await work(db)
 
     return with_books(settings, run, alone=alone, may_make=may_make)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gpuproxy.app import figures
@@ -16,14 +16,14 @@ from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import GrpcServer
 from gpuproxy.edge.http.pages import Pages
 from gpuproxy.edge.http.server import HttpServer
-from gpuproxy.edge.interfaces import Faces
+from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.edge.messages.translate import encode_offer, offer_json
-from gpuproxy.edge.rpc.auth import Authenticator, Bearers
+from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import Rpc, built_of
 from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
-from gpuproxy.health.checkup import Health
+from gpuproxy.health.checkup import Health, gpu_failures
 from gpuproxy.health.readiness import Readiness
 from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
@@ -31,14 +31,17 @@ from gpuproxy.instances.requests import Instances
 from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
 from gpuproxy.reconcile.doubts import Knocks
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.rental.call import Workshop
-from gpuproxy.rental.reserve import Reserver
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.rental.attempt import Attempts
+from gpuproxy.rental.joins import Reserver
+from gpuproxy.rental.recovery import recover
+from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
@@ -59,10 +62,9 @@ class Engine:
     health: Health
     machines: Machines
     catalog: Catalog
-    watches: tuple[AccountWatch, ...]
+    watches: Watches
     clock: Clock
     db: Database
-    providers: tuple[ProviderName, ...]
     signer: Signer
     witnesses: tuple[Witness, ...]
     witness_seconds: float
@@ -70,12 +72,13 @@ class Engine:
     settling_seconds: float
     readiness: Readiness
     metrics: Metrics
-    _tasks: tuple[asyncio.Task[None], ...] = ()
+    accounts: Accounts
+    _loops: Background = field(default_factory=lambda: Background("loop"))
 
     async def start(self) -> None:
         """Take over what an earlier process left, then look after everything in the background."""
         await self.db.write(counters.recount)
-        await self.reserver.recover()
+        await recover(self.db, self.accounts)
         loops = [
             self.catalog.run(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
@@ -83,7 +86,8 @@ class Engine:
             *(self._every(each.step, self.settling_seconds, "settle", each.provider) for each in self.settlings),
             *(self._every(each.step, self.witness_seconds, "witness", each.provider) for each in self.witnesses),
         ]
-        self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+        for loop in loops:
+            self._loops.start(loop)
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
@@ -93,16 +97,15 @@ class Engine:
         await repeat_when_due(watch.due, topic, self.db, self.clock, f"due {watch.provider.account}")
 
     async def drain(self, seconds: float) -> None:
-        """Start no more creates; wait for those under way, at most so many real seconds."""
-        await self.reserver.drain(seconds)
+        """Start no more creates; wait for those, and for stops and starts, at most so many real seconds."""
+        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
 
     async def stop(self) -> None:
         """End the background work; the books know what is left to do."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loops.close()
         for watch in self.watches:
             await watch.close()
+        await self.accounts.close()
 
 
 def build_engine(
@@ -122,41 +125,41 @@ def build_engine(
     limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog = _catalog(settings, providers, clock, lateness)
-    knocks = Knocks()
-    watches = tuple(
-        AccountWatch(each, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks, lateness=lateness)
-        for each in accounts
+    catalog, knocks = _catalog(settings, providers, clock, lateness), Knocks()
+    watches = Watches(
+        [
+            AccountWatch(
+                each, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks, lateness=lateness
+            )
+            for each in accounts
+        ]
     )
-    shop = Workshop(
+    context = RentalContext(
         db=db,
         clock=clock,
-        random=random,
-        accounts=accounts,
-        catalog=catalog,
-        chooser=Chooser(catalog, accounts, db, limits),
-        signer=signer,
-        watches=watches,
         limits=limits,
-        default_strategy=settings.lb_strategy,
-        owner=random.token(8),
+        chooser=Chooser(catalog, accounts, db, limits),
+        accounts=accounts,
+        attempts=Attempts(accounts, watches, catalog, db=db, clock=clock),
+        watches=watches,
+        signer=signer,
     )
-    reserver = Reserver(shop)
-    instances = Instances(db, nudge=shop.nudge)
+    reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
+    instances = Instances(db, nudge=watches.nudge)
     return Engine(
         reserver=reserver,
-        reservations=Reservations(db, stop=reserver.stop, nudge=shop.nudge),
+        accounts=accounts,
+        reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,
         load=Load(db, settings.lb_strategy),
         spending=Spending(db),
         strategies=StrategySetting(db, settings.lb_strategy),
-        health=Health(db, accounts.keys()),
+        health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts)),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog,
         watches=watches,
         clock=clock,
         db=db,
-        providers=accounts.names(),
         signer=signer,
         witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
         witness_seconds=limits.witness_seconds,
@@ -190,7 +193,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def build_faces(
+def build_interfaces(
     settings: Settings,
     engine: Engine,
     access: Access,
@@ -198,8 +201,9 @@ def build_faces(
     *,
     extra: Mapping[str, Rpc] | None = None,
     around: Around | None = None,
-) -> Faces:
-    """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
+) -> Interfaces:
+    """Both interfaces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
+    marketplaces = {each.prefix: each.name for each in settings.marketplaces}
     service = Service(
         reserver=engine.reserver,
         reservations=engine.reservations,
@@ -214,17 +218,17 @@ def build_faces(
         fingerprint_key=access.fingerprint_key,
         default_max_price=settings.max_price,
         lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
-        providers=engine.providers,
+        marketplaces=marketplaces,
         clock=engine.clock,
     )
-    bearers = Bearers(tokens=access.tokens, find=access.users.find)
-    authenticator = Authenticator(access.keys.find, engine.clock, bearers)
+    token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
+    authenticator = Authenticator(access.keys.find, engine.clock, token_auth)
     dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc, around)
 
     async def measured() -> bytes:
         return engine.metrics.render(await figures.read(engine.db, engine.watches, engine.clock))
 
-    pages = Pages(engine.readiness.checks, measured, built_of(service))
+    pages = Pages(engine.readiness.checks, measured, built_of(service), tuple(marketplaces.values()))
     http = HttpServer(
         dispatcher,
         service,
@@ -235,4 +239,4 @@ def build_faces(
         drain_seconds=settings.drain_seconds,
     )
     grpc = GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
-    return Faces(grpc=grpc, http=http, pages=pages)
+    return Interfaces(grpc=grpc, http=http, pages=pages)

@@ -17,7 +17,7 @@ import structlog
 
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged
-from gpuproxy.model.chunks import at_once
+from gpuproxy.model.chunks import rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId, ProviderName
@@ -300,7 +300,7 @@ class Catalog:
         search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
 
         async def enough() -> bool:
-            return at_once(offer for offer, _ in search.found.values() if not wanted.rejects(offer)) >= MAX_GPUS
+            return rentable_gpus(offer for offer, _ in search.found.values() if not wanted.rejects(offer)) >= MAX_GPUS
 
         try:
             async with self._clock.timeout(seconds), self._targeting[source.name]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import click
 
-from gpuproxy.config.settings import parse_duration
+from gpuproxy.config.values import parse_duration
 
 _MAX_NAME = 64
 _MOST = 2**31 - 1

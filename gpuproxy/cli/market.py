@@ -12,11 +12,12 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import IntegerType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.cli.marketplaces import ProviderOption
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 
 @click.command("list")
-@click.option("--provider", type=TextType(), help='"vast.ai", "io.net", ... (default: all).')
+@click.option("--provider", cls=ProviderOption, type=TextType())
 @click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least.")
 @click.option(
     "--max-price",

@@ -12,6 +12,7 @@ from gpuproxy.cli.arguments import DurationType, IntegerType, PriceType, TextTyp
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, whisper
 from gpuproxy.cli.machines import GONE, seconds
+from gpuproxy.cli.marketplaces import ProviderOption
 from gpuproxy.cli.rental import OPEN, Voice, rent
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -41,7 +42,7 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say which machines."""
     for option in reversed(
         (
-            click.option("--provider", type=TextType(), help='"vast.ai", "io.net", ... (default: all).'),
+            click.option("--provider", cls=ProviderOption, type=TextType()),
             click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.'),
             click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least."),
             click.option(

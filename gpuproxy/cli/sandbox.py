@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import click
 
+from gpuproxy.sandbox import dialects
 from gpuproxy.sandbox.market.journal import WrongMarket
 from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, GoneForm, SandboxOptions
 from gpuproxy.sandbox.server.http_shell import run
@@ -28,7 +29,21 @@ class _Span(click.ParamType[tuple[float, float]]):
         return span
 
 
-@click.command()
+_HELP = f"""Serve a simulated GPU market that speaks the API of {" and ".join(dialects.MARKETPLACES)}, on loopback.
+
+Nothing in it costs money. Real clients work against it unchanged: point them at the printed address and give
+them one of the keys of --accounts. All seconds are the market's, which --time-scale makes shorter.
+
+The defaults are unkind where the real market is: real rate limits, at most 64 offers in a search, first rows that
+are wrong for a quarter of the fresh instances. For a kind market: --rate-limits off --search-page 0 --shy-rows 0.
+
+The market can be watched and disturbed under /sandbox/v1: GET state; POST faults, images, clock,
+instances/ID/kill, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
+machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed in docs/sandbox.md.
+"""
+
+
+@click.command(help=_HELP)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
 @click.option("--seed", type=int, default=7, show_default=True, help="The same seed makes the same market.")
@@ -79,7 +94,7 @@ class _Span(click.ParamType[tuple[float, float]]):
 )
 @click.option(
     "--shy-rows",
-    "shyness",
+    "misreport_share",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     default=0.25,
@@ -88,6 +103,7 @@ class _Span(click.ParamType[tuple[float, float]]):
 )
 @click.option(
     "--shy-seconds",
+    "misreport_seconds",
     type=click.FloatRange(0),
     default=40.0,
     show_default=True,
@@ -111,18 +127,7 @@ class _Span(click.ParamType[tuple[float, float]]):
 @click.option("--start-time", type=float, help="Epoch seconds that the market starts at. A later kept time wins.")
 @click.option("--exit-with-parent", is_flag=True, help="Stop when stdin closes.")
 def sandbox(*, accounts: str, **values: Any) -> None:
-    """Serve a simulated GPU market that speaks vast.ai's API, on loopback.
-
-    Nothing in it costs money. Real clients work against it unchanged: point them at the printed address and give
-    them one of the keys of --accounts. All seconds are the market's, which --time-scale makes shorter.
-
-    The defaults are unkind where the real market is: real rate limits, at most 64 offers in a search, first rows that
-    are wrong for a quarter of the fresh instances. For a kind market: --rate-limits off --search-page 0 --shy-rows 0.
-
-    The market can be watched and disturbed under /sandbox/v1: GET state; POST faults, images, clock,
-    instances/ID/kill, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
-    machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed in docs/sandbox.md.
-    """
+    """Serve until Ctrl-C, SIGTERM or, with --exit-with-parent, the end of stdin."""
     keys = tuple(key.strip() for key in accounts.split(",") if key.strip())
     if not keys:
         raise click.BadParameter("at least one key is needed", param_hint="--accounts")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gpuproxy.model.demands import SHORTEST_LEASE
+from gpuproxy.model.demands import MIN_LEASE_DURATION
 
 LEAST_ADMIN_KEY = 20
 """Characters."""
@@ -19,20 +19,22 @@ def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> No
         raise ValueError(f"GPUPROXY_GRPC_TLS_CERT: is missing; GPUPROXY_GRPC_TLS_{name} alone is no TLS")
 
 
-def check_accounts(keys: Sequence[str], names: Sequence[str], given: Sequence[str], regions: Sequence[str]) -> None:
-    """Each key is one account; `names` are theirs, `given` and `regions` what the operator wrote by position."""
+def check_accounts(
+    setting: str, keys: Sequence[str], names: Sequence[str], given: Sequence[str], regions: Sequence[str]
+) -> None:
+    """Each key of `setting` is one account; `names` are theirs, `given` and `regions` what was written by position."""
     if len(set(keys)) < len(keys):
-        raise ValueError("VASTAI_API_KEY: the same key is given twice")
+        raise ValueError(f"{setting}: the same key is given twice")
     for name, values in (("NAMES", given), ("REGIONS", regions)):
         if len(values) > len(keys):
-            raise ValueError(f"VASTAI_API_KEY_{name}: names more accounts than VASTAI_API_KEY has keys")
+            raise ValueError(f"{setting}_{name}: names more accounts than {setting} has keys")
     if len(set(names)) < len(names):
-        raise ValueError("VASTAI_API_KEY_NAMES: two accounts have the same name")
+        raise ValueError(f"{setting}_NAMES: two accounts have the same name")
 
 
 def check_lease_duration(seconds: float) -> None:
     """What a request may not ask for is no default either."""
-    least = SHORTEST_LEASE.total_seconds()
+    least = MIN_LEASE_DURATION.total_seconds()
     if 0 < seconds < least:
         raise ValueError(f"GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least {least:g} s")
 

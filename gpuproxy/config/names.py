@@ -4,7 +4,6 @@ A misspelt name must stop the start with the right one in the text. Names of oth
 they resemble ours, once the right name is set too.
 """
 
-import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
@@ -37,23 +36,26 @@ NOT_BUILT_NAMES = frozenset(
 )
 """Settings of what is still to come: accepted, and the start says that they have no effect."""
 
-_OURS = ("GPUPROXY_", "VASTAI_", "IONET_", "GUARDRAILS_")
+_OURS = ("GPUPROXY_", "IONET_", "GUARDRAILS_")
 _COMMON = "GPUPROXY"
 """What so many names share makes none of them alike."""
-_UNPREFIXED = re.compile(r"(vastai|ionet)_api_key")
 
 
 def env_name(field: str) -> str:
-    """The variable behind a field of Settings."""
-    return field.upper() if _UNPREFIXED.match(field) else f"GPUPROXY_{field.upper()}"
+    """The variable behind a field of Settings, but for the fields of marketplaces."""
+    return f"GPUPROXY_{field.upper()}"
 
 
-def first_wrong_name(names: Iterable[str], known: Collection[str]) -> str:
-    """What to tell the operator about the first name that nobody reads; "" when all is well."""
+def first_wrong_name(names: Iterable[str], known: Collection[str], prefixes: Iterable[str]) -> str:
+    """What to tell the operator about the first name that nobody reads; "" when all is well.
+
+    Names that begin with one of `prefixes`, which are those of marketplaces, are ours.
+    """
     present = set(names)
     folded = {_fold(name): name for name in known}
+    beginnings = (*_OURS, *prefixes)
     for name in sorted(present - set(known)):
-        ours = name.upper().startswith(_OURS)
+        ours = name.upper().startswith(beginnings)
         meant = _meant(name, folded, cutoff=0.7 if ours else 0.85)
         if ours and not meant:
             return f"{name} is set but GPU Proxy reads no setting of that name: not started."

@@ -1,126 +1,36 @@
-"""Settings from the environment and `.env`: read once, judged as a whole, frozen. Neither edge nor engine sees them.
+"""The settings as one value: judged as a whole, frozen. Neither edge nor engine sees them.
 
-A name that nobody reads is a mistake, never ignored: a key under the wrong name would rent nothing, and a limit under
-the wrong name would limit nothing. Values are judged by `load_settings`; what else a start needs (keys, loopback for
-a scaled clock) by `check_start`, because it depends on the command. The README's table is made from the fields here.
+What must be true of single values is in `checks`, what a start needs beside them in `loading`. The settings of a
+marketplace come from its descriptor. The README's table is made from the fields here.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, create_model, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuproxy.config import checks
-from gpuproxy.config.env_file import values_in
-from gpuproxy.config.names import CLIENT_NAMES, NOT_BUILT_NAMES, env_name, first_wrong_name
-from gpuproxy.model.errors import Refusal
-from gpuproxy.model.strategies import strategy_named
-from gpuproxy.model.users import why_no_admin
+from gpuproxy.config.marketplaces import Account, chosen_for, fields_for
+from gpuproxy.config.names import env_name
+from gpuproxy.config.values import Address, ListenAddress, PositiveSeconds, Seconds, Usd
+from gpuproxy.model.users import admin_error
+from gpuproxy.ports import Descriptor
 from gpuproxy.store.sqlite import files as database_files
 
-ENV_FILE = Path(".env")
 DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)?")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class ConfigError(Exception):
     """The program can't start as it is configured; the text is for the operator and holds no secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens. Port 0: any free one."""
-
-    host: str
-    port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """True when only this machine can reach it."""
-        return is_loopback(self.host)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """One key at one marketplace; `name` is what clients and logs see."""
-
-    provider: str
-    name: str
-    key: str = field(repr=False)
-    region: str = ""
-    base_url: str = ""
-    """Empty: the real service."""
-
-
-def parse_address(text: str) -> Address:
-    """`host:port`, `[v6]:port` or `:port` (every interface); raises ValueError."""
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("should be host:port, as in 127.0.0.1:9090")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("should be host:port; an IPv6 address goes into brackets, as in [::1]:9090")
-    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - refused below unless it is allowed
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds from `30`, `1.5s`, `15m`, `2h`, `7d`, `1w` or `1h30m`; raises ValueError."""
-    if isinstance(text, int | float):
-        return float(text)
-    compact = text.strip().lower()
-    parts = list(_DURATION.finditer(compact))
-    if not parts or "".join(part.group(0) for part in parts) != compact:
-        raise ValueError("should be a duration, as in 30s, 15m, 2h or 7d")
-    if len(parts) > 1 and not all(part.group(2) for part in parts):
-        raise ValueError("should be a duration with a unit to each number, as in 1h30m")
-    return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2) or "s"] for part in parts)
-
-
-def is_loopback(host: str) -> bool:
-    """True for an address (or `localhost`) that never leaves this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _address(value: object) -> object:
-    return parse_address(value) if isinstance(value, str) else value
-
-
-def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str | int | float) else value
-
-
-def _keys(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _names(value: object) -> object:
-    """As _keys, but an empty place counts: names and regions align with the keys by position."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value.strip() else ()
-
-
-ListenAddress = Annotated[Address, BeforeValidator(_address)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
 class Settings(BaseSettings):
-    """Everything that an operator can set; durations are seconds (`90`, `15m`, `2h`)."""
+    """What an operator can set whatever the marketplaces; durations are seconds (`90`, `15m`, `2h`).
+
+    `settings_class` adds the settings of marketplaces.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -131,15 +41,9 @@ class Settings(BaseSettings):
         validate_default=True,
         hide_input_in_errors=True,
     )
+    marketplaces: ClassVar[tuple[Descriptor, ...]] = ()
+    """Those whose settings are fields of this class."""
 
-    vastai_api_key: Keys = Field((), description="vast.ai API keys, comma separated; each is an account")
-    vastai_api_key_names: Names = Field(
-        (), description="names of the accounts, in the order of the keys (default `vast-1`, `vast-2`, ...)"
-    )
-    vastai_api_key_regions: Names = Field(
-        (), description="regions of the accounts, in the order of the keys; not used by vast.ai"
-    )
-    vastai_url: str = Field("", description="base address in place of vast.ai's, such as a sandbox's")
     grpc_addr: ListenAddress = Field(
         Address("127.0.0.1", 9090), description="address for gRPC; port 0: any free port, which is printed"
     )
@@ -209,24 +113,6 @@ class Settings(BaseSettings):
     max_creates_per_minute: int = Field(
         0, ge=0, description="most creates at one provider within a minute; 0: only the provider's own limits"
     )
-    vastai_search_interval: Seconds | None = Field(
-        None, description="interval between searches of an account; default 6 s; 0: no limit"
-    )
-    vastai_create_interval: Seconds | None = Field(
-        None, description="interval between creates of an account; default 4.5 s; 0: no limit"
-    )
-    vastai_list_interval: Seconds | None = Field(
-        None, description="interval between listings of an account; default 1 s; 0: no limit"
-    )
-    vastai_get_interval: Seconds | None = Field(
-        None, description="interval between single reads of an account; default 2 s; 0: no limit"
-    )
-    vastai_destroy_interval: Seconds | None = Field(
-        None, description="interval between destroys of an account; default 3 s; 0: no limit"
-    )
-    vastai_manage_interval: Seconds | None = Field(
-        None, description="interval between starts, stops and log reads of an account; default 1 s; 0: no limit"
-    )
     max_concurrent_rpcs: int = Field(2000, ge=1, description="most calls at once; more are refused")
     drain_seconds: Seconds = Field(30.0, description="time that running calls have to finish when the server stops")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
@@ -247,11 +133,10 @@ class Settings(BaseSettings):
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())
         password = self.admin_password.get_secret_value() if self.admin_password else ""
-        if wrong := why_no_admin(self.admin_email, password):
+        if wrong := admin_error(self.admin_email, password):
             raise ValueError(wrong)
-        keys = [key.get_secret_value() for key in self.vastai_api_key]
-        names = [account.name for account in self.accounts]
-        checks.check_accounts(keys, names, self.vastai_api_key_names, self.vastai_api_key_regions)
+        for marketplace in self.marketplaces:
+            chosen_for(marketplace, self).check()
         return self
 
     @classmethod
@@ -263,37 +148,20 @@ class Settings(BaseSettings):
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """One for each key, in the order given."""
-        names, regions = self.vastai_api_key_names, self.vastai_api_key_regions
-        return tuple(
-            Account(
-                provider="vast.ai",
-                name=(names[i] if i < len(names) else "") or f"vast-{i + 1}",
-                key=key.get_secret_value(),
-                region=regions[i] if i < len(regions) else "",
-                base_url=self.vastai_url,
-            )
-            for i, key in enumerate(self.vastai_api_key)
-        )
+        """One for each key, by marketplace and in the order given."""
+        return tuple(account for each in self.marketplaces for account in chosen_for(each, self).accounts)
 
     @property
     def intervals(self) -> Mapping[str, Mapping[str, float]]:
         """Seconds between two calls of one account, by provider and endpoint; only what the operator set."""
-        given = {
-            "search": self.vastai_search_interval,
-            "create": self.vastai_create_interval,
-            "list": self.vastai_list_interval,
-            "get": self.vastai_get_interval,
-            "destroy": self.vastai_destroy_interval,
-            "manage": self.vastai_manage_interval,
-        }
-        return {"vast.ai": {call: seconds for call, seconds in given.items() if seconds is not None}}
+        return {each.name: chosen_for(each, self).intervals for each in self.marketplaces}
 
     @property
     def secrets(self) -> frozenset[str]:
         """What must never be logged."""
         single = (self.admin_api_key, self.admin_password, self.jwt_secret)
-        return frozenset(secret.get_secret_value() for secret in (*self.vastai_api_key, *single) if secret)
+        own = {secret.get_secret_value() for secret in single if secret}
+        return frozenset(own | {account.key for account in self.accounts})
 
     @property
     def database_path(self) -> Path:
@@ -316,82 +184,25 @@ class Settings(BaseSettings):
         return database_files.kept_beside(self.database_path, ".sandbox")
 
 
-def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """Variables of `.env`, under those of the environment, without empty ones; raises ConfigError for bad lines."""
-    try:
-        from_file = values_in(env_file) if env_file is not None and env_file.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return {name: value for name, value in {**from_file, **env}.items() if value.strip()}
-
-
-def load_settings(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> Settings:
-    """Settings that are whole and consistent; raises ConfigError for a wrong name or value."""
-    found = read_environment(env, env_file)
-    if wrong := first_wrong_name(found, known_names()):
-        raise ConfigError(wrong)
-    if limits := sorted(
-        name for name, value in found.items() if name.startswith("GUARDRAILS_") and value.strip() != "0"
-    ):
-        raise ConfigError(
-            f"{limits[0]} is set but spending limits are not built yet: not started. It would limit nothing."
-        )
-    values: dict[str, Any] = {name: value.strip() for name, value in found.items() if name in setting_names()}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error))) from None
-
-
-def check_start(settings: Settings, *, sandbox: bool) -> None:
-    """Raise ConfigError when a server must not be started with these settings."""
-    _check_strategy(settings.lb_strategy)
-    if sandbox:
-        return
-    if not settings.accounts:
-        raise ConfigError(
-            "No provider key is set: not started. Set VASTAI_API_KEY, or use --sandbox, where nothing costs money."
-        )
-    remote = [account for account in settings.accounts if not is_loopback(urlsplit(account.base_url).hostname or "")]
-    if settings.time_scale != 1 and remote:
-        raise ConfigError(
-            f"GPUPROXY_TIME_SCALE is {settings.time_scale:g} but {remote[0].provider} is not on this machine: not "
-            "started. A real marketplace runs in real time."
-        )
+def settings_class(marketplaces: Sequence[Descriptor]) -> type[Settings]:
+    """Settings with the fields of these marketplaces. Raises ConfigError where two settings would have one name."""
+    fields: dict[str, Any] = {}
+    taken = {name for field in Settings.model_fields for name in (field, env_name(field))}
+    for marketplace in marketplaces:
+        for field, definition in fields_for(marketplace).items():
+            names = {field, str(definition[1].alias)}
+            if names & taken:
+                raise ConfigError(
+                    f"The setting {definition[1].alias} of {marketplace.name} has the name of another setting: not "
+                    "started. Uninstall one of the two packages of marketplaces, or ask its author for another name."
+                )
+            taken |= names
+            fields[field] = definition
+    made = create_model("Settings", __base__=Settings, **fields)
+    made.marketplaces = tuple(marketplaces)
+    return made
 
 
 def admin_key_file(database_url: str) -> Path:
     """The file beside the database that holds the first admin's key."""
     return database_files.kept_beside(Path(database_url.removeprefix("sqlite:///")), ".admin-key")
-
-
-def setting_names() -> frozenset[str]:
-    """The variables that a server reads."""
-    return frozenset(env_name(name) for name in Settings.model_fields)
-
-
-def known_names() -> frozenset[str]:
-    """Every variable that is not a mistake."""
-    return setting_names() | CLIENT_NAMES | NOT_BUILT_NAMES
-
-
-def without_effect(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> list[str]:
-    """The variables that are set for something that is not built yet."""
-    return sorted(name for name in read_environment(env, env_file) if name in NOT_BUILT_NAMES)
-
-
-def _check_strategy(name: str) -> None:
-    try:
-        strategy_named(name)
-    except Refusal as error:
-        raise ConfigError(f"GPUPROXY_LB_STRATEGY: {error.message}") from None
-
-
-def _lines(error: ValidationError) -> list[str]:
-    lines = []
-    for detail in error.errors(include_url=False, include_input=False):
-        place = str(detail["loc"][0]) if detail["loc"] else ""
-        name = env_name(place) if place in Settings.model_fields else place
-        text = detail["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}: {text}" if name else text)
-    return lines

@@ -5,9 +5,10 @@ Reads the books only; `gpuproxy doctor` prints the findings with what to do, Hea
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Literal
 
 from gpuproxy.billing.witness import reading_of
@@ -15,12 +16,12 @@ from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, U
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import dollars
-from gpuproxy.model.offers import AccountKey
-from gpuproxy.ports import Database, Tx
+from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.reconcile.silence import SILENT_AFTER
-from gpuproxy.store import events, leases, troubles
+from gpuproxy.store import account_problems, events, leases
+from gpuproxy.store.account_problems import AccountProblem
 from gpuproxy.store.rows import moment
-from gpuproxy.store.troubles import Trouble
 
 Kind = Literal[
     "unknown",
@@ -38,8 +39,10 @@ _STUCK = timedelta(minutes=5)
 _MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
 """A machine may falter while its host restarts it."""
-_GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus|\bgpu error\b", re.IGNORECASE)
-"""Words of a status message that say so although the machine is called running: the driver's own, and vast.ai's."""
+_GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus", re.IGNORECASE)
+"""The GPU driver's own words in the status message of a machine that is called running."""
+GpuFailures = Mapping[ProviderName, re.Pattern[str]]
+"""By provider: what else such a status message says when a GPU has failed, in the marketplace's own words."""
 _BILLED = {"all": "it costs {}/h", "disk": "only its disk is billed, {}/h", "nothing": "nothing is billed"}
 _REMEDIES = {
     AuthFailed.reason: "Make an API key for this service at the marketplace, set it under the account's name and "
@@ -59,17 +62,24 @@ class Finding:
     advice: str
 
 
-def findings(tx: Tx, accounts: Collection[AccountKey]) -> tuple[Finding, ...]:
+def gpu_failures(providers: Iterable[tuple[ProviderName, Capabilities]]) -> GpuFailures:
+    """The marketplaces' own words, of those that have any."""
+    return {name: able.gpu_failure for name, able in providers if able.gpu_failure is not None}
+
+
+def findings(
+    tx: Tx, accounts: Collection[AccountKey], failures: GpuFailures = MappingProxyType({})
+) -> tuple[Finding, ...]:
     """Everything worth a look; `accounts` are those that are configured."""
     found: list[Finding] = []
     for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
         rows = leases.live(tx, *account)
-        found += [finding for lease in rows if (finding := _about(tx, lease)) is not None]
+        found += [finding for lease in rows if (finding := _about(tx, lease, failures)) is not None]
         if rows and account not in accounts:
             found.append(_unconfigured(account, len(rows)))
         if (differs := _spend(tx, account)) is not None:
             found.append(differs)
-    known = [trouble for trouble in troubles.every(tx) if trouble.account in accounts]
+    known = [trouble for trouble in account_problems.current(tx) if trouble.account in accounts]
     found += [finding for trouble in known if (finding := _troubled(trouble, tx.now())) is not None]
     return tuple(found)
 
@@ -77,21 +87,21 @@ def findings(tx: Tx, accounts: Collection[AccountKey]) -> tuple[Finding, ...]:
 class Health:
     """The findings in a word, for HealthCheck."""
 
-    def __init__(self, db: Database, accounts: Collection[AccountKey]) -> None:
+    def __init__(self, db: Database, accounts: Collection[AccountKey], failures: GpuFailures) -> None:
         self._db = db
         self._accounts = accounts
+        self._failures = failures
 
     async def summary(self) -> str:
         """How many findings there are, by kind, or the word ok; `gpuproxy doctor` names them."""
-        found = await self._db.read(lambda tx: findings(tx, self._accounts))
+        found = await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
         counted = Counter(finding.kind for finding in found)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
 
 
-def _about(tx: Tx, lease: Lease) -> Finding | None:
+def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
     now = tx.now()
-    nameless = lease.instance_id is None and lease.call_started_at is not None
-    if nameless and lease.state in (LeaseState.UNKNOWN, LeaseState.RELEASING):
+    if lease.outcome_unknown:
         since = lease.call_started_at or lease.created_at
         seen = f"{lease.absent_checks} of 3 believable listings did not show it"
         return Finding(
@@ -113,7 +123,7 @@ def _about(tx: Tx, lease: Lease) -> Finding | None:
             )
     if lease.state in RENTED and lease.missing_since is not None and now - lease.missing_since >= _MISSING:
         return _missing(lease, now)
-    return _dead(lease, now) if is_dead(lease, now) else None
+    return _dead(lease, now) if is_dead(lease, now, failures) else None
 
 
 def _missing(lease: Lease, now: datetime) -> Finding:
@@ -128,12 +138,14 @@ def _missing(lease: Lease, now: datetime) -> Finding:
     )
 
 
-def is_dead(lease: Lease, now: datetime) -> bool:
+def is_dead(lease: Lease, now: datetime, failures: GpuFailures) -> bool:
     """True for a machine that was ready and is useless now, by the provider's word, unless it is to be stopped."""
     if lease.stop_at is not None:
         return False
     if lease.state is LeaseState.ACTIVE:
-        return _GPU_FAILED.search(lease.status_message) is not None
+        own = failures.get(lease.provider)
+        said = lease.status_message
+        return _GPU_FAILED.search(said) is not None or (own is not None and own.search(said) is not None)
     if lease.state is not LeaseState.STARTING or lease.ready_at is None or lease.faltered_at is None:
         return False
     return now - lease.faltered_at >= _DEAD
@@ -171,13 +183,13 @@ def _unconfigured(account: AccountKey, count: int) -> Finding:
     )
 
 
-def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
+def _troubled(trouble: AccountProblem, now: datetime) -> Finding | None:
     subject, lasting = " ".join(trouble.account), now - trouble.since
     if trouble.pauses:
         return Finding(
             kind="paused",
             subject=subject,
-            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
+            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.message}",
             advice=_REMEDIES[trouble.reason],
         )
     if trouble.reason == OrphansFound.reason:
@@ -185,7 +197,7 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
             kind="orphans",
             subject=subject,
             text=f"{_age(lasting)}: machines carry this deployment's label but are not in the database: "
-            f"{trouble.said}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
+            f"{trouble.message}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
             advice="If an older copy of the database was restored and they are needed, stop the server now. If another "
             "server runs on a copy of the database, stop one of the two.",
         )
@@ -193,8 +205,8 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
         return Finding(
             kind="unreadable",
             subject=subject,
-            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.said}. Meanwhile no "
-            "machine and no create is concluded to be absent because the listing does not show it.",
+            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.message}. Meanwhile "
+            "no machine and no create is concluded to be absent because the listing does not show it.",
             advice="Look in the provider's console at what runs on this account.",
         )
     if lasting < SILENT_AFTER:
@@ -202,7 +214,7 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
     return Finding(
         kind="silent",
         subject=subject,
-        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.said}",
+        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.message}",
         advice="It is asked again all the time, and nothing is concluded meanwhile; see whether the marketplace is up.",
     )
 

@@ -1,13 +1,13 @@
 """Whether this server can do its work now: write its books, keep them true, and talk to at least one account."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from gpuproxy.ports import Clock, Database, Tx
-from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import meta
@@ -25,7 +25,7 @@ class Readiness:
     """Looks when it is asked."""
 
     db: Database
-    watches: Sequence[AccountWatch]
+    watches: Watches
     clock: Clock
     limits: Limits
     lateness: Lateness

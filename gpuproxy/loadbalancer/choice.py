@@ -1,4 +1,4 @@
-"""From a demand to offers: ask the catalog, leave out what can't be had, let the balancer choose.
+"""From a order to offers: ask the catalog, leave out what can't be had, let the balancer choose.
 
 Choosing and writing the intent happen under one lock of the process (`Chooser.lock`), so that two calls never plan
 with the same GPUs.
@@ -14,7 +14,7 @@ from gpuproxy.loadbalancer import breaker
 from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose, reach
 from gpuproxy.loadbalancer.learnt import Learnt
 from gpuproxy.loadbalancer.refusals import account_paused, not_enough
-from gpuproxy.model.demands import Demand
+from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.money import Micro
@@ -25,8 +25,8 @@ from gpuproxy.outcomes.answers import no_account
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import counters, exhausted, leases, rotations, troubles
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store import account_problems, counters, exhausted, leases, rotations
+from gpuproxy.store.account_problems import AccountProblem
 
 _LOOKED_THROUGH = 4_000
 """Offers, the cheapest ones, for a price that would do: a refusal must not stop the loop for long."""
@@ -46,42 +46,42 @@ class Chooser:
         self._limits = limits
         self.lock = asyncio.Lock()
 
-    def terms(self, demand: Demand, learnt: Learnt) -> Terms:
+    def terms(self, order: Order, learnt: Learnt) -> Terms:
         """The accounts that this call may still use, by provider."""
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
         for provider in self._accounts:
             key = provider.name, provider.account
             usable_now = provider.name not in learnt.providers and key not in learnt.accounts
-            asked = not demand.filter.providers or provider.name in demand.filter.providers
-            if usable_now and asked and not _lacks(provider.capabilities, demand):
+            asked = not order.filter.providers or provider.name in order.filter.providers
+            if usable_now and asked and not _lacks(provider.capabilities, order):
                 terms.setdefault(provider.name, {})[provider.account] = provider.capabilities
         return terms
 
-    def check(self, demand: Demand) -> None:
+    def check(self, order: Order) -> None:
         """Refuse what no provider asked for can do, before anyone is contacted."""
-        if self.terms(demand, Learnt()):
+        if self.terms(order, Learnt()):
             return
-        asked = [p for p in self._accounts if not demand.filter.providers or p.name in demand.filter.providers]
+        asked = [p for p in self._accounts if not order.filter.providers or p.name in order.filter.providers]
         reasons = {
-            p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, demand)
+            p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, order)
         }
         if not reasons:
-            raise no_account(demand.filter.providers)
+            raise no_account(order.filter.providers)
         told = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
         raise FailedPrecondition(f"{told}. Nothing was rented.", reason=NotSupported.reason)
 
-    async def refresh(self, demand: Demand, deadline: float) -> None:
+    async def refresh(self, order: Order, deadline: float) -> None:
         """Ask the marketplaces whose snapshots are not whole; called without the lock, for it takes a while."""
-        await self._catalog.targeted(demand.filter, deadline)
+        await self._catalog.targeted(order.filter, deadline)
 
-    async def choose(self, demand: Demand, gpus: int, strategy: str, learnt: Learnt) -> Choice:
+    async def choose(self, order: Order, gpus: int, strategy: str, learnt: Learnt) -> Choice:
         """Offers for exactly `gpus` GPUs, or, in a first choice with a min_count, as many as there are.
 
         Raises FailedPrecondition (NOT_ENOUGH_GPUS, or why every account is paused) and Unavailable. Called with the
         lock held, when an intent follows.
         """
-        market = await self._catalog.market(demand.filter)
-        terms = self.terms(demand, learnt)
+        market = await self._catalog.market(order.filter)
+        terms = self.terms(order, learnt)
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
         if known.paused:
             terms = _without(terms, known.paused)
@@ -91,21 +91,21 @@ class Chooser:
         terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
         if known.storms and not terms:
             raise breaker.refusal_of(known.storms)
-        selection = market.select(demand.filter)
+        selection = market.select(order.filter)
         free = _free(selection.offers, terms, known.held, learnt)
         ranking = _Ranking(
-            Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb),
+            Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb),
             [offer for offer in free if not known.exhausted(offer)],
             known,
             strategy,
         )
         try:
-            choice = ranking.choose(demand.least)
+            choice = ranking.choose(order.least)
         except Shortage as shortage:
-            dearer = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, learnt)
+            dearer = _free(market.select(order.filter.at_any_price()).offers, terms, known.held, learnt)
             dearer = [offer for offer in dearer if not known.exhausted(offer)]
-            nearest = _nearest(ranking.want, min(demand.least, gpus), dearer)
-            raise not_enough(demand, shortage, market.unreachable, nearest, selection.rejected) from shortage
+            nearest = _nearest(ranking.want, min(order.least, gpus), dearer)
+            raise not_enough(order, shortage, market.unreachable, nearest, selection.rejected) from shortage
         used_up = len(free) - len(ranking.offers)
         return replace(
             choice,
@@ -121,13 +121,13 @@ class _Known:
     held: Held
     loads: Loads
     storms: tuple[breaker.Storm, ...]
-    paused: Mapping[AccountKey, Trouble]
+    paused: Mapping[AccountKey, AccountProblem]
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
 
 
 def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
-    paused = troubles.paused(tx)
+    paused = account_problems.paused(tx)
     return _Known(
         held=leases.held_keys(tx),
         loads=counters.loads(tx),
@@ -241,9 +241,9 @@ def _nearest(want: Want, least: int, offers: Sequence[Offer]) -> Micro | None:
     return ranked[enough - 1].lowest_limit(want.disk_gb)
 
 
-def _lacks(capabilities: Capabilities, demand: Demand) -> list[str]:
-    """What the request needs and the provider can't do. A default is not a demand."""
-    spec = demand.spec
+def _lacks(capabilities: Capabilities, order: Order) -> list[str]:
+    """What the request needs and the provider can't do. A default is not a order."""
+    spec = order.spec
     needs = {
         "custom_image": "image" in spec.demanded,
         "ports": bool(spec.ports),

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from gpuproxy.loadbalancer.balancer import Shortage
-from gpuproxy.model.demands import Demand
+from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import AuthFailed, FailedPrecondition, InsufficientFunds
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store.account_problems import AccountProblem
 
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that could not answer, and for how many seconds."""
@@ -22,7 +22,7 @@ _PAUSES = {
 
 
 def not_enough(
-    demand: Demand, shortage: Shortage, silent: Silence, nearest: Micro | None, rejected: Mapping[str, int]
+    order: Order, shortage: Shortage, silent: Silence, nearest: Micro | None, rejected: Mapping[str, int]
 ) -> FailedPrecondition:
     """Fewer GPUs at once than were asked for, or no exact sum.
 
@@ -32,18 +32,18 @@ def not_enough(
     silence = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent)
     detail = "; ".join(part for part in (per_provider, silence) if part)
     sizes = ", ".join(str(size) for size in shortage.sizes)
-    if shortage.available >= demand.least:
-        why = f"{shortage.available} are free, but in chunks of {sizes} GPUs that do not add up to {demand.least}"
+    if shortage.available >= order.least:
+        why = f"{shortage.available} are free, but in chunks of {sizes} GPUs that do not add up to {order.least}"
     else:
         why = f"{shortage.available} can be rented at once" + (f" ({detail})" if detail else "")
-    hint = f" {demand.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
+    hint = f" {order.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
     left_out = ", ".join(f"{count} by {name}" for name, count in sorted(rejected.items()) if name not in _SAID)
     left_out = f" Offers left out: {left_out}." if left_out else ""
     return FailedPrecondition(
-        f"Not enough GPUs: asked {_asked(demand)}; {why}.{hint}{left_out} Nothing was rented.",
+        f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{left_out} Nothing was rented.",
         reason="NOT_ENOUGH_GPUS",
         metadata={
-            "requested": str(demand.count),
+            "requested": str(order.count),
             "available": str(shortage.available),
             "sizes": sizes,
             "unreachable": ",".join(name for name, _ in silent),
@@ -54,7 +54,7 @@ def not_enough(
     )
 
 
-def account_paused(trouble: Trouble) -> FailedPrecondition:
+def account_paused(trouble: AccountProblem) -> FailedPrecondition:
     """Every account that could be asked is one that the marketplace would refuse."""
     provider, account = trouble.account
     return FailedPrecondition(
@@ -65,12 +65,12 @@ def account_paused(trouble: Trouble) -> FailedPrecondition:
     )
 
 
-def _asked(demand: Demand) -> str:
-    wanted = demand.filter
+def _asked(order: Order) -> str:
+    wanted = order.filter
     what = [wanted.gpu_model] if wanted.gpu_model else []
     if wanted.min_vram:
         what.append(f">={wanted.min_vram:g} GB")
-    parts = [f"{demand.count} x {' '.join(what) or 'any GPU'}", f"at <={_limit(wanted.max_price)}/GPU-h"]
+    parts = [f"{order.count} x {' '.join(what) or 'any GPU'}", f"at <={_limit(wanted.max_price)}/GPU-h"]
     if wanted.location:
         parts.append(f"in {wanted.location}")
     return " ".join(parts)

@@ -2,7 +2,7 @@
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, PermissionDenied, Violation
-from gpuproxy.model.strategies import STRATEGIES, strategy_named
+from gpuproxy.model.strategies import STRATEGIES, strategy_by_name
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import meta
 
@@ -30,7 +30,7 @@ class StrategySetting:
 
     async def choose(self, caller: Caller, name: str, scope: str) -> None:
         """Choose the strategy of the project or, for admins, of all projects without one of their own."""
-        strategy_named(name)
+        strategy_by_name(name)
         if scope not in ("", "project", "global"):
             raise InvalidArgument([Violation("scope", f"{scope!r} is neither project nor global")])
         if scope == "global" and caller.role != "admin":

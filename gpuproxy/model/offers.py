@@ -14,11 +14,11 @@ from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.money import HOURS_PER_MONTH, Micro, micro
 
 ProviderName = NewType("ProviderName", str)
-"""As clients write it: "vast.ai"."""
+"""As clients write it: "io.net"."""
 AccountKey = tuple[ProviderName, str]
 """An account: its marketplace, and its name there, which is never the key that it is used with."""
 OfferId = NewType("OfferId", str)
-"""With the provider's prefix ("vast-123"), so that it can't be taken for a contract."""
+"""With the provider's prefix ("ionet-123"), so that it can't be taken for a contract."""
 HostKey = NewType("HostKey", str)
 """`provider/machine_id`, or `provider/region/model` where the marketplace hides its hosts."""
 
@@ -51,7 +51,7 @@ class Offer:
     verified: bool = False
     cuda_max: float = 0.0
     conflict_keys: tuple[str, ...] = ()
-    """Offers that share a key exclude each other (vast.ai: the ids of the GPUs; else the machine).
+    """Offers that share a key exclude each other: the ids of the GPUs where they are known, else the machine.
 
     Empty where one offer can be rented many times.
     """

@@ -15,7 +15,7 @@ from gpuproxy.model.errors import (
     Refusal,
     Unavailable,
 )
-from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import (
@@ -51,7 +51,7 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, qu
     """
     kept = [lease for lease in leases if lease.state in RENTED]
     gpus = sum(lease.num_gpus for lease in kept)
-    open_leases = [lease for lease in leases if lease.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN)]
+    open_leases = [lease for lease in leases if lease.state in UNRESOLVED]
     if reservation.closing:
         return Verdict(message="The reservation was released while machines were being created.")
     if gone and not reservation.keep:

@@ -5,7 +5,6 @@ needs it as this unit has read it. So none can conflict. An instance id that was
 was over already comes back as `releasing`.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
@@ -23,13 +22,13 @@ from gpuproxy.model.leases import (
 from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
-from gpuproxy.model.reservations import EXPIRED, NOT_ATTEMPTED, Reservation
+from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
-from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
+from gpuproxy.store import account_problems, exhausted, leases, owners, pace, reservations, rotations
 
 ORPHANAGE = ReservationId("res-orphans")
-_UNANSWERED = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN, LeaseState.RELEASING})
 _PAUSE = timedelta(minutes=3)
 """Before another create is tried with an account that a create was refused for."""
 
@@ -49,7 +48,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
     if lease.expires_at is not None and lease.expires_at <= tx.now():
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
         return False
-    paused = troubles.paused(tx).get((lease.provider, lease.account))
+    paused = account_problems.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
         return False
@@ -93,9 +92,9 @@ def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> L
         call_started_at=lease.call_started_at or now,  # a create that seemed to be refused was executed
         **shown,
     )
-    reservation = reservations.get(tx, lease.reservation_id)
-    if lease.state in RENTED and not reservation.wants(now):
-        return release(tx, lease, reservation.unwanted_because)
+    owner = owners.of(tx, lease)
+    if lease.state in RENTED and not owner.wants(now):
+        return release(tx, lease, owner.unwanted_because)
     return lease
 
 
@@ -107,12 +106,12 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
     lease = leases.get(tx, lease_id)
     if isinstance(refusal, NoCapacity):
         exhausted.note(tx, lease, refusal.scope)
-    if refusal.reason in troubles.PAUSING:
-        troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
-    if lease.state not in _UNANSWERED or lease.instance_id is not None:
+    if refusal.reason in account_problems.PAUSING:
+        account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if not (lease.state is LeaseState.REQUESTED or lease.outcome_unknown):
         return lease
-    if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
-        rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
+    if owners.of(tx, lease).strategy == "equal_weighted":
+        rotations.undo_pick(tx, "equal_weighted", lease.host, lease.num_gpus)
     event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
     return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
 
@@ -154,23 +153,6 @@ def release(tx: Tx, lease: Lease, reason: str) -> Lease:
     if lease.call_started_at is None and lease.instance_id is None:  # never sent, and now it will not be
         return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
     return lease
-
-
-def close(tx: Tx, reservation_id: ReservationId, reason: str) -> Reservation:
-    """Give everything of a reservation back, whatever still turns up included."""
-    reservation = reservations.get(tx, reservation_id)
-    if not reservation.closing:
-        reservation = reservations.change(
-            tx, reservation, leases.of_reservation(tx, reservation_id), closing=reason, settled_at=tx.now()
-        )
-    release_all(tx, leases.of_reservation(tx, reservation_id), reason)
-    return reservations.get(tx, reservation_id)
-
-
-def release_all(tx: Tx, rows: Sequence[Lease], reason: str) -> None:
-    """Give machines back."""
-    for lease in rows:
-        release(tx, lease, reason)
 
 
 def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gpuproxy.model.leases import TERMINAL, InstanceId, Lease
-from gpuproxy.ports import Instance
+from gpuproxy.ports import ListedInstance
 
 ORPHAN_AGE = timedelta(minutes=10)
 """Since this process first saw it: whoever restored an old copy of the books has so long to notice."""
@@ -27,7 +27,7 @@ Kind = Literal["reappeared", "surplus", "orphan"]
 class Stray:
     """A machine to be proven alive and then given back."""
 
-    instance: Instance
+    instance: ListedInstance
     kind: Kind
     lease: Lease | None
     """The lease under whose label it runs."""
@@ -44,7 +44,7 @@ class Sightings:
 
 
 def strays(
-    instances: Sequence[Instance],
+    instances: Sequence[ListedInstance],
     by_label: Mapping[str, Lease],
     is_ours: Callable[[str | None], bool],
     sightings: Sightings,
@@ -52,7 +52,7 @@ def strays(
 ) -> tuple[list[Stray], Sightings]:
     """What to give back in this pass, and what to remember for the next. `by_label`: every lease with a shown label."""
     found: list[Stray] = []
-    unowned: list[Instance] = []
+    unowned: list[ListedInstance] = []
     for instance in instances:
         if not is_ours(instance.label):
             continue
@@ -71,7 +71,7 @@ def strays(
     return found, Sightings(sightings.passes + 1, first, swept_at)
 
 
-def _kind(lease: Lease, instance: Instance) -> Kind | None:
+def _kind(lease: Lease, instance: ListedInstance) -> Kind | None:
     """None: the lease accounts for it, or will."""
     if lease.instance_id not in (None, instance.id):
         return "surplus"

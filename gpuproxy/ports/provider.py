@@ -1,5 +1,6 @@
 """One account at one marketplace."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +12,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.http import Http
-from gpuproxy.ports.instances import Instance, Inventory
+from gpuproxy.ports.instances import Inventory, ListedInstance
 from gpuproxy.ports.workers import Workers
 
 
@@ -33,15 +34,34 @@ class Spend:
     """The provider's own name of the account, whichever key asks; empty where it does not say."""
 
 
+CAPABILITY_NAMES = frozenset(
+    {
+        "stop_start",
+        "logs",
+        "charges",
+        "volumes",
+        "volume_sharing",
+        "spot",
+        "ssh",
+        "ports",
+        "custom_image",
+        "extend",
+        "refundable",
+        "labels",
+        "registry_auth",
+        "jupyter",
+        "entrypoint",
+    }
+)
+"""What a provider may lack."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a provider can do; what it can't is a name in `missing` with the reason that clients are shown.
-
-    Names: stop_start, logs, charges, volumes, volume_sharing, spot, ssh, ports, custom_image, extend, refundable,
-    labels, registry_auth, jupyter, entrypoint.
-    """
+    """What a provider can do, and how its calls behave. Seconds are the clock's unless they are called real."""
 
     missing: Mapping[str, str] = field(default_factory=dict)
+    """What it can't do: one of CAPABILITY_NAMES, and the reason that clients are shown."""
     billing: Literal["metered", "prepaid"] = "metered"
     search_page: int | None = None
     """The most offers that one search page may hold; None: no cap is known."""
@@ -61,6 +81,11 @@ class Capabilities:
     """How long a fresh instance must look wrong in every listing (stopped, broken, another model) to be given back."""
     late_seconds: float | None = None
     """How long after its call a create may still be executed; None: no bound is known."""
+    gpu_failure: re.Pattern[str] | None = None
+    """Found in the status message of a running machine only when one of its GPUs has failed.
+
+    The GPU driver's own words are known already; this is for the marketplace's.
+    """
 
 
 class Provider(Protocol):
@@ -90,7 +115,7 @@ class Provider(Protocol):
         Bounded in pages and in time. A row that can't be read is named in `unreadable` and hides no other row.
         """
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None: the provider says that there is no such instance."""
 
     async def destroy(self, instance_id: InstanceId) -> bool:
@@ -117,10 +142,12 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSetup:
-    """What an entry point of the group `gpuproxy.providers` is called with: `connect(setup) -> Provider`."""
+    """What `Descriptor.connect` is called with, once for each account."""
 
     account: str
     key: str = field(repr=False)
+    region: str = ""
+    """As the operator wrote it; empty: none was given."""
     base_url: str
     """Empty: the real service."""
     http: Http

@@ -1,1 +1,1 @@
-"""Marketplace adapters: one marketplace each, found through the entry points of group `gpuproxy.providers`."""
+"""Marketplace adapters, a package each. `app` finds them by the entry points of the group `gpuproxy.providers`."""

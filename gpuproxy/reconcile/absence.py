@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent
-from gpuproxy.ports import Instance
+from gpuproxy.ports import ListedInstance
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
 
@@ -61,7 +61,7 @@ def has_canary(scene: Scene) -> bool:
     return any(lease.state in RENTED and lease.seen_at and lease.instance_id in shown for lease in scene.leases)
 
 
-def _suspect(lease: Lease, listing: Listing) -> Instance | None:
+def _suspect(lease: Lease, listing: Listing) -> ListedInstance | None:
     """An instance without a label, on the lease's machine and younger than its call, makes absence unprovable.
 
     Younger by the marketplace's clock, which need not be ours.

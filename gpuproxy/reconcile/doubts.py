@@ -16,7 +16,7 @@ from gpuproxy.model.gpus import gpu_key
 from gpuproxy.model.leases import RENTED, Lease, LeaseId
 from gpuproxy.model.offers import AccountKey, HostKey
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
-from gpuproxy.ports import Blame, Instance, InstanceStatus
+from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.listings import Listing
 
 _LOOKS = 3
@@ -47,7 +47,7 @@ class Doubt:
         return self.looks >= _LOOKS and self.last - self.since >= timedelta(seconds=verdict_seconds)
 
 
-def objection(lease: Lease, instance: Instance, *, late: bool = False) -> str:
+def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> str:
     """What speaks against a machine that has not been ready yet; "" when nothing does.
 
     Of one that should be ready by now (`late`) it only matters that it does not run: other objections may come and go.
@@ -63,7 +63,7 @@ def objection(lease: Lease, instance: Instance, *, late: bool = False) -> str:
     return NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 
-def reachable(instance: Instance) -> bool:
+def reachable(instance: ListedInstance) -> bool:
     """Whether the provider names an address of it."""
     return bool(instance.ssh_host and instance.ssh_port) or bool(instance.ports)
 

@@ -5,7 +5,7 @@ to the next pass: nothing here retries.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -16,11 +16,13 @@ from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
 from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
-from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
-from gpuproxy.ports.pacing import MARGIN, FairTurns
+from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
+from gpuproxy.ports.pacing import MARGIN
 from gpuproxy.reconcile.doubts import Knocks
 from gpuproxy.reconcile.steps import Confirm, Destroy, Knock, Stop
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
+from gpuproxy.runtime.turns import FairTurns
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
@@ -69,17 +71,17 @@ class Effects:
         self._sure_of_key = sure_of_key
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._asked: dict[LeaseId, _Asked] = {}
-        self.read: list[Instance] = []
+        self.read: list[ListedInstance] = []
         """Machines that a listing did not show and a read of their own did, since the last pass took them."""
-        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._background = Background("effect")
 
     def start(self, effect: Effect) -> None:
         """Perform a step, unless the same is under way."""
-        self._spawn(type(effect).__name__, effect.lease.id, lambda: self._perform(effect))
+        self._background.start_once(lambda: self._perform(effect), f"{type(effect).__name__} {effect.lease.id}")
 
     def take_back(self, stray: Stray) -> None:
-        """Prove that a machine is alive, and put it into the books as one to be given back."""
-        self._spawn("Stray", stray.instance.id, lambda: self._take_back(stray))
+        """Prove that a machine is alive, and store it as one to be released."""
+        self._background.start_once(lambda: self._take_back(stray), f"Stray {stray.instance.id}")
 
     def forget(self, live: Collection[LeaseId]) -> None:
         """Forget what was asked of leases that are over."""
@@ -87,27 +89,12 @@ class Effects:
 
     async def done(self) -> None:
         """Return when nothing is under way."""
-        while self._running:
-            await asyncio.wait(self._running.values())
+        await self._background.finished()
 
     async def close(self) -> None:
-        """End what is under way; the books know what is left to do."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, kind: str, subject: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        key = (kind, subject)
-        if key not in self._running:
-            task = asyncio.create_task(work())
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
-
-    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        del self._running[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("effect_failed", effect=key[0], subject=key[1], exc_info=error)
+        """End what is under way; what is left to do is stored."""
+        await self._background.close()
+        await self._destroys.close()
 
     async def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Destroy):

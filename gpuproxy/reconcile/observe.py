@@ -36,9 +36,10 @@ from gpuproxy.reconcile.plan import impatient, plan
 from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
 from gpuproxy.reconcile.whose import Whose
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import leases, reservations, troubles
+from gpuproxy.store import account_problems, leases, owners
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,7 @@ class AccountWatch:
             provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge,
             sure_of_key=lambda: self._whose.is_known or self._looked_at > _NEVER,
         )  # fmt: skip
+        self._passes = Background("pass")
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._nudged = asyncio.Event()
@@ -114,8 +116,7 @@ class AccountWatch:
         """Return after a pass that began after this call; callers share passes."""
         if self._next is None:
             # In a context of its own: what it does is not the business of the call that happens to wait for it.
-            self._next = asyncio.create_task(self._pass_after(self._current), context=contextvars.Context())
-            self._next.add_done_callback(_retrieve)
+            self._next = self._passes.start(self._pass_after(self._current), context=contextvars.Context())
         await asyncio.shield(self._next)
 
     async def step(self) -> None:
@@ -261,9 +262,7 @@ class AccountWatch:
 
         Whatever runs unseen costs money; readings that stay equal for a minute say that nothing does.
         """
-        open_outcome = any(
-            lease.state is LeaseState.UNKNOWN or _nameless(lease) or _stuck(lease) for lease in self._live
-        )
+        open_outcome = any(lease.outcome_unknown or _stuck(lease) for lease in self._live)
         if listing is None or not open_outcome:
             self._credit = None
             return False
@@ -284,12 +283,12 @@ class AccountWatch:
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
         if trouble is None:
-            troubles.listed(tx, self._key)
+            account_problems.clear_after_listing(tx, self._key)
         else:
-            troubles.note(tx, self._key, trouble, None)
+            account_problems.record(tx, self._key, trouble, None)
         if decided.sightings.orphans:
             found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
-            troubles.note(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
+            account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
         return decided
 
     def _written(self, tx: Tx, decided: Decided) -> Decided:
@@ -300,15 +299,15 @@ class AccountWatch:
 
     def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
         rows = leases.live(tx, *self._key)
-        named = reservations.named(tx, [lease.reservation_id for lease in rows])
+        owned_by = owners.of_all(tx, rows)
         doubts = self._doubts
         if listing is not None:
             doubts = after_listing(
-                doubts, rows, listing, lambda lease: impatient(lease, named[lease.reservation_id], listing)
+                doubts, rows, listing, lambda lease: impatient(lease, owned_by[lease.owner_id], listing)
             )
         scene = Scene(
             leases=rows,
-            reservations=named,
+            owners=owned_by,
             listing=listing,
             now=tx.now(),
             capabilities=self.provider.capabilities,
@@ -328,7 +327,7 @@ class AccountWatch:
 
 
 def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
-    if lease.state is LeaseState.UNKNOWN or _nameless(lease):
+    if lease.outcome_unknown:
         return lease.created_at > fresh
     if lease.state is LeaseState.RELEASING:
         return lease.destroy_tries <= _QUICK_DESTROYS
@@ -344,11 +343,6 @@ def _due_at(lease: Lease) -> datetime | None:
     return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
 
 
-def _nameless(lease: Lease) -> bool:
-    """Being released, but no instance is known: it is not even certain that there is one."""
-    return lease.state is LeaseState.RELEASING and lease.instance_id is None
-
-
 def _stuck(lease: Lease) -> bool:
     """Destroyed several times, and neither listed nor proven gone."""
     return lease.state is LeaseState.RELEASING and lease.destroy_tries > 1
@@ -361,12 +355,6 @@ def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str,
         if label not in known and (lease := leases.by_label(tx, label)) is not None:
             known[label] = lease
     return known
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever looked sees the error; when all of them have given up waiting, the next pass tells."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _write(tx: Tx, step: Step) -> None:

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
-from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU, Reservation
-from gpuproxy.ports import Instance, InstanceStatus
+from gpuproxy.model.owners import Owner
+from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
+from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
@@ -22,36 +23,36 @@ def plan(scene: Scene) -> list[Step]:
     steps: list[Step] = []
     for lease in scene.leases:
         instance = scene.listing.shown(lease) if scene.listing else None
-        steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
+        steps.extend(_steps(lease, scene.owners[lease.owner_id], instance, scene))
     return steps
 
 
-def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _steps(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.state in RENTED:
-        yield from _rented(lease, reservation, instance, scene)
+        yield from _rented(lease, owner, instance, scene)
     elif lease.state is LeaseState.RELEASING:
         yield from _releasing(lease, instance, scene)
     elif lease.state is LeaseState.UNKNOWN:
-        yield from _unknown(lease, reservation, instance, scene)
+        yield from _unknown(lease, owner, instance, scene)
     elif instance is not None and lease.call_started_at is None:  # the create was executed, whatever its answer said
         yield Adopt(lease, instance.id)
     elif _overdue(lease, scene):
         yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
 
 
-def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None:
         yield Adopt(lease, instance.id)
-    elif _over(lease, reservation, scene.now):
-        yield _release(lease, reservation.unwanted_because, scene.now)
+    elif _over(lease, owner, scene.now):
+        yield _release(lease, owner.unwanted_because, scene.now)
     else:
         yield from absence(lease, scene)
 
 
-def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
-    reason = _release_reason(lease, reservation, instance, scene)
+    reason = _release_reason(lease, owner, instance, scene)
     if reason == NOT_READY and instance is not None:
         yield _release(lease, reason, scene.now, status_message=f"{NEVER_READY}: {_words(instance)}")
     elif reason:
@@ -63,7 +64,7 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
         yield from _missing(lease, scene.listing, scene)
 
 
-def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+def _progress(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
     if lease.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
         return  # what a fresh machine is called at first need not be so
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
@@ -73,21 +74,21 @@ def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
         yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
-        reservation = scene.reservations[lease.reservation_id]
-        late = _replaced(lease, reservation) and impatient(lease, reservation, scene.listing)
+        owner = scene.owners[lease.owner_id]
+        late = _replaced(lease, owner) and impatient(lease, owner, scene.listing)
         if instance.ssh_host and instance.ssh_port:
             yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
         elif instance.ports:
             yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
 
 
-def _wakes(lease: Lease, instance: Instance) -> bool:
+def _wakes(lease: Lease, instance: ListedInstance) -> bool:
     """A machine that boots although it is to be stopped is not called starting: it is stopped again."""
     booting = instance.status is InstanceStatus.PENDING and lease.stop_at is None
     return booting or instance.status is InstanceStatus.RUNNING
 
 
-def _stopping(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+def _stopping(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
     """What its owner stopped stays stopped; what woke up dearer than agreed is stopped, for its data are worth more."""
     if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
         return
@@ -108,7 +109,7 @@ def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
         yield Confirm(lease, alone=bool(listing.unreadable))
 
 
-def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.instance_id is None:
         if instance is not None:
             yield Advance(
@@ -170,10 +171,10 @@ def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
     return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
 
 
-def _release_reason(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> str:
+def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> str:
     """Why the machine must be given back; "" when it must not."""
-    if _over(lease, reservation, scene.now):
-        return reservation.closing or "EXPIRED"
+    if _over(lease, owner, scene.now):
+        return owner.closing or "EXPIRED"
     if instance is None:
         return ""
     unjudged = lease.ready_at is None or lease.priced_at is None  # agreed to be judged by the first price that is shown
@@ -183,16 +184,16 @@ def _release_reason(lease: Lease, reservation: Reservation, instance: Instance |
         return ""
     if _doubted_enough(lease, scene):
         reason = scene.doubts[lease.id].objection
-        if reason == WRONG_GPU or _replaced(lease, reservation):
+        if reason == WRONG_GPU or _replaced(lease, owner):
             return NOT_READY if reason == LATE else reason
-    if _replaced(lease, reservation) and impatient(lease, reservation, scene.listing) and _silent(lease, scene):
+    if _replaced(lease, owner) and impatient(lease, owner, scene.listing) and _silent(lease, scene):
         return NOT_READY
     return ""
 
 
-def _replaced(lease: Lease, reservation: Reservation) -> bool:
+def _replaced(lease: Lease, owner: Owner) -> bool:
     """True while a machine that does not get ready is given back; one that was ready, and stopped, is not lost so."""
-    return lease.state is LeaseState.STARTING and reservation.replace_unready and lease.ready_at is None
+    return lease.state is LeaseState.STARTING and owner.replace_unready and lease.ready_at is None
 
 
 def _doubted_enough(lease: Lease, scene: Scene) -> bool:
@@ -209,16 +210,16 @@ def _silent(lease: Lease, scene: Scene) -> bool:
     return found.last - found.first >= patience
 
 
-def impatient(lease: Lease, reservation: Reservation, listing: Listing | None) -> bool:
+def impatient(lease: Lease, owner: Owner, listing: Listing | None) -> bool:
     """True when the machine should have been ready when the listing was true; its answer may have taken long."""
     if listing is None or lease.started_at is None:
         return False
-    return listing.began_at - lease.started_at >= timedelta(seconds=reservation.ready_timeout_s)
+    return listing.began_at - lease.started_at >= timedelta(seconds=owner.ready_timeout_s)
 
 
-def _over(lease: Lease, reservation: Reservation, now: datetime) -> bool:
+def _over(lease: Lease, owner: Owner, now: datetime) -> bool:
     """True when the caller's agreement to pay has ended."""
-    return bool(reservation.closing) or (lease.expires_at is not None and now >= lease.expires_at)
+    return bool(owner.closing) or (lease.expires_at is not None and now >= lease.expires_at)
 
 
 def _overdue(lease: Lease, scene: Scene) -> bool:
@@ -239,13 +240,13 @@ _BILLED = {
 """A status that we do not know changes nothing."""
 
 
-def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+def _news(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
     """What the listing says that the books do not have; empty when that is nothing."""
     facts = _facts(lease, instance, now)
     return facts if any(getattr(lease, name) != value for name, value in facts.items()) else {}
 
 
-def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
+def _facts(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
     judged = lease.reason in _JUDGED  # and what it was judged by is kept
     return {
         "seen_at": lease.seen_at or now,
@@ -262,7 +263,7 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
     }
 
 
-def _words(instance: Instance) -> str:
+def _words(instance: ListedInstance) -> str:
     """The marketplace's own; what it said last of a machine that does not answer any more is no news of its state."""
     if instance.status in (InstanceStatus.BROKEN, InstanceStatus.OFFLINE) and instance.status_message:
         return f"{instance.raw_status}: {instance.status_message}"

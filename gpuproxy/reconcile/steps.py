@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, ReservationId
-from gpuproxy.model.reservations import Reservation
+from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId
+from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.ports import Capabilities
 from gpuproxy.reconcile.doubts import Doubt, Unanswered
 from gpuproxy.reconcile.listings import Listing
@@ -85,7 +85,8 @@ class Scene:
 
     leases: Sequence[Lease]
     """Every live lease of the account."""
-    reservations: Mapping[ReservationId, Reservation]
+    owners: Mapping[OwnerId, Owner]
+    """Of all these leases."""
     listing: Listing | None
     now: datetime
     capabilities: Capabilities

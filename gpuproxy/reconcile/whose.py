@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gpuproxy.model.errors import AuthFailed, ProviderError, ProviderUnavailable
 from gpuproxy.model.offers import AccountKey
-from gpuproxy.ports import Database, Instance, Provider, Tx
+from gpuproxy.ports import Database, ListedInstance, Provider, Tx
 from gpuproxy.store import leases, meta
 
 
@@ -50,7 +50,7 @@ class Whose:
         self._owner = owner
         return None
 
-    async def shows_ours(self, instances: Sequence[Instance]) -> bool:
+    async def shows_ours(self, instances: Sequence[ListedInstance]) -> bool:
         """Whether a machine that is rented with this account is among these: then it is that account's listing."""
         labels = {instance.label for instance in instances}
         return any(lease.label in labels for lease in await self._db.read(lambda tx: leases.live(tx, *self._account)))

@@ -19,8 +19,10 @@ from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import Offer
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Provider, Tx
-from gpuproxy.ports.pacing import FairTurns
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.turns import FairTurns
 
 T = TypeVar("T")
 
@@ -28,8 +30,34 @@ _UNSAID_PENALTY = 5.0
 _LOOK_AGAIN = 2.0
 
 
+class Attempts:
+    """Makes them, with what all of them work with."""
+
+    def __init__(self, accounts: Accounts, watches: Watches, catalog: Catalog, *, db: Database, clock: Clock) -> None:
+        self._accounts = accounts
+        self._watches = watches
+        self._catalog = catalog
+        self._db = db
+        self._clock = clock
+
+    def of(self, lease: Lease, offer: Offer, spec: LaunchSpec, latest: datetime) -> "Attempt":
+        """The attempt to rent `offer` for `lease`; its create may not be sent after `latest`."""
+        return Attempt(
+            lease,
+            offer,
+            spec,
+            provider=self._accounts.holding(lease),
+            turns=self._accounts.creates((lease.provider, lease.account)),
+            latest=latest,
+            listed_since=self._watches.of(lease).listed_since,
+            catalog=self._catalog,
+            db=self._db,
+            clock=self._clock,
+        )
+
+
 class Attempt:
-    """The create of one lease, on behalf of one call."""
+    """The create of one lease."""
 
     def __init__(
         self,

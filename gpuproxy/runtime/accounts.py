@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Clock, Provider, Tx
-from gpuproxy.ports.pacing import MARGIN, FairTurns
+from gpuproxy.ports.pacing import MARGIN
+from gpuproxy.runtime.turns import FairTurns
 from gpuproxy.store import pace
 
 
@@ -29,10 +30,19 @@ class Accounts:
         """The queue of creates of an account."""
         return self._creates[account]
 
+    def waits(self, account: AccountKey, project: str, creates: int) -> list[float]:
+        """The seconds until the project's turn comes, behind none, one, ... `creates` more creates of its own."""
+        return [self._creates[account].wait(project, more) for more in range(creates + 1)]
+
     def heed(self, tx: Tx) -> None:
         """Wait where an earlier process has just created, or was told to wait."""
         for key, turns in self._creates.items():
             turns.hold((pace.next_create_at(tx, key) - tx.now()).total_seconds())
+
+    async def close(self) -> None:
+        """Grant no more turns."""
+        for turns in self._creates.values():
+            await turns.close()
 
     def names(self) -> tuple[ProviderName, ...]:
         """The marketplaces."""

@@ -15,7 +15,7 @@ from gpuproxy.adapters.system import ScaledClock, Threads
 from gpuproxy.catalog.refresh import EVERYTHING, Catalog
 from gpuproxy.edge.messages.translate import encode_offer
 from gpuproxy.ports import HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast.adapter import connect
+from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.world import build
 from scripts.bench.market import OFFERS, Marketplace, offers
@@ -54,7 +54,7 @@ async def _measure() -> list[Row]:
         workers=Threads(),
         intervals={"search": 0.0},
     )
-    provider = connect(setup)
+    provider = DESCRIPTOR.connect(setup)
 
     async def search() -> None:
         found = [len(page) async for page in provider.search(EVERYTHING)]

@@ -20,11 +20,12 @@ from aiohttp import web
 
 from gpuproxy.adapters import logs
 from gpuproxy.adapters.system import ScaledClock, SocketProbe, SystemRandom
-from gpuproxy.app import deployment
+from gpuproxy.app import deployment, marketplaces
 from gpuproxy.app.access import open_access
 from gpuproxy.app.main import collect_rarely
-from gpuproxy.app.wiring import Engine, build_engine, build_faces
-from gpuproxy.config.settings import Settings, load_settings
+from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
+from gpuproxy.config.loading import load_settings
+from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import raw_rpc
 from gpuproxy.edge.rpc.dispatch import Dispatcher
 from gpuproxy.model.labels import Signer
@@ -98,7 +99,8 @@ async def _plain() -> web.AppRunner:
 @asynccontextmanager
 async def wired(folder: Path) -> AsyncIterator[tuple[Settings, Engine, SqliteDatabase]]:
     """The engine over the offers of `market`, wired as `serve` does it, with its books in `folder`."""
-    settings = load_settings({"GPUPROXY_DATABASE_URL": f"sqlite:///{folder}/books.db"}, env_file=None)
+    variables = {"GPUPROXY_DATABASE_URL": f"sqlite:///{folder}/books.db"}
+    settings = load_settings(variables, env_file=None, marketplaces=marketplaces.installed())
     collect_rarely()
     db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC))
     try:
@@ -127,7 +129,7 @@ async def run(folder: Path) -> None:
         key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes), f"{SERVICE}/{SWITCH}": raw_rpc(SWITCH, _switch)}
         access = await open_access(settings, db, engine.clock, random)
-        faces = build_faces(settings, engine, access, random, extra=extra)
+        faces = build_interfaces(settings, engine, access, random, extra=extra)
         port = await faces.grpc.start("127.0.0.1:0")
         http = await faces.http.start("127.0.0.1", 0)
         runner = await _plain()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.app.banner import banner
-from gpuproxy.config.settings import load_settings
+from gpuproxy.config.loading import load_settings
 
 
 @pytest.mark.parametrize(

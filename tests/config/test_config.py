@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.config import settings as config
+from gpuproxy.config.loading import check_start, load_settings, without_effect
 from gpuproxy.config.names import NOT_BUILT_NAMES
-from gpuproxy.config.settings import Address, ConfigError, check_start, load_settings, parse_address, parse_duration
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.values import Address, parse_address, parse_duration
+from gpuproxy.providers.vast import DESCRIPTOR
 
 
-def load(**env: str) -> config.Settings:
-    return load_settings(env, None)
+def load(**env: str) -> Settings:
+    return load_settings(env, None, marketplaces=[DESCRIPTOR])
 
 
 def refusal(**env: str) -> str:
@@ -115,8 +117,8 @@ def test_a_spending_limit_that_would_limit_nothing_stops_the_start(name: str) ->
 @pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if not n.startswith("GUARDRAILS_")))
 def test_settings_of_what_is_still_to_come_are_accepted_and_reported(name: str) -> None:
     load(**{name: "1"})
-    assert config.without_effect({name: "1"}, None) == [name]
-    assert config.without_effect({name: " "}, None) == []
+    assert without_effect({name: "1"}, load(), None) == [name]
+    assert without_effect({name: " "}, load(), None) == []
 
 
 def test_the_first_admin_needs_email_and_password_and_both_are_judged() -> None:
@@ -266,7 +268,9 @@ def test_intervals_of_an_endpoint_override_the_adapters_own_only_where_set() -> 
 def test_the_environment_overrides_the_file_and_empty_counts_as_absent(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("# keys\nVASTAI_API_KEY=key1,key2,key3\nGPUPROXY_MAX_PRICE=2\nGPUPROXY_LB_STRATEGY=\n")
-    settings = load_settings({"GPUPROXY_MAX_PRICE": "3", "GPUPROXY_TIME_SCALE": ""}, env_file)
+    settings = load_settings(
+        {"GPUPROXY_MAX_PRICE": "3", "GPUPROXY_TIME_SCALE": ""}, env_file, marketplaces=[DESCRIPTOR]
+    )
     assert [account.key for account in settings.accounts] == ["key1", "key2", "key3"]
     assert settings.max_price == 3
     assert settings.lb_strategy == "least_connections"
@@ -276,7 +280,7 @@ def test_a_wrong_name_in_the_file_stops_the_start(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("VAST_API_KEY=x\n")
     with pytest.raises(ConfigError, match="GPU Proxy reads VASTAI_API_KEY"):
-        load_settings({}, env_file)
+        load_settings({}, env_file, marketplaces=[DESCRIPTOR])
 
 
 def test_a_start_without_keys_is_refused_but_for_the_sandbox() -> None:
@@ -296,7 +300,7 @@ def test_a_fast_clock_is_refused_on_a_real_market() -> None:
 
 
 def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*is none of"):
+    with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*must be one of"):
         check_start(load(GPUPROXY_LB_STRATEGY="random"), sandbox=True)
     check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)
 
@@ -314,5 +318,5 @@ def test_a_line_of_the_env_file_that_says_nothing_is_named(tmp_path: Path, text:
     env_file = tmp_path / ".env"
     env_file.write_bytes(text)
     with pytest.raises(ConfigError, match=said) as caught:
-        load_settings({}, env_file)
+        load_settings({}, env_file, marketplaces=[DESCRIPTOR])
     assert str(caught.value).startswith(f"{env_file}: ")

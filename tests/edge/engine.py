@@ -1,4 +1,4 @@
-"""An engine that tests talk to through the edge: it remembers what it was asked and answers from what it was given."""
+"""An engine for tests of the edge: it records its calls and returns given answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -274,4 +274,5 @@ def service_over(engine: StubEngine) -> Service:
         fingerprint_key=b"of the tests",
         clock=ScaledClock(60.0, origin=NOW),
         default_max_price=10.0,
+        marketplaces={"vast": "vast.ai"},
     )

@@ -1,4 +1,4 @@
-"""A real server and a real channel on loopback, around any service object that a test writes."""
+"""A real gRPC server and a real channel on loopback, for any service object of a test."""
 
 import asyncio
 import hashlib
@@ -60,7 +60,7 @@ def all_keys() -> KeyBook:
 
 @dataclass
 class Face:
-    """What a test holds: the server, its channel, and a way to call any RPC of the contract by name."""
+    """The server, its channel, and a way to call any RPC of the contract by name."""
 
     server: GrpcServer
     dispatcher: Dispatcher

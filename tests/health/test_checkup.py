@@ -7,12 +7,14 @@ import pytest
 
 from gpuproxy.app import figures
 from gpuproxy.app.metrics import Metrics
-from gpuproxy.health.checkup import Finding, findings
+from gpuproxy.health.checkup import Finding, findings, gpu_failures
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import UnreadableRows
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
-from gpuproxy.store import leases, troubles
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.providers.vast.status import GPU_FAILURE
+from gpuproxy.store import account_problems, leases
 from gpuproxy.store.rows import micros
 from tests.world import VAST, World, in_world
 
@@ -22,8 +24,10 @@ Accounts = set[tuple[str, str]]
 
 
 async def found(world: World) -> list[Finding]:
-    accounts = {(watch.provider.name, watch.provider.account) for watch in world.engine.watches}
-    return list(await world.db.read(lambda tx: findings(tx, accounts)))
+    providers = [watch.provider for watch in world.engine.watches]
+    failures = gpu_failures((each.name, each.capabilities) for each in providers)
+    accounts = {(each.name, each.account) for each in providers}
+    return list(await world.db.read(lambda tx: findings(tx, accounts, failures)))
 
 
 async def ready(world: World) -> str:
@@ -162,6 +166,20 @@ def test_only_words_that_say_so_make_a_running_machine_dead(words: str, dead: bo
         lease = await lease_of(world)
         await world.db.write(lambda tx: leases.note(tx, lease, status_message=words))
         assert [finding.kind for finding in await found(world)] == ["dead_machine"] * dead
+        assert await world.engine.health.summary() == ("dead_machine 1" if dead else "ok")
+        assert f"{DEAD} {float(dead)}" in await measured(world)
+
+    in_world(story)
+
+
+def test_a_marketplaces_own_words_mean_nothing_at_another() -> None:
+    async def story(world: World) -> None:
+        await ready(world)
+        lease = await lease_of(world)
+        await world.db.write(lambda tx: leases.note(tx, lease, status_message="GPU error"))
+        accounts = {(lease.provider, lease.account)}
+        assert not await world.db.read(lambda tx: findings(tx, accounts, {ProviderName("io.net"): GPU_FAILURE}))
+        assert await world.db.read(lambda tx: findings(tx, accounts, {VAST: GPU_FAILURE}))
 
     in_world(story)
 
@@ -186,7 +204,7 @@ def test_dead_machines_are_counted_by_provider() -> None:
 def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() -> None:
     rules = re.findall(r"- alert: (\w+)\n +expr: (.+)", (DOCS / "alerts.yml").read_text())
     named = {alert: re.findall(r"gpuproxy_\w+", expression) for alert, expression in rules}
-    documented = (DOCS / "http.md").read_text()
+    documented = (DOCS / "monitoring.md").read_text()
 
     async def story(world: World) -> None:
         await world.reserve(1)
@@ -240,7 +258,7 @@ def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing()
         assert "row 3: no id" in finding.text
         assert "absent" in finding.text
         assert "provider's console" in finding.advice
-        assert await world.db.read(troubles.paused) == {}
+        assert await world.db.read(account_problems.paused) == {}
 
     in_world(story)
 

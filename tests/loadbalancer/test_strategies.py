@@ -85,7 +85,7 @@ def test_a_turn_that_another_process_took_is_chosen_anew() -> None:
                 await world.db.write(lambda tx: tx.execute("UPDATE rotations SET version = version + 1"))
             return found
 
-        world.engine.reserver._shop.chooser._db.read = read_then_lose  # type: ignore[method-assign]
+        world.engine.reserver._context.chooser._db.read = read_then_lose  # type: ignore[method-assign]
         second = await world.reserve(1, strategy="round_robin")
         assert others
         assert hosts(second) > hosts(first)

@@ -8,7 +8,7 @@ import pytest
 from gpuproxy.model.leases import LeaseEvent, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey
-from gpuproxy.ports import Blame, Instance, InstanceStatus
+from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.doubts import Unanswered
 from gpuproxy.reconcile.steps import Knock
 from tests.scenes import NOON, VAST, Account, events, lease_of, reasons, reservation_of, row
@@ -20,7 +20,7 @@ WRONG = [(STOPPED, "NOT_READY"), (BROKEN, "NOT_READY"), (OTHER, "WRONG_GPU")]
 
 
 @pytest.mark.parametrize(("odd", "reason"), WRONG)
-def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: Instance, reason: str):
+def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: ListedInstance, reason: str):
     account = Account(lease_of())
     for seconds in range(0, 40, 2):
         steps = account.sees(seconds, odd)
@@ -30,21 +30,23 @@ def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: Instanc
 
 
 @pytest.mark.parametrize(("odd", "reason"), WRONG)
-def test_a_fresh_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_given_back(odd: Instance, reason: str):
+def test_a_fresh_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_given_back(
+    odd: ListedInstance, reason: str
+):
     account = Account(lease_of())
     told = {seconds: reasons(account.sees(seconds, odd)) for seconds in range(0, 124, 2)}
     assert next(seconds for seconds, given in told.items() if given == [reason]) == 120
 
 
 @pytest.mark.parametrize(("odd", "_"), WRONG)
-def test_two_listings_far_apart_are_no_verdict(odd: Instance, _: str):
+def test_two_listings_far_apart_are_no_verdict(odd: ListedInstance, _: str):
     account = Account(lease_of())
     assert reasons(account.sees(0, odd)) == []
     assert reasons(account.sees(500, odd)) == []
 
 
 @pytest.mark.parametrize(("odd", "_"), WRONG)
-def test_one_listing_that_says_otherwise_begins_the_count_anew(odd: Instance, _: str):
+def test_one_listing_that_says_otherwise_begins_the_count_anew(odd: ListedInstance, _: str):
     account = Account(lease_of())
     for seconds in range(0, 600, 2):
         assert reasons(account.sees(seconds, RUNNING if seconds % 100 == 98 else odd)) == []
@@ -95,7 +97,7 @@ def test_a_blame_that_is_not_repeated_ends_nothing():
 
 
 @pytest.mark.parametrize("odd", [STOPPED, row(blame=Blame.IMAGE), row()])
-def test_who_wants_to_keep_what_does_not_get_ready_keeps_it(odd: Instance):
+def test_who_wants_to_keep_what_does_not_get_ready_keeps_it(odd: ListedInstance):
     account = Account(lease_of(), reservation_of(replace_unready=False))
     for seconds in range(0, 2000, 10):
         assert reasons(account.sees(seconds, odd)) == []

@@ -9,7 +9,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import CreationFailed, Unavailable
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.offers import HostKey
-from gpuproxy.rental.replacing import Replacement, failed_hosts, replacement
+from gpuproxy.rental.replacements import Replacement, failed_hosts, replacement
 from tests.scenes import NOON, lease_of
 from tests.world import KEYS, World, in_world
 

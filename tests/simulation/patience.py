@@ -100,7 +100,8 @@ class _Story:
         self.cause = _cause(dice, seed)
         self.world = World(
             clock, paced=dice.random() < 0.3, accounts=dice.choice((1, 2)), seed=seed, machines=30,
-            boot_time=(3.0, 45.0), shyness=dice.choice((0.0, 0.25, 1.0)), list_lag=dice.choice((0.0, 0.0, 20.0)),
+            boot_time=(3.0, 45.0), misreport_share=dice.choice((0.0, 0.25, 1.0)),
+            list_lag=dice.choice((0.0, 0.0, 20.0)),
         )  # fmt: skip
         self.world.settings = self.world.settings.model_copy(update={"catalog_refresh_interval": 150.0})
         self.asks: list[_Ask] = []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.ports.pacing import FairTurns
+from gpuproxy.runtime.turns import FairTurns
 from tests.simulation.crowd import run
 from tests.simulation.logs import errors_logged
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.rental import replacing
+from gpuproxy.rental import replacements
 from tests.simulation import patience
 from tests.simulation.audit import Violation
 
@@ -20,9 +20,9 @@ def test_every_cause_in_common_occurs():
 
 
 def test_without_a_bound_and_a_cause_in_common_the_stories_complain(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(replacing, "_ALIKE", 1000)
-    unbound = replacing.replacement
-    monkeypatch.setattr(replacing, "replacement", lambda count, rows, _factor: unbound(count, rows, 1000.0))
+    monkeypatch.setattr(replacements, "_ALIKE", 1000)
+    unbound = replacements.replacement
+    monkeypatch.setattr(replacements, "replacement", lambda count, rows, _factor: unbound(count, rows, 1000.0))
     with pytest.raises(Violation):
         for seed in range(0, 30, 3):
             patience.run(seed)

@@ -32,7 +32,7 @@ from gpuproxy.providers.vast.adapter import VastAi
 from gpuproxy.sandbox.market.instances import HOLDS_GPU, Instance, Phase
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.protocol import faults
-from gpuproxy.sandbox.protocol.trouble import LATE_SECONDS
+from gpuproxy.sandbox.protocol.plan import LATE_SECONDS
 from gpuproxy.sandbox.server.http_shell import serve
 from gpuproxy.sandbox.world import Sandbox
 from tests.providers.wires import LABEL, SPEC, found, vast

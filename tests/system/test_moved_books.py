@@ -49,4 +49,4 @@ def test_nothing_is_rented_into_a_database_that_is_gone_and_what_was_rented_is_g
             until(lambda: readiness(server) == (200, "ok"))
             again = client.call("ReserveGPUs", asked)
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
-            assert server.log().count("database_files_gone") == server.log().count("database_files_back") == 1
+            assert server.log().count("database_files_removed") == server.log().count("database_files_restored") == 1

@@ -5,7 +5,7 @@ here: the published examples, the nested body of ReserveGPUs, the headers and th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -28,7 +28,7 @@ times are RFC 3339, durations are `86400s` or `24h`, what is absent is null. `Re
 deadline in seconds. Every response carries `X-Trace-Id`.
 """
 _EXAMPLES: Mapping[str, Any] = {
-    "ReserveGPUs": {"count": 4, "filters": {"min_vram": 16, "max_price": 2.0, "provider": "vast.ai"}},
+    "ReserveGPUs": {"count": 4, "filters": {"min_vram": 16, "max_price": 2.0, "provider": "all"}},
     "SetLoadBalancerStrategy": {"strategy": "least_connections"},
     "ProvisionWarmPool": {"machine_id": 123, "host_machine_id": 88888, "gpu_name": "RTX_4090"},
     "CreateGPUInstance": {"image": "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime", "disk_gb": 50},
@@ -36,9 +36,9 @@ _EXAMPLES: Mapping[str, Any] = {
     "CreateAPIKey": {"name": "training", "role": "user"},
     "CheckSpendingLimit": {"amount": 12.5},
     "ListWarmPoolHosts": {"gpu_name": "RTX_4090", "min_gpus": 2},
-    "ListGPUInstances": {"provider": "vast.ai", "min_vram": 16, "max_price": 2.0},
+    "ListGPUInstances": {"provider": "all", "min_vram": 16, "max_price": 2.0},
 }
-"""As the published documents show the calls; for what only reads, values of the query."""
+"""As the published documents show the calls, of any marketplace; for what only reads, values of the query."""
 _SUCCESSES: Mapping[str, tuple[int, ...]] = {
     "ReserveGPUs": (201, 202, 200),
     "CreateGPUInstance": (201, 202),
@@ -65,12 +65,13 @@ _WORDS = {
 _ERRORS = tuple(code for code in _WORDS if code >= 400)
 
 
-def document(built: frozenset[str]) -> Schema:
-    """The whole description, of the calls that are `built`."""
+def document(built: frozenset[str], marketplaces: Sequence[str] = ()) -> Schema:
+    """The whole description, of the calls that are `built`; examples name the first of `marketplaces`, if any."""
+    examples = _EXAMPLES if not marketplaces else {rpc: _at(marketplaces[0], _EXAMPLES[rpc]) for rpc in _EXAMPLES}
     routes = [route for route in all_routes() if route.rpc in built]
     paths: Schema = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.verb.lower()] = _operation(route, routes)
+        paths.setdefault(route.path, {})[route.verb.lower()] = _operation(route, routes, examples)
     answers = {name for route in routes for name in _reachable(route.method.output_type)}
     requests = {name for route in routes if route.has_body for name in _reachable(route.method.input_type)}
     messages = CONTRACT.file.message_types_by_name
@@ -93,33 +94,39 @@ def document(built: frozenset[str]) -> Schema:
     }
 
 
-def _operation(route: Route, routes: list[Route]) -> Schema:
+def _at(marketplace: str, example: Mapping[str, Any]) -> Schema:
+    """The example with its provider named."""
+    named = {"provider": marketplace} if "provider" in example else {}
+    return {name: _at(marketplace, part) if isinstance(part, dict) else part for name, part in example.items()} | named
+
+
+def _operation(route: Route, routes: list[Route], examples: Mapping[str, Any]) -> Schema:
     first = next(each for each in routes if each.rpc == route.rpc)
     text = _comments()[route.rpc]
     operation: Schema = {
         "operationId": route.rpc if route == first else f"{route.rpc}_{route.path.rpartition('/')[2]}",
         "summary": text.split(". ")[0].removeprefix(f"{route.rpc} ").rstrip("."),
         "description": text,
-        "parameters": _parameters(route),
+        "parameters": _parameters(route, examples.get(route.rpc, {})),
         "responses": _responses(route),
     }
     if route.has_body:
         schema = {"$ref": f"#/components/schemas/{_given(route.method.input_type.name)}"}
         content: Schema = {"schema": schema}
-        if route.rpc in _EXAMPLES:
-            content["examples"] = {"published": {"value": _EXAMPLES[route.rpc]}}
+        if route.rpc in examples:
+            content["examples"] = {"published": {"value": examples[route.rpc]}}
         operation["requestBody"] = {"content": {"application/json": content}}
     if route.rpc in OPEN:
         operation["security"] = []
     return operation
 
 
-def _parameters(route: Route) -> list[Schema]:
+def _parameters(route: Route, example: Mapping[str, Any]) -> list[Schema]:
     message = route.method.input_type
     made = [_parameter(message.fields_by_name[name], "path") for name in route.path_fields]
     if not route.has_body:
         others = (field for field in message.fields if field.name not in route.path_fields)
-        made += [_parameter(field, "query", _EXAMPLES.get(route.rpc, {})) for field in others]
+        made += [_parameter(field, "query", example) for field in others]
     elif "request_id" in message.fields_by_name:
         text = "As request_id: makes the call safe to repeat."
         schema = {"type": "string", "minLength": 1, "maxLength": 128}

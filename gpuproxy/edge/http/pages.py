@@ -1,6 +1,6 @@
-"""What is served beside the calls, to everybody who can reach the port: health, readiness, metrics, documentation."""
+"""The pages beside the API calls: health, readiness, metrics and documentation. They need no credentials."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
@@ -12,26 +12,32 @@ from gpuproxy.edge.http.reference import page
 from gpuproxy.health.readiness import OK
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
-"""What was looked at, and `ok` or what is wrong with it."""
+"""Runs the readiness checks; returns the result by name: `ok`, or what is wrong."""
 Measured = Callable[[], Awaitable[bytes]]
-"""The metrics in Prometheus' text format."""
+"""Returns the metrics in the Prometheus text format."""
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
 
 class Pages:
-    """`built` are the calls that this server has; the others are left out of the documentation."""
+    """The handlers of the pages. `built` names the implemented calls; the documentation leaves the others out.
 
-    def __init__(self, checks: Checks, measured: Measured, built: frozenset[str]) -> None:
+    The documentation's examples name the first of `marketplaces`.
+    """
+
+    def __init__(
+        self, checks: Checks, measured: Measured, built: frozenset[str], marketplaces: Sequence[str] = ()
+    ) -> None:
         self.serving = False
         self._checks = checks
         self._measured = measured
         self._built = built
+        self._marketplaces = marketplaces
 
     @property
     def routes(self) -> Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
-        """By path."""
+        """The handlers by path."""
         return {
             "/healthz": self._health,
             "/readyz": self._readiness,
@@ -61,11 +67,11 @@ class Pages:
 
     @cached_property
     def _document(self) -> bytes:
-        return msgspec.json.encode(document(self._built))
+        return msgspec.json.encode(document(self._built, self._marketplaces))
 
     @cached_property
     def _page(self) -> bytes:
-        return page(document(self._built)).encode()
+        return page(document(self._built, self._marketplaces)).encode()
 
 
 def _in_json(value: object, *, status: int = 200) -> web.Response:

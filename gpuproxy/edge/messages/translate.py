@@ -1,7 +1,7 @@
-"""From what the engine answers to messages. Reads values, computes nothing that the engine should have computed.
+"""Translates the engine's values to messages. It only reads values; the engine computes them.
 
-The rule of ids (contract 1.2): a GPUInstance is named by its offer where it is offered or just reserved, by its
-contract wherever it is shown as rented. Nothing of a LaunchSpec, and so no secret, ever comes back.
+The rule for ids (contract 1.2): the id of a GPUInstance is the offer id while it is offered or just reserved, and the
+contract id when it is shown as rented. A message never contains anything of a LaunchSpec, and therefore no secret.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,30 +27,30 @@ _SSH_PORT = 22
 
 
 def encode_offer(offer: Offer) -> bytes:
-    """One element of `ListGPUInstancesResponse.instances`, tag and length included, with the default disk.
+    """One encoded element of `ListGPUInstancesResponse.instances`, with tag and length, for the default disk.
 
-    A repeated field is the concatenation of its encoded elements, so that lists are joined from these.
+    A repeated field is the concatenation of its encoded elements, so a list is built by joining them.
     """
     return offer_element(offer, DEFAULT_DISK_GB)
 
 
 def offer_json(offer: Offer, disk_gb: float = DEFAULT_DISK_GB) -> bytes:
-    """As offer_element, for lists in JSON, where elements are joined with commas."""
+    """The offer as JSON, at the price with `disk_gb` GB of disk. Lists join these elements with commas."""
     return json_codec.encode(offered(offer, disk_gb))
 
 
 def offer_element(offer: Offer, disk_gb: float) -> bytes:
-    """As encode_offer, at the price with so much disk."""
+    """Like encode_offer, at the price with `disk_gb` GB of disk."""
     return pb.ListGPUInstancesResponse(instances=[offered(offer, disk_gb)]).SerializeToString()
 
 
 def lease_element(view: LeaseView) -> bytes:
-    """A rented instance as one element of the same list."""
+    """A rented instance as one encoded element of the same list."""
     return pb.ListGPUInstancesResponse(instances=[rented(view.lease, view.cost)]).SerializeToString()
 
 
 def offered(offer: Offer, disk_gb: float) -> pb.GPUInstance:
-    """An offer."""
+    """An offer as a GPUInstance, at the price with `disk_gb` GB of disk."""
     price = offer.price(disk_gb)
     return pb.GPUInstance(
         id=offer.id,
@@ -73,7 +73,7 @@ def offered(offer: Offer, disk_gb: float) -> pb.GPUInstance:
 
 
 def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
-    """What a lease has become, under its contract id."""
+    """A lease as a GPUInstance under its contract id; `cost` is its cost so far."""
     contract = lease.instance_id or ""
     return pb.GPUInstance(
         id=contract,
@@ -106,7 +106,7 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
 
 
 def reserved(lease: Lease, cost: Micro) -> pb.GPUInstance:
-    """A lease in the answer of the call that made it: the offer's id, and always "reserved"."""
+    """A lease in the answer of the call that created it: with the offer's id and the status "reserved"."""
     instance = rented(lease, cost)
     instance.id = lease.offer_id
     instance.status = "reserved"
@@ -114,7 +114,7 @@ def reserved(lease: Lease, cost: Micro) -> pb.GPUInstance:
 
 
 def reserve_answer(view: ReservationView) -> pb.ReserveGPUsResponse:
-    """What ReserveGPUs came to, or would come to."""
+    """The answer of ReserveGPUs, also for a dry run."""
     kept, reservation, decision = view.kept, view.reservation, view.reservation.decision
     dry_run = not view.leases and decision is not None
     prices = [pick.price for pick in decision.picks] if dry_run and decision else [lease.price for lease in kept]
@@ -134,7 +134,7 @@ def reserve_answer(view: ReservationView) -> pb.ReserveGPUsResponse:
 
 
 def create_answer(view: ReservationView) -> pb.CreateGPUInstanceResponse:
-    """The same for a reservation of one instance."""
+    """The answer of CreateGPUInstance: a reservation of one instance."""
     lease = (view.kept or view.leases)[0]
     price = f"{dollars(lease.price)}/h"
     text = f"{lease.offer_id}: {lease.num_gpus} x {lease.gpu_model} at {price}, contract {lease.instance_id}."
@@ -148,7 +148,7 @@ def create_answer(view: ReservationView) -> pb.CreateGPUInstanceResponse:
 
 
 def reservation_message(view: ReservationView) -> pb.Reservation:
-    """A reservation in its present state."""
+    """A reservation in its current state."""
     reservation, kept = view.reservation, view.kept
     return pb.Reservation(
         reservation_id=reservation.id,
@@ -171,7 +171,7 @@ def reservation_message(view: ReservationView) -> pb.Reservation:
 
 
 def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
-    """What came of each attempt."""
+    """The outcome of each attempt to rent an offer."""
     return [
         pb.Outcome(
             attempt=lease.attempt,
@@ -190,19 +190,19 @@ def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
 
 
 def destroy_answer(lease: Lease) -> pb.DestroyGPUInstanceResponse:
-    """The release is committed."""
+    """The answer of DestroyGPUInstance, after the release has been committed."""
     state = status_word(lease.state)
     texts: Mapping[str, str] = {
-        "releasing": f"is being given back; {lease.provider} may bill it until it is proven gone.",
-        "released": "is gone; nothing is billed any more.",
-        "lost": f"was taken away by {lease.provider}; nothing is billed any more.",
+        "releasing": f"is being released. {lease.provider} may bill it until it is confirmed gone.",
+        "released": "is released and no longer billed.",
+        "lost": f"was taken away by {lease.provider} and is no longer billed.",
     }
     text = texts.get(state, f"is {state}.")
     return pb.DestroyGPUInstanceResponse(success=True, message=f"Instance {lease.instance_id} {text}", state=state)
 
 
 def load_answer(report: LoadReport, kind: str) -> pb.GetLoadInfoResponse:
-    """The counters; `kind` is server, provider or all."""
+    """The load counters; `kind` is "server", "provider" or "all"."""
     return pb.GetLoadInfoResponse(
         server_load=[_load(row) for row in report.server] if kind in ("server", "all") else [],
         provider_load=[_load(row) for row in report.provider] if kind in ("provider", "all") else [],
@@ -211,7 +211,7 @@ def load_answer(report: LoadReport, kind: str) -> pb.GetLoadInfoResponse:
 
 
 def transaction_message(transaction: Transaction | Adjustment) -> pb.Transaction:
-    """What a meter ran up within an hour, or what was charged otherwise."""
+    """The usage of one meter within one hour, or an adjustment to the provider's charges."""
     if isinstance(transaction, Adjustment):
         return _adjustment(transaction)
     meter = transaction.meter
@@ -251,7 +251,7 @@ def _adjustment(adjustment: Adjustment) -> pb.Transaction:
 
 
 def key_message(row: KeyRow) -> pb.APIKey:
-    """A key without its secret."""
+    """An API key without its secret."""
     return pb.APIKey(
         id=row.id,
         name=row.name,
@@ -263,7 +263,7 @@ def key_message(row: KeyRow) -> pb.APIKey:
 
 
 def ssh_key_message(row: SshKeyRow) -> pb.SSHKey:
-    """A project's public key."""
+    """A public SSH key of a project."""
     return pb.SSHKey(
         id=row.id,
         name=row.name,
@@ -274,7 +274,7 @@ def ssh_key_message(row: SshKeyRow) -> pb.SSHKey:
 
 
 def timestamp(at: datetime | None) -> Timestamp | None:
-    """A time on the wire; None stays absent."""
+    """A time as a protobuf Timestamp; None for None."""
     if at is None:
         return None
     stamp = Timestamp()
@@ -289,13 +289,16 @@ def _instances(view: ReservationView, shown: Callable[[Lease, Micro], pb.GPUInst
 
 def _under_way(view: ReservationView) -> str:
     held = sum(lease.num_gpus for lease in view.kept)
-    return f"{held} of {view.reservation.count} GPUs are reserved; the rest is under way. Ask again by reservation_id."
+    return (
+        f"{held} of {view.reservation.count} GPUs are reserved so far; the others are still being rented. "
+        "Call GetReservation with the reservation_id to follow."
+    )
 
 
 def _reason(view: ReservationView) -> str:
     reservation = view.reservation
-    if told := reservation.closing or (reservation.failure.reason if reservation.failure else ""):
-        return told
+    if reason := reservation.closing or (reservation.failure.reason if reservation.failure else ""):
+        return reason
     over = reservation.state in (ReservationState.RELEASING, ReservationState.RELEASED)
     reasons = {lease.reason for lease in view.leases if lease.instance_id is not None}
     return reasons.pop() if over and len(reasons) == 1 else ""
@@ -367,5 +370,5 @@ def _load(row: LoadRow) -> pb.LoadInfo:
 
 
 def _per_gpu(price: int, num_gpus: int) -> float:
-    """Not rounded: as a limit it must let the offer pass that it was read from."""
+    """USD per GPU-hour, not rounded: used as max_price, it must still include this offer."""
     return price / num_gpus / 1_000_000 if num_gpus else 0.0

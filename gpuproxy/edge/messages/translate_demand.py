@@ -21,8 +21,8 @@ from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
     KEYED,
     MAX_GPUS,
+    MIN_LEASE_DURATION,
     PACKINGS,
-    SHORTEST_LEASE,
     Demand,
     OnNotReady,
     Packing,
@@ -46,15 +46,15 @@ _LONGEST_READY = timedelta(days=1)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_PREFIXES: Mapping[str, str] = {"vast": "vast.ai", "ionet": "io.net"}
-"""Offer ids begin with one of these; a contract id never does."""
+_NOT_BUILT: Mapping[str, str] = {"ionet": "io.net"}
+"""Marketplaces that every server knows by name although no adapter for them is built, by prefix."""
 
 MarketRequest = pb.ReserveGPUsRequest | pb.ListGPUInstancesRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What stands for a field that the caller left empty, and the providers that there are."""
+    """What stands for a field that the caller left empty, and the marketplaces that there are."""
 
     max_price: float
     """USD per GPU-hour."""
@@ -62,13 +62,23 @@ class Defaults:
     """None: no end."""
     fingerprint_key: bytes = field(default=b"", repr=False)
     """Who has the database alone can't try out secrets of a demand against its fingerprint."""
-    providers: Collection[str] = ()
-    """Besides those that every server knows by name."""
+    marketplaces: Mapping[str, str] = field(default_factory=dict)
+    """The names of those that are installed, by prefix: offer ids begin with one of these, a contract id never does."""
+
+    @property
+    def prefixes(self) -> Mapping[str, str]:
+        """The names of all that a request may name, by prefix."""
+        return {**_NOT_BUILT, **self.marketplaces}
 
     @property
     def known(self) -> list[str]:
         """Every provider that a request may name."""
-        return sorted({*_PREFIXES.values(), *self.providers})
+        return sorted(set(self.prefixes.values()))
+
+    @property
+    def example(self) -> tuple[str, str]:
+        """The prefix and the name of a marketplace, for messages."""
+        return next(iter(self.marketplaces.items()), next(iter(_NOT_BUILT.items())))
 
 
 def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand:
@@ -82,7 +92,7 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         filter=replace(
             market_filter(request, defaults, found),
             min_cuda=found.number("min_cuda", request.min_cuda, 0, _MAX_CUDA) or cuda_of(request.image),
-            exclude_hosts=_hosts(request.exclude_hosts, found),
+            exclude_hosts=_hosts(request.exclude_hosts, defaults, found),
             disk_gb=spec.disk_gb,
         ),
         spec=spec,
@@ -118,7 +128,7 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
     found = Violations()
     spec = launch_spec(request, found)
     named = provider("provider", request.provider, defaults, found)
-    offer = _offer_id(request.instance_id, named, found)
+    offer = _offer_id(request.instance_id, named, defaults, found)
     price = found.number("max_price", request.max_price, 0, HIGHEST_PRICE) or defaults.max_price
     demand = Demand(
         count=1,
@@ -169,10 +179,10 @@ def provider(field: str, name: str, defaults: Defaults, found: Violations) -> fr
     return frozenset({ProviderName(folded)})
 
 
-def contract_id(instance_id: str, found: Violations) -> str:
+def contract_id(instance_id: str, defaults: Defaults, found: Violations) -> str:
     """The id of something rented; an offer's is refused, for it was never paid for."""
     stripped = instance_id.strip()
-    if stripped.partition("-")[0] in _PREFIXES and "-" in stripped:
+    if stripped.partition("-")[0] in defaults.prefixes and "-" in stripped:
         found.add("instance_id", f"{shown(stripped)} is an offer; give the contract id (metadata contract_id)")
     elif not _ID.fullmatch(stripped):
         found.add("instance_id", "must be a contract id: 1 to 128 letters, digits or _.:-")
@@ -211,12 +221,15 @@ def labels(given: Mapping[str, str], found: Violations) -> tuple[tuple[str, str]
     return tuple(sorted(given.items()))
 
 
-def _offer_id(instance_id: str, named: frozenset[ProviderName], found: Violations) -> str:
+def _offer_id(instance_id: str, named: frozenset[ProviderName], defaults: Defaults, found: Violations) -> str:
     stripped = instance_id.strip()
     prefix, _, native = stripped.partition("-")
-    if prefix not in _PREFIXES or not _ID.fullmatch(native):
-        found.add("instance_id", f"must be an offer's id from ListGPUInstances such as vast-123, not {shown(stripped)}")
-    elif named and _PREFIXES[prefix] not in named:
+    if prefix not in defaults.prefixes or not _ID.fullmatch(native):
+        example = f"{defaults.example[0]}-123"
+        found.add(
+            "instance_id", f"must be an offer's id from ListGPUInstances such as {example}, not {shown(stripped)}"
+        )
+    elif named and defaults.prefixes[prefix] not in named:
         found.add("instance_id", f"{shown(stripped)} is not an offer of {', '.join(named)}")
     return stripped
 
@@ -229,12 +242,13 @@ def _min_count(request: pb.ReserveGPUsRequest, found: Violations) -> int | None:
     return request.min_count
 
 
-def _hosts(hosts: Collection[str], found: Violations) -> frozenset[str]:
+def _hosts(hosts: Collection[str], defaults: Defaults, found: Violations) -> frozenset[str]:
     found.at_most("exclude_hosts", "entries", len(hosts), _MAX_HOSTS)
     named = [found.text(f"exclude_hosts[{at}]", host, _MAX_TEXT).strip() for at, host in enumerate(hosts)]
     for at, host in enumerate(named):
         if not host or " " in host:
-            found.add(f"exclude_hosts[{at}]", "must be a host_id such as vast.ai/12345, or the machine's id alone")
+            example = f"{defaults.example[1]}/12345"
+            found.add(f"exclude_hosts[{at}]", f"must be a host_id such as {example}, or the machine's id alone")
     return frozenset(named)
 
 
@@ -256,8 +270,8 @@ def _duration(
 
 def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
     asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
-    if timedelta(0) < asked < SHORTEST_LEASE:
-        least = int(SHORTEST_LEASE.total_seconds())
+    if timedelta(0) < asked < MIN_LEASE_DURATION:
+        least = int(MIN_LEASE_DURATION.total_seconds())
         found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
     return asked
 

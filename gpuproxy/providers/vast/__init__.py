@@ -1,1 +1,7 @@
-"""vast.ai."""
+"""vast.ai: the adapter, and the descriptor that its entry point names."""
+
+from gpuproxy.ports import Descriptor
+from gpuproxy.providers.vast.adapter import CALLS, CAPABILITIES, VastAi
+from gpuproxy.providers.vast.wire import NAME, PREFIX
+
+DESCRIPTOR = Descriptor(name=NAME, prefix=PREFIX, env="VASTAI", connect=VastAi, capabilities=CAPABILITIES, calls=CALLS)

@@ -6,6 +6,7 @@ and destroys wait for their turn here; creates are paced by the caller, who may 
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
 from math import ceil
@@ -23,16 +24,16 @@ from gpuproxy.ports import (
     HttpNotSent,
     HttpReplyLost,
     HttpRequest,
-    Instance,
     Inventory,
-    Provider,
+    ListedInstance,
+    PacedCall,
     ProviderSetup,
     Receipt,
     Spend,
 )
 from gpuproxy.providers.secrecy import MOST_SECRETS, cut, secrets_of
 from gpuproxy.providers.vast.account import Charge, by_instance, read_charges, read_spend
-from gpuproxy.providers.vast.api import MARGIN, Pages, VastApi
+from gpuproxy.providers.vast.api import MARGIN, TIMEOUTS, Pages, VastApi
 from gpuproxy.providers.vast.errors import created, destroyed, no_such_instance, switched
 from gpuproxy.providers.vast.instances import Discretion, in_few_words, read_listing, read_log_address, read_one
 from gpuproxy.providers.vast.requests import (
@@ -45,21 +46,21 @@ from gpuproxy.providers.vast.requests import (
     next_stretch,
     search_body,
 )
+from gpuproxy.providers.vast.status import GPU_FAILURE
 from gpuproxy.providers.vast.wire import NAME, Found, read_search
 
 log = structlog.get_logger(__name__)
 
 BASE_URL = "https://console.vast.ai"
-INTERVALS: Mapping[str, float] = {
-    "search": 6.0,  # ten a minute, at once or spread
-    "list": 1.0,
-    "get": 2.0,
-    "destroy": 3.0,
-    "create": 4.5,
-    "user": 1.0,
-    "manage": 1.0,
-    "charges": 1.0,
-}
+CALLS = (
+    PacedCall(name="search", seconds=6.0, what="searches"),  # ten a minute, at once or spread
+    PacedCall(name="create", seconds=4.5, what="creates"),
+    PacedCall(name="list", seconds=1.0, what="listings"),
+    PacedCall(name="get", seconds=2.0, what="single reads"),
+    PacedCall(name="destroy", seconds=3.0, what="destroys"),
+    PacedCall(name="manage", seconds=1.0, what="starts, stops and log reads"),
+)
+INTERVALS: Mapping[str, float] = {**{call.name: call.seconds for call in CALLS}, "user": 1.0, "charges": 1.0}
 """Seconds between two calls, as documented."""
 _MOST_STRETCHES = 2_000
 """Of one search: 128,000 offers, 64 at a time."""
@@ -81,9 +82,21 @@ _MISSING = {
 }
 
 
-def connect(setup: ProviderSetup) -> Provider:
-    """The entry point of the group `gpuproxy.providers`."""
-    return VastAi(setup)
+CAPABILITIES = Capabilities(
+    missing=_MISSING,
+    billing="metered",
+    search_page=SEARCH_CAP,
+    search_interval=INTERVALS["search"],
+    create_interval=INTERVALS["create"],
+    create_timeout=TIMEOUTS["create"],
+    destroy_interval=INTERVALS["destroy"],
+    settle_seconds=60.0,
+    # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
+    verdict_seconds=120.0,
+    late_seconds=300.0,
+    gpu_failure=GPU_FAILURE,
+)
+"""Of an account with no setting changed."""
 
 
 class VastAi:
@@ -97,18 +110,12 @@ class VastAi:
         """Rows of searches that could not be decoded, since the start."""
         intervals = {name: setup.intervals.get(name, seconds) for name, seconds in INTERVALS.items()}
         self._api = VastApi(setup, (setup.base_url or BASE_URL).rstrip("/"), intervals)
-        self.capabilities = Capabilities(
-            missing=_MISSING,
-            billing="metered",
-            search_page=SEARCH_CAP,
+        self.capabilities = replace(
+            CAPABILITIES,
             search_interval=intervals["search"],
             create_interval=intervals["create"],
             create_timeout=self._api.timeouts["create"],
             destroy_interval=intervals["destroy"],
-            settle_seconds=60.0,
-            # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
-            verdict_seconds=120.0,
-            late_seconds=300.0,
         )
         self._setup = setup
         self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
@@ -150,7 +157,7 @@ class VastAi:
         if (wait := self._api.wait("list")) > _LIST_WAIT:  # ends and releases are waiting for this answer
             raise RateLimited(f"{NAME} allows no list for another {wait:.0f} s", retry_after=wait)
         pages = Pages(self._setup.clock, "instances", most=_LIST_PAGES, seconds=_LIST_SECONDS)
-        instances: dict[InstanceId, Instance] = {}
+        instances: dict[InstanceId, ListedInstance] = {}
         troubles: list[str] = []
         rows = lost = 0
         query = _LIST_QUERY
@@ -176,7 +183,7 @@ class VastAi:
             pages.allow(_LIST_SECONDS + turns * self._api.intervals["list"] * MARGIN)
             query = {**_LIST_QUERY, "after_token": page.next_token}
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None when vast.ai says in so many words that there is no such instance."""
         reply = await self._api.read("get", f"{_path(instance_id)}?owner=me")
         if no_such_instance(reply, instance_id):

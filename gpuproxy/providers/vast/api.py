@@ -24,7 +24,7 @@ MARGIN = 1.02
 """Two calls may travel at different speeds."""
 _SEARCH_BURST = 10
 _LONGEST_WAIT = 120.0
-_TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
+TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
 _MOST_BYTES: Mapping[str, int] = {"search": 32 * 1024 * 1024, "call": 16 * 1024 * 1024}
 """By endpoint. A search answer has some 9 MB, a page of charges 500 KB, one of a listing 100 KB; even in a thread,
 finding the rows of a page is one step that nothing else runs beside: 2 ms for each MB."""
@@ -37,7 +37,7 @@ class VastApi:
         """`intervals`: seconds between two calls, by endpoint; creates are paced by the caller."""
         self.base_url = base_url
         self.intervals = intervals
-        self.timeouts = {**_TIMEOUTS, **setup.timeouts}
+        self.timeouts = {**TIMEOUTS, **setup.timeouts}
         self._setup = setup
         self._turns: dict[str, Pace | Window] = {
             name: Pace(setup.clock, seconds * MARGIN) for name, seconds in intervals.items() if name != "create"

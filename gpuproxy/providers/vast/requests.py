@@ -112,8 +112,8 @@ def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
 
 def native_id(offer_id: OfferId) -> int | None:
     """The number in an offer's id; None when it is none of ours."""
-    number = offer_id.removeprefix(PREFIX)
-    return int(number) if offer_id.startswith(PREFIX) and number.isdecimal() else None
+    number = offer_id.removeprefix(f"{PREFIX}-")
+    return int(number) if offer_id.startswith(f"{PREFIX}-") and number.isdecimal() else None
 
 
 def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:

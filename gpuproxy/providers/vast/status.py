@@ -8,6 +8,8 @@ import re
 
 from gpuproxy.ports import Blame, InstanceStatus
 
+GPU_FAILURE = re.compile(r"\bgpu error\b", re.IGNORECASE)
+"""vast.ai's own words, of a machine that it still calls running."""
 _BOOTING = frozenset({None, "", "loading", "created", "rebooting", "recycling"})
 _ENDED = frozenset({"stopped", "exited"})
 _SILENT = frozenset({"offline", "unknown"})

@@ -18,7 +18,7 @@ from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
 from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, typed
 
 NAME = ProviderName("vast.ai")
-PREFIX = "vast-"
+PREFIX = "vast"
 _SMALLEST_SHARE = 0.001
 """Of a machine's GPUs."""
 
@@ -109,7 +109,7 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
     reliability = wire.reliability2 if wire.reliability is None else wire.reliability
     share = _sound(wire.gpu_frac)
     return Offer(
-        id=OfferId(f"{PREFIX}{wire.id}"),
+        id=OfferId(f"{PREFIX}-{wire.id}"),
         provider=NAME,
         host=HostKey(f"{NAME}/{machine}"),
         machine_id=machine,

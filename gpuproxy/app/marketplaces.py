@@ -1,0 +1,66 @@
+"""Which marketplaces there are: the descriptors of all installed adapters, found by their entry points.
+
+The rule: an adapter that can't be loaded stops the start. Its settings would be unknown names, and its machines would
+be nobody's.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from gpuproxy.config.marketplaces import Account
+from gpuproxy.config.settings import ConfigError
+from gpuproxy.ports import Descriptor
+from gpuproxy.ports.descriptor import GROUP
+from gpuproxy.sandbox import dialects
+
+SANDBOX_KEY = "sandbox-key"
+SANDBOX_ACCOUNT = "sandbox-1"
+
+
+def names() -> tuple[str, ...]:
+    """The names of the installed marketplaces, sorted; no adapter is imported."""
+    return tuple(sorted({point.name for point in _points()}))
+
+
+def installed() -> tuple[Descriptor, ...]:
+    """The descriptors of the installed marketplaces, by name. Raises ConfigError where one can't be used."""
+    found = tuple(_loaded(point) for point in _points())
+    for what in ("name", "prefix", "env"):
+        values = [getattr(each, what) for each in found]
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise ConfigError(
+                f"Two installed marketplaces have the {what} {twice!r}: not started. Uninstall one of the two packages."
+            )
+    return found
+
+
+def sandbox_accounts(marketplaces: Sequence[Descriptor], url: str) -> tuple[Account, ...]:
+    """An account for each marketplace whose API the sandbox at `url` speaks. Raises ConfigError where there is none."""
+    spoken = in_sandbox(marketplaces)
+    if not spoken:
+        raise ConfigError("The sandbox speaks the API of none of the installed marketplaces: not started.")
+    return tuple(Account(provider=each.name, name=SANDBOX_ACCOUNT, key=SANDBOX_KEY, base_url=url) for each in spoken)
+
+
+def in_sandbox(marketplaces: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """Those whose API the sandbox speaks."""
+    return tuple(each for each in marketplaces if each.name in dialects.MARKETPLACES)
+
+
+def _points() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+
+
+def _loaded(point: EntryPoint) -> Descriptor:
+    what = f"The entry point {point.name} of {GROUP} ({point.value})"
+    try:
+        descriptor = point.load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{what} can't be loaded: {error}: not started.") from error
+    if not isinstance(descriptor, Descriptor):
+        raise ConfigError(f"{what} is no gpuproxy.ports.Descriptor: not started.")
+    if descriptor.name != point.name:
+        raise ConfigError(
+            f"{what} is the descriptor of {descriptor.name}: not started. Give the entry point the descriptor's name."
+        )
+    return descriptor

@@ -1,0 +1,70 @@
+"""The suite that an adapter for a marketplace must pass: it judges the contract of `ports.Provider` by its behaviour.
+
+The author gives a Subject: the adapter's descriptor, a stand-in of the marketplace behind the Http port, and what only
+the author knows of its answers. The suite stands between the two, spoils requests and answers, and judges what the
+adapter makes of them. With pytest:
+
+    @pytest.mark.parametrize("name", RULES)
+    def test_the_adapter_keeps_the_contract(name: str) -> None:
+        result = asyncio.run(check(name, my_subject))  # my_subject() makes a fresh Subject
+        assert result.outcome == "kept", result.why
+
+Each rule is a function whose docstring is the rule. pytest is not needed, and nothing of the program but `ports` and
+`model` is imported.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from gpuproxy.conformance import adapter_rules, create_rules, read_rules
+from gpuproxy.conformance.bench import QuickClock
+from gpuproxy.conformance.subject import KnownRefusal, Make, Subject
+from gpuproxy.conformance.verdict import Broken, NotJudged, Result
+
+__all__ = ["RULES", "KnownRefusal", "Make", "QuickClock", "Result", "Rule", "Subject", "check", "check_all"]
+
+Rule = Callable[[Make], Awaitable[None]]
+"""Raises Broken or NotJudged."""
+_ALL: tuple[Rule, ...] = (
+    create_rules.a_create_is_sent_at_most_once,
+    create_rules.a_lost_answer_to_a_create_is_an_unknown_outcome,
+    create_rules.a_refusal_is_claimed_only_where_nothing_was_executed,
+    create_rules.a_known_refusal_of_a_create_has_its_own_error,
+    create_rules.an_error_with_an_instance_id_is_a_created_instance,
+    create_rules.the_label_is_on_the_machine_from_birth,
+    read_rules.a_listing_is_everything_of_the_account,
+    read_rules.a_failed_page_of_a_listing_is_an_error,
+    read_rules.a_listing_of_another_schema_is_an_error,
+    read_rules.a_listing_without_end_is_an_error,
+    read_rules.an_unreadable_row_is_named_and_hides_no_other,
+    read_rules.a_missing_instance_is_none,
+    read_rules.a_failed_read_of_an_instance_is_an_error,
+    read_rules.a_destroy_returns_when_accepted_and_says_what_is_gone,
+    read_rules.a_failed_destroy_is_an_error,
+    read_rules.a_search_shows_the_cheapest_first,
+    read_rules.a_failed_page_of_a_search_is_an_error,
+    read_rules.a_search_of_another_schema_is_an_error,
+    adapter_rules.a_missing_capability_has_a_reason,
+    adapter_rules.an_adapter_and_its_offers_have_the_names_of_the_descriptor,
+    adapter_rules.no_error_tells_a_secret,
+    adapter_rules.every_call_ends,
+    adapter_rules.what_is_set_for_creates_is_declared,
+    adapter_rules.reads_and_destroys_keep_their_intervals,
+)
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in _ALL}
+"""Every rule by its name; its docstring says it in words."""
+
+
+async def check(name: str, make: Make) -> Result:
+    """Judge one rule, on fresh subjects. Raises what `make` raises, and KeyError for a rule that there is not."""
+    try:
+        await RULES[name](make)
+    except Broken as broken:
+        return Result(rule=name, outcome="broken", why=str(broken))
+    except NotJudged as reason:
+        return Result(rule=name, outcome="not judged", why=str(reason))
+    return Result(rule=name, outcome="kept")
+
+
+async def check_all(make: Make) -> tuple[Result, ...]:
+    """Judge every rule."""
+    return tuple([await check(name, make) for name in RULES])

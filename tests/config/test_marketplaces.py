@@ -1,0 +1,144 @@
+"""The settings of marketplaces come from their descriptors, and from nothing else."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from gpuproxy.config.loading import check_start, known_names, load_settings, without_effect
+from gpuproxy.config.settings import ConfigError, Settings, settings_class
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.ports import Capabilities, Descriptor, PacedCall, Provider, ProviderSetup
+from gpuproxy.providers.vast import DESCRIPTOR
+
+
+def _never(setup: ProviderSetup) -> Provider:
+    raise AssertionError(setup.account)
+
+
+MOON = Descriptor(
+    name=ProviderName("moon.example"),
+    prefix="moon",
+    env="MOON",
+    connect=_never,
+    capabilities=Capabilities(),
+    calls=(PacedCall(name="search", seconds=2.5, what="searches"), PacedCall(name="create", seconds=0, what="creates")),
+    regional=True,
+)
+BOTH = (DESCRIPTOR, MOON)
+
+
+def load(**env: str) -> Settings:
+    return load_settings(env, None, marketplaces=BOTH)
+
+
+def refusal(**env: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(**env)
+    return str(caught.value)
+
+
+def described(variable: str) -> str:
+    fields = settings_class(BOTH).model_fields.values()
+    return next(str(info.description) for info in fields if info.alias == variable)
+
+
+def test_every_descriptor_adds_its_keys_address_and_intervals() -> None:
+    added = known_names(settings_class(BOTH)) - known_names(settings_class([DESCRIPTOR]))
+    assert added == {
+        "MOON_API_KEY",
+        "MOON_API_KEY_NAMES",
+        "MOON_API_KEY_REGIONS",
+        "GPUPROXY_MOON_URL",
+        "GPUPROXY_MOON_SEARCH_INTERVAL",
+        "GPUPROXY_MOON_CREATE_INTERVAL",
+    }
+    assert known_names(Settings) < known_names(settings_class([DESCRIPTOR]))
+
+
+def test_keys_of_two_marketplaces_are_accounts_of_both() -> None:
+    settings = load(
+        VASTAI_API_KEY="v1",
+        MOON_API_KEY="m1,m2",
+        MOON_API_KEY_NAMES=",far",
+        MOON_API_KEY_REGIONS="north",
+        GPUPROXY_MOON_URL="http://127.0.0.1:1",
+        GPUPROXY_MOON_CREATE_INTERVAL="3s",
+    )
+    assert [(a.provider, a.name, a.key, a.region, a.base_url) for a in settings.accounts] == [
+        ("vast.ai", "vast-1", "v1", "", ""),
+        ("moon.example", "moon-1", "m1", "north", "http://127.0.0.1:1"),
+        ("moon.example", "far", "m2", "", "http://127.0.0.1:1"),
+    ]
+    assert settings.intervals == {"vast.ai": {}, "moon.example": {"create": 3.0}}
+    assert settings.secrets == {"v1", "m1", "m2"}
+
+
+def test_accounts_of_two_marketplaces_may_have_one_name_but_not_of_one() -> None:
+    load(VASTAI_API_KEY="a", VASTAI_API_KEY_NAMES="team", MOON_API_KEY="b", MOON_API_KEY_NAMES="team")
+    same = refusal(MOON_API_KEY="a,b", MOON_API_KEY_NAMES="team,team")
+    assert same == "MOON_API_KEY_NAMES: two accounts have the same name"
+
+
+def test_the_documentation_says_the_intervals_and_whether_regions_are_used() -> None:
+    assert described("GPUPROXY_MOON_SEARCH_INTERVAL") == (
+        "interval between searches of an account; default 2.5 s; 0: no limit"
+    )
+    assert described("GPUPROXY_MOON_CREATE_INTERVAL") == "interval between creates of an account; default 0: no limit"
+    assert "not used" not in described("MOON_API_KEY_REGIONS")
+    assert described("VASTAI_API_KEY_REGIONS").endswith("not used by vast.ai")
+
+
+def test_a_misspelt_setting_of_any_marketplace_stops_the_start() -> None:
+    assert refusal(MOON_KEY="1") == "MOON_KEY is set but GPU Proxy reads MOON_API_KEY: not started."
+    assert refusal(MOON_ZZZ_QQQ="1") == "MOON_ZZZ_QQQ is set but GPU Proxy reads no setting of that name: not started."
+
+
+def test_without_the_descriptor_its_names_belong_to_other_programs_and_our_prefix_is_refused() -> None:
+    load_settings({"MOON_ZZZ_QQQ": "1"}, None, marketplaces=[DESCRIPTOR])
+    with pytest.raises(ConfigError, match="GPUPROXY_MOON_SEARCH_INTERVAL is set but GPU Proxy reads"):
+        load_settings({"GPUPROXY_MOON_SEARCH_INTERVAL": "1"}, None, marketplaces=[DESCRIPTOR])
+
+
+def test_a_start_without_keys_names_every_key_that_would_do() -> None:
+    with pytest.raises(ConfigError, match="Set VASTAI_API_KEY or MOON_API_KEY, or use --sandbox"):
+        check_start(load(), sandbox=False)
+    check_start(load(MOON_API_KEY="m"), sandbox=False)
+
+
+@pytest.mark.parametrize("env", ["ADMIN", "CATALOG"])
+def test_a_setting_with_the_name_of_another_is_refused(env: str) -> None:
+    taken = replace(MOON, env=env, calls=(PacedCall(name="refresh", seconds=1, what="refreshes"),))
+    with pytest.raises(ConfigError, match="has the name of another setting"):
+        settings_class([taken])
+    settings_class([replace(taken, env="LUNAR")])
+
+
+def test_what_is_not_built_is_built_once_there_is_an_adapter_for_it() -> None:
+    ionet = replace(MOON, name=ProviderName("io.net"), prefix="ionet", env="IONET")
+    env = {"IONET_API_KEY": "key"}
+    built, not_built = (load_settings(env, None, marketplaces=known) for known in ([ionet], [DESCRIPTOR]))
+    assert [account.name for account in built.accounts] == ["ionet-1"]
+    assert not without_effect(env, built, None)
+    assert without_effect(env, not_built, None) == ["IONET_API_KEY"]
+    assert not not_built.accounts
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "Moon"},
+        {"name": ""},
+        {"name": "a/b"},
+        {"prefix": "mo-on"},
+        {"prefix": "1"},
+        {"env": "moon"},
+        {"env": "MOON_"},
+        {"env": "GPUPROXY"},
+        {"env": "GUARDRAILS"},
+        {"calls": (PacedCall(name="Search", seconds=1, what="searches"),)},
+    ],
+)
+def test_a_descriptor_that_no_setting_or_id_could_be_made_of_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"the descriptor of {wrong.get('name', MOON.name)!r}")):
+        replace(MOON, **wrong)  # type: ignore[arg-type]

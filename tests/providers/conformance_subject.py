@@ -1,0 +1,59 @@
+"""vast.ai's adapter over the sandbox, as the conformance suite wants it."""
+
+import json
+
+from gpuproxy.conformance import KnownRefusal, Subject
+from gpuproxy.model.errors import AuthFailed, InsufficientFunds, InvalidRequest, OfferGone, RateLimited
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.ports import Clock, HttpRequest, HttpResponse
+from gpuproxy.providers.vast import DESCRIPTOR
+from gpuproxy.sandbox.dialects.vast import errors as said
+from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.server.in_process import InProcessHttp
+from gpuproxy.sandbox.world import build
+
+KEY = "sandbox-key"
+REFUSALS = (
+    KnownRefusal(answer=said.no_such_ask(5), error=OfferGone),
+    KnownRefusal(answer=said.ask_unavailable(5), error=OfferGone),
+    KnownRefusal(answer=said.insufficient_credit(), error=InsufficientFunds),
+    KnownRefusal(answer=said.unknown_key(), error=AuthFailed),
+    KnownRefusal(answer=said.session_expired(), error=AuthFailed),
+    KnownRefusal(answer=said.bad_args("no such image"), error=InvalidRequest),
+    KnownRefusal(answer=HttpResponse(status=429, headers={}, body=b"Too many requests"), error=RateLimited),
+)
+
+
+def subject(clock: Clock) -> Subject:
+    """A fresh market and the adapter on it."""
+    sandbox = build(SandboxOptions(rate_limits="off", machines=40, search_page=64, accounts=(KEY,)), clock)
+
+    def machines() -> dict[InstanceId, str]:
+        instances = sandbox.market.instances.values()
+        return {InstanceId(str(each.id)): each.label or "" for each in instances}
+
+    def spoil_row() -> None:
+        args = {"kind": "no_id", "whose": "mine"}
+        sandbox.faults.arm({"provider": "vast.ai", "call": "list", "fault": "odd_row", "times": 1, "args": args})
+
+    return Subject(
+        descriptor=DESCRIPTOR,
+        key=KEY,
+        http=InProcessHttp(sandbox),
+        clock=clock,
+        is_create=_is_create,
+        machines=machines,
+        machines_for_pages=30,
+        refusals=REFUSALS,
+        error_with_id=_error_with_id,
+        spoil_row=spoil_row,
+    )
+
+
+def _is_create(request: HttpRequest) -> bool:
+    return request.method == "PUT" and "/asks/" in request.url
+
+
+def _error_with_id(instance_id: InstanceId) -> HttpResponse:
+    body = {"success": False, "error": "internal_error", "msg": "failed", "new_contract": int(instance_id)}
+    return HttpResponse(status=500, headers={}, body=json.dumps(body).encode())
