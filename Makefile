@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test simulate fairness replay texts bite chaos soak bench http-fuzz interop clean
+.PHONY: help setup run demo proto check test unit seeds simulate fairness replay texts bite chaos soak bench http-fuzz interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,14 @@ proto: setup ## regenerate gpuproxy/v1 from proto/
 check: setup ## style, types, layers, sizes, generated files: everything but the tests
 	@scripts/check
 
-test: setup ## all tests
-	@$(VENV)/bin/python -m pytest
+test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+unit: setup ## the tests without processes and long stories, in less than a minute
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)
+
+seeds: setup ## tests that repeat one rule over random seeds, at their full size
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --all-seeds -m seeds $(ARGS)
 
 simulate: setup ## 10,000 random stories of faults and crashes in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate

@@ -4,11 +4,15 @@ The rule: before a connection exists, an error is HttpNotSent. After that, every
 HttpReplyLost. Each request has its own connection: a kept-alive one may be dead, and then it is unknown whether a
 request that was written to it has been executed. Nothing is retried, redirected or cached.
 Answers are decompressed in a thread, so that large ones don't block the event loop.
+
+A read (GET) whose deadline passes gets back the time in which our own event loop did not run: its answer may have
+arrived already. A call with effects never does, because the database holds its deadline.
 """
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -35,7 +39,9 @@ class _Progress:
 class AioHttp:
     """The HTTP client. Create and close it in the same running event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: Callable[[], float] = lambda: 0.0) -> None:
+        """`late`: for how many real seconds in all the loop has been late so far."""
+        self._late = late
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=_MAX_CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -54,12 +60,29 @@ class AioHttp:
         """
         progress = _Progress()
         try:
-            async with asyncio.timeout(request.timeout):
+            async with self._deadline(request):
                 return await self._exchange(request, progress)
         except TimeoutError:
             raise _failure(progress, f"no complete answer within {request.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(progress, f"{type(error).__name__}: {error}") from error
+
+    @asynccontextmanager
+    async def _deadline(self, request: HttpRequest) -> AsyncIterator[None]:
+        """The request's timeout; a read gets the lateness of the loop on top, once, at most as much again."""
+        loop = asyncio.get_running_loop()
+        late = self._late()
+
+        def due() -> None:
+            more = self._late() - late if request.method == "GET" else 0.0
+            limit.reschedule(loop.time() + min(more, request.timeout))
+
+        async with asyncio.timeout(None) as limit:
+            timer = loop.call_later(request.timeout, due)
+            try:
+                yield
+            finally:
+                timer.cancel()
 
     async def close(self) -> None:
         """Close all connections."""

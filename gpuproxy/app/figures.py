@@ -31,7 +31,7 @@ class AccountFigures:
     paused: bool
     """Nothing is created with it, because its key is refused or its funds are used up."""
     spend_differs: bool
-    """The witness's last word: the provider's spend is not what the books say."""
+    """The last billing check: the provider's spend differs from the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.database import SqliteDatabase
@@ -62,7 +63,8 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             db.use_clock(clock.now)
             await deployment.claim_market(db, "sandbox" if sandbox else "real")
             child = await _sandbox(stack, settings, clock) if sandbox else None
-            providers = await connect_accounts(stack, settings, clock, child)
+            lateness = Lateness(clock)
+            providers = await connect_accounts(stack, settings, clock, child, lateness)
             await deployment.claim_accounts(db, frozenset((p.name, p.account) for p in providers))
             configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
             redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
@@ -79,11 +81,12 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             providers=providers,
             probe=SocketProbe(),
             signer=signer,
+            lateness=lateness,
             begin=tracing.provider_call if tracing else None,
         )
         stack.push_async_callback(engine.stop)
+        stack.callback(asyncio.create_task(lateness.watch(engine.metrics.loop_lag)).cancel)
         await engine.start()
-        stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
         interfaces = build_interfaces(settings, engine, access, random, around=tracing.rpc if tracing else None)
         try:
             ports = await listen(settings, interfaces, certificates)
@@ -152,14 +155,18 @@ async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> S
 
 
 async def connect_accounts(
-    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None
+    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None, lateness: Lateness
 ) -> list[Provider]:
     """One Provider for each account, each over a connection pool of its own."""
+
+    def late() -> float:
+        return lateness.total() / clock.scale
+
     marketplaces = {each.name: each for each in settings.marketplaces}
     accounts = settings.accounts if child is None else sandbox_accounts(settings.marketplaces, child.url)
     providers = []
     for account in accounts:
-        http = AioHttp()
+        http = AioHttp(late)
         stack.push_async_callback(http.close)
         setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
         providers.append(marketplaces[ProviderName(account.provider)].connect(setup))

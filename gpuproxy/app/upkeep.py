@@ -27,6 +27,7 @@ from gpuproxy.ports import Tx
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch, Decided
 from gpuproxy.reconcile.steps import Advance, Note, Step
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import files as database_files
@@ -61,10 +62,12 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
             told: list[str] = []
-            for provider in await connect_accounts(stack, settings, clock, None):
+            lateness = Lateness(clock)
+            for provider in await connect_accounts(stack, settings, clock, None, lateness):
                 watch = AccountWatch(
-                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes()
-                )
+                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
+                    lateness=lateness,
+                )  # fmt: skip
                 told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
                     await watch.step()

@@ -42,6 +42,7 @@ from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
@@ -119,19 +120,21 @@ def build_engine(
     providers: list[Provider],
     probe: Probe,
     signer: Signer,
+    lateness: Lateness | None = None,
     begin: Begin | None = None,
 ) -> Engine:
-    """Wire the engine over whatever ports it is given."""
-    limits = _limits(settings)
-    metrics = Metrics()
+    """Wire the engine over whatever ports it is given; without `lateness` its loop is taken to be always on time."""
+    lateness = lateness or Lateness(clock)
+    limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog = _catalog(settings, providers, clock)
-    probes = Probes()
+    catalog, probes = _catalog(settings, providers, clock, lateness), Probes()
     watches = Watches(
         [
-            AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, probes=probes)
-            for provider in accounts
+            AccountWatch(
+                each, db, clock=clock, probe=probe, signer=signer, limits=limits, probes=probes, lateness=lateness
+            )
+            for each in accounts
         ]
     )
     context = RentalContext(
@@ -165,18 +168,19 @@ def build_engine(
         billing_check_seconds=limits.billing_check_seconds,
         true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
         true_up_seconds=limits.true_up_seconds,
-        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
+        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
     )
 
 
-def _catalog(settings: Settings, providers: list[Provider], clock: Clock) -> Catalog:
+def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:
     return Catalog(
         providers,
         clock,
         {"grpc": encode_offer, "json": offer_json},
         refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
+        lateness=lateness,
     )
 
 

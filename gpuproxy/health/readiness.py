@@ -8,6 +8,7 @@ import structlog
 
 from gpuproxy.ports import Clock, Database, Tx
 from gpuproxy.reconcile.watches import Watches
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import meta
 
@@ -27,6 +28,7 @@ class Readiness:
     watches: Watches
     clock: Clock
     limits: Limits
+    lateness: Lateness
 
     async def checks(self) -> Mapping[str, str]:
         """The result of each check by name: `ok`, or what is wrong in a few words."""
@@ -55,7 +57,9 @@ class Readiness:
             return "has not run yet"
         age = self.clock.now() - last
         allowed = max(_LEAST, timedelta(seconds=_PASSES * self.limits.reconcile_seconds))
-        return OK if age <= allowed else f"ran {age.total_seconds():.0f} s ago"
+        # A server that did not run is behind with its passes; it catches up by itself.
+        late = timedelta(seconds=self.lateness.within(age.total_seconds()))
+        return OK if age - late <= allowed else f"ran {age.total_seconds():.0f} s ago"
 
     def _accounts(self) -> str:
         healthy = [watch for watch in self.watches if watch.last_pass_at is not None and watch.silent_since is None]

@@ -37,6 +37,7 @@ from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import account_problems, leases, owners
 
@@ -74,6 +75,7 @@ class AccountWatch:
         signer: Signer,
         limits: Limits,
         probes: Probes,
+        lateness: Lateness,
     ) -> None:
         self.provider = provider
         self._key = (provider.name, provider.account)
@@ -104,7 +106,7 @@ class AccountWatch:
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self._silence = Silence(self._key, clock)
+        self._silence = Silence(self._key, clock, lateness)
 
     def nudge(self) -> None:
         """Make the next pass begin soon, because something changed."""

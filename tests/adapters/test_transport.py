@@ -122,11 +122,10 @@ async def test_a_plain_session_would_have_sent_it_again() -> None:
 async def test_after_a_refused_connection_the_request_is_not_sent() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-    http = AioHttp()
-    with pytest.raises(HttpNotSent):
-        await http.send(put(url))
-    await http.close()
+        http = AioHttp()
+        with pytest.raises(HttpNotSent):
+            await http.send(put(f"http://127.0.0.1:{unused.getsockname()[1]}/"))
+        await http.close()
 
 
 @pytest.mark.parametrize("url", ["not a url", "http://127.0.0.1:99999/"])
@@ -184,6 +183,55 @@ async def test_every_failure_after_the_connection_is_a_lost_reply(fault: Answer)
         with pytest.raises(HttpReplyLost):
             await http.send(put(server.url, timeout=0.2))
     assert len(server.requests) == 1
+
+
+class Late:
+    """A loop that was late for an hour by the time somebody asks for the second time, which is at the deadline."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.deadline_passed = asyncio.Event()
+
+    def __call__(self) -> float:
+        self.asked += 1
+        if self.asked == 1:
+            return 0.0
+        self.deadline_passed.set()
+        return 3600.0
+
+
+async def test_a_read_gets_back_the_time_in_which_our_own_loop_was_late() -> None:
+    late = Late()
+
+    async def answers_after_the_deadline(writer: asyncio.StreamWriter) -> None:
+        await late.deadline_passed.wait()
+        await says(OK)(writer)
+
+    async with Server(answers_after_the_deadline).running() as server:
+        http = AioHttp(late)
+        response = await http.send(HttpRequest(method="GET", url=server.url, timeout=2.0))
+        await http.close()
+    assert (response.status, len(server.requests)) == (200, 1)
+
+
+async def test_a_read_of_a_server_that_stays_silent_ends_although_the_loop_was_late() -> None:
+    late = Late()
+    async with Server(stays_silent).running() as server:
+        http = AioHttp(late)
+        with pytest.raises(HttpReplyLost):
+            await http.send(HttpRequest(method="GET", url=server.url, timeout=0.2))
+        await http.close()
+    assert late.asked == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+async def test_a_call_with_effects_keeps_its_deadline_however_late_the_loop_was(method: str) -> None:
+    async with Server(stays_silent).running() as server:
+        http = AioHttp(late := Late())
+        with pytest.raises(HttpReplyLost):
+            await http.send(HttpRequest(method=method, url=server.url, timeout=0.2))
+        await http.close()
+    assert not late.deadline_passed.is_set()
 
 
 async def test_an_answer_over_the_size_limit_is_a_lost_reply() -> None:

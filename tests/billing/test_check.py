@@ -8,22 +8,26 @@ from gpuproxy.model.errors import Unavailable
 from tests.reconcile.test_absence import call, rent_by_hand
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
+
+_SELDOM_READ = {"catalog_refresh_interval": 120.0}
 
 
 def test_books_that_are_right_raise_no_alarm():
     async def story(world: World) -> None:
-        witness = world.engine.billing_checks[0]
+        check = world.engine.billing_checks[0]
         readings = []
         for _ in range(6):
             made = await world.reserve(3)
             await world.sleep(1700)
             await world.engine.reservations.release(P1, made.reservation.id)
-            readings.append(await witness.step())
+            readings.append(await check.step())
         assert not any(reading is None or reading.alarm for reading in readings)
         assert all(reading is not None and reading.booked > 0 for reading in readings[1:])
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_a_machine_that_the_books_do_not_know_is_an_alarm():
@@ -37,7 +41,7 @@ def test_a_machine_that_the_books_do_not_know_is_an_alarm():
         assert reading.alarm
         assert reading.spent > reading.booked
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_a_provider_that_does_not_tell_is_no_alarm():
@@ -46,7 +50,7 @@ def test_a_provider_that_does_not_tell_is_no_alarm():
         world.arm("user", "status_500_before", times=0)
         assert await world.engine.billing_checks[0].step() is None
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
@@ -65,7 +69,7 @@ def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
         await world.sleep(900)
         assert len((await world.reserve(1, request_id="after")).kept) == 1
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
@@ -76,7 +80,7 @@ def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
             await world.reserve(1, request_id="b")
         assert refused.value.reason == "STORM_BREAKER"
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
@@ -90,7 +94,7 @@ def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
         assert reading.booked == 0
         assert reading.spent > 0
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 @pytest.mark.parametrize(("how", "rate"), [("container", "disk"), ("host", "nothing")])
@@ -107,7 +111,7 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
         assert (await world.leases())[0].billed == rate
         assert reading.booked < made.leases[0].price * 1700 // 3600 // 4
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
@@ -125,4 +129,4 @@ def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
         assert reading.booked > reading.spent * 2
         assert not reading.alarm
 
-    in_world(story)
+    in_world(story, machines=20, settings=_SELDOM_READ)

@@ -1,5 +1,7 @@
 """The true-up: what a machine cost in the end is what the marketplace charged, to its last digit."""
 
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -7,7 +9,14 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.transactions import Adjustment
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
+_CALM: dict[str, Any] = {
+    "machines": 6,
+    "settings": {"catalog_refresh_interval": 1800.0, "reconcile_interval": 600.0},
+}
+"""Days pass here: a small market that is seldom read, where nothing depends on how often."""
 _SETTLED = 3.2 * 3600
 """Seconds after its end within which a machine is settled."""
 
@@ -43,7 +52,7 @@ def test_what_was_spent_is_what_the_market_billed():
         assert sum((await world.view(made)).costs) == await spent(world)
         assert abs(before - billed) <= billed // 50, "the meters were close already"
 
-    in_world(story)
+    in_world(story, **_CALM)
 
 
 def test_a_difference_is_one_adjustment_and_changes_nothing_that_was_completed():
@@ -60,7 +69,7 @@ def test_a_difference_is_one_adjustment_and_changes_nothing_that_was_completed()
         await world.sleep(24 * 3600)
         assert await adjustments(world) == [adjusted]
 
-    in_world(story)
+    in_world(story, **_CALM)
 
 
 def test_nothing_is_settled_while_the_market_says_nothing_of_it():
@@ -74,7 +83,7 @@ def test_nothing_is_settled_while_the_market_says_nothing_of_it():
         await world.sleep(3700)
         assert len(await adjustments(world)) == 1
 
-    in_world(story)
+    in_world(story, **_CALM)
 
 
 def test_a_machine_that_runs_is_not_settled():
@@ -84,7 +93,7 @@ def test_a_machine_that_runs_is_not_settled():
         await world.sleep(24 * 3600)
         assert await adjustments(world) == []
 
-    in_world(story)
+    in_world(story, **_CALM)
 
 
 def test_a_difference_below_the_markets_own_precision_is_none():
@@ -97,7 +106,7 @@ def test_a_difference_below_the_markets_own_precision_is_none():
         assert row["lease_id"] == lease.id
         assert row["charged"] == row["metered"] or abs(row["charged"] - row["metered"]) >= 1000
 
-    in_world(story)
+    in_world(story, **_CALM)
 
 
 def test_charges_that_come_in_parts_are_read_until_two_readings_agree():
@@ -117,7 +126,7 @@ def test_charges_that_come_in_parts_are_read_until_two_readings_agree():
         assert await world.db.read(lambda tx: tx.fetch("SELECT charged FROM settlements ORDER BY at")) == rows
         assert sum((await world.view(made)).costs) == await spent(world)
 
-    in_world(story)
+    in_world(story, **_CALM)
 
 
 def _billed(world: World) -> int:
@@ -139,7 +148,7 @@ def test_an_adjustment_is_one_line_in_the_log_with_both_amounts():
         await world.sleep(_SETTLED + 48 * 3600)
 
     with capture_logs() as lines:
-        in_world(story)
+        in_world(story, **_CALM)
     (line,) = [line for line in lines if line["event"] == "cost_adjusted"]
     (released,) = [line for line in lines if line["event"] == "instance_released"]
     assert (line["contract"], line["lease"]) == (released["contract"], released["lease"])

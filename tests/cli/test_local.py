@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 from gpuproxy.cli import root
 from tests.cli.world import Run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:

@@ -25,7 +25,7 @@ from gpuproxy.store.keys import KeyRow
 V1 = "gpuproxy.v1.GPUProxyService"
 PUBLISHED = "gpuproxy.GPUProxyService"
 KEYS: dict[str, Role] = {"gp_user": "user", "gp_viewer": "viewer", "gp_admin": "admin"}
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 def key_row(key: str, role: Role, *, project: str = "p1") -> KeyRow:

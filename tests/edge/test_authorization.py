@@ -29,6 +29,8 @@ from tests.edge.face import facing
 from tests.edge.test_fields import ssh_key
 from tests.world import demand
 
+pytestmark = pytest.mark.long
+
 METHODS = tuple(method.name for method in CONTRACT.methods)
 BUILT = built_of(service_over(StubEngine()))
 SECRET = "s" * 40

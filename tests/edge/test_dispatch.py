@@ -68,7 +68,7 @@ async def test_a_client_that_cancels_cancels_the_handler() -> None:
         task = asyncio.ensure_future(call)
         await begun.wait()
         call.cancel()
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 120)
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -173,7 +173,7 @@ async def test_undecodable_bytes_are_an_invalid_argument() -> None:
     async with facing(Echo()) as face:
         call = face.channel.unary_unary("/gpuproxy.v1.GPUProxyService/GetReservation")
         with pytest.raises(aio.AioRpcError) as caught:
-            await call(b"\xff\xff\xff", metadata=(("x-api-key", "gp_user"),), timeout=10)
+            await call(b"\xff\xff\xff", metadata=(("x-api-key", "gp_user"),), timeout=120)
     assert caught.value.code() is StatusCode.INVALID_ARGUMENT
 
 
@@ -192,7 +192,7 @@ async def test_the_deadline_is_the_callers_or_the_rpcs_own_and_at_most_half_an_h
     async with facing(echo, scale=60.0) as face:
         before = face.clock.monotonic()
         call = face.call(name, timeout=timeout)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await call
         left = (echo.callers[0].deadline - before) / face.clock.scale
     assert seconds - 1 <= left <= seconds + 9
@@ -382,7 +382,7 @@ async def test_a_benchmark_call_goes_through_the_same_dispatcher() -> None:
 
     async with facing(Echo(), extra={"bench.Bench/Bytes": raw_rpc("Bytes", double)}) as face:
         call = face.channel.unary_unary("/bench.Bench/Bytes")
-        assert await call(b"ab", metadata=(("x-api-key", "gp_user"),), timeout=10) == b"abab"
+        assert await call(b"ab", metadata=(("x-api-key", "gp_user"),), timeout=120) == b"abab"
         with pytest.raises(aio.AioRpcError) as caught:
-            await call(b"ab", timeout=10)
+            await call(b"ab", timeout=120)
     assert caught.value.code() is StatusCode.UNAUTHENTICATED

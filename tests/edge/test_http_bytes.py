@@ -113,11 +113,11 @@ async def test_a_body_that_does_not_arrive_is_refused_after_a_while(monkeypatch:
 
 
 async def test_a_connection_whose_head_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 1.0)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             assert await reader.read() == b""
         writer.close()
 
@@ -126,12 +126,12 @@ async def test_a_connection_whose_head_never_ends_is_closed(monkeypatch: pytest.
 async def test_a_connection_whose_head_trickles_in_forever_is_closed(
     monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 1.0)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(first + b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
         ended = asyncio.create_task(reader.read())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not (await asyncio.wait([ended], timeout=0.02))[0]:
                 writer.write(b"a")
         with contextlib.suppress(ConnectionError):
@@ -146,7 +146,7 @@ async def test_a_body_that_trickles_in_forever_is_refused_after_a_while(monkeypa
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(HEAD + CLOSE + b"Content-Length: 500000\r\n\r\n")
         status = asyncio.create_task(reader.readline())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not (await asyncio.wait([status], timeout=0.02))[0]:
                 writer.write(b" ")
         assert (await status).startswith(b"HTTP/1.1 400 ")

@@ -50,7 +50,7 @@ async def test_a_client_that_disconnects_cancels_its_call() -> None:
         writer.write(b"GET /api/v1/loadbalancer/loads HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n\r\n")
         await slow.began.wait()
         writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await slow.cancelled.wait()
 
 

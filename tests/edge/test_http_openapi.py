@@ -15,6 +15,8 @@ from scripts.http_fuzz import command
 from tests.edge.engine import StubEngine, lease, offer, service_over
 from tests.edge.http_face import both_faces
 
+pytestmark = pytest.mark.long
+
 EVERYTHING = document(frozenset(method.name for method in CONTRACT.methods))
 
 

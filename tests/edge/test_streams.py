@@ -162,7 +162,7 @@ async def test_an_error_while_a_key_is_checked_again_is_answered_like_any_bug(
 async def test_a_deadline_ends_a_stream() -> None:
     engine = Watched()
     async with facing(service_over(engine)) as face:
-        call = await begun(face, engine, timeout=0.5)
+        call = await begun(face, engine, timeout=2.0)
         assert (await ended(call)).code() is StatusCode.DEADLINE_EXCEEDED
         assert await face.dispatcher.idle(SECONDS)
         assert engine.open == 0
@@ -172,7 +172,7 @@ async def test_streams_end_at_once_when_the_server_drains_and_tell_the_client_to
     engine = Watched()
     async with facing(service_over(engine)) as face:
         call = await begun(face, engine)
-        draining = asyncio.ensure_future(face.server.drain(SECONDS * 10))
+        draining = asyncio.ensure_future(face.server.drain(SECONDS))
         error = await ended(call)
         assert error.code() is StatusCode.UNAVAILABLE
         assert "last resume_token" in (error.details() or "")

@@ -55,7 +55,7 @@ async def by_grpc(both: Both, client: ClientFiles) -> bool:
 
 async def _healthy(channel: aio.Channel) -> bool:
     try:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=120)
     except aio.AioRpcError as error:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         return False
@@ -123,7 +123,7 @@ def _speaks(port: int, version: str) -> bool:
         "    print(context.wrap_socket(plain).version())\n"
     )
     command = [sys.executable, "-c", code, str(port), version]
-    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
     return ended.returncode == 0
 
 
@@ -132,7 +132,7 @@ def _speaks(port: int, version: str) -> bool:
 
 async def serial(port: int) -> str:
     """The certificate of a new connection."""
-    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=10)
+    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=120)
 
 
 async def serials(both: Both) -> set[str]:
@@ -163,7 +163,7 @@ async def test_new_connections_get_the_new_certificate_while_old_ones_continue(p
 async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """One request on a connection that stays open."""
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         return b'{"status":"ok"}' in await reader.readuntil(b"}")
 
 

@@ -115,7 +115,7 @@ async def test_a_call_whose_client_disconnects_is_a_span_too() -> None:
         call = both.grpc.call("GetLoadInfo")
         await slow.began.wait()
         call.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await slow.cancelled.wait()
             await both.grpc.dispatcher.idle(10)
     assert said(spans.only)["gpuproxy.code"] == "CANCELLED"
@@ -259,7 +259,7 @@ async def test_an_unreachable_collector_neither_breaks_a_call_nor_delays_shutdow
     tracing = exporting("http://127.0.0.1:1")
     async with both_faces(service_over(StubEngine()), around=tracing.rpc) as both:
         assert (await both.send("GET", PATH)).status == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await tracing.close()
 
 
@@ -271,7 +271,7 @@ def test_without_an_endpoint_no_tracing_module_is_imported() -> None:
         "import sys, gpuproxy.app.main, gpuproxy.cli.server, gpuproxy.app.upkeep\n"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
 
 async def test_an_endpoint_without_the_extra_prevents_startup(monkeypatch: pytest.MonkeyPatch) -> None:

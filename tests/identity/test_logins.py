@@ -19,6 +19,8 @@ from gpuproxy.store.sqlite.database import SqliteDatabase
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import SeededRandom
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 EMAIL, PASSWORD = "me@example.org", "correct horse"
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"

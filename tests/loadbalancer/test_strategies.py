@@ -15,6 +15,8 @@ from gpuproxy.store.rows import micros
 from tests.markets import offer
 from tests.world import World, demand, in_world
 
+pytestmark = pytest.mark.long
+
 BOOKS = {
     "hosts": "SELECT * FROM hosts ORDER BY host",
     "measured": "SELECT * FROM measured ORDER BY host",

@@ -10,6 +10,8 @@ from gpuproxy.model.errors import Refusal
 from tests.system.matrix import CALLS, cells
 from tests.world import VAST, World, in_world
 
+pytestmark = pytest.mark.long
+
 CALLER = Caller(project="p1")
 
 

@@ -16,6 +16,8 @@ from gpuproxy.ports import Tx
 from gpuproxy.store import leases, money_log
 from tests.world import VAST, World, demand, in_world
 
+pytestmark = pytest.mark.long
+
 CALLER = Caller(project="p1", key_id="key-1")
 Line = Mapping[str, Any]
 

@@ -15,6 +15,8 @@ from gpuproxy.store import counters, leases
 from gpuproxy.store.rows import LIVE_SQL
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 
 
@@ -103,7 +105,7 @@ def test_every_change_of_state_has_one_event_in_order():
     in_world(story)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.seeds(1, 6)
 def test_whatever_goes_wrong_the_books_end_where_the_market_is(seed: int):
     """Random calls under random faults; once the faults stop, every machine is in the books or gone."""
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.store.contending import acknowledged, check
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

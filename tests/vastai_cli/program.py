@@ -18,7 +18,7 @@ _HERE = Path(__file__).resolve().parent
 _HOME = _HERE.parent.parent / ".venv-vastai"
 _LOCK = _HERE / "requirements.lock"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PATIENCE = 120.0  # seconds; a command takes about one
+_PATIENCE = 300.0  # seconds; a command takes about one
 
 
 class NotInstalled(Exception):
