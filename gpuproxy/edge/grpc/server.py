@@ -178,7 +178,7 @@ def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, 
     """
     if not isinstance(refusal, Unavailable):
         return ()
-    limit = _MAX_PUSHBACK_SECONDS if seconds_left is None else min(seconds_left, _LONGEST_PUSHBACK)
+    limit = _MAX_PUSHBACK_SECONDS if seconds_left is None else min(seconds_left, _MAX_PUSHBACK_SECONDS)
     if refusal.retry_after >= limit:
         return ((_PUSHBACK, "-1"),)
     return (
