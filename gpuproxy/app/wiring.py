@@ -17,7 +17,7 @@ from gpuproxy.edge.grpc.server import GrpcServer
 from gpuproxy.edge.http.pages import Pages
 from gpuproxy.edge.http.server import HttpServer
 from gpuproxy.edge.interfaces import Interfaces
-from gpuproxy.edge.messages.translate import encode_offer, offer_json
+from gpuproxy.edge.messages.instances import encode_offer, offer_json
 from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import Rpc, built_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.edge.messages.translate import reservation_message
+from gpuproxy.edge.messages.reservations import reservation_message
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
