@@ -33,6 +33,7 @@ from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
@@ -85,7 +86,9 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             begin=tracing.provider_call if tracing else None,
         )
         stack.push_async_callback(engine.stop)
-        stack.callback(asyncio.create_task(lateness.watch(engine.metrics.loop_lag)).cancel)
+        measuring = Background("lateness")
+        measuring.start(lateness.watch(engine.metrics.loop_lag))
+        stack.push_async_callback(measuring.close)
         await engine.start()
         interfaces = build_interfaces(settings, engine, access, random, around=tracing.rpc if tracing else None)
         try:

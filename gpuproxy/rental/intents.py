@@ -19,7 +19,7 @@ from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import NOT_ATTEMPTED
 from gpuproxy.ports import Tx
-from gpuproxy.store import account_problems, leases, rotations
+from gpuproxy.store import account_problems, leases, owners, rotations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
         earlier: tuple[Lease, ...] = ()
     else:
         intent = replace(intent, owner=_open(intent.read(tx)))  # its end may have moved since
-        earlier = leases.of_reservation(tx, ReservationId(intent.owner.id))
+        earlier = owners.leases_of(tx, intent.owner.id)
     gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
     if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.owner.gpus:
         raise Conflict(f"{intent.owner.kind} {intent.owner.id} would hold more GPUs than it wants")

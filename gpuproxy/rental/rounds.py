@@ -24,7 +24,7 @@ from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.model.reservations import NOT_ATTEMPTED
@@ -38,7 +38,7 @@ from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.persist import write_until_committed
-from gpuproxy.store import leases
+from gpuproxy.store import owners
 
 log = structlog.get_logger(__name__)
 
@@ -248,7 +248,7 @@ class Rental:
     async def _wait_for_ready(self) -> bool:
         """Wait until all machines are ready (False) or a replacement was started (True)."""
         try:
-            async with self._db.watch(f"reservation:{self._owner_id}") as wakeups:
+            async with self._db.watch(owners.topic(self._owner_id)) as wakeups:
                 while self._may_continue():
                     owner, rows = await self._stored()
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
@@ -272,6 +272,6 @@ class Rental:
 
     async def _stored(self) -> tuple[Owner, tuple[Lease, ...]]:
         def read(tx: Tx) -> tuple[Owner, tuple[Lease, ...]]:
-            return self._record.read(tx), leases.of_reservation(tx, ReservationId(self._owner_id))
+            return self._record.read(tx), owners.leases_of(tx, self._owner_id)
 
         return await self._db.read(read)
