@@ -1,6 +1,6 @@
-"""How quickly a host's machines get ready and how often they do not, as a value that each outcome moves.
+"""Measurements of a host: how quickly its machines get ready, and how often they do not. Each outcome updates them.
 
-Pure: from a value, an outcome and its time to the next value, so that replaying the books gives what is stored.
+Pure: the next value depends only on the value, the outcome and its time. Replaying all events gives the stored value.
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import HOST_BROKEN, NOT_READY, WRONG_GPU
 
 HOST_REFUSED = "HOST_REFUSED"
-"""Why a create failed when the host is to blame."""
+"""The reason of a create that failed because of the host."""
 _BLAMED = frozenset({HOST_REFUSED, NOT_READY, WRONG_GPU, HOST_BROKEN})
 _TAU_S = 3600.0
 _FRESH = timedelta(hours=24)
 _FAILED_MS = 600_000
-"""What a machine that never got ready counts as, at least."""
+"""The least sample for a machine that never got ready, in milliseconds."""
 _FAILURES = 3
 _OUT = timedelta(seconds=30)
 _OUT_MOST = timedelta(minutes=30)
@@ -25,7 +25,7 @@ _OUT_MOST = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One host's record. `response_ms` is a peak EWMA: it jumps up at once and comes down within hours."""
+    """One host's measurements. `response_ms` is a peak EWMA: it rises at once and falls within hours."""
 
     provider: ProviderName
     gpu_model: str
@@ -33,28 +33,28 @@ class Measured:
     sampled_at: datetime | None = None
     samples: int = 0
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
     ejections: int = 0
-    """What the next ejection's length is multiplied by, less one."""
+    """The next ejection lasts `ejections` + 1 times as long as the first."""
     ejected_until: datetime | None = None
 
     def fresh(self, now: datetime) -> int:
-        """The samples, as long as the last one is not too old."""
+        """The number of samples; 0 if the last one is too old."""
         return self.samples if self.sampled_at is not None and now - self.sampled_at < _FRESH else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A machine got ready, or its host failed it; `ms` from the create, None where that says nothing."""
+    """A machine got ready, or its host failed. `ms`: milliseconds from the create; None if they are not meaningful."""
 
     ready: bool
     ms: float | None
 
 
 def outcome(began: datetime | None, was_ready: bool, event: LeaseEvent, reason: str, at: datetime) -> Outcome | None:
-    """What an event tells about a lease's host; `began`: when its create was sent.
+    """What an event says about a lease's host; None if nothing. `began`: when its create was sent.
 
-    Refusals for want of capacity, price or credit tell nothing, nor do machines that stop and wake.
+    Refusals because of capacity, price or credit say nothing about the host, nor do machines that stop and start.
     """
     ms = None if began is None or was_ready else (at - began) / timedelta(milliseconds=1)
     if event is LeaseEvent.READY:
@@ -65,7 +65,7 @@ def outcome(began: datetime | None, was_ready: bool, event: LeaseEvent, reason: 
 
 
 def after_outcome(before: Measured, outcome: Outcome, at: datetime) -> Measured:
-    """The record with one more outcome."""
+    """The measurements after one more outcome."""
     sampled = before if outcome.ms is None else with_sample(before, outcome.ms, at)
     if outcome.ready:
         return replace(sampled, failures=0, ejections=before.ejections // 2)
@@ -78,7 +78,7 @@ def after_outcome(before: Measured, outcome: Outcome, at: datetime) -> Measured:
 
 
 def with_sample(before: Measured, ms: float, at: datetime, tau_s: float = _TAU_S) -> Measured:
-    """Peak EWMA over irregular intervals: a worse sample counts whole, a better one by the time that has passed."""
+    """Peak EWMA over irregular intervals: a worse sample counts fully, a better one by the time that has passed."""
     if not before.fresh(at) or before.sampled_at is None:
         return replace(before, response_ms=ms, sampled_at=at, samples=1)
     passed = max(0.0, (at - before.sampled_at).total_seconds())

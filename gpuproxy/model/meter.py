@@ -1,7 +1,8 @@
-"""What a lease costs per hour at this moment, following how marketplaces bill.
+"""The present cost of a lease per hour, as marketplaces bill it.
 
-Disk is billed for as long as the instance exists, the GPUs only while the provider says running, and nothing while
-the host is away. While a release is under way the meter runs on: only the provider's word that it is gone ends it.
+The disk is billed as long as the instance exists, the GPUs only while the provider reports it as running, and nothing
+while the host is offline. During a release the meter keeps running until the provider confirms that the instance is
+gone.
 """
 
 from gpuproxy.model.leases import TERMINAL, Lease

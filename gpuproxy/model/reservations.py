@@ -1,6 +1,6 @@
-"""One caller's group of leases, what came of each, and the state that follows from them.
+"""Reservations: one caller's group of leases, their outcomes, and the state derived from them.
 
-The state of a reservation is derived from its leases and stored only so that lists can filter by it.
+The state is stored only so that lists can filter by it.
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,27 @@ from gpuproxy.model.offers import HostKey, OfferId
 from gpuproxy.model.owners import Owner, OwnerId
 
 DESTROYED = "DESTROYED"
-"""Why a machine is given back that its owner destroyed."""
+"""The reason of a machine that its owner destroyed."""
 RELEASED = "RELEASED"
-"""Why a reservation is closed that its owner gave back."""
+"""The reason of a reservation that its owner released."""
 NOT_READY = "NOT_READY"
-"""Why a machine is given back that did not get ready."""
+"""The reason for releasing a machine that did not get ready."""
 WRONG_GPU = "WRONG_GPU"
-"""Why a machine is given back that is another one than was offered."""
+"""The reason for releasing a machine whose GPUs are not those that were offered."""
 IMAGE_UNUSABLE = "IMAGE_UNUSABLE"
-"""Why a machine is given back whose image, registry or entry point can't work on any host; no more are rented then."""
+"""The reason for releasing a machine whose image, registry or entry point can't work on any host. Renting stops."""
 HOST_BROKEN = "HOST_BROKEN"
-"""Why a machine is given back whose host says that it can't run it."""
+"""The reason for releasing a machine that its host reports it can't run."""
 COMMON_CAUSE = "COMMON_CAUSE"
-"""Why no more machines are rented: on several hosts they failed alike."""
+"""The reason for renting no more machines: they failed in the same way on several hosts."""
 REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
-"""Why no more machines are rented: as many as are allowed were rented in the reservation's name."""
+"""The reason for renting no more machines: the limit for one reservation is reached."""
 
 
 class ReservationState(StrEnum):
-    """What clients see."""
+    """The states that clients see."""
 
-    PENDING = "pending"  # an outcome is still open
+    PENDING = "pending"  # an outcome is unresolved
     STARTING = "starting"  # all are kept, some are not ready yet
     ACTIVE = "active"  # all GPUs are ready
     PARTIAL = "partial"  # fewer are kept than were asked for
@@ -60,23 +60,23 @@ class Decision:
 
     strategy: str
     considered: int
-    """Offers that the filters were applied to."""
+    """How many offers the filters were applied to."""
     eligible: int
     rejected: tuple[tuple[str, int], ...]
-    """How many offers each filter turned away, by the filter's name."""
+    """How many offers each filter rejected, by the filter's name."""
     sizes: tuple[int, ...]
     picks: tuple[Pick, ...]
     top: tuple[Pick, ...]
     """The best few candidates for the first size, best first."""
     cheapest_alternative: Micro | None
-    """Per hour, for the same count, had the cheapest been taken."""
+    """The hourly price of the cheapest possible choice for the same count."""
     notes: tuple[str, ...] = ()
-    """What else shaped the choice, in words."""
+    """What else influenced the choice, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The error that a finished call ended with, kept so that a repeat of its request_id gets the same answer."""
+    """The error of a finished call, stored so that a repeat of its request_id gets the same answer."""
 
     reason: str
     message: str
@@ -85,7 +85,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """One row of the books; times are aware UTC."""
+    """One reservation as it is stored; times are aware UTC."""
 
     id: ReservationId
     project: str
@@ -93,29 +93,29 @@ class Reservation:
     fingerprint: str
     count: int
     least: int
-    """With fewer GPUs than this kept, everything is given back."""
+    """If fewer GPUs than this are kept, everything is released."""
     keep: bool
-    """What exists after the answer, or after the caller is gone, is kept."""
+    """Machines that are found after the answer, or after the caller has left, are kept."""
     strategy: str
     labels: tuple[tuple[str, str], ...]
     created_at: datetime
     expires_at: datetime | None
     version: int
     replace_unready: bool
-    """A machine that never gets ready is released (and replaced while the caller waits)."""
+    """A machine that does not get ready in time is released (and replaced while the caller waits)."""
     ready_timeout_s: float
     owner: str
-    """The process that is working on the call."""
+    """The id of the server process that runs the call."""
     key_id: str = ""
-    """The API key that asked for it; empty where nobody's key did."""
+    """The id of the API key of the call; empty if the call was made without a key."""
     stopped: str = ""
-    """Why no more machines are rented although some are missing, an upper-case constant; empty while that is open."""
+    """Why no more machines are rented although some are missing, an upper-case constant; empty while renting is open."""
     settled_at: datetime | None = None
-    """No further create will be started after this."""
+    """When renting was concluded: no create is started after this."""
     answered_at: datetime | None = None
-    """The caller has the answer, or will never have one."""
+    """When the call was answered, or given up without an answer."""
     closing: str = ""
-    """Why everything is being given back; empty while it is not."""
+    """Why everything is being released; empty while it is not."""
     failure: Failure | None = None
     decision: Decision | None = None
     message: str = ""
@@ -142,7 +142,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationView:
-    """A reservation with its leases in order of attempt, and what each has cost so far."""
+    """A reservation with its leases in the order of attempts, and the cost of each lease so far."""
 
     reservation: Reservation
     leases: tuple[Lease, ...]
@@ -155,7 +155,7 @@ class ReservationView:
 
 
 def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> ReservationState:
-    """The state that follows from the leases."""
+    """The state of a reservation with these leases."""
     live = [lease for lease in leases if lease.state in LIVE]
     if reservation.closing:
         if live:
@@ -190,7 +190,7 @@ _OUTCOMES = {
 
 
 def outcome_word(lease: Lease) -> str:
-    """The lease as an outcome of its call, in the contract's words."""
+    """The outcome of a lease for its call, as the contract names it."""
     if lease.state is LeaseState.FAILED and lease.reason == NOT_ATTEMPTED:
         return "not_attempted"
     return _OUTCOMES.get(lease.state, lease.state.value)

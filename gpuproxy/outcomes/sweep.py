@@ -53,7 +53,7 @@ def strays(
     sightings: Sightings,
     now: datetime,
 ) -> tuple[list[Stray], Sightings]:
-    """The strays to release in this pass, and the sightings for the next. `by_label`: the leases of all listed labels."""
+    """The strays to release in this pass, and the sightings for the next. `by_label`: leases of all listed labels."""
     found: list[Stray] = []
     unowned: list[Instance] = []
     for instance in instances:
