@@ -109,7 +109,7 @@ class Reservation:
     key_id: str = ""
     """The id of the API key of the call; empty if the call was made without a key."""
     stopped: str = ""
-    """Why no more machines are rented although some are missing, an upper-case constant; empty while renting is open."""
+    """Why no more machines are rented although some are missing, an upper-case constant; empty while there is none."""
     settled_at: datetime | None = None
     """When renting was concluded: no create is started after this."""
     answered_at: datetime | None = None
