@@ -1,6 +1,6 @@
-"""The books of this machine, opened for one command that works on them itself, beside a running server or without one.
+"""The database of this machine, opened by a command that works on it directly, with or without a running server.
 
-A command that is about existing books never makes new ones: in a wrong directory it would say that all is well.
+A command about an existing database never creates a new one: in a wrong directory it would report that all is well.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ T = TypeVar("T")
 def with_database(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
-    """What `work` makes of the books; `alone`: refused while a server runs on them.
+    """The result of `work` on the database. `alone`: refuse while a server uses it.
 
-    Raises ConfigError where there are none, unless it `may_create` them, and when they can't be read or written.
+    Raises ConfigError if there is no database, unless `may_create` is set, and if it can't be read or written.
     """
 
     async def run() -> T:
@@ -38,9 +38,9 @@ def with_database(
 
 
 def check_exists(settings: Settings) -> None:
-    """Raise ConfigError where there is no database."""
+    """Raise ConfigError if there is no database."""
     if not settings.database_path.is_file():
         raise ConfigError(
-            f"There is no database at {settings.database_path.absolute()}; set GPUPROXY_DATABASE_URL or go to its "
-            "directory."
+            f"There is no database at {settings.database_path.absolute()}. Set GPUPROXY_DATABASE_URL, or run the "
+            "command in the directory of the database."
         )

@@ -1,4 +1,4 @@
-"""The engine and both interfaces, wired over whatever ports they are given: real ones, or those of a simulation."""
+"""The engine and both interfaces, wired over the given ports: real ones, or those of a simulation."""
 
 import asyncio
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ class Engine:
     _loops: Background = field(default_factory=lambda: Background("loop"))
 
     async def start(self) -> None:
-        """Take over what an earlier process left, then look after everything in the background."""
+        """Recover what an earlier process left, then start the background loops."""
         await self.db.write(counters.recount)
         await recover(self.db, self.accounts)
         loops = [
@@ -100,11 +100,11 @@ class Engine:
         await repeat_when_due(watch.due, topic, self.db, self.clock, f"due {watch.provider.account}")
 
     async def drain(self, seconds: float) -> None:
-        """Start no more creates; wait for those, and for stops and starts, at most so many real seconds."""
+        """Start no more creates. Wait for running creates, stops and starts, for at most `seconds` real seconds."""
         await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
 
     async def stop(self) -> None:
-        """End the background work; the books know what is left to do."""
+        """Stop the background work. The database has what is left to do."""
         await self._loops.close()
         for watch in self.watches:
             await watch.close()
@@ -123,7 +123,7 @@ def build_engine(
     lateness: Lateness | None = None,
     begin: Begin | None = None,
 ) -> Engine:
-    """Wire the engine over whatever ports it is given; without `lateness` its loop is taken to be always on time."""
+    """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual."""
     lateness = lateness or Lateness(clock)
     limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
