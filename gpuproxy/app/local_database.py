@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gpuproxy.app.main import open_books
+from gpuproxy.app.main import open_database
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.sqlite.database import SqliteDatabase
@@ -16,19 +16,19 @@ from gpuproxy.store.sqlite.driver import sqlite3
 T = TypeVar("T")
 
 
-def with_books(
-    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+def with_database(
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
     """What `work` makes of the books; `alone`: refused while a server runs on them.
 
-    Raises ConfigError where there are none, unless it `may_make` them, and when they can't be read or written.
+    Raises ConfigError where there are none, unless it `may_create` them, and when they can't be read or written.
     """
 
     async def run() -> T:
-        async with open_books(settings, alone=alone) as db:
+        async with open_database(settings, alone=alone) as db:
             return await work(db)
 
-    if not may_make:
+    if not may_create:
         check_exists(settings)
     try:
         return asyncio.run(run())
