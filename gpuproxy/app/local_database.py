@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gpuproxy.app.main import open_books
+from gpuproxy.app.main import open_database
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.sqlite.database import SqliteDatabase
@@ -25,7 +25,7 @@ def with_database(
     """
 
     async def run() -> T:
-        async with open_books(settings, alone=alone) as db:
+        async with open_database(settings, alone=alone) as db:
             return await work(db)
 
     if not may_create:

@@ -1,7 +1,7 @@
 """The wiring: the only place that knows which concrete things exist, and the lifetime of every task.
 
 `serve` is one straight line: open the books, start the clock, connect the accounts, recover, listen, wait for a
-signal, drain. Commands that work without a server (`upkeep`, `people`) take their books and accounts from here.
+signal, drain. Commands that work without a server (`upkeep`, `user_admin`) take their books and accounts from here.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     certificates = certificates_of(settings)
     async with AsyncExitStack() as stack:
         tracing = _tracing(settings, stack)
-        db = await stack.enter_async_context(open_books(settings))
+        db = await stack.enter_async_context(open_database(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
             db.use_clock(clock.now)
@@ -136,7 +136,7 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 
 
 @asynccontextmanager
-async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
+async def open_database(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
     """The database until the end of the block; raises ConfigError when it can't be had."""
     require_safe(settings, warn=alone)  # a command's stdout is for its answer
     path = settings.database_path

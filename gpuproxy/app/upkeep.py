@@ -47,7 +47,7 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
         return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx), failures))
 
-    return _with_books(settings, look)
+    return _with_database(settings, look)
 
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
@@ -74,7 +74,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
                     await watch.close()
             return told
 
-    return _with_books(settings, run, alone=not dry_run)
+    return _with_database(settings, run, alone=not dry_run)
 
 
 def _sandbox_hint(settings: Settings) -> str:
@@ -105,7 +105,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
 
     check_exists(settings)
     _check_apart(settings, file)
-    return _with_books(settings, read)
+    return _with_database(settings, read)
 
 
 def import_signing(settings: Settings, file: Path) -> None:
@@ -125,7 +125,7 @@ def import_signing(settings: Settings, file: Path) -> None:
     async def run(db: SqliteDatabase) -> None:
         await db.write(write)
 
-    _with_books(settings, run, alone=True, may_create=True)
+    _with_database(settings, run, alone=True, may_create=True)
 
 
 def backup(settings: Settings, file: Path) -> None:
@@ -198,7 +198,7 @@ def _write_secret(file: Path, text: str) -> None:
         raise ConfigError(f"{file} can't be written ({error.strerror}); name a new file.") from error
 
 
-def _with_books(
+def _with_database(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
     async def run(db: SqliteDatabase) -> T:

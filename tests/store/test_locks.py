@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.app import people
+from gpuproxy.app import user_admin
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite import locks, mounts
@@ -181,8 +181,8 @@ async def test_a_copy_of_a_database_is_not_locked(path: Path) -> None:
 def test_a_command_works_beside_a_running_server(path: Path, way: Callable[[Path], Path]) -> None:
     with serving(path) as server:
         settings = Settings(database_url=f"sqlite:///{way(path)}")
-        assert people.create_key(settings, "ci", "user", "default").startswith("gpx_")
-        assert [key.name for key in people.list_keys(settings)] == ["ci"]
+        assert user_admin.create_key(settings, "ci", "user", "default").startswith("gpx_")
+        assert [key.name for key in user_admin.list_keys(settings)] == ["ci"]
         assert server.poll() is None
 
 
