@@ -11,7 +11,7 @@ from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.app.sandbox_child import start_sandbox
 
 
-async def test_a_market_that_dies_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+async def test_a_market_that_dies_is_logged_once_with_what_to_do(tmp_path: Path) -> None:
     state = tmp_path / "books.db.sandbox"
     with capture_logs() as logs:
         async with start_sandbox(state, ScaledClock()):

@@ -63,7 +63,7 @@ def test_a_difference_is_one_adjustment_and_changes_nothing_that_was_completed()
     in_world(story)
 
 
-def test_nothing_is_settled_while_the_market_says_nothing_of_it():
+def test_nothing_is_trued_up_while_the_market_lists_no_charge():
     async def story(world: World) -> None:
         await over(world)
         await _overcharge(world, 250_000)
@@ -77,7 +77,7 @@ def test_nothing_is_settled_while_the_market_says_nothing_of_it():
     in_world(story)
 
 
-def test_a_machine_that_runs_is_not_settled():
+def test_a_running_machine_is_not_trued_up():
     async def story(world: World) -> None:
         await world.reserve(1)
         await _overcharge(world, 250_000)

@@ -19,7 +19,7 @@ def test_what_the_first_searches_found_is_shown_at_once():
     in_world(story, **_CAPPED)
 
 
-def test_in_the_first_minute_there_is_room_for_a_search_that_somebody_waits_for():
+def test_in_the_first_minute_the_rate_limit_leaves_room_for_a_targeted_search():
     async def story(world: World) -> None:
         await world.sleep(10)
         dear = max(chunk.price for chunk in world.sandbox.market.chunks.values()) / 1e6

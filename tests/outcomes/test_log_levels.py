@@ -57,7 +57,7 @@ def test_no_fault_of_a_marketplace_is_a_warning(call: str) -> None:
     assert [line for line in lines if line["log_level"] not in ("debug", "info")] == []
 
 
-def test_what_an_operator_must_act_on_is_heard_as_a_warning() -> None:
+def test_what_an_operator_must_act_on_is_logged_as_a_warning() -> None:
     async def story(world: World) -> None:
         await world.reserve(1)
         world.db._writer.conn.execute("PRAGMA query_only=ON")

@@ -41,7 +41,7 @@ async def reserve(world: World, count: int, **wanted: Any) -> ReservationView:
     return await world.engine.reserver.reserve(caller, demand(count, **wanted))
 
 
-def test_the_life_of_a_machine_is_four_lines_and_who_asked_for_its_end() -> None:
+def test_the_life_of_a_machine_is_four_lines_and_one_for_the_request_to_release_it() -> None:
     async def life(world: World) -> ReservationView:
         made = await reserve(world, 1)
         await world.sleep(3600)
@@ -91,7 +91,7 @@ def test_who_destroyed_a_machine_is_logged_once_however_often_they_ask() -> None
     assert [line["reason"] for line in named(lines, "instance_released")] == ["DESTROYED"]
 
 
-def test_a_reservation_that_is_over_is_not_asked_for_again() -> None:
+def test_releasing_a_finished_reservation_logs_no_request() -> None:
     async def life(world: World) -> None:
         made = await reserve(world, 1)
         for _ in range(3):
@@ -160,7 +160,7 @@ def test_a_create_that_is_proven_absent_is_disproved_not_refused() -> None:
     assert "create_refused" not in events(lines)
 
 
-def test_a_machine_that_dies_says_what_it_still_costs() -> None:
+def test_a_dead_machine_is_logged_with_its_present_cost() -> None:
     async def life(world: World) -> str:
         contract = str((await reserve(world, 1)).leases[0].instance_id)
         await world.sleep(300)
@@ -174,7 +174,7 @@ def test_a_machine_that_dies_says_what_it_still_costs() -> None:
     assert events(lines) == ["instance_rented", "instance_ready", "instance_died"]
 
 
-def test_a_machine_that_was_taken_away_is_lost_with_what_it_cost() -> None:
+def test_a_removed_machine_is_logged_as_lost_with_its_cost() -> None:
     async def life(world: World) -> None:
         contract = int(str((await reserve(world, 1)).leases[0].instance_id))
         await world.sleep(300)
@@ -201,7 +201,7 @@ def test_work_that_is_rolled_back_leaves_no_line() -> None:
     assert events(lines) == ["instance_rented"]
 
 
-def test_a_machine_of_nobodys_key_has_an_empty_one() -> None:
+def test_a_machine_reserved_without_a_key_is_logged_with_an_empty_key() -> None:
     async def life(world: World) -> None:
         await world.reserve(1)
 
@@ -209,7 +209,7 @@ def test_a_machine_of_nobodys_key_has_an_empty_one() -> None:
     assert [line["key"] for line in lines] == [""]
 
 
-def test_a_refusal_that_is_heard_late_is_a_refusal() -> None:
+def test_a_refusal_that_is_read_late_is_logged_as_a_refusal() -> None:
     """The outcome counted as unknown before the marketplace's answer was read."""
 
     async def life(world: World) -> None:

@@ -51,7 +51,7 @@ def test_a_replacement_gets_the_keys_too_and_a_deleted_key_is_on_no_new_machine(
     in_world(story)
 
 
-def test_the_projects_keys_are_no_other_demand_and_exclude_no_way_to_run() -> None:
+def test_project_keys_do_not_change_the_demand_and_exclude_no_run_mode() -> None:
     async def story(world: World) -> None:
         ring = SshKeyRing(world.db, world.random)
         first = await world.reserve(1, request_id="same")

@@ -128,7 +128,7 @@ STORIES: dict[str, Story] = {
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_whatever_dies_wherever_nothing_is_lost_and_nothing_twice(name: str):
+def test_a_crash_at_any_point_loses_nothing_and_rents_nothing_twice(name: str):
     points = tell(STORIES[name], None)
     assert points >= 4
     for point in range(1, points + 1):
@@ -139,7 +139,7 @@ def test_whatever_dies_wherever_nothing_is_lost_and_nothing_twice(name: str):
 
 
 @pytest.mark.parametrize("point", range(1, 9))
-def test_a_start_that_dies_itself_is_finished_by_the_next(point: int):
+def test_a_crash_during_recovery_is_recovered_by_the_next_start(point: int):
     async def story(world: World) -> None:
         audit = Audit(world, beyond=False)
         world.arm("create", "hang_after", seconds=25)
@@ -157,7 +157,7 @@ def test_a_start_that_dies_itself_is_finished_by_the_next(point: int):
     in_world(story, machines=5)
 
 
-def test_the_points_are_those_of_every_commit_and_every_call():
+def test_there_are_crash_points_before_and_after_every_commit_and_call():
     seen = []
 
     async def story(world: World) -> None:

@@ -47,7 +47,7 @@ def test_a_machine_that_its_owner_destroys_while_the_call_waits_is_not_replaced(
     in_world(story)
 
 
-def test_a_crash_that_nobody_waits_for_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_an_unawaited_call_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         def broken(*_: object) -> None:
             raise RuntimeError("a bug")
