@@ -28,7 +28,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on what the table of mounts calls a share."""
+    """A folder on a network share, according to the table of mounts."""
     folder = tmp_path / "share"
     folder.mkdir()
     table = tmp_path / "mountinfo"

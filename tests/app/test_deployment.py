@@ -1,4 +1,4 @@
-"""What is made once with a database: the secret of tokens in it, the key of demands beside it."""
+"""What is created once with a database: the token secret in it, and the fingerprint key beside it."""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.world import SeededRandom
 
 
 def key_of(random: SeededRandom, file: Path, fingerprint: str = "") -> bytes:
-    """Of a start over books in memory, with one reservation of the fingerprint."""
+    """The fingerprint key of a start with a database in memory, which has one reservation with the fingerprint."""
     found = []
 
     async def story(clock: VirtualClock) -> None:

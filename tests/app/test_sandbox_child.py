@@ -1,4 +1,4 @@
-"""The sandbox as a child: its end is told once, and only when nobody asked for it."""
+"""The sandbox as a child process: its end is logged once, and only if it was not requested."""
 
 import asyncio
 import os

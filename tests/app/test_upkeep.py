@@ -1,4 +1,4 @@
-"""What operators do: doctor, reconcile by hand, carry the key away, copy and restore the books."""
+"""The operators' commands: doctor, reconcile, export the signing key, copy and restore the database."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""The provider's own spend against the books, and the breaker that stops a storm."""
+"""The billing check against the provider's credit, and the circuit breaker."""
 
 import pytest
 

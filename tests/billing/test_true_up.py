@@ -1,4 +1,4 @@
-"""The true-up: what a machine cost in the end is what the marketplace charged, to its last digit."""
+"""The true-up: the final cost of a machine is exactly what the marketplace charged."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,11 +9,11 @@ from tests.world import World, in_world
 
 P1 = Caller(project="p1")
 _SETTLED = 3.2 * 3600
-"""Seconds after its end within which a machine is settled."""
+"""Seconds after its end within which the cost of a machine is trued up."""
 
 
 async def over(world: World, *, hours: float = 2.0) -> str:
-    """The reservation of a machine that ran for so long and is gone."""
+    """The reservation of a machine that ran for some time and is gone."""
     made = await world.reserve(1)
     await world.sleep(hours * 3600)
     await world.engine.reservations.release(P1, made.reservation.id)
@@ -28,7 +28,7 @@ async def adjustments(world: World) -> list[Adjustment]:
 
 
 async def spent(world: World) -> int:
-    """As the seed sums it."""
+    """The sum of the completed transactions."""
     told, _ = await world.engine.spending.transactions(P1, 1000, 0)
     return sum(each.amount for each in told if isinstance(each, Adjustment) or not each.pending)
 
@@ -125,7 +125,7 @@ def _billed(world: World) -> int:
 
 
 async def _overcharge(world: World, micro: int) -> None:
-    """The market bills more than its prices say: traffic."""
+    """Make the market charge more than its prices, as for network traffic."""
     from dataclasses import replace
 
     market = world.sandbox.market

@@ -20,7 +20,7 @@ ANY = OfferFilter(max_price=100)
 
 @dataclass(slots=True)
 class Street:
-    """A marketplace to search: what stands there, how fast it answers, and what goes wrong."""
+    """A marketplace to search: its offers, its speed, and its faults."""
 
     clock: VirtualClock
     offers: list[Offer] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Street:
 
 @dataclass(slots=True)
 class Account:
-    """One key to a street. It can search; the catalog asks for nothing else."""
+    """One account at a street. It can only search, which is all that the catalog needs."""
 
     street: Street
     name: ProviderName = VAST

@@ -41,6 +41,6 @@ def test_offers_stay_known_while_the_market_is_read_again():
 
 
 async def _whole(world: World) -> int:
-    """How many offers there are, once the market has been read to its end; 0 before."""
+    """The number of offers once the market has been read completely; 0 before."""
     market = await world.engine.catalog.market(_ALL)
     return 0 if market.truncated else market.select(_ALL).total

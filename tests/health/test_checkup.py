@@ -1,4 +1,4 @@
-"""What `gpuproxy doctor` finds, in words that say what it costs and what to do."""
+"""The findings of `gpuproxy doctor`: they say what a problem costs and what to do."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stopping, starting and listening to rented machines: nothing is lost, and only what runs is billed as running."""
+"""Stopping and starting rented machines, and reading their logs: nothing is lost, and billing follows the status."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def active(world: World, **wanted: object) -> str:
 
 
 async def slowly(world: World) -> None:
-    """From now on every commit, and every way of a request, takes half a second."""
+    """Make every commit, every request and every answer take half a second from now on."""
     world.delay = lambda: 0.5
     await world.restart()
 

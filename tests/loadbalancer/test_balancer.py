@@ -18,7 +18,7 @@ from tests.markets import VAST, nested, offer, random_market
 
 
 def endless(name: str, **facts: object) -> Offer:
-    """A host where one-GPU machines never run out."""
+    """A host with an unlimited number of one-GPU machines."""
     return offer(ord(name), name, conflict_keys=(), **facts)
 
 

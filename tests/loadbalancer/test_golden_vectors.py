@@ -1,4 +1,4 @@
-"""The golden vectors and fairness bounds of the strategies, one pick a call and many picks a call."""
+"""The golden vectors and fairness bounds of the strategies, with one pick and with many picks for each call."""
 
 import random
 from collections import Counter
@@ -20,7 +20,7 @@ T0 = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 class Market:
-    """Hosts whose offers never run out, and what the books would remember between calls."""
+    """Hosts with unlimited offers, and the state that the database would keep between calls."""
 
     def __init__(self, strategy: str) -> None:
         self.strategy = strategy
@@ -29,7 +29,7 @@ class Market:
         self._picked = 0
 
     def picks(self, offers: Sequence[Offer], count: int, *, a_call: int = 1) -> str:
-        """So many picks, in calls of `a_call` each."""
+        """The hosts of these picks, in calls of `a_call` picks each."""
         told = ""
         while len(told) < count:
             want = Want(count=min(a_call, count - len(told)))

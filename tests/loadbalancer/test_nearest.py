@@ -1,4 +1,4 @@
-"""A refusal that names a price names one that would do, and the lowest."""
+"""A refusal that suggests a price suggests the lowest one that is enough."""
 
 import pytest
 

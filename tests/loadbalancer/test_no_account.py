@@ -1,4 +1,4 @@
-"""A marketplace without an account here: asking for it will never do, so nobody is told to ask again."""
+"""A marketplace without a configured account: the refusal does not suggest a repeat, which could not succeed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The strategies on a running deployment: turns, measurements, ejections and empty places stay in the books."""
+"""The strategies on a running deployment: turns, measurements, ejections and exhausted places are stored."""
 
 from typing import Any
 
@@ -106,7 +106,7 @@ def test_a_refused_pick_does_not_count() -> None:
 
 
 def refuse_once(world: World, refusal: Refused) -> None:
-    """The marketplace's next answer to a create; vast.ai itself only ever says that an offer is gone."""
+    """Make the marketplace refuse the next create. vast.ai itself only answers that an offer is gone."""
     provider = next(iter(world.engine.watches)).provider
     create = provider.create
 

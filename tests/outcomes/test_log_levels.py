@@ -1,4 +1,4 @@
-"""A warning is something that an operator must act on; what marketplaces do wrong every day is not."""
+"""A warning needs an operator. The everyday faults of marketplaces do not."""
 
 from contextlib import suppress
 
@@ -14,7 +14,7 @@ CALLER = Caller(project="p1")
 
 
 async def provoke(world: World, call: str, contract: str) -> None:
-    """Whatever makes the engine call the marketplace so; searches and lists it makes by itself."""
+    """Make the engine send this call to the marketplace. It sends searches and lists by itself."""
     machines = world.engine.machines
     match call:
         case "start":

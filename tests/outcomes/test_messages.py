@@ -1,4 +1,4 @@
-"""What is said of machines and reservations is so at that moment, whatever it was before."""
+"""Messages about machines and reservations describe their present state."""
 
 import pytest
 
@@ -16,7 +16,7 @@ async def shown(world: World, reservation_id: str) -> pb.Reservation:
 
 
 async def ready(world: World, **wanted: object) -> tuple[str, str]:
-    """A reservation and the contract of its one machine, which is active."""
+    """A reservation with one active machine, and the contract id of that machine."""
     made = await world.reserve(1, wait_for="ready", seconds=600, **wanted)
     assert made.leases[0].state is LeaseState.ACTIVE
     return made.reservation.id, str(made.leases[0].instance_id)

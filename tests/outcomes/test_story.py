@@ -1,4 +1,4 @@
-"""The log tells the story of money: one line for each machine that is rented, ready, released, lost, or refused."""
+"""The money log: one line for each machine that is rented, ready, released, lost, or refused."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ Line = Mapping[str, Any]
 
 
 def told(story_of: Callable[[World], Awaitable[Any]], **options: Any) -> tuple[Any, list[Line]]:
-    """What a story returns, and the lines of leases that were logged meanwhile, in order."""
+    """The result of a story, and the log lines about leases that it caused, in order."""
     with capture_logs() as lines:
         result = in_world(story_of, **options)
     return result, [line for line in lines if line["event"] in story.EVENTS and "key" in line]
@@ -36,7 +36,7 @@ def named(lines: list[Line], event: str) -> list[Line]:
 
 
 async def reserve(world: World, count: int, **wanted: Any) -> ReservationView:
-    """As a caller with a key."""
+    """Reserve as a caller with a key."""
     caller = Caller(project="p1", key_id="key-1", deadline=world.clock.monotonic() + 120)
     return await world.engine.reserver.reserve(caller, demand(count, **wanted))
 
@@ -210,7 +210,7 @@ def test_a_machine_reserved_without_a_key_is_logged_with_an_empty_key() -> None:
 
 
 def test_a_refusal_that_is_read_late_is_logged_as_a_refusal() -> None:
-    """The outcome counted as unknown before the marketplace's answer was read."""
+    """The outcome was recorded as unknown before the marketplace's answer was read."""
 
     async def life(world: World) -> None:
         world.arm("create", "reset_before")

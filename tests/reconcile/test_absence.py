@@ -1,4 +1,4 @@
-"""Nothing is taken for absent without proof, and nothing that carries our label lives on without an owner."""
+"""No machine counts as absent without proof, and no machine with our label stays without an owner."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ P1 = Caller(project="p1")
 
 
 def rent_by_hand(world: World, label: str | None, key: str = "sandbox-key") -> str:
-    """Somebody rents the cheapest offer with the account's key, past GPU Proxy."""
+    """Rent the cheapest offer with the account's key, without GPU Proxy."""
     answer = call(world, "POST", "/api/v0/bundles/", {"verified": {}, "order": [["dph_total", "asc"]], "limit": 1}, key)
     offer = answer["offers"][0]["id"]
     body = {"client_id": "me", "image": "x/y", "disk": 10, "label": label, "runtype": "ssh"}
@@ -239,7 +239,7 @@ def test_a_surplus_machine_or_orphan_that_reappears_is_released_again(kind: str)
 
 @contextmanager
 def _hidden(world: World, contract: str) -> Iterator[None]:
-    """The market swears that there is no such machine."""
+    """Make the market answer that there is no such machine."""
     send = world.http.send
 
     async def hiding(request: HttpRequest) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""No machine is given back for a single look at it."""
+"""No machine is released because of a single listing or probe."""
 
 from dataclasses import replace
 from datetime import timedelta

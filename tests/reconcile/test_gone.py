@@ -1,4 +1,4 @@
-"""Gone is what a marketplace says in several ways; absence is never concluded from one look, or from half a listing."""
+"""Marketplaces report in several ways that a machine is gone. One listing or an incomplete one proves nothing."""
 
 import asyncio
 from datetime import timedelta
@@ -25,7 +25,7 @@ RELEASING = {
 
 
 def _listings(account: Account, *seconds: float, unreadable: tuple[str, ...] = ()) -> list[list[LeaseEvent]]:
-    """The events after listings that do not show the machine."""
+    """The events of a lease after listings that do not show its machine."""
     told = []
     for at in seconds:
         steps = account.sees(at, unreadable=unreadable)

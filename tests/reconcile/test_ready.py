@@ -1,4 +1,4 @@
-"""A machine is ready when it answers; only one that is seen not to answer is given back for it."""
+"""A machine is ready when it answers a probe. It is released as not ready only after unanswered probes."""
 
 from datetime import timedelta
 

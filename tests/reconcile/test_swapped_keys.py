@@ -1,4 +1,4 @@
-"""A key under the name of another account: its marketplace knows none of our machines, and that says nothing."""
+"""If two accounts' keys are swapped, the listings show none of our machines, and that proves nothing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Ways to lose money that were found from outside, each of them closed by now."""
+"""Regression tests for ways to lose money that were found by attacking the server."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The books can't be written for a while: what was promised is kept once they can."""
+"""If the database can't be written for a while, all promises are kept once it can."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""No room on the disk: refuse before anything is paid, go on giving back, recover unaided."""
+"""A full disk: new rentals are refused before anything is paid, releases continue, recovery needs no operator."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ P1 = Caller(project="p1")
 
 
 class Pages(Ballast):
-    """A ballast in the one place where a world's books can be short of room."""
+    """A ballast in pages of the database, to simulate a disk that is short of space."""
 
     def __init__(self, world: World) -> None:
         super().__init__(Path("ballast"))
@@ -119,7 +119,7 @@ def test_a_database_that_can_not_be_written_does_not_stop_the_engine():
 
 
 async def fill_up(world: World, ballast: Pages) -> None:
-    """Ask for machines, in requests that take much room, until the last room was given up."""
+    """Reserve machines, in requests that need much space, until the ballast is used up."""
     ballast.fill()
     for number in range(60):
         if not ballast.held:

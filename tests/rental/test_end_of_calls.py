@@ -1,4 +1,4 @@
-"""What a call does not do any more: rent while the server stops, or rent again what its owner gave back."""
+"""A call rents nothing more while the server stops, and does not replace machines that its owner destroyed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What one project does keeps no other one waiting, and what is given back waits for nothing unrelated."""
+"""One project never delays another for long, and a release waits for nothing unrelated."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -28,7 +28,7 @@ async def _ends(call: "asyncio.Task[object]") -> None:
 
 
 def _destroys(world: World) -> dict[str, float]:
-    """Filled with the time at which the first destroy of each contract reaches the market."""
+    """A mapping that gets the time at which the first destroy of each contract reaches the market."""
     sent: dict[str, float] = {}
 
     def hear(request: HttpRequest) -> None:

@@ -1,4 +1,4 @@
-"""Accounts that a marketplace refuses are paused: nothing is sent that would surely be refused, and it is told why."""
+"""Accounts that a marketplace refuses are paused: no create is sent that would be refused, and callers see why."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.world import KEYS, World, in_world
 
 
 async def told(world: World) -> list[tuple[str, str]]:
-    """What the doctor says of the accounts."""
+    """What doctor reports about the accounts."""
     accounts = {(watch.provider.name, watch.provider.account) for watch in world.engine.watches}
     found: tuple[Finding, ...] = await world.db.read(lambda tx: findings(tx, accounts))
     return [(finding.kind, finding.subject) for finding in found]
@@ -123,7 +123,7 @@ def test_an_account_that_does_not_answer_is_not_paused_but_reported_after_a_minu
 
 
 def test_a_paused_account_does_not_make_the_server_unready():
-    """Callers must reach it to give machines back."""
+    """Callers must still reach the server to release machines."""
 
     async def story(world: World) -> None:
         await world.sleep(40)

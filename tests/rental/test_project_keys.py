@@ -1,4 +1,4 @@
-"""The SSH keys of a project are on every machine that it rents, and on nobody else's."""
+"""The SSH keys of a project are on every machine that it rents, and on no machine of another project."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.world import World, in_world
 
 
 def scripts(world: World) -> list[str]:
-    """What each machine that is created from now on starts with."""
+    """The start scripts of all machines that are created from now on."""
     found: list[str] = []
 
     def hear(request: HttpRequest) -> None:

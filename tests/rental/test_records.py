@@ -1,4 +1,4 @@
-"""What is written follows from what happened: counters, holds, meters, events."""
+"""Stored data follows from the events: counters, locked keys, meters."""
 
 import asyncio
 import random
@@ -105,7 +105,7 @@ def test_every_change_of_state_has_one_event_in_order():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_after_any_faults_the_database_agrees_with_the_market(seed: int):
-    """Random calls under random faults; once the faults stop, every machine is in the books or gone."""
+    """Random calls under random faults. Once the faults stop, every machine is in the database or gone."""
 
     async def story(world: World) -> None:
         dice = random.Random(seed)

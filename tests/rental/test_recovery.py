@@ -1,4 +1,4 @@
-"""A start takes over every call that died with the process before it, whether or not its caller had been answered."""
+"""A start recovers every call of the process before it, whether or not the call had been answered."""
 
 from tests.world import World, in_world
 

@@ -1,4 +1,4 @@
-"""A machine that fails is replaced on another host; what would fail there too is not rented again and again."""
+"""A failed machine is replaced on another host, unless another machine would fail too."""
 
 from dataclasses import replace
 from datetime import timedelta

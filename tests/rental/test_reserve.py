@@ -1,4 +1,4 @@
-"""Renting and giving back, as one call sees it."""
+"""Renting and releasing, from the view of one call."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Creates wait for their turn; the turns of creates that will not be sent are free for others at once."""
+"""Creates wait for their turns. If a create will not be sent, its turn is free for others at once."""
 
 import asyncio
 
@@ -75,7 +75,7 @@ def test_without_a_stall_creates_are_sent_one_interval_apart():
 
 
 def _creates(world: World) -> list[float]:
-    """Grows by the time of each create that reaches the market."""
+    """A list that gets the time of each create that reaches the market."""
     sent: list[float] = []
     world.overhear.append(lambda request: sent.append(world.clock.monotonic()) if request.method == "PUT" else None)
     return sent

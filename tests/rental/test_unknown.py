@@ -1,4 +1,4 @@
-"""Answers that never came: nothing is rented twice, nothing is lost, silence proves nothing."""
+"""Lost answers: nothing is rented twice, nothing is lost, and a missing answer proves nothing."""
 
 import asyncio
 import json
@@ -310,7 +310,7 @@ def test_a_caller_that_leaves_just_as_it_is_answered_leaves_nothing_behind(tick:
 
 
 def test_a_refusal_read_after_its_create_counted_as_unknown_is_believed():
-    """The process was paused: the reconciler gave the call up before the call heard its own answer."""
+    """The process was suspended, so the reconciler recorded the create as unknown before its answer was read."""
 
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
@@ -364,7 +364,7 @@ def test_a_foreign_label_equal_to_our_instance_id_does_not_keep_it_billed():
 
 
 def _say_of_all(world: World, facts: Callable[[], dict[str, object]]) -> None:
-    """Every listing from now on says this of every machine."""
+    """Make every listing from now on show these values for every machine."""
     send = world.http.send
 
     async def saying(request: HttpRequest) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""Lists in pages: whatever ends, begins or changes between two of them, what was there all along is shown."""
+"""Lists in pages: entries that exist all the time are shown, whatever ends, begins or changes between two pages."""
 
 import base64
 import json

@@ -23,7 +23,7 @@ async def follow(world: World, reservation_id: str, seen: Seen, token: str = "")
 
 
 def told(seen: Seen) -> list[tuple[str, ...]]:
-    """Per change: the reservation's state and those of its leases."""
+    """For each change, the state of the reservation and the states of its leases."""
     return [(view.reservation.state, *(lease.state for lease in view.leases)) for _, view in seen]
 
 

@@ -1,7 +1,7 @@
-"""One seed's story: callers, faults and crashes in a random order, then quiet, then the reckoning.
+"""One seed's story: callers, faults and crashes in a random order, then a quiet time, then the final checks.
 
-Everything random comes from the seed, everything that takes time takes virtual time: the same seed tells the same
-story to the last event, which `Report.digest` shows.
+All randomness comes from the seed, and all time is virtual. So the same seed gives the same story to the last event,
+which `Report.digest` shows.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class _Ask:
 
 
 def run(seed: int, *, tell: bool = False) -> Report:
-    """Tell the story of a seed; raises Violation. `tell` prints what happens."""
+    """Run the story of a seed. Raises Violation. `tell` prints what happens."""
     with errors_logged() as errors:
         try:
             return run_virtual(lambda clock: _Story(weather_of(seed), clock, tell=tell).run(errors))
@@ -219,7 +219,7 @@ class _Story:
         return None if asked is None else (self.asks[int(asked)], row["id"])
 
     async def _say_so(self, work: Any) -> bool:
-        """A call of an operator: what it is refused does not matter here, a crash in its middle does not either."""
+        """A call of an operator. A refusal does not matter here, nor does a crash during the call."""
         try:
             await asyncio.create_task(work)
         except (Refusal, asyncio.CancelledError) as error:
@@ -238,7 +238,7 @@ class _Story:
         self.say("fault", call, fault, times, seconds)
 
     async def _crash(self) -> None:
-        """Now, or in a moment, in the middle of something."""
+        """Crash the process now or a moment later, during some work."""
         if self.dice.random() < 0.3:
             self.world.life.end()
         else:
@@ -254,7 +254,7 @@ class _Story:
             await self._live()
 
     async def _live(self) -> None:
-        """Start, however often it dies while starting."""
+        """Start the process again, also after crashes during its start."""
         self.audit.early_ends &= not self.ahead  # before a start nobody can tell a wrong date from time that passed
         again = self.dice.random() < self.weather.crash_rate
         while True:
@@ -267,7 +267,7 @@ class _Story:
                     raise
 
     async def _trouble(self) -> None:
-        """Something happens to a machine that is rented."""
+        """Make something happen to a rented machine."""
         market = self.world.sandbox.market
         mine = [one for number, one in sorted(market.instances.items()) if number not in self.audit.by_hand]
         if not mine:
@@ -292,7 +292,7 @@ class _Story:
         self.clock.jump(hours / 24 * _DAY)
 
     async def _stall(self) -> None:
-        """Not again before every request that this one held up has long arrived."""
+        """Stall the process. There is no further stall until every delayed request has long arrived."""
         if self.clock.monotonic() - self._stalled_at < _BETWEEN_STALLS:
             return
         seconds = self.dice.choice((5.0, 30.0, LONGEST_STALL))
@@ -317,7 +317,7 @@ class _Story:
     # -- the end
 
     async def _calm(self) -> float:
-        """The faults stop; when, on the market's clock."""
+        """Stop the faults. Returns the time on the market's clock."""
         self.world.control("DELETE", "faults")
         self.world.life.books_fail = False
         self.world.life.spare()
@@ -344,7 +344,10 @@ class _Story:
             rests = rests + 1 if at_rest else 0
 
     async def _foreigners_were_left_alone(self) -> None:
-        """Longer than an orphan of ours would live; then they leave, for their cost hides ours from the second word."""
+        """Keep foreign machines for longer than an orphan lives, then end them.
+
+        Their cost changes the account's credit, which would hide whether a machine of ours is billed.
+        """
         if not self.audit.by_hand:
             return
         market = self.world.sandbox.market
@@ -355,7 +358,7 @@ class _Story:
             market.destroy(market.instances[number])
 
     async def _repeat_everything(self) -> None:
-        """Who asks again under the same request_id gets what there is, and nothing new is rented."""
+        """Repeat every request: the same request_id gets the same reservation, and nothing new is rented."""
         for ask in self.asks:
             name = ask.wanted["request_id"]
             if not name or not self.audit.rows("SELECT id FROM reservations WHERE request_id = ?", name):

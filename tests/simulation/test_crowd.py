@@ -1,4 +1,4 @@
-"""Three of the schedules that `make fairness` runs; and a negative twin, in which nobody takes turns."""
+"""Three of the schedules of `make fairness`, and a negative twin in which projects do not take turns."""
 
 import pytest
 

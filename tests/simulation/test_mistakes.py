@@ -1,4 +1,4 @@
-"""The mistakes that `make bite` plants can still be planted, and one of them is caught here and now."""
+"""The mistakes of `make bite` can still be planted, and one of them is caught here."""
 
 import asyncio
 

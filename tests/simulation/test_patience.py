@@ -1,4 +1,4 @@
-"""A hundred of the stories of patient callers that `make simulate` tells by the ten thousand."""
+"""A hundred of the 10,000 stories of patient callers of `make simulate`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Three hundred of the stories that `make simulate` tells by the ten thousand; and the teller himself is checked."""
+"""Three hundred of the 10,000 stories of `make simulate`, and checks of the simulation itself."""
 
 import pytest
 
