@@ -23,7 +23,7 @@ _KEEPABLE = ("requested", "unknown", *_RENTED)
 _OPEN = ("requested", "unknown", "releasing")
 _CREATE = re.compile(r"/api/v0/asks/\d+/")
 _GOOD_RUN = 10.0
-SETTLE = 300.0
+GRACE = 300.0
 """Seconds within which a surplus is dead, once it exists and the marketplace answers."""
 
 
@@ -140,7 +140,7 @@ class Audit:
         """Which request a reservation is for; None for those of the program's own."""
         return dict(json.loads(reservation["labels"])).get("ask")
 
-    def settled(self) -> str:
+    def unfinished(self) -> str:
         """Why the world is not at rest yet; "" once it is."""
         self.world.sandbox.tick()
         stuck = [(r["id"], r["state"]) for r in self.rows("SELECT id, state FROM leases") if r["state"] in _OPEN]
@@ -173,7 +173,7 @@ class Audit:
                 raise Violation("leak", f"{row['id']} is kept although it was given back")
             if agreement.gone and not agreement.keep:
                 raise Violation("leak", f"{row['id']} is kept although its caller is gone and can't find it")
-            if agreement.ends_before is not None and now > agreement.ends_before + SETTLE:
+            if agreement.ends_before is not None and now > agreement.ends_before + GRACE:
                 raise Violation("leak", f"{row['id']} is kept {now - agreement.ends_before:.0f} s past its end")
             instance = self.world.sandbox.market.instances[int(row["instance_id"])]
             if round(instance.price) > row["ceiling"]:

@@ -14,7 +14,7 @@ from typing import Any
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
 from gpuproxy.sandbox.market.instances import Launch, Phase
-from tests.simulation.audit import SETTLE, Agreement, Audit, Violation
+from tests.simulation.audit import GRACE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
 from tests.simulation.report import Report, hits_of
 from tests.simulation.weather import LONGEST_STALL, Weather, args_of, weather_of
@@ -85,7 +85,7 @@ class _Story:
         self.audit.final()
         await self.world.engine.stop()
         lifetimes = tuple(self.audit.lifetimes_of_surplus(faults_ended))
-        if any(seconds > SETTLE for seconds in lifetimes):
+        if any(seconds > GRACE for seconds in lifetimes):
             raise Violation("leak", f"a surplus lived for {max(lifetimes):.0f} s")
         if errors:
             raise Violation("broken", f"the program logged errors: {errors[:3]}")
@@ -336,11 +336,11 @@ class _Story:
         rests = 0
         while rests < 2:
             if self.clock.monotonic() - began > patience:
-                raise Violation("leak", f"after {patience:.0f} s of quiet: {self.audit.settled() or 'a call hangs'}")
+                raise Violation("leak", f"after {patience:.0f} s of quiet: {self.audit.unfinished() or 'a call hangs'}")
             await self.world.sleep(_STEP)
             await self._alive_again()
             self.audit.safety()
-            at_rest = all(call.done() for ask in self.asks for call in ask.calls) and not self.audit.settled()
+            at_rest = all(call.done() for ask in self.asks for call in ask.calls) and not self.audit.unfinished()
             rests = rests + 1 if at_rest else 0
 
     async def _foreigners_were_left_alone(self) -> None:

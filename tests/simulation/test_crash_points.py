@@ -211,8 +211,8 @@ async def recovered(world: World, audit: Audit) -> None:
     world.life.spare()
     await world.sleep(_A_PASS)
     waited = _A_PASS
-    while audit.settled():
-        assert waited <= QUIET, audit.settled()
+    while audit.unfinished():
+        assert waited <= QUIET, audit.unfinished()
         await world.sleep(10)
         waited += 10
         audit.safety()
