@@ -113,7 +113,7 @@ def _print_figures(reports: list[Report], seconds: float) -> None:
     print(f"faults      {faults.total()} calls hit by faults of {len(faults)} kinds")
     print(f"crashes     {sum(report.crashes for report in reports)}")
     print(f"stalls      of up to two minutes {sum(report.stalls for report in reports)} times")
-    print(f"clock       put forward or back by a day {sum(report.jumps for report in reports)} times")
+    print(f"clock       moved forward or back by a day {sum(report.jumps for report in reports)} times")
     print(
         f"surplus     {len(surplus)} machines appeared after the proof of their absence (lateness beyond the bound); "
         f"the last was destroyed after {max(surplus, default=0.0):.0f} s (limit {GRACE:.0f} s)"
@@ -126,8 +126,8 @@ def _print_patience(patient: list[Patience]) -> None:
     alike = [each for each in patient if each.cause]
     others = [each for each in patient if not each.cause]
     print(
-        f"all fail    {len(alike)} schedules in which every machine fails alike: {sum(p.rented for p in alike)} GPUs "
-        f"rented for {sum(p.asked for p in alike)} asked; at worst {max((p.worst for p in alike), default=0.0):.2f} "
+        f"all fail    {len(alike)} schedules in which every machine fails: {sum(p.rented for p in alike)} GPUs "
+        f"rented for {sum(p.asked for p in alike)} wanted; at worst {max((p.worst for p in alike), default=0.0):.2f} "
         "for each (limit 2)"
     )
     print(

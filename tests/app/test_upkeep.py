@@ -97,7 +97,7 @@ def test_a_lost_database_with_its_key_releases_its_machines():
         world.lose_books()
         await world.restart()
         await world.sleep(590)
-        assert len(world.alive()) == 2  # whoever restored an old copy has ten minutes to notice
+        assert len(world.alive()) == 2  # an operator who restored an old copy has ten minutes to react
         await world.sleep(120)
         assert world.alive() == {}
         orphans = [lease for lease in await world.leases() if lease.reason == "ORPHAN"]
@@ -173,7 +173,7 @@ def test_a_database_copied_beside_a_running_server_works_after_a_restore(
                 until(client.knows_offers)
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             _use(monkeypatch, tmp_path)
-            keyless = CliRunner().invoke(root, ["doctor"])  # whatever the server has, this shell has no key
+            keyless = CliRunner().invoke(root, ["doctor"])  # this shell has no key, even if the server has one
             assert (keyless.exit_code, keyless.output) == (0, f"{NOTHING}\n")
             _use_market(monkeypatch, market)
             copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])

@@ -39,18 +39,18 @@ def test_no_fault_of_a_marketplace_is_a_warning(call: str) -> None:
         contract = str((await world.reserve(1, wait_for="ready", seconds=600)).leases[0].instance_id)
         if call == "charges":
             await world.engine.reservations.release(CALLER, (await world.reserve(1)).reservation.id)
-            await world.sleep(7500)  # now it is due to be settled
+            await world.sleep(7500)  # now its true-up is due
         for cell in cells():
             if cell.call == call:
                 world.control("DELETE", "faults")
-                times = 0 if call == "charges" else 1  # until the next cell: once it is settled, nothing asks again
+                times = 0 if call == "charges" else 1  # until the next cell: charges are not read again after a true-up
                 world.control("POST", "faults", {"provider": "vast.ai", **cell.order(times)})
                 before = world.calls(call)
                 with suppress(Refusal):
                     await provoke(world, call, contract)
                 await world.sleep(200 if call == "create" else 40)  # a refused create may pause its account
                 assert world.calls(call) > before, cell.row
-                await world.restart()  # what a fault taught it to wait for, it forgets
+                await world.restart()  # forget the pauses that the fault has caused
 
     with capture_logs() as lines:
         in_world(story, machines=20)

@@ -15,7 +15,7 @@ CALLER = Caller(project="p1")
 
 def test_a_call_that_is_choosing_when_the_server_stops_rents_nothing() -> None:
     async def story(world: World) -> None:
-        world.delay = lambda: 0.5  # so long take a commit and each way of a request
+        world.delay = lambda: 0.5  # for each commit, request and answer
         await world.restart()
         await world.sleep(60)
         call = asyncio.ensure_future(world.reserve(4, request_id="r1"))

@@ -54,7 +54,7 @@ def test_a_create_that_a_stall_delays_pushes_the_next_one_back():
         sent = _creates(world)
         call = asyncio.create_task(world.reserve(3))
         await world.sleep(4.5)
-        stall[0] = 2.0  # the commit before the second create takes so long
+        stall[0] = 2.0  # the commit before the second create takes 2 s
         await world.sleep(1)
         stall[0] = 0.0
         made = await call

@@ -139,7 +139,7 @@ class _Story:
             call, fault, args = self.dice.choice(PASSING)
             if self.cause not in ("wrong_gpu", "other_name", "price") or call != "create":
                 times = self.dice.choice((1, 2, 5))
-                if call != "search" or not self._is_armed(call):  # or the market could not be read for many minutes
+                if call != "search" or not self._is_armed(call):  # else the market could not be read for many minutes
                     self.world.arm(call, fault, times=times, **args)
             await self.world.sleep(self.dice.uniform(1, 120))
 

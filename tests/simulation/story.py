@@ -140,7 +140,7 @@ class _Story:
         self.say("reserve", ask.number, f"{seconds} s", ask.wanted)
         ask.calls.append(asyncio.create_task(self.world.reserve(seconds=seconds, **ask.wanted)))
         ask.calls[-1].add_done_callback(lambda call: self._answered(ask, call))
-        if (lease := ask.wanted.get("lease")) is not None:  # whichever call it is that rents
+        if (lease := ask.wanted.get("lease")) is not None:  # any call with this request_id may be the one that rents
             ask.agreement.ends_before = max(ask.agreement.ends_before or 0.0, self.clock.monotonic() + seconds + lease)
 
     def _answered(self, ask: _Ask, call: "asyncio.Task[Any]") -> None:
@@ -202,7 +202,9 @@ class _Story:
         until = self.world.books_clock.now() + timedelta(seconds=more)
         agreement, ends = ask.agreement, self.clock.monotonic() + more
         before = agreement.ends_after, agreement.ends_before
-        agreement.ends_after = min(ends, before[0] or ends)  # it may have been done although the answer got lost
+        agreement.ends_after = min(
+            ends, before[0] or ends
+        )  # the change may have been made although its answer was lost
         agreement.ends_before = max(ends + 1, before[1]) if before[1] is not None else None
         extended = await self._say_so(self.world.engine.reservations.extend(Caller(project="p1"), reservation, until))
         if extended:
@@ -255,7 +257,7 @@ class _Story:
 
     async def _live(self) -> None:
         """Start the process again, also after crashes during its start."""
-        self.audit.early_ends &= not self.ahead  # before a start nobody can tell a wrong date from time that passed
+        self.audit.early_ends &= not self.ahead  # a start can't distinguish a wrong date from elapsed time
         again = self.dice.random() < self.weather.crash_rate
         while True:
             try:

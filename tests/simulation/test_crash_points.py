@@ -167,7 +167,7 @@ def test_there_are_crash_points_before_and_after_every_commit_and_call():
         await world.reserve(**{"count": 1, **ASKED})
         creates = [request for request in seen if request.method == "PUT"]
         assert len(creates) == 1
-        commits_of_one_lease = 4  # intent, call started, created, settled
+        commits_of_one_lease = 4  # intent, call started, created, concluded
         assert world.life.points - before >= 2 * (len(seen) + commits_of_one_lease)
 
     in_world(story, machines=5)
