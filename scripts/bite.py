@@ -1,7 +1,7 @@
-"""`make bite`: do the tests bite? Known mistakes are made one by one in a copy of the project, and each must be caught.
+"""`make bite`: mutation tests. Known mistakes are planted one by one in a copy of the project; each must be caught.
 
-The catchers are asked in turn, cheapest first, until one fails: random stories, the tests of the parts, crash points.
-ONLY=text takes the mistakes whose names contain it. Exit code 0: every one was caught.
+The catchers run in turn, cheapest first, until one fails: random stories, the tests of the parts, crash points.
+ONLY=text selects the mistakes whose names contain it. Exit code 0: every mistake was caught.
 """
 
 import os
@@ -40,7 +40,7 @@ CATCHERS: tuple[tuple[str, Sequence[str]], ...] = (
 
 
 def main() -> int:
-    """0 when all were caught; else as many as were not."""
+    """The exit code: the number of mistakes that were not caught."""
     chosen = [mistake for mistake in MISTAKES if os.environ.get("ONLY", "") in mistake.name]
     caught = sum(_bites(mistake) for mistake in chosen)
     print(f"{caught} of {len(chosen)} planted mistakes were caught")
@@ -65,7 +65,7 @@ def _bites(mistake: Mistake) -> bool:
 
 
 def _complaint(copy: Path, command: Sequence[str]) -> str | None:
-    """What a catcher says about the copy; None when it finds nothing."""
+    """The failure that a catcher reports for the copy; None if it reports none."""
     settings = {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "0", "SEEDS": _STORIES, "FIRST": "1"}
     ended = subprocess.run(
         [sys.executable, *command],

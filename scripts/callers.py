@@ -1,6 +1,6 @@
-"""Callers who do everything at random, for `chaos` and `soak`: rent, extend, stop and start, release, leave midway.
+"""Random callers for `chaos` and `soak`: they rent, extend, stop and start, release, and leave during calls.
 
-They remember what they were told, so that it can be held against the books and the market afterwards.
+They remember the answers, so that these can be compared with the database and the market afterwards.
 """
 
 import random
@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.system.processes import Client
 
-_HONEST = frozenset(
+_EXPECTED_CODES = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.UNAVAILABLE,
@@ -25,62 +25,62 @@ _HONEST = frozenset(
         grpc.StatusCode.NOT_FOUND,
     }
 )
-"""What a caller may be told on a market with faults."""
+"""The codes with which a call may be refused on a market with faults."""
 _SIZES = (1, 1, 1, 2, 2, 3, 4, 8)
 _PATIENCE = 30.0  # real seconds
 
 
 @dataclass
 class Ledger:
-    """What all callers together have done and been told."""
+    """The calls and answers of all callers together."""
 
     told: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Contract ids by reservation, of answered calls whose reservation was not released since."""
+    """The contract ids of answered reservations that were not released since."""
     interrupted: list[pb.ReserveGPUsRequest] = field(default_factory=list)
-    """Calls with a request_id whose answer never came."""
+    """Calls with a request_id whose answer was lost."""
     counts: Counter[str] = field(default_factory=Counter)
-    dishonest: list[str] = field(default_factory=list)
-    """Answers that nobody should ever get."""
+    unexpected: list[str] = field(default_factory=list)
+    """Refusals that must not occur on this market."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self, answer: pb.ReserveGPUsResponse) -> None:
-        """A reservation was told."""
+        """Record an answered reservation."""
         with self._lock:
             self.told[answer.reservation_id] = frozenset(i.contract_id for i in answer.reserved_instances)
 
     def released(self, reservation_id: str) -> None:
-        """It is being given back, or about to be."""
+        """Record that a reservation is being released, or is about to be."""
         with self._lock:
             self.told.pop(reservation_id, None)
 
     def lost(self, request: pb.ReserveGPUsRequest) -> None:
-        """Its answer never came."""
+        """Record a call whose answer was lost."""
         with self._lock:
             self.interrupted.append(request)
 
     def lost_one(self) -> pb.ReserveGPUsRequest | None:
-        """One to be asked again."""
+        """A lost call that is to be repeated; None if there is none."""
         with self._lock:
             return self.interrupted.pop(0) if self.interrupted else None
 
     def counted(self, name: str) -> None:
-        """One more of these."""
+        """Count one more event of this name."""
         with self._lock:
             self.counts[name] += 1
 
     def refused(self, what: str, error: grpc.RpcError) -> None:
-        """A refusal; remembered in words when it is none that this market explains."""
+        """Record a refusal. It is an error if the faults of this market do not explain it."""
         code, text = error.code(), error.details() or ""
         self.counted(f"refused {code.name}")
         creation_failed = code is grpc.StatusCode.INTERNAL and "could be reserved" in text
         extended_too_late = code is grpc.StatusCode.INVALID_ARGUMENT and "is not in the future" in text
-        if code not in _HONEST and not creation_failed and not extended_too_late:
+        if code not in _EXPECTED_CODES and not creation_failed and not extended_too_late:
             with self._lock:
-                self.dishonest.append(f"{what}: {code.name} {text}")
+                self.unexpected.append(f"{what}: {code.name} {text}")
 
 
 class RandomCaller:
-    """One caller; `most` is how many machines all callers together are content with."""
+    """One caller. `most`: the number of machines of all callers at which no more are reserved."""
 
     def __init__(self, client: Client, ledger: Ledger, seed: int, *, most: int) -> None:
         self._client = client
@@ -90,7 +90,7 @@ class RandomCaller:
         self._open: list[pb.Reservation] = []
 
     def act(self) -> bool:
-        """Do one thing; False when the server could not be reached."""
+        """Do one random action. False if the server could not be reached."""
         try:
             self._chosen()()
         except grpc.RpcError as error:
@@ -196,7 +196,7 @@ class RandomCaller:
 
 
 def release_everything(client: Client) -> int:
-    """Release every reservation that is not over; how many there were."""
+    """Release every reservation that is not over. Returns their number."""
     token, ids = "", []
     while True:
         page = client.call("ListReservations", pb.ListReservationsRequest(page_size=1000, page_token=token))

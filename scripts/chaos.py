@@ -1,12 +1,12 @@
-"""`make chaos`: the real server on its real books, killed with kill -9 at random moments while several callers rent.
+"""`make chaos`: the real server with its real database, killed with kill -9 at random times while callers rent.
 
-After each restart, before anybody calls again: within a bounded market time the books and the market must hold the
-same machines, and everything that a caller was told must still be known. At the end everything is released. The
-market is a process of its own, as unkind as the real one (rate limits, 64 offers in a search, first rows that are
-wrong), and is never killed; both clocks run SCALE times as fast.
+After each restart, and before any caller calls again, the database and the market must agree on the machines within a
+limited market time, and everything that was answered to a caller must still be known. At the end everything is
+released. The market is a process of its own and is never killed. It has the limits and faults of the real one: rate
+limits, 64 offers in a search, wrong first rows. Both clocks run SCALE times as fast.
 
-KILLS (200), SEED (1) and SCALE (30) come from the environment, and LOG, a file to keep the server's log in. Exit code
-0: nothing was lost, nothing kept twice.
+Environment: KILLS (default 200), SEED (1), SCALE (30), and LOG, a file for the server's log. Exit code 0: nothing was
+lost or kept twice.
 """
 
 import os
@@ -31,11 +31,11 @@ KILLS = int(os.environ.get("KILLS", "200"))
 SEED = int(os.environ.get("SEED", "1"))
 SCALE = os.environ.get("SCALE", "30")
 _MARKET = ("--time-scale", SCALE, "--create-latency", "3")
-"""Slow creates: many a kill comes while the market has done what it was asked for and has not said so."""
+"""Slow creates, so that many kills come after the market has executed a create and before it has answered."""
 _CALLERS = 4
 _MOST = 24
 _LONGEST_LIFE = 3.0  # real seconds under load
-_SETTLED_WITHIN = 300.0  # seconds of the market, beside the marketplace's own interval between destroys
+_AGREED_WITHIN = 300.0  # seconds of the market, beside the marketplace's own interval between destroys
 _DESTROY_INTERVAL = 3.0
 _ENDED_WITHIN = 1800.0  # an outcome that is unknown may take twice the quarantine and three listings
 _RENTED = frozenset({"starting", "active", "stopped"})
@@ -43,23 +43,23 @@ _RENTED = frozenset({"starting", "active", "stopped"})
 
 @dataclass
 class Report:
-    """The figures, and what should not have been."""
+    """The figures and the errors of a run."""
 
-    settle: list[float] = field(default_factory=list)
-    """Seconds of the market until books and market agreed, for each restart."""
+    agreed_after: list[float] = field(default_factory=list)
+    """For each restart, the market's seconds until the database and the market agreed."""
     unknown: int = 0
-    """Outcomes that were unknown right after a restart."""
+    """The number of unknown outcomes right after the restarts."""
     alive: int = 0
-    """Machines alive right after a restart, summed up."""
+    """The number of machines alive right after the restarts."""
     checked: int = 0
-    """Answered reservations that were looked up after a restart."""
+    """The number of answered reservations that were looked up after the restarts."""
     broken: int = 0
-    """Of these, the ones that were not known any more, or not whole."""
+    """How many of these were not known or not complete."""
     wrong: list[str] = field(default_factory=list)
 
 
 def main() -> int:
-    """Kill, restart, compare; the exit code."""
+    """Kill, restart and compare. Returns the exit code."""
     dice, ledger, report = random.Random(SEED), Ledger(), Report()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, Market(Path(name), *_MARKET) as market:
@@ -77,11 +77,11 @@ def main() -> int:
                 Path(log).write_text(server.log())
         state = market.state()
     _print(report, ledger, state, complaints)
-    return 1 if report.wrong or ledger.dishonest else 0
+    return 1 if report.wrong or ledger.unexpected else 0
 
 
 def _live(server: Server, ledger: Ledger, dice: random.Random) -> None:
-    """Let callers loose for a random while; they stop when nobody answers any more."""
+    """Run callers for a random time. They stop when the server does not answer any more."""
     ended = threading.Event()
     seeds = [dice.getrandbits(32) for _ in range(_CALLERS)]
     threads = [threading.Thread(target=_call, args=(server, ledger, seed, ended), daemon=True) for seed in seeds]
@@ -114,14 +114,14 @@ def _compare(server: Server, market: Market, ledger: Ledger, report: Report, whe
         books = client.instances()
         report.unknown += sum(one.status == "unknown" for one in books)
         report.alive += len(alive := market.alive())
-        limit = _SETTLED_WITHIN + _DESTROY_INTERVAL * len(alive)
+        limit = _AGREED_WITHIN + _DESTROY_INTERVAL * len(alive)
         took = until(market, lambda: _agree(client, market), limit)
         if took is None:
             report.wrong.append(
                 f"{when}: books and market did not agree within {limit:.0f} s: {_drift(client, market)}"
             )
         else:
-            report.settle.append(took)
+            report.agreed_after.append(took)
         for reservation_id, contracts in list(ledger.told.items()):
             report.checked += 1
             if complaint := _forgotten(client, reservation_id, contracts):
@@ -134,7 +134,10 @@ def _agree(client: Client, market: Market) -> bool:
 
 
 def _drift(client: Client, market: Market) -> str:
-    """What is paid for and not called rented, or the other way round; and what runs though it is called stopped."""
+    """The differences between the machines of the market and those of the database; "" if there are none.
+
+    A machine that runs although it is stopped by the database is a difference, too.
+    """
     alive = market.alive()
     books = client.instances()
     rented = {one.contract_id for one in books if one.status in _RENTED}
@@ -144,34 +147,34 @@ def _drift(client: Client, market: Market) -> str:
         return ""
     others = [f"{one.status} {one.lease_id}" for one in books if one.status not in _RENTED]  # unknown: no machine yet
     lost, dead = sorted(set(alive) - rented), sorted(rented - set(alive))
-    return f"market only {lost}, books only {dead}, running though stopped {running}, besides {others}"
+    return f"market only {lost}, database only {dead}, running though stopped {running}, others {others}"
 
 
 def _forgotten(client: Client, reservation_id: str, contracts: frozenset[str]) -> str:
-    """What a caller was told and the books have lost; "" when nothing is missing."""
+    """What was answered to a caller and is not in the database any more; "" if nothing is missing."""
     request = pb.GetReservationRequest(reservation_id=reservation_id)
     try:
         found = client.call("GetReservation", request).reservation
     except grpc.RpcError as error:
-        return f"{reservation_id} was told and is not known: {error.code().name}"
+        return f"{reservation_id} was answered and is not known: {error.code().name}"
     missing = contracts - {outcome.instance_id for outcome in found.outcomes}
     return f"{reservation_id} has lost {sorted(missing)}" if missing else ""
 
 
 def _end(server: Server, market: Market, report: Report) -> None:
-    """Release everything, and wait until nothing is paid for and nothing is open."""
+    """Release everything, and wait until nothing is billed and no outcome is unknown."""
     with server.client() as client:
         release_everything(client)
         if until(market, lambda: not client.instances() and not market.alive(), _ENDED_WITHIN) is None:
             left = [f"{one.status} {one.contract_id}" for one in client.instances()]
-            report.wrong.append(f"at the end: market {sorted(market.alive())}, books {left}")
+            report.wrong.append(f"at the end: market {sorted(market.alive())}, database {left}")
 
 
 def _print(report: Report, ledger: Ledger, state: dict[str, Any], complaints: dict[str, int]) -> None:
     if doubled := twins(state):
         report.wrong.append(f"labels of more than one machine: {doubled}")
     counts = ", ".join(f"{name} {count}" for name, count in sorted(ledger.counts.items()))
-    took = sorted(report.settle) or [0.0]
+    took = sorted(report.agreed_after) or [0.0]
     print(f"chaos      {KILLS} kills, scale {SCALE}, seed {SEED}")
     print(f"callers    {counts}")
     print(f"market     {account(state)}; {len(twins(state))} labels twice")
@@ -182,7 +185,7 @@ def _print(report: Report, ledger: Ledger, state: dict[str, Any], complaints: di
     )
     print(f"promises   {report.checked} looked up, {report.broken} broken")
     print(f"log        {complaints or 'no warning'}")
-    for line in (*report.wrong, *ledger.dishonest):
+    for line in (*report.wrong, *ledger.unexpected):
         print(f"WRONG      {line}")
 
 

@@ -1,4 +1,4 @@
-"""What `chaos` and `soak` judge by: the market's own account of what exists and existed, and the server's log."""
+"""The evidence that `chaos` and `soak` check: the market's own list of its machines, and the server's log."""
 
 import re
 import time
@@ -13,7 +13,7 @@ _SILENCE = re.compile(r"\] (provider_silent|provider_answered) .*\baccount=(\S+)
 
 
 def until(market: Market, condition: Callable[[], bool], limit: float, *, pause: float = 0.05) -> float | None:
-    """Seconds of the market until it holds; None when that takes longer than `limit`. `pause` in real seconds."""
+    """The market's seconds until `condition` holds; None after `limit` of them. `pause` is in real seconds."""
     began = market.state()["now"]
     while not condition():
         if market.state()["now"] - began > limit:
@@ -29,7 +29,7 @@ def twins(state: dict[str, Any]) -> list[str]:
 
 
 def account(state: dict[str, Any]) -> str:
-    """Created, destroyed, left; how many labels; which calls."""
+    """A summary of the market: machines created, destroyed and left, labels, and calls."""
     instances = state["instances"]
     destroyed = sum(one["destroyed_at"] is not None for one in instances)
     labels = len({one["label"] for one in instances})
@@ -39,14 +39,14 @@ def account(state: dict[str, Any]) -> str:
 
 
 def loud(log: str) -> dict[str, int]:
-    """The events of level warning or worse, counted."""
+    """The number of log lines by event, of level warning or above."""
     return dict(Counter(_LOUD.findall(log)))
 
 
 def unexpected(log: str) -> dict[str, int]:
-    """As `loud`, where listings were made to fail: without the warnings of silences that ended.
+    """Like `loud`, for runs in which listings fail on purpose.
 
-    A `provider_silent` counts unless a `provider_answered` of the same account follows it.
+    A `provider_silent` counts only if no `provider_answered` of the same account follows it.
     """
     silent: Counter[str] = Counter()
     for line in log.splitlines():

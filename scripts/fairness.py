@@ -1,9 +1,10 @@
-"""`make fairness`: one project floods an account with reservations and releases; another one must hardly notice.
+"""`make fairness`: one project floods an account with reservations and releases; another project must hardly notice.
 
-Twenty callers of one project reserve 16 GPUs each and release them, over and over, at the marketplace's real
-intervals. Another project reserves one GPU with 30 s to go, and destroys it. In virtual time: the figures depend on
-the seed, not on the machine. SEEDS (20) comes from the environment. Exit code 0: the small project's reserve took at
-most two create intervals longer than alone, and its destroy reached the market within 3 s and one destroy interval.
+Twenty callers of one project reserve 16 GPUs each and release them, again and again, at the marketplace's real
+intervals. Another project reserves one GPU with a deadline of 30 s, and destroys it. All time is virtual, so the
+figures depend only on the seed. Environment: SEEDS (default 20). Exit code 0: the reserve of the small project took at
+most two create intervals longer than without the flood, and its destroy reached the market within 3 s and one destroy
+interval.
 """
 
 import os
@@ -16,7 +17,7 @@ _SEEDS = 20
 
 
 def main() -> int:
-    """0 when every seed was fair."""
+    """The exit code: 0 if every seed was fair."""
     with errors_logged() as errors:
         waits = [run(seed) for seed in range(int(os.environ.get("SEEDS", _SEEDS)))]
     alone = max(each.alone for each in waits)

@@ -1,6 +1,6 @@
-"""Mistakes that somebody could make one day, as small edits of the source; `bite` sees whether each is caught.
+"""Plausible programming mistakes, as small edits of the source. `bite` checks that each of them is caught.
 
-`old` occurs exactly once in its file, which a test checks: an edit that does not apply any more would prove nothing.
+`old` must occur exactly once in its file. A test checks this, because an edit that does not apply proves nothing.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Mistake:
     new: str
 
     def applied(self, text: str) -> str:
-        """The source with the mistake; ValueError when the place is not there, or not once."""
+        """The source with the mistake. Raises ValueError unless `old` occurs exactly once."""
         if text.count(self.old) != 1:
-            raise ValueError(f"{self.name}: {self.file} holds the place {text.count(self.old)} times")
+            raise ValueError(f"{self.name}: the place occurs {text.count(self.old)} times in {self.file}")
         return text.replace(self.old, self.new)
 
     def plant(self, root: Path) -> None:
-        """Make it in a copy of the project."""
+        """Apply the mistake to a copy of the project."""
         path = root / "gpuproxy" / self.file
         path.write_text(self.applied(path.read_text()))
 
@@ -66,7 +66,7 @@ MISTAKES = (
         "timedelta(0)",
     ),
     Mistake(
-        "a destroy is given up after two tries",
+        "a destroy is not repeated after two tries",
         "reconcile/plan.py",
         "    if due:\n        yield Destroy(lease)",
         "    if due and lease.destroy_tries < 2:\n        yield Destroy(lease)",
@@ -78,20 +78,20 @@ MISTAKES = (
         "return bool(mac and stem)",
     ),
     Mistake(
-        "an unknown outcome lets go of its GPUs",
+        "an unknown outcome does not lock its GPUs",
         "model/leases.py",
         "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
         "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
     ),
     Mistake(
-        "a row is overwritten whatever has become of it",
+        "a row is overwritten although it has changed",
         "store/leases.py",
         "    if rows == 0:\n        raise Conflict(",
         '    tx.execute(f"UPDATE leases SET {assignments} WHERE id = ?", [*changes.values(), old.id])\n'
         "    if rows < 0:\n        raise Conflict(",
     ),
     Mistake(
-        "leases go by the host's date",
+        "leases end by the host's date",
         "adapters/system.py",
         "return self._origin + timedelta(seconds=self._clock.monotonic() - self._started)",
         "return self._clock.now()",
@@ -104,10 +104,10 @@ MISTAKES = (
         "        call.stop.set()",
     ),
     Mistake(
-        "a machine is given back as not ready while the provider is silent",
+        "a machine is released as not ready while the provider does not answer",
         "reconcile/plan.py",
         '    if instance is None:\n        return ""\n    unjudged',
-        "    if instance is None and lease.seen_at is None and _replaced(lease, reservation):\n"
+        "    if instance is None and lease.seen_at is None and _replaced(lease, owner):\n"
         '        return NOT_READY\n    if instance is None:\n        return ""\n    unjudged',
     ),
     Mistake(
@@ -118,7 +118,7 @@ MISTAKES = (
         "        record.not_attempted(tx, lease.id,",
     ),
     Mistake(
-        "a destroy that was accepted counts as done",
+        "an accepted destroy counts as proof that the machine is gone",
         "reconcile/effects.py",
         "    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=now + timedelta(seconds=wait))",
         "    lease = leases.advance(tx, lease, LeaseEvent.GONE)",
@@ -137,7 +137,7 @@ MISTAKES = (
         "    if answer.success is True:\n        return None",
     ),
     Mistake(
-        "the first row of a machine is a verdict",
+        "one listing is enough for a verdict on a machine",
         "reconcile/doubts.py",
         "        return self.looks >= _LOOKS and self.last - self.since >= timedelta(seconds=verdict_seconds)",
         "        return self.looks >= 1",
@@ -149,7 +149,7 @@ MISTAKES = (
         "        return self.probes >= 1",
     ),
     Mistake(
-        "machines that fail alike are replaced without end",
+        "machines that fail in the same way are replaced for ever",
         "rental/replacements.py",
         "    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)",
         "    return Replacement(gpus=missing if left else missing)",
@@ -167,7 +167,7 @@ MISTAKES = (
         "",
     ),
     Mistake(
-        "an account's refusal is held against the marketplace",
+        "a refusal of one account excludes the marketplace",
         "loadbalancer/exclusions.py",
         "            self.accounts.add((lease.provider, lease.account))\n            return\n",
         "            self.accounts.add((lease.provider, lease.account))\n",
@@ -191,7 +191,7 @@ MISTAKES = (
         "",
     ),
     Mistake(
-        "a machine unknown to the books is destroyed by its own age",
+        "an orphan is destroyed by its own age and not by that of its first sighting",
         "outcomes/sweep.py",
         "now - first[i.id] >= ORPHAN_AGE",
         "now - (i.created_at or first[i.id]) >= ORPHAN_AGE",

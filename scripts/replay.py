@@ -1,8 +1,9 @@
-"""`make replay`: 300 recorded schedules of the simulation must end with the recorded hashes of all that happened.
+"""`make replay`: 300 recorded schedules of the simulation must end with the recorded hashes of all their events.
 
-A change that only moves code leaves every hash as it is. A change of behaviour alters some: then record them again
-with RECORD=1, and say in the commit why. Hashes are those of one minor version of Python (tasks may run in another
-order in the next one); with another version this says so and ends with 0. Exit code 1: a hash differs.
+A change that only moves code changes no hash. A change of behaviour changes some. Then record them again with RECORD=1
+and explain the change in the commit. The hashes are valid for one minor version of Python, because tasks may run in
+another order in the next one. With another version nothing is compared and the exit code is 0. Exit code 1: a hash
+differs.
 """
 
 import multiprocessing
@@ -19,7 +20,7 @@ _SHOWN = 10
 
 
 def main() -> int:
-    """0 when nothing differs."""
+    """The exit code: 0 if no hash differs."""
     if os.environ.get("PYTHONHASHSEED") != "0":
         print("replay: run it with `make replay`, which sets PYTHONHASHSEED=0")
         return 2

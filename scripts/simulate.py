@@ -1,12 +1,12 @@
 """`make simulate`: the whole engine, store, adapter and market under one seeded scheduler, 10,000 different stories.
 
-Each seed tells two stories: one of faults, crashes and impatient callers, and one of callers who wait until their
-machines are ready, on a market where every machine fails alike or where at most one host is bad.
+Each seed has two stories: one with faults, crashes and callers that leave, and one with callers that wait until their
+machines are ready, on a market where every machine fails in the same way or where at most one host is bad.
 
-SEEDS=N (from 0) or SEEDS=FROM-TO chooses how many; SEED=N replays one and prints what happens in it. Every 20th seed
-is told twice and must end with the same hash of everything that happened (`make` fixes PYTHONHASHSEED, for sets of
-texts are ordered by it). FIRST=1 ends at the first failure. Exit code 0: no leak, no twin, every surplus
-dead in time, never more than twice the GPUs rented that were asked for, and every reservation filled that could be.
+SEEDS=N (from 0) or SEEDS=FROM-TO selects the seeds. SEED=N replays one and prints its events. Every 20th seed runs
+twice and must end with the same hash of all events (`make` fixes PYTHONHASHSEED, which sets the order of sets of
+texts). FIRST=1 stops at the first failure. Exit code 0: no leak, no label with two machines, every surplus machine
+destroyed in time, never more than twice the requested GPUs rented, and every reservation filled that could be filled.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.simulation import patience
-from tests.simulation.audit import SETTLE, Violation
+from tests.simulation.audit import GRACE, Violation
 from tests.simulation.patience import Patience
 from tests.simulation.report import Report
 from tests.simulation.story import run
@@ -36,7 +36,7 @@ Told = tuple[Report, Patience]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A seed whose story ended badly."""
+    """A seed whose story failed."""
 
     seed: int
     kind: str
@@ -44,7 +44,7 @@ class Failure:
 
 
 def main() -> int:
-    """0 when nothing was lost or kept twice."""
+    """The exit code: 0 if nothing was lost or kept twice."""
     if seed := os.environ.get("SEED"):
         return _replay(int(seed))
     seeds = _seeds(os.environ.get("SEEDS", _ALL))
@@ -59,11 +59,11 @@ def main() -> int:
 
 
 def tell(seed: int) -> Told | Failure:
-    """The stories of a seed; every so many-th twice."""
+    """Run the stories of a seed; those of every 20th seed twice."""
     try:
         told = run(seed), patience.run(seed)
         if seed % _TWICE_EVERY == 0 and (run(seed), patience.run(seed)) != told:
-            return Failure(seed, "undetermined", "told twice it ended in two ways")
+            return Failure(seed, "undetermined", "two runs ended in different ways")
     except Violation as violation:
         return Failure(seed, violation.kind, str(violation))
     except Exception as error:  # noqa: BLE001 - one broken story must not end all others
@@ -87,7 +87,7 @@ def _replay(seed: int) -> int:
 
 
 def _told(results: Iterable[Told | Failure], total: int) -> Iterator[Told | Failure]:
-    """All of them; a line on the screen now and then, and at once for what went wrong."""
+    """All results. Prints the progress now and then, and failures at once."""
     for number, result in enumerate(results, start=1):
         if isinstance(result, Failure):
             print(f"seed {result.seed}: {result.text}\n    replay: make simulate SEED={result.seed}", flush=True)
@@ -107,16 +107,16 @@ def _print_figures(reports: list[Report], seconds: float) -> None:
     print(f"schedules   {len(reports)} ({len(within)} with lateness within the declared bound, {len(beyond)} beyond)")
     print(
         f"creates     {sum(report.creates for report in reports)} sent, "
-        f"{sum(report.machines for report in reports)} machines made, "
+        f"{sum(report.machines for report in reports)} machines created, "
         f"{sum(report.unknowns for report in reports)} outcomes unknown at first"
     )
     print(f"faults      {faults.total()} calls hit by faults of {len(faults)} kinds")
     print(f"crashes     {sum(report.crashes for report in reports)}")
     print(f"stalls      of up to two minutes {sum(report.stalls for report in reports)} times")
-    print(f"clock       put forward or back by a day {sum(report.jumps for report in reports)} times")
+    print(f"clock       moved forward or back by a day {sum(report.jumps for report in reports)} times")
     print(
-        f"surplus     {len(surplus)} machines came after the proof of their absence (lateness beyond the bound); "
-        f"the longest lived {max(surplus, default=0.0):.0f} s (limit {SETTLE:.0f} s)"
+        f"surplus     {len(surplus)} machines appeared after the proof of their absence (lateness beyond the bound); "
+        f"the last was destroyed after {max(surplus, default=0.0):.0f} s (limit {GRACE:.0f} s)"
     )
     hours = sum(report.seconds for report in reports) / 3600
     print(f"time        {seconds:.0f} s for {hours:.0f} h of virtual time, {_PROCESSES} processes")
@@ -126,8 +126,8 @@ def _print_patience(patient: list[Patience]) -> None:
     alike = [each for each in patient if each.cause]
     others = [each for each in patient if not each.cause]
     print(
-        f"all fail    {len(alike)} schedules in which every machine fails alike: {sum(p.rented for p in alike)} GPUs "
-        f"rented for {sum(p.asked for p in alike)} asked; at worst {max((p.worst for p in alike), default=0.0):.2f} "
+        f"all fail    {len(alike)} schedules in which every machine fails: {sum(p.rented for p in alike)} GPUs "
+        f"rented for {sum(p.asked for p in alike)} wanted; at worst {max((p.worst for p in alike), default=0.0):.2f} "
         "for each (limit 2)"
     )
     print(

@@ -1,13 +1,13 @@
-"""`make soak`: two days of the market's time under random callers and faults, and nothing may leak or grow.
+"""`make soak`: two days of the market's time with random callers and faults. Nothing may leak, and memory may not grow.
 
-A market as unkind as the real one (rate limits, 64 offers in a search, first rows that are wrong) and a real server,
-both clocks SCALE times as fast. Every few minutes of the market something goes wrong: an armed fault of the matrix, a
-machine that dies, a stranger, a new price. At the end everything is released.
+The server is real. The market has the limits and faults of the real one: rate limits, 64 offers in a search, wrong
+first rows. Both clocks run SCALE times as fast. Every few minutes of the market there is a fault: one of the fault
+matrix, a machine that dies, a foreign machine, or a changed price. At the end everything is released.
 
-HOURS (48), SCALE (240) and SEED (1) come from the environment, and LOG, a file to keep the server's log in. Exit code
-0: the market holds nothing, no label was used twice, the server's memory grew by at most 10 % after the sixth hour,
-and its log has no line of level warning but `provider_silent`, which the faults of listings cause, and that only where
-the account's `provider_answered` follows.
+Environment: HOURS (default 48), SCALE (240), SEED (1), and LOG, a file for the server's log. Exit code 0: the market
+has no machines, no label was used twice, the server's memory grew by at most 10 % after the sixth hour, and the log has
+no warnings. Only `provider_silent` is allowed, because faults of listings cause it, if `provider_answered` of the same
+account follows.
 """
 
 import os
@@ -49,20 +49,20 @@ _WAYS_TO_DIE = ("container", "gpu", "outbid")
 
 @dataclass
 class Samples:
-    """Resident memory of the server by hours of the market."""
+    """The resident memory of the server, by hours of the market."""
 
     taken: list[tuple[float, int]] = field(default_factory=list)
 
     def due(self, hour: float) -> bool:
-        """True when it is time for another one."""
+        """True when the next sample is due."""
         return not self.taken or hour - self.taken[-1][0] >= HOURS / 16
 
     def take(self, hour: float, server: Server) -> None:
-        """Look now."""
+        """Take a sample."""
         self.taken.append((hour, server.memory_kb()))
 
     def growth(self) -> float:
-        """Of the last against the first after the warm-up."""
+        """The relative growth from the first sample after the warm-up to the last sample."""
         counted = [kb for hour, kb in self.taken if hour >= min(_WARM, HOURS / 2)]
         return counted[-1] / counted[0] - 1 if counted else 0.0
 
@@ -72,7 +72,7 @@ class Samples:
 
 
 class Troubles:
-    """What goes wrong at the market."""
+    """Random faults of the market."""
 
     def __init__(self, market: Market, dice: random.Random) -> None:
         self._market = market
@@ -80,12 +80,12 @@ class Troubles:
         self.count = 0
 
     def one_more(self) -> None:
-        """Let something happen."""
+        """Cause one random fault."""
         self.count += 1
         self._dice.choices((self._fault, self._death, self._stranger, self._price), (6, 2, 1, 1))[0]()
 
     def over(self) -> None:
-        """Everything is well again."""
+        """Remove all faults."""
         self._market.control("DELETE", "faults")
 
     def _fault(self) -> None:
@@ -95,7 +95,7 @@ class Troubles:
     def _death(self) -> None:
         if alive := self._market.alive():
             how = {"how": self._dice.choice(_WAYS_TO_DIE)}
-            with suppress(HTTPError):  # somebody has just destroyed it
+            with suppress(HTTPError):  # it has just been destroyed
                 self._market.control("POST", f"instances/{self._dice.choice(sorted(alive))}/kill", how)
 
     def _stranger(self) -> None:
@@ -105,7 +105,7 @@ class Troubles:
             self._market.control("POST", f"machines/{machine}/{what}", body)
 
     def _price(self) -> None:
-        """The next machine costs more than was asked for."""
+        """Make the next machine cost more than its offer."""
         self._market.arm("create", "price_moved", factor=self._dice.choice((1.1, 2.0, 20.0)))
 
 
@@ -120,7 +120,7 @@ class Soak:
     samples: Samples = field(default_factory=Samples)
 
     def run(self) -> list[str]:
-        """All of it, printed; what was wrong."""
+        """Run everything and print the figures. Returns the errors."""
         troubles = Troubles(self.market, self.dice)
         self._days(troubles)
         troubles.over()
@@ -137,12 +137,12 @@ class Soak:
         print(f"memory     {self.samples}")
         print(f"log        {complaints or 'no unexpected warning'}")
         checks = (
-            (ended is None, f"not everything is over: market {sorted(self.market.alive())}, books {left}"),
+            (ended is None, f"not everything has ended: market {sorted(self.market.alive())}, database {left}"),
             (bool(twins(state)), f"labels of more than one machine: {twins(state)}"),
             (self.samples.growth() > _GROWTH, f"memory grew by {self.samples.growth():.1%}"),
-            (bool(complaints), f"the log complains: {complaints}"),
+            (bool(complaints), f"unexpected warnings in the log: {complaints}"),
         )
-        return [text for failed, text in checks if failed] + self.ledger.dishonest
+        return [text for failed, text in checks if failed] + self.ledger.unexpected
 
     def _days(self, troubles: Troubles) -> None:
         ended = threading.Event()
@@ -176,7 +176,7 @@ class Soak:
 
 
 def main() -> int:
-    """Run, compare; the exit code."""
+    """Run and compare. Returns the exit code."""
     settings = {f"GPUPROXY_{call}_TIMEOUT": str(_TIMEOUT) for call in ("SEARCH", "CREATE", "CALL")}
     options = ("--time-scale", str(SCALE), "--machines", str(_MACHINES))
     with (

@@ -33,7 +33,7 @@ class LeaseView:
 
 
 class Instances:
-    """`nudge` makes the reconciler look at every account soon."""
+    """`nudge` makes the next pass of every account begin soon."""
 
     def __init__(self, db: Database, *, nudge: Callable[[], None]) -> None:
         self._db = db

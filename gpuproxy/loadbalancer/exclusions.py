@@ -22,7 +22,7 @@ class Exclusions:
     _failures: dict[ProviderName, int] = field(default_factory=dict)
 
     def refused(self, lease: Lease, refusal: Refused) -> None:
-        """Exclude what a refused create gives reason to exclude."""
+        """Exclude the offer, host, account or provider that a refused create names."""
         if refusal.scope is Scope.ACCOUNT:
             self.accounts.add((lease.provider, lease.account))
             return

@@ -39,7 +39,7 @@ class Pace:
         return max(0.0, self._last_at + self.interval - now)
 
     def hold(self, seconds: float) -> None:
-        """No turn before so many seconds from now: the provider said so."""
+        """Begin no turn for `seconds` seconds, because the provider asked for a pause."""
         self._last_at = max(self._last_at, self._clock.monotonic() + seconds - self.interval)
 
 
@@ -64,7 +64,7 @@ class Window:
         return self._next() - self._clock.monotonic()
 
     def hold(self, seconds: float) -> None:
-        """No turn before so many seconds from now: the provider said so."""
+        """Begin no turn for `seconds` seconds, because the provider asked for a pause."""
         self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
 
     def _next(self) -> float:

@@ -30,7 +30,7 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
         return
     suspect = _suspect(lease, scene.listing)
     if suspect is not None:
-        text = f"instance {suspect.id} has no label and may be this one: destroy it at the provider if nobody owns it"
+        text = f"instance {suspect.id} has no label and may be this one: if it is not yours, destroy it at the provider"
         if lease.status_message != text or lease.absent_checks:
             yield Note(lease, {"status_message": text, "absent_checks": 0})
         return

@@ -37,7 +37,7 @@ def _steps(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: S
     elif instance is not None and lease.call_started_at is None:  # the create was executed, whatever its answer said
         yield Adopt(lease, instance.id)
     elif _overdue(lease, scene):
-        yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
+        yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "the outcome of the create was not recorded"})
 
 
 def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:

@@ -35,7 +35,7 @@ class Replacement:
 
 def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement:
     """What may be rented for a reservation of `count` GPUs with these leases; its limit is `factor` times `count`."""
-    missing = count - had(rows)
+    missing = count - covered_gpus(rows)
     if missing <= 0:
         return Replacement()
     if stopped := _common_cause(rows):
@@ -44,7 +44,7 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
     return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)
 
 
-def had(rows: Sequence[Lease]) -> int:
+def covered_gpus(rows: Sequence[Lease]) -> int:
     """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
     return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
 

@@ -252,7 +252,7 @@ class Rental:
                 while self._may_continue():
                     owner, rows = await self._stored()
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if replacements.had(rows) < owner.gpus and await self._replace_missing():
+                    if replacements.covered_gpus(rows) < owner.gpus and await self._replace_missing():
                         return True
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False

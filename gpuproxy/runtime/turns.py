@@ -17,7 +17,7 @@ _REMEMBERED = 1000
 
 @dataclass(slots=True)
 class Turn:
-    """The right to send one call now. A turn in which nothing is sent delays nobody."""
+    """The right to send one call now. A turn in which nothing is sent delays no other call."""
 
     used: bool = False
 

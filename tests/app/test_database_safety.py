@@ -28,7 +28,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on what the table of mounts calls a share."""
+    """A folder on a network share, according to the table of mounts."""
     folder = tmp_path / "share"
     folder.mkdir()
     table = tmp_path / "mountinfo"
@@ -137,7 +137,7 @@ def test_a_server_warns_of_what_is_allowed_and_a_command_keeps_its_output_clean(
     assert (result.exit_code, result.output.count("\n")) == (0, 1)
 
 
-def test_nothing_is_said_where_all_is_well(tmp_path: Path) -> None:
+def test_a_safe_database_logs_nothing(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, allow_network_database=True, allow_vulnerable_sqlite=True)
     with structlog.testing.capture_logs() as lines:
         open_alone(settings)
@@ -145,9 +145,7 @@ def test_nothing_is_said_where_all_is_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("faulty")
-def test_a_server_that_must_not_start_ends_with_the_reason_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_must_not_start_prints_only_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("GPUPROXY_", "VASTAI_"))]:
         monkeypatch.delenv(name)

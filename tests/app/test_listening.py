@@ -13,7 +13,7 @@ from tests.edge.face import SECONDS
 from tests.edge.http_face import both_faces
 
 
-async def test_connections_beyond_the_most_are_closed_and_a_free_place_is_given_again(
+async def test_connections_beyond_the_limit_are_closed_and_free_places_are_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server.MAX_CONNECTIONS", 6)
@@ -40,7 +40,7 @@ async def test_while_nothing_can_be_accepted_the_log_has_one_line() -> None:
     assert [line["event"] for line in lines] == ["accept_failed"]
 
 
-async def test_any_other_complaint_of_the_loop_is_written_as_always(caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_errors_of_the_event_loop_are_logged_as_usual(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     complain_rarely(loop)
     for _ in range(2):

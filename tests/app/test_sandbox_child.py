@@ -1,4 +1,4 @@
-"""The sandbox as a child: its end is told once, and only when nobody asked for it."""
+"""The sandbox as a child process: its end is logged once, and only if it was not requested."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from gpuproxy.app.sandbox_child import start_sandbox
 pytestmark = pytest.mark.long
 
 
-async def test_a_market_that_dies_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+async def test_a_market_that_dies_is_logged_once_with_what_to_do(tmp_path: Path) -> None:
     state = tmp_path / "books.db.sandbox"
     with capture_logs() as logs:
         before = _children()

@@ -1,4 +1,4 @@
-"""What operators do: doctor, reconcile by hand, carry the key away, copy and restore the books."""
+"""The operators' commands: doctor, reconcile, export the signing key, copy and restore the database."""
 
 import json
 import stat
@@ -40,7 +40,7 @@ CARRIED = pytest.mark.parametrize("words", [("keys", "export-signing"), ("backup
 
 @CARRIED
 @pytest.mark.parametrize("name", ["another", "link", "books.db"])
-def test_what_is_carried_away_replaces_no_file(
+def test_an_exported_key_replaces_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], name: str
 ):
     another = json.dumps({"deployment": "abcdef", "key": "a" * 44})
@@ -59,7 +59,7 @@ def test_what_is_carried_away_replaces_no_file(
 
 @CARRIED
 @pytest.mark.parametrize("end", ["", "-wal", "-shm", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox"])
-def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it_absent(
+def test_an_exported_key_never_gets_the_path_of_a_database_file_even_if_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], end: str
 ):
     user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
@@ -72,7 +72,7 @@ def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it
     assert {file.name for file in tmp_path.iterdir()} == before
 
 
-def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_export_over_the_same_key_is_allowed_and_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
     _use(monkeypatch, tmp_path)
     file = tmp_path / "key"
@@ -85,20 +85,20 @@ def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Pa
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_what_is_no_signing_key_is_refused(tmp_path: Path):
+def test_an_invalid_signing_key_is_refused(tmp_path: Path):
     (tmp_path / "key").write_text(json.dumps({"deployment": "abcdef"}))
     with pytest.raises(ConfigError, match="not a signing key"):
         upkeep.import_signing(settings_in(tmp_path), tmp_path / "key")
 
 
-def test_a_lost_database_with_its_key_gives_its_machines_back():
+def test_a_lost_database_with_its_key_releases_its_machines():
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await world.sleep(700)
         world.lose_books()
         await world.restart()
         await world.sleep(590)
-        assert len(world.alive()) == 2  # whoever restored an old copy has ten minutes to notice
+        assert len(world.alive()) == 2  # an operator who restored an old copy has ten minutes to react
         await world.sleep(120)
         assert world.alive() == {}
         orphans = [lease for lease in await world.leases() if lease.reason == "ORPHAN"]
@@ -135,7 +135,7 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
 NOTHING = "No problems found: no unknown outcome, no stuck release, no difference in spend."
 
 
-def test_the_doctor_names_what_is_unknown_and_what_to_do():
+def test_doctor_reports_unknown_outcomes_and_what_to_do():
     async def story(world: World) -> None:
         from gpuproxy.health.checkup import findings
 
@@ -151,7 +151,7 @@ def test_the_doctor_names_what_is_unknown_and_what_to_do():
     in_world(story)
 
 
-def test_the_doctor_finds_nothing_where_nothing_is_wrong():
+def test_doctor_reports_nothing_if_nothing_is_wrong():
     async def story(world: World) -> None:
         from gpuproxy.health.checkup import findings
 
@@ -166,14 +166,16 @@ def test_the_doctor_finds_nothing_where_nothing_is_wrong():
 
 
 @pytest.mark.long
-def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_copied_beside_a_running_server_works_after_a_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     with Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market:
         with Server(tmp_path, market, **UNPACED) as server:
             with server.client() as client:
                 until(client.knows_offers)
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             _use(monkeypatch, tmp_path)
-            keyless = CliRunner().invoke(root, ["doctor"])  # whatever the server has, this shell has no key
+            keyless = CliRunner().invoke(root, ["doctor"])  # this shell has no key, even if the server has one
             assert (keyless.exit_code, keyless.output) == (0, f"{NOTHING}\n")
             _use_market(monkeypatch, market)
             copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])

@@ -1,4 +1,4 @@
-"""The provider's own spend against the books, and the breaker that stops a storm."""
+"""The billing check against the provider's credit, and the circuit breaker."""
 
 import pytest
 
@@ -15,7 +15,7 @@ P1 = Caller(project="p1")
 _SELDOM_READ = {"catalog_refresh_interval": 120.0}
 
 
-def test_books_that_are_right_raise_no_alarm():
+def test_a_correct_ledger_raises_no_alarm():
     async def story(world: World) -> None:
         check = world.engine.billing_checks[0]
         readings = []
@@ -30,7 +30,7 @@ def test_books_that_are_right_raise_no_alarm():
     in_world(story, machines=20, settings=_SELDOM_READ)
 
 
-def test_a_machine_that_the_books_do_not_know_is_an_alarm():
+def test_a_machine_that_the_database_does_not_know_raises_an_alarm():
     async def story(world: World) -> None:
         await world.reserve(1)
         await world.sleep(1900)
@@ -44,7 +44,7 @@ def test_a_machine_that_the_books_do_not_know_is_an_alarm():
     in_world(story, machines=20, settings=_SELDOM_READ)
 
 
-def test_a_provider_that_does_not_tell_is_no_alarm():
+def test_a_provider_without_a_credit_reading_raises_no_alarm():
     async def story(world: World) -> None:
         await world.reserve(1)
         world.arm("user", "status_500_before", times=0)
@@ -72,7 +72,7 @@ def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
     in_world(story, machines=20, settings=_SELDOM_READ)
 
 
-def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
+def test_sixteen_unknown_outcomes_open_the_circuit_breaker_for_the_next_call():
     async def story(world: World) -> None:
         world.arm("create", "reset_before", times=0)
         await world.reserve(16, request_id="a")
@@ -114,7 +114,7 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
     in_world(story, machines=20, settings=_SELDOM_READ)
 
 
-def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
+def test_a_machine_that_stopped_while_the_provider_did_not_answer_raises_no_alarm():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(300)

@@ -1,4 +1,4 @@
-"""GetTransactions below the edge: the sum over what is completed is the money spent, and the market agrees."""
+"""GetTransactions below the edge: completed transactions add up to the money spent, and the market agrees."""
 
 from datetime import timedelta
 

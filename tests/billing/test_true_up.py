@@ -1,4 +1,4 @@
-"""The true-up: what a machine cost in the end is what the marketplace charged, to its last digit."""
+"""The true-up: the final cost of a machine is exactly what the marketplace charged."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ _CALM: dict[str, Any] = {
 }
 """Days pass here: a small market that is seldom read, where nothing depends on how often."""
 _SETTLED = 3.2 * 3600
-"""Seconds after its end within which a machine is settled."""
+"""Seconds after its end within which the cost of a machine is trued up."""
 
 
 async def over(world: World, *, hours: float = 2.0) -> str:
-    """The reservation of a machine that ran for so long and is gone."""
+    """The reservation of a machine that ran for some time and is gone."""
     made = await world.reserve(1)
     await world.sleep(hours * 3600)
     await world.engine.reservations.release(P1, made.reservation.id)
@@ -37,7 +37,7 @@ async def adjustments(world: World) -> list[Adjustment]:
 
 
 async def spent(world: World) -> int:
-    """As the seed sums it."""
+    """The sum of the completed transactions."""
     told, _ = await world.engine.spending.transactions(P1, 1000, 0)
     return sum(each.amount for each in told if isinstance(each, Adjustment) or not each.pending)
 
@@ -72,7 +72,7 @@ def test_a_difference_is_one_adjustment_and_changes_nothing_that_was_completed()
     in_world(story, **_CALM)
 
 
-def test_nothing_is_settled_while_the_market_says_nothing_of_it():
+def test_nothing_is_trued_up_while_the_market_lists_no_charge():
     async def story(world: World) -> None:
         await over(world)
         await _overcharge(world, 250_000)
@@ -86,7 +86,7 @@ def test_nothing_is_settled_while_the_market_says_nothing_of_it():
     in_world(story, **_CALM)
 
 
-def test_a_machine_that_runs_is_not_settled():
+def test_a_running_machine_is_not_trued_up():
     async def story(world: World) -> None:
         await world.reserve(1)
         await _overcharge(world, 250_000)
@@ -134,7 +134,7 @@ def _billed(world: World) -> int:
 
 
 async def _overcharge(world: World, micro: int) -> None:
-    """The market bills more than its prices say: traffic."""
+    """Make the market charge more than its prices, as for network traffic."""
     from dataclasses import replace
 
     market = world.sandbox.market

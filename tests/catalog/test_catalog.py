@@ -20,7 +20,7 @@ ANY = OfferFilter(max_price=100)
 
 @dataclass(slots=True)
 class Street:
-    """A marketplace to search: what stands there, how fast it answers, and what goes wrong."""
+    """A marketplace to search: its offers, its speed, and its faults."""
 
     clock: VirtualClock
     offers: list[Offer] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Street:
 
 @dataclass(slots=True)
 class Account:
-    """One key to a street. It can search; the catalog asks for nothing else."""
+    """One account at a street. It can only search, which is all that the catalog needs."""
 
     street: Street
     name: ProviderName = VAST
@@ -104,7 +104,7 @@ async def test_an_empty_market_is_an_answer(clock: VirtualClock) -> None:
 
 
 @at_noon
-async def test_who_asks_during_a_search_shares_it(clock: VirtualClock) -> None:
+async def test_callers_during_a_search_share_it(clock: VirtualClock) -> None:
     street = Street(clock, [offer(1)], seconds_per_page=3)
     catalog = catalog_of(clock, Account(street))
     await asyncio.gather(*(catalog.step(VAST) for _ in range(20)))
@@ -161,7 +161,7 @@ async def test_a_dead_provider_hardly_delays_and_never_empties_an_answer(clock: 
 
 
 @at_noon
-async def test_the_last_offers_of_a_silent_provider_serve_with_their_age_until_they_are_too_old(
+async def test_the_last_offers_of_an_unanswering_provider_are_used_until_they_are_too_old(
     clock: VirtualClock,
 ) -> None:
     street = Street(clock, [offer(1)])
@@ -239,7 +239,7 @@ async def test_accounts_take_turns_and_stand_in_for_each_other(clock: VirtualClo
 
 
 @at_noon
-async def test_a_search_that_breaks_off_keeps_what_came_and_says_that_there_is_more(clock: VirtualClock) -> None:
+async def test_a_search_that_breaks_off_keeps_its_offers_and_is_marked_truncated(clock: VirtualClock) -> None:
     offers = [offer(number, gpu_price=Micro(number)) for number in range(1, 31)]
     street = Street(clock, offers, page=10, fault=ProviderUnavailable("cut"), fault_after_pages=2)
     catalog = catalog_of(clock, Account(street))
@@ -388,7 +388,7 @@ async def test_reading_a_big_market_lets_others_work_in_between(clock: VirtualCl
 
 
 @at_noon
-async def test_readiness_waits_for_the_first_offers_of_anybody(clock: VirtualClock) -> None:
+async def test_readiness_waits_for_the_first_offers_of_any_provider(clock: VirtualClock) -> None:
     catalog = catalog_of(
         clock, Account(Street(clock, silent=True), name=IONET), Account(Street(clock, [offer(1)], seconds_per_page=50))
     )

@@ -23,7 +23,7 @@ def test_what_the_first_searches_found_is_shown_at_once():
     in_world(story, **_CAPPED)
 
 
-def test_in_the_first_minute_there_is_room_for_a_search_that_somebody_waits_for():
+def test_in_the_first_minute_the_rate_limit_leaves_room_for_a_targeted_search():
     async def story(world: World) -> None:
         await world.sleep(10)
         dear = max(chunk.price for chunk in world.sandbox.market.chunks.values()) / 1e6
@@ -45,6 +45,6 @@ def test_offers_stay_known_while_the_market_is_read_again():
 
 
 async def _whole(world: World) -> int:
-    """How many offers there are, once the market has been read to its end; 0 before."""
+    """The number of offers once the market has been read completely; 0 before."""
     market = await world.engine.catalog.market(_ALL)
     return 0 if market.truncated else market.select(_ALL).total

@@ -121,7 +121,7 @@ def test_chunks_that_overlap_a_taken_one_are_hidden_with_it_and_others_are_not()
     assert left.rejected == {}
 
 
-def test_an_endless_offer_hides_nothing_when_it_is_taken() -> None:
+def test_an_offer_without_conflict_keys_hides_nothing_when_it_is_taken() -> None:
     endless = offer(1, conflict_keys=())
     assert built([(endless, {})]).sharing(endless) == 0
 

@@ -1,4 +1,4 @@
-"""What `gpuproxy doctor` finds, in words that say what it costs and what to do."""
+"""The findings of `gpuproxy doctor`: they say what a problem costs and what to do."""
 
 import re
 from pathlib import Path
@@ -56,7 +56,7 @@ DEAD = 'gpuproxy_dead_machines{provider="vast.ai"}'
 # -- machines that died
 
 
-def test_a_machine_whose_container_ended_is_found_with_what_it_still_costs() -> None:
+def test_a_machine_whose_container_ended_is_reported_with_its_present_cost() -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         kill(world, contract, "container")
@@ -73,7 +73,7 @@ def test_a_machine_whose_container_ended_is_found_with_what_it_still_costs() -> 
     in_world(story)
 
 
-def test_a_machine_whose_host_is_offline_costs_nothing_and_may_be_waited_for() -> None:
+def test_a_machine_whose_host_is_offline_costs_nothing_and_may_come_back() -> None:
     async def story(world: World) -> None:
         kill(world, await ready(world), "host")
         await world.sleep(200)
@@ -85,7 +85,7 @@ def test_a_machine_whose_host_is_offline_costs_nothing_and_may_be_waited_for() -
     in_world(story)
 
 
-def test_a_machine_that_faltered_a_moment_ago_is_not_dead_yet() -> None:
+def test_a_machine_that_stopped_running_a_moment_ago_is_not_dead_yet() -> None:
     async def story(world: World) -> None:
         kill(world, await ready(world), "container")
         await world.sleep(100)
@@ -159,7 +159,7 @@ def test_a_machine_that_lost_its_gpu_is_dead_although_the_marketplace_calls_it_r
         ("", False),
     ],
 )
-def test_only_words_that_say_so_make_a_running_machine_dead(words: str, dead: bool) -> None:
+def test_only_clear_status_messages_make_a_running_machine_dead(words: str, dead: bool) -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         world.sandbox.market.instances[int(contract)].status_msg = words
@@ -225,7 +225,7 @@ def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() ->
 @pytest.mark.parametrize(
     ("how", "words"), [(None, "it costs"), ("container", "only its disk is billed"), ("host", "nothing is billed")]
 )
-def test_a_release_that_does_not_end_says_what_is_billed_now(how: str | None, words: str) -> None:
+def test_a_release_that_does_not_end_is_reported_with_its_present_cost(how: str | None, words: str) -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         world.arm("destroy", "destroy_ignored", times=0)
@@ -244,7 +244,7 @@ def test_a_release_that_does_not_end_says_what_is_billed_now(how: str | None, wo
     in_world(story)
 
 
-def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing() -> None:
+def test_unreadable_rows_are_reported_with_their_account_and_pause_nothing() -> None:
     async def story(world: World) -> None:
         await world.db.write(
             lambda tx: tx.execute(

@@ -1,4 +1,4 @@
-"""Stopping, starting and listening to rented machines: nothing is lost, and only what runs is billed as running."""
+"""Stopping and starting rented machines, and reading their logs: nothing is lost, and billing follows the status."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ async def active(world: World, **wanted: object) -> str:
 
 
 async def slowly(world: World) -> None:
-    """From now on every commit, and every way of a request, takes half a second."""
+    """Make every commit, every request and every answer take half a second from now on."""
     world.delay = lambda: 0.5
     await world.restart()
 
@@ -46,7 +46,7 @@ def test_a_stopped_machine_keeps_its_lease_and_costs_its_disk_only():
     in_world(story)
 
 
-def test_a_machine_that_is_started_again_becomes_active_and_is_never_given_back_for_being_slow():
+def test_a_restarted_machine_becomes_active_and_is_never_released_for_being_slow():
     async def story(world: World) -> None:
         contract = await active(world, on_not_ready="replace")
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -78,7 +78,7 @@ def test_stopping_twice_and_starting_twice_change_nothing():
     in_world(story)
 
 
-def test_a_start_that_has_to_queue_is_taken_back():
+def test_a_queued_start_is_cancelled():
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -94,7 +94,7 @@ def test_a_start_that_has_to_queue_is_taken_back():
 
 
 @pytest.mark.parametrize("times", [1, 20])
-def test_a_queued_start_is_taken_back_however_often_that_fails(times: int):
+def test_cancelling_a_queued_start_is_repeated_until_it_works(times: int):
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -121,7 +121,7 @@ def test_a_machine_that_is_not_ready_yet_is_not_stopped():
     in_world(story)
 
 
-def test_what_is_given_back_can_be_neither_stopped_nor_started():
+def test_a_releasing_machine_can_be_neither_stopped_nor_started():
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.instances.destroy(CALLER, VAST, contract)
@@ -171,7 +171,7 @@ def test_a_stopped_machine_ends_at_its_time():
     in_world(story)
 
 
-def test_a_stop_ends_a_start_that_is_under_way():
+def test_a_stop_cancels_a_pending_start():
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -186,7 +186,7 @@ def test_a_stop_ends_a_start_that_is_under_way():
 
 
 @pytest.mark.parametrize("fault", ["reset_after", "status_500_after", "reset_before"])
-def test_a_start_whose_answer_is_lost_is_taken_back_and_may_be_repeated(fault: str):
+def test_a_start_whose_answer_is_lost_is_cancelled_and_may_be_repeated(fault: str):
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -203,7 +203,7 @@ def test_a_start_whose_answer_is_lost_is_taken_back_and_may_be_repeated(fault: s
     in_world(story)
 
 
-def test_a_queued_start_whose_caller_leaves_is_taken_back():
+def test_a_queued_start_whose_caller_leaves_is_cancelled():
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -220,7 +220,7 @@ def test_a_queued_start_whose_caller_leaves_is_taken_back():
 
 
 @pytest.mark.parametrize("after", [0.2, 0.7, 1.2, 1.7, 2.2])
-def test_a_start_during_which_the_process_dies_runs_or_is_taken_back(after: float):
+def test_a_start_during_which_the_process_dies_runs_or_is_cancelled(after: float):
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -238,7 +238,7 @@ def test_a_start_during_which_the_process_dies_runs_or_is_taken_back(after: floa
     in_world(story)
 
 
-def test_of_two_starts_at_once_none_undoes_the_other():
+def test_two_concurrent_starts_do_not_undo_each_other():
     async def story(world: World) -> None:
         contract = await active(world)
         await world.engine.machines.stop(CALLER, VAST, contract)
@@ -254,7 +254,7 @@ def test_of_two_starts_at_once_none_undoes_the_other():
     in_world(story)
 
 
-def test_a_machine_that_wakes_up_dearer_than_agreed_is_stopped_and_not_given_back():
+def test_a_machine_that_restarts_above_its_price_ceiling_is_stopped_and_not_released():
     async def story(world: World) -> None:
         contract = await active(world, max_price=1.0)
         await world.engine.machines.stop(CALLER, VAST, contract)

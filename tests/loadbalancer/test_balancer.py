@@ -18,7 +18,7 @@ from tests.markets import VAST, nested, offer, random_market
 
 
 def endless(name: str, **facts: object) -> Offer:
-    """A host where one-GPU machines never run out."""
+    """A host with an unlimited number of one-GPU machines."""
     return offer(ord(name), name, conflict_keys=(), **facts)
 
 
@@ -116,7 +116,7 @@ def test_the_count_is_never_exceeded() -> None:
     assert caught.value.sizes == (4,)
 
 
-def test_a_shortage_tells_what_each_provider_could_give() -> None:
+def test_a_shortage_has_the_gpus_of_each_provider() -> None:
     offers = [*nested(count(1), "m", 2, (1, 2)), offer(9, provider="io.net")]
     with pytest.raises(Shortage) as caught:
         choose(Want(count=8), offers, {}, "lowest_price")
@@ -132,7 +132,7 @@ def test_an_empty_market_is_a_shortage() -> None:
         assert caught.value.available == 0
 
 
-def test_a_greedy_choice_that_leaves_no_room_gives_way_to_the_plan() -> None:
+def test_a_greedy_choice_that_can_not_be_completed_is_replaced_by_the_plan() -> None:
     # The cheap host's chunk of four would use up the only singles.
     cheap = [priced(each, "a", 1_000, num_gpus=1, conflict_keys=(f"a:{each}",)) for each in range(4)]
     cheap.append(priced(9, "a", 4_000, num_gpus=4, conflict_keys=("a:0", "a:1", "a:2", "a:3")))
@@ -202,7 +202,7 @@ def test_the_cheapest_alternative_of_the_cheapest_is_itself() -> None:
     assert decision.cheapest_alternative == sum(pick.price for pick in decision.picks)
 
 
-def test_a_word_that_is_no_strategy_is_refused() -> None:
+def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(InvalidArgument):
         choose(Want(count=1), [offer(1)], {}, "cheapest")
 

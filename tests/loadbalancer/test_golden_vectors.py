@@ -1,4 +1,4 @@
-"""The golden vectors and fairness bounds of the strategies, one pick a call and many picks a call."""
+"""The golden vectors and fairness bounds of the strategies, with one pick and with many picks for each call."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ T0 = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 class Market:
-    """Hosts whose offers never run out, and what the books would remember between calls."""
+    """Hosts with unlimited offers, and the state that the database would keep between calls."""
 
     def __init__(self, strategy: str) -> None:
         self.strategy = strategy
@@ -31,7 +31,7 @@ class Market:
         self._picked = 0
 
     def picks(self, offers: Sequence[Offer], count: int, *, a_call: int = 1) -> str:
-        """So many picks, in calls of `a_call` each."""
+        """The hosts of these picks, in calls of `a_call` picks each."""
         told = ""
         while len(told) < count:
             want = Want(count=min(a_call, count - len(told)))
@@ -103,7 +103,7 @@ def test_a_weight_goes_by_memory_and_price() -> None:
     assert weight(24, 7_900_000, 8) == 18
 
 
-def test_least_response_time_prefers_who_was_quick_and_counts_what_is_still_starting() -> None:
+def test_least_response_time_prefers_quick_hosts_and_counts_starting_machines() -> None:
     quick, slow = HostKey("vast.ai/a"), HostKey("vast.ai/b")
     load = {
         quick: HostLoad(response_ms=40_000, samples=50, gpu_model="RTX 4090"),
@@ -115,7 +115,7 @@ def test_least_response_time_prefers_who_was_quick_and_counts_what_is_still_star
     assert choose(Want(count=1), hosts("ab"), load, "least_response_time").picks[0].machine_id == "b"
 
 
-def test_a_host_without_samples_counts_as_its_like() -> None:
+def test_a_host_without_samples_counts_like_similar_hosts() -> None:
     load = {HostKey("vast.ai/a"): HostLoad(response_ms=50_000, samples=1, gpu_model="RTX 4090")}
     choice = choose(Want(count=1), hosts("ab"), load, "least_response_time")
     assert choice.decision.top[0].why == "equal in everything; first by name"
@@ -123,7 +123,7 @@ def test_a_host_without_samples_counts_as_its_like() -> None:
     assert alone.picks[1].why == "best score (120000; runner-up 240000)"
 
 
-def test_least_response_time_never_starves_a_host_because_nobody_has_measured_it() -> None:
+def test_least_response_time_never_starves_an_unmeasured_host() -> None:
     measured = {HostKey("vast.ai/a"): HostLoad(response_ms=200_000, samples=9, gpu_model="RTX 4090")}
     picked = choose(Want(count=4), hosts("ab"), measured, "least_response_time").picks
     assert Counter(pick.machine_id for pick in picked) == {"a": 2, "b": 2}
@@ -153,7 +153,7 @@ def test_weighted_shares_are_exact_over_a_round_and_close_in_between(monkeypatch
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_a_choice_follows_from_the_market_and_the_books_alone(strategy: str) -> None:
+def test_a_choice_depends_only_on_the_market_and_the_database(strategy: str) -> None:
     for seed in range(200):
         dice = random.Random(seed)
         offers = random_market(seed, 20)
@@ -206,20 +206,20 @@ def test_three_failures_in_a_row_eject_a_host_for_longer_each_time() -> None:
     assert outs[-1] == max(outs) == 1800
 
 
-def test_failures_that_were_under_way_do_not_prolong_an_ejection() -> None:
+def test_failures_of_machines_created_before_an_ejection_do_not_prolong_it() -> None:
     record = Measured(provider=VAST, gpu_model="")
     for _ in range(10):
         record = after_outcome(record, Outcome(False, None), T0)
     assert record.ejected_until == T0 + timedelta(seconds=30)
 
 
-def test_a_success_ends_a_row_of_failures_and_halves_what_follows() -> None:
+def test_a_success_resets_failures_and_halves_the_next_ejection() -> None:
     record = replace(Measured(provider=VAST, gpu_model=""), failures=2, ejections=5)
     record = after_outcome(record, Outcome(True, 50_000.0), T0)
     assert (record.failures, record.ejections, record.ejected_until) == (0, 2, None)
 
 
-def test_a_machine_that_never_got_ready_counts_as_ten_minutes_at_least() -> None:
+def test_a_machine_that_never_got_ready_counts_as_at_least_ten_minutes() -> None:
     after = T0 + timedelta(seconds=90)
     assert outcome(T0, False, LeaseEvent.RELEASE, "NOT_READY", after) == Outcome(False, 600_000)
     assert outcome(T0, False, LeaseEvent.VANISHED, "", T0 + timedelta(minutes=20)) == Outcome(False, 1_200_000)

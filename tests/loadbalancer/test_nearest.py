@@ -1,4 +1,4 @@
-"""A refusal that names a price names one that would do, and the lowest."""
+"""A refusal that suggests a price suggests the lowest one that is enough."""
 
 import pytest
 
@@ -30,7 +30,7 @@ async def refused(world: World, **wanted: object) -> FailedPrecondition:
     ],
     ids=str,
 )
-def test_the_price_that_is_named_would_do_and_none_below_it(seed: int, wanted: dict[str, object]) -> None:
+def test_the_suggested_price_is_the_lowest_that_is_enough(seed: int, wanted: dict[str, object]) -> None:
     async def story(world: World) -> None:
         told = await refused(world, **wanted, max_price=0.001)
         nearest = told.metadata.get("nearest_price")
@@ -45,7 +45,7 @@ def test_the_price_that_is_named_would_do_and_none_below_it(seed: int, wanted: d
     in_world(story, seed=seed)
 
 
-def test_a_place_that_has_just_refused_is_not_what_would_do() -> None:
+def test_the_suggested_price_ignores_places_without_capacity() -> None:
     async def story(world: World) -> None:
         told = await refused(world, count=1, max_price=0.001)
         first = float(told.metadata["nearest_price"])
@@ -69,7 +69,7 @@ def test_prices_are_written_with_as_many_digits_as_they_need() -> None:
     in_world(story)
 
 
-def test_a_filter_that_turned_offers_away_is_named_with_how_many() -> None:
+def test_a_filter_that_rejected_offers_is_named_with_their_number() -> None:
     async def story(world: World) -> None:
         told = await refused(world, count=1, min_cuda=99.0, verified_only=False)
         offers = int(told.metadata["rejected.min_cuda"])

@@ -1,4 +1,4 @@
-"""A marketplace without an account here: asking for it will never do, so nobody is told to ask again."""
+"""A marketplace without a configured account: the refusal does not suggest a repeat, which could not succeed."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def told(refusal: Refusal) -> tuple[type[Refusal], str, str, dict[str, str]]:
     return type(refusal), refusal.reason, refusal.message, refusal.metadata
 
 
-def test_looking_at_a_market_without_an_account_is_refused_as_renting_there_is():
+def test_listing_offers_without_an_account_is_refused_like_renting():
     async def story(world: World) -> None:
         with pytest.raises(FailedPrecondition) as renting:
             await world.reserve(1, providers=IONET)
@@ -36,7 +36,7 @@ def test_a_market_with_an_account_is_shown_whatever_else_was_asked_for():
     in_world(story)
 
 
-def test_without_any_account_that_is_what_is_said():
+def test_without_any_account_the_error_says_so():
     async def story(clock: VirtualClock) -> None:
         with pytest.raises(FailedPrecondition, match="No account is configured for any provider"):
             await Catalog([], clock, {}).market(OfferFilter())
@@ -44,7 +44,7 @@ def test_without_any_account_that_is_what_is_said():
     run_virtual(story)
 
 
-def test_a_market_that_accepts_no_key_of_ours_is_not_called_silent():
+def test_a_market_that_refuses_our_keys_is_not_reported_as_unanswering():
     async def story(world: World) -> None:
         world.arm("search", "auth_error", times=1000)
         await world.sleep(900)
@@ -59,7 +59,7 @@ def test_a_market_that_accepts_no_key_of_ours_is_not_called_silent():
     in_world(story)
 
 
-def test_a_market_that_does_not_answer_is_called_silent_whatever_it_said_before():
+def test_a_market_that_does_not_answer_is_reported_so_whatever_it_answered_before():
     async def story(world: World) -> None:
         world.arm("search", "auth_error", times=1)
         await world.sleep(60)

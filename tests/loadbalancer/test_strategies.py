@@ -1,4 +1,4 @@
-"""The strategies on a running deployment: turns, measurements, ejections and empty places stay in the books."""
+"""The strategies on a running deployment: turns, measurements, ejections and exhausted places are stored."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def hosts(view: ReservationView) -> list[str]:
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_what_a_strategy_goes_by_survives_a_restart_and_follows_from_the_history(strategy: str) -> None:
+def test_the_state_of_a_strategy_survives_a_restart_and_follows_from_the_events(strategy: str) -> None:
     async def story(world: World) -> None:
         world.arm("create", "no_capacity", times=1, after=1)
         world.arm("create", "never_ready", times=1, after=3)
@@ -50,7 +50,7 @@ def test_what_a_strategy_goes_by_survives_a_restart_and_follows_from_the_history
     in_world(story)
 
 
-def test_turns_go_on_after_a_restart() -> None:
+def test_turns_continue_after_a_restart() -> None:
     async def go(world: World, *, restart: bool) -> list[str]:
         taken = []
         for _ in range(4):
@@ -93,7 +93,7 @@ def test_a_turn_that_another_process_took_is_chosen_anew() -> None:
     in_world(story)
 
 
-def test_a_pick_that_was_refused_counts_as_none() -> None:
+def test_a_refused_pick_does_not_count() -> None:
     async def story(world: World) -> None:
         world.arm("create", "no_capacity")
         view = await world.reserve(1, strategy="equal_weighted")
@@ -108,7 +108,7 @@ def test_a_pick_that_was_refused_counts_as_none() -> None:
 
 
 def refuse_once(world: World, refusal: Refused) -> None:
-    """The marketplace's next answer to a create; vast.ai itself only ever says that an offer is gone."""
+    """Make the marketplace refuse the next create. vast.ai itself only answers that an offer is gone."""
     provider = next(iter(world.engine.watches)).provider
     create = provider.create
 
@@ -126,7 +126,7 @@ async def decided(world: World) -> Decision:
 
 
 @pytest.mark.parametrize("scope", [Scope.HOST, Scope.REGION])
-def test_where_nothing_is_left_nobody_looks_for_three_minutes(scope: Scope) -> None:
+def test_a_place_without_capacity_is_not_used_for_three_minutes(scope: Scope) -> None:
     async def story(world: World) -> None:
         refuse_once(world, NoCapacity("none left", scope=scope))
         empty, kept = (await world.reserve(1, strategy="lowest_price")).leases
@@ -155,7 +155,7 @@ def test_an_accounts_own_quota_says_nothing_about_the_market() -> None:
     in_world(story)
 
 
-def test_a_host_that_refuses_by_itself_is_told_apart() -> None:
+def test_a_refusal_caused_by_the_host_has_its_own_reason() -> None:
     async def story(world: World) -> None:
         refuse_once(world, InvalidRequest("not on this machine", scope=Scope.HOST, advice=Advice.TRY_NEXT))
         refused, _ = (await world.reserve(1)).leases
@@ -196,7 +196,7 @@ def test_an_ejected_host_is_left_out_until_its_time_is_over() -> None:
     in_world(story)
 
 
-def test_ejection_refuses_nobody_and_says_so() -> None:
+def test_ejected_hosts_are_used_if_nothing_else_fits_and_the_decision_says_so() -> None:
     async def story(world: World) -> None:
         await world.engine.catalog.first_snapshot()
         wanted = demand(1).filter
@@ -215,7 +215,7 @@ def test_at_most_half_of_a_marketplace_is_ejected(count: int, gone: int, out: in
     assert (len(left_out), len(kept)) == (out, gone - out)
 
 
-def test_a_host_that_fails_three_times_is_ejected_by_what_happened_alone() -> None:
+def test_three_failures_eject_a_host() -> None:
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=3)
         for _ in range(3):
@@ -229,7 +229,7 @@ def test_a_host_that_fails_three_times_is_ejected_by_what_happened_alone() -> No
     in_world(story)
 
 
-def test_load_info_tells_what_was_measured() -> None:
+def test_load_info_has_the_measurements() -> None:
     async def story(world: World) -> None:
         await world.engine.strategies.choose(Caller(project="p1"), "weighted_round_robin", "project")
         await world.reserve(2)

@@ -1,4 +1,4 @@
-"""A warning is something that an operator must act on; what marketplaces do wrong every day is not."""
+"""A warning needs an operator. The everyday faults of marketplaces do not."""
 
 from contextlib import suppress
 
@@ -16,7 +16,7 @@ CALLER = Caller(project="p1")
 
 
 async def provoke(world: World, call: str, contract: str) -> None:
-    """Whatever makes the engine call the marketplace so; searches and lists it makes by itself."""
+    """Make the engine send this call to the marketplace. It sends searches and lists by itself."""
     machines = world.engine.machines
     match call:
         case "start":
@@ -41,25 +41,25 @@ def test_no_fault_of_a_marketplace_is_a_warning(call: str) -> None:
         contract = str((await world.reserve(1, wait_for="ready", seconds=600)).leases[0].instance_id)
         if call == "charges":
             await world.engine.reservations.release(CALLER, (await world.reserve(1)).reservation.id)
-            await world.sleep(7500)  # now it is due to be settled
+            await world.sleep(7500)  # now its true-up is due
         for cell in cells():
             if cell.call == call:
                 world.control("DELETE", "faults")
-                times = 0 if call == "charges" else 1  # until the next cell: once it is settled, nothing asks again
+                times = 0 if call == "charges" else 1  # until the next cell: charges are not read again after a true-up
                 world.control("POST", "faults", {"provider": "vast.ai", **cell.order(times)})
                 before = world.calls(call)
                 with suppress(Refusal):
                     await provoke(world, call, contract)
                 await world.sleep(200 if call == "create" else 40)  # a refused create may pause its account
                 assert world.calls(call) > before, cell.row
-                await world.restart()  # what a fault taught it to wait for, it forgets
+                await world.restart()  # forget the pauses that the fault has caused
 
     with capture_logs() as lines:
         in_world(story, machines=20)
     assert [line for line in lines if line["log_level"] not in ("debug", "info")] == []
 
 
-def test_what_an_operator_must_act_on_is_heard_as_a_warning() -> None:
+def test_what_an_operator_must_act_on_is_logged_as_a_warning() -> None:
     async def story(world: World) -> None:
         await world.reserve(1)
         world.db._writer.conn.execute("PRAGMA query_only=ON")

@@ -1,4 +1,4 @@
-"""The log tells the story of money: one line for each machine that is rented, ready, released, lost, or refused."""
+"""The money log: one line for each machine that is rented, ready, released, lost, or refused."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ Line = Mapping[str, Any]
 
 
 def told(story_of: Callable[[World], Awaitable[Any]], **options: Any) -> tuple[Any, list[Line]]:
-    """What a story returns, and the lines of leases that were logged meanwhile, in order."""
+    """The result of a story, and the log lines about leases that it caused, in order."""
     with capture_logs() as lines:
         result = in_world(story_of, **options)
     return result, [line for line in lines if line["event"] in money_log.EVENTS and "key" in line]
@@ -38,12 +38,12 @@ def named(lines: list[Line], event: str) -> list[Line]:
 
 
 async def reserve(world: World, count: int, **wanted: Any) -> ReservationView:
-    """As a caller with a key."""
+    """Reserve as a caller with a key."""
     caller = Caller(project="p1", key_id="key-1", deadline=world.clock.monotonic() + 120)
     return await world.engine.reserver.reserve(caller, demand(count, **wanted))
 
 
-def test_the_life_of_a_machine_is_four_lines_and_who_asked_for_its_end() -> None:
+def test_the_life_of_a_machine_is_four_lines_and_one_for_the_request_to_release_it() -> None:
     async def life(world: World) -> ReservationView:
         made = await reserve(world, 1)
         await world.sleep(3600)
@@ -93,7 +93,7 @@ def test_who_destroyed_a_machine_is_logged_once_however_often_they_ask() -> None
     assert [line["reason"] for line in named(lines, "instance_released")] == ["DESTROYED"]
 
 
-def test_a_reservation_that_is_over_is_not_asked_for_again() -> None:
+def test_releasing_a_finished_reservation_logs_no_request() -> None:
     async def life(world: World) -> None:
         made = await reserve(world, 1)
         for _ in range(3):
@@ -162,7 +162,7 @@ def test_a_create_that_is_proven_absent_is_disproved_not_refused() -> None:
     assert "create_refused" not in events(lines)
 
 
-def test_a_machine_that_dies_says_what_it_still_costs() -> None:
+def test_a_dead_machine_is_logged_with_its_present_cost() -> None:
     async def life(world: World) -> str:
         contract = str((await reserve(world, 1)).leases[0].instance_id)
         await world.sleep(300)
@@ -176,7 +176,7 @@ def test_a_machine_that_dies_says_what_it_still_costs() -> None:
     assert events(lines) == ["instance_rented", "instance_ready", "instance_died"]
 
 
-def test_a_machine_that_was_taken_away_is_lost_with_what_it_cost() -> None:
+def test_a_removed_machine_is_logged_as_lost_with_its_cost() -> None:
     async def life(world: World) -> None:
         contract = int(str((await reserve(world, 1)).leases[0].instance_id))
         await world.sleep(300)
@@ -203,7 +203,7 @@ def test_work_that_is_rolled_back_leaves_no_line() -> None:
     assert events(lines) == ["instance_rented"]
 
 
-def test_a_machine_of_nobodys_key_has_an_empty_one() -> None:
+def test_a_machine_reserved_without_a_key_is_logged_with_an_empty_key() -> None:
     async def life(world: World) -> None:
         await world.reserve(1)
 
@@ -211,8 +211,8 @@ def test_a_machine_of_nobodys_key_has_an_empty_one() -> None:
     assert [line["key"] for line in lines] == [""]
 
 
-def test_a_refusal_that_is_heard_late_is_a_refusal() -> None:
-    """The outcome counted as unknown before the marketplace's answer was read."""
+def test_a_refusal_that_is_read_late_is_logged_as_a_refusal() -> None:
+    """The outcome was recorded as unknown before the marketplace's answer was read."""
 
     async def life(world: World) -> None:
         world.arm("create", "reset_before")

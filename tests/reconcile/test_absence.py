@@ -1,4 +1,4 @@
-"""Nothing is taken for absent without proof, and nothing that carries our label lives on without an owner."""
+"""No machine counts as absent without proof, and no machine with our label stays without an owner."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ P1 = Caller(project="p1")
 
 
 def rent_by_hand(world: World, label: str | None, key: str = "sandbox-key") -> str:
-    """Somebody rents the cheapest offer with the account's key, past GPU Proxy."""
+    """Rent the cheapest offer with the account's key, without GPU Proxy."""
     answer = call(world, "POST", "/api/v0/bundles/", {"verified": {}, "order": [["dph_total", "asc"]], "limit": 1}, key)
     offer = answer["offers"][0]["id"]
     body = {"client_id": "me", "image": "x/y", "disk": 10, "label": label, "runtype": "ssh"}
@@ -58,7 +58,7 @@ def test_a_create_that_never_happened_is_proven_absent_after_the_quarantine():
     in_world(story)
 
 
-def test_without_a_canary_absence_takes_twice_as_long_and_a_second_word():
+def test_without_a_canary_absence_takes_twice_as_long_and_unchanged_credit():
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
         made = await world.reserve(1, request_id="a")
@@ -70,7 +70,7 @@ def test_without_a_canary_absence_takes_twice_as_long_and_a_second_word():
     in_world(story)
 
 
-def test_without_a_canary_and_without_the_second_word_nothing_is_proven():
+def test_without_a_canary_and_without_unchanged_credit_nothing_is_proven():
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
         world.arm("user", "status_500_before", times=0)
@@ -109,7 +109,7 @@ def test_listings_that_fail_prove_nothing():
     in_world(story)
 
 
-def test_listings_that_fail_prove_nothing_even_while_the_credit_stands_still():
+def test_listings_that_fail_prove_nothing_even_while_the_credit_is_unchanged():
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
         world.arm("list", "status_500_before", times=0)
@@ -146,7 +146,7 @@ def test_an_unlabelled_instance_on_the_machine_makes_absence_unprovable(behind: 
 
 
 @pytest.mark.parametrize("late", [330, 500, 900])
-def test_a_create_executed_after_the_proof_dies_within_five_minutes(late: int):
+def test_a_create_executed_after_the_proof_is_destroyed_within_five_minutes(late: int):
     async def story(world: World) -> None:
         await world.reserve(1)
         await world.sleep(60)
@@ -162,7 +162,7 @@ def test_a_create_executed_after_the_proof_dies_within_five_minutes(late: int):
     in_world(story)
 
 
-def test_a_machine_whose_books_were_lost_is_given_back_after_two_sightings_and_an_age():
+def test_a_machine_whose_database_was_lost_is_released_after_two_sightings_and_the_orphan_age():
     async def story(world: World) -> None:
         signer = world.engine.signer
         contract = rent_by_hand(world, signer.label("aaaaaaaa", 1))
@@ -186,7 +186,7 @@ def test_foreign_machines_are_never_touched():
     in_world(story)
 
 
-def test_the_brake_lets_only_a_few_orphans_go_in_a_pass():
+def test_the_brake_lets_a_pass_release_only_a_few_orphans():
     async def story(world: World) -> None:
         contracts = [rent_by_hand(world, world.engine.signer.label("aaaaaaaa", n)) for n in range(1, 9)]
         await world.sleep(590)
@@ -202,7 +202,7 @@ def test_the_brake_lets_only_a_few_orphans_go_in_a_pass():
     in_world(story)
 
 
-def test_a_second_machine_under_one_label_is_surplus_and_goes():
+def test_a_second_machine_under_one_label_is_released_as_surplus():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         await world.sleep(60)
@@ -218,7 +218,7 @@ def test_a_second_machine_under_one_label_is_surplus_and_goes():
 
 
 @pytest.mark.parametrize("kind", ["ORPHAN", "SURPLUS"])
-def test_a_twin_or_an_orphan_that_was_not_gone_after_all_is_given_back_again(kind: str):
+def test_a_surplus_machine_or_orphan_that_reappears_is_released_again(kind: str):
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         label = made.leases[0].label if kind == "SURPLUS" else world.engine.signer.label("aaaaaaaa", 1)
@@ -239,7 +239,7 @@ def test_a_twin_or_an_orphan_that_was_not_gone_after_all_is_given_back_again(kin
 
 @contextmanager
 def _hidden(world: World, contract: str) -> Iterator[None]:
-    """The market swears that there is no such machine."""
+    """Make the market answer that there is no such machine."""
     send = world.http.send
 
     async def hiding(request: HttpRequest) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""The host's date may be wrong and be corrected: leases, quarantines and retries go by the time that really passes."""
+"""The host's date may be wrong and be corrected. Leases, quarantines and retries depend on elapsed time only."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""No machine is given back for a single look at it."""
+"""No machine is released because of a single listing or probe."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ WRONG = [(STOPPED, "NOT_READY"), (BROKEN, "NOT_READY"), (OTHER, "WRONG_GPU")]
 
 
 @pytest.mark.parametrize(("odd", "reason"), WRONG)
-def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: ListedInstance, reason: str):
+def test_a_new_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: ListedInstance, reason: str):
     account = Account(lease_of())
     for seconds in range(0, 40, 2):
         steps = account.sees(seconds, odd)
@@ -30,9 +30,7 @@ def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: ListedI
 
 
 @pytest.mark.parametrize(("odd", "reason"), WRONG)
-def test_a_fresh_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_given_back(
-    odd: ListedInstance, reason: str
-):
+def test_a_new_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_released(odd: ListedInstance, reason: str):
     account = Account(lease_of())
     told = {seconds: reasons(account.sees(seconds, odd)) for seconds in range(0, 124, 2)}
     assert next(seconds for seconds, given in told.items() if given == [reason]) == 120
@@ -46,13 +44,13 @@ def test_two_listings_far_apart_are_no_verdict(odd: ListedInstance, _: str):
 
 
 @pytest.mark.parametrize(("odd", "_"), WRONG)
-def test_one_listing_that_says_otherwise_begins_the_count_anew(odd: ListedInstance, _: str):
+def test_one_listing_that_disagrees_restarts_the_count(odd: ListedInstance, _: str):
     account = Account(lease_of())
     for seconds in range(0, 600, 2):
         assert reasons(account.sees(seconds, RUNNING if seconds % 100 == 98 else odd)) == []
 
 
-def test_listings_that_know_nothing_of_a_machine_neither_clear_nor_condemn_it():
+def test_listings_without_a_clear_status_neither_clear_nor_confirm_a_doubt():
     account = Account(lease_of())
     for seconds in range(0, 100, 2):
         account.sees(seconds, STOPPED)
@@ -62,14 +60,14 @@ def test_listings_that_know_nothing_of_a_machine_neither_clear_nor_condemn_it():
     assert reasons(account.sees(200, STOPPED)) == ["NOT_READY"]
 
 
-def test_a_machine_of_another_model_is_not_called_ready_before_that_is_cleared_up():
+def test_a_machine_of_another_model_is_not_ready_until_a_listing_clears_it():
     account = Account(lease_of())
     other = replace(RUNNING, gpu_model="RTX 4090 D")
     assert not any(isinstance(step, ProbeReady) for step in account.sees(0, other))
     assert any(isinstance(step, ProbeReady) for step in account.sees(2, RUNNING))
 
 
-def test_a_machine_that_was_ready_is_not_judged_by_its_rows_any_more():
+def test_a_machine_that_was_ready_gets_no_objections_any_more():
     account = Account(lease_of(state=LeaseState.ACTIVE, ready_at=NOON))
     for seconds in range(0, 300, 2):
         assert reasons(account.sees(seconds, OTHER)) == []
@@ -82,14 +80,14 @@ def test_too_high_a_price_is_judged_on_the_first_listing():
 
 
 @pytest.mark.parametrize(("blame", "reason"), [(Blame.IMAGE, "IMAGE_UNUSABLE"), (Blame.HOST, "HOST_BROKEN")])
-def test_what_the_status_message_blames_ends_a_machine_early_but_not_at_the_first_look(blame: Blame, reason: str):
+def test_a_fault_in_the_status_message_releases_a_machine_early_but_not_after_one_listing(blame: Blame, reason: str):
     account = Account(lease_of())
     told = {s: reasons(account.sees(s, row(blame=blame, status_message="pull access denied"))) for s in range(0, 14, 2)}
     assert [seconds for seconds, given in told.items() if given] == [10, 12]
     assert told[10] == [reason]
 
 
-def test_a_blame_that_is_not_repeated_ends_nothing():
+def test_a_fault_that_is_not_repeated_releases_nothing():
     account = Account(lease_of())
     for seconds in range(0, 60, 2):
         blamed = row(blame=Blame.HOST if seconds % 10 == 0 else None)
@@ -97,7 +95,7 @@ def test_a_blame_that_is_not_repeated_ends_nothing():
 
 
 @pytest.mark.parametrize("odd", [STOPPED, row(blame=Blame.IMAGE), row()])
-def test_who_wants_to_keep_what_does_not_get_ready_keeps_it(odd: ListedInstance):
+def test_a_machine_that_does_not_get_ready_is_kept_if_its_owner_wants_that(odd: ListedInstance):
     account = Account(lease_of(), reservation_of(replace_unready=False))
     for seconds in range(0, 2000, 10):
         assert reasons(account.sees(seconds, odd)) == []
@@ -114,13 +112,13 @@ def test_a_stopped_machine_that_is_to_be_kept_counts_as_stopped_after_the_same_t
 
 
 @pytest.mark.parametrize("status", [InstanceStatus.PENDING, InstanceStatus.OFFLINE, InstanceStatus.UNSURE])
-def test_a_machine_that_does_not_run_at_its_deadline_is_looked_at_three_times(status: InstanceStatus):
+def test_a_machine_that_does_not_run_at_its_ready_timeout_is_checked_three_times(status: InstanceStatus):
     account = Account(lease_of())
     told = {seconds: reasons(account.sees(seconds, row(status))) for seconds in (899, 900, 902, 928, 930)}
     assert [seconds for seconds, given in told.items() if given] == [930]
 
 
-def test_after_a_long_silence_one_listing_gives_no_machine_up():
+def test_after_a_long_time_without_answers_one_listing_releases_no_machine():
     account = Account(lease_of())
     assert reasons(account.hears_nothing(2000)) == []
     assert reasons(account.sees(2002, row())) == []
@@ -137,22 +135,20 @@ def _unanswered(probes: int, seconds: float, **facts: bool) -> Unanswered:
     ("probes", "seconds", "given"),
     [(1, 0, False), (2, 40, False), (9, 20, False), (3, 30, True)],
 )
-def test_a_machine_that_does_not_answer_is_knocked_at_several_times_over_some_time(
-    probes: int, seconds: float, given: bool
-):
+def test_an_unanswering_machine_is_probed_several_times_over_some_time(probes: int, seconds: float, given: bool):
     account = Account(lease_of())
     account.unanswered = {account.lease.id: _unanswered(probes, seconds)}
     assert reasons(account.sees(900 + seconds, RUNNING)) == (["NOT_READY"] if given else [])
 
 
 @pytest.mark.parametrize(("seconds", "given"), [(30, False), (590, False), (600, True)])
-def test_while_our_own_network_is_suspected_nobody_is_given_up_for_ten_minutes(seconds: float, given: bool):
+def test_while_our_own_network_is_suspected_no_machine_is_released_for_ten_minutes(seconds: float, given: bool):
     account = Account(lease_of())
     account.unanswered = {account.lease.id: _unanswered(30, seconds, network_suspected=True)}
     assert reasons(account.sees(900 + seconds, RUNNING)) == (["NOT_READY"] if given else [])
 
 
-def test_knocks_count_only_once_a_machine_should_be_ready():
+def test_unanswered_probes_count_only_after_the_ready_timeout():
     account = Account(lease_of())
     late = [[step.late for step in account.sees(s, RUNNING) if isinstance(step, ProbeReady)] for s in (2, 899, 900)]
     assert late == [[False], [False], [True]]

@@ -1,4 +1,4 @@
-"""Gone is what a marketplace says in several ways; absence is never concluded from one look, or from half a listing."""
+"""Marketplaces report in several ways that a machine is gone. One listing or an incomplete one proves nothing."""
 
 import asyncio
 from datetime import timedelta
@@ -27,7 +27,7 @@ RELEASING = {
 
 
 def _listings(account: Account, *seconds: float, unreadable: tuple[str, ...] = ()) -> list[list[LeaseEvent]]:
-    """The events after listings that do not show the machine."""
+    """The events of a lease after listings that do not show its machine."""
     told = []
     for at in seconds:
         steps = account.sees(at, unreadable=unreadable)
@@ -36,7 +36,7 @@ def _listings(account: Account, *seconds: float, unreadable: tuple[str, ...] = (
     return told
 
 
-def test_a_destroy_that_says_there_is_none_and_three_listings_prove_it():
+def test_a_destroy_answered_with_not_found_and_three_listings_prove_that_a_machine_is_gone():
     account = Account(lease_of(**RELEASING, gone_said_at=NOON))
     assert _listings(account, 2, 4, 16, 18, 34) == [[], [], [], [], [LeaseEvent.GONE]]
 
@@ -46,17 +46,17 @@ def test_listings_alone_prove_nothing_when_the_destroy_was_only_accepted():
     assert _listings(account, *range(2, 200, 20)) == [[]] * 10
 
 
-def test_listings_of_before_the_destroys_answer_do_not_count():
+def test_listings_that_began_before_the_answer_of_the_destroy_do_not_count():
     account = Account(lease_of(**RELEASING, gone_said_at=NOON + timedelta(seconds=40)))
     assert _listings(account, 2, 20, 38, 41, 58) == [[]] * 5
 
 
-def test_listings_with_rows_that_nobody_can_read_do_not_count():
+def test_listings_with_unreadable_rows_do_not_count():
     account = Account(lease_of(**RELEASING, gone_said_at=NOON))
     assert _listings(account, *range(2, 200, 20), unreadable=("row 1: no id",)) == [[]] * 10
 
 
-def test_a_machine_that_shows_up_again_is_billed_again_and_the_count_begins_anew():
+def test_a_machine_that_is_listed_again_is_billed_again_and_restarts_the_count():
     account = Account(lease_of(**RELEASING, gone_said_at=NOON, billed="nothing"))
     _listings(account, 2, 20)
     account.applies(account.sees(25, row(InstanceStatus.RUNNING)))
@@ -98,7 +98,7 @@ def test_a_release_ends_however_the_marketplace_says_that_it_is_gone(form: str):
     in_world(story)
 
 
-def test_a_release_whose_proof_fails_costs_nothing_more_and_asks_less_and_less_often():
+def test_a_release_without_proof_costs_nothing_more_and_is_repeated_with_growing_waits():
     async def story(world: World) -> None:
         world.arm("get", "status_500_before", times=0)
         world.arm("list", "status_500_before", times=0)
@@ -116,7 +116,7 @@ def test_a_release_whose_proof_fails_costs_nothing_more_and_asks_less_and_less_o
     in_world(story)
 
 
-def test_reads_that_say_nothing_of_use_are_repeated_less_and_less_often():
+def test_reads_without_a_clear_answer_are_repeated_with_growing_waits():
     async def story(world: World) -> None:
         world.arm("destroy", "gone_as", times=0, form="plain_404")
         world.arm("get", "gone_as", times=0, form="html_404")
@@ -130,7 +130,7 @@ def test_reads_that_say_nothing_of_use_are_repeated_less_and_less_often():
 
 @pytest.mark.parametrize("kind", ["undecodable", "surrogate", "nan", "wrong_types", "null_fields"])
 @pytest.mark.parametrize("whose", ["stranger", "mine"])
-def test_an_odd_row_hides_no_machine_and_holds_no_release(kind: str, whose: str):
+def test_an_odd_row_hides_no_machine_and_delays_no_release(kind: str, whose: str):
     async def story(world: World) -> None:
         made = await world.reserve(2, request_id="a")
         await world.sleep(90)
@@ -147,7 +147,7 @@ def test_an_odd_row_hides_no_machine_and_holds_no_release(kind: str, whose: str)
 
 
 @pytest.mark.parametrize("kind", ["no_id", "null_row"])
-def test_a_row_that_nobody_can_read_proves_nothing_absent_and_the_doctor_names_it(kind: str):
+def test_an_unreadable_row_prevents_proofs_of_absence_and_doctor_reports_it(kind: str):
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
         made = await world.reserve(1, request_id="a")
@@ -166,7 +166,7 @@ def test_a_row_that_nobody_can_read_proves_nothing_absent_and_the_doctor_names_i
 
 
 @pytest.mark.parametrize("fault", ["endless_list", "slow_pages"])
-def test_listings_without_an_end_or_with_slow_pages_hold_nothing_up(fault: str):
+def test_endless_or_slow_listings_delay_nothing_else(fault: str):
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a", lease=300)
         await world.sleep(60)
@@ -184,7 +184,7 @@ def test_listings_without_an_end_or_with_slow_pages_hold_nothing_up(fault: str):
 # -- machines that the books do not know
 
 
-def test_machines_unknown_to_a_restored_copy_are_warned_of_and_live_for_ten_minutes_more():
+def test_machines_unknown_to_a_restored_copy_are_warned_about_and_kept_for_ten_minutes():
     async def story(world: World) -> None:
         await world.reserve(1, request_id="a")
         await world.sleep(3600)

@@ -1,4 +1,4 @@
-"""A machine is ready when it answers; only one that is seen not to answer is given back for it."""
+"""A machine is ready when it answers a probe. It is released as not ready only after unanswered probes."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ def test_a_machine_that_got_ready_while_the_provider_was_silent_is_kept():
     in_world(story)
 
 
-def test_a_machine_that_runs_and_never_answers_is_given_back():
+def test_a_machine_that_runs_and_never_answers_is_released():
     async def story(world: World) -> None:
         made = await world.reserve(1, ready_timeout=timedelta(seconds=120))
         await world.sleep(10)
@@ -35,7 +35,7 @@ def test_a_machine_that_runs_and_never_answers_is_given_back():
     in_world(story)
 
 
-def test_a_listing_that_took_long_is_judged_by_when_it_was_true():
+def test_a_slow_listing_is_judged_by_when_it_began():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a", ready_timeout=timedelta(seconds=30))
         await world.sleep(18)

@@ -1,4 +1,4 @@
-"""A key under the name of another account: its marketplace knows none of our machines, and that says nothing."""
+"""If two accounts' keys are swapped, the listings show none of our machines, and that proves nothing."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.world import KEYS, World, in_world
 
 
 @pytest.mark.parametrize("keys", [KEYS[1:], KEYS[::-1]])
-def test_machines_are_not_lost_when_their_account_s_name_has_another_s_key(keys: tuple[str, ...]):
+def test_machines_are_not_lost_when_their_account_name_has_the_key_of_another_account(keys: tuple[str, ...]):
     async def story(world: World) -> None:
         made = await world.reserve(2, request_id="a")
         await world.sleep(200)
@@ -31,7 +31,7 @@ def test_machines_are_not_lost_when_their_account_s_name_has_another_s_key(keys:
     in_world(story)
 
 
-def test_nothing_is_created_with_a_key_of_another_account_while_something_is_live():
+def test_nothing_is_created_with_the_key_of_another_account_while_a_lease_is_live():
     async def story(world: World) -> None:
         await world.reserve(1, request_id="a")
         await _restart_with(world, KEYS[1:])
@@ -42,7 +42,7 @@ def test_nothing_is_created_with_a_key_of_another_account_while_something_is_liv
     in_world(story)
 
 
-def test_a_name_whose_machines_are_all_gone_may_have_another_account_s_key():
+def test_an_account_name_without_live_machines_may_get_the_key_of_another_account():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         await world.engine.reservations.release(Caller(project="p1"), made.reservation.id)
@@ -56,7 +56,7 @@ def test_a_name_whose_machines_are_all_gone_may_have_another_account_s_key():
     in_world(story)
 
 
-def test_whose_key_it_is_must_be_known_before_a_listing_proves_anything():
+def test_the_account_of_a_key_must_be_known_before_a_listing_proves_anything():
     async def story(world: World) -> None:
         await world.reserve(1, request_id="a")
         await world.sleep(200)

@@ -1,4 +1,4 @@
-"""Ways to lose money that were found from outside, each of them closed by now."""
+"""Regression tests for ways to lose money that were found by attacking the server."""
 
 import json
 from contextlib import suppress
@@ -16,20 +16,20 @@ LOADING = row(InstanceStatus.PENDING)
 REFUSED_PULL = row(InstanceStatus.PENDING, blame=Blame.IMAGE, status_message="pull access denied")
 
 
-def test_a_machine_whose_rows_find_fault_in_turn_is_given_back_when_it_should_have_been_ready():
+def test_a_machine_with_alternating_objections_is_released_at_its_ready_timeout():
     account = Account(lease_of(), reservation_of(ready_timeout_s=120.0))
     told = [reasons(account.sees(s, REFUSED_PULL if s % 4 else LOADING)) for s in range(0, 1200, 2)]
     assert any(told)
 
 
-def test_a_machine_that_never_runs_under_two_names_is_given_back_when_it_should_have_been_ready():
+def test_a_machine_that_never_runs_and_changes_its_gpu_name_is_released_at_its_ready_timeout():
     account = Account(lease_of(), reservation_of(ready_timeout_s=120.0))
     other = row(InstanceStatus.PENDING, gpu_model="RTX 4090 D")
     told = [reasons(account.sees(s, other if s % 4 else LOADING)) for s in range(0, 1200, 2)]
     assert any(told)
 
 
-def test_the_first_price_that_is_shown_is_judged_also_of_a_machine_that_is_ready():
+def test_the_first_listed_price_is_checked_also_for_a_ready_machine():
     account = Account(lease_of(price=Micro(300_000), ceiling=Micro(500_000)))
     steps = account.sees(2, row(InstanceStatus.RUNNING, ssh_host="h", ssh_port=22, price=None))
     account.applies(steps)
@@ -56,7 +56,7 @@ def test_a_create_is_not_sent_again_while_the_market_lists_a_machine_under_its_l
     in_world(story, paced=True)
 
 
-def test_a_machine_that_listings_hide_is_given_back_when_it_should_have_been_ready():
+def test_a_machine_hidden_from_listings_is_released_at_its_ready_timeout():
     async def story(world: World) -> None:
         world.arm("list", "empty_list", times=0)
         made = await world.reserve(1, request_id="a", ready_timeout=timedelta(seconds=60))
@@ -67,7 +67,7 @@ def test_a_machine_that_listings_hide_is_given_back_when_it_should_have_been_rea
     in_world(story)
 
 
-def test_a_destroyed_machine_that_reads_call_not_found_in_plain_words_is_released():
+def test_a_destroyed_machine_that_reads_report_as_not_found_in_text_is_released():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         await world.sleep(90)
@@ -82,7 +82,7 @@ def test_a_destroyed_machine_that_reads_call_not_found_in_plain_words_is_release
     in_world(story)
 
 
-def test_the_same_machine_in_two_rows_blinds_nothing():
+def test_a_machine_listed_twice_does_not_hide_others():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         await world.sleep(90)
@@ -94,7 +94,7 @@ def test_the_same_machine_in_two_rows_blinds_nothing():
     in_world(story)
 
 
-def test_after_a_restart_machines_are_looked_after_although_the_account_can_not_be_asked_who_it_is():
+def test_after_a_restart_machines_are_reconciled_although_the_account_can_not_be_identified():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         await world.sleep(60)

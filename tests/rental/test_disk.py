@@ -1,4 +1,4 @@
-"""No room on the disk: refuse before anything is paid, go on giving back, recover unaided."""
+"""A full disk: new rentals are refused before anything is paid, releases continue, recovery needs no operator."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ P1 = Caller(project="p1")
 
 
 class Pages(Ballast):
-    """A ballast in the one place where a world's books can be short of room."""
+    """A ballast in pages of the database, to simulate a disk that is short of space."""
 
     def __init__(self, world: World) -> None:
         super().__init__(Path("ballast"))
@@ -80,7 +80,7 @@ def test_a_full_disk_refuses_new_work_before_the_call_and_keeps_what_was_running
     in_world(story)
 
 
-def test_an_instance_id_that_was_learnt_on_a_full_disk_is_written_when_there_is_room():
+def test_an_instance_id_received_on_a_full_disk_is_written_once_there_is_space():
     async def story(world: World) -> None:
         world.control("DELETE", "faults")
         call = asyncio.ensure_future(world.reserve(1, request_id="a"))
@@ -99,7 +99,7 @@ def test_an_instance_id_that_was_learnt_on_a_full_disk_is_written_when_there_is_
     in_world(story, create_latency=1.0)
 
 
-def test_books_that_can_not_be_written_do_not_stop_the_engine():
+def test_a_database_that_can_not_be_written_does_not_stop_the_engine():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(60)
@@ -119,7 +119,7 @@ def test_books_that_can_not_be_written_do_not_stop_the_engine():
 
 
 async def fill_up(world: World, ballast: Pages) -> None:
-    """Ask for machines, in requests that take much room, until the last room was given up."""
+    """Reserve machines, in requests that need much space, until the ballast is used up."""
     ballast.fill()
     for number in range(60):
         if not ballast.held:
@@ -132,7 +132,7 @@ async def fill_up(world: World, ballast: Pages) -> None:
     raise AssertionError("the disk never got full")
 
 
-def test_what_is_given_back_on_a_full_disk_is_given_back():
+def test_a_release_works_on_a_full_disk():
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await fill_up(world, ballasted(world))
@@ -148,7 +148,7 @@ def test_what_is_given_back_on_a_full_disk_is_given_back():
     in_world(story)
 
 
-def test_a_lease_ends_on_a_full_disk_when_it_was_to_end():
+def test_a_lease_ends_on_time_on_a_full_disk():
     async def story(world: World) -> None:
         await world.reserve(2, lease=900)
         await fill_up(world, ballasted(world))
@@ -177,7 +177,7 @@ def test_a_stopped_machine_is_not_started_on_a_full_disk_but_a_running_one_is_st
     in_world(story)
 
 
-def test_machines_are_rented_again_once_the_disk_has_room():
+def test_machines_are_rented_again_once_the_disk_has_space():
     async def story(world: World) -> None:
         ballast = ballasted(world)
         await fill_up(world, ballast)

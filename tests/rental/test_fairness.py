@@ -1,4 +1,4 @@
-"""What one project does keeps no other one waiting, and what is given back waits for nothing unrelated."""
+"""One project never delays another for long, and a release waits for nothing unrelated."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -30,7 +30,7 @@ async def _ends(call: "asyncio.Task[object]") -> None:
 
 
 def _destroys(world: World) -> dict[str, float]:
-    """Filled with the time at which the first destroy of each contract reaches the market."""
+    """A mapping that gets the time at which the first destroy of each contract reaches the market."""
     sent: dict[str, float] = {}
 
     def hear(request: HttpRequest) -> None:
@@ -41,7 +41,7 @@ def _destroys(world: World) -> dict[str, float]:
     return sent
 
 
-def test_a_project_that_reserves_much_delays_another_ones_create_by_two_intervals_at_most():
+def test_a_project_with_many_reserves_delays_another_projects_create_by_at_most_two_intervals():
     async def alone(world: World) -> float:
         return await _took(world, world.reserve(1, seconds=30, project="small"))
 
@@ -69,7 +69,7 @@ def test_the_flood_itself_waits_for_its_own_turns():
     in_world(story, paced=True, machines=400)
 
 
-def test_a_call_whose_turn_comes_too_late_is_told_how_long_the_queue_is():
+def test_a_call_whose_turn_comes_too_late_gets_the_wait_in_its_error():
     async def story(world: World) -> None:
         first = asyncio.ensure_future(world.reserve(16))
         await world.sleep(3)
@@ -83,7 +83,7 @@ def test_a_call_whose_turn_comes_too_late_is_told_how_long_the_queue_is():
     in_world(story, paced=True, machines=400)
 
 
-def test_a_call_whose_own_deadline_leaves_no_time_is_told_that():
+def test_a_call_whose_own_deadline_leaves_no_time_gets_deadline_exceeded():
     async def story(world: World) -> None:
         with pytest.raises(Refusal) as refused:
             await world.reserve(1, seconds=0.5)
@@ -92,7 +92,7 @@ def test_a_call_whose_own_deadline_leaves_no_time_is_told_that():
     in_world(story)
 
 
-def test_a_project_that_gives_much_back_delays_another_ones_destroy_by_one_interval_at_most():
+def test_a_project_with_many_releases_delays_another_projects_destroy_by_at_most_one_interval():
     async def story(world: World) -> None:
         many = [await world.reserve(16, project="many", wait_for="created", seconds=600) for _ in range(3)]
         one = await world.reserve(1, project="one")

@@ -1,4 +1,4 @@
-"""Accounts that a marketplace refuses are paused: nothing is sent that would surely be refused, and it is told why."""
+"""Accounts that a marketplace refuses are paused: no create is sent that would be refused, and callers see why."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.world import KEYS, World, in_world
 
 
 async def told(world: World) -> list[tuple[str, str]]:
-    """What the doctor says of the accounts."""
+    """What doctor reports about the accounts."""
     accounts = {(watch.provider.name, watch.provider.account) for watch in world.engine.watches}
     found: tuple[Finding, ...] = await world.db.read(lambda tx: findings(tx, accounts))
     return [(finding.kind, finding.subject) for finding in found]
@@ -22,7 +22,7 @@ async def told(world: World) -> list[tuple[str, str]]:
         ("session_expired", "PROVIDER_CREDENTIALS"),
     ],
 )
-def test_a_refused_account_is_paused_and_its_market_left_alone(fault: str, reason: str):
+def test_a_refused_account_is_paused_and_gets_no_more_creates(fault: str, reason: str):
     async def story(world: World) -> None:
         world.arm("create", fault, times=0)
         with pytest.raises(FailedPrecondition):
@@ -37,7 +37,7 @@ def test_a_refused_account_is_paused_and_its_market_left_alone(fault: str, reaso
     in_world(story)
 
 
-def test_a_pause_ends_by_itself_and_so_does_the_doctors_word():
+def test_a_pause_ends_by_itself_and_so_does_its_finding_in_doctor():
     async def story(world: World) -> None:
         world.arm("create", "insufficient_credit", times=1)
         with pytest.raises(FailedPrecondition):
@@ -63,7 +63,7 @@ def test_a_call_refused_by_a_pause_leaves_its_request_id_free():
     in_world(story)
 
 
-def test_another_account_goes_on_while_one_is_paused():
+def test_another_account_keeps_working_while_one_is_paused():
     async def story(world: World) -> None:
         body = {"provider": "vast.ai", "account": KEYS[0], "call": "create", "fault": "insufficient_credit", "times": 0}
         world.control("POST", "faults", body)
@@ -107,7 +107,7 @@ def test_a_pause_survives_a_restart():
     in_world(story)
 
 
-def test_a_silent_account_is_not_paused_but_named_after_a_minute():
+def test_an_account_that_does_not_answer_is_not_paused_but_reported_after_a_minute():
     async def story(world: World) -> None:
         world.arm("list", "html_502", times=0)
         await world.sleep(40)
@@ -123,7 +123,7 @@ def test_a_silent_account_is_not_paused_but_named_after_a_minute():
 
 
 def test_a_paused_account_does_not_make_the_server_unready():
-    """Callers must reach it to give machines back."""
+    """Callers must still reach the server to release machines."""
 
     async def story(world: World) -> None:
         await world.sleep(40)
@@ -135,7 +135,7 @@ def test_a_paused_account_does_not_make_the_server_unready():
     in_world(story)
 
 
-def test_what_a_marketplace_said_to_one_project_is_not_told_to_another():
+def test_a_marketplace_message_for_one_project_is_not_shown_to_another():
     async def story(world: World) -> None:
         world.arm("create", "insufficient_credit", times=1)
         with pytest.raises(FailedPrecondition):
@@ -147,7 +147,7 @@ def test_what_a_marketplace_said_to_one_project_is_not_told_to_another():
     in_world(story)
 
 
-def test_silence_after_a_refusal_is_silence_and_pauses_nothing():
+def test_an_unanswered_call_after_a_refusal_pauses_nothing():
     async def story(world: World) -> None:
         world.arm("list", "auth_error", times=1)
         await world.sleep(40)
@@ -170,7 +170,7 @@ def test_creates_that_were_intended_before_the_pause_are_not_sent():
     in_world(story, paced=True)
 
 
-def test_the_trouble_of_an_account_that_is_configured_no_more_is_nobodys():
+def test_a_problem_of_an_account_that_is_no_longer_configured_is_not_reported():
     async def story(world: World) -> None:
         world.arm("create", "insufficient_credit", times=1)
         with pytest.raises(FailedPrecondition):

@@ -1,4 +1,4 @@
-"""The SSH keys of a project are on every machine that it rents, and on nobody else's."""
+"""The SSH keys of a project are on every machine that it rents, and on no machine of another project."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.world import World, in_world
 
 
 def scripts(world: World) -> list[str]:
-    """What each machine that is created from now on starts with."""
+    """The start scripts of all machines that are created from now on."""
     found: list[str] = []
 
     def hear(request: HttpRequest) -> None:
@@ -51,7 +51,7 @@ def test_a_replacement_gets_the_keys_too_and_a_deleted_key_is_on_no_new_machine(
     in_world(story)
 
 
-def test_the_projects_keys_are_no_other_demand_and_exclude_no_way_to_run() -> None:
+def test_project_keys_do_not_change_the_demand_and_exclude_no_run_mode() -> None:
     async def story(world: World) -> None:
         ring = SshKeyRing(world.db, world.random)
         first = await world.reserve(1, request_id="same")

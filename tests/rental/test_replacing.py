@@ -1,4 +1,4 @@
-"""A machine that fails is replaced on another host; what would fail there too is not rented again and again."""
+"""A failed machine is replaced on another host, unless another machine would fail too."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -24,15 +24,15 @@ def _kept(number: int, **facts: object) -> Lease:
     return lease_of(number, **facts)
 
 
-def test_what_is_missing_is_replaced():
+def test_missing_gpus_are_replaced():
     assert replacement(2, [_kept(1), _failed(2)], 2.0) == Replacement(gpus=1)
 
 
-def test_what_its_owner_destroyed_is_not_missing():
+def test_gpus_that_the_owner_destroyed_are_not_missing():
     assert replacement(2, [_kept(1), _failed(2, "DESTROYED")], 2.0) == Replacement()
 
 
-def test_three_hosts_that_fail_alike_stop_the_renting():
+def test_three_hosts_that_fail_in_the_same_way_stop_renting():
     rows = [_failed(number) for number in (1, 2, 3)]
     assert replacement(4, rows, 2.0) == Replacement(stopped="COMMON_CAUSE")
 
@@ -47,11 +47,11 @@ def test_three_hosts_that_fail_alike_stop_the_renting():
     ],
     ids=["two hosts", "other reasons", "the same host twice", "one that was ready"],
 )
-def test_fewer_hosts_or_other_reasons_or_one_success_are_no_cause_in_common(rows: list[Lease]):
+def test_fewer_hosts_or_different_reasons_or_one_success_are_no_common_cause(rows: list[Lease]):
     assert replacement(4, rows, 2.0).stopped == ""
 
 
-def test_an_image_that_can_not_work_stops_the_renting_at_once():
+def test_an_unusable_image_stops_renting_at_once():
     assert replacement(4, [_failed(1, "IMAGE_UNUSABLE")], 2.0) == Replacement(stopped="IMAGE_UNUSABLE")
 
 
@@ -68,14 +68,14 @@ def test_a_reservation_never_rents_more_than_twice_its_gpus():
     assert replacement(4, rows, 3.0) == Replacement(gpus=4)
 
 
-def test_creates_that_were_refused_rented_nothing_and_those_of_unknown_fate_may_have():
+def test_refused_creates_count_nothing_and_unknown_creates_count_towards_the_limit():
     refused = [replace(_failed(n, "OFFER_GONE"), instance_id=None, state=LeaseState.FAILED) for n in range(9)]
     assert replacement(1, refused, 2.0) == Replacement(gpus=1)
     unknown = lease_of(1, instance_id=None, state=LeaseState.UNKNOWN, num_gpus=3)
     assert replacement(4, [unknown, _failed(2, num_gpus=4)], 2.0) == Replacement(gpus=1)
 
 
-def test_hosts_that_failed_are_named_and_hosts_that_refused_or_served_are_not():
+def test_failed_hosts_include_no_host_that_refused_or_worked():
     gone = replace(_failed(3, "OFFER_GONE"), instance_id=None, state=LeaseState.FAILED)
     rows = [_failed(1), lease_of(2, state=LeaseState.LOST), gone, _kept(4), _failed(5, "DESTROYED")]
     assert failed_hosts(rows) == {"vast.ai/1", "vast.ai/2"}
@@ -84,7 +84,7 @@ def test_hosts_that_failed_are_named_and_hosts_that_refused_or_served_are_not():
 # -- in a world
 
 
-def test_a_cause_in_common_ends_a_call_with_twice_its_gpus_at_most():
+def test_a_common_cause_ends_a_call_with_at_most_twice_its_gpus():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=0)
         with pytest.raises(CreationFailed, match="failed in the same way on several hosts") as failed:
@@ -121,7 +121,7 @@ def test_a_replacement_never_goes_to_a_host_that_failed_this_reservation():
     in_world(story)
 
 
-def test_the_message_says_that_the_bound_was_reached():
+def test_the_message_says_that_the_limit_was_reached():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=0)
         with pytest.raises(CreationFailed, match="GPUPROXY_REPLACEMENT_FACTOR"):
@@ -134,7 +134,7 @@ def test_the_message_says_that_the_bound_was_reached():
 # -- a create that the marketplace wants later
 
 
-def test_a_create_that_comes_too_often_is_a_wait_and_no_failed_attempt():
+def test_a_rate_limited_create_waits_and_is_no_failed_attempt():
     async def story(world: World) -> None:
         world.arm("create", "rate_limited", times=2, retry_after=5)
         made = await world.reserve(2, request_id="a")
@@ -192,7 +192,7 @@ def test_a_crash_while_a_create_waits_sends_nothing_more():
 
 
 @pytest.mark.parametrize("fault", ["insufficient_credit", "auth_error"])
-def test_refusals_of_one_account_are_not_held_against_the_marketplace(fault: str):
+def test_refusals_of_one_account_do_not_exclude_the_marketplace(fault: str):
     async def story(world: World) -> None:
         body = {"provider": "vast.ai", "account": KEYS[0], "call": "create", "fault": fault, "times": 0}
         world.control("POST", "faults", body)
@@ -203,7 +203,7 @@ def test_refusals_of_one_account_are_not_held_against_the_marketplace(fault: str
     in_world(story, accounts=2)
 
 
-def test_refusals_of_the_request_itself_are_held_against_the_marketplace():
+def test_refusals_of_the_request_itself_exclude_the_marketplace():
     async def story(world: World) -> None:
         world.arm("create", "status_before", times=0, status=400, msg="bad request", error="invalid_args")
         with pytest.raises(CreationFailed):
@@ -213,7 +213,7 @@ def test_refusals_of_the_request_itself_are_held_against_the_marketplace():
     in_world(story, accounts=2)
 
 
-def test_a_create_that_has_to_wait_for_longer_than_its_call_goes_to_another_account():
+def test_a_create_that_would_wait_past_its_deadline_uses_another_account():
     async def story(world: World) -> None:
         body = {"provider": "vast.ai", "account": KEYS[0], "call": "create", "fault": "rate_limited", "times": 0}
         world.control("POST", "faults", {**body, "args": {"retry_after": 250}})
@@ -225,7 +225,7 @@ def test_a_create_that_has_to_wait_for_longer_than_its_call_goes_to_another_acco
     in_world(story, accounts=2)
 
 
-def test_where_every_account_has_to_wait_for_longer_the_call_is_told_for_how_long():
+def test_a_call_that_would_wait_at_every_account_gets_the_wait_in_its_error():
     async def story(world: World) -> None:
         world.arm("create", "rate_limited", times=0, retry_after=250)
         with pytest.raises(Unavailable) as refused:

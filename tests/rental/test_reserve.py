@@ -1,4 +1,4 @@
-"""Renting and giving back, as one call sees it."""
+"""Renting and releasing, from the view of one call."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from gpuproxy.model.reservations import ReservationState, outcome_word
 from tests.world import World, demand, in_world
 
 
-def test_four_gpus_are_rented_paid_for_and_given_back():
+def test_four_gpus_are_rented_billed_and_released():
     async def story(world: World) -> None:
         made = await world.reserve(4, min_vram=16, max_price=2.0)
         assert sum(lease.num_gpus for lease in made.kept) == 4
@@ -31,7 +31,7 @@ def test_four_gpus_are_rented_paid_for_and_given_back():
     in_world(story)
 
 
-def test_the_books_cost_what_the_market_bills():
+def test_the_metered_cost_is_what_the_market_bills():
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await world.sleep(4 * 3600)
@@ -187,7 +187,7 @@ def test_another_projects_reservation_does_not_exist():
     in_world(story)
 
 
-def test_a_call_that_does_not_wait_answers_pending_and_goes_on():
+def test_a_call_that_does_not_wait_answers_pending_and_continues():
     async def story(world: World) -> None:
         made = await world.reserve(6, wait=False)
         assert made.reservation.state is ReservationState.PENDING
@@ -306,7 +306,7 @@ def test_partial_success_keeps_what_there_is_and_says_why():
 
 
 @pytest.mark.parametrize("wanted", [{"all_or_nothing": True}, {"min_count": 3}])
-def test_too_few_are_all_given_back(wanted: dict[str, object]):
+def test_too_few_gpus_are_all_released(wanted: dict[str, object]):
     async def story(world: World) -> None:
         world.arm("create", "insufficient_credit", times=0, after=2)
         with pytest.raises(FailedPrecondition) as refused:
@@ -376,7 +376,7 @@ def test_the_decision_names_the_cheapest_alternative():
     in_world(story)
 
 
-def test_nothing_is_rented_that_would_be_over_before_it_is_there():
+def test_nothing_is_rented_that_would_expire_before_it_is_created():
     async def story(world: World) -> None:
         made = await world.reserve(8, lease=12)
         assert world.calls("create") == 3, "at one in 4.5 s"
@@ -388,7 +388,7 @@ def test_nothing_is_rented_that_would_be_over_before_it_is_there():
     in_world(story, paced=True)
 
 
-def test_what_expires_while_its_call_goes_on_is_not_replaced():
+def test_a_machine_that_expires_during_its_call_is_not_replaced():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=0)
         with pytest.raises(CreationFailed):

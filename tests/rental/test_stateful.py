@@ -1,4 +1,4 @@
-"""Whatever callers do in whatever order, under faults and crashes: hypothesis looks for the shortest bad story."""
+"""Random actions of callers, with faults and crashes. Hypothesis looks for the shortest sequence that fails."""
 
 from collections.abc import Coroutine
 from datetime import timedelta
@@ -34,7 +34,7 @@ FAULTS = [
 
 
 class Books(RuleBasedStateMachine):
-    """A deployment and its market, one action after another."""
+    """A deployment and its market as a state machine."""
 
     made = Bundle("made")
 

@@ -1,4 +1,4 @@
-"""Creates wait for their turn; the turns of creates that will not be sent are free for others at once."""
+"""Creates wait for their turns. If a create will not be sent, its turn is free for others at once."""
 
 import asyncio
 
@@ -54,7 +54,7 @@ def test_a_create_that_a_stall_delays_pushes_the_next_one_back():
         sent = _creates(world)
         call = asyncio.create_task(world.reserve(3))
         await world.sleep(4.5)
-        stall[0] = 2.0  # the commit before the second create takes so long
+        stall[0] = 2.0  # the commit before the second create takes 2 s
         await world.sleep(1)
         stall[0] = 0.0
         made = await call
@@ -75,7 +75,7 @@ def test_without_a_stall_creates_are_sent_one_interval_apart():
 
 
 def _creates(world: World) -> list[float]:
-    """Grows by the time of each create that reaches the market."""
+    """A list that gets the time of each create that reaches the market."""
     sent: list[float] = []
     world.overhear.append(lambda request: sent.append(world.clock.monotonic()) if request.method == "PUT" else None)
     return sent

@@ -1,4 +1,4 @@
-"""Answers that never came: nothing is rented twice, nothing is lost, silence proves nothing."""
+"""Lost answers: nothing is rented twice, nothing is lost, and a missing answer proves nothing."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def test_an_unknown_outcome_is_shown_and_not_counted_as_reserved():
     in_world(story)
 
 
-def test_without_a_request_id_an_unknown_that_is_found_after_the_answer_is_given_back():
+def test_without_a_request_id_a_machine_found_after_the_answer_is_released():
     async def story(world: World) -> None:
         world.arm("create", "reset_after")
         world.arm("list", "status_500_before", times=2)
@@ -86,7 +86,7 @@ def test_a_create_that_is_executed_late_is_adopted():
     in_world(story)
 
 
-def test_all_or_nothing_gives_back_what_turns_up_after_the_answer():
+def test_all_or_nothing_releases_machines_found_after_the_answer():
     async def story(world: World) -> None:
         world.arm("create", "late_effect", seconds=40)
         with pytest.raises(FailedPrecondition):
@@ -99,7 +99,7 @@ def test_all_or_nothing_gives_back_what_turns_up_after_the_answer():
     in_world(story)
 
 
-def test_silence_is_not_absence():
+def test_a_provider_that_does_not_answer_proves_no_absence():
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await world.sleep(120)
@@ -111,7 +111,7 @@ def test_silence_is_not_absence():
     in_world(story)
 
 
-def test_an_empty_listing_is_not_believed_without_a_second_word():
+def test_an_empty_listing_is_not_believed_without_a_confirmation():
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await world.sleep(120)
@@ -130,7 +130,7 @@ def test_an_empty_listing_is_not_believed_without_a_second_word():
     in_world(story)
 
 
-def test_an_instance_that_the_provider_took_away_is_lost():
+def test_an_instance_that_the_provider_removed_is_lost():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(120)
@@ -143,7 +143,7 @@ def test_an_instance_that_the_provider_took_away_is_lost():
     in_world(story)
 
 
-def test_a_price_above_the_ceiling_is_given_back_and_replaced():
+def test_a_machine_above_the_price_ceiling_is_released_and_replaced():
     async def story(world: World) -> None:
         world.arm("create", "price_moved", factor=50)
         made = await world.reserve(1, max_price=0.5)
@@ -157,7 +157,7 @@ def test_a_price_above_the_ceiling_is_given_back_and_replaced():
     in_world(story)
 
 
-def test_another_gpu_than_was_rented_is_given_back():
+def test_a_machine_with_another_gpu_than_rented_is_released():
     async def story(world: World) -> None:
         world.arm("create", "wrong_gpu", gpu_name="GTX 1050", gpu_ram=4096)
         made = await world.reserve(1, request_id="a")
@@ -170,7 +170,7 @@ def test_another_gpu_than_was_rented_is_given_back():
     in_world(story)
 
 
-def test_a_destroy_that_is_ignored_is_repeated_until_it_is_proven():
+def test_an_ignored_destroy_is_repeated_until_the_machine_is_proven_gone():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(60)
@@ -203,7 +203,7 @@ def test_a_caller_that_leaves_without_a_request_id_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("found_by", [{"request_id": "a"}, {"keep_late": True}, {}])
-def test_who_leaves_before_hearing_the_id_of_a_pending_reservation_pays_only_for_what_can_be_found(found_by: Any):
+def test_a_caller_that_leaves_before_it_gets_the_reservation_id_keeps_only_what_it_can_find(found_by: Any):
     async def story(world: World) -> None:
         world.delay = lambda: 1.0
         await world.restart()
@@ -220,7 +220,7 @@ def test_who_leaves_before_hearing_the_id_of_a_pending_reservation_pays_only_for
     in_world(story)
 
 
-def test_a_pending_reservation_whose_id_was_told_is_kept():
+def test_a_pending_reservation_whose_id_was_returned_is_kept():
     async def story(world: World) -> None:
         told = await world.reserve(1, wait=False)
         await world.sleep(300)
@@ -258,7 +258,7 @@ def test_one_of_two_joined_callers_may_leave():
 
 
 @pytest.mark.parametrize("request_id", ["", "a"])
-def test_a_crash_in_the_middle_is_finished_by_the_next_start(request_id: str):
+def test_a_crash_during_a_call_is_recovered_by_the_next_start(request_id: str):
     async def story(world: World) -> None:
         call = asyncio.ensure_future(world.reserve(12, request_id=request_id))
         await world.sleep(23)
@@ -292,7 +292,7 @@ def test_a_crash_during_a_create_makes_it_unknown_and_the_first_pass_finds_it():
 
 
 @pytest.mark.parametrize("tick", range(30))
-def test_a_caller_that_leaves_in_the_moment_of_the_answer_leaves_nothing_behind(tick: int):
+def test_a_caller_that_leaves_just_as_it_is_answered_leaves_nothing_behind(tick: int):
     async def story(world: World) -> None:
         call = asyncio.ensure_future(world.reserve(1))
         while not (rows := await world.leases()) or rows[0].instance_id is None:  # noqa: ASYNC110 - tick by tick
@@ -309,8 +309,8 @@ def test_a_caller_that_leaves_in_the_moment_of_the_answer_leaves_nothing_behind(
     in_world(story)
 
 
-def test_a_refusal_that_comes_after_its_create_counted_as_unknown_is_believed():
-    """The process was paused: the reconciler gave the call up before the call heard its own answer."""
+def test_a_refusal_read_after_its_create_counted_as_unknown_is_believed():
+    """The process was suspended, so the reconciler recorded the create as unknown before its answer was read."""
 
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
@@ -326,7 +326,7 @@ def test_a_refusal_that_comes_after_its_create_counted_as_unknown_is_believed():
     in_world(story)
 
 
-def test_an_impossible_price_keeps_no_machine_of_the_account_past_its_end():
+def test_an_impossible_listed_price_does_not_delay_the_end_of_any_lease():
     async def story(world: World) -> None:
         await world.reserve(1, request_id="a", lease=600)
         _say_of_all(world, lambda: {"dph_total": "NaN"})
@@ -338,7 +338,7 @@ def test_an_impossible_price_keeps_no_machine_of_the_account_past_its_end():
 
 
 @pytest.mark.parametrize("late", [{"dph_total": 50.0}, {"gpu_name": "GTX 1060"}])
-def test_what_the_first_row_of_a_machine_does_not_say_is_checked_when_a_later_one_does(late: dict[str, object]):
+def test_a_fact_missing_in_the_first_listing_is_checked_in_a_later_one(late: dict[str, object]):
     async def story(world: World) -> None:
         rows: list[dict[str, object]] = [dict.fromkeys(late), late]
         _say_of_all(world, lambda: rows.pop(0) if len(rows) > 1 else rows[0])
@@ -350,7 +350,7 @@ def test_what_the_first_row_of_a_machine_does_not_say_is_checked_when_a_later_on
     in_world(story)
 
 
-def test_a_stranger_whose_label_is_the_id_of_ours_does_not_keep_it_billed():
+def test_a_foreign_label_equal_to_our_instance_id_does_not_keep_it_billed():
     async def story(world: World) -> None:
         made = await world.reserve(1, request_id="a")
         await world.sleep(60)
@@ -364,7 +364,7 @@ def test_a_stranger_whose_label_is_the_id_of_ours_does_not_keep_it_billed():
 
 
 def _say_of_all(world: World, facts: Callable[[], dict[str, object]]) -> None:
-    """Every listing from now on says this of every machine."""
+    """Make every listing from now on show these values for every machine."""
     send = world.http.send
 
     async def saying(request: HttpRequest) -> HttpResponse:
@@ -380,7 +380,7 @@ def _say_of_all(world: World, facts: Callable[[], dict[str, object]]) -> None:
     world.http.send = saying  # type: ignore[method-assign]
 
 
-def test_an_end_is_kept_while_the_marketplace_wants_no_listing_for_two_minutes_at_a_time():
+def test_a_lease_ends_on_time_while_listings_are_rate_limited_for_two_minutes():
     async def story(world: World) -> None:
         await world.reserve(1, request_id="a", lease=600)
         await world.sleep(500)

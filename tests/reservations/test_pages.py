@@ -1,4 +1,4 @@
-"""Lists in pages: whatever ends, begins or changes between two of them, what was there all along is shown."""
+"""Lists in pages: entries that exist all the time are shown, whatever ends, begins or changes between two pages."""
 
 import base64
 import json
@@ -63,7 +63,7 @@ def test_a_reservation_that_ends_between_two_pages_hides_no_other(ended: tuple[i
     in_world(story)
 
 
-def test_a_reservation_that_is_made_between_two_pages_moves_none():
+def test_a_reservation_created_between_two_pages_moves_none():
     async def story(world: World) -> None:
         made = await five(world)
         first = await page(world, state="")
@@ -73,7 +73,7 @@ def test_a_reservation_that_is_made_between_two_pages_moves_none():
     in_world(story)
 
 
-def test_reservations_of_one_moment_are_in_pages_too():
+def test_reservations_created_at_the_same_time_are_all_in_pages():
     async def story(world: World) -> None:
         made = {(await world.reserve(1)).reservation.id for _ in range(4)}
         await world.db.write(lambda tx: tx.execute("UPDATE reservations SET created_at = 1781265600000000", ()))
@@ -84,7 +84,7 @@ def test_reservations_of_one_moment_are_in_pages_too():
     in_world(story)
 
 
-def test_a_token_is_good_for_the_same_reservations_only():
+def test_a_token_is_valid_for_the_same_request_only():
     async def story(world: World) -> None:
         await five(world)
         token = (await page(world)).next_page_token
@@ -99,7 +99,7 @@ def test_a_token_is_good_for_the_same_reservations_only():
 @pytest.mark.parametrize(
     "token", ["AAAA", "!", "é", "cmVzLTE=", "W10=", base64.urlsafe_b64encode(b'["", [1.5, 2]]').decode()]
 )
-def test_a_token_of_nonsense_is_named_and_never_an_empty_page(token: str):
+def test_an_invalid_token_is_an_error_and_never_an_empty_page(token: str):
     async def story(world: World) -> None:
         with pytest.raises(InvalidArgument, match="page_token: is not a next_page_token"):
             await page(world, token)
@@ -107,7 +107,7 @@ def test_a_token_of_nonsense_is_named_and_never_an_empty_page(token: str):
     in_world(story)
 
 
-def test_a_token_whose_place_was_changed_to_nonsense_is_named():
+def test_a_token_with_an_invalid_place_is_an_error():
     async def story(world: World) -> None:
         await five(world)
         of, _ = json.loads(base64.urlsafe_b64decode((await page(world)).next_page_token))
@@ -118,7 +118,7 @@ def test_a_token_whose_place_was_changed_to_nonsense_is_named():
     in_world(story)
 
 
-def test_machines_whose_create_is_open_come_first_and_none_comes_to_stand_before_where_it_stood():
+def test_machines_with_an_unresolved_create_come_first_and_no_place_ever_decreases():
     async def story(world: World) -> None:
         await world.reserve(1)
         await world.sleep(10)
@@ -140,5 +140,5 @@ def test_machines_whose_create_is_open_come_first_and_none_comes_to_stand_before
     in_world(story)
 
 
-def test_no_event_opens_a_create_again():
+def test_no_event_makes_a_create_unresolved_again():
     assert [state for state in set(LeaseState) - OPEN if OPEN & set(TRANSITIONS.get(state, {}).values())] == []

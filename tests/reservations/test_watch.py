@@ -23,7 +23,7 @@ async def follow(world: World, reservation_id: str, seen: Seen, token: str = "")
 
 
 def told(seen: Seen) -> list[tuple[str, ...]]:
-    """Per change: the reservation's state and those of its leases."""
+    """For each change, the state of the reservation and the states of its leases."""
     return [(view.reservation.state, *(lease.state for lease in view.leases)) for _, view in seen]
 
 
@@ -63,7 +63,7 @@ def test_changes_come_in_order_and_one_at_a_time() -> None:
     in_world(story)
 
 
-def test_a_watch_that_is_resumed_anywhere_tells_the_rest_and_nothing_twice() -> None:
+def test_a_watch_resumed_anywhere_returns_the_remaining_changes_once_each() -> None:
     async def story(world: World) -> None:
         reservation_id, live = await begun(world), []
         watching = asyncio.ensure_future(follow(world, reservation_id, live))
@@ -133,7 +133,7 @@ def test_two_watchers_see_the_same() -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "-1", "1.5", "9" * 19, "²"])
-def test_a_token_that_is_none_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     async def story(world: World) -> None:
         reservation_id = await begun(world)
         with pytest.raises(InvalidArgument):

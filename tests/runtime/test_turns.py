@@ -28,7 +28,7 @@ class Queue:
         return [asyncio.create_task(self.call(project)) for _ in range(number)]
 
 
-def test_another_projects_call_waits_for_one_interval_of_a_flood_and_not_for_all_of_it():
+def test_another_projects_call_waits_for_one_interval_of_a_flood_only():
     async def story(clock: VirtualClock) -> None:
         queue = Queue(clock)
         flood = queue.calls("flood", 20)
@@ -71,7 +71,7 @@ def test_an_interval_counts_from_when_the_call_was_sent():
 
 
 @pytest.mark.parametrize("after", [1.0, _INTERVAL])
-def test_who_leaves_the_queue_takes_no_turn(after: float):
+def test_a_caller_that_leaves_the_queue_takes_no_turn(after: float):
     async def story(clock: VirtualClock) -> None:
         queue = Queue(clock)
         await queue.call("a")
@@ -84,7 +84,7 @@ def test_who_leaves_the_queue_takes_no_turn(after: float):
     run_virtual(story)
 
 
-def test_nobody_is_served_while_the_provider_wants_no_calls():
+def test_no_turn_begins_during_a_pause_of_the_provider():
     async def story(clock: VirtualClock) -> None:
         queue = Queue(clock)
         await queue.call("a")
@@ -97,7 +97,7 @@ def test_nobody_is_served_while_the_provider_wants_no_calls():
     run_virtual(story)
 
 
-def test_the_estimate_of_a_wait_is_how_long_it_takes_when_nobody_else_comes():
+def test_the_estimated_wait_is_exact_if_no_other_caller_comes():
     async def story(clock: VirtualClock) -> None:
         queue = Queue(clock)
         await queue.call("a")

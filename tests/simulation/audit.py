@@ -1,7 +1,7 @@
-"""What must be true: of every request as it reaches the market, after every step, and once the faults have stopped.
+"""What must be true of every request that reaches the market, after every step, and once the faults have stopped.
 
-Written against the rows and the market itself, not through the program's own functions, so that a mistake there can't
-hide from it.
+The audit reads the rows and the market directly. It does not use the program's own functions, because a mistake in them
+would hide errors.
 """
 
 import json
@@ -23,12 +23,12 @@ _KEEPABLE = ("requested", "unknown", *_RENTED)
 _OPEN = ("requested", "unknown", "releasing")
 _CREATE = re.compile(r"/api/v0/asks/\d+/")
 _GOOD_RUN = 10.0
-SETTLE = 300.0
+GRACE = 300.0
 """Seconds within which a surplus is dead, once it exists and the marketplace answers."""
 
 
 class Violation(AssertionError):
-    """Something that must never be. `kind` is leak, twin or broken."""
+    """Something that must never happen. `kind` is leak, twin or broken."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}")
@@ -79,7 +79,7 @@ class Audit:
         world.overhear_answers.append(self.hear_answer)
 
     def hear(self, request: HttpRequest) -> None:
-        """Every create has its committed intent, and is sent once."""
+        """Check that a create has a committed intent and is sent once."""
         path = request.url.removeprefix("http://sandbox").split("?")[0]
         self.log.append((round(self.world.clock.monotonic(), 6), request.method, path))
         if request.method != "PUT" or not _CREATE.fullmatch(path):
@@ -94,13 +94,13 @@ class Audit:
             self.break_with(Violation("twin", f"a create with label {label} was sent {self.sent[label]} times"))
 
     def hear_answer(self, request: HttpRequest, response: HttpResponse) -> None:
-        """A create that the market did not look at, for it wants fewer, is none that was sent."""
+        """A rate-limited create does not count as sent."""
         path = request.url.removeprefix("http://sandbox").split("?")[0]
         if request.method == "PUT" and _CREATE.fullmatch(path) and response.status == 429:
             self.sent[json.loads(request.body or b"{}").get("label")] -= 1
 
     def safety(self) -> None:
-        """After every step."""
+        """The checks after every step."""
         if self._broken is not None:
             raise self._broken
         self.world.sandbox.tick()
@@ -118,7 +118,7 @@ class Audit:
     def crashed(self) -> None:
         """An answer that was committed and not told any more: without a request_id that caller must look in the list.
 
-        Nobody can commit and tell in one step, and a machine that its caller was told of must not be given back.
+        Committing and answering can't be one atomic step, and a machine that the caller knows must not be released.
         """
         for row in self.rows("SELECT * FROM reservations WHERE answered_at IS NOT NULL AND closing = ''"):
             agreement = self.agreements.get(self.ask_of(row) or "")
@@ -126,12 +126,12 @@ class Audit:
                 agreement.gone = False
 
     def break_with(self, violation: Violation) -> None:
-        """Let the next check raise it: the program must not be able to catch it."""
+        """Make the next check raise the violation. Raised here, the program could catch it."""
         if self._broken is None:
             self._broken = violation
 
     def rows(self, sql: str, *params: object) -> list[Any]:
-        """Straight from the books."""
+        """The rows of a query, directly from the database."""
         cursor = self.world.db._writer.execute(sql, params)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -140,7 +140,7 @@ class Audit:
         """Which request a reservation is for; None for those of the program's own."""
         return dict(json.loads(reservation["labels"])).get("ask")
 
-    def settled(self) -> str:
+    def unfinished(self) -> str:
         """Why the world is not at rest yet; "" once it is."""
         self.world.sandbox.tick()
         stuck = [(r["id"], r["state"]) for r in self.rows("SELECT id, state FROM leases") if r["state"] in _OPEN]
@@ -160,7 +160,7 @@ class Audit:
         return instance is not None and instance.phase in (Phase.LOADING, Phase.RUNNING, Phase.QUEUED)
 
     def final(self) -> None:
-        """Once everything is at rest: what is left is what was agreed."""
+        """The checks once everything is at rest: what is left is what was agreed."""
         self.safety()
         now = self.world.clock.monotonic()
         for row in self.rows(_MACHINES):
@@ -173,7 +173,7 @@ class Audit:
                 raise Violation("leak", f"{row['id']} is kept although it was given back")
             if agreement.gone and not agreement.keep:
                 raise Violation("leak", f"{row['id']} is kept although its caller is gone and can't find it")
-            if agreement.ends_before is not None and now > agreement.ends_before + SETTLE:
+            if agreement.ends_before is not None and now > agreement.ends_before + GRACE:
                 raise Violation("leak", f"{row['id']} is kept {now - agreement.ends_before:.0f} s past its end")
             instance = self.world.sandbox.market.instances[int(row["instance_id"])]
             if round(instance.price) > row["ceiling"]:
@@ -186,11 +186,11 @@ class Audit:
         return [*self.log, *(tuple(event.values()) for event in events)]
 
     def count_events(self, name: str) -> int:
-        """How many such events the books hold."""
+        """The number of stored events with this name."""
         return int(self.rows("SELECT count(*) AS n FROM events WHERE event = ?", name)[0]["n"])
 
     def lifetimes_of_surplus(self, faults_ended: float) -> list[float]:
-        """For how long each surplus machine ran while the marketplace answered, in its seconds."""
+        """For how long each surplus machine ran while the marketplace answered, in the market's seconds."""
         ends = {gone.id: gone.destroyed_at for gone in self.world.sandbox.market.ended}
         return [max(0.0, ends[number] - max(began, faults_ended)) for number, began in self.surplus.items()]
 
@@ -227,7 +227,7 @@ class Audit:
             raise Violation("twin", f"machine {several[0].id} runs although {row['id']} is {row['state']}")
 
     def _events(self) -> None:
-        """Nothing is given back without a reason that is true."""
+        """Check that every release has a true reason."""
         for event in self.rows("SELECT * FROM events WHERE seq > ? ORDER BY seq", self._seq):
             self._seq = event["seq"]
             if event["event"] == "release":

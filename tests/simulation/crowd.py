@@ -1,6 +1,6 @@
 """One project floods an account with reservations and releases; how long does another one wait meanwhile?
 
-Everything in virtual time, at the marketplace's real intervals: the figures are the same on every machine.
+Everything runs in virtual time with the marketplace's real intervals, so the figures are the same on every machine.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the program logs while a story is told: only errors count, and an error with a traceback is a bug."""
+"""What the program logs during a story. Only errors are collected; an error with a traceback is a bug."""
 
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
 """The second story of a seed: callers who wait until their machines are ready, on a market where some are not.
 
-Either one cause makes every machine fail, and then little may be rented for it; or at most one host is bad and the
-rest is only as unkind as the real market, and then every reservation must be filled.
+There are two cases. Either one cause makes every machine fail; then only few machines may be rented. Or at most one
+host is bad and the market has only the faults of the real one; then every reservation must be filled.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _QUIET, _LOOKS = 1200.0, 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """What came of one seed's patient callers."""
+    """The result of one seed's patient callers."""
 
     cause: str
     """Why every machine failed; empty where none had to."""
@@ -72,7 +72,7 @@ class _Ask:
 
 
 def run(seed: int) -> Patience:
-    """Tell the story; raises Violation."""
+    """Run the story. Raises Violation."""
     with errors_logged() as errors:
         try:
             return run_virtual(lambda clock: _Story(seed, clock).run(errors))
@@ -122,14 +122,14 @@ class _Story:
         return self._report()
 
     async def _rest(self) -> None:
-        """Until nothing is being released any more; what does not end within the time is for the check to tell."""
+        """Wait until nothing is being released any more, up to a limit. The check reports what has not ended."""
         for _ in range(_LOOKS):
             await self.world.sleep(_QUIET / _LOOKS)
             if not self._rows("SELECT id FROM leases WHERE state IN ('requested', 'unknown', 'releasing')"):
                 return
 
     def _spoil(self) -> None:
-        """Make every machine fail alike, or one host bad."""
+        """Make every machine fail in the same way, or one host bad."""
         control, machines = self.world.control, sorted(self.world.sandbox.market.machines)
         match self.cause:
             case "":
@@ -148,12 +148,12 @@ class _Story:
                     control("POST", f"machines/{machine}/break", {"how": how})
 
     async def _disturb(self) -> None:
-        """What passes comes again and again."""
+        """Repeat temporary faults again and again."""
         while True:
             call, fault, args = self.dice.choice(PASSING)
             if self.cause not in ("wrong_gpu", "other_name", "price") or call != "create":
                 times = self.dice.choice((1, 2, 5))
-                if call != "search" or not self._is_armed(call):  # or the market could not be read for many minutes
+                if call != "search" or not self._is_armed(call):  # else the market could not be read for many minutes
                     self.world.arm(call, fault, times=times, **args)
             await self.world.sleep(self.dice.uniform(1, 120))
 

@@ -1,4 +1,4 @@
-"""What is left of a story once it is told: figures, and one hash of everything that happened in it."""
+"""The result of a story: figures, and one hash of everything that happened in it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tests.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one story came to."""
+    """The result of one story."""
 
     seed: int
     beyond: bool
@@ -28,7 +28,7 @@ class Report:
 
 
 def hits_of(world: World) -> Counter[str]:
-    """Counts from now on how many calls are hit by which fault."""
+    """A counter of the calls that each fault hits from now on."""
     hits: Counter[str] = Counter()
     take = world.sandbox.faults.take
 

@@ -1,7 +1,7 @@
-"""One seed's story: callers, faults and crashes in a random order, then quiet, then the reckoning.
+"""One seed's story: callers, faults and crashes in a random order, then a quiet time, then the final checks.
 
-Everything random comes from the seed, everything that takes time takes virtual time: the same seed tells the same
-story to the last event, which `Report.digest` shows.
+All randomness comes from the seed, and all time is virtual. So the same seed gives the same story to the last event,
+which `Report.digest` shows.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
 from gpuproxy.sandbox.market.instances import Launch, Phase
-from tests.simulation.audit import SETTLE, Agreement, Audit, Violation
+from tests.simulation.audit import GRACE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
 from tests.simulation.report import Report, hits_of
 from tests.simulation.weather import LONGEST_STALL, Weather, args_of, weather_of
@@ -40,7 +40,7 @@ class _Ask:
 
 
 def run(seed: int, *, tell: bool = False) -> Report:
-    """Tell the story of a seed; raises Violation. `tell` prints what happens."""
+    """Run the story of a seed. Raises Violation. `tell` prints what happens."""
     with errors_logged() as errors:
         try:
             return run_virtual(lambda clock: _Story(weather_of(seed), clock, tell=tell).run(errors))
@@ -85,7 +85,7 @@ class _Story:
         self.audit.final()
         await self.world.engine.stop()
         lifetimes = tuple(self.audit.lifetimes_of_surplus(faults_ended))
-        if any(seconds > SETTLE for seconds in lifetimes):
+        if any(seconds > GRACE for seconds in lifetimes):
             raise Violation("leak", f"a surplus lived for {max(lifetimes):.0f} s")
         if errors:
             raise Violation("broken", f"the program logged errors: {errors[:3]}")
@@ -140,7 +140,7 @@ class _Story:
         self.say("reserve", ask.number, f"{seconds} s", ask.wanted)
         ask.calls.append(asyncio.create_task(self.world.reserve(seconds=seconds, **ask.wanted)))
         ask.calls[-1].add_done_callback(lambda call: self._answered(ask, call))
-        if (lease := ask.wanted.get("lease")) is not None:  # whichever call it is that rents
+        if (lease := ask.wanted.get("lease")) is not None:  # any call with this request_id may be the one that rents
             ask.agreement.ends_before = max(ask.agreement.ends_before or 0.0, self.clock.monotonic() + seconds + lease)
 
     def _answered(self, ask: _Ask, call: "asyncio.Task[Any]") -> None:
@@ -202,7 +202,9 @@ class _Story:
         until = self.world.books_clock.now() + timedelta(seconds=more)
         agreement, ends = ask.agreement, self.clock.monotonic() + more
         before = agreement.ends_after, agreement.ends_before
-        agreement.ends_after = min(ends, before[0] or ends)  # it may have been done although the answer got lost
+        agreement.ends_after = min(
+            ends, before[0] or ends
+        )  # the change may have been made although its answer was lost
         agreement.ends_before = max(ends + 1, before[1]) if before[1] is not None else None
         extended = await self._say_so(self.world.engine.reservations.extend(Caller(project="p1"), reservation, until))
         if extended:
@@ -219,7 +221,7 @@ class _Story:
         return None if asked is None else (self.asks[int(asked)], row["id"])
 
     async def _say_so(self, work: Any) -> bool:
-        """A call of an operator: what it is refused does not matter here, a crash in its middle does not either."""
+        """A call of an operator. A refusal does not matter here, nor does a crash during the call."""
         try:
             await asyncio.create_task(work)
         except (Refusal, asyncio.CancelledError) as error:
@@ -238,7 +240,7 @@ class _Story:
         self.say("fault", call, fault, times, seconds)
 
     async def _crash(self) -> None:
-        """Now, or in a moment, in the middle of something."""
+        """Crash the process now or a moment later, during some work."""
         if self.dice.random() < 0.3:
             self.world.life.end()
         else:
@@ -254,8 +256,8 @@ class _Story:
             await self._live()
 
     async def _live(self) -> None:
-        """Start, however often it dies while starting."""
-        self.audit.early_ends &= not self.ahead  # before a start nobody can tell a wrong date from time that passed
+        """Start the process again, also after crashes during its start."""
+        self.audit.early_ends &= not self.ahead  # a start can't distinguish a wrong date from elapsed time
         again = self.dice.random() < self.weather.crash_rate
         while True:
             try:
@@ -267,7 +269,7 @@ class _Story:
                     raise
 
     async def _trouble(self) -> None:
-        """Something happens to a machine that is rented."""
+        """Make something happen to a rented machine."""
         market = self.world.sandbox.market
         mine = [one for number, one in sorted(market.instances.items()) if number not in self.audit.by_hand]
         if not mine:
@@ -292,7 +294,7 @@ class _Story:
         self.clock.jump(hours / 24 * _DAY)
 
     async def _stall(self) -> None:
-        """Not again before every request that this one held up has long arrived."""
+        """Stall the process. There is no further stall until every delayed request has long arrived."""
         if self.clock.monotonic() - self._stalled_at < _BETWEEN_STALLS:
             return
         seconds = self.dice.choice((5.0, 30.0, LONGEST_STALL))
@@ -317,7 +319,7 @@ class _Story:
     # -- the end
 
     async def _calm(self) -> float:
-        """The faults stop; when, on the market's clock."""
+        """Stop the faults. Returns the time on the market's clock."""
         self.world.control("DELETE", "faults")
         self.world.life.books_fail = False
         self.world.life.spare()
@@ -336,15 +338,18 @@ class _Story:
         rests = 0
         while rests < 2:
             if self.clock.monotonic() - began > patience:
-                raise Violation("leak", f"after {patience:.0f} s of quiet: {self.audit.settled() or 'a call hangs'}")
+                raise Violation("leak", f"after {patience:.0f} s of quiet: {self.audit.unfinished() or 'a call hangs'}")
             await self.world.sleep(_STEP)
             await self._alive_again()
             self.audit.safety()
-            at_rest = all(call.done() for ask in self.asks for call in ask.calls) and not self.audit.settled()
+            at_rest = all(call.done() for ask in self.asks for call in ask.calls) and not self.audit.unfinished()
             rests = rests + 1 if at_rest else 0
 
     async def _foreigners_were_left_alone(self) -> None:
-        """Longer than an orphan of ours would live; then they leave, for their cost hides ours from the second word."""
+        """Keep foreign machines for longer than an orphan lives, then end them.
+
+        Their cost changes the account's credit, which would hide whether a machine of ours is billed.
+        """
         if not self.audit.by_hand:
             return
         market = self.world.sandbox.market
@@ -355,7 +360,7 @@ class _Story:
             market.destroy(market.instances[number])
 
     async def _repeat_everything(self) -> None:
-        """Who asks again under the same request_id gets what there is, and nothing new is rented."""
+        """Repeat every request: the same request_id gets the same reservation, and nothing new is rented."""
         for ask in self.asks:
             name = ask.wanted["request_id"]
             if not name or not self.audit.rows("SELECT id FROM reservations WHERE request_id = ?", name):

@@ -1,7 +1,7 @@
-"""Die right before and right after every commit and every provider call; what the next start makes of it must be whole.
+"""Crash right before and right after every commit and every provider call. The next start must recover everything.
 
-The points are found by counting: each story is told once to the end, then once for every point that it passed, dying
-there. New code has its points covered by having them.
+The points are found by counting. Each story runs once to its end, then once for every point that it passed, with a
+crash there. So the points of new code are covered automatically.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Part = Callable[[World], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """`before` happens undisturbed; the process dies somewhere in `act` or in the seconds after it."""
+    """`before` runs without a crash. The process crashes somewhere in `act` or in the seconds after it."""
 
     before: Part
     act: Part
@@ -38,7 +38,7 @@ class Story:
 
 
 async def nothing(_: World) -> None:
-    """It begins with an empty account."""
+    """Do nothing: the story begins with an empty account."""
 
 
 def lost(count: int, call: str = "create", fault: str = "", **args: Any) -> Story:
@@ -128,7 +128,7 @@ STORIES: dict[str, Story] = {
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_whatever_dies_wherever_nothing_is_lost_and_nothing_twice(name: str):
+def test_a_crash_at_any_point_loses_nothing_and_rents_nothing_twice(name: str):
     points = tell(STORIES[name], None)
     assert points >= 4
     for point in range(1, points + 1):
@@ -139,7 +139,7 @@ def test_whatever_dies_wherever_nothing_is_lost_and_nothing_twice(name: str):
 
 
 @pytest.mark.parametrize("point", range(1, 9))
-def test_a_start_that_dies_itself_is_finished_by_the_next(point: int):
+def test_a_crash_during_recovery_is_recovered_by_the_next_start(point: int):
     async def story(world: World) -> None:
         audit = Audit(world, beyond=False)
         world.arm("create", "hang_after", seconds=25)
@@ -157,7 +157,7 @@ def test_a_start_that_dies_itself_is_finished_by_the_next(point: int):
     in_world(story, machines=5)
 
 
-def test_the_points_are_those_of_every_commit_and_every_call():
+def test_there_are_crash_points_before_and_after_every_commit_and_call():
     seen = []
 
     async def story(world: World) -> None:
@@ -167,14 +167,14 @@ def test_the_points_are_those_of_every_commit_and_every_call():
         await world.reserve(**{"count": 1, **ASKED})
         creates = [request for request in seen if request.method == "PUT"]
         assert len(creates) == 1
-        commits_of_one_lease = 4  # intent, call started, created, settled
+        commits_of_one_lease = 4  # intent, call started, created, concluded
         assert world.life.points - before >= 2 * (len(seen) + commits_of_one_lease)
 
     in_world(story, machines=5)
 
 
 def tell(story: Story, point: int | None) -> int:
-    """Tell it, dying at a point; how many points it has."""
+    """Run a story with a crash at a point. Returns the number of its points."""
 
     async def run(world: World) -> int:
         audit = Audit(world, beyond=story.beyond)
@@ -196,7 +196,7 @@ def tell(story: Story, point: int | None) -> int:
 
 
 async def until_dead(world: World, call: "asyncio.Future[Any]", then: float) -> None:
-    """Until the call is over and some time has passed, or until the process is dead."""
+    """Wait until the call has ended and some time has passed, or until the process has crashed."""
     left = then
     while left > 0 and not world.life.dead:
         await world.sleep(0.5)
@@ -204,15 +204,15 @@ async def until_dead(world: World, call: "asyncio.Future[Any]", then: float) -> 
 
 
 async def recovered(world: World, audit: Audit) -> None:
-    """Start again, if it is dead, and wait until everything is at rest."""
+    """Start the process again if it has crashed, and wait until everything is at rest."""
     if world.life.dead:
         await world.kill()
         await world.start()
     world.life.spare()
     await world.sleep(_A_PASS)
     waited = _A_PASS
-    while audit.settled():
-        assert waited <= QUIET, audit.settled()
+    while audit.unfinished():
+        assert waited <= QUIET, audit.unfinished()
         await world.sleep(10)
         waited += 10
         audit.safety()
@@ -221,7 +221,7 @@ async def recovered(world: World, audit: Audit) -> None:
 
 
 async def repeated(world: World, wanted: dict[str, Any]) -> None:
-    """The same request again: when its row is there, nothing new is rented."""
+    """Send the same request again: if its row is stored, nothing new is rented."""
     known = await world.db.read(lambda tx: tx.fetch("SELECT id FROM reservations WHERE request_id = 'a'"))
     before = world.calls("create")
     with suppress(Refusal):

@@ -1,4 +1,4 @@
-"""A schedule that `make fairness` runs, three with --all-seeds; and a negative twin, in which nobody takes turns."""
+"""A schedule of `make fairness`, three with --all-seeds, and a negative twin in which projects do not take turns."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The mistakes that `make bite` plants can still be planted, and one of them is caught here and now."""
+"""The mistakes of `make bite` can still be planted, and one of them is caught here."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ def test_there_are_at_least_twelve():
     assert len({mistake.name for mistake in MISTAKES}) >= 12
 
 
-def test_a_mistake_whose_place_is_gone_is_no_proof():
+def test_a_mistake_that_does_not_apply_is_an_error():
     with pytest.raises(ValueError, match="0 times"):
         MISTAKES[0].applied("something else")
 

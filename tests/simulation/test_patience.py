@@ -1,4 +1,4 @@
-"""Some stories of patient callers, a hundred with --all-seeds; `make simulate` tells ten thousand."""
+"""Some stories of patient callers, a hundred with --all-seeds; `make simulate` runs 10,000."""
 
 import pytest
 
@@ -8,18 +8,18 @@ from tests.simulation.audit import Violation
 
 
 @pytest.mark.seeds(12, 100)
-def test_little_is_rented_where_all_fails_and_everything_is_filled_where_one_host_does(seed: int):
+def test_little_is_rented_if_all_hosts_fail_and_everything_is_filled_if_one_does(seed: int):
     try:
         patience.run(seed)
     except Violation as violation:
         pytest.fail(f"seed {seed}: {violation}\nreplay: make simulate SEED={seed}")
 
 
-def test_every_cause_in_common_occurs():
+def test_every_common_cause_occurs():
     assert {patience.cause_of(seed) for seed in range(0, 90, 3)} == set(patience.CAUSES)
 
 
-def test_without_a_bound_and_a_cause_in_common_the_stories_complain(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_limit_and_a_common_cause_the_stories_fail(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(replacements, "_ALIKE", 1000)
     unbound = replacements.replacement
     monkeypatch.setattr(replacements, "replacement", lambda count, rows, _factor: unbound(count, rows, 1000.0))

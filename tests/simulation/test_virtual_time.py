@@ -40,7 +40,7 @@ def test_a_timeout_ends_what_would_take_longer() -> None:
     assert run_virtual(main) == 5
 
 
-def test_waiting_for_what_nobody_will_do_is_an_error_at_once() -> None:
+def test_waiting_for_an_event_that_can_not_happen_is_an_error_at_once() -> None:
     async def main(clock: VirtualClock) -> None:
         await asyncio.Event().wait()
 

@@ -1,7 +1,6 @@
-"""What a seed decides before its story begins: which faults can happen, how the market is, how rough it gets.
+"""What a seed decides before its story begins: the possible faults, the market, and how frequent faults are.
 
-Swarm testing: each seed switches a random subset on, so that rare combinations get seeds of their own instead of
-drowning in all the others.
+Swarm testing: each seed switches on a random subset of the faults, so that rare combinations get seeds of their own.
 """
 
 import random
@@ -68,7 +67,7 @@ LONGEST_STALL = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """Everything that stays the same for a seed's story. Times in seconds."""
+    """Everything that is constant during a seed's story. Times in seconds."""
 
     seed: int
     beyond: bool
@@ -101,12 +100,12 @@ class Weather:
 
     @property
     def latest(self) -> float:
-        """How late a create may be executed."""
+        """How late a create may be executed, in seconds."""
         return 900.0 if self.beyond else LATE_BOUND - self.list_lag - (LONGEST_STALL if self.stalls else 0.0)
 
 
 def weather_of(seed: int) -> Weather:
-    """The same for the same seed, for ever; every fourth seed is one with lateness beyond the bound."""
+    """The weather of a seed, always the same. Every fourth seed has lateness beyond the bound."""
     dice = random.Random(f"weather {seed}")
     everything = [(call, fault) for call, faults in FAULTS.items() for fault in faults]
     chosen = [pair for pair in everything if dice.random() < dice.choice((0.1, 0.3, 0.6))]

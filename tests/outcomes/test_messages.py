@@ -1,4 +1,4 @@
-"""What is said of machines and reservations is so at that moment, whatever it was before."""
+"""Messages about machines and reservations describe their present state."""
 
 import pytest
 
@@ -16,14 +16,14 @@ async def shown(world: World, reservation_id: str) -> pb.Reservation:
 
 
 async def ready(world: World, **wanted: object) -> tuple[str, str]:
-    """A reservation and the contract of its one machine, which is active."""
+    """A reservation with one active machine, and the contract id of that machine."""
     made = await world.reserve(1, wait_for="ready", seconds=600, **wanted)
     assert made.leases[0].state is LeaseState.ACTIVE
     return made.reservation.id, str(made.leases[0].instance_id)
 
 
 @pytest.mark.parametrize(("how", "word"), [("container", "exited"), ("host", "offline")])
-def test_a_machine_that_broke_is_not_called_active_and_is_not_given_back(how: str, word: str) -> None:
+def test_a_broken_machine_is_not_active_and_is_not_released(how: str, word: str) -> None:
     async def story(world: World) -> None:
         name, contract = await ready(world, on_not_ready="replace")
         world.control("POST", f"instances/{contract}/kill", {"how": how})
@@ -71,7 +71,7 @@ def test_a_machine_that_is_started_again_is_starting_while_it_boots() -> None:
     in_world(story)
 
 
-def test_a_machine_that_never_got_ready_leaves_the_marketplaces_words() -> None:
+def test_a_machine_that_never_got_ready_keeps_the_marketplaces_message() -> None:
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=50)
         made = await world.reserve(1, request_id="r1")
@@ -86,7 +86,7 @@ def test_a_machine_that_never_got_ready_leaves_the_marketplaces_words() -> None:
     in_world(story)
 
 
-def test_what_has_reached_its_end_says_so() -> None:
+def test_an_expired_reservation_says_so() -> None:
     async def story(world: World) -> None:
         made = await world.reserve(2, lease=600)
         assert (await shown(world, made.reservation.id)).message.startswith("Reserved 2 of 2 GPUs")
@@ -99,7 +99,7 @@ def test_what_has_reached_its_end_says_so() -> None:
     in_world(story)
 
 
-def test_what_was_released_says_so_and_that_it_may_still_be_billed() -> None:
+def test_a_released_reservation_says_so_and_that_it_may_still_be_billed() -> None:
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await world.engine.reservations.release(CALLER, made.reservation.id)

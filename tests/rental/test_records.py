@@ -1,4 +1,4 @@
-"""What is written follows from what happened: counters, holds, meters, events."""
+"""Stored data follows from the events: counters, locked keys, meters."""
 
 import asyncio
 import random
@@ -49,7 +49,7 @@ def test_only_all_live_leases_together_are_found_by_their_index(states: str, by_
     in_world(story)
 
 
-def test_holds_are_exactly_those_of_the_leases_that_hold_an_offer():
+def test_locked_keys_are_exactly_those_of_leases_in_locking_states():
     async def story(world: World) -> None:
         made = [await world.reserve(2) for _ in range(4)]
         await world.sleep(60)
@@ -106,8 +106,8 @@ def test_every_change_of_state_has_one_event_in_order():
 
 
 @pytest.mark.seeds(1, 6)
-def test_whatever_goes_wrong_the_books_end_where_the_market_is(seed: int):
-    """Random calls under random faults; once the faults stop, every machine is in the books or gone."""
+def test_after_any_faults_the_database_agrees_with_the_market(seed: int):
+    """Random calls under random faults. Once the faults stop, every machine is in the database or gone."""
 
     async def story(world: World) -> None:
         dice = random.Random(seed)
@@ -149,7 +149,7 @@ def _arm_something(world: World, dice: random.Random) -> None:
     world.arm(call, dice.choice(faults), times=dice.randint(1, 3), seconds=dice.choice((5, 20, 60)))
 
 
-def test_a_replacement_lives_as_long_as_a_reservation_that_was_extended_meanwhile():
+def test_a_replacement_gets_the_end_of_a_reservation_that_was_extended_in_the_meantime():
     async def story(world: World) -> None:
         world.delay = lambda: 0.5
         await world.restart()

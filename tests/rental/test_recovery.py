@@ -1,9 +1,9 @@
-"""A start takes over every call that died with the process before it, whether or not its caller had been answered."""
+"""A start recovers every call of the process before it, whether or not the call had been answered."""
 
 from tests.world import World, in_world
 
 
-def test_a_create_that_outlived_its_answer_and_not_its_server_is_found_by_the_first_passes():
+def test_a_create_still_running_when_the_server_died_is_found_by_the_first_passes():
     async def story(world: World) -> None:
         world.arm("create", "hang_after", seconds=25)
         made = await world.reserve(1, request_id="a", seconds=10)
@@ -17,7 +17,7 @@ def test_a_create_that_outlived_its_answer_and_not_its_server_is_found_by_the_fi
     in_world(story)
 
 
-def test_the_same_without_a_request_id_is_given_back():
+def test_the_same_without_a_request_id_is_released():
     async def story(world: World) -> None:
         world.arm("create", "hang_after", seconds=25)
         await world.reserve(1, seconds=10)
@@ -31,7 +31,7 @@ def test_the_same_without_a_request_id_is_given_back():
     in_world(story)
 
 
-def test_a_start_does_not_begin_an_outcomes_quarantine_anew():
+def test_a_start_does_not_restart_the_call_deadline_of_an_unknown_outcome():
     async def story(world: World) -> None:
         world.arm("create", "reset_before")
         made = await world.reserve(1, request_id="a")

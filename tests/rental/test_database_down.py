@@ -1,4 +1,4 @@
-"""The books can't be written for a while: what was promised is kept once they can."""
+"""If the database can't be written for a while, all promises are kept once it can."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from gpuproxy.store.sqlite.driver import sqlite3
 from tests.world import World, in_world
 
 
-def test_a_call_that_ends_while_the_books_fail_is_settled_when_they_are_back():
+def test_a_call_that_ends_while_the_database_fails_is_concluded_once_it_works():
     async def story(world: World) -> None:
         world.arm("create", "hang_before", seconds=20)
         call = asyncio.ensure_future(world.reserve(2, all_or_nothing=True, seconds=40))
@@ -29,7 +29,7 @@ def test_a_call_that_ends_while_the_books_fail_is_settled_when_they_are_back():
     in_world(story)
 
 
-def test_a_caller_that_leaves_while_the_books_fail_leaves_nothing_behind():
+def test_a_caller_that_leaves_while_the_database_fails_leaves_nothing_behind():
     async def story(world: World) -> None:
         call = asyncio.ensure_future(world.reserve(2, wait_for="ready"))
         await world.sleep(5)
@@ -46,7 +46,7 @@ def test_a_caller_that_leaves_while_the_books_fail_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("wanted", [{}, {"request_id": "a"}, {"wait_for": "ready"}])
-def test_books_that_can_not_be_read_during_a_call_leave_no_machine_without_an_owner(
+def test_a_database_that_can_not_be_read_during_a_call_leaves_no_machine_without_an_owner(
     monkeypatch: pytest.MonkeyPatch, wanted: Any
 ):
     async def story(world: World) -> None:
@@ -68,7 +68,7 @@ def test_books_that_can_not_be_read_during_a_call_leave_no_machine_without_an_ow
 
 
 @pytest.mark.parametrize("lease", [None, 100])
-def test_what_is_over_already_is_destroyed_although_the_books_can_not_be_written(lease: int | None):
+def test_ended_leases_are_destroyed_although_the_database_can_not_be_written(lease: int | None):
     async def story(world: World) -> None:
         over = await world.reserve(2, request_id="a", **({"lease": lease} if lease else {}))
         kept = await world.reserve(1, request_id="b")

@@ -1,4 +1,4 @@
-"""What a call does not do any more: rent while the server stops, or rent again what its owner gave back."""
+"""A call rents nothing more while the server stops, and does not replace machines that its owner destroyed."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ CALLER = Caller(project="p1")
 
 def test_a_call_that_is_choosing_when_the_server_stops_rents_nothing() -> None:
     async def story(world: World) -> None:
-        world.delay = lambda: 0.5  # so long take a commit and each way of a request
+        world.delay = lambda: 0.5  # for each commit, request and answer
         await world.restart()
         await world.sleep(60)
         call = asyncio.ensure_future(world.reserve(4, request_id="r1"))
@@ -47,7 +47,7 @@ def test_a_machine_that_its_owner_destroys_while_the_call_waits_is_not_replaced(
     in_world(story)
 
 
-def test_a_crash_that_nobody_waits_for_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_an_unawaited_call_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         def broken(*_: object) -> None:
             raise RuntimeError("a bug")
