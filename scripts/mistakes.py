@@ -42,10 +42,10 @@ MISTAKES = (
         "            reply = await self._sent(request, secrets)",
     ),
     Mistake(
-        "an empty list is trusted without a second word",
+        "an empty listing is trusted although nothing confirms it",
         "reconcile/absence.py",
-        " + quarantine and (canary or scene.second_word)",
-        " + quarantine",
+        "    if not (canary or scene.credit_unchanged):\n        return False\n",
+        "",
     ),
     Mistake(
         "only the first page of a list is read",
@@ -80,8 +80,8 @@ MISTAKES = (
     Mistake(
         "an unknown outcome lets go of its GPUs",
         "model/leases.py",
-        "HOLDS_OFFER = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
-        "HOLDS_OFFER = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
+        "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
+        "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
     ),
     Mistake(
         "a row is overwritten whatever has become of it",
@@ -143,10 +143,10 @@ MISTAKES = (
         "        return self.looks >= 1",
     ),
     Mistake(
-        "one knock that is not answered gives a machine up",
+        "one unanswered probe gives a machine up",
         "reconcile/doubts.py",
-        "        return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
-        "        return self.knocks >= 1",
+        "        return self.probes >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
+        "        return self.probes >= 1",
     ),
     Mistake(
         "machines that fail alike are replaced without end",
@@ -163,12 +163,12 @@ MISTAKES = (
     Mistake(
         "a replacement goes to the host that failed",
         "rental/rounds.py",
-        "        self._learnt.hosts |= replacements.failed_hosts(rows)\n",
+        "        self._exclusions.hosts |= replacements.failed_hosts(rows)\n",
         "",
     ),
     Mistake(
         "an account's refusal is held against the marketplace",
-        "loadbalancer/learnt.py",
+        "loadbalancer/exclusions.py",
         "            self.accounts.add((lease.provider, lease.account))\n            return\n",
         "            self.accounts.add((lease.provider, lease.account))\n",
     ),

@@ -1,4 +1,4 @@
-"""What a start prints. Other programs read its first words, so that they stay as they are."""
+"""What the server prints at startup. Other programs parse the first words of its lines, so do not change them."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from gpuproxy.config.settings import Settings
 
 
 def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
-    """Addresses (of the sandbox too, if there is one), where the key is, and a command to paste."""
+    """The addresses (also of the sandbox, if there is one), the place of the admin key, and a command to paste."""
     lines = [f"gRPC       {grpc}", f"HTTP       {http}"]
     if settings.grpc_tls_cert is not None:
         clients = ", for clients with a certificate only" if settings.grpc_tls_client_ca else ""
@@ -30,7 +30,7 @@ def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
 
 
 def _program() -> str:
-    """How this program is called from here, to be pasted: as a command, else with the Python that runs it."""
+    """The command that runs this program from the current directory, to be pasted into a shell."""
     if shutil.which("gpuproxy"):
         return "gpuproxy"
     python = Path(sys.executable)
@@ -39,5 +39,5 @@ def _program() -> str:
 
 
 def _near(path: Path) -> str:
-    """Relative below this directory, where people paste it; elsewhere in full."""
+    """The path relative to the current directory if it is below it, else the full path."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

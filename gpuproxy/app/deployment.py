@@ -1,6 +1,6 @@
-"""What makes a database a deployment: its clock, its secrets, its first admin, and which market it rents on.
+"""The identity of a deployment: its clock, its secrets, its first admin key, and the market that it rents on.
 
-All of it is made once, at the first start, and stays with the database or beside it.
+All of it is created once, at the first start, and is stored in the database or beside it.
 """
 
 import base64
@@ -28,11 +28,11 @@ DEFAULT_PROJECT = "default"
 
 
 class WrongDatabase(Exception):
-    """The database can't be used the way this start asks for; the text is for the operator."""
+    """The database does not fit the configuration of this start. The text is for the operator."""
 
 
 async def start_clock(db: Database, scale: float) -> Clock:
-    """The deployment's clock: the date at the start at scale 1, else one that goes on where it stood, never back."""
+    """The deployment's clock: the real date at scale 1, else a scaled clock that continues from its stored time."""
     now = datetime.now(UTC)
 
     def write(tx: Tx) -> datetime | None:
@@ -49,12 +49,12 @@ async def start_clock(db: Database, scale: float) -> Clock:
 
 
 async def steady_clock(db: Database, clock: Clock) -> Clock:
-    """The clock's date, but not before the last event while anything is live: the books' time does not go back."""
+    """The clock, but never before the last event while any lease is live: stored times must not decrease."""
     return SteadyClock(clock, not_before=await db.read(leases.last_event_at))
 
 
 def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:
-    """From a real time to what the deployment's clock reads then."""
+    """A function from a real time to the time of the deployment's clock."""
     stored = meta.read(tx, meta.CLOCK)
     if stored is None:
         return lambda now: now
@@ -63,35 +63,38 @@ def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:
 
 
 async def claim_market(db: Database, kind: str) -> None:
-    """One database never mixes the sandbox with real marketplaces."""
+    """Record the kind of market; raise WrongDatabase if the database has another: sandbox and real never mix."""
     found = await db.write(lambda tx: meta.ensure(tx, meta.MARKET, kind))
     if found != kind:
         raise WrongDatabase(
-            f"This database belongs to a {found} market and this start is for a {kind} one: not started. "
+            f"This database belongs to a {found} market, but this start is for a {kind} market: not started. "
             "Set GPUPROXY_DATABASE_URL to another file."
         )
 
 
 async def claim_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
-    """A lease is never orphaned by configuration; what is configured is remembered, for commands that do not know."""
+    """Store the configured accounts; raise WrongDatabase if an account with live leases is missing.
+
+    Commands that have no configuration use the stored accounts.
+    """
     missing = sorted(await db.read(leases.live_accounts) - configured)
     if missing:
         names = ", ".join(f"{provider} {account}" for provider, account in missing)
         raise WrongDatabase(
             f"There are live leases of accounts that are not configured ({names}): not started. "
-            "Give their keys back under the same names until everything of theirs is released."
+            "Configure their keys again, under the same names, until all their machines are released."
         )
     await db.write(lambda tx: meta.write(tx, meta.ACCOUNTS, json.dumps(sorted(configured))))
 
 
 def last_accounts(tx: Tx) -> frozenset[AccountKey]:
-    """The accounts that the last server had."""
+    """The accounts that were configured when the server last started."""
     stored = json.loads(meta.read(tx, meta.ACCOUNTS) or "[]")
     return frozenset((ProviderName(provider), name) for provider, name in stored)
 
 
 async def signer(db: Database, random: Random) -> Signer:
-    """Makes and recognises this deployment's labels."""
+    """The Signer that creates and recognises this deployment's labels."""
     deployment, key = random.token(6), base64.b64encode(random.secret(32)).decode()
 
     def write(tx: Tx) -> Signer:
@@ -102,9 +105,9 @@ async def signer(db: Database, random: Random) -> Signer:
 
 
 async def ensure_admin(db: Database, random: Random, configured: str, file: Path) -> str:
-    """The first admin's key: as configured, else made once and kept in `file` (mode 0600). The key, for redaction.
+    """Ensure the admin key: the configured one, else one that is created once and stored in `file` (mode 0600).
 
-    Another one that was configured before ends.
+    A different key that was configured before is revoked. Returns the key, so that logs can redact it.
     """
     if configured:
         await _ensure_key(db, random, configured, "admin (configured)", alone=True)
@@ -120,31 +123,33 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
 
 
 async def token_secret(db: Database, random: Random, configured: str) -> str:
-    """What logins are signed with: as configured, else made once and kept in the database."""
-    made = base64.b64encode(random.secret(32)).decode()
-    return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, made))
+    """The secret that signs login tokens: the configured one, else one that is created once and stored."""
+    created = base64.b64encode(random.secret(32)).decode()
+    return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, created))
 
 
 async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
-    """What demands are hashed with: kept in `file` (mode 0600), and so not in copies of the database.
+    """The key that demands are hashed with. It is stored in `file` (mode 0600), so copies of the database lack it.
 
-    Raises WrongDatabase where it is gone but needed: with another key every repeat would look like another demand.
+    Raises WrongDatabase if the key is missing but needed: with another key, every repeat would look like a new demand.
     """
     text = _kept(file)
     if not text:
         if await db.read(reservations.has_keyed):
             raise WrongDatabase(
-                f"{file} is missing or empty, and with it the key by which this database recognises a repeat of a "
-                "request_id: not started. Put the file back; it was made beside the database. Where it is lost, make "
-                f"a new key with `head -c 32 /dev/urandom | base64 > {file}`: a repeat of a request_id of before is "
-                "then refused with REQUEST_ID_REUSED, which names its reservation."
+                f"{file} is missing or empty: not started. It has the key by which this database recognises repeats "
+                "of a request_id. Restore the file; it was created beside the database. If it is lost, create a new "
+                f"key with `head -c 32 /dev/urandom | base64 > {file}`. Then a repeat of an earlier request_id is "
+                "refused with REQUEST_ID_REUSED, which names its reservation."
             )
         text = base64.b64encode(random.secret(32)).decode()
         _keep(file, text)
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise WrongDatabase(f"{file} does not hold the key that was made with the database: not started.") from None
+        raise WrongDatabase(
+            f"{file} does not contain a valid key: not started. Restore the file that was created with the database."
+        ) from None
 
 
 def _keep(file: Path, text: str) -> None:
@@ -177,10 +182,10 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alo
     if ended:
         log.info("admin_key_replaced", key=row.id, ended=ended)
     if row.revoked_at is not None:
-        log.warning("admin_key_is_revoked", key=row.id, name=name, hint="it stays so; use another one")
+        log.warning("admin_key_revoked", key=row.id, name=name, hint="It stays revoked. Use another key.")
 
 
 def _stands(stored: dict[str, float], now: datetime) -> datetime:
-    """What a stored clock reads at the real time `now`."""
+    """The time of a stored clock at the real time `now`."""
     passed = now - moment(int(stored["real"]))
     return moment(int(stored["market"])) + max(timedelta(0), passed) * stored["scale"]

@@ -1,10 +1,10 @@
-"""What the engine can say about itself in numbers, read when somebody asks."""
+"""Figures about the engine for metrics and status, read from the database when they are requested."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuproxy.billing.witness import reading_of
+from gpuproxy.billing.check import reading_of
 from gpuproxy.health.checkup import gpu_failures, is_dead
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
@@ -18,46 +18,46 @@ _OVER = frozenset(state.value for state in TERMINAL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFigures:
-    """One account; seconds of the clock."""
+    """One account. Times are in the clock's seconds."""
 
     provider: str
     account: str
     pass_age: float | None
-    """Since its machines were last compared with the books; None: not yet."""
+    """Seconds since its last pass; None before the first."""
     silent: float
-    """For how long it has not answered; 0 while it does."""
+    """Seconds for which it has not answered; 0 while it answers."""
     create_wait: float
-    """Until the next create may be sent."""
+    """Seconds until the next create may be sent."""
     paused: bool
-    """Nothing is created with it, because its key is refused or its funds are used up."""
+    """No machines are created with it, because its key is refused or its funds are used up."""
     spend_differs: bool
-    """The witness's last word: the provider's spend is not what the books say."""
+    """The last billing check: the provider's spend differs from the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One moment."""
+    """The figures at one time."""
 
     leases: Mapping[tuple[str, str], int]
     """By (provider, state)."""
     unknown: Mapping[str, tuple[int, float]]
-    """By provider: how many outcomes are unknown, and for how many seconds the oldest one is."""
+    """By provider: the number of unknown outcomes, and the age of the oldest one in seconds."""
     dead: Mapping[str, int]
-    """By provider: machines that were ready and are useless now."""
+    """By provider: the number of machines that were ready and no longer work."""
     spent_usd: float
     usd_per_hour: float
     accounts: Sequence[AccountFigures]
 
     @property
     def rented(self) -> int:
-        """Leases that cost money, or may."""
+        """The number of leases that cost money, or may."""
         return sum(count for (_, state), count in self.leases.items() if state not in _OVER)
 
 
 async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> Figures:
-    """The figures of this moment."""
+    """The figures now."""
 
-    def books(tx: Tx) -> Figures:
+    def read_figures(tx: Tx) -> Figures:
         now = tx.now()
         spent, rate = totals.spending(tx)
         unknown, paused = totals.unknown_since(tx), account_problems.paused(tx)
@@ -70,7 +70,7 @@ async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> F
             accounts=[_account(tx, watch, clock, paused) for watch in watches],
         )
 
-    return await db.read(books)
+    return await db.read(read_figures)
 
 
 def _dead(tx: Tx, providers: Mapping[ProviderName, Capabilities]) -> Mapping[str, int]:

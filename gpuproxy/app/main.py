@@ -1,7 +1,7 @@
 """The wiring: the only place that knows which concrete things exist, and the lifetime of every task.
 
 `serve` is one straight line: open the books, start the clock, connect the accounts, recover, listen, wait for a
-signal, drain. Commands that work without a server (`upkeep`, `people`) take their books and accounts from here.
+signal, drain. Commands that work without a server (`upkeep`, `user_admin`) take their books and accounts from here.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.app import deployment, figures
 from gpuproxy.app.access import open_access
 from gpuproxy.app.banner import banner
+from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.app.marketplaces import sandbox_accounts
-from gpuproxy.app.safe_books import require_safe
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import check_start
@@ -33,6 +33,7 @@ from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
@@ -57,7 +58,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     certificates = certificates_of(settings)
     async with AsyncExitStack() as stack:
         tracing = _tracing(settings, stack)
-        db = await stack.enter_async_context(open_books(settings))
+        db = await stack.enter_async_context(open_database(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
             db.use_clock(clock.now)
@@ -85,7 +86,9 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             begin=tracing.provider_call if tracing else None,
         )
         stack.push_async_callback(engine.stop)
-        stack.callback(asyncio.create_task(lateness.watch(engine.metrics.loop_lag)).cancel)
+        measuring = Background("lateness")
+        measuring.start(lateness.watch(engine.metrics.loop_lag))
+        stack.push_async_callback(measuring.close)
         await engine.start()
         interfaces = build_interfaces(settings, engine, access, random, around=tracing.rpc if tracing else None)
         try:
@@ -133,7 +136,7 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 
 
 @asynccontextmanager
-async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
+async def open_database(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
     """The database until the end of the block; raises ConfigError when it can't be had."""
     require_safe(settings, warn=alone)  # a command's stdout is for its answer
     path = settings.database_path

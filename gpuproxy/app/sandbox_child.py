@@ -1,7 +1,7 @@
-"""The sandbox as a child of the server: on a free loopback port, at the server's speed, gone when the server is.
+"""The sandbox as a child process of the server: on a free loopback port, with the server's time scale.
 
-The market's state lives beside the database, so that a later start goes on where this one ended. The child watches
-its standard input: when the server dies, however it dies, the pipe closes and the market stops.
+The market's state is stored beside the database, so a later start continues where this one ended. The child watches its
+standard input: if the server dies for any reason, the pipe closes and the market stops.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ async def start_sandbox(state: Path, clock: Clock) -> AsyncIterator[SandboxChild
     watching: asyncio.Task[None] | None = None
     try:
         child = SandboxChild(await _address(process))
-        watching = asyncio.create_task(_tell_its_end(process, state))
+        watching = asyncio.create_task(_log_its_end(process, state))
         yield child
     finally:
         if watching is not None:
@@ -68,11 +68,13 @@ async def _address(process: Process) -> str:
     raise SandboxFailed("The sandbox ended before it was ready; its reason is above.")
 
 
-async def _tell_its_end(process: Process, state: Path) -> None:
-    """One line for a market that ends before we do; without it every call to it just fails."""
+async def _log_its_end(process: Process, state: Path) -> None:
+    """Log a market that ends before the server does. Otherwise only failed calls would show it."""
     code = await process.wait()
-    tell = log.error if code else log.info  # Ctrl-C at a terminal reaches both of us, and it ends first, with 0
-    tell("sandbox_ended", exit_code=code, kept=str(state), advice="Restart the server: its market goes on from there.")
+    write = log.error if code else log.info  # Ctrl-C at a terminal ends both processes, the market first, with code 0
+    write(
+        "sandbox_ended", exit_code=code, kept=str(state), advice="Restart the server. The market continues from there."
+    )
 
 
 async def _ended(process: Process) -> None:

@@ -1,8 +1,8 @@
 """OpenTelemetry traces: a span for each call of the API and for each call to a marketplace.
 
-Needs the extra `otel`, and is imported only where an endpoint is set. Attributes are words of ours (calls, codes,
-providers, accounts by name) and never anything that a client or a marketplace sent. How much is sampled and what else
-OpenTelemetry knows is set by its own variables, OTEL_TRACES_SAMPLER and so on.
+Needs the extra `otel`, and is imported only if an endpoint is set. Attributes are our own words (calls, codes,
+providers, names of accounts), never text that a client or a marketplace sent. OpenTelemetry's own variables, such as
+OTEL_TRACES_SAMPLER, set the sampling and other options.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from gpuproxy.ports import Provider
 
 _SERVICE = "gpuproxy.v1.GPUProxyService"
 _EXPORT_SECONDS = 3.0
-"""For one batch, repeats included: so long may a collector that is away hold up the end of the server."""
+"""The time limit for one batch, repeats included. A collector that is down delays the server's end by this time."""
 _OURS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-"""Codes of a server's errors; the others are the caller's."""
+"""Codes of the server's errors; the others are the caller's errors."""
 
 
 class Tracing:
-    """Hands spans to a processor; the global tracer of other libraries is left alone."""
+    """Passes spans to a processor. The global tracer of other libraries is not changed."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         resource = Resource({"service.name": "gpuproxy"}).merge(OTELResourceDetector().detect())
@@ -37,9 +37,9 @@ class Tracing:
         self._context = TraceContextTextMapPropagator()
 
     async def rpc(self, call: Call, trace_id: str, answer: Awaitable[Reply]) -> Reply:
-        """Wait for `answer` inside a span, a child of the caller's when that sent a W3C traceparent.
+        """Wait for `answer` inside a span. If the caller sent a W3C traceparent, the span is a child of the caller's.
 
-        Its tracestate is left out: it is free text, and would be in the span.
+        The caller's tracestate is left out, because it is free text and would be in the span.
         """
         with self._tracer.start_as_current_span(
             call.rpc.name,
@@ -58,7 +58,7 @@ class Tracing:
             return reply
 
     def provider_call(self, provider: Provider, call: str) -> Callable[[str], None]:
-        """Begin the span of a call to a marketplace; it ends when the outcome is told."""
+        """Begin the span of a call to a marketplace. Call the result with the outcome to end the span."""
         span = self._tracer.start_span(
             f"{provider.name} {call}",
             kind=SpanKind.CLIENT,
@@ -78,12 +78,12 @@ class Tracing:
         return ended
 
     async def close(self) -> None:
-        """Send what is still here."""
+        """Send the remaining spans."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
 def exporting(endpoint: str) -> Tracing:
-    """By OTLP over HTTP to `endpoint`, in batches, from a thread of its own; what does not arrive is dropped."""
+    """Export by OTLP over HTTP to `endpoint`, in batches, from a thread. Spans that can't be delivered are dropped."""
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS)
     return Tracing(BatchSpanProcessor(exporter))
 

@@ -15,16 +15,16 @@ from typing import TypeVar
 from gpuproxy.adapters import private_files
 from gpuproxy.adapters.system import SocketProbe, SystemRandom
 from gpuproxy.app import deployment
-from gpuproxy.app.books_here import check_exists, with_books
+from gpuproxy.app.database_safety import require_safe
+from gpuproxy.app.local_database import check_exists, with_database
 from gpuproxy.app.main import connect_accounts
 from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox
-from gpuproxy.app.safe_books import require_safe
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch, Decided
 from gpuproxy.reconcile.steps import Advance, Note, Step
 from gpuproxy.runtime.lateness import Lateness
@@ -47,7 +47,7 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
         return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx), failures))
 
-    return _with_books(settings, look)
+    return _with_database(settings, look)
 
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
@@ -65,7 +65,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             lateness = Lateness(clock)
             for provider in await connect_accounts(stack, settings, clock, None, lateness):
                 watch = AccountWatch(
-                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), knocks=Knocks(),
+                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
                     lateness=lateness,
                 )  # fmt: skip
                 told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
@@ -74,7 +74,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
                     await watch.close()
             return told
 
-    return _with_books(settings, run, alone=not dry_run)
+    return _with_database(settings, run, alone=not dry_run)
 
 
 def _sandbox_hint(settings: Settings) -> str:
@@ -105,7 +105,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
 
     check_exists(settings)
     _check_apart(settings, file)
-    return _with_books(settings, read)
+    return _with_database(settings, read)
 
 
 def import_signing(settings: Settings, file: Path) -> None:
@@ -125,7 +125,7 @@ def import_signing(settings: Settings, file: Path) -> None:
     async def run(db: SqliteDatabase) -> None:
         await db.write(write)
 
-    _with_books(settings, run, alone=True, may_make=True)
+    _with_database(settings, run, alone=True, may_create=True)
 
 
 def backup(settings: Settings, file: Path) -> None:
@@ -198,14 +198,14 @@ def _write_secret(file: Path, text: str) -> None:
         raise ConfigError(f"{file} can't be written ({error.strerror}); name a new file.") from error
 
 
-def _with_books(
-    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+def _with_database(
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
     async def run(db: SqliteDatabase) -> T:
         db.use_clock(await _clock_of(db))
         return await work(db)
 
-    return with_books(settings, run, alone=alone, may_make=may_make)
+    return with_database(settings, run, alone=alone, may_create=may_create)
 
 
 async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:

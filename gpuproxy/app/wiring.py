@@ -1,4 +1,4 @@
-"""The engine and both interfaces, wired over whatever ports they are given: real ones, or those of a simulation."""
+"""The engine and both interfaces, wired over the given ports: real ones, or those of a simulation."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from datetime import timedelta
 from gpuproxy.app import figures
 from gpuproxy.app.access import Access
 from gpuproxy.app.metrics import Begin, Counted, Metrics
-from gpuproxy.billing.settling import Settling
+from gpuproxy.billing.check import BillingCheck
 from gpuproxy.billing.spending import Spending
-from gpuproxy.billing.witness import Witness
+from gpuproxy.billing.true_up import TrueUp
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import GrpcServer
 from gpuproxy.edge.http.pages import Pages
 from gpuproxy.edge.http.server import HttpServer
 from gpuproxy.edge.interfaces import Interfaces
-from gpuproxy.edge.messages.translate import encode_offer, offer_json
+from gpuproxy.edge.messages.instances import encode_offer, offer_json
 from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import Rpc, built_of
@@ -32,7 +32,7 @@ from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
-from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental.attempt import Attempts
@@ -66,25 +66,28 @@ class Engine:
     clock: Clock
     db: Database
     signer: Signer
-    witnesses: tuple[Witness, ...]
-    witness_seconds: float
-    settlings: tuple[Settling, ...]
-    settling_seconds: float
+    billing_checks: tuple[BillingCheck, ...]
+    billing_check_seconds: float
+    true_ups: tuple[TrueUp, ...]
+    true_up_seconds: float
     readiness: Readiness
     metrics: Metrics
     accounts: Accounts
     _loops: Background = field(default_factory=lambda: Background("loop"))
 
     async def start(self) -> None:
-        """Take over what an earlier process left, then look after everything in the background."""
+        """Recover what an earlier process left, then start the background loops."""
         await self.db.write(counters.recount)
         await recover(self.db, self.accounts)
         loops = [
             self.catalog.run(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(self._every(each.step, self.settling_seconds, "settle", each.provider) for each in self.settlings),
-            *(self._every(each.step, self.witness_seconds, "witness", each.provider) for each in self.witnesses),
+            *(self._every(each.step, self.true_up_seconds, "true-up", each.provider) for each in self.true_ups),
+            *(
+                self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
+                for each in self.billing_checks
+            ),
         ]
         for loop in loops:
             self._loops.start(loop)
@@ -97,11 +100,11 @@ class Engine:
         await repeat_when_due(watch.due, topic, self.db, self.clock, f"due {watch.provider.account}")
 
     async def drain(self, seconds: float) -> None:
-        """Start no more creates; wait for those, and for stops and starts, at most so many real seconds."""
+        """Start no more creates. Wait for running creates, stops and starts, for at most `seconds` real seconds."""
         await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
 
     async def stop(self) -> None:
-        """End the background work; the books know what is left to do."""
+        """Stop the background work. The database has what is left to do."""
         await self._loops.close()
         for watch in self.watches:
             await watch.close()
@@ -120,16 +123,16 @@ def build_engine(
     lateness: Lateness | None = None,
     begin: Begin | None = None,
 ) -> Engine:
-    """Wire the engine over whatever ports it is given; without `lateness` its loop is taken to be always on time."""
+    """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual."""
     lateness = lateness or Lateness(clock)
     limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog, knocks = _catalog(settings, providers, clock, lateness), Knocks()
+    catalog, probes = _catalog(settings, providers, clock, lateness), Probes()
     watches = Watches(
         [
             AccountWatch(
-                each, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks, lateness=lateness
+                each, db, clock=clock, probe=probe, signer=signer, limits=limits, probes=probes, lateness=lateness
             )
             for each in accounts
         ]
@@ -161,10 +164,10 @@ def build_engine(
         clock=clock,
         db=db,
         signer=signer,
-        witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
-        witness_seconds=limits.witness_seconds,
-        settlings=tuple(Settling(provider, db, clock) for provider in accounts),
-        settling_seconds=limits.settling_seconds,
+        billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
+        billing_check_seconds=limits.billing_check_seconds,
+        true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
+        true_up_seconds=limits.true_up_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
     )
@@ -189,7 +192,7 @@ def _limits(settings: Settings) -> Limits:
         max_unknown=settings.max_unknown,
         replacement_factor=settings.replacement_factor,
         max_creates_per_minute=settings.max_creates_per_minute,
-        witness_seconds=settings.witness_interval,
+        billing_check_seconds=settings.witness_interval,
     )
 
 

@@ -1,1 +1,1 @@
-"""What can be rented now: offers from every account, as snapshots that are searched by column."""
+"""What can be rented now: the offers of all accounts, as snapshots that are searched by column."""

@@ -1,7 +1,7 @@
 """Columns of a table as masks: integers in which bit n stands for the n-th row.
 
-A condition becomes a mask, and several conditions the AND of theirs, whatever the number of rows. Masks that are
-likely to be asked for again are kept; how many is bounded, for clients choose what they ask.
+A condition becomes a mask, and several conditions become the bitwise AND of their masks. Masks that are likely to be
+needed again are cached. The size of the cache is limited, because clients choose the conditions.
 """
 
 from bisect import bisect_left
@@ -58,7 +58,7 @@ class Named(Generic[K]):
         return self._keep(("equal", value), lambda: mask_of(self._rows.get(value, ())))
 
     def matching(self, wanted: W, matches: Callable[[W, K], bool]) -> int:
-        """The rows whose value matches; a column is asked with one function only."""
+        """The rows whose value matches. Pass the same `matches` to one column: results are cached by `wanted`."""
         return self._keep(
             ("match", wanted),
             lambda: mask_of(row for value, rows in self._rows.items() if matches(wanted, value) for row in rows),
@@ -78,7 +78,7 @@ class Ordered:
 
     def __init__(self, values: list[float], rows: list[int], tails: list[int]) -> None:
         self._values = values
-        """Ascending, and `rows` with them."""
+        """Ascending; `rows` are in the same order."""
         self._rows = rows
         self._tails = tails
         """The rows of each block of values and of all later ones."""
@@ -100,7 +100,7 @@ class Ordered:
         return cls([values[row] for row in rows], rows, tails)
 
     def at_least(self, bound: float) -> int:
-        """The rows whose value is no less than `bound`."""
+        """The rows whose value is at least `bound`."""
         first = bisect_left(self._values, bound)
         block = -(-first // _BLOCK)
         return self._tails[block] | mask_of(self._rows[first : block * _BLOCK])

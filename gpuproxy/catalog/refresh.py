@@ -1,8 +1,9 @@
-"""The market as it is known here: every marketplace is read in the background, and questions are answered at once.
+"""The catalog: every marketplace is read in the background, and queries are answered from memory at once.
 
-A marketplace that is slow or dead is named with its age and neither delays nor empties an answer; its last offers
-serve until they are too old. Where a search can't reach the end, a demand is searched for by itself. What has just
-been taken disappears at once, and comes back only with a search that began afterwards.
+A marketplace that is slow or does not answer never delays or empties an answer. The answer names it with the time since
+it last answered, and uses its last offers until they are too old. Where a search can't return all offers, a demand is
+also searched for directly. An offer that was just taken disappears at once. Only a search that began later can bring it
+back.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ _SLICE = 100
 _PROGRESS_SECONDS, _GATHER_SECONDS = 5.0, 0.5
 _LONGEST_READ_SECONDS = 1800.0
 _BURST, _BACKGROUND_SHARE = 5, 1.6
-"""So many pages are read at once, the others so many times as slowly as the marketplace allows."""
+"""The first pages of a search are read at full speed, the others this many times slower than the rate limit allows."""
 _TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
@@ -45,28 +46,28 @@ Encoder = Callable[[Offer], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What the marketplaces that were asked for are known to offer."""
+    """The known offers of the marketplaces that were asked for."""
 
     as_of: datetime
-    """When the oldest part of it was read."""
+    """When the oldest part of the offers was read."""
     unreachable: tuple[tuple[ProviderName, float], ...]
-    """Who did not answer last, and for how many seconds; their last offers may still be among those here."""
+    """The marketplaces that do not answer, and for how many seconds. Their last offers may still be included."""
     truncated: bool
-    """There may be more than is known."""
+    """There may be more offers than are known."""
     _view: View
 
     def select(self, wanted: OfferFilter) -> Selection:
-        """The offers that pass, cheapest first."""
+        """The offers that pass the filter, cheapest first."""
         return self._view.select(wanted)
 
     @property
     def hosts(self) -> Container[HostKey]:
-        """All hosts that are on offer, those of other marketplaces than were asked for included."""
+        """All hosts with offers, including those of marketplaces that were not asked for."""
         return self._view.snapshot.hosts
 
 
 class Catalog:
-    """One for the process. Times are in the clock's seconds."""
+    """The catalog of the process. Times are in the clock's seconds."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Catalog:
         first_wait_seconds: float = 10.0,
         lateness: Lateness | None = None,
     ) -> None:
-        """`encoders` make the ready forms of an offer, by kind; the first answer waits up to `first_wait_seconds`."""
+        """`encoders` encode an offer, by kind of encoding. The first answer waits up to `first_wait_seconds`."""
         self._clock = clock
         self._lateness = lateness or Lateness(clock)
         self._encoders = encoders
@@ -103,13 +104,13 @@ class Catalog:
         self._shown = View(self._snapshot, 0)
 
     async def run(self) -> None:
-        """Keep reading, every marketplace at its own pace, until cancelled."""
+        """Read every marketplace at its own interval, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             for source in self._sources.values():
                 loops.create_task(self._read_forever(source))
 
     async def step(self, name: ProviderName) -> None:
-        """Read one marketplace; who asks while that is under way waits for it instead of reading again."""
+        """Read one marketplace. A call during a read waits for that read instead of starting another."""
         before = self._searches[name]
         async with self._searching[name]:
             if self._searches[name] == before:
@@ -117,14 +118,15 @@ class Catalog:
                 self._searches[name] += 1
 
     async def first_snapshot(self) -> None:
-        """Return when any offers are known."""
+        """Return when at least one marketplace has usable offers."""
         async with self._news:
             await self._news.wait_for(lambda: self._usable(self._sources.values()))
 
     async def market(self, wanted: OfferFilter) -> Market:
-        """The marketplaces that `wanted` names; raises Unavailable when none of them has offers that can be used.
+        """The offers of the marketplaces that `wanted` names.
 
-        Raises FailedPrecondition, NO_ACCOUNT, when there is an account at none of them.
+        Raises Unavailable when none of them has usable offers, and FailedPrecondition (NO_ACCOUNT) when no account is
+        configured for any of them.
         """
         asked = self._asked(wanted)
         if not asked:
@@ -135,25 +137,25 @@ class Catalog:
         if not usable and all(source.refused for source in asked):
             raise keys_refused([source.name for source in asked])
         if not usable:
-            told = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
+            why = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
-            raise Unavailable(f"No market can be read: {told}. Nothing happened.", metadata={"unreachable": names})
+            raise Unavailable(f"No market can be read: {why}. Nothing happened.", metadata={"unreachable": names})
         as_of = time - timedelta(seconds=now - min(source.as_of for source in usable))
-        # To the millisecond, so that it reads the same each time: an answer that is the same need not be made again.
+        # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
         return Market(as_of, silent, any(source.truncated for source in usable), self._view())
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
-        """Which of the marketplaces that `wanted` names did not answer last, and for how many seconds."""
+        """The marketplaces among those that `wanted` names that do not answer, and for how many seconds."""
         now = self._clock.monotonic()
         silence = ((source.name, source.silent(now, self._stale_after)) for source in self._asked(wanted))
         heeded = ((name, seconds) for name, seconds in silence if seconds is not None)
         return tuple((name, seconds - self._lateness.within(seconds)) for name, seconds in heeded)
 
     async def targeted(self, wanted: OfferFilter, deadline: float) -> None:
-        """Search for `wanted` itself where not all is known and what is known may not do for it.
+        """Search for `wanted` directly at marketplaces with incomplete offers, if the known offers may not be enough.
 
-        It takes until `deadline` (a reading of Clock.monotonic()) at most; a search that fails changes nothing.
+        Returns at `deadline` (a reading of Clock.monotonic()) at the latest. A search that fails changes nothing.
         """
         asked = self._asked(wanted)
         await self._first_answers(asked)
@@ -167,12 +169,12 @@ class Catalog:
                         searches.create_task(self._search_for(source, wanted, seconds))
 
     def taken(self, offer: Offer) -> None:
-        """It is being rented: it and all that shares its conflict keys can't be had any more."""
+        """Hide an offer that is being rented, and all offers that share its conflict keys."""
         self._sources[offer.provider].taken(offer, self._clock.monotonic())
         self._hidden |= self._snapshot.sharing(offer)
 
     def gone(self, offer_id: OfferId) -> None:
-        """The marketplace says that there is no such offer any more."""
+        """Hide an offer that the marketplace no longer has."""
         offer = self._snapshot.offer(offer_id)
         if offer is not None:
             self._sources[offer.provider].gone(offer_id, self._clock.monotonic())
@@ -186,7 +188,7 @@ class Catalog:
         return [source for source in sources if source.usable(now, self._stale_after)]
 
     def _view(self) -> View:
-        """The snapshot without what was taken and what is too old."""
+        """The snapshot without taken and too old offers."""
         usable = self._usable(self._sources.values())
         stale = [source.name for source in self._sources.values() if source.batches and source not in usable]
         hidden = self._hidden | (self._snapshot.of_providers(stale) if stale else 0)
@@ -195,7 +197,7 @@ class Catalog:
         return self._shown
 
     async def _first_answers(self, asked: Sequence[Source]) -> None:
-        """After the start there is nothing to show yet: wait for somebody's offers, and a moment for the others'."""
+        """After the start, wait for the first offers of any marketplace, and up to a second for all others."""
 
         def all_answered() -> bool:
             return all(source.answered for source in asked)
@@ -230,7 +232,7 @@ class Catalog:
         return max(source.pause, min(self._refresh_seconds, retry))
 
     async def _refresh(self, source: Source) -> None:
-        """One search for everything."""
+        """Make one search for all offers."""
         search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
         whole = False
         showing = asyncio.create_task(self._show_progress(source, search))
@@ -238,7 +240,7 @@ class Catalog:
             async with self._clock.timeout(max(self._stale_after, _LONGEST_READ_SECONDS)):
                 whole = await self._search_all(source, search)
         except TimeoutError:
-            log.warning("search_too_slow", provider=source.name, offers=len(search.found))
+            log.warning("search_timed_out", provider=source.name, offers=len(search.found))
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
@@ -251,18 +253,18 @@ class Catalog:
         await self._tell(source)
 
     async def _show_progress(self, source: Source, search: "_Search") -> None:
-        """Show now and then what a long search has found so far; at once while less is known."""
+        """Publish what a long search has found so far every few seconds; at once if known offers are incomplete."""
         if not source.truncated:
             await self._clock.sleep(_PROGRESS_SECONDS)
         while True:
             await search.grew.wait()
-            await self._clock.sleep(_GATHER_SECONDS)  # the pages of a burst are shown together
+            await self._clock.sleep(_GATHER_SECONDS)  # the pages of a burst are published together
             search.grew.clear()
             await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
             await self._clock.sleep(_PROGRESS_SECONDS)
 
     async def _search_all(self, source: Source, search: "_Search") -> bool:
-        """With one account after the other, until one comes to the end."""
+        """Search with one account after the other, until a search completes. True if one did."""
         refused = 0
         for account in source.in_turn():
             try:
@@ -270,7 +272,7 @@ class Catalog:
             except ProviderError as error:
                 refused += isinstance(error, AuthFailed)
                 source.pause = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
-                log.info(  # nobody has to act: what was found before serves on, with its age
+                log.info(  # no action is needed: the offers found before stay in use
                     "search_failed",
                     provider=source.name,
                     account=account.account,
@@ -284,9 +286,9 @@ class Catalog:
         return False
 
     async def _leave_room(self, account: Provider, search: "_Search") -> bool:
-        """After a page of a search for everything: a market of many small pages is read more slowly than is allowed.
+        """After a page of a search for all offers, pause if the market has many small pages.
 
-        Searches that somebody waits for must find room at the marketplace's limit. False: there may be more pages.
+        This leaves part of the rate limit to searches that a caller waits for. Returns False: read the next page.
         """
         search.pages += 1
         search.grew.set()
@@ -296,7 +298,7 @@ class Catalog:
         return False
 
     async def _search_for(self, source: Source, wanted: OfferFilter, seconds: float) -> None:
-        """One search for what is wanted; who wants the same at the same time shares it."""
+        """Make one search for what is wanted. Callers that want the same at the same time share it."""
         search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
 
         async def enough() -> bool:
@@ -314,7 +316,7 @@ class Catalog:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
 
     def _has_been_searched(self, source: Source, wanted: OfferFilter, now: float) -> bool:
-        """True when it was within a refresh interval; notes that it is now."""
+        """True if this was searched within a refresh interval. Records that it is searched now."""
         recent = {what: at for what, at in self._targeted.items() if now - at < self._refresh_seconds}
         self._targeted = {(source.name, wanted): now} | recent
         return (source.name, wanted) in recent
@@ -322,7 +324,7 @@ class Catalog:
     async def _collect(
         self, account: Provider, wanted: OfferFilter, search: "_Search", after_page: Callable[[], Awaitable[bool]]
     ) -> None:
-        """Add what `account` finds, page by page, until the end or until `after_page` has enough."""
+        """Add what `account` finds, page by page, until the end or until `after_page` returns True."""
         pages = account.search(wanted)
         try:
             async for page in pages:
@@ -337,7 +339,7 @@ class Catalog:
                 await pages.aclose()
 
     async def _publish(self, source: Source, batch: Batch | None, *, ended: bool) -> None:
-        """Make a new snapshot with `batch` in it, and show it."""
+        """Build a new snapshot that includes `batch`, and use it from now on."""
         async with self._publishing:
             batches = source.with_batch(batch, self._clock.monotonic(), self._stale_after, ended=ended)
             entries: list[Entry] = []
@@ -361,7 +363,7 @@ class Catalog:
 
 @dataclass(slots=True)
 class _Search:
-    """A search under way."""
+    """A running search."""
 
     number: int
     began: float
@@ -371,7 +373,7 @@ class _Search:
     grew: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, offer: Offer, encoders: Mapping[str, Encoder]) -> None:
-        """An offer that has not changed keeps its object and its encoded forms."""
+        """Add an offer. If it has not changed, its known object and encoded forms are kept."""
         entry = self.known.get(offer.id)
         if entry is None or entry[0] != offer:
             entry = offer, {kind: encode(offer) for kind, encode in encoders.items()}
@@ -383,7 +385,7 @@ class _Search:
 
 
 async def _in_slices(steps: Generator[None, None, Snapshot]) -> Snapshot:
-    """The result of `steps`, with the loop's other work in between."""
+    """The result of `steps`. Other tasks run between the steps."""
     while True:
         try:
             next(steps)

@@ -1,8 +1,8 @@
-"""All offers of one moment, cheapest first, and an index that applies a filter without looking at each offer.
+"""All offers at one time, cheapest first, and an index that applies a filter without checking each offer.
 
-`OfferFilter.rejects` says what a filter means; here the same rules, in the same order, are ANDs of big integers in
-which bit n stands for the n-th offer. A snapshot never changes. Building one yields now and then, so that twenty
-thousand offers do not stall the loop.
+`OfferFilter.rejects` defines what a filter means. Here the same rules, in the same order, are bitwise ANDs of big
+integers in which bit n stands for the n-th offer. A snapshot never changes. Building one yields every few milliseconds,
+so that 20,000 offers do not block the event loop.
 """
 
 from bisect import bisect_left, bisect_right
@@ -34,7 +34,7 @@ _ANSWERS = 16
 
 
 class Snapshot:
-    """Made by `build`. `offers` are in the order of their price per GPU with the default disk."""
+    """Created by `build`. `offers` are in the order of their price per GPU with the default disk."""
 
     def __init__(self, index: "_Index", encoded: Mapping[str, Sequence[bytes]]) -> None:
         self.offers = index.offers
@@ -43,7 +43,7 @@ class Snapshot:
         self._encoded = encoded
 
     def select(self, wanted: OfferFilter, hidden: int = 0) -> "Selection":
-        """The offers that `wanted` lets pass, without those of the mask `hidden`."""
+        """The offers that pass `wanted`, without those of the mask `hidden`."""
         left = self._index.everything & ~hidden
         rejected = {}
         for name, rule in _RULES:
@@ -54,7 +54,7 @@ class Snapshot:
         return Selection(self._index, self._encoded, wanted.disk_gb, left, rejected)
 
     def sharing(self, offer: Offer) -> int:
-        """A mask of the offers that can't be rented beside `offer`, itself included, if it is not endless."""
+        """A mask of the offers that exclude `offer`, itself included. 0 if it can be rented many times."""
         keys = set(offer.conflict_keys)
         near = self._index.hosts.get(offer.host, ())
         return mask_of(at for at in near if not keys.isdisjoint(self.offers[at].conflict_keys))
@@ -70,12 +70,12 @@ class Snapshot:
         return 0 if at is None else 1 << at
 
     def of_providers(self, providers: Iterable[ProviderName]) -> int:
-        """A mask of all that these providers offer."""
+        """A mask of all offers of these providers."""
         return self._index.providers.matching(frozenset(providers), frozenset.__contains__)
 
 
 class Selection:
-    """What passed a filter, cheapest first; its views are made when they are asked for, and kept."""
+    """The offers that passed a filter, cheapest first. Derived values are computed on first use and kept."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Selection:
     ) -> None:
         self.total = mask.bit_count()
         self.rejected = rejected
-        """How many offers each rule turned away; an offer is counted at the first rule that it breaks."""
+        """How many offers each rule rejected. An offer is counted at the first rule that it breaks."""
         self._index = index
         self._encodings = encoded
         self._disk_gb = disk_gb
@@ -96,15 +96,15 @@ class Selection:
 
     @cached_property
     def offers(self) -> tuple[Offer, ...]:
-        """In the order of their price per GPU with the disk asked for."""
+        """The offers, in the order of their price per GPU with the disk asked for."""
         return tuple(map(self._index.offers.__getitem__, self._places))
 
     def encoded(self, kind: str) -> list[bytes]:
-        """The encoded form of each, in the order of `offers`."""
+        """The encoded form of each offer, in the order of `offers`."""
         return list(map(self._encodings[kind].__getitem__, self._places))
 
     def joined(self, kind: str, tail: bytes = b"", *, head: bytes = b"", between: bytes = b"") -> bytes:
-        """`head`, the encoded forms and `tail` in one piece, which is kept while the same is asked for."""
+        """`head`, the encoded forms and `tail` as one byte string, which is kept until another `tail` is asked for."""
         kept = self._joined.get(kind)
         if kept is None or kept[0] != tail:
             parts = [between.join(self.encoded(kind))] if between else self.encoded(kind)
@@ -129,7 +129,7 @@ class Selection:
 
 
 class View:
-    """A snapshot without what was taken since, and its last few answers: many callers ask the same."""
+    """A snapshot without offers that were taken since. Keeps its last answers, because many callers ask the same."""
 
     def __init__(self, snapshot: Snapshot, hidden: int) -> None:
         self.snapshot = snapshot
@@ -148,7 +148,7 @@ class View:
 
 
 def place(offer: Offer, disk_gb: float) -> tuple[int, int, str, int, str]:
-    """Where an offer stands among the `offers` of a selection with this disk, in every snapshot."""
+    """The sort key of an offer among the `offers` of a selection with this disk. It is the same in every snapshot."""
     return _price_key(offer, disk_gb), *_rank(offer)
 
 
@@ -170,7 +170,7 @@ def build(entries: Sequence[Entry], kinds: Iterable[str]) -> Generator[None, Non
 
 
 def built(entries: Sequence[Entry], kinds: Iterable[str] = ()) -> Snapshot:
-    """A snapshot, in one go."""
+    """A snapshot, without yielding."""
     steps = build(entries, kinds)
     while True:
         try:
@@ -189,12 +189,12 @@ class _Index:
         self.hosts: dict[HostKey, list[int]] = {}
         self.ids: dict[OfferId, int] = {}
         self.gpus: list[tuple[int, ...]] = [()] * len(offers)
-        """Numbers for the GPUs of each plain offer: so many distinct ones, so many GPUs at once."""
+        """Numbers for the GPUs of each plain offer. The count of distinct numbers is the count of GPUs at once."""
         self.odd = 0
         """Offers of hosts where counting GPUs is not enough: chunks that cross, or whose keys are not GPUs."""
 
     def fill(self) -> Generator[None, None, None]:
-        """Compute everything that filters ask for."""
+        """Compute the columns for all filters."""
         offers = self.offers
         self.providers = yield from Named.of([offer.provider for offer in offers])
         self.sizes = yield from Named.of([offer.num_gpus for offer in offers])
@@ -252,8 +252,8 @@ class _Index:
 
         if wanted.disk_gb != DEFAULT_DISK_GB:
             return self._without(left, too_dear)
-        # Below the limit per GPU everything passes. Just above it, rounding the limit for all GPUs may still let some
-        # pass: up to half a micro-dollar, however many they share it.
+        # Offers below the limit per GPU pass. Just above it, offers may pass because the limit for all GPUs is rounded,
+        # by up to half a micro-dollar for the whole offer.
         limit = int(Decimal(str(wanted.max_price)) * 1_000_000 * _PARTS)
         sure = (1 << bisect_left(self.prices, limit - 2)) - 1
         close = (1 << bisect_right(self.prices, limit + _PARTS // 2 + 2)) - 1
@@ -287,7 +287,7 @@ class _Index:
         return self._without(left, lambda offer: offer.host in hosts or offer.machine_id in hosts)
 
     def _without(self, left: int, breaks: Callable[[Offer], bool]) -> int:
-        """`left` without the offers that break a rule: for rules that have to look at each."""
+        """`left` without the offers that break a rule, for rules that must check each offer."""
         return left & ~mask_of(at for at in places_in(left) if breaks(self.offers[at]))
 
 
@@ -305,11 +305,11 @@ _RULES = (
     ("disk_gb", _Index.by_disk),
     ("exclude_hosts", _Index.by_host),
 )
-"""As OfferFilter.rejects has them, so that both count the same offers under the same names."""
+"""The rules of OfferFilter.rejects in the same order, so that both count the same offers under the same names."""
 
 
 def _counts_by_gpu(chunks: Sequence[Offer]) -> bool:
-    """True when the chunks nest and their keys are their GPUs; then counting distinct keys counts GPUs at once."""
+    """True if the chunks nest and their keys are GPUs. Then the count of distinct keys is the count of GPUs at once."""
     if len(chunks) == 1:
         return len(set(chunks[0].conflict_keys)) == chunks[0].num_gpus
     within: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""What one marketplace offers, as far as its searches have told.
+"""The known offers of one marketplace.
 
-A search that ended is the whole truth of the moment at which it began. One that broke off is true as far as it went:
-the rest is as known before, while that is not too old. Nothing here waits or asks; `catalog` does.
+A search that completed gives all offers as of its beginning. A search that broke off gives part of them; the others are
+kept from earlier searches until they are too old. Nothing here waits or sends requests; `refresh` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,21 @@ class Batch:
     """What one search found. Times here are readings of Clock.monotonic()."""
 
     search: int
-    """The number of the search; a batch that grows replaces itself."""
+    """The number of the search. A later batch of the same search replaces this one."""
     began: float
     until: float
-    """When its last page came."""
+    """When its last page was received."""
     entries: Mapping[OfferId, Entry]
     whole: bool
-    """The search came to its end and was for everything."""
+    """The search was for all offers and completed."""
 
     def stale(self, now: float, stale_after: float) -> bool:
-        """Too old to be rented from; what took longer to read may be older, for so does whatever is to replace it."""
+        """Whether its offers are too old to be rented. A batch that took long to read stays valid for as long again."""
         return now - self.until > max(stale_after, self.until - self.began)
 
 
 def merged(batches: Sequence[Batch]) -> Mapping[OfferId, Entry]:
-    """All that is known: of an offer that is in several batches, the latest word."""
+    """All known offers. Of an offer in several batches, the latest version."""
     if len(batches) == 1:
         return batches[0].entries
     entries: dict[OfferId, Entry] = {}
@@ -44,62 +44,62 @@ def merged(batches: Sequence[Batch]) -> Mapping[OfferId, Entry]:
 class _Mark:
     at: float
     offer: Offer | None
-    """Taken, with all that shares its keys; None: only the id is gone."""
+    """The offer that was taken, with all that share its keys; None if only the id is gone."""
     offer_id: OfferId
 
 
 @dataclass(slots=True)
 class Source:
-    """One marketplace: its accounts, and the batches that make up its offers, older ones first."""
+    """One marketplace: its accounts, and the batches of its offers, oldest first."""
 
     name: ProviderName
     accounts: Sequence[Provider]
     started: float
     batches: tuple[Batch, ...] = ()
     failures: int = 0
-    """Searches in a row that brought nothing."""
+    """Consecutive searches without a result."""
     pause: float = 0.0
-    """What the marketplace asked us to wait, in seconds, when it last refused."""
+    """The pause in seconds that the marketplace asked for with its last rate limit."""
     refused: bool = False
-    """The last search for everything failed because no account's key is accepted."""
+    """The last search for all offers failed because no account's key is accepted."""
     answered: bool = False
-    """It has given offers, or an error, at least once."""
+    """It has returned offers or an error at least once."""
     heard: float | None = None
-    """When a search last brought something."""
+    """When a search last had a result."""
     _turn: int = 0
     _marks: list[_Mark] = field(default_factory=list)
 
     def in_turn(self) -> list[Provider]:
-        """The accounts, beginning with another one each time: each has a rate limit of its own."""
+        """The accounts, beginning with the next one each time, because each has its own rate limit."""
         self._turn = (self._turn + 1) % len(self.accounts)
         return [*self.accounts[self._turn :], *self.accounts[: self._turn]]
 
     @property
     def truncated(self) -> bool:
-        """The marketplace may have more than is known."""
+        """Whether the marketplace may have more offers than are known."""
         return not any(batch.whole for batch in self.batches)
 
     @property
     def as_of(self) -> float:
-        """When the oldest part of what is known was asked for."""
+        """When the search for the oldest known offers began."""
         return min(batch.began for batch in self.batches)
 
     def usable(self, now: float, stale_after: float) -> bool:
-        """Offers are known that are not too old to be rented."""
+        """Whether there are known offers that are not too old to be rented."""
         return not all(batch.stale(now, stale_after) for batch in self.batches)
 
     def silent(self, now: float, stale_after: float) -> float | None:
-        """For how many seconds it has not answered; None when the last search brought something, and not long ago."""
+        """For how many seconds it has not answered; None if its last search had a result that is not too old."""
         if not self.failures and self.usable(now, stale_after):
             return None
         return now - (self.started if self.heard is None else self.heard)
 
     def expired(self, now: float, stale_after: float) -> bool:
-        """Something that is known is too old."""
+        """Whether any of the known offers are too old."""
         return any(batch.stale(now, stale_after) for batch in self.batches)
 
     def with_batch(self, new: Batch | None, now: float, stale_after: float, *, ended: bool) -> tuple[Batch, ...]:
-        """The batches when `new` is added; `ended`: it is all that a search for everything has brought."""
+        """The batches with `new` added. `ended`: `new` is the final result of a search for all offers."""
         fresh = [batch for batch in self.batches if not batch.stale(now, stale_after)]
         if new is None:
             return tuple(fresh)
@@ -108,15 +108,15 @@ class Source:
         return (*(batch for batch in fresh if batch.search != new.search and (batch.whole or not ended)), new)
 
     def taken(self, offer: Offer, now: float) -> None:
-        """Hide it, and all that excludes it, until a search that begins later has shown them again."""
+        """Hide the offer and all offers that exclude it, until a search that begins later shows them again."""
         self._marks.append(_Mark(now, offer, offer.id))
 
     def gone(self, offer_id: OfferId, now: float) -> None:
-        """Hide one offer, likewise."""
+        """Hide one offer until a search that begins later shows it again."""
         self._marks.append(_Mark(now, None, offer_id))
 
     def hidden(self, snapshot: Snapshot) -> int:
-        """The mask of what is hidden; forgets the marks that every known batch is younger than."""
+        """The mask of hidden offers. Forgets marks that are older than every known batch."""
         if self.batches:
             self._marks = [mark for mark in self._marks if mark.at >= self.as_of]
         mask = 0

@@ -55,20 +55,20 @@ def keys() -> None:
 @click.option("--project", default="default", show_default=True, help="Project that the key belongs to.")
 def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
     """Create a key and print it once."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     name, project = short_text("NAME", name), short_text("--project", project)
     with explained():
-        click.echo(people.create_key(settings_of_here(), name, role, project))
+        click.echo(user_admin.create_key(settings_of_here(), name, role, project))
 
 
 @keys.command("list")
 def list_keys() -> None:
     """List the keys, each with the first characters of its secret."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     with explained():
-        found = people.list_keys(settings_of_here())
+        found = user_admin.list_keys(settings_of_here())
     rows = [
         (
             key.id,
@@ -88,10 +88,10 @@ def list_keys() -> None:
 @click.argument("key_id", metavar="ID", type=TextType())
 def revoke_key(key_id: str) -> None:
     """Revoke a key permanently. It stops working within a second."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     with explained():
-        revoked = people.revoke_key(settings_of_here(), key_id)
+        revoked = user_admin.revoke_key(settings_of_here(), key_id)
     if not revoked:
         raise click.ClickException(f"There is no key {key_id}; gpuproxy keys list shows them.")
     click.echo(f"{key_id} is revoked")

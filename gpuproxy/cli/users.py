@@ -22,24 +22,24 @@ def users() -> None:
 @click.option("--project", default="default", show_default=True, help="Project that the user belongs to.")
 def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
     """Create a user who can log in. Prompts for the password, or reads it from stdin if that is not a terminal."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     if wrong := email_error(email):
         raise click.UsageError(f"EMAIL {wrong}.")
     project = short_text("--project", project)
     password = _password()
     with explained():
-        user = people.create_user(settings_of_here(), email, password, role=role, project=project)
+        user = user_admin.create_user(settings_of_here(), email, password, role=role, project=project)
     click.echo(f"{user.id} {user.email} ({user.role} in {user.project})")
 
 
 @users.command("list")
 def list_users() -> None:
     """List users, disabled ones included."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     with explained():
-        found = people.list_users(settings_of_here())
+        found = user_admin.list_users(settings_of_here())
     rows = [
         (
             user.id,
@@ -58,10 +58,10 @@ def list_users() -> None:
 @click.argument("email", type=TextType())
 def disable(email: str) -> None:
     """Disable a user. The user's tokens and API keys stop working within a second."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     with explained():
-        _known(email, people.disable_user(settings_of_here(), email))
+        _known(email, user_admin.disable_user(settings_of_here(), email))
     click.echo(f"{email} is disabled")
 
 
@@ -69,10 +69,10 @@ def disable(email: str) -> None:
 @click.argument("email", type=TextType())
 def enable(email: str) -> None:
     """Enable a disabled user. The user's API keys work again too."""
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     with explained():
-        _known(email, people.enable_user(settings_of_here(), email))
+        _known(email, user_admin.enable_user(settings_of_here(), email))
     click.echo(f"{email} is enabled")
 
 
@@ -83,11 +83,11 @@ def password(email: str) -> None:
 
     The user's tokens stop working within a second. API keys stay valid.
     """
-    from gpuproxy.app import people
+    from gpuproxy.app import user_admin
 
     chosen = _password()
     with explained():
-        _known(email, people.set_password(settings_of_here(), email, chosen))
+        _known(email, user_admin.set_password(settings_of_here(), email, chosen))
     click.echo(f"{email} has another password")
 
 

@@ -26,7 +26,7 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 log = structlog.get_logger(__name__)
 
 
-class WrongFiles(Exception):
+class UnusableCertificates(Exception):
     """The files can't be used. The text names the setting and never quotes a file's content."""
 
 
@@ -53,7 +53,7 @@ class Certificates:
     """The certificates for new connections. Thread-safe: grpc's own threads use it beside the event loop."""
 
     def __init__(self, files: TlsFiles, clock: Clock) -> None:
-        """Load the files; raises WrongFiles."""
+        """Load the files; raises UnusableCertificates."""
         self._files = files
         self._clock = clock
         self._lock = Lock()
@@ -104,7 +104,7 @@ class Certificates:
         self._checked_stamp = stamp
         try:
             self._loaded = _load(self._files)
-        except WrongFiles as error:
+        except UnusableCertificates as error:
             log.warning("certificates_rejected", problem=str(error))
             return
         self._checked_stamp = self._loaded.stamp
@@ -116,7 +116,7 @@ def _load(files: TlsFiles) -> _Loaded:
     cert, key = _read(files.cert, CERT, "CERTIFICATE"), _read(files.key, KEY, "PRIVATE KEY")
     client_ca = _read(files.client_ca, CLIENT_CA, "CERTIFICATE") if files.client_ca else None
     if b"ENCRYPTED" in key:
-        raise WrongFiles(f"{KEY}: {files.key} is encrypted; use a key file without a password")
+        raise UnusableCertificates(f"{KEY}: {files.key} is encrypted; use a key file without a password")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -130,9 +130,9 @@ def _load(files: TlsFiles) -> _Loaded:
         try:
             context.load_verify_locations(cadata=client_ca.decode("ascii"))
         except (ssl.SSLError, ValueError):
-            raise WrongFiles(f"{CLIENT_CA}: {files.client_ca} has no readable certificate") from None
+            raise UnusableCertificates(f"{CLIENT_CA}: {files.client_ca} has no readable certificate") from None
     if _stamp(files) != stamp:
-        raise WrongFiles(f"{CERT}, {KEY}: the files changed while they were read")
+        raise UnusableCertificates(f"{CERT}, {KEY}: the files changed while they were read")
     return _Loaded(pair=(key, cert), client_ca=client_ca, context=context, stamp=stamp)
 
 
@@ -141,21 +141,23 @@ def _load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
         context.load_cert_chain(files.cert, files.key, password="")
     except ssl.SSLError as error:
         if "key values mismatch" in str(error):
-            raise WrongFiles(f"{KEY}: {files.key} is not the key of the certificate in {files.cert} ({CERT})") from None
-        raise WrongFiles(
+            raise UnusableCertificates(
+                f"{KEY}: {files.key} is not the key of the certificate in {files.cert} ({CERT})"
+            ) from None
+        raise UnusableCertificates(
             f"{CERT}, {KEY}: TLS can't use {files.cert} with {files.key} ({error.reason or 'unreadable'})"
         ) from None
     except OSError as error:
-        raise WrongFiles(f"{CERT}, {KEY}: can't be read: {error.strerror}") from None
+        raise UnusableCertificates(f"{CERT}, {KEY}: can't be read: {error.strerror}") from None
 
 
 def _read(path: Path, setting: str, kind: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise WrongFiles(f"{setting}: {path} can't be read: {error.strerror}") from None
+        raise UnusableCertificates(f"{setting}: {path} can't be read: {error.strerror}") from None
     if f"{kind}-----".encode() not in content:
-        raise WrongFiles(f"{setting}: {path} has no {kind} in PEM format")
+        raise UnusableCertificates(f"{setting}: {path} has no {kind} in PEM format")
     return content
 
 

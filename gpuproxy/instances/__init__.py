@@ -1,1 +1,1 @@
-"""The caller's view of a machine: stop, start, logs."""
+"""A caller's machines: list, destroy, stop, start, read logs, and the load of their hosts."""

@@ -1,4 +1,4 @@
-"""How busy hosts and providers are, as the load balancer counts it."""
+"""The load of hosts and providers, as the load balancer counts it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from gpuproxy.store import counters, leases
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRow:
-    """How busy one instance's host, or one provider, is."""
+    """The load of one instance's host, or of one provider."""
 
     id: str
     provider: ProviderName
     connections: int
     gpus: int
-    """Of the host; of a provider, those of our leases there."""
+    """All GPUs of the host, or the GPUs of our leases at the provider."""
     response_ms: float = 0.0
     samples: int = 0
-    """What response_ms rests on."""
+    """The number of samples in response_ms."""
     weight: float = 0.0
-    """Under weighted_round_robin."""
+    """The weight under weighted_round_robin; 0 under other strategies."""
     last_used: datetime | None = None
     picks: int = 0
     ejected_until: datetime | None = None
@@ -51,7 +51,7 @@ class Load:
         self._default_strategy = default_strategy
 
     async def report(self, caller: Caller, instance_id: str) -> LoadReport:
-        """The project's live instances (or one of them), and each provider in use."""
+        """The load of the project's live instances (or of one), and of each provider in use. Raises NotFound."""
 
         def read(tx: Tx) -> LoadReport:
             rows = [lease for lease in leases.live_of_project(tx, caller.scope) if lease.instance_id is not None]

@@ -1,8 +1,9 @@
-"""Stopping and starting machines that are rented already, and reading their logs.
+"""Stopping and starting rented machines, and reading their logs.
 
-Whether a machine may run is a fact of its lease (`stop_at`), committed before the marketplace is told, and the
-reconciler holds to it: whatever runs past it is stopped again. So a stop holds over a crash, and a start counts only
-once it was accepted; one that was refused, queued or not answered is taken back. Meters follow what the listings show.
+A lease records whether its machine may run (`stop_at`). This is committed before the marketplace is called, and the
+reconciler enforces it: a machine that runs past `stop_at` is stopped again. So a stop survives a crash. A start is
+recorded only after it was accepted. A start that was refused, queued or not answered is cancelled. Meters follow what
+the listings show.
 """
 
 import asyncio
@@ -33,20 +34,20 @@ from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
 
-_UNSAID_WAIT = 5.0
+_DEFAULT_WAIT = 5.0
 _LOOKS = 30
 _UNDER_WAY = timedelta(seconds=180)
-"""For so long a start may be without an answer before it is taken back: longer than any call."""
+"""How long a start may be unanswered before the machine is stopped again: longer than any call."""
 T = TypeVar("T")
 
 
 class Machines:
-    """Acts on one machine at a time, for the caller whose books have it."""
+    """Stops and starts the machines of a caller's project, one change of a machine at a time."""
 
     def __init__(
         self,
@@ -69,29 +70,29 @@ class Machines:
         self._looks = Background("look")
 
     async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        """Give its GPUs up and keep its disk, which is billed on; also ends a start that is under way."""
+        """Stop a machine. It loses its GPUs and keeps its disk, which is still billed. Also cancels a pending start."""
         found = await self._found(caller, provider, instance_id)
-        if found.lease.ready_at is None:  # stopped now, it would count as one that never gets ready
+        if found.lease.ready_at is None:  # a stop now would look like a machine that never gets ready
             raise _wrong_state(found, "is being started; stop it once it is active")
         market = self._able(found, "stop_start")
         await self._alone(found.lease, lambda: self._stop(market, found.lease))
         return await self._looked_at(caller, found)
 
     async def start(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        """Take GPUs of its host for it again; its whole price is billed from then on."""
+        """Start a stopped machine with GPUs of its host. Its whole price is billed from then on."""
         found = await self._found(caller, provider, instance_id)
         market = self._able(found, "stop_start")
         await self._alone(found.lease, lambda: self._start(market, found.lease))
         return await self._looked_at(caller, found)
 
     async def logs(self, caller: Caller, provider: str, instance_id: str, lines: int) -> Sequence[str]:
-        """The last lines of what it printed, oldest first."""
+        """The last lines of the machine's log, oldest first."""
         found = await self._found(caller, provider, instance_id)
         market = self._able(found, "logs")
         return await _asked(market.logs(_contract(found.lease), lines), f"The log of {instance_id}")
 
     async def drain(self, seconds: float) -> None:
-        """Wait for stops and starts under way, at most so many real seconds; a look at one that is done is cut off."""
+        """Wait for running stops and starts, for at most `seconds` real seconds. Finished ones are not followed."""
         await self._looks.close()
         await self._changes.drain(seconds)
 
@@ -102,13 +103,13 @@ class Machines:
         return found
 
     def _able(self, found: LeaseView, what: str) -> Provider:
-        market = self._accounts.holding(found.lease)
+        market = self._accounts.provider_of(found.lease)
         if (why := market.capabilities.missing.get(what)) is not None:
             raise FailedPrecondition(f"{market.name} can't do {what}: {why}.", reason=NotSupported.reason)
         return market
 
     async def _alone(self, lease: Lease, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """One change of a machine at a time, and to its end whatever becomes of its caller."""
+        """Run one change of a machine at a time. It runs to its end even if its caller leaves."""
         lock = self._locks.setdefault(lease.id, asyncio.Lock())
 
         async def run() -> None:
@@ -119,7 +120,7 @@ class Machines:
         self._looks.start(self._follow(lease), lease.id)
 
     async def _follow(self, lease: Lease) -> None:
-        """Look at the account more often until the change shows; it does within a minute, or needs no hurry."""
+        """List the account more often until the change shows, for at most `_LOOKS` listings."""
         watch, before = self._watches.of(lease), lease.state
         for _ in range(_LOOKS):
             await self._clock.sleep(self._limits.poll_seconds)
@@ -137,26 +138,31 @@ class Machines:
         try:
             await market.start(_contract(lease))
         except NoCapacity:
-            raise await self._taken_back(market, lease) from None
+            raise await self._cancel_start(market, lease) from None
         except ProviderError as error:
-            await self._taken_back(market, lease)
+            await self._cancel_start(market, lease)
             raise _refusal(error, f"Starting {lease.instance_id}") from error
-        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
+        await write_until_committed(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
 
-    async def _taken_back(self, market: Provider, lease: Lease) -> Refusal:
-        """A start that waits for GPUs could begin, and cost, at any hour; the reconciler goes on where this fails."""
-        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id)
+    async def _cancel_start(self, market: Provider, lease: Lease) -> Refusal:
+        """Stop the machine, because a queued start could run, and cost, at any time. Returns the refusal.
+
+        If the stop fails, the reconciler repeats it.
+        """
+        await write_until_committed(
+            self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
+        )
         try:
             await market.stop(_contract(lease))
         except ProviderError as error:
-            log.info("start_not_taken_back", lease=lease.id, reason=error.reason, error=str(error))
+            log.info("start_cancel_failed", lease=lease.id, reason=error.reason, error=str(error))
         return FailedPrecondition(
-            f"The GPUs of {lease.instance_id} are rented by somebody else now. It stays stopped.",
+            f"The GPUs of {lease.instance_id} are rented by another customer of the marketplace now. It stays stopped.",
             reason=NoCapacity.reason,
         )
 
     async def _looked_at(self, caller: Caller, found: LeaseView) -> LeaseView:
-        """As the books have it after one look at the account, if that does not take long."""
+        """The lease after one listing of the account, or without it if the listing takes too long."""
         lease = found.lease
         try:
             async with self._clock.timeout(self._limits.look_seconds):
@@ -167,7 +173,10 @@ class Machines:
 
 
 def _begin(tx: Tx, lease_id: LeaseId) -> bool:
-    """Until the start is accepted the machine is one that is to be stopped; False: it runs, or may, already."""
+    """Record that a start is about to be sent. False if the machine may already run.
+
+    Until the start is accepted, the machine is still one that is to be stopped.
+    """
     lease = leases.get(tx, lease_id)
     if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.stop_at is None):
         return False
@@ -183,17 +192,17 @@ def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:
 
 
 async def _asked(call: Awaitable[T], what: str) -> T:
-    """The answer, or the refusal that a provider's error is for a client."""
+    """The answer of a provider call. Its errors are raised as refusals for the client."""
     try:
         return await call
     except ProviderError as error:
-        log.info("machine_call_failed", what=what, reason=error.reason, error=str(error))
+        log.info("instance_call_failed", what=what, reason=error.reason, error=str(error))
         raise _refusal(error, what) from error
 
 
 def _refusal(error: ProviderError, what: str) -> Refusal:
     if isinstance(error, RateLimited):
-        wait = error.retry_after or _UNSAID_WAIT
+        wait = error.retry_after or _DEFAULT_WAIT
         return Unavailable(f"{what}: the marketplace wants fewer calls.", reason=error.reason, retry_after=wait)
     if isinstance(error, OutcomeUnknown | ProviderUnavailable):
         return Unavailable(f"{what}: the marketplace did not answer; the call may be repeated.", reason=error.reason)

@@ -1,6 +1,6 @@
-"""What a caller may do with machines, besides power: look one up, list them, destroy one.
+"""A caller's machines: look one up, list them, destroy one.
 
-Another project's machines do not exist for a caller; an admin sees all projects.
+A caller sees only the machines of its project. An admin sees those of all projects.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from gpuproxy.store.rows import micros
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseView:
-    """A lease and what it has cost so far."""
+    """A lease and its cost so far."""
 
     lease: Lease
     cost: Micro
 
     @property
     def place(self) -> tuple[int, int, str]:
-        """Where it stands among all: those whose create is open first, then by age. It never comes to stand before."""
+        """A sort key that never decreases: leases whose create is unresolved first, then by age."""
         return int(self.lease.state not in UNRESOLVED), micros(self.lease.created_at), self.lease.id
 
 
@@ -40,11 +40,11 @@ class Instances:
         self._nudge = nudge
 
     async def by_contract(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
-        """An instance by its contract id, however long it is over."""
+        """An instance by its contract id, also one that ended long ago. Raises NotFound."""
         return await self._db.read(lambda tx: _costed(tx, _lease_of(tx, caller, provider, instance_id)))
 
     async def rented(self, caller: Caller) -> tuple[LeaseView, ...]:
-        """What is, or may be, paid for now, in the order of its places."""
+        """The leases that cost money now, or may, in the order of their places."""
 
         def read(tx: Tx) -> tuple[LeaseView, ...]:
             views = (_costed(tx, lease) for lease in leases.live_of_project(tx, caller.scope))
@@ -53,7 +53,7 @@ class Instances:
         return await self._db.read(read)
 
     async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
-        """Give one machine back; doing so again changes nothing."""
+        """Release one machine. Repeating it changes nothing. Raises NotFound."""
 
         def write(tx: Tx) -> Lease:
             lease = _lease_of(tx, caller, provider, instance_id)
@@ -71,7 +71,7 @@ def _lease_of(tx: Tx, caller: Caller, provider: str, instance_id: str) -> Lease:
     found = leases.by_instance(tx, ProviderName(provider), InstanceId(instance_id))
     if found is None or not caller.sees(found.project):
         raise NotFound(
-            f"No instance {instance_id!r} of {provider} in the books.",
+            f"The database has no instance {instance_id!r} of {provider}.",
             metadata={"provider": provider, "instance_id": instance_id},
         )
     return found

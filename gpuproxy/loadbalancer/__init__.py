@@ -1,1 +1,1 @@
-"""Which offers to rent: strategies, the choice of hosts, the circuit breaker."""
+"""Which offers to rent: strategies, the choice of hosts, exclusions, the circuit breaker."""

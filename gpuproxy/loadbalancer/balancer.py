@@ -1,8 +1,8 @@
-"""Which offers to rent: sizes that make the exact sum, then a host for each by the strategy, with the reason.
+"""Which offers to rent: chunk sizes with the exact sum, then a host for each size by the strategy, with the reason.
 
-Pure and exact: integers only, ties broken by a total order, so the same market gives the same choice in whatever
-order its offers come. What a strategy's score leaves equal is decided by price, then reliability, then the longest
-time since a pick, then name. Hosts are compared, not offers: an offer is gone once it is rented, its host is not.
+Pure and exact: integers only, and a total order for ties. So the same market gives the same choice, whatever the order
+of its offers. Ties in a strategy's score are broken by price, then reliability, then the longest time since a pick,
+then name. Hosts are compared, not offers: an offer disappears once it is rented, its host does not.
 """
 
 from bisect import insort
@@ -22,12 +22,12 @@ from gpuproxy.model.strategies import STRATEGIES, PeerTimes, Strategy, Target, T
 _TOP = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _THIS_CALL = 1 << 62
-"""Later than any pick before this call, on the scale of microseconds since the epoch."""
+"""Added to the picks of this call, so that they count as later than any pick before it (in microseconds since 1970)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """How many GPUs (1-16) in what packing, and the disk that is rented with each offer: prices depend on it."""
+    """How many GPUs (1-16), in which packing, and the disk in GB for each offer: prices depend on the disk."""
 
     count: int
     packing: Packing = "any"
@@ -36,28 +36,28 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The offers in the order in which they were picked. An offer without conflict keys may be there twice."""
+    """The picked offers in the order of their picks. An offer without conflict keys may occur twice."""
 
     picks: tuple[Offer, ...]
     decision: Decision
     rotation: Rotation = field(default_factory=Rotation)
-    """Where the strategy stands after these picks; it belongs into the books together with them."""
+    """The state of the strategy after these picks. It must be stored together with them."""
 
 
 class Shortage(Exception):
-    """The exact sum can't be made of what there is."""
+    """The exact sum can't be made of the offers."""
 
     def __init__(
         self, *, available: int, best: int, per_provider: Mapping[ProviderName, int], sizes: tuple[int, ...]
     ) -> None:
         super().__init__(f"{available} GPUs at once, in chunks of {sizes}")
         self.available = available
-        """GPUs to be had at once in this packing; it may reach the count when only the sizes do not fit."""
+        """GPUs that can be rented at once in this packing. It may reach the count if only the sizes do not fit."""
         self.best = best
         """The largest sum below the count that can be made."""
         self.per_provider = per_provider
         self.sizes = sizes
-        """The sizes that are on offer, ascending."""
+        """The chunk sizes on offer, ascending."""
 
 
 def choose(
@@ -67,9 +67,9 @@ def choose(
     strategy: str,
     rotation: Rotation | None = None,
 ) -> Choice:
-    """Exactly `want.count` GPUs out of `offers`, which have passed every filter; raises Shortage.
+    """Exactly `want.count` GPUs out of `offers`, which have passed every filter. Raises Shortage.
 
-    The decision counts all offers as considered and eligible: who filtered them knows better and replaces that.
+    The decision counts all offers as considered and eligible. The caller, who filtered them, corrects these counts.
     """
     rotation = rotation or Rotation()
     chosen = strategy_by_name(strategy)
@@ -101,7 +101,7 @@ def reach(want: Want, offers: Sequence[Offer]) -> int:
 
 
 def _run(market: "_Market", parts: "Sequence[_Part]", strategy: Strategy, rotation: Rotation) -> "_Run":
-    """The hosts by the strategy, size for size; as planned where that can't be completed or hosts come first."""
+    """A host for each size by the strategy. If that can't be completed or the packing needs it, one for each part."""
     if market.want.packing in _BY_SIZE:
         run = _Run(market, strategy, rotation)
         if run.pick_sizes(size for part in parts for size in part.shape.sizes[part.total]):
@@ -116,22 +116,22 @@ class _Host:
     key: HostKey
     provider: ProviderName
     target: Target
-    """Before this call."""
+    """The host's state before this call."""
     offers: list[Offer]
-    """By size, then cheapest first; so are `sizes`."""
+    """By size, then cheapest first. The lists in `sizes` have the same order."""
     sizes: dict[int, list[Offer]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """So many GPUs from any one of these hosts, which can all give them in the same way."""
+    """`total` GPUs from any one of these hosts, all of which have the same chunks for them."""
 
     hosts: Sequence[_Host]
     shape: Shape
     total: int
 
     def given_by(self, host: _Host) -> list[Offer]:
-        """What it is when `host` gives it."""
+        """The offers of `host` that make this part."""
         offers = canonical(host.offers)
         return [offers[index] for index in self.shape.ways[self.total]]
 
@@ -155,17 +155,17 @@ class _Market:
         self.want = want
         self.prices = {offer.id: offer.price(want.disk_gb) for offer in offers}
         usable = [offer for offer in offers if want.packing != "single" or offer.num_gpus == 1]
-        # One total order for the whole call: what follows from it can't depend on how the offers came.
+        # One total order for the whole call, so that no result depends on the order of the offers.
         usable.sort(key=self._rank)
         like = PeerTimes(load) if measured else None
         self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like) for key, own in by_host(usable).items()]
 
     def _rank(self, offer: Offer) -> tuple[int, int, int, int, str]:
-        """Among offers of one size and host, best first."""
+        """The sort key of offers: best first among those of one size and host."""
         return offer.num_gpus, self.prices[offer.id], -offer.reliability_ppm, _number(offer), offer.id
 
     def plan(self) -> Sequence[_Part]:
-        """How the sum is made, and which hosts could give the parts; raises Shortage."""
+        """The parts that make the sum, and the hosts that could give each part. Raises Shortage."""
         aim = _AIMS[self.want.packing]
         groups: dict[Shape, list[_Host]] = {}
         for host in self.hosts:
@@ -198,12 +198,12 @@ class _Market:
 
 
 _Rank = tuple[int, int, int, int, int, str, str]
-"""Score, second score, price, minus reliability, last pick, provider and host: less is better.
+"""Score, second score, price, minus reliability, last pick, provider and host: smaller is better.
 
-That ends the chain: a host takes part with one offer at a time, and `_Market` has ordered its own.
+No two entries have the same rank: a host takes part with one offer at a time, the first in the order of `_Market`.
 """
 _Entry = tuple[_Rank, _Host, Offer, int]
-"""The last is the weight."""
+"""Rank, host, offer and weight."""
 
 
 class _Run:
@@ -214,14 +214,14 @@ class _Run:
         self._strategy = strategy
         self._course = TurnState(rotation)
         self._picked: dict[HostKey, Target] = {}
-        """The hosts whose standing has changed."""
+        """The hosts that were picked in this run, with their changed state."""
         self._used: dict[HostKey, set[str]] = {}
         self.picks: list[Offer] = []
         self.reasons: list[Pick] = []
         self.top: tuple[Pick, ...] = ()
 
     def pick_sizes(self, sizes: Iterable[int]) -> bool:
-        """A host for each size, larger ones first; False when what was picked leaves no room for the rest."""
+        """Pick a host for each size, larger sizes first. False if no host is left for one of them."""
         for size, same in groupby(sorted(sizes, reverse=True)):
             race = _Race(self._entries(self._market.hosts, size), self._course)
             for _ in same:
@@ -236,7 +236,7 @@ class _Run:
         return True
 
     def pick_hosts(self, parts: Iterable[_Part]) -> None:
-        """A host for each part, which gives all of it in the way that was planned."""
+        """Pick a host for each part. It gives the whole part as planned."""
         for part in sorted(parts, key=lambda part: -part.total):
             free = [host for host in part.hosts if host.key not in self._picked]
             race = _Race((self._whole(host, part) for host in free), self._course)
@@ -247,7 +247,7 @@ class _Run:
             self._take_turn(host, rank[0], part.total)
 
     def rotation(self, before: Rotation) -> Rotation:
-        """Where the strategy stands now."""
+        """The state of the strategy now."""
         course, weighted = self._course, self._strategy.weighted
         kept = {host: value for host, value in course.standing.items() if weighted or value > course.level}
         return replace(before, last=self.picks[-1].host, level=course.level, standing=kept)
@@ -279,12 +279,12 @@ class _Run:
     def _win(self, race: "_Race") -> tuple[_Rank, _Host, Offer, str]:
         best = race.win(2 if self.top else _TOP + 1)
         ranks: list[_Rank | None] = [entry[0] for entry in best]
-        told = [
+        picks = [
             self._described(offer, _why(rank, after, by_name=self._strategy.by_name))
             for (rank, _, offer, _), after in zip(best, [*ranks[1:], None], strict=True)
         ]
-        self.top = self.top or tuple(told[:_TOP])
-        return best[0][0], best[0][1], best[0][2], told[0].why
+        self.top = self.top or tuple(picks[:_TOP])
+        return best[0][0], best[0][1], best[0][2], picks[0].why
 
     def _take_turn(self, host: _Host, score: int, gpus: int) -> None:
         if self._strategy.turn is not None:
@@ -305,8 +305,8 @@ class _Run:
 class _Race:
     """The candidates for one size, best first.
 
-    A pick changes the standing of its winner alone. Where weights count it changes everybody's, but alike for all of
-    one weight: these have a list of their own, which stays in order.
+    Without weights, a pick changes only the rank of the winner. With weights, it changes the ranks of all candidates,
+    by the same amount for candidates of the same weight. So there is one list for each weight, which stays sorted.
     """
 
     def __init__(self, entries: Iterable[_Entry], course: TurnState) -> None:
@@ -322,11 +322,11 @@ class _Race:
     def __bool__(self) -> bool:
         return any(self._lists.values())
 
-    def win(self, told: int) -> list[_Entry]:
-        """The first few as they stand in this turn; the very first takes part no more, unless it is added again."""
+    def win(self, first: int) -> list[_Entry]:
+        """The `first` best candidates of this turn. The winner leaves the race, unless it is added again."""
         self._turns += 1
-        heads = [self._now(entry) for each in self._lists.values() for entry in each[:told]]
-        best = sorted(heads, key=_rank_of)[:told]
+        heads = [self._now(entry) for each in self._lists.values() for entry in each[:first]]
+        best = sorted(heads, key=_rank_of)[:first]
         rank, host, _, heft = best[0]
         del self._lists[heft][0]
         if heft:
@@ -335,14 +335,14 @@ class _Race:
         return best
 
     def add(self, entry: _Entry) -> None:
-        """A candidate that comes back; its rank is as of now."""
+        """Add a candidate again, with its rank as of now."""
         rank, host, offer, heft = entry
         started = (rank[0] + heft * self._turns, *rank[1:]), host, offer, heft
         insort(self._lists.setdefault(heft, []), started, key=_rank_of)
         self._total += heft
 
     def end(self) -> None:
-        """Write down what the losers have gained."""
+        """Store the credit that the losers have gained."""
         for heft, each in self._lists.items():
             if heft:
                 gained = heft * self._turns
@@ -358,23 +358,23 @@ def _rank_of(entry: _Entry) -> _Rank:
 
 
 def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
-    """The first rule by which one candidate comes before the next."""
+    """The first rule by which a candidate comes before the next one."""
     score, then, price, unreliability, last, *_ = rank
     if after is None:
-        return "the only one left"
+        return "the only candidate"
     if score < after[0]:
-        return f"score {score}, next {after[0]}"
+        return f"best score ({score}; runner-up {after[0]})"
     if by_name:
-        return f"score {score} as the next; first by name"
+        return f"equal scores ({score}); first by name"
     if then < after[1]:
-        return f"score {score} as the next; {then} live leases, next {after[1]}"
+        return f"equal scores; fewest live leases ({then}; runner-up {after[1]})"
     if price < after[2]:
-        return f"score {score} as the next; {dollars(price)}/h, next {dollars(after[2])}/h"
+        return f"cheapest ({dollars(price)}/h; runner-up {dollars(after[2])}/h)"
     if unreliability < after[3]:
-        return f"score and price as the next; reliability {-unreliability / 10_000:g} %, next {-after[3] / 10_000:g} %"
+        return f"most reliable ({-unreliability / 10_000:g} %; runner-up {-after[3] / 10_000:g} %)"
     if last < after[4]:
-        return "score, price and reliability as the next; longest since its last pick"
-    return "as the next in everything; first by name"
+        return "equal price and reliability; longest since its last pick"
+    return "equal in everything; first by name"
 
 
 def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: PeerTimes | None) -> _Host:
@@ -389,6 +389,6 @@ def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: PeerTimes | N
 
 
 def _number(offer: Offer) -> int:
-    """Numeric ids in numeric order; others by their text."""
+    """The number of a numeric id; 0 for other ids, which are compared as text."""
     native = offer.native_id()
     return int(native) if native.isdecimal() else 0

@@ -106,13 +106,13 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
 
 UNRESOLVED = frozenset({_S.REQUESTED, _S.UNKNOWN})
 """States of a create without an outcome: it leaves them for good once there is one."""
-HOLDS_OFFER = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})
+LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})
 """States in which a lease has exclusive keys, so that no other lease can rent the same GPUs."""
 LIVE = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE, _S.PARKED, _S.RELEASING})
 """States that count as load on the host, and that the reconciler handles."""
 RENTED = frozenset({_S.STARTING, _S.ACTIVE, _S.PARKED})
 """States in which the caller has a machine."""
-KEEPABLE = HOLDS_OFFER | RENTED
+KEEPABLE = LOCKS_KEYS | RENTED
 """States whose GPUs count towards the requested number."""
 TERMINAL = frozenset(_S) - LIVE
 

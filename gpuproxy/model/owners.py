@@ -1,7 +1,7 @@
-"""Whom machines are rented for: one view of every kind of owner, so that renting and reconciling know no other.
+"""Owners of machines: one view of every kind of owner, which renting and reconciling use.
 
 A lease has one owner for its whole life. The owner says how many GPUs it wants, until when, and whether it still wants
-any; what it is besides (a reservation with a caller, a pool with a policy) is the business of its own room.
+them. Everything else about it (a reservation has a caller, a pool has a policy) is handled elsewhere.
 """
 
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ class Owner:
     id: OwnerId
     project: str
     gpus: int
-    """How many it wants in all."""
+    """How many GPUs it wants in all."""
     strategy: str
     wanted_until: datetime | None
-    """When its agreement to pay ends; None: it has no end."""
+    """When its agreement to pay ends; None if it has no end."""
     waits: bool
-    """It keeps a machine that is found late: it is still waiting, or can find the machine later."""
+    """It keeps a machine that is found late, because it is still waiting or can find the machine later."""
     concluded: bool
     """No further machine is rented for it."""
     closing: str = ""
     """Why everything is being released, an upper-case constant; empty while it is not."""
     stopped: str = ""
-    """Why no more machines are rented although some are missing; empty while that is open."""
+    """Why no more machines are rented although some are missing; empty while renting may continue."""
     replace_unready: bool = True
     """A machine that does not get ready in time is released."""
     ready_timeout_s: float = 0.0

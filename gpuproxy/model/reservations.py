@@ -34,7 +34,7 @@ REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
 class ReservationState(StrEnum):
     """The state of a reservation, as clients see it."""
 
-    PENDING = "pending"  # an outcome is still open
+    PENDING = "pending"  # an outcome is unresolved
     STARTING = "starting"  # all are kept, some are not ready yet
     ACTIVE = "active"  # all GPUs are ready
     PARTIAL = "partial"  # fewer GPUs are kept than requested
@@ -155,7 +155,7 @@ class ReservationView:
 
 
 def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> ReservationState:
-    """The state that follows from the leases."""
+    """The state of a reservation with these leases."""
     live = [lease for lease in leases if lease.state in LIVE]
     if reservation.closing:
         if live:

@@ -1,7 +1,6 @@
-"""How renting for a reservation ends: with a verdict on what came of it, or because nobody wants it any more.
+"""The end of renting for a reservation: with a verdict, or because it is being released. Parts of a unit of work.
 
-Parts of a unit of work. A call that is answered, one whose caller left and one that died with its process all end in
-`conclude`.
+A call that is answered, a call whose caller left, and a call whose process died all end in `conclude`.
 """
 
 from gpuproxy.model.leases import LeaseState, ReservationId
@@ -13,9 +12,10 @@ from gpuproxy.store import leases, reservations
 
 
 def conclude(tx: Tx, reservation_id: ReservationId, *, gone: bool, queue_seconds: float = 0.0) -> None:
-    """No further machine is rented: store the verdict, and release what it does not keep.
+    """Rent no further machine: store the verdict, and release what it does not keep.
 
-    `gone`: nobody waits for the answer; `queue_seconds`: the longest wait for a turn that was too long, 0 if none was.
+    `gone`: no caller waits for the answer. `queue_seconds`: the longest wait for a turn that exceeded the deadline, 0
+    if there was none.
     """
     for lease in leases.of_reservation(tx, reservation_id):
         if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
@@ -37,7 +37,7 @@ def conclude(tx: Tx, reservation_id: ReservationId, *, gone: bool, queue_seconds
 
 
 def close(tx: Tx, reservation_id: ReservationId, reason: str) -> Reservation:
-    """Release everything of a reservation, and whatever is found of it later."""
+    """Release all machines of a reservation, also those that are found later."""
     reservation, rows = with_leases(tx, reservation_id)
     if not reservation.closing:
         reservations.change(tx, reservation, rows, closing=reason, settled_at=tx.now())

@@ -1,7 +1,7 @@
-"""All the outside world that the program needs: interfaces and the values that cross them, nothing else.
+"""Interfaces to the outside world, and the values that cross them.
 
-Nobody else reads the time, the network, randomness or threads; that is what makes a whole deployment, marketplace
-included, run deterministically under a test's virtual clock. Adapters are chosen in `app.main` alone.
+No other module uses the time, the network, randomness or threads directly. So a test can run a whole deployment,
+marketplace included, deterministically under a virtual clock. Only `app.main` chooses the adapters.
 """
 
 from gpuproxy.ports.clock import Clock

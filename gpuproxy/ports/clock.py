@@ -1,4 +1,4 @@
-"""Time."""
+"""The clock port."""
 
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -6,19 +6,19 @@ from typing import Any, Protocol
 
 
 class Clock(Protocol):
-    """Time at a scale: everything below counts in the clock's own seconds unless it says "real"."""
+    """Time at a scale. Seconds are the clock's own seconds, unless a text says "real seconds"."""
 
     scale: float
-    """How many of the clock's seconds pass in a real one."""
+    """How many of the clock's seconds pass in one real second."""
 
     def now(self) -> datetime:
-        """Aware UTC."""
+        """The date and time, aware UTC."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump."""
+        """Seconds from an arbitrary start. They never jump."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many of the clock's seconds."""
+        """Return after `seconds` of the clock's seconds."""
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
-        """As asyncio.timeout, in the clock's seconds."""
+        """Like asyncio.timeout, in the clock's seconds."""

@@ -1,4 +1,4 @@
-"""Durable units of work."""
+"""The database port: durable units of work."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,55 +12,55 @@ class Tx(Protocol):
     """One unit of work inside a transaction. Rows are mappings by column name."""
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """The number of rows that changed."""
+        """Run a statement; returns the number of changed rows."""
 
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
-        """All rows."""
+        """All rows of a query."""
 
     def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
-        """The first row, or None."""
+        """The first row of a query; None if there is none."""
 
     def now(self) -> datetime:
-        """The database's time: what claims and deadlines are judged by."""
+        """The database's time, by which claims and deadlines are judged. Aware UTC."""
 
     def changed(self, topic: str) -> None:
         """Wake the watchers of `topic` once this unit is committed."""
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Call it once this unit is committed, on the loop and in the context of who wrote it.
+        """Run `call` after this unit is committed, on the event loop and in the context of the writer.
 
-        Never for a unit that failed or ran again; what it raises is logged and goes no further. After a crash between
-        the commit and the call, it is not called.
+        It is not run for a unit that failed or was repeated, nor after a crash between the commit and the call. What it
+        raises is logged only.
         """
 
     def lasting(self) -> bool:
-        """False while what is written would not be found again: the database's file was removed or replaced."""
+        """False if writes would be lost, because the database's file was removed or replaced."""
 
     def before_spending(self) -> None:
-        """Call it before what is paid for: raises Unavailable while the books serve for giving back only.
+        """Check that new machines may be paid for. Raises Unavailable while the database may only be used for releases.
 
-        That is when the last room on the disk is kept for it, or when they are not `lasting`.
+        That is the case when the last space on the disk is reserved for releases, or the database is not `lasting`.
         """
 
 
 class Database(Protocol):
-    """Durable units of work: `fn` has no outside effects and may run again when the database asks for it."""
+    """Durable units of work. `fn` has no outside effects, because the database may run it again after a conflict."""
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
-        """Run `fn` in a transaction; when this returns, it survives a crash."""
+        """Run `fn` in a transaction. When this returns, the writes survive a crash. Raises Unavailable."""
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` on a consistent snapshot."""
 
     def watch(self, topic: str) -> AbstractAsyncContextManager["Wakeups"]:
-        """Wakeups for a topic, from now on."""
+        """Wakeups for the changes of a topic from now on."""
 
     async def close(self) -> None:
         """Flush and close."""
 
 
 class Wakeups(Protocol):
-    """Something changed; look again."""
+    """Tells a watcher that something changed and should be read again."""
 
     async def wait(self) -> None:
-        """Return at the next change, or at once when one came since the last call."""
+        """Return at the next change, or at once if there was one since the last call."""

@@ -1,4 +1,4 @@
-"""HTTP calls to a marketplace."""
+"""The HTTP port: calls to a marketplace."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """`timeout` bounds the whole exchange, body included, in real seconds."""
+    """One request. `timeout` limits the whole exchange, body included, in real seconds."""
 
     method: str
     url: str
@@ -19,7 +19,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """Header names are lower case."""
+    """One response. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,11 +31,11 @@ class HttpNotSent(Exception):
 
 
 class HttpReplyLost(Exception):
-    """The request may have arrived and may have been executed; there is no whole answer."""
+    """The request may have been executed, but there is no complete response."""
 
 
 class Http(Protocol):
-    """One request, one response; nothing is ever sent twice, no redirect is followed for a request with effects."""
+    """One request, one response. No request is sent twice, and no redirect is followed for a request with effects."""
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """Any status is a response; raises HttpNotSent or HttpReplyLost."""
+        """The response, whatever its status. Raises HttpNotSent or HttpReplyLost."""

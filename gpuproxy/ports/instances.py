@@ -10,18 +10,18 @@ from gpuproxy.model.money import Micro
 
 
 class InstanceStatus(StrEnum):
-    """What a provider's many words come down to."""
+    """The common statuses that each provider's own statuses are mapped to."""
 
-    PENDING = "pending"  # being made or booted
+    PENDING = "pending"  # being created or booted
     RUNNING = "running"
     STOPPED = "stopped"  # holds disk, no GPU
     BROKEN = "broken"  # could not be started; will not get better by itself
     OFFLINE = "offline"  # the host does not answer; it may come back
-    UNSURE = "unsure"  # a word that we do not know
+    UNSURE = "unsure"  # a status that the adapter does not know
 
 
 class Blame(StrEnum):
-    """What a status message says can't work, whoever waits."""
+    """What a status message names as the fault of a machine that will never get ready."""
 
     IMAGE = "image"  # the image, its registry or its entry point: it fails on every host alike
     HOST = "host"  # its disk, driver or container runtime: another host may do
@@ -37,11 +37,11 @@ class ListedInstance:
     raw_status: str
     status_message: str = ""
     blame: Blame | None = None
-    """Only where the status message surely says so; None: wait and see."""
+    """Set only if the status message clearly names the fault; None if the machine may still get ready."""
     price: Micro | None = None
-    """All-in while running; None where the provider does not say."""
+    """The whole price while running; None if the provider does not say."""
     stopped_price: Micro | None = None
-    """While it holds no GPU: disk only."""
+    """The price while stopped: disk only."""
     gpu_model: str = ""
     num_gpus: int = 0
     machine_id: str = ""

@@ -1,7 +1,7 @@
-"""Minimum intervals between calls: marketplaces limit each endpoint by account, and punish who ignores it.
+"""Minimum intervals between calls. Marketplaces limit the rate of calls for each endpoint and account.
 
-A Pace hands out turns in order; the caller that would have to wait sleeps outside of any lock. What a 429 teaches
-is kept: the interval never shrinks below what the provider named.
+A Pace gives turns in the order of requests; a caller that must wait sleeps outside of any lock. An interval that the
+provider names in a 429 response is kept: it never becomes shorter.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from collections import deque
 from gpuproxy.ports import Clock
 
 MARGIN = 1.02
-"""Of intervals: two calls may travel at different speeds, and who comes too early is punished with a longer wait."""
+"""A factor for intervals. Calls may travel at different speeds; one that arrives too early makes the wait longer."""
 
 
 class Pace:

@@ -1,10 +1,13 @@
-"""Whether a machine is reachable."""
+"""The probe port: whether a machine is reachable."""
 
 from typing import Literal, Protocol
 
 
 class Probe(Protocol):
-    """Whether something is reachable from here."""
+    """Checks whether an address is reachable from this server."""
 
     async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
-        """tcp: it accepts; ssh: it accepts and greets. `timeout` in real seconds. Never raises."""
+        """True if the address accepts a connection and, for ssh, sends its banner. Never raises.
+
+        `timeout` is in real seconds.
+        """

@@ -73,7 +73,7 @@ class Capabilities:
     """How long a create usually takes."""
     create_timeout: float = 30.0
     """Real seconds after which a create counts as unanswered."""
-    settle_seconds: float = 60.0
+    listing_lag_seconds: float = 60.0
     """How long a fresh instance may be missing from listings."""
     destroy_interval: float = 0.0
     """Seconds between two destroys of one account."""

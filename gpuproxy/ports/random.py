@@ -7,7 +7,7 @@ class Random(Protocol):
     """Ids and secrets."""
 
     def token(self, length: int) -> str:
-        """So many characters of lower-case base32."""
+        """A random id: `length` characters of lower-case base32."""
 
     def secret(self, length: int) -> bytes:
-        """So many unguessable bytes."""
+        """`length` bytes that can't be guessed."""

@@ -1,4 +1,4 @@
-"""Threads."""
+"""The port for worker threads."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Workers(Protocol):
-    """Threads for work that would stall the loop."""
+    """Threads for work that would block the event loop."""
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """The result of work(*args), run elsewhere."""
+        """Run work(*args) in a thread and return its result."""

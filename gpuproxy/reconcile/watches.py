@@ -1,4 +1,4 @@
-"""The watches of all accounts, as one."""
+"""The watches of all accounts."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +18,7 @@ class Watches:
         return iter(self._all.values())
 
     def __len__(self) -> int:
-        """How many accounts there are."""
+        """The number of accounts."""
         return len(self._all)
 
     def of(self, lease: Lease) -> AccountWatch:
@@ -26,10 +26,10 @@ class Watches:
         return self._all[lease.provider, lease.account]
 
     def nudge(self) -> None:
-        """Let every account be looked at soon."""
+        """Make the next pass of every account begin soon."""
         for watch in self._all.values():
             watch.nudge()
 
     async def look(self, accounts: Collection[AccountKey]) -> None:
-        """Return once each of these accounts was listed and what it showed is stored; raises Unavailable."""
+        """Return once each of these accounts was listed and the result is stored. Raises Unavailable."""
         await asyncio.gather(*(watch.look() for key, watch in self._all.items() if key in accounts))

@@ -1,7 +1,7 @@
 """The intent: what is about to be paid for, committed before anything is sent.
 
-One unit of work writes the owner, or finds that it still wants machines. It writes a lease for each pick, with its
-label, price ceiling and account, and the keys that exclude other leases from the same GPUs.
+One unit of work stores a new owner, or checks that the stored owner still wants machines. It then writes a lease for
+each pick, with its label, price ceiling and account, and the keys that exclude other leases from the same GPUs.
 """
 
 from collections import Counter
@@ -19,36 +19,39 @@ from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import NOT_ATTEMPTED
 from gpuproxy.ports import Tx
-from gpuproxy.store import account_problems, leases, rotations
+from gpuproxy.store import account_problems, leases, owners, rotations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What is to be written; `latest` is the last moment at which a create may still be sent."""
+    """What `write` stores. `latest` is the last time at which a create may be sent."""
 
     owner: Owner
     insert: Callable[[Tx], None] | None
-    """Stores the owner with its first leases; None: it is stored."""
+    """Stores the owner with its first leases; None if the owner is already stored."""
     read: Callable[[Tx], Owner]
     picks: tuple[Offer, ...]
     wanted: OfferFilter
     terms: Terms
     waits: Mapping[AccountKey, Sequence[float]]
-    """The seconds until an account's turn for this project comes, behind no, one, two ... more creates of it."""
+    """For each account, the seconds until this project's next turn, behind 0, 1, 2, ... more of its creates."""
     latest: datetime
     rotation: Rotation | None = None
-    """Where the strategy stands after these picks, if it takes turns."""
+    """The state of a rotating strategy after these picks; None for other strategies."""
 
 
 def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
-    """The new leases; Conflict when the owner takes no more machines by now, TurnTaken: choose again."""
+    """Write the intent and return the new leases.
+
+    Raises Conflict when the owner takes no more machines, and TurnTaken when the choice must be made again.
+    """
     tx.before_spending()
     if intent.insert is not None:
         intent.insert(tx)
         earlier: tuple[Lease, ...] = ()
     else:
         intent = replace(intent, owner=_open(intent.read(tx)))  # its end may have moved since
-        earlier = leases.of_reservation(tx, ReservationId(intent.owner.id))
+        earlier = owners.leases_of(tx, intent.owner.id)
     gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
     if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.owner.gpus:
         raise Conflict(f"{intent.owner.kind} {intent.owner.id} would hold more GPUs than it wants")
@@ -109,9 +112,9 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
 
 
 def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[AccountKey]) -> tuple[str, float]:
-    """The account whose turn comes first, the earlier configured one of equals, and the seconds until then.
+    """The account whose turn comes first, and the seconds until then. Of equals, the one configured first.
 
-    TurnTaken: all are paused by now.
+    Raises TurnTaken when all accounts have been paused since the choice.
     """
     paused = account_problems.paused(tx)
     turns = [

@@ -1,10 +1,11 @@
-"""ReserveGPUs calls: who asked, who waits, who left; one request_id is one reservation.
+"""ReserveGPUs calls: their callers, and the reservations they belong to. One request_id is one reservation.
 
-6. (project, request_id) names one reservation for ever; a duplicate joins it, another demand under it is refused.
-7. Whoever waits may leave: no new create is started, none in flight is cancelled, and what exists is kept or released
-   by one rule (Owner.wants). A crash is the same case.
+Invariants (1 to 5 are in `rounds`):
+6. (project, request_id) names one reservation for ever. A repeat joins it; a different demand under it is refused.
+7. A caller may leave at any time. Then no new create is started and no create in flight is cancelled. One rule
+   (Owner.wants) decides whether existing machines are kept or released. A crash is handled in the same way.
 
-Invariants 1 to 5 are those of `rounds`. Every call runs in a task of its own, which no caller's end can cancel.
+Every call runs in a task of its own, so a caller that leaves can't cancel it.
 """
 
 import asyncio
@@ -22,14 +23,14 @@ from gpuproxy.outcomes.view import view, with_leases
 from gpuproxy.ports import Random, Tx
 from gpuproxy.rental.rounds import Rental, RentalContext
 from gpuproxy.runtime.background import Background
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import reservations, ssh_keys
 
 _NONE = ReservationId("")
 
 
 class ReservationRecord:
-    """A reservation as the owner of a rental's machines."""
+    """A reservation as the owner of the machines that a rental rents."""
 
     def __init__(self, caller: Caller, demand: Demand, random: Random, process: str) -> None:
         """`process` names the running server."""
@@ -41,19 +42,19 @@ class ReservationRecord:
 
     @property
     def project(self) -> str:
-        """The caller's."""
+        """The caller's project."""
         return self._caller.project
 
     @property
     def drafted(self) -> Reservation:
         """The last draft."""
         if self._drafted is None:
-            raise RuntimeError("a reservation is read before it is drafted")
+            raise RuntimeError("a reservation was read before it was drafted")
         return self._drafted
 
     @property
     def id(self) -> ReservationId:
-        """Of the last draft; "" before the first."""
+        """The id of the last draft; "" before the first."""
         return self._drafted.id if self._drafted else _NONE
 
     def draft(self, decision: Decision, now: datetime) -> Owner:
@@ -81,22 +82,22 @@ class ReservationRecord:
         return self._drafted.as_owner
 
     def insert(self, tx: Tx) -> None:
-        """IntegrityError of the database when the request_id is taken."""
+        """Store the last draft. Raises the database's IntegrityError when the request_id is taken."""
         reservations.insert(tx, self.drafted)
 
     def read(self, tx: Tx) -> Owner:
-        """As it is stored."""
+        """The reservation as it is stored."""
         return reservations.get(tx, self.id).as_owner
 
     def stop_renting(self, tx: Tx, reason: str) -> None:
-        """The reservation's message says why."""
+        """Store the reason; the reservation's message shows it."""
         reservation, rows = with_leases(tx, self.id)
         reservations.change(tx, reservation, rows, stopped=reason)
 
 
 @dataclass(slots=True)
 class _Call:
-    """A running call, with the callers that wait for it."""
+    """A running call and the callers that wait for it."""
 
     demand: Demand
     record: ReservationRecord
@@ -104,15 +105,15 @@ class _Call:
     """The rental starts no round after this reading of Clock.monotonic()."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reservation_id: ReservationId = _NONE
-    """_NONE until it is stored."""
+    """_NONE until the reservation is stored."""
     waiters: int = 0
     abandoned: bool = False
-    """Nobody waits any more, and nobody could find what exists."""
+    """No caller waits any more, and none could find the machines later."""
     task: asyncio.Task[ReservationView] | None = None
 
 
 class Reserver:
-    """Runs the calls that rent."""
+    """Runs ReserveGPUs calls."""
 
     def __init__(self, context: RentalContext, *, random: Random, default_strategy: str) -> None:
         self._context = context
@@ -126,9 +127,9 @@ class Reserver:
         self._draining = False
 
     async def reserve(self, caller: Caller, demand: Demand) -> ReservationView:
-        """Rent what was demanded, as far as it can be had; raises the refusals of contract 1.3.
+        """Rent what is demanded, as far as it is available. Raises the refusals of contract 1.3.
 
-        When the awaiting task is cancelled, the caller counts as gone.
+        When the awaiting task is cancelled, the caller counts as having left.
         """
         if self._draining:
             raise Unavailable("The server is shutting down; nothing was rented.", reason="SHUTTING_DOWN")
@@ -148,19 +149,19 @@ class Reserver:
         return await self._wait(call, call.task)
 
     def stop(self, reservation_id: ReservationId) -> None:
-        """Start no more creates for it: it is being released."""
+        """Start no more creates for a reservation that is being released."""
         if (call := self._open.get(reservation_id)) is not None:
             call.stop.set()
 
     async def drain(self, seconds: float) -> None:
-        """Start nothing new and let what is under way come to its end, for at most so many real seconds."""
+        """Accept no new calls and wait for running ones, for at most `seconds` real seconds."""
         self._draining = True
         for call in self._open.values():
             call.stop.set()
         await self._calls.drain(seconds)
 
     async def _preview(self, caller: Caller, demand: Demand) -> ReservationView:
-        """What would be picked, and at what price; nothing is written."""
+        """What would be picked, and at which price. Nothing is written."""
         record = ReservationRecord(caller, demand, self._random, self._process)
         order = await self._with_strategy(caller, demand)
         choice = await Rental(self._context, record, order, until=self._until(caller, demand)).preview()
@@ -175,7 +176,7 @@ class Reserver:
             self._joinable.pop((caller.project, call.demand.request_id), None)
 
     async def _stored(self, call: _Call, caller: Caller) -> ReservationView | None:
-        """The reservation that an earlier call made under this request_id; its failure is raised again."""
+        """The reservation of an earlier call with this request_id. If that call failed, its error is raised again."""
         request_id = call.demand.request_id
         if not request_id:
             return None
@@ -211,7 +212,7 @@ class Reserver:
         return await self._view(call.reservation_id)
 
     async def _finish(self, call: _Call, rental: Rental) -> ReservationView:
-        """See the rental through and answer; raises the call's refusal."""
+        """Run the rental to its end and return the answer. Raises the call's refusal."""
         try:
             await rental.run()
             return await self._concluded(call, rental)
@@ -223,7 +224,7 @@ class Reserver:
             conclusion.conclude(tx, call.reservation_id, gone=call.abandoned, queue_seconds=rental.queue_seconds)
             return view(tx, call.reservation_id)
 
-        answered = await surely(self._db, self._context.clock, write, call.reservation_id)
+        answered = await write_until_committed(self._db, self._context.clock, write, call.reservation_id)
         self._context.watches.nudge()
         if answered.reservation.failure is not None:
             raise answers.refusal_of(answered.reservation.failure)
@@ -231,7 +232,7 @@ class Reserver:
 
     async def _wait(self, call: _Call, task: "asyncio.Task[ReservationView] | None") -> ReservationView:
         if task is None:
-            raise RuntimeError("a call is waited for before it runs")
+            raise RuntimeError("a call was awaited before it was started")
         call.waiters += 1
         try:
             return await asyncio.shield(task)
@@ -245,16 +246,16 @@ class Reserver:
             call.waiters -= 1
 
     def _abandon(self, call: _Call, task: "asyncio.Task[ReservationView]") -> None:
-        """Nobody waits any more, and nobody could find what exists: release everything."""
+        """Release everything: no caller waits any more, and none could find the machines later."""
         call.abandoned = True
         call.stop.set()
         self._calls.start(self._close_after(call, task), call.reservation_id)
 
     async def _close_after(self, call: _Call, task: "asyncio.Task[ReservationView]") -> None:
-        """The call may have been answered in the very moment in which its caller left."""
+        """Release everything once the call has ended. It may have succeeded just as its caller left."""
         await asyncio.wait([task])
         if call.reservation_id:
-            await surely(
+            await write_until_committed(
                 self._db,
                 self._context.clock,
                 lambda tx: conclusion.close(tx, call.reservation_id, "CALLER_GONE"),
@@ -263,20 +264,20 @@ class Reserver:
             self._context.watches.nudge()
 
     def _until(self, caller: Caller, demand: Demand) -> float:
-        """When the answer is due, less the time that it takes to travel: a reading of Clock.monotonic()."""
+        """When the answer is due, less the time to send it: a reading of Clock.monotonic()."""
         clock, limits = self._context.clock, self._context.limits
         if demand.wait:
             return caller.deadline - limits.answer_margin * clock.scale
         return clock.monotonic() + limits.unattended_seconds
 
     async def _with_strategy(self, caller: Caller, demand: Demand) -> Demand:
-        """With the project's where it names none."""
+        """The demand with the project's strategy, if it names none."""
         default, asked = self._default_strategy, demand.strategy
         name = await self._db.read(lambda tx: strategy_for(tx, caller.project, default, asked))
         return replace(demand, strategy=name)
 
     async def _with_project_keys(self, caller: Caller, spec: LaunchSpec) -> LaunchSpec:
-        """The project's own SSH keys go with the caller's. They demand nothing of a provider that takes none."""
+        """The spec with the project's SSH keys added. A provider that takes no keys is not excluded by them."""
         rows = await self._db.read(lambda tx: ssh_keys.listed(tx, caller.project))
         keys = (*spec.ssh_public_keys, *(row.public_key for row in rows))
         return replace(spec, ssh_public_keys=tuple(dict.fromkeys(keys)))

@@ -1,4 +1,4 @@
-"""Whom a rental rents for: what it has to know of an owner, and nothing of calls, callers or requests."""
+"""The owner that a rental rents for. It knows nothing of calls, callers or requests."""
 
 from datetime import datetime
 from typing import Protocol
@@ -9,14 +9,14 @@ from gpuproxy.ports import Tx
 
 
 class OwnerRecord(Protocol):
-    """One owner in the database. All methods with a `tx` are parts of a unit of work."""
+    """One owner in the database. Every method with a `tx` is part of a unit of work."""
 
     @property
     def project(self) -> str:
-        """Whose turn it takes where projects take turns."""
+        """The project that the owner belongs to. Projects take turns at the marketplace."""
 
     def draft(self, decision: Decision, now: datetime) -> Owner:
-        """The owner as `insert` will store it, for machines that were chosen so; drafted anew with each new choice."""
+        """The owner as `insert` will store it, with the decision that chose its machines. One draft for each choice."""
 
     def insert(self, tx: Tx) -> None:
         """Store the last draft, together with the first leases."""
@@ -25,4 +25,4 @@ class OwnerRecord(Protocol):
         """The owner as it is stored."""
 
     def stop_renting(self, tx: Tx, reason: str) -> None:
-        """Store why no more machines are rented although some are missing; "": that is open again."""
+        """Store why no more machines are rented although some are missing; "" means that renting may continue."""

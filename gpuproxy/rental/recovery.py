@@ -1,4 +1,4 @@
-"""What a start does about renting that died with the process before it."""
+"""Recovery at startup: finish the rentals that an earlier process left unfinished."""
 
 import structlog
 
@@ -13,15 +13,18 @@ log = structlog.get_logger(__name__)
 
 
 async def recover(db: Database, accounts: Accounts) -> None:
-    """Take over what an earlier process left: a create that was sent is unknown now, one that was not is over."""
+    """Recover leases and reservations of an earlier process.
+
+    A create that was sent has an unknown outcome now. A create that was not sent is recorded as not attempted.
+    """
     left = await db.write(lambda tx: _take_over(tx, accounts))
-    await db.read(accounts.heed)
+    await db.read(accounts.restore_pauses)
     for reservation in left:
-        log.info("reservation_taken_over", reservation=reservation.id, kept=reservation.keep)
+        log.info("reservation_recovered", reservation=reservation.id, kept=reservation.keep)
 
 
 def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:
-    """Creates may outlive the answers to their callers, so every lease is looked at, not only those of open calls."""
+    """A create may run longer than its call, so this checks every live lease, not only those of open calls."""
     for provider in accounts:
         for lease in leases.live(tx, provider.name, provider.account):
             _interrupt(tx, lease)
@@ -32,7 +35,7 @@ def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:
 
 
 def _interrupt(tx: Tx, lease: Lease) -> None:
-    """The process that was to record what comes of the create is dead."""
+    """Record that the process waiting for this create has ended."""
     if lease.instance_id is not None or lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return
     if lease.call_started_at is None:

@@ -1,8 +1,8 @@
-"""When a call may rent a replacement for a machine that failed it, and when it must stop.
+"""When a failed machine may be replaced, and when renting must stop. Pure.
 
-Pure. A host that failed a reservation is not tried again for it. When machines fail alike on several hosts and none
-does well, the cause is common to them (the image, the account, the catalog, our own network): one more machine would
-fail too. And whatever happens, a reservation has a bound on the GPUs that are ever rented in its name.
+A host that failed a reservation is not used again for it. If machines fail in the same way on several hosts and none
+gets ready, they have a common cause: the image, the account, the catalog or our own network. Another machine would fail
+too. In addition, the number of GPUs ever rented for one reservation is limited.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from gpuproxy.model.reservations import (
 )
 
 _ALIKE = 3
-"""So many hosts that fail a call in the same way, and none that does not, are no accident."""
+"""If this many hosts fail a call in the same way and none succeeds, the failures have a common cause."""
 _FAILURES = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE, "PRICE_MOVED"})
 
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """How many GPUs may be rented now, or why no more are rented at all."""
+    """How many GPUs may be rented now, or why no more may be rented."""
 
     gpus: int = 0
     stopped: str = ""
 
 
 def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement:
-    """For a reservation of `count` GPUs whose leases are `rows`; `factor` times `count` GPUs are ever rented for it."""
+    """What may be rented for a reservation of `count` GPUs with these leases; its limit is `factor` times `count`."""
     missing = count - had(rows)
     if missing <= 0:
         return Replacement()
@@ -45,7 +45,7 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
 
 
 def had(rows: Sequence[Lease]) -> int:
-    """The GPUs that need no replacement: what is kept, and what its owner has destroyed meanwhile."""
+    """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
     return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
 
 
@@ -59,7 +59,7 @@ def _failed(lease: Lease) -> bool:
 
 
 def _common_cause(rows: Sequence[Lease]) -> str:
-    """Why another machine would fail as well; "" when that is not known. One that does well proves that none is."""
+    """Why another machine would fail too; "" when no such cause is known. A machine that got ready disproves one."""
     if any(lease.ready_at is not None for lease in rows):
         return ""
     hosts: dict[str, set[HostKey]] = {}

@@ -1,14 +1,14 @@
-"""Renting for one owner: rounds of choosing, intending and creating, until nothing is missing or time is up.
+"""Renting for one owner: rounds of choosing, intending and creating, until nothing is missing or the time is up.
 
 Invariants (each tested by name):
 1. No paid call without a committed lease in `requested`; `call_started_at` is committed just before each send.
 2. No network call inside a unit of work.
-3. A lease changes only through store.leases; an instance id that was learnt is never dropped.
-4. At most one lease for each thing that excludes others; the GPUs held never exceed what the owner wants.
-5. A terminal state is recorded only with the provider's word for it.
+3. A lease changes only through store.leases. A known instance id is never dropped.
+4. At most one live lease has a given exclusive key. Kept GPUs never exceed what the owner wants.
+5. A terminal state is recorded only when the provider confirms it.
 
-A rental knows its owner (`OwnerRecord`) and what is to be rented (`Order`). It knows nothing of calls: who asked, who
-waits and how the outcome is reported is the business of `joins`.
+A rental knows its owner (`OwnerRecord`) and what to rent (`Order`). It knows nothing of calls: `joins` handles callers
+and reports the outcome to them.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ import structlog
 
 from gpuproxy.loadbalancer.balancer import Choice
 from gpuproxy.loadbalancer.choice import Chooser, Terms
-from gpuproxy.loadbalancer.learnt import Learnt
+from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.model.reservations import NOT_ATTEMPTED
@@ -37,15 +37,15 @@ from gpuproxy.rental.owner import OwnerRecord
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.runtime.persist import surely
-from gpuproxy.store import leases
+from gpuproxy.runtime.persist import write_until_committed
+from gpuproxy.store import owners
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RentalContext:
-    """What every rental works with."""
+    """What all rentals share."""
 
     db: Database
     clock: Clock
@@ -58,7 +58,7 @@ class RentalContext:
 
 
 class Rental:
-    """Rents what is ordered, as far as it can be had, and replaces what fails."""
+    """Rents what is ordered, as far as it is available, and replaces what fails."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Rental:
         until_ready: bool = False,
         stop: asyncio.Event | None = None,
     ) -> None:
-        """No round begins after `until` (a reading of Clock.monotonic()), or once `stop` is set.
+        """No round begins after `until` (a reading of Clock.monotonic()) or once `stop` is set.
 
-        `until_ready`: go on until the machines are ready, and replace those that fail before.
+        `until_ready`: continue until the machines are ready, and replace those that fail before that.
         """
         self._context = context
         self._db = context.db
@@ -82,56 +82,56 @@ class Rental:
         self._until = until
         self._until_ready = until_ready
         self._stop = stop or asyncio.Event()
-        self._learnt = Learnt()
+        self._exclusions = Exclusions()
         self._owner_id = OwnerId("")
         self._attempts = Background("create")
 
     @property
     def owner_id(self) -> OwnerId:
-        """The owner's id once it is stored; "" before."""
+        """The owner's id once the owner is stored; "" before."""
         return self._owner_id
 
     @property
     def queue_seconds(self) -> float:
-        """The longest wait for a turn that was too long, in seconds; 0 where there was none."""
-        return self._learnt.queue_seconds
+        """The longest wait for a turn that exceeded the deadline, in seconds; 0 if there was none."""
+        return self._exclusions.queue_seconds
 
     async def preview(self) -> Choice:
-        """What would be rented now; nothing is written."""
+        """What would be rented now. Nothing is written."""
         await self._context.chooser.refresh(self._order, self._until)
         return await self._choose(self._order.count)
 
     async def begin(self) -> None:
-        """Choose, and commit the owner with its first intents; a refusal here leaves nothing behind."""
+        """Choose, and commit the owner with its first intents. If this raises, nothing is stored."""
         await self._context.chooser.refresh(self._order, self._until)
         await self._choose_and_intend(self._order.count, None)
 
     async def run(self) -> None:
-        """Wait for the creates, and replace what failed, round after round.
+        """Wait for the creates and replace what failed, round after round.
 
-        A crash ends the rounds and is logged; it never raises, for the machines would be nobody's.
+        Never raises: the caller must still conclude the reservation. A crash is logged and ends the rounds.
         """
         try:
-            while await self._goes_another_round():
+            while await self._run_round():
                 pass
         except Exception:
-            log.exception("rental_cut_short", owner=self._owner_id)
+            log.exception("rental_crashed", owner=self._owner_id)
         self._stop.set()
 
-    async def _goes_another_round(self) -> bool:
-        await self._creates()
-        if not self._going_on():
+    async def _run_round(self) -> bool:
+        await self._await_creates()
+        if not self._may_continue():
             return False
-        if await self._another_round():
+        if await self._replace_missing():
             return True
-        await self._look()
-        return await self._another_round() or (self._until_ready and await self._ready_changed())
+        await self._check_prices()
+        return await self._replace_missing() or (self._until_ready and await self._wait_for_ready())
 
     async def _choose(self, gpus: int) -> Choice:
-        return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._learnt)
+        return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._exclusions)
 
     async def _choose_and_intend(self, gpus: int, owner: Owner | None) -> None:
-        """As one step, for the owner that is stored or else for a new one."""
+        """Choose and commit the intents under one lock, for the stored `owner` or for a new one (None)."""
         async with self._context.chooser.lock:
             while True:
                 choice = await self._choose(gpus)
@@ -160,13 +160,13 @@ class Rental:
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
                 attempt = self._context.attempts.of(lease, offer, self._order.spec, latest)
-                self._attempts.start(attempt.run(self._stop, self._learnt), lease.id)
+                self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
             elif lease.reason == NOT_ATTEMPTED:
                 turns = self._context.accounts.creates((lease.provider, lease.account))
-                self._learnt.queued(turns.wait(self._record.project))
+                self._exclusions.queued(turns.wait(self._record.project))
 
-    async def _creates(self) -> None:
-        """Wait until every create has an outcome, or time is up; none in flight is cancelled."""
+    async def _await_creates(self) -> None:
+        """Wait until every create has an outcome or the time is up. No create in flight is cancelled."""
         left = self._until - self._clock.monotonic()
         try:
             async with self._clock.timeout(max(0.0, left)):
@@ -175,26 +175,26 @@ class Rental:
             return
 
     def _terms(self, owner: Owner) -> tuple[Terms, datetime]:
-        """The accounts that may be used, and when the last create may be sent.
+        """The accounts that may be used, and the last time at which a create may be sent.
 
-        Its answer must come in time, and before the owner's agreement ends.
+        The answer to that create must come before the call's deadline and before the owner's agreement ends.
         """
-        terms = self._context.chooser.terms(self._order, self._learnt)
+        terms = self._context.chooser.terms(self._order, self._exclusions)
         usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
         in_time = self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic() - usual)
         if owner.wanted_until is None:
             return terms, in_time
         return terms, min(in_time, owner.wanted_until - timedelta(seconds=usual))
 
-    def _going_on(self) -> bool:
+    def _may_continue(self) -> bool:
         return not self._stop.is_set() and self._clock.monotonic() < self._until
 
-    async def _another_round(self) -> bool:
-        """Intend replacements for what is missing; False when nothing is, or nothing fits."""
-        if not self._going_on():
+    async def _replace_missing(self) -> bool:
+        """Choose and commit replacements. False when no GPUs are missing or no offer fits."""
+        if not self._may_continue():
             return False
         owner, rows = await self._stored()
-        self._learnt.hosts |= replacements.failed_hosts(rows)
+        self._exclusions.hosts |= replacements.failed_hosts(rows)
         allowed = replacements.replacement(owner.gpus, rows, self._context.limits.replacement_factor)
         if allowed.stopped != owner.stopped:
             await self._note_stop(allowed.stopped)
@@ -206,12 +206,15 @@ class Rental:
             await self._context.chooser.refresh(self._order, self._until)
             await self._choose_and_intend(allowed.gpus, owner)
         except (Refusal, Conflict) as error:
-            log.info("no_replacement", owner=self._owner_id, missing=allowed.gpus, error=str(error))
+            log.info("replacement_failed", owner=self._owner_id, missing=allowed.gpus, error=str(error))
             return False
         return bool(self._attempts)
 
     def _waits(self, terms: Terms, creates: int) -> Mapping[AccountKey, Sequence[float]]:
-        """Of each account for none to so many creates; taken here, for the queues belong to the loop's thread."""
+        """The waits of each account for 0 to `creates` more creates.
+
+        Computed here and not in the unit of work, because the queues belong to the thread of the event loop.
+        """
         return {
             (provider, account): self._context.accounts.waits((provider, account), self._record.project, creates)
             for provider, accounts in terms.items()
@@ -219,7 +222,7 @@ class Rental:
         }
 
     def _has_turn(self, owner: Owner) -> bool:
-        """Whether an account that may still be used can take another create in time."""
+        """Whether any usable account has a turn for another create in time."""
         terms, latest = self._terms(owner)
         left = (latest - self._clock.now()).total_seconds()
         return any(waits[0] <= left for waits in self._waits(terms, 0).values())
@@ -227,10 +230,12 @@ class Rental:
     async def _note_stop(self, reason: str) -> None:
         if reason:
             log.info("renting_stopped", owner=self._owner_id, reason=reason)
-        await surely(self._db, self._clock, lambda tx: self._record.stop_renting(tx, reason), self._owner_id)
+        await write_until_committed(
+            self._db, self._clock, lambda tx: self._record.stop_renting(tx, reason), self._owner_id
+        )
 
-    async def _look(self) -> None:
-        """List each account concerned once, so that prices are checked before the answer."""
+    async def _check_prices(self) -> None:
+        """List each account involved once, so that prices are checked before the answer."""
         rows = (await self._stored())[1]
         concerned = {(r.provider, r.account) for r in rows if r.state in RENTED or r.state is LeaseState.UNKNOWN}
         left = min(self._context.limits.look_seconds, self._until - self._clock.monotonic())
@@ -240,14 +245,14 @@ class Rental:
         except (TimeoutError, Unavailable):
             return
 
-    async def _ready_changed(self) -> bool:
-        """Wait until all machines are ready (False) or one must be replaced (True)."""
+    async def _wait_for_ready(self) -> bool:
+        """Wait until all machines are ready (False) or a replacement was started (True)."""
         try:
-            async with self._db.watch(f"reservation:{self._owner_id}") as wakeups:
-                while self._going_on():
+            async with self._db.watch(owners.topic(self._owner_id)) as wakeups:
+                while self._may_continue():
                     owner, rows = await self._stored()
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if replacements.had(rows) < owner.gpus and await self._another_round():
+                    if replacements.had(rows) < owner.gpus and await self._replace_missing():
                         return True
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False
@@ -267,6 +272,6 @@ class Rental:
 
     async def _stored(self) -> tuple[Owner, tuple[Lease, ...]]:
         def read(tx: Tx) -> tuple[Owner, tuple[Lease, ...]]:
-            return self._record.read(tx), leases.of_reservation(tx, ReservationId(self._owner_id))
+            return self._record.read(tx), owners.leases_of(tx, self._owner_id)
 
         return await self._db.read(read)

@@ -1,8 +1,8 @@
-"""Lists in pages: a page begins at the first entry behind a place, whether or not what stood there is still listed.
+"""Lists in pages.
 
-A place is what a list is ordered by, with an id at its end, so that no two entries share one. The token for the next
-page holds the place of a page's last entry, and the request that it is good for. An entry whose place changes to one
-before the token's is missed: lists are ordered by what never does that, or say so.
+A place is the sort key of an entry. It ends with an id, so it is unique. The token for the next page holds the place of
+the last entry and a digest of the request. The next page begins with the first entry after that place, even if the
+entry at that place is no longer listed. Places must never decrease, or a later page misses the entry.
 """
 
 import base64
@@ -21,19 +21,19 @@ P = TypeVar("P", bound=tuple[object, ...])
 
 
 def digest(call: str, fields: bytes) -> str:
-    """What a request is recognised by; `fields` are all but those that say which page, and how large."""
+    """A digest that identifies a request. `fields`: the encoded fields, without page token and page size."""
     return hashlib.sha256(call.encode() + b"\0" + fields).hexdigest()[:16]
 
 
 def token(request: str, last: tuple[object, ...]) -> str:
-    """The token of the page behind `last`, for the request with this digest."""
+    """The token of the page after the place `last`, for the request with this digest."""
     return base64.urlsafe_b64encode(msgspec.json.encode((request, last))).decode()
 
 
 def after(page_token: str, request: str, kind: type[P]) -> P | None:
-    """Where the page before ended; None for the first page. `kind` is the type of the list's places.
+    """The place where the previous page ended; None for the first page. `kind` is the type of the list's places.
 
-    Raises InvalidArgument for what is no token, and for the token of another request.
+    Raises InvalidArgument for an invalid token and for the token of another request.
     """
     if not page_token:
         return None
@@ -49,5 +49,5 @@ def after(page_token: str, request: str, kind: type[P]) -> P | None:
 
 
 def start(entries: Sequence[E], last: P | None, place: Callable[[E], P]) -> int:
-    """The index of the first of `entries`, which are in the order of their places, that stands behind `last`."""
+    """The index of the first entry after `last`. `entries` are in the order of their places."""
     return 0 if last is None else bisect_right(entries, last, key=place)

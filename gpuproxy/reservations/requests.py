@@ -1,6 +1,6 @@
-"""What a caller may do with reservations: read, list, watch, release, extend.
+"""A caller's reservations: read, list, watch, release, extend.
 
-Another project's reservations do not exist for a caller; an admin sees all projects.
+A caller sees only the reservations of its project. An admin sees those of all projects.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -36,7 +36,7 @@ class ReservationPage:
 
 
 class Reservations:
-    """`stop` ends a running call's creates, `nudge` makes the reconciler look at every account soon."""
+    """`stop` ends the creates of a running call. `nudge` makes the next pass of every account begin soon."""
 
     def __init__(self, db: Database, *, stop: Callable[[ReservationId], None], nudge: Callable[[], None]) -> None:
         self._db = db
@@ -44,11 +44,11 @@ class Reservations:
         self._nudge = nudge
 
     async def by_id(self, caller: Caller, reservation_id: str) -> ReservationView:
-        """The reservation as it stands."""
+        """The reservation now. Raises NotFound."""
         return await self._db.read(lambda tx: view(tx, _own(tx, caller, reservation_id).id))
 
     async def watch(self, caller: Caller, reservation_id: str, resume_token: str) -> AsyncGenerator[Change, None]:
-        """The reservation as it stands, or with a token what came after it, then every change in order."""
+        """The reservation now or, with a token, the changes after it; then every further change in order."""
         found = await self._db.read(lambda tx: _own(tx, caller, reservation_id))
         async with aclosing(watch(self._db, found.id, resume_token)) as changes:
             async for change in changes:
@@ -57,7 +57,7 @@ class Reservations:
     async def page(
         self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str
     ) -> ReservationPage:
-        """A page of them; `state` "" means any, all of `labels` must match."""
+        """A page of reservations. `state` "" means any state; all of `labels` must match. Raises InvalidArgument."""
         if state and state not in frozenset(ReservationState):
             states = ", ".join(ReservationState)
             raise InvalidArgument([Violation("state", f"{state!r} is none of {states}")])
@@ -78,7 +78,7 @@ class Reservations:
         return await self._db.read(read)
 
     async def release(self, caller: Caller, reservation_id: str) -> ReservationView:
-        """Give all of it back; doing so again changes nothing."""
+        """Release all machines of a reservation. Repeating it changes nothing. Raises NotFound."""
 
         def write(tx: Tx) -> ReservationView:
             reservation = _own(tx, caller, reservation_id)
@@ -94,14 +94,17 @@ class Reservations:
         return released
 
     async def extend(self, caller: Caller, reservation_id: str, expires_at: datetime) -> ReservationView:
-        """Move the end to `expires_at`; it may not come sooner than agreed."""
+        """Move the end to `expires_at`, which must not be earlier than the present end.
+
+        Raises NotFound, InvalidArgument, and FailedPrecondition (RESERVATION_OVER).
+        """
 
         def write(tx: Tx) -> ReservationView:
             reservation = _own(tx, caller, reservation_id)
             rows = leases.of_reservation(tx, reservation.id)
             if reservation.closing or not any(r.state in RENTED | UNRESOLVED for r in rows):
                 raise FailedPrecondition(
-                    f"Reservation {reservation.id} is {reservation.state}; there is nothing to extend.",
+                    f"Reservation {reservation.id} is {reservation.state}: there is nothing to extend.",
                     reason="RESERVATION_OVER",
                 )
             if reservation.expires_at is not None and reservation.expires_at <= tx.now():
@@ -120,7 +123,7 @@ class Reservations:
 
 
 def _newest_first(reservation: Reservation) -> tuple[int, str]:
-    """Where it stands in the list."""
+    """The place of a reservation in the list."""
     return -micros(reservation.created_at), reservation.id
 
 
@@ -136,4 +139,6 @@ def _require_later(reservation: Reservation, expires_at: datetime, now: datetime
         raise InvalidArgument([Violation("expires_at", f"{expires_at:%Y-%m-%dT%H:%M:%SZ} is not in the future")])
     if reservation.expires_at is not None and expires_at < reservation.expires_at:
         agreed = f"{reservation.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-        raise InvalidArgument([Violation("expires_at", f"is before the present end, {agreed}; to end it use release")])
+        raise InvalidArgument(
+            [Violation("expires_at", f"is before the present end, {agreed}. To end it earlier, release it")]
+        )

@@ -1,7 +1,7 @@
-"""A reservation as it changes: every change once and in order, from a snapshot or from where an earlier watch ended.
+"""Watching a reservation: every change once and in order, from a snapshot or from where an earlier watch ended.
 
-What is shown is made from the events, so it does not matter how fast things happen, nor whether the process that wrote
-an event still lives. The token of a change is the sequence of its event.
+Changes are built from stored events. So no change is lost, however fast they follow each other, and a restart of the
+server does not matter. The token of a change is the sequence number of its event.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -17,15 +17,15 @@ from gpuproxy.store import events
 from gpuproxy.store.events import EventRecord, LeaseRecord, ReservationRecord
 
 Change = tuple[str, ReservationView]
-"""What to resume with, and the reservation as of then."""
+"""The token to resume with, and the reservation after the change."""
 _OVER = frozenset({ReservationState.RELEASED, ReservationState.FAILED})
 _LONGEST_TOKEN = 18
 
 
 async def watch(db: Database, reservation_id: ReservationId, resume_token: str) -> AsyncGenerator[Change, None]:
-    """A snapshot, or with a token what came after it, then every change; ends when the reservation is over.
+    """A snapshot or, with a token, the changes after it; then every further change. Ends when the reservation is over.
 
-    Raises InvalidArgument for a token that is none.
+    Raises InvalidArgument for an invalid token.
     """
     seen = _sequence(resume_token)
     async with db.watch(f"reservation:{reservation_id}") as wakeups:
@@ -49,7 +49,7 @@ def _sequence(token: str) -> int:
 
 
 def _since(reservation_id: ReservationId, after: int, tx: Tx) -> tuple[list[tuple[int, ReservationView]], bool]:
-    """How the reservation stood after each event since `after`, and whether it is over."""
+    """The reservation after each event since `after`, and whether it is over."""
     now = view(tx, reservation_id)
     over = now.reservation.state in _OVER and not any(lease.state in LIVE for lease in now.leases)
     if events.newest(tx, reservation_id) <= after:

@@ -1,4 +1,4 @@
-"""The one way to run what nobody awaits: every task has an owner that drains it, ends it, and logs its crash."""
+"""Tasks that nobody awaits. Every task has an owner that drains it, cancels it, and logs its crash."""
 
 import asyncio
 import contextvars
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Background:
-    """Tasks of one kind. A refusal is an outcome, for whoever awaits the task; anything else is a crash and logged."""
+    """Tasks of one kind. A Refusal is a result for who awaits the task. Any other exception is logged as a crash."""
 
     def __init__(self, kind: str) -> None:
         """`kind` names the tasks in the log."""
@@ -28,7 +28,7 @@ class Background:
     def start(
         self, work: Coroutine[Any, Any, T], subject: str = "", *, context: contextvars.Context | None = None
     ) -> asyncio.Task[T]:
-        """Run `work` in a task of its own; the log calls it `subject`."""
+        """Run `work` in a task of its own. `subject` names it in the log."""
         task = asyncio.create_task(work, context=context)
         self._subjects[task] = subject
         task.add_done_callback(self._ended)
@@ -45,7 +45,7 @@ class Background:
             await asyncio.wait(self._subjects)
 
     async def drain(self, seconds: float) -> bool:
-        """Wait for the tasks, at most so many real seconds; True when none is left."""
+        """Wait for the tasks, for at most `seconds` real seconds. True when none is left."""
         if self._subjects:
             await asyncio.wait(self._subjects, timeout=seconds)
         return not self._subjects

@@ -12,12 +12,12 @@ from gpuproxy.runtime.background import Background
 
 _INSTANT = 1e-6
 _REMEMBERED = 1000
-"""Projects whose last turn is known; those before count as never served."""
+"""How many projects' last turns are remembered. Forgotten projects count as never served."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """The right to send one call now. A turn in which nothing is sent costs nobody an interval."""
+    """The right to send one call now. A turn in which nothing is sent delays nobody."""
 
     used: bool = False
 
@@ -25,9 +25,9 @@ class Turn:
 class FairTurns:
     """One endpoint of one account, shared between projects: one call every `interval` seconds, each project in turn.
 
-    Within a project the first that asks is served first; of those that wait, the project whose last turn is the longest
-    ago. So however much one project asks for, it delays the next call of another by one interval. An interval counts
-    from the moment at which the call before was sent.
+    The next turn goes to the waiting project whose last turn is the longest ago. Within a project, turns are given in
+    the order of requests. So a project with many calls delays the next call of another project by one interval only.
+    An interval begins when the previous call is sent.
     """
 
     def __init__(self, clock: Clock, interval: float) -> None:
@@ -36,7 +36,7 @@ class FairTurns:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By project."""
         self._served: OrderedDict[str, int] = OrderedDict()
-        """The number of each project's last turn, the longest ago first."""
+        """The number of each project's last turn, oldest first."""
         self._turns = 0
         self._taken = False
         self._timer = Background("turn")
@@ -44,7 +44,7 @@ class FairTurns:
 
     @asynccontextmanager
     async def turn(self, project: str) -> AsyncIterator[Turn]:
-        """Wait for a turn, then mark it `used` when the call is about to be sent. One turn at a time."""
+        """Wait for a turn. The caller sets `used` when it is about to send its call. There is one turn at a time."""
         await self._take(project)
         turn = Turn()
         try:
@@ -52,25 +52,25 @@ class FairTurns:
         finally:
             if turn.used:
                 self._pace.hold(self._pace.interval)
-            self._give_on()
+            self._end_turn()
 
     def wait(self, project: str, more: int = 0) -> float:
-        """The seconds until `project` would get a turn if it had `more` calls waiting already; an estimate."""
+        """An estimate of the seconds until `project` would get a turn if `more` of its calls were already waiting."""
         own = len(self._waiting.get(project, ())) + more
         others = sum(min(len(queue), own + 1) for name, queue in self._waiting.items() if name != project)
         return self._pace.wait() + (own + others) * self._pace.interval
 
     @property
     def pause(self) -> float:
-        """The seconds in which nobody gets a turn."""
+        """The seconds until the next turn can begin."""
         return self._pace.wait()
 
     def hold(self, seconds: float) -> None:
-        """No turn before so many seconds from now: the provider said so."""
+        """Begin no turn for `seconds` seconds."""
         self._pace.hold(seconds)
 
-    def heed(self, seconds: float, interval: float | None) -> None:
-        """The provider wants a pause of so many seconds and, where it names one, this interval from now on."""
+    def slow_down(self, seconds: float, interval: float | None) -> None:
+        """Obey a rate limit: pause for `seconds`. If the provider names an interval, keep at least that from now on."""
         self._pace.interval = max(self._pace.interval, (interval or 0.0) * MARGIN)
         self._pace.hold(seconds)
 
@@ -86,20 +86,20 @@ class FairTurns:
         self._waiting.setdefault(project, deque()).append(granted)
         self._serve()
         try:
-            await asyncio.wait([granted])  # unlike `await granted`, leaves it to be cancelled below, and nowhere else
+            await asyncio.wait([granted])  # unlike `await granted`, this does not cancel `granted` itself
         except asyncio.CancelledError:
             if granted.done():
-                self._give_on()
+                self._end_turn()
             else:
                 self._forget(project, granted)
             raise
 
-    def _give_on(self) -> None:
+    def _end_turn(self) -> None:
         self._taken = False
         self._serve()
 
     def _serve(self) -> None:
-        """Grant the next turn if it is free and due; else see to it that this is called again when it is due."""
+        """Grant the next turn if it is free and due. Otherwise set a timer that calls this again when it is due."""
         if self._taken or not self._waiting:
             return
         if (wait := self._pace.wait()) > _INSTANT:

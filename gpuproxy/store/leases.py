@@ -11,7 +11,7 @@ from typing import Any
 
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import (
-    HOLDS_OFFER,
+    LOCKS_KEYS,
     TERMINAL,
     InstanceId,
     Lease,
@@ -136,7 +136,7 @@ def by_label(tx: Tx, label: str) -> Lease | None:
     return None if row is None else lease_from(row)
 
 
-def held_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+def locked_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
     """The exclusive keys of all live leases, with their providers."""
     return frozenset((ProviderName(row["provider"]), row["key"]) for row in tx.fetch("SELECT provider, key FROM holds"))
 
@@ -235,9 +235,9 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
         tx.execute("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, new.id))
         if rate is not None:
             tx.execute("INSERT INTO meters (lease_id, opened_at, rate) VALUES (?, ?, ?)", (new.id, now, rate))
-    if (new.state in HOLDS_OFFER) != (old.state in HOLDS_OFFER):
+    if (new.state in LOCKS_KEYS) != (old.state in LOCKS_KEYS):
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
-        if new.state in HOLDS_OFFER:
+        if new.state in LOCKS_KEYS:
             _hold_again(tx, new)
     counters.follow(tx, old, new)
 

@@ -57,7 +57,7 @@ def test_a_lost_key_of_demands_stops_the_start_once_repeats_need_it(tmp_path: Pa
     file = tmp_path / "books.db.demand-key"
     if left is not None:
         file.write_text(left)
-    with pytest.raises(WrongDatabase, match=r"missing or empty.*Put the file back.*make a new key") as caught:
+    with pytest.raises(WrongDatabase, match=r"missing or empty.*Restore the file.*create a new key") as caught:
         key_of(SeededRandom(1), file, "k1:abc")
     assert str(file) in str(caught.value)
     assert (file.read_text() if file.exists() else None) == left
@@ -82,7 +82,7 @@ def test_the_key_of_demands_is_made_once_in_a_file_of_its_owners_alone(tmp_path:
 def test_a_key_of_demands_that_is_none_stops_the_start_and_is_not_quoted(tmp_path: Path) -> None:
     file = tmp_path / "books.db.demand-key"
     file.write_text("canary\n")
-    with pytest.raises(WrongDatabase, match="does not hold the key") as caught:
+    with pytest.raises(WrongDatabase, match="does not contain a valid key") as caught:
         key_of(SeededRandom(1), file)
     assert "canary" not in str(caught.value)
 
@@ -138,7 +138,7 @@ def test_a_configured_key_that_was_revoked_stays_so_and_that_is_said(tmp_path: P
         with structlog.testing.capture_logs() as lines:
             for text in ("o" * 20, "n" * 20, "o" * 20):
                 await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
-        assert [line["event"] for line in lines] == ["admin_key_replaced", "admin_key_replaced", "admin_key_is_revoked"]
+        assert [line["event"] for line in lines] == ["admin_key_replaced", "admin_key_replaced", "admin_key_revoked"]
         assert "ooo" not in str(lines)
 
     run_virtual(story)

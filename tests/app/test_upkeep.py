@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gpuproxy.app import people, upkeep
+from gpuproxy.app import upkeep, user_admin
 from gpuproxy.cli import root
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.model.demands import Caller
@@ -27,7 +27,7 @@ def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
-    people.create_key(settings_in(old), "ci", "user", "default")
+    user_admin.create_key(settings_in(old), "ci", "user", "default")
     upkeep.export_signing(settings_in(old), tmp_path / "key")
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     upkeep.import_signing(settings_in(new), tmp_path / "key")
@@ -46,7 +46,7 @@ def test_what_is_carried_away_replaces_no_file(
     another = json.dumps({"deployment": "abcdef", "key": "a" * 44})
     (tmp_path / "another").write_text(another)
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
     before = {file.name for file in tmp_path.iterdir()}
     _use(monkeypatch, tmp_path)
     result = CliRunner().invoke(root, [*words, str(tmp_path / name)])
@@ -54,7 +54,7 @@ def test_what_is_carried_away_replaces_no_file(
     assert result.stderr.endswith("name a new file.\n")
     assert {file.name for file in tmp_path.iterdir()} == before
     assert (tmp_path / "another").read_text() == another
-    assert [key.name for key in people.list_keys(settings_in(tmp_path))] == ["ci"]
+    assert [key.name for key in user_admin.list_keys(settings_in(tmp_path))] == ["ci"]
 
 
 @CARRIED
@@ -62,7 +62,7 @@ def test_what_is_carried_away_replaces_no_file(
 def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], end: str
 ):
-    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
     before = {file.name for file in tmp_path.iterdir()}
     _use(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -73,7 +73,7 @@ def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it
 
 
 def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    people.create_key(settings_in(tmp_path), "ci", "user", "default")
+    user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
     _use(monkeypatch, tmp_path)
     file = tmp_path / "key"
     assert CliRunner().invoke(root, ["keys", "export-signing", str(file)]).stdout.startswith(f"wrote {file}")
@@ -124,7 +124,7 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
         made = await world.reserve(1)
         await world.sleep(60)
         await world.db.write(lambda tx: tx.execute("UPDATE leases SET expires_at = 0, version = version + 1"))
-        decided = await world.engine.watches[0].preview()
+        decided = await next(iter(world.engine.watches)).preview()
         assert [type(step).__name__ for step in decided.steps] == ["Advance"]
         assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.ACTIVE
         assert len(world.alive()) == 1

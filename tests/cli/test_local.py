@@ -49,7 +49,10 @@ def test_where_there_are_no_books_it_is_said_and_none_are_made(
 ) -> None:
     result = run(*words, answer="correct horse\n")
     path = tmp_path / "gpuproxy.db"
-    said = f"There is no database at {path}; set GPUPROXY_DATABASE_URL or go to its directory.\n"
+    said = (
+        f"There is no database at {path}. Set GPUPROXY_DATABASE_URL, or run the command in the directory of the "
+        "database.\n"
+    )
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
     assert list(tmp_path.iterdir()) == []
 
@@ -76,7 +79,7 @@ def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path: Path, face: str)
         )  # fmt: skip
     lines = [line for line in ended.stderr.splitlines() if "add_port.cc" not in line]
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert lines == [f"GPUPROXY_{face}_ADDR: nothing can listen on {address}; is it taken?"]
+    assert lines == [f"GPUPROXY_{face}_ADDR: can't listen on {address}; is it in use?"]
 
 
 @pytest.mark.parametrize("words", [("serve", "--sandbox"), ("keys", "create", "ci"), ("keys", "import-signing", "key")])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.catalog.refresh import Market
 from gpuproxy.catalog.snapshot import View, built
-from gpuproxy.edge.messages.translate import encode_offer, offer_json
+from gpuproxy.edge.messages.instances import encode_offer, offer_json
 from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.identity.key_rings import NewKey

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpuproxy.edge.messages.translate import transaction_message
+from gpuproxy.edge.messages.transactions import transaction_message
 from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.leases import InstanceId, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro

@@ -35,7 +35,7 @@ async def lines(name: str, metadata: dict[str, str], error: errors.Refusal | Non
         async with facing(Answers(error)) as face:
             with suppress(aio.AioRpcError):
                 await face.call(name, metadata=metadata)
-    return [(line["log_level"], line["code"]) for line in logged if line["event"] == "rpc"]
+    return [(line["log_level"], line["code"]) for line in logged if line["event"] == "rpc_finished"]
 
 
 async def test_a_read_marked_as_a_poll_is_logged_at_debug() -> None:

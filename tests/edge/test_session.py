@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.public_keys import NotAKey, public_key
+from gpuproxy.edge.messages.public_keys import InvalidPublicKey, public_key
 from gpuproxy.edge.rpc.concurrency import network_of
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.deployed import Deployed, deployed
@@ -148,7 +148,7 @@ def test_every_usual_kind_of_key_is_accepted_with_the_fingerprint_of_ssh_keygen(
     assert public_key(ecdsa_key()).comment == ""
     known = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github"
     assert public_key(known).fingerprint == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
-    with pytest.raises(NotAKey):
+    with pytest.raises(InvalidPublicKey):
         public_key(known.replace("ssh-ed25519", "ssh-dss"))
 
 

@@ -18,7 +18,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gpuproxy.adapters.system import ScaledClock
-from gpuproxy.edge.tls import CHECK_SECONDS, Certificates, TlsFiles, WrongFiles
+from gpuproxy.edge.tls import CHECK_SECONDS, Certificates, TlsFiles, UnusableCertificates
 from tests.edge.certificates import ClientFiles, Pki
 from tests.edge.http_face import Both, both_faces
 
@@ -251,7 +251,7 @@ WRONG: dict[str, tuple[Callable[[Pki, TlsFiles], object], str]] = {
 def test_unusable_files_are_named(pki: Pki, damage: Callable[[Pki, TlsFiles], object], said: str) -> None:
     files = pki.files(mutual=True)
     damage(pki, files)
-    with pytest.raises(WrongFiles) as error:
+    with pytest.raises(UnusableCertificates) as error:
         Certificates(files, Hand())
     assert str(error.value).startswith(said)
 
@@ -260,5 +260,5 @@ def test_unusable_files_are_named(pki: Pki, damage: Callable[[Pki, TlsFiles], ob
 def test_an_unreadable_key_is_named(pki: Pki) -> None:
     files = pki.files()
     files.key.chmod(0)
-    with pytest.raises(WrongFiles, match="GPUPROXY_GRPC_TLS_KEY"):
+    with pytest.raises(UnusableCertificates, match="GPUPROXY_GRPC_TLS_KEY"):
         Certificates(files, Hand())

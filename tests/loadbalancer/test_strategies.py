@@ -109,7 +109,7 @@ def test_a_pick_that_was_refused_counts_as_none() -> None:
 
 def refuse_once(world: World, refusal: Refused) -> None:
     """The marketplace's next answer to a create; vast.ai itself only ever says that an offer is gone."""
-    provider = world.engine.watches[0].provider
+    provider = next(iter(world.engine.watches)).provider
     create = provider.create
 
     async def once(*asked: Any) -> Any:
@@ -203,7 +203,7 @@ def test_ejection_refuses_nobody_and_says_so() -> None:
         for host in {each.host for each in (await world.engine.catalog.market(wanted)).select(wanted).offers}:
             await eject(world, host)
         decision = await decided(world)
-        assert decision.notes[0].startswith("ejected, but taken all the same: vast.ai/")
+        assert decision.notes[0].startswith("ejected, but used: vast.ai/")
 
     in_world(story)
 

@@ -2,9 +2,9 @@ import pytest
 
 from gpuproxy.model.errors import IllegalTransition
 from gpuproxy.model.leases import (
-    HOLDS_OFFER,
     KEEPABLE,
     LIVE,
+    LOCKS_KEYS,
     RENTED,
     TERMINAL,
     TRANSITIONS,
@@ -64,7 +64,7 @@ def test_every_live_state_can_be_released_and_every_terminal_one_can_reappear() 
 
 
 def test_the_groups_of_states_are_consistent() -> None:
-    assert HOLDS_OFFER < KEEPABLE < LIVE
+    assert LOCKS_KEYS < KEEPABLE < LIVE
     assert RENTED < LIVE
     assert LIVE.isdisjoint(TERMINAL)
     assert set(LeaseState) == LIVE | TERMINAL

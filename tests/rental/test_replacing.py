@@ -87,7 +87,7 @@ def test_hosts_that_failed_are_named_and_hosts_that_refused_or_served_are_not():
 def test_a_cause_in_common_ends_a_call_with_twice_its_gpus_at_most():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=0)
-        with pytest.raises(CreationFailed, match="failed alike on several hosts") as failed:
+        with pytest.raises(CreationFailed, match="failed in the same way on several hosts") as failed:
             await world.reserve(4, wait_for="ready", ready_timeout=_SOON, seconds=1800, request_id="a")
         assert failed.value.metadata["stopped"] == "COMMON_CAUSE"
         assert world.created() <= 8

@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpuproxy.app import people, upkeep
+from gpuproxy.app import upkeep, user_admin
 from gpuproxy.config.settings import Settings
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
@@ -52,7 +52,7 @@ def commands(path: Path, folder: Path, role: str, times: int) -> None:
     settings = Settings(database_url=f"sqlite:///{path}")
     with (folder / f"{role}.acks").open("w", buffering=1) as acks:
         for number in range(times):
-            people.create_key(settings, f"{role}-{number}", "user", "default")
+            user_admin.create_key(settings, f"{role}-{number}", "user", "default")
             acks.write(f"{role}-{number}\n")
 
 

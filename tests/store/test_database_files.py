@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gpuproxy.app import people, upkeep
+from gpuproxy.app import upkeep, user_admin
 from gpuproxy.cli import root
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store.sqlite import files as database_files
@@ -67,7 +67,7 @@ def test_the_ballast_is_on_the_disk_where_the_log_is(tmp_path: Path, link: Path)
 def test_no_copy_overwrites_a_file_of_the_database_under_either_name(
     tmp_path: Path, link: Path, name: str, end: str
 ) -> None:
-    people.create_key(settings_of(link), "ci", "user", "default")
+    user_admin.create_key(settings_of(link), "ci", "user", "default")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigError, match="belongs to the database itself; name a new file"):
         upkeep.backup(settings_of(link), tmp_path / f"{name}{end}")
@@ -75,13 +75,13 @@ def test_no_copy_overwrites_a_file_of_the_database_under_either_name(
 
 
 def test_a_database_behind_a_link_is_copied_with_all_commits(tmp_path: Path, link: Path) -> None:
-    people.create_key(settings_of(link), "ci", "user", "default")
+    user_admin.create_key(settings_of(link), "ci", "user", "default")
     upkeep.backup(settings_of(link), tmp_path / "copy.db")
-    assert [key.name for key in people.list_keys(settings_of(tmp_path / "copy.db"))] == ["ci"]
+    assert [key.name for key in user_admin.list_keys(settings_of(tmp_path / "copy.db"))] == ["ci"]
 
 
 def test_a_database_with_two_names_is_not_copied_because_one_of_them_may_lack_the_log(tmp_path: Path) -> None:
-    people.create_key(settings_of(tmp_path / "books.db"), "ci", "user", "default")
+    user_admin.create_key(settings_of(tmp_path / "books.db"), "ci", "user", "default")
     (tmp_path / "second.db").hardlink_to(tmp_path / "books.db")
     with pytest.raises(ConfigError, match=r"can't be copied: it has 2 names \(hard links\)"):
         upkeep.backup(settings_of(tmp_path / "second.db"), tmp_path / "copy.db")
@@ -92,7 +92,7 @@ def test_a_name_that_looks_like_a_uri_is_a_file_name(tmp_path: Path, monkeypatch
     """The SQLite of pysqlite3 reads URIs by default."""
     monkeypatch.chdir(tmp_path)
     settings = settings_of(Path("file:books.db"))
-    people.create_key(settings, "ci", "user", "default")
+    user_admin.create_key(settings, "ci", "user", "default")
     monkeypatch.setenv("GPUPROXY_DATABASE_URL", settings.database_url)
     result = CliRunner().invoke(root, ["backup", "file:copy.db?mode=memory"])
     assert result.exit_code == 0, result.output

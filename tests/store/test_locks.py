@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.app import people
+from gpuproxy.app import user_admin
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite import locks, mounts
@@ -181,8 +181,8 @@ async def test_a_copy_of_a_database_is_not_locked(path: Path) -> None:
 def test_a_command_works_beside_a_running_server(path: Path, way: Callable[[Path], Path]) -> None:
     with serving(path) as server:
         settings = Settings(database_url=f"sqlite:///{way(path)}")
-        assert people.create_key(settings, "ci", "user", "default").startswith("gpx_")
-        assert [key.name for key in people.list_keys(settings)] == ["ci"]
+        assert user_admin.create_key(settings, "ci", "user", "default").startswith("gpx_")
+        assert [key.name for key in user_admin.list_keys(settings)] == ["ci"]
         assert server.poll() is None
 
 
@@ -308,12 +308,12 @@ async def test_on_a_network_file_system_only_the_file_beside_the_database_is_loc
 
 
 def test_a_start_on_a_database_in_use_says_what_to_do(path: Path) -> None:
-    from gpuproxy.app.books_here import with_books
+    from gpuproxy.app.local_database import with_database
 
     async def nothing(_: SqliteDatabase) -> None: ...
 
     link = by_link(path)
     with serving(path), pytest.raises(ConfigError) as refused:
-        with_books(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
+        with_database(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
     said = f"{link} is in use by another GPU Proxy server. Stop it first, or set GPUPROXY_DATABASE_URL to another file."
     assert str(refused.value) == said

@@ -66,7 +66,7 @@ CAPABILITIES = Capabilities(
         "extend": "a machine of moon.example runs until it is destroyed",
     },
     create_interval=1.0,
-    settle_seconds=5.0,
+    listing_lag_seconds=5.0,
     late_seconds=60.0,
 )
 _MOST_PAGES = 1_000

@@ -26,8 +26,7 @@ PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
 TRACE_ID = "x-trace-id"
 _PUSHBACK = "grpc-retry-pushback-ms"
-_LONGEST_PUSHBACK = 15.0
-"""Seconds."""
+_MAX_PUSHBACK_SECONDS = 15.0
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """The largest answer that a client with default settings accepts."""
@@ -179,7 +178,7 @@ def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, 
     """
     if not isinstance(refusal, Unavailable):
         return ()
-    limit = _LONGEST_PUSHBACK if seconds_left is None else min(seconds_left, _LONGEST_PUSHBACK)
+    limit = _MAX_PUSHBACK_SECONDS if seconds_left is None else min(seconds_left, _MAX_PUSHBACK_SECONDS)
     if refusal.retry_after >= limit:
         return ((_PUSHBACK, "-1"),)
     return (

@@ -47,8 +47,8 @@ HEADERS: Mapping[str, str] = {
 }
 """Default headers of every response."""
 
-_LEAST_COMPRESSED = 1024
-_THREAD_COMPRESSED = 64 * 1024
+_MIN_COMPRESSED_BYTES = 1024
+_THREAD_COMPRESSED_BYTES = 64 * 1024
 _MIN_CACHED_BYTES = 16 * 1024
 _MAX_CACHED = 32
 
@@ -150,9 +150,9 @@ def answered(request: web.Request, body: bytes, *, status: int, trace_id: str, t
             body=body,
             content_type=JSON_TYPE,
             headers=headers,
-            zlib_executor_size=_THREAD_COMPRESSED,
+            zlib_executor_size=_THREAD_COMPRESSED_BYTES,
         )
-        if len(body) >= _LEAST_COMPRESSED and _takes_gzip(request):
+        if len(body) >= _MIN_COMPRESSED_BYTES and _takes_gzip(request):
             response.enable_compression(web.ContentCoding.gzip)
     response.etag = ETag(value=tag, is_weak=True)
     return response

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from gpuproxy.edge.messages.public_keys import NotAKey, public_key
+from gpuproxy.edge.messages.public_keys import InvalidPublicKey, public_key
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model.demands import DEFAULT_IMAGE, RUN_MODES, LaunchSpec, RegistryAuth, RunMode
 from gpuproxy.model.offers import DEFAULT_DISK_GB
@@ -126,7 +126,7 @@ def _ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
     for at, key in enumerate(keys):
         try:
             public_key(key)
-        except NotAKey as error:
+        except InvalidPublicKey as error:
             found.add(f"ssh_public_keys[{at}]", str(error))
     return tuple(dict.fromkeys(key.strip() for key in keys))
 

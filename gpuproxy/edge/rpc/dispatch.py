@@ -51,7 +51,7 @@ Observe = Callable[[str, str, float], None]
 """Called once for each call with its name, its status code and its duration in real seconds."""
 
 log = structlog.get_logger(__name__)
-_log_call = FrequentEvent(__name__, "rpc")
+_log_call = FrequentEvent(__name__, "rpc_finished")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +289,7 @@ def _unimplemented(rpc: Rpc) -> NotBuilt:
 
 
 def _log_poll(**fields: str | float) -> None:
-    log.debug("rpc", **fields)
+    log.debug("rpc_finished", **fields)
 
 
 def _polls(call: Call) -> bool:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from gpuproxy.catalog import snapshot
 from gpuproxy.catalog.refresh import Market, Selection
 from gpuproxy.edge.messages import json_codec
-from gpuproxy.edge.messages.translate import lease_element, offer_element, offer_json, rented, timestamp
-from gpuproxy.edge.messages.translate_demand import Defaults, listing_filter
+from gpuproxy.edge.messages.demands import Defaults, listing_filter
+from gpuproxy.edge.messages.instances import lease_element, offer_element, offer_json, rented
+from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc.rpcs import Ready
 from gpuproxy.instances.requests import LeaseView
@@ -27,9 +28,9 @@ from gpuproxy.reservations import pages
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 ENCODING = "grpc"
-"""The catalog's name for the encoding by `translate.encode_offer`."""
+"""The catalog's name for the encoding by `instances.encode_offer`."""
 JSON = "json"
-"""The catalog's name for the encoding by `translate.offer_json`."""
+"""The catalog's name for the encoding by `instances.offer_json`."""
 MAX_PAGE = 5000
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 

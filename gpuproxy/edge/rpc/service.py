@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from gpuproxy.billing.spending import Spending
 from gpuproxy.catalog.refresh import Catalog
-from gpuproxy.edge.messages import translate, translate_demand
-from gpuproxy.edge.messages.translate_demand import Defaults, contract_id, create_demand, reserve_demand
+from gpuproxy.edge.messages import demands, instances, load, reservations, transactions
+from gpuproxy.edge.messages.demands import Defaults, contract_id, create_demand, reserve_demand
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc import listing
 from gpuproxy.edge.rpc.rpcs import Ready
@@ -122,7 +122,7 @@ class Service:
     async def GetGPUInstance(self, request: pb.GetGPUInstanceRequest, caller: Caller) -> pb.GetGPUInstanceResponse:
         """Return one rented instance."""
         instance = await self._named(request, caller)
-        return pb.GetGPUInstanceResponse(instance=translate.rented(instance.lease, instance.cost))
+        return pb.GetGPUInstanceResponse(instance=instances.rented(instance.lease, instance.cost))
 
     async def CreateGPUInstance(
         self, request: pb.CreateGPUInstanceRequest, caller: Caller
@@ -141,7 +141,7 @@ class Service:
             if offer is None and refusal.reason == "NOT_ENOUGH_GPUS":
                 raise _offer_gone(request.instance_id) from refusal
             raise
-        return translate.create_answer(view)
+        return reservations.create_answer(view)
 
     async def DestroyGPUInstance(
         self, request: pb.DestroyGPUInstanceRequest, caller: Caller
@@ -149,7 +149,7 @@ class Service:
         """Release one machine."""
         lease = (await self._named(request, caller)).lease
         lease = await self._instances.destroy(caller, lease.provider, request.instance_id.strip())
-        return translate.destroy_answer(lease)
+        return instances.destroy_answer(lease)
 
     async def StartGPUInstance(
         self, request: pb.StartGPUInstanceRequest, caller: Caller
@@ -157,13 +157,13 @@ class Service:
         """Start a stopped machine."""
         lease = (await self._named(request, caller)).lease
         started = await self._machines.start(caller, lease.provider, request.instance_id.strip())
-        return pb.StartGPUInstanceResponse(instance=translate.rented(started.lease, started.cost))
+        return pb.StartGPUInstanceResponse(instance=instances.rented(started.lease, started.cost))
 
     async def StopGPUInstance(self, request: pb.StopGPUInstanceRequest, caller: Caller) -> pb.StopGPUInstanceResponse:
         """Stop a machine: its GPUs are released, its disk is kept."""
         lease = (await self._named(request, caller)).lease
         stopped = await self._machines.stop(caller, lease.provider, request.instance_id.strip())
-        return pb.StopGPUInstanceResponse(instance=translate.rented(stopped.lease, stopped.cost))
+        return pb.StopGPUInstanceResponse(instance=instances.rented(stopped.lease, stopped.cost))
 
     async def GetInstanceLogs(self, request: pb.GetInstanceLogsRequest, caller: Caller) -> pb.GetInstanceLogsResponse:
         """Return the last lines of a machine's log."""
@@ -180,21 +180,21 @@ class Service:
     async def ReserveGPUs(self, request: pb.ReserveGPUsRequest, caller: Caller) -> pb.ReserveGPUsResponse:
         """Rent 1-16 GPUs."""
         demand = reserve_demand(request, self._defaults)
-        return translate.reserve_answer(await self._reserver.reserve(caller, demand))
+        return reservations.reserve_answer(await self._reserver.reserve(caller, demand))
 
     async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
         """Return a reservation in its current state."""
-        view = await self._reservations.by_id(caller, translate_demand.reservation_id(request.reservation_id))
-        return pb.GetReservationResponse(reservation=translate.reservation_message(view))
+        view = await self._reservations.by_id(caller, demands.reservation_id(request.reservation_id))
+        return pb.GetReservationResponse(reservation=reservations.reservation_message(view))
 
     async def WatchReservation(
         self, request: pb.WatchReservationRequest, caller: Caller
     ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
         """Yield a reservation each time it changes."""
-        reservation_id = translate_demand.reservation_id(request.reservation_id)
+        reservation_id = demands.reservation_id(request.reservation_id)
         async with aclosing(self._reservations.watch(caller, reservation_id, request.resume_token)) as changes:
             async for token, view in changes:
-                reservation = translate.reservation_message(view)
+                reservation = reservations.reservation_message(view)
                 yield pb.WatchReservationResponse(reservation=reservation, resume_token=token)
 
     async def ListReservations(
@@ -204,7 +204,7 @@ class Service:
         found = Violations()
         if request.page_size < 0:
             found.add("page_size", "must not be negative")
-        labels = dict(translate_demand.labels(request.labels, found))
+        labels = dict(demands.labels(request.labels, found))
         found.finish()
         page = await self._reservations.page(
             caller,
@@ -214,7 +214,7 @@ class Service:
             page_token=request.page_token,
         )
         return pb.ListReservationsResponse(
-            reservations=[translate.reservation_message(view) for view in page.views],
+            reservations=[reservations.reservation_message(view) for view in page.views],
             next_page_token=page.next_page_token,
             total_count=page.total,
         )
@@ -223,16 +223,16 @@ class Service:
         self, request: pb.ReleaseReservationRequest, caller: Caller
     ) -> pb.ReleaseReservationResponse:
         """Release all machines of a reservation."""
-        view = await self._reservations.release(caller, translate_demand.reservation_id(request.reservation_id))
-        return pb.ReleaseReservationResponse(reservation=translate.reservation_message(view))
+        view = await self._reservations.release(caller, demands.reservation_id(request.reservation_id))
+        return pb.ReleaseReservationResponse(reservation=reservations.reservation_message(view))
 
     async def ExtendReservation(
         self, request: pb.ExtendReservationRequest, caller: Caller
     ) -> pb.ExtendReservationResponse:
         """Change the end of a reservation."""
-        reservation_id = translate_demand.reservation_id(request.reservation_id)
-        view = await self._reservations.extend(caller, reservation_id, translate_demand.extend_until(request))
-        return pb.ExtendReservationResponse(reservation=translate.reservation_message(view))
+        reservation_id = demands.reservation_id(request.reservation_id)
+        view = await self._reservations.extend(caller, reservation_id, demands.extend_until(request))
+        return pb.ExtendReservationResponse(reservation=reservations.reservation_message(view))
 
     # ------------------------------------------------------------------------------------------------ load balancing
 
@@ -242,7 +242,7 @@ class Service:
         kind = found.word("type", request.type, _LOAD_KINDS, "all")
         instance_id = contract_id(request.instance_id, self._defaults, found) if request.instance_id else ""
         found.finish()
-        return translate.load_answer(await self._load.report(caller, instance_id), kind)
+        return load.load_answer(await self._load.report(caller, instance_id), kind)
 
     async def GetLoadBalancerStrategy(
         self, _request: pb.GetLoadBalancerStrategyRequest, caller: Caller
@@ -269,9 +269,9 @@ class Service:
                 found.add(name, "must not be negative")
         found.finish()
         limit = min(request.limit or _TRANSACTIONS, _MAX_TRANSACTIONS)
-        transactions, total = await self._spending.transactions(caller, limit, request.offset)
+        spent, total = await self._spending.transactions(caller, limit, request.offset)
         return pb.GetTransactionsResponse(
-            transactions=[translate.transaction_message(each) for each in transactions], total_count=total
+            transactions=[transactions.transaction_message(each) for each in spent], total_count=total
         )
 
     # -------------------------------------------------------------------------------------------------------- health
@@ -287,7 +287,7 @@ class Service:
     async def _named(self, request: _NamesInstance, caller: Caller) -> LeaseView:
         """The instance that the request names; without a provider, all providers are searched."""
         found = Violations()
-        named = translate_demand.provider("provider", request.provider, self._defaults, found)
+        named = demands.provider("provider", request.provider, self._defaults, found)
         instance_id = contract_id(request.instance_id, self._defaults, found)
         found.finish()
         held = []

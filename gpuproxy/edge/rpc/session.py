@@ -4,8 +4,8 @@ A key of another project is reported as not found, as if it didn't exist. Only a
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
-from gpuproxy.edge.messages import translate
-from gpuproxy.edge.messages.public_keys import NotAKey, PublicKey, public_key
+from gpuproxy.edge.messages import keys, times
+from gpuproxy.edge.messages.public_keys import InvalidPublicKey, PublicKey, public_key
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc.concurrency import network_of
 from gpuproxy.edge.rpc.rpcs import RANK
@@ -39,7 +39,7 @@ class Session:
         found.finish()
         user, token = await self._logins.login(email, request.password, network_of(caller.peer))
         return pb.LoginResponse(
-            token=token.text, user_id=user.id, email=user.email, expires_at=translate.timestamp(token.expires_at)
+            token=token.text, user_id=user.id, email=user.email, expires_at=times.timestamp(token.expires_at)
         )
 
     async def CreateAPIKey(self, request: pb.CreateAPIKeyRequest, caller: Caller) -> pb.CreateAPIKeyResponse:
@@ -68,7 +68,7 @@ class Session:
     async def ListAPIKeys(self, _request: pb.ListAPIKeysRequest, caller: Caller) -> pb.ListAPIKeysResponse:
         """Return the keys of the caller's project; for an admin, the keys of all projects."""
         rows = await self._keys.list(caller.scope)
-        return pb.ListAPIKeysResponse(keys=[translate.key_message(row) for row in rows])
+        return pb.ListAPIKeysResponse(keys=[keys.key_message(row) for row in rows])
 
     async def RevokeAPIKey(self, request: pb.RevokeAPIKeyRequest, caller: Caller) -> pb.RevokeAPIKeyResponse:
         """Revoke a key whose role is at most the caller's."""
@@ -94,12 +94,12 @@ class Session:
         row = await self._ssh_keys.add(
             caller.project, name or key.comment[:_MAX_NAME] or kind, key.line, key.fingerprint
         )
-        return pb.AddSSHKeyResponse(key=translate.ssh_key_message(row))
+        return pb.AddSSHKeyResponse(key=keys.ssh_key_message(row))
 
     async def ListSSHKeys(self, _request: pb.ListSSHKeysRequest, caller: Caller) -> pb.ListSSHKeysResponse:
         """Return the keys of the caller's own project, also for an admin: the caller's machines get these keys."""
         rows = await self._ssh_keys.list(caller.project)
-        return pb.ListSSHKeysResponse(keys=[translate.ssh_key_message(row) for row in rows])
+        return pb.ListSSHKeysResponse(keys=[keys.ssh_key_message(row) for row in rows])
 
     async def DeleteSSHKey(self, request: pb.DeleteSSHKeyRequest, caller: Caller) -> pb.DeleteSSHKeyResponse:
         """Delete a key. Machines that are rented from now on don't get it."""
@@ -113,6 +113,6 @@ class Session:
 def _public_key(text: str, found: Violations) -> PublicKey:
     try:
         return public_key(text)
-    except NotAKey as error:
+    except InvalidPublicKey as error:
         found.add("public_key", str(error) if text.strip() else "is required")
     return PublicKey(line="", comment="", fingerprint="")

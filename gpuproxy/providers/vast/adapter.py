@@ -90,7 +90,7 @@ CAPABILITIES = Capabilities(
     create_interval=INTERVALS["create"],
     create_timeout=TIMEOUTS["create"],
     destroy_interval=INTERVALS["destroy"],
-    settle_seconds=60.0,
+    listing_lag_seconds=60.0,
     # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
     verdict_seconds=120.0,
     late_seconds=300.0,

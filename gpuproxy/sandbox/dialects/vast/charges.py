@@ -17,7 +17,7 @@ from gpuproxy.sandbox.protocol.query import BadQuery
 from gpuproxy.sandbox.protocol.wire import Call, answer
 
 _DAY = 86400
-_LIMIT, _MOST = 100, 500
+_LIMIT, _MAX_LIMIT = 100, 500
 _KINDS = {"i": "instance", "v": "volume", "s": "serverless"}
 Row = dict[str, Any]
 
@@ -120,7 +120,7 @@ def _after(rows: list[Row], token: str | None) -> int:
 
 def _limit(text: str | None) -> int:
     try:
-        return min(max(1, int(text or _LIMIT)), _MOST)
+        return min(max(1, int(text or _LIMIT)), _MAX_LIMIT)
     except ValueError:
         raise BadQuery("Error in query parameters: limit is not a number") from None
 

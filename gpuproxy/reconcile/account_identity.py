@@ -1,7 +1,8 @@
-"""Whose key it is that an account is used with: a listing with somebody else's shows none of our machines.
+"""Check that the configured key belongs to the account that its machines were rented with.
 
-A key that changed places would make every machine count as lost. So before the first listing is believed, the
-marketplace is asked whose the key is; where it can't say, a listing is believed that shows a machine of ours.
+The listing of another account shows none of our machines. If two keys were swapped in the settings, every machine would
+count as lost. So before the first listing is believed, the marketplace is asked which account the key belongs to. If it
+can't answer, a listing is believed only if it shows a machine of ours.
 """
 
 from collections.abc import Sequence
@@ -12,25 +13,25 @@ from gpuproxy.ports import Database, ListedInstance, Provider, Tx
 from gpuproxy.store import leases, meta
 
 
-class Whose:
-    """One account, and who the marketplace says it is."""
+class AccountIdentity:
+    """The identity of one account, as the marketplace gives it."""
 
     def __init__(self, provider: Provider, db: Database) -> None:
         self._provider = provider
         self._account: AccountKey = (provider.name, provider.account)
         self._db = db
         self._owner = ""
-        """Once the marketplace has said so."""
+        """The marketplace's id of the account; "" until it is known."""
 
     @property
     def is_known(self) -> bool:
-        """True once the marketplace has said whose key it is, and that it is the right one."""
+        """True once the marketplace has confirmed that the key belongs to the right account."""
         return bool(self._owner)
 
     async def doubt(self) -> ProviderError | None:
-        """Raises AuthFailed for a key of another account than the one that what is live was rented with.
+        """The error of a marketplace that can't identify the account although machines are rented with it; else None.
 
-        Returns the error where the marketplace can't say whose key it is and something is rented with the account.
+        Raises AuthFailed if the key belongs to another account than the live machines.
         """
         if self._owner:
             return None
@@ -40,23 +41,23 @@ class Whose:
         except ProviderError as error:  # a key that may not ask this, among others
             return error if known else None
         if known and not owner:
-            return ProviderUnavailable(f"{self._provider.name} does not say whose key it is")
+            return ProviderUnavailable(f"{self._provider.name} does not tell which account the key belongs to")
         if known and owner != known:
             name = self._provider.account
             raise AuthFailed(
-                f"the key that is set for {name} belongs to account {owner}, and what is rented under this name to "
-                f"account {known}: set that account's key under this name again"
+                f"the key of {name} belongs to account {owner}, but the machines rented under this name belong to "
+                f"account {known}: set the key of account {known} under this name"
             )
         self._owner = owner
         return None
 
-    async def shows_ours(self, instances: Sequence[ListedInstance]) -> bool:
-        """Whether a machine that is rented with this account is among these: then it is that account's listing."""
+    async def lists_our_machines(self, instances: Sequence[ListedInstance]) -> bool:
+        """Whether a machine rented with this account is among `instances`: then the listing is of this account."""
         labels = {instance.label for instance in instances}
         return any(lease.label in labels for lease in await self._db.read(lambda tx: leases.live(tx, *self._account)))
 
     def note(self, tx: Tx) -> None:
-        """Remember whose key was used under the account's name last."""
+        """Store which account the key belongs to."""
         if self._owner and self._known(tx) != self._owner:
             meta.write(tx, self._key, self._owner)
 

@@ -1,4 +1,4 @@
-"""What one call has learnt: what not to try again, and how long it would have had to wait."""
+"""What a rental excludes from its next choice because of earlier answers, and how long it would have had to wait."""
 
 from dataclasses import dataclass, field
 
@@ -10,19 +10,19 @@ _FAILURES_ALLOWED = 3
 
 
 @dataclass(slots=True)
-class Learnt:
-    """Shared by the attempts of one call. What an answer says is held against that which its scope names, only."""
+class Exclusions:
+    """Shared by the attempts of one rental. A refusal excludes only what its scope names."""
 
     offers: set[OfferId] = field(default_factory=set)
     hosts: set[HostKey] = field(default_factory=set)
     accounts: set[AccountKey] = field(default_factory=set)
     providers: set[ProviderName] = field(default_factory=set)
     queue_seconds: float = 0.0
-    """The longest wait for a turn that was too long for this call."""
+    """The longest wait for a turn that exceeded the deadline."""
     _failures: dict[ProviderName, int] = field(default_factory=dict)
 
     def refused(self, lease: Lease, refusal: Refused) -> None:
-        """A create was refused."""
+        """Exclude what a refused create gives reason to exclude."""
         if refusal.scope is Scope.ACCOUNT:
             self.accounts.add((lease.provider, lease.account))
             return
@@ -36,5 +36,5 @@ class Learnt:
                 self.providers.add(lease.provider)
 
     def queued(self, seconds: float) -> None:
-        """A create would have had to wait so long for its turn."""
+        """Record that a create would have had to wait `seconds` for its turn."""
         self.queue_seconds = max(self.queue_seconds, seconds)

@@ -1,6 +1,6 @@
-"""What makes a database unsafe before it is opened: a faulty SQLite, a network file system, a second name.
+"""Checks before a database is opened: SQLite with a known fault, and a network file system.
 
-Each is refused with what to do instead. The first two can be allowed by a setting; then the start only warns.
+Each is refused with a text that says what to do. A setting can allow it; then the start only logs a warning.
 """
 
 import structlog
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 def require_safe(settings: Settings, *, warn: bool) -> None:
-    """Raise ConfigError where commits could be lost; where that is allowed, log a warning if `warn`."""
+    """Raise ConfigError if commits could be lost. If a setting allows that, log a warning when `warn` is set."""
     _require_sound_library(settings, warn=warn)
     _require_local_disk(settings, warn=warn)
 
@@ -25,8 +25,8 @@ def _require_sound_library(settings: Settings, *, warn: bool) -> None:
     if not settings.allow_vulnerable_sqlite:
         raise ConfigError(
             f"SQLite {version} can lose a commit that races a checkpoint (fixed in 3.51.3, 3.50.7 and 3.44.6): the "
-            "database was not opened. Install the package pysqlite3 with a newer SQLite beside GPU Proxy, or use a "
-            "Python with one. GPUPROXY_ALLOW_VULNERABLE_SQLITE=true accepts the risk."
+            "database was not opened. Install the package pysqlite3 with a newer SQLite, or use a Python that has one. "
+            "GPUPROXY_ALLOW_VULNERABLE_SQLITE=true accepts the risk."
         )
     if warn:
         log.warning("vulnerable_sqlite_allowed", version=version, effect="a commit that races a checkpoint can be lost")

@@ -1,8 +1,8 @@
-"""The true-up: once a machine is over, the marketplace's own charge for it replaces what our meters said.
+"""The true-up: after a machine has ended, its metered cost is corrected to what the marketplace charged for it.
 
-Meters follow listed prices and statuses, with the time between two looks as their error, and know nothing of traffic.
-What the marketplace charged is what was paid: the difference becomes an adjustment, a transaction of its own, so that
-nothing that was completed before ever changes.
+Meters follow listed prices and statuses. They can be wrong by the time between two listings, and they do not include
+network traffic. What the marketplace charged is what was paid. The difference becomes an adjustment, a transaction of
+its own, so that completed transactions never change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from gpuproxy.store.settlements import Unsettled
 log = structlog.get_logger(__name__)
 
 _AFTER = timedelta(hours=2)
-"""Charges are listed some time after they are made."""
+"""The delay after a machine's end before its charges are read: marketplaces list charges late."""
 _AGAIN = timedelta(hours=24)
-"""Until two readings, so far apart, agree: charges may be listed in part at first."""
+"""The time between two readings. They repeat until two agree, because charges may be incomplete at first."""
 _AT_MOST = timedelta(days=14)
-"""What is not certain by then stays as it is."""
+"""After this time a charge is no longer read, even if two readings never agreed."""
 _EXACT = Micro(1_000)
-"""Charges are listed to a tenth of a cent: less is no difference."""
+"""Charges are listed to a tenth of a cent. Smaller differences are ignored."""
 
 
-class Settling:
-    """Settles the machines of one account."""
+class TrueUp:
+    """Corrects the costs of one account's machines."""
 
     def __init__(self, provider: Provider, db: Database, clock: Clock) -> None:
         self.provider = provider
@@ -39,7 +39,7 @@ class Settling:
         self._clock = clock
 
     async def step(self) -> None:
-        """Compare all that are due; without the marketplace's word they stay due."""
+        """Compare all machines that are due. If the marketplace does not answer, they stay due."""
         if "charges" in self.provider.capabilities.missing:
             return
         account, now = (self.provider.name, self.provider.account), self._clock.now()
@@ -49,7 +49,7 @@ class Settling:
         try:
             charged = await self.provider.charges(min(each.began for each in due), _latest(due))
         except ProviderError as error:
-            log.info("charges_silent", account=self.provider.account, reason=error.reason, error=str(error))
+            log.info("true_up_failed", account=self.provider.account, reason=error.reason, error=str(error))
             return
         await self._db.write(lambda tx: _settle(tx, due, charged))
 

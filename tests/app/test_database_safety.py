@@ -9,8 +9,8 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from gpuproxy.app import people, upkeep
-from gpuproxy.app.books_here import with_books
+from gpuproxy.app import upkeep, user_admin
+from gpuproxy.app.local_database import with_database
 from gpuproxy.cli import root
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store.sqlite import driver, mounts
@@ -40,11 +40,11 @@ def on_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def open_alone(settings: Settings) -> None:
     async def nothing(_: SqliteDatabase) -> None: ...
 
-    with_books(settings, nothing, alone=True, may_make=True)
+    with_database(settings, nothing, alone=True, may_create=True)
 
 
 def create_key(settings: Settings) -> None:
-    people.create_key(settings, "ci", "user", "default")
+    user_admin.create_key(settings, "ci", "user", "default")
 
 
 def look(settings: Settings) -> None:
@@ -118,7 +118,7 @@ def test_a_link_from_a_network_file_system_to_a_local_disk_is_no_network(tmp_pat
 def test_a_copy_of_a_local_database_may_go_to_a_network_file_system(tmp_path: Path, on_network: Path) -> None:
     create_key(settings_in(tmp_path))
     upkeep.backup(settings_in(tmp_path), on_network / "copy.db")
-    assert [key.name for key in people.list_keys(settings_in(tmp_path))] == ["ci"]
+    assert [key.name for key in user_admin.list_keys(settings_in(tmp_path))] == ["ci"]
 
 
 @pytest.mark.usefixtures("faulty")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.billing.witness import reading_of
+from gpuproxy.billing.check import reading_of
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Unavailable
 from tests.reconcile.test_absence import call, rent_by_hand
@@ -17,13 +17,13 @@ _SELDOM_READ = {"catalog_refresh_interval": 120.0}
 
 def test_books_that_are_right_raise_no_alarm():
     async def story(world: World) -> None:
-        witness = world.engine.witnesses[0]
+        check = world.engine.billing_checks[0]
         readings = []
         for _ in range(6):
             made = await world.reserve(3)
             await world.sleep(1700)
             await world.engine.reservations.release(P1, made.reservation.id)
-            readings.append(await witness.step())
+            readings.append(await check.step())
         assert not any(reading is None or reading.alarm for reading in readings)
         assert all(reading is not None and reading.booked > 0 for reading in readings[1:])
 
@@ -48,7 +48,7 @@ def test_a_provider_that_does_not_tell_is_no_alarm():
     async def story(world: World) -> None:
         await world.reserve(1)
         world.arm("user", "status_500_before", times=0)
-        assert await world.engine.witnesses[0].step() is None
+        assert await world.engine.billing_checks[0].step() is None
 
     in_world(story, machines=20, settings=_SELDOM_READ)
 
@@ -85,11 +85,11 @@ def test_a_storm_of_sixteen_trips_the_breaker_for_the_next_call():
 
 def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
     async def story(world: World) -> None:
-        await world.engine.witnesses[0].step()
+        await world.engine.billing_checks[0].step()
         contract = rent_by_hand(world, None)
         await world.sleep(1500)
         call(world, "DELETE", f"/api/v0/instances/{contract}/", {})
-        reading = await world.engine.witnesses[0].step()
+        reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert reading.booked == 0
         assert reading.spent > 0
@@ -102,10 +102,10 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(300)
-        await world.engine.witnesses[0].step()
+        await world.engine.billing_checks[0].step()
         world.control("POST", f"instances/{made.leases[0].instance_id}/kill", {"how": how})
         await world.sleep(1700)
-        reading = await world.engine.witnesses[0].step()
+        reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert not reading.alarm
         assert (await world.leases())[0].billed == rate
@@ -118,13 +118,13 @@ def test_what_stopped_while_the_provider_was_silent_is_no_alarm():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(300)
-        await world.engine.witnesses[0].step()
+        await world.engine.billing_checks[0].step()
         world.arm("list", "status_500_before", times=0)
         world.control("POST", f"instances/{made.leases[0].instance_id}/kill", {"how": "container"})
         await world.sleep(1200)
         world.control("DELETE", "faults")
         await world.sleep(120)
-        reading = await world.engine.witnesses[0].step()
+        reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert reading.booked > reading.spent * 2
         assert not reading.alarm

@@ -1,0 +1,46 @@
+"""The database of this machine, opened by a command that works on it directly, with or without a running server.
+
+A command about an existing database never creates a new one: in a wrong directory it would report that all is well.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gpuproxy.app.main import open_database
+from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.model.errors import Unavailable
+from gpuproxy.store.sqlite.database import SqliteDatabase
+from gpuproxy.store.sqlite.driver import sqlite3
+
+T = TypeVar("T")
+
+
+def with_database(
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
+) -> T:
+    """The result of `work` on the database. `alone`: refuse while a server uses it.
+
+    Raises ConfigError if there is no database, unless `may_create` is set, and if it can't be read or written.
+    """
+
+    async def run() -> T:
+        async with open_database(settings, alone=alone) as db:
+            return await work(db)
+
+    if not may_create:
+        check_exists(settings)
+    try:
+        return asyncio.run(run())
+    except (Unavailable, sqlite3.Error) as error:
+        reason = error.__cause__ or error
+        raise ConfigError(f"{settings.database_path}: {reason}; nothing was changed.") from error
+
+
+def check_exists(settings: Settings) -> None:
+    """Raise ConfigError if there is no database."""
+    if not settings.database_path.is_file():
+        raise ConfigError(
+            f"There is no database at {settings.database_path.absolute()}. Set GPUPROXY_DATABASE_URL, or run the "
+            "command in the directory of the database."
+        )
