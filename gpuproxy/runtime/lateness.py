@@ -72,7 +72,7 @@ class Lateness:
         late = sum(
             ended - max(began, since) for began, ended in zip(self._began[first:], self._ended[first:], strict=True)
         )
-        return min(seconds, late + self._present(now, since))
+        return max(0.0, min(seconds, late + self._present(now, since)))
 
     def _present(self, now: float, since: float) -> float:
         """The part of the sleep under way that is over its time, after `since`."""

@@ -1,0 +1,44 @@
+"""`--shuffle`: another order for another seed, the same for the same, and no test is lost."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import _shuffle
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    path: Path
+    name: str
+
+
+ITEMS = [Item(Path(f"test_{module}.py"), f"test_{number}") for module in range(10) for number in range(5)]
+
+
+def shuffled(seed: str) -> list[Any]:
+    items: list[Any] = list(ITEMS)
+    _shuffle(items, seed)
+    return items
+
+
+def test_the_same_seed_gives_the_same_order_and_another_one_another() -> None:
+    assert shuffled("1") == shuffled("1")
+    assert len({tuple(shuffled(seed)) for seed in "123456"}) == 6
+
+
+def test_every_test_is_run_once_and_a_module_stays_whole() -> None:
+    items = shuffled("1")
+    assert sorted(items, key=str) == sorted(ITEMS, key=str)
+    changes = sum(before.path != after.path for before, after in itertools.pairwise(items))
+    assert changes == 9
+
+
+def test_modules_and_the_tests_in_them_change_places() -> None:
+    items = shuffled("1")
+    assert [item.path for item in items] != [item.path for item in ITEMS]
+    assert any(
+        [item.name for item in items if item.path == path] != [f"test_{number}" for number in range(5)]
+        for path in {item.path for item in ITEMS}
+    )
