@@ -4,7 +4,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test simulate fairness replay bite chaos soak bench http-fuzz interop clean
+.PHONY: help setup run demo proto check test unit seeds simulate fairness replay texts bite chaos soak bench http-fuzz interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,14 @@ proto: setup ## regenerate gpuproxy/v1 from proto/
 check: setup ## style, types, layers, sizes, generated files: everything but the tests
 	@scripts/check
 
-test: setup ## all tests
-	@$(VENV)/bin/python -m pytest
+test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+unit: setup ## the tests without processes and long stories, in less than a minute
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)
+
+seeds: setup ## tests that repeat one rule over random seeds, at their full size
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --all-seeds -m seeds $(ARGS)
 
 simulate: setup ## 10,000 random stories of faults and crashes in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate
@@ -47,6 +53,9 @@ fairness: setup ## one project floods an account; another's reserve and destroy 
 
 bite: setup ## do the tests bite? known mistakes are planted in a copy, one by one, and each must be caught
 	@$(VENV)/bin/python -m scripts.bite
+
+texts: setup ## twenty texts of the project for a reader who does not know it; SEED=N, COUNT=N
+	@$(VENV)/bin/python -m scripts.texts
 
 bench: setup ## speed and memory, as ratios measured in one run
 	@$(VENV)/bin/python -m scripts.bench

@@ -5,7 +5,7 @@ from gpuproxy.adapters import interrupts
 
 def main() -> None:
     """Run the command that the program was called with."""
-    interrupts.leave_at_once()
+    interrupts.exit_on_interrupt()
     from gpuproxy import cli
 
     cli.main()

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _COPIED = ("gpuproxy", "scripts", "tests", "proto")
 _STORIES = "300"
 _ROOMS = (
-    "model", "store", "providers", "ports", "outcomes", "reconcile", "catalog", "billing", "loadbalancer", "health",
+    "model", "store", "providers", "runtime", "outcomes", "reconcile", "catalog", "billing", "loadbalancer", "health",
     "rental", "reservations", "instances",
 )  # fmt: skip
 _MINUTES = 10.0

@@ -1,9 +1,10 @@
 """`make demo`: a client lists, reserves and releases GPUs on a simulated market, and one create loses its reply.
 
 Starts `gpuproxy serve --sandbox` on free ports with a database of its own. The market is as unkind as the real one;
-its clock runs TIME_SCALE times as fast. The last line is the market's own count. Exit code 0: everything that was
-created is destroyed, nothing was created twice, and the database knows each machine. Otherwise stderr says in one
-sentence what is wrong, and the end of the server's log follows.
+its clock runs TIME_SCALE times as fast. The last line is the market's own count.
+
+Exit code 0: everything that was created is destroyed, nothing was created twice, and the database knows each machine.
+Exit code 1: stderr says what happened, shows the end of the server's log, and says what to do. Exit code 130: Ctrl-C.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,6 +37,10 @@ ENOUGH = 16
 """GPUs of WANTED that must be known before the first command: the server has read some pages of the market by then."""
 PATIENCE = 300.0
 """Real seconds for any one step, also on a busy machine: this is no test of speed."""
+ADVICE = (
+    "What to do: run `make demo` again. If it fails in the same way, report all of this output. "
+    "Nothing was rented for money, and the simulated market has ended."
+)
 LOG_TAIL = 40
 """Lines of the server's log that a failure shows."""
 FOREIGN = ("GPUPROXY_", "VASTAI_", "IONET_", "GUARDRAILS_")
@@ -75,18 +81,35 @@ def main() -> int:
                 main_job(place)
                 lost_reply(place)
                 counted(place)
-        except (Failed, grpc.RpcError) as failure:
+        except KeyboardInterrupt:
+            print("\ndemo interrupted; the server and its market have ended.", file=sys.stderr, flush=True)
+            return 130
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the user is told
             tell(failure, log)
             return 1
     return 0
 
 
 def tell(failure: Exception, log: Path) -> None:
-    """To stderr: what is wrong, then the end of the server's log."""
-    why = f"{failure.code().name}: {failure.details()}" if isinstance(failure, grpc.RpcError) else str(failure)
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    """To stderr: what happened, the end of the server's log, and what to do."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     tail = "\n".join(lines[-LOG_TAIL:]) or "(empty)"
-    print(f"demo failed: {why}\n\nThe end of the server's log:\n{tail}", file=sys.stderr, flush=True)
+    print(
+        f"demo failed: {reason(failure)}\n\nThe end of the server's log:\n{tail}\n\n{ADVICE}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def reason(failure: Exception) -> str:
+    """A sentence; for what nobody expected, the traceback too."""
+    match failure:
+        case Failed():
+            return str(failure)
+        case grpc.RpcError():
+            return f"The server refused a call with {failure.code().name}: {failure.details()}"
+        case _:
+            return f"{type(failure).__name__}: {failure}\n{''.join(traceback.format_exception(failure))}"
 
 
 def main_job(place: Place) -> None:
@@ -198,6 +221,10 @@ def started(folder: Path, log: Path) -> Iterator[Place]:
             lambda: f"the server knows {available(place)}",
         )
         yield place
+    except Exception as failure:
+        if (code := server.poll()) is None or isinstance(failure, Failed):
+            raise
+        raise Failed(f"The server ended with exit code {code} while it was needed: {reason(failure)}") from failure
     finally:
         server.terminate()
         try:
@@ -240,7 +267,7 @@ def quietly(place: Place, *words: str) -> str:
             env=place.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if "--json" not in words else None,
+            stderr=subprocess.PIPE if "--json" in words else subprocess.STDOUT,
             text=True,
             timeout=PATIENCE,
             check=False,
@@ -248,7 +275,8 @@ def quietly(place: Place, *words: str) -> str:
     except subprocess.TimeoutExpired as late:
         raise Failed(f"`gpuproxy {shlex.join(words)}` ran for {PATIENCE:.0f} s and printed {late.stdout!r}.") from late
     if done.returncode:
-        raise Failed(f"`gpuproxy {shlex.join(words)}` ended with exit code {done.returncode}: {done.stdout.strip()}")
+        printed = done.stdout + (done.stderr or "")
+        raise Failed(f"`gpuproxy {shlex.join(words)}` ended with exit code {done.returncode}: {printed.strip()}")
     return done.stdout
 
 
@@ -268,9 +296,7 @@ def control(place: Place, method: str, what: str, body: dict[str, Any] | None = 
         with direct.open(request, timeout=PATIENCE) as answer:
             parsed: dict[str, Any] = json.load(answer)
     except OSError as error:
-        raise Failed(
-            f"The market did not answer {method} /sandbox/v1/{what} within {PATIENCE:.0f} s: {error}."
-        ) from error
+        raise Failed(f"The market did not answer {method} /sandbox/v1/{what}: {error}.") from error
     return parsed
 
 

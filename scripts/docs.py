@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs: settings, the life of a lease, the calls, the rules, and more.
+"""Write the generated parts of docs: settings, the states of a lease, the calls, the rules, and more.
 
 Usage: scripts/docs.py [--check]. Each part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `--check`
 changes nothing and fails when a part is not as it would be written.
@@ -34,7 +34,7 @@ def main() -> int:
 
 def settings_table() -> str:
     """Each variable, its default, what it says; those of the installed marketplaces first."""
-    lines = ["| variable | default | |", "|---|---|---|"]
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
     fields = settings_class(marketplaces.installed()).model_fields
     for _, info in sorted(fields.items(), key=lambda field: field[0] in Settings.model_fields):
         lines.append(f"| `{info.alias}` | {_shown(info.default)} | {info.description} |")
@@ -57,7 +57,7 @@ def call_table() -> str:
     """Each RPC with the first sentence of its comment, and whether the server has it."""
     contract = (ROOT / "proto/gpuproxy/v1/gpuproxy.proto").read_text(encoding="utf-8")
     built = _built_calls()
-    lines = ["| call | | built |", "|---|---|---|"]
+    lines = ["| call | what it does | built |", "|---|---|---|"]
     for comment, name in _RPC.findall(contract):
         text = " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
         sentence = text.split(". ")[0].rstrip(".").removeprefix(f"{name} ")
@@ -82,7 +82,8 @@ def capability_list() -> str:
 
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"settings": settings_table, "leases": lease_diagram},
+    ROOT / "docs" / "settings.md": {"settings": settings_table},
+    ROOT / "docs" / "reservations.md": {"leases": lease_diagram},
     ROOT / "docs" / "api.md": {"calls": call_table},
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
     ROOT / "docs" / "providers.md": {"capabilities": capability_list, "rules": rule_table},

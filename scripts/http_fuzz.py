@@ -43,7 +43,7 @@ def main(cases: int) -> int:
         outcome = subprocess.run(command(f"http://{server.http}", server.key, cases), cwd=folder, check=False)
         rented = release_all(client)
         until(lambda: not market.alive(), "everything is given back")
-        broken = [line for line in server.log().splitlines() if "rpc_broke" in line or "Traceback" in line]
+        broken = [line for line in server.log().splitlines() if "rpc_crashed" in line or "Traceback" in line]
     print(f"{rented} reservations were made and given back; {len(broken)} calls broke")
     return 1 if outcome.returncode or broken else 0
 

@@ -42,10 +42,10 @@ MISTAKES = (
         "            reply = await self._sent(request, secrets)",
     ),
     Mistake(
-        "an empty list is trusted without a second word",
+        "an empty listing is trusted although nothing confirms it",
         "reconcile/absence.py",
-        " + quarantine and (canary or scene.second_word)",
-        " + quarantine",
+        "    if not (canary or scene.credit_unchanged):\n        return False\n",
+        "",
     ),
     Mistake(
         "only the first page of a list is read",
@@ -80,8 +80,8 @@ MISTAKES = (
     Mistake(
         "an unknown outcome lets go of its GPUs",
         "model/leases.py",
-        "HOLDS_OFFER = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
-        "HOLDS_OFFER = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
+        "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})",
+        "LOCKS_KEYS = frozenset({_S.REQUESTED, _S.STARTING, _S.ACTIVE})",
     ),
     Mistake(
         "a row is overwritten whatever has become of it",
@@ -98,8 +98,9 @@ MISTAKES = (
     ),
     Mistake(
         "a caller that left keeps its machines",
-        "rental/reserve.py",
-        "        call.gone = True\n        call.stop.set()\n        self._spawn(self._close_after(call))",
+        "rental/joins.py",
+        "        call.abandoned = True\n        call.stop.set()\n"
+        "        self._calls.start(self._close_after(call, task), call.reservation_id)",
         "        call.stop.set()",
     ),
     Mistake(
@@ -111,7 +112,7 @@ MISTAKES = (
     ),
     Mistake(
         "a create in flight when the process died counts as never sent",
-        "rental/reserve.py",
+        "rental/recovery.py",
         "    if lease.call_started_at is None:\n        record.not_attempted(tx, lease.id,",
         "    if True:\n        lease = leases.note(tx, lease, call_started_at=None)\n"
         "        record.not_attempted(tx, lease.id,",
@@ -142,32 +143,38 @@ MISTAKES = (
         "        return self.looks >= 1",
     ),
     Mistake(
-        "one knock that is not answered gives a machine up",
+        "one unanswered probe gives a machine up",
         "reconcile/doubts.py",
-        "        return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
-        "        return self.knocks >= 1",
+        "        return self.probes >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR",
+        "        return self.probes >= 1",
     ),
     Mistake(
         "machines that fail alike are replaced without end",
-        "rental/replacing.py",
+        "rental/replacements.py",
         "    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)",
         "    return Replacement(gpus=missing if left else missing)",
     ),
     Mistake(
+        "a rental forgets its owner",
+        "outcomes/record.py",
+        "    if lease.state in RENTED and not owner.wants(now):",
+        "    if lease.state in RENTED and owner.wants(now) is None:",
+    ),
+    Mistake(
         "a replacement goes to the host that failed",
-        "rental/call.py",
-        "        self._learnt.hosts |= replacing.failed_hosts(rows)\n",
+        "rental/rounds.py",
+        "        self._exclusions.hosts |= replacements.failed_hosts(rows)\n",
         "",
     ),
     Mistake(
         "an account's refusal is held against the marketplace",
-        "loadbalancer/learnt.py",
+        "loadbalancer/exclusions.py",
         "            self.accounts.add((lease.provider, lease.account))\n            return\n",
         "            self.accounts.add((lease.provider, lease.account))\n",
     ),
     Mistake(
         "projects do not take turns",
-        "ports/pacing.py",
+        "runtime/turns.py",
         "        project = min(self._waiting, key=lambda name: self._served.get(name, 0))",
         "        project = next(iter(self._waiting))",
     ),

@@ -40,10 +40,11 @@ _ENDED_WITHIN = 3600.0
 _TIMEOUT = 1.0  # real seconds
 _MACHINES = 60
 _CELLS = tuple(cell for cell in cells() if not cell.slow and (cell.call, cell.row) != ("search", "rate_limited:quota"))
-"""Not what hangs: timeouts are real seconds, each of them minutes here, and whatever is billed meanwhile the witness
-rightly misses in the books. And no used-up quota of searches: it stops all renting until midnight, a dull day."""
+"""All faults but two kinds. A hang takes a timeout, which counts in real seconds, each of them minutes here: the
+billing check would rightly report what is billed meanwhile. A used-up quota of searches stops renting until midnight.
+"""
 _WAYS_TO_DIE = ("container", "gpu", "outbid")
-"""Not "host": an offline machine is not billed, and our meters run on, of which the witness rightly complains."""
+"""Not "host": an offline machine is not billed, and our meters run on, which the billing check reports rightly."""
 
 
 @dataclass

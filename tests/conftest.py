@@ -1,6 +1,13 @@
-"""Each test has the log to itself: what one of them configures, or a command that it runs, is undone after it."""
+"""What holds for all tests: a log of their own, their order, and how much of them runs.
 
+--unit       without the tests that start processes or tell long stories: those of `_LONG_ROOMS`, and marked `long`
+--all-seeds  a test marked `seeds(few, all)` gets the argument `seed` from range(all) instead of range(few)
+--shuffle N  modules, and the tests of each, in an order that depends on N alone; without N a random one, which is said
+"""
+
+import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +15,49 @@ import structlog
 
 from gpuproxy.adapters import logs
 
+_TESTS = Path(__file__).resolve().parent
+_LONG_ROOMS = frozenset({"system", "simulation", "vastai_cli"})
+_ANY_SEED = "any"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help="without tests of processes and long stories")
+    parser.addoption("--all-seeds", action="store_true", help="tests that repeat a rule over seeds, at their full size")
+    parser.addoption("--shuffle", nargs="?", const=_ANY_SEED, metavar="SEED", help="modules and tests in another order")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")
+    config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
+    if config.option.shuffle == _ANY_SEED:
+        config.option.shuffle = str(random.SystemRandom().randrange(1_000_000))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for mark in metafunc.definition.iter_markers("seeds"):
+        few, every = mark.args
+        metafunc.parametrize("seed", range(every if metafunc.config.option.all_seeds else few))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.unit:
+        kept = [item for item in items if not _is_long(item)]
+        config.hook.pytest_deselected(items=[item for item in items if _is_long(item)])
+        items[:] = kept
+    if config.option.shuffle is not None:
+        _shuffle(items, config.option.shuffle)
+    else:  # a long one that begins last keeps one worker busy while the others are done
+        items.sort(key=lambda item: not _is_long(item))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.option.shuffle is not None:
+        terminalreporter.write_line(f"in the order of --shuffle {config.option.shuffle}")
+
 
 @pytest.fixture(autouse=True)
 def _a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What one of them configures, or a command that it runs, is undone after it."""
     configure = structlog.configure
 
     def without_cache(**settings: Any) -> None:
@@ -20,4 +67,22 @@ def _a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(structlog, "configure", without_cache)
     yield
     structlog.reset_defaults()
-    logs._routinely = None
+    logs._write_fast = None
+
+
+def _is_long(item: pytest.Item) -> bool:
+    room = item.path.relative_to(_TESTS).parts[0]
+    return room in _LONG_ROOMS or item.get_closest_marker("long") is not None
+
+
+def _shuffle(items: list[pytest.Item], seed: str) -> None:
+    """Modules stay whole: what a module starts once, it would otherwise start again and again."""
+    dice = random.Random(seed)
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    chosen = list(modules.values())
+    dice.shuffle(chosen)
+    for tests in chosen:
+        dice.shuffle(tests)
+    items[:] = [item for tests in chosen for item in tests]

@@ -14,7 +14,7 @@ from grpc import aio
 from gpuproxy.adapters.system import ScaledClock, SystemRandom, Threads
 from gpuproxy.app import deployment
 from gpuproxy.app.access import Access, open_access
-from gpuproxy.app.wiring import Engine, build_engine, build_faces
+from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.settings import settings_class
 from gpuproxy.ports import ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
@@ -76,7 +76,7 @@ async def deployed(folder: Path, **chosen: Any) -> AsyncIterator[Deployed]:
         access = await open_access(settings, db, clock, random)
         await engine.start()
         await engine.catalog.first_snapshot()
-        faces = build_faces(settings, engine, access, random)
+        faces = build_interfaces(settings, engine, access, random)
         port, http = await faces.grpc.start("127.0.0.1:0"), await faces.http.start("127.0.0.1", 0)
         try:
             async with aio.insecure_channel(f"127.0.0.1:{port}") as channel, aiohttp.ClientSession() as web:

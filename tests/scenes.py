@@ -9,16 +9,16 @@ from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, LeaseS
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.reservations import Reservation
-from gpuproxy.ports import Capabilities, Instance, InstanceStatus
+from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.doubts import Doubt, Unanswered, after_listing
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.plan import impatient, plan
+from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.steps import Advance, Scene, Step
 from gpuproxy.runtime.limits import Limits
 
 NOON = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
 VAST = ProviderName("vast.ai")
-CAPABILITIES = Capabilities(settle_seconds=60.0, late_seconds=300.0, verdict_seconds=120.0)
+CAPABILITIES = Capabilities(listing_lag_seconds=60.0, late_seconds=300.0, verdict_seconds=120.0)
 
 
 def lease_of(number: int = 1, **facts: Any) -> Lease:
@@ -45,13 +45,13 @@ def reservation_of(**facts: Any) -> Reservation:
     return Reservation(**(values | facts))
 
 
-def row(status: InstanceStatus = InstanceStatus.PENDING, **facts: Any) -> Instance:
+def row(status: InstanceStatus = InstanceStatus.PENDING, **facts: Any) -> ListedInstance:
     """What a listing shows of the first machine."""
     values: dict[str, Any] = {
         "id": InstanceId("1"), "label": "label-1", "status": status, "raw_status": status.value,
         "price": Micro(300_000), "gpu_model": "RTX 4090", "num_gpus": 1, "machine_id": "1",
     }  # fmt: skip
-    return Instance(**(values | facts))
+    return ListedInstance(**(values | facts))
 
 
 class Account:
@@ -59,15 +59,15 @@ class Account:
 
     def __init__(self, lease: Lease, reservation: Reservation | None = None) -> None:
         self.lease = lease
-        self.reservation = reservation or reservation_of()
+        self.owner = (reservation or reservation_of()).as_owner
         self.doubts: Mapping[LeaseId, Doubt] = {}
         self.unanswered: Mapping[LeaseId, Unanswered] = {}
 
-    def sees(self, seconds: float, *rows: Instance, unreadable: Sequence[str] = (), **facts: Any) -> list[Step]:
+    def sees(self, seconds: float, *rows: ListedInstance, unreadable: Sequence[str] = (), **facts: Any) -> list[Step]:
         """The steps after a listing of these rows, so many seconds after noon; `facts` of the scene."""
         at = NOON + timedelta(seconds=seconds)
         listing = Listing(at, rows, tuple(unreadable))
-        late = impatient(self.lease, self.reservation, listing)
+        late = ready_is_overdue(self.lease, self.owner, listing)
         self.doubts = after_listing(self.doubts, [self.lease], listing, lambda _: late)
         return plan(self._scene(at, listing, facts))
 
@@ -84,7 +84,7 @@ class Account:
 
     def _scene(self, at: datetime, listing: Listing | None, facts: dict[str, Any]) -> Scene:
         values: dict[str, Any] = {
-            "leases": [self.lease], "reservations": {self.reservation.id: self.reservation}, "listing": listing,
+            "leases": [self.lease], "owners": {self.owner.id: self.owner}, "listing": listing,
             "now": at, "capabilities": CAPABILITIES, "limits": Limits(), "since": NOON, "doubts": self.doubts,
             "unanswered": self.unanswered,
         }  # fmt: skip

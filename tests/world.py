@@ -6,7 +6,7 @@ their ports. `World.restart` is a kill -9: whatever was running is gone, the boo
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
@@ -57,7 +58,16 @@ class InlineWorkers:
 class World:
     """Made by `in_world`."""
 
-    def __init__(self, clock: VirtualClock, *, paced: bool, accounts: int, seed: int, **options: Any) -> None:
+    def __init__(
+        self,
+        clock: VirtualClock,
+        *,
+        paced: bool,
+        accounts: int,
+        seed: int,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self.clock = clock
         self.paced = paced
         self.accounts = KEYS[:accounts]
@@ -74,9 +84,12 @@ class World:
         """Told every answer as it leaves the market."""
         self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
-        self.settings = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
+        plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
+        self.settings = plain.model_copy(update=settings or {})
         self.engine: Engine
         self.books_clock: Clock = clock
+        self.lateness = Lateness(clock)
+        """Zero unless a story runs its `watch`."""
         self._elsewhere: set[asyncio.Task[Any]] = set()
 
     async def start(self, *, die_after: int | None = None) -> None:
@@ -84,7 +97,7 @@ class World:
         before = asyncio.all_tasks()
         self.life = Life(die_after)
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
-        self.db.judge_by(self.books_clock.now)
+        self.db.use_clock(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(
@@ -95,6 +108,7 @@ class World:
             providers=providers,
             probe=InProcessProbe(self.sandbox),
             signer=await deployment.signer(self.db, self.random),
+            lateness=self.lateness,
         )
         self._elsewhere = before
         await self.engine.start()
@@ -245,12 +259,13 @@ def in_world(
     paced: bool = False,
     accounts: int = 1,
     seed: int = 7,
+    settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> T:
-    """Run a story in a fresh world; `options` are the sandbox's."""
+    """Run a story in a fresh world; `settings` are the server's, `options` the sandbox's."""
 
     async def run(clock: VirtualClock) -> T:
-        world = World(clock, paced=paced, accounts=accounts, seed=seed, **options)
+        world = World(clock, paced=paced, accounts=accounts, seed=seed, settings=settings, **options)
         await world.start()
         try:
             return await story(world)

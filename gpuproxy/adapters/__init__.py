@@ -1,1 +1,1 @@
-"""The real outside world behind the ports: clock, network, threads, files, logs."""
+"""The adapters of the ports to the real system: clock, network, threads, files, logs."""

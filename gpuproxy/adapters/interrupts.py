@@ -1,6 +1,6 @@
-"""Ctrl-C while the program still imports itself: nothing has been done yet, so it just ends, without a traceback.
+"""Ctrl-C while the program is still importing modules: it exits at once, without a traceback.
 
-Nothing but the standard library's smallest modules is imported here: this comes before all others.
+This module runs before all others, so it imports only small modules of the standard library.
 """
 
 import os
@@ -8,17 +8,17 @@ import signal
 from types import FrameType
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+"""The exit code for SIGINT by shell convention: 128 + 2."""
 
 
-def leave_at_once() -> None:
-    """From now on Ctrl-C ends the process, whatever it imports; where it is ignored (`&` in a script) it stays so."""
+def exit_on_interrupt() -> None:
+    """Make Ctrl-C exit the process at once. If SIGINT is ignored (as with `&` in a script), it stays ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
-def raise_again() -> None:
-    """From now on Ctrl-C is KeyboardInterrupt again."""
+def raise_on_interrupt() -> None:
+    """Make Ctrl-C raise KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,6 +1,6 @@
-"""Files with secrets: nobody but their owner reads or writes them (mode 0600), whoever made them before.
+"""Files with secrets: only their owner can read or write them (mode 0600), even if they existed before.
 
-Nothing is opened that SQLite may hold open: closing it again would end SQLite's locks in this process.
+Files that SQLite may have open are never opened here: closing them would drop SQLite's locks in this process.
 """
 
 import os
@@ -16,21 +16,21 @@ _MODE = 0o600
 
 
 def create(file: Path) -> None:
-    """An empty file unless there is one."""
+    """Create an empty file if it doesn't exist."""
     with suppress(FileExistsError):
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
 
 
 def write(file: Path, text: str) -> None:
-    """Make `file` hold `text` alone, safe on disk when this returns; raises OSError, as for a link or a directory.
+    """Write `text` to `file`, replacing its content, and sync it to disk. Raises OSError, also for a link.
 
-    It is private before anything is written. Links are not followed: whoever laid one would have the text.
+    The mode is set before anything is written. Links aren't followed, because a link could redirect the secret.
     """
     _write(file, text, os.O_NOFOLLOW)
 
 
 def write_new(file: Path, text: str) -> None:
-    """As `write`, but raises FileExistsError where there is anything, were it a link; leaves nothing when it fails."""
+    """Like `write`, but raises FileExistsError if the file or a link exists. If it fails, the new file is removed."""
     try:
         _write(file, text, os.O_EXCL)
     except FileExistsError:
@@ -41,21 +41,21 @@ def write_new(file: Path, text: str) -> None:
         raise
 
 
-def tighten(file: Path) -> None:
-    """Take from everybody else what they may do with a file, if there is one and it is ours; say so.
+def restrict(file: Path) -> None:
+    """Set the mode of a regular file to 0600 if others can access it, and log a warning.
 
-    Directories and devices are left alone.
+    A missing file, or one of another owner, is left unchanged; so are directories and devices.
     """
     with suppress(FileNotFoundError, PermissionError):
         found = file.stat().st_mode
         mode = stat.S_IMODE(found)
         if stat.S_ISREG(found) and mode & ~_MODE:
             file.chmod(_MODE)
-            log.warning("file_made_private", file=str(file), mode=f"{mode:04o}")
+            log.warning("file_permissions_restricted", file=str(file), mode=f"{mode:04o}")
 
 
-def regain(file: Path) -> None:
-    """Let the owner read and write it, and nobody else; raises OSError, as for a file of somebody else's."""
+def restore_access(file: Path) -> None:
+    """Set the mode to 0600, so that the owner can write the file. Raises OSError, also for another owner's file."""
     file.chmod(_MODE)
 
 

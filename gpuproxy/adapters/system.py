@@ -1,4 +1,4 @@
-"""The real clock, randomness, threads and network probe: adapters of the ports that need no configuration."""
+"""Adapters without configuration: the real clock, randomness, threads and network probe."""
 
 import asyncio
 import secrets
@@ -13,65 +13,65 @@ from gpuproxy.ports import Clock
 T = TypeVar("T")
 
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
-"""A letter for each byte, every letter for as many of them."""
+"""Maps each byte to a letter; each letter has the same number of bytes."""
 
 
 class ScaledClock:
-    """Real time, `scale` times as fast, from an origin; at scale 1 it is simply the time."""
+    """Real time that runs `scale` times as fast from an origin. At scale 1 without an origin it is the system time."""
 
     def __init__(self, scale: float = 1.0, *, origin: datetime | None = None) -> None:
-        """`origin` is what now() reads at this moment (default: the real time)."""
+        """`origin` is the value of now() at this moment; the default is the real time."""
         self.scale = scale
         self._started = _elapsed()
         self._origin = origin or datetime.now(UTC)
         self._follows_wall = scale == 1.0 and origin is None
 
     def now(self) -> datetime:
-        """Aware UTC. At scale 1 the wall clock itself, so that it follows corrections of the host's time."""
+        """The time in aware UTC. At scale 1 it is the system time and follows corrections of the host's clock."""
         if self._follows_wall:
             return datetime.now(UTC)
         return self._origin + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        """The clock's seconds since it was made."""
+        """Scaled seconds since the clock was created."""
         return (_elapsed() - self._started) * self.scale
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many of the clock's seconds."""
+        """Sleep for `seconds` scaled seconds."""
         await asyncio.sleep(seconds / self.scale)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
-        """As asyncio.timeout, in the clock's seconds."""
+        """Like asyncio.timeout, in scaled seconds."""
         return asyncio.timeout(seconds / self.scale)
 
 
 class SteadyClock:
-    """A clock whose date is read once, at the start; from then on only the time that really passes counts.
+    """A clock that reads the date once, at the start, and then counts elapsed time only.
 
-    Leases, quarantines and retries are durations: a correction of the host's time must not end or prolong them.
+    A correction of the host's time must not shorten or extend leases, waiting times and retries.
     """
 
     def __init__(self, clock: Clock, *, not_before: datetime | None = None) -> None:
-        """It starts with the clock's date, or with `not_before` if that is later."""
+        """The clock starts at the time of `clock`, or at `not_before` if that is later."""
         self.scale = clock.scale
         self._clock = clock
         self._started = clock.monotonic()
         self._origin = max(clock.now(), not_before or clock.now())
 
     def now(self) -> datetime:
-        """Aware UTC."""
+        """The time in aware UTC."""
         return self._origin + timedelta(seconds=self._clock.monotonic() - self._started)
 
     def monotonic(self) -> float:
-        """As the clock's."""
+        """Scaled seconds of the underlying clock."""
         return self._clock.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many of the clock's seconds."""
+        """Sleep for `seconds` scaled seconds."""
         await self._clock.sleep(seconds)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
-        """As asyncio.timeout, in the clock's seconds."""
+        """Like asyncio.timeout, in scaled seconds."""
         return self._clock.timeout(seconds)
 
 
@@ -79,27 +79,30 @@ class SystemRandom:
     """The operating system's randomness."""
 
     def token(self, length: int) -> str:
-        """So many characters of lower-case base32."""
+        """`length` random characters of lower-case base32."""
         return secrets.token_bytes(length).translate(_LETTERS).decode()
 
     def secret(self, length: int) -> bytes:
-        """So many unguessable bytes."""
+        """`length` random bytes for secrets."""
         return secrets.token_bytes(length)
 
 
 class Threads:
-    """The loop's own thread pool."""
+    """Runs work in the thread pool of the event loop."""
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """The result of work(*args), run in a thread."""
+        """Run work(*args) in a thread and return its result."""
         return await asyncio.to_thread(work, *args)
 
 
 class SocketProbe:
-    """Looks at machines through real sockets."""
+    """Probes machines over real sockets."""
 
     async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
-        """tcp: it accepts; ssh: it accepts and greets with "SSH-". Never raises."""
+        """True if the port accepts a connection ("tcp") and also sends "SSH-" ("ssh"). Never raises.
+
+        `timeout` is in real seconds.
+        """
         try:
             async with asyncio.timeout(timeout):
                 return await _answers(kind, host, port)
@@ -116,7 +119,7 @@ async def _answers(kind: str, host: str, port: int) -> bool:
 
 
 def _elapsed() -> float:
-    """Seconds that never jump; where the system can tell, those that it was suspended for are among them."""
+    """Monotonic seconds, including the time in system suspend where the platform supports that."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -10,7 +10,7 @@ from gpuproxy.identity.key_rings import KeyRing, SshKeyRing
 from gpuproxy.identity.logins import Logins
 from gpuproxy.identity.passwords import Passwords
 from gpuproxy.identity.tokens import Tokens
-from gpuproxy.identity.users import UserBook
+from gpuproxy.identity.users import Users
 from gpuproxy.ports import Clock, Database, Random
 
 
@@ -20,7 +20,7 @@ class Access:
 
     keys: KeyRing
     ssh_keys: SshKeyRing
-    users: UserBook
+    users: Users
     logins: Logins
     tokens: Tokens
     secret: str = field(repr=False)
@@ -32,7 +32,7 @@ async def open_access(settings: Settings, db: Database, clock: Clock, random: Ra
     configured = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
     secret = await deployment.token_secret(db, random, configured)
     passwords, tokens = Passwords(Threads()), Tokens(secret, clock)
-    users = UserBook(db, random, passwords)
+    users = Users(db, random, passwords)
     if settings.admin_password is not None:
         await users.ensure_admin(
             settings.admin_email, settings.admin_password.get_secret_value(), deployment.DEFAULT_PROJECT

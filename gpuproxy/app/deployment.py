@@ -155,7 +155,7 @@ def _keep(file: Path, text: str) -> None:
 
 
 def _kept(file: Path) -> str:
-    private_files.tighten(file)
+    private_files.restrict(file)
     try:
         return file.read_text().strip() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -177,7 +177,7 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alo
     if ended:
         log.info("admin_key_replaced", key=row.id, ended=ended)
     if row.revoked_at is not None:
-        log.warning("admin_key_is_revoked", key=row.id, name=name, hint="it stays so; use another one")
+        log.warning("admin_key_revoked", key=row.id, name=name, hint="it stays so; use another one")
 
 
 def _stands(stored: dict[str, float], now: datetime) -> datetime:

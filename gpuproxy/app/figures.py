@@ -1,17 +1,17 @@
 """What the engine can say about itself in numbers, read when somebody asks."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuproxy.billing.witness import reading_of
+from gpuproxy.billing.check import reading_of
 from gpuproxy.health.checkup import gpu_failures, is_dead
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Capabilities, Clock, Database, Tx
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.store import figures, leases, pace, troubles
+from gpuproxy.store import account_problems, leases, pace, totals
 
 _OVER = frozenset(state.value for state in TERMINAL)
 
@@ -31,7 +31,7 @@ class AccountFigures:
     paused: bool
     """Nothing is created with it, because its key is refused or its funds are used up."""
     spend_differs: bool
-    """The witness's last word: the provider's spend is not what the books say."""
+    """The last billing check: the provider's spend differs from the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +54,15 @@ class Figures:
         return sum(count for (_, state), count in self.leases.items() if state not in _OVER)
 
 
-async def read(db: Database, watches: Sequence[AccountWatch], clock: Clock) -> Figures:
+async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> Figures:
     """The figures of this moment."""
 
     def books(tx: Tx) -> Figures:
         now = tx.now()
-        spent, rate = figures.spending(tx)
-        unknown, paused = figures.unknown_since(tx), troubles.paused(tx)
+        spent, rate = totals.spending(tx)
+        unknown, paused = totals.unknown_since(tx), account_problems.paused(tx)
         return Figures(
-            leases=figures.leases_by_state(tx),
+            leases=totals.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
             dead=_dead(tx, {watch.provider.name: watch.provider.capabilities for watch in watches}),
             spent_usd=usd(spent),

@@ -1,4 +1,4 @@
-"""Where the faces listen, and with which certificates; what is wrong with either is told by the setting's name."""
+"""Where the interfaces listen, and with which certificates; what is wrong with either is told by the setting's name."""
 
 import asyncio
 import errno
@@ -11,8 +11,8 @@ import structlog
 
 from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.config.settings import ConfigError, Settings
-from gpuproxy.edge.interfaces import Faces
-from gpuproxy.edge.tls import Certificates, TlsFiles, WrongFiles
+from gpuproxy.edge.interfaces import Interfaces
+from gpuproxy.edge.tls import Certificates, TlsFiles, UnusableCertificates
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _COMPLAINT_SECONDS = 60.0
@@ -27,7 +27,7 @@ def certificates_of(settings: Settings) -> Certificates | None:
     files = TlsFiles(cert=settings.grpc_tls_cert, key=settings.grpc_tls_key, client_ca=settings.grpc_tls_client_ca)
     try:
         return Certificates(files, ScaledClock())
-    except WrongFiles as error:
+    except UnusableCertificates as error:
         raise ConfigError(f"{error}: not started.") from None
 
 
@@ -54,14 +54,14 @@ def complain_rarely(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(complain)
 
 
-async def listen(settings: Settings, faces: Faces, certificates: Certificates | None) -> tuple[str, str]:
+async def listen(settings: Settings, interfaces: Interfaces, certificates: Certificates | None) -> tuple[str, str]:
     """Where gRPC and HTTP listen now; raises ConfigError when one of them can't."""
     try:
-        grpc = await faces.grpc.start(str(settings.grpc_addr), certificates)
+        grpc = await interfaces.grpc.start(str(settings.grpc_addr), certificates)
     except RuntimeError as error:
         raise ConfigError(f"GPUPROXY_GRPC_ADDR: nothing can listen on {settings.grpc_addr}; is it taken?") from error
     try:
-        http = await faces.http.start(settings.http_addr.host, settings.http_addr.port, certificates)
+        http = await interfaces.http.start(settings.http_addr.host, settings.http_addr.port, certificates)
     except OSError as error:
         raise ConfigError(f"GPUPROXY_HTTP_ADDR: nothing can listen on {settings.http_addr}; is it taken?") from error
     return str(replace(settings.grpc_addr, port=grpc)), str(replace(settings.http_addr, port=http))

@@ -20,24 +20,25 @@ from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.app import deployment, figures
 from gpuproxy.app.access import open_access
 from gpuproxy.app.banner import banner
+from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.app.marketplaces import sandbox_accounts
-from gpuproxy.app.safe_books import require_safe
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
-from gpuproxy.app.wiring import Engine, build_engine, build_faces
+from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import check_start
 from gpuproxy.config.marketplaces import Account
 from gpuproxy.config.settings import ConfigError, Settings
-from gpuproxy.edge.interfaces import Faces
+from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
 if TYPE_CHECKING:
     from gpuproxy.app.tracing import Tracing
@@ -59,10 +60,11 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         db = await stack.enter_async_context(open_books(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.judge_by(clock.now)
+            db.use_clock(clock.now)
             await deployment.claim_market(db, "sandbox" if sandbox else "real")
             child = await _sandbox(stack, settings, clock) if sandbox else None
-            providers = await connect_accounts(stack, settings, clock, child)
+            lateness = Lateness(clock)
+            providers = await connect_accounts(stack, settings, clock, child, lateness)
             await deployment.claim_accounts(db, frozenset((p.name, p.account) for p in providers))
             configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
             redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
@@ -79,21 +81,22 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             providers=providers,
             probe=SocketProbe(),
             signer=signer,
+            lateness=lateness,
             begin=tracing.provider_call if tracing else None,
         )
         stack.push_async_callback(engine.stop)
+        stack.callback(asyncio.create_task(lateness.watch(engine.metrics.loop_lag)).cancel)
         await engine.start()
-        stack.callback(asyncio.create_task(engine.metrics.watch_lag(clock)).cancel)
-        faces = build_faces(settings, engine, access, random, around=tracing.rpc if tracing else None)
+        interfaces = build_interfaces(settings, engine, access, random, around=tracing.rpc if tracing else None)
         try:
-            ports = await listen(settings, faces, certificates)
+            ports = await listen(settings, interfaces, certificates)
         except ConfigError:
-            await faces.drain(0)  # the one that does listen
+            await interfaces.drain(0)  # the one that does listen
             raise
         print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
-        await _until_signalled(engine, faces)
+        await _until_signalled(engine, interfaces)
         log.info("draining", seconds=settings.drain_seconds)
-        await asyncio.gather(faces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
+        await asyncio.gather(interfaces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
         _say_goodbye(await figures.read(db, engine.watches, clock))
     return 0
 
@@ -139,7 +142,7 @@ async def open_books(settings: Settings, *, alone: bool = True) -> AsyncIterator
         db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
-    except (WrongPlace, sqlite3.Error, OSError) as error:
+    except (UnusableLocation, sqlite3.Error, OSError) as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
     try:
         yield db
@@ -152,14 +155,18 @@ async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> S
 
 
 async def connect_accounts(
-    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None
+    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None, lateness: Lateness
 ) -> list[Provider]:
     """One Provider for each account, each over a connection pool of its own."""
+
+    def late() -> float:
+        return lateness.total() / clock.scale
+
     marketplaces = {each.name: each for each in settings.marketplaces}
     accounts = settings.accounts if child is None else sandbox_accounts(settings.marketplaces, child.url)
     providers = []
     for account in accounts:
-        http = AioHttp()
+        http = AioHttp(late)
         stack.push_async_callback(http.close)
         setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
         providers.append(marketplaces[ProviderName(account.provider)].connect(setup))
@@ -185,7 +192,7 @@ def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks
     )
 
 
-async def _until_signalled(engine: Engine, faces: Faces) -> None:
+async def _until_signalled(engine: Engine, interfaces: Interfaces) -> None:
     """Serve until SIGTERM or SIGINT; SERVING is said once the first snapshot of a market is there."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -193,6 +200,6 @@ async def _until_signalled(engine: Engine, faces: Faces) -> None:
     stopped = asyncio.ensure_future(stop.wait())
     first = asyncio.ensure_future(engine.catalog.first_snapshot())
     await asyncio.wait([stopped, first], return_when=asyncio.FIRST_COMPLETED)
-    await faces.serving(not stopped.done())
+    await interfaces.serving(not stopped.done())
     await stopped
     first.cancel()

@@ -17,9 +17,8 @@ from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Clock, Instance, Inventory, Provider, Receipt, Spend
+from gpuproxy.ports import Clock, Inventory, ListedInstance, Provider, Receipt, Spend
 
-_LAG_SECONDS = 0.5
 _RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
 _CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 _LAG_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1)
@@ -70,12 +69,9 @@ class Metrics:
         self._calls.labels(provider.name, provider.account, call, outcome).inc()
         self._call_seconds.labels(provider.name, call).observe(seconds)
 
-    async def watch_lag(self, clock: Clock) -> None:
-        """Measure how late the loop is, until cancelled."""
-        while True:
-            before = clock.monotonic()
-            await clock.sleep(_LAG_SECONDS * clock.scale)
-            self._lag.observe(max(0.0, (clock.monotonic() - before) / clock.scale - _LAG_SECONDS))
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop was late by so many real seconds."""
+        self._lag.observe(seconds)
 
     def render(self, figures: Figures) -> bytes:
         """Prometheus' text format: what was counted, and `figures`."""
@@ -115,7 +111,7 @@ class Counted:
         with self._counted("list"):
             return await self._provider.list()
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """As the provider's."""
         with self._counted("get"):
             return await self._provider.get(instance_id)

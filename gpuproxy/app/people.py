@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gpuproxy.adapters.system import SystemRandom, Threads
-from gpuproxy.app.books_here import with_books
+from gpuproxy.app.local_database import with_database
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.identity.key_rings import KeyRing
 from gpuproxy.identity.passwords import Passwords
-from gpuproxy.identity.users import UserBook, UserExists
+from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.users import Role
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.sqlite.database import SqliteDatabase
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
     """Make an API key in the database; the key is shown once."""
-    return _with_keys(settings, lambda ring: ring.create(project, name, role), may_make=True).text
+    return _with_keys(settings, lambda ring: ring.create(project, name, role), may_create=True).text
 
 
 def list_keys(settings: Settings) -> tuple[KeyRow, ...]:
@@ -36,7 +36,7 @@ def create_user(settings: Settings, email: str, password: str, *, role: Role, pr
     """Make a user; raises ConfigError when there is one with this address."""
     try:
         return _with_users(
-            settings, lambda book: book.create(email, password, project=project, role=role), may_make=True
+            settings, lambda book: book.create(email, password, project=project, role=role), may_create=True
         )
     except UserExists as error:
         raise ConfigError(str(error)) from None
@@ -62,12 +62,12 @@ def enable_user(settings: Settings, email: str) -> bool:
     return _with_users(settings, lambda book: book.enable(email))
 
 
-def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, may_make: bool = False) -> T:
-    return with_books(settings, lambda db: work(KeyRing(db, SystemRandom())), may_make=may_make)
+def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, may_create: bool = False) -> T:
+    return with_database(settings, lambda db: work(KeyRing(db, SystemRandom())), may_create=may_create)
 
 
-def _with_users(settings: Settings, work: Callable[[UserBook], Awaitable[T]], *, may_make: bool = False) -> T:
+def _with_users(settings: Settings, work: Callable[[Users], Awaitable[T]], *, may_create: bool = False) -> T:
     def book(db: SqliteDatabase) -> Awaitable[T]:
-        return work(UserBook(db, SystemRandom(), Passwords(Threads())))
+        return work(Users(db, SystemRandom(), Passwords(Threads())))
 
-    return with_books(settings, book, may_make=may_make)
+    return with_database(settings, book, may_create=may_create)

@@ -15,24 +15,25 @@ from typing import TypeVar
 from gpuproxy.adapters import private_files
 from gpuproxy.adapters.system import SocketProbe, SystemRandom
 from gpuproxy.app import deployment
-from gpuproxy.app.books_here import check_exists, with_books
+from gpuproxy.app.database_safety import require_safe
+from gpuproxy.app.local_database import check_exists, with_database
 from gpuproxy.app.main import connect_accounts
 from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox
-from gpuproxy.app.safe_books import require_safe
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch, Decided
 from gpuproxy.reconcile.steps import Advance, Note, Step
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import WrongPlace, require_one_name
+from gpuproxy.store.sqlite.location import UnusableLocation, require_one_name
 
 T = TypeVar("T")
 
@@ -57,13 +58,15 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     async def run(db: SqliteDatabase) -> list[str]:
         async with AsyncExitStack() as stack:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.judge_by(clock.now)
+            db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
             told: list[str] = []
-            for provider in await connect_accounts(stack, settings, clock, None):
+            lateness = Lateness(clock)
+            for provider in await connect_accounts(stack, settings, clock, None, lateness):
                 watch = AccountWatch(
-                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), knocks=Knocks()
-                )
+                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
+                    lateness=lateness,
+                )  # fmt: skip
                 told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
                     await watch.step()
@@ -94,7 +97,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
         signer = await deployment.signer(db, SystemRandom())
         text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
         if _holds(file, text):
-            private_files.tighten(file)
+            private_files.restrict(file)
             return False
         _write_secret(file, text)
         return True
@@ -121,7 +124,7 @@ def import_signing(settings: Settings, file: Path) -> None:
     async def run(db: SqliteDatabase) -> None:
         await db.write(write)
 
-    _with_books(settings, run, alone=True, may_make=True)
+    _with_books(settings, run, alone=True, may_create=True)
 
 
 def backup(settings: Settings, file: Path) -> None:
@@ -135,7 +138,7 @@ def backup(settings: Settings, file: Path) -> None:
     origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
     try:
         require_one_name(origin)
-    except WrongPlace as error:
+    except UnusableLocation as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be copied: {error}.") from error
     _write_secret(file, "")
     whole = False
@@ -195,13 +198,13 @@ def _write_secret(file: Path, text: str) -> None:
 
 
 def _with_books(
-    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_make: bool = False
+    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
     async def run(db: SqliteDatabase) -> T:
-        db.judge_by(await _clock_of(db))
+        db.use_clock(await _clock_of(db))
         return await work(db)
 
-    return with_books(settings, run, alone=alone, may_make=may_make)
+    return with_database(settings, run, alone=alone, may_create=may_create)
 
 
 async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:

@@ -2,23 +2,23 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gpuproxy.app import figures
 from gpuproxy.app.access import Access
 from gpuproxy.app.metrics import Begin, Counted, Metrics
-from gpuproxy.billing.settling import Settling
+from gpuproxy.billing.check import BillingCheck
 from gpuproxy.billing.spending import Spending
-from gpuproxy.billing.witness import Witness
+from gpuproxy.billing.true_up import TrueUp
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import GrpcServer
 from gpuproxy.edge.http.pages import Pages
 from gpuproxy.edge.http.server import HttpServer
-from gpuproxy.edge.interfaces import Faces
-from gpuproxy.edge.messages.translate import encode_offer, offer_json
-from gpuproxy.edge.rpc.auth import Authenticator, Bearers
+from gpuproxy.edge.interfaces import Interfaces
+from gpuproxy.edge.messages.instances import encode_offer, offer_json
+from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import Rpc, built_of
 from gpuproxy.edge.rpc.service import Service
@@ -32,12 +32,17 @@ from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
-from gpuproxy.reconcile.doubts import Knocks
+from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.rental.call import Workshop
-from gpuproxy.rental.reserve import Reserver
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.rental.attempt import Attempts
+from gpuproxy.rental.joins import Reserver
+from gpuproxy.rental.recovery import recover
+from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
@@ -57,30 +62,35 @@ class Engine:
     health: Health
     machines: Machines
     catalog: Catalog
-    watches: tuple[AccountWatch, ...]
+    watches: Watches
     clock: Clock
     db: Database
     signer: Signer
-    witnesses: tuple[Witness, ...]
-    witness_seconds: float
-    settlings: tuple[Settling, ...]
-    settling_seconds: float
+    billing_checks: tuple[BillingCheck, ...]
+    billing_check_seconds: float
+    true_ups: tuple[TrueUp, ...]
+    true_up_seconds: float
     readiness: Readiness
     metrics: Metrics
-    _tasks: tuple[asyncio.Task[None], ...] = ()
+    accounts: Accounts
+    _loops: Background = field(default_factory=lambda: Background("loop"))
 
     async def start(self) -> None:
         """Take over what an earlier process left, then look after everything in the background."""
         await self.db.write(counters.recount)
-        await self.reserver.recover()
+        await recover(self.db, self.accounts)
         loops = [
             self.catalog.run(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(self._every(each.step, self.settling_seconds, "settle", each.provider) for each in self.settlings),
-            *(self._every(each.step, self.witness_seconds, "witness", each.provider) for each in self.witnesses),
+            *(self._every(each.step, self.true_up_seconds, "true-up", each.provider) for each in self.true_ups),
+            *(
+                self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
+                for each in self.billing_checks
+            ),
         ]
-        self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+        for loop in loops:
+            self._loops.start(loop)
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
@@ -90,16 +100,15 @@ class Engine:
         await repeat_when_due(watch.due, topic, self.db, self.clock, f"due {watch.provider.account}")
 
     async def drain(self, seconds: float) -> None:
-        """Start no more creates; wait for those under way, at most so many real seconds."""
-        await self.reserver.drain(seconds)
+        """Start no more creates; wait for those, and for stops and starts, at most so many real seconds."""
+        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
 
     async def stop(self) -> None:
         """End the background work; the books know what is left to do."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loops.close()
         for watch in self.watches:
             await watch.close()
+        await self.accounts.close()
 
 
 def build_engine(
@@ -111,37 +120,39 @@ def build_engine(
     providers: list[Provider],
     probe: Probe,
     signer: Signer,
+    lateness: Lateness | None = None,
     begin: Begin | None = None,
 ) -> Engine:
-    """Wire the engine over whatever ports it is given."""
-    limits = _limits(settings)
-    metrics = Metrics()
+    """Wire the engine over whatever ports it is given; without `lateness` its loop is taken to be always on time."""
+    lateness = lateness or Lateness(clock)
+    limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog = _catalog(settings, providers, clock)
-    knocks = Knocks()
-    watches = tuple(
-        AccountWatch(provider, db, clock=clock, probe=probe, signer=signer, limits=limits, knocks=knocks)
-        for provider in accounts
+    catalog, probes = _catalog(settings, providers, clock, lateness), Probes()
+    watches = Watches(
+        [
+            AccountWatch(
+                each, db, clock=clock, probe=probe, signer=signer, limits=limits, probes=probes, lateness=lateness
+            )
+            for each in accounts
+        ]
     )
-    shop = Workshop(
+    context = RentalContext(
         db=db,
         clock=clock,
-        random=random,
-        accounts=accounts,
-        catalog=catalog,
-        chooser=Chooser(catalog, accounts, db, limits),
-        signer=signer,
-        watches=watches,
         limits=limits,
-        default_strategy=settings.lb_strategy,
-        owner=random.token(8),
+        chooser=Chooser(catalog, accounts, db, limits),
+        accounts=accounts,
+        attempts=Attempts(accounts, watches, catalog, db=db, clock=clock),
+        watches=watches,
+        signer=signer,
     )
-    reserver = Reserver(shop)
-    instances = Instances(db, nudge=shop.nudge)
+    reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
+    instances = Instances(db, nudge=watches.nudge)
     return Engine(
         reserver=reserver,
-        reservations=Reservations(db, stop=reserver.stop, nudge=shop.nudge),
+        accounts=accounts,
+        reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,
         load=Load(db, settings.lb_strategy),
         spending=Spending(db),
@@ -153,22 +164,23 @@ def build_engine(
         clock=clock,
         db=db,
         signer=signer,
-        witnesses=tuple(Witness(watch.provider, db, clock, watch.blind_spell) for watch in watches),
-        witness_seconds=limits.witness_seconds,
-        settlings=tuple(Settling(provider, db, clock) for provider in accounts),
-        settling_seconds=limits.settling_seconds,
-        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits),
+        billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
+        billing_check_seconds=limits.billing_check_seconds,
+        true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
+        true_up_seconds=limits.true_up_seconds,
+        readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
     )
 
 
-def _catalog(settings: Settings, providers: list[Provider], clock: Clock) -> Catalog:
+def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:
     return Catalog(
         providers,
         clock,
         {"grpc": encode_offer, "json": offer_json},
         refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
+        lateness=lateness,
     )
 
 
@@ -180,11 +192,11 @@ def _limits(settings: Settings) -> Limits:
         max_unknown=settings.max_unknown,
         replacement_factor=settings.replacement_factor,
         max_creates_per_minute=settings.max_creates_per_minute,
-        witness_seconds=settings.witness_interval,
+        billing_check_seconds=settings.witness_interval,
     )
 
 
-def build_faces(
+def build_interfaces(
     settings: Settings,
     engine: Engine,
     access: Access,
@@ -192,8 +204,8 @@ def build_faces(
     *,
     extra: Mapping[str, Rpc] | None = None,
     around: Around | None = None,
-) -> Faces:
-    """Both faces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
+) -> Interfaces:
+    """Both interfaces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
     marketplaces = {each.prefix: each.name for each in settings.marketplaces}
     service = Service(
         reserver=engine.reserver,
@@ -212,8 +224,8 @@ def build_faces(
         marketplaces=marketplaces,
         clock=engine.clock,
     )
-    bearers = Bearers(tokens=access.tokens, find=access.users.find)
-    authenticator = Authenticator(access.keys.find, engine.clock, bearers)
+    token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
+    authenticator = Authenticator(access.keys.find, engine.clock, token_auth)
     dispatcher = Dispatcher(authenticator, engine.clock, random, engine.metrics.rpc, around)
 
     async def measured() -> bytes:
@@ -230,4 +242,4 @@ def build_faces(
         drain_seconds=settings.drain_seconds,
     )
     grpc = GrpcServer(dispatcher, service, extra=extra, max_concurrent_rpcs=settings.max_concurrent_rpcs)
-    return Faces(grpc=grpc, http=http, pages=pages)
+    return Interfaces(grpc=grpc, http=http, pages=pages)

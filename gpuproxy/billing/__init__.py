@@ -1,1 +1,1 @@
-"""What machines cost: the check against the provider's own bill, and the true-up to what it charged."""
+"""What machines cost: the ledger, the check against the provider's credit, and the true-up to its charges."""

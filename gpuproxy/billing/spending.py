@@ -13,7 +13,7 @@ class Spending:
         self._db = db
 
     async def transactions(self, caller: Caller, limit: int, offset: int) -> tuple[list[Transaction | Adjustment], int]:
-        """A part of what was spent, newest first, and how many transactions there are in all."""
+        """A page of transactions, newest first, and the number of all transactions."""
 
         def read(tx: Tx) -> tuple[list[Transaction | Adjustment], int]:
             metered, now = meters.of_project(tx, caller.scope), tx.now()

@@ -17,12 +17,13 @@ import structlog
 
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged
-from gpuproxy.model.chunks import at_once
+from gpuproxy.model.chunks import rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.loops import guarded
 
 __all__ = ["Catalog", "Market", "Selection"]
@@ -76,9 +77,11 @@ class Catalog:
         refresh_seconds: float = 30.0,
         stale_after_seconds: float = 300.0,
         first_wait_seconds: float = 10.0,
+        lateness: Lateness | None = None,
     ) -> None:
         """`encoders` make the ready forms of an offer, by kind; the first answer waits up to `first_wait_seconds`."""
         self._clock = clock
+        self._lateness = lateness or Lateness(clock)
         self._encoders = encoders
         self._refresh_seconds = refresh_seconds
         self._stale_after = stale_after_seconds
@@ -144,7 +147,8 @@ class Catalog:
         """Which of the marketplaces that `wanted` names did not answer last, and for how many seconds."""
         now = self._clock.monotonic()
         silence = ((source.name, source.silent(now, self._stale_after)) for source in self._asked(wanted))
-        return tuple((name, seconds) for name, seconds in silence if seconds is not None)
+        heeded = ((name, seconds) for name, seconds in silence if seconds is not None)
+        return tuple((name, seconds - self._lateness.within(seconds)) for name, seconds in heeded)
 
     async def targeted(self, wanted: OfferFilter, deadline: float) -> None:
         """Search for `wanted` itself where not all is known and what is known may not do for it.
@@ -204,8 +208,12 @@ class Catalog:
             await self._wait_for(enough, self._started + self._first_wait)
 
     async def _wait_for(self, so_far: Callable[[], bool], until: float) -> None:
-        seconds = until - self._clock.monotonic()
-        if seconds > 0 and not so_far():
+        """Wait until a time after the start; as much longer as this process did not run since the start."""
+        while not so_far():
+            now = self._clock.monotonic()
+            seconds = until - now + self._lateness.within(now - self._started)
+            if seconds <= 0:
+                return
             with suppress(TimeoutError):
                 async with self._clock.timeout(seconds), self._news:
                     await self._news.wait_for(so_far)
@@ -230,7 +238,7 @@ class Catalog:
             async with self._clock.timeout(max(self._stale_after, _LONGEST_READ_SECONDS)):
                 whole = await self._search_all(source, search)
         except TimeoutError:
-            log.warning("search_too_slow", provider=source.name, offers=len(search.found))
+            log.warning("search_timed_out", provider=source.name, offers=len(search.found))
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
@@ -292,7 +300,7 @@ class Catalog:
         search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
 
         async def enough() -> bool:
-            return at_once(offer for offer, _ in search.found.values() if not wanted.rejects(offer)) >= MAX_GPUS
+            return rentable_gpus(offer for offer, _ in search.found.values() if not wanted.rejects(offer)) >= MAX_GPUS
 
         try:
             async with self._clock.timeout(seconds), self._targeting[source.name]:

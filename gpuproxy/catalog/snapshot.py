@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import chain
 
 from gpuproxy.catalog.columns import Named, Ordered, mask_of, places_in
-from gpuproxy.model.chunks import at_once
+from gpuproxy.model.chunks import rentable_gpus
 from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.offers import (
     DEFAULT_DISK_GB,
@@ -117,7 +117,7 @@ class Selection:
         gpus = self._index.gpus
         plain = len(set(chain.from_iterable(map(gpus.__getitem__, self._places))))
         odd = self._mask & self._index.odd
-        return plain + at_once(map(self._index.offers.__getitem__, places_in(odd))) if odd else plain
+        return plain + rentable_gpus(map(self._index.offers.__getitem__, places_in(odd))) if odd else plain
 
     @cached_property
     def _places(self) -> list[int]:

@@ -12,31 +12,31 @@ from gpuproxy.adapters import interrupts
 from gpuproxy.cli.ending import interruptible, unwritten_told
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 refused, not done, or an output that can't be written, 2 wrong usage or configuration, "
-    "3 nobody answers, 130 interrupted; reserve also 129 (hangup) and 143 (terminated)."
+    "Exit codes: 0 success; 1 the server refused, nothing was done, or the output can't be written; 2 wrong usage or "
+    "configuration; 3 no server answers; 130 interrupted. reserve also exits with 129 (SIGHUP) and 143 (SIGTERM)."
 )
 COMMANDS = {
     "serve": ("gpuproxy.cli.server:serve", "Run the server."),
-    "sandbox": ("gpuproxy.cli.sandbox:sandbox", "Run a simulated market on this machine."),
-    "doctor": ("gpuproxy.cli.upkeep:doctor", "Say what in the books needs a look, and what to do."),
-    "reconcile": ("gpuproxy.cli.upkeep:reconcile", "Compare the books with what the providers list, once."),
-    "backup": ("gpuproxy.cli.upkeep:backup", "Copy the books, also while the server runs."),
-    "keys": ("gpuproxy.cli.server:keys", "Make, list and revoke API keys, in the database."),
-    "users": ("gpuproxy.cli.users:users", "Make, list and disable users, in the database."),
-    "list": ("gpuproxy.cli.market:list_offers", "Show what can be rented now."),
-    "ps": ("gpuproxy.cli.machines:ps", "Show what I pay for now; unknowns first."),
+    "sandbox": ("gpuproxy.cli.sandbox:sandbox", "Run a simulated GPU market on this machine."),
+    "doctor": ("gpuproxy.cli.upkeep:doctor", "List problems and what to do about them."),
+    "reconcile": ("gpuproxy.cli.upkeep:reconcile", "Compare the database with the providers' listings, once."),
+    "backup": ("gpuproxy.cli.upkeep:backup", "Copy the database, also while the server runs."),
+    "keys": ("gpuproxy.cli.server:keys", "Create, list and revoke API keys in the database."),
+    "users": ("gpuproxy.cli.users:users", "Create, list and disable users in the database."),
+    "list": ("gpuproxy.cli.market:list_offers", "List what can be rented now."),
+    "ps": ("gpuproxy.cli.machines:ps", "List the machines that cost money now."),
     "reserve": ("gpuproxy.cli.reserve:reserve", "Rent 1-16 GPUs."),
     "show": ("gpuproxy.cli.machines:show", "Show a reservation or a machine."),
     "ssh": ("gpuproxy.cli.ssh:ssh", "Log in to a machine."),
     "ssh-config": ("gpuproxy.cli.ssh:ssh_config", "Print a Host block for each rented machine."),
-    "logs": ("gpuproxy.cli.power:logs", "Print the end of a machine's log."),
-    "stop": ("gpuproxy.cli.power:stop", "Stop a machine; its disk stays."),
-    "start": ("gpuproxy.cli.power:start", "Start a stopped machine again."),
-    "extend": ("gpuproxy.cli.machines:extend", "Move the end of a reservation."),
-    "release": ("gpuproxy.cli.giving_back:release", "Give back a whole reservation."),
-    "destroy": ("gpuproxy.cli.giving_back:destroy", "Give back single machines, by contract id."),
+    "logs": ("gpuproxy.cli.power:logs", "Print the last lines of a machine's log."),
+    "stop": ("gpuproxy.cli.power:stop", "Stop a machine and keep its disk."),
+    "start": ("gpuproxy.cli.power:start", "Start a stopped machine."),
+    "extend": ("gpuproxy.cli.machines:extend", "Change when a reservation ends."),
+    "release": ("gpuproxy.cli.giving_back:release", "Release a whole reservation."),
+    "destroy": ("gpuproxy.cli.giving_back:destroy", "Destroy single machines, by contract id."),
     "load": ("gpuproxy.cli.market:load", "Show how busy hosts and providers are."),
-    "transactions": ("gpuproxy.cli.market:transactions", "Show what was spent."),
+    "transactions": ("gpuproxy.cli.market:transactions", "List what was spent."),
     "strategy": ("gpuproxy.cli.market:strategy", "Show or set the load balancing strategy."),
 }
 
@@ -64,7 +64,7 @@ class _Commands(click.Group):
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
-        interrupts.raise_again()
+        interrupts.raise_on_interrupt()
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
-from gpuproxy.client.channel import DEFAULT_SERVER, why_no_key
+from gpuproxy.client.channel import DEFAULT_SERVER, key_error
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config.loading import read_environment
 from gpuproxy.config.settings import DEFAULT_DATABASE, ConfigError, admin_key_file
@@ -145,7 +145,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
             raise click.UsageError(f"{named}: should be HOST:PORT of gRPC, as in {DEFAULT_SERVER}, not {address}")
         security = Tls(wanted=tls, ca=tls_ca or "", cert=tls_cert or "", key=tls_key or "").over(found)
         key = api_key or _key(found, address)
-        if wrong := why_no_key(key):
+        if wrong := key_error(key):
             raise click.UsageError(f"{'--api-key' if api_key else 'GPUPROXY_API_KEY'}: {wrong}")
         connection = Connection(address, key, as_json=as_json, tls=security)
         try:
@@ -154,28 +154,27 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
             connection.close()
 
     for option in (
-        click.option("--key", "tls_key", type=TextType(), metavar="FILE", help="Its key; GPUPROXY_CLIENT_TLS_KEY."),
+        click.option(
+            "--key", "tls_key", type=TextType(), metavar="FILE", help="Key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY."
+        ),
         click.option(
             "--cert",
             "tls_cert",
             type=TextType(),
             metavar="FILE",
-            help="Our certificate, where the server asks for one; GPUPROXY_CLIENT_TLS_CERT.",
+            help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
         ),
         click.option(
             "--ca",
             "tls_ca",
             type=TextType(),
             metavar="FILE",
-            help="Whose certificates of servers are trusted, instead of the public ones; GPUPROXY_CLIENT_TLS_CA.",
+            help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
         ),
-        click.option("--tls", is_flag=True, help="Talk TLS, as with any of the next three; GPUPROXY_CLIENT_TLS."),
+        click.option("--tls", is_flag=True, help="Use TLS, as --ca and --cert do. Default: GPUPROXY_CLIENT_TLS."),
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
         click.option(
-            "--api-key",
-            type=TextType(),
-            metavar="KEY",
-            help="Default: GPUPROXY_API_KEY, else the admin key on this machine.",
+            "--api-key", type=TextType(), metavar="KEY", help="Default: GPUPROXY_API_KEY, else the local admin key."
         ),
         click.option(
             "--server", type=TextType(), metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."

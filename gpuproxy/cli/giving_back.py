@@ -11,10 +11,10 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 @click.command()
 @click.argument("name", metavar="ID", type=TextType())
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @client_command
 def release(connection: Connection, name: str, yes: bool) -> None:
-    """Give back everything of a reservation. Data on the machines is lost."""
+    """Release all machines of a reservation. Data on the machines is lost."""
     reservation = find_reservation(connection, name)
     over = reservation.state in ("releasing", "released", "failed")
     if reservation.instances and not connection.as_json:
@@ -37,11 +37,11 @@ def release(connection: Connection, name: str, yes: bool) -> None:
 
 @click.command()
 @click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
-@click.option("--provider", type=TextType(), help="Of machines that are not listed any more.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--provider", type=TextType(), help="Provider of machines that `gpuproxy ps` no longer lists.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @client_command
 def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
-    """Give back single machines, by contract id. Data on them is lost."""
+    """Destroy single machines, by contract id. Data on the machines is lost."""
     rented = connection.call(connection.stub.ListGPUInstances, RENTED).instances
     meant = {name: one for name in names for one in rented if one.contract_id == name}
     if meant and not connection.as_json:

@@ -23,7 +23,7 @@ _PAGE = 200
 @click.command()
 @client_command
 def ps(connection: Connection) -> None:
-    """Show what I pay for now; machines of unknown fate first."""
+    """List the machines that cost money now. Machines with an unknown outcome come first."""
     answer = connection.call(connection.stub.ListGPUInstances, RENTED)
     if connection.as_json:
         connection.print_json(answer)
@@ -40,7 +40,7 @@ def ps(connection: Connection) -> None:
 @click.argument("name", metavar="ID", type=TextType())
 @client_command
 def show(connection: Connection, name: str) -> None:
-    """Show a reservation (by its id or request id) or one machine (by its contract id)."""
+    """Show a reservation (by its id or request id) or a machine (by its contract id), also after its release."""
     rented = connection.call(connection.stub.ListGPUInstances, RENTED).instances
     machine = next((one for one in rented if _is(one, name)), None) or find_machine(connection, name)
     if machine is not None:
@@ -59,12 +59,15 @@ def show(connection: Connection, name: str) -> None:
 @click.command()
 @click.argument("name", metavar="ID", type=TextType())
 @click.option(
-    "--until", "until", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]), help="UTC."
+    "--until",
+    "until",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]),
+    help="New end, in UTC.",
 )
-@click.option("--for", "span", type=DurationType(), help="From now on: 90m, 2h, 7d.")
+@click.option("--for", "span", type=DurationType(), help="Duration from now, for example 90m, 2h or 7d.")
 @client_command
 def extend(connection: Connection, name: str, until: datetime | None, span: float | None) -> None:
-    """Move the end of a reservation; the same call twice buys nothing twice."""
+    """Change when a reservation ends. With --until, repeating the command changes nothing."""
     if (until is None) == (span is None):
         raise click.UsageError("Say when it ends: either --until TIME or --for DURATION.")
     end = until.replace(tzinfo=UTC) if until else connection.server_now() + timedelta(seconds=span or 0)

@@ -15,7 +15,7 @@ _Switched = pb.StopGPUInstanceResponse | pb.StartGPUInstanceResponse
 @click.argument("contract", metavar="ID", type=TextType())
 @client_command
 def stop(connection: Connection, /, contract: str) -> None:
-    """Stop a machine: its disk stays and is billed on, its GPUs are given up and may be gone later."""
+    """Stop a machine. Its disk stays and is still billed. Its GPUs are released; somebody else may rent them."""
     request = pb.StopGPUInstanceRequest(instance_id=contract)
     _told(connection, connection.call(connection.stub.StopGPUInstance, request, timeout=_PATIENCE), "stopped")
 
@@ -24,17 +24,17 @@ def stop(connection: Connection, /, contract: str) -> None:
 @click.argument("contract", metavar="ID", type=TextType())
 @client_command
 def start(connection: Connection, /, contract: str) -> None:
-    """Start a stopped machine again, if its GPUs are still free; its whole price is billed from then on."""
+    """Start a stopped machine, if its GPUs are still free. Its full price is billed again."""
     request = pb.StartGPUInstanceRequest(instance_id=contract)
     _told(connection, connection.call(connection.stub.StartGPUInstance, request, timeout=_PATIENCE), "active")
 
 
 @click.command()
 @click.argument("contract", metavar="ID", type=TextType())
-@click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Lines, the last ones.")
+@click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Number of lines.")
 @client_command
 def logs(connection: Connection, /, contract: str, tail: int) -> None:
-    """Print the end of what a machine's container printed."""
+    """Print the last lines that a machine's container printed."""
     request = pb.GetInstanceLogsRequest(instance_id=contract, tail=tail)
     answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_PATIENCE)
     if connection.as_json:

@@ -94,7 +94,7 @@ machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed i
 )
 @click.option(
     "--shy-rows",
-    "shyness",
+    "misreport_share",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     default=0.25,
@@ -103,6 +103,7 @@ machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed i
 )
 @click.option(
     "--shy-seconds",
+    "misreport_seconds",
     type=click.FloatRange(0),
     default=40.0,
     show_default=True,

@@ -29,7 +29,7 @@ class _NotStarted(click.ClickException):
 
 
 @click.command()
-@click.option("--sandbox", is_flag=True, help="Rent on a simulated market, started beside the server: costs nothing.")
+@click.option("--sandbox", is_flag=True, help="Start a simulated market too, and rent there. Nothing costs money.")
 def serve(sandbox: bool) -> None:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = settings_of_here()
@@ -46,15 +46,15 @@ def serve(sandbox: bool) -> None:
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys, in the database of this machine."""
+    """Create, list and revoke API keys in this machine's database."""
 
 
 @keys.command("create")
 @click.argument("name")
 @click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
-@click.option("--project", default="default", show_default=True, help="Whose machines the key sees.")
+@click.option("--project", default="default", show_default=True, help="Project that the key belongs to.")
 def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
-    """Make a key and print it, once."""
+    """Create a key and print it once."""
     from gpuproxy.app import people
 
     name, project = short_text("NAME", name), short_text("--project", project)
@@ -64,7 +64,7 @@ def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str
 
 @keys.command("list")
 def list_keys() -> None:
-    """List keys by their visible prefix."""
+    """List the keys, each with the first characters of its secret."""
     from gpuproxy.app import people
 
     with explained():
@@ -87,7 +87,7 @@ def list_keys() -> None:
 @keys.command("revoke")
 @click.argument("key_id", metavar="ID", type=TextType())
 def revoke_key(key_id: str) -> None:
-    """Make a key worthless, at once and for good."""
+    """Revoke a key permanently. It stops working within a second."""
     from gpuproxy.app import people
 
     with explained():
@@ -100,9 +100,9 @@ def revoke_key(key_id: str) -> None:
 @keys.command("export-signing")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export_signing(file: Path) -> None:
-    """Keep the key that our machines' labels are signed with: without it a lost database loses its machines.
+    """Export the key that signs the labels of our machines. FILE must not exist.
 
-    FILE must be new: what is there may be the kept key of another deployment.
+    If you lose the database, only this key lets a new database find its machines.
     """
     from gpuproxy.app import upkeep
 
@@ -115,7 +115,7 @@ def export_signing(file: Path) -> None:
 @keys.command("import-signing")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def import_signing(file: Path) -> None:
-    """Make a new database the same deployment, so that machines of the lost one are found and given back."""
+    """Let a new database manage the existing machines. Machines of the lost database are found and destroyed."""
     from gpuproxy.app import upkeep
 
     with explained():

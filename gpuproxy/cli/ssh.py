@@ -43,9 +43,10 @@ class _OptionsAroundId(click.Command):
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @client_command
 def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_print: bool) -> None:
-    """Log in to a machine by its contract id, or to the one machine of a reservation; COMMAND runs there.
+    """Log in to a machine, or run COMMAND on it.
 
-    Options stand before COMMAND; a COMMAND that begins with a dash comes after `--`.
+    ID is a contract id, or a reservation that has only one machine. Options stand before COMMAND. Write `--` before a
+    COMMAND that begins with a dash.
     """
     machine = _machine(connection, name)
     words = [*_command(machine), *command]

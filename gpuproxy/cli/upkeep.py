@@ -12,7 +12,7 @@ from gpuproxy.cli.server import explained, settings_of_here
 
 @click.command()
 def doctor() -> None:
-    """Say what in the books does not resolve as it should, in words, and what to do. Exit code 1 when there is any."""
+    """List problems and what to do about them. The exit code is 1 if there is a problem."""
     from gpuproxy.app import upkeep
 
     with explained():
@@ -27,10 +27,10 @@ def doctor() -> None:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="One pass; a running server does this every 30 s by itself.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why; works beside a running server.")
+@click.option("--once", is_flag=True, help="Run one pass. Required: a running server repeats this by itself.")
+@click.option("--dry-run", is_flag=True, help="Only print the steps and their reasons. Works while the server runs.")
 def reconcile(once: bool, dry_run: bool) -> None:
-    """Compare the books with what the providers list, and repair the difference."""
+    """Compare the database with the providers' listings, and repair differences."""
     if not once:
         raise click.UsageError("--once is needed: the server itself is what runs it for ever.")
     from gpuproxy.app import upkeep
@@ -43,7 +43,10 @@ def reconcile(once: bool, dry_run: bool) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path) -> None:
-    """Write a consistent copy of the books to FILE. To restore, stop the server and put it in the database's place."""
+    """Write a consistent copy of the database to FILE, which must not exist.
+
+    To restore it, stop the server and put the copy in the database's place. docs/operations.md has all the steps.
+    """
     from gpuproxy.app import upkeep
 
     with explained():

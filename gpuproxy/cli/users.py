@@ -8,23 +8,23 @@ import click
 from gpuproxy.cli.arguments import TextType, short_text
 from gpuproxy.cli.server import explained, settings_of_here
 from gpuproxy.cli.tables import table
-from gpuproxy.model.users import why_no_email, why_no_password
+from gpuproxy.model.users import email_error, password_error
 
 
 @click.group()
 def users() -> None:
-    """Make, list and change users, in the database of this machine."""
+    """Create, list and change users in this machine's database."""
 
 
 @users.command("create")
 @click.argument("email")
 @click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
-@click.option("--project", default="default", show_default=True, help="Whose machines the user sees.")
+@click.option("--project", default="default", show_default=True, help="Project that the user belongs to.")
 def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
-    """Make a user who can log in. The password is asked for, or read from standard input where that is no terminal."""
+    """Create a user who can log in. Prompts for the password, or reads it from stdin if that is not a terminal."""
     from gpuproxy.app import people
 
-    if wrong := why_no_email(email):
+    if wrong := email_error(email):
         raise click.UsageError(f"EMAIL {wrong}.")
     project = short_text("--project", project)
     password = _password()
@@ -57,7 +57,7 @@ def list_users() -> None:
 @users.command("disable")
 @click.argument("email", type=TextType())
 def disable(email: str) -> None:
-    """Let a user in no more; their tokens and the API keys that they made end within a second."""
+    """Disable a user. The user's tokens and API keys stop working within a second."""
     from gpuproxy.app import people
 
     with explained():
@@ -68,7 +68,7 @@ def disable(email: str) -> None:
 @users.command("enable")
 @click.argument("email", type=TextType())
 def enable(email: str) -> None:
-    """Let a disabled user in again; the API keys that they made work again too."""
+    """Enable a disabled user. The user's API keys work again too."""
     from gpuproxy.app import people
 
     with explained():
@@ -79,7 +79,10 @@ def enable(email: str) -> None:
 @users.command("password")
 @click.argument("email", type=TextType())
 def password(email: str) -> None:
-    """Give a user another password, asked for or piped in; their tokens end within a second, their API keys stay."""
+    """Change a user's password. Prompts for it, or reads it from stdin if that is not a terminal.
+
+    The user's tokens stop working within a second. API keys stay valid.
+    """
     from gpuproxy.app import people
 
     chosen = _password()
@@ -99,7 +102,7 @@ def _password() -> str:
         text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
         text = sys.stdin.readline().rstrip("\r\n")
-    if wrong := why_no_password(text):
+    if wrong := password_error(text):
         raise click.UsageError(f"the password {wrong}.")
     return text
 

@@ -1,7 +1,7 @@
-"""The Python client: `Client` blocks, `AsyncClient` is for asyncio; both speak gRPC to a running server.
+"""The Python client: `Client` is blocking, `AsyncClient` is for asyncio. Both call a running server over gRPC.
 
-Everything that rents carries a request id, so that a repeat is never a second rental. Nothing here knows how the server
-works inside: only the contract (`v1`) and gRPC are used.
+Every call that rents carries a request id, so that a retry never rents twice. The client depends only on the contract
+(`v1`) and on gRPC, not on the server's code.
 """
 
 from gpuproxy.client.asynchronous import AsyncClient, AsyncReservation

@@ -1,4 +1,4 @@
-"""`Client` and its `Reservation`: every call blocks until its answer or its deadline."""
+"""`Client` and `Reservation`: every call blocks until its answer or its deadline."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ import grpc
 from google.protobuf.message import Message
 
 from gpuproxy.client import demands, watching
-from gpuproxy.client.channel import channel_options, place
+from gpuproxy.client.channel import channel_options, endpoint
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
-from gpuproxy.client.rentals import identified
+from gpuproxy.client.rentals import with_request_ids
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -25,10 +25,9 @@ Response = TypeVar("Response", bound=Message)
 class Client:
     """One channel to one server; safe to share between threads. `stub` has the calls that have no method here.
 
-    `server` is `host:port` (default: GPUPROXY_SERVER, else localhost:9090), `api_key` the key (default:
-    GPUPROXY_API_KEY; "": none). `channel` is one of your own instead, such as one with TLS; it is not closed with
-    the client.
-    Every method raises a GPUProxyError.
+    `server` is `host:port`; the default is GPUPROXY_SERVER, or localhost:9090. `api_key` defaults to GPUPROXY_API_KEY;
+    "" sends no key. `channel` is your own channel, which the client doesn't close.
+    Every method raises GPUProxyError if the call fails.
     """
 
     def __init__(
@@ -41,20 +40,20 @@ class Client:
         timeout: float = demands.DEFAULT_TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`credentials`: for TLS, as of `grpc.ssl_channel_credentials`; without them calls go in plaintext.
+        """`credentials` turn on TLS, for example `grpc.ssl_channel_credentials()`; the default is plaintext.
 
-        `timeout`: seconds that a call may take where it does not say; reservations have longer ones. `channel`: instead
-        of one of the client's own.
+        `timeout` is the default timeout of a call in seconds; reservations have a longer one. `channel` replaces the
+        client's own channel; then `credentials` are ignored.
         """
-        self._place = place(server, api_key)
+        self._endpoint = endpoint(server, api_key)
         self._timeout = timeout
         self._sleep = sleep
-        options = channel_options(self._place.server, repeats=True)
+        options = channel_options(self._endpoint.server, repeats=True)
         self._owned = channel is None
         if channel is None and credentials is not None:
-            channel = grpc.secure_channel(self._place.server, credentials, options=options)
-        self._channel = channel or grpc.insecure_channel(self._place.server, options=options)
-        self.stub = identified(GPUProxyServiceStub(self._channel))
+            channel = grpc.secure_channel(self._endpoint.server, credentials, options=options)
+        self._channel = channel or grpc.insecure_channel(self._endpoint.server, options=options)
+        self.stub = with_request_ids(GPUProxyServiceStub(self._channel))
 
     def call(
         self,
@@ -63,55 +62,55 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> Response:
-        """The answer of a call: `client.call(client.stub.GetGPUInstance, request)`.
+        """Call a method of the stub: `client.call(client.stub.GetGPUInstance, request)`.
 
-        A request that can have a request id is sent with one of its own where it has none; the object itself stays as
-        it is, so that the same one called with twice rents twice.
+        A request with an empty request_id field is sent with a new id. The request object isn't changed, so calling
+        twice with it rents twice.
         """
         request = demands.with_request_id(request)
         seconds = self._timeout if timeout is None else timeout
         try:
-            return method(request, timeout=seconds, metadata=self._place.metadata)
+            return method(request, timeout=seconds, metadata=self._endpoint.metadata)
         except grpc.RpcError as error:
             raise error_of(error, demands.request_id_of(request)) from error
 
     def list(self, **filters: Unpack[Filters]) -> pb.ListGPUInstancesResponse:
-        """What can be rented now."""
-        return self.call(self.stub.ListGPUInstances, demands.listing(filters))
+        """List the offers that can be rented now."""
+        return self.call(self.stub.ListGPUInstances, demands.list_request(filters))
 
     def rented(self) -> pb.ListGPUInstancesResponse:
-        """What the key's project pays for now."""
+        """List the instances that the key's project rents now."""
         return self.call(self.stub.ListGPUInstances, pb.ListGPUInstancesRequest(state="rented", verified_only=False))
 
     def get(self, instance_id: str, provider: str = "") -> pb.GPUInstance:
-        """One rented machine, by its contract id."""
+        """Get one rented machine by its contract id."""
         request = pb.GetGPUInstanceRequest(provider=provider, instance_id=instance_id)
         return self.call(self.stub.GetGPUInstance, request).instance
 
     def plan(self, count: int, **demand: Unpack[Demand]) -> pb.Decision:
-        """What `reserve` would choose; nothing is rented."""
-        request = demands.demanded(count, demand, dry_run=True)
+        """Return what `reserve` would choose, without renting anything (dry run)."""
+        request = demands.reserve_request(count, demand, dry_run=True)
         return self.call(self.stub.ReserveGPUs, request).decision
 
     def reserve(self, count: int, *, timeout: float | None = None, **demand: Unpack[Demand]) -> "Reservation":
-        """Rent 1-16 GPUs. Fewer may come: see `view.reserved_count`, `min_count` and `all_or_nothing`.
+        """Rent 1-16 GPUs. The result may have fewer: see `view.reserved_count`, `min_count` and `all_or_nothing`.
 
-        As a context manager the reservation is given back at the end of the block.
+        Used as a context manager, the reservation is released at the end of the block.
         """
-        request = demands.demanded(count, demand)
-        seconds = demands.patience(request) if timeout is None else timeout
+        request = demands.reserve_request(count, demand)
+        seconds = demands.reserve_timeout(request) if timeout is None else timeout
         answer = self.call(self.stub.ReserveGPUs, request, timeout=seconds)
-        return Reservation(self, watching.made(request, answer))
+        return Reservation(self, watching.reservation_of(request, answer))
 
     def reservation(self, reservation_id: str) -> "Reservation":
-        """One that was made before."""
+        """Get an existing reservation by its id."""
         request = pb.GetReservationRequest(reservation_id=reservation_id)
         return Reservation(self, self.call(self.stub.GetReservation, request).reservation)
 
     def find(self, request_id: str) -> "Reservation | None":
-        """The reservation that was made with this request id: what became of a call whose answer never came.
+        """Find the reservation of a request id, for example after a call whose answer was lost; None if there is none.
 
-        Raises WrongArgument for an empty id, which is that of all reservations made without one.
+        Raises WrongArgument for an empty id, because reservations without a request id would match.
         """
         if not request_id.strip():
             raise WrongArgument("request_id", "must not be empty")
@@ -127,27 +126,27 @@ class Client:
                 return None
 
     def destroy(self, instance_id: str, provider: str = "") -> pb.DestroyGPUInstanceResponse:
-        """Give one machine back, by its contract id. Data on it is lost."""
+        """Release one machine by its contract id. Its data is lost."""
         request = pb.DestroyGPUInstanceRequest(provider=provider, instance_id=instance_id)
         return self.call(self.stub.DestroyGPUInstance, request)
 
     def load(self, kind: str = "all") -> pb.GetLoadInfoResponse:
-        """How busy hosts ("server") and providers ("provider") are."""
+        """Get the load of hosts (`kind` "server"), providers ("provider") or both ("all")."""
         return self.call(self.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=kind))
 
     def watch(self, reservation_id: str, *, timeout: float | None = None) -> Iterator[pb.Reservation]:
-        """The reservation, then every change of it in order, until it is over; broken streams are resumed.
+        """Yield the reservation, then each change of it in order, until it is final. Broken streams are resumed.
 
-        `timeout`: seconds for all of it (default: no end), after which DeadlineExceeded is raised.
+        `timeout` is the limit of the whole watch in seconds; the default is none. Raises DeadlineExceeded after it.
         """
         resume = watching.Resume(reservation_id=reservation_id, timeout=timeout)
         while True:
             stream = self.stub.WatchReservation(
-                resume.request(), timeout=resume.seconds(), metadata=self._place.metadata
+                resume.request(), timeout=resume.seconds(), metadata=self._endpoint.metadata
             )
             try:
                 for answer in stream:
-                    yield resume.heard(answer)
+                    yield resume.received(answer)
             except grpc.RpcError as error:
                 pause = resume.pause(error_of(error))
             else:
@@ -157,7 +156,7 @@ class Client:
             self._sleep(pause)
 
     def close(self) -> None:
-        """End the channel and what is under way on it."""
+        """Close the client's own channel; running calls on it are cancelled."""
         if self._owned:
             self._channel.close()
 
@@ -169,7 +168,7 @@ class Client:
 
 
 class Reservation:
-    """Machines that were rented together. `view` is the reservation as it was when last heard of."""
+    """Machines that were rented together. `view` is the last known state of the reservation."""
 
     def __init__(self, client: Client, view: pb.Reservation) -> None:
         self._client = client
@@ -182,31 +181,31 @@ class Reservation:
 
     @property
     def instances(self) -> tuple[pb.GPUInstance, ...]:
-        """The machines; once they are ready, with how to reach them."""
+        """The machines. When they are ready, they include SSH access and port mappings."""
         return tuple(self.view.instances)
 
     def wait_ready(self, timeout: float = demands.READY_TIMEOUT) -> Self:
-        """Return once every machine answers; raises NotReady, or DeadlineExceeded after `timeout` seconds."""
+        """Wait until every machine is ready; raises NotReady, or DeadlineExceeded after `timeout` seconds."""
         with closing(self._client.watch(self.id, timeout=timeout)) as views:  # type: ignore[type-var]
             for view in views:
                 self.view = view
                 if watching.is_ready(view):
                     return self
-        raise watching.ended(self.view)
+        raise watching.not_ready(self.view)
 
     def refresh(self) -> Self:
-        """As it is now."""
+        """Read the current state of the reservation."""
         self.view = self._client.reservation(self.id).view
         return self
 
     def extend(self, until: datetime) -> Self:
-        """Move its end to an absolute time, with time zone; the same again buys nothing twice."""
-        request = demands.ending(self.id, until)
+        """Set the end to `until`, an absolute time with a time zone. Repeating the call costs nothing more."""
+        request = demands.extend_request(self.id, until)
         self.view = self._client.call(self._client.stub.ExtendReservation, request).reservation
         return self
 
     def release(self) -> Self:
-        """Give everything back; idempotent. Data on the machines is lost."""
+        """Release all machines; idempotent. Data on the machines is lost."""
         request = pb.ReleaseReservationRequest(reservation_id=self.id)
         self.view = self._client.call(self._client.stub.ReleaseReservation, request).reservation
         return self

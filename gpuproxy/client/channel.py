@@ -1,7 +1,7 @@
-"""Where the server is, how a channel to it is made, and which calls the channel repeats by itself.
+"""The server's address, the options of a channel to it, and the automatic retries of the channel.
 
-Repeats are gRPC's own, by `service_config.json`: only after UNAVAILABLE, only calls that may be repeated; a reservation
-is one of them because no request of this client's, its `stub` included, rents without a request id (`rentals`).
+gRPC itself retries, as `service_config.json` says: only after UNAVAILABLE, and only calls that are safe to repeat.
+Reservations are safe to repeat because this client, including its `stub`, always sends a request id (`rentals`).
 """
 
 import os
@@ -17,40 +17,43 @@ _MINUTE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A server and the key that it is asked with; an empty key sends none."""
+class Endpoint:
+    """A server's address and the API key for it; with an empty key, no key is sent."""
 
     server: str
     key: str
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries."""
+        """The metadata of every call."""
         return (("x-api-key", self.key),) if self.key else ()
 
 
-def place(server: str, key: str | None) -> Place:
-    """What is not given comes from GPUPROXY_SERVER and GPUPROXY_API_KEY; "" is a key that is given: none.
+def endpoint(server: str, key: str | None) -> Endpoint:
+    """The endpoint; defaults come from GPUPROXY_SERVER and GPUPROXY_API_KEY. The key "" means no key.
 
-    Raises WrongArgument for a key that no call can carry.
+    Raises WrongArgument for a key that can't be sent as metadata.
     """
     found = os.environ.get("GPUPROXY_API_KEY", "") if key is None else key
-    if wrong := why_no_key(found):
+    if wrong := key_error(found):
         raise WrongArgument("api_key", wrong)
-    return Place(server=server or os.environ.get("GPUPROXY_SERVER", "") or DEFAULT_SERVER, key=found)
+    return Endpoint(server=server or os.environ.get("GPUPROXY_SERVER", "") or DEFAULT_SERVER, key=found)
 
 
-def why_no_key(key: str) -> str:
-    """What is wrong with a key that no call can carry; "" when nothing is, as with none at all."""
+def key_error(key: str) -> str:
+    """Why a key can't be sent as metadata; "" if it can, or if the key is empty."""
     if all("!" <= letter <= "~" for letter in key):
         return ""
-    return "a key has only ASCII letters, digits and _"
+    return "the key must contain only ASCII letters, digits and _"
 
 
 def channel_options(server: str, *, repeats: bool) -> Sequence[tuple[str, str | int]]:
-    """Options of a channel to `host:port`; with `repeats`, those of the service config are made."""
+    """Options of a channel to `host:port`. With `repeats`, gRPC retries calls as the service config says."""
     options: list[tuple[str, str | int]] = [
-        ("grpc.keepalive_time_ms", _MINUTE_MS),  # a watch notices a server that is gone without a word
+        (
+            "grpc.keepalive_time_ms",
+            _MINUTE_MS,
+        ),  # a watch detects a server that disappeared without closing the connection
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
     if _is_local(server):
@@ -63,7 +66,7 @@ def channel_options(server: str, *, repeats: bool) -> Sequence[tuple[str, str | 
 
 
 def service_config() -> str:
-    """The JSON that any gRPC client can be given."""
+    """The gRPC service config in JSON; any gRPC client can use it."""
     return (files("gpuproxy.client") / "service_config.json").read_text(encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
-"""The requests of the calls that have methods of their own: plain arguments in, messages out; ids and deadlines.
+"""Builds request messages from the arguments of the client's methods, with request ids and timeouts.
 
-Arguments are named and meant as the fields of the contract; what is left out is the server's default.
+Arguments have the names and meanings of the contract's fields. The server's defaults apply to missing ones.
 """
 
 import secrets
@@ -19,7 +19,7 @@ DEFAULT_TIMEOUT = 30.0
 RESERVE_TIMEOUT = 120.0
 READY_TIMEOUT = 900.0
 PAGE = 200
-_SPANS = frozenset({"lease_duration", "ready_timeout"})
+_DURATIONS = frozenset({"lease_duration", "ready_timeout"})
 
 Request = TypeVar("Request", bound=Message)
 
@@ -42,7 +42,7 @@ class Filters(TypedDict, total=False):
 
 
 class Demand(TypedDict, total=False):
-    """Fields of ReserveGPUsRequest, without `count` and `dry_run`, which are methods' own; spans may be seconds."""
+    """Fields of ReserveGPUsRequest without `count` and `dry_run`. Durations are timedeltas or seconds."""
 
     provider: str
     min_vram: float
@@ -77,70 +77,70 @@ class Demand(TypedDict, total=False):
     labels: Mapping[str, str]
 
 
-def listing(filters: Filters) -> pb.ListGPUInstancesRequest:
-    """What can be rented."""
+def list_request(filters: Filters) -> pb.ListGPUInstancesRequest:
+    """The request for a list of offers; raises WrongArgument."""
     request = pb.ListGPUInstancesRequest()
     for name, value in filters.items():
         request.MergeFrom(_with(request, name, value))
     return request
 
 
-def demanded(count: int, demand: Demand, *, dry_run: bool = False) -> pb.ReserveGPUsRequest:
-    """A reservation of `count` GPUs, with an id of its own where the caller gives none."""
+def reserve_request(count: int, demand: Demand, *, dry_run: bool = False) -> pb.ReserveGPUsRequest:
+    """The request to reserve `count` GPUs, with a new request id if the caller gives none; raises WrongArgument."""
     request = pb.ReserveGPUsRequest(dry_run=dry_run)
     for name, value in {"count": count, **demand}.items():
-        sent = _span(name, value) if name in _SPANS and value is not None else value
+        sent = _duration(name, value) if name in _DURATIONS and value is not None else value
         request.MergeFrom(_with(request, name, sent))
     return with_request_id(request)
 
 
 def _with(request: Request, name: str, value: object) -> Request:
-    """A message with this field alone; raises WrongArgument for a value that it can't hold."""
+    """A message with only this field set; raises WrongArgument for a value of the wrong type or range."""
     if name not in request.DESCRIPTOR.fields_by_name:
-        raise WrongArgument(name, "there is no such argument")
+        raise WrongArgument(name, "is not an argument of this call")
     try:
         return type(request)(**{name: value})
     except (TypeError, ValueError, OverflowError, AttributeError):
         shown = repr(value) if isinstance(value, int | float) else f"this {type(value).__name__}"  # may be a secret
-        raise WrongArgument(name, f"{shown} can't be sent: the contract has another type or range") from None
+        raise WrongArgument(name, f"{shown} has the wrong type or is out of range") from None
 
 
-def _span(name: str, value: object) -> timedelta:
+def _duration(name: str, value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise WrongArgument(name, f"should be a timedelta or seconds, not {value!r}")
+        raise WrongArgument(name, f"must be a timedelta or a number of seconds, not {value!r}")
     try:
         return timedelta(seconds=value)
     except (OverflowError, ValueError):
-        raise WrongArgument(name, f"{value!r} seconds are no span of time") from None
+        raise WrongArgument(name, f"{value!r} seconds is not a valid duration") from None
 
 
 def with_request_id(request: Request) -> Request:
-    """The request, or a copy with an id of its own where it has a field for one and the field is empty."""
+    """The request, or a copy with a new request id if its request_id field is empty."""
     if "request_id" not in request.DESCRIPTOR.fields_by_name or request_id_of(request):
         return request
     named = deepcopy(request)
-    setattr(named, "request_id", f"py-{secrets.token_hex(12)}")  # noqa: B010 - which messages have it is not typed
+    setattr(named, "request_id", f"py-{secrets.token_hex(12)}")  # noqa: B010 - the type doesn't say which messages have it
     return named
 
 
 def request_id_of(request: Message) -> str:
-    """The id that a request carries, empty for one that has none."""
+    """The request id of a message; "" if it has none."""
     return str(getattr(request, "request_id", ""))
 
 
-def patience(request: pb.ReserveGPUsRequest) -> float:
-    """Seconds that a reservation may take where the caller does not say."""
+def reserve_timeout(request: pb.ReserveGPUsRequest) -> float:
+    """The default timeout of a reservation call, in seconds."""
     if request.wait_for != "ready":
         return RESERVE_TIMEOUT
     return RESERVE_TIMEOUT + (request.ready_timeout.ToTimedelta().total_seconds() or READY_TIMEOUT)
 
 
-def ending(reservation_id: str, until: datetime) -> pb.ExtendReservationRequest:
-    """An extension; `until` must say its time zone."""
+def extend_request(reservation_id: str, until: datetime) -> pb.ExtendReservationRequest:
+    """The request to extend a reservation; raises WrongArgument if `until` has no time zone."""
     if until.tzinfo is None:
-        raise WrongArgument("until", "say the time zone, as in datetime.now(UTC) + timedelta(hours=2)")
+        raise WrongArgument("until", "must have a time zone, as in datetime.now(UTC) + timedelta(hours=2)")
     expires_at = Timestamp()
     expires_at.FromDatetime(until)
     return pb.ExtendReservationRequest(reservation_id=reservation_id, expires_at=expires_at)

@@ -1,16 +1,16 @@
-"""What the server's errors are in Python: a class for each thing that a caller would do differently.
+"""The server's errors as Python exceptions: one class for each error that a caller handles differently.
 
 GPUProxyError                     code, reason, metadata, violations, retry_after, trace_id, request_id
 ├─ InvalidArgument                correct the fields that `violations` names
-│  └─ WrongArgument               a ValueError too: nothing was sent
+│  └─ WrongArgument               also a ValueError; nothing was sent
 ├─ Unauthenticated  PermissionDenied  NotFound  NotBuilt  TooManyCalls
 ├─ AlreadyExists                  the request id belongs to another demand
 ├─ FailedPrecondition
 │  ├─ NotEnoughGPUs               nothing was rented
-│  └─ NotAllReserved              fewer than wanted; everything was given back
-├─ CreationFailed                 every create is proven failed; nothing is rented
-├─ Unavailable                    repeat with the same request id, after `retry_after` where there is one
-├─ DeadlineExceeded               repeat with the same request id: what exists is found by it
+│  └─ NotAllReserved              fewer GPUs than required; all of them were released
+├─ CreationFailed                 every create failed for certain; nothing is rented
+├─ Unavailable                    retry with the same request id, after `retry_after` seconds if it is set
+├─ DeadlineExceeded               retry with the same request id; it finds what was rented
 └─ NotReady                       a reservation ended before its machines were ready
 """
 
@@ -28,7 +28,7 @@ _STATUS = "grpc-status-details-bin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An error of the server's, as clients see it. `retry_after` is in seconds, None where the server names none."""
+    """The details of an error. `retry_after` is in seconds; None if the server gave none."""
 
     code: str
     message: str
@@ -39,17 +39,18 @@ class Refusal:
     retry_after: float | None = None
 
     def as_text(self) -> str:
-        """The message, each bad field on a line of its own, reason and trace id last."""
+        """The message, one line for each invalid field, then the reason and the trace id."""
         lines = [self.message or self.code]
-        said = [f"{field}: {description}" for field, description in self.violations]
-        lines += [f"  {text}" for text in said if not self.message.startswith(text.removesuffix("…"))]  # some are cut
+        texts = [f"{field}: {description}" for field, description in self.violations]
+        # The server may have truncated a description, so only its beginning is compared.
+        lines += [f"  {text}" for text in texts if not self.message.startswith(text.removesuffix("…"))]
         marks = [f"reason {self.reason}" if self.reason else "", f"trace {self.trace_id}" if self.trace_id else ""]
         if any(marks):
             lines.append("(" + ", ".join(mark for mark in marks if mark) + ")")
         return "\n".join(lines)
 
     def as_json(self) -> str:
-        """The form that errors have over HTTP."""
+        """The error as JSON, similar to the body of an HTTP error."""
         body = {
             "status": self.code,
             "reason": self.reason,
@@ -62,7 +63,7 @@ class Refusal:
 
 
 class GPUProxyError(Exception):
-    """A call did not do what was asked. `request_id` is the one that the call carried, "" where it had none."""
+    """A call failed. `request_id` is the request id of the call; "" if it had none."""
 
     def __init__(self, refusal: Refusal, request_id: str = "") -> None:
         super().__init__(refusal.as_text())
@@ -76,91 +77,91 @@ class GPUProxyError(Exception):
 
     @property
     def reason(self) -> str:
-        """A constant of docs/api.md: "NOT_ENOUGH_GPUS"; "" for an error that is not the server's own."""
+        """A constant from docs/api.md such as "NOT_ENOUGH_GPUS"; "" if the error doesn't come from the server."""
         return self.refusal.reason
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What varies in the message."""
+        """The variable parts of the message, by name."""
         return dict(self.refusal.metadata)
 
     @property
     def violations(self) -> Mapping[str, str]:
-        """What is wrong with which field."""
+        """The description of what is wrong, by field."""
         return dict(self.refusal.violations)
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds, where the server names them."""
+        """Seconds to wait before a retry; None if the server gave none."""
         return self.refusal.retry_after
 
     @property
     def trace_id(self) -> str:
-        """What the server's log has the call under."""
+        """The trace id of the call in the server's log."""
         return self.refusal.trace_id
 
 
 class InvalidArgument(GPUProxyError):
-    """The request is wrong whatever the state of the world."""
+    """The request is invalid; a retry can't succeed."""
 
 
 class WrongArgument(InvalidArgument, ValueError):
-    """An argument that no request can carry: nothing was sent. `violations` names it."""
+    """An argument can't be sent. Nothing was sent. `violations` names the argument."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(Refusal(code="INVALID_ARGUMENT", message=f"{name}: {text}", violations=((name, text),)))
 
 
 class Unauthenticated(GPUProxyError):
-    """No valid key."""
+    """The API key is missing or not valid."""
 
 
 class PermissionDenied(GPUProxyError):
-    """The key's role does not allow it."""
+    """The role of the API key does not allow the call."""
 
 
 class NotFound(GPUProxyError):
-    """There is no such thing in the key's project."""
+    """The resource does not exist in the key's project."""
 
 
 class AlreadyExists(GPUProxyError):
-    """The request id belongs to another demand."""
+    """The request id was already used for a different demand."""
 
 
 class FailedPrecondition(GPUProxyError):
-    """Something else has to change first; `reason` says what."""
+    """The current state does not allow the call; `reason` says what must change first."""
 
 
 class NotEnoughGPUs(FailedPrecondition):
-    """Fewer can be had at once than asked for; nothing was rented."""
+    """Fewer GPUs are available than requested. Nothing was rented."""
 
 
 class NotAllReserved(FailedPrecondition):
-    """Fewer than `min_count`, or than all, could be kept; everything was given back."""
+    """Fewer GPUs than required could be rented. All of them were released."""
 
 
 class CreationFailed(GPUProxyError):
-    """Every create is proven failed; nothing is rented."""
+    """Every create failed for certain. Nothing is rented."""
 
 
 class TooManyCalls(GPUProxyError):
-    """The server is asked too much at once."""
+    """The server has too many concurrent calls."""
 
 
 class Unavailable(GPUProxyError):
-    """Nobody answers, or not now. Repeated with the same request id it rents nothing twice."""
+    """The server can't be reached or can't answer now. A retry with the same request id never rents twice."""
 
 
 class DeadlineExceeded(GPUProxyError):
-    """The time was over. What exists is found by the request id."""
+    """The deadline passed. A retry with the same request id finds what was rented."""
 
 
 class NotBuilt(GPUProxyError):
-    """The server does not have this call."""
+    """The server does not implement this call."""
 
 
 class NotReady(GPUProxyError):
-    """The reservation ended before its machines were ready; `reason` is the reservation's own."""
+    """The reservation ended before its machines were ready; `reason` is the reason of the reservation."""
 
 
 _BY_REASON = {
@@ -183,17 +184,17 @@ _BY_CODE = {
 
 
 def error_of(error: grpc.RpcError, request_id: str = "") -> GPUProxyError:
-    """The exception for a failed call."""
+    """The exception of a failed call."""
     refusal = refusal_of(error)
     kind = _BY_REASON.get(refusal.reason) or _BY_CODE.get(refusal.code) or GPUProxyError
     return kind(refusal, request_id)
 
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
-    """The status, message and details of a failed call, of a blocking channel or of asyncio's."""
+    """The status, message and details of a failed call, on a blocking or an asyncio channel."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return Refusal(code="UNKNOWN", message=str(error))
-    trailers = {key: value for key, value in error.trailing_metadata() or ()}  # noqa: C416 - not a mapping of dict's
+    trailers = {key: value for key, value in error.trailing_metadata() or ()}  # noqa: C416 - dict() doesn't accept grpc's type
     reason, metadata, violations, retry_after = "", {}, [], None
     for detail in _details(trailers.get(_STATUS)):
         info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()

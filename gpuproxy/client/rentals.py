@@ -1,6 +1,7 @@
-"""A stub whose rentals always have a request id, whatever repeats them: our channel, the caller's, or an interceptor.
+"""Adds request ids to the renting calls of a stub.
 
-The id is given before the request reaches the channel, so that every repeat below carries the same one.
+The id is added before the request reaches the channel. Therefore every retry by a channel or an interceptor has the
+same id, also on a channel of the caller's.
 """
 
 from typing import Any, TypeVar
@@ -14,27 +15,27 @@ Stub = TypeVar("Stub")
 RENTALS = ("ReserveGPUs", "CreateGPUInstance")
 
 
-class Identified:
-    """A call of a stub, blocking or asyncio, that gives a request an id of its own where it has none."""
+class RequestIdCall:
+    """A method of a stub, blocking or asyncio, that adds a request id to requests without one."""
 
-    def __init__(self, method: Any) -> None:  # a multi-callable of grpc or of grpc.aio: they share no type
+    def __init__(self, method: Any) -> None:  # a multi-callable of grpc or grpc.aio, which have no common type
         self._method = method
 
     def __call__(self, request: Message, *args: Any, **options: Any) -> Any:
-        """The answer, or with asyncio the call."""
+        """Return the answer, or the call object with asyncio."""
         return self._method(with_request_id(request), *args, **options)
 
     def with_call(self, request: Message, *args: Any, **options: Any) -> Any:
-        """The answer and the call; blocking only."""
+        """Return the answer and the call object; blocking only."""
         return self._method.with_call(with_request_id(request), *args, **options)
 
     def future(self, request: Message, *args: Any, **options: Any) -> Any:
-        """The call; blocking only."""
+        """Return the call object; blocking only."""
         return self._method.future(with_request_id(request), *args, **options)
 
 
-def identified(stub: Stub) -> Stub:
-    """The stub itself; from here on a request of its that rents leaves with a request id."""
+def with_request_ids(stub: Stub) -> Stub:
+    """The same stub, changed so that all its renting calls send a request id."""
     for name in RENTALS:
-        setattr(stub, name, Identified(getattr(stub, name)))
+        setattr(stub, name, RequestIdCall(getattr(stub, name)))
     return stub

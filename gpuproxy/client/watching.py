@@ -1,4 +1,4 @@
-"""What a watch makes of a reservation, and when a broken stream is opened again. Pure: nothing here talks or waits."""
+"""The logic of watching a reservation: whether it is ready, and when a broken stream is opened again. No I/O here."""
 
 import random
 import time
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from gpuproxy.client.errors import DeadlineExceeded, GPUProxyError, NotReady, Refusal, Unavailable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_OPEN = frozenset({"pending", "unknown"})
-_OVER = frozenset({"releasing", "released", "failed"})
-_LONGEST_STREAM = 1800.0
-"""Seconds; the server ends a stream after as many."""
-_LONGEST_PAUSE = 5.0
+_UNDECIDED = frozenset({"pending", "unknown"})
+_FINAL = frozenset({"releasing", "released", "failed"})
+_MAX_STREAM_SECONDS = 1800.0
+"""The server ends a stream after this time."""
+_MAX_PAUSE_SECONDS = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Resume:
-    """One watch over several streams: where the next begins, how long it may take, how often in a row they broke."""
+    """The state of one watch over several streams: resume token, remaining time, consecutive failures."""
 
     reservation_id: str
     timeout: float | None
@@ -25,31 +25,31 @@ class Resume:
     _began: float = field(default_factory=time.monotonic)
 
     def request(self) -> pb.WatchReservationRequest:
-        """What opens the next stream."""
+        """The request that opens the next stream."""
         return pb.WatchReservationRequest(reservation_id=self.reservation_id, resume_token=self.token)
 
     def seconds(self) -> float:
-        """The next stream's deadline."""
+        """The timeout of the next stream, in seconds."""
         left = self._left()
-        return _LONGEST_STREAM if left is None else max(0.0, min(left, _LONGEST_STREAM))
+        return _MAX_STREAM_SECONDS if left is None else max(0.0, min(left, _MAX_STREAM_SECONDS))
 
-    def heard(self, answer: pb.WatchReservationResponse) -> pb.Reservation:
-        """What came, after noting where it was."""
+    def received(self, answer: pb.WatchReservationResponse) -> pb.Reservation:
+        """The reservation in an answer; its resume token is stored."""
         self.token, self.broken = answer.resume_token, 0
         return answer.reservation
 
     def pause(self, failure: GPUProxyError) -> float:
-        """Seconds until the next stream; raises the failure where another stream would not help."""
+        """Seconds to wait before the next stream; raises the failure if another stream can't help."""
         left = self._left()
         if left is not None and left <= 0:
-            text = f"{self.reservation_id} was watched for {self.timeout:g} s"
+            text = f"Reservation {self.reservation_id} was watched until the timeout of {self.timeout:g} s"
             raise DeadlineExceeded(Refusal(code="DEADLINE_EXCEEDED", message=text)) from failure
         if isinstance(failure, DeadlineExceeded):
             return 0.0
         if not isinstance(failure, Unavailable):
             raise failure
         self.broken += 1
-        longest = min(_LONGEST_PAUSE, 0.2 * 2.0**self.broken)
+        longest = min(_MAX_PAUSE_SECONDS, 0.2 * 2.0**self.broken)
         pause = longest * (0.5 + random.random() / 2)
         return pause if left is None else min(pause, left)
 
@@ -58,26 +58,27 @@ class Resume:
 
 
 def is_ready(reservation: pb.Reservation) -> bool:
-    """True when every machine that was kept answers, and none is of unknown fate; raises NotReady when it is over."""
-    if reservation.state in _OVER:
-        text = f"{reservation.reservation_id} is {reservation.state}: {reservation.message or 'its machines are gone'}"
+    """True if every kept machine is ready and no create is undecided; raises NotReady if the reservation has ended."""
+    if reservation.state in _FINAL:
+        why = reservation.message or "its machines are gone"
+        text = f"Reservation {reservation.reservation_id} is {reservation.state}: {why}"
         reason = reservation.reason or next((one.reason for one in reservation.outcomes if one.reason), "")
         refusal = Refusal(code="FAILED_PRECONDITION", message=text, reason=reason)
         raise NotReady(refusal, reservation.request_id)
-    undecided = any(outcome.state in _OPEN for outcome in reservation.outcomes)
+    undecided = any(outcome.state in _UNDECIDED for outcome in reservation.outcomes)
     return not undecided and 0 < reservation.reserved_count <= reservation.ready_count
 
 
-def ended(reservation: pb.Reservation) -> NotReady:
-    """For a watch whose stream came to its end without a machine that is ready."""
-    text = f"{reservation.reservation_id} ended as {reservation.state}"
+def not_ready(reservation: pb.Reservation) -> NotReady:
+    """The error of a watch whose stream ended before the machines were ready."""
+    text = f"The watch of reservation {reservation.reservation_id} ended; its state is {reservation.state}"
     return NotReady(
         Refusal(code="FAILED_PRECONDITION", message=text, reason=reservation.reason), reservation.request_id
     )
 
 
-def made(request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> pb.Reservation:
-    """The reservation as ReserveGPUs tells of it."""
+def reservation_of(request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> pb.Reservation:
+    """The reservation that an answer of ReserveGPUs describes."""
     reservation = pb.Reservation(
         reservation_id=answer.reservation_id,
         state=answer.state,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gpuproxy.model.demands import SHORTEST_LEASE
+from gpuproxy.model.demands import MIN_LEASE_DURATION
 
 LEAST_ADMIN_KEY = 20
 """Characters."""
@@ -34,7 +34,7 @@ def check_accounts(
 
 def check_lease_duration(seconds: float) -> None:
     """What a request may not ask for is no default either."""
-    least = SHORTEST_LEASE.total_seconds()
+    least = MIN_LEASE_DURATION.total_seconds()
     if 0 < seconds < least:
         raise ValueError(f"GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least {least:g} s")
 

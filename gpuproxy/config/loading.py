@@ -17,7 +17,7 @@ from gpuproxy.config.names import CLIENT_NAMES, NOT_BUILT_NAMES, first_wrong_nam
 from gpuproxy.config.settings import ConfigError, Settings, settings_class
 from gpuproxy.config.values import is_loopback
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.strategies import strategy_named
+from gpuproxy.model.strategies import strategy_by_name
 from gpuproxy.ports import Descriptor
 
 ENV_FILE = Path(".env")
@@ -93,7 +93,7 @@ def without_effect(env: Mapping[str, str], settings: Settings, env_file: Path | 
 
 def _check_strategy(name: str) -> None:
     try:
-        strategy_named(name)
+        strategy_by_name(name)
     except Refusal as error:
         raise ConfigError(f"GPUPROXY_LB_STRATEGY: {error.message}") from None
 

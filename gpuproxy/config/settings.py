@@ -15,7 +15,7 @@ from gpuproxy.config import checks
 from gpuproxy.config.marketplaces import Account, chosen_for, fields_for
 from gpuproxy.config.names import env_name
 from gpuproxy.config.values import Address, ListenAddress, PositiveSeconds, Seconds, Usd
-from gpuproxy.model.users import why_no_admin
+from gpuproxy.model.users import admin_error
 from gpuproxy.ports import Descriptor
 from gpuproxy.store.sqlite import files as database_files
 
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())
         password = self.admin_password.get_secret_value() if self.admin_password else ""
-        if wrong := why_no_admin(self.admin_email, password):
+        if wrong := admin_error(self.admin_email, password):
             raise ValueError(wrong)
         for marketplace in self.marketplaces:
             chosen_for(marketplace, self).check()

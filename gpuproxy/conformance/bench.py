@@ -120,6 +120,6 @@ class Bench:
                 break
         else:
             raise NotJudged(f"the stand-in has too few offers to rent {count} machines")
-        await self.clock.sleep(self.provider.capabilities.settle_seconds)
+        await self.clock.sleep(self.provider.capabilities.listing_lag_seconds)
         self.wire.forget()
         return made

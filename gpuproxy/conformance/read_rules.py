@@ -96,7 +96,7 @@ async def a_destroy_returns_when_accepted_and_says_what_is_gone(make: Make) -> N
     (instance_id,) = await bench.rented()
     first = await ended(bench.provider.destroy(instance_id))
     require(first is False, f"the destroy of a machine that exists is {first!r}, not False")
-    await bench.clock.sleep(bench.provider.capabilities.settle_seconds)
+    await bench.clock.sleep(bench.provider.capabilities.listing_lag_seconds)
     require(instance_id not in bench.subject.machines(), "the machine still exists after its destroy was accepted")
     again = await ended(bench.provider.destroy(instance_id))
     require(again is True, f"the destroy of a machine that is gone is {again!r}, not True")
@@ -158,4 +158,4 @@ async def _pages_of_a_search(bench: Bench) -> int:
 
 async def _destroyed(bench: Bench, instance_id: InstanceId) -> None:
     await bench.provider.destroy(instance_id)
-    await bench.clock.sleep(bench.provider.capabilities.settle_seconds)
+    await bench.clock.sleep(bench.provider.capabilities.listing_lag_seconds)

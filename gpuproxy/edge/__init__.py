@@ -1,6 +1,7 @@
-"""The edge: wire messages become calls of the rooms below, and their values become wire messages.
+"""The edge: translates wire messages to calls of the engine, and the engine's values to wire messages.
 
-An interface (`grpc/`, `http/`) hands each call to `rpc.dispatch`, which knows who asks, until when, and what an error
-becomes; `rpc.service` and `rpc.session` have one thin method an RPC; `messages/` makes demands of requests and
-messages of answers.
+- `grpc/` and `http/` are the two interfaces. Each hands every call to `rpc.dispatch`.
+- `rpc.dispatch` authenticates the caller, applies the deadline and turns errors into answers.
+- `rpc.service` and `rpc.session` have one thin method for each RPC.
+- `messages/` translates requests to demands, and values to messages.
 """

@@ -1,4 +1,4 @@
-"""Both faces over one dispatcher and one service: they start, say that they are ready, and drain together."""
+"""Both interfaces, gRPC and HTTP, on one dispatcher and one service. They become ready and drain together."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,20 +9,23 @@ from gpuproxy.edge.http.server import HttpServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Faces:
-    """gRPC and HTTP."""
+class Interfaces:
+    """The gRPC server, the HTTP server and the HTTP pages."""
 
     grpc: GrpcServer
     http: HttpServer
     pages: Pages
 
     async def serving(self, ready: bool) -> None:
-        """What grpc.health.v1 and /readyz answer."""
+        """Set what grpc.health.v1 and /readyz answer."""
         self.pages.serving = ready
         await self.grpc.serving(ready)
 
     async def drain(self, grace: float) -> bool:
-        """Say that it ends, take no new calls, give those under way `grace` real seconds, then cancel them."""
+        """Report not ready, accept no new calls, wait `grace` real seconds for running calls, then cancel them.
+
+        Returns True when every gRPC handler has finished.
+        """
         self.pages.serving = False
         whole, _ = await asyncio.gather(self.grpc.drain(grace), self.http.drain())
         return whole

@@ -1,8 +1,8 @@
-"""The certificates of both faces: read from files, judged, and read again when the files change.
+"""The TLS certificates of both interfaces: read from files, checked, and reloaded when the files change.
 
-A pair is taken over whole or not at all: what is broken, half written or does not match leaves the present one in
-use, and a warning in the log. The files are looked at when a connection is being made, every few seconds at most; a
-connection keeps what it was made with.
+A certificate and its key are replaced together. If the new files are broken, half written or don't match, the old pair
+stays in use and a warning is logged. The files are checked when a client connects, at most every few seconds. Existing
+connections keep the certificate they were opened with.
 """
 
 import ssl
@@ -18,24 +18,24 @@ from gpuproxy.ports import Clock
 CERT = "GPUPROXY_GRPC_TLS_CERT"
 KEY = "GPUPROXY_GRPC_TLS_KEY"
 CLIENT_CA = "GPUPROXY_GRPC_TLS_CLIENT_CA"
-LOOK_SECONDS = 2.0
-"""Real seconds between two looks at the files."""
+CHECK_SECONDS = 2.0
+"""Real seconds between two checks of the files."""
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 log = structlog.get_logger(__name__)
 
 
-class WrongFiles(Exception):
-    """The files can't be used; the text names the setting, and holds nothing of a file's content."""
+class UnusableCertificates(Exception):
+    """The files can't be used. The text names the setting and never quotes a file's content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """In PEM. With `client_ca` only clients with a certificate of such a CA are let in."""
+    """Paths of PEM files. With `client_ca`, only clients with a certificate from one of its CAs can connect."""
 
     cert: Path
-    """The server's own first, then those between it and its CA."""
+    """The certificate chain: the server's own certificate first, then the intermediate ones."""
     key: Path
     client_ca: Path | None = None
 
@@ -43,69 +43,72 @@ class TlsFiles:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
     pair: tuple[bytes, bytes]
-    """Key, certificates."""
+    """Private key and certificate chain, in PEM."""
     client_ca: bytes | None
     context: ssl.SSLContext
     stamp: _Stamp
 
 
 class Certificates:
-    """What new connections are made with. Used by the loop and by grpc's own threads."""
+    """The certificates for new connections. Thread-safe: grpc's own threads use it beside the event loop."""
 
     def __init__(self, files: TlsFiles, clock: Clock) -> None:
-        """Raises WrongFiles."""
+        """Load the files; raises UnusableCertificates."""
         self._files = files
         self._clock = clock
         self._lock = Lock()
         self._loaded = _load(files)
-        self._judged = self._loaded.stamp
-        self._looked = clock.monotonic()
-        self._given = self._loaded  # to grpc
+        self._checked_stamp = self._loaded.stamp
+        self._checked_at = clock.monotonic()
+        self._given_to_grpc = self._loaded
         self.context = self._loaded.context
-        """For a listener; each connection gets the context of its own time."""
+        """For a listener. Each connection gets the context that is current when it is opened."""
         self.context.sni_callback = self._for_connection
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For a port of grpc's."""
+        """The credentials for a grpc port. grpc asks for changes at each handshake."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._given),
-            self._changed,  # type: ignore[arg-type]  # None is "as before", which the stubs don't know
+            _configuration(self._given_to_grpc),
+            self._changed,  # type: ignore[arg-type]  # None means "unchanged", which the stubs don't know
             require_client_authentication=self._files.client_ca is not None,
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Asked by grpc at each handshake; None: as before."""
-        loaded = self._present()
+        """The new configuration, or None if nothing has changed. grpc calls it at each handshake."""
+        loaded = self._current()
         with self._lock:
-            if loaded is self._given:
+            if loaded is self._given_to_grpc:
                 return None
-            self._given = loaded
+            self._given_to_grpc = loaded
         return _configuration(loaded)
 
     def _for_connection(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
-        """Asked by OpenSSL at each hello. The whole context is exchanged, so that an old client CA is forgotten too."""
-        connection.context = self._present().context
+        """Set the context of one connection; OpenSSL calls it at each ClientHello.
 
-    def _present(self) -> _Loaded:
+        The whole context is replaced, so that a removed client CA is no longer accepted either.
+        """
+        connection.context = self._current().context
+
+    def _current(self) -> _Loaded:
         with self._lock:
             now = self._clock.monotonic()
-            if now - self._looked >= LOOK_SECONDS * self._clock.scale:
-                self._looked = now
-                self._look()
+            if now - self._checked_at >= CHECK_SECONDS * self._clock.scale:
+                self._checked_at = now
+                self._reload_if_changed()
             return self._loaded
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         stamp = _stamp(self._files)
-        if stamp == self._judged:
+        if stamp == self._checked_stamp:
             return
-        self._judged = stamp
+        self._checked_stamp = stamp
         try:
             self._loaded = _load(self._files)
-        except WrongFiles as error:
-            log.warning("certificates_kept", problem=str(error))
+        except UnusableCertificates as error:
+            log.warning("certificates_rejected", problem=str(error))
             return
-        self._judged = self._loaded.stamp
-        log.info("certificates_loaded")
+        self._checked_stamp = self._loaded.stamp
+        log.info("certificates_reloaded")
 
 
 def _load(files: TlsFiles) -> _Loaded:
@@ -113,21 +116,23 @@ def _load(files: TlsFiles) -> _Loaded:
     cert, key = _read(files.cert, CERT, "CERTIFICATE"), _read(files.key, KEY, "PRIVATE KEY")
     client_ca = _read(files.client_ca, CLIENT_CA, "CERTIFICATE") if files.client_ca else None
     if b"ENCRYPTED" in key:
-        raise WrongFiles(f"{KEY}: {files.key} is encrypted; the server needs a key without a password")
+        raise UnusableCertificates(f"{KEY}: {files.key} is encrypted; use a key file without a password")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     _load_pair(context, files)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.num_tickets = 0  # who comes back shows the certificate again: its CA may be gone by then
+        context.num_tickets = (
+            0  # no resumption: a returning client must show its certificate again, its CA may have been removed
+        )
         context.options |= ssl.OP_NO_TICKET
         try:
             context.load_verify_locations(cadata=client_ca.decode("ascii"))
         except (ssl.SSLError, ValueError):
-            raise WrongFiles(f"{CLIENT_CA}: {files.client_ca} holds no certificate that can be read") from None
+            raise UnusableCertificates(f"{CLIENT_CA}: {files.client_ca} has no readable certificate") from None
     if _stamp(files) != stamp:
-        raise WrongFiles(f"{CERT}, {KEY}: they are being written just now")
+        raise UnusableCertificates(f"{CERT}, {KEY}: the files changed while they were read")
     return _Loaded(pair=(key, cert), client_ca=client_ca, context=context, stamp=stamp)
 
 
@@ -136,26 +141,28 @@ def _load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
         context.load_cert_chain(files.cert, files.key, password="")
     except ssl.SSLError as error:
         if "key values mismatch" in str(error):
-            raise WrongFiles(f"{KEY}: {files.key} is not the key of the certificate in {files.cert} ({CERT})") from None
-        raise WrongFiles(
-            f"{CERT}, {KEY}: {files.cert} and {files.key} are no pair that TLS takes ({error.reason or 'unreadable'})"
+            raise UnusableCertificates(
+                f"{KEY}: {files.key} is not the key of the certificate in {files.cert} ({CERT})"
+            ) from None
+        raise UnusableCertificates(
+            f"{CERT}, {KEY}: TLS can't use {files.cert} with {files.key} ({error.reason or 'unreadable'})"
         ) from None
     except OSError as error:
-        raise WrongFiles(f"{CERT}, {KEY}: can't be read: {error.strerror}") from None
+        raise UnusableCertificates(f"{CERT}, {KEY}: can't be read: {error.strerror}") from None
 
 
 def _read(path: Path, setting: str, kind: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise WrongFiles(f"{setting}: {path} can't be read: {error.strerror}") from None
+        raise UnusableCertificates(f"{setting}: {path} can't be read: {error.strerror}") from None
     if f"{kind}-----".encode() not in content:
-        raise WrongFiles(f"{setting}: {path} holds no {kind} in PEM")
+        raise UnusableCertificates(f"{setting}: {path} has no {kind} in PEM format")
     return content
 
 
 def _stamp(files: TlsFiles) -> _Stamp:
-    """Differs once a file was written, replaced or removed."""
+    """Times, sizes and inodes of the files; changes when a file is written, replaced or removed."""
     return tuple(_one_stamp(path) for path in (files.cert, files.key, files.client_ca) if path is not None)
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Literal
 
-from gpuproxy.billing.witness import reading_of
+from gpuproxy.billing.check import reading_of
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
@@ -19,9 +19,9 @@ from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.reconcile.silence import SILENT_AFTER
-from gpuproxy.store import events, leases, troubles
+from gpuproxy.store import account_problems, events, leases
+from gpuproxy.store.account_problems import AccountProblem
 from gpuproxy.store.rows import moment
-from gpuproxy.store.troubles import Trouble
 
 Kind = Literal[
     "unknown",
@@ -79,7 +79,7 @@ def findings(
             found.append(_unconfigured(account, len(rows)))
         if (differs := _spend(tx, account)) is not None:
             found.append(differs)
-    known = [trouble for trouble in troubles.every(tx) if trouble.account in accounts]
+    known = [trouble for trouble in account_problems.current(tx) if trouble.account in accounts]
     found += [finding for trouble in known if (finding := _troubled(trouble, tx.now())) is not None]
     return tuple(found)
 
@@ -101,8 +101,7 @@ class Health:
 
 def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
     now = tx.now()
-    nameless = lease.instance_id is None and lease.call_started_at is not None
-    if nameless and lease.state in (LeaseState.UNKNOWN, LeaseState.RELEASING):
+    if lease.outcome_unknown:
         since = lease.call_started_at or lease.created_at
         seen = f"{lease.absent_checks} of 3 believable listings did not show it"
         return Finding(
@@ -184,13 +183,13 @@ def _unconfigured(account: AccountKey, count: int) -> Finding:
     )
 
 
-def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
+def _troubled(trouble: AccountProblem, now: datetime) -> Finding | None:
     subject, lasting = " ".join(trouble.account), now - trouble.since
     if trouble.pauses:
         return Finding(
             kind="paused",
             subject=subject,
-            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.said}",
+            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.message}",
             advice=_REMEDIES[trouble.reason],
         )
     if trouble.reason == OrphansFound.reason:
@@ -198,7 +197,7 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
             kind="orphans",
             subject=subject,
             text=f"{_age(lasting)}: machines carry this deployment's label but are not in the database: "
-            f"{trouble.said}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
+            f"{trouble.message}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
             advice="If an older copy of the database was restored and they are needed, stop the server now. If another "
             "server runs on a copy of the database, stop one of the two.",
         )
@@ -206,8 +205,8 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
         return Finding(
             kind="unreadable",
             subject=subject,
-            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.said}. Meanwhile no "
-            "machine and no create is concluded to be absent because the listing does not show it.",
+            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.message}. Meanwhile "
+            "no machine and no create is concluded to be absent because the listing does not show it.",
             advice="Look in the provider's console at what runs on this account.",
         )
     if lasting < SILENT_AFTER:
@@ -215,7 +214,7 @@ def _troubled(trouble: Trouble, now: datetime) -> Finding | None:
     return Finding(
         kind="silent",
         subject=subject,
-        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.said}",
+        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.message}",
         advice="It is asked again all the time, and nothing is concluded meanwhile; see whether the marketplace is up.",
     )
 

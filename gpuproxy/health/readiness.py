@@ -1,19 +1,20 @@
-"""Whether this server can do its work now: write its books, keep them true, and talk to at least one account."""
+"""Whether this server can work now: write its database, reconcile, and reach at least one account."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from gpuproxy.ports import Clock, Database, Tx
-from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import meta
 
 OK = "ok"
 _PASSES = 3
-"""A reconcile that is so many intervals old is not recent."""
+"""After this many intervals without a pass, reconciling counts as stopped."""
 _LEAST = timedelta(minutes=1)
 
 log = structlog.get_logger(__name__)
@@ -21,19 +22,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Looks when it is asked."""
+    """Runs the checks of the readiness endpoint."""
 
     db: Database
-    watches: Sequence[AccountWatch]
+    watches: Watches
     clock: Clock
     limits: Limits
+    lateness: Lateness
 
     async def checks(self) -> Mapping[str, str]:
-        """What was looked at: `ok`, or what is wrong in a few words."""
+        """The result of each check by name: `ok`, or what is wrong in a few words."""
         return {"database": await self._database(), "reconcile": self._reconcile(), "accounts": self._accounts()}
 
     def last_pass_at(self) -> datetime | None:
-        """When the books were last compared with what the account least recently looked at lists."""
+        """The oldest of the accounts' last passes; None while an account has had none."""
         passes = [watch.last_pass_at for watch in self.watches]
         return min((at for at in passes if at is not None), default=None) if None not in passes else None
 
@@ -45,7 +47,7 @@ class Readiness:
         try:
             lasting = await self.db.write(write)
         except Exception:
-            log.exception("database_not_writable")
+            log.exception("database_write_failed")
             return "can't be written"
         return OK if lasting else "its file was removed or replaced"
 
@@ -55,7 +57,9 @@ class Readiness:
             return "has not run yet"
         age = self.clock.now() - last
         allowed = max(_LEAST, timedelta(seconds=_PASSES * self.limits.reconcile_seconds))
-        return OK if age <= allowed else f"ran {age.total_seconds():.0f} s ago"
+        # A server that did not run is behind with its passes; it catches up by itself.
+        late = timedelta(seconds=self.lateness.within(age.total_seconds()))
+        return OK if age - late <= allowed else f"ran {age.total_seconds():.0f} s ago"
 
     def _accounts(self) -> str:
         healthy = [watch for watch in self.watches if watch.last_pass_at is not None and watch.silent_since is None]

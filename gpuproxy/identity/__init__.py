@@ -1,1 +1,1 @@
-"""Who calls: API keys, users, logins, tokens, passwords."""
+"""The identity of callers: API keys, users, logins, tokens, passwords; and their SSH keys."""

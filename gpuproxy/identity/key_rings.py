@@ -1,6 +1,6 @@
-"""The keys of callers: API keys, by which they are known, and the SSH keys that their machines are given.
+"""The keys of callers: API keys, which authenticate them, and SSH keys, which are installed on their machines.
 
-Of an API key only a hash is kept: its text is shown once, when it is made.
+Only the hash of an API key is stored. Its text is shown once, when it is created.
 """
 
 import hashlib
@@ -14,33 +14,33 @@ from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 
 PREFIX = "gpx_"
-"""How every key begins that was made here; a configured one may begin otherwise."""
+"""The prefix of every generated key. A key from the settings may have another prefix."""
 _SHOWN = 10
 _MAX_SSH_KEYS = 16
-"""Of a project: all of them must fit into the script that a machine starts with."""
+"""SSH keys per project. All of them must fit into the start script of a machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key and its row; the key itself is never seen again."""
+    """A new key: its text, which isn't stored, and its row."""
 
     text: str
     row: KeyRow
 
 
 class KeyRing:
-    """API keys: made, listed, revoked and found."""
+    """Creates, lists, revokes and finds API keys."""
 
     def __init__(self, db: Database, random: Random) -> None:
         self._db = db
         self._random = random
 
     async def find(self, sha256: str) -> KeyRow | None:
-        """The key with this hash, unless it is revoked."""
+        """The key with this SHA-256 (hex); None if there is none or it is revoked."""
         return await self._db.read(lambda tx: keys.find(tx, sha256))
 
     async def create(self, project: str, name: str, role: Role, user_id: str = "") -> NewKey:
-        """A new key; its text is shown now or never. It ends with the user who made it, if there is one."""
+        """Create a key and return its text, which can't be read again. Disabling user `user_id` disables the key."""
         text, key_id = key_text(self._random), f"key-{self._random.token(8)}"
 
         def write(tx: Tx) -> NewKey:
@@ -51,23 +51,23 @@ class KeyRing:
         return await self._db.write(write)
 
     async def list(self, project: str | None) -> tuple[KeyRow, ...]:
-        """A project's keys (None: everybody's), newest first."""
+        """The keys of a project, or of all projects for None; newest first."""
         return await self._db.read(lambda tx: keys.listed(tx, project))
 
     async def revoke(self, project: str | None, key_id: str) -> bool:
-        """False when there is no such key in the project."""
+        """Revoke a key; False if the project (None: any project) has no such key."""
         return await self._db.write(lambda tx: keys.revoke(tx, project, key_id))
 
 
 class SshKeyRing:
-    """The public keys that a project's machines are given."""
+    """The public SSH keys that are installed on a project's machines."""
 
     def __init__(self, db: Database, random: Random) -> None:
         self._db = db
         self._random = random
 
     async def add(self, project: str, name: str, line: str, fingerprint: str) -> SshKeyRow:
-        """The key as stored, which it may have been before; raises FailedPrecondition when there are too many."""
+        """Add a key and return its row; an existing row is returned unchanged. FailedPrecondition: too many keys."""
         key_id = f"ssh-{self._random.token(8)}"
 
         def write(tx: Tx) -> SshKeyRow:
@@ -84,28 +84,29 @@ class SshKeyRing:
             )
             if len(ssh_keys.listed(tx, project)) > _MAX_SSH_KEYS:
                 raise FailedPrecondition(
-                    f"A project has at most {_MAX_SSH_KEYS} SSH keys; delete one first.", reason="TOO_MANY_SSH_KEYS"
+                    f"A project can have at most {_MAX_SSH_KEYS} SSH keys. Delete one first.",
+                    reason="TOO_MANY_SSH_KEYS",
                 )
             return row
 
         return await self._db.write(write)
 
     async def list(self, project: str | None) -> tuple[SshKeyRow, ...]:
-        """A project's keys (None: everybody's), newest first."""
+        """The keys of a project, or of all projects for None; newest first."""
         return await self._db.read(lambda tx: ssh_keys.listed(tx, project))
 
     async def delete(self, project: str | None, key_id: str) -> bool:
-        """False when the project never had such a key."""
+        """Delete a key; False if the project (None: any project) never had it."""
         return await self._db.write(lambda tx: ssh_keys.delete(tx, project, key_id))
 
 
 def key_text(random: Random) -> str:
-    """A key as its owner sees it."""
+    """The text of a new random API key."""
     return PREFIX + random.token(40)
 
 
 def key_row(tx: Tx, text: str, *, project: str, name: str, role: Role, key_id: str, user_id: str = "") -> KeyRow:
-    """The row of a key: its hash, and as much of its beginning as tells ours apart."""
+    """The row of a key: its hash, and its first characters so that users can recognise it."""
     return KeyRow(
         id=key_id,
         project=project,

@@ -1,6 +1,6 @@
-"""Tokens: a JWT says who logged in and until when; everything else about its user is looked up at each call.
+"""Login tokens: a JWT with the user's id and the expiry time. All other facts about the user are looked up per call.
 
-Signed with HS256 and nothing else. Times are the deployment's clock's, so that a token ends when its expires_at says.
+Only HS256 signatures are accepted. Expiry is checked against the deployment's clock.
 """
 
 import hmac
@@ -16,30 +16,30 @@ from gpuproxy.store.users import UserRow
 LIFETIME = timedelta(hours=24)
 _ALGORITHM = "HS256"
 _READ: Options = {"require": ["sub", "exp", "cred"], "verify_exp": False, "verify_iat": False, "verify_nbf": False}
-"""PyJWT would read the time by itself."""
+"""PyJWT must not check the times, because it would use the system clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A good token."""
+    """A valid token."""
 
     text: str = field(repr=False)
     user_id: str
     expires_at: datetime
     credential: str = field(default="", repr=False)
-    """Stands for the password that it was given for."""
+    """A digest of the password hash at login; a new password makes the token invalid."""
 
 
 class Tokens:
-    """Makes tokens and reads them."""
+    """Creates and verifies tokens."""
 
     def __init__(self, secret: str, clock: Clock) -> None:
-        """`secret`: at least 32 bytes."""
+        """`secret` is the signing key and has at least 32 bytes."""
         self._secret = secret
         self._clock = clock
 
     def make(self, user: UserRow) -> Token:
-        """A token of one day."""
+        """A new token that is valid for 24 hours."""
         begin = self._clock.now().replace(microsecond=0)
         end, credential = begin + LIFETIME, self._credential(user)
         claims = {
@@ -58,7 +58,7 @@ class Tokens:
         )
 
     def read(self, text: str) -> Token | None:
-        """None for whatever is not a token of ours that is still good."""
+        """The token in `text`; None if it isn't a valid token of this deployment or has expired."""
         try:
             claims = jwt.decode(text, self._secret, algorithms=[_ALGORITHM], options=_READ)
         except jwt.PyJWTError:
@@ -73,10 +73,10 @@ class Tokens:
             credential=str(claims["cred"]),
         )
 
-    def fits(self, token: Token, user: UserRow) -> bool:
-        """Whether the token was given for the password that the user has now."""
+    def has_current_password(self, token: Token, user: UserRow) -> bool:
+        """True if the user's password hasn't changed since the token was issued."""
         return hmac.compare_digest(token.credential.encode(errors="replace"), self._credential(user).encode())
 
     def _credential(self, user: UserRow) -> str:
-        """Other for every stored hash of a password, and telling nothing about it."""
+        """A digest of the stored password hash that reveals nothing about it."""
         return hmac.digest(self._secret.encode(), b"cred\0" + user.password.encode(), "sha256").hex()[:32]

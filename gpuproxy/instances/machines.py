@@ -29,10 +29,11 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, LeaseState, status_word
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.effects import STOP_AGAIN
-from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.runtime.persist import surely
+from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ class Machines:
         self,
         instances: Instances,
         accounts: Accounts,
-        watches: Sequence[AccountWatch],
+        watches: Watches,
         *,
         db: Database,
         clock: Clock,
@@ -59,12 +60,13 @@ class Machines:
     ) -> None:
         self._instances = instances
         self._accounts = accounts
-        self._watches = {(watch.provider.name, watch.provider.account): watch for watch in watches}
+        self._watches = watches
         self._db = db
         self._clock = clock
         self._limits = limits
         self._locks: WeakValueDictionary[LeaseId, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._changes = Background("instance")
+        self._looks = Background("look")
 
     async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         """Give its GPUs up and keep its disk, which is billed on; also ends a start that is under way."""
@@ -88,6 +90,11 @@ class Machines:
         market = self._able(found, "logs")
         return await _asked(market.logs(_contract(found.lease), lines), f"The log of {instance_id}")
 
+    async def drain(self, seconds: float) -> None:
+        """Wait for stops and starts under way, at most so many real seconds; a look at one that is done is cut off."""
+        await self._looks.close()
+        await self._changes.drain(seconds)
+
     async def _found(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         found = await self._instances.by_contract(caller, provider, instance_id)
         if found.lease.state not in RENTED:
@@ -95,7 +102,7 @@ class Machines:
         return found
 
     def _able(self, found: LeaseView, what: str) -> Provider:
-        market = self._accounts.holding(found.lease)
+        market = self._accounts.provider_of(found.lease)
         if (why := market.capabilities.missing.get(what)) is not None:
             raise FailedPrecondition(f"{market.name} can't do {what}: {why}.", reason=NotSupported.reason)
         return market
@@ -108,19 +115,12 @@ class Machines:
             async with lock:
                 await work()
 
-        await asyncio.shield(self._spawn(run()))
-        self._spawn(self._follow(lease))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_retrieve)
-        return task
+        await asyncio.shield(self._changes.start(run(), lease.id))
+        self._looks.start(self._follow(lease), lease.id)
 
     async def _follow(self, lease: Lease) -> None:
         """Look at the account more often until the change shows; it does within a minute, or needs no hurry."""
-        watch, before = self._watches[lease.provider, lease.account], lease.state
+        watch, before = self._watches.of(lease), lease.state
         for _ in range(_LOOKS):
             await self._clock.sleep(self._limits.poll_seconds)
             await watch.look()
@@ -141,15 +141,17 @@ class Machines:
         except ProviderError as error:
             await self._taken_back(market, lease)
             raise _refusal(error, f"Starting {lease.instance_id}") from error
-        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
+        await write_until_committed(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
 
     async def _taken_back(self, market: Provider, lease: Lease) -> Refusal:
         """A start that waits for GPUs could begin, and cost, at any hour; the reconciler goes on where this fails."""
-        await surely(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id)
+        await write_until_committed(
+            self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
+        )
         try:
             await market.stop(_contract(lease))
         except ProviderError as error:
-            log.info("start_not_taken_back", lease=lease.id, reason=error.reason, error=str(error))
+            log.info("start_cancel_failed", lease=lease.id, reason=error.reason, error=str(error))
         return FailedPrecondition(
             f"The GPUs of {lease.instance_id} are rented by somebody else now. It stays stopped.",
             reason=NoCapacity.reason,
@@ -160,9 +162,9 @@ class Machines:
         lease = found.lease
         try:
             async with self._clock.timeout(self._limits.look_seconds):
-                await self._watches[lease.provider, lease.account].look()
+                await self._watches.of(lease).look()
         except (TimeoutError, Unavailable):
-            self._watches[lease.provider, lease.account].nudge()
+            self._watches.of(lease).nudge()
         return await self._instances.by_contract(caller, lease.provider, _contract(lease))
 
 
@@ -187,7 +189,7 @@ async def _asked(call: Awaitable[T], what: str) -> T:
     try:
         return await call
     except ProviderError as error:
-        log.info("machine_call_failed", what=what, reason=error.reason, error=str(error))
+        log.info("instance_call_failed", what=what, reason=error.reason, error=str(error))
         raise _refusal(error, what) from error
 
 
@@ -210,9 +212,3 @@ def _wrong_state(found: LeaseView, what: str) -> FailedPrecondition:
         reason="WRONG_STATE",
         metadata={"status": status_word(found.lease.state)},
     )
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever waited sees the error; it may be that nobody does any more, but a crash of ours is told here."""
-    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Refusal):
-        log.error("machine_call_crashed", exc_info=error)

@@ -9,17 +9,14 @@ from operator import attrgetter
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
-from gpuproxy.model.leases import InstanceId, Lease, LeaseState
+from gpuproxy.model.leases import UNRESOLVED, InstanceId, Lease
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import DESTROYED
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import leases, reservations, story
+from gpuproxy.store import leases, money_log, reservations
 from gpuproxy.store.rows import micros
-
-_OPEN = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN})
-"""A lease comes from one of these to the other, and out of them for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +29,7 @@ class LeaseView:
     @property
     def place(self) -> tuple[int, int, str]:
         """Where it stands among all: those whose create is open first, then by age. It never comes to stand before."""
-        return int(self.lease.state not in _OPEN), micros(self.lease.created_at), self.lease.id
+        return int(self.lease.state not in UNRESOLVED), micros(self.lease.created_at), self.lease.id
 
 
 class Instances:
@@ -62,7 +59,7 @@ class Instances:
             lease = _lease_of(tx, caller, provider, instance_id)
             if record.releasable(lease):
                 reservation = reservations.get(tx, lease.reservation_id)
-                tx.after_commit(story.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
+                tx.after_commit(money_log.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
             return record.release(tx, lease, DESTROYED)
 
         lease = await self._db.write(write)

@@ -17,7 +17,7 @@ from gpuproxy.model.load import UNTOUCHED, HostLoad, Rotation
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, ProviderName
 from gpuproxy.model.reservations import Decision, Pick
-from gpuproxy.model.strategies import STRATEGIES, Course, Like, Strategy, Target, strategy_named, weight
+from gpuproxy.model.strategies import STRATEGIES, PeerTimes, Strategy, Target, TurnState, strategy_by_name, weight
 
 _TOP = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ def choose(
     The decision counts all offers as considered and eligible: who filtered them knows better and replaces that.
     """
     rotation = rotation or Rotation()
-    chosen = strategy_named(strategy)
+    chosen = strategy_by_name(strategy)
     market = _Market(want, offers, load, measured=strategy == "least_response_time")
     parts = market.plan()
     run = _run(market, parts, chosen, rotation)
@@ -157,7 +157,7 @@ class _Market:
         usable = [offer for offer in offers if want.packing != "single" or offer.num_gpus == 1]
         # One total order for the whole call: what follows from it can't depend on how the offers came.
         usable.sort(key=self._rank)
-        like = Like(load) if measured else None
+        like = PeerTimes(load) if measured else None
         self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like) for key, own in by_host(usable).items()]
 
     def _rank(self, offer: Offer) -> tuple[int, int, int, int, str]:
@@ -212,7 +212,7 @@ class _Run:
     def __init__(self, market: _Market, strategy: Strategy, rotation: Rotation) -> None:
         self._market = market
         self._strategy = strategy
-        self._course = Course(rotation)
+        self._course = TurnState(rotation)
         self._picked: dict[HostKey, Target] = {}
         """The hosts whose standing has changed."""
         self._used: dict[HostKey, set[str]] = {}
@@ -309,7 +309,7 @@ class _Race:
     one weight: these have a list of their own, which stays in order.
     """
 
-    def __init__(self, entries: Iterable[_Entry], course: Course) -> None:
+    def __init__(self, entries: Iterable[_Entry], course: TurnState) -> None:
         self._course = course
         self._lists: dict[int, list[_Entry]] = {}
         for entry in entries:
@@ -377,7 +377,7 @@ def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
     return "as the next in everything; first by name"
 
 
-def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: Like | None) -> _Host:
+def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: PeerTimes | None) -> _Host:
     picked_at = load.last_picked_at
     last = 0 if picked_at is None else (picked_at - _EPOCH) // timedelta(microseconds=1)
     sizes: dict[int, list[Offer]] = {}

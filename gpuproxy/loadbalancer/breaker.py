@@ -1,7 +1,8 @@
-"""The storm breaker: when too many outcomes of a provider are unknown, or creates come too fast, no more are started.
+"""The circuit breaker of each provider. While it is open, no creates are started there.
 
-What is wrong then is not one offer; every further create is another machine that may run unseen. The defaults never
-bind below a provider's own limits. It closes by itself as outcomes are resolved.
+It opens when too many creates have an unknown outcome, or when too many were sent within a minute. With many unknown
+outcomes the fault is not in one offer, and each further create could be another machine that runs unseen. It closes by
+itself when the outcomes are resolved. The default limits are never stricter than a provider's own.
 """
 
 from collections.abc import Iterable
@@ -18,36 +19,36 @@ _MINUTE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Storm:
-    """Why a provider is not created with at the moment, and in how many seconds to look again."""
+class OpenBreaker:
+    """A provider whose circuit breaker is open, why, and in how many seconds to try again."""
 
     provider: ProviderName
     why: str
     retry_after: float
 
 
-def storms(tx: Tx, providers: Iterable[ProviderName], limits: Limits) -> tuple[Storm, ...]:
-    """The providers that the breaker keeps from creating."""
+def open_breakers(tx: Tx, providers: Iterable[ProviderName], limits: Limits) -> tuple[OpenBreaker, ...]:
+    """The open circuit breakers among these providers."""
     found = []
     for provider in providers:
         unknown = leases.count_unknown(tx, provider)
         if unknown >= limits.max_unknown:
             why = f"{unknown} outcomes at {provider} are unknown (the limit is {limits.max_unknown})"
-            found.append(Storm(provider, why, limits.reconcile_seconds))
+            found.append(OpenBreaker(provider, why, limits.reconcile_seconds))
             continue
         recent = leases.count_sent(tx, provider, tx.now() - _MINUTE)
         if limits.max_creates_per_minute and recent >= limits.max_creates_per_minute:
             why = f"{recent} creates at {provider} within a minute (the limit is {limits.max_creates_per_minute})"
-            found.append(Storm(provider, why, _MINUTE.total_seconds() / 2))
+            found.append(OpenBreaker(provider, why, _MINUTE.total_seconds() / 2))
     return tuple(found)
 
 
-def refusal_of(found: tuple[Storm, ...]) -> Unavailable:
-    """What callers are told when no provider is left."""
-    told = "; ".join(storm.why for storm in found)
+def refusal_of(found: tuple[OpenBreaker, ...]) -> Unavailable:
+    """The refusal when the circuit breakers of all providers are open."""
+    why = "; ".join(each.why for each in found)
     return Unavailable(
-        f"No more machines are created for now: {told}. Nothing was rented.",
+        f"No machines are created for now, because the circuit breaker is open: {why}. Nothing was rented.",
         reason="STORM_BREAKER",
-        metadata={"providers": ",".join(storm.provider for storm in found)},
-        retry_after=min(storm.retry_after for storm in found),
+        metadata={"providers": ",".join(each.provider for each in found)},
+        retry_after=min(each.retry_after for each in found),
     )

@@ -1,7 +1,7 @@
-"""From a demand to offers: ask the catalog, leave out what can't be had, let the balancer choose.
+"""From an order to offers: ask the catalog, leave out what can't be rented, let the balancer choose.
 
-Choosing and writing the intent happen under one lock of the process (`Chooser.lock`), so that two calls never plan
-with the same GPUs.
+Choosing and writing the intent happen under one lock of the process (`Chooser.lock`), so that two calls never choose
+the same GPUs.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from gpuproxy.catalog.refresh import Catalog, Market, Selection
 from gpuproxy.loadbalancer import breaker
 from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose, reach
-from gpuproxy.loadbalancer.learnt import Learnt
+from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.loadbalancer.refusals import account_paused, not_enough
-from gpuproxy.model.demands import Demand
+from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import FailedPrecondition, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.money import Micro
@@ -25,19 +25,19 @@ from gpuproxy.outcomes.answers import no_account
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import counters, exhausted, leases, rotations, troubles
-from gpuproxy.store.troubles import Trouble
+from gpuproxy.store import account_problems, counters, exhausted, leases, rotations
+from gpuproxy.store.account_problems import AccountProblem
 
 _LOOKED_THROUGH = 4_000
-"""Offers, the cheapest ones, for a price that would do: a refusal must not stop the loop for long."""
+"""How many of the cheapest offers are searched for a price limit that would do: a refusal must not block the loop."""
 Terms = Mapping[ProviderName, Mapping[str, Capabilities]]
-"""The accounts that may be used, in the order in which they were configured."""
-Held = frozenset[tuple[ProviderName, str]]
+"""The accounts that may be used, by provider, in the order of the configuration."""
+LockedKeys = frozenset[tuple[ProviderName, str]]
 Loads = Mapping[HostKey, HostLoad]
 
 
 class Chooser:
-    """Picks offers for calls."""
+    """Chooses offers for rentals."""
 
     def __init__(self, catalog: Catalog, accounts: Accounts, db: Database, limits: Limits) -> None:
         self._catalog = catalog
@@ -46,66 +46,66 @@ class Chooser:
         self._limits = limits
         self.lock = asyncio.Lock()
 
-    def terms(self, demand: Demand, learnt: Learnt) -> Terms:
-        """The accounts that this call may still use, by provider."""
+    def terms(self, order: Order, exclusions: Exclusions) -> Terms:
+        """The accounts that this rental may still use, by provider."""
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
         for provider in self._accounts:
             key = provider.name, provider.account
-            usable_now = provider.name not in learnt.providers and key not in learnt.accounts
-            asked = not demand.filter.providers or provider.name in demand.filter.providers
-            if usable_now and asked and not _lacks(provider.capabilities, demand):
+            usable_now = provider.name not in exclusions.providers and key not in exclusions.accounts
+            asked = not order.filter.providers or provider.name in order.filter.providers
+            if usable_now and asked and not _lacks(provider.capabilities, order):
                 terms.setdefault(provider.name, {})[provider.account] = provider.capabilities
         return terms
 
-    def check(self, demand: Demand) -> None:
-        """Refuse what no provider asked for can do, before anyone is contacted."""
-        if self.terms(demand, Learnt()):
+    def check(self, order: Order) -> None:
+        """Refuse an order that no provider asked for can fulfil, before any provider is contacted."""
+        if self.terms(order, Exclusions()):
             return
-        asked = [p for p in self._accounts if not demand.filter.providers or p.name in demand.filter.providers]
+        asked = [p for p in self._accounts if not order.filter.providers or p.name in order.filter.providers]
         reasons = {
-            p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, demand)
+            p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, order)
         }
         if not reasons:
-            raise no_account(demand.filter.providers)
-        told = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
-        raise FailedPrecondition(f"{told}. Nothing was rented.", reason=NotSupported.reason)
+            raise no_account(order.filter.providers)
+        text = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
+        raise FailedPrecondition(f"{text}. Nothing was rented.", reason=NotSupported.reason)
 
-    async def refresh(self, demand: Demand, deadline: float) -> None:
-        """Ask the marketplaces whose snapshots are not whole; called without the lock, for it takes a while."""
-        await self._catalog.targeted(demand.filter, deadline)
+    async def refresh(self, order: Order, deadline: float) -> None:
+        """Search the marketplaces whose snapshots are incomplete. Call it without the lock: it takes a while."""
+        await self._catalog.targeted(order.filter, deadline)
 
-    async def choose(self, demand: Demand, gpus: int, strategy: str, learnt: Learnt) -> Choice:
-        """Offers for exactly `gpus` GPUs, or, in a first choice with a min_count, as many as there are.
+    async def choose(self, order: Order, gpus: int, strategy: str, exclusions: Exclusions) -> Choice:
+        """Offers for exactly `gpus` GPUs or, in a first choice with a min_count, for as many as there are.
 
-        Raises FailedPrecondition (NOT_ENOUGH_GPUS, or why every account is paused) and Unavailable. Called with the
-        lock held, when an intent follows.
+        Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and Unavailable. If an
+        intent follows, hold the lock.
         """
-        market = await self._catalog.market(demand.filter)
-        terms = self.terms(demand, learnt)
+        market = await self._catalog.market(order.filter)
+        terms = self.terms(order, exclusions)
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
         if known.paused:
             terms = _without(terms, known.paused)
             if not terms:
                 raise account_paused(next(iter(known.paused.values())))
-        stormy = {each.provider for each in known.storms}
-        terms = {name: accounts for name, accounts in terms.items() if name not in stormy}
-        if known.storms and not terms:
-            raise breaker.refusal_of(known.storms)
-        selection = market.select(demand.filter)
-        free = _free(selection.offers, terms, known.held, learnt)
+        blocked = {each.provider for each in known.open_breakers}
+        terms = {name: accounts for name, accounts in terms.items() if name not in blocked}
+        if known.open_breakers and not terms:
+            raise breaker.refusal_of(known.open_breakers)
+        selection = market.select(order.filter)
+        free = _free(selection.offers, terms, known.locked_keys, exclusions)
         ranking = _Ranking(
-            Want(count=gpus, packing=demand.packing, disk_gb=demand.filter.disk_gb),
+            Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb),
             [offer for offer in free if not known.exhausted(offer)],
             known,
             strategy,
         )
         try:
-            choice = ranking.choose(demand.least)
+            choice = ranking.choose(order.least)
         except Shortage as shortage:
-            dearer = _free(market.select(demand.filter.at_any_price()).offers, terms, known.held, learnt)
+            dearer = _free(market.select(order.filter.at_any_price()).offers, terms, known.locked_keys, exclusions)
             dearer = [offer for offer in dearer if not known.exhausted(offer)]
-            nearest = _nearest(ranking.want, min(demand.least, gpus), dearer)
-            raise not_enough(demand, shortage, market.unreachable, nearest, selection.rejected) from shortage
+            nearest = _nearest(ranking.want, min(order.least, gpus), dearer)
+            raise not_enough(order, shortage, market.unreachable, nearest, selection.rejected) from shortage
         used_up = len(free) - len(ranking.offers)
         return replace(
             choice,
@@ -116,22 +116,22 @@ class Chooser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What the books say that a choice goes by."""
+    """What a choice needs from the database."""
 
-    held: Held
+    locked_keys: LockedKeys
     loads: Loads
-    storms: tuple[breaker.Storm, ...]
-    paused: Mapping[AccountKey, Trouble]
+    open_breakers: tuple[breaker.OpenBreaker, ...]
+    paused: Mapping[AccountKey, AccountProblem]
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
 
 
 def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
-    paused = troubles.paused(tx)
+    paused = account_problems.paused(tx)
     return _Known(
-        held=leases.held_keys(tx),
+        locked_keys=leases.locked_keys(tx),
         loads=counters.loads(tx),
-        storms=breaker.storms(tx, terms, limits),
+        open_breakers=breaker.open_breakers(tx, terms, limits),
         paused={key: why for key, why in paused.items() if key[1] in terms.get(key[0], {})},
         exhausted=exhausted.rule(tx),
         rotation=rotations.read(tx, strategy),
@@ -140,7 +140,7 @@ def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """One choice: without the hosts that are ejected, as long as that costs nobody a machine."""
+    """One choice. Ejected hosts are left out, unless there are not enough GPUs without them."""
 
     want: Want
     offers: Sequence[Offer]
@@ -148,15 +148,15 @@ class _Ranking:
     strategy: str
 
     def choose(self, least: int) -> Choice:
-        """Raises Shortage when not even `least` GPUs can be had with every host."""
+        """Raises Shortage when even all hosts together have fewer than `least` GPUs."""
         ejected = {host for host, load in self.known.loads.items() if load.ejected_until is not None}
         out, kept = ejection(self.offers, ejected)
-        notes = [f"ejected, but taken all the same: {', '.join(sorted(kept))}"] if kept else []
+        notes = [f"ejected, but used: {', '.join(sorted(kept))}"] if kept else []
         if out:
             try:
                 choice = self._choose(self.want, [offer for offer in self.offers if offer.host not in out])
             except Shortage:
-                notes = [f"ejected, but nothing else would do: {', '.join(sorted(out | kept))}"]
+                notes = [f"ejected, but used because nothing else fits: {', '.join(sorted(out | kept))}"]
             else:
                 left_out = sum(offer.host in out for offer in self.offers)
                 decision = replace(choice.decision, rejected=(("ejected", left_out),), notes=tuple(notes))
@@ -174,9 +174,9 @@ class _Ranking:
 
 
 def ejection(offers: Sequence[Offer], ejected: Collection[HostKey]) -> tuple[set[HostKey], set[HostKey]]:
-    """Of the ejected hosts with offers, those that are left out, and those that are not.
+    """Divides the ejected hosts with offers into those that are left out and those that are kept.
 
-    They stay where more than half of the hosts of their marketplace would go.
+    If more than half of a marketplace's hosts are ejected, none of its hosts is left out.
     """
     if not ejected:
         return set(), set()
@@ -190,7 +190,7 @@ def ejection(offers: Sequence[Offer], ejected: Collection[HostKey]) -> tuple[set
 
 
 def _without(terms: Terms, paused: Collection[AccountKey]) -> Terms:
-    """A pause is no lesson of the call's: it may be over before the next round."""
+    """The terms without paused accounts. Pauses are not added to the exclusions: they may end before the next round."""
     left = {
         name: {account: what for account, what in accounts.items() if (name, account) not in paused}
         for name, accounts in terms.items()
@@ -199,7 +199,7 @@ def _without(terms: Terms, paused: Collection[AccountKey]) -> Terms:
 
 
 def _complete(decision: Decision, selection: Selection, used_up: int) -> Decision:
-    """With what was turned away before the choice."""
+    """The decision with the offers that were rejected before the choice."""
     rejected = dict(selection.rejected)
     considered = selection.total + sum(rejected.values())
     rejected |= dict(decision.rejected) | ({"no_capacity": used_up} if used_up else {})
@@ -207,29 +207,29 @@ def _complete(decision: Decision, selection: Selection, used_up: int) -> Decisio
 
 
 def _still_there(rotation: Rotation, strategy: str, market: Market) -> Rotation:
-    """Without the standing of hosts that have left the market: who comes back starts anew."""
+    """The rotation without hosts that have left the market. A host that returns starts from the beginning."""
     if not STRATEGIES[strategy].weighted:
         return rotation
     hosts = market.hosts
     return replace(rotation, standing={host: value for host, value in rotation.standing.items() if host in hosts})
 
 
-def _free(offers: Sequence[Offer], terms: Terms, held: Held, learnt: Learnt) -> list[Offer]:
-    """What some account may rent, and nobody holds."""
+def _free(offers: Sequence[Offer], terms: Terms, locked_keys: LockedKeys, exclusions: Exclusions) -> list[Offer]:
+    """The offers that an account may rent and that share no locked key."""
     return [
         offer
         for offer in offers
         if terms.get(offer.provider)
-        and offer.id not in learnt.offers
-        and offer.host not in learnt.hosts
-        and not any((offer.provider, key) in held for key in offer.conflict_keys)
+        and offer.id not in exclusions.offers
+        and offer.host not in exclusions.hosts
+        and not any((offer.provider, key) in locked_keys for key in offer.conflict_keys)
     ]
 
 
 def _nearest(want: Want, least: int, offers: Sequence[Offer]) -> Micro | None:
-    """The lowest limit per GPU-hour at which `least` GPUs could be chosen; None where there is none, or none soon.
+    """The lowest price limit per GPU-hour at which `least` GPUs could be chosen; None if there is none.
 
-    `offers` in the order of their price per GPU.
+    `offers` are in the order of their price per GPU. Only the first `_LOOKED_THROUGH` are searched.
     """
     ranked = offers[:_LOOKED_THROUGH]
     size = least
@@ -241,9 +241,9 @@ def _nearest(want: Want, least: int, offers: Sequence[Offer]) -> Micro | None:
     return ranked[enough - 1].lowest_limit(want.disk_gb)
 
 
-def _lacks(capabilities: Capabilities, demand: Demand) -> list[str]:
-    """What the request needs and the provider can't do. A default is not a demand."""
-    spec = demand.spec
+def _lacks(capabilities: Capabilities, order: Order) -> list[str]:
+    """What the order needs and the provider can't do. A defaulted field is not a need."""
+    spec = order.spec
     needs = {
         "custom_image": "image" in spec.demanded,
         "ports": bool(spec.ports),

@@ -1,8 +1,8 @@
-"""Which strategy applies: the project's own, else the global one, else the configured default."""
+"""The load-balancing strategy in force: the project's own, else the global one, else the configured default."""
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, PermissionDenied, Violation
-from gpuproxy.model.strategies import STRATEGIES, strategy_named
+from gpuproxy.model.strategies import STRATEGIES, strategy_by_name
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import meta
 
@@ -13,14 +13,14 @@ def strategy_for(tx: Tx, project: str, default: str, asked: str = "") -> str:
 
 
 class StrategySetting:
-    """Reads and changes it."""
+    """Reads and changes the strategy in force."""
 
     def __init__(self, db: Database, default: str) -> None:
         self._db = db
         self._default = default
 
     async def in_force(self, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
-        """The strategy in force, where it was set ("project" or "global"), and those there are."""
+        """The strategy in force, its scope ("project" or "global"), and the names of all strategies."""
 
         def read(tx: Tx) -> tuple[str, str, tuple[str, ...]]:
             scope = "global" if meta.project_strategy(tx, caller.project) is None else "project"
@@ -29,8 +29,8 @@ class StrategySetting:
         return await self._db.read(read)
 
     async def choose(self, caller: Caller, name: str, scope: str) -> None:
-        """Choose the strategy of the project or, for admins, of all projects without one of their own."""
-        strategy_named(name)
+        """Set the strategy of the project or, for admins, of all projects without one of their own."""
+        strategy_by_name(name)
         if scope not in ("", "project", "global"):
             raise InvalidArgument([Violation("scope", f"{scope!r} is neither project nor global")])
         if scope == "global" and caller.role != "admin":

@@ -1,1 +1,1 @@
-"""What offers, leases and reservations are, and how they may change: no clock, no I/O, standard library only."""
+"""The model: offers, leases, reservations, and how they may change. No clock, no I/O, standard library only."""

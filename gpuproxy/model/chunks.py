@@ -1,9 +1,9 @@
-"""What hosts can give at once, when the chunks that they offer overlap.
+"""The number of GPUs of a host that can be rented at the same time, although its offered chunks overlap.
 
-A marketplace offers a host of eight GPUs as one chunk of eight, two of four, four of two and so on; chunks that share
-a conflict key exclude each other, so what is for sale must never be added up. Conflict keys never span hosts.
-Every count of available GPUs in the program comes from here. An offer without keys can be rented many times, and
-counts as so many copies as one call could rent.
+A marketplace offers a host of eight GPUs as one chunk of eight, two of four, four of two and so on. Chunks with a
+common conflict key exclude each other, so their GPUs must not be added up. Conflict keys never span hosts.
+Every count of available GPUs in the program comes from here. An offer without keys can be rented many times; it counts
+as many times as one call could rent it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,39 +15,40 @@ from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.offers import HostKey, Offer
 
 Aim = Literal["singles", "few", "one"]
-"""What makes one way to a sum better than another.
+"""Which combination of chunks for a sum is best.
 
-singles: the fewest chunks of several GPUs, then the fewest GPUs in those. few: the fewest hosts, then the fewest
-chunks. one: as singles, with at most one chunk of a host.
+singles: the fewest chunks with several GPUs, then the fewest GPUs in those. few: the fewest hosts, then the fewest
+chunks. one: like singles, with at most one chunk per host.
 """
 
 IMPOSSIBLE = 1 << 30
 _STEP = 1 << 10
-_EXACT_KEYS = 12  # chunks that cross, not nest, are searched exhaustively up to so many keys
+_EXACT_KEYS = 12  # up to so many keys, chunks that cross instead of nesting are searched exhaustively
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a host can give. Hosts of equal shape are interchangeable but for their prices.
+    """The combinations of chunks that a host allows. Hosts with equal shapes differ only in their prices.
 
-    `costs[n]` says how good the best way to exactly n GPUs is (less is better, IMPOSSIBLE: there is none), for n up
-    to MAX_GPUS; `ways[n]` names its chunks by their positions in `canonical(offers)`.
+    For n up to MAX_GPUS, `costs[n]` is the cost of the best combination with exactly n GPUs; less is better, and
+    IMPOSSIBLE means that there is none. `ways[n]` has the chunks of that combination as positions in
+    `canonical(offers)`. `most` is the largest number of GPUs that can be rented at once.
     """
 
     most: int
     costs: tuple[int, ...]
     ways: tuple[tuple[int, ...], ...]
     sizes: tuple[tuple[int, ...], ...]
-    """The sizes of those chunks."""
+    """The sizes of the chunks in `ways`."""
 
 
-def at_once(offers: Iterable[Offer]) -> int:
-    """How many GPUs can be rented at the same time."""
+def rentable_gpus(offers: Iterable[Offer]) -> int:
+    """The number of GPUs that can be rented at the same time."""
     return sum(shape(own, "singles").most for own in by_host(offers).values())
 
 
 def by_host(offers: Iterable[Offer]) -> dict[HostKey, list[Offer]]:
-    """The offers of each host, in the order in which they came."""
+    """The offers of each host, in their original order."""
     hosts: dict[HostKey, list[Offer]] = {}
     for offer in offers:
         hosts.setdefault(offer.host, []).append(offer)
@@ -55,9 +56,10 @@ def by_host(offers: Iterable[Offer]) -> dict[HostKey, list[Offer]]:
 
 
 def exact_sum(supply: Sequence[tuple[Shape, int]], count: int) -> tuple[list[tuple[int, int]] | None, int]:
-    """The best way to make `count` of so many hosts of each shape, and the largest sum up to it that can be made.
+    """The best way to get exactly `count` GPUs, and the largest possible sum up to `count`.
 
-    The way is a list of (index into `supply`, GPUs of one such host); None where the sum can't be made.
+    `supply` is a list of (shape, number of such hosts). The way is a list of (index into `supply`, GPUs of one such
+    host); it is None if the exact sum isn't possible.
     """
     costs = [0, *[IMPOSSIBLE] * count]
     steps: list[tuple[int, list[int]]] = []
@@ -68,7 +70,7 @@ def exact_sum(supply: Sequence[tuple[Shape, int]], count: int) -> tuple[list[tup
                 break
             steps.append((index, before))
     best = max(total for total, cost in enumerate(costs) if cost < IMPOSSIBLE)
-    return (_retraced(supply, steps, costs) if best == count else None), best
+    return (_traced_back(supply, steps, costs) if best == count else None), best
 
 
 def _with_one_more(costs: Sequence[int], each: Shape) -> list[int]:
@@ -79,7 +81,7 @@ def _with_one_more(costs: Sequence[int], each: Shape) -> list[int]:
     ]
 
 
-def _retraced(
+def _traced_back(
     supply: Sequence[tuple[Shape, int]], steps: Sequence[tuple[int, list[int]]], costs: Sequence[int]
 ) -> list[tuple[int, int]]:
     parts = []
@@ -94,12 +96,12 @@ def _retraced(
 
 
 def canonical(offers: Sequence[Offer]) -> list[Offer]:
-    """A host's offers, largest first; equals stay in the order in which they came: cheapest first, if sorted so."""
-    return sorted(offers, key=_negative_size)
+    """A host's offers, largest first. Offers of equal size keep their order, for example cheapest first."""
+    return sorted(offers, key=_size_descending)
 
 
 def shape(offers: Sequence[Offer], aim: Aim) -> Shape:
-    """What the offers of one host come to."""
+    """The shape of one host, from its offers."""
     if len(offers) == 1:
         return _shape(((offers[0].num_gpus, int(bool(offers[0].conflict_keys))),), aim)
     bits: dict[str, int] = {}
@@ -112,31 +114,31 @@ def shape(offers: Sequence[Offer], aim: Aim) -> Shape:
     return _shape(tuple(chunks), aim)
 
 
-def _negative_size(offer: Offer) -> int:
+def _size_descending(offer: Offer) -> int:
     return -offer.num_gpus
 
 
 _Chunks = tuple[tuple[int, int], ...]
-"""The size of each chunk and its keys as bits."""
+"""The size of each chunk, and its keys as a bit mask."""
 _Table = list[tuple[int, tuple[int, ...]]]
-"""By sum: cost and way."""
+"""Cost and way, indexed by the sum."""
 
 
 @lru_cache(maxsize=8192)
 def _shape(chunks: _Chunks, aim: Aim) -> Shape:
     known = [(index, size, mask) for index, (size, mask) in enumerate(_tractable(chunks)) if mask]
-    endless = [(index, size) for index, (size, mask) in enumerate(chunks) if not mask]
+    unlimited = [(index, size) for index, (size, mask) in enumerate(chunks) if not mask]
     if aim == "one":
-        table = _nothing()
+        table = _empty_table()
         for index, (size, _) in enumerate(chunks):
             _improve(table, size, _cost(size, aim), (index,))
         return _finished(max(size for size, _ in chunks), table, chunks, aim)
     most, table = _Search(known, aim).best
-    for index, size in endless:
+    for index, size in unlimited:
         for total in range(size, MAX_GPUS + 1):
             cost, way = table[total - size]
             _improve(table, total, cost + _cost(size, aim), (*way, index))
-    return _finished(most + sum(size * MAX_GPUS for _, size in endless), table, chunks, aim)
+    return _finished(most + sum(size * MAX_GPUS for _, size in unlimited), table, chunks, aim)
 
 
 def _finished(most: int, table: _Table, chunks: _Chunks, aim: Aim) -> Shape:
@@ -153,7 +155,7 @@ def _cost(size: int, aim: Aim) -> int:
     return 0 if size == 1 else _STEP + size
 
 
-def _nothing() -> _Table:
+def _empty_table() -> _Table:
     return [(0, ()), *[(IMPOSSIBLE, ())] * MAX_GPUS]
 
 
@@ -163,42 +165,42 @@ def _improve(table: _Table, total: int, cost: int, way: tuple[int, ...]) -> None
 
 
 class _Search:
-    """All sets of chunks without a common key, by recursion on the lowest key that is still free.
+    """A search of all sets of chunks without a common key, by recursion on the lowest free key.
 
-    The keys are numbered so that nested chunks are runs of consecutive keys; what is free is then always a tail, and
-    the search is linear. Where chunks cross it is exhaustive.
+    Keys are numbered so that nested chunks are runs of consecutive keys. The free keys are then always a tail, and the
+    search is linear. If chunks cross, the search is exhaustive.
     """
 
     def __init__(self, chunks: Sequence[tuple[int, int, int]], aim: Aim) -> None:
         self._aim = aim
-        self._starting: dict[int, list[tuple[int, int, int]]] = {}
+        self._by_lowest_key: dict[int, list[tuple[int, int, int]]] = {}
         masks = _consecutive([mask for _, _, mask in chunks])
         everything = 0
         for (index, size, _), mask in zip(chunks, masks, strict=True):
             everything |= mask
-            self._starting.setdefault(mask & -mask, []).append((index, size, mask))
-        self._known: dict[int, tuple[int, _Table]] = {0: (0, _nothing())}
+            self._by_lowest_key.setdefault(mask & -mask, []).append((index, size, mask))
+        self._solved: dict[int, tuple[int, _Table]] = {0: (0, _empty_table())}
         self.best = self._solve(everything)
 
     def _solve(self, free: int) -> tuple[int, _Table]:
-        if free in self._known:
-            return self._known[free]
+        if free in self._solved:
+            return self._solved[free]
         lowest = free & -free
         most, rest = self._solve(free ^ lowest)
         table = list(rest)
-        for index, size, mask in self._starting.get(lowest, ()):
+        for index, size, mask in self._by_lowest_key.get(lowest, ()):
             if mask & free == mask:
                 most_beside, beside = self._solve(free & ~mask)
                 most = max(most, most_beside + size)
                 for total in range(MAX_GPUS + 1 - size):
                     cost, way = beside[total]
                     _improve(table, total + size, cost + _cost(size, self._aim), (*way, index))
-        self._known[free] = most, table
+        self._solved[free] = most, table
         return most, table
 
 
 def _consecutive(masks: Sequence[int]) -> list[int]:
-    """The same sets with the keys renumbered: those that are in the same large chunks become neighbours."""
+    """The masks with renumbered keys: keys of the same large chunks become neighbours."""
     keys = range(max((mask.bit_length() for mask in masks), default=0))
     large_first = sorted(set(masks), key=lambda mask: (-mask.bit_count(), mask))
     order = sorted(keys, key=lambda key: [not mask >> key & 1 for mask in large_first])
@@ -207,9 +209,9 @@ def _consecutive(masks: Sequence[int]) -> list[int]:
 
 
 def _tractable(chunks: _Chunks) -> _Chunks:
-    """The chunks, without those that cross a larger one where there are too many keys to search all sets.
+    """The chunks; if there are too many keys for an exhaustive search, without those that cross a larger chunk.
 
-    Leaving chunks out can only lower what is counted. A chunk that is left out has neither size nor keys.
+    Omitting chunks can only lower the count. An omitted chunk is replaced by one with size 0 and no keys.
     """
     keys = 0
     for _, mask in chunks:

@@ -1,4 +1,4 @@
-"""What a caller asks for in one reservation: which machines, how they are launched, how long they live."""
+"""The demand of one reservation: which machines, what runs on them, and for how long."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -8,10 +8,10 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
 from gpuproxy.model.users import Role
 
 DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
-SHORTEST_LEASE = timedelta(seconds=10)
-"""A create alone takes seconds; what ends before it is there would be rented and destroyed for nothing."""
+MIN_LEASE_DURATION = timedelta(seconds=10)
+"""The shortest lease. A create takes seconds, so a shorter lease could end before its machine exists."""
 KEYED = "k1:"
-"""How a fingerprint begins that was made with the deployment's key."""
+"""The prefix of fingerprints that were made with the deployment's key."""
 MAX_GPUS = 16
 DEFAULT_READY_TIMEOUT = timedelta(minutes=15)
 
@@ -33,7 +33,7 @@ class RegistryAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """What runs on the machine. `demanded` names the fields that the caller set: only those may exclude a provider."""
+    """What runs on the machine. `demanded` names the fields that the caller set; only those can exclude a provider."""
 
     image: str = DEFAULT_IMAGE
     disk_gb: float = DEFAULT_DISK_GB
@@ -49,41 +49,52 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """One ReserveGPUs call, checked and complete."""
+class Order:
+    """Which machines are to be rented, how they are launched, and what happens to those that do not get ready."""
 
     count: int
     """GPUs, 1-16."""
     filter: OfferFilter
     spec: LaunchSpec = field(default_factory=LaunchSpec)
     strategy: str = ""
-    """Empty: the project's."""
+    """Empty: the strategy of the project."""
     packing: Packing = "any"
     min_count: int | None = None
     all_or_nothing: bool = False
-    request_id: str = ""
-    lease_duration: timedelta | None = None
-    keep_late: bool = False
-    wait_for: Literal["created", "ready"] = "created"
     ready_timeout: timedelta = DEFAULT_READY_TIMEOUT
     on_not_ready: OnNotReady = "replace"
-    wait: bool = True
-    labels: tuple[tuple[str, str], ...] = ()
-    dry_run: bool = False
-    fingerprint: str = ""
-    """Of everything that the caller asked for: the same request_id with another one is refused."""
-    old_fingerprint: str = field(default="", repr=False)
-    """The same in the form that databases have from before there were keyed ones."""
 
     @property
     def least(self) -> int:
-        """The fewest GPUs that make the call worth answering."""
+        """The fewest GPUs that make renting worth while."""
         if self.all_or_nothing or self.min_count is None:
             return self.count
         return self.min_count
 
-    def is_of(self, fingerprint: str) -> bool:
-        """Is that stored fingerprint one of the same demand? Only one that is not keyed may have the old form."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand(Order):
+    """One ReserveGPUs call, checked and complete."""
+
+    request_id: str = ""
+    lease_duration: timedelta | None = None
+    keep_late: bool = False
+    wait_for: Literal["created", "ready"] = "created"
+    wait: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+    dry_run: bool = False
+    fingerprint: str = ""
+    """A digest of the demand. A repeated request_id with another fingerprint is refused."""
+    old_fingerprint: str = field(default="", repr=False)
+    """The fingerprint in the old format, which was made without a key."""
+
+    @property
+    def is_findable(self) -> bool:
+        """True when the caller can find what exists without the answer."""
+        return bool(self.request_id) or self.keep_late
+
+    def matches_fingerprint(self, fingerprint: str) -> bool:
+        """True if a stored fingerprint is of the same demand. The old format counts only without the key's prefix."""
         return fingerprint == self.fingerprint or (
             not fingerprint.startswith(KEYED) and fingerprint == self.old_fingerprint != ""
         )
@@ -91,22 +102,22 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks. `deadline` is a reading of Clock.monotonic()."""
+    """The caller of an RPC. `deadline` is a time of Clock.monotonic()."""
 
     project: str
     role: Role = "user"
     key_id: str = ""
     user_id: str = ""
-    """Who logged in, or made the key; "" for a key of nobody in particular."""
+    """The user who logged in or created the key; "" for a key without a user."""
     peer: str = ""
-    """Where the call comes from, as the transport tells it."""
+    """The client's network address, as the transport reports it."""
     deadline: float = 0.0
 
     @property
     def scope(self) -> str | None:
-        """The project whose things exist for this caller; None for an admin, who sees all."""
+        """The project whose resources the caller can see; None for an admin, who can see all projects."""
         return None if self.role == "admin" else self.project
 
     def sees(self, project: str) -> bool:
-        """True when that project's things exist for this caller."""
+        """True if the caller can see the resources of this project."""
         return self.scope in (None, project)

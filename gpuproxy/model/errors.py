@@ -1,25 +1,25 @@
-"""Every error that crosses a module boundary: one class for each thing that the *caller* should do differently.
+"""Every error that crosses a module boundary: one class for each error that the *caller* handles differently.
 
     Exception
-    ├─ IllegalTransition          a bug: an event that the table does not allow
-    ├─ Conflict                   somebody else changed the row first: re-read
-    │  └─ TurnTaken               somebody else chose first: choose again
-    ├─ ProviderError              what a marketplace answered (scope, advice, raw status and body)
-    │  ├─ Refused                 surely nothing happened
+    ├─ IllegalTransition          a bug: an event that the state table does not allow
+    ├─ Conflict                   the row was changed meanwhile: read it again
+    │  └─ TurnTaken               the rotation was changed meanwhile: choose again
+    ├─ ProviderError              an error of a marketplace (scope, advice, raw status and body)
+    │  ├─ Refused                 nothing happened for certain
     │  │  ├─ OfferGone  NoCapacity  PriceMoved  RateLimited  InsufficientFunds
     │  │  └─ AuthFailed  InvalidRequest  ProviderUnavailable  NotSupported
     │  ├─ UnreadableRows          part of a listing can't be read
-    │  ├─ OrphansFound            machines of ours that the database does not know
+    │  ├─ OrphansFound            machines with our label that the database does not know
     │  └─ OutcomeUnknown          something may be running
-    └─ Refusal                    what a client of ours is told (reason, message, metadata)
+    └─ Refusal                    an error that is returned to a client (reason, message, metadata)
        ├─ InvalidArgument  NotFound  Unauthenticated  PermissionDenied  NotBuilt
        ├─ FailedPrecondition      NOT_ENOUGH_GPUS, NOT_ALL_RESERVED, PROVIDER_FUNDS, ...
        ├─ AlreadyExists           REQUEST_ID_REUSED
-       ├─ Unavailable             retry after a while
+       ├─ Unavailable             retry later
        ├─ DeadlineExceeded
        └─ CreationFailed          INSTANCE_CREATION_FAILED
 
-When in doubt a provider error is OutcomeUnknown. The text of anything that is not a Refusal never reaches a client.
+If in doubt, a provider's error is OutcomeUnknown. Only the text of a Refusal may reach a client.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,19 @@ from enum import StrEnum
 
 
 class IllegalTransition(Exception):
-    """A state machine was given an event that its table does not allow."""
+    """An event that the state table does not allow in the current state."""
 
 
 class Conflict(Exception):
-    """The row changed since it was read."""
+    """The row has changed since it was read."""
 
 
 class TurnTaken(Conflict):
-    """Somebody else chose in the meantime: choose again."""
+    """The rotation has changed since it was read: choose again."""
 
 
 class Scope(StrEnum):
-    """What an error says something about."""
+    """What an error is about."""
 
     OFFER = "offer"
     HOST = "host"
@@ -58,7 +58,7 @@ class Advice(StrEnum):
 
 
 class ProviderError(Exception):
-    """A marketplace did not do what was asked. `body` is redacted and cut; it is for logs and operators only."""
+    """A call to a marketplace failed. `body` is redacted and truncated; it is for logs and operators only."""
 
     scope = Scope.PROVIDER
     advice = Advice.RETRY_LATER
@@ -75,29 +75,29 @@ class ProviderError(Exception):
 
 
 class Refused(ProviderError):
-    """Surely nothing happened."""
+    """The marketplace did nothing, for certain."""
 
 
 class OfferGone(Refused):
-    """Somebody else took it, or it was withdrawn."""
+    """The offer was rented by somebody else or withdrawn."""
 
     scope, advice, reason = Scope.OFFER, Advice.TRY_NEXT, "OFFER_GONE"
 
 
 class NoCapacity(Refused):
-    """The place named by the scope has none left."""
+    """The scope of the error (host, region, provider) has no capacity left."""
 
     scope, advice, reason = Scope.HOST, Advice.TRY_NEXT, "NO_CAPACITY"
 
 
 class PriceMoved(Refused):
-    """It now costs more than was agreed."""
+    """The offer now costs more than the agreed price."""
 
     scope, advice, reason = Scope.OFFER, Advice.TRY_NEXT, "PRICE_MOVED"
 
 
 class RateLimited(Refused):
-    """Too many calls. Seconds: `retry_after`, and the `interval` between calls; None when the provider does not say."""
+    """Too many calls. `retry_after` and the `interval` between calls are in seconds; None if the provider gave none."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "RATE_LIMITED"
 
@@ -116,63 +116,63 @@ class RateLimited(Refused):
 
 
 class InsufficientFunds(Refused):
-    """The account lacks credit."""
+    """The account has not enough credit."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.STOP, "PROVIDER_FUNDS"
 
 
 class AuthFailed(Refused):
-    """The account's key is not accepted."""
+    """The marketplace does not accept the account's key."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.STOP, "PROVIDER_CREDENTIALS"
 
 
 class InvalidRequest(Refused):
-    """The provider will never accept this request."""
+    """The provider does not accept this request, and a retry can't succeed."""
 
     scope, advice, reason = Scope.OFFER, Advice.STOP, "PROVIDER_REFUSED"
 
 
 class ProviderUnavailable(Refused):
-    """It did not answer, or not in its own language; for a read also: the answer can't be believed."""
+    """The marketplace did not answer, or its answer can't be read; for a read also: the answer isn't credible."""
 
     scope, advice, reason = Scope.PROVIDER, Advice.RETRY_LATER, "PROVIDER_UNAVAILABLE"
 
 
 class UnreadableRows(ProviderError):
-    """A listing has rows that can't be read: something unknown exists on the account."""
+    """A listing has rows that can't be read: the account has machines that are not known."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "UNREADABLE_ROWS"
 
 
 class OrphansFound(ProviderError):
-    """Machines carry our label and are not in the database."""
+    """Machines with our label exist that are not in the database."""
 
     scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "ORPHANS_FOUND"
 
 
 class NotSupported(Refused):
-    """The provider can't do this at all."""
+    """The provider does not support this."""
 
     scope, advice, reason = Scope.PROVIDER, Advice.STOP, "NOT_SUPPORTED"
 
 
 class OutcomeUnknown(ProviderError):
-    """The call may have been executed, now or later; a create is never repeated after it."""
+    """The call may have been executed, or may be executed later. A create is never repeated after this error."""
 
     scope, advice, reason = Scope.OFFER, Advice.STOP, "OUTCOME_UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request and what is wrong with it."""
+    """One invalid field of a request, with a description of the error."""
 
     field: str
     description: str
 
 
 class Refusal(Exception):
-    """What a client is told. `reason` is an upper-case constant, `metadata` holds whatever varies in the message."""
+    """An error for a client. `reason` is an upper-case constant; `metadata` has the variable parts of the message."""
 
     reason = "INTERNAL"
 
@@ -184,7 +184,7 @@ class Refusal(Exception):
 
 
 class InvalidArgument(Refusal):
-    """The request is wrong whatever the state of the world."""
+    """The request is invalid; repeating it can't succeed."""
 
     reason = "INVALID_ARGUMENT"
 
@@ -196,43 +196,43 @@ class InvalidArgument(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such thing in the caller's project."""
+    """The resource does not exist in the caller's project."""
 
     reason = "NOT_FOUND"
 
 
 class Unauthenticated(Refusal):
-    """No valid credentials."""
+    """The credentials are missing or not valid."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(Refusal):
-    """The caller's role does not allow it."""
+    """The caller's role does not allow the call."""
 
     reason = "PERMISSION_DENIED"
 
 
 class NotBuilt(Refusal):
-    """Not offered by this server yet."""
+    """The server does not implement the call yet."""
 
     reason = "NOT_IMPLEMENTED"
 
 
 class FailedPrecondition(Refusal):
-    """Something else has to change first."""
+    """The current state does not allow the call; something else must change first."""
 
     reason = "FAILED_PRECONDITION"
 
 
 class AlreadyExists(Refusal):
-    """The name is taken by something else."""
+    """The request_id is already used for another demand."""
 
     reason = "REQUEST_ID_REUSED"
 
 
 class Unavailable(Refusal):
-    """Nothing happened; try again after `retry_after` seconds."""
+    """Nothing happened. The caller should retry after `retry_after` seconds."""
 
     reason = "UNAVAILABLE"
 
@@ -244,18 +244,18 @@ class Unavailable(Refusal):
 
 
 class TooManyCalls(Unavailable):
-    """There is no place for one more call."""
+    """A limit of concurrent calls is reached."""
 
     reason = "TOO_MANY_CALLS"
 
 
 class DeadlineExceeded(Refusal):
-    """The caller's time is over."""
+    """The caller's deadline has passed."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class CreationFailed(Refusal):
-    """Every create is proven failed; nothing is rented."""
+    """Every create failed for certain. Nothing is rented."""
 
     reason = "INSTANCE_CREATION_FAILED"

@@ -1,7 +1,7 @@
-"""GPU names and memory sizes: every marketplace spells them its own way, clients see one spelling.
+"""GPU names and memory sizes. Marketplaces spell them differently; clients see one spelling.
 
-A driver reports less memory than the box says (an RTX 4090 has 24564 MB, an H100 81559); `nominal_vram` gives the
-size people filter by. `gpu_key` makes the spellings of a model equal, `gpu_name` is how it prints.
+A driver reports less memory than the nominal size (an RTX 4090 has 24564 MB, an H100 81559). `nominal_vram` gives the
+nominal size, which people filter by. `gpu_key` is equal for all spellings of a model; `gpu_name` is the printed name.
 """
 
 import re
@@ -10,13 +10,13 @@ from functools import lru_cache
 _NOMINAL_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 288)
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "amd"})
 _OMISSIBLE = re.compile(r"sxm\d?|pcie|nvl|tesla|\d+gb", re.IGNORECASE)
-"""Form factor, family and memory: words by which marketplaces tell variants of one model apart."""
+"""Form factor, family and memory size: words that distinguish variants of one model."""
 _SPLIT = re.compile(r"[\s_\-]+")
 _GLUED = re.compile(r"^(rtx|gtx)(?=a?\d)")
 
 
 def nominal_vram(megabytes: float) -> int:
-    """The GB of memory that a model is sold with, from the MB that its driver reports."""
+    """The nominal memory in GB, from the MB that the driver reports; other sizes are rounded down."""
     for size in _NOMINAL_GB:
         if 0.92 * 1024 * size <= megabytes <= 1024 * size:
             return size
@@ -31,13 +31,13 @@ def gpu_name(raw: str) -> str:
 
 @lru_cache(maxsize=4096)
 def gpu_key(raw: str) -> str:
-    """Equal for all spellings of one model."""
+    """A key that is equal for all spellings of one model."""
     return "".join(_words(raw)).casefold()
 
 
 @lru_cache(maxsize=4096)
 def gpu_matches(wanted: str, model: str) -> bool:
-    """True when `wanted` names `model`; a name without its form factor ("H100") means all of them ("H100 SXM")."""
+    """True if `wanted` names `model`. A name without a variant ("H100") matches all variants ("H100 SXM")."""
     if gpu_key(wanted) == gpu_key(model):
         return True
     named = {word.casefold() for word in _words(wanted)}
@@ -48,7 +48,7 @@ def gpu_matches(wanted: str, model: str) -> bool:
 def _printed(word: str) -> str:
     if word.casefold() == "ti":
         return "Ti"
-    # A word that mixes cases is a name ("Titan"); one in small letters was typed in a hurry.
+    # A word with mixed case is a name ("Titan") and stays; a word in lower case becomes upper case.
     return word.upper() if word.islower() or word.casefold() in {"rtx", "gtx"} else word
 
 

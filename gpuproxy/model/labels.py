@@ -1,7 +1,7 @@
-"""The label that each paid machine carries from birth: `gpx-<deploy6>-<slot8>-<attempt2>-<mac6>`.
+"""The label that each paid machine gets when it is created: `gpx-<deploy6>-<slot8>-<attempt2>-<mac6>`.
 
-It names the deployment and the attempt, and its keyed signature proves that we wrote it: nothing without a valid
-signature is ever touched. At most 29 characters of `[a-z0-9-]`, which fits every marketplace read so far.
+It names the deployment and the attempt. Its keyed signature proves that this deployment wrote it; machines without a
+valid signature are never changed. It has at most 29 characters of `[a-z0-9-]`, which every known marketplace accepts.
 """
 
 import base64
@@ -17,28 +17,28 @@ MAX_ATTEMPTS = len(_DIGITS) ** 2 - 1
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Makes and recognises the labels of one deployment."""
+    """Creates and recognises the labels of one deployment."""
 
     deployment: str
-    """Six characters of base32, made with the database."""
+    """Six characters of base32, chosen when the database is created."""
     key: bytes = field(repr=False)
 
     def label(self, slot: str, attempt: int) -> str:
-        """The label of a reservation's n-th attempt; `slot` is eight characters of base32, attempts begin at 1.
+        """The label of a reservation's n-th attempt. `slot` is eight characters of base32; attempts begin at 1.
 
-        Raises ValueError for what would not be recognised as ours again.
+        Raises ValueError if `is_ours` would not recognise the label.
         """
         if not 0 < attempt <= MAX_ATTEMPTS:
-            raise ValueError(f"attempt {attempt} is not in 1-{MAX_ATTEMPTS}")
+            raise ValueError(f"attempt must be 1 to {MAX_ATTEMPTS}, not {attempt}")
         number = _DIGITS[attempt // len(_DIGITS)] + _DIGITS[attempt % len(_DIGITS)]
         stem = f"gpx-{self.deployment}-{slot}-{number}"
         label = f"{stem}-{self._mac(stem)}"
         if not _LABEL.fullmatch(label):
-            raise ValueError(f"not a label: {label}")
+            raise ValueError(f"{label} is not a valid label")
         return label
 
     def is_ours(self, label: str | None) -> bool:
-        """True for labels of this deployment with a valid signature."""
+        """True for a label of this deployment with a valid signature."""
         match = _LABEL.fullmatch(label or "")
         if match is None or match.group(1) != self.deployment:
             return False

@@ -1,8 +1,8 @@
-"""The life of a lease: our durable record of one attempt to rent one offer, and of the paid instance that came of it.
+"""The states of a lease: the durable record of one attempt to rent one offer, and of the paid instance it created.
 
-Everything that affects the machine is in the table below; a missing entry is an illegal event, which raises and
-changes nothing. The README's diagram is generated from it. `unknown` means that a create may or may not have
-happened: such a lease is never retried, and no duration of silence turns it into a failure.
+The table below has all events that affect a machine. An event without an entry is illegal: it raises and changes
+nothing. The diagram in docs/reservations.md is generated from the table. `unknown` means that a create may or may not
+have happened; such a lease is never retried, and a missing answer alone never makes it `failed`.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import Literal, NewType
 from gpuproxy.model.errors import IllegalTransition
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
+from gpuproxy.model.owners import OwnerId
 
 LeaseId = NewType("LeaseId", str)
 ReservationId = NewType("ReservationId", str)
@@ -21,31 +22,31 @@ InstanceId = NewType("InstanceId", str)
 
 
 class LeaseState(StrEnum):
-    """Values are what the database holds."""
+    """The state of a lease. The database stores the values."""
 
     REQUESTED = "requested"  # the intent is committed; the create is not answered yet
     UNKNOWN = "unknown"  # the create may have happened
     STARTING = "starting"  # the instance exists and is paid for
-    ACTIVE = "active"  # it runs and answers
+    ACTIVE = "active"  # the machine runs and answers
     PARKED = "parked"  # stopped at the provider; its storage is still billed
-    RELEASING = "releasing"  # to be destroyed; billed until proven gone
-    RELEASED = "released"  # proven gone, or proven never to have been
+    RELEASING = "releasing"  # being destroyed; billed until proven gone
+    RELEASED = "released"  # proven gone, or proven never created
     FAILED = "failed"  # proven not created
     LOST = "lost"  # the provider took it away
 
 
 class LeaseEvent(StrEnum):
-    """What can happen to a lease."""
+    """An event of a lease. The database stores the values."""
 
     CREATED = "created"
     REFUSED = "refused"
     NOT_ATTEMPTED = "not_attempted"
     REPLY_LOST = "reply_lost"
-    DEFERRED = "deferred"  # the provider wants fewer creates and did not look at this one: it will be sent again
+    DEFERRED = "deferred"  # the provider's rate limit refused the create unprocessed; it is sent again
     FOUND = "found"
     ABSENT = "absent"
     READY = "ready"
-    FALTERED = "faltered"  # it was ready, and the marketplace says that it does not run any more
+    FALTERED = "faltered"  # the machine was ready, and the marketplace says that it no longer runs
     PARKED = "parked"
     WOKEN = "woken"
     RELEASE = "release"
@@ -103,28 +104,30 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
     _S.LOST: {_E.REAPPEARED: _S.RELEASING},
 }
 
-HOLDS_OFFER = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})
-"""States in which a lease keeps others from its exclusive thing."""
+UNRESOLVED = frozenset({_S.REQUESTED, _S.UNKNOWN})
+"""States of a create without an outcome: it leaves them for good once there is one."""
+LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})
+"""States in which a lease has exclusive keys, so that no other lease can rent the same GPUs."""
 LIVE = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE, _S.PARKED, _S.RELEASING})
-"""States that count as load on the host and that the reconciler still has work with."""
+"""States that count as load on the host, and that the reconciler handles."""
 RENTED = frozenset({_S.STARTING, _S.ACTIVE, _S.PARKED})
 """States in which the caller has a machine."""
-KEEPABLE = HOLDS_OFFER | RENTED
-"""States whose GPUs count towards what the caller asked for."""
+KEEPABLE = LOCKS_KEYS | RENTED
+"""States whose GPUs count towards the requested number."""
 TERMINAL = frozenset(_S) - LIVE
 
 
 def after(state: LeaseState, event: LeaseEvent) -> LeaseState:
-    """The state that `event` leads to; IllegalTransition when it may not happen in `state`."""
+    """The state after `event`; raises IllegalTransition if `state` does not allow it."""
     try:
         return TRANSITIONS[state][event]
     except KeyError:
-        raise IllegalTransition(f"a lease that is {state} can't be {event}") from None
+        raise IllegalTransition(f"the event {event} is not allowed for a lease in the state {state}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One row of the books. Prices are per hour for the whole instance; times are aware UTC."""
+    """One lease. Prices are micro-dollars per hour for the whole instance; times are aware UTC."""
 
     id: LeaseId
     reservation_id: ReservationId
@@ -133,59 +136,59 @@ class Lease:
     provider: ProviderName
     account: str
     label: str
-    """Stamped on the machine at birth; unique for ever."""
+    """Set on the machine when it is created; unique forever."""
     offer_id: OfferId
     host: HostKey
     conflict_keys: tuple[str, ...]
-    """The offer's: no two leases that hold an offer share one."""
+    """The exclusive keys of the offer. Two leases in a state of HOLDS_OFFER never share one."""
     gpu_model: str
     num_gpus: int
     vram_gb: int
     location: str
     price: Micro
-    """All-in: as offered, then as the provider's listing says."""
+    """The total price: first of the offer, later of the provider's listing."""
     disk_price: Micro
-    """The part of `price` that is billed whenever the instance exists."""
+    """The part of `price` that is billed as long as the instance exists."""
     ceiling: Micro
-    """The most that the caller agreed to pay."""
+    """The highest price that the caller accepts."""
     state: LeaseState
     version: int
     created_at: datetime
     call_started_at: datetime | None = None
     call_deadline: datetime | None = None
-    """Nobody else judges the call before this."""
+    """Until then, no other process may decide what came of the call."""
     instance_id: InstanceId | None = None
     started_at: datetime | None = None
-    """When we learnt that the instance exists."""
+    """When the server learnt that the instance exists."""
     seen_at: datetime | None = None
-    """First listing that showed it."""
+    """The time of the first listing that showed the instance."""
     priced_at: datetime | None = None
-    """First listing that gave its price, which is checked then."""
+    """The time of the first listing that gave its price, which is checked then."""
     billed: Literal["nothing", "disk", "all"] = "disk"
-    """What the provider bills, by the last status it gave: GPUs only while running, nothing while the host is away."""
+    """What the provider bills in its last reported status: all while running, nothing while the host is offline."""
     ready_at: datetime | None = None
     faltered_at: datetime | None = None
-    """Since when a machine that was ready does not run, by the provider's word; None while it is well."""
+    """Since when a machine that was ready no longer runs, according to the provider; None while it runs."""
     ended_at: datetime | None = None
     expires_at: datetime | None = None
     missing_since: datetime | None = None
-    """First believable listing without it; cleared when it shows up again."""
+    """The time of the first believable listing without the instance; None once a listing shows it again."""
     absent_checks: int = 0
-    """Believable listings after the quarantine that did not show it."""
+    """The number of believable listings after the quarantine that did not show the instance."""
     absent_checked_at: datetime | None = None
     destroy_at: datetime | None = None
     """When the next destroy call is due."""
     destroy_tries: int = 0
     destroy_taken_at: datetime | None = None
-    """When a destroy was first answered with anything but an error."""
+    """When a destroy call first succeeded."""
     gone_said_at: datetime | None = None
-    """When a destroy was first answered with "there is no such instance"; None once a listing shows it again."""
+    """When a destroy was first answered with "no such instance"; None once a listing shows the instance again."""
     stop_at: datetime | None = None
-    """From then on the machine is to hold no GPU, and is stopped again whenever it does; None: it may run."""
+    """From then on the machine must be stopped; it is stopped again whenever it runs. None: it may run."""
     reason: str = ""
-    """Upper-case constant: why it failed or is being released."""
+    """An upper-case constant: why the lease failed or is being released."""
     status_message: str = ""
-    """The provider's own words."""
+    """The provider's own status text."""
     ssh_host: str = ""
     ssh_port: int = 0
     ports: tuple["PortMapping", ...] = ()
@@ -195,12 +198,27 @@ class Lease:
     verified: bool = False
     cuda_max: float = 0.0
     host_gpus: int = 0
-    """GPUs of the whole host; 0 where the marketplace does not say."""
+    """The number of GPUs of the whole host; 0 if the marketplace doesn't say."""
+
+    @property
+    def owner_id(self) -> OwnerId:
+        """Whom the machine is rented for."""
+        return OwnerId(self.reservation_id)
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """True when a create was sent and nobody knows whether an instance exists: released ones included."""
+        return self.instance_id is None and self.state in (LeaseState.UNKNOWN, LeaseState.RELEASING)
+
+    @property
+    def may_exist(self) -> bool:
+        """False for what was surely never created."""
+        return self.instance_id is not None or self.state in LIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortMapping:
-    """Where a port of the container is reached from outside."""
+    """The public address of a container port."""
 
     container_port: int
     protocol: str
@@ -209,7 +227,7 @@ class PortMapping:
 
 
 def status_word(state: LeaseState) -> str:
-    """What clients see (contract 1.2)."""
+    """The status that clients see (contract 1.2)."""
     return _STATUS_WORDS.get(state, state.value)
 
 

@@ -1,4 +1,4 @@
-"""What the load balancer reads about hosts: counters and measurements. They outlive offers: they hang on the host."""
+"""The counters and measurements of hosts for the load balancer. They belong to the host and outlive its offers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,20 +9,20 @@ from gpuproxy.model.offers import HostKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLoad:
-    """One host's counters."""
+    """The counters of one host."""
 
     live: int = 0
-    """Leases that hold something there: creates in flight and unknown ones included."""
+    """The number of live leases, including pending and unknown creates."""
     starting: int = 0
-    """Those of them whose machine is not ready yet."""
+    """The number of live leases whose machine is not ready yet."""
     picks: int = 0
-    """Leases ever intended there, without those that are proven never to have been."""
+    """The number of leases ever requested there, without creates that are proven not to have happened."""
     last_picked_at: datetime | None = None
     gpu_model: str = ""
     response_ms: int = 0
-    """From create to ready, as `model.measured` averages it; 0 without samples."""
+    """The average time from create to ready by `model.measured`, in milliseconds; 0 without samples."""
     samples: int = 0
-    """What response_ms rests on; 0 when the last one is too old."""
+    """The number of samples of response_ms; 0 if the last one is too old."""
     ejected_until: datetime | None = None
 
 
@@ -31,13 +31,13 @@ UNTOUCHED = HostLoad()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """Where a strategy stands between two picks, as far as the counters do not tell."""
+    """The state of a strategy between two picks that isn't in the hosts' counters."""
 
     last: HostKey | None = None
-    """The last pick."""
+    """The host of the last pick."""
     level: int = 0
-    """equal_weighted: what the last winner had had before; nobody counts as having less."""
+    """equal_weighted: the last picked host's GPUs before the pick; it is the minimum for all hosts."""
     standing: Mapping[HostKey, int] = field(default_factory=dict)
-    """equal_weighted: GPUs had, where that is above the level. weighted_round_robin: the running value."""
+    """equal_weighted: GPUs so far, if above `level`. weighted_round_robin: the current weight."""
     version: int = 0
-    """Of the stored row that this was read from, or follows from."""
+    """The version of the stored row that this was read from."""

@@ -1,6 +1,7 @@
-"""How quickly a host's machines get ready and how often they do not, as a value that each outcome moves.
+"""Measurements of a host: how quickly its machines become ready, and how often they don't.
 
-Pure: from a value, an outcome and its time to the next value, so that replaying the books gives what is stored.
+Pure functions compute the next record from a record, an outcome and its time. Therefore replaying the events gives the
+stored records.
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +13,12 @@ from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import HOST_BROKEN, NOT_READY, WRONG_GPU
 
 HOST_REFUSED = "HOST_REFUSED"
-"""Why a create failed when the host is to blame."""
+"""The reason of a create that failed because of its host."""
 _BLAMED = frozenset({HOST_REFUSED, NOT_READY, WRONG_GPU, HOST_BROKEN})
 _TAU_S = 3600.0
 _FRESH = timedelta(hours=24)
 _FAILED_MS = 600_000
-"""What a machine that never got ready counts as, at least."""
+"""The minimum time that counts for a machine that never became ready, in milliseconds."""
 _FAILURES = 3
 _OUT = timedelta(seconds=30)
 _OUT_MOST = timedelta(minutes=30)
@@ -25,7 +26,7 @@ _OUT_MOST = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One host's record. `response_ms` is a peak EWMA: it jumps up at once and comes down within hours."""
+    """The record of one host. `response_ms` is a peak EWMA: it rises at once and falls within hours."""
 
     provider: ProviderName
     gpu_model: str
@@ -33,28 +34,29 @@ class Measured:
     sampled_at: datetime | None = None
     samples: int = 0
     failures: int = 0
-    """In a row."""
+    """The number of consecutive failures."""
     ejections: int = 0
-    """What the next ejection's length is multiplied by, less one."""
+    """The multiplier of the next ejection's length, minus one."""
     ejected_until: datetime | None = None
 
     def fresh(self, now: datetime) -> int:
-        """The samples, as long as the last one is not too old."""
+        """The number of samples; 0 if the last one is older than 24 hours."""
         return self.samples if self.sampled_at is not None and now - self.sampled_at < _FRESH else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A machine got ready, or its host failed it; `ms` from the create, None where that says nothing."""
+    """A machine became ready, or its host failed. `ms` is the time since the create; None if it isn't meaningful."""
 
     ready: bool
     ms: float | None
 
 
 def outcome(began: datetime | None, was_ready: bool, event: LeaseEvent, reason: str, at: datetime) -> Outcome | None:
-    """What an event tells about a lease's host; `began`: when its create was sent.
+    """The outcome for the host of an event; None if the event says nothing about the host.
 
-    Refusals for want of capacity, price or credit tell nothing, nor do machines that stop and wake.
+    `began` is the time when the create was sent. Refusals because of capacity, price or credit say nothing about the
+    host, nor do stops and starts of a machine.
     """
     ms = None if began is None or was_ready else (at - began) / timedelta(milliseconds=1)
     if event is LeaseEvent.READY:
@@ -65,7 +67,7 @@ def outcome(began: datetime | None, was_ready: bool, event: LeaseEvent, reason: 
 
 
 def after_outcome(before: Measured, outcome: Outcome, at: datetime) -> Measured:
-    """The record with one more outcome."""
+    """The record after one more outcome."""
     sampled = before if outcome.ms is None else with_sample(before, outcome.ms, at)
     if outcome.ready:
         return replace(sampled, failures=0, ejections=before.ejections // 2)
@@ -78,7 +80,10 @@ def after_outcome(before: Measured, outcome: Outcome, at: datetime) -> Measured:
 
 
 def with_sample(before: Measured, ms: float, at: datetime, tau_s: float = _TAU_S) -> Measured:
-    """Peak EWMA over irregular intervals: a worse sample counts whole, a better one by the time that has passed."""
+    """The record after one more sample, by a peak EWMA over irregular intervals.
+
+    A slower sample replaces the average; a faster one is weighted by the elapsed time.
+    """
     if not before.fresh(at) or before.sampled_at is None:
         return replace(before, response_ms=ms, sampled_at=at, samples=1)
     passed = max(0.0, (at - before.sampled_at).total_seconds())

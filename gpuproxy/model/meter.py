@@ -1,7 +1,7 @@
-"""What a lease costs per hour at this moment, following how marketplaces bill.
+"""The current cost of a lease per hour, by the billing rules of the marketplaces.
 
-Disk is billed for as long as the instance exists, the GPUs only while the provider says running, and nothing while
-the host is away. While a release is under way the meter runs on: only the provider's word that it is gone ends it.
+Disk is billed as long as the instance exists, GPUs only while the provider reports it running, and nothing while the
+host is offline. During a release the meter continues until the provider confirms that the instance is gone.
 """
 
 from gpuproxy.model.leases import TERMINAL, Lease
@@ -9,7 +9,7 @@ from gpuproxy.model.money import Micro
 
 
 def meter_rate(lease: Lease) -> Micro | None:
-    """Micro-dollars per hour; None while nothing is billed."""
+    """The rate in micro-dollars per hour; None if no meter runs."""
     if lease.instance_id is None or lease.state in TERMINAL:
         return None
     return {"nothing": Micro(0), "disk": lease.disk_price, "all": lease.price}[lease.billed]

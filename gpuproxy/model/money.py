@@ -1,6 +1,6 @@
-"""Money is a whole number of micro-dollars; floats exist only where a message or a marketplace speaks them.
+"""Money as integer micro-dollars. Floats are used only in messages and in the marketplaces' APIs.
 
-Rounding is half to even, done once, on the decimal text of the number, so that 0.1 + 0.2 never shows in a bill.
+A float is converted once, by its decimal text, and rounded half to even, so that binary fractions cause no errors.
 """
 
 from datetime import timedelta
@@ -13,29 +13,29 @@ Micro = NewType("Micro", int)
 _MILLION = Decimal(1_000_000)
 _HOUR_US = 3_600_000_000
 HOURS_PER_MONTH = 720
-"""The marketplaces' month: 30 days."""
+"""A month for the marketplaces is 30 days."""
 
 
 def micro(usd: float | str | Decimal) -> Micro:
-    """Micro-dollars of a finite amount in USD; raises ValueError for NaN and infinities."""
+    """An amount in USD as micro-dollars; raises ValueError for NaN and infinities."""
     value = usd if isinstance(usd, Decimal) else Decimal(str(usd))
     if not value.is_finite():
-        raise ValueError(f"not an amount of money: {usd}")
+        raise ValueError(f"{usd} is not an amount of money")
     return Micro(int((value * _MILLION).to_integral_value(ROUND_HALF_EVEN)))
 
 
 def usd(amount: int) -> float:
-    """USD as a float, for messages only."""
+    """Micro-dollars as USD in a float, for messages only."""
     return amount / 1_000_000
 
 
 def accrued(rate_per_hour: int, duration: timedelta) -> Micro:
-    """What an hourly rate comes to over a duration, rounded down to a micro-dollar."""
+    """The cost of an hourly rate over a duration, rounded down to a micro-dollar."""
     return Micro(rate_per_hour * (duration // timedelta(microseconds=1)) // _HOUR_US)
 
 
 def dollars(amount: int) -> str:
-    """`$1.24`; amounts below a dollar with four decimals, those that four would hide with six."""
+    """Micro-dollars as text such as `$1.24`: with 2 decimals from $1, 4 below it, and 6 below $0.0001."""
     size = abs(amount)
     decimals = 2 if size >= 1_000_000 or size == 0 else 4 if size >= 100 else 6
     return f"{'-' if amount < 0 else ''}${Decimal(size) / _MILLION:.{decimals}f}"

@@ -1,6 +1,6 @@
-"""One caller's group of leases, what came of each, and the state that follows from them.
+"""A reservation: one caller's group of leases, their outcomes, and the state derived from them.
 
-The state of a reservation is derived from its leases and stored only so that lists can filter by it.
+The state of a reservation follows from its leases. It is stored only so that lists can be filtered by it.
 """
 
 from collections.abc import Sequence
@@ -8,37 +8,36 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
+from gpuproxy.model.owners import Owner, OwnerId
 
 DESTROYED = "DESTROYED"
-"""Why a machine is given back that its owner destroyed."""
+"""Reason of a release: the owner destroyed the machine."""
 RELEASED = "RELEASED"
-"""Why a reservation is closed that its owner gave back."""
+"""Reason of a release: the owner released the reservation."""
 NOT_READY = "NOT_READY"
-"""Why a machine is given back that did not get ready."""
+"""Reason of a release: the machine did not become ready in time."""
 WRONG_GPU = "WRONG_GPU"
-"""Why a machine is given back that is another one than was offered."""
+"""Reason of a release: the machine has another GPU than the offer."""
 IMAGE_UNUSABLE = "IMAGE_UNUSABLE"
-"""Why a machine is given back whose image, registry or entry point can't work on any host; no more are rented then."""
+"""Reason of a release: the image, registry or entry point can't work on any host. No more machines are rented then."""
 HOST_BROKEN = "HOST_BROKEN"
-"""Why a machine is given back whose host says that it can't run it."""
+"""Reason of a release: the host reports that it can't run the machine."""
 COMMON_CAUSE = "COMMON_CAUSE"
-"""Why no more machines are rented: on several hosts they failed alike."""
+"""No more machines are rented: they failed on several hosts with the same error."""
 REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
-"""Why no more machines are rented: as many as are allowed were rented in the reservation's name."""
-EXPIRED = "EXPIRED"
-"""Why a machine is released whose lease reached its end."""
+"""No more machines are rented: the reservation has reached its limit of rented machines."""
 
 
 class ReservationState(StrEnum):
-    """What clients see."""
+    """The state of a reservation, as clients see it."""
 
     PENDING = "pending"  # an outcome is still open
     STARTING = "starting"  # all are kept, some are not ready yet
     ACTIVE = "active"  # all GPUs are ready
-    PARTIAL = "partial"  # fewer are kept than were asked for
+    PARTIAL = "partial"  # fewer GPUs are kept than requested
     RELEASING = "releasing"
     RELEASED = "released"
     FAILED = "failed"
@@ -46,7 +45,7 @@ class ReservationState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """One choice of the balancer and its reason, in a few words."""
+    """One offer that the balancer picked, and a short reason."""
 
     offer_id: OfferId
     host: HostKey
@@ -61,23 +60,23 @@ class Decision:
 
     strategy: str
     considered: int
-    """Offers that the filters were applied to."""
+    """The number of offers before filtering."""
     eligible: int
     rejected: tuple[tuple[str, int], ...]
-    """How many offers each filter turned away, by the filter's name."""
+    """The number of offers that each filter rejected, by the filter's name."""
     sizes: tuple[int, ...]
     picks: tuple[Pick, ...]
     top: tuple[Pick, ...]
     """The best few candidates for the first size, best first."""
     cheapest_alternative: Micro | None
-    """Per hour, for the same count, had the cheapest been taken."""
+    """The price per hour if the cheapest offers for the same count had been chosen."""
     notes: tuple[str, ...] = ()
-    """What else shaped the choice, in words."""
+    """Other facts that influenced the choice, as texts for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The error that a finished call ended with, kept so that a repeat of its request_id gets the same answer."""
+    """The error of a finished call. It is stored so that a repeated request_id gets the same answer."""
 
     reason: str
     message: str
@@ -86,7 +85,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """One row of the books; times are aware UTC."""
+    """One reservation. Times are aware UTC."""
 
     id: ReservationId
     project: str
@@ -94,51 +93,56 @@ class Reservation:
     fingerprint: str
     count: int
     least: int
-    """With fewer GPUs than this kept, everything is given back."""
+    """The minimum number of GPUs. If fewer are kept, everything is released."""
     keep: bool
-    """What exists after the answer, or after the caller is gone, is kept."""
+    """True: machines that appear after the answer, or after the caller has disconnected, are kept."""
     strategy: str
     labels: tuple[tuple[str, str], ...]
     created_at: datetime
     expires_at: datetime | None
     version: int
     replace_unready: bool
-    """A machine that never gets ready is released (and replaced while the caller waits)."""
+    """True: a machine that doesn't become ready is released, and replaced while the caller waits."""
     ready_timeout_s: float
     owner: str
-    """The process that is working on the call."""
+    """The process that runs the call."""
     key_id: str = ""
-    """The API key that asked for it; empty where nobody's key did."""
+    """The API key of the caller; empty if it used none."""
     stopped: str = ""
-    """Why no more machines are rented although some are missing, an upper-case constant; empty while that is open."""
+    """An upper-case constant: why renting has stopped although machines are missing. Empty while it goes on."""
     settled_at: datetime | None = None
-    """No further create will be started after this."""
+    """When the call was concluded; no create is started after it."""
     answered_at: datetime | None = None
-    """The caller has the answer, or will never have one."""
+    """When the caller got the answer, or could no longer get one."""
     closing: str = ""
-    """Why everything is being given back; empty while it is not."""
+    """The reason why everything is being released; empty while it isn't."""
     failure: Failure | None = None
     decision: Decision | None = None
     message: str = ""
     state: ReservationState = ReservationState.PENDING
 
-    def wants(self, now: datetime) -> bool:
-        """Whether a machine of this reservation that turns up now would be kept."""
-        if self.closing or (self.expires_at is not None and now >= self.expires_at):
-            return False
-        return self.keep or self.answered_at is None
-
     @property
-    def unwanted_because(self) -> str:
-        """The reason for giving back a machine that turned up and is not wanted."""
-        if self.closing:
-            return self.closing
-        return EXPIRED if self.keep or self.answered_at is None else "CAME_TOO_LATE"
+    def as_owner(self) -> Owner:
+        """The reservation as an owner of leases."""
+        return Owner(
+            kind="reservation",
+            id=OwnerId(self.id),
+            project=self.project,
+            gpus=self.count,
+            strategy=self.strategy,
+            wanted_until=self.expires_at,
+            waits=self.keep or self.answered_at is None,
+            concluded=self.settled_at is not None,
+            closing=self.closing,
+            stopped=self.stopped,
+            replace_unready=self.replace_unready,
+            ready_timeout_s=self.ready_timeout_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationView:
-    """A reservation with its leases in order of attempt, and what each has cost so far."""
+    """A reservation with its leases by attempt, and the cost of each lease so far."""
 
     reservation: Reservation
     leases: tuple[Lease, ...]
@@ -146,7 +150,7 @@ class ReservationView:
 
     @property
     def kept(self) -> tuple[Lease, ...]:
-        """The leases whose machines the caller has."""
+        """The leases with a machine that the caller has."""
         return tuple(lease for lease in self.leases if lease.state in RENTED)
 
 
@@ -157,7 +161,7 @@ def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> Reservat
         if live:
             return ReservationState.RELEASING
         return ReservationState.FAILED if reservation.failure else ReservationState.RELEASED
-    if reservation.settled_at is None or any(s.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN) for s in live):
+    if reservation.settled_at is None or any(lease.state in UNRESOLVED for lease in live):
         return ReservationState.PENDING
     kept = [lease for lease in live if lease.state in RENTED]
     if not kept:
@@ -186,7 +190,7 @@ _OUTCOMES = {
 
 
 def outcome_word(lease: Lease) -> str:
-    """The lease as an outcome of its call, in the contract's words."""
+    """The outcome of a lease as the contract names it."""
     if lease.state is LeaseState.FAILED and lease.reason == NOT_ATTEMPTED:
         return "not_attempted"
     return _OUTCOMES.get(lease.state, lease.state.value)

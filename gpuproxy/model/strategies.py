@@ -1,8 +1,8 @@
-"""The load balancing strategies: one pure function each that scores a host, the least score wins.
+"""The load balancing strategies: each is a pure function that scores a host. The host with the lowest score wins.
 
-A strategy's name is its name on the wire, its docstring is what users read. Integers only. Some of them take turns:
-what the next pick follows from, besides the counters of the hosts, is their `Course`, which is kept between calls as
-a `Rotation`.
+The function's name is the strategy's name in the API, and its docstring is shown to users. Scores are integers. Some
+strategies take turns: besides the hosts' counters, they use a `TurnState`, which is stored between calls as a
+`Rotation`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.offers import HostKey
 
 _WEIGHTS = ((80, 30), (40, 20), (24, 15), (0, 10))
-"""Tenths by the nominal GB of a GPU, from this size on."""
+"""(nominal GB per GPU, weight in tenths): the first pair whose size is reached applies."""
 _PRIOR_SAMPLES = 3
-"""How many measurements of its own it takes for a host to count as much as its like."""
+"""The number of a host's own samples that have as much weight as the median of similar hosts."""
 _PRIOR_MS = 120_000
-"""From create to ready, where nothing like it was measured."""
+"""The expected time from create to ready if no similar host was measured, in milliseconds."""
 _CHEAP = 1_000_000
-"""Micro-dollars per GPU-hour, below which a weight counts 6/5."""
+"""Micro-dollars per GPU-hour. Below this price, the weight is multiplied by 6/5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Target:
     key: HostKey
     load: HostLoad
     last_pick: int
-    """On a scale on which later is more; 0: never."""
+    """A number that is higher for a later last pick; 0: never picked."""
     expected_ms: int
-    """From create to ready; a guess from the host's like, as far as it is not measured itself."""
+    """The expected time from create to ready, from the host's samples and those of similar hosts."""
     picks: int = 0
-    """By this call so far."""
+    """The number of picks by this call so far."""
 
 
-class Course:
-    """A rotation under way. `last` stays as it was when the call began."""
+class TurnState:
+    """The rotation during one call. `last` isn't changed by the call's own picks."""
 
     def __init__(self, rotation: Rotation) -> None:
         self.last = rotation.last
@@ -46,8 +46,8 @@ class Course:
         self.standing = dict(rotation.standing)
 
 
-class Like:
-    """What a host is expected to do from what its like did: its model at its marketplace, or all there."""
+class PeerTimes:
+    """The times of similar hosts: those with the same GPU model at the marketplace, or all hosts there."""
 
     def __init__(self, load: Mapping[HostKey, HostLoad]) -> None:
         known: dict[tuple[str, str], list[int]] = {}
@@ -59,71 +59,71 @@ class Like:
         self._median = {like: int(median(values)) for like, values in known.items()}
 
     def expected(self, load: HostLoad, provider: str, gpu_model: str) -> int:
-        """Milliseconds from create to ready."""
+        """The expected milliseconds from create to ready."""
         found = self._median.get((provider, gpu_model)) or self._median.get((provider, "")) or _PRIOR_MS
         return (load.samples * load.response_ms + _PRIOR_SAMPLES * found) // (load.samples + _PRIOR_SAMPLES)
 
 
-Score = Callable[[Target, Course], int]
-Turn = Callable[[Course, HostKey, int, int], None]
-"""What a pick does to the course: the host, the score it had, the GPUs it gives."""
+Score = Callable[[Target, TurnState], int]
+Turn = Callable[[TurnState, HostKey, int, int], None]
+"""Updates the turn state after a pick: takes the state, the host, its score and the GPUs picked."""
 
 
-def round_robin(target: Target, course: Course) -> int:
-    """One host after the other, in the order of their names."""
+def round_robin(target: Target, course: TurnState) -> int:
+    """Hosts in turn, ordered by name."""
     return 2 * target.picks + (course.last is not None and target.key <= course.last)
 
 
-def equal_weighted(target: Target, course: Course) -> int:
-    """The host that has had the fewest GPUs of ours so far; newcomers start level with the others."""
+def equal_weighted(target: Target, course: TurnState) -> int:
+    """The host with the fewest GPUs rented by us so far; new hosts start at the level of the others."""
     return max(course.standing.get(target.key, 0), course.level)
 
 
-def weighted_round_robin(target: Target, course: Course) -> int:
-    """In turn, but hosts with more memory per GPU, and those below a dollar per GPU-hour, more often."""
+def weighted_round_robin(target: Target, course: TurnState) -> int:
+    """Hosts in turn; hosts with more memory per GPU, or below $1 per GPU-hour, come more often."""
     return -course.standing.get(target.key, 0)
 
 
-def least_connections(target: Target, _course: Course) -> int:
-    """Where the fewest of our leases are live; creates in flight and unknown ones count."""
+def least_connections(target: Target, _course: TurnState) -> int:
+    """The host with the fewest live leases, including pending and unknown creates."""
     return target.load.live + target.picks
 
 
-def least_response_time(target: Target, _course: Course) -> int:
-    """Where machines were ready soonest after their create, and fewest are still starting."""
+def least_response_time(target: Target, _course: TurnState) -> int:
+    """The host whose machines become ready soonest after the create, with the fewest machines still starting."""
     return target.expected_ms * (target.load.starting + target.picks + 1)
 
 
-def lowest_price(_target: Target, _course: Course) -> int:
-    """The cheapest GPU-hour, disk included."""
+def lowest_price(_target: Target, _course: TurnState) -> int:
+    """The lowest price per GPU-hour, including disk."""
     return 0
 
 
 def weight(vram_gb: int, price: int, num_gpus: int) -> int:
-    """What weighted_round_robin weighs machines with, in tenths; `price` per hour of all GPUs, in micro-dollars."""
+    """The weight for weighted_round_robin, in tenths. `price` is in micro-dollars per hour for all GPUs."""
     tenths = next(tenths for least, tenths in _WEIGHTS if vram_gb >= least)
     return tenths * 6 // 5 if price < _CHEAP * num_gpus else tenths
 
 
-def _take_level(course: Course, host: HostKey, score: int, gpus: int) -> None:
+def _take_level(course: TurnState, host: HostKey, score: int, gpus: int) -> None:
     course.level = score
     course.standing[host] = score + gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A score and what goes with it."""
+    """A scoring function and its options."""
 
     score: Score
     then: Score | None = None
-    """Decides between equal scores."""
+    """A second score that decides between equal scores."""
     by_name: bool = False
-    """What is equal goes by name, not by price."""
+    """True: equal hosts are ordered by name instead of price."""
     weighted: bool = False
-    """Each pick adds its weight to everybody's standing and takes the sum of them from the winner."""
+    """True: each pick adds every host's weight to its standing and subtracts the sum from the picked host."""
     turn: Turn | None = None
     rotates: bool = False
-    """It has a rotation that must be kept."""
+    """True: the strategy has a rotation that is stored between calls."""
 
 
 STRATEGIES: Mapping[str, Strategy] = {
@@ -136,8 +136,8 @@ STRATEGIES: Mapping[str, Strategy] = {
 }
 
 
-def strategy_named(name: str) -> Strategy:
-    """The strategy; raises InvalidArgument for a word that is none."""
+def strategy_by_name(name: str) -> Strategy:
+    """The strategy with this name; raises InvalidArgument if there is none."""
     if name not in STRATEGIES:
-        raise InvalidArgument([Violation("strategy", f"{name!r} is none of {', '.join(STRATEGIES)}")])
+        raise InvalidArgument([Violation("strategy", f"must be one of {', '.join(STRATEGIES)}, not {name!r}")])
     return STRATEGIES[name]

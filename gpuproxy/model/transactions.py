@@ -1,7 +1,7 @@
-"""What was spent, as a list of transactions: each meter, cut at every full hour (UTC) and at its end.
+"""Costs as a list of transactions: each meter is split at every full hour (UTC) and at its end.
 
-Nothing of it is stored: the meters are the books, and cutting them again gives the same list. The parts of a meter add
-up to the meter exactly, to the micro-dollar. What the marketplace charged otherwise is an adjustment beside them.
+Transactions are not stored; they are computed from the meters, always with the same result. The parts of a meter add
+up exactly to the meter. If the marketplace charged another amount, the difference is an adjustment.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
-    """A stretch of time in which a lease cost the same per hour; `closed_at` is None while it runs."""
+    """A period in which the hourly cost of a lease was constant. `closed_at` is None while it runs."""
 
     lease_id: LeaseId
     reservation_id: ReservationId
@@ -28,7 +28,7 @@ class Meter:
     gpu_model: str
     num_gpus: int
     storage: bool
-    """Only the disk is billed: the machine is not running yet, or stopped."""
+    """True: only the disk is billed, because the machine isn't running yet or is stopped."""
     rate: Micro
     opened_at: datetime
     closed_at: datetime | None
@@ -36,7 +36,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """What a meter ran up within one hour; `pending` while that goes on, under the id that it will have then."""
+    """The cost of a meter within one hour. While it is `pending`, it already has its final id."""
 
     meter: Meter
     started_at: datetime
@@ -46,18 +46,18 @@ class Transaction:
 
     @property
     def id(self) -> str:
-        """Unique, and the same each time."""
+        """A unique id that is the same each time."""
         return f"{self.meter.lease_id.replace('lease-', 'txn-', 1)}-{self.started_at:%Y%m%dT%H%M%S.%f}"
 
     @property
     def gpu_hours(self) -> float:
-        """None are used while only the disk is billed."""
+        """The GPU-hours of this part; 0.0 if only the disk is billed."""
         return 0.0 if self.meter.storage else self.meter.num_gpus * ((self.ended_at - self.started_at) / _HOUR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjustment:
-    """What the marketplace charged for a machine that is over, beside what its meters had said."""
+    """The difference between the marketplace's charge for an ended machine and its meters."""
 
     lease_id: LeaseId
     reservation_id: ReservationId
@@ -67,25 +67,25 @@ class Adjustment:
     charged: Micro
     metered: Micro
     amount: Micro
-    """What this reading changes: negative where less was charged than is in the books."""
+    """The change by this reading in micro-dollars; negative if less was charged than recorded so far."""
 
     @property
     def id(self) -> str:
-        """One for each reading that changes something."""
+        """A unique id for each reading with a change."""
         return f"{self.lease_id.replace('lease-', 'txn-', 1)}-adjustment-{self.at:%Y%m%dT%H%M%S}"
 
 
 def newest(
     meters: Iterable[Meter], adjustments: Iterable[Adjustment], now: datetime, offset: int, limit: int
 ) -> list[Transaction | Adjustment]:
-    """A part of the list, newest first."""
+    """At most `limit` transactions after the first `offset`, newest first."""
     lists: list[Iterable[Transaction | Adjustment]] = [_parts(meter, now) for meter in meters]
     ordered = merge(sorted(adjustments, key=_newest_first), *lists, key=_newest_first)
     return list(islice(ordered, offset, offset + limit))
 
 
 def count(meter: Meter, now: datetime) -> int:
-    """How many transactions a meter makes."""
+    """The number of transactions of a meter."""
     end = _end(meter, now)
     return 0 if end <= meter.opened_at else (_hour_before(end) - _hour(meter.opened_at)) // _HOUR + 1
 

@@ -1,4 +1,4 @@
-"""What a caller is told: the messages and refusals of reservations. Pure; every text says what, why and what next."""
+"""The messages and refusals that callers get for reservations. Pure. A text says what happened, why, and what next."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from gpuproxy.model.errors import (
     Refusal,
     Unavailable,
 )
-from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import (
@@ -35,27 +35,28 @@ _OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How a call ends: `failure` is what it is refused with, `closing` why everything is given back."""
+    """How a call ends. `failure` is the error that it is refused with; `closing` is why everything is released."""
 
     message: str
     failure: Failure | None = None
     closing: str = ""
     retryable: bool = False
-    """Nothing was rented and nothing is open: the request_id is free again."""
+    """Nothing was rented and no outcome is pending, so the request_id may be used again."""
 
 
 def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, queue_seconds: float = 0.0) -> Verdict:
-    """Judge a call whose creates are over.
+    """The verdict on a call whose creates have ended.
 
-    `gone`: nobody waits for the answer any more; `queue_seconds`: the wait for a turn that was too long, 0 if none was.
+    `gone`: no caller waits for the answer any more. `queue_seconds`: the longest wait for a turn that exceeded the
+    deadline, 0 if there was none.
     """
     kept = [lease for lease in leases if lease.state in RENTED]
     gpus = sum(lease.num_gpus for lease in kept)
-    open_leases = [lease for lease in leases if lease.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN)]
+    open_leases = [lease for lease in leases if lease.state in UNRESOLVED]
     if reservation.closing:
         return Verdict(message="The reservation was released while machines were being created.")
     if gone and not reservation.keep:
-        return Verdict(message="The caller left before the answer; everything is given back.", closing="CALLER_GONE")
+        return Verdict(message="The caller left before the answer. Everything is released.", closing="CALLER_GONE")
     if not kept and not open_leases:
         return _nothing(reservation, leases, queue_seconds)
     if gpus < reservation.least:
@@ -64,14 +65,14 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, qu
 
 
 def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
-    """What came of a reservation, as things stand."""
+    """The present outcome of a reservation, in words."""
     if any(lease.state in KEEPABLE for lease in leases) or not any(lease.instance_id for lease in leases):
         return _standing(reservation, leases)
     rented = [lease for lease in leases if lease.instance_id is not None]
     gpus, open_ = sum(lease.num_gpus for lease in rented), sum(lease.state in LIVE for lease in rented)
     reasons = ", ".join(f"{reason} {count}" for reason, count in _counted(lease.reason for lease in rented).items())
     ending = f"{open_} of {len(rented)} machines may still be billed" if open_ else "nothing is billed any more"
-    text = f"{gpus} of {reservation.count} GPUs were rented and are given back ({reasons}); {ending}."
+    text = f"{gpus} of {reservation.count} GPUs were rented and then released ({reasons}); {ending}."
     return text + _stopped(reservation)
 
 
@@ -82,7 +83,7 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     unknown = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
     pending = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
     if unknown:
-        text += f" {unknown} unknown: the marketplace did not say whether they were created; this resolves by itself."
+        text += f" {unknown} unknown: the marketplace did not say whether they were created. This resolves by itself."
     if pending:
         text += f" {pending} still being created."
     if gpus + unknown + pending < reservation.count:
@@ -93,9 +94,9 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
 
 _STOPS = {
     IMAGE_UNUSABLE: "the image, its registry or its entry point can't work on any host: see the status messages",
-    COMMON_CAUSE: "machines failed alike on several hosts, so another one would fail too: check the image, the "
-    "account and this server's network",
-    REPLACEMENT_LIMIT: "as many machines as are allowed were rented for this reservation (GPUPROXY_REPLACEMENT_FACTOR)",
+    COMMON_CAUSE: "machines failed in the same way on several hosts, so another one would fail too: check the image, "
+    "the account and this server's network",
+    REPLACEMENT_LIMIT: "the limit of machines for one reservation is reached (GPUPROXY_REPLACEMENT_FACTOR)",
 }
 
 
@@ -118,7 +119,7 @@ def refusal_of(failure: Failure) -> Refusal:
 
 
 def no_account(providers: Collection[ProviderName]) -> FailedPrecondition:
-    """The operator has no key for any of these, or for any at all; asking again will not do."""
+    """The refusal when no account is configured for any of these providers; empty: for any provider at all."""
     names = ", ".join(sorted(providers)) or "any provider"
     return FailedPrecondition(
         f"No account is configured for {names}.", reason=NO_ACCOUNT, metadata={"providers": names}
@@ -126,22 +127,23 @@ def no_account(providers: Collection[ProviderName]) -> FailedPrecondition:
 
 
 def keys_refused(providers: Sequence[ProviderName]) -> FailedPrecondition:
-    """No marketplace that was asked lets any account of ours read its offers."""
+    """The refusal when no marketplace that was asked accepts any of our keys."""
     names = ", ".join(providers)
     return FailedPrecondition(
-        f"No market can be read: {names} does not accept the server's key; gpuproxy doctor has more. Nothing happened.",
+        f"No market can be read: {names} does not accept the server's key. Run gpuproxy doctor for details. "
+        "Nothing was rented.",
         reason=AuthFailed.reason,
         metadata={"provider": ",".join(providers)},
     )
 
 
 def request_id_reused(request_id: str, reservation_id: ReservationId) -> AlreadyExists:
-    """The same id came with another demand; `reservation_id` is empty while the first is still being chosen for."""
-    owner = f"reservation {reservation_id}" if reservation_id else "a call that is under way"
+    """The refusal of a request_id that came with another demand; `reservation_id` is "" until the first has one."""
+    owner = f"reservation {reservation_id}" if reservation_id else "a call that is still running"
     look = f"GetReservation shows what {reservation_id} has" if reservation_id else "ListReservations will show it"
     return AlreadyExists(
-        f"request_id {request_id!r} belongs to {owner}, which asked for something else. {look}: look there first; only "
-        "for a demand that is meant in addition to it use a new request_id.",
+        f"request_id {request_id!r} belongs to {owner}, which asked for something else. {look}: look there first. "
+        "Use a new request_id only to rent in addition to it.",
         metadata={"request_id": request_id, **({"reservation_id": reservation_id} if reservation_id else {})},
     )
 
@@ -163,20 +165,20 @@ def _nothing(reservation: Reservation, leases: Sequence[Lease], queue_seconds: f
     if kinds <= _OUT_OF_REACH | {NOT_ATTEMPTED}:
         text = f"No marketplace could be reached to create a machine ({tried}). Nothing was rented."
         return _failed("PROVIDERS_UNREACHABLE", text, reasons, retryable=True)
-    given_back = any(lease.instance_id is not None for lease in leases)
-    ending = "What was created is given back." if given_back else "Nothing was rented."
+    rented = any(lease.instance_id is not None for lease in leases)
+    ending = "What was created is released." if rented else "Nothing was rented."
     return _failed(
         CreationFailed.reason,
         f"None of {reservation.count} GPUs could be reserved: {tried}.{_stopped(reservation)} {ending}",
         {**reasons, **({"stopped": reservation.stopped} if reservation.stopped else {})},
-        closing=CreationFailed.reason if given_back else "",
+        closing=CreationFailed.reason if rented else "",
     )
 
 
 def _queue_too_long(seconds: float, creates: int) -> Verdict:
     text = (
-        f"The marketplace limits how fast machines are created, and the next turn of this project is {seconds:.0f} s "
-        "away, which is later than the deadline of this call. Nothing was rented. Repeat it then, or with more time."
+        f"The marketplace limits how fast machines are created. The next turn of this project is in {seconds:.0f} s, "
+        "after the deadline of this call. Nothing was rented. Repeat the call later, or with a longer deadline."
     )
     metadata = (("not_attempted", str(creates)), ("queue_seconds", f"{seconds:.0f}"))
     failure = Failure(reason=CREATE_QUEUE, message=text, metadata=metadata)
@@ -188,7 +190,7 @@ def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Ve
     because = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
     text = (
         f"Only {gpus} of {reservation.count} GPUs could be reserved and at least {reservation.least} were demanded "
-        f"({because}). Everything is given back."
+        f"({because}). Everything is released."
     )
     metadata = {"reserved": gpus, "required": reservation.least, **reasons}
     return _failed("NOT_ALL_RESERVED", text, metadata, closing="NOT_ALL_RESERVED")

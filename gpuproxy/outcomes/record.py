@@ -1,11 +1,10 @@
-"""What came of a call, written into the books: parts of a unit of work.
+"""Record the outcomes of calls to marketplaces. Parts of a unit of work.
 
-Whoever is given a lease's id reads it again, for it may have changed since the call was made; whoever is given a lease
-needs it as this unit has read it. So none can conflict. An instance id that was learnt is never dropped: a lease that
-was over already comes back as `releasing`.
+A function that takes a lease id reads the lease again, because it may have changed since the call was sent. A function
+that takes a lease expects it as read in the same unit of work. So no write conflicts. A known instance id is never
+dropped: if the lease had already ended, it returns to `releasing`.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
@@ -23,21 +22,22 @@ from gpuproxy.model.leases import (
 from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
-from gpuproxy.model.reservations import EXPIRED, NOT_ATTEMPTED, Reservation
+from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
-from gpuproxy.store import exhausted, leases, pace, reservations, rotations, troubles
+from gpuproxy.store import account_problems, exhausted, leases, owners, pace, reservations, rotations
 
-ORPHANAGE = ReservationId("res-orphans")
-_UNANSWERED = frozenset({LeaseState.REQUESTED, LeaseState.UNKNOWN, LeaseState.RELEASING})
+ORPHANS = ReservationId("res-orphans")
 _PAUSE = timedelta(minutes=3)
-"""Before another create is tried with an account that a create was refused for."""
+"""How long an account is paused after it was the reason for a refused create."""
 
 
 def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime, interval: float) -> bool:
-    """Committed just before the create is sent; False when the lease is not to be created any more.
+    """Record that the create is about to be sent. False when it must not be sent any more.
 
-    `latest`: it may not be sent after this; `interval`: seconds until the account's next create.
+    `deadline`: when the call ends at the latest. `latest`: the last time at which the create may be sent. `interval`:
+    the seconds until the account's next create.
     """
     lease = leases.get(tx, lease_id)
     if lease.state is not LeaseState.REQUESTED:
@@ -49,9 +49,10 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
     if lease.expires_at is not None and lease.expires_at <= tx.now():
         leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
         return False
-    paused = troubles.paused(tx).get((lease.provider, lease.account))
+    paused = account_problems.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
-        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)  # what was said is not ours to tell
+        # The marketplace's words are left out: they were about another project's create.
+        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)
         return False
     leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline, status_message="")
     pace.hold(tx, (lease.provider, lease.account), tx.now() + timedelta(seconds=interval))
@@ -59,7 +60,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
 
 
 def deferred(tx: Tx, lease_id: LeaseId, limited: RateLimited, until: datetime) -> bool:
-    """The marketplace did not look at the create: it wants fewer calls. True when the lease waits for another turn."""
+    """Record that the create was rate limited. True when the lease waits for another turn."""
     lease = leases.get(tx, lease_id)
     pace.hold(tx, (lease.provider, lease.account), until)
     if lease.state is not LeaseState.REQUESTED:
@@ -71,7 +72,7 @@ def deferred(tx: Tx, lease_id: LeaseId, limited: RateLimited, until: datetime) -
 
 
 def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
-    """The provider says that the instance exists."""
+    """Record that the instance was created."""
     lease = leases.get(tx, lease_id)
     if lease.instance_id == receipt.instance_id and lease.state in LIVE:
         return lease
@@ -80,9 +81,9 @@ def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
 
 
 def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> Lease:
-    """The instance becomes the lease's; it is released at once when nobody wants it any more."""
+    """Record the instance as the lease's machine. If its owner does not want it any more, it is released at once."""
     now = tx.now()
-    shown = {"seen_at": now} if event is LeaseEvent.FOUND else {}  # by a listing, that is
+    shown = {"seen_at": now} if event is LeaseEvent.FOUND else {}  # a listing has shown it
     lease = leases.advance(
         tx,
         lease,
@@ -90,50 +91,50 @@ def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> L
         instance_id=instance_id,
         started_at=now,
         destroy_at=now,
-        call_started_at=lease.call_started_at or now,  # a create that seemed to be refused was executed
+        call_started_at=lease.call_started_at or now,  # empty if the create seemed to be rate limited but was executed
         **shown,
     )
-    reservation = reservations.get(tx, lease.reservation_id)
-    if lease.state in RENTED and not reservation.wants(now):
-        return release(tx, lease, reservation.unwanted_because)
+    owner = owners.of(tx, lease)
+    if lease.state in RENTED and not owner.wants(now):
+        return release(tx, lease, owner.unwanted_because)
     return lease
 
 
 def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
-    """Surely nothing was created.
+    """Record that the create was refused: nothing was created.
 
-    A process that was paused may hear this after the call counted as unknown: it is the marketplace's word still.
+    A process that was suspended may record this after the call was recorded as unknown. The refusal is valid even then.
     """
     lease = leases.get(tx, lease_id)
     if isinstance(refusal, NoCapacity):
         exhausted.note(tx, lease, refusal.scope)
-    if refusal.reason in troubles.PAUSING:
-        troubles.note(tx, (lease.provider, lease.account), refusal, _PAUSE)
-    if lease.state not in _UNANSWERED or lease.instance_id is not None:
+    if refusal.reason in account_problems.PAUSING:
+        account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if not (lease.state is LeaseState.REQUESTED or lease.outcome_unknown):
         return lease
-    if reservations.get(tx, lease.reservation_id).strategy == "equal_weighted":
-        rotations.give_back(tx, "equal_weighted", lease.host, lease.num_gpus)
+    if owners.of(tx, lease).strategy == "equal_weighted":
+        rotations.undo_pick(tx, "equal_weighted", lease.host, lease.num_gpus)
     event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
     return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
 
 
 def _reason(refusal: Refused) -> str:
-    """The constant that clients see; a refusal that is the host's own fault has one of its own."""
+    """The reason constant that clients see. Refusals caused by the host have a constant of their own."""
     if refusal.scope is Scope.HOST and not isinstance(refusal, NoCapacity):
         return HOST_REFUSED
     return refusal.reason
 
 
-def reply_lost(tx: Tx, lease_id: LeaseId, said: str) -> Lease:
-    """The instance may exist."""
+def reply_lost(tx: Tx, lease_id: LeaseId, text: str) -> Lease:
+    """Record that the create has an unknown outcome: the instance may exist. `text` becomes the status message."""
     lease = leases.get(tx, lease_id)
     if lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return lease
-    return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=said, call_deadline=tx.now())
+    return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=text, call_deadline=tx.now())
 
 
 def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> None:
-    """The create was not sent, and will not be."""
+    """Record that the create was not sent and will not be."""
     lease = leases.get(tx, lease_id)
     if lease.call_started_at is not None or lease.instance_id is not None:
         return
@@ -142,12 +143,12 @@ def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> Non
 
 
 def releasable(lease: Lease) -> bool:
-    """False for a lease that is on its way out, or over."""
+    """False for a lease that is being released or has ended."""
     return lease.state in LIVE and lease.state is not LeaseState.RELEASING
 
 
 def release(tx: Tx, lease: Lease, reason: str) -> Lease:
-    """Give one machine back; a lease that is on its way out, or over, stays as it is."""
+    """Release one machine. A lease that is being released or has ended stays as it is."""
     if not releasable(lease):
         return lease
     lease = leases.advance(tx, lease, LeaseEvent.RELEASE, reason=reason, destroy_at=tx.now())
@@ -156,31 +157,14 @@ def release(tx: Tx, lease: Lease, reason: str) -> Lease:
     return lease
 
 
-def close(tx: Tx, reservation_id: ReservationId, reason: str) -> Reservation:
-    """Give everything of a reservation back, whatever still turns up included."""
-    reservation = reservations.get(tx, reservation_id)
-    if not reservation.closing:
-        reservation = reservations.change(
-            tx, reservation, leases.of_reservation(tx, reservation_id), closing=reason, settled_at=tx.now()
-        )
-    release_all(tx, leases.of_reservation(tx, reservation_id), reason)
-    return reservations.get(tx, reservation_id)
-
-
-def release_all(tx: Tx, rows: Sequence[Lease], reason: str) -> None:
-    """Give machines back."""
-    for lease in rows:
-        release(tx, lease, reason)
-
-
-def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
-    """A machine that should not exist becomes a lease that is being released; None when another pass was first."""
+def release_stray(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
+    """Store a machine that should not exist as a lease that is being released. None if another pass has done so."""
     instance, lease = stray.instance, stray.lease
-    known = leases.by_instance(tx, account[0], instance.id)  # a twin or an orphan may come back as well
+    known = leases.by_instance(tx, account[0], instance.id)  # a surplus machine or an orphan may reappear, too
     if known is None and stray.kind == "reappeared" and lease is not None:
         known = leases.get(tx, lease.id)
     if known is None:
-        owner = lease.reservation_id if lease is not None else _orphanage(tx)
+        owner = lease.reservation_id if lease is not None else _orphans_reservation(tx)
         return _surplus(tx, stray, account, reservations.get(tx, owner))
     if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
         return None
@@ -196,19 +180,19 @@ def take_back(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
     )
 
 
-def _orphanage(tx: Tx) -> ReservationId:
-    """The reservation that machines without books are given back under."""
-    if reservations.find(tx, ORPHANAGE) is None:
+def _orphans_reservation(tx: Tx) -> ReservationId:
+    """The id of the reservation that owns orphans. It is created with the first one."""
+    if reservations.find(tx, ORPHANS) is None:
         reservations.insert(
             tx,
             Reservation(
-                id=ORPHANAGE, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
+                id=ORPHANS, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
                 strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
                 ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
-                message="Machines with our label that the books did not know.",
+                message="Machines with this deployment's label that the database did not know.",
             ),
         )  # fmt: skip
-    return ORPHANAGE
+    return ORPHANS
 
 
 def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> Lease:

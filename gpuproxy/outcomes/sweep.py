@@ -1,8 +1,11 @@
-"""Machines with our label that no live lease accounts for: late ones, twins, and those whose books were lost.
+"""Stray machines: they carry our label, but no live lease accounts for them.
 
-Only a label with a valid signature of this deployment is ever acted on. A machine whose lease is over is a tombstone
-come alive and goes back to releasing; a second machine under one label is surplus. A machine without any row is an
-orphan: it takes two sightings, an age, and the brake lets only a few go in a pass and none in the first.
+Only machines whose label has a valid signature of this deployment are touched. There are three kinds:
+
+- reappeared: its lease has ended. The lease returns to `releasing`.
+- surplus: a second machine under one label. It is released.
+- orphan: no lease has its label, for example because the database was lost. It is released after at least two
+  sightings and `ORPHAN_AGE`. A brake releases only a few orphans in a pass, and none in the first pass of a process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +14,12 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gpuproxy.model.leases import TERMINAL, InstanceId, Lease
-from gpuproxy.ports import Instance
+from gpuproxy.ports import ListedInstance
 
 ORPHAN_AGE = timedelta(minutes=10)
-"""Since this process first saw it: whoever restored an old copy of the books has so long to notice."""
+"""How long after its first sighting an orphan is released: time to react for who restored an old copy."""
 _BETWEEN = timedelta(seconds=30)
-"""The brake counts by time too: passes follow each other quickly while something is being released."""
+"""The least time between two releases of orphans: passes can follow each other quickly."""
 _AT_LEAST = 2
 _SHARE = 10
 
@@ -25,34 +28,34 @@ Kind = Literal["reappeared", "surplus", "orphan"]
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A machine to be proven alive and then given back."""
+    """A machine that is released once a read has shown that it is alive."""
 
-    instance: Instance
+    instance: ListedInstance
     kind: Kind
     lease: Lease | None
-    """The lease under whose label it runs."""
+    """The lease with the machine's label; None for an orphan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """What earlier passes of this process saw: orphans by id with the time of the first sighting."""
+    """What earlier passes of this process saw: orphans by id, with the time of the first sighting."""
 
     passes: int = 0
     orphans: Mapping[InstanceId, datetime] | None = None
     swept_at: datetime | None = None
-    """When orphans were last given back."""
+    """When orphans were last released."""
 
 
 def strays(
-    instances: Sequence[Instance],
+    instances: Sequence[ListedInstance],
     by_label: Mapping[str, Lease],
     is_ours: Callable[[str | None], bool],
     sightings: Sightings,
     now: datetime,
 ) -> tuple[list[Stray], Sightings]:
-    """What to give back in this pass, and what to remember for the next. `by_label`: every lease with a shown label."""
+    """The strays to release in this pass, and the sightings for the next. `by_label`: leases of all listed labels."""
     found: list[Stray] = []
-    unowned: list[Instance] = []
+    unowned: list[ListedInstance] = []
     for instance in instances:
         if not is_ours(instance.label):
             continue
@@ -71,8 +74,8 @@ def strays(
     return found, Sightings(sightings.passes + 1, first, swept_at)
 
 
-def _kind(lease: Lease, instance: Instance) -> Kind | None:
-    """None: the lease accounts for it, or will."""
+def _kind(lease: Lease, instance: ListedInstance) -> Kind | None:
+    """The kind of stray; None if the lease accounts for the machine or will do so."""
     if lease.instance_id not in (None, instance.id):
         return "surplus"
     return "reappeared" if lease.state in TERMINAL else None

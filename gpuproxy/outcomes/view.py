@@ -1,4 +1,4 @@
-"""A reservation as it is shown: with its leases, what they cost, and a message about how things stand now."""
+"""A reservation as clients see it: with its leases, their costs, and a message about its present state."""
 
 from dataclasses import replace
 
@@ -10,13 +10,13 @@ from gpuproxy.store import leases, reservations
 
 
 def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
-    """A reservation with its leases and what they have cost."""
+    """A reservation with its leases and their costs so far."""
     reservation, rows = with_leases(tx, reservation_id)
     return ReservationView(reservation=with_message(reservation, rows), leases=rows, costs=leases.costs(tx, rows))
 
 
 def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservation:
-    """The reservation with a message about how things stand now, where its own is about the call's end."""
+    """The reservation with a message about its present state, unless it is still renting or was closed by an error."""
     if reservation.settled_at is None or reservation.closing not in ("", RELEASED):
         return reservation
     return replace(reservation, message=answers.message(reservation, rows))

@@ -28,7 +28,7 @@ class Blame(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
+class ListedInstance:
     """What the provider says exists. Prices per hour, whole instance."""
 
     id: InstanceId
@@ -56,7 +56,7 @@ class Instance:
 class Inventory:
     """What one listing of an account shows."""
 
-    instances: Sequence[Instance]
+    instances: Sequence[ListedInstance]
     unreadable: tuple[str, ...] = ()
     """Rows that could not be read, in a few words each. While there are any, something unknown exists on the account,
     and no instance may be concluded absent because this listing does not show it."""

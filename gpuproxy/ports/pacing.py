@@ -1,22 +1,15 @@
 """Minimum intervals between calls: marketplaces limit each endpoint by account, and punish who ignores it.
 
 A Pace hands out turns in order; the caller that would have to wait sleeps outside of any lock. What a 429 teaches
-is kept: the interval never shrinks below what the provider named. FairTurns shares one endpoint between projects.
+is kept: the interval never shrinks below what the provider named.
 """
 
-import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import deque
 
 from gpuproxy.ports import Clock
 
 MARGIN = 1.02
 """Of intervals: two calls may travel at different speeds, and who comes too early is punished with a longer wait."""
-_INSTANT = 1e-6
-_REMEMBERED = 1000
-"""Projects whose last turn is known; those before count as never served."""
 
 
 class Pace:
@@ -78,117 +71,3 @@ class Window:
         full = len(self._begun) == self._begun.maxlen
         oldest = self._begun[0] + self._seconds if full else self._not_before
         return max(self._clock.monotonic(), self._not_before, oldest)
-
-
-@dataclass(slots=True)
-class Turn:
-    """The right to send one call now. A turn in which nothing is sent costs nobody an interval."""
-
-    used: bool = False
-
-
-class FairTurns:
-    """One endpoint of one account, shared between projects: one call every `interval` seconds, each project in turn.
-
-    Within a project the first that asks is served first; of those that wait, the project whose last turn is the longest
-    ago. So however much one project asks for, it delays the next call of another by one interval. An interval counts
-    from the moment at which the call before was sent.
-    """
-
-    def __init__(self, clock: Clock, interval: float) -> None:
-        self._clock = clock
-        self._pace = Pace(clock, interval)
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By project."""
-        self._served: OrderedDict[str, int] = OrderedDict()
-        """The number of each project's last turn, the longest ago first."""
-        self._turns = 0
-        self._taken = False
-        self._timer: asyncio.Task[None] | None = None
-
-    @asynccontextmanager
-    async def turn(self, project: str) -> AsyncIterator[Turn]:
-        """Wait for a turn, then mark it `used` when the call is about to be sent. One turn at a time."""
-        await self._take(project)
-        turn = Turn()
-        try:
-            yield turn
-        finally:
-            if turn.used:
-                self._pace.hold(self._pace.interval)
-            self._give_on()
-
-    def wait(self, project: str, more: int = 0) -> float:
-        """The seconds until `project` would get a turn if it had `more` calls waiting already; an estimate."""
-        own = len(self._waiting.get(project, ())) + more
-        others = sum(min(len(queue), own + 1) for name, queue in self._waiting.items() if name != project)
-        return self._pace.wait() + (own + others) * self._pace.interval
-
-    @property
-    def pause(self) -> float:
-        """The seconds in which nobody gets a turn."""
-        return self._pace.wait()
-
-    def hold(self, seconds: float) -> None:
-        """No turn before so many seconds from now: the provider said so."""
-        self._pace.hold(seconds)
-
-    def heed(self, seconds: float, interval: float | None) -> None:
-        """The provider wants a pause of so many seconds and, where it names one, this interval from now on."""
-        self._pace.interval = max(self._pace.interval, (interval or 0.0) * MARGIN)
-        self._pace.hold(seconds)
-
-    async def _take(self, project: str) -> None:
-        if not self._taken and not self._waiting and self._pace.wait() <= _INSTANT:
-            self._grant(project)
-            return
-        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(project, deque()).append(granted)
-        self._serve()
-        try:
-            await asyncio.wait([granted])  # unlike `await granted`, leaves it to be cancelled below, and nowhere else
-        except asyncio.CancelledError:
-            if granted.done():
-                self._give_on()
-            else:
-                self._forget(project, granted)
-            raise
-
-    def _give_on(self) -> None:
-        self._taken = False
-        self._serve()
-
-    def _serve(self) -> None:
-        """Grant the next turn if it is free and due; else see to it that this is called again when it is due."""
-        if self._taken or not self._waiting:
-            return
-        if (wait := self._pace.wait()) > _INSTANT:
-            if self._timer is None:
-                self._timer = asyncio.create_task(self._serve_after(wait))
-            return
-        project = min(self._waiting, key=lambda name: self._served.get(name, 0))
-        queue = self._waiting[project]
-        granted = queue.popleft()
-        if not queue:
-            del self._waiting[project]
-        self._grant(project)
-        granted.set_result(None)
-
-    def _grant(self, project: str) -> None:
-        self._taken = True
-        self._turns += 1
-        self._served[project] = self._turns
-        self._served.move_to_end(project)
-        if len(self._served) > _REMEMBERED:
-            self._served.popitem(last=False)
-
-    async def _serve_after(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._timer = None
-        self._serve()
-
-    def _forget(self, project: str, granted: "asyncio.Future[None]") -> None:
-        queue = self._waiting[project]
-        queue.remove(granted)
-        if not queue:
-            del self._waiting[project]

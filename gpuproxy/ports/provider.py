@@ -12,7 +12,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.http import Http
-from gpuproxy.ports.instances import Instance, Inventory
+from gpuproxy.ports.instances import Inventory, ListedInstance
 from gpuproxy.ports.workers import Workers
 
 
@@ -73,7 +73,7 @@ class Capabilities:
     """How long a create usually takes."""
     create_timeout: float = 30.0
     """Real seconds after which a create counts as unanswered."""
-    settle_seconds: float = 60.0
+    listing_lag_seconds: float = 60.0
     """How long a fresh instance may be missing from listings."""
     destroy_interval: float = 0.0
     """Seconds between two destroys of one account."""
@@ -115,7 +115,7 @@ class Provider(Protocol):
         Bounded in pages and in time. A row that can't be read is named in `unreadable` and hides no other row.
         """
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None: the provider says that there is no such instance."""
 
     async def destroy(self, instance_id: InstanceId) -> bool:

@@ -1,4 +1,4 @@
-"""The database against what the provider lists: observe, plan, apply.
+"""Reconcile the database with what the provider lists: observe, plan, apply.
 
-`plan` is pure: from the leases, one listing and the time to the steps that repair the difference.
+`plan` is pure: from the leases, one listing and the time, it computes the steps that repair the difference.
 """

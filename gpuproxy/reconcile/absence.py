@@ -1,17 +1,20 @@
-"""Proving that a create never happened: the only way for an unknown outcome to end without a machine.
+"""Proof that a create never happened: the only way in which an unknown outcome ends without a machine.
 
-Marketplaces execute late, answer lists that lag, and answer lists that are wrong. So absence needs time (the declared
-late-execution bound, counted from the end of the call, and anew after a restart), three listings 15 s apart, and each
-of them believable: it shows a machine that we know to be alive (the canary), or a second endpoint agrees and twice the
-time has passed. On a prepaid marketplace nothing is ever proven this way, because a wrong proof would pay a whole
-booking twice.
+Marketplaces execute creates late, and their listings can lag or be wrong. So a proof needs three things:
+
+- Time: the declared late-execution bound has passed since the end of the call, and again since a restart.
+- Three listings, 15 s apart, that do not show the machine.
+- Each of these listings is believable: it shows a machine that is known to be alive (the canary). Without a canary, the
+  account's credit must not have changed, and twice the bound must have passed.
+
+On a prepaid marketplace nothing is proven in this way: a wrong proof would pay for a whole booking twice.
 """
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent
-from gpuproxy.ports import Instance
+from gpuproxy.ports import ListedInstance
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
 
@@ -22,7 +25,7 @@ _SKEW = timedelta(minutes=5)
 
 
 def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
-    """The next step towards a proof for a lease whose create may have happened and which no listing has shown."""
+    """The next step towards a proof, for a lease whose create may have happened and that no listing has shown."""
     if scene.listing is None or not may_be_proven(lease, scene):
         return
     suspect = _suspect(lease, scene.listing)
@@ -42,7 +45,7 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
 
 
 def may_be_proven(lease: Lease, scene: Scene) -> bool:
-    """True once a listing that does not show the instance counts."""
+    """True if the present listing counts as one that does not show the instance."""
     bound = scene.capabilities.late_seconds
     if bound is None or scene.capabilities.billing == "prepaid":
         return False
@@ -50,21 +53,23 @@ def may_be_proven(lease: Lease, scene: Scene) -> bool:
         return False
     canary = has_canary(scene)
     quarantine = timedelta(seconds=bound if canary else 2 * bound)
-    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine and (canary or scene.second_word)
+    if not (canary or scene.credit_unchanged):
+        return False
+    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine
 
 
 def has_canary(scene: Scene) -> bool:
-    """True when the listing shows a machine that we know to be alive."""
+    """True when the listing shows a machine that is known to be alive."""
     if scene.listing is None:
         return False
     shown = {instance.id for instance in scene.listing.instances}
     return any(lease.state in RENTED and lease.seen_at and lease.instance_id in shown for lease in scene.leases)
 
 
-def _suspect(lease: Lease, listing: Listing) -> Instance | None:
-    """An instance without a label, on the lease's machine and younger than its call, makes absence unprovable.
+def _suspect(lease: Lease, listing: Listing) -> ListedInstance | None:
+    """An instance without a label, on the lease's machine and created after its call. It prevents a proof.
 
-    Younger by the marketplace's clock, which need not be ours.
+    Its creation time is by the marketplace's clock, which may differ from ours.
     """
     machine = lease.host.rpartition("/")[2]
     for instance in listing.instances:

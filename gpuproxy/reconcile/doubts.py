@@ -1,11 +1,11 @@
-"""What speaks against a machine, and for how long it has: no machine is released for a single look at it.
+"""Objections to a machine, and for how long they have lasted. No machine is released because of a single listing.
 
-Marketplaces describe a fresh machine wrongly before they describe it rightly: stopped before it boots, under another
-model's name. So an objection is an observation. It becomes a verdict when every listing over a grace period says the
-same; one listing that says otherwise clears the machine. In the same way a machine that should be ready is probed
-several times, over some time, before it counts as one that does not answer.
+Marketplaces often describe a new machine wrongly at first: as stopped before it boots, or under another model's name.
+So an objection is only an observation. It becomes a verdict when every listing over a grace period agrees; one listing
+that disagrees clears the machine. In the same way, a machine that should be ready is probed several times over some
+time before it counts as not answering.
 
-All of this is what the present process saw; after a restart it begins anew.
+All of this is kept in memory. After a restart it starts again from nothing.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,21 +16,21 @@ from gpuproxy.model.gpus import gpu_key
 from gpuproxy.model.leases import RENTED, Lease, LeaseId
 from gpuproxy.model.offers import AccountKey, HostKey
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
-from gpuproxy.ports import Blame, Instance, InstanceStatus
+from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.listings import Listing
 
 _LOOKS = 3
 _BLAME_LOOKS, _BLAME_FOR = 2, timedelta(seconds=10)
-"""A status message that names the fault leaves little doubt."""
+"""Fewer looks are enough for a status message that names the fault."""
 _LAST_LOOKS, _LAST_LOOKED_FOR = 3, timedelta(seconds=30)
 _NO_OPINION = frozenset({InstanceStatus.OFFLINE, InstanceStatus.UNSURE})
 LATE = "LATE"
-"""The objection to a machine that does not run although it should be ready by now."""
+"""The objection to a machine that is not running although it should be ready by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """An objection that the last listings agree on; times are when those listings began."""
+    """An objection that all of the last listings agree on. Times are when those listings began."""
 
     objection: str
     """Why the machine would be released: an upper-case constant."""
@@ -47,10 +47,11 @@ class Doubt:
         return self.looks >= _LOOKS and self.last - self.since >= timedelta(seconds=verdict_seconds)
 
 
-def objection(lease: Lease, instance: Instance, *, late: bool = False) -> str:
-    """What speaks against a machine that has not been ready yet; "" when nothing does.
+def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> str:
+    """The objection to a machine that has not been ready yet; "" when there is none.
 
-    Of one that should be ready by now (`late`) it only matters that it does not run: other objections may come and go.
+    If the machine should be ready by now (`late`) and is not running, the objection is LATE, whatever else is wrong.
+    Otherwise objections that alternate would never become a verdict.
     """
     if late and not (instance.status is InstanceStatus.RUNNING and reachable(instance)):
         return LATE
@@ -63,8 +64,8 @@ def objection(lease: Lease, instance: Instance, *, late: bool = False) -> str:
     return NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 
-def reachable(instance: Instance) -> bool:
-    """Whether the provider names an address of it."""
+def reachable(instance: ListedInstance) -> bool:
+    """True when the provider gives an address for the machine."""
     return bool(instance.ssh_host and instance.ssh_port) or bool(instance.ports)
 
 
@@ -74,80 +75,83 @@ def after_listing(
     listing: Listing,
     late: Callable[[Lease], bool],
 ) -> dict[LeaseId, Doubt]:
-    """The doubts with one more listing; a machine that it does not show, or knows nothing of, stays as doubted."""
+    """The doubts after one more listing. `late` returns whether a lease's machine should be ready by now.
+
+    A machine that the listing does not show, or shows without a clear status, keeps its doubt.
+    """
     new: dict[LeaseId, Doubt] = {}
     for lease in leases:
         if lease.state not in RENTED or lease.ready_at is not None:
             continue
         instance, before = listing.shown(lease), doubts.get(lease.id)
-        said = None if instance is None else objection(lease, instance, late=late(lease))
-        if said is None or (said == "" and instance is not None and instance.status in _NO_OPINION):
+        found = None if instance is None else objection(lease, instance, late=late(lease))
+        if found is None or (found == "" and instance is not None and instance.status in _NO_OPINION):
             if before is not None:
                 new[lease.id] = before
-        elif before is not None and before.objection == said:
+        elif before is not None and before.objection == found:
             new[lease.id] = replace(before, last=listing.began_at, looks=before.looks + 1)
-        elif said:
-            new[lease.id] = Doubt(said, listing.began_at, listing.began_at)
+        elif found:
+            new[lease.id] = Doubt(found, listing.began_at, listing.began_at)
     return new
 
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """Probes of a machine since it should have been ready, none of which was answered."""
+    """Consecutive unanswered probes of a machine since it should have been ready."""
 
     account: AccountKey
     host: HostKey
     first: datetime
     last: datetime
-    knocks: int = 1
+    probes: int = 1
     checked_at: datetime | None = None
-    """When our own network was last looked at."""
+    """When our own network was last checked."""
     network_suspected: bool = False
-    """Nothing else answered either: it may be our own network."""
+    """No other machine answered either, so our own network may have failed."""
 
     @property
     def is_verdict(self) -> bool:
-        """True when it was probed often enough, for long enough, and our own network was looked at."""
+        """True when the machine was probed often enough, for long enough, and our own network was checked."""
         return self._is_long and self.checked_at is not None
 
     @property
     def wants_check(self) -> bool:
-        """True when it is time to see whether it is our own network that fails."""
+        """True when it is time to check our own network."""
         return self._is_long and (self.checked_at is None or self.last - self.checked_at >= _LAST_LOOKED_FOR)
 
     @property
     def _is_long(self) -> bool:
-        return self.knocks >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR
+        return self.probes >= _LAST_LOOKS and self.last - self.first >= _LAST_LOOKED_FOR
 
 
-class Knocks:
+class Probes:
     """The unanswered probes of this process, for all accounts."""
 
     def __init__(self) -> None:
         self.unanswered: dict[LeaseId, Unanswered] = {}
 
     def answered(self, lease: Lease) -> None:
-        """The machine answers, or is not waited for any more."""
+        """Forget the machine: it has answered, or its answer is no longer needed."""
         self.unanswered.pop(lease.id, None)
 
     def missed(self, lease: Lease, at: datetime) -> bool:
-        """One more probe of the machine was not answered; True when our own network must be looked at now."""
+        """Record one more unanswered probe. True when our own network must be checked now."""
         before = self.unanswered.get(lease.id)
         if before is None:
             found = Unanswered((lease.provider, lease.account), lease.host, at, at)
         else:
-            found = replace(before, last=at, knocks=before.knocks + 1)
+            found = replace(before, last=at, probes=before.probes + 1)
         self.unanswered[lease.id] = found
         return found.wants_check
 
     def keep(self, account: AccountKey, live: Collection[LeaseId]) -> None:
-        """Forget what is over at an account."""
+        """Forget the leases of an account that are not in `live`."""
         self.unanswered = {
             lease_id: each for lease_id, each in self.unanswered.items() if each.account != account or lease_id in live
         }
 
     def suspect_network(self, lease: Lease, *, suspected: bool) -> bool:
-        """Note whether the silence may be our own network's; True when nobody suspected that before."""
+        """Record the result of a check of our own network. True when the network was not suspected before."""
         found = self.unanswered.get(lease.id)
         if found is None:
             return False

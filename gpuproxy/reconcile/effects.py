@@ -1,11 +1,11 @@
-"""What a pass does outside: destroy, stop, ask again, knock, take back.
+"""The outside effects of a pass: destroy, stop, read one machine, probe it, release a stray.
 
-Each records what it learnt as a unit of work of its own. One task for each lease and kind at a time. What fails is left
-to the next pass: nothing here retries.
+Each effect records its result in a unit of work of its own. There is at most one task for each lease and kind of
+effect. Nothing here retries: the next pass repeats what failed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -16,31 +16,33 @@ from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
 from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
-from gpuproxy.ports import Clock, Database, Instance, Probe, Provider, Tx
-from gpuproxy.ports.pacing import MARGIN, FairTurns
-from gpuproxy.reconcile.doubts import Knocks
-from gpuproxy.reconcile.steps import Confirm, Destroy, Knock, Stop
+from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
+from gpuproxy.ports.pacing import MARGIN
+from gpuproxy.reconcile.doubts import Probes
+from gpuproxy.reconcile.steps import Confirm, Destroy, ProbeReady, Stop
+from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
+from gpuproxy.runtime.turns import FairTurns
 from gpuproxy.store import leases
 
 log = structlog.get_logger(__name__)
 
 _CANARIES = 3
 _PROMPTLY = 8
-"""So many destroys that are answered with an error are repeated without longer and longer waits."""
+"""This many destroys that failed are repeated without a growing wait."""
 STOP_AGAIN = timedelta(seconds=15)
-"""Before a stop is repeated that does not show."""
-Effect = Destroy | Stop | Confirm | Knock
+"""The wait before a stop is repeated if the machine still runs."""
+Effect = Destroy | Stop | Confirm | ProbeReady
 
 
 @dataclass(slots=True)
 class _Asked:
-    """Reads of a machine that listings do not show, less and less often while they say nothing of use."""
+    """Reads of a machine that listings do not show. Their interval grows until one gives a clear answer."""
 
     wait: float = 2.5
     next_at: datetime | None = None
     missed_at: datetime | None = None
-    """When a read first said that there is no such instance."""
+    """When a read first answered that there is no such instance."""
 
 
 class Effects:
@@ -54,60 +56,45 @@ class Effects:
         clock: Clock,
         probe: Probe,
         limits: Limits,
-        knocks: Knocks,
+        probes: Probes,
         changed: Callable[[], None],
         sure_of_key: Callable[[], bool],
     ) -> None:
-        """`sure_of_key`: it is surely the key of the account that the machines were rented with."""
+        """`sure_of_key` returns whether the key is certainly of the account that the machines were rented with."""
         self._provider = provider
         self._db = db
         self._clock = clock
         self._probe = probe
         self._limits = limits
-        self._knocks = knocks
+        self._probes = probes
         self._changed = changed
         self._sure_of_key = sure_of_key
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._asked: dict[LeaseId, _Asked] = {}
-        self.read: list[Instance] = []
-        """Machines that a listing did not show and a read of their own did, since the last pass took them."""
-        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.read: list[ListedInstance] = []
+        """Machines that a listing did not show but a read did. The next pass takes them."""
+        self._background = Background("effect")
 
     def start(self, effect: Effect) -> None:
-        """Perform a step, unless the same is under way."""
-        self._spawn(type(effect).__name__, effect.lease.id, lambda: self._perform(effect))
+        """Perform a step, unless the same step is running."""
+        self._background.start_once(lambda: self._perform(effect), f"{type(effect).__name__} {effect.lease.id}")
 
-    def take_back(self, stray: Stray) -> None:
-        """Prove that a machine is alive, and put it into the books as one to be given back."""
-        self._spawn("Stray", stray.instance.id, lambda: self._take_back(stray))
+    def release_stray(self, stray: Stray) -> None:
+        """Check that a stray machine is alive, and store it as one to be released."""
+        self._background.start_once(lambda: self._release_stray(stray), f"Stray {stray.instance.id}")
 
     def forget(self, live: Collection[LeaseId]) -> None:
-        """Forget what was asked of leases that are over."""
+        """Forget the reads of all leases that are not in `live`."""
         self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in live}
 
     async def done(self) -> None:
-        """Return when nothing is under way."""
-        while self._running:
-            await asyncio.wait(self._running.values())
+        """Return when no effect is running."""
+        await self._background.finished()
 
     async def close(self) -> None:
-        """End what is under way; the books know what is left to do."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, kind: str, subject: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        key = (kind, subject)
-        if key not in self._running:
-            task = asyncio.create_task(work())
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
-
-    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        del self._running[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("effect_failed", effect=key[0], subject=key[1], exc_info=error)
+        """Cancel running effects. The database has what is left to do."""
+        await self._background.close()
+        await self._destroys.close()
 
     async def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Destroy):
@@ -117,25 +104,25 @@ class Effects:
         elif isinstance(effect, Confirm):
             await self._confirm(effect)
         else:
-            await self._knock(effect)
+            await self._probe_ready(effect)
 
-    async def _knock(self, knock: Knock) -> None:
-        lease = knock.lease
-        if await self._probe.reachable(knock.kind, knock.host, knock.port, self._limits.probe_timeout):
-            self._knocks.answered(lease)
+    async def _probe_ready(self, step: ProbeReady) -> None:
+        lease = step.lease
+        if await self._probe.reachable(step.kind, step.host, step.port, self._limits.probe_timeout):
+            self._probes.answered(lease)
             await self._write(lambda tx: _ready(tx, lease.id))
-        elif knock.late and self._knocks.missed(lease, self._clock.now()):
+        elif step.late and self._probes.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
 
     async def _suspect_own_network(self, lease: Lease) -> None:
-        """Before a machine is given up for not answering, see whether anything that must answer does."""
+        """Check our own network before a machine is given up: probe other machines that should answer."""
         others = await self._db.read(leases.reachable)
         answers = await asyncio.gather(*(
             self._probe.reachable("ssh", each.ssh_host, each.ssh_port, self._limits.probe_timeout)
             for each in others[:_CANARIES]
         ))  # fmt: skip
-        suspected = not any(answers) and (bool(answers) or self._knocks.elsewhere(lease.host))
-        if self._knocks.suspect_network(lease, suspected=suspected):
+        suspected = not any(answers) and (bool(answers) or self._probes.elsewhere(lease.host))
+        if self._probes.suspect_network(lease, suspected=suspected):
             log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
 
     async def _confirm(self, confirm: Confirm) -> None:
@@ -148,7 +135,7 @@ class Effects:
         try:
             found = await self._provider.get(lease.instance_id)
         except ProviderError:
-            return  # no opinion; a later pass asks again
+            return  # a later pass asks again
         if found is not None:
             self._asked.pop(lease.id, None)
             self.read.append(found)
@@ -163,7 +150,7 @@ class Effects:
             self._asked.pop(lease.id, None)
 
     async def _destroy(self, lease: Lease) -> None:
-        """In turn between projects, so that nobody waits for all releases of another."""
+        """Destroy the machine. Projects take turns, so that no project waits for all releases of another."""
         if lease.instance_id is None:
             return
         async with self._destroys.turn(lease.project) as turn:
@@ -176,10 +163,10 @@ class Effects:
             answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
         except RateLimited as error:
             wait = error.retry_after or self._limits.poll_seconds
-            self._destroys.heed(wait, error.interval)
+            self._destroys.slow_down(wait, error.interval)
         except ProviderError as error:
             log.info(
-                "destroy_not_accepted",
+                "destroy_failed",
                 lease=lease.id,
                 contract=lease.instance_id,
                 reason=error.reason,
@@ -187,26 +174,24 @@ class Effects:
             )
             wait = wait if lease.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
         if answer == "none there":
-            if not self._sure_of_key():  # with another account's key nothing is there
+            if not self._sure_of_key():  # another account's key never finds our machines
                 answer = "error"
             self.read = [each for each in self.read if each.id != lease.instance_id]
         await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, answer))
         self._changed()
 
     async def _stop(self, lease: Lease) -> None:
-        """Unless a start has been asked for since."""
+        """Stop the machine, unless a start was requested in the meantime."""
         if lease.instance_id is None or not await self._write(lambda tx: _is_to_stop(tx, lease.id)):
             return
         log.info("instance_stopped_again", lease=lease.id, contract=lease.instance_id)
         try:
             await self._provider.stop(lease.instance_id)
         except ProviderError as error:
-            log.info(
-                "stop_not_accepted", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error)
-            )
+            log.info("stop_failed", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error))
         self._changed()
 
-    async def _take_back(self, stray: Stray) -> None:
+    async def _release_stray(self, stray: Stray) -> None:
         try:
             alive = await self._provider.get(stray.instance.id)
         except ProviderError:
@@ -214,15 +199,15 @@ class Effects:
         if alive is None or alive.label != stray.instance.label:
             return
         account = (self._provider.name, self._provider.account)
-        lease = await self._write(lambda tx: record.take_back(tx, stray, account))
+        lease = await self._write(lambda tx: record.release_stray(tx, stray, account))
         if lease is not None:
-            self._changed()  # else it is being given back already, and another look at once would find the same
+            self._changed()  # otherwise it is being released already, and another pass would find the same
 
     async def _write(self, unit: Callable[[Tx], Any]) -> Any:
         try:
             return await self._db.write(unit)
         except Unavailable as error:
-            log.warning("books_unavailable", account=self._provider.account, error=str(error.__cause__))
+            log.warning("database_unavailable", account=self._provider.account, error=str(error.__cause__))
             return None
 
 
@@ -233,7 +218,7 @@ def _ready(tx: Tx, lease_id: LeaseId) -> None:
 
 
 def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
-    """Absent from a listing and from a read of its own: gone, or taken away, unless the lease moved on meanwhile."""
+    """Neither a listing nor a read shows the machine: record it as gone or lost, unless the lease has changed since."""
     lease = leases.get(tx, lease_id)
     if lease.state is was:
         leases.advance(tx, lease, LeaseEvent.GONE if was is LeaseState.RELEASING else LeaseEvent.VANISHED)
@@ -241,7 +226,7 @@ def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
 
 
 def _still_there(tx: Tx, lease_id: LeaseId) -> bool:
-    """True when it counted as gone meanwhile: it is to be destroyed again."""
+    """Record that a read shows the machine. True when it had been recorded as gone and must be destroyed again."""
     lease = leases.get(tx, lease_id)
     if lease.state in TERMINAL:
         leases.advance(tx, lease, LeaseEvent.REAPPEARED, destroy_at=tx.now(), destroy_tries=0)
@@ -251,7 +236,7 @@ def _still_there(tx: Tx, lease_id: LeaseId) -> bool:
 
 
 def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
-    """True when a stop is due now; the next one is not for a while."""
+    """True when a stop is due now; also schedules the next one."""
     lease, now = leases.get(tx, lease_id), tx.now()
     if lease.state not in RENTED or lease.stop_at is None or lease.stop_at > now:
         return False
@@ -260,7 +245,7 @@ def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
 
 
 def _is_to_go(tx: Tx, lease_id: LeaseId) -> bool:
-    """False when it is over, or when its end was moved while the destroy waited for its turn."""
+    """False when the lease is over, or when its end was moved while the destroy waited for its turn."""
     lease = leases.get(tx, lease_id)
     ended = lease.expires_at is not None and lease.expires_at <= tx.now()
     return lease.state is LeaseState.RELEASING or (lease.state in RENTED and ended)
@@ -269,7 +254,7 @@ def _is_to_go(tx: Tx, lease_id: LeaseId) -> bool:
 def _destroy_sent(
     tx: Tx, lease_id: LeaseId, tries: int, wait: float, answer: Literal["accepted", "none there", "error"]
 ) -> None:
-    """With "none there" the provider says that there is no such instance, so it bills nothing from now on."""
+    """Record a destroy. After "none there" (no such instance) the provider bills nothing any more."""
     lease, now = leases.get(tx, lease_id), tx.now()
     if lease.state is not LeaseState.RELEASING:
         return

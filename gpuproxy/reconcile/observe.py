@@ -1,11 +1,11 @@
-"""One watch for each account: list what exists, plan, write, and do what the plan asks for outside.
+"""One watch for each account: list what exists, plan, write, and start the outside effects of the plan.
 
-A pass reads the provider first and our rows after it, plans and writes in one unit of work, and only then starts the
-outside effects. Nothing depends on a pass being whole: the next one sees what is left to do. A provider that does not
-answer makes a pass without a listing, in which nothing is concluded about any machine.
+A pass reads the provider first and then our rows. It plans and writes in one unit of work, and only then starts the
+outside effects. A pass may stop halfway: the next one does what is left. If the provider does not answer, the pass has
+no listing and concludes nothing about any machine.
 
-What the books alone decide (the end of a lease, a destroy, a stop) waits for no listing: `due` does it when its time
-has come.
+Steps that need only the database (the end of a lease, a destroy, a stop) do not wait for a listing: `due` performs them
+on time.
 """
 
 import asyncio
@@ -29,15 +29,17 @@ from gpuproxy.model.money import Micro
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
-from gpuproxy.reconcile.doubts import Doubt, Knocks, after_listing
+from gpuproxy.reconcile.account_identity import AccountIdentity
+from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effects
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.plan import impatient, plan
+from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
-from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
-from gpuproxy.reconcile.whose import Whose
+from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
+from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import leases, reservations, troubles
+from gpuproxy.store import account_problems, leases, owners
 
 log = structlog.get_logger(__name__)
 
@@ -46,12 +48,12 @@ _NOTHING_DUE = 3600.0
 _STANDSTILL = timedelta(seconds=60)
 _QUICK_DESTROYS = 4
 _QUICKLY = timedelta(minutes=5)
-"""What has not changed for so long is not looked at every two seconds any more."""
+"""After this time without a change, a machine no longer makes passes frequent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What one pass came to."""
+    """The result of planning one pass."""
 
     steps: tuple[Step, ...]
     strays: tuple[Stray, ...]
@@ -61,7 +63,7 @@ class Decided:
 
 
 class AccountWatch:
-    """Looks after every lease of one account."""
+    """Reconciles every lease of one account."""
 
     def __init__(
         self,
@@ -72,7 +74,8 @@ class AccountWatch:
         probe: Probe,
         signer: Signer,
         limits: Limits,
-        knocks: Knocks,
+        probes: Probes,
+        lateness: Lateness,
     ) -> None:
         self.provider = provider
         self._key = (provider.name, provider.account)
@@ -80,40 +83,40 @@ class AccountWatch:
         self._clock = clock
         self._signer = signer
         self._limits = limits
-        self._knocks = knocks
+        self._probes = probes
         self._doubts: Mapping[LeaseId, Doubt] = {}
         self._effects = Effects(
-            provider, db, clock=clock, probe=probe, limits=limits, knocks=knocks, changed=self.nudge,
-            sure_of_key=lambda: self._whose.is_known or self._looked_at > _NEVER,
+            provider, db, clock=clock, probe=probe, limits=limits, probes=probes, changed=self.nudge,
+            sure_of_key=lambda: self._identity.is_known or self._looked_at > _NEVER,
         )  # fmt: skip
+        self._passes = Background("pass")
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._nudged = asyncio.Event()
         self._live: tuple[Lease, ...] = ()
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
-        """The last reading, and since when it has been that."""
-        self._whose = Whose(provider, db)
+        """The last reading of the account's credit, and since when it has been the same."""
+        self._identity = AccountIdentity(provider, db)
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
         self._looked_at = _NEVER
-        """When the last listing began whose conclusions are in the books."""
+        """When the last listing began whose conclusions are stored."""
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self._silence = Silence(self._key, clock)
+        self._silence = Silence(self._key, clock, lateness)
 
     def nudge(self) -> None:
-        """Something changed: look soon."""
+        """Make the next pass begin soon, because something changed."""
         self._nudged.set()
 
     async def look(self) -> None:
         """Return after a pass that began after this call; callers share passes."""
         if self._next is None:
-            # In a context of its own: what it does is not the business of the call that happens to wait for it.
-            self._next = asyncio.create_task(self._pass_after(self._current), context=contextvars.Context())
-            self._next.add_done_callback(_retrieve)
+            # In a context of its own, so that its log lines don't carry the trace id of the call that waits for it.
+            self._next = self._passes.start(self._pass_after(self._current), context=contextvars.Context())
         await asyncio.shield(self._next)
 
     async def step(self) -> None:
@@ -122,49 +125,51 @@ class AccountWatch:
         await self._effects.done()
 
     async def due(self) -> float:
-        """Do what the books alone decide by now; the seconds until the next such thing is due."""
-        decided = await self._db.read(lambda tx: self._decide(tx, None, second_word=False))
+        """Perform the steps that need only the database and are due. Returns the seconds until the next one."""
+        decided = await self._db.read(lambda tx: self._decide(tx, None, credit_unchanged=False))
         if any(not isinstance(step, Destroy) for step in decided.steps):
             try:
-                decided = await self._db.write(lambda tx: self._written(tx, self._decide(tx, None, second_word=False)))
+                decided = await self._db.write(
+                    lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False))
+                )
             except Unavailable:
-                self._go_on_deleting(decided)
+                self._continue_destroys(decided)
                 raise
         for step in decided.steps:
             if isinstance(step, Destroy):
                 self._effects.start(step)
         now = self._clock.now()
         times = [(at - now).total_seconds() for lease in decided.live if (at := _due_at(lease)) is not None]
-        # What is due already is under way, or could not be done: that is looked at again soon.
+        # A step that is already due is running or has failed, so it is checked again soon.
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
     async def listed_since(self, at: datetime) -> bool:
-        """Whether a listing that began after `at` succeeded, and what it showed is in the books; looks once."""
+        """Whether a listing that began at or after `at` succeeded and its conclusions are stored. Makes one pass."""
         with suppress(Unavailable):
             await self.look()
         return self._looked_at >= at
 
     async def preview(self) -> Decided:
-        """What a pass would do now; nothing is written and nothing but reads goes out."""
+        """What a pass would do now. Nothing is written, and only reads are sent."""
         listing = await self._listing()
-        second_word = await self._second_word(listing)
-        return await self._db.read(lambda tx: self._decide(tx, listing, second_word=second_word))
+        credit_unchanged = await self._credit_unchanged(listing)
+        return await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=credit_unchanged))
 
     async def wait(self) -> None:
-        """Return when the next pass is due: soon while something is changing, else at the slow pace."""
+        """Return when the next pass is due: soon while something is changing, otherwise at the slow interval."""
         await self._sleep(self._limits.poll_seconds)
-        if not self._restless():
+        if not self._is_changing():
             await self._sleep(self._limits.reconcile_seconds - self._limits.poll_seconds)
         self._nudged.clear()
 
-    def blind_spell(self) -> timedelta:
-        """The longest time without a listing since this was asked last, the present one included."""
+    def longest_listing_gap(self) -> timedelta:
+        """The longest time without a listing since the last call of this method, up to now."""
         longest = max(self._blind, self._clock.now() - self._listed_at)
         self._blind = timedelta()
         return longest
 
     async def close(self) -> None:
-        """End what is under way; the books know what is left to do."""
+        """Cancel passes and effects. The database has what is left to do."""
         tasks = [task for task in (self._current, self._next) if task is not None]
         for task in tasks:
             task.cancel()
@@ -178,7 +183,7 @@ class AccountWatch:
         except TimeoutError:
             return
 
-    def _restless(self) -> bool:
+    def _is_changing(self) -> bool:
         now = self._clock.now()
         fresh = now - timedelta(seconds=self._limits.unknown_fresh)
         return any(_about_to_change(lease, fresh, now) for lease in self._live)
@@ -191,34 +196,34 @@ class AccountWatch:
 
     async def _pass(self) -> None:
         listing = await self._listing()
-        second_word = await self._second_word(listing)
+        credit_unchanged = await self._credit_unchanged(listing)
         try:
-            decided = await self._db.write(lambda tx: self._settle(tx, listing, second_word=second_word))
+            decided = await self._db.write(lambda tx: self._apply(tx, listing, credit_unchanged=credit_unchanged))
         except Unavailable:
-            self._go_on_deleting(await self._db.read(lambda tx: self._decide(tx, listing, second_word=False)))
+            self._continue_destroys(await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=False)))
             raise
         self._warn_of_orphans(decided.sightings)
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
-        self._knocks.keep(self._key, {lease.id for lease in decided.live})
+        self._probes.keep(self._key, {lease.id for lease in decided.live})
         self._effects.forget({lease.id for lease in decided.live if listing is None or listing.shown(lease) is None})
         if listing is not None:
             self._looked_at = listing.began_at
         for step in decided.steps:
-            if isinstance(step, Destroy | Stop | Confirm | Knock):
+            if isinstance(step, Destroy | Stop | Confirm | ProbeReady):
                 self._effects.start(step)
         for stray in decided.strays:
-            self._effects.take_back(stray)
+            self._effects.release_stray(stray)
 
-    def _go_on_deleting(self, decided: Decided) -> None:
-        """What the books say is to be given back, or has reached its end, goes although they can't be written."""
+    def _continue_destroys(self, decided: Decided) -> None:
+        """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
         for step in decided.steps:
             over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
                 self._effects.start(Destroy(step.lease))
 
     def _warn_of_orphans(self, sightings: Sightings) -> None:
-        """Long before they are destroyed: whoever restored an older copy of the books wants to know."""
+        """Warn long before orphans are destroyed, for an operator who has restored an old copy of the database."""
         new = sorted(set(sightings.orphans or ()) - set(self._sightings.orphans or ()))
         if new:
             log.warning(
@@ -227,16 +232,16 @@ class AccountWatch:
                 account=self.provider.account,
                 instances=new,
                 minutes_left=ORPHAN_AGE.total_seconds() / 60,
-                effect="they carry our label but the database does not know them: they are destroyed then, unless "
-                "the server is stopped; were they rented after the copy that was restored?",
+                effect="They carry our label, but the database does not know them. They are destroyed after this time. "
+                "If the database was restored and you need them, stop the server before that.",
             )
 
     async def _listing(self) -> Listing | None:
         began = self._clock.now()
         try:
-            doubtful = await self._whose.doubt()
+            doubtful = await self._identity.doubt()
             found = await self.provider.list()
-            if doubtful is not None and not await self._whose.shows_ours(found.instances):
+            if doubtful is not None and not await self._identity.lists_our_machines(found.instances):
                 raise doubtful
         except ProviderError as error:
             self._trouble = error
@@ -254,14 +259,12 @@ class AccountWatch:
         self._effects.read.clear()
         return Listing(began, found.instances, found.unreadable, read)
 
-    async def _second_word(self, listing: Listing | None) -> bool:
-        """Does the account's credit stand still? Asked only where the last pass left an outcome open.
+    async def _credit_unchanged(self, listing: Listing | None) -> bool:
+        """Whether the account's credit has been the same for a minute. Read only while an outcome is unknown.
 
-        Whatever runs unseen costs money; readings that stay equal for a minute say that nothing does.
+        A machine that runs unseen costs money, so an unchanged credit means that none does.
         """
-        open_outcome = any(
-            lease.state is LeaseState.UNKNOWN or _nameless(lease) or _stuck(lease) for lease in self._live
-        )
+        open_outcome = any(lease.outcome_unknown or _stuck(lease) for lease in self._live)
         if listing is None or not open_outcome:
             self._credit = None
             return False
@@ -275,46 +278,46 @@ class AccountWatch:
         self._credit = credit, since
         return now - since >= _STANDSTILL
 
-    def _settle(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
-        decided = self._written(tx, self._decide(tx, listing, second_word=second_word))
-        self._whose.note(tx)
+    def _apply(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
+        decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged))
+        self._identity.note(tx)
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
         if trouble is None:
-            troubles.listed(tx, self._key)
+            account_problems.clear_after_listing(tx, self._key)
         else:
-            troubles.note(tx, self._key, trouble, None)
+            account_problems.record(tx, self._key, trouble, None)
         if decided.sightings.orphans:
             found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
-            troubles.note(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
+            account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
         return decided
 
     def _written(self, tx: Tx, decided: Decided) -> Decided:
-        """With its steps in the books."""
+        """The decision with its steps written to the database."""
         for step in decided.steps:
             _write(tx, step)
         return replace(decided, live=leases.live(tx, *self._key))
 
-    def _decide(self, tx: Tx, listing: Listing | None, *, second_word: bool) -> Decided:
+    def _decide(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
         rows = leases.live(tx, *self._key)
-        named = reservations.named(tx, [lease.reservation_id for lease in rows])
+        owned_by = owners.of_all(tx, rows)
         doubts = self._doubts
         if listing is not None:
             doubts = after_listing(
-                doubts, rows, listing, lambda lease: impatient(lease, named[lease.reservation_id], listing)
+                doubts, rows, listing, lambda lease: ready_is_overdue(lease, owned_by[lease.owner_id], listing)
             )
         scene = Scene(
             leases=rows,
-            reservations=named,
+            owners=owned_by,
             listing=listing,
             now=tx.now(),
             capabilities=self.provider.capabilities,
             limits=self._limits,
             since=self._since,
             doubts=doubts,
-            unanswered=self._knocks.unanswered,
-            second_word=second_word,
+            unanswered=self._probes.unanswered,
+            credit_unchanged=credit_unchanged,
         )
         if listing is None:
             return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)
@@ -326,7 +329,7 @@ class AccountWatch:
 
 
 def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
-    if lease.state is LeaseState.UNKNOWN or _nameless(lease):
+    if lease.outcome_unknown:
         return lease.created_at > fresh
     if lease.state is LeaseState.RELEASING:
         return lease.destroy_tries <= _QUICK_DESTROYS
@@ -336,24 +339,19 @@ def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
 
 
 def _due_at(lease: Lease) -> datetime | None:
-    """When the books alone have something done about it."""
+    """When the lease needs a step that depends on the database alone."""
     if lease.state is LeaseState.RELEASING:
         return lease.destroy_at
     return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
 
 
-def _nameless(lease: Lease) -> bool:
-    """Being released, but no instance is known: it is not even certain that there is one."""
-    return lease.state is LeaseState.RELEASING and lease.instance_id is None
-
-
 def _stuck(lease: Lease) -> bool:
-    """Destroyed several times, and neither listed nor proven gone."""
+    """True for a lease that was destroyed several times and is not proven gone."""
     return lease.state is LeaseState.RELEASING and lease.destroy_tries > 1
 
 
 def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:
-    """The leases of the labels; most are among the live rows."""
+    """The leases with these labels. Most are among the live rows."""
     known = {lease.label: lease for lease in rows}
     for label in labels:
         if label not in known and (lease := leases.by_label(tx, label)) is not None:
@@ -361,14 +359,8 @@ def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str,
     return known
 
 
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever looked sees the error; when all of them have given up waiting, the next pass tells."""
-    if not task.cancelled():
-        task.exception()
-
-
 def _write(tx: Tx, step: Step) -> None:
-    """The part of a step that belongs into the books; the lease is re-read, for an earlier step may have changed it."""
+    """Write the database part of a step. The lease is read again, because an earlier step may have changed it."""
     lease = leases.get(tx, step.lease.id)
     if isinstance(step, Advance):
         leases.advance(tx, lease, step.event, **step.facts)

@@ -1,7 +1,7 @@
 """What must happen next on one account: a pure plan from our rows, a believable listing and the time.
 
-A listing of None means that the provider did not answer; then nothing is concluded about any machine, because silence
-is not absence. Steps change nothing by themselves: `observe` applies them. Running a plan twice is harmless.
+A listing of None means that the provider did not answer. Then nothing is concluded about any machine, because no answer
+does not prove absence. Steps change nothing by themselves: `observe` applies them. Applying a plan twice is harmless.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
-from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU, Reservation
-from gpuproxy.ports import Instance, InstanceStatus
+from gpuproxy.model.owners import Owner
+from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
+from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Knock, Note, Scene, Step, Stop
+from gpuproxy.reconcile.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
 
 
 def plan(scene: Scene) -> list[Step]:
@@ -22,36 +23,36 @@ def plan(scene: Scene) -> list[Step]:
     steps: list[Step] = []
     for lease in scene.leases:
         instance = scene.listing.shown(lease) if scene.listing else None
-        steps.extend(_steps(lease, scene.reservations[lease.reservation_id], instance, scene))
+        steps.extend(_steps(lease, scene.owners[lease.owner_id], instance, scene))
     return steps
 
 
-def _steps(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _steps(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.state in RENTED:
-        yield from _rented(lease, reservation, instance, scene)
+        yield from _rented(lease, owner, instance, scene)
     elif lease.state is LeaseState.RELEASING:
         yield from _releasing(lease, instance, scene)
     elif lease.state is LeaseState.UNKNOWN:
-        yield from _unknown(lease, reservation, instance, scene)
+        yield from _unknown(lease, owner, instance, scene)
     elif instance is not None and lease.call_started_at is None:  # the create was executed, whatever its answer said
         yield Adopt(lease, instance.id)
     elif _overdue(lease, scene):
         yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "nobody recorded what came of the create"})
 
 
-def _unknown(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None:
         yield Adopt(lease, instance.id)
-    elif _over(lease, reservation, scene.now):
-        yield _release(lease, reservation.unwanted_because, scene.now)
+    elif _over(lease, owner, scene.now):
+        yield _release(lease, owner.unwanted_because, scene.now)
     else:
         yield from absence(lease, scene)
 
 
-def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None and (facts := _news(lease, instance, scene.now)):
         yield Note(lease, facts)
-    reason = _release_reason(lease, reservation, instance, scene)
+    reason = _release_reason(lease, owner, instance, scene)
     if reason == NOT_READY and instance is not None:
         yield _release(lease, reason, scene.now, status_message=f"{NEVER_READY}: {_words(instance)}")
     elif reason:
@@ -63,9 +64,9 @@ def _rented(lease: Lease, reservation: Reservation, instance: Instance | None, s
         yield from _missing(lease, scene.listing, scene)
 
 
-def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
+def _progress(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
     if lease.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
-        return  # what a fresh machine is called at first need not be so
+        return  # the first descriptions of a new machine may be wrong
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
         yield Advance(lease, LeaseEvent.PARKED, {"faltered_at": None})
     elif lease.state is LeaseState.PARKED and _wakes(lease, instance):
@@ -73,22 +74,25 @@ def _progress(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
         yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
-        reservation = scene.reservations[lease.reservation_id]
-        late = _replaced(lease, reservation) and impatient(lease, reservation, scene.listing)
+        owner = scene.owners[lease.owner_id]
+        late = _replaced(lease, owner) and ready_is_overdue(lease, owner, scene.listing)
         if instance.ssh_host and instance.ssh_port:
-            yield Knock(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
+            yield ProbeReady(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
         elif instance.ports:
-            yield Knock(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
+            yield ProbeReady(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
 
 
-def _wakes(lease: Lease, instance: Instance) -> bool:
-    """A machine that boots although it is to be stopped is not called starting: it is stopped again."""
+def _wakes(lease: Lease, instance: ListedInstance) -> bool:
+    """True when a stopped machine is starting. One that boots although it is to be stopped will be stopped again."""
     booting = instance.status is InstanceStatus.PENDING and lease.stop_at is None
     return booting or instance.status is InstanceStatus.RUNNING
 
 
-def _stopping(lease: Lease, instance: Instance, scene: Scene) -> Iterator[Step]:
-    """What its owner stopped stays stopped; what woke up dearer than agreed is stopped, for its data are worth more."""
+def _stopping(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
+    """Stop a machine that its owner has stopped, and one that started again above its price ceiling.
+
+    The latter is stopped and not released, because its data may be worth more than its price.
+    """
     if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
         return
     woken = lease.state is LeaseState.PARKED or (lease.state is LeaseState.STARTING and lease.ready_at is not None)
@@ -108,7 +112,7 @@ def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
         yield Confirm(lease, alone=bool(listing.unreadable))
 
 
-def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterator[Step]:
+def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.instance_id is None:
         if instance is not None:
             yield Advance(
@@ -135,24 +139,25 @@ def _releasing(lease: Lease, instance: Instance | None, scene: Scene) -> Iterato
 
 
 def _is_older(listing: Listing | None, lease: Lease) -> bool:
-    """Whether a listing was asked for before the provider said that there is no such instance."""
+    """Whether a listing began before the provider answered that there is no such instance."""
     return lease.gone_said_at is not None and (listing is None or listing.began_at <= lease.gone_said_at)
 
 
 def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
-    """It is not listed any more; two kinds of proof say that it is gone.
+    """Steps for a destroyed machine that is no longer listed. It is proven gone in one of two ways.
 
-    A read of it says so too. Or, where reads say nothing of use: as many listings as prove an absence did not show it,
-    and they can be believed. A destroy was accepted before, and it was answered with "there is no such instance", or
-    the listing shows another machine that we know to be alive, or the account's credit stands still.
+    1. A read of the machine answers that it does not exist.
+    2. A destroy was accepted, and as many believable listings as prove an absence do not show the machine. A listing is
+       believable after the destroy was answered with "no such instance", or when it shows another machine that is known
+       to be alive, or while the account's credit does not change.
     """
     if lease.destroy_tries == 0:
         return
     yield Confirm(lease, alone=bool(listing.unreadable))
     if listing.unreadable or lease.destroy_taken_at is None or listing.began_at <= lease.destroy_taken_at:
         return
-    said = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
-    if not (said or has_canary(scene) or scene.second_word):
+    said_gone = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
+    if not (said_gone or has_canary(scene) or scene.credit_unchanged):
         return
     if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
         checks = lease.absent_checks + 1
@@ -162,37 +167,37 @@ def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
 
 
 def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
-    """Would the listing show the instance if it existed? Fresh instances may be missing for a while."""
+    """Whether the listing would show the instance if it existed. New instances may be missing for a while."""
     if lease.started_at is None or listing.began_at <= lease.started_at:
         return False
     if lease.seen_at is not None:
         return True
-    return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.settle_seconds)
+    return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.listing_lag_seconds)
 
 
-def _release_reason(lease: Lease, reservation: Reservation, instance: Instance | None, scene: Scene) -> str:
-    """Why the machine must be given back; "" when it must not."""
-    if _over(lease, reservation, scene.now):
-        return reservation.closing or "EXPIRED"
+def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> str:
+    """Why the machine must be released; "" when it must not."""
+    if _over(lease, owner, scene.now):
+        return owner.closing or "EXPIRED"
     if instance is None:
         return ""
-    unjudged = lease.ready_at is None or lease.priced_at is None  # agreed to be judged by the first price that is shown
+    unjudged = lease.ready_at is None or lease.priced_at is None  # the first listed price is the one that is checked
     if unjudged and instance.price is not None and instance.price > lease.ceiling:
         return "PRICE_MOVED"
     if lease.ready_at is not None:
         return ""
     if _doubted_enough(lease, scene):
         reason = scene.doubts[lease.id].objection
-        if reason == WRONG_GPU or _replaced(lease, reservation):
+        if reason == WRONG_GPU or _replaced(lease, owner):
             return NOT_READY if reason == LATE else reason
-    if _replaced(lease, reservation) and impatient(lease, reservation, scene.listing) and _silent(lease, scene):
+    if _replaced(lease, owner) and ready_is_overdue(lease, owner, scene.listing) and _silent(lease, scene):
         return NOT_READY
     return ""
 
 
-def _replaced(lease: Lease, reservation: Reservation) -> bool:
-    """True while a machine that does not get ready is given back; one that was ready, and stopped, is not lost so."""
-    return lease.state is LeaseState.STARTING and reservation.replace_unready and lease.ready_at is None
+def _replaced(lease: Lease, owner: Owner) -> bool:
+    """True if the machine is to be released when it does not get ready. It is not if it was ready once."""
+    return lease.state is LeaseState.STARTING and owner.replace_unready and lease.ready_at is None
 
 
 def _doubted_enough(lease: Lease, scene: Scene) -> bool:
@@ -201,7 +206,7 @@ def _doubted_enough(lease: Lease, scene: Scene) -> bool:
 
 
 def _silent(lease: Lease, scene: Scene) -> bool:
-    """True when no probe was answered; it takes longer where our own network is suspected."""
+    """True when no probe was answered for long enough: longer while our own network is suspected."""
     found = scene.unanswered.get(lease.id)
     if found is None or not found.is_verdict:
         return False
@@ -209,16 +214,16 @@ def _silent(lease: Lease, scene: Scene) -> bool:
     return found.last - found.first >= patience
 
 
-def impatient(lease: Lease, reservation: Reservation, listing: Listing | None) -> bool:
-    """True when the machine should have been ready when the listing was true; its answer may have taken long."""
+def ready_is_overdue(lease: Lease, owner: Owner, listing: Listing | None) -> bool:
+    """True when the ready timeout had passed when the listing began. That may be long ago: an answer can be slow."""
     if listing is None or lease.started_at is None:
         return False
-    return listing.began_at - lease.started_at >= timedelta(seconds=reservation.ready_timeout_s)
+    return listing.began_at - lease.started_at >= timedelta(seconds=owner.ready_timeout_s)
 
 
-def _over(lease: Lease, reservation: Reservation, now: datetime) -> bool:
-    """True when the caller's agreement to pay has ended."""
-    return bool(reservation.closing) or (lease.expires_at is not None and now >= lease.expires_at)
+def _over(lease: Lease, owner: Owner, now: datetime) -> bool:
+    """True when the owner's agreement to pay has ended."""
+    return bool(owner.closing) or (lease.expires_at is not None and now >= lease.expires_at)
 
 
 def _overdue(lease: Lease, scene: Scene) -> bool:
@@ -227,7 +232,7 @@ def _overdue(lease: Lease, scene: Scene) -> bool:
 
 
 _FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
-"""Words that end being active: nobody is called ready whose marketplace does not say that it runs."""
+"""Statuses in which an active machine no longer counts as ready: the marketplace does not report it as running."""
 _JUDGED = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE})
 _BILLED = {
     InstanceStatus.PENDING: "disk",
@@ -236,17 +241,17 @@ _BILLED = {
     InstanceStatus.BROKEN: "disk",
     InstanceStatus.OFFLINE: "nothing",
 }
-"""A status that we do not know changes nothing."""
+"""An unknown status does not change what is billed."""
 
 
-def _news(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
-    """What the listing says that the books do not have; empty when that is nothing."""
+def _news(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
+    """Facts in the listing that differ from the lease; empty when there are none."""
     facts = _facts(lease, instance, now)
     return facts if any(getattr(lease, name) != value for name, value in facts.items()) else {}
 
 
-def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
-    judged = lease.reason in _JUDGED  # and what it was judged by is kept
+def _facts(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
+    judged = lease.reason in _JUDGED  # then the status message that explains the reason is kept
     return {
         "seen_at": lease.seen_at or now,
         "priced_at": lease.priced_at or (None if instance.price is None else now),
@@ -262,8 +267,8 @@ def _facts(lease: Lease, instance: Instance, now: datetime) -> dict[str, Any]:
     }
 
 
-def _words(instance: Instance) -> str:
-    """The marketplace's own; what it said last of a machine that does not answer any more is no news of its state."""
+def _words(instance: ListedInstance) -> str:
+    """The marketplace's own words. A broken or offline machine's message may be old, so its raw status comes first."""
     if instance.status in (InstanceStatus.BROKEN, InstanceStatus.OFFLINE) and instance.status_message:
         return f"{instance.raw_status}: {instance.status_message}"
     return instance.status_message or instance.raw_status

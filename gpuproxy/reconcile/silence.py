@@ -1,4 +1,7 @@
-"""What the log says of an account whose machines can't be listed: a warning once that lasts, and how long it lasted."""
+"""What the log says of an account whose machines can't be listed: a warning once that lasts, and how long it lasted.
+
+Time in which this process did not run is not the marketplace's silence: it does not count towards the warning.
+"""
 
 from datetime import datetime, timedelta
 
@@ -7,6 +10,7 @@ import structlog
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock
+from gpuproxy.runtime.lateness import Lateness
 
 log = structlog.get_logger(__name__)
 
@@ -17,9 +21,10 @@ SILENT_AFTER = timedelta(minutes=1)
 class Silence:
     """One account; the lines of one silence after the other."""
 
-    def __init__(self, account: AccountKey, clock: Clock) -> None:
+    def __init__(self, account: AccountKey, clock: Clock, lateness: Lateness) -> None:
         self._account = {"provider": account[0], "account": account[1]}
         self._clock = clock
+        self._lateness = lateness
         self._failed = False
         self._warned = False
 
@@ -29,7 +34,7 @@ class Silence:
         if not self._failed:
             self._failed = True
             log.info("listing_failed", **self._account, **words)
-        if not self._warned and (lasting := self._clock.now() - since) >= SILENT_AFTER:
+        if not self._warned and (lasting := self._heeded(since)) >= SILENT_AFTER:
             self._warned = True
             log.warning("provider_silent", **self._account, **words, seconds=round(lasting.total_seconds()))
 
@@ -38,3 +43,8 @@ class Silence:
         seconds = round((self._clock.now() - since).total_seconds())
         log.info("provider_answered", **self._account, seconds=seconds)
         self._failed = self._warned = False
+
+    def _heeded(self, since: datetime) -> timedelta:
+        """The time since then in which an answer would have been heard."""
+        lasting = self._clock.now() - since
+        return lasting - timedelta(seconds=self._lateness.within(lasting.total_seconds()))

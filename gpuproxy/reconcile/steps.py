@@ -1,19 +1,19 @@
-"""What a plan is made from and what it consists of: values only; `reconcile` makes them, `observe` applies them."""
+"""The input of a plan and the steps of a plan, as values. `plan` creates steps; `observe` applies them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, ReservationId
-from gpuproxy.model.reservations import Reservation
+from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId
+from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.ports import Capabilities
 from gpuproxy.reconcile.doubts import Doubt, Unanswered
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.runtime.limits import Limits
 
 NEVER_READY = "it did not get ready"
-"""What an outcome says then, before the marketplace's last words."""
+"""The beginning of the status message of a machine that did not get ready; the marketplace's last words follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """The instance turned out to be the lease's."""
+    """Record that the instance belongs to the lease."""
 
     lease: Lease
     instance_id: InstanceId
@@ -35,7 +35,7 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Facts that are no event."""
+    """Record facts that change no state."""
 
     lease: Lease
     facts: Mapping[str, Any]
@@ -50,50 +50,51 @@ class Destroy:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask the provider to stop the instance: it runs although it is to be stopped."""
+    """Ask the provider to stop the instance, which runs although it is to be stopped."""
 
     lease: Lease
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Ask for the instance by id: the listing no longer shows it."""
+    """Read the instance by id, because the listing no longer shows it."""
 
     lease: Lease
     alone: bool = False
-    """The listing can't be relied on: it takes two answers, some time apart."""
+    """The listing can't be relied on, so two reads are needed, some time apart."""
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
-    """See whether the machine answers."""
+class ProbeReady:
+    """Probe whether the machine answers."""
 
     lease: Lease
     kind: Literal["tcp", "ssh"]
     host: str
     port: int
     late: bool = False
-    """It should be ready by now: probes that are not answered count."""
+    """The machine should be ready by now, so unanswered probes count."""
 
 
-Step = Advance | Adopt | Note | Destroy | Stop | Confirm | Knock
+Step = Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What a plan is made from."""
+    """The input of a plan."""
 
     leases: Sequence[Lease]
     """Every live lease of the account."""
-    reservations: Mapping[ReservationId, Reservation]
+    owners: Mapping[OwnerId, Owner]
+    """The owners of all these leases."""
     listing: Listing | None
     now: datetime
     capabilities: Capabilities
     limits: Limits
     since: datetime
-    """When this process began to look: how much time had really passed before, no date can prove."""
+    """When this process began to reconcile. Time before that is not counted: the clock may have been changed."""
     doubts: Mapping[LeaseId, Doubt] = field(default_factory=dict)
-    """What speaks against fresh machines, this listing included."""
+    """Objections to new machines, this listing included."""
     unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
-    second_word: bool = False
-    """Another endpoint of the provider agrees that nothing unknown is being billed."""
+    credit_unchanged: bool = False
+    """The account's credit has not changed for a minute: no unknown machine is being billed."""

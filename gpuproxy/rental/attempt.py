@@ -1,8 +1,8 @@
-"""One lease's create: wait for its turn, commit that the call starts, send it once, record what came of it.
+"""The create of one lease: wait for a turn, commit that the call starts, send it once, record the outcome.
 
-A create that the marketplace surely did not look at, because it wants fewer calls, waits for another turn: that is a
-wait of the reservation and no failure. A call in flight is never cancelled, whatever becomes of its caller. What was
-learnt is written down however long the database takes to come back.
+If the marketplace answers that it wants fewer calls, the create waits for another turn. That is a wait of the
+reservation, not a failure. A call in flight is never cancelled, even if its caller leaves. The outcome is written as
+soon as the database can be written, however long that takes.
 """
 
 import asyncio
@@ -12,24 +12,52 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gpuproxy.catalog.refresh import Catalog
-from gpuproxy.loadbalancer.learnt import Learnt
+from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import OutcomeUnknown, RateLimited, Refused, Scope
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import Offer
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Provider, Tx
-from gpuproxy.ports.pacing import FairTurns
-from gpuproxy.runtime.persist import surely
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.persist import write_until_committed
+from gpuproxy.runtime.turns import FairTurns
 
 T = TypeVar("T")
 
-_UNSAID_PENALTY = 5.0
-_LOOK_AGAIN = 2.0
+_DEFAULT_PAUSE = 5.0
+_LISTING_RETRY = 2.0
+
+
+class Attempts:
+    """Makes attempts from what they all share."""
+
+    def __init__(self, accounts: Accounts, watches: Watches, catalog: Catalog, *, db: Database, clock: Clock) -> None:
+        self._accounts = accounts
+        self._watches = watches
+        self._catalog = catalog
+        self._db = db
+        self._clock = clock
+
+    def of(self, lease: Lease, offer: Offer, spec: LaunchSpec, latest: datetime) -> "Attempt":
+        """The attempt to rent `offer` for `lease`; its create may not be sent after `latest`."""
+        return Attempt(
+            lease,
+            offer,
+            spec,
+            provider=self._accounts.provider_of(lease),
+            turns=self._accounts.creates((lease.provider, lease.account)),
+            latest=latest,
+            listed_since=self._watches.of(lease).listed_since,
+            catalog=self._catalog,
+            db=self._db,
+            clock=self._clock,
+        )
 
 
 class Attempt:
-    """The create of one lease, on behalf of one call."""
+    """The create of one lease."""
 
     def __init__(
         self,
@@ -45,9 +73,9 @@ class Attempt:
         db: Database,
         clock: Clock,
     ) -> None:
-        """`latest` is the last moment at which the create may be sent.
+        """`latest` is the last time at which the create may be sent.
 
-        `listed_since` looks whether the account was listed after a moment.
+        `listed_since(at)` returns whether a listing of the account began after `at`.
         """
         self.lease = lease
         self.offer = offer
@@ -61,38 +89,38 @@ class Attempt:
         self._latest_at = latest
         self._latest = clock.monotonic() + (latest - clock.now()).total_seconds()
         self._in_turn = False
-        """From then on it is not withdrawn."""
+        """True once the turn has begun. From then on the create is not withdrawn."""
         self._deferred_at: datetime | None = None
 
-    async def run(self, stop: asyncio.Event, learnt: Learnt) -> None:
-        """Create unless `stop` comes first, or the turn too late."""
-        while await self._start(stop, learnt) and await self._waits_again(learnt):
+    async def run(self, stop: asyncio.Event, exclusions: Exclusions) -> None:
+        """Send the create, unless `stop` is set first or the turn comes too late."""
+        while await self._start(stop, exclusions) and await self._send(exclusions):
             pass
 
-    async def _waits_again(self, learnt: Learnt) -> bool:
-        """Send the create and record what came of it; True when it waits for another turn."""
+    async def _send(self, exclusions: Exclusions) -> bool:
+        """Send the create and record its outcome. True when it has to wait for another turn."""
         try:
             receipt = await self._provider.create(self.offer, self._spec, self.lease.label)
         except RateLimited as limited:
             return await self._deferred(limited)
         except Refused as refusal:
-            await self._refused(refusal, learnt)
+            await self._refused(refusal, exclusions)
         except OutcomeUnknown as lost:
-            said = str(lost)
-            await self._write(lambda tx: record.reply_lost(tx, self.lease.id, said))
+            text = str(lost)
+            await self._write(lambda tx: record.reply_lost(tx, self.lease.id, text))
         else:
             self._catalog.taken(self.offer)
             await self._write(lambda tx: record.created(tx, self.lease.id, receipt))
         return False
 
-    async def _start(self, stop: asyncio.Event, learnt: Learnt) -> bool:
-        """Wait for the turn and commit that the call starts; False when it must not be sent any more."""
+    async def _start(self, stop: asyncio.Event, exclusions: Exclusions) -> bool:
+        """Wait for the turn and commit that the call starts. False when the create must not be sent any more."""
         self._in_turn = False
-        looked = await self._looked_through(stop)
+        listed = await self._listed_since_deferral(stop)
         left = max(0.0, self._latest - self._clock.monotonic())
-        if not looked or self._turns.pause > left:  # the provider wants no calls for longer than this one may wait
+        if not listed or self._turns.pause > left:  # the provider's pause ends after this create's last send time
             if not stop.is_set():
-                learnt.queued(self._turns.wait(self.lease.project))
+                exclusions.queued(self._turns.wait(self.lease.project))
             await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
             return False
         sending = asyncio.create_task(self._started_in_turn(stop))
@@ -102,7 +130,7 @@ class Attempt:
                 await asyncio.wait((sending, stopped), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             if not self._in_turn:
-                learnt.queued(self._turns.wait(self.lease.project))
+                exclusions.queued(self._turns.wait(self.lease.project))
         finally:
             stopped.cancel()
         if self._in_turn:
@@ -112,11 +140,11 @@ class Attempt:
         await self._write(lambda tx: record.not_attempted(tx, self.lease.id))
         return False
 
-    async def _looked_through(self, stop: asyncio.Event) -> bool:
-        """A create that was answered with "too many" goes out again only once a listing after it was looked through.
+    async def _listed_since_deferral(self, stop: asyncio.Event) -> bool:
+        """Wait until the account was listed after the create was rate limited. False when that took too long.
 
-        Whoever answers so may have executed it all the same: the machine is found by that listing, and is the lease's.
-        False: there was none in time.
+        The marketplace may have executed the create although it answered "too many requests". If it did, that listing
+        shows the machine and the lease adopts it, so the create must not be sent again before.
         """
         if self._deferred_at is None:
             return True
@@ -127,7 +155,7 @@ class Attempt:
                     await stop.wait()
             if await self._listed_since(self._deferred_at):
                 return True
-            pause = _LOOK_AGAIN
+            pause = _LISTING_RETRY
         return False
 
     async def _started_in_turn(self, stop: asyncio.Event) -> bool:
@@ -143,19 +171,19 @@ class Attempt:
             return turn.used
 
     async def _deferred(self, limited: RateLimited) -> bool:
-        """True when the lease waits for another turn."""
-        seconds = limited.retry_after or _UNSAID_PENALTY
-        self._turns.heed(seconds, limited.interval)
+        """Record that the create was rate limited. True when the lease waits for another turn."""
+        seconds = limited.retry_after or _DEFAULT_PAUSE
+        self._turns.slow_down(seconds, limited.interval)
         self._deferred_at = self._clock.now()
         return await self._write(
             lambda tx: record.deferred(tx, self.lease.id, limited, tx.now() + timedelta(seconds=seconds))
         )
 
-    async def _refused(self, refusal: Refused, learnt: Learnt) -> None:
-        learnt.refused(self.lease, refusal)
+    async def _refused(self, refusal: Refused, exclusions: Exclusions) -> None:
+        exclusions.refused(self.lease, refusal)
         if refusal.scope is Scope.OFFER:
             self._catalog.gone(self.offer.id)
         await self._write(lambda tx: record.refused(tx, self.lease.id, refusal))
 
     async def _write(self, unit: Callable[[Tx], T]) -> T:
-        return await surely(self._db, self._clock, unit, self.lease.id)
+        return await write_until_committed(self._db, self._clock, unit, self.lease.id)

@@ -1,11 +1,11 @@
 """The intent: what is about to be paid for, committed before anything is sent.
 
-One unit of work writes the reservation (or finds it still open), a lease for each pick with its label, ceiling and
-account, and the holds that keep others from the same GPUs.
+One unit of work stores a new owner, or checks that the stored owner still wants machines. It then writes a lease for
+each pick, with its label, price ceiling and account, and the keys that exclude other leases from the same GPUs.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -16,43 +16,49 @@ from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseSta
 from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
-from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
+from gpuproxy.model.owners import Owner
+from gpuproxy.model.reservations import NOT_ATTEMPTED
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, reservations, rotations, troubles
+from gpuproxy.store import account_problems, leases, rotations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What is to be written; `latest` is the last moment at which a create may still be sent."""
+    """What `write` stores. `latest` is the last time at which a create may be sent."""
 
-    reservation: Reservation
-    first: bool
+    owner: Owner
+    insert: Callable[[Tx], None] | None
+    """Stores the owner with its first leases; None if the owner is already stored."""
+    read: Callable[[Tx], Owner]
     picks: tuple[Offer, ...]
     wanted: OfferFilter
     terms: Terms
     waits: Mapping[AccountKey, Sequence[float]]
-    """The seconds until an account's turn for this project comes, behind no, one, two ... more creates of it."""
+    """For each account, the seconds until this project's next turn, behind 0, 1, 2, ... more of its creates."""
     latest: datetime
     rotation: Rotation | None = None
-    """Where the strategy stands after these picks, if it takes turns."""
+    """The state of a rotating strategy after these picks; None for other strategies."""
 
 
 def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
-    """The new leases; Conflict when the reservation was closed or settled meanwhile, TurnTaken: choose again."""
+    """Write the intent and return the new leases.
+
+    Raises Conflict when the owner takes no more machines, and TurnTaken when the choice must be made again.
+    """
     tx.before_spending()
-    if intent.first:
-        reservations.insert(tx, intent.reservation)
+    if intent.insert is not None:
+        intent.insert(tx)
         earlier: tuple[Lease, ...] = ()
     else:
-        intent = replace(intent, reservation=_open(tx, intent.reservation.id))  # its end may have moved since
-        earlier = leases.of_reservation(tx, intent.reservation.id)
+        intent = replace(intent, owner=_open(intent.read(tx)))  # its end may have moved since
+        earlier = leases.of_reservation(tx, ReservationId(intent.owner.id))
     gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
-    if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.reservation.count:
-        raise Conflict(f"reservation {intent.reservation.id} would hold more GPUs than were asked for")
+    if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.owner.gpus:
+        raise Conflict(f"{intent.owner.kind} {intent.owner.id} would hold more GPUs than it wants")
     if intent.rotation is not None:
-        rotations.save(tx, intent.reservation.strategy, intent.rotation)
+        rotations.save(tx, intent.owner.strategy, intent.rotation)
     first_attempt = 1 + max((lease.attempt for lease in earlier), default=0)
-    slot = intent.reservation.id.removeprefix("res-")
+    slot = intent.owner.id.removeprefix("res-")
     queued: Counter[AccountKey] = Counter()
     made: list[Lease] = []
     for attempt, offer in enumerate(intent.picks, start=first_attempt):
@@ -67,18 +73,17 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     return tuple(made)
 
 
-def _open(tx: Tx, reservation_id: ReservationId) -> Reservation:
-    reservation = reservations.get(tx, reservation_id)
-    if reservation.closing or reservation.settled_at is not None:
-        raise Conflict(f"reservation {reservation.id} takes no more machines")
-    return reservation
+def _open(owner: Owner) -> Owner:
+    if owner.closing or owner.concluded:
+        raise Conflict(f"{owner.kind} {owner.id} takes no more machines")
+    return owner
 
 
 def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: str, now: datetime) -> Lease:
     return Lease(
-        id=LeaseId(f"{intent.reservation.id.replace('res-', 'lease-')}-{attempt:02d}"),
-        reservation_id=intent.reservation.id,
-        project=intent.reservation.project,
+        id=LeaseId(f"{intent.owner.id.replace('res-', 'lease-')}-{attempt:02d}"),
+        reservation_id=ReservationId(intent.owner.id),
+        project=intent.owner.project,
         attempt=attempt,
         provider=offer.provider,
         account=account,
@@ -101,17 +106,17 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
         state=LeaseState.REQUESTED,
         version=1,
         created_at=now,
-        expires_at=intent.reservation.expires_at,
+        expires_at=intent.owner.wanted_until,
         extras=tuple(sorted(offer.extras.items())),
     )
 
 
 def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[AccountKey]) -> tuple[str, float]:
-    """The account whose turn comes first, the earlier configured one of equals, and the seconds until then.
+    """The account whose turn comes first, and the seconds until then. Of equals, the one configured first.
 
-    TurnTaken: all are paused by now.
+    Raises TurnTaken when all accounts have been paused since the choice.
     """
-    paused = troubles.paused(tx)
+    paused = account_problems.paused(tx)
     turns = [
         (intent.waits[provider, account][queued[provider, account]], order, account)
         for order, account in enumerate(intent.terms[provider])

@@ -12,14 +12,14 @@ import msgspec
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
-from gpuproxy.model.leases import LIVE, RENTED, LeaseState, ReservationId
+from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, ReservationId
 from gpuproxy.model.reservations import RELEASED, Reservation, ReservationState, ReservationView
-from gpuproxy.outcomes import record
+from gpuproxy.outcomes import conclusion
 from gpuproxy.outcomes.view import view
 from gpuproxy.ports import Database, Tx
 from gpuproxy.reservations import pages
 from gpuproxy.reservations.watch import Change, watch
-from gpuproxy.store import leases, reservations, story
+from gpuproxy.store import leases, money_log, reservations
 from gpuproxy.store.rows import micros
 
 _PAGE = 100
@@ -84,8 +84,8 @@ class Reservations:
             reservation = _own(tx, caller, reservation_id)
             rows = leases.of_reservation(tx, reservation.id)
             if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
-                tx.after_commit(story.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
-                record.close(tx, reservation.id, RELEASED)
+                tx.after_commit(money_log.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
+                conclusion.close(tx, reservation.id, RELEASED)
             return view(tx, reservation.id)
 
         released = await self._db.write(write)
@@ -99,9 +99,7 @@ class Reservations:
         def write(tx: Tx) -> ReservationView:
             reservation = _own(tx, caller, reservation_id)
             rows = leases.of_reservation(tx, reservation.id)
-            if reservation.closing or not any(
-                r.state in RENTED | {LeaseState.REQUESTED, LeaseState.UNKNOWN} for r in rows
-            ):
+            if reservation.closing or not any(r.state in RENTED | UNRESOLVED for r in rows):
                 raise FailedPrecondition(
                     f"Reservation {reservation.id} is {reservation.state}; there is nothing to extend.",
                     reason="RESERVATION_OVER",

@@ -14,7 +14,7 @@ from gpuproxy.model.reservations import Reservation, ReservationState, Reservati
 from gpuproxy.outcomes.view import view, with_message
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import events
-from gpuproxy.store.events import LeaseTold, ReservationTold, Told
+from gpuproxy.store.events import EventRecord, LeaseRecord, ReservationRecord
 
 Change = tuple[str, ReservationView]
 """What to resume with, and the reservation as of then."""
@@ -58,15 +58,15 @@ def _since(reservation_id: ReservationId, after: int, tx: Tx) -> tuple[list[tupl
     return [(seq, as_of) for seq, as_of in shown if seq > after], over
 
 
-def _replayed(now: ReservationView, history: Sequence[Told]) -> Iterator[tuple[int, ReservationView]]:
-    last = {told.lease_id: told.seq for told in history if isinstance(told, LeaseTold)}
-    leases: dict[LeaseId, LeaseTold] = {}
-    own: ReservationTold | None = None
-    for told in history:
-        if isinstance(told, LeaseTold):
-            leases[told.lease_id] = told
+def _replayed(now: ReservationView, history: Sequence[EventRecord]) -> Iterator[tuple[int, ReservationView]]:
+    last = {record.lease_id: record.seq for record in history if isinstance(record, LeaseRecord)}
+    leases: dict[LeaseId, LeaseRecord] = {}
+    own: ReservationRecord | None = None
+    for record in history:
+        if isinstance(record, LeaseRecord):
+            leases[record.lease_id] = record
         else:
-            own = told
+            own = record
         rows = tuple(
             lease if last[lease.id] == leases[lease.id].seq else _lease_as_of(lease, leases[lease.id])
             for lease in now.leases
@@ -75,28 +75,28 @@ def _replayed(now: ReservationView, history: Sequence[Told]) -> Iterator[tuple[i
         costs = tuple(cost for lease, cost in zip(now.leases, now.costs, strict=True) if lease.id in leases)
         reservation = _as_of(now.reservation, own)
         reservation = with_message(replace(reservation, state=derived_state(reservation, rows)), rows)
-        yield told.seq, ReservationView(reservation=reservation, leases=rows, costs=costs)
+        yield record.seq, ReservationView(reservation=reservation, leases=rows, costs=costs)
 
 
-def _lease_as_of(lease: Lease, told: LeaseTold) -> Lease:
+def _lease_as_of(lease: Lease, record: LeaseRecord) -> Lease:
     return replace(
         lease,
-        state=told.state,
-        reason=told.reason,
-        instance_id=told.instance_id,
-        ready_at=None if lease.ready_at is not None and lease.ready_at > told.at else lease.ready_at,
+        state=record.state,
+        reason=record.reason,
+        instance_id=record.instance_id,
+        ready_at=None if lease.ready_at is not None and lease.ready_at > record.at else lease.ready_at,
         ended_at=None,
     )
 
 
-def _as_of(reservation: Reservation, told: ReservationTold | None) -> Reservation:
-    if told is None:
+def _as_of(reservation: Reservation, record: ReservationRecord | None) -> Reservation:
+    if record is None:
         return reservation
     return replace(
         reservation,
-        settled_at=reservation.settled_at if told.settled else None,
-        closing=told.closing,
-        expires_at=told.expires_at,
-        failure=reservation.failure if told.settled else None,
-        message=reservation.message if told.settled else "",
+        settled_at=reservation.settled_at if record.settled else None,
+        closing=record.closing,
+        expires_at=record.expires_at,
+        failure=reservation.failure if record.settled else None,
+        message=reservation.message if record.settled else "",
     )

@@ -1,11 +1,12 @@
-"""The accounts that this server rents with: one Provider object each."""
+"""The accounts that this server rents with. Each has one Provider object."""
 
 from collections.abc import Iterable, Iterator
 
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Clock, Provider, Tx
-from gpuproxy.ports.pacing import MARGIN, FairTurns
+from gpuproxy.ports.pacing import MARGIN
+from gpuproxy.runtime.turns import FairTurns
 from gpuproxy.store import pace
 
 
@@ -21,23 +22,32 @@ class Accounts:
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
 
-    def holding(self, lease: Lease) -> Provider:
-        """The account that a lease was made with; a lease never changes it."""
+    def provider_of(self, lease: Lease) -> Provider:
+        """The Provider of the account that a lease was made with. A lease never changes its account."""
         return self._all[lease.provider, lease.account]
 
     def creates(self, account: AccountKey) -> FairTurns:
         """The queue of creates of an account."""
         return self._creates[account]
 
-    def heed(self, tx: Tx) -> None:
-        """Wait where an earlier process has just created, or was told to wait."""
+    def waits(self, account: AccountKey, project: str, creates: int) -> list[float]:
+        """The seconds until the project's next turn, behind 0, 1, ... `creates` more creates of its own."""
+        return [self._creates[account].wait(project, more) for more in range(creates + 1)]
+
+    def restore_pauses(self, tx: Tx) -> None:
+        """Continue the pauses between creates that an earlier process has stored."""
         for key, turns in self._creates.items():
             turns.hold((pace.next_create_at(tx, key) - tx.now()).total_seconds())
 
+    async def close(self) -> None:
+        """Grant no more turns."""
+        for turns in self._creates.values():
+            await turns.close()
+
     def names(self) -> tuple[ProviderName, ...]:
-        """The marketplaces."""
+        """The names of the marketplaces, without repeats."""
         return tuple(dict.fromkeys(name for name, _ in self._all))
 
     def keys(self) -> frozenset[AccountKey]:
-        """All (provider, account)."""
+        """All (provider, account) pairs."""
         return frozenset(self._all)

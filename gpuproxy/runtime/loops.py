@@ -1,4 +1,4 @@
-"""Background work: every loop has an owner, a step that a test can call once, and survives its own failures."""
+"""Background loops. Each loop has an owner and a step that a test can call once. It survives failures of its step."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,21 +21,21 @@ _BREATH = 0.25
 
 
 async def repeat(step: Step, pause: Callable[[], Awaitable[None]], clock: Clock, name: str) -> None:
-    """Step after step with a pause after each, without end."""
+    """Run steps for ever, with a pause after each."""
     while True:
         await guarded(step, clock, name)
         await pause()
 
 
 async def repeat_every(step: Step, seconds: float, clock: Clock, name: str) -> None:
-    """Step after step, with so many seconds between two."""
+    """Run steps for ever, with `seconds` seconds after each."""
     await repeat(step, partial(clock.sleep, seconds), clock, name)
 
 
 async def repeat_when_due(
     step: Callable[[], Awaitable[float]], topic: str, db: Database, clock: Clock, name: str
 ) -> None:
-    """Step after step: each says in how many seconds the next one is due; a change of `topic` makes it due at once."""
+    """Run steps for ever. A step returns the seconds until the next one; a change of `topic` makes it due at once."""
     async with db.watch(topic) as wakeups:
         while True:
             seconds = await guarded(step, clock, name)
@@ -46,7 +46,7 @@ async def repeat_when_due(
 
 
 async def guarded(step: Callable[[], Awaitable[T]], clock: Clock, name: str) -> T | None:
-    """One step; a failure is logged with its traceback and followed by a pause, never by the end of the loop."""
+    """Run one step. A failure is logged with its traceback and followed by a pause; it never ends the loop."""
     try:
         return await step()
     except asyncio.CancelledError:

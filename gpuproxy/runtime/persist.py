@@ -1,4 +1,4 @@
-"""Units of work that must not be lost: tried again, for as long as it takes, until the books can be written."""
+"""Units of work that must not be lost. They are repeated until the database can be written."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,11 +14,11 @@ T = TypeVar("T")
 _AGAIN_SECONDS = 1.0
 
 
-async def surely(db: Database, clock: Clock, unit: Callable[[Tx], T], subject: str) -> T:
-    """The unit's result, once it is committed; `subject` is what the log calls it."""
+async def write_until_committed(db: Database, clock: Clock, unit: Callable[[Tx], T], subject: str) -> T:
+    """Repeat `unit` until it is committed, and return its result. `subject` names it in the log."""
     while True:
         try:
             return await db.write(unit)
         except Unavailable as error:
-            log.warning("books_unavailable", subject=subject, error=str(error.__cause__))
+            log.warning("database_unavailable", subject=subject, error=str(error.__cause__))
             await clock.sleep(_AGAIN_SECONDS)

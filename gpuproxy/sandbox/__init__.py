@@ -1,4 +1,4 @@
-"""One simulated GPU market that speaks the marketplaces' real wire dialects, on loopback or in process.
+"""A simulated GPU market with the wire formats of the real marketplaces, on loopback or in process.
 
-It sees only `gpuproxy.ports` and the GPU table, never an adapter, so that the two sides can't share a mistake.
+It imports only `gpuproxy.ports` and the GPU table, never an adapter, so that client and server don't share errors.
 """

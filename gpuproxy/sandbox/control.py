@@ -1,4 +1,4 @@
-"""The control API, /sandbox/v1/...: what the market knows and no client of a marketplace could."""
+"""The control API, /sandbox/v1/...: reads and changes the market in ways that a marketplace's API does not offer."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.market.clock import SandboxClock
 from gpuproxy.sandbox.market.defects import WAYS_TO_BREAK
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Ended, Instance, Phase
 from gpuproxy.sandbox.market.machines import Machine
 from gpuproxy.sandbox.market.volumes import Volume
@@ -24,32 +24,32 @@ _PATH = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """What the control API reads and changes."""
+    """The objects that the control API reads and changes."""
 
-    market: Market
+    market: SimulatedMarket
     faults: Faults
     clock: SandboxClock
     tick: Callable[[], None]
-    """Let everything happen that is due by now."""
+    """Runs all events that are due."""
     calls: Callable[[], dict[str, dict[str, int]]]
-    """Requests that arrived, by provider and call."""
+    """Returns the number of received requests by provider and call."""
 
 
 class _Wrong(Exception):
-    """The request can't be done; the text says why."""
+    """The request can't be executed; the text says why."""
 
 
 def respond(controls: Controls, request: Incoming) -> HttpResponse:
-    """Carry out one call. Errors are {"error": text} with 400 or 404."""
+    """Execute one call. Errors are {"error": text} with status 400 or 404."""
     path = _PATH.fullmatch(request.path)
     if path is None:
-        return answer({"error": f"no such call: {request.method} {request.path}"}, 404)
+        return answer({"error": f"there is no call {request.method} {request.path}; see docs/sandbox.md"}, 404)
     what = " ".join(part for part in (request.method, path["what"], path["act"]) if part)
     try:
         done = _done_to_machine if what.startswith("POST machines ") else _done
         return answer(done(controls, what, int(path["id"] or 0), request))
     except BadBody:
-        return answer({"error": "the body is no JSON object"}, 400)
+        return answer({"error": "the body must be a JSON object"}, 400)
     except (_Wrong, BadFault) as error:
         return answer({"error": str(error)}, 400)
     except KeyError as error:
@@ -81,7 +81,7 @@ def _done(controls: Controls, what: str, number: int, request: Incoming) -> dict
         case "POST offers":
             market.reprice(market.chunks[number], round(_number(body, "price_per_hour") * 1_000_000))
             return {"id": number, "price_per_hour": market.chunks[number].price / 1e6}
-    raise _Wrong(f"no such call: {request.method} {request.path}")
+    raise _Wrong(f"there is no call {request.method} {request.path}; see docs/sandbox.md")
 
 
 def _done_to_machine(controls: Controls, what: str, number: int, request: Incoming) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _done_to_machine(controls: Controls, what: str, number: int, request: Incomi
             return _break(market, machine, body)
         case "POST machines repair":
             return _break(market, machine, {"how": ""})
-    raise _Wrong(f"no such call: {request.method} {request.path}")
+    raise _Wrong(f"there is no call {request.method} {request.path}; see docs/sandbox.md")
 
 
 def _state(controls: Controls) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _ended_row(gone: Ended) -> dict[str, Any]:
     }
 
 
-def _volume_row(market: Market, volume: Volume) -> dict[str, Any]:
+def _volume_row(market: SimulatedMarket, volume: Volume) -> dict[str, Any]:
     return {
         "provider": _PROVIDER,
         "account": volume.account,
@@ -177,7 +177,7 @@ def _status(controls: Controls, instance: Instance) -> str:
 
 
 def _fault(instance: Instance) -> str:
-    """Why it never runs, or never answers; nothing for one that will."""
+    """The defect because of which the instance never runs or never answers; "" if it will."""
     if instance.failure is not None:
         return instance.failure.kind
     if instance.phase is Phase.LOADING and instance.boot_at is None:
@@ -185,18 +185,18 @@ def _fault(instance: Instance) -> str:
     return "no_ssh" if instance.no_ssh else ""
 
 
-def _break(market: Market, machine: Machine, body: dict[str, Any]) -> dict[str, Any]:
+def _break(market: SimulatedMarket, machine: Machine, body: dict[str, Any]) -> dict[str, Any]:
     how, message = body.get("how"), str(body.get("message") or "")
     if how not in ("", *WAYS_TO_BREAK):
-        raise _Wrong(f"how is {', '.join(WAYS_TO_BREAK)}, or empty for a repair, not {how!r}")
+        raise _Wrong(f"how must be {', '.join(WAYS_TO_BREAK)}, or empty for a repair, not {how!r}")
     market.defects.break_machine(machine, how, message)
     return {"id": machine.id, "how": how}
 
 
-def _break_image(market: Market, body: dict[str, Any]) -> dict[str, Any]:
+def _break_image(market: SimulatedMarket, body: dict[str, Any]) -> dict[str, Any]:
     text = body.get("image")
     if not isinstance(text, str) or not text:
-        raise _Wrong("image is not a text; instances of images that contain it will fail")
+        raise _Wrong("image must be a non-empty text; instances of images that contain it will fail")
     market.defects.break_image(text, str(body.get("message") or ""))
     return {"images": list(market.defects.images)}
 
@@ -214,11 +214,11 @@ def _kill(controls: Controls, number: int, body: dict[str, Any]) -> None:
         case "outbid":
             market.outbid(instance)
         case how:
-            raise _Wrong(f"how is container, gpu, host or outbid, not {how!r}")
+            raise _Wrong(f"how must be container, gpu, host or outbid, not {how!r}")
 
 
 def _number(body: dict[str, Any], name: str) -> float:
     value = body.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise _Wrong(f"{name} is not a number of at least 0")
+        raise _Wrong(f"{name} must be a number of at least 0")
     return float(value)

@@ -1,4 +1,4 @@
-"""Everything that a sandbox can be told; the command line and tests fill in the same values."""
+"""The options of a sandbox. The command line and the tests use the same ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,40 +11,40 @@ GoneForm = Literal["null", "empty_list", "empty_object", "status_410", "plain_40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
-    """Times are seconds of the market's clock."""
+    """The options of one sandbox. Times are in seconds of the market's clock."""
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    """0: any free one."""
+    """0: any free port."""
     seed: int = 7
     market: Path | None = None
     """A recorded market (CSV) instead of the built-in one."""
     state: Path | None = None
-    """Where the market is kept across restarts."""
+    """The file in which the market is saved across restarts; None: it isn't saved."""
     machines: int = 800
-    """How many machines the built-in market has."""
+    """The number of machines of the built-in market."""
     accounts: tuple[str, ...] = DEFAULT_ACCOUNTS
-    """The keys that are accepted; each is an account."""
+    """The accepted API keys; each is an account."""
     credit: float = 100_000.0
-    """USD that each account starts with."""
+    """The initial credit of each account, in USD."""
     time_scale: float = 1.0
     rate_limits: Literal["real", "off"] = "real"
     create_latency: float = 0.0
-    """How long a create takes to answer; it is executed when it arrives."""
+    """The delay of the answer to a create. The create is executed when it arrives."""
     boot_time: tuple[float, float] = (20.0, 60.0)
     search_page: int = 0
-    """The most offers that one search answers; 0: all."""
+    """The maximum number of offers in one search answer; 0: no limit."""
     list_lag: float = 0.0
-    """How long a fresh instance is missing from listings."""
-    shyness: float = 0.0
-    """The share, 0 to 1, of fresh instances whose first rows say something else than the truth."""
-    shy_seconds: float = 40.0
-    """How long they do so at most."""
+    """How long a new instance is missing from listings."""
+    misreport_share: float = 0.0
+    """The share, 0 to 1, of new instances whose rows are wrong at first (--shy-rows)."""
+    misreport_seconds: float = 40.0
+    """The maximum time for which those rows are wrong (--shy-seconds)."""
     gone_as: GoneForm = "null"
-    """How the market says that an instance does not exist."""
+    """The form of the answer that an instance does not exist."""
     volume_sharing: Literal["allow", "refuse"] = "allow"
     standby_binding: Literal["chunk", "any"] = "chunk"
     start_time: float | None = None
-    """The market's time at start, as epoch seconds; a later time of a kept state wins. None: the clock's time."""
+    """The market's time at the start, in epoch seconds; a later time in a saved state wins. None: the clock's time."""
     exit_with_parent: bool = False
-    """Stop when stdin closes."""
+    """True: stop when stdin closes."""

@@ -1,7 +1,8 @@
-"""A sandbox without sockets: the market, its dialects, its faults, its clock; from a request to a plan.
+"""A sandbox without sockets: the market, its wire formats, its faults and its clock.
 
-Both shells call `receive` and carry out the plan it returns; whatever a request does to the market is done, and
-kept, before that. What only waits (armed faults, late effects, how long strangers stay, who called when) is not kept.
+Both servers (sockets, in process) call `receive` and execute the plan that it returns. The changes of the market are
+made and saved before that. Pending things (armed faults, late effects, rate limits, the times when other customers
+leave) are not saved.
 """
 
 import heapq
@@ -14,46 +15,46 @@ from gpuproxy.sandbox import control
 from gpuproxy.sandbox.control import Controls
 from gpuproxy.sandbox.dialects.vast.dialect import Vast
 from gpuproxy.sandbox.dialects.vast.errors import not_found
-from gpuproxy.sandbox.dialects.vast.limits import Limits
+from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
 from gpuproxy.sandbox.market.clock import SandboxClock
-from gpuproxy.sandbox.market.doors import Doors
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.journal import Journal, read
 from gpuproxy.sandbox.market.machines import Blueprint, invented
+from gpuproxy.sandbox.market.port_table import PortTable
 from gpuproxy.sandbox.market.recorded import recorded
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.protocol.faults import Faults
-from gpuproxy.sandbox.protocol.trouble import Plan, is_about_the_answer, troubled
+from gpuproxy.sandbox.protocol.plan import Plan, concerns_answer, plan_for
 from gpuproxy.sandbox.protocol.wire import Call, Incoming, incoming
 
-_OCCUPIED = 0.3  # of the machines, some GPUs
+_OCCUPIED = 0.3  # share of the machines on which other customers have some GPUs
 
 
 class Sandbox:
-    """One market and everything around it; made by `build`."""
+    """One market with its clock, faults and API. Use `build` to create it."""
 
-    def __init__(self, options: SandboxOptions, clock: SandboxClock, doors: Doors) -> None:
-        """Raises OSError, ValueError (a bad market file), WrongMarket (a state of another market)."""
+    def __init__(self, options: SandboxOptions, clock: SandboxClock, port_table: PortTable) -> None:
+        """Raises OSError, ValueError (invalid market file) or WrongMarket (the saved state is of another market)."""
         self.options = options
         self.clock = clock
-        self.doors = doors
+        self.port_table = port_table
         self.faults = Faults()
         past = read(options.state, _name(options), clock.now())
         clock.not_before(past.head.now)
-        self.market = Market(
+        self.market = SimulatedMarket(
             _machines(options, past.head.built_at),
             options.accounts,
             now=clock.now(),
             seed=options.seed,
             boot_time=options.boot_time,
             credit=round(options.credit * 1_000_000),
-            shyness=(options.shyness, options.shy_seconds),
-            doors=doors,
+            misreport=(options.misreport_share, options.misreport_seconds),
+            port_table=port_table,
         )
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._late: list[tuple[float, int, Call]] = []
         self._late_numbers = count()
-        limits = Limits(enforced=options.rate_limits == "real", scale=clock.scale)
+        limits = RateLimits(enforced=options.rate_limits == "real", scale=clock.scale)
         self._vast = Vast(
             self.market,
             limits,
@@ -73,11 +74,11 @@ class Sandbox:
 
     @property
     def calls(self) -> dict[str, dict[str, int]]:
-        """Requests that arrived, by provider and call, those hit by a fault included."""
+        """The number of received requests by provider and call, including those that a fault hit."""
         return {provider: dict(counted) for provider, counted in self._calls.items()}
 
     def receive(self, request: HttpRequest) -> Plan:
-        """Execute a request, as far as it is executed, and say how its answer travels."""
+        """Execute a request, unless a fault prevents it, and return the plan of its answer."""
         self.tick()
         taken = incoming(request)
         if taken.path.startswith(control.PREFIX):
@@ -88,7 +89,7 @@ class Sandbox:
         return plan
 
     def tick(self) -> None:
-        """Let everything happen that is due by now."""
+        """Run all events that are due."""
         now = self.clock.now()
         while self._late and self._late[0][0] <= now:
             when, _, call = heapq.heappop(self._late)
@@ -97,13 +98,13 @@ class Sandbox:
         self.market.advance(now)
 
     def heartbeat(self) -> None:
-        """A tick that keeps what happened by itself, and the time."""
+        """Tick, and save what has changed by itself and the time."""
         self.tick()
         self._journal.keep(self.calls)
         self._journal.tick(self.calls)
 
     def close(self) -> None:
-        """Keep everything for the last time."""
+        """Save everything and close the state file."""
         self.tick()
         self._journal.close(self.calls)
 
@@ -116,9 +117,9 @@ class Sandbox:
         fault = self.faults.take(call.provider, request.key, call.name)
         if fault is None and self._vast.names_nothing(call):
             fault = self.faults.take_gone(call.provider, request.key, call.name)
-        if fault is None or not is_about_the_answer(fault):
+        if fault is None or not concerns_answer(fault):
             return Plan(response=self._vast.respond(call, fault), delay=delay)
-        return troubled(fault, partial(self._run, call), partial(self._run_later, call))
+        return plan_for(fault, partial(self._run, call), partial(self._run_later, call))
 
     def _run(self, call: Call) -> HttpResponse:
         return self._vast.respond(call)
@@ -127,9 +128,9 @@ class Sandbox:
         heapq.heappush(self._late, (self.market.now + seconds, next(self._late_numbers), call))
 
 
-def build(options: SandboxOptions, clock: Clock, doors: Doors | None = None) -> Sandbox:
-    """A sandbox on a clock of the caller's; its market's seconds are that clock's, whatever `options.time_scale`."""
-    return Sandbox(options, SandboxClock(clock, start=options.start_time), doors or Doors())
+def build(options: SandboxOptions, clock: Clock, port_table: PortTable | None = None) -> Sandbox:
+    """A sandbox on the caller's clock. The market's seconds are those of the clock; `options.time_scale` is ignored."""
+    return Sandbox(options, SandboxClock(clock, start=options.start_time), port_table or PortTable())
 
 
 def _machines(options: SandboxOptions, now: float) -> list[tuple[Blueprint, int]]:
@@ -139,7 +140,7 @@ def _machines(options: SandboxOptions, now: float) -> list[tuple[Blueprint, int]
 
 
 def _held(seed: int, blueprint: Blueprint) -> int:
-    """How many of a machine's first GPUs strangers hold from the beginning: whole smallest chunks."""
+    """The number of a machine's first GPUs that other customers have from the start, in whole smallest chunks."""
     draw = (seed * 2_654_435_761 + blueprint.id * 40_503) % 1000 / 1000
     if draw >= _OCCUPIED:
         return 0

@@ -1,1 +1,1 @@
-"""The books. Functions here take a transaction and hold the only SQL in the program; they do nothing else."""
+"""The database. Each function takes a transaction and runs SQL. The program has SQL nowhere else."""

@@ -1,4 +1,4 @@
-"""How busy each host is, for the strategies: counters that follow the leases, and can be computed from them anew."""
+"""The load of each host, for the strategies: counters that follow the leases and can be recomputed from them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from gpuproxy.store.rows import LIVE_SQL, micros, moment
 
 
 def picked(tx: Tx, lease: Lease) -> None:
-    """A new lease."""
+    """Count a new lease."""
     tx.execute(
         "INSERT INTO hosts (host, provider, live, picks, last_picked_at) VALUES (?, ?, 1, 1, ?) "
         "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
@@ -24,7 +24,7 @@ def picked(tx: Tx, lease: Lease) -> None:
 
 
 def follow(tx: Tx, old: Lease, new: Lease) -> None:
-    """A lease has changed."""
+    """Update the counters after a lease has changed."""
     if (new.state in LIVE) != (old.state in LIVE):
         step = 1 if new.state in LIVE else -1
         tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
@@ -34,7 +34,7 @@ def follow(tx: Tx, old: Lease, new: Lease) -> None:
 
 
 def recount(tx: Tx) -> None:
-    """Recompute every counter from the leases and events: they must agree, and after a crash this makes them."""
+    """Recompute all counters from the leases and events. Normally they already agree; after a crash this ensures it."""
     measured.replay(tx)
     tx.execute("DELETE FROM hosts")
     tx.execute(
@@ -46,19 +46,19 @@ def recount(tx: Tx) -> None:
 
 
 def loads(tx: Tx) -> Mapping[HostKey, HostLoad]:
-    """The counters of all hosts that we ever picked, with what was measured there."""
+    """The counters and measurements of all hosts that were ever picked."""
     rows = tx.fetch("SELECT host, live, picks, last_picked_at FROM hosts")
     starting, records, now = _starting(tx), measured.every(tx), tx.now()
     return {host: _load(row, starting.get(host, 0), records.get(host), now) for row in rows if (host := row["host"])}
 
 
 def _counts_as_pick(lease: Lease) -> bool:
-    """What is proven never to have been does not."""
+    """True unless the create is proven not to have happened."""
     return lease.state in LIVE or lease.instance_id is not None
 
 
 def _starting(tx: Tx) -> Mapping[HostKey, int]:
-    """Creates in flight, unknown ones, and machines that are not ready yet."""
+    """The number of pending creates, unknown creates and machines that aren't ready yet, by host."""
     rows = tx.fetch(
         f"SELECT host, count(*) AS n FROM leases WHERE state IN {LIVE_SQL} "  # noqa: S608 - as the index says
         "AND state IN ('requested', 'unknown', 'starting') GROUP BY host"

@@ -1,4 +1,4 @@
-"""Where a marketplace has nothing left to rent, whatever its listings say: for a few minutes after it said so."""
+"""Scopes (offer, host, region, provider) without capacity. A refused create marks its scope for a few minutes."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +13,7 @@ _FOR = timedelta(minutes=3)
 
 
 def note(tx: Tx, lease: Lease, scope: Scope) -> None:
-    """The lease's create found nothing left in this scope; an account's own quota says nothing about others."""
+    """Mark the scope in which the lease's create found no capacity. An account's quota marks nothing."""
     tx.execute("DELETE FROM exhausted WHERE until <= ?", (micros(tx.now()),))
     key = _KEYS.get(scope)
     if key is not None:
@@ -24,7 +24,7 @@ def note(tx: Tx, lease: Lease, scope: Scope) -> None:
 
 
 def rule(tx: Tx) -> Callable[[Offer], bool]:
-    """True for an offer of which nothing is left."""
+    """A function that is True for offers in a marked scope."""
     rows = tx.fetch("SELECT provider, scope, key FROM exhausted WHERE until > ?", (micros(tx.now()),))
     marks = {(row["provider"], Scope(row["scope"]), row["key"]) for row in rows}
     scopes = {scope for _, scope, _ in marks}

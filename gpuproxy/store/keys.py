@@ -1,4 +1,4 @@
-"""API keys: only their SHA-256 is kept, with a visible prefix to tell them apart."""
+"""API keys. Only their SHA-256 is stored, and a visible prefix to distinguish them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gpuproxy.store.rows import micros, moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRow:
-    """One API key, without the key."""
+    """One API key, without its secret text."""
 
     id: str
     project: str
@@ -23,11 +23,11 @@ class KeyRow:
     created_at: datetime
     revoked_at: datetime | None = None
     user_id: str = ""
-    """Who made it; disabled with them. "" for keys of nobody in particular."""
+    """The user who created it; disabling the user disables the key. "" for keys without a user."""
 
 
 def insert(tx: Tx, key: KeyRow) -> None:
-    """A new key."""
+    """Insert a new key."""
     tx.execute(
         "INSERT INTO api_keys (id, project, name, role, prefix, sha256, created_at, user_id) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -36,19 +36,19 @@ def insert(tx: Tx, key: KeyRow) -> None:
 
 
 def find(tx: Tx, sha256: str) -> KeyRow | None:
-    """The key with this hash, unless it is revoked or its user is disabled."""
+    """The key with this hash; None if there is none, it is revoked, or its user is disabled."""
     row = tx.fetch_one(f"{_SELECT} WHERE sha256 = ? AND revoked_at IS NULL AND {_OF_NO_DISABLED_USER}", (sha256,))
     return None if row is None else _key(row)
 
 
 def listed(tx: Tx, project: str | None) -> tuple[KeyRow, ...]:
-    """A project's keys (None: everybody's), revoked ones included, newest first."""
+    """The keys of a project, or of all projects for None, including revoked ones; newest first."""
     rows = tx.fetch(f"{_SELECT} WHERE ? IS NULL OR project = ? ORDER BY created_at DESC, id", (project, project))
     return tuple(_key(row) for row in rows)
 
 
 def revoke(tx: Tx, project: str | None, key_id: str) -> bool:
-    """False when there is no such key in the project."""
+    """Revoke a key; False if the project (None: any project) has no such key."""
     changed = tx.execute(
         "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? AND (? IS NULL OR project = ?)",
         (micros(tx.now()), key_id, project, project),
@@ -57,7 +57,7 @@ def revoke(tx: Tx, project: str | None, key_id: str) -> bool:
 
 
 def revoke_others(tx: Tx, key: KeyRow) -> int:
-    """End every other key of nobody's with the same name, role and project; how many there were."""
+    """Revoke all other keys without a user that have the same name, role and project. Returns their number."""
     return tx.execute(
         "UPDATE api_keys SET revoked_at = ? WHERE revoked_at IS NULL AND sha256 <> ? AND user_id = '' "
         "AND (name, role, project) = (?, ?, ?)",
@@ -66,7 +66,7 @@ def revoke_others(tx: Tx, key: KeyRow) -> int:
 
 
 def hide_prefixes(tx: Tx, shown: str) -> None:
-    """Show no beginning of keys that do not begin with `shown`: of a short one it would be most of it."""
+    """Clear the visible prefix of keys that don't begin with `shown`: it could be most of a short key."""
     tx.execute("UPDATE api_keys SET prefix = '' WHERE substr(prefix, 1, ?) <> ?", (len(shown), shown))
 
 

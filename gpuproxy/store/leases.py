@@ -1,7 +1,7 @@
-"""Leases: the only way to change one is `advance` (an event of the table) or `note` (a fact that is no event).
+"""Leases. The only ways to change one are `advance` (an event of the state table) and `note` (other facts).
 
-Both write, in the caller's transaction, everything that follows from the change: the event, the meter, the hold on
-the offer, the host's load, and the reservation's derived state. What the log says of it is logged after the commit.
+Both also write everything that follows from the change, in the caller's transaction: the event, the meter, the
+exclusive keys, the host's load and the reservation's state. The log line is written after the commit.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from typing import Any
 
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import (
-    HOLDS_OFFER,
+    LOCKS_KEYS,
     TERMINAL,
     InstanceId,
     Lease,
@@ -24,23 +24,26 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import counters, events, measured, reservations, settlements, story
+from gpuproxy.store import counters, events, measured, money_log, reservations, settlements
 from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
 _SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports")
-"""Facts that watchers are told of although they are no events of the lease."""
+"""Fields whose change notifies watchers, although it isn't an event of the lease."""
 _DUE = ("state", "expires_at", "destroy_at", "stop_at")
-"""What decides when something is to be done about a lease."""
+"""Fields that determine when the next step of a lease is due."""
 
 
 def due_topic(provider: ProviderName, account: str) -> str:
-    """What changes with every time at which something is to be done on the account."""
+    """The topic that is notified when the due times of an account's leases change."""
     return f"due:{provider}:{account}"
 
 
 def insert(tx: Tx, lease: Lease) -> None:
-    """A new lease in `requested`, with its hold; IntegrityError of the database when the offer is held already."""
+    """Insert a new lease in state `requested` with its exclusive keys.
+
+    Raises the database's IntegrityError if another live lease has one of the keys.
+    """
     row = columns(lease)
     tx.execute(
         f"INSERT INTO leases ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - our own names
@@ -53,20 +56,20 @@ def insert(tx: Tx, lease: Lease) -> None:
 
 
 def exist(tx: Tx) -> bool:
-    """Whether there ever was one: labels have been made with the deployment's key then."""
+    """True if a lease was ever created; then labels have been signed with the deployment's key."""
     return tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None
 
 
 def get(tx: Tx, lease_id: LeaseId) -> Lease:
-    """The lease as it stands; leases are never deleted."""
+    """The current lease; raises Conflict for an unknown id. Leases are never deleted."""
     row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
     if row is None:
-        raise Conflict(f"no lease {lease_id}")
+        raise Conflict(f"there is no lease {lease_id}")
     return lease_from(row)
 
 
 def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
-    """A reservation's leases in order of attempt."""
+    """A reservation's leases, by attempt."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM leases WHERE reservation_id = ? ORDER BY attempt",  # noqa: S608
         (reservation_id,),
@@ -75,7 +78,7 @@ def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
 
 
 def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
-    """Everything of an account that is not over yet."""
+    """The live leases of an account."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY created_at, id",
@@ -85,13 +88,13 @@ def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
 
 
 def live_accounts(tx: Tx) -> frozenset[AccountKey]:
-    """The accounts that still have something to look after."""
+    """The accounts with live leases."""
     rows = tx.fetch(f"SELECT DISTINCT provider, account FROM leases WHERE state IN {LIVE_SQL}")  # noqa: S608
     return frozenset((ProviderName(row["provider"]), row["account"]) for row in rows)
 
 
 def last_event_at(tx: Tx) -> datetime | None:
-    """When something last happened to any lease; None while nothing is live."""
+    """The time of the last event of any lease; None if no lease is live."""
     row = tx.fetch_one(
         f"SELECT at FROM events WHERE EXISTS (SELECT 1 FROM leases WHERE state IN {LIVE_SQL}) "  # noqa: S608
         "ORDER BY seq DESC LIMIT 1"
@@ -100,7 +103,7 @@ def last_event_at(tx: Tx) -> datetime | None:
 
 
 def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
-    """Everything of a project (None: of all) that is not over yet; unknown ones first."""
+    """The live leases of a project, or of all projects for None; unknown ones first."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY state <> 'unknown', created_at, id",
@@ -110,7 +113,7 @@ def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
 
 
 def reachable(tx: Tx) -> tuple[Lease, ...]:
-    """Machines that are ready and have an address, the one that got ready last first."""
+    """Up to ten ready machines with an SSH address; the one that became ready last comes first."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM leases WHERE state IN {LIVE_SQL} AND state = 'active' AND ssh_port > 0 "  # noqa: S608
         "ORDER BY ready_at DESC, id LIMIT 10"
@@ -119,7 +122,7 @@ def reachable(tx: Tx) -> tuple[Lease, ...]:
 
 
 def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Lease | None:
-    """The lease that a contract came of."""
+    """The lease of a contract id; None if there is none."""
     row = tx.fetch_one(
         f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND instance_id = ?",  # noqa: S608
         (provider, instance_id),
@@ -128,18 +131,18 @@ def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Leas
 
 
 def by_label(tx: Tx, label: str) -> Lease | None:
-    """The lease that a label was made for, however long it is over."""
+    """The lease of a label, also one that ended long ago; None if there is none."""
     row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
     return None if row is None else lease_from(row)
 
 
-def held_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
-    """What our own leases keep others from renting."""
+def locked_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
+    """The exclusive keys of all live leases, with their providers."""
     return frozenset((ProviderName(row["provider"]), row["key"]) for row in tx.fetch("SELECT provider, key FROM holds"))
 
 
 def count_unknown(tx: Tx, provider: ProviderName) -> int:
-    """Creates at a provider that may have happened, those being released included."""
+    """The number of creates at a provider with an unknown outcome, including those being released."""
     row = tx.fetch_one(
         f"SELECT count(*) AS n FROM leases WHERE provider = ? AND state IN {LIVE_SQL} AND instance_id IS NULL "  # noqa: S608
         "AND (state = 'unknown' OR (state = 'releasing' AND call_started_at IS NOT NULL))",
@@ -149,7 +152,7 @@ def count_unknown(tx: Tx, provider: ProviderName) -> int:
 
 
 def count_sent(tx: Tx, provider: ProviderName, since: datetime) -> int:
-    """Creates sent, or about to be, since a moment."""
+    """The number of creates at a provider since a time, including those about to be sent."""
     row = tx.fetch_one(
         "SELECT count(*) AS n FROM leases WHERE provider = ? AND created_at >= ?", (provider, micros(since))
     )
@@ -157,9 +160,10 @@ def count_sent(tx: Tx, provider: ProviderName, since: datetime) -> int:
 
 
 def advance(tx: Tx, lease: Lease, event: LeaseEvent, **facts: Any) -> Lease:
-    """The lease after `event`, with `facts` learnt on the way; Conflict when the row changed since it was read.
+    """Apply an event and set the fields in `facts`; returns the new lease.
 
-    An event that the table does not allow raises IllegalTransition and changes nothing.
+    Raises Conflict if the row has changed since it was read, and IllegalTransition if the state table doesn't allow
+    the event. Neither changes anything.
     """
     state = after(lease.state, event)
     if state in TERMINAL:
@@ -170,18 +174,18 @@ def advance(tx: Tx, lease: Lease, event: LeaseEvent, **facts: Any) -> Lease:
 
 
 def note(tx: Tx, lease: Lease, **facts: Any) -> Lease:
-    """The lease with facts that are no event: prices, addresses, the provider's words."""
+    """Set fields without an event, such as price, address and status message; returns the new lease."""
     changed = replace(lease, **facts)
     return lease if changed == lease else _save(tx, lease, changed, None)
 
 
 def cost(tx: Tx, lease_id: LeaseId) -> Micro:
-    """What a lease has cost, in micro-dollars: what its meters ran up, and once it is settled what was charged."""
+    """The cost of a lease in micro-dollars: its meters, corrected by the provider's charge once that is known."""
     return Micro(metered(tx, lease_id) + settlements.difference(tx, lease_id))
 
 
 def metered(tx: Tx, lease_id: LeaseId) -> Micro:
-    """What the meters of a lease stand at, in micro-dollars."""
+    """The total of a lease's meters, in micro-dollars."""
     total = 0
     for row in tx.fetch("SELECT opened_at, closed_at, rate FROM meters WHERE lease_id = ?", (lease_id,)):
         ends = tx.now() if row["closed_at"] is None else moment(row["closed_at"])
@@ -190,7 +194,7 @@ def metered(tx: Tx, lease_id: LeaseId) -> Micro:
 
 
 def costs(tx: Tx, leases: Iterable[Lease]) -> tuple[Micro, ...]:
-    """cost() of each."""
+    """The cost of each lease, in micro-dollars."""
     return tuple(cost(tx, lease.id) for lease in leases)
 
 
@@ -211,10 +215,10 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     _follow(tx, old, new)
     if event is not None:
         measured.observe(tx, old, event, new.reason)
-        told = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
-        events.of_lease(tx, new, event.value, told)
+        data = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
+        events.of_lease(tx, new, event.value, data)
         reservation = reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
-        if (line := story.of_event(old, new, event, reservation, lambda: cost(tx, new.id))) is not None:
+        if (line := money_log.of_event(old, new, event, reservation, lambda: cost(tx, new.id))) is not None:
             tx.after_commit(line)
     elif any(getattr(new, name) != getattr(old, name) for name in _SHOWN):
         events.of_reservation(tx, reservations.get(tx, new.reservation_id))
@@ -225,15 +229,15 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
 
 
 def _follow(tx: Tx, old: Lease, new: Lease) -> None:
-    """Meter, hold and load, which all follow from the lease."""
+    """Update the meter, the exclusive keys and the host's load after a change of the lease."""
     if (rate := meter_rate(new)) != meter_rate(old):
         now = micros(tx.now())
         tx.execute("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, new.id))
         if rate is not None:
             tx.execute("INSERT INTO meters (lease_id, opened_at, rate) VALUES (?, ?, ?)", (new.id, now, rate))
-    if (new.state in HOLDS_OFFER) != (old.state in HOLDS_OFFER):
+    if (new.state in LOCKS_KEYS) != (old.state in LOCKS_KEYS):
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
-        if new.state in HOLDS_OFFER:
+        if new.state in LOCKS_KEYS:
             _hold_again(tx, new)
     counters.follow(tx, old, new)
 
@@ -244,7 +248,7 @@ def _hold(tx: Tx, lease: Lease) -> None:
 
 
 def _hold_again(tx: Tx, lease: Lease) -> None:
-    """A parked machine woke up: the provider gave it GPUs, whatever our books thought of them."""
+    """Take the exclusive keys of a woken machine, if they are free: the provider has given it the GPUs in any case."""
     for key in lease.conflict_keys:
         tx.execute(
             "INSERT OR IGNORE INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id)

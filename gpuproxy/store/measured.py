@@ -1,4 +1,4 @@
-"""What the outcomes of leases say about their hosts, kept in step with the events, and computed from them anew."""
+"""Measurements of hosts from the outcomes of leases. They follow the events and can be recomputed from them."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,26 +14,26 @@ _COLUMNS = tuple(field.name for field in fields(Measured))
 
 
 def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: str) -> None:
-    """An event of a lease, which is given as it was before."""
-    told = outcome(lease.call_started_at, lease.ready_at is not None, event, reason, tx.now())
-    if told is not None:
+    """Update the host's record after an event; `lease` is its state before the event."""
+    observed = outcome(lease.call_started_at, lease.ready_at is not None, event, reason, tx.now())
+    if observed is not None:
         before = find(tx, lease.host) or Measured(provider=lease.provider, gpu_model=lease.gpu_model)
-        _save(tx, lease.host, after_outcome(before, told, tx.now()))
+        _save(tx, lease.host, after_outcome(before, observed, tx.now()))
 
 
 def find(tx: Tx, host: HostKey) -> Measured | None:
-    """One host's record; None when nothing was observed there."""
+    """The record of a host; None if nothing was measured there."""
     row = tx.fetch_one("SELECT * FROM measured WHERE host = ?", (host,))
     return None if row is None else _measured(row)
 
 
 def every(tx: Tx) -> Mapping[HostKey, Measured]:
-    """All records."""
+    """All records, by host."""
     return {HostKey(row["host"]): _measured(row) for row in tx.fetch("SELECT * FROM measured")}
 
 
 def replay(tx: Tx) -> None:
-    """Compute all records from the events; what was stored must be equal."""
+    """Recompute all records from the events. The result equals the stored records."""
     records: dict[HostKey, Measured] = {}
     ready: set[str] = set()
     for row in tx.fetch(
@@ -42,14 +42,14 @@ def replay(tx: Tx) -> None:
         "WHERE e.event IN ('ready', 'refused', 'release', 'vanished') ORDER BY e.seq"
     ):
         began = row["call_started_at"]
-        told = outcome(
+        observed = outcome(
             None if began is None else moment(began), row["id"] in ready, LeaseEvent(row["event"]), row["reason"] or "",
             moment(row["at"]),
         )  # fmt: skip
-        if told is not None:
+        if observed is not None:
             host = HostKey(row["host"])
             new = Measured(provider=ProviderName(row["provider"]), gpu_model=row["gpu_model"])
-            records[host] = after_outcome(records.get(host, new), told, moment(row["at"]))
+            records[host] = after_outcome(records.get(host, new), observed, moment(row["at"]))
         if row["event"] == LeaseEvent.READY:
             ready.add(row["id"])
     tx.execute("DELETE FROM measured")

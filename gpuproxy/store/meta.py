@@ -1,4 +1,4 @@
-"""What a deployment is: its id, its signing key, its strategy, the origin of its clock."""
+"""Facts about the deployment, as keys and values: its id, signing key, strategy, clock origin."""
 
 from gpuproxy.ports import Tx
 
@@ -6,24 +6,24 @@ DEPLOYMENT = "deployment_id"
 SIGNING_KEY = "signing_key"
 GLOBAL_STRATEGY = "strategy"
 MARKET = "market"
-"""`real` or `sandbox`: one database never mixes both."""
+"""`real` or `sandbox`; a database is never used for both."""
 CLOCK = "clock"
 LOGIN_KEY = "login_key"
-"""What logins are signed with, where the operator gives none."""
+"""The signing key of login tokens, if the operator sets none."""
 ACCOUNTS = "accounts"
-"""Those of the last server."""
+"""The accounts of the last server that used the database."""
 WRITTEN = "written_at"
-"""When readiness was last tried by writing."""
+"""The time of the last write by the readiness check."""
 
 
 def read(tx: Tx, key: str) -> str | None:
-    """The value, or None."""
+    """The value of a key; None if it isn't set."""
     row = tx.fetch_one("SELECT value FROM meta WHERE key = ?", (key,))
     return None if row is None else str(row["value"])
 
 
 def write(tx: Tx, key: str, value: str) -> None:
-    """Set a value."""
+    """Set the value of a key."""
     tx.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, value),
@@ -31,7 +31,7 @@ def write(tx: Tx, key: str, value: str) -> None:
 
 
 def ensure(tx: Tx, key: str, value: str) -> str:
-    """The value that is there, or `value` once it has been put there."""
+    """The stored value; if there is none, store `value` and return it."""
     found = read(tx, key)
     if found is not None:
         return found
@@ -40,13 +40,13 @@ def ensure(tx: Tx, key: str, value: str) -> str:
 
 
 def project_strategy(tx: Tx, project: str) -> str | None:
-    """The strategy that a project chose."""
+    """The strategy of a project; None if it has chosen none."""
     row = tx.fetch_one("SELECT strategy FROM projects WHERE id = ?", (project,))
     return None if row is None else str(row["strategy"])
 
 
 def set_project_strategy(tx: Tx, project: str, strategy: str) -> None:
-    """Choose a project's strategy."""
+    """Set the strategy of a project."""
     tx.execute(
         "INSERT INTO projects (id, strategy) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET strategy = excluded.strategy",
         (project, strategy),

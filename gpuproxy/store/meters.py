@@ -1,4 +1,4 @@
-"""The meters: what those of an account ran up in a stretch of time, and all that a project's leases ever had."""
+"""The meters: the costs of an account in a period, and all meters of a project's leases."""
 
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from gpuproxy.store.rows import micros, moment
 
 
 def accrued_between(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> Micro:
-    """Micro-dollars of all meters, each for as long as it ran within the stretch."""
+    """The cost of an account's meters within a period, in micro-dollars."""
     total = 0
     for opened, closed, rate in _touching(tx, account, since, until):
         total += accrued(rate, max(timedelta(0), min(closed, until) - max(opened, since)))
@@ -19,7 +19,7 @@ def accrued_between(tx: Tx, account: AccountKey, since: datetime, until: datetim
 
 
 def accrued_by_each(tx: Tx, account: AccountKey, since: datetime, until: datetime, duration: timedelta) -> Micro:
-    """What every meter of the stretch would run up in `duration`."""
+    """The cost if every meter of the period ran for `duration`, in micro-dollars."""
     return Micro(sum(accrued(rate, duration) for _, _, rate in _touching(tx, account, since, until)))
 
 
@@ -36,7 +36,7 @@ def _touching(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> 
 
 
 def of_project(tx: Tx, project: str | None) -> tuple[Meter, ...]:
-    """Every meter of a project's leases (None: of all)."""
+    """All meters of a project's leases, or of all projects for None."""
     rows = tx.fetch(
         "SELECT m.lease_id, m.opened_at, m.closed_at, m.rate, l.reservation_id, l.provider, l.instance_id, "
         "l.gpu_model, l.num_gpus, l.disk_price FROM meters m JOIN leases l ON l.id = m.lease_id "

@@ -1,7 +1,7 @@
-"""The schema, as numbered steps that only ever grow.
+"""The database schema as numbered migrations. A published migration never changes; new ones are appended.
 
-Times are integer microseconds since 1970 (UTC), money is integer micro-dollars, lists and maps are JSON text, ids are
-made by us. Migrations of one database are applied by one process at a time (the writer's lock sees to it).
+Times are integer microseconds since 1970 (UTC), money is integer micro-dollars, lists and maps are JSON text, and the
+program generates all ids. The lock on the database ensures that one process at a time migrates it.
 """
 
 from sqlite_utils import Database, Migrations
@@ -117,48 +117,48 @@ _SEVENTH = (
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
-    """Reservations, leases, meters, events, and what the choice of offers needs to remember."""
+    """Create tables for reservations, leases, meters and events, and for the choice of offers."""
     for statement in _FIRST:
         db.execute(statement)
 
 
 @migrations()
 def m0002_the_whole_choice(db: Database) -> None:
-    """Whose turn it is, how quickly hosts get machines ready, and where nothing is left for now."""
+    """Create tables for rotations, host measurements and scopes without capacity."""
     for statement in _SECOND:
         db.execute(statement)
 
 
 @migrations()
 def m0003_accounts_in_trouble(db: Database) -> None:
-    """Which accounts are paused and why, for choices and for the doctor."""
+    """Create the table of accounts with problems, for the choice of offers and for the doctor."""
     for statement in _THIRD:
         db.execute(statement)
 
 
 @migrations()
 def m0004_the_session(db: Database) -> None:
-    """Users, which of them made a key, and the public SSH keys of projects."""
+    """Create tables for users and SSH keys, and store which user created an API key."""
     for statement in _FOURTH:
         db.execute(statement)
 
 
 @migrations()
 def m0005_what_marketplaces_charged(db: Database) -> None:
-    """The marketplace's own charge for each machine that is over."""
+    """Create the table of the marketplaces' charges for ended machines."""
     for statement in _FIFTH:
         db.execute(statement)
 
 
 @migrations()
 def m0006_machines_that_are_to_stay_stopped(db: Database) -> None:
-    """What an owner's stop asks for, so that it holds over a crash."""
+    """Store that an owner has stopped a machine, so that the stop survives a crash."""
     for statement in _SIXTH:
         db.execute(statement)
 
 
 @migrations()
 def m0007_slow_to_condemn(db: Database) -> None:
-    """What a provider said of a machine that is not believed at once, why a call stopped renting, and whose it is."""
+    """Store unconfirmed reports about machines, why a call stopped renting, and which key it used."""
     for statement in _SEVENTH:
         db.execute(statement)

@@ -1,6 +1,6 @@
-"""Reservations: one row for each ReserveGPUs call that got as far as an intent."""
+"""Reservations: one row for each renting call whose intent was committed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ _COLUMNS = ", ".join(field.name for field in fields(Reservation))
 
 
 def insert(tx: Tx, reservation: Reservation) -> None:
-    """A new row; IntegrityError of the database when the request_id is taken."""
+    """Insert a new reservation. Raises the database's IntegrityError if the request_id is in use."""
     row = columns(reservation)
     tx.execute(
         f"INSERT INTO reservations ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608
@@ -26,21 +26,21 @@ def insert(tx: Tx, reservation: Reservation) -> None:
 
 
 def find(tx: Tx, reservation_id: ReservationId) -> Reservation | None:
-    """The row, or None."""
+    """The reservation with this id; None if there is none."""
     row = tx.fetch_one(f"SELECT {_COLUMNS} FROM reservations WHERE id = ?", (reservation_id,))  # noqa: S608
     return None if row is None else reservation_from(row)
 
 
 def get(tx: Tx, reservation_id: ReservationId) -> Reservation:
-    """The row, which the caller knows to exist."""
+    """The reservation with this id; raises Conflict if there is none."""
     found = find(tx, reservation_id)
     if found is None:
-        raise Conflict(f"no reservation {reservation_id}")
+        raise Conflict(f"there is no reservation {reservation_id}")
     return found
 
 
 def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
-    """What an earlier call with the same request_id made."""
+    """The reservation of an earlier call with this request_id; None if there is none."""
     row = tx.fetch_one(
         f"SELECT {_COLUMNS} FROM reservations WHERE project = ? AND request_id = ?",  # noqa: S608
         (project, request_id),
@@ -49,7 +49,7 @@ def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
 
 
 def has_keyed(tx: Tx) -> bool:
-    """Whether there is a call whose repeat only the deployment's key recognises."""
+    """True if there is a reservation whose repeated call can be recognised only with the deployment's key."""
     row = tx.fetch_one(
         "SELECT 1 AS one FROM reservations WHERE request_id <> '' AND substr(fingerprint, 1, ?) = ? LIMIT 1",
         (len(KEYED), KEYED),
@@ -58,18 +58,13 @@ def has_keyed(tx: Tx) -> bool:
 
 
 def unsettled(tx: Tx) -> tuple[Reservation, ...]:
-    """Calls that somebody is working on, or was when it died."""
+    """Reservations whose call hasn't been concluded: it is running, or its server stopped."""
     rows = tx.fetch(f"SELECT {_COLUMNS} FROM reservations WHERE settled_at IS NULL")  # noqa: S608
     return tuple(reservation_from(row) for row in rows)
 
 
-def named(tx: Tx, ids: Sequence[ReservationId]) -> Mapping[ReservationId, Reservation]:
-    """The rows of these reservations."""
-    return {reservation_id: get(tx, reservation_id) for reservation_id in dict.fromkeys(ids)}
-
-
 def newest(tx: Tx, project: str | None, state: str) -> tuple[Reservation, ...]:
-    """A project's reservations (None: everybody's), newest first; `state` "" means any."""
+    """The reservations of a project, or of all projects for None; newest first. The state "" means any state."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM reservations WHERE (? IS NULL OR project = ?) AND (? = '' OR state = ?) "  # noqa: S608
         "ORDER BY created_at DESC, id",
@@ -79,7 +74,10 @@ def newest(tx: Tx, project: str | None, state: str) -> tuple[Reservation, ...]:
 
 
 def change(tx: Tx, reservation: Reservation, leases: Sequence[Lease], **facts: Any) -> Reservation:
-    """The reservation with new facts, its derived state kept in step; Conflict when it changed since it was read."""
+    """Set the fields in `facts`, update the derived state, and return the new reservation.
+
+    Raises Conflict if the reservation has changed since it was read.
+    """
     new = replace(reservation, **facts)
     new = replace(new, state=derived_state(new, leases))
     if new == reservation:
@@ -104,10 +102,10 @@ def change(tx: Tx, reservation: Reservation, leases: Sequence[Lease], **facts: A
 
 
 def _shown(reservation: Reservation) -> tuple[object, ...]:
-    """What a change of is told to watchers; the state follows from the leases, whose events are told."""
+    """The fields whose change notifies watchers. The state isn't one: the events of the leases notify of it."""
     return reservation.closing, reservation.expires_at, reservation.settled_at is None, reservation.failure
 
 
 def refresh(tx: Tx, reservation_id: ReservationId, leases: Sequence[Lease]) -> Reservation:
-    """The reservation with its state computed anew, after a lease changed."""
+    """Update the derived state of a reservation after a lease has changed."""
     return change(tx, get(tx, reservation_id), leases)

@@ -1,4 +1,4 @@
-"""Whose turn it is, for the strategies that take turns: one row each, written with the intents that it led to."""
+"""The rotation state of strategies that take turns: one row per strategy, written in the intents' transaction."""
 
 import json
 
@@ -9,7 +9,7 @@ from gpuproxy.ports import Tx
 
 
 def read(tx: Tx, strategy: str) -> Rotation:
-    """Where it stands."""
+    """The rotation of a strategy."""
     row = tx.fetch_one("SELECT last, level, standing, version FROM rotations WHERE strategy = ?", (strategy,))
     if row is None:
         return Rotation()
@@ -18,18 +18,18 @@ def read(tx: Tx, strategy: str) -> Rotation:
 
 
 def save(tx: Tx, strategy: str, rotation: Rotation) -> None:
-    """Where it stands now; TurnTaken when somebody else took a turn since it was read: then choose again."""
+    """Store the rotation of a strategy. Raises TurnTaken if it has changed since it was read; then choose again."""
     before = tx.fetch_one("SELECT version FROM rotations WHERE strategy = ?", (strategy,))
     if rotation.version != (0 if before is None else before["version"]):
-        raise TurnTaken(f"another turn of {strategy} was taken")
+        raise TurnTaken(f"another call has advanced the rotation of {strategy}")
     tx.execute(
         "INSERT OR REPLACE INTO rotations (strategy, last, level, standing, version) VALUES (?, ?, ?, ?, ?)",
         (strategy, rotation.last, rotation.level, json.dumps(dict(rotation.standing)), rotation.version + 1),
     )
 
 
-def give_back(tx: Tx, strategy: str, host: HostKey, gpus: int) -> None:
-    """A pick came to nothing: it does not count as GPUs had."""
+def undo_pick(tx: Tx, strategy: str, host: HostKey, gpus: int) -> None:
+    """Subtract the GPUs of a failed pick from the host's count."""
     before = read(tx, strategy)
     if host in before.standing:
         tx.execute(

@@ -1,4 +1,4 @@
-"""Rows to values and back: the one place that knows how the books spell a value."""
+"""Conversion between rows and values. Only this module knows how values are encoded in columns."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ _MICROSECOND = timedelta(microseconds=1)
 V = TypeVar("V", Lease, Reservation)
 
 LIVE_SQL = str(tuple(state.value for state in LeaseState if state in LIVE))
-"""The live states, spelt as in the index of live leases: SQLite uses it for this text only."""
+"""The live states, written exactly as in the index of live leases: SQLite uses the index only for this text."""
 
 
 def micros(at: datetime) -> int:
@@ -25,27 +25,27 @@ def micros(at: datetime) -> int:
 
 
 def moment(value: int) -> datetime:
-    """The inverse of micros."""
+    """The aware UTC time of microseconds since 1970; the inverse of `micros`."""
     return _EPOCH + timedelta(microseconds=value)
 
 
 def lease_from(row: Mapping[str, Any]) -> Lease:
-    """A row of `leases`."""
+    """The lease in a row of `leases`."""
     return _value(Lease, row)
 
 
 def reservation_from(row: Mapping[str, Any]) -> Reservation:
-    """A row of `reservations`."""
+    """The reservation in a row of `reservations`."""
     return _value(Reservation, row)
 
 
 def columns(value: Lease | Reservation) -> dict[str, Any]:
-    """Every column of the value's row."""
+    """All columns of a value's row, by name."""
     return {name: stored(getattr(value, name)) for name in _FIELDS[type(value)]}
 
 
 def stored(value: object) -> Any:
-    """One value as its column holds it."""
+    """One value as it is encoded in its column."""
     if isinstance(value, datetime):
         return micros(value)
     if isinstance(value, Enum):
@@ -71,7 +71,7 @@ def _value(kind: type[V], row: Mapping[str, Any]) -> V:
     return kind(**values)
 
 
-# A lease's event re-reads its siblings and its reservation: what is frozen and was read before is not parsed again.
+# An event of a lease re-reads its siblings and its reservation, so parsed immutable values are cached.
 
 
 @lru_cache(maxsize=1024)

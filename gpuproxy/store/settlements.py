@@ -1,6 +1,7 @@
-"""What a marketplace charged for machines that are over, beside what our meters said of them.
+"""The marketplaces' charges for ended machines, compared with our meters.
 
-Each reading is a row of its own and its amount is what it changes, so that an adjustment that was told never changes.
+Each reading of a charge is a row. Its amount is the difference to the previous reading, so that an adjustment that was
+reported never changes.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from gpuproxy.store.rows import micros, moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsettled:
-    """A machine that is over and whose charge is not certain yet."""
+    """An ended machine whose charge isn't final yet."""
 
     lease_id: LeaseId
     instance_id: InstanceId
@@ -25,9 +26,10 @@ class Unsettled:
 
 
 def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: timedelta) -> tuple[Unsettled, ...]:
-    """Machines of the account that ended in this time and were not read yet, or `again` ago without two equal readings.
+    """The account's machines that ended in this period and whose charge must be read.
 
-    One that came back after its last reading is due as if it had none.
+    A machine is due if its charge was never read, if it reappeared after the last reading, or if the last reading is at
+    least `again` old and the last two readings differ.
     """
     rows = tx.fetch(
         "SELECT l.id, l.instance_id, coalesce(l.call_started_at, l.created_at) AS began, l.ended_at, "
@@ -50,7 +52,7 @@ def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: ti
 
 
 def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> Micro:
-    """The marketplace says that it charged this much in all; what that changes. Never twice in one moment."""
+    """Store a reading of the total charge; returns the adjustment in micro-dollars. Each reading has its own time."""
     amount = Micro(charged - metered - difference(tx, lease_id))
     tx.execute(
         "INSERT INTO settlements (lease_id, at, charged, metered, amount) "
@@ -61,13 +63,13 @@ def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> Micro:
 
 
 def difference(tx: Tx, lease_id: LeaseId) -> Micro:
-    """What the meters of a lease were short of, as far as it is settled."""
+    """The sum of a lease's adjustments in micro-dollars: charge minus meters, or 0 without a reading."""
     row = tx.fetch_one("SELECT coalesce(sum(amount), 0) AS short FROM settlements WHERE lease_id = ?", (lease_id,))
     return Micro(0 if row is None else row["short"])
 
 
 def of_project(tx: Tx, project: str | None) -> tuple[Adjustment, ...]:
-    """What readings changed for a project's leases (None: for all)."""
+    """The adjustments of a project's leases, or of all projects for None."""
     rows = tx.fetch(
         "SELECT s.*, l.reservation_id, l.provider, l.instance_id FROM settlements s JOIN leases l ON l.id = s.lease_id "
         "WHERE s.amount <> 0 AND (? IS NULL OR l.project = ?)",
@@ -89,6 +91,6 @@ def of_project(tx: Tx, project: str | None) -> tuple[Adjustment, ...]:
 
 
 def _certain(tx: Tx, lease_id: LeaseId) -> bool:
-    """True when the last two readings agree."""
+    """True if the last two readings are equal."""
     rows = tx.fetch("SELECT charged FROM settlements WHERE lease_id = ? ORDER BY at DESC LIMIT 2", (lease_id,))
     return len(rows) == 2 and rows[0]["charged"] == rows[1]["charged"]

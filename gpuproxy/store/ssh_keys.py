@@ -1,4 +1,4 @@
-"""Public SSH keys of projects. A deleted one leaves its row, so that deleting it twice can be told from a wrong id."""
+"""Public SSH keys of projects. A deleted key keeps its row, so that deleting it again differs from a wrong id."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gpuproxy.store.rows import micros, moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshKeyRow:
-    """One key that every instance of a project is given."""
+    """One public key that is installed on every machine of a project."""
 
     id: str
     project: str
@@ -24,7 +24,7 @@ class SshKeyRow:
 
 
 def add(tx: Tx, key: SshKeyRow) -> SshKeyRow:
-    """The row; that of before, when the project has the key already or had it once."""
+    """Add a key and return its row. If the project has or had the key, return the existing row, undeleted."""
     tx.execute(
         "INSERT INTO ssh_keys (id, project, name, public_key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (project, fingerprint) DO UPDATE SET deleted_at = NULL",
@@ -35,7 +35,7 @@ def add(tx: Tx, key: SshKeyRow) -> SshKeyRow:
 
 
 def listed(tx: Tx, project: str | None) -> tuple[SshKeyRow, ...]:
-    """A project's keys (None: everybody's), newest first."""
+    """The keys of a project, or of all projects for None; newest first."""
     rows = tx.fetch(
         f"{_SELECT} WHERE deleted_at IS NULL AND (? IS NULL OR project = ?) ORDER BY created_at DESC, id",
         (project, project),
@@ -44,7 +44,7 @@ def listed(tx: Tx, project: str | None) -> tuple[SshKeyRow, ...]:
 
 
 def delete(tx: Tx, project: str | None, key_id: str) -> bool:
-    """False when the project (None: any) never had such a key."""
+    """Delete a key; False if the project (None: any project) never had it."""
     changed = tx.execute(
         "UPDATE ssh_keys SET deleted_at = coalesce(deleted_at, ?) WHERE id = ? AND (? IS NULL OR project = ?)",
         (micros(tx.now()), key_id, project, project),

@@ -1,4 +1,4 @@
-"""Users: who may log in, with which role in which project. Of a password only its argon2id hash is kept."""
+"""Users, with their project and role. Only the argon2id hash of a password is stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ class UserRow:
 
     id: str
     email: str
-    """In lower case."""
+    """The address in lower case."""
     project: str
     role: Role
     password: str = field(repr=False)
-    """Encoded argon2id, parameters and salt included."""
+    """The argon2id hash in its text format, with parameters and salt."""
     created_at: datetime
     disabled_at: datetime | None = None
 
 
 def insert(tx: Tx, user: UserRow) -> None:
-    """A new user; IntegrityError of the database when the email is taken."""
+    """Insert a new user. Raises the database's IntegrityError if the email address is in use."""
     tx.execute(
         "INSERT INTO users (id, email, project, role, password, created_at) VALUES (?, ?, ?, ?, ?, ?)",
         (user.id, user.email, user.project, user.role, user.password, micros(user.created_at)),
@@ -34,24 +34,24 @@ def insert(tx: Tx, user: UserRow) -> None:
 
 
 def by_id(tx: Tx, user_id: str) -> UserRow | None:
-    """The user, disabled or not."""
+    """The user with this id, also a disabled one; None if there is none."""
     row = tx.fetch_one(f"{_SELECT} WHERE id = ?", (user_id,))
     return None if row is None else _user(row)
 
 
 def by_email(tx: Tx, email: str) -> UserRow | None:
-    """The user with this address in lower case, disabled or not."""
+    """The user with this address (in lower case), also a disabled one; None if there is none."""
     row = tx.fetch_one(f"{_SELECT} WHERE email = ?", (email,))
     return None if row is None else _user(row)
 
 
 def listed(tx: Tx) -> tuple[UserRow, ...]:
-    """Everybody, disabled ones included, newest first."""
+    """All users, including disabled ones; newest first."""
     return tuple(_user(row) for row in tx.fetch(f"{_SELECT} ORDER BY created_at DESC, id"))
 
 
 def disable(tx: Tx, email: str) -> bool:
-    """False when there is no such user."""
+    """Disable a user; False if there is no such user."""
     changed = tx.execute(
         "UPDATE users SET disabled_at = coalesce(disabled_at, ?) WHERE email = ?", (micros(tx.now()), email)
     )
@@ -59,12 +59,12 @@ def disable(tx: Tx, email: str) -> bool:
 
 
 def enable(tx: Tx, email: str) -> bool:
-    """False when there is no such user."""
+    """Enable a user; False if there is no such user."""
     return tx.execute("UPDATE users SET disabled_at = NULL WHERE email = ?", (email,)) > 0
 
 
 def set_password(tx: Tx, email: str, password: str) -> bool:
-    """Another hash; False when there is no such user."""
+    """Replace a user's password hash; False if there is no such user."""
     return tx.execute("UPDATE users SET password = ? WHERE email = ?", (password, email)) > 0
 
 

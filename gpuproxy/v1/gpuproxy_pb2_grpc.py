@@ -248,15 +248,15 @@ class GPUProxyServiceServicer:
     """
 
     def Login(self, request, context):
-        """Login exchanges an email and a password for a token. No metadata is needed. UNAUTHENTICATED with one text for
-        every cause.
+        """Login exchanges an email and a password for a token. No metadata is needed. Every failure is the same
+        UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateAPIKey(self, request, context):
-        """CreateAPIKey makes a key for the caller's project. The key is shown in this answer and never again.
+        """CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -270,14 +270,14 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeAPIKey(self, request, context):
-        """RevokeAPIKey ends a key within a second. Idempotent; NOT_FOUND when the project never had it.
+        """RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddSSHKey(self, request, context):
-        """AddSSHKey stores a public key that every instance rented for the project from now on is given.
+        """AddSSHKey stores a public key that is installed on every instance that the project rents from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,50 +291,50 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSSHKey(self, request, context):
-        """DeleteSSHKey removes a public key; machines that have it already keep it. Idempotent.
+        """DeleteSSHKey removes a public key, but not from machines that already have it. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def HealthCheck(self, request, context):
-        """HealthCheck says how the service is, for people; load balancers use grpc.health.v1. No metadata is needed.
+        """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListGPUInstances(self, request, context):
-        """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). Never waits for a
-        marketplace that is down: such a one is named in `unreachable`.
+        """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
+        marketplace that is down: `unreachable` names such a marketplace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetGPUInstance(self, request, context):
-        """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when it is not in the caller's books.
+        """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when the caller's project has not rented it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartGPUInstance(self, request, context):
-        """StartGPUInstance starts a stopped instance, where the provider can; else FAILED_PRECONDITION, NOT_SUPPORTED.
+        """StartGPUInstance starts a stopped instance, if the provider supports it; else FAILED_PRECONDITION, NOT_SUPPORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopGPUInstance(self, request, context):
-        """StopGPUInstance stops an instance, where the provider can. Its disk goes on being billed; its GPUs are given up.
+        """StopGPUInstance stops an instance, if the provider supports it. Its disk is still billed. Its GPUs are released.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInstanceLogs(self, request, context):
-        """GetInstanceLogs returns the last lines of an instance's log, where the provider gives them.
+        """GetInstanceLogs returns the last lines of an instance's log, if the provider supports it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -348,9 +348,9 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DestroyGPUInstance(self, request, context):
-        """DestroyGPUInstance gives a rented instance back, by its contract id. Idempotent; OK once the release is committed,
-        from when on the service goes on until the provider proves it gone. An offer id is INVALID_ARGUMENT, an unknown
-        contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
+        """DestroyGPUInstance destroys a rented instance, by its contract id. Idempotent. OK means that the release is
+        committed; the service then continues until the provider proves the instance gone. An offer id is
+        INVALID_ARGUMENT, an unknown contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -358,16 +358,16 @@ class GPUProxyServiceServicer:
 
     def ReserveGPUs(self, request, context):
         """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
-        all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-        With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
-        the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
+        all_or_nothing). When too few are available at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
+        With a request_id, a repeat returns the same reservation and never a second one. When the turn to create would
+        come after the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReservation(self, request, context):
-        """GetReservation shows a reservation in its present state.
+        """GetReservation shows the current state of a reservation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,21 +381,21 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseReservation(self, request, context):
-        """ReleaseReservation gives back everything of a reservation. Idempotent.
+        """ReleaseReservation releases all machines of a reservation. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExtendReservation(self, request, context):
-        """ExtendReservation moves the end of a reservation to an absolute time, so that a repeat buys nothing twice.
+        """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchReservation(self, request, context):
-        """WatchReservation sends the reservation as it is, then every change in order. When the stream ends, open it again
+        """WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
         with the last resume_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -403,21 +403,21 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetLoadBalancerStrategy(self, request, context):
-        """SetLoadBalancerStrategy changes how hosts are chosen: at once, and for good. All counters are kept.
+        """SetLoadBalancerStrategy changes how hosts are chosen, at once and permanently. All counters are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLoadBalancerStrategy(self, request, context):
-        """GetLoadBalancerStrategy tells which strategy applies to the caller.
+        """GetLoadBalancerStrategy returns the strategy that applies to the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLoadInfo(self, request, context):
-        """GetLoadInfo shows the counters that the load balancer reads.
+        """GetLoadInfo shows the counters that the load balancer uses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -438,7 +438,7 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckSpendingLimit(self, request, context):
-        """CheckSpendingLimit tells whether spending `amount` more would be allowed. Changes nothing.
+        """CheckSpendingLimit reports whether spending another `amount` would be allowed. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -452,7 +452,7 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSpendingLimits(self, request, context):
-        """ListSpendingLimits lists the limits that apply to the caller's project; to an admin, all.
+        """ListSpendingLimits lists the limits that apply to the caller's project; for an admin, all limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -490,7 +490,7 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProvisionWarmPool(self, request, context):
-        """ProvisionWarmPool makes a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
+        """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
         caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -498,28 +498,28 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnableWarmPool(self, request, context):
-        """EnableWarmPool makes a warm pool on a host that the service finds by itself, or takes up supervision again.
+        """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableWarmPool(self, request, context):
-        """DisableWarmPool ends supervision and gives the standby back. Primary and volume stay, and go on being billed.
+        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TestWarmPoolFailover(self, request, context):
-        """TestWarmPoolFailover lets primary and standby change roles, as a failure of the primary would; destroys nothing.
+        """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FailoverWarmPool(self, request, context):
-        """FailoverWarmPool fails over on an operator's word. Logged with the key that asked.
+        """FailoverWarmPool starts a failover by hand. It is logged with the caller's key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -533,7 +533,7 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchWarmPool(self, request, context):
-        """WatchWarmPool sends the status as it is, then every change in order. When the stream ends, open it again with the
+        """WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
         last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE

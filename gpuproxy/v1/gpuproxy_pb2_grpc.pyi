@@ -53,76 +53,76 @@ class GPUProxyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GPUProxyServiceAsyncStub: ...
     Login: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.LoginRequest, _gpuproxy_pb2.LoginResponse]
-    """Login exchanges an email and a password for a token. No metadata is needed. UNAUTHENTICATED with one text for
-    every cause.
+    """Login exchanges an email and a password for a token. No metadata is needed. Every failure is the same
+    UNAUTHENTICATED.
     """
     CreateAPIKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.CreateAPIKeyRequest, _gpuproxy_pb2.CreateAPIKeyResponse]
-    """CreateAPIKey makes a key for the caller's project. The key is shown in this answer and never again."""
+    """CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again."""
     ListAPIKeys: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListAPIKeysRequest, _gpuproxy_pb2.ListAPIKeysResponse]
     """ListAPIKeys lists the keys of the caller's project, without their secrets."""
     RevokeAPIKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.RevokeAPIKeyRequest, _gpuproxy_pb2.RevokeAPIKeyResponse]
-    """RevokeAPIKey ends a key within a second. Idempotent; NOT_FOUND when the project never had it."""
+    """RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it."""
     AddSSHKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.AddSSHKeyRequest, _gpuproxy_pb2.AddSSHKeyResponse]
-    """AddSSHKey stores a public key that every instance rented for the project from now on is given."""
+    """AddSSHKey stores a public key that is installed on every instance that the project rents from now on."""
     ListSSHKeys: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListSSHKeysRequest, _gpuproxy_pb2.ListSSHKeysResponse]
     """ListSSHKeys lists the project's public keys."""
     DeleteSSHKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.DeleteSSHKeyRequest, _gpuproxy_pb2.DeleteSSHKeyResponse]
-    """DeleteSSHKey removes a public key; machines that have it already keep it. Idempotent."""
+    """DeleteSSHKey removes a public key, but not from machines that already have it. Idempotent."""
     HealthCheck: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.HealthCheckRequest, _gpuproxy_pb2.HealthCheckResponse]
-    """HealthCheck says how the service is, for people; load balancers use grpc.health.v1. No metadata is needed."""
+    """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
     ListGPUInstances: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListGPUInstancesRequest, _gpuproxy_pb2.ListGPUInstancesResponse]
-    """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). Never waits for a
-    marketplace that is down: such a one is named in `unreachable`.
+    """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
+    marketplace that is down: `unreachable` names such a marketplace.
     """
     GetGPUInstance: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetGPUInstanceRequest, _gpuproxy_pb2.GetGPUInstanceResponse]
-    """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when it is not in the caller's books."""
+    """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when the caller's project has not rented it."""
     StartGPUInstance: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.StartGPUInstanceRequest, _gpuproxy_pb2.StartGPUInstanceResponse]
-    """StartGPUInstance starts a stopped instance, where the provider can; else FAILED_PRECONDITION, NOT_SUPPORTED."""
+    """StartGPUInstance starts a stopped instance, if the provider supports it; else FAILED_PRECONDITION, NOT_SUPPORTED."""
     StopGPUInstance: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.StopGPUInstanceRequest, _gpuproxy_pb2.StopGPUInstanceResponse]
-    """StopGPUInstance stops an instance, where the provider can. Its disk goes on being billed; its GPUs are given up."""
+    """StopGPUInstance stops an instance, if the provider supports it. Its disk is still billed. Its GPUs are released."""
     GetInstanceLogs: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetInstanceLogsRequest, _gpuproxy_pb2.GetInstanceLogsResponse]
-    """GetInstanceLogs returns the last lines of an instance's log, where the provider gives them."""
+    """GetInstanceLogs returns the last lines of an instance's log, if the provider supports it."""
     CreateGPUInstance: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.CreateGPUInstanceRequest, _gpuproxy_pb2.CreateGPUInstanceResponse]
     """CreateGPUInstance rents one listed offer: a reservation of one instance, with the same guarantees."""
     DestroyGPUInstance: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.DestroyGPUInstanceRequest, _gpuproxy_pb2.DestroyGPUInstanceResponse]
-    """DestroyGPUInstance gives a rented instance back, by its contract id. Idempotent; OK once the release is committed,
-    from when on the service goes on until the provider proves it gone. An offer id is INVALID_ARGUMENT, an unknown
-    contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
+    """DestroyGPUInstance destroys a rented instance, by its contract id. Idempotent. OK means that the release is
+    committed; the service then continues until the provider proves the instance gone. An offer id is
+    INVALID_ARGUMENT, an unknown contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
     """
     ReserveGPUs: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReserveGPUsRequest, _gpuproxy_pb2.ReserveGPUsResponse]
     """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
-    all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-    With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
-    the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
+    all_or_nothing). When too few are available at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
+    With a request_id, a repeat returns the same reservation and never a second one. When the turn to create would
+    come after the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
     """
     GetReservation: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetReservationRequest, _gpuproxy_pb2.GetReservationResponse]
-    """GetReservation shows a reservation in its present state."""
+    """GetReservation shows the current state of a reservation."""
     ListReservations: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListReservationsRequest, _gpuproxy_pb2.ListReservationsResponse]
     """ListReservations lists the project's reservations, newest first."""
     ReleaseReservation: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReleaseReservationRequest, _gpuproxy_pb2.ReleaseReservationResponse]
-    """ReleaseReservation gives back everything of a reservation. Idempotent."""
+    """ReleaseReservation releases all machines of a reservation. Idempotent."""
     ExtendReservation: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ExtendReservationRequest, _gpuproxy_pb2.ExtendReservationResponse]
-    """ExtendReservation moves the end of a reservation to an absolute time, so that a repeat buys nothing twice."""
+    """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice."""
     WatchReservation: _grpc.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchReservationRequest, _gpuproxy_pb2.WatchReservationResponse]
-    """WatchReservation sends the reservation as it is, then every change in order. When the stream ends, open it again
+    """WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
     with the last resume_token.
     """
     SetLoadBalancerStrategy: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.SetLoadBalancerStrategyRequest, _gpuproxy_pb2.SetLoadBalancerStrategyResponse]
-    """SetLoadBalancerStrategy changes how hosts are chosen: at once, and for good. All counters are kept."""
+    """SetLoadBalancerStrategy changes how hosts are chosen, at once and permanently. All counters are kept."""
     GetLoadBalancerStrategy: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadBalancerStrategyRequest, _gpuproxy_pb2.GetLoadBalancerStrategyResponse]
-    """GetLoadBalancerStrategy tells which strategy applies to the caller."""
+    """GetLoadBalancerStrategy returns the strategy that applies to the caller."""
     GetLoadInfo: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadInfoRequest, _gpuproxy_pb2.GetLoadInfoResponse]
-    """GetLoadInfo shows the counters that the load balancer reads."""
+    """GetLoadInfo shows the counters that the load balancer uses."""
     GetTransactions: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetTransactionsRequest, _gpuproxy_pb2.GetTransactionsResponse]
     """GetTransactions lists what was spent, newest first. The sum of `amount` over "completed" is the money spent."""
     GetSpendingInfo: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetSpendingInfoRequest, _gpuproxy_pb2.GetSpendingInfoResponse]
     """GetSpendingInfo shows what was spent within each window, and the limits."""
     CheckSpendingLimit: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.CheckSpendingLimitRequest, _gpuproxy_pb2.CheckSpendingLimitResponse]
-    """CheckSpendingLimit tells whether spending `amount` more would be allowed. Changes nothing."""
+    """CheckSpendingLimit reports whether spending another `amount` would be allowed. Changes nothing."""
     SetSpendingLimit: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.SetSpendingLimitRequest, _gpuproxy_pb2.SetSpendingLimitResponse]
     """SetSpendingLimit sets a limit. Needs the role "admin"."""
     ListSpendingLimits: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListSpendingLimitsRequest, _gpuproxy_pb2.ListSpendingLimitsResponse]
-    """ListSpendingLimits lists the limits that apply to the caller's project; to an admin, all."""
+    """ListSpendingLimits lists the limits that apply to the caller's project; for an admin, all limits."""
     GetCostReport: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetCostReportRequest, _gpuproxy_pb2.GetCostReportResponse]
     """GetCostReport adds up what was spent, by day, provider, project, label or model."""
     GetWarmPoolStatus: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetWarmPoolStatusRequest, _gpuproxy_pb2.WarmPoolStatus]
@@ -136,21 +136,21 @@ class GPUProxyServiceStub:
     ListWarmPoolHosts: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListWarmPoolHostsRequest, _gpuproxy_pb2.ListWarmPoolHostsResponse]
     """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first."""
     ProvisionWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ProvisionWarmPoolRequest, _gpuproxy_pb2.ProvisionWarmPoolResponse]
-    """ProvisionWarmPool makes a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
+    """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
     caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
     """
     EnableWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.EnableWarmPoolRequest, _gpuproxy_pb2.EnableWarmPoolResponse]
-    """EnableWarmPool makes a warm pool on a host that the service finds by itself, or takes up supervision again."""
+    """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision."""
     DisableWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.DisableWarmPoolRequest, _gpuproxy_pb2.DisableWarmPoolResponse]
-    """DisableWarmPool ends supervision and gives the standby back. Primary and volume stay, and go on being billed."""
+    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed."""
     TestWarmPoolFailover: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.TestWarmPoolFailoverRequest, _gpuproxy_pb2.TestWarmPoolFailoverResponse]
-    """TestWarmPoolFailover lets primary and standby change roles, as a failure of the primary would; destroys nothing."""
+    """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing."""
     FailoverWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.FailoverWarmPoolRequest, _gpuproxy_pb2.FailoverWarmPoolResponse]
-    """FailoverWarmPool fails over on an operator's word. Logged with the key that asked."""
+    """FailoverWarmPool starts a failover by hand. It is logged with the caller's key."""
     CleanupWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.CleanupWarmPoolRequest, _gpuproxy_pb2.CleanupWarmPoolResponse]
     """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state."""
     WatchWarmPool: _grpc.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchWarmPoolRequest, _gpuproxy_pb2.WarmPoolStatus]
-    """WatchWarmPool sends the status as it is, then every change in order. When the stream ends, open it again with the
+    """WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
     last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -166,76 +166,76 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.LoginRequest, _gpuproxy_pb2.LoginResponse]  # type: ignore[assignment]
-    """Login exchanges an email and a password for a token. No metadata is needed. UNAUTHENTICATED with one text for
-    every cause.
+    """Login exchanges an email and a password for a token. No metadata is needed. Every failure is the same
+    UNAUTHENTICATED.
     """
     CreateAPIKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.CreateAPIKeyRequest, _gpuproxy_pb2.CreateAPIKeyResponse]  # type: ignore[assignment]
-    """CreateAPIKey makes a key for the caller's project. The key is shown in this answer and never again."""
+    """CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again."""
     ListAPIKeys: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListAPIKeysRequest, _gpuproxy_pb2.ListAPIKeysResponse]  # type: ignore[assignment]
     """ListAPIKeys lists the keys of the caller's project, without their secrets."""
     RevokeAPIKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.RevokeAPIKeyRequest, _gpuproxy_pb2.RevokeAPIKeyResponse]  # type: ignore[assignment]
-    """RevokeAPIKey ends a key within a second. Idempotent; NOT_FOUND when the project never had it."""
+    """RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it."""
     AddSSHKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.AddSSHKeyRequest, _gpuproxy_pb2.AddSSHKeyResponse]  # type: ignore[assignment]
-    """AddSSHKey stores a public key that every instance rented for the project from now on is given."""
+    """AddSSHKey stores a public key that is installed on every instance that the project rents from now on."""
     ListSSHKeys: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListSSHKeysRequest, _gpuproxy_pb2.ListSSHKeysResponse]  # type: ignore[assignment]
     """ListSSHKeys lists the project's public keys."""
     DeleteSSHKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.DeleteSSHKeyRequest, _gpuproxy_pb2.DeleteSSHKeyResponse]  # type: ignore[assignment]
-    """DeleteSSHKey removes a public key; machines that have it already keep it. Idempotent."""
+    """DeleteSSHKey removes a public key, but not from machines that already have it. Idempotent."""
     HealthCheck: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.HealthCheckRequest, _gpuproxy_pb2.HealthCheckResponse]  # type: ignore[assignment]
-    """HealthCheck says how the service is, for people; load balancers use grpc.health.v1. No metadata is needed."""
+    """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
     ListGPUInstances: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListGPUInstancesRequest, _gpuproxy_pb2.ListGPUInstancesResponse]  # type: ignore[assignment]
-    """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). Never waits for a
-    marketplace that is down: such a one is named in `unreachable`.
+    """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
+    marketplace that is down: `unreachable` names such a marketplace.
     """
     GetGPUInstance: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetGPUInstanceRequest, _gpuproxy_pb2.GetGPUInstanceResponse]  # type: ignore[assignment]
-    """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when it is not in the caller's books."""
+    """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when the caller's project has not rented it."""
     StartGPUInstance: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.StartGPUInstanceRequest, _gpuproxy_pb2.StartGPUInstanceResponse]  # type: ignore[assignment]
-    """StartGPUInstance starts a stopped instance, where the provider can; else FAILED_PRECONDITION, NOT_SUPPORTED."""
+    """StartGPUInstance starts a stopped instance, if the provider supports it; else FAILED_PRECONDITION, NOT_SUPPORTED."""
     StopGPUInstance: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.StopGPUInstanceRequest, _gpuproxy_pb2.StopGPUInstanceResponse]  # type: ignore[assignment]
-    """StopGPUInstance stops an instance, where the provider can. Its disk goes on being billed; its GPUs are given up."""
+    """StopGPUInstance stops an instance, if the provider supports it. Its disk is still billed. Its GPUs are released."""
     GetInstanceLogs: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetInstanceLogsRequest, _gpuproxy_pb2.GetInstanceLogsResponse]  # type: ignore[assignment]
-    """GetInstanceLogs returns the last lines of an instance's log, where the provider gives them."""
+    """GetInstanceLogs returns the last lines of an instance's log, if the provider supports it."""
     CreateGPUInstance: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.CreateGPUInstanceRequest, _gpuproxy_pb2.CreateGPUInstanceResponse]  # type: ignore[assignment]
     """CreateGPUInstance rents one listed offer: a reservation of one instance, with the same guarantees."""
     DestroyGPUInstance: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.DestroyGPUInstanceRequest, _gpuproxy_pb2.DestroyGPUInstanceResponse]  # type: ignore[assignment]
-    """DestroyGPUInstance gives a rented instance back, by its contract id. Idempotent; OK once the release is committed,
-    from when on the service goes on until the provider proves it gone. An offer id is INVALID_ARGUMENT, an unknown
-    contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
+    """DestroyGPUInstance destroys a rented instance, by its contract id. Idempotent. OK means that the release is
+    committed; the service then continues until the provider proves the instance gone. An offer id is
+    INVALID_ARGUMENT, an unknown contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
     """
     ReserveGPUs: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReserveGPUsRequest, _gpuproxy_pb2.ReserveGPUsResponse]  # type: ignore[assignment]
     """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
-    all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-    With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
-    the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
+    all_or_nothing). When too few are available at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
+    With a request_id, a repeat returns the same reservation and never a second one. When the turn to create would
+    come after the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
     """
     GetReservation: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetReservationRequest, _gpuproxy_pb2.GetReservationResponse]  # type: ignore[assignment]
-    """GetReservation shows a reservation in its present state."""
+    """GetReservation shows the current state of a reservation."""
     ListReservations: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListReservationsRequest, _gpuproxy_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """ListReservations lists the project's reservations, newest first."""
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReleaseReservationRequest, _gpuproxy_pb2.ReleaseReservationResponse]  # type: ignore[assignment]
-    """ReleaseReservation gives back everything of a reservation. Idempotent."""
+    """ReleaseReservation releases all machines of a reservation. Idempotent."""
     ExtendReservation: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ExtendReservationRequest, _gpuproxy_pb2.ExtendReservationResponse]  # type: ignore[assignment]
-    """ExtendReservation moves the end of a reservation to an absolute time, so that a repeat buys nothing twice."""
+    """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice."""
     WatchReservation: _aio.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchReservationRequest, _gpuproxy_pb2.WatchReservationResponse]  # type: ignore[assignment]
-    """WatchReservation sends the reservation as it is, then every change in order. When the stream ends, open it again
+    """WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
     with the last resume_token.
     """
     SetLoadBalancerStrategy: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.SetLoadBalancerStrategyRequest, _gpuproxy_pb2.SetLoadBalancerStrategyResponse]  # type: ignore[assignment]
-    """SetLoadBalancerStrategy changes how hosts are chosen: at once, and for good. All counters are kept."""
+    """SetLoadBalancerStrategy changes how hosts are chosen, at once and permanently. All counters are kept."""
     GetLoadBalancerStrategy: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadBalancerStrategyRequest, _gpuproxy_pb2.GetLoadBalancerStrategyResponse]  # type: ignore[assignment]
-    """GetLoadBalancerStrategy tells which strategy applies to the caller."""
+    """GetLoadBalancerStrategy returns the strategy that applies to the caller."""
     GetLoadInfo: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadInfoRequest, _gpuproxy_pb2.GetLoadInfoResponse]  # type: ignore[assignment]
-    """GetLoadInfo shows the counters that the load balancer reads."""
+    """GetLoadInfo shows the counters that the load balancer uses."""
     GetTransactions: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetTransactionsRequest, _gpuproxy_pb2.GetTransactionsResponse]  # type: ignore[assignment]
     """GetTransactions lists what was spent, newest first. The sum of `amount` over "completed" is the money spent."""
     GetSpendingInfo: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetSpendingInfoRequest, _gpuproxy_pb2.GetSpendingInfoResponse]  # type: ignore[assignment]
     """GetSpendingInfo shows what was spent within each window, and the limits."""
     CheckSpendingLimit: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.CheckSpendingLimitRequest, _gpuproxy_pb2.CheckSpendingLimitResponse]  # type: ignore[assignment]
-    """CheckSpendingLimit tells whether spending `amount` more would be allowed. Changes nothing."""
+    """CheckSpendingLimit reports whether spending another `amount` would be allowed. Changes nothing."""
     SetSpendingLimit: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.SetSpendingLimitRequest, _gpuproxy_pb2.SetSpendingLimitResponse]  # type: ignore[assignment]
     """SetSpendingLimit sets a limit. Needs the role "admin"."""
     ListSpendingLimits: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListSpendingLimitsRequest, _gpuproxy_pb2.ListSpendingLimitsResponse]  # type: ignore[assignment]
-    """ListSpendingLimits lists the limits that apply to the caller's project; to an admin, all."""
+    """ListSpendingLimits lists the limits that apply to the caller's project; for an admin, all limits."""
     GetCostReport: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetCostReportRequest, _gpuproxy_pb2.GetCostReportResponse]  # type: ignore[assignment]
     """GetCostReport adds up what was spent, by day, provider, project, label or model."""
     GetWarmPoolStatus: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetWarmPoolStatusRequest, _gpuproxy_pb2.WarmPoolStatus]  # type: ignore[assignment]
@@ -249,21 +249,21 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     ListWarmPoolHosts: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListWarmPoolHostsRequest, _gpuproxy_pb2.ListWarmPoolHostsResponse]  # type: ignore[assignment]
     """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first."""
     ProvisionWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ProvisionWarmPoolRequest, _gpuproxy_pb2.ProvisionWarmPoolResponse]  # type: ignore[assignment]
-    """ProvisionWarmPool makes a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
+    """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
     caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
     """
     EnableWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.EnableWarmPoolRequest, _gpuproxy_pb2.EnableWarmPoolResponse]  # type: ignore[assignment]
-    """EnableWarmPool makes a warm pool on a host that the service finds by itself, or takes up supervision again."""
+    """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision."""
     DisableWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.DisableWarmPoolRequest, _gpuproxy_pb2.DisableWarmPoolResponse]  # type: ignore[assignment]
-    """DisableWarmPool ends supervision and gives the standby back. Primary and volume stay, and go on being billed."""
+    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed."""
     TestWarmPoolFailover: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.TestWarmPoolFailoverRequest, _gpuproxy_pb2.TestWarmPoolFailoverResponse]  # type: ignore[assignment]
-    """TestWarmPoolFailover lets primary and standby change roles, as a failure of the primary would; destroys nothing."""
+    """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing."""
     FailoverWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.FailoverWarmPoolRequest, _gpuproxy_pb2.FailoverWarmPoolResponse]  # type: ignore[assignment]
-    """FailoverWarmPool fails over on an operator's word. Logged with the key that asked."""
+    """FailoverWarmPool starts a failover by hand. It is logged with the caller's key."""
     CleanupWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.CleanupWarmPoolRequest, _gpuproxy_pb2.CleanupWarmPoolResponse]  # type: ignore[assignment]
     """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state."""
     WatchWarmPool: _aio.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchWarmPoolRequest, _gpuproxy_pb2.WarmPoolStatus]  # type: ignore[assignment]
-    """WatchWarmPool sends the status as it is, then every change in order. When the stream ends, open it again with the
+    """WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
     last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -282,8 +282,8 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.LoginResponse, _abc.Awaitable[_gpuproxy_pb2.LoginResponse]]:
-        """Login exchanges an email and a password for a token. No metadata is needed. UNAUTHENTICATED with one text for
-        every cause.
+        """Login exchanges an email and a password for a token. No metadata is needed. Every failure is the same
+        UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod
@@ -292,7 +292,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.CreateAPIKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.CreateAPIKeyResponse, _abc.Awaitable[_gpuproxy_pb2.CreateAPIKeyResponse]]:
-        """CreateAPIKey makes a key for the caller's project. The key is shown in this answer and never again."""
+        """CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again."""
 
     @_abc_1.abstractmethod
     def ListAPIKeys(
@@ -308,7 +308,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.RevokeAPIKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.RevokeAPIKeyResponse, _abc.Awaitable[_gpuproxy_pb2.RevokeAPIKeyResponse]]:
-        """RevokeAPIKey ends a key within a second. Idempotent; NOT_FOUND when the project never had it."""
+        """RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it."""
 
     @_abc_1.abstractmethod
     def AddSSHKey(
@@ -316,7 +316,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.AddSSHKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.AddSSHKeyResponse, _abc.Awaitable[_gpuproxy_pb2.AddSSHKeyResponse]]:
-        """AddSSHKey stores a public key that every instance rented for the project from now on is given."""
+        """AddSSHKey stores a public key that is installed on every instance that the project rents from now on."""
 
     @_abc_1.abstractmethod
     def ListSSHKeys(
@@ -332,7 +332,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.DeleteSSHKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.DeleteSSHKeyResponse, _abc.Awaitable[_gpuproxy_pb2.DeleteSSHKeyResponse]]:
-        """DeleteSSHKey removes a public key; machines that have it already keep it. Idempotent."""
+        """DeleteSSHKey removes a public key, but not from machines that already have it. Idempotent."""
 
     @_abc_1.abstractmethod
     def HealthCheck(
@@ -340,7 +340,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.HealthCheckRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.HealthCheckResponse, _abc.Awaitable[_gpuproxy_pb2.HealthCheckResponse]]:
-        """HealthCheck says how the service is, for people; load balancers use grpc.health.v1. No metadata is needed."""
+        """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
 
     @_abc_1.abstractmethod
     def ListGPUInstances(
@@ -348,8 +348,8 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ListGPUInstancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ListGPUInstancesResponse, _abc.Awaitable[_gpuproxy_pb2.ListGPUInstancesResponse]]:
-        """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). Never waits for a
-        marketplace that is down: such a one is named in `unreachable`.
+        """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
+        marketplace that is down: `unreachable` names such a marketplace.
         """
 
     @_abc_1.abstractmethod
@@ -358,7 +358,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.GetGPUInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetGPUInstanceResponse, _abc.Awaitable[_gpuproxy_pb2.GetGPUInstanceResponse]]:
-        """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when it is not in the caller's books."""
+        """GetGPUInstance shows one rented instance by its contract id. NOT_FOUND when the caller's project has not rented it."""
 
     @_abc_1.abstractmethod
     def StartGPUInstance(
@@ -366,7 +366,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.StartGPUInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.StartGPUInstanceResponse, _abc.Awaitable[_gpuproxy_pb2.StartGPUInstanceResponse]]:
-        """StartGPUInstance starts a stopped instance, where the provider can; else FAILED_PRECONDITION, NOT_SUPPORTED."""
+        """StartGPUInstance starts a stopped instance, if the provider supports it; else FAILED_PRECONDITION, NOT_SUPPORTED."""
 
     @_abc_1.abstractmethod
     def StopGPUInstance(
@@ -374,7 +374,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.StopGPUInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.StopGPUInstanceResponse, _abc.Awaitable[_gpuproxy_pb2.StopGPUInstanceResponse]]:
-        """StopGPUInstance stops an instance, where the provider can. Its disk goes on being billed; its GPUs are given up."""
+        """StopGPUInstance stops an instance, if the provider supports it. Its disk is still billed. Its GPUs are released."""
 
     @_abc_1.abstractmethod
     def GetInstanceLogs(
@@ -382,7 +382,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.GetInstanceLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetInstanceLogsResponse, _abc.Awaitable[_gpuproxy_pb2.GetInstanceLogsResponse]]:
-        """GetInstanceLogs returns the last lines of an instance's log, where the provider gives them."""
+        """GetInstanceLogs returns the last lines of an instance's log, if the provider supports it."""
 
     @_abc_1.abstractmethod
     def CreateGPUInstance(
@@ -398,9 +398,9 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.DestroyGPUInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.DestroyGPUInstanceResponse, _abc.Awaitable[_gpuproxy_pb2.DestroyGPUInstanceResponse]]:
-        """DestroyGPUInstance gives a rented instance back, by its contract id. Idempotent; OK once the release is committed,
-        from when on the service goes on until the provider proves it gone. An offer id is INVALID_ARGUMENT, an unknown
-        contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
+        """DestroyGPUInstance destroys a rented instance, by its contract id. Idempotent. OK means that the release is
+        committed; the service then continues until the provider proves the instance gone. An offer id is
+        INVALID_ARGUMENT, an unknown contract NOT_FOUND, a machine of a warm pool FAILED_PRECONDITION with reason IN_WARM_POOL.
         """
 
     @_abc_1.abstractmethod
@@ -410,9 +410,9 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ReserveGPUsResponse, _abc.Awaitable[_gpuproxy_pb2.ReserveGPUsResponse]]:
         """ReserveGPUs rents 1-16 GPUs in one call. Fewer than asked is OK when at least one was kept (see min_count and
-        all_or_nothing). When too few can be had at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
-        With a request_id a repeat is the same reservation, never a second one. When the turn to create would come after
-        the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
+        all_or_nothing). When too few are available at once: FAILED_PRECONDITION, NOT_ENOUGH_GPUS, and nothing is rented.
+        With a request_id, a repeat returns the same reservation and never a second one. When the turn to create would
+        come after the deadline: UNAVAILABLE, CREATE_QUEUE, with RetryInfo; nothing is rented and the request_id stays free.
         """
 
     @_abc_1.abstractmethod
@@ -421,7 +421,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.GetReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetReservationResponse, _abc.Awaitable[_gpuproxy_pb2.GetReservationResponse]]:
-        """GetReservation shows a reservation in its present state."""
+        """GetReservation shows the current state of a reservation."""
 
     @_abc_1.abstractmethod
     def ListReservations(
@@ -437,7 +437,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ReleaseReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ReleaseReservationResponse, _abc.Awaitable[_gpuproxy_pb2.ReleaseReservationResponse]]:
-        """ReleaseReservation gives back everything of a reservation. Idempotent."""
+        """ReleaseReservation releases all machines of a reservation. Idempotent."""
 
     @_abc_1.abstractmethod
     def ExtendReservation(
@@ -445,7 +445,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ExtendReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ExtendReservationResponse, _abc.Awaitable[_gpuproxy_pb2.ExtendReservationResponse]]:
-        """ExtendReservation moves the end of a reservation to an absolute time, so that a repeat buys nothing twice."""
+        """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice."""
 
     @_abc_1.abstractmethod
     def WatchReservation(
@@ -453,7 +453,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.WatchReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gpuproxy_pb2.WatchReservationResponse], _abc.AsyncIterator[_gpuproxy_pb2.WatchReservationResponse]]:
-        """WatchReservation sends the reservation as it is, then every change in order. When the stream ends, open it again
+        """WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
         with the last resume_token.
         """
 
@@ -463,7 +463,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.SetLoadBalancerStrategyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.SetLoadBalancerStrategyResponse, _abc.Awaitable[_gpuproxy_pb2.SetLoadBalancerStrategyResponse]]:
-        """SetLoadBalancerStrategy changes how hosts are chosen: at once, and for good. All counters are kept."""
+        """SetLoadBalancerStrategy changes how hosts are chosen, at once and permanently. All counters are kept."""
 
     @_abc_1.abstractmethod
     def GetLoadBalancerStrategy(
@@ -471,7 +471,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.GetLoadBalancerStrategyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetLoadBalancerStrategyResponse, _abc.Awaitable[_gpuproxy_pb2.GetLoadBalancerStrategyResponse]]:
-        """GetLoadBalancerStrategy tells which strategy applies to the caller."""
+        """GetLoadBalancerStrategy returns the strategy that applies to the caller."""
 
     @_abc_1.abstractmethod
     def GetLoadInfo(
@@ -479,7 +479,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.GetLoadInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetLoadInfoResponse, _abc.Awaitable[_gpuproxy_pb2.GetLoadInfoResponse]]:
-        """GetLoadInfo shows the counters that the load balancer reads."""
+        """GetLoadInfo shows the counters that the load balancer uses."""
 
     @_abc_1.abstractmethod
     def GetTransactions(
@@ -503,7 +503,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.CheckSpendingLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.CheckSpendingLimitResponse, _abc.Awaitable[_gpuproxy_pb2.CheckSpendingLimitResponse]]:
-        """CheckSpendingLimit tells whether spending `amount` more would be allowed. Changes nothing."""
+        """CheckSpendingLimit reports whether spending another `amount` would be allowed. Changes nothing."""
 
     @_abc_1.abstractmethod
     def SetSpendingLimit(
@@ -519,7 +519,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ListSpendingLimitsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ListSpendingLimitsResponse, _abc.Awaitable[_gpuproxy_pb2.ListSpendingLimitsResponse]]:
-        """ListSpendingLimits lists the limits that apply to the caller's project; to an admin, all."""
+        """ListSpendingLimits lists the limits that apply to the caller's project; for an admin, all limits."""
 
     @_abc_1.abstractmethod
     def GetCostReport(
@@ -563,7 +563,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ProvisionWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ProvisionWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.ProvisionWarmPoolResponse]]:
-        """ProvisionWarmPool makes a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
+        """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
         caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
         """
 
@@ -573,7 +573,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.EnableWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.EnableWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.EnableWarmPoolResponse]]:
-        """EnableWarmPool makes a warm pool on a host that the service finds by itself, or takes up supervision again."""
+        """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision."""
 
     @_abc_1.abstractmethod
     def DisableWarmPool(
@@ -581,7 +581,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.DisableWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.DisableWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.DisableWarmPoolResponse]]:
-        """DisableWarmPool ends supervision and gives the standby back. Primary and volume stay, and go on being billed."""
+        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed."""
 
     @_abc_1.abstractmethod
     def TestWarmPoolFailover(
@@ -589,7 +589,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.TestWarmPoolFailoverRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.TestWarmPoolFailoverResponse, _abc.Awaitable[_gpuproxy_pb2.TestWarmPoolFailoverResponse]]:
-        """TestWarmPoolFailover lets primary and standby change roles, as a failure of the primary would; destroys nothing."""
+        """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing."""
 
     @_abc_1.abstractmethod
     def FailoverWarmPool(
@@ -597,7 +597,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.FailoverWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.FailoverWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.FailoverWarmPoolResponse]]:
-        """FailoverWarmPool fails over on an operator's word. Logged with the key that asked."""
+        """FailoverWarmPool starts a failover by hand. It is logged with the caller's key."""
 
     @_abc_1.abstractmethod
     def CleanupWarmPool(
@@ -613,7 +613,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.WatchWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gpuproxy_pb2.WarmPoolStatus], _abc.AsyncIterator[_gpuproxy_pb2.WarmPoolStatus]]:
-        """WatchWarmPool sends the status as it is, then every change in order. When the stream ends, open it again with the
+        """WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
         last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE

@@ -13,7 +13,7 @@ import msgspec
 
 from gpuproxy.adapters.system import ScaledClock, Threads
 from gpuproxy.catalog.refresh import EVERYTHING, Catalog
-from gpuproxy.edge.messages.translate import encode_offer
+from gpuproxy.edge.messages.instances import encode_offer
 from gpuproxy.ports import HttpRequest, HttpResponse, ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.sandbox.options import SandboxOptions

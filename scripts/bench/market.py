@@ -9,7 +9,7 @@ from gpuproxy.model.errors import NotSupported
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
-from gpuproxy.ports import Capabilities, Instance, Inventory, Receipt, Spend
+from gpuproxy.ports import Capabilities, Inventory, ListedInstance, Receipt, Spend
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 OFFERS = 20_000
@@ -125,7 +125,7 @@ class Marketplace:
         """Nothing."""
         return Inventory(instances=())
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None."""
         del instance_id
         return None

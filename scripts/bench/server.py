@@ -23,7 +23,7 @@ from gpuproxy.adapters.system import ScaledClock, SocketProbe, SystemRandom
 from gpuproxy.app import deployment, marketplaces
 from gpuproxy.app.access import open_access
 from gpuproxy.app.main import collect_rarely
-from gpuproxy.app.wiring import Engine, build_engine, build_faces
+from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import load_settings
 from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import raw_rpc
@@ -129,7 +129,7 @@ async def run(folder: Path) -> None:
         key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes), f"{SERVICE}/{SWITCH}": raw_rpc(SWITCH, _switch)}
         access = await open_access(settings, db, engine.clock, random)
-        faces = build_faces(settings, engine, access, random, extra=extra)
+        faces = build_interfaces(settings, engine, access, random, extra=extra)
         port = await faces.grpc.start("127.0.0.1:0")
         http = await faces.http.start("127.0.0.1", 0)
         runner = await _plain()

@@ -1,4 +1,4 @@
-"""Logs: every line is whole, goes to one place, and holds no secret."""
+"""Logs: every line is complete, goes to one stream and contains no secret."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def untouched_logging() -> Iterator[None]:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     yield
-    logs._routinely = None  # as if nothing had been configured
+    logs._write_fast = None  # as if nothing had been configured
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
@@ -43,7 +43,7 @@ def test_a_secret_never_reaches_the_log_by_any_way(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_traceback_shows_no_variables_for_a_request_may_be_among_them(style: str) -> None:
+def test_a_traceback_shows_no_variables_because_they_may_contain_a_request(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, stream=out)  # type: ignore[arg-type]
     request = {"password": CANARY}
@@ -56,14 +56,14 @@ def test_a_traceback_shows_no_variables_for_a_request_may_be_among_them(style: s
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_secret_with_quotes_is_cut_out_however_the_line_spells_it(style: str) -> None:
+def test_a_secret_with_quotes_is_redacted_in_every_spelling(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, secrets=['it\'s "quoted" canary'], stream=out)  # type: ignore[arg-type]
     structlog.get_logger("gpuproxy.test").info("said", field='it\'s "quoted" canary', many=['it\'s "quoted" canary'])
     assert "canary" not in out.getvalue()
 
 
-def test_a_secret_made_later_is_cut_out_too() -> None:
+def test_a_secret_that_is_added_later_is_redacted_too() -> None:
     out = io.StringIO()
     redactor = logs.configure(stream=out)
     redactor.add("made-later")
@@ -71,14 +71,14 @@ def test_a_secret_made_later_is_cut_out_too() -> None:
     assert "made-later" not in out.getvalue()
 
 
-def test_what_is_too_short_to_be_a_secret_does_not_spoil_the_log() -> None:
+def test_a_text_that_is_too_short_for_a_secret_is_not_redacted() -> None:
     out = io.StringIO()
     logs.configure(stream=out, secrets=["a", ""])
     logging.getLogger("x").warning("a banana")
     assert "a banana" in out.getvalue()
 
 
-def test_json_is_one_object_a_line_with_the_fields_that_were_given() -> None:
+def test_json_is_one_object_per_line_with_the_given_fields() -> None:
     out = io.StringIO()
     logs.configure(style="json", stream=out)
     structlog.get_logger("gpuproxy.engine").info("released", lease="l1", n=2)
@@ -94,7 +94,7 @@ def test_json_is_one_object_a_line_with_the_fields_that_were_given() -> None:
     }
 
 
-def test_what_is_below_the_level_is_not_printed() -> None:
+def test_events_below_the_level_are_not_printed() -> None:
     out = io.StringIO()
     logs.configure(level="warning", stream=out)
     structlog.get_logger("x").info("quiet")
@@ -111,13 +111,13 @@ def test_configuring_twice_prints_each_line_once() -> None:
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_routine_line_is_what_structlog_prints(style: str) -> None:
+def test_a_frequent_event_is_printed_as_structlog_prints_it(style: str) -> None:
     out = io.StringIO()
     logs.configure(style=style, stream=out, secrets=[CANARY])  # type: ignore[arg-type]
     fields = {"code": "OK", "empty": "", "ms": 0.5, "odd": "a = b\n", "secret": CANARY}
     with structlog.contextvars.bound_contextvars(trace_id="t1"):
         structlog.get_logger("gpuproxy.test").info("rpc", **fields, word="grüß")
-    logs.Routine("gpuproxy.test", "rpc")(**fields, trace_id="t1", word="grüß")
+    logs.FrequentEvent("gpuproxy.test", "rpc")(**fields, trace_id="t1", word="grüß")
     one, other = (re.sub(r"[0-9-]+T[0-9:.]+Z", "DATE", line) for line in out.getvalue().splitlines())
     if style == "json":
         one, other = json.loads(one), json.loads(other)
@@ -125,24 +125,26 @@ def test_a_routine_line_is_what_structlog_prints(style: str) -> None:
     assert CANARY not in out.getvalue()
 
 
-def test_a_routine_line_says_when_it_was_written() -> None:
+def test_a_frequent_event_has_its_time() -> None:
     out = io.StringIO()
     logs.configure(stream=out)
     before = datetime.now(UTC)
-    logs.Routine("gpuproxy.test", "rpc")(code="OK")
+    logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     written = datetime.fromisoformat(out.getvalue().split()[0])
     assert before <= written + timedelta(microseconds=1) <= datetime.now(UTC) + timedelta(microseconds=1)
 
 
-def test_a_routine_line_below_the_level_is_not_printed() -> None:
+def test_a_frequent_event_below_the_level_is_not_printed() -> None:
     out = io.StringIO()
     logs.configure(level="warning", stream=out)
-    logs.Routine("gpuproxy.test", "rpc")(code="OK")
+    logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     assert out.getvalue() == ""
 
 
-def test_a_routine_line_is_captured_like_any_other_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_routinely", None)
+def test_a_frequent_event_is_captured_like_any_other_if_logging_is_not_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "_write_fast", None)
     with structlog.testing.capture_logs() as lines:
-        logs.Routine("gpuproxy.test", "rpc")(code="OK")
+        logs.FrequentEvent("gpuproxy.test", "rpc")(code="OK")
     assert lines == [{"event": "rpc", "code": "OK", "log_level": "info"}]

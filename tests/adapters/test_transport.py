@@ -1,4 +1,4 @@
-"""The Http port on real sockets: what is sent, how often, and what may be concluded from each way to fail."""
+"""The Http port on real sockets: what is sent, how often, and what each kind of failure means."""
 
 import asyncio
 import gzip
@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Seen: yes\r\n\r\nok"
 
 
 class Server:
-    """A loopback server of raw bytes: reads whole requests, answers the n-th with the n-th answer (then the last)."""
+    """A loopback server of raw bytes: it reads complete requests and sends the n-th answer, later always the last."""
 
     def __init__(self, *answers: Answer) -> None:
         self.requests: list[bytes] = []
@@ -119,18 +119,17 @@ async def test_a_plain_session_would_have_sent_it_again() -> None:
     assert len(server.requests) == 3
 
 
-async def test_a_refused_connection_is_not_sent() -> None:
+async def test_after_a_refused_connection_the_request_is_not_sent() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-    http = AioHttp()
-    with pytest.raises(HttpNotSent):
-        await http.send(put(url))
-    await http.close()
+        http = AioHttp()
+        with pytest.raises(HttpNotSent):
+            await http.send(put(f"http://127.0.0.1:{unused.getsockname()[1]}/"))
+        await http.close()
 
 
 @pytest.mark.parametrize("url", ["not a url", "http://127.0.0.1:99999/"])
-async def test_an_address_that_leads_nowhere_is_not_sent(url: str) -> None:
+async def test_a_request_to_an_unknown_address_is_not_sent(url: str) -> None:
     http = AioHttp()
     with pytest.raises(HttpNotSent):
         await http.send(put(url))
@@ -138,7 +137,7 @@ async def test_an_address_that_leads_nowhere_is_not_sent(url: str) -> None:
 
 
 @pytest.mark.parametrize("closes_at_once", [True, False])
-async def test_a_tls_handshake_that_fails_or_never_ends_is_not_sent(closes_at_once: bool) -> None:
+async def test_after_a_failed_or_endless_tls_handshake_the_request_is_not_sent(closes_at_once: bool) -> None:
     hold = asyncio.Event()
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,21 +178,70 @@ async def trickles(writer: asyncio.StreamWriter) -> None:
         ),
     ],
 )
-async def test_whatever_breaks_after_the_connection_is_a_lost_reply(fault: Answer) -> None:
+async def test_every_failure_after_the_connection_is_a_lost_reply(fault: Answer) -> None:
     async with client_of(fault) as (http, server):
         with pytest.raises(HttpReplyLost):
             await http.send(put(server.url, timeout=0.2))
     assert len(server.requests) == 1
 
 
-async def test_an_answer_over_the_cap_is_a_lost_reply() -> None:
+class Late:
+    """A loop that was late for an hour by the time somebody asks for the second time, which is at the deadline."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.deadline_passed = asyncio.Event()
+
+    def __call__(self) -> float:
+        self.asked += 1
+        if self.asked == 1:
+            return 0.0
+        self.deadline_passed.set()
+        return 3600.0
+
+
+async def test_a_read_gets_back_the_time_in_which_our_own_loop_was_late() -> None:
+    late = Late()
+
+    async def answers_after_the_deadline(writer: asyncio.StreamWriter) -> None:
+        await late.deadline_passed.wait()
+        await says(OK)(writer)
+
+    async with Server(answers_after_the_deadline).running() as server:
+        http = AioHttp(late)
+        response = await http.send(HttpRequest(method="GET", url=server.url, timeout=2.0))
+        await http.close()
+    assert (response.status, len(server.requests)) == (200, 1)
+
+
+async def test_a_read_of_a_server_that_stays_silent_ends_although_the_loop_was_late() -> None:
+    late = Late()
+    async with Server(stays_silent).running() as server:
+        http = AioHttp(late)
+        with pytest.raises(HttpReplyLost):
+            await http.send(HttpRequest(method="GET", url=server.url, timeout=0.2))
+        await http.close()
+    assert late.asked == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+async def test_a_call_with_effects_keeps_its_deadline_however_late_the_loop_was(method: str) -> None:
+    async with Server(stays_silent).running() as server:
+        http = AioHttp(late := Late())
+        with pytest.raises(HttpReplyLost):
+            await http.send(HttpRequest(method=method, url=server.url, timeout=0.2))
+        await http.close()
+    assert not late.deadline_passed.is_set()
+
+
+async def test_an_answer_over_the_size_limit_is_a_lost_reply() -> None:
     async with client_of(says(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world")) as (http, server):
         with pytest.raises(HttpReplyLost, match="more than 10 bytes"):
             await http.send(put(server.url, max_bytes=10))
         assert (await http.send(put(server.url, max_bytes=11))).body == b"hello world"
 
 
-async def test_the_cap_counts_unpacked_bytes() -> None:
+async def test_the_size_limit_counts_decompressed_bytes() -> None:
     packed = gzip.compress(bytes(8_000_000))
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     async with client_of(says(head + packed)) as (http, server):
@@ -229,13 +277,13 @@ GZIP = gzip.compress(TEXT)
         ("identity", TEXT),
     ],
 )
-async def test_a_packed_answer_is_unpacked_whole(encoding: str, body: bytes) -> None:
+async def test_a_compressed_answer_is_decompressed_completely(encoding: str, body: bytes) -> None:
     async with client_of(packed_as(encoding, body)) as (http, server):
         assert (await http.send(put(server.url))).body == TEXT
     assert b"accept-encoding: gzip\r\n" in server.requests[0].lower()
 
 
-async def test_an_empty_answer_may_say_that_it_is_packed() -> None:
+async def test_an_empty_answer_may_be_marked_as_compressed() -> None:
     async with client_of(packed_as("gzip", b"")) as (http, server):
         assert (await http.send(put(server.url))).body == b""
 
@@ -257,7 +305,7 @@ async def test_an_empty_answer_may_say_that_it_is_packed() -> None:
         pytest.param("gzip, gzip", gzip.compress(GZIP), id="packed twice"),
     ],
 )
-async def test_a_packed_answer_that_is_not_whole_is_a_lost_reply(encoding: str, body: bytes) -> None:
+async def test_an_incomplete_compressed_answer_is_a_lost_reply(encoding: str, body: bytes) -> None:
     async with client_of(packed_as(encoding, body)) as (http, server):
         with pytest.raises(HttpReplyLost):
             await http.send(put(server.url))
@@ -265,12 +313,12 @@ async def test_a_packed_answer_that_is_not_whole_is_a_lost_reply(encoding: str, 
 
 
 class Unpacking:
-    """Counts what comes out of the decompressor, and notes in which threads."""
+    """Counts the decompressed bytes and records the threads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: set[int] = set()
         self.sizes: list[int] = []
-        pieces = transport._pieces
+        pieces = transport._decompressed_chunks
 
         def watched(packed: bytes, encoding: str) -> Iterator[bytes]:
             for piece in pieces(packed, encoding):
@@ -278,10 +326,12 @@ class Unpacking:
                 self.sizes.append(len(piece))
                 yield piece
 
-        monkeypatch.setattr(transport, "_pieces", watched)
+        monkeypatch.setattr(transport, "_decompressed_chunks", watched)
 
 
-async def test_an_answer_is_unpacked_in_small_pieces_and_never_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_is_decompressed_in_small_chunks_and_never_on_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     unpacking = Unpacking(monkeypatch)
     async with client_of(packed_as("gzip", GZIP)) as (http, server):
         await http.send(put(server.url))
@@ -290,7 +340,7 @@ async def test_an_answer_is_unpacked_in_small_pieces_and_never_on_the_loop(monke
     assert threading.get_ident() not in unpacking.threads
 
 
-async def test_a_bomb_is_refused_as_soon_as_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_decompression_bomb_is_refused_as_soon_as_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     unpacking = Unpacking(monkeypatch)
     async with client_of(packed_as("gzip", gzip.compress(bytes(50_000_000)))) as (http, server):
         with pytest.raises(HttpReplyLost, match="more than 1000000 bytes"):

@@ -138,7 +138,7 @@ def test_a_configured_key_that_was_revoked_stays_so_and_that_is_said(tmp_path: P
         with structlog.testing.capture_logs() as lines:
             for text in ("o" * 20, "n" * 20, "o" * 20):
                 await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
-        assert [line["event"] for line in lines] == ["admin_key_replaced", "admin_key_replaced", "admin_key_is_revoked"]
+        assert [line["event"] for line in lines] == ["admin_key_replaced", "admin_key_replaced", "admin_key_revoked"]
         assert "ooo" not in str(lines)
 
     run_virtual(story)

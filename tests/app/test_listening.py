@@ -16,7 +16,7 @@ from tests.edge.http_face import both_faces
 async def test_connections_beyond_the_most_are_closed_and_a_free_place_is_given_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.server.MOST_CONNECTIONS", 6)
+    monkeypatch.setattr("gpuproxy.edge.http.server.MAX_CONNECTIONS", 6)
     async with both_faces(service_over(StubEngine())) as both, asyncio.timeout(SECONDS):
         idle = [await asyncio.open_connection("127.0.0.1", both.port) for _ in range(3)]
         assert await both.raw() == b"", "one network has half of them"

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, Market, Server, until
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 from tests.world import World, in_world
 
 
@@ -123,7 +124,7 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
         made = await world.reserve(1)
         await world.sleep(60)
         await world.db.write(lambda tx: tx.execute("UPDATE leases SET expires_at = 0, version = version + 1"))
-        decided = await world.engine.watches[0].preview()
+        decided = await next(iter(world.engine.watches)).preview()
         assert [type(step).__name__ for step in decided.steps] == ["Advance"]
         assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.ACTIVE
         assert len(world.alive()) == 1
@@ -164,9 +165,10 @@ def test_the_doctor_finds_nothing_where_nothing_is_wrong():
     in_world(story)
 
 
+@pytest.mark.long
 def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
-        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
+    with Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market:
+        with Server(tmp_path, market, **UNPACED) as server:
             with server.client() as client:
                 until(client.knows_offers)
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
@@ -183,16 +185,18 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
         for name in ("books.db", "books.db-wal", "books.db-shm"):
             (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / "copy.db").rename(tmp_path / "books.db")
-        assert sqlite3.connect(tmp_path / "books.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
+        with closing(sqlite3.connect(tmp_path / "books.db")) as copy:
+            assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with Server(tmp_path, market, **UNPACED) as server, server.client() as client:
             again = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             assert again.reservation_id == made.reservation_id
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
 
 
+@pytest.mark.long
 def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
-        with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
+    with Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market:
+        with Server(tmp_path, market, **UNPACED) as server, server.client() as client:
             wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
             until(client.knows_offers)
             (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
@@ -213,4 +217,3 @@ def _use(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
 def _use_market(monkeypatch: pytest.MonkeyPatch, market: Market) -> None:
     monkeypatch.setenv("GPUPROXY_VASTAI_URL", market.url)
     monkeypatch.setenv("VASTAI_API_KEY", "sandbox-key")
-    monkeypatch.setenv("GPUPROXY_TIME_SCALE", "20")

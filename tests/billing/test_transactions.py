@@ -2,11 +2,17 @@
 
 from datetime import timedelta
 
+import pytest
+
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.transactions import Transaction
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
+
+_SELDOM_READ = {"catalog_refresh_interval": 120.0}
 
 
 async def everything(world: World, caller: Caller = P1) -> list[Transaction]:
@@ -30,7 +36,7 @@ def test_the_completed_ones_add_up_to_what_the_reservation_has_cost() -> None:
         await world.sleep(3600)
         assert await everything(world) == told
 
-    in_world(story)
+    in_world(story, machines=10, settings=_SELDOM_READ)
 
 
 def test_each_machine_that_runs_shows_one_pending() -> None:
@@ -44,7 +50,7 @@ def test_each_machine_that_runs_shows_one_pending() -> None:
         assert all(each.ended_at - each.started_at <= timedelta(hours=1) for each in told)
         assert any(each.meter.storage and each.gpu_hours == 0 for each in told)
 
-    in_world(story)
+    in_world(story, machines=10, settings=_SELDOM_READ)
 
 
 def test_what_was_completed_never_changes_over_a_restart() -> None:
@@ -59,7 +65,7 @@ def test_what_was_completed_never_changes_over_a_restart() -> None:
         said = {each.id: each.amount for each in after}
         assert all(said[each.id] == each.amount for each in before)
 
-    in_world(story)
+    in_world(story, machines=10, settings=_SELDOM_READ)
 
 
 def test_another_projects_money_is_not_shown() -> None:
@@ -69,7 +75,7 @@ def test_another_projects_money_is_not_shown() -> None:
         assert await everything(world, Caller(project="p2")) == []
         assert await everything(world, Caller(project="p2", role="admin")) == await everything(world)
 
-    in_world(story)
+    in_world(story, machines=10, settings=_SELDOM_READ)
 
 
 def test_a_page_is_a_part_of_the_list() -> None:
@@ -80,4 +86,4 @@ def test_a_page_is_a_part_of_the_list() -> None:
         page, total = await world.engine.spending.transactions(P1, 4, 3)
         assert (page, total) == (whole[3:7], len(whole))
 
-    in_world(story)
+    in_world(story, machines=10, settings=_SELDOM_READ)

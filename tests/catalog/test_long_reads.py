@@ -1,7 +1,11 @@
 """A market that takes minutes to read (64 offers a search, ten searches a minute) can be used from the first second."""
 
+import pytest
+
 from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter
 from tests.world import World, in_world
+
+pytestmark = pytest.mark.long
 
 _ALL = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False)
 _CAPPED = {"paced": True, "machines": 800, "search_page": 64}

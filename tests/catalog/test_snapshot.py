@@ -7,7 +7,7 @@ import pytest
 
 from gpuproxy.catalog.columns import Named, Ordered, mask_of, places_in
 from gpuproxy.catalog.snapshot import View, built
-from gpuproxy.model.chunks import at_once
+from gpuproxy.model.chunks import rentable_gpus
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
 from tests.markets import VAST, nested, offer, random_market
@@ -75,7 +75,7 @@ def test_the_index_agrees_with_the_filter_on_every_offer() -> None:
             assert {each.id for each in selection.offers} == {each.id for each in passed}
             assert selection.total == len(passed)
             assert selection.rejected == Counter(filter(None, rules.values()))
-            assert selection.available_gpus == at_once(passed)
+            assert selection.available_gpus == rentable_gpus(passed)
             prices = [each.price(wanted.disk_gb) / each.num_gpus for each in selection.offers]
             assert prices == sorted(prices)
 

@@ -99,7 +99,10 @@ def test_a_broken_env_file_stops_a_command_before_it_asks_the_wrong_server(run: 
 
 def test_a_key_that_no_call_can_carry_is_refused(run: Run) -> None:
     result = run("ps", "--api-key", "kéy")
-    assert (result.exit_code, "--api-key: a key has only ASCII letters, digits and _" in result.stderr) == (2, True)
+    assert (result.exit_code, "--api-key: the key must contain only ASCII letters, digits and _" in result.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_what_was_never_rented_is_not_said_to_be_found(run: Run, world: World) -> None:

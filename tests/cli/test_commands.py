@@ -100,8 +100,8 @@ def test_reserve_ends_with_the_sum_and_how_to_give_it_back(run: Run) -> None:
 
 def test_reserve_prints_a_machine_while_others_are_still_being_rented(run: Run, world: World) -> None:
     def wait_for_two_looks(_: grpc.ServicerContext) -> None:
-        assert world.listings.acquire(timeout=60)
-        assert world.listings.acquire(timeout=60)
+        assert world.listings.acquire(timeout=300)
+        assert world.listings.acquire(timeout=300)
 
     world.during_reserve = wait_for_two_looks
     lines = run("reserve", "2").stdout.splitlines()
@@ -124,7 +124,7 @@ def test_a_create_that_waits_is_shown_as_waiting_and_any_other_as_being_rented(
         late.state, late.status_message = "pending", said
         world.reservations[0].outcomes.append(late)
         for _look in range(3):  # the first may have begun before, and the third begins once the second is shown
-            assert world.listings.acquire(timeout=60)
+            assert world.listings.acquire(timeout=300)
         del world.reservations[0].outcomes[-1]
 
     world.during_reserve = one_more
@@ -137,8 +137,8 @@ def test_the_looks_of_a_reserve_that_waits_say_that_they_only_poll_and_a_users_o
     run: Run, world: World
 ) -> None:
     def wait_for_two_looks(_: grpc.ServicerContext) -> None:
-        assert world.listings.acquire(timeout=60)
-        assert world.listings.acquire(timeout=60)
+        assert world.listings.acquire(timeout=300)
+        assert world.listings.acquire(timeout=300)
 
     world.during_reserve = wait_for_two_looks
     request_id = run("reserve", "2").stderr.split()[-1]
@@ -192,7 +192,7 @@ def test_ctrl_c_stops_new_rentals_and_says_what_exists(run: Run, world: World) -
     def interrupted(context: grpc.ServicerContext) -> None:
         _thread.interrupt_main()
         while context.is_active():
-            assert world.listings.acquire(timeout=60)
+            assert world.listings.acquire(timeout=300)
         cancelled.append(True)
         context.abort(grpc.StatusCode.CANCELLED, "")
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.cli.world import KEY, World
 
+pytestmark = pytest.mark.long
+
 GIVE_BACK = "gpuproxy release res-1"
 MACHINE = "#1 vast-1 on vast.ai/1, 1 x RTX 4090: reserved as 7001 for $0.31/h"
 Launch = Callable[..., "subprocess.Popen[str]"]
@@ -74,7 +76,7 @@ def full() -> int:
 
 
 def told(process: "subprocess.Popen[str]") -> str:
-    return process.communicate(timeout=120)[1]
+    return process.communicate(timeout=300)[1]
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -128,12 +130,12 @@ def test_a_signal_stops_new_rentals_and_says_what_exists(
     def wait(context: grpc.ServicerContext) -> None:
         context.add_callback(cancelled.set)
         under_way.set()
-        assert cancelled.wait(60)
+        assert cancelled.wait(300)
         context.abort(grpc.StatusCode.CANCELLED, "")
 
     world.during_reserve = wait
     process = launch("reserve", "3", "--request-id", "mine")
-    assert under_way.wait(60)
+    assert under_way.wait(300)
     process.send_signal(number)
     said = told(process)
     assert process.returncode == 128 + number
@@ -148,7 +150,7 @@ def test_a_hangup_that_is_ignored_does_not_stop_a_rental(launch: Launch, world: 
 
     def wait(_: grpc.ServicerContext) -> None:
         under_way.set()
-        assert go_on.wait(60)
+        assert go_on.wait(300)
 
     world.during_reserve = wait
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
@@ -156,10 +158,10 @@ def test_a_hangup_that_is_ignored_does_not_stop_a_rental(launch: Launch, world: 
         process = launch("reserve", "2")
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert under_way.wait(60)
+    assert under_way.wait(300)
     process.send_signal(signal.SIGHUP)
     go_on.set()
-    assert (GIVE_BACK in process.communicate(timeout=120)[0], process.returncode) == (True, 0)
+    assert (GIVE_BACK in process.communicate(timeout=300)[0], process.returncode) == (True, 0)
 
 
 def test_ctrl_c_before_an_answer_is_130(launch: Launch, world: World) -> None:
@@ -167,11 +169,11 @@ def test_ctrl_c_before_an_answer_is_130(launch: Launch, world: World) -> None:
 
     def wait() -> None:
         asked.set()
-        assert answered.wait(60)
+        assert answered.wait(300)
 
     world.during_list = wait
     process = launch("ps")
-    assert asked.wait(60)
+    assert asked.wait(300)
     process.send_signal(signal.SIGINT)
     said = told(process)
     answered.set()

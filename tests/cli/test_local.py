@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 from gpuproxy.cli import root
 from tests.cli.world import Run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -99,9 +101,9 @@ def test_a_path_that_names_no_books_is_told_in_a_sentence_and_left_as_it_was(
     (tmp_path / "note.txt").chmod(0o644)
     before = {file.name: file.stat().st_mode for file in tmp_path.iterdir()}
     for path, why in (
-        ("folder", "it is not a file"),
+        ("folder", "it is not a regular file"),
         ("note.txt", "file is not a database"),
-        ("none/a.db", "there is no folder none; make it first"),
+        ("none/a.db", "the folder none does not exist; create it first"),
     ):
         result = run(*words, GPUPROXY_DATABASE_URL=f"sqlite:///{path}")
         said = f"GPUPROXY_DATABASE_URL: {path} can't be opened: {why}.\n"

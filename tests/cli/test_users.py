@@ -71,7 +71,7 @@ def test_a_wrong_user_is_refused_with_exit_code_2(run: Run, args: tuple[str, ...
 def test_an_email_is_taken_once_and_an_unknown_one_is_told(run: Run) -> None:
     assert run("create", EMAIL, answer="correct horse\n").exit_code == 0
     taken = run("create", EMAIL.upper(), answer="correct horse\n")
-    assert (taken.exit_code, taken.stderr) == (2, "There is a user me@example.org already.\n")
+    assert (taken.exit_code, taken.stderr) == (2, "A user with the email address me@example.org already exists.\n")
     for what in ("disable", "enable", "password"):
         result = run(what, "you@example.org", answer="correct horse\n")
         assert (result.exit_code, result.stderr.partition(";")[0]) == (1, "Error: There is no user you@example.org")

@@ -1,4 +1,4 @@
-"""What the client sends and what it makes of the answers, on a channel that the test holds the other end of."""
+"""The client's requests, and how it reads the answers, on a test channel."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +29,7 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class OtherEnd:
-    """A client on a channel of grpc_testing: `begin` a call, then say as the server what comes of it."""
+    """A client on a channel of grpc_testing: `begin` a call, then answer it as the server."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
@@ -77,18 +77,18 @@ def test_every_reservation_carries_the_key_and_a_request_id_of_its_own(end: Othe
     assert ids[0] != ids[1]
 
 
-def test_a_callers_own_request_id_is_kept(end: OtherEnd) -> None:
+def test_the_callers_request_id_is_used(end: OtherEnd) -> None:
     end.begin(lambda client: client.reserve(1, request_id="train-7"))
     assert end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).request_id == "train-7"
 
 
-def test_a_call_through_the_stub_is_given_a_request_id_too(end: OtherEnd) -> None:
+def test_a_call_through_the_stub_gets_a_request_id_too(end: OtherEnd) -> None:
     create = pb.CreateGPUInstanceRequest(provider="vast.ai", instance_id="vast-1")
     end.begin(lambda client: client.call(client.stub.CreateGPUInstance, create))
     assert end.answers("CreateGPUInstance", pb.CreateGPUInstanceResponse()).request_id
 
 
-def test_one_request_called_with_twice_is_two_rentals_and_stays_as_it_was(end: OtherEnd) -> None:
+def test_one_request_object_sent_twice_is_two_rentals_and_is_not_changed(end: OtherEnd) -> None:
     asked, ids = pb.ReserveGPUsRequest(count=1), []
     for _ in range(2):
         call = end.begin(lambda client: client.call(client.stub.ReserveGPUs, asked))
@@ -98,7 +98,7 @@ def test_one_request_called_with_twice_is_two_rentals_and_stays_as_it_was(end: O
     assert len({*ids, ""}) == 3
 
 
-def test_a_rental_by_the_stub_alone_has_a_request_id_on_a_channel_of_the_callers_too(end: OtherEnd) -> None:
+def test_a_rental_by_the_stub_on_the_callers_channel_has_a_request_id(end: OtherEnd) -> None:
     asked = pb.ReserveGPUsRequest(count=1)
     end.begin(lambda client: client.stub.ReserveGPUs(asked))
     assert end.answers("ReserveGPUs", pb.ReserveGPUsResponse()).request_id
@@ -108,7 +108,7 @@ def test_a_rental_by_the_stub_alone_has_a_request_id_on_a_channel_of_the_callers
     assert end.answers("CreateGPUInstance", pb.CreateGPUInstanceResponse()).request_id
 
 
-def test_spans_of_time_are_sent_as_durations_and_ends_as_absolute_times(end: OtherEnd) -> None:
+def test_durations_are_sent_as_durations_and_ends_as_absolute_times(end: OtherEnd) -> None:
     made = end.begin(lambda client: client.reserve(1, lease_duration=timedelta(hours=2)))
     request = end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))
     assert request.lease_duration.ToTimedelta() == timedelta(hours=2)
@@ -152,7 +152,7 @@ def test_an_error_has_its_class_and_every_detail(end: OtherEnd, code: str, reaso
     assert (failure.request_id, str(failure).splitlines()[0]) == ("train-7", "Not now.")
 
 
-def test_a_block_gives_back_what_it_rented_also_when_it_fails(end: OtherEnd) -> None:
+def test_a_with_block_releases_its_machines_also_after_an_error(end: OtherEnd) -> None:
     def block(client: Client) -> None:
         with client.reserve(1):
             raise RuntimeError("training failed")
@@ -164,7 +164,7 @@ def test_a_block_gives_back_what_it_rented_also_when_it_fails(end: OtherEnd) -> 
         call.result()
 
 
-def test_a_release_that_failed_is_told_with_the_blocks_own_error(end: OtherEnd) -> None:
+def test_a_failed_release_is_added_to_the_error_of_the_block(end: OtherEnd) -> None:
     def block(client: Client) -> None:
         with client.reserve(1):
             raise RuntimeError("training failed")
@@ -177,7 +177,7 @@ def test_a_release_that_failed_is_told_with_the_blocks_own_error(end: OtherEnd) 
     assert "res-1 was not released" in caught.value.__notes__[0]
 
 
-def test_a_call_whose_answer_never_came_is_found_by_its_request_id(end: OtherEnd) -> None:
+def test_a_call_without_an_answer_is_found_by_its_request_id(end: OtherEnd) -> None:
     call = end.begin(lambda client: (client.find("train-7"), client.find("train-8")))
     first = [pb.Reservation(reservation_id="res-9", request_id="other")]
     second = [pb.Reservation(reservation_id="res-1", request_id="train-7")]
@@ -212,19 +212,19 @@ def test_a_blank_request_id_finds_nothing(end: OtherEnd, blank: str) -> None:
         ("gpu_count", 2),
     ],
 )
-def test_an_argument_that_can_not_be_sent_is_named_and_nothing_is_sent(end: OtherEnd, name: str, value: Any) -> None:
+def test_an_invalid_argument_is_named_and_nothing_is_sent(end: OtherEnd, name: str, value: Any) -> None:
     demand: Any = {"count": 1, name: value}
     with pytest.raises(InvalidArgument, match=f"^{name}: ") as caught:
         end.client.reserve(**demand)
     assert list(caught.value.violations) == [name]
 
 
-def test_filters_that_can_not_be_sent_are_named_too(end: OtherEnd) -> None:
+def test_invalid_filters_are_named_too(end: OtherEnd) -> None:
     with pytest.raises(InvalidArgument, match=r"^num_gpus: "):
         end.client.list(num_gpus=2**40)
 
 
-def test_spans_of_time_may_be_seconds_and_zero_or_false_is_said(end: OtherEnd) -> None:
+def test_durations_may_be_seconds_and_zero_or_false_is_sent(end: OtherEnd) -> None:
     end.begin(
         lambda client: client.reserve(1, lease_duration=5400, ready_timeout=0.5, verified_only=False, min_count=0)
     )
@@ -235,5 +235,5 @@ def test_spans_of_time_may_be_seconds_and_zero_or_false_is_said(end: OtherEnd) -
 
 
 def test_a_key_that_no_call_can_carry_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="api_key: a key has only ASCII letters, digits and _"):
+    with pytest.raises(InvalidArgument, match="api_key: the key must contain only ASCII letters, digits and _"):
         Client("x:1", "kéy")

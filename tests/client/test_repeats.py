@@ -1,4 +1,4 @@
-"""Which calls the channel repeats, and with what: real channels, a server in this process that refuses at first."""
+"""Which calls the channel retries: real channels, and a server in this process that refuses the first calls."""
 
 # ruff: noqa: N802 - the methods are named by the contract
 
@@ -10,7 +10,7 @@ import pytest
 
 from gpuproxy import AsyncClient, Client
 from gpuproxy.client import Unavailable
-from gpuproxy.client.channel import channel_options, place, service_config
+from gpuproxy.client.channel import channel_options, endpoint, service_config
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.rentals import RENTALS
 from gpuproxy.edge.rpc.rpcs import READS
@@ -30,7 +30,7 @@ SAID = (("x-api-key", KEY),)
 
 
 class Busy(World):
-    """Refuses the first calls; `pushback` is what it says about repeats, in milliseconds."""
+    """Refuses the first calls; `pushback` is its retry trailer in milliseconds."""
 
     def __init__(self, refusals: int, pushback: str = "10") -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Busy(World):
             context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
 
 
-def test_repeats_of_one_call_carry_one_request_id() -> None:
+def test_retries_of_one_call_have_the_same_request_id() -> None:
     world = Busy(2)
     with served(world) as address, Client(address, KEY) as client:
         assert client.reserve(1).id == "res-1"
@@ -66,7 +66,7 @@ def test_repeats_of_one_call_carry_one_request_id() -> None:
     assert world.asked[0]
 
 
-async def test_the_asynchronous_client_repeats_too() -> None:
+async def test_the_asynchronous_client_retries_too() -> None:
     world = Busy(2)
     with served(world) as address:
         async with AsyncClient(address, KEY) as client:
@@ -75,7 +75,7 @@ async def test_the_asynchronous_client_repeats_too() -> None:
     assert len(set(world.asked)) == 1
 
 
-def test_repeats_of_a_rental_by_the_stub_alone_carry_one_request_id() -> None:
+def test_retries_of_a_rental_by_the_stub_have_the_same_request_id() -> None:
     world = Busy(2)
     with served(world) as address, Client(address) as client:
         client.stub.ReserveGPUs(pb.ReserveGPUsRequest(count=1), metadata=SAID)
@@ -85,7 +85,7 @@ def test_repeats_of_a_rental_by_the_stub_alone_carry_one_request_id() -> None:
     assert len({*world.asked, ""}) == 3
 
 
-async def test_repeats_of_a_rental_by_the_asynchronous_stub_alone_carry_one_request_id() -> None:
+async def test_retries_of_a_rental_by_the_asynchronous_stub_have_the_same_request_id() -> None:
     world = Busy(2)
     with served(world) as address:
         async with AsyncClient(address) as client:
@@ -95,7 +95,7 @@ async def test_repeats_of_a_rental_by_the_asynchronous_stub_alone_carry_one_requ
     assert world.asked[0]
 
 
-def test_repeats_on_a_channel_of_the_callers_carry_one_request_id() -> None:
+def test_retries_on_the_callers_channel_have_the_same_request_id() -> None:
     world = Busy(2)
     options = channel_options("127.0.0.1:1", repeats=True)
     with served(world) as address, grpc.insecure_channel(address, options=options) as channel:
@@ -105,21 +105,21 @@ def test_repeats_on_a_channel_of_the_callers_carry_one_request_id() -> None:
     assert world.asked[0]
 
 
-def test_a_server_that_says_never_is_not_asked_again() -> None:
+def test_a_call_is_not_retried_if_the_server_forbids_it() -> None:
     world = Busy(2, pushback="-1")
     with served(world) as address, Client(address, KEY) as client, pytest.raises(Unavailable) as caught:
         client.reserve(1)
     assert world.asked == [caught.value.request_id]
 
 
-def test_reads_are_repeated() -> None:
+def test_reads_are_retried() -> None:
     world = Busy(1)
     with served(world) as address, Client(address, KEY) as client:
         assert client.reservation("res-7").id == "res-7"
     assert world.asked == ["res-7", "res-7"]
 
 
-def test_only_calls_that_may_be_repeated_are_in_the_service_config() -> None:
+def test_only_calls_that_are_safe_to_retry_are_in_the_service_config() -> None:
     plain, rentals = json.loads(service_config())["methodConfig"]
     assert {entry["service"] for entry in plain["name"] + rentals["name"]} == {CONTRACT.full_name}
     assert {entry["method"] for entry in rentals["name"]} == BY_REQUEST_ID
@@ -130,7 +130,7 @@ def test_only_calls_that_may_be_repeated_are_in_the_service_config() -> None:
         assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 
-def test_every_call_with_a_request_id_is_among_the_rentals_and_no_other() -> None:
+def test_the_rentals_are_exactly_the_calls_with_a_request_id() -> None:
     named = {m.name for m in CONTRACT.methods if "request_id" in m.input_type.fields_by_name}
     assert named == BY_REQUEST_ID == set(RENTALS)
 
@@ -144,9 +144,9 @@ def test_arguments_are_the_fields_of_the_contract() -> None:
 def test_address_and_key_come_from_the_environment_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPUPROXY_SERVER", raising=False)
     monkeypatch.delenv("GPUPROXY_API_KEY", raising=False)
-    assert (place("", None).server, place("", None).metadata) == ("localhost:9090", ())
+    assert (endpoint("", None).server, endpoint("", None).metadata) == ("localhost:9090", ())
     monkeypatch.setenv("GPUPROXY_SERVER", "gpus:9090")
     monkeypatch.setenv("GPUPROXY_API_KEY", "gpx-1")
-    assert (place("", None).server, place("", None).key) == ("gpus:9090", "gpx-1")
-    assert place("", "").metadata == ()
-    assert (place("other:1", "gpx-2").server, place("other:1", "gpx-2").key) == ("other:1", "gpx-2")
+    assert (endpoint("", None).server, endpoint("", None).key) == ("gpus:9090", "gpx-1")
+    assert endpoint("", "").metadata == ()
+    assert (endpoint("other:1", "gpx-2").server, endpoint("other:1", "gpx-2").key) == ("other:1", "gpx-2")

@@ -1,4 +1,4 @@
-"""A watch over streams that break: a server in this process that plays each stream as the test wrote it down."""
+"""A watch over broken streams: a server in this process plays the streams that the test defines."""
 
 # ruff: noqa: N802 - the methods are named by the contract
 
@@ -22,7 +22,7 @@ def told(state: str, ready: int, token: str, **fields: object) -> pb.WatchReserv
 
 
 class Streams(World):
-    """Each stream says its answers and ends with its code; `tokens` is what each was opened with."""
+    """Each stream sends its answers and ends with its code; `tokens` has the resume token of each stream."""
 
     def __init__(self, *streams: tuple[list[pb.WatchReservationResponse], grpc.StatusCode]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def waited(world: Streams, timeout: float = 60) -> tuple[pb.Reservation, list[fl
         return Reservation(client, VIEW).wait_ready(timeout).view, pauses
 
 
-def test_a_broken_watch_goes_on_with_its_last_token() -> None:
+def test_a_broken_watch_resumes_with_its_last_token() -> None:
     world = Streams(*BROKEN)
     view, pauses = waited(world)
     assert (view.state, world.tokens) == ("active", ["", "5", "5"])
@@ -60,7 +60,7 @@ def test_a_broken_watch_goes_on_with_its_last_token() -> None:
     assert all(0 < pause <= 5 for pause in pauses)
 
 
-async def test_a_broken_watch_goes_on_for_asyncio_too() -> None:
+async def test_a_broken_asyncio_watch_resumes_too() -> None:
     world, pauses = Streams(*BROKEN), []
 
     async def sleep(seconds: float) -> None:
@@ -72,7 +72,7 @@ async def test_a_broken_watch_goes_on_for_asyncio_too() -> None:
     assert (reservation.view.state, world.tokens, len(pauses)) == ("active", ["", "5", "5"], 2)
 
 
-def test_a_stream_that_ran_as_long_as_it_may_is_opened_again_at_once() -> None:
+def test_a_stream_that_reached_its_maximum_duration_is_reopened_at_once() -> None:
     over = grpc.StatusCode.DEADLINE_EXCEEDED
     world = Streams(([told("starting", 0, "5")], over), ([told("active", 2, "7")], OK))
     assert waited(world) == (told("active", 2, "7").reservation, [0.0])
@@ -80,31 +80,31 @@ def test_a_stream_that_ran_as_long_as_it_may_is_opened_again_at_once() -> None:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED])
-def test_a_watch_that_is_refused_is_not_opened_again(code: grpc.StatusCode) -> None:
+def test_a_refused_watch_is_not_reopened(code: grpc.StatusCode) -> None:
     world = Streams(([], code))
     with pytest.raises(GPUProxyError) as caught:
         waited(world)
     assert (caught.value.code, world.tokens) == (code.name, [""])
 
 
-def test_a_wait_that_took_too_long_ends_as_that() -> None:
+def test_a_wait_that_takes_too_long_ends_with_deadline_exceeded() -> None:
     with pytest.raises(DeadlineExceeded):
         waited(Streams(([], UNAVAILABLE)), timeout=0)
 
 
 @pytest.mark.parametrize("state", ["releasing", "released", "failed"])
-def test_waiting_for_what_is_given_back_is_an_error_with_the_reason(state: str) -> None:
+def test_waiting_for_a_released_reservation_is_an_error_with_its_reason(state: str) -> None:
     with pytest.raises(NotReady, match=state) as caught:
         waited(Streams(([told(state, 0, "5", reason="EXPIRED")], OK)))
     assert caught.value.reason == "EXPIRED"
 
 
-def test_a_watch_that_ends_without_a_word_is_an_error_too() -> None:
-    with pytest.raises(NotReady, match="ended as starting"):
+def test_a_watch_that_ends_without_a_final_state_is_an_error() -> None:
+    with pytest.raises(NotReady, match="its state is starting"):
         waited(Streams(([told("starting", 1, "5")], OK)))
 
 
-def test_what_is_unknown_is_not_ready_and_what_is_partial_can_be() -> None:
+def test_an_unknown_outcome_is_not_ready_and_a_partial_reservation_can_be() -> None:
     unknown = told("pending", 2, "5", outcomes=[pb.Outcome(state="unknown")])
     view, _ = waited(Streams(([unknown, told("partial", 2, "6")], OK)))
     assert view.state == "partial"

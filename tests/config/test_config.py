@@ -300,7 +300,7 @@ def test_a_fast_clock_is_refused_on_a_real_market() -> None:
 
 
 def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*is none of"):
+    with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*must be one of"):
         check_start(load(GPUPROXY_LB_STRATEGY="random"), sandbox=True)
     check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)
 

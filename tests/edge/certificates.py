@@ -1,4 +1,4 @@
-"""A CA, certificates of it, and the files that a server reads them from; all made for one test."""
+"""A CA, its certificates, and the files from which a server reads them; created for one test."""
 
 import os
 import ssl

@@ -1,4 +1,4 @@
-"""An engine that tests talk to through the edge: it remembers what it was asked and answers from what it was given."""
+"""An engine for tests of the edge: it records its calls and returns given answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.catalog.refresh import Market
 from gpuproxy.catalog.snapshot import View, built
-from gpuproxy.edge.messages.translate import encode_offer, offer_json
+from gpuproxy.edge.messages.instances import encode_offer, offer_json
 from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.identity.key_rings import NewKey

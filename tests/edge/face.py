@@ -1,4 +1,4 @@
-"""A real server and a real channel on loopback, around any service object that a test writes."""
+"""A real gRPC server and a real channel on loopback, for any service object of a test."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ from gpuproxy.store.keys import KeyRow
 V1 = "gpuproxy.v1.GPUProxyService"
 PUBLISHED = "gpuproxy.GPUProxyService"
 KEYS: dict[str, Role] = {"gp_user": "user", "gp_viewer": "viewer", "gp_admin": "admin"}
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 def key_row(key: str, role: Role, *, project: str = "p1") -> KeyRow:
@@ -60,7 +60,7 @@ def all_keys() -> KeyBook:
 
 @dataclass
 class Face:
-    """What a test holds: the server, its channel, and a way to call any RPC of the contract by name."""
+    """The server, its channel, and a way to call any RPC of the contract by name."""
 
     server: GrpcServer
     dispatcher: Dispatcher

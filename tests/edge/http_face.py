@@ -26,7 +26,7 @@ METRICS = b"# HELP gpuproxy_up Up.\n"
 
 @dataclass
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass
 class Both:
-    """The gRPC face as other tests know it, and HTTP beside it."""
+    """The gRPC interface as in other tests, and the HTTP interface."""
 
     grpc: Face
     http: HttpServer
@@ -70,7 +70,7 @@ class Both:
         key: str | None = "gp_user",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """`body` is sent as it is when it is bytes, else as JSON."""
+        """Send a request; `body` is sent unchanged if it is bytes, otherwise as JSON."""
         sent = {"Accept-Encoding": "identity"} | dict(headers or {}) | ({"X-API-Key": key} if key else {})
         raw = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
         data = None if raw is None else io.BytesIO(raw)
@@ -79,7 +79,7 @@ class Both:
                 return Answer(reply.status, reply.headers, await reply.read())
 
     async def raw(self, *pieces: bytes, end: bool = False) -> bytes:
-        """Everything that comes back to these bytes until the server closes; `end`: we close our side first."""
+        """All bytes of the answer until the server closes the connection. With `end`, the client closes first."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for piece in pieces:

@@ -1,4 +1,4 @@
-"""Who may do what: every RPC of the contract, by every kind of caller, on things of its own project and of another's.
+"""Authorization: every RPC of the contract, by every kind of caller, on its own project and on another one.
 
 The rules in words:
 - Login and HealthCheck answer everybody.
@@ -29,6 +29,8 @@ from tests.edge.face import facing
 from tests.edge.test_fields import ssh_key
 from tests.world import demand
 
+pytestmark = pytest.mark.long
+
 METHODS = tuple(method.name for method in CONTRACT.methods)
 BUILT = built_of(service_over(StubEngine()))
 SECRET = "s" * 40
@@ -51,7 +53,7 @@ LAST = ("ReleaseReservation", "DestroyGPUInstance", "RevokeAPIKey", "DeleteSSHKe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Things:
-    """What a project has."""
+    """The resources of a project."""
 
     reservation_id: str
     instance_id: str
@@ -69,7 +71,7 @@ class Credentials:
 
 
 def request_for(name: str, things: Things) -> Message:
-    """A request that is right in every field, about these things."""
+    """A valid request about these resources."""
     request: Any = GetMessageClass(CONTRACT.methods_by_name[name].input_type)()
     fields = request.DESCRIPTOR.fields_by_name
     ids = {"RevokeAPIKey": things.key_id, "DeleteSSHKey": things.ssh_key_id}
@@ -97,13 +99,13 @@ def request_for(name: str, things: Things) -> Message:
 
 
 def names_a_thing(name: str) -> bool:
-    """Is the call about one thing of one project?"""
+    """True if the call is about one resource of one project."""
     fields = {*CONTRACT.methods_by_name[name].input_type.fields_by_name}
     return name not in ("CreateGPUInstance", "GetLoadInfo") and bool({"reservation_id", "instance_id", "id"} & fields)
 
 
 def right(name: str, role: Role | None, project: str, code: StatusCode) -> bool:
-    """Is this the answer that the rules give?"""
+    """True if the answer follows the rules."""
     needed = least_role(name)
     if needed is not None and role is None:
         return code is StatusCode.UNAUTHENTICATED
@@ -186,7 +188,7 @@ async def everybody(world: Deployed) -> list[Credentials]:
     return found
 
 
-async def test_every_call_by_every_caller_on_every_project_is_answered_by_the_rules(tmp_path: Path) -> None:
+async def test_every_call_by_every_caller_on_every_project_follows_the_rules(tmp_path: Path) -> None:
     wrong, cells, texts = [], 0, set()
     async with deployed(tmp_path, jwt_secret=SECRET) as world:
         callers = await everybody(world)
@@ -206,22 +208,22 @@ async def test_every_call_by_every_caller_on_every_project_is_answered_by_the_ru
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_call_is_in_exactly_one_of_the_tables_that_say_who_may_call_it(name: str) -> None:
+def test_every_call_is_in_exactly_one_role_table(name: str) -> None:
     assert sum(name in table for table in (OPEN, READS, WRITES, ADMIN_ONLY)) == 1
 
 
-def test_a_call_that_nobody_gave_a_role_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_without_a_role_prevents_startup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.rpc.rpcs.READS", READS - {"GetReservation"})
     with pytest.raises(LookupError, match="GetReservation must be in exactly one of"):
         rpcs_of(object())
 
 
-def test_what_only_reads_is_named_so() -> None:
+def test_calls_for_viewers_are_named_as_reads() -> None:
     reading = ("Get", "List", "Watch", "Check")
     assert {name for name in METHODS if name.startswith(reading)} == set(READS)
 
 
-async def test_a_viewer_changes_nothing_where_a_user_may_and_the_rules_would_tell() -> None:
+async def test_the_rules_detect_a_viewer_who_could_change_something() -> None:
 
     class Everything:
         async def ReleaseReservation(self, request: Any, caller: Caller) -> Message:  # noqa: N802
@@ -236,7 +238,7 @@ async def test_a_viewer_changes_nothing_where_a_user_may_and_the_rules_would_tel
     assert not right("GetReservation", None, MINE, StatusCode.NOT_FOUND)
 
 
-async def test_a_strategy_for_all_is_an_admins_to_set(tmp_path: Path) -> None:
+async def test_only_an_admin_sets_the_global_strategy(tmp_path: Path) -> None:
     request = pb.SetLoadBalancerStrategyRequest(strategy="lowest_price", scope="global")
     async with deployed(tmp_path) as world:
         mere = (await world.access.keys.create(MINE, "mere", "user")).text

@@ -112,7 +112,7 @@ def test_every_call_of_the_contract_is_there() -> None:
     assert set(CONTRACT.methods_by_name) == set(CALLS.split())
 
 
-def test_what_is_generated_is_up_to_date_and_breaks_no_client() -> None:
+def test_generated_files_are_up_to_date_and_break_no_client() -> None:
     pytest.importorskip("grpc_tools")
     command = [sys.executable, ROOT / "scripts" / "proto", "--check"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpuproxy.edge.messages.translate import transaction_message
+from gpuproxy.edge.messages.transactions import transaction_message
 from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.leases import InstanceId, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
@@ -57,7 +57,7 @@ async def test_an_instance_says_what_is_billed_at_this_moment(billed: str, rate:
     assert answer.instance.price_per_hour == 0.4
 
 
-async def test_an_offer_is_found_at_the_price_per_gpu_that_it_is_shown_with() -> None:
+async def test_an_offer_is_found_at_its_shown_price_per_gpu() -> None:
     engine = StubEngine(offers=[offer(gpus, price=507_217, gpus=gpus) for gpus in (1, 3, 6, 7, 8)])
     async with facing(service_over(engine)) as face:
         shown = (await face.call("ListGPUInstances")).instances

@@ -1,4 +1,4 @@
-"""What the dispatcher promises for every call, seen by a real client on loopback."""
+"""The rules of the dispatcher for every call, seen by a real client on loopback."""
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 import asyncio
@@ -20,7 +20,7 @@ SECRET = "sk-canary-5150"
 
 
 class Echo:
-    """Answers with what it was asked and by whom."""
+    """Answers with the request and the caller."""
 
     def __init__(self) -> None:
         self.callers: list[Caller] = []
@@ -44,7 +44,7 @@ class Raises:
         raise self._error
 
 
-async def test_an_internal_cancelled_error_is_answered_not_hung() -> None:
+async def test_an_internal_cancelled_error_is_answered() -> None:
     async with facing(Raises(asyncio.CancelledError())) as face:
         refused = await face.refused("GetReservation")
     assert refused.code is StatusCode.INTERNAL
@@ -68,7 +68,7 @@ async def test_a_client_that_cancels_cancels_the_handler() -> None:
         task = asyncio.ensure_future(call)
         await begun.wait()
         call.cancel()
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 120)
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -85,7 +85,7 @@ async def test_the_text_of_an_unexpected_error_never_reaches_a_client() -> None:
 @pytest.mark.parametrize(
     "error", [errors.AuthFailed(SECRET, body=SECRET), errors.Conflict(SECRET), TimeoutError(SECRET)]
 )
-async def test_what_a_marketplace_said_is_not_for_clients(error: Exception) -> None:
+async def test_the_text_of_a_marketplace_error_never_reaches_a_client(error: Exception) -> None:
     async with facing(Raises(error)) as face:
         refused = await face.refused("GetReservation")
     assert refused.code is StatusCode.INTERNAL
@@ -116,14 +116,14 @@ async def test_every_refusal_has_its_code_and_an_error_info(
     assert refused.trailers["x-trace-id"]
 
 
-async def test_unavailable_says_when_to_come_back() -> None:
+async def test_unavailable_says_when_to_retry() -> None:
     async with facing(Raises(errors.Unavailable("x", retry_after=2.5))) as face:
         refused = await face.refused("GetReservation")
     retry = refused.detail(error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToMilliseconds() == 2500
 
 
-async def test_a_refusal_of_any_size_fits_into_the_trailers_of_any_client() -> None:
+async def test_a_refusal_of_any_size_fits_into_the_trailers() -> None:
     violations = [errors.Violation(f"field_{i}" * 9, "ä" * 400) for i in range(400)]
     many = errors.InvalidArgument(violations)
     many.metadata.update({f"key{i}" * 20: "v" * 1000 for i in range(400)})
@@ -134,7 +134,7 @@ async def test_a_refusal_of_any_size_fits_into_the_trailers_of_any_client() -> N
     assert refused.size < 8192
 
 
-async def test_fifty_short_violations_are_all_told() -> None:
+async def test_fifty_short_violations_are_all_reported() -> None:
     short = errors.InvalidArgument([errors.Violation(f"ports[{i}]", "is not 1-65535") for i in range(60)])
     async with facing(Raises(short)) as face:
         refused = await face.refused("GetReservation")
@@ -152,7 +152,7 @@ async def test_every_answer_carries_a_trace_id_of_its_own() -> None:
     assert all(ids)
 
 
-async def test_both_names_serve_the_same_handlers() -> None:
+async def test_both_service_names_serve_the_same_handlers() -> None:
     async with facing(Echo()) as face:
         for service in ("gpuproxy.v1.GPUProxyService", "gpuproxy.GPUProxyService"):
             answer = await face.call("GetReservation", pb.GetReservationRequest(reservation_id="r"), service=service)
@@ -160,7 +160,7 @@ async def test_both_names_serve_the_same_handlers() -> None:
 
 
 @pytest.mark.parametrize("name", ["GetWarmPoolStatus", "WatchWarmPool", "GetCostReport"])
-async def test_what_is_not_built_says_so(name: str) -> None:
+async def test_a_call_that_is_not_implemented_says_so(name: str) -> None:
     async with facing(Echo()) as face:
         call = face.call(name)
         with pytest.raises(aio.AioRpcError) as caught:
@@ -169,11 +169,11 @@ async def test_what_is_not_built_says_so(name: str) -> None:
     assert dict(caught.value.trailing_metadata() or ())["x-trace-id"]
 
 
-async def test_bytes_that_are_no_message_are_an_invalid_argument() -> None:
+async def test_undecodable_bytes_are_an_invalid_argument() -> None:
     async with facing(Echo()) as face:
         call = face.channel.unary_unary("/gpuproxy.v1.GPUProxyService/GetReservation")
         with pytest.raises(aio.AioRpcError) as caught:
-            await call(b"\xff\xff\xff", metadata=(("x-api-key", "gp_user"),), timeout=10)
+            await call(b"\xff\xff\xff", metadata=(("x-api-key", "gp_user"),), timeout=120)
     assert caught.value.code() is StatusCode.INVALID_ARGUMENT
 
 
@@ -192,13 +192,13 @@ async def test_the_deadline_is_the_callers_or_the_rpcs_own_and_at_most_half_an_h
     async with facing(echo, scale=60.0) as face:
         before = face.clock.monotonic()
         call = face.call(name, timeout=timeout)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await call
         left = (echo.callers[0].deadline - before) / face.clock.scale
     assert seconds - 1 <= left <= seconds + 9
 
 
-async def test_a_call_that_overruns_the_rpcs_own_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_exceeds_the_rpcs_own_time_limit_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = asyncio.Event()
 
     class Slow:
@@ -216,7 +216,7 @@ async def test_a_call_that_overruns_the_rpcs_own_time_ends(monkeypatch: pytest.M
     assert ended.is_set()
 
 
-async def test_a_timeout_below_that_is_not_the_callers_is_an_internal_error() -> None:
+async def test_an_inner_timeout_that_is_not_the_deadline_is_an_internal_error() -> None:
     class Impatient:
         async def GetReservation(self, request: Any, caller: Caller) -> pb.GetReservationResponse:
             async with asyncio.timeout(0.001):
@@ -242,12 +242,14 @@ async def test_a_timeout_below_that_is_not_the_callers_is_an_internal_error() ->
         {"authorization": "gp_user"},
     ],
 )
-async def test_a_missing_and_a_wrong_key_look_the_same(metadata: dict[str, str]) -> None:
+async def test_a_missing_and_a_wrong_key_get_the_same_answer(metadata: dict[str, str]) -> None:
     keys = all_keys()
     async with facing(Echo(), keys=keys) as face:
         refused = await face.refused("GetReservation", metadata=metadata)
     assert refused.code is StatusCode.UNAUTHENTICATED
-    said = "A valid key or token is needed: metadata `authorization: Bearer <key or token>` or `x-api-key: <key>`."
+    said = (
+        "No valid API key or token was sent. Send it as `authorization: Bearer <key or token>` or `x-api-key: <key>`."
+    )
     assert refused.text == said
     assert refused.info.reason == "UNAUTHENTICATED"
     assert keys.lookups == 1
@@ -262,14 +264,14 @@ async def test_a_missing_and_a_wrong_key_look_the_same(metadata: dict[str, str])
         {"authorization": "Basic abc", "x-api-key": "gp_user"},
     ],
 )
-async def test_a_good_key_is_its_project_and_role(metadata: dict[str, str]) -> None:
+async def test_a_valid_key_gives_its_project_and_role(metadata: dict[str, str]) -> None:
     echo = Echo()
     async with facing(echo) as face:
         await face.call("GetReservation", metadata=metadata)
     assert (echo.callers[0].project, echo.callers[0].role, echo.callers[0].key_id) == ("p1", "user", "id-user")
 
 
-async def test_a_revoked_key_ends_within_a_second() -> None:
+async def test_a_revoked_key_stops_working_within_a_second() -> None:
     keys = all_keys()
     async with facing(Echo(), keys=keys, scale=1000.0) as face:
         await face.call("GetReservation")
@@ -290,7 +292,7 @@ async def test_a_revoked_key_ends_within_a_second() -> None:
         ("gp_admin", "SetSpendingLimit", True),
     ],
 )
-async def test_roles_say_who_may_call_what(key: str, name: str, allowed: bool) -> None:
+async def test_roles_determine_the_allowed_calls(key: str, name: str, allowed: bool) -> None:
     async with facing(Echo()) as face:
         if allowed:
             await face.call(name, key=key)
@@ -304,18 +306,18 @@ async def test_a_health_check_needs_no_key() -> None:
         await face.call("HealthCheck", metadata={})
 
 
-async def test_create_api_key_takes_its_token_as_a_field_too() -> None:
+async def test_create_api_key_accepts_its_token_as_a_field() -> None:
     async with facing(Echo()) as face:
         await face.call("CreateAPIKey", pb.CreateAPIKeyRequest(name="n", token="gp_user"), metadata={})
         refused = await face.refused("CreateAPIKey", pb.CreateAPIKeyRequest(name="n", token="bad"), metadata={})
     assert refused.code is StatusCode.UNAUTHENTICATED
 
 
-def test_every_rule_about_an_rpc_names_one_that_exists() -> None:
+def test_every_rule_names_an_existing_rpc() -> None:
     assert {*OPEN, *READS, *WRITES, *ADMIN_ONLY, *SECONDS} <= set(CONTRACT.methods_by_name)
 
 
-async def test_another_projects_key_brings_another_project() -> None:
+async def test_a_key_of_another_project_gives_that_project() -> None:
     echo, row = Echo(), key_row("gp_other", "user", project="p2")
     async with facing(echo, keys=KeyBook({row.sha256: row})) as face:
         await face.call("GetReservation", key="gp_other")
@@ -332,7 +334,7 @@ async def test_a_second_server_on_the_port_is_an_error() -> None:
             await second.start(f"127.0.0.1:{face.port}")
 
 
-async def test_the_end_of_the_server_waits_for_the_finally_of_a_handler_that_it_cancelled() -> None:
+async def test_a_drain_waits_for_the_finally_blocks_of_cancelled_handlers() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     class Slow:
@@ -365,7 +367,7 @@ async def test_an_answer_too_large_for_a_client_is_refused_with_advice() -> None
     assert (refused.code, refused.info.reason) == (StatusCode.FAILED_PRECONDITION, "ANSWER_TOO_LARGE")
 
 
-async def test_ready_bytes_are_an_answer() -> None:
+async def test_encoded_bytes_are_an_answer() -> None:
     class Ready:
         async def GetReservation(self, request: Any, caller: Caller) -> bytes:
             return pb.GetReservationResponse(reservation=pb.Reservation(reservation_id="r9")).SerializeToString()
@@ -374,13 +376,13 @@ async def test_ready_bytes_are_an_answer() -> None:
         assert (await face.call("GetReservation")).reservation.reservation_id == "r9"
 
 
-async def test_a_measurement_goes_through_the_same_dispatcher() -> None:
+async def test_a_benchmark_call_goes_through_the_same_dispatcher() -> None:
     async def double(raw: bytes) -> bytes:
         return raw * 2
 
     async with facing(Echo(), extra={"bench.Bench/Bytes": raw_rpc("Bytes", double)}) as face:
         call = face.channel.unary_unary("/bench.Bench/Bytes")
-        assert await call(b"ab", metadata=(("x-api-key", "gp_user"),), timeout=10) == b"abab"
+        assert await call(b"ab", metadata=(("x-api-key", "gp_user"),), timeout=120) == b"abab"
         with pytest.raises(aio.AioRpcError) as caught:
-            await call(b"ab", timeout=10)
+            await call(b"ab", timeout=120)
     assert caught.value.code() is StatusCode.UNAUTHENTICATED

@@ -1,4 +1,4 @@
-"""What is wrong with a request: every rule about a field, asked over a real channel, and nothing reaches the engine."""
+"""Validation: every rule about a field, over a real channel; invalid requests never reach the engine."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.translate_demand import Defaults, reserve_demand
+from gpuproxy.edge.messages.demands import Defaults, reserve_demand
 from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -110,7 +110,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("field", "fields"), WRONG, ids=[f"{field}-{at}" for at, (field, _) in enumerate(WRONG)])
-async def test_a_wrong_field_is_named_and_nothing_is_asked_of_the_engine(field: str, fields: dict[str, Any]) -> None:
+async def test_an_invalid_field_is_named_and_the_engine_is_not_called(field: str, fields: dict[str, Any]) -> None:
     engine = StubEngine()
     async with facing(service_over(engine)) as face:
         refused = await face.refused("ReserveGPUs", pb.ReserveGPUsRequest(**{"count": 1} | fields))
@@ -145,14 +145,14 @@ RIGHT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", RIGHT, ids=[str(at) for at in range(len(RIGHT))])
-async def test_what_is_just_within_the_limits_passes(fields: dict[str, Any]) -> None:
+async def test_values_at_the_limits_are_accepted(fields: dict[str, Any]) -> None:
     engine = StubEngine()
     async with facing(service_over(engine)) as face:
         await face.call("ReserveGPUs", pb.ReserveGPUsRequest(**{"count": 1} | fields))
     assert len(engine.demands) == 1
 
 
-async def test_all_violations_are_told_at_once_and_the_valid_words_with_them() -> None:
+async def test_all_violations_are_reported_together_with_the_valid_words() -> None:
     request = pb.ReserveGPUsRequest(count=99, provider="aws", strategy="best", packing="tight", max_price=NAN)
     async with facing(service_over(StubEngine())) as face:
         refused = await face.refused("ReserveGPUs", request)
@@ -200,7 +200,7 @@ OTHERS: list[tuple[str, str, Message]] = [
 @pytest.mark.parametrize(
     ("name", "field", "request_"), OTHERS, ids=[f"{n}-{f}-{at}" for at, (n, f, _) in enumerate(OTHERS)]
 )
-async def test_wrong_fields_of_the_other_calls_are_named(name: str, field: str, request_: Message) -> None:
+async def test_invalid_fields_of_the_other_calls_are_named(name: str, field: str, request_: Message) -> None:
     engine = StubEngine()
     async with facing(service_over(engine)) as face:
         refused = await face.refused(name, request_)
@@ -210,7 +210,7 @@ async def test_wrong_fields_of_the_other_calls_are_named(name: str, field: str, 
     assert not engine.asked
 
 
-def test_what_is_not_set_gets_the_documented_default() -> None:
+def test_unset_fields_get_the_documented_defaults() -> None:
     demand = reserve_demand(pb.ReserveGPUsRequest(count=3), DEFAULTS)
     assert demand.filter.max_price == 10.0
     assert demand.filter.verified_only
@@ -222,7 +222,7 @@ def test_what_is_not_set_gets_the_documented_default() -> None:
     assert (demand.spec.image, demand.spec.run_mode, demand.spec.demanded) == (DEFAULT_IMAGE, "ssh", frozenset())
 
 
-def test_a_false_that_was_set_is_not_the_default() -> None:
+def test_an_explicit_false_is_not_the_default() -> None:
     demand = reserve_demand(pb.ReserveGPUsRequest(count=1, verified_only=False, wait=False), DEFAULTS)
     assert not demand.filter.verified_only
     assert not demand.wait
@@ -253,12 +253,12 @@ def test_the_servers_lease_duration_applies_where_the_caller_names_none() -> Non
     assert reserve_demand(pb.ReserveGPUsRequest(count=1), defaults).lease_duration == timedelta(hours=2)
 
 
-def test_a_lease_that_is_too_short_is_not_told_that_0_has_no_end() -> None:
+def test_the_error_for_a_too_short_lease_does_not_say_that_0_has_no_end() -> None:
     with pytest.raises(InvalidArgument, match="at least 10 s, or 0 for the server's GPUPROXY_LEASE_DURATION"):
         reserve_demand(pb.ReserveGPUsRequest(count=1, lease_duration=Duration(seconds=9)), DEFAULTS)
 
 
-def test_a_fingerprint_is_of_the_demand_and_not_of_its_id_or_the_order_of_its_maps() -> None:
+def test_a_fingerprint_depends_on_the_demand_and_not_on_its_id_or_the_order_of_maps() -> None:
     def fingerprint(**fields: Any) -> str:
         return reserve_demand(pb.ReserveGPUsRequest(**{"count": 2} | fields), DEFAULTS).fingerprint
 
@@ -268,7 +268,7 @@ def test_a_fingerprint_is_of_the_demand_and_not_of_its_id_or_the_order_of_its_ma
     assert first != fingerprint(env={"A": "1", "B": "2"}, request_id="one", count=3)
 
 
-def test_who_has_a_fingerprint_but_not_its_key_can_try_out_no_secret_against_it() -> None:
+def test_a_fingerprint_without_its_key_does_not_allow_guessing_secrets() -> None:
     request = pb.ReserveGPUsRequest(count=1, secret_env={"PIN": "1234"})
     one, two = (replace(DEFAULTS, fingerprint_key=key) for key in (b"one", b"two"))
     assert reserve_demand(request, one).fingerprint != reserve_demand(request, two).fingerprint
@@ -279,15 +279,17 @@ def test_who_has_a_fingerprint_but_not_its_key_can_try_out_no_secret_against_it(
     assert plain not in repr(reserve_demand(request, one))
 
 
-def test_a_demand_knows_the_fingerprints_of_before_there_was_a_key_and_no_other() -> None:
+def test_a_demand_matches_its_own_old_fingerprint_and_no_other() -> None:
     request = pb.ReserveGPUsRequest(count=1, request_id="a")
     plain = hashlib.sha256(b"ReserveGPUsRequest\0" + pb.ReserveGPUsRequest(count=1).SerializeToString()).hexdigest()
     demand = reserve_demand(request, DEFAULTS)
-    assert demand.is_of(plain)
-    assert demand.is_of(demand.fingerprint)
+    assert demand.matches_fingerprint(plain)
+    assert demand.matches_fingerprint(demand.fingerprint)
     assert demand.fingerprint.startswith("k1:")
     other = reserve_demand(pb.ReserveGPUsRequest(count=2, request_id="a"), DEFAULTS)
-    assert not any(demand.is_of(stored) for stored in (other.fingerprint, other.old_fingerprint, f"k1:{plain}", ""))
+    assert not any(
+        demand.matches_fingerprint(stored) for stored in (other.fingerprint, other.old_fingerprint, f"k1:{plain}", "")
+    )
 
 
 def test_secrets_are_not_in_the_repr_of_a_demand() -> None:

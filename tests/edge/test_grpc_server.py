@@ -19,21 +19,21 @@ WHOLE_AND_BOTH = ("", "gpuproxy.v1.GPUProxyService", "gpuproxy.GPUProxyService")
 
 async def health(face: Face, service: str) -> int:
     stub = health_pb2_grpc.HealthStub(face.channel)
-    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=120)).status
 
 
-async def test_health_is_told_for_the_whole_and_for_both_names_without_a_key() -> None:
+async def test_health_is_reported_for_the_server_and_both_service_names_without_a_key() -> None:
     async with facing(object()) as face:
         assert [await health(face, name) for name in WHOLE_AND_BOTH] == [NOT_SERVING] * 3
         await face.server.serving(True)
         assert [await health(face, name) for name in WHOLE_AND_BOTH] == [SERVING] * 3
 
 
-async def test_a_drain_says_not_serving_first() -> None:
+async def test_a_drain_first_reports_not_serving() -> None:
     async with facing(object()) as face:
         await face.server.serving(True)
         stub = health_pb2_grpc.HealthStub(face.channel)
-        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=120)
         assert (await watch.read()).status == SERVING
         await face.server.drain(0.1)
         assert (await watch.read()).status == NOT_SERVING
@@ -45,7 +45,7 @@ async def reflected(face: Face, version: str, **what: Any) -> reflection_pb2.Ser
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    call = multi(iter([reflection_pb2.ServerReflectionRequest(**what)]), timeout=10)
+    call = multi(iter([reflection_pb2.ServerReflectionRequest(**what)]), timeout=120)
     answers = [answer async for answer in call]
     return answers[0]
 
@@ -74,7 +74,7 @@ async def test_every_listed_service_can_be_described(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 @pytest.mark.parametrize("service", ["gpuproxy.v1.GPUProxyService", "gpuproxy.GPUProxyService"])
-async def test_a_single_call_can_be_described_and_what_does_not_exist_is_not_found(version: str, service: str) -> None:
+async def test_a_single_call_can_be_described_and_an_unknown_symbol_is_not_found(version: str, service: str) -> None:
     async with facing(object()) as face:
         found = await reflected(face, version, file_containing_symbol=f"{service}.ReserveGPUs")
         assert found.file_descriptor_response.file_descriptor_proto
@@ -93,9 +93,9 @@ class Busy:
 
 @pytest.mark.parametrize(
     ("retry_after", "seconds_left", "pushback"),
-    [(2.5, None, "2500"), (2.5, 10.0, "2500"), (0.0, 10.0, "1"), (20.0, 10.0, "-1"), (20.0, None, "-1")],
+    [(2.5, None, "2500"), (2.5, 100.0, "2500"), (0.0, 100.0, "1"), (20.0, 10.0, "-1"), (20.0, None, "-1")],
 )
-async def test_a_repeat_is_asked_for_when_it_can_still_help_and_never_at_0_where_clients_hang(
+async def test_a_retry_is_requested_only_before_the_deadline_and_never_after_0_ms(
     retry_after: float, seconds_left: float | None, pushback: str
 ) -> None:
     async with facing(Busy(retry_after)) as face:
@@ -103,12 +103,12 @@ async def test_a_repeat_is_asked_for_when_it_can_still_help_and_never_at_0_where
     assert refused.trailers["grpc-retry-pushback-ms"] == pushback
 
 
-async def test_other_errors_say_nothing_about_repeats() -> None:
+async def test_other_errors_do_not_mention_retries() -> None:
     async with facing(object()) as face:
         assert "grpc-retry-pushback-ms" not in (await face.refused("HealthCheck")).trailers
 
 
-def test_both_names_have_the_same_calls() -> None:
+def test_both_service_names_have_the_same_calls() -> None:
     def calls(service: Any) -> list[tuple[str, str, str, bool]]:
         return [(m.name, m.input_type.full_name, m.output_type.full_name, m.server_streaming) for m in service.methods]
 

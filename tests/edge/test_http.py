@@ -1,4 +1,4 @@
-"""What each request over HTTP says and gets: forms, statuses, errors, headers, headers."""
+"""Requests and responses over HTTP: formats, statuses, errors, headers."""
 
 import gzip
 from datetime import UTC, datetime
@@ -39,18 +39,21 @@ async def test_the_published_body_of_reserve_reaches_the_engine() -> None:
     assert (demand.spec.image, demand.spec.ports, demand.spec.disk_gb) == ("busybox", (8080,), 20)
 
 
-async def test_flat_fields_are_the_same_demand() -> None:
+async def test_flat_fields_give_the_same_demand() -> None:
     engine = StubEngine()
     await reserve(engine, SEED)
     await reserve(engine, {"count": 4, "min_vram": 16, "max_price": 2, "provider": "vast.ai"})
     assert engine.demands[0] == engine.demands[1]
 
 
-async def test_groups_that_agree_with_flat_fields_are_taken_and_others_are_refused() -> None:
+async def test_a_group_may_repeat_a_flat_field_only_with_the_same_value() -> None:
     engine = StubEngine()
     assert (await reserve(engine, SEED | {"min_vram": 16})).status == 201
     answer = await reserve(engine, SEED | {"min_vram": 24})
-    assert (answer.status, answer.violations()) == (400, {"filters.min_vram": "says otherwise than min_vram"})
+    assert (answer.status, answer.violations()) == (
+        400,
+        {"filters.min_vram": "differs from min_vram; give only one of them"},
+    )
     assert len(engine.demands) == 1
 
 
@@ -84,7 +87,7 @@ async def test_groups_that_agree_with_flat_fields_are_taken_and_others_are_refus
         (b'{"image":"' + b"x" * 1_100_000 + b'"}', "body"),
     ],
 )
-async def test_what_can_not_be_read_is_refused_with_its_place_and_rents_nothing(body: Any, field: str) -> None:
+async def test_an_unreadable_body_is_refused_with_its_position_and_rents_nothing(body: Any, field: str) -> None:
     engine = StubEngine()
     answer = await reserve(engine, body)
     assert (answer.status, answer.error["reason"]) == (400, "INVALID_ARGUMENT")
@@ -92,7 +95,7 @@ async def test_what_can_not_be_read_is_refused_with_its_place_and_rents_nothing(
     assert not engine.demands
 
 
-async def test_everything_wrong_is_told_at_once() -> None:
+async def test_all_errors_are_reported_together() -> None:
     answer = await reserve(StubEngine(), {"count": "x", "bogus": 1, "filters": {"min_vram": []}})
     assert set(answer.violations()) == {"count", "bogus", "filters.min_vram"}
 
@@ -105,7 +108,7 @@ async def test_durations_have_units(duration: str) -> None:
     assert engine.demands[0].lease_duration.total_seconds() == 86400
 
 
-async def test_null_is_as_good_as_absent_and_the_content_type_does_not_matter() -> None:
+async def test_null_counts_as_absent_and_the_content_type_is_ignored() -> None:
     engine = StubEngine()
     body = {"count": 1, "wait": None, "filters": None, "min_count": None, "image": None}
     assert (await reserve(engine, body, headers={"Content-Type": "text/plain"})).status == 201
@@ -135,7 +138,7 @@ async def test_a_blank_idempotency_key_rents_nothing(blank: str) -> None:
     assert (await reserve(engine, SEED | {"request_id": ""})).status == 201
 
 
-async def test_fields_of_a_query_are_typed_like_those_of_a_body() -> None:
+async def test_query_fields_have_the_same_types_as_body_fields() -> None:
     async with both_faces(service_over(StubEngine(offers=[offer(1), offer(2, verified=False)]))) as both:
         found = await both.send("GET", f"{LIST}?min_vram=16.5&max_price=2&verified_only=false&num_gpus=1")
         assert [each["id"] for each in found.json["instances"]] == ["vast-1", "vast-2"]
@@ -153,7 +156,7 @@ async def test_a_map_in_a_query_has_its_key_in_brackets() -> None:
     assert wrong.violations() == {"labels": "use labels[key]"}
 
 
-async def test_a_path_and_a_body_must_name_the_same() -> None:
+async def test_a_path_and_a_body_must_have_the_same_value() -> None:
     engine = StubEngine(offers=[offer(1)])
     async with both_faces(service_over(engine)) as both:
         same = await both.send("POST", f"{LIST}/vast.ai/vast-1", {"instance_id": "vast-1", "image": "busybox"})
@@ -194,11 +197,11 @@ async def test_an_answer_has_every_field_with_null_for_what_is_absent() -> None:
         (view(lease(1, LeaseState.UNKNOWN), state=ReservationState.PENDING), 202),
     ],
 )
-async def test_what_is_not_all_known_yet_is_accepted_and_the_rest_is_created(made: Any, status: int) -> None:
+async def test_an_incomplete_result_has_status_202_and_a_complete_one_201(made: Any, status: int) -> None:
     assert (await reserve(StubEngine(answer=made), SEED)).status == status
 
 
-async def test_lists_are_the_same_as_grpcs_in_every_order_and_page() -> None:
+async def test_lists_are_the_same_as_over_grpc_in_every_order_and_page() -> None:
     offers = [offer(number, price=100_000 * number, vram=8 * (number % 3 + 1)) for number in range(1, 8)]
     engine = StubEngine(offers=offers, mine=[LeaseView(lease=lease(1), cost=Micro(7))])
     async with both_faces(service_over(engine)) as both:
@@ -217,13 +220,13 @@ async def test_lists_are_the_same_as_grpcs_in_every_order_and_page() -> None:
             assert answer.json["next_page_token"] == expected.next_page_token
 
 
-async def test_an_empty_list_is_a_list() -> None:
+async def test_an_empty_list_is_not_null() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         answer = await both.send("GET", LIST)
     assert (answer.json["instances"], answer.json["total_count"]) == ([], 0)
 
 
-async def test_what_has_not_changed_is_not_sent_again() -> None:
+async def test_an_unchanged_answer_is_not_sent_again() -> None:
     engine = StubEngine(offers=[offer(1)])
     async with both_faces(service_over(engine)) as both:
         first = await both.send("GET", LIST)
@@ -232,7 +235,7 @@ async def test_what_has_not_changed_is_not_sent_again() -> None:
     assert (first.status, again.status, again.body, other.status) == (200, 304, b"", 200)
 
 
-async def test_large_answers_are_compressed_for_who_wants_it() -> None:
+async def test_large_answers_are_compressed_if_the_client_accepts_it() -> None:
     engine = StubEngine(offers=[offer(number) for number in range(1, 200)])
     async with both_faces(service_over(engine)) as both:
         plain = await both.send("GET", LIST, headers={"Accept-Encoding": "identity"})
@@ -254,7 +257,7 @@ async def test_large_answers_are_compressed_for_who_wants_it() -> None:
         (Unavailable("silent", retry_after=6.2), 503, "UNAVAILABLE"),
     ],
 )
-async def test_refusals_have_the_contracts_form(refusal: Any, status: int, word: str) -> None:
+async def test_refusals_have_the_format_of_the_contract(refusal: Any, status: int, word: str) -> None:
     answer = await reserve(StubEngine(answer=refusal), SEED)
     error = answer.error
     assert (answer.status, error["code"], error["status"]) == (status, status, word)
@@ -264,7 +267,7 @@ async def test_refusals_have_the_contracts_form(refusal: Any, status: int, word:
     assert answer.headers.get("Retry-After") == ("7" if status == 503 else None)
 
 
-async def test_no_key_a_wrong_key_and_a_viewers_key_are_told_apart_only_by_role() -> None:
+async def test_a_missing_and_a_wrong_key_are_401_and_a_viewers_key_is_403() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         none = await both.send("POST", RESERVE, SEED, key=None)
         wrong = await both.send("POST", RESERVE, SEED, key="gp_nobody")
@@ -275,7 +278,7 @@ async def test_no_key_a_wrong_key_and_a_viewers_key_are_told_apart_only_by_role(
     assert none.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_addresses_and_verbs_that_do_not_exist_are_errors_of_the_same_form() -> None:
+async def test_unknown_paths_and_verbs_have_the_usual_error_format() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         nowhere = await both.send("GET", "/api/v1/nothing")
         verb = await both.send("PATCH", RESERVE)
@@ -287,7 +290,7 @@ async def test_addresses_and_verbs_that_do_not_exist_are_errors_of_the_same_form
     assert "Access-Control-Allow-Origin" not in options.headers
 
 
-async def test_a_bug_shows_nothing_of_itself() -> None:
+async def test_a_bug_shows_no_details() -> None:
     class Broken:
         async def GetLoadInfo(self, _request: object, _caller: Caller) -> pb.GetLoadInfoResponse:  # noqa: N802
             raise RuntimeError("the secret is hunter2")
@@ -298,7 +301,7 @@ async def test_a_bug_shows_nothing_of_itself() -> None:
     assert b"hunter2" not in answer.body
 
 
-async def test_every_response_protects_the_browser_and_says_little_of_the_server() -> None:
+async def test_every_response_has_security_headers_and_no_server_version() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         for path in ("/api/v1/loadbalancer/strategy", "/nowhere", "/healthz", "/docs"):
             headers = (await both.send("GET", path)).headers

@@ -1,4 +1,4 @@
-"""Bytes that no client library would send: nothing breaks, nothing leaks, nothing is rented, and others are served."""
+"""Malformed bytes: nothing breaks, nothing leaks, nothing is rented, and other clients are served."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ async def test_malformed_requests_break_nothing_leak_nothing_and_rent_nothing(
     assert b" 500 " not in answer
 
 
-async def test_the_same_request_whole_is_answered() -> None:
+async def test_the_same_request_in_one_piece_is_answered() -> None:
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         answer = await both.raw(request(BODY, CLOSE))
@@ -78,7 +78,7 @@ async def test_the_same_request_whole_is_answered() -> None:
 
 
 @pytest.mark.parametrize("at", range(0, len(request()), 23))
-async def test_a_request_cut_anywhere_rents_nothing(at: int) -> None:
+async def test_a_truncated_request_rents_nothing(at: int) -> None:
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         await both.raw(request()[:at], end=True)
@@ -102,7 +102,7 @@ async def test_a_request_that_trickles_in_is_read() -> None:
     assert answer.startswith(b"HTTP/1.1 201 ")
 
 
-async def test_a_body_that_does_not_come_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_arrive_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server.BODY_SECONDS", 0.05)
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
@@ -112,26 +112,26 @@ async def test_a_body_that_does_not_come_is_refused_after_a_while(monkeypatch: p
     assert not engine.demands
 
 
-async def test_a_head_that_does_not_end_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.2)
+async def test_a_connection_whose_head_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 1.0)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             assert await reader.read() == b""
         writer.close()
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "next"])
-async def test_a_head_that_trickles_in_for_ever_loses_its_connection(
+async def test_a_connection_whose_head_trickles_in_forever_is_closed(
     monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gpuproxy.edge.http.protocol.IDLE_SECONDS", 1.0)
     async with both_faces(service_over(StubEngine())) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(first + b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\nX: ")
         ended = asyncio.create_task(reader.read())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not (await asyncio.wait([ended], timeout=0.02))[0]:
                 writer.write(b"a")
         with contextlib.suppress(ConnectionError):
@@ -139,14 +139,14 @@ async def test_a_head_that_trickles_in_for_ever_loses_its_connection(
         writer.close()
 
 
-async def test_a_body_that_trickles_in_for_ever_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_trickles_in_forever_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server.BODY_SECONDS", 0.1)
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(HEAD + CLOSE + b"Content-Length: 500000\r\n\r\n")
         status = asyncio.create_task(reader.readline())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not (await asyncio.wait([status], timeout=0.02))[0]:
                 writer.write(b" ")
         assert (await status).startswith(b"HTTP/1.1 400 ")
@@ -163,14 +163,14 @@ async def test_a_body_that_trickles_in_for_ever_is_refused_after_a_while(monkeyp
         (b"X: " + b"a" * 9000 + b"\r\n", 1, False),
     ],
 )
-async def test_heads_are_bounded_in_length_and_number(piece: bytes, times: int, served: bool) -> None:
+async def test_headers_are_limited_in_length_and_number(piece: bytes, times: int, served: bool) -> None:
     async with both_faces(service_over(StubEngine())) as both:
         answer = await both.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + CLOSE + piece * times + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 200 " if served else b"HTTP/1.0 400 ")
 
 
 @pytest.mark.parametrize(("length", "status"), [(1024 * 1024, b"201"), (1024 * 1024 + 1, b"400")])
-async def test_bodies_are_bounded_whether_they_tell_their_length_or_not(length: int, status: bytes) -> None:
+async def test_bodies_are_limited_with_and_without_a_content_length(length: int, status: bytes) -> None:
     body = BODY + b" " * (length - len(BODY))
     chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % length + body + b"\r\n0\r\n\r\n"
     async with both_faces(service_over(StubEngine())) as both:
@@ -178,7 +178,7 @@ async def test_bodies_are_bounded_whether_they_tell_their_length_or_not(length: 
         assert (await both.raw(HEAD + CLOSE + chunked)).startswith(b"HTTP/1.1 " + status)
 
 
-async def test_many_silent_connections_keep_nobody_out() -> None:
+async def test_many_silent_connections_do_not_block_other_clients() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         silent = [await asyncio.open_connection("127.0.0.1", both.port) for _ in range(200)]
         assert await still_serves(both)

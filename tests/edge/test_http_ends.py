@@ -1,4 +1,4 @@
-"""How calls over HTTP end (deadlines, clients that leave, drains), and the pages beside them."""
+"""The end of HTTP calls (deadlines, disconnected clients, drains), and the pages beside the API."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.edge.http_face import METRICS, both_faces
 
 
 class Slow:
-    """Waits for ever, and notes how it ended."""
+    """Waits forever, and records how it ended."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()
@@ -30,27 +30,27 @@ class Slow:
 
 
 @pytest.mark.parametrize("timeout", ["0.05", "50ms", "0.05s"])
-async def test_the_callers_deadline_is_kept(timeout: str) -> None:
+async def test_the_callers_deadline_is_observed(timeout: str) -> None:
     async with both_faces(Slow()) as both:
         answer = await both.send("GET", "/api/v1/loadbalancer/loads", headers={"Request-Timeout": timeout})
     assert (answer.status, answer.error["status"]) == (504, "DEADLINE_EXCEEDED")
 
 
 @pytest.mark.parametrize("timeout", ["soon", "0", "-1", "nan", "1 year", ""])
-async def test_a_deadline_that_is_none_is_refused(timeout: str) -> None:
+async def test_an_invalid_deadline_is_refused(timeout: str) -> None:
     async with both_faces(Slow()) as both:
         answer = await both.send("GET", "/api/v1/loadbalancer/loads", headers={"Request-Timeout": timeout})
     assert (answer.status, set(answer.violations())) == (400, {"Request-Timeout"})
 
 
-async def test_a_client_that_goes_away_cancels_its_call() -> None:
+async def test_a_client_that_disconnects_cancels_its_call() -> None:
     slow = Slow()
     async with both_faces(slow) as both:
         _, writer = await asyncio.open_connection("127.0.0.1", both.port)
         writer.write(b"GET /api/v1/loadbalancer/loads HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n\r\n")
         await slow.began.wait()
         writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await slow.cancelled.wait()
 
 
@@ -77,7 +77,7 @@ async def test_calls_beyond_the_limit_are_refused_at_once() -> None:
     assert answer.headers["Retry-After"] == "1"
 
 
-async def test_a_drain_ends_what_does_not_end_by_itself() -> None:
+async def test_a_drain_cancels_calls_that_do_not_end() -> None:
     slow = Slow()
     async with both_faces(slow) as both:
         call = asyncio.create_task(both.send("GET", "/api/v1/loadbalancer/loads"))
@@ -103,7 +103,7 @@ async def test_health_readiness_and_metrics_need_no_key() -> None:
     assert broken.json["checks"] == {"server": "ok", "database": "can't be written"}
 
 
-async def test_the_documentation_loads_nothing_from_elsewhere() -> None:
+async def test_the_documentation_loads_no_external_resources() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         page = await both.send("GET", "/docs", key=None)
         description = await both.send("GET", "/openapi.json", key=None)

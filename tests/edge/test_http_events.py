@@ -1,4 +1,4 @@
-"""Streams over HTTP: Server-Sent Events that can be taken up again where they ended."""
+"""Streams over HTTP: Server-Sent Events that can be resumed where they ended."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ KEY = {"X-API-Key": "gp_viewer"}
 
 
 class Changing:
-    """A reservation that changes twice, and then no more."""
+    """A reservation that changes exactly twice."""
 
     def __init__(self, *, endless: bool = False) -> None:
         self.endless = endless
@@ -44,7 +44,7 @@ class Changing:
 
 
 class Beats(ScaledClock):
-    """Sleeps end when a test says so; what was slept is noted."""
+    """A clock whose sleeps end when the test says so; it records their durations."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__(scale)
@@ -58,7 +58,7 @@ class Beats(ScaledClock):
         await self.beats.get()
 
     async def beat(self) -> None:
-        """Once somebody sleeps."""
+        """Wait until somebody sleeps."""
         await self.resting.wait()
         self.resting.clear()
         self.beats.put_nowait(None)
@@ -72,7 +72,7 @@ def events(body: bytes) -> list[tuple[str, str, Any]]:
     return found
 
 
-async def test_every_change_is_an_event_with_the_token_to_go_on_after() -> None:
+async def test_every_change_is_an_event_with_its_resume_token() -> None:
     async with both_faces(Changing()) as both:
         answer = await both.send("GET", PATH, key="gp_viewer")
     assert answer.headers["Content-Type"] == "text/event-stream"
@@ -82,7 +82,7 @@ async def test_every_change_is_an_event_with_the_token_to_go_on_after() -> None:
     ]
 
 
-async def test_a_stream_goes_on_after_the_last_event() -> None:
+async def test_a_stream_resumes_after_the_last_event() -> None:
     service = Changing()
     async with both_faces(service) as both:
         answer = await both.send("GET", PATH, headers={"Last-Event-ID": "1"})
@@ -98,7 +98,7 @@ async def test_a_refusal_before_the_first_event_is_an_ordinary_error() -> None:
     assert (answer.status, answer.error["status"], nobody.status) == (404, "NOT_FOUND", 401)
 
 
-async def test_a_drain_ends_a_stream_with_words_to_open_it_again() -> None:
+async def test_a_drain_ends_a_stream_and_tells_the_client_to_open_it_again() -> None:
     async with both_faces(Changing(endless=True)) as both, both.session.get(both.url + PATH, headers=KEY) as reply:
         first = await reply.content.readuntil(b"\n\n")
         await both.http.drain()
@@ -107,20 +107,20 @@ async def test_a_drain_ends_a_stream_with_words_to_open_it_again() -> None:
     assert (name, data["error"]["reason"], data["error"]["code"]) == ("error", "SHUTTING_DOWN", 503)
 
 
-async def test_a_client_that_leaves_ends_its_stream() -> None:
+async def test_a_client_that_disconnects_ends_its_stream() -> None:
     service = Changing(endless=True)
     async with both_faces(service) as both:
         async with both.session.get(both.url + PATH, headers=KEY) as reply:
             await reply.content.readuntil(b"\n\n")
             reply.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await service.closed.wait()
 
 
 # --------------------------------------------------------------------------------------------------------- heartbeats
 
 
-async def test_a_quiet_stream_has_a_comment_line_every_so_often() -> None:
+async def test_a_quiet_stream_sends_a_heartbeat_regularly() -> None:
     clock = Beats()
     async with (
         both_faces(Changing(endless=True), clock=clock) as both,
@@ -147,7 +147,7 @@ async def test_heartbeats_come_in_real_seconds_however_fast_the_clock_runs() -> 
 
 
 class Late(Changing):
-    """Has nothing to say until told."""
+    """Sends nothing until the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Late(Changing):
         yield pb.WatchReservationResponse()
 
 
-async def test_before_the_first_event_there_is_no_heartbeat_so_that_a_refusal_can_still_be_one() -> None:
+async def test_there_is_no_heartbeat_before_the_first_event_so_that_a_refusal_is_an_ordinary_error() -> None:
     service, clock = Late(), Beats()
     async with both_faces(service, clock=clock) as both:
         asked = asyncio.create_task(both.send("GET", PATH))
@@ -183,14 +183,14 @@ async def test_a_client_that_resets_its_connection_frees_its_stream_and_its_hear
         for _ in range(beats):
             await clock.beat()
         writer.transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await service.closed.wait()
             while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - tasks end by themselves, unannounced
                 await asyncio.sleep(0)
 
 
 class Flooding:
-    """Sends for as long as somebody takes it."""
+    """Sends as long as the client reads."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -205,7 +205,7 @@ class Flooding:
             self.closed.set()
 
 
-async def test_a_client_that_takes_nothing_frees_its_stream_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_nothing_loses_its_stream_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server._STUCK_MS", 200)
     service = Flooding()
     async with both_faces(service) as both:
@@ -213,11 +213,11 @@ async def test_a_client_that_takes_nothing_frees_its_stream_after_a_while(monkey
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", both.port))
             client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n\r\n".encode())
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await service.closed.wait()
 
 
-async def test_a_client_that_takes_what_comes_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server._STUCK_MS", 200)
     service = Flooding()
     async with both_faces(service) as both, both.session.get(both.url + PATH, headers=KEY) as reply:

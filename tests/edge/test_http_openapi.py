@@ -1,4 +1,4 @@
-"""The description holds for the server: schemathesis tries it with some hundred cases; `make http-fuzz` with more."""
+"""The OpenAPI description matches the server: schemathesis tests some hundred cases; `make http-fuzz` tests more."""
 
 import asyncio
 import importlib.util
@@ -15,6 +15,8 @@ from scripts.http_fuzz import command
 from tests.edge.engine import StubEngine, lease, offer, service_over
 from tests.edge.http_face import both_faces
 
+pytestmark = pytest.mark.long
+
 EVERYTHING = document(frozenset(method.name for method in CONTRACT.methods))
 
 
@@ -27,7 +29,7 @@ def test_every_call_and_field_is_described() -> None:
         assert all(each.get("description") for each in schema["properties"].values() if "description" in schema)
 
 
-def test_references_lead_somewhere() -> None:
+def test_every_reference_has_a_target() -> None:
     schemas = EVERYTHING["components"]["schemas"]
 
     def check(node: object) -> None:
@@ -49,7 +51,7 @@ def test_the_published_examples_are_shown() -> None:
     assert "&quot;host_machine_id&quot;: 88888" in text
 
 
-async def test_generated_requests_find_no_difference_between_server_and_description(tmp_path: Path) -> None:
+async def test_generated_requests_agree_with_the_description(tmp_path: Path) -> None:
     if importlib.util.find_spec("schemathesis") is None:
         pytest.skip("schemathesis is not installed")
     engine = StubEngine(

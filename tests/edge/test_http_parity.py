@@ -1,4 +1,4 @@
-"""Both faces asked the same random things: equal answers, equivalent errors."""
+"""Both interfaces get the same random requests and give equal answers and equivalent errors."""
 
 import asyncio
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def questions(draw: st.DrawFn) -> Asked:
 
 @settings(max_examples=50, deadline=None)
 @given(asked=st.lists(questions(), min_size=5, max_size=20), failing=st.sampled_from(["no", "no", "few", "silent"]))
-def test_both_faces_answer_alike(asked: list[Asked], failing: str) -> None:
+def test_both_interfaces_answer_alike(asked: list[Asked], failing: str) -> None:
     asyncio.run(_compare_all(asked, failing))
 
 

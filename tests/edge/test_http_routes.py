@@ -1,4 +1,4 @@
-"""Each call has its place over HTTP, as the contract says, and both faces have the same calls."""
+"""Each call has its HTTP path of the contract, and both interfaces have the same calls."""
 
 import re
 from pathlib import Path
@@ -54,13 +54,13 @@ def test_published_paths_lead_to_their_calls(line: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY_CALL)
-def test_no_call_lacks_a_face(name: str) -> None:
+def test_every_call_is_on_both_interfaces(name: str) -> None:
     assert any(route.rpc == name for route in ROUTES), f"{name} has no google.api.http annotation"
     assert name in {rpc.name for rpc in rpcs_of(object())}
 
 
 @pytest.mark.parametrize("name", EVERY_CALL)
-async def test_what_is_not_built_says_so_on_both_faces(name: str) -> None:
+async def test_a_call_that_is_not_implemented_says_so_on_both_interfaces(name: str) -> None:
     route = next(each for each in ROUTES if each.rpc == name)
     path = re.sub(r"\{(\w+)\}", lambda field: "1", route.path)
     async with both_faces(object()) as both:
@@ -81,7 +81,7 @@ def published_warm_pool() -> list[tuple[str, str]]:
     return sorted({*titles, *((verb or "GET", path) for verb, path in commands)})
 
 
-async def test_every_address_of_the_second_document_is_there_and_says_that_it_is_not_built() -> None:
+async def test_every_path_of_the_second_document_exists_and_says_that_it_is_not_implemented() -> None:
     published = published_warm_pool()
     async with both_faces(object()) as both:
         for verb, path in published:
@@ -92,7 +92,7 @@ async def test_every_address_of_the_second_document_is_there_and_says_that_it_is
     assert elsewhere.status == 404
 
 
-def test_no_two_calls_share_a_place() -> None:
+def test_no_two_calls_share_a_path() -> None:
     places = [(route.verb, re.sub(r"\{\w+\}", "{}", route.path)) for route in ROUTES]
     assert len(places) == len(set(places))
 
@@ -105,7 +105,7 @@ def test_fields_of_paths_and_groups_are_fields_of_the_message() -> None:
             assert set(names) <= fields
 
 
-def test_the_description_has_every_built_call_and_no_other() -> None:
+def test_the_description_has_exactly_the_implemented_calls() -> None:
     built = built_of(service_over(StubEngine()))
     described = document(built)
     operations = {each["operationId"] for verbs in described["paths"].values() for each in verbs.values()}

@@ -1,4 +1,4 @@
-"""Pages of the market and of what is rented: nothing that was there all along is left out, whatever goes in between."""
+"""Paged lists of offers and rented instances: entries that exist all the time are never missing, whatever changes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.edge.test_service import ids, listed, mine
 
 
 async def rest(face: Face, token: str, **fields: Any) -> list[str]:
-    """All pages from this one on."""
+    """All pages from this request on."""
     seen: list[str] = []
     while token:
         answer = await listed(face, page_token=token, **fields)
@@ -59,7 +59,7 @@ async def test_an_offer_that_goes_or_comes_between_two_pages_hides_no_other(orde
     assert [each for each in left if each != "vast-99"] == whole[8:]
 
 
-async def test_a_create_that_turns_out_to_be_a_machine_between_two_pages_is_shown_all_the_same() -> None:
+async def test_a_create_that_becomes_a_machine_between_two_pages_is_still_shown() -> None:
     views = [mine(1, LeaseState.REQUESTED), mine(2, LeaseState.REQUESTED), mine(3), mine(4)]
     engine = StubEngine(mine=views)
     async with facing(service_over(engine)) as face:
@@ -83,12 +83,12 @@ async def test_a_token_of_one_list_is_refused_by_every_other() -> None:
 
 
 def unreadable(**facts: Any) -> StubEngine:
-    """No market can be read, and vast.ai is the one that was asked."""
+    """A catalog that can't be read; vast.ai doesn't answer."""
     silent = ((ProviderName("vast.ai"), 42.0),)
     return StubEngine(market_refusal=Unavailable("No market can be read."), unreachable=silent, **facts)
 
 
-async def test_what_is_rented_is_shown_with_who_is_silent_although_no_market_can_be_read() -> None:
+async def test_rented_instances_are_listed_with_the_unreachable_providers_if_no_market_can_be_read() -> None:
     async with facing(service_over(unreadable(mine=[mine(1), mine(2), mine(3)]))) as face:
         first = await listed(face, state="all", page_size=2)
         second = await listed(face, state="all", page_size=2, page_token=first.next_page_token)
@@ -105,7 +105,7 @@ async def test_offers_alone_are_unavailable_while_no_market_can_be_read() -> Non
         assert ids(await listed(face, state="rented")) == ["9001"]
 
 
-async def test_a_market_without_an_account_is_no_silent_one() -> None:
+async def test_a_marketplace_without_an_account_is_not_unreachable() -> None:
     engine = StubEngine(mine=[mine(1)], market_refusal=FailedPrecondition("No account.", reason="NO_ACCOUNT"))
     async with facing(service_over(engine)) as face:
         for state in ("available", "all"):

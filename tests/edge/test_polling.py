@@ -1,4 +1,4 @@
-"""Reads that only poll are logged at debug; nothing else can be hidden from the log that way."""
+"""Reads marked as polls are logged at debug; nothing else can be hidden in this way."""
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 from contextlib import suppress
@@ -30,31 +30,31 @@ class Answers:
 
 
 async def lines(name: str, metadata: dict[str, str], error: errors.Refusal | None = None) -> list[tuple[str, str]]:
-    """Level and code of each line that a call leaves in the log."""
+    """Level and code of each log line of a call."""
     with structlog.testing.capture_logs() as logged:
         async with facing(Answers(error)) as face:
             with suppress(aio.AioRpcError):
                 await face.call(name, metadata=metadata)
-    return [(line["log_level"], line["code"]) for line in logged if line["event"] == "rpc"]
+    return [(line["log_level"], line["code"]) for line in logged if line["event"] == "rpc_finished"]
 
 
-async def test_a_read_that_only_polls_is_logged_at_debug() -> None:
+async def test_a_read_marked_as_a_poll_is_logged_at_debug() -> None:
     assert await lines("GetReservation", POLLING) == [("debug", "OK")]
 
 
-async def test_a_read_that_does_not_say_that_it_polls_is_an_info_line() -> None:
+async def test_a_read_that_is_not_marked_is_logged_at_info() -> None:
     assert await lines("GetReservation", {"x-api-key": "gp_user"}) == [("info", "OK")]
     assert await lines("GetReservation", POLLING | {"x-gpuproxy-poll": "0"}) == [("info", "OK")]
 
 
-async def test_a_poll_that_fails_is_an_info_line() -> None:
+async def test_a_failed_poll_is_logged_at_info() -> None:
     assert await lines("GetReservation", POLLING, errors.NotFound("x")) == [("info", "NOT_FOUND")]
 
 
-async def test_a_poll_of_a_stranger_is_an_info_line() -> None:
+async def test_a_poll_without_valid_credentials_is_logged_at_info() -> None:
     assert await lines("GetReservation", {"x-gpuproxy-poll": "1"}) == [("info", "UNAUTHENTICATED")]
 
 
 @pytest.mark.parametrize("name", ["ReleaseReservation", "ReserveGPUs", "CreateAPIKey"])
-async def test_a_call_that_changes_something_is_an_info_line_whatever_it_says_of_itself(name: str) -> None:
+async def test_a_call_that_changes_something_is_logged_at_info_although_it_is_marked(name: str) -> None:
     assert await lines(name, POLLING) == [("info", "OK")]

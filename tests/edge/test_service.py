@@ -1,4 +1,4 @@
-"""What the RPCs say, over a real channel: ids, words, numbers and pages, for what the engine answered."""
+"""The answers of the RPCs over a real channel: ids, words, numbers and pages for the engine's results."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -82,7 +82,7 @@ async def test_overlapping_chunks_are_not_added_up() -> None:
         ("reliability", "vast-1"),
     ],
 )
-async def test_the_order_is_the_one_asked_for(order_by: str, first: str) -> None:
+async def test_offers_are_listed_in_the_requested_order(order_by: str, first: str) -> None:
     offers = [
         offer(1, price=400_000, reliability_ppm=900_000),
         offer(2, price=1_200_000, gpus=8),
@@ -107,7 +107,7 @@ async def test_pages_hold_each_offer_once(order_by: str) -> None:
     assert sorted(seen) == sorted(f"vast-{n}" for n in range(25))
 
 
-async def test_a_page_goes_on_although_its_last_offer_is_gone() -> None:
+async def test_paging_continues_although_the_last_offer_of_a_page_is_gone() -> None:
     engine = StubEngine(offers=[offer(n, price=400_000 + n) for n in range(6)])
     async with facing(service_over(engine)) as face:
         first = await listed(face, page_size=3)
@@ -117,7 +117,7 @@ async def test_a_page_goes_on_although_its_last_offer_is_gone() -> None:
     assert ids(second) == ["vast-3", "vast-4", "vast-5"]
 
 
-async def test_a_token_is_good_for_its_own_request_only() -> None:
+async def test_a_page_token_is_valid_only_for_its_own_request() -> None:
     engine = StubEngine(offers=[offer(n) for n in range(4)])
     async with facing(service_over(engine)) as face:
         first = await listed(face, page_size=2)
@@ -126,7 +126,7 @@ async def test_a_token_is_good_for_its_own_request_only() -> None:
     assert "page_token" in refused.fields
 
 
-async def test_everything_is_one_answer_up_to_five_thousand_and_three_mebibytes() -> None:
+async def test_a_page_has_at_most_five_thousand_entries_and_three_mebibytes() -> None:
     many = StubEngine(offers=[offer(n) for n in range(5001)])
     large = StubEngine(offers=[offer(n, extras={"note": "x" * 20_000}) for n in range(300)])
     async with facing(service_over(many)) as face:
@@ -140,7 +140,7 @@ async def test_everything_is_one_answer_up_to_five_thousand_and_three_mebibytes(
         assert first.next_page_token
 
 
-async def test_prices_include_the_disk_that_is_asked_for() -> None:
+async def test_prices_include_the_requested_disk() -> None:
     engine = StubEngine(offers=[offer(1, price=400_000, disk_price_month=Micro(720_000))])
     async with facing(service_over(engine)) as face:
         [usual] = (await listed(face)).instances
@@ -149,7 +149,7 @@ async def test_prices_include_the_disk_that_is_asked_for() -> None:
     assert (large.price_per_hour, large.disk_gb) == (0.5, 100)
 
 
-async def test_rented_instances_are_listed_by_contract_and_no_default_hides_what_is_paid_for() -> None:
+async def test_rented_instances_are_listed_by_contract_and_no_default_filter_hides_them() -> None:
     engine = StubEngine(offers=[offer(5)], mine=[mine(1, price=Micro(99_000_000)), mine(2, LeaseState.UNKNOWN)])
     async with facing(service_over(engine)) as face:
         rented = await listed(face, state="rented")
@@ -178,7 +178,7 @@ async def test_an_instance_is_shown_as_rented() -> None:
     assert not shown.HasField("ready_at")
 
 
-async def test_the_provider_may_be_left_out_where_only_one_has_the_id() -> None:
+async def test_the_provider_may_be_omitted_if_only_one_has_the_id() -> None:
     other = mine(1, provider=ProviderName("io.net"))
     async with facing(service_over(StubEngine(mine=[other]))) as face:
         answer = await face.call("GetGPUInstance", pb.GetGPUInstanceRequest(instance_id="9001"))
@@ -188,7 +188,7 @@ async def test_the_provider_may_be_left_out_where_only_one_has_the_id() -> None:
     assert "provider" in refused.fields
 
 
-async def test_destroying_commits_the_release_and_says_that_billing_may_go_on() -> None:
+async def test_destroying_commits_the_release_and_says_that_billing_may_continue() -> None:
     engine = StubEngine(mine=[mine(1)])
     async with facing(service_over(engine)) as face:
         request = pb.DestroyGPUInstanceRequest(provider="vast.ai", instance_id="9001")
@@ -198,7 +198,7 @@ async def test_destroying_commits_the_release_and_says_that_billing_may_go_on() 
     assert engine.asked == [("destroy", "vast.ai", "9001")]
 
 
-async def test_what_is_not_in_the_books_is_not_found() -> None:
+async def test_an_instance_that_is_not_in_the_database_is_not_found() -> None:
     engine = StubEngine()
     async with facing(service_over(engine)) as face:
         for name, kind in (
@@ -210,7 +210,7 @@ async def test_what_is_not_in_the_books_is_not_found() -> None:
     assert not engine.asked
 
 
-async def test_creating_rents_that_offer_whole_and_answers_with_the_contract() -> None:
+async def test_creating_rents_the_whole_offer_and_returns_the_contract() -> None:
     engine = StubEngine(offers=[offer(1, gpus=4)], answer=view(lease(1, num_gpus=4), count=4))
     request = pb.CreateGPUInstanceRequest(
         provider="vast.ai",
@@ -230,14 +230,14 @@ async def test_creating_rents_that_offer_whole_and_answers_with_the_contract() -
     assert (demand.request_id, demand.spec.image, demand.spec.ports) == ("r1", "ubuntu", (80,))
 
 
-async def test_a_repeated_create_finds_its_reservation_although_offer_and_market_are_gone() -> None:
+async def test_a_repeated_create_finds_its_reservation_without_offer_and_market() -> None:
     for engine in (StubEngine(), StubEngine(market_refusal=Unavailable("no market"))):
         async with facing(service_over(engine)) as face:
             request = pb.CreateGPUInstanceRequest(instance_id="vast-1", request_id="r1")
             assert (await face.call("CreateGPUInstance", request)).instance_id == "9001"
 
 
-async def test_an_offer_that_is_gone_is_refused_by_name() -> None:
+async def test_an_offer_that_is_gone_is_refused_with_its_id() -> None:
     engine = StubEngine(answer=FailedPrecondition("x", reason="NOT_ENOUGH_GPUS"))
     async with facing(service_over(engine)) as face:
         refused = await face.refused("CreateGPUInstance", pb.CreateGPUInstanceRequest(instance_id="vast-1"))
@@ -290,10 +290,11 @@ async def test_a_dry_run_has_a_price_and_no_reservation() -> None:
     assert (answer.reservation_id, answer.reserved_count, answer.price_per_hour) == ("", 0, 0.8)
 
 
-async def test_a_pending_answer_says_how_to_go_on() -> None:
+async def test_a_pending_answer_says_how_to_follow_the_reservation() -> None:
     async with facing(service_over(StubEngine(answer=view(lease(1), message="")))) as face:
         answer = await face.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, wait=False))
-    assert answer.message == "1 of 2 GPUs are reserved; the rest is under way. Ask again by reservation_id."
+    assert "1 of 2 GPUs are reserved" in answer.message
+    assert "Call GetReservation with the reservation_id" in answer.message
 
 
 async def test_a_reservation_shows_contracts_counts_and_costs() -> None:
@@ -345,7 +346,7 @@ async def test_load_is_shown_by_kind(kind: str, server: int, provider: int) -> N
         assert (row.instance_id, row.connections, row.load_score, row.total_connections) == ("9001", 3, 0.75, 7)
 
 
-async def test_a_strategy_is_set_and_told() -> None:
+async def test_a_strategy_is_set_and_returned() -> None:
     engine = StubEngine()
     async with facing(service_over(engine)) as face:
         request = pb.SetLoadBalancerStrategyRequest(strategy="Lowest-Price")
@@ -356,7 +357,7 @@ async def test_a_strategy_is_set_and_told() -> None:
     assert (told.strategy, told.scope, list(told.available)[-1]) == ("lowest_price", "project", "lowest_price")
 
 
-async def test_a_key_is_shown_once_and_is_never_mightier_than_its_maker() -> None:
+async def test_a_key_is_shown_once_and_never_has_a_higher_role_than_its_creator() -> None:
     engine = StubEngine()
     async with facing(service_over(engine)) as face:
         made = await face.call("CreateAPIKey", pb.CreateAPIKeyRequest(name="ci"))
@@ -391,7 +392,7 @@ async def test_keys_are_listed_without_their_secret_and_revoked_by_id() -> None:
         (StubEngine(market_refusal=FailedPrecondition("No account.")), "degraded"),
     ],
 )
-async def test_health_says_what_does_not_answer(engine: StubEngine, status: str) -> None:
+async def test_health_names_marketplaces_that_do_not_answer(engine: StubEngine, status: str) -> None:
     async with facing(service_over(engine)) as face:
         answer = await face.call("HealthCheck", metadata={})
     assert answer.status == status

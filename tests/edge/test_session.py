@@ -1,4 +1,4 @@
-"""Logins, keys and SSH keys over real channels, on a whole deployment."""
+"""Logins, API keys and SSH keys over real channels, on a complete deployment."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.public_keys import NotAKey, public_key
-from gpuproxy.edge.rpc.admission import network_of
+from gpuproxy.edge.messages.public_keys import InvalidPublicKey, public_key
+from gpuproxy.edge.rpc.concurrency import network_of
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.deployed import Deployed, deployed
 from tests.edge.test_fields import ecdsa_key, ssh_key
@@ -21,7 +21,7 @@ async def token_of(world: Deployed) -> str:
     return str(answer.token)
 
 
-async def test_a_login_gives_a_token_that_works_wherever_a_key_does(tmp_path: Path) -> None:
+async def test_a_login_token_works_wherever_a_key_does(tmp_path: Path) -> None:
     async with deployed(tmp_path, admin_email=EMAIL, admin_password=PASSWORD) as world:
         answer = await world.grpc.call("Login", pb.LoginRequest(email="ME@example.org", password=PASSWORD), metadata={})
         assert (answer.email, answer.user_id[:5]) == (EMAIL, "user-")
@@ -35,7 +35,7 @@ async def test_a_login_gives_a_token_that_works_wherever_a_key_does(tmp_path: Pa
     assert (made[0], listed[0], [key["name"] for key in listed[1]["keys"]]) == (201, 200, ["ci"])
 
 
-async def test_a_wrong_login_is_the_same_over_http_and_names_nothing(tmp_path: Path) -> None:
+async def test_a_failed_login_has_the_same_text_over_http_and_names_no_cause(tmp_path: Path) -> None:
     async with deployed(tmp_path, admin_email=EMAIL, admin_password=PASSWORD) as world:
         answers = [
             await world.http("POST", "/api/v1/auth/login", {"email": email, "password": password})
@@ -53,7 +53,7 @@ async def test_a_login_without_email_or_password_says_which_field_is_missing(tmp
     assert (long.code, set(long.fields)) == (StatusCode.INVALID_ARGUMENT, {"password"})
 
 
-async def test_a_key_is_made_as_published_with_the_token_as_a_field_and_ends_with_its_user(tmp_path: Path) -> None:
+async def test_a_key_is_created_with_a_token_field_and_disabled_with_its_user(tmp_path: Path) -> None:
     async with deployed(tmp_path, admin_email=EMAIL, admin_password=PASSWORD) as world:
         request = pb.CreateAPIKeyRequest(name="from Go", token=await token_of(world))
         made = await world.grpc.call("CreateAPIKey", request, metadata={})
@@ -66,7 +66,7 @@ async def test_a_key_is_made_as_published_with_the_token_as_a_field_and_ends_wit
     assert refused.code is StatusCode.UNAUTHENTICATED
 
 
-async def test_a_revoked_key_ends_within_a_second_and_another_projects_is_not_there(tmp_path: Path) -> None:
+async def test_a_revoked_key_stops_within_a_second_and_a_key_of_another_project_is_not_found(tmp_path: Path) -> None:
     async with deployed(tmp_path) as world:
         one, two = [await world.access.keys.create(project, "k", "user") for project in ("p1", "p2")]
         strange = await world.grpc.refused("RevokeAPIKey", pb.RevokeAPIKeyRequest(id=two.row.id), key=one.text)
@@ -77,7 +77,7 @@ async def test_a_revoked_key_ends_within_a_second_and_another_projects_is_not_th
     assert (strange.code, refused.code) == (StatusCode.NOT_FOUND, StatusCode.UNAUTHENTICATED)
 
 
-async def test_nobody_revokes_a_key_mightier_than_they_are(tmp_path: Path) -> None:
+async def test_nobody_revokes_a_key_with_a_higher_role(tmp_path: Path) -> None:
     async with deployed(tmp_path) as world:
         admin, user, other, viewer = [
             await world.access.keys.create("p1", "k", role) for role in ("admin", "user", "user", "viewer")
@@ -95,7 +95,7 @@ async def test_nobody_revokes_a_key_mightier_than_they_are(tmp_path: Path) -> No
     assert keys == {admin.row.id: False, user.row.id: False, other.row.id: True, viewer.row.id: True}
 
 
-async def test_ssh_keys_are_added_once_listed_and_deleted_as_often_as_one_likes(tmp_path: Path) -> None:
+async def test_ssh_keys_are_added_once_listed_and_deleted_idempotently(tmp_path: Path) -> None:
     async with deployed(tmp_path) as world:
         mine, theirs = [(await world.access.keys.create(p, "k", "user")).text for p in ("p1", "p2")]
         headers = {"X-API-Key": mine}
@@ -135,7 +135,7 @@ def small_rsa() -> str:
         (f'command="true" {ssh_key()}', "must be one line"),
     ],
 )
-async def test_what_is_no_public_key_is_refused_by_field_and_never_quoted(text: str, why: str, tmp_path: Path) -> None:
+async def test_an_invalid_public_key_is_refused_by_field_and_never_quoted(text: str, why: str, tmp_path: Path) -> None:
     async with deployed(tmp_path) as world:
         key = (await world.access.keys.create("p1", "k", "user")).text
         refused = await world.grpc.refused("AddSSHKey", pb.AddSSHKeyRequest(public_key=text), key=key)
@@ -144,11 +144,11 @@ async def test_what_is_no_public_key_is_refused_by_field_and_never_quoted(text: 
     assert "hunter2" not in refused.text + str(refused.trailers)
 
 
-def test_keys_of_every_usual_kind_are_read_and_have_ssh_keygens_fingerprint() -> None:
+def test_every_usual_kind_of_key_is_accepted_with_the_fingerprint_of_ssh_keygen() -> None:
     assert public_key(ecdsa_key()).comment == ""
     known = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github"
     assert public_key(known).fingerprint == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
-    with pytest.raises(NotAKey):
+    with pytest.raises(InvalidPublicKey):
         public_key(known.replace("ssh-ed25519", "ssh-dss"))
 
 
@@ -164,5 +164,5 @@ def test_keys_of_every_usual_kind_are_read_and_have_ssh_keygens_fingerprint() ->
         ("", ""),
     ],
 )
-def test_attempts_are_counted_by_where_they_come_from_and_not_by_port(peer: str, network: str) -> None:
+def test_login_attempts_are_counted_by_network_and_not_by_port(peer: str, network: str) -> None:
     assert network_of(peer) == network

@@ -1,4 +1,4 @@
-"""Callers without good credentials, in crowds: nothing of theirs is parsed, and they keep nobody else out."""
+"""Many clients without valid credentials: their requests aren't parsed, and they don't block other clients."""
 # ruff: noqa: N802 - methods of a service are named as in the contract
 
 import asyncio
@@ -9,8 +9,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.json_codec import MOST_ENTRIES
-from gpuproxy.edge.rpc.admission import Room
+from gpuproxy.edge.messages.json_codec import MAX_ENTRIES
+from gpuproxy.edge.rpc.concurrency import ConcurrencyLimit
 from gpuproxy.edge.rpc.dispatch import SMALL_BYTES
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import TooManyCalls
@@ -27,7 +27,7 @@ A_FEW = 8
 
 
 class Door:
-    """A Login that answers when the test says so."""
+    """A Login that finishes when the test says so."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -50,7 +50,7 @@ class Door:
 
 
 def begun(path: str, *headers: bytes) -> bytes:
-    """The head of a request and the first byte of its body; the others never come."""
+    """The head of a request and the first byte of its body; the rest never arrives."""
     lines = [b"POST " + path.encode() + b" HTTP/1.1", b"Host: x", b"Content-Length: 500", *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n{"
 
@@ -64,7 +64,7 @@ async def unfinished(both: Both, stack: AsyncExitStack, *sent: bytes) -> asyncio
     return reader
 
 
-async def test_what_a_stranger_sends_is_not_parsed() -> None:
+async def test_a_request_without_valid_credentials_is_not_parsed() -> None:
     engine = StubEngine()
     async with both_faces(service_over(engine)) as both:
         nonsense = b'{"a":' * 100_000
@@ -78,18 +78,18 @@ async def test_what_a_stranger_sends_is_not_parsed() -> None:
             assert await sent.code() is code
 
 
-async def test_looking_for_mistakes_ends_after_fifty_of_them() -> None:
+async def test_validation_ends_after_fifty_errors() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         some = await both.send("POST", RESERVE, {f"field{number}": 1 for number in range(49)})
         many = await both.send("POST", RESERVE, {f"field{number}": 1 for number in range(5000)})
-        long = await both.send("POST", RESERVE, {"ports": [1] * (MOST_ENTRIES + 1)})
+        long = await both.send("POST", RESERVE, {"ports": [1] * (MAX_ENTRIES + 1)})
     assert some.error["message"].endswith("(and 48 more)")
     assert many.error["message"].endswith("(and 49 more)")
-    assert long.violations() == {"ports": f"must have at most {MOST_ENTRIES} entries"}
+    assert long.violations() == {"ports": f"must have at most {MAX_ENTRIES} entries"}
 
 
 @pytest.mark.parametrize("credentials", [(), (b"X-API-Key: wrong",)], ids=["none", "wrong"])
-async def test_strangers_whose_bodies_never_end_keep_nobody_out(credentials: tuple[bytes, ...]) -> None:
+async def test_endless_bodies_of_anonymous_clients_do_not_block_others(credentials: tuple[bytes, ...]) -> None:
     async with both_faces(service_over(StubEngine()), max_concurrent=1) as both, AsyncExitStack() as stack:
         readers = [await unfinished(both, stack, begun(RESERVE, *credentials)) for _ in range(3)]
         assert (await both.send("GET", STRATEGY)).status == 200
@@ -99,8 +99,8 @@ async def test_strangers_whose_bodies_never_end_keep_nobody_out(credentials: tup
         assert (await both.send("GET", STRATEGY)).status == 200
 
 
-async def test_logins_whose_bodies_never_end_keep_only_logins_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuproxy.edge.http.server.STRANGERS_BODY_SECONDS", 0.3)
+async def test_logins_with_endless_bodies_block_only_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuproxy.edge.http.server.ANONYMOUS_BODY_SECONDS", 0.3)
     door = Door()
     door.open.set()
     async with both_faces(door, max_concurrent=1) as both, AsyncExitStack() as stack:
@@ -112,7 +112,7 @@ async def test_logins_whose_bodies_never_end_keep_only_logins_out(monkeypatch: p
         assert (await both.send("POST", LOGIN, {}, key=None)).status == 200
 
 
-async def test_only_a_few_logins_of_one_network_are_under_way_at_once_on_both_faces_together() -> None:
+async def test_concurrent_logins_of_one_network_are_limited_across_both_interfaces() -> None:
     door = Door()
     async with both_faces(door, max_concurrent=1) as both:
         half = [both.send("POST", LOGIN, {}, key=None) for _ in range(A_FEW // 2)]
@@ -132,7 +132,7 @@ async def test_only_a_few_logins_of_one_network_are_under_way_at_once_on_both_fa
         assert (await both.send("POST", LOGIN, {}, key=None)).status == 200
 
 
-async def test_a_request_that_says_who_is_calling_is_small() -> None:
+async def test_a_request_with_credentials_in_its_body_must_be_small() -> None:
     door = Door()
     door.open.set()
     async with both_faces(door) as both:
@@ -144,7 +144,7 @@ async def test_a_request_that_says_who_is_calling_is_small() -> None:
     assert door.inside == 1
 
 
-async def test_a_key_is_made_by_the_token_in_the_body_even_where_headers_say_otherwise() -> None:
+async def test_the_token_in_the_body_of_create_api_key_overrides_the_headers() -> None:
     callers = []
 
     class Keys:
@@ -165,7 +165,7 @@ async def test_a_key_is_made_by_the_token_in_the_body_even_where_headers_say_oth
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key"])
 @pytest.mark.parametrize("good", [(0,), (1,), (0, 1)], ids=["first", "last", "both"])
-async def test_two_credentials_of_one_name_are_refused_by_both_faces(name: str, good: tuple[int, ...]) -> None:
+async def test_two_credentials_of_one_name_are_refused_by_both_interfaces(name: str, good: tuple[int, ...]) -> None:
     prefix = "Bearer " if name == "authorization" else ""
     pairs = tuple((name, prefix + ("gp_user" if each in good else "wrong")) for each in range(2))
     async with both_faces(service_over(StubEngine())) as both:
@@ -184,22 +184,22 @@ async def test_two_credentials_of_one_name_are_refused_by_both_faces(name: str, 
     "text",
     ["[" * 5000, f'["", {"9" * 400}, "x"]', '["", NaN, "x"]', '["", 1.0]', '{"a": 1}', '["", "1", "x"]', "[1, 2, 3]"],
 )
-async def test_a_page_token_of_nonsense_is_named(text: str) -> None:
+async def test_an_invalid_page_token_is_reported_by_field(text: str) -> None:
     token = base64.urlsafe_b64encode(text.encode()).decode()
     async with facing(service_over(StubEngine())) as face:
         refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest(page_token=token))
     assert (refused.code, set(refused.fields)) == (StatusCode.INVALID_ARGUMENT, {"page_token"})
 
 
-def test_a_room_has_its_places_in_all_and_for_each_network() -> None:
-    room = Room(3, per_network=2)
+def test_a_concurrency_limit_counts_in_total_and_for_each_network() -> None:
+    limit = ConcurrencyLimit(3, per_network=2)
     with ExitStack() as stack:
         for peer in ("192.0.2.1", "ipv4:192.0.2.1:4711", "ipv6:[2001:db8::1]:80"):
             if peer.startswith("ipv6"):
-                with pytest.raises(TooManyCalls), room.place("192.0.2.1"):
+                with pytest.raises(TooManyCalls), limit.slot("192.0.2.1"):
                     pass
-            stack.enter_context(room.place(peer))
-        with pytest.raises(TooManyCalls), room.place("198.51.100.7"):
+            stack.enter_context(limit.slot(peer))
+        with pytest.raises(TooManyCalls), limit.slot("198.51.100.7"):
             pass
-    with room.place("192.0.2.1"), room.place("192.0.2.1"), room.place("198.51.100.7"):
+    with limit.slot("192.0.2.1"), limit.slot("192.0.2.1"), limit.slot("198.51.100.7"):
         pass

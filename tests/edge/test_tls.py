@@ -1,4 +1,4 @@
-"""TLS and mTLS on real sockets: who gets in, who does not, and certificates that change while connections are open."""
+"""TLS and mTLS on real sockets: who can connect, and certificates that change while connections are open."""
 
 import asyncio
 import os
@@ -18,13 +18,13 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gpuproxy.adapters.system import ScaledClock
-from gpuproxy.edge.tls import LOOK_SECONDS, Certificates, TlsFiles, WrongFiles
+from gpuproxy.edge.tls import CHECK_SECONDS, Certificates, TlsFiles, UnusableCertificates
 from tests.edge.certificates import ClientFiles, Pki
 from tests.edge.http_face import Both, both_faces
 
 
 class Hand(ScaledClock):
-    """Moved by hand."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ async def secure(files: TlsFiles, clock: ScaledClock | None = None) -> AsyncIter
 
 
 async def by_grpc(both: Both, client: ClientFiles) -> bool:
-    """Whether a new connection is let in; the check needs no key."""
+    """True if a new gRPC connection succeeds; the health check needs no key."""
     credentials = grpc.ssl_channel_credentials(client.ca, client.key, client.cert)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with aio.secure_channel(f"127.0.0.1:{both.grpc.port}", credentials, options=options) as channel:
@@ -55,7 +55,7 @@ async def by_grpc(both: Both, client: ClientFiles) -> bool:
 
 async def _healthy(channel: aio.Channel) -> bool:
     try:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=120)
     except aio.AioRpcError as error:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         return False
@@ -63,7 +63,7 @@ async def _healthy(channel: aio.Channel) -> bool:
 
 
 async def by_http(both: Both, client: ClientFiles, pki: Pki) -> bool:
-    """Whether a new connection is let in."""
+    """True if a new connection succeeds."""
     try:
         async with (
             aiohttp.ClientSession() as session,
@@ -79,24 +79,24 @@ async def let_in(both: Both, client: ClientFiles, pki: Pki) -> tuple[bool, bool]
     return await by_grpc(both, client), await by_http(both, client, pki)
 
 
-async def test_both_faces_speak_tls_to_clients_that_trust_the_ca(pki: Pki) -> None:
+async def test_both_interfaces_accept_clients_that_trust_the_ca(pki: Pki) -> None:
     async with secure(pki.files()) as both:
         assert await let_in(both, pki.client(), pki) == (True, True)
 
 
-async def test_a_client_that_trusts_another_ca_does_not_talk_to_us(pki: Pki) -> None:
+async def test_a_client_that_trusts_another_ca_does_not_connect(pki: Pki) -> None:
     async with secure(pki.files()) as both:
         assert await let_in(both, pki.client(trusting=trustme.CA()), pki) == (False, False)
 
 
-async def test_plaintext_gets_no_answer_where_tls_is(pki: Pki) -> None:
+async def test_plaintext_gets_no_answer_on_a_tls_port(pki: Pki) -> None:
     async with secure(pki.files()) as both:
         async with aio.insecure_channel(f"127.0.0.1:{both.grpc.port}") as channel:
             assert not await _healthy(channel)
         assert b"HTTP/1.1 200" not in await both.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def test_with_a_client_ca_only_its_clients_are_let_in(pki: Pki) -> None:
+async def test_with_a_client_ca_only_its_clients_can_connect(pki: Pki) -> None:
     async with secure(pki.files(mutual=True)) as both:
         assert await let_in(both, pki.client(by=pki.clients), pki) == (True, True)
         assert await let_in(both, pki.client(), pki) == (False, False)
@@ -105,14 +105,14 @@ async def test_with_a_client_ca_only_its_clients_are_let_in(pki: Pki) -> None:
 
 
 @pytest.mark.parametrize(("version", "spoken"), [(ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_1, False)])
-async def test_nothing_older_than_tls_1_2_is_spoken(pki: Pki, version: ssl.TLSVersion, spoken: bool) -> None:
+async def test_versions_older_than_tls_1_2_are_refused(pki: Pki, version: ssl.TLSVersion, spoken: bool) -> None:
     async with secure(pki.files()) as both:
         for port in (both.grpc.port, both.port):
             assert await asyncio.to_thread(_speaks, port, version.name) is spoken
 
 
 def _speaks(port: int, version: str) -> bool:
-    """By a program of its own, since this one's library warns of what it asks for."""
+    """Run in another program, because Python's ssl module warns about old versions."""
     code = (
         "import socket, ssl, sys, warnings; warnings.simplefilter('ignore')\n"
         "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False\n"
@@ -123,7 +123,7 @@ def _speaks(port: int, version: str) -> bool:
         "    print(context.wrap_socket(plain).version())\n"
     )
     command = [sys.executable, "-c", code, str(port), version]
-    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
     return ended.returncode == 0
 
 
@@ -131,15 +131,15 @@ def _speaks(port: int, version: str) -> bool:
 
 
 async def serial(port: int) -> str:
-    """The certificate that a new connection is shown."""
-    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=10)
+    """The certificate of a new connection."""
+    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=120)
 
 
 async def serials(both: Both) -> set[str]:
     return {await serial(both.grpc.port), await serial(both.port)}
 
 
-async def test_new_connections_get_the_new_certificate_while_old_ones_go_on(pki: Pki) -> None:
+async def test_new_connections_get_the_new_certificate_while_old_ones_continue(pki: Pki) -> None:
     files, clock, client = pki.files(), Hand(), pki.client()
     async with secure(files, clock) as both:
         credentials = grpc.ssl_channel_credentials(client.ca)
@@ -149,7 +149,7 @@ async def test_new_connections_get_the_new_certificate_while_old_ones_go_on(pki:
             assert await _asked(*old)
             before = await serials(both)
             leaf = pki.renew(files)
-            clock.seconds += LOOK_SECONDS
+            clock.seconds += CHECK_SECONDS
             after = await serials(both)
             assert after == {leaf.cert_chain_pems[0].bytes().decode()}
             assert not after & before
@@ -163,28 +163,28 @@ async def test_new_connections_get_the_new_certificate_while_old_ones_go_on(pki:
 async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """One request on a connection that stays open."""
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         return b'{"status":"ok"}' in await reader.readuntil(b"}")
 
 
-async def test_the_files_are_looked_at_only_every_few_seconds(pki: Pki) -> None:
+async def test_the_files_are_checked_only_every_few_seconds(pki: Pki) -> None:
     files, clock = pki.files(), Hand()
     async with secure(files, clock) as both:
         before = await serials(both)
         pki.renew(files)
-        clock.seconds += LOOK_SECONDS - 0.1
+        clock.seconds += CHECK_SECONDS - 0.1
         assert await serials(both) == before
         clock.seconds += 0.1
         assert await serials(both) != before
 
 
-async def test_a_new_client_ca_shuts_the_old_ones_clients_out(pki: Pki) -> None:
+async def test_a_new_client_ca_excludes_the_clients_of_the_old_one(pki: Pki) -> None:
     files, clock, other = pki.files(mutual=True), Hand(), trustme.CA()
     async with secure(files, clock) as both:
         assert await let_in(both, pki.client(by=pki.clients), pki) == (True, True)
         assert files.client_ca is not None
         pki.write(files.client_ca, other.cert_pem.bytes())
-        clock.seconds += LOOK_SECONDS
+        clock.seconds += CHECK_SECONDS
         assert await let_in(both, pki.client(by=pki.clients), pki) == (False, False)
         assert await let_in(both, pki.client(by=other), pki) == (True, True)
 
@@ -200,7 +200,7 @@ BREAKS: dict[str, Callable[[Pki, TlsFiles], object]] = {
 
 
 @pytest.mark.parametrize("damage", BREAKS.values(), ids=BREAKS)
-async def test_a_broken_new_pair_keeps_the_old_one_and_says_so_once(
+async def test_broken_new_certificates_are_rejected_and_logged_once(
     pki: Pki, damage: Callable[[Pki, TlsFiles], object]
 ) -> None:
     files, clock = pki.files(), Hand()
@@ -209,14 +209,14 @@ async def test_a_broken_new_pair_keeps_the_old_one_and_says_so_once(
             before = await serials(both)
             damage(pki, files)
             for _ in range(3):
-                clock.seconds += LOOK_SECONDS
+                clock.seconds += CHECK_SECONDS
                 assert await serials(both) == before
             pki.renew(files)
-            clock.seconds += LOOK_SECONDS
+            clock.seconds += CHECK_SECONDS
             assert not await serials(both) & before
     said = [(line["event"], line["log_level"]) for line in logs if line["event"].startswith("certificates")]
-    assert said == [("certificates_kept", "warning"), ("certificates_loaded", "info")]
-    assert "GPUPROXY_GRPC_TLS_" in next(line["problem"] for line in logs if line["event"] == "certificates_kept")
+    assert said == [("certificates_rejected", "warning"), ("certificates_reloaded", "info")]
+    assert "GPUPROXY_GRPC_TLS_" in next(line["problem"] for line in logs if line["event"] == "certificates_rejected")
     assert "-----" not in str(logs)
 
 
@@ -248,17 +248,17 @@ WRONG: dict[str, tuple[Callable[[Pki, TlsFiles], object], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "said"), WRONG.values(), ids=WRONG)
-def test_files_that_are_no_good_are_named(pki: Pki, damage: Callable[[Pki, TlsFiles], object], said: str) -> None:
+def test_unusable_files_are_named(pki: Pki, damage: Callable[[Pki, TlsFiles], object], said: str) -> None:
     files = pki.files(mutual=True)
     damage(pki, files)
-    with pytest.raises(WrongFiles) as error:
+    with pytest.raises(UnusableCertificates) as error:
         Certificates(files, Hand())
     assert str(error.value).startswith(said)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_key_that_may_not_be_read_is_named(pki: Pki) -> None:
+def test_an_unreadable_key_is_named(pki: Pki) -> None:
     files = pki.files()
     files.key.chmod(0)
-    with pytest.raises(WrongFiles, match="GPUPROXY_GRPC_TLS_KEY"):
+    with pytest.raises(UnusableCertificates, match="GPUPROXY_GRPC_TLS_KEY"):
         Certificates(files, Hand())

@@ -1,4 +1,4 @@
-"""Traces: a span for each call on either face, joined to the caller's trace, with nothing secret in it."""
+"""Traces: a span for each call on both interfaces, joined to the caller's trace, without secrets."""
 
 import asyncio
 import subprocess
@@ -27,7 +27,7 @@ from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Capabilities, Instance, Inventory, Receipt, Spend
+from gpuproxy.ports import Capabilities, Inventory, ListedInstance, Receipt, Spend
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
@@ -79,7 +79,7 @@ async def test_every_call_is_a_span_that_is_linked_with_our_trace_id() -> None:
         }
 
 
-async def test_a_callers_traceparent_is_the_parent_on_both_faces() -> None:
+async def test_a_callers_traceparent_is_the_parent_on_both_interfaces() -> None:
     spans = Spans()
     async with both_faces(service_over(StubEngine()), around=spans.around) as both:
         await both.send("GET", PATH, headers={"traceparent": TRACEPARENT})
@@ -92,14 +92,14 @@ async def test_a_callers_traceparent_is_the_parent_on_both_faces() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", f"00-{'0' * 32}-{PARENT}-01", "00-" + "f" * 5000])
-async def test_a_traceparent_that_is_none_begins_a_trace_of_its_own(header: str) -> None:
+async def test_an_invalid_traceparent_starts_a_new_trace(header: str) -> None:
     spans = Spans()
     async with both_faces(service_over(StubEngine()), around=spans.around) as both:
         assert (await both.send("GET", PATH, headers={"traceparent": header})).status == 200
     assert spans.only.parent is None
 
 
-async def test_a_refused_call_has_its_code_and_only_our_own_errors_are_marked() -> None:
+async def test_a_refused_call_has_its_code_and_only_internal_errors_are_marked() -> None:
     spans = Spans()
     async with both_faces(object(), around=spans.around) as both:
         await both.send("GET", PATH, key="wrong")
@@ -109,13 +109,13 @@ async def test_a_refused_call_has_its_code_and_only_our_own_errors_are_marked() 
     assert (said(missing)["gpuproxy.code"], missing.status.status_code) == ("UNIMPLEMENTED", StatusCode.ERROR)
 
 
-async def test_a_call_whose_client_leaves_is_a_span_too() -> None:
+async def test_a_call_whose_client_disconnects_is_a_span_too() -> None:
     spans, slow = Spans(), Slow()
     async with both_faces(slow, around=spans.around) as both:
         call = both.grpc.call("GetLoadInfo")
         await slow.began.wait()
         call.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await slow.cancelled.wait()
             await both.grpc.dispatcher.idle(10)
     assert said(spans.only)["gpuproxy.code"] == "CANCELLED"
@@ -154,7 +154,7 @@ async def test_the_spans_of_a_broken_handler_hold_no_exception() -> None:
 
 
 class Marketplace:
-    """Answers, or fails with text that is nobody's business."""
+    """Answers, or fails with a text that must stay internal."""
 
     name = "vast.ai"
     account = "vast-1"
@@ -175,7 +175,7 @@ class Marketplace:
             raise self.error
         return Inventory(instances=())
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         return None
 
     async def destroy(self, instance_id: InstanceId) -> bool:
@@ -237,7 +237,7 @@ async def test_a_call_to_a_marketplace_belongs_to_the_call_that_made_it() -> Non
 # ------------------------------------------------------------------------------------------------------------- export
 
 
-async def test_spans_go_to_the_collector_and_what_is_left_goes_at_the_end() -> None:
+async def test_spans_go_to_the_collector_and_the_rest_goes_at_shutdown() -> None:
     received: list[tuple[str, bytes]] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -255,26 +255,26 @@ async def test_spans_go_to_the_collector_and_what_is_left_goes_at_the_end() -> N
     assert b"vast.ai list" in body
 
 
-async def test_a_collector_that_is_away_neither_breaks_a_call_nor_keeps_the_server_from_ending() -> None:
+async def test_an_unreachable_collector_neither_breaks_a_call_nor_delays_shutdown() -> None:
     tracing = exporting("http://127.0.0.1:1")
     async with both_faces(service_over(StubEngine()), around=tracing.rpc) as both:
         assert (await both.send("GET", PATH)).status == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await tracing.close()
 
 
 # ------------------------------------------------------------------------------------------------------ when it is off
 
 
-def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
+def test_without_an_endpoint_no_tracing_module_is_imported() -> None:
     code = (
         "import sys, gpuproxy.app.main, gpuproxy.cli.server, gpuproxy.app.upkeep\n"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
 
-async def test_an_endpoint_without_the_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endpoint_without_the_extra_prevents_startup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gpuproxy.app.tracing", None)
     settings = load_settings({"GPUPROXY_OTEL_ENDPOINT": "http://127.0.0.1:4318"}, None)
     async with AsyncExitStack() as stack:

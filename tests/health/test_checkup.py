@@ -14,7 +14,7 @@ from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.providers.vast.status import GPU_FAILURE
-from gpuproxy.store import leases, troubles
+from gpuproxy.store import account_problems, leases
 from gpuproxy.store.rows import micros
 from tests.world import VAST, World, in_world
 
@@ -204,7 +204,7 @@ def test_dead_machines_are_counted_by_provider() -> None:
 def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() -> None:
     rules = re.findall(r"- alert: (\w+)\n +expr: (.+)", (DOCS / "alerts.yml").read_text())
     named = {alert: re.findall(r"gpuproxy_\w+", expression) for alert, expression in rules}
-    documented = (DOCS / "http.md").read_text()
+    documented = (DOCS / "monitoring.md").read_text()
 
     async def story(world: World) -> None:
         await world.reserve(1)
@@ -258,7 +258,7 @@ def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing()
         assert "row 3: no id" in finding.text
         assert "absent" in finding.text
         assert "provider's console" in finding.advice
-        assert await world.db.read(troubles.paused) == {}
+        assert await world.db.read(account_problems.paused) == {}
 
     in_world(story)
 

@@ -1,4 +1,4 @@
-"""Logins in virtual time: delays that grow and end, tokens that end, users who are disabled; equal work each time."""
+"""Logins in virtual time: growing delays, expiring tokens, disabled users, and equal work for every attempt."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,16 +8,18 @@ from typing import Any, TypeVar
 import jwt
 import pytest
 
-from gpuproxy.edge.rpc.auth import Authenticator, Bearers
+from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
 from gpuproxy.identity.key_rings import KeyRing
-from gpuproxy.identity.logins import FREE_FAILURES, LONGEST_DELAY, Logins
+from gpuproxy.identity.logins import FREE_FAILURES, MAX_DELAY, Logins
 from gpuproxy.identity.passwords import Passwords
 from gpuproxy.identity.tokens import LIFETIME, Tokens
-from gpuproxy.identity.users import UserBook, UserExists
+from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.errors import Unauthenticated
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import SeededRandom
+
+pytestmark = pytest.mark.long
 
 T = TypeVar("T")
 EMAIL, PASSWORD = "me@example.org", "correct horse"
@@ -25,7 +27,7 @@ HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
 
 class CountingWorkers:
-    """The Workers port without threads; remembers the hashes that passwords were held against."""
+    """The Workers port without threads; it records the hashes that passwords were compared with."""
 
     def __init__(self) -> None:
         self.judged: list[str] = []
@@ -44,7 +46,7 @@ class Office:
     clock: VirtualClock
     db: SqliteDatabase
     workers: CountingWorkers
-    users: UserBook
+    users: Users
     keys: KeyRing
     tokens: Tokens
     logins: Logins
@@ -74,7 +76,7 @@ def in_office(story: Callable[[Office], Awaitable[None]], *, scale: float = 1.0)
         clock.scale = scale
         db, random, workers = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1), CountingWorkers()
         passwords, tokens = Passwords(workers), Tokens("s" * 32, clock)
-        users, keys = UserBook(db, random, passwords), KeyRing(db, random)
+        users, keys = Users(db, random, passwords), KeyRing(db, random)
         await users.create(EMAIL, PASSWORD, project="p1", role="user")
         office = Office(
             clock=clock,
@@ -84,14 +86,14 @@ def in_office(story: Callable[[Office], Awaitable[None]], *, scale: float = 1.0)
             keys=keys,
             tokens=tokens,
             logins=Logins(users, passwords, tokens, clock),
-            authenticator=Authenticator(keys.find, clock, Bearers(tokens=tokens, find=users.find)),
+            authenticator=Authenticator(keys.find, clock, TokenAuth(tokens=tokens, find=users.find)),
         )
         await story(office)
 
     run_virtual(run)
 
 
-def test_the_right_password_enters_in_any_spelling_of_the_email_and_a_wrong_one_does_not() -> None:
+def test_the_right_password_works_in_any_spelling_of_the_email_and_a_wrong_one_does_not() -> None:
     async def story(office: Office) -> None:
         assert await office.enters()
         assert await office.enters(email=" Me@Example.ORG ")
@@ -102,7 +104,7 @@ def test_the_right_password_enters_in_any_spelling_of_the_email_and_a_wrong_one_
     in_office(story)
 
 
-def test_every_failing_login_has_one_text_and_judges_exactly_one_password() -> None:
+def test_every_failed_login_has_the_same_text_and_checks_exactly_one_password() -> None:
     async def story(office: Office) -> None:
         await office.users.create("gone@example.org", PASSWORD, project="p1", role="user")
         await office.users.disable("gone@example.org")
@@ -133,7 +135,7 @@ def test_after_five_wrong_passwords_each_further_one_doubles_the_wait(scale: flo
     async def story(office: Office) -> None:
         for failures in range(FREE_FAILURES, 20):
             await office.wrong(FREE_FAILURES if failures == FREE_FAILURES else 1)
-            delay = min(2.0 ** (failures - FREE_FAILURES), LONGEST_DELAY)
+            delay = min(2.0 ** (failures - FREE_FAILURES), MAX_DELAY)
             await office.clock.sleep((delay - 0.01) * scale)
             assert not await office.enters(), f"{delay} s after failure {failures} are not over"
             await office.clock.sleep(0.02 * scale)
@@ -151,13 +153,13 @@ def test_attempts_during_a_lock_do_not_prolong_it() -> None:
         await office.wrong(1)
         for _ in range(40):
             await office.wrong(1)
-        await office.clock.sleep(LONGEST_DELAY)
+        await office.clock.sleep(MAX_DELAY)
         assert await office.enters()
 
     in_office(story)
 
 
-def test_a_stranger_elsewhere_locks_nobody_out() -> None:
+def test_failed_attempts_from_another_network_lock_nobody_out() -> None:
     async def story(office: Office) -> None:
         await office.wrong(50, network=ELSEWHERE)
         assert not await office.enters(network=ELSEWHERE)
@@ -166,7 +168,7 @@ def test_a_stranger_elsewhere_locks_nobody_out() -> None:
     in_office(story)
 
 
-def test_a_hundred_guesses_at_once_are_counted_one_by_one() -> None:
+def test_a_hundred_concurrent_guesses_are_counted_one_by_one() -> None:
     async def story(office: Office) -> None:
         guesses = [office.enters("wrong") for _ in range(99)]
         assert not any(await asyncio.gather(*guesses, office.enters()))
@@ -176,7 +178,7 @@ def test_a_hundred_guesses_at_once_are_counted_one_by_one() -> None:
     in_office(story)
 
 
-def test_many_right_logins_at_once_all_enter() -> None:
+def test_many_concurrent_correct_logins_all_succeed() -> None:
     async def story(office: Office) -> None:
         assert all(await asyncio.gather(*(office.enters() for _ in range(20))))
 
@@ -184,7 +186,7 @@ def test_many_right_logins_at_once_all_enter() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 10_000.0])
-def test_a_token_is_good_until_it_says_and_not_a_second_longer(scale: float) -> None:
+def test_a_token_is_valid_until_its_expiry_and_not_a_second_longer(scale: float) -> None:
     async def story(office: Office) -> None:
         user, token = await office.logins.login(EMAIL, PASSWORD, HOME)
         assert (user.email, token.expires_at - office.clock.now()) == (EMAIL, LIFETIME)
@@ -197,7 +199,7 @@ def test_a_token_is_good_until_it_says_and_not_a_second_longer(scale: float) -> 
     in_office(story, scale=scale)
 
 
-def test_a_disabled_users_tokens_and_keys_end_within_a_second_and_nobody_elses() -> None:
+def test_a_disabled_users_tokens_and_keys_stop_within_a_second_and_no_others() -> None:
     async def story(office: Office) -> None:
         user, token = await office.logins.login(EMAIL, PASSWORD, HOME)
         own = (await office.keys.create("p1", "ci", "user", user.id)).text
@@ -211,7 +213,7 @@ def test_a_disabled_users_tokens_and_keys_end_within_a_second_and_nobody_elses()
     in_office(story)
 
 
-def test_a_user_who_is_enabled_again_enters_and_their_keys_work_again() -> None:
+def test_a_user_who_is_enabled_again_can_log_in_and_their_keys_work_again() -> None:
     async def story(office: Office) -> None:
         user, _ = await office.logins.login(EMAIL, PASSWORD, HOME)
         own = (await office.keys.create("p1", "ci", "user", user.id)).text
@@ -226,7 +228,7 @@ def test_a_user_who_is_enabled_again_enters_and_their_keys_work_again() -> None:
     in_office(story)
 
 
-def test_a_changed_password_ends_the_tokens_of_the_one_before_and_nobody_elses() -> None:
+def test_a_changed_password_invalidates_the_users_tokens_and_no_others() -> None:
     async def story(office: Office) -> None:
         _, other = await office.logins.login(EMAIL, PASSWORD, HOME)
         tokens = []
@@ -239,7 +241,7 @@ def test_a_changed_password_ends_the_tokens_of_the_one_before_and_nobody_elses()
     in_office(story)
 
 
-def test_a_token_of_before_tokens_knew_their_password_is_none() -> None:
+def test_a_token_without_a_password_digest_is_invalid() -> None:
     async def story(office: Office) -> None:
         _, token = await office.logins.login(EMAIL, PASSWORD, HOME)
         claims = jwt.decode(token.text, "s" * 32, algorithms=["HS256"], options={"verify_exp": False})
@@ -252,7 +254,7 @@ def test_a_token_of_before_tokens_knew_their_password_is_none() -> None:
     in_office(story)
 
 
-def test_a_user_exists_once_however_the_email_is_spelt() -> None:
+def test_a_user_exists_once_in_every_spelling_of_the_email() -> None:
     async def story(office: Office) -> None:
         with pytest.raises(UserExists):
             await office.users.create(EMAIL.upper(), "another one", project="p2", role="admin")
@@ -262,7 +264,7 @@ def test_a_user_exists_once_however_the_email_is_spelt() -> None:
     in_office(story)
 
 
-def test_the_configured_admin_is_made_once_and_gets_a_changed_password() -> None:
+def test_the_configured_admin_is_created_once_and_gets_a_changed_password() -> None:
     async def story(office: Office) -> None:
         for password in ("first password", "first password", "second password"):
             await office.users.ensure_admin("boss@example.org", password, "default")

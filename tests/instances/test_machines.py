@@ -9,6 +9,8 @@ from gpuproxy.model.errors import FailedPrecondition, NotFound, Unavailable
 from gpuproxy.model.leases import LeaseState
 from tests.world import VAST, World, in_world
 
+pytestmark = pytest.mark.long
+
 CALLER = Caller(project="p1")
 
 

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose
-from gpuproxy.model.chunks import at_once
+from gpuproxy.model.chunks import rentable_gpus
 from gpuproxy.model.demands import PACKINGS, Packing
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.model.load import HostLoad
@@ -248,7 +248,7 @@ def check_picks(choice: Choice, want: Want, offers: Sequence[Offer]) -> None:
 def check_shortage(shortage: Shortage, want: Want, offers: Sequence[Offer], load: dict[HostKey, HostLoad]) -> None:
     assert shortage.best < want.count
     if want.packing == "any":
-        assert shortage.available == at_once(offers) == sum(shortage.per_provider.values())
+        assert shortage.available == rentable_gpus(offers) == sum(shortage.per_provider.values())
     if shortage.best:
         lesser = Want(count=shortage.best, packing=want.packing)
         check_picks(choose(lesser, offers, load, "lowest_price"), lesser, offers)

@@ -16,6 +16,8 @@ from gpuproxy.model.offers import HostKey, Offer
 from gpuproxy.model.strategies import STRATEGIES, weight
 from tests.markets import VAST, offer, random_market
 
+pytestmark = pytest.mark.long
+
 T0 = datetime(2026, 6, 1, tzinfo=UTC)
 
 

@@ -15,6 +15,8 @@ from gpuproxy.store.rows import micros
 from tests.markets import offer
 from tests.world import World, demand, in_world
 
+pytestmark = pytest.mark.long
+
 BOOKS = {
     "hosts": "SELECT * FROM hosts ORDER BY host",
     "measured": "SELECT * FROM measured ORDER BY host",
@@ -83,7 +85,7 @@ def test_a_turn_that_another_process_took_is_chosen_anew() -> None:
                 await world.db.write(lambda tx: tx.execute("UPDATE rotations SET version = version + 1"))
             return found
 
-        world.engine.reserver._shop.chooser._db.read = read_then_lose  # type: ignore[method-assign]
+        world.engine.reserver._context.chooser._db.read = read_then_lose  # type: ignore[method-assign]
         second = await world.reserve(1, strategy="round_robin")
         assert others
         assert hosts(second) > hosts(first)
@@ -107,7 +109,7 @@ def test_a_pick_that_was_refused_counts_as_none() -> None:
 
 def refuse_once(world: World, refusal: Refused) -> None:
     """The marketplace's next answer to a create; vast.ai itself only ever says that an offer is gone."""
-    provider = world.engine.watches[0].provider
+    provider = next(iter(world.engine.watches)).provider
     create = provider.create
 
     async def once(*asked: Any) -> Any:
@@ -201,7 +203,7 @@ def test_ejection_refuses_nobody_and_says_so() -> None:
         for host in {each.host for each in (await world.engine.catalog.market(wanted)).select(wanted).offers}:
             await eject(world, host)
         decision = await decided(world)
-        assert decision.notes[0].startswith("ejected, but taken all the same: vast.ai/")
+        assert decision.notes[0].startswith("ejected, but used: vast.ai/")
 
     in_world(story)
 

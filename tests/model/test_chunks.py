@@ -2,7 +2,7 @@ from itertools import combinations, count
 
 import pytest
 
-from gpuproxy.model.chunks import IMPOSSIBLE, at_once, by_host, canonical, exact_sum, shape
+from gpuproxy.model.chunks import IMPOSSIBLE, by_host, canonical, exact_sum, rentable_gpus, shape
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.offers import Offer
 from tests.markets import nested, offer, random_market
@@ -24,27 +24,27 @@ def brute(offers: list[Offer]) -> dict[int, tuple[int, int]]:
 def test_overlapping_chunks_are_not_added_up() -> None:
     offers = nested(count(1), "m", 8, (1, 2, 4, 8))
     assert sum(each.num_gpus for each in offers) == 32
-    assert at_once(offers) == 8
+    assert rentable_gpus(offers) == 8
 
 
 def test_chunks_that_do_not_overlap_are_added_up() -> None:
     offers = nested(count(1), "m", 8, (2, 4))[4:] + nested(count(100), "n", 2, (2,))
-    assert at_once(offers) == 10
+    assert rentable_gpus(offers) == 10
 
 
 def test_chunks_that_share_only_their_machine_exclude_each_other() -> None:
     offers = [offer(number, "m", num_gpus=number, conflict_keys=("machine:m",)) for number in (1, 2, 4)]
-    assert at_once(offers) == 4
+    assert rentable_gpus(offers) == 4
 
 
 def test_an_offer_without_keys_counts_as_often_as_one_call_could_rent_it() -> None:
-    assert at_once([offer(1, num_gpus=2, conflict_keys=())]) == 2 * MAX_GPUS
+    assert rentable_gpus([offer(1, num_gpus=2, conflict_keys=())]) == 2 * MAX_GPUS
     assert shape([offer(1, num_gpus=2, conflict_keys=())], "singles").costs[7] == IMPOSSIBLE
     assert shape([offer(1, num_gpus=2, conflict_keys=())], "singles").sizes[6] == (2, 2, 2)
 
 
 @pytest.mark.parametrize("crossing", [False, True])
-def test_sums_of_a_host_are_what_trying_everything_finds(crossing: bool) -> None:
+def test_the_sums_of_a_host_equal_those_of_an_exhaustive_search(crossing: bool) -> None:
     for seed in range(12):
         for own in by_host(random_market(seed, 6, crossing=crossing)).values():
             if len(own) > 12:
@@ -57,7 +57,7 @@ def test_sums_of_a_host_are_what_trying_everything_finds(crossing: bool) -> None
                 assert (len(large), sum(large)) == (chunks, gpus)
 
 
-def test_the_chunks_of_a_way_exist_and_do_not_overlap() -> None:
+def test_the_chunks_of_a_combination_exist_and_do_not_overlap() -> None:
     for seed in range(20):
         for own in by_host(random_market(seed, 8, crossing=True)).values():
             each, offers = shape(own, "few"), canonical(own)
@@ -71,16 +71,16 @@ def test_the_chunks_of_a_way_exist_and_do_not_overlap() -> None:
 def test_hosts_with_many_crossing_chunks_are_never_overcounted() -> None:
     keys = [f"g{number}" for number in range(16)]
     crossing = [offer(at, "m", num_gpus=4, conflict_keys=tuple(keys[at : at + 4])) for at in range(13)]
-    assert 4 <= at_once(crossing) <= 16
+    assert 4 <= rentable_gpus(crossing) <= 16
 
 
-def test_one_chunk_of_a_host_is_all_that_spreading_may_use() -> None:
+def test_spreading_uses_at_most_one_chunk_of_a_host() -> None:
     each = shape(nested(count(1), "m", 4, (1, 2)), "one")
     assert [total for total, cost in enumerate(each.costs) if cost < IMPOSSIBLE] == [0, 1, 2]
     assert each.most == 2
 
 
-def test_a_sum_is_made_with_the_fewest_chunks_of_several_gpus() -> None:
+def test_a_sum_uses_the_fewest_chunks_with_several_gpus() -> None:
     ones, four, twos = (
         shape(nested(count(1), "m", gpus, (size,)), "singles") for gpus, size in ((2, 1), (4, 4), (8, 2))
     )
@@ -90,11 +90,11 @@ def test_a_sum_is_made_with_the_fewest_chunks_of_several_gpus() -> None:
     assert sorted(parts) == [(0, 2), (1, 4)]
 
 
-def test_a_sum_that_the_sizes_do_not_make_is_none_and_the_nearest_below_is_told() -> None:
+def test_an_impossible_sum_is_none_and_the_nearest_smaller_sum_is_returned() -> None:
     fours = shape(nested(count(1), "m", 4, (4,)), "singles")
     assert exact_sum([(fours, 3)], 6) == (None, 4)
     assert exact_sum([], 6) == (None, 0)
 
 
 def test_no_offers_are_no_gpus() -> None:
-    assert at_once([]) == 0
+    assert rentable_gpus([]) == 0

@@ -28,18 +28,18 @@ from gpuproxy.model.gpus import gpu_key, gpu_matches, gpu_name, nominal_vram
         (294912, 288),
     ],
 )
-def test_memory_is_the_size_that_a_model_is_sold_with(megabytes: float, gigabytes: int) -> None:
+def test_memory_is_the_nominal_size_of_a_model(megabytes: float, gigabytes: int) -> None:
     assert nominal_vram(megabytes) == gigabytes
 
 
-def test_memory_of_no_usual_size_is_rounded_down() -> None:
+def test_memory_of_an_unusual_size_is_rounded_down() -> None:
     assert nominal_vram(2048) == 2
     assert nominal_vram(29 * 1024 - 1) == 28
     assert nominal_vram(300 * 1024 + 5) == 300
     assert nominal_vram(0) == 0
 
 
-def test_the_bounds_of_a_size_belong_to_it() -> None:
+def test_the_limits_of_a_size_belong_to_it() -> None:
     assert nominal_vram(24 * 1024) == 24
     assert nominal_vram(24 * 1024 + 1) == 24
     assert nominal_vram(0.92 * 1024 * 24) == 24
@@ -47,7 +47,7 @@ def test_the_bounds_of_a_size_belong_to_it() -> None:
 
 
 @pytest.mark.parametrize("raw", ["RTX_4090", "GeForce RTX 4090", "NVIDIA GeForce RTX 4090", "rtx4090", " Rtx-4090 "])
-def test_all_spellings_of_a_model_are_one(raw: str) -> None:
+def test_all_spellings_of_a_model_are_equal(raw: str) -> None:
     assert gpu_name(raw) == "RTX 4090"
     assert gpu_key(raw) == gpu_key("RTX 4090")
     assert gpu_matches(raw, "RTX 4090")
@@ -72,7 +72,7 @@ def test_names_are_printed_as_clients_know_them(raw: str, printed: str) -> None:
     ("wanted", "model"),
     [("h100", "H100 SXM"), ("V100", "Tesla V100"), ("A100 SXM4", "NVIDIA A100-SXM4-40GB"), ("A100", "A100 PCIE 80GB")],
 )
-def test_a_name_without_its_variant_means_all_of_them(wanted: str, model: str) -> None:
+def test_a_name_without_a_variant_matches_all_variants(wanted: str, model: str) -> None:
     assert gpu_matches(wanted, model)
 
 
@@ -88,5 +88,5 @@ def test_a_name_without_its_variant_means_all_of_them(wanted: str, model: str) -
         ("H100", "GH100"),
     ],
 )
-def test_a_name_does_not_mean_another_model(wanted: str, model: str) -> None:
+def test_a_name_does_not_match_another_model(wanted: str, model: str) -> None:
     assert not gpu_matches(wanted, model)

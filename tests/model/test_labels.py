@@ -7,7 +7,7 @@ from gpuproxy.model.labels import MAX_ATTEMPTS, Signer
 OURS = Signer("abc234", b"k" * 32)
 
 
-def test_a_label_names_deployment_slot_and_attempt_in_few_plain_characters() -> None:
+def test_a_label_has_deployment_slot_and_attempt_in_few_plain_characters() -> None:
     label = OURS.label("slotslot", 37)
     assert re.fullmatch(r"gpx-abc234-slotslot-11-[a-z2-7]{6}", label)
     assert len(label) == 29
@@ -20,18 +20,18 @@ def test_labels_of_attempts_and_slots_differ() -> None:
 
 
 @pytest.mark.parametrize("attempt", [0, -1, MAX_ATTEMPTS + 1])
-def test_an_attempt_that_two_characters_do_not_hold_is_refused(attempt: int) -> None:
+def test_an_attempt_number_over_two_characters_is_refused(attempt: int) -> None:
     with pytest.raises(ValueError, match="attempt"):
         OURS.label("slotslot", attempt)
 
 
 @pytest.mark.parametrize("slot", ["short", "SLOTSLOT", "slot-lot", "slot0001"])
-def test_a_label_that_would_not_be_recognised_again_is_never_made(slot: str) -> None:
+def test_a_label_that_would_not_be_recognised_is_never_created(slot: str) -> None:
     with pytest.raises(ValueError, match="label"):
         OURS.label(slot, 1)
 
 
-def test_no_change_of_a_label_stays_ours() -> None:
+def test_a_changed_label_is_not_ours() -> None:
     label = OURS.label("slotslot", 1)
     for at, letter in enumerate(label):
         other = "b" if letter != "b" else "c"
@@ -39,7 +39,7 @@ def test_no_change_of_a_label_stays_ours() -> None:
 
 
 @pytest.mark.parametrize("label", [None, "", "gpx-abc234", "somebody else's", "gpx-abc234-slotslot-01-aaaaaa\n"])
-def test_what_others_wrote_is_not_ours(label: str | None) -> None:
+def test_foreign_labels_are_not_ours(label: str | None) -> None:
     assert not OURS.is_ours(label)
 
 

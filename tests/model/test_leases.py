@@ -2,9 +2,9 @@ import pytest
 
 from gpuproxy.model.errors import IllegalTransition
 from gpuproxy.model.leases import (
-    HOLDS_OFFER,
     KEEPABLE,
     LIVE,
+    LOCKS_KEYS,
     RENTED,
     TERMINAL,
     TRANSITIONS,
@@ -29,14 +29,14 @@ lost | reappeared releasing
 """
 
 
-def test_the_table_is_the_one_that_was_agreed() -> None:
+def test_the_state_table_is_the_agreed_one() -> None:
     rows = [line.split(" | ") for line in TABLE.strip().splitlines()]
     agreed = {state: dict(pair.split() for pair in cells.split(", ")) for state, cells in rows}
     built = {state.value: {e.value: s.value for e, s in row.items()} for state, row in TRANSITIONS.items()}
     assert built == agreed
 
 
-def test_what_the_table_does_not_hold_is_an_error() -> None:
+def test_an_event_that_is_not_in_the_table_is_an_error() -> None:
     legal = {(state, event) for state, row in TRANSITIONS.items() for event in row}
     for state in LeaseState:
         for event in LeaseEvent:
@@ -47,7 +47,7 @@ def test_what_the_table_does_not_hold_is_an_error() -> None:
                     after(state, event)
 
 
-def test_silence_is_no_event_and_an_unknown_lease_ends_only_by_knowledge() -> None:
+def test_a_missing_answer_is_no_event_and_an_unknown_lease_ends_only_by_evidence() -> None:
     assert set(TRANSITIONS[LeaseState.UNKNOWN]) == {
         LeaseEvent.CREATED,
         LeaseEvent.FOUND,
@@ -56,15 +56,15 @@ def test_silence_is_no_event_and_an_unknown_lease_ends_only_by_knowledge() -> No
     }
 
 
-def test_every_live_state_can_be_released_and_every_ended_one_come_back() -> None:
+def test_every_live_state_can_be_released_and_every_terminal_one_can_reappear() -> None:
     for state in LIVE - {LeaseState.RELEASING}:
         assert TRANSITIONS[state][LeaseEvent.RELEASE] is LeaseState.RELEASING
     for state in TERMINAL:
         assert TRANSITIONS[state] == {LeaseEvent.REAPPEARED: LeaseState.RELEASING}
 
 
-def test_the_groups_of_states_fit_together() -> None:
-    assert HOLDS_OFFER < KEEPABLE < LIVE
+def test_the_groups_of_states_are_consistent() -> None:
+    assert LOCKS_KEYS < KEEPABLE < LIVE
     assert RENTED < LIVE
     assert LIVE.isdisjoint(TERMINAL)
     assert set(LeaseState) == LIVE | TERMINAL

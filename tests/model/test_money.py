@@ -17,7 +17,7 @@ def test_half_a_micro_dollar_goes_to_the_even_one() -> None:
 
 
 @pytest.mark.parametrize("amount", ["nan", "inf", "-inf"])
-def test_what_is_no_amount_is_refused(amount: str) -> None:
+def test_an_invalid_amount_is_refused(amount: str) -> None:
     with pytest.raises(ValueError, match="not an amount"):
         micro(float(amount))
 
@@ -37,5 +37,5 @@ def test_money_is_shown_in_cents_and_finer_only_where_cents_would_hide_it(amount
     assert dollars(amount) == text
 
 
-def test_messages_speak_dollars() -> None:
+def test_messages_are_in_dollars() -> None:
     assert usd(1_250_000) == 1.25

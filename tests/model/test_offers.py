@@ -28,14 +28,14 @@ FACTS = offer(7, "m", num_gpus=2, conflict_keys=("a", "b"))
         ("exclude_hosts", {"exclude_hosts": frozenset({"vast.ai/m"})}, {"exclude_hosts": frozenset({"vast.ai"})}),
     ],
 )
-def test_a_rule_names_itself_when_it_is_broken_and_its_bound_passes(
+def test_a_broken_rule_is_named_and_a_value_at_its_limit_passes(
     rule: str, strict: dict[str, Any], met: dict[str, Any]
 ) -> None:
     assert replace(ANY, **strict).rejects(FACTS) == rule
     assert replace(ANY, **met).rejects(FACTS) == ""
 
 
-def test_machines_that_are_not_verified_are_left_out_unless_they_are_asked_for() -> None:
+def test_unverified_machines_are_excluded_by_default() -> None:
     unverified = replace(FACTS, verified=False)
     assert ANY.rejects(unverified) == "verified_only"
     assert replace(ANY, verified_only=False).rejects(unverified) == ""
@@ -73,12 +73,12 @@ def test_the_price_includes_the_disk_that_will_be_rented() -> None:
 @pytest.mark.parametrize(
     ("wanted", "location"), [("US", "Texas, US"), ("us", "US"), ("texas", "Texas, US"), ("Sweden", "Sweden, SE")]
 )
-def test_a_place_is_a_country_code_or_part_of_the_name(wanted: str, location: str) -> None:
+def test_a_location_is_a_country_code_or_part_of_the_name(wanted: str, location: str) -> None:
     assert location_matches(wanted, location)
 
 
 @pytest.mark.parametrize(("wanted", "location"), [("us", "Belarus"), ("TE", "Texas, US"), ("US", ""), ("Utah", "US")])
-def test_a_country_code_is_not_any_two_letters(wanted: str, location: str) -> None:
+def test_a_country_code_does_not_match_any_two_letters(wanted: str, location: str) -> None:
     assert not location_matches(wanted, location)
 
 

@@ -27,7 +27,7 @@ def meter(
     )
 
 
-def test_a_running_meter_is_cut_at_each_full_hour_and_shows_one_pending_part() -> None:
+def test_a_running_meter_is_split_at_each_full_hour_and_has_one_pending_part() -> None:
     now = T0 + timedelta(hours=2, minutes=5)
     parts = newest([meter()], [], now, 0, 50)
     assert [(f"{part.started_at:%H:%M}", f"{part.ended_at:%H:%M}", part.pending) for part in parts] == [

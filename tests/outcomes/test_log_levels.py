@@ -10,6 +10,8 @@ from gpuproxy.model.errors import Refusal
 from tests.system.matrix import CALLS, cells
 from tests.world import VAST, World, in_world
 
+pytestmark = pytest.mark.long
+
 CALLER = Caller(project="p1")
 
 
@@ -25,9 +27,9 @@ async def provoke(world: World, call: str, contract: str) -> None:
         case "logs":
             await machines.logs(CALLER, VAST, contract, 5)
         case "charges":
-            await world.engine.settlings[0].step()
+            await world.engine.true_ups[0].step()
         case "user":
-            await world.engine.witnesses[0].step()
+            await world.engine.billing_checks[0].step()
         case _:
             made = await world.reserve(1)
             await world.engine.reservations.release(CALLER, made.reservation.id)

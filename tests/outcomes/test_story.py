@@ -13,8 +13,10 @@ from gpuproxy.model.money import usd
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, story
+from gpuproxy.store import leases, money_log
 from tests.world import VAST, World, demand, in_world
+
+pytestmark = pytest.mark.long
 
 CALLER = Caller(project="p1", key_id="key-1")
 Line = Mapping[str, Any]
@@ -24,7 +26,7 @@ def told(story_of: Callable[[World], Awaitable[Any]], **options: Any) -> tuple[A
     """What a story returns, and the lines of leases that were logged meanwhile, in order."""
     with capture_logs() as lines:
         result = in_world(story_of, **options)
-    return result, [line for line in lines if line["event"] in story.EVENTS and "key" in line]
+    return result, [line for line in lines if line["event"] in money_log.EVENTS and "key" in line]
 
 
 def events(lines: list[Line]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.edge.messages.translate import reservation_message
+from gpuproxy.edge.messages.reservations import reservation_message
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -93,7 +93,7 @@ def test_what_has_reached_its_end_says_so() -> None:
         await world.sleep(900)
         told = await shown(world, made.reservation.id)
         assert (told.state, told.reason) == ("released", "EXPIRED")
-        rented = "2 of 2 GPUs were rented and are given back (EXPIRED 2)"
+        rented = "2 of 2 GPUs were rented and then released (EXPIRED 2)"
         assert told.message == f"{rented}; nothing is billed any more."
 
     in_world(story)

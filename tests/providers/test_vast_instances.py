@@ -17,7 +17,7 @@ from gpuproxy.model.errors import (
     RateLimited,
 )
 from gpuproxy.model.leases import InstanceId, PortMapping
-from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse, Instance, InstanceStatus
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse, InstanceStatus, ListedInstance
 from tests.providers.wires import Script, on_script, page, says, vast, wire
 from tests.virtual_time import VirtualClock, run_virtual
 
@@ -26,14 +26,14 @@ UNKNOWN_KEY = says({"success": False, "error": "auth_error", "msg": "Invalid use
 GONE = says({"success": False, "error": "no_such_instance", "msg": "Instance 27182818 not found."}, 404)
 
 
-def listed(*answers: HttpResponse | Exception, **more: Any) -> tuple[list[Instance], Script]:
-    async def use(adapter: Any) -> list[Instance]:
+def listed(*answers: HttpResponse | Exception, **more: Any) -> tuple[list[ListedInstance], Script]:
+    async def use(adapter: Any) -> list[ListedInstance]:
         return list((await adapter.list()).instances)
 
     return on_script(use, *answers, **more)
 
 
-def got(answer: HttpResponse | Exception) -> Instance | None:
+def got(answer: HttpResponse | Exception) -> ListedInstance | None:
     return on_script(lambda adapter: adapter.get(ID), answer)[0]  # type: ignore[no-any-return]
 
 
@@ -46,7 +46,7 @@ def destroy(answer: HttpResponse | Exception) -> Script:
 
 def test_an_instance_is_normalised() -> None:
     instance = got(says({"instances": wire()}))
-    assert instance == Instance(
+    assert instance == ListedInstance(
         id=ID,
         label="gp-primary-7f3a",
         status=InstanceStatus.RUNNING,

@@ -7,7 +7,7 @@ import pytest
 
 from gpuproxy.model.errors import ProviderUnavailable
 from gpuproxy.model.leases import PortMapping
-from gpuproxy.ports import HttpResponse, Instance, InstanceStatus, Inventory
+from gpuproxy.ports import HttpResponse, InstanceStatus, Inventory, ListedInstance
 from tests.providers.wires import KEY, LABEL, OFFER, SPEC, on_script, page, row, says, wire
 from tests.providers.wires import found as found_by
 
@@ -30,7 +30,7 @@ def raw(number: int, old: bytes = b"", new: bytes = b"", **facts: object) -> byt
     return json.dumps(wire(number, **facts)).encode().replace(old, new)
 
 
-def one(answer: HttpResponse) -> Instance:
+def one(answer: HttpResponse) -> ListedInstance:
     [instance] = inventory(answer).instances
     return instance
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.ports import Blame, Instance, InstanceStatus
+from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from tests.providers.wires import on_script, page, wire
 
 DAEMON = "Error response from daemon: "
@@ -67,7 +67,7 @@ NOBODY = [
 ]
 
 
-def seen(message: str, *, image: object = "foo/bar:1", actual: object = "loading") -> Instance:
+def seen(message: str, *, image: object = "foo/bar:1", actual: object = "loading") -> ListedInstance:
     row = wire(1, status_msg=message, image_uuid=image, actual_status=actual)
     listing, _ = on_script(lambda adapter: adapter.list(), page(row))
     return listing.instances[0]  # type: ignore[no-any-return]

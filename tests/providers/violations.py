@@ -18,7 +18,7 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter, OfferId
-from gpuproxy.ports import HttpReplyLost, HttpRequest, Instance, Inventory, ProviderSetup, Receipt
+from gpuproxy.ports import HttpReplyLost, HttpRequest, Inventory, ListedInstance, ProviderSetup, Receipt
 from gpuproxy.providers.vast import DESCRIPTOR
 
 
@@ -42,7 +42,7 @@ class Planted:
     async def list(self) -> Inventory:
         return await self._good.list()
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         return await self._good.get(instance_id)
 
     async def destroy(self, instance_id: InstanceId) -> bool:
@@ -147,7 +147,7 @@ class HidesUnreadableRows(Planted):
 
 
 class NeverSaysNone(Planted):
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         found = await self._good.get(instance_id)
         if found is None:
             raise ProviderUnavailable("not found")
@@ -155,7 +155,7 @@ class NeverSaysNone(Planted):
 
 
 class SaysNoneForAnError(Planted):
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         try:
             return await self._good.get(instance_id)
         except ProviderUnavailable:
@@ -215,7 +215,7 @@ class PrefixesOtherwise(Planted):
 
 
 class TellsTheKey(Planted):
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         try:
             return await self._good.get(instance_id)
         except ProviderError as error:
@@ -224,7 +224,7 @@ class TellsTheKey(Planted):
 
 
 class WaitsForEver(Planted):
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         for _ in range(100):
             try:
                 return await self._good.get(instance_id)

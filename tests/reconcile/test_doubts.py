@@ -8,9 +8,9 @@ import pytest
 from gpuproxy.model.leases import LeaseEvent, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey
-from gpuproxy.ports import Blame, Instance, InstanceStatus
+from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.doubts import Unanswered
-from gpuproxy.reconcile.steps import Knock
+from gpuproxy.reconcile.steps import ProbeReady
 from tests.scenes import NOON, VAST, Account, events, lease_of, reasons, reservation_of, row
 
 STOPPED, BROKEN = row(InstanceStatus.STOPPED), row(InstanceStatus.BROKEN)
@@ -20,31 +20,33 @@ WRONG = [(STOPPED, "NOT_READY"), (BROKEN, "NOT_READY"), (OTHER, "WRONG_GPU")]
 
 
 @pytest.mark.parametrize(("odd", "reason"), WRONG)
-def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: Instance, reason: str):
+def test_a_fresh_machine_that_looks_wrong_for_forty_seconds_is_kept(odd: ListedInstance, reason: str):
     account = Account(lease_of())
     for seconds in range(0, 40, 2):
         steps = account.sees(seconds, odd)
         assert reasons(steps) == [], reason
         assert LeaseEvent.PARKED not in events(steps)
-    assert any(isinstance(step, Knock) for step in account.sees(40, RUNNING))
+    assert any(isinstance(step, ProbeReady) for step in account.sees(40, RUNNING))
 
 
 @pytest.mark.parametrize(("odd", "reason"), WRONG)
-def test_a_fresh_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_given_back(odd: Instance, reason: str):
+def test_a_fresh_machine_that_looks_wrong_in_every_listing_for_two_minutes_is_given_back(
+    odd: ListedInstance, reason: str
+):
     account = Account(lease_of())
     told = {seconds: reasons(account.sees(seconds, odd)) for seconds in range(0, 124, 2)}
     assert next(seconds for seconds, given in told.items() if given == [reason]) == 120
 
 
 @pytest.mark.parametrize(("odd", "_"), WRONG)
-def test_two_listings_far_apart_are_no_verdict(odd: Instance, _: str):
+def test_two_listings_far_apart_are_no_verdict(odd: ListedInstance, _: str):
     account = Account(lease_of())
     assert reasons(account.sees(0, odd)) == []
     assert reasons(account.sees(500, odd)) == []
 
 
 @pytest.mark.parametrize(("odd", "_"), WRONG)
-def test_one_listing_that_says_otherwise_begins_the_count_anew(odd: Instance, _: str):
+def test_one_listing_that_says_otherwise_begins_the_count_anew(odd: ListedInstance, _: str):
     account = Account(lease_of())
     for seconds in range(0, 600, 2):
         assert reasons(account.sees(seconds, RUNNING if seconds % 100 == 98 else odd)) == []
@@ -63,8 +65,8 @@ def test_listings_that_know_nothing_of_a_machine_neither_clear_nor_condemn_it():
 def test_a_machine_of_another_model_is_not_called_ready_before_that_is_cleared_up():
     account = Account(lease_of())
     other = replace(RUNNING, gpu_model="RTX 4090 D")
-    assert not any(isinstance(step, Knock) for step in account.sees(0, other))
-    assert any(isinstance(step, Knock) for step in account.sees(2, RUNNING))
+    assert not any(isinstance(step, ProbeReady) for step in account.sees(0, other))
+    assert any(isinstance(step, ProbeReady) for step in account.sees(2, RUNNING))
 
 
 def test_a_machine_that_was_ready_is_not_judged_by_its_rows_any_more():
@@ -95,7 +97,7 @@ def test_a_blame_that_is_not_repeated_ends_nothing():
 
 
 @pytest.mark.parametrize("odd", [STOPPED, row(blame=Blame.IMAGE), row()])
-def test_who_wants_to_keep_what_does_not_get_ready_keeps_it(odd: Instance):
+def test_who_wants_to_keep_what_does_not_get_ready_keeps_it(odd: ListedInstance):
     account = Account(lease_of(), reservation_of(replace_unready=False))
     for seconds in range(0, 2000, 10):
         assert reasons(account.sees(seconds, odd)) == []
@@ -124,22 +126,22 @@ def test_after_a_long_silence_one_listing_gives_no_machine_up():
     assert reasons(account.sees(2002, row())) == []
 
 
-def _unanswered(knocks: int, seconds: float, **facts: bool) -> Unanswered:
+def _unanswered(probes: int, seconds: float, **facts: bool) -> Unanswered:
     first = NOON + timedelta(seconds=900)
     return Unanswered(
-        (VAST, "vast-1"), HostKey("vast.ai/1"), first, first + timedelta(seconds=seconds), knocks, first, **facts
+        (VAST, "vast-1"), HostKey("vast.ai/1"), first, first + timedelta(seconds=seconds), probes, first, **facts
     )
 
 
 @pytest.mark.parametrize(
-    ("knocks", "seconds", "given"),
+    ("probes", "seconds", "given"),
     [(1, 0, False), (2, 40, False), (9, 20, False), (3, 30, True)],
 )
 def test_a_machine_that_does_not_answer_is_knocked_at_several_times_over_some_time(
-    knocks: int, seconds: float, given: bool
+    probes: int, seconds: float, given: bool
 ):
     account = Account(lease_of())
-    account.unanswered = {account.lease.id: _unanswered(knocks, seconds)}
+    account.unanswered = {account.lease.id: _unanswered(probes, seconds)}
     assert reasons(account.sees(900 + seconds, RUNNING)) == (["NOT_READY"] if given else [])
 
 
@@ -152,5 +154,5 @@ def test_while_our_own_network_is_suspected_nobody_is_given_up_for_ten_minutes(s
 
 def test_knocks_count_only_once_a_machine_should_be_ready():
     account = Account(lease_of())
-    late = [[step.late for step in account.sees(s, RUNNING) if isinstance(step, Knock)] for s in (2, 899, 900)]
+    late = [[step.late for step in account.sees(s, RUNNING) if isinstance(step, ProbeReady)] for s in (2, 899, 900)]
     assert late == [[False], [False], [True]]

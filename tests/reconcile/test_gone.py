@@ -14,6 +14,8 @@ from gpuproxy.reconcile.steps import Advance, Confirm
 from tests.scenes import NOON, Account, events, lease_of, row
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 OWNER = Caller(project="p1")
 RELEASING = {
     "state": LeaseState.RELEASING, "seen_at": NOON, "destroy_tries": 1, "destroy_at": NOON + timedelta(days=1),

@@ -23,8 +23,8 @@ def test_a_machine_that_runs_and_never_answers_is_given_back():
     async def story(world: World) -> None:
         made = await world.reserve(1, ready_timeout=timedelta(seconds=120))
         await world.sleep(10)
-        assert world.sandbox.doors.open == {}
-        world.sandbox.doors.turn = lambda number, kind, *, answers: None
+        assert world.sandbox.port_table.open == {}
+        world.sandbox.port_table.set_open = lambda number, kind, *, answers: None
         await world.sleep(90)
         assert len((await world.view(made.reservation.id)).kept) == 1
         await world.sleep(90)

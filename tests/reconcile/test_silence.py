@@ -1,5 +1,6 @@
 """A marketplace that stays silent is a warning, once; one listing that fails is not."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -82,3 +83,46 @@ def test_an_account_that_answers_is_not_warned_of_for_another_that_does_not() ->
     with capture_logs() as lines:
         in_world(story, accounts=2)
     assert [line["account"] for line in lines if line["event"] == "provider_silent"] == ["vast-1"]
+
+
+async def watched(world: World) -> "asyncio.Task[None]":
+    """Listings fail from now on, and the loop's lateness is measured."""
+    watch = asyncio.create_task(world.lateness.watch())
+    await world.sleep(10)
+    world.arm("list", "html_502", times=0)
+    return watch
+
+
+def test_time_in_which_the_server_itself_did_not_run_is_no_silence() -> None:
+    async def story(world: World) -> None:
+        watch = await watched(world)
+        await world.sleep(40)
+        world.clock.stall(600)
+        await world.sleep(40)
+        world.control("DELETE", "faults")
+        await world.sleep(60)
+        watch.cancel()
+
+    assert heard(story) == [("info", "listing_failed"), ("info", "provider_answered")]
+
+
+def test_a_marketplace_that_is_silent_is_named_although_the_server_is_late_now_and_then() -> None:
+    async def story(world: World) -> None:
+        watch = await watched(world)
+        for _ in range(20):
+            await world.sleep(10)
+            world.clock.stall(5)
+        watch.cancel()
+
+    assert heard(story) == [("info", "listing_failed"), ("warning", "provider_silent")]
+
+
+def test_where_nobody_measures_lateness_the_time_that_passed_is_silence() -> None:
+    async def story(world: World) -> None:
+        watch = await watched(world)
+        watch.cancel()
+        await world.sleep(40)
+        world.clock.stall(600)
+        await world.sleep(40)
+
+    assert ("warning", "provider_silent") in heard(story)

@@ -101,7 +101,7 @@ def test_after_a_restart_machines_are_looked_after_although_the_account_can_not_
         world.arm("user", "status_502_before", times=0)
         await world.restart()
         await world.sleep(30)
-        assert world.engine.watches[0].silent_since is None
+        assert next(iter(world.engine.watches)).silent_since is None
         await world.engine.reservations.release(Caller(project="p1"), made.reservation.id)
         await world.sleep(120)
         assert world.alive() == {}

@@ -9,11 +9,13 @@ import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Conflict, IllegalTransition, Refusal
-from gpuproxy.model.leases import HOLDS_OFFER, LeaseEvent, LeaseState, after
+from gpuproxy.model.leases import LOCKS_KEYS, LeaseEvent, LeaseState, after
 from gpuproxy.ports import Tx
 from gpuproxy.store import counters, leases
 from gpuproxy.store.rows import LIVE_SQL
 from tests.world import World, in_world
+
+pytestmark = pytest.mark.long
 
 P1 = Caller(project="p1")
 
@@ -52,8 +54,8 @@ def test_holds_are_exactly_those_of_the_leases_that_hold_an_offer():
         made = [await world.reserve(2) for _ in range(4)]
         await world.sleep(60)
         await world.engine.reservations.release(P1, made[0].reservation.id)
-        held = await world.db.read(leases.held_keys)
-        rows = [lease for lease in await world.leases() if lease.state in HOLDS_OFFER]
+        held = await world.db.read(leases.locked_keys)
+        rows = [lease for lease in await world.leases() if lease.state in LOCKS_KEYS]
         assert held == {(lease.provider, key) for lease in rows for key in lease.conflict_keys}
 
     in_world(story)
@@ -103,7 +105,7 @@ def test_every_change_of_state_has_one_event_in_order():
     in_world(story)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.seeds(1, 6)
 def test_whatever_goes_wrong_the_books_end_where_the_market_is(seed: int):
     """Random calls under random faults; once the faults stop, every machine is in the books or gone."""
 

@@ -56,6 +56,6 @@ def test_a_crash_that_nobody_waits_for_is_in_the_log(monkeypatch: pytest.MonkeyP
         with capture_logs() as lines:
             await world.reserve(1, wait=False)
             await world.sleep(300)
-        assert "call_crashed" in {line["event"] for line in lines if line["log_level"] == "error"}
+        assert "task_crashed" in {line["event"] for line in lines if line["log_level"] == "error"}
 
     in_world(story)

@@ -11,6 +11,8 @@ from gpuproxy.model.errors import Refusal, Unavailable
 from gpuproxy.ports import HttpRequest
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 _INTERVAL = 4.5 * 1.02
 _DESTROY_INTERVAL = 3.0 * 1.02
 _FLOOD = 20

@@ -9,7 +9,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import CreationFailed, Unavailable
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.offers import HostKey
-from gpuproxy.rental.replacing import Replacement, failed_hosts, replacement
+from gpuproxy.rental.replacements import Replacement, failed_hosts, replacement
 from tests.scenes import NOON, lease_of
 from tests.world import KEYS, World, in_world
 
@@ -87,7 +87,7 @@ def test_hosts_that_failed_are_named_and_hosts_that_refused_or_served_are_not():
 def test_a_cause_in_common_ends_a_call_with_twice_its_gpus_at_most():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=0)
-        with pytest.raises(CreationFailed, match="failed alike on several hosts") as failed:
+        with pytest.raises(CreationFailed, match="failed in the same way on several hosts") as failed:
             await world.reserve(4, wait_for="ready", ready_timeout=_SOON, seconds=1800, request_id="a")
         assert failed.value.metadata["stopped"] == "COMMON_CAUSE"
         assert world.created() <= 8

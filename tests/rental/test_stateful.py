@@ -4,6 +4,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -13,6 +14,8 @@ from gpuproxy.model.errors import Refusal
 from gpuproxy.model.leases import KEEPABLE
 from tests.virtual_time import VirtualClock, virtual_runner
 from tests.world import World
+
+pytestmark = pytest.mark.long
 
 P1 = Caller(project="p1")
 FAULTS = [

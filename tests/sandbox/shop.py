@@ -1,4 +1,4 @@
-"""A sandbox to talk to without sockets, on a clock that moves only when a test says so."""
+"""A sandbox without sockets, on a clock that moves only when a test says so."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from gpuproxy.ports import HttpRequest
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.world import build
 
 START = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
@@ -45,7 +45,7 @@ class Shop:
         self.sandbox = build(self.options, self.clock)
 
     def reopened(self) -> "Shop":
-        """The same after a kill: only what was kept is left."""
+        """The sandbox after a kill, restored from its state file."""
         again = Shop.__new__(Shop)
         again.clock, again.options = self.clock, self.options
         again.sandbox = build(self.options, self.clock)
@@ -60,7 +60,7 @@ class Shop:
         return self.sandbox.receive(HttpRequest(method=method, url=f"http://x{path}", headers=headers, body=data))
 
     def ask(self, method: str, path: str, body: Any = None, key: str | None = KEY) -> tuple[int, Any]:
-        """(status, body), the body as JSON where it says that it is JSON."""
+        """(status, body); a JSON body is decoded."""
         response = self.plan(method, path, body, key).response
         assert response is not None
         is_json = response.headers["content-type"] == "application/json"
@@ -124,7 +124,7 @@ class Shop:
         self.control("POST", "faults", {"provider": "vast.ai", "call": call, "fault": fault, **more})
 
     def machine(self, gpus: int) -> int:
-        """A wholly free machine that is cut into chunks of one GPU."""
+        """A free machine whose smallest chunk is one GPU."""
         for machine in self.sandbox.market.machines.values():
             singles = [chunk for chunk in machine.chunks if chunk.gpus == 1]
             if machine.gpus == gpus and len(singles) == gpus and not machine.held:

@@ -1,4 +1,4 @@
-"""What vast.ai says: success and every recorded form of refusal, word for word."""
+"""vast.ai's answers: success and every recorded error, word for word."""
 
 import pytest
 
@@ -22,11 +22,11 @@ def test_a_wrong_key_gets_404_and_no_key_403_but_searching_needs_none() -> None:
     assert shop.ask("GET", "/api/v0/gpu_names/unique/", key=None)[0] == 200
 
 
-def test_the_old_way_of_giving_a_key_still_works() -> None:
+def test_a_key_in_the_query_still_works() -> None:
     assert Shop().ask("GET", f"/api/v0/users/current?api_key={KEY}", key=None)[0] == 200
 
 
-def test_the_body_of_the_official_command_line_rents() -> None:
+def test_the_create_body_of_the_official_command_line_works() -> None:
     shop = Shop()
     offer = shop.search(num_gpus={"eq": "1"}, limit=1)[0]
     status, answer = shop.ask("PUT", f"/api/v0/asks/{offer['id']}/", CREATE)
@@ -34,7 +34,7 @@ def test_the_body_of_the_official_command_line_rents() -> None:
     assert (answer["success"], type(answer["new_contract"]), type(answer["instance_api_key"])) == (True, int, str)
 
 
-def test_an_offer_that_is_gone_or_never_was_is_no_such_ask_with_status_400() -> None:
+def test_a_gone_or_unknown_offer_is_no_such_ask_with_status_400() -> None:
     shop = Shop()
     offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]["id"]
     shop.rented(offer)
@@ -68,7 +68,7 @@ def test_impossible_creates_are_refused(body: dict[str, object]) -> None:
     assert shop.state()["instances"] == []
 
 
-def test_a_bid_that_is_too_low_is_refused_and_yet_leaves_a_stopped_instance() -> None:
+def test_a_too_low_bid_is_refused_but_leaves_a_stopped_instance() -> None:
     shop = Shop()
     offer = shop.search(num_gpus={"eq": 1}, limit=1, type="bid")[0]
     status, answer = shop.create(offer["id"], price=offer["min_bid"] / 2)
@@ -76,7 +76,7 @@ def test_a_bid_that_is_too_low_is_refused_and_yet_leaves_a_stopped_instance() ->
     assert shop.get(answer["new_contract"])["cur_state"] == "stopped"
 
 
-def test_what_is_not_there_is_null_when_read_and_404_when_changed() -> None:
+def test_a_missing_instance_is_null_when_read_and_404_when_changed() -> None:
     shop = Shop()
     assert shop.ask("GET", "/api/v0/instances/999/") == (200, {"instances": None})
     for status, answer in (shop.destroy(999), shop.manage(999, state="stopped"), shop.manage(999, label="x")):
@@ -123,7 +123,7 @@ def test_charges_need_a_day() -> None:
     assert (status, answer["results"][0]["source"]) == (200, f"instance-{contract}")
 
 
-def test_bulk_calls_change_all_that_are_named() -> None:
+def test_bulk_calls_change_all_named_instances() -> None:
     shop = Shop()
     contracts = [shop.rented(), shop.rented()]
     shop.wait(60)

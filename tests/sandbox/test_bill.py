@@ -32,7 +32,7 @@ def test_gpus_are_billed_only_while_it_runs_and_disk_while_it_exists() -> None:
     assert shop.state()["bill_micro_usd"] == int(expected)
 
 
-def test_looking_more_often_changes_no_bill() -> None:
+def test_reading_more_often_changes_no_bill() -> None:
     bills = []
     for looks in (1, 37):
         shop = Shop()
@@ -76,7 +76,7 @@ def test_the_account_is_charged_what_the_bill_says() -> None:
     assert credit == pytest.approx(10 - shop.state()["bill_micro_usd"] / 1e6, abs=1e-9)
 
 
-def test_who_has_no_credit_left_is_stopped() -> None:
+def test_instances_of_an_account_without_credit_are_stopped() -> None:
     shop = Shop(credit=0.05)
     contract = shop.rented()
     for _ in range(60):
@@ -85,7 +85,7 @@ def test_who_has_no_credit_left_is_stopped() -> None:
     assert shop.get(contract)["cur_state"] == "stopped"
 
 
-def test_a_later_price_does_not_move_what_was_agreed() -> None:
+def test_a_later_price_does_not_change_an_existing_contract() -> None:
     shop = Shop()
     offer = _priced(shop)
     contract = shop.rented(offer["id"])

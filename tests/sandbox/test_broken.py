@@ -1,4 +1,4 @@
-"""Images, machines and instances that never work: what their rows say, and whom it concerns."""
+"""Images, machines and instances that never work: what their rows show, and which instances are affected."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_a_failing_instance_can_stay_in_loading_with_any_message(fault: str) -> 
     assert (row["actual_status"], row["status_msg"]) == ("loading", "toomanyrequests: rate limit")
 
 
-def test_a_failing_instance_can_be_stopped_at_once_and_then_holds_no_gpus() -> None:
+def test_a_failing_instance_can_be_stopped_at_once_and_then_has_no_gpus() -> None:
     shop = Shop()
     offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]
     shop.arm("create", "host_fault", args={"message": "OCI runtime create failed", "stopped": True})
@@ -130,7 +130,7 @@ def test_every_instance_of_a_broken_machine_fails_that_way_until_it_is_repaired(
     assert shop.state()["broken_machines"] == {}
 
 
-def test_a_machine_is_repaired_by_an_empty_how_too_and_others_were_never_broken() -> None:
+def test_a_machine_is_repaired_by_an_empty_how_and_others_are_not_affected() -> None:
     shop = Shop()
     machine = shop.machine(2)
     shop.control("POST", f"machines/{machine}/break", {"how": "host_fault", "message": "disk is full"})
@@ -156,7 +156,7 @@ async def test_without_ssh_an_instance_runs_and_its_ports_never_answer() -> None
             assert await probe.reachable(kind, "127.0.0.1", port, 1.0) is answers  # type: ignore[arg-type]
 
 
-def test_gpus_of_what_never_runs_cost_nothing() -> None:
+def test_gpus_of_an_instance_that_never_runs_cost_nothing() -> None:
     shop = Shop()
     shop.arm("create", "image_fault")
     contract = shop.rented(disk=72)
@@ -176,7 +176,7 @@ def test_gpus_of_what_never_runs_cost_nothing() -> None:
         ("images", {"image": 5}, 400),
     ],
 )
-def test_what_cannot_break_is_refused_with_a_reason(path: str, body: dict[str, Any], status: int) -> None:
+def test_an_invalid_break_is_refused_with_a_reason(path: str, body: dict[str, Any], status: int) -> None:
     shop = Shop()
     address = f"/sandbox/v1/{path.format(machine=shop.machine(2))}"
     answered, answer = shop.ask("POST", address, body, key=None)

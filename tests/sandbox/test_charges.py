@@ -1,4 +1,4 @@
-"""Charges: a row for each contract, exact to the micro-dollar, together what the market billed."""
+"""Charges: a row for each contract, exact to the micro-dollar; they add up to the market's bill."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def lived(shop: Shop) -> tuple[int, int, int]:
     return volume, first, second
 
 
-def test_all_charges_are_together_what_was_billed_and_so_are_their_parts() -> None:
+def test_all_charges_and_their_parts_add_up_to_the_bill() -> None:
     shop = Shop()
     volume, first, second = lived(shop)
     rows = charged(shop)["results"]
@@ -40,7 +40,7 @@ def test_all_charges_are_together_what_was_billed_and_so_are_their_parts() -> No
     assert [item["type"] for item in rows[1]["items"]] == ["gpu", "disk"]
 
 
-def test_charges_are_chosen_by_kind_and_by_when_they_ended() -> None:
+def test_charges_are_filtered_by_kind_and_end() -> None:
     shop = Shop()
     volume, first, second = lived(shop)
     assert [row["source"] for row in charged(shop, filters={"type": {"in": ["v"]}})["results"]] == [f"volume-{volume}"]
@@ -71,7 +71,7 @@ def test_another_account_sees_none_of_it() -> None:
     assert charged(shop, OTHER_KEY)["results"] == []
 
 
-def test_a_bid_that_moved_is_charged_at_each_of_its_prices() -> None:
+def test_a_changed_bid_is_charged_at_each_of_its_prices() -> None:
     shop = Shop()
     gpu = shop.search(num_gpus={"eq": 1}, type="bid", limit=1)[0]
     contract = shop.rented(gpu["id"], price=1.0)

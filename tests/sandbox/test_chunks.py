@@ -13,7 +13,7 @@ def test_smallest_chunks_tile_a_machine_and_larger_ones_are_unions() -> None:
     assert list(tiles(0, 8, 8)) == [(0, 8)]
 
 
-def test_renting_a_chunk_makes_exactly_the_overlapping_ones_unrentable_for_everybody() -> None:
+def test_renting_a_chunk_makes_exactly_the_overlapping_ones_unrentable() -> None:
     shop = Shop()
     machine = shop.machine(4)
     chunks = shop.chunks(machine)
@@ -37,7 +37,7 @@ def test_an_overlapping_chunk_cannot_be_rented_while_the_other_is(key: str) -> N
     assert len(shop.state()["instances"]) == 1
 
 
-def test_what_was_given_back_is_offered_again_under_a_new_id() -> None:
+def test_a_released_chunk_is_offered_again_under_a_new_id() -> None:
     shop = Shop()
     machine = shop.machine(2)
     before = {tuple(chunk["gpu_ids"]): chunk["id"] for chunk in shop.chunks(machine)}
@@ -51,7 +51,7 @@ def test_what_was_given_back_is_offered_again_under_a_new_id() -> None:
     assert shop.create(before[single])[0] == 400
 
 
-def test_a_stopped_instance_holds_no_gpu_and_its_start_is_queued_until_they_are_free() -> None:
+def test_a_stopped_instance_has_no_gpu_and_its_start_is_queued_until_they_are_free() -> None:
     shop = Shop()
     machine = shop.machine(1)
     contract = shop.rented(shop.chunks(machine)[0]["id"])
@@ -107,7 +107,7 @@ def test_the_same_seed_makes_the_same_market_and_another_seed_another() -> None:
     assert first.search(verified="any") != other.search(verified="any")
 
 
-def test_the_built_in_market_has_what_people_ask_for() -> None:
+def test_the_built_in_market_has_common_configurations() -> None:
     shop = Shop(machines=800)
     offers = shop.search(allocated_storage=50)
     assert {"A100 SXM4", "A100 PCIE", "H100 SXM", "RTX 4090"} <= {offer["gpu_name"] for offer in offers}
@@ -129,7 +129,7 @@ def test_the_built_in_market_has_what_people_ask_for() -> None:
         ([6], [8, 14], 14, 8),
     ],
 )
-def test_recorded_rows_come_apart_into_chunks_that_show_the_same_rows(
+def test_recorded_rows_become_chunks_that_show_the_same_rows(
     free: list[int], held: list[int], gpus: int, taken: int
 ) -> None:
     total, taken_gpus, chunks = layout(free, held)

@@ -17,16 +17,16 @@ def _options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SandboxOptions
     return seen[0]
 
 
-def test_without_options_everything_is_as_the_real_service_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _options(monkeypatch) == SandboxOptions(search_page=64, shyness=0.25)
+def test_without_options_the_market_behaves_like_the_real_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _options(monkeypatch) == SandboxOptions(search_page=64, misreport_share=0.25)
 
 
-def test_a_kind_market_takes_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_easy_market_needs_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = _options(monkeypatch, "--rate-limits", "off", "--search-page", "0", "--shy-rows", "0")
     assert kind == SandboxOptions(rate_limits="off")
 
 
-def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     market = tmp_path / "market.csv"
     market.write_text("machine_id\n")
     text = (
@@ -50,8 +50,8 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         boot_time=(5.0, 9.0),
         search_page=50,
         list_lag=3.0,
-        shyness=0.5,
-        shy_seconds=9.0,
+        misreport_share=0.5,
+        misreport_seconds=9.0,
         gone_as="html_404",
         volume_sharing="refuse",
         standby_binding="any",
@@ -60,7 +60,7 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     )
 
 
-def test_one_boot_time_is_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_boot_time_is_minimum_and_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _options(monkeypatch, "--boot-time", "0").boot_time == (0.0, 0.0)
 
 
@@ -75,11 +75,11 @@ def test_one_boot_time_is_both(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--gone-as", "nonsense"],
     ],
 )
-def test_what_cannot_be_is_wrong_usage(arguments: list[str]) -> None:
+def test_invalid_options_are_a_usage_error(arguments: list[str]) -> None:
     assert CliRunner().invoke(command.sandbox, arguments).exit_code == 2
 
 
-def test_a_state_of_another_market_is_an_error_in_words(tmp_path: Path) -> None:
+def test_a_state_of_another_market_is_a_readable_error(tmp_path: Path) -> None:
     state = tmp_path / "market.state"
     state.write_text('{"market":"another","now":5}\n')
     result = CliRunner().invoke(command.sandbox, ["--port", "0", "--state", str(state)])

@@ -1,11 +1,11 @@
-"""The control API: what it shows, and what it does to machines, offers and instances."""
+"""The control API: what it shows, and how it changes machines, offers and instances."""
 
 import pytest
 
 from tests.sandbox.shop import KEY, Shop
 
 
-def test_the_state_shows_everything_that_was_rented_and_every_request_that_came() -> None:
+def test_the_state_shows_all_rentals_and_all_requests() -> None:
     shop = Shop()
     contract = shop.rented(label="mine")
     shop.ask("PUT", "/api/v0/asks/1/", {"image": "x"})
@@ -32,7 +32,7 @@ def test_the_state_shows_everything_that_was_rented_and_every_request_that_came(
     assert state["calls"] == {"vast.ai": {"search": 1, "create": 2}}
 
 
-def test_the_clock_can_be_moved_and_what_was_due_has_happened() -> None:
+def test_moving_the_clock_runs_all_due_events() -> None:
     shop = Shop()
     contract = shop.rented()
     before = shop.state()["now"]
@@ -58,7 +58,7 @@ def test_each_way_to_die_looks_as_it_does_on_the_real_service(how: str, actual: 
     assert (row["actual_status"], row["intended_status"]) == (actual, intended)
 
 
-def test_who_was_outbid_cannot_start_again_until_the_other_leaves() -> None:
+def test_an_outbid_instance_cannot_start_until_the_other_customer_leaves() -> None:
     shop = Shop()
     contract = shop.rented()
     shop.control("POST", f"instances/{contract}/kill", {"how": "outbid"})
@@ -78,7 +78,7 @@ def test_nothing_of_a_lost_host_can_be_rented_until_it_is_back() -> None:
     assert any(chunk["rentable"] for chunk in shop.chunks(machine))
 
 
-def test_strangers_take_gpus_and_leave_again() -> None:
+def test_other_customers_take_gpus_and_leave_again() -> None:
     shop = Shop()
     machine = shop.machine(4)
     assert shop.control("POST", f"machines/{machine}/occupy", {"gpus": 3}) == {"gpus": 3}
@@ -109,7 +109,7 @@ def test_a_price_moves() -> None:
         ("GET", "clock", None, 400),
     ],
 )
-def test_a_call_that_cannot_be_done_says_why(method: str, path: str, body: object, status: int) -> None:
+def test_an_impossible_control_call_says_why(method: str, path: str, body: object, status: int) -> None:
     answered, answer = Shop().ask(method, f"/sandbox/v1/{path}", body, key=None)
     assert answered == status
     assert answer["error"]

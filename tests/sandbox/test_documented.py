@@ -1,4 +1,4 @@
-"""docs/sandbox.md names everything that can be armed, asked for and switched."""
+"""docs/sandbox.md names all faults, control calls and options."""
 
 from pathlib import Path
 from typing import get_args
@@ -20,12 +20,12 @@ def test_every_fault_call_and_word_is_in_the_document(name: str) -> None:
     assert name in TEXT
 
 
-def test_a_fault_that_does_not_exist_is_not() -> None:
+def test_an_unknown_fault_is_not_in_the_document() -> None:
     assert "half_a_fault" not in TEXT
 
 
 @pytest.mark.parametrize("option", ["--shy-rows", "--shy-seconds", "--search-page", "--gone-as", "--list-lag"])
-def test_every_switch_to_a_kinder_market_is_there_with_its_default(option: str) -> None:
+def test_every_option_for_an_easier_market_is_documented_with_its_default(option: str) -> None:
     [found] = [one for one in sandbox.params if isinstance(one, click.Option) and option in one.opts]
     [row] = [line for line in TEXT.splitlines() if line.startswith(f"| `{option} ")]
     default = f"{found.default:g}" if isinstance(found.default, float) else str(found.default)

@@ -1,4 +1,4 @@
-"""Faults: what the caller sees, and what the market did all the same."""
+"""Faults: what the caller sees, and what the market did."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -75,7 +75,7 @@ def test_a_create_with_a_bad_answer_was_executed_or_not_as_its_fault_says(fault:
     assert len(shop.state()["instances"]) == made
 
 
-def test_a_status_comes_with_a_page_or_with_the_services_own_words() -> None:
+def test_a_status_has_a_gateway_page_or_the_services_own_text() -> None:
     shop = Shop()
     shop.arm("user", "status_503_before")
     assert isinstance(shop.ask("GET", "/api/v0/users/current")[1], str)
@@ -126,7 +126,7 @@ async def test_a_late_effect_comes_after_its_answer_was_lost() -> None:
     ]
 
 
-def test_a_late_effect_that_comes_too_late_for_its_offer_does_nothing() -> None:
+def test_a_late_effect_after_its_offer_is_gone_does_nothing() -> None:
     shop = Shop()
     offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]["id"]
     shop.arm("create", "late_effect", args={"seconds": 5})
@@ -136,7 +136,7 @@ def test_a_late_effect_that_comes_too_late_for_its_offer_does_nothing() -> None:
     assert [row["account"] for row in shop.state()["instances"]] == [OTHER_KEY]
 
 
-def test_a_fault_hits_so_many_calls_after_letting_some_pass() -> None:
+def test_a_fault_hits_its_number_of_calls_after_letting_some_pass() -> None:
     shop = Shop()
     shop.arm("get", "status_503_before", times=2, after=1)
     statuses = [shop.ask("GET", "/api/v0/instances/1/")[0] for _ in range(5)]
@@ -151,7 +151,7 @@ def test_a_fault_without_end_lasts_until_it_is_cleared() -> None:
     assert shop.ask("GET", "/api/v0/users/current")[0] == 200
 
 
-def test_a_fault_of_one_account_leaves_others_alone() -> None:
+def test_a_fault_of_one_account_does_not_hit_others() -> None:
     shop = Shop()
     shop.arm("any", "auth_error", account=KEY, times=0)
     assert shop.ask("GET", "/api/v0/users/current", key=KEY)[0] == 404
@@ -185,7 +185,7 @@ def test_a_fault_about_creates_is_not_used_up_by_other_calls() -> None:
         {"fault": "slow_pages", "args": {"seconds": "long"}},
     ],
 )
-def test_a_fault_that_cannot_be_is_refused(body: dict[str, Any]) -> None:
+def test_an_invalid_fault_is_refused(body: dict[str, Any]) -> None:
     assert Shop().ask("POST", "/sandbox/v1/faults", body)[0] == 400
 
 
@@ -223,7 +223,7 @@ FREQUENT = "API requests too frequent"
         ({"form": "quota"}, {"error": "search_quota_exceeded", "msg": "Daily search quota exceeded"}),
     ],
 )
-def test_a_create_is_limited_in_every_recorded_form_with_and_without_a_time_to_wait(
+def test_a_rate_limited_create_has_every_recorded_form_with_and_without_retry_after(
     args: dict[str, Any], body: object, retry_after: int | None
 ) -> None:
     shop = Shop()
@@ -236,7 +236,7 @@ def test_a_create_is_limited_in_every_recorded_form_with_and_without_a_time_to_w
     assert shop.state()["instances"] == []
 
 
-def test_a_session_that_expired_is_a_404_of_its_own_on_every_call_and_only_there() -> None:
+def test_an_expired_session_is_its_own_404_on_every_call() -> None:
     shop = Shop()
     shop.arm("any", "session_expired", account=KEY, times=0)
     expired = {"success": False, "error": "session_expired", "msg": "Session expired. Please log in again."}
@@ -249,7 +249,7 @@ def test_a_session_that_expired_is_a_404_of_its_own_on_every_call_and_only_there
     assert shop.ask("GET", "/api/v0/users/current", key=OTHER_KEY)[0] == 200
 
 
-def test_a_wrongly_empty_list_looks_perfect() -> None:
+def test_a_wrongly_empty_list_looks_valid() -> None:
     shop = Shop()
     shop.rented()
     shop.arm("list", "empty_list")
@@ -264,7 +264,7 @@ def test_a_wrongly_empty_list_looks_perfect() -> None:
     assert len(shop.page()["instances"]) == 1
 
 
-def test_a_missing_page_is_not_mentioned_but_the_total_is_true() -> None:
+def test_a_missing_page_is_not_mentioned_but_the_total_is_correct() -> None:
     shop = Shop()
     for _ in range(5):
         shop.rented()
@@ -289,7 +289,7 @@ def test_the_wrong_gpu_may_be_delivered() -> None:
     assert (row["gpu_name"], row["gpu_ram"]) == ("GTX 1080", 8192)
 
 
-def test_an_instance_may_never_get_ready_or_die_soon_after() -> None:
+def test_an_instance_may_never_become_ready_or_die_soon_after() -> None:
     shop = Shop()
     shop.arm("create", "never_ready")
     never = shop.rented()
@@ -328,7 +328,7 @@ def test_a_refused_start_is_queued_and_happens_by_itself_later() -> None:
     assert shop.get(contract)["actual_status"] == "running"
 
 
-async def test_the_probe_reaches_what_runs_and_nothing_else() -> None:
+async def test_the_probe_reaches_running_instances_and_nothing_else() -> None:
     shop = Shop()
     probe = InProcessProbe(shop.sandbox)
     contract = shop.rented(env={"-p 8000:8000": "1"})

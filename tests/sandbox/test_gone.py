@@ -1,4 +1,4 @@
-"""How the market says that an instance does not exist: as documented, or in any of the spellings that were seen."""
+"""The forms of "no such instance": the documented one and all that were observed."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def _read(shop: Shop, contract: int = 5) -> tuple[int, object]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_reads_and_destroys_of_nothing_are_answered_in_the_form_that_was_armed_and_then_as_documented(
+def test_reads_and_destroys_of_missing_instances_get_the_armed_form_and_then_the_documented_one(
     form: str,
 ) -> None:
     shop = Shop()
@@ -53,7 +53,7 @@ def test_an_instance_that_exists_is_answered_normally_and_leaves_the_fault_armed
     assert _read(shop, contract)[0] == 200
 
 
-def test_what_another_account_has_does_not_exist_either() -> None:
+def test_an_instance_of_another_account_does_not_exist() -> None:
     shop = Shop()
     contract = shop.rented(key=OTHER_KEY)
     shop.arm("get", "gone_as", times=0, args={"form": "html_404"})
@@ -61,7 +61,7 @@ def test_what_another_account_has_does_not_exist_either() -> None:
     assert shop.get(contract, OTHER_KEY)["id"] == contract
 
 
-def test_a_wrong_key_is_told_so_and_other_faults_come_first() -> None:
+def test_a_wrong_key_is_reported_and_other_faults_have_precedence() -> None:
     shop = Shop()
     shop.arm("get", "gone_as", args={"form": "status_410"})
     shop.arm("get", "status_503_before")
@@ -71,7 +71,7 @@ def test_a_wrong_key_is_told_so_and_other_faults_come_first() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_standing_form_is_for_all_reads_and_for_destroys_where_it_is_no_success(form: str) -> None:
+def test_a_standing_form_applies_to_reads_and_to_destroys_unless_it_looks_like_success(form: str) -> None:
     shop = Shop(gone_as=form)
     contract = shop.rented()
     assert shop.get(contract)["id"] == contract
@@ -84,7 +84,7 @@ def test_by_default_the_standing_form_is_the_documented_null() -> None:
     assert SandboxOptions().gone_as == "null"
 
 
-def test_starts_and_labels_of_nothing_are_never_respelt() -> None:
+def test_starts_and_labels_of_missing_instances_always_get_the_documented_form() -> None:
     shop = Shop(gone_as="html_404")
     for body in ({"state": "running"}, {"label": "x"}):
         assert shop.manage(5, **body)[1]["error"] == "no_such_instance"

@@ -1,4 +1,4 @@
-"""The server on real sockets: plans carried out as bytes, resets and silence, ports that answer while they should."""
+"""The server on real sockets: plans executed as bytes, resets or hangs, and ports that answer at the right times."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 
 KEY = "sandbox-key"
@@ -28,7 +28,7 @@ async def running(**options: Any) -> AsyncIterator[RunningSandbox]:
 
 
 async def exchange(server: RunningSandbox, method: str, path: str, body: Any = None) -> bytes:
-    """Everything that comes back to one request on a connection of its own, as bytes."""
+    """All bytes of the answer to one request on its own connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     data = b"" if body is None else json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n"
@@ -74,7 +74,7 @@ async def test_a_reset_create_reaches_the_market_once_and_is_executed_or_not(fau
     assert len(state["instances"]) == made
 
 
-async def test_a_hang_says_nothing_and_then_breaks() -> None:
+async def test_a_hang_sends_nothing_and_then_breaks_the_connection() -> None:
     async with running() as server:
         await ask(
             server, "POST", "/sandbox/v1/faults", {"call": "user", "fault": "hang_before", "args": {"seconds": 0.05}}
@@ -83,7 +83,7 @@ async def test_a_hang_says_nothing_and_then_breaks() -> None:
             await exchange(server, "GET", "/api/v0/users/current")
 
 
-async def test_a_trickle_comes_byte_by_byte_and_whole_in_the_end() -> None:
+async def test_a_trickle_arrives_byte_by_byte_and_completely() -> None:
     async with running() as server:
         fault = {"call": "user", "fault": "slow_trickle", "args": {"seconds": 0.0001}}
         await ask(server, "POST", "/sandbox/v1/faults", fault)
@@ -98,7 +98,7 @@ async def _greeting(port: int) -> bytes:
         writer.close()
 
 
-async def test_an_ssh_port_greets_while_its_instance_runs_and_is_closed_before_and_after() -> None:
+async def test_an_ssh_port_sends_a_banner_only_while_its_instance_runs() -> None:
     async with running() as server:
         contract = await rented(server)
         row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
@@ -128,7 +128,7 @@ async def test_without_ssh_a_running_instance_refuses_connections() -> None:
             await _greeting(row["ssh_port"])
 
 
-async def test_a_restarted_server_opens_the_ports_of_what_runs(tmp_path: Path) -> None:
+async def test_a_restarted_server_opens_the_ports_of_running_instances(tmp_path: Path) -> None:
     state = tmp_path / "market.state"
     async with running(state=state) as server:
         contract = await rented(server)
@@ -145,8 +145,8 @@ async def test_a_faster_clock_runs_faster() -> None:
         assert (await ask(server, "GET", "/sandbox/v1/state"))["now"] > before + 1
 
 
-def test_a_plan_is_an_answer_unless_it_says_otherwise() -> None:
-    assert Plan().travel == "answer"
+def test_a_plan_delivers_an_answer_by_default() -> None:
+    assert Plan().delivery == "answer"
 
 
 async def _started(*arguments: str) -> tuple[asyncio.subprocess.Process, str]:

@@ -5,7 +5,7 @@ import pytest
 from tests.sandbox.shop import OTHER_KEY, Shop
 
 
-def test_a_second_create_within_four_and_a_half_seconds_is_turned_away_with_plain_text() -> None:
+def test_a_second_create_within_four_and_a_half_seconds_is_refused_with_plain_text() -> None:
     shop = Shop(rate_limits="real")
     offers = [offer["id"] for offer in shop.search(num_gpus={"eq": 1}, limit=5)]
     shop.rented(offers[0])
@@ -17,7 +17,7 @@ def test_a_second_create_within_four_and_a_half_seconds_is_turned_away_with_plai
     assert len(shop.state()["instances"]) == 3
 
 
-def test_a_call_that_was_turned_away_does_not_count() -> None:
+def test_a_refused_call_does_not_count() -> None:
     shop = Shop(rate_limits="real")
     assert shop.ask("GET", "/api/v1/instances/")[0] == 200
     for _ in range(3):
@@ -27,7 +27,7 @@ def test_a_call_that_was_turned_away_does_not_count() -> None:
     assert shop.ask("GET", "/api/v1/instances/")[0] == 200
 
 
-def test_eleven_searches_in_a_minute_are_one_too_many() -> None:
+def test_the_eleventh_search_in_a_minute_is_refused() -> None:
     shop = Shop(rate_limits="real")
     for _ in range(10):
         shop.search(limit=1)
@@ -61,6 +61,6 @@ def test_start_stop_and_label_share_one_interval() -> None:
     assert shop.manage(contract, state="stopped")[0] == 429
 
 
-def test_without_limits_nothing_is_turned_away() -> None:
+def test_without_limits_nothing_is_refused() -> None:
     shop = Shop()
     assert {shop.ask("GET", "/api/v1/instances/")[0] for _ in range(50)} == {200}

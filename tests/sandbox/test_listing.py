@@ -1,4 +1,4 @@
-"""The paged list of instances (v1), and what a row says while an instance lives."""
+"""The paged list of instances (v1), and the rows of an instance during its life."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_a_limit_of_zero_acts_as_five() -> None:
     assert len(shop.page(limit=0)["instances"]) == 5
 
 
-def test_filters_and_columns_choose() -> None:
+def test_filters_select_rows_and_select_cols_selects_columns() -> None:
     shop = Shop()
     wanted = shop.rented(label="mine")
     shop.rented(label=None)
@@ -77,7 +77,7 @@ def test_an_instance_has_no_status_then_loads_then_runs() -> None:
     assert "volume_info" in shop.page()["instances"][0]
 
 
-def test_a_stopped_instance_shows_what_it_costs_now_and_what_it_would() -> None:
+def test_a_stopped_instance_shows_its_current_and_its_running_price() -> None:
     shop = Shop()
     contract = shop.rented(disk=72)
     shop.wait(60)

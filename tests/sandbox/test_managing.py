@@ -1,4 +1,4 @@
-"""What else is done to instances: bids, reboots, logs, bulk creates and launches."""
+"""Other calls on instances: bids, reboots, logs, bulk creates and launches."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def interruptible(shop: Shop) -> int:
     return contract
 
 
-def test_a_bid_below_the_least_is_outbid_and_a_better_one_goes_on() -> None:
+def test_a_bid_below_the_minimum_is_outbid_and_a_higher_one_resumes() -> None:
     shop = Shop()
     contract = interruptible(shop)
     assert bid(shop, contract, 0.001)[0] == 200
@@ -34,7 +34,7 @@ def test_a_bid_below_the_least_is_outbid_and_a_better_one_goes_on() -> None:
     assert states(shop, contract) == ("running", "running")
 
 
-def test_a_better_bid_does_not_start_what_its_owner_stopped() -> None:
+def test_a_higher_bid_does_not_start_an_instance_that_its_owner_stopped() -> None:
     shop = Shop()
     contract = interruptible(shop)
     shop.manage(contract, state="stopped")
@@ -42,7 +42,7 @@ def test_a_better_bid_does_not_start_what_its_owner_stopped() -> None:
     assert states(shop, contract) == ("exited", "stopped")
 
 
-def test_who_was_outbid_by_another_waits_for_the_gpus_whatever_the_bid() -> None:
+def test_an_instance_outbid_by_another_waits_for_the_gpus_whatever_its_bid() -> None:
     shop = Shop()
     contract = interruptible(shop)
     shop.control("POST", f"instances/{contract}/kill", {"how": "outbid"})
@@ -54,7 +54,7 @@ def test_who_was_outbid_by_another_waits_for_the_gpus_whatever_the_bid() -> None
 
 
 @pytest.mark.parametrize("price", [0.0, 33, "x", True])
-def test_a_bid_that_cannot_be_is_refused(price: Any) -> None:
+def test_an_invalid_bid_is_refused(price: Any) -> None:
     shop = Shop()
     contract = interruptible(shop)
     before = shop.get(contract)["dph_base"]
@@ -62,7 +62,7 @@ def test_a_bid_that_cannot_be_is_refused(price: Any) -> None:
     assert shop.get(contract)["dph_base"] == before
 
 
-def test_a_late_bid_is_another_price_later() -> None:
+def test_a_new_bid_changes_the_price_from_then_on() -> None:
     shop = Shop()
     contract = interruptible(shop)
     shop.arm("price", "late_effect", args={"seconds": 90})
@@ -79,7 +79,7 @@ def test_an_on_demand_instance_has_no_bid() -> None:
 
 
 @pytest.mark.parametrize(("call", "word"), [("reboot", "rebooting"), ("recycle", "recycling")])
-def test_a_container_restarts_on_the_gpus_it_holds(call: str, word: str) -> None:
+def test_a_container_restarts_on_its_own_gpus(call: str, word: str) -> None:
     shop = Shop()
     contract = shop.rented()
     shop.wait(60)
@@ -90,7 +90,7 @@ def test_a_container_restarts_on_the_gpus_it_holds(call: str, word: str) -> None
 
 
 @pytest.mark.parametrize("call", ["reboot", "recycle"])
-def test_what_holds_no_gpus_cannot_restart(call: str) -> None:
+def test_an_instance_without_gpus_cannot_restart(call: str) -> None:
     shop = Shop()
     contract = shop.rented()
     shop.manage(contract, state="stopped")
@@ -99,7 +99,7 @@ def test_what_holds_no_gpus_cannot_restart(call: str) -> None:
     assert shop.ask("PUT", f"/api/v0/instances/{call}/{contract}/", {}, OTHER_KEY)[0] == 400
 
 
-def test_logs_are_at_the_address_that_is_answered_a_moment_later_and_nowhere_else() -> None:
+def test_logs_are_at_the_returned_url_a_moment_later_and_nowhere_else() -> None:
     shop = Shop()
     contract = shop.rented()
     shop.wait(60)
@@ -122,7 +122,7 @@ def test_logs_are_at_the_address_that_is_answered_a_moment_later_and_nowhere_els
     assert read(url)[0] == 404
 
 
-def test_a_bulk_create_makes_what_it_can_and_says_what_it_could_not() -> None:
+def test_a_bulk_create_creates_what_it_can_and_reports_the_rest() -> None:
     shop = Shop()
     offers = [row["id"] for row in shop.search(num_gpus={"eq": 1}, limit=2)]
     status, answer = shop.ask("POST", "/api/v0/asks/bulk/", {"ids": [*offers, 5], "image": "x", "disk": 10})
@@ -137,7 +137,7 @@ def test_a_bulk_create_of_nothing_or_too_much_is_refused(ids: Any) -> None:
     assert shop.ask("POST", "/api/v0/asks/bulk/", {"ids": ids, "image": "x"})[0] == 400
 
 
-def test_a_launch_takes_the_first_offer_that_it_finds() -> None:
+def test_a_launch_rents_the_first_found_offer() -> None:
     shop = Shop()
     query = {"num_gpus": {"eq": "1"}, "order": [["dph_total", "asc"]], "limit": 3, "allocated_storage": 16.0}
     best = shop.search(**query)[0]

@@ -1,4 +1,4 @@
-"""Lists that can't be trusted: rows of strangers, rows that can't be read, pages without end, pages that take long."""
+"""Faulty lists: rows of unknown instances, malformed rows, endless lists, slow pages."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ def _body(shop: Shop, path: str = LIST) -> bytes:
 
 
 def _with_odd_row(kind: str, **args: Any) -> tuple[Any, int, Shop]:
-    """A page of two rows of the account's, and the odd one; the id of the first; the shop."""
+    """A page with two rows of the account and the malformed one; the id of the first; the shop."""
     shop = Shop()
     contract = shop.rented(label="mine")
     shop.rented()
@@ -29,7 +29,7 @@ def _with_odd_row(kind: str, **args: Any) -> tuple[Any, int, Shop]:
 
 
 @pytest.mark.parametrize("kind", ["surrogate", "nan", "null_row", "no_id", "wrong_types", "null_fields"])
-def test_a_strangers_odd_row_is_one_more_and_counts_and_the_others_are_as_ever(kind: str) -> None:
+def test_an_unknown_malformed_row_is_added_and_counted_and_the_others_do_not_change(kind: str) -> None:
     page, _, shop = _with_odd_row(kind)
     assert (len(page["instances"]), page["instances_found"], page["total_instances"]) == (3, 3, 3)
     after = shop.page()
@@ -37,7 +37,7 @@ def test_a_strangers_odd_row_is_one_more_and_counts_and_the_others_are_as_ever(k
     assert (after["total_instances"], len(shop.state()["instances"])) == (2, 2)
 
 
-def test_each_kind_of_odd_row_is_odd_in_its_way() -> None:
+def test_each_kind_of_malformed_row_has_its_malformation() -> None:
     rows = {
         kind: _with_odd_row(kind)[0]["instances"][2]
         for kind in ("surrogate", "nan", "no_id", "wrong_types", "null_fields")
@@ -52,7 +52,7 @@ def test_each_kind_of_odd_row_is_odd_in_its_way() -> None:
     assert {name for name, value in rows["null_fields"].items() if value is not None} == {"id"}
 
 
-def test_an_undecodable_row_is_no_utf_8_and_a_surrogate_is_an_escape_that_is() -> None:
+def test_an_undecodable_row_is_not_utf_8_and_a_surrogate_is_a_valid_escape() -> None:
     shop = Shop()
     for kind in ("undecodable", "surrogate"):
         shop.arm("list", "odd_row", args={"kind": kind})
@@ -62,7 +62,7 @@ def test_an_undecodable_row_is_no_utf_8_and_a_surrogate_is_an_escape_that_is() -
 
 
 @pytest.mark.parametrize("kind", ["undecodable", "null_row", "no_id", "null_fields"])
-def test_a_row_of_the_accounts_own_can_be_the_odd_one_and_is_not_one_more(kind: str) -> None:
+def test_a_row_of_the_account_can_be_malformed_and_is_not_added(kind: str) -> None:
     shop = Shop()
     first, second = shop.rented(), shop.rented()
     shop.arm("list", "odd_row", args={"kind": kind, "whose": "mine", "id": second})
@@ -73,7 +73,7 @@ def test_a_row_of_the_accounts_own_can_be_the_odd_one_and_is_not_one_more(kind: 
     assert odd != shop.page()["instances"][1]
 
 
-def test_without_an_id_the_first_of_the_accounts_own_rows_is_odd_if_there_is_any() -> None:
+def test_without_an_id_the_first_row_of_the_account_is_malformed() -> None:
     page, contract, _ = _with_odd_row("null_fields", whose="mine")
     assert (page["instances"][0]["id"], page["instances"][0]["label"]) == (contract, None)
     shop = Shop()
@@ -81,7 +81,7 @@ def test_without_an_id_the_first_of_the_accounts_own_rows_is_odd_if_there_is_any
     assert shop.page()["instances"] == []
 
 
-def test_one_row_is_odd_even_where_the_columns_have_no_id() -> None:
+def test_one_row_is_malformed_even_without_the_id_column() -> None:
     shop = Shop()
     for _ in range(2):
         shop.rented(label="mine")
@@ -89,7 +89,7 @@ def test_one_row_is_odd_even_where_the_columns_have_no_id() -> None:
     assert shop.page(select_cols=["label"])["instances"] == [{"label": None}, {"label": "mine"}]
 
 
-def test_a_lasting_stranger_is_one_row_of_a_list_and_counts_on_every_page() -> None:
+def test_a_lasting_unknown_row_appears_once_and_counts_on_every_page() -> None:
     shop = Shop()
     for _ in range(5):
         shop.rented()
@@ -99,14 +99,14 @@ def test_a_lasting_stranger_is_one_row_of_a_list_and_counts_on_every_page() -> N
     assert {page["total_instances"] for page in pages} == {6}
 
 
-def test_an_odd_row_has_the_columns_that_were_asked_for() -> None:
+def test_a_malformed_row_has_the_requested_columns() -> None:
     shop = Shop()
     shop.arm("list", "odd_row", args={"kind": "null_fields"})
     [row] = shop.page(select_cols=["id", "label"])["instances"]
     assert row.keys() == {"id", "label"}
 
 
-def test_the_row_of_one_instance_can_be_odd_as_well_and_a_null_row_is_no_null() -> None:
+def test_the_row_of_a_single_read_can_be_malformed_and_a_null_row_is_not_null() -> None:
     shop = Shop()
     contract = shop.rented()
     shop.arm("get", "odd_row", args={"kind": "no_id"})
@@ -116,7 +116,7 @@ def test_the_row_of_one_instance_can_be_odd_as_well_and_a_null_row_is_no_null() 
     assert shop.get(contract)["id"] == contract
 
 
-def test_an_endless_list_has_always_fresh_strangers_and_another_page() -> None:
+def test_an_endless_list_always_has_new_rows_and_another_page() -> None:
     shop = Shop()
     contract = shop.rented()
     shop.arm("list", "endless_list", times=0)
@@ -132,7 +132,7 @@ def test_an_endless_list_has_always_fresh_strangers_and_another_page() -> None:
     assert len(shop.state()["instances"]) == 1
 
 
-def test_an_endless_list_that_is_over_goes_on_with_what_there_is() -> None:
+def test_after_an_endless_list_ends_the_real_rows_follow() -> None:
     shop = Shop()
     contract = shop.rented()
     shop.arm("list", "endless_list", times=2)
@@ -145,7 +145,7 @@ def _request(**more: Any) -> HttpRequest:
     return HttpRequest(method="GET", url=f"http://x{LIST}", headers={"Authorization": f"Bearer {KEY}"}, **more)
 
 
-async def test_a_slow_page_takes_ten_seconds_of_the_markets_time_and_others_take_none() -> None:
+async def test_a_slow_page_takes_ten_market_seconds_and_others_take_none() -> None:
     shop = Shop()
     http = InProcessHttp(shop.sandbox)
     shop.arm("list", "slow_pages", times=2)

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: no GPU is held twice, and what is held is what the instances hold."""
+"""Random operations in random order: no GPU is rented twice, and the used GPUs are those of the instances."""
 
 import random
 
@@ -9,7 +9,7 @@ from tests.sandbox.shop import KEY, OTHER_KEY, Shop
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_gpu_is_ever_held_twice(seed: int) -> None:
+def test_no_gpu_is_ever_rented_twice(seed: int) -> None:
     rng = random.Random(seed)
     shop = Shop(machines=25, seed=seed)
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""A recorded market: its rows are seen again with their flags, and its machines can be rented."""
+"""A recorded market: its rows appear again with their flags, and its machines can be rented."""
 
 import csv
 import os
@@ -46,7 +46,7 @@ def test_a_file_without_machines_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not RECORD.exists(), reason="the recorded market is not here")
-def test_every_recorded_row_is_seen_again() -> None:
+def test_every_recorded_row_appears_again() -> None:
     recorded: defaultdict[int, set[tuple[int, bool]]] = defaultdict(set)
     with RECORD.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

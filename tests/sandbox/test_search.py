@@ -35,7 +35,7 @@ SHOP = Shop()
         ({"cuda_max_good": {"gte": 12.8}, "compute_cap": {"gte": 600}}, lambda offer: offer["cuda_max_good"] >= 12.8),
     ],
 )
-def test_a_condition_finds_all_that_fulfil_it_and_nothing_else(query: dict[str, Any], holds: Any) -> None:
+def test_a_condition_finds_exactly_the_matching_offers(query: dict[str, Any], holds: Any) -> None:
     found = SHOP.search(**query, disable_bundling=True)
     defaults = {} if "rentable" in query else {"rentable": True}
     if "verified" not in query:
@@ -62,7 +62,7 @@ def test_order_and_limit_give_the_cheapest_first() -> None:
     assert [one["dph_total"] for one in SHOP.search(order=[["dph_total", "desc"]])] == prices[::-1]
 
 
-def test_prices_contain_the_disk_that_is_asked_for_and_offers_without_room_for_it_are_left_out() -> None:
+def test_prices_include_the_requested_disk_and_offers_without_space_for_it_are_omitted() -> None:
     offers = SHOP.search(allocated_storage=400.0)
     for offer in offers:
         disk = offer["storage_cost"] * 400 / 720
@@ -72,7 +72,7 @@ def test_prices_contain_the_disk_that_is_asked_for_and_offers_without_room_for_i
     assert 0 < len(offers) < len(SHOP.search(allocated_storage=5.0))
 
 
-def test_bids_are_searched_at_their_lowest_price() -> None:
+def test_bid_offers_are_searched_at_their_minimum_bid() -> None:
     offer = SHOP.search(type="bid", limit=1)[0]
     assert offer["is_bid"]
     assert offer["dph_base"] == offer["min_bid"]
@@ -89,7 +89,7 @@ def test_the_other_two_forms_of_the_search_answer_the_same() -> None:
     assert chosen["offers"] == [{"id": offer["id"]} for offer in expected]
 
 
-def test_a_capped_page_is_cut_whatever_the_limit_says() -> None:
+def test_the_page_cap_applies_whatever_the_limit() -> None:
     shop = Shop(search_page=10)
     assert len(shop.search(limit=500)) == 10
     assert len(shop.search(limit=4)) == 4
@@ -98,12 +98,12 @@ def test_a_capped_page_is_cut_whatever_the_limit_says() -> None:
 @pytest.mark.parametrize(
     "query", [{"num_gpu": {"eq": 1}}, {"num_gpus": {"like": 1}}, {"num_gpus": {"in": 1}}, {"limit": "x"}, {"type": "x"}]
 )
-def test_a_query_that_makes_no_sense_is_refused(query: dict[str, Any]) -> None:
+def test_an_invalid_query_is_refused(query: dict[str, Any]) -> None:
     status, answer = SHOP.ask("POST", "/api/v0/bundles/", query)
     assert (status, answer["error"]) == (400, "invalid_request")
 
 
-def test_a_body_that_is_no_json_is_refused() -> None:
+def test_a_body_that_is_not_json_is_refused() -> None:
     answer = {"error": "invalid_request", "msg": "Invalid json body"}
     assert SHOP.ask("POST", "/api/v0/bundles/", b"{") == (400, answer)
 
@@ -114,7 +114,7 @@ def test_the_content_type_has_no_charset() -> None:
     assert response.headers["content-type"] == "application/json"
 
 
-def test_an_offer_has_the_fields_that_were_recorded() -> None:
+def test_an_offer_has_the_recorded_fields() -> None:
     offer = SHOP.search(limit=1)[0]
     assert len(offer) >= 96
     assert offer["id"] == offer["ask_contract_id"]

@@ -1,4 +1,4 @@
-"""The first rows of shy instances: they misreport the instance, and the market itself does not."""
+"""The first rows of shy instances: they misreport the instance; the market itself isn't affected."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def _states(row: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _armed(fault: str, **args: Any) -> tuple[Shop, int]:
-    """A shop, and a fresh RTX 4090 in it that the fault hit."""
+    """A shop, and a new RTX 4090 instance that the fault has hit."""
     shop = Shop()
     offer = shop.search(gpu_name={"eq": MODEL}, limit=1)[0]["id"]
     shop.arm("create", fault, args=args)
@@ -49,7 +49,7 @@ def test_each_kind_of_shy_row_lasts_as_long_as_was_asked_for(status: str, shown:
     assert _states(shop.get(contract)) == ("loading", "running", "running", "running")
 
 
-async def test_only_the_rows_are_shy_the_market_runs_bills_and_answers() -> None:
+async def test_a_shy_row_does_not_affect_running_billing_and_probes() -> None:
     shop, contract = _armed("shy_row", seconds=4000)
     honest, other = _armed("other_name", seconds=0)
     for one in (shop, honest):
@@ -77,7 +77,7 @@ def test_a_list_filters_by_what_the_rows_show() -> None:
     assert [row["id"] for row in shown] == [contract]
 
 
-def test_what_happens_to_a_shy_instance_is_never_hidden() -> None:
+def test_a_stop_or_death_of_a_shy_instance_is_never_hidden() -> None:
     for how, actual in (("container", "exited"), ("host", "offline")):
         shop, contract = _armed("shy_row", seconds=1000)
         shop.wait(60)
@@ -85,7 +85,7 @@ def test_what_happens_to_a_shy_instance_is_never_hidden() -> None:
         assert _states(shop.get(contract)) == (actual, "running", "running", "running")
 
 
-def test_another_name_is_shown_for_a_while_and_then_the_true_one() -> None:
+def test_another_gpu_name_is_shown_for_a_while_and_then_the_true_one() -> None:
     shop, contract = _armed("other_name", seconds=30)
     assert [shop.get(contract)["gpu_name"] for _ in range(2)] == ["RTX 4090 D"] * 2
     assert shop.state()["instances"][0]["gpu_model"] == MODEL
@@ -102,7 +102,7 @@ def test_the_other_name_can_be_any_and_can_flip_with_each_read() -> None:
 
 
 def _first_rows(share: float, **options: Any) -> list[tuple[object, ...]]:
-    shop = Shop(machines=300, shyness=share, **options)
+    shop = Shop(machines=300, misreport_share=share, **options)
     offers = shop.search(num_gpus={"eq": 1}, limit=100)
     contracts = [shop.rented(offer["id"]) for offer in offers]
     shop.wait(9.9)  # less than a quarter of 40 s: no shy row is over, and nothing runs yet
@@ -114,7 +114,7 @@ def _first_rows(share: float, **options: Any) -> list[tuple[object, ...]]:
 LOADING = ("loading", "running", "running", "running", True)
 
 
-def test_about_that_share_of_all_fresh_instances_is_shy_in_every_way() -> None:
+def test_the_requested_share_of_new_instances_is_shy_in_all_ways() -> None:
     rows = _first_rows(0.25)
     odd = [row for row in rows if row != LOADING]
     assert 10 <= len(odd) <= 40
@@ -125,9 +125,9 @@ def test_about_that_share_of_all_fresh_instances_is_shy_in_every_way() -> None:
     } <= set(odd)
 
 
-def test_nobody_is_shy_at_share_zero_which_is_the_default_and_everybody_at_one() -> None:
+def test_no_instance_is_shy_at_share_zero_and_all_are_at_share_one() -> None:
     assert set(_first_rows(0.0)) == {LOADING}
-    assert set(_first_rows(SandboxOptions().shyness)) == {LOADING}
+    assert set(_first_rows(SandboxOptions().misreport_share)) == {LOADING}
     assert LOADING not in _first_rows(1.0)
 
 
@@ -143,7 +143,7 @@ def test_a_larger_share_adds_shy_instances_and_changes_none() -> None:
 
 
 def test_after_the_longest_time_no_row_is_shy() -> None:
-    shop = Shop(shyness=1.0, shy_seconds=50.0)
+    shop = Shop(misreport_share=1.0, misreport_seconds=50.0)
     contracts = [shop.rented() for _ in range(20)]
     shop.wait(50)
     assert {_states(shop.get(contract)) for contract in contracts} == {("running",) * 4}

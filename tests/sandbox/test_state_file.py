@@ -1,4 +1,4 @@
-"""The kept market: everything that was answered survives a kill, and nothing is issued twice."""
+"""The saved market: everything that was answered survives a kill, and no id is issued twice."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from gpuproxy.sandbox.market.journal import WrongMarket
 from tests.sandbox.shop import Shop
 
 
-def test_instances_bills_prices_and_strangers_survive_a_kill(tmp_path: Path) -> None:
+def test_instances_bills_prices_and_other_customers_survive_a_kill(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     running, stopped, gone = shop.rented(label="a"), shop.rented(label="b"), shop.rented(label="c")
     shop.wait(100)
@@ -25,7 +25,7 @@ def test_instances_bills_prices_and_strangers_survive_a_kill(tmp_path: Path) -> 
     assert again.rented() > gone
 
 
-def test_what_was_destroyed_and_given_back_is_not_offered_under_an_old_id(tmp_path: Path) -> None:
+def test_a_released_chunk_is_not_offered_under_an_old_id_after_a_restart(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     offer = shop.search(num_gpus={"eq": 1}, limit=1)[0]["id"]
     contract = shop.rented(offer)
@@ -35,7 +35,7 @@ def test_what_was_destroyed_and_given_back_is_not_offered_under_an_old_id(tmp_pa
     assert again.rented() != contract
 
 
-def test_an_instance_that_was_loading_boots_at_its_moment_however_late_anybody_looks(tmp_path: Path) -> None:
+def test_a_loading_instance_boots_at_its_own_time_although_nobody_looks(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     contract = shop.rented()
     shop.wait(1000)
@@ -56,7 +56,7 @@ def test_a_half_written_line_is_a_change_that_was_never_answered(tmp_path: Path)
     assert [row["id"] for row in again.reopened().state()["instances"]] == [str(contract), str(second)]
 
 
-def test_market_time_never_goes_back_and_a_later_start_wins(tmp_path: Path) -> None:
+def test_market_time_never_goes_back_and_a_later_start_time_applies(tmp_path: Path) -> None:
     path = tmp_path / "market.state"
     shop = Shop(state=path, start_time=1_000_000.0)
     shop.control("POST", "clock", {"advance_seconds": 5000})
@@ -66,21 +66,21 @@ def test_market_time_never_goes_back_and_a_later_start_wins(tmp_path: Path) -> N
     assert Shop(state=path, start_time=2_000_000.0).state()["now"] == 2_000_000
 
 
-def test_another_market_is_not_laid_over_a_kept_one(tmp_path: Path) -> None:
+def test_the_state_of_another_market_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "market.state"
     Shop(state=path, seed=1).rented()
     with pytest.raises(WrongMarket, match="seed 1"):
         Shop(state=path, seed=2)
 
 
-def test_a_file_that_keeps_no_market_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_state_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "market.state"
     path.write_text("hello\n")
     with pytest.raises(WrongMarket):
         Shop(state=path)
 
 
-def test_hosts_go_on_offering_however_long_a_market_is_kept(tmp_path: Path) -> None:
+def test_hosts_keep_offering_however_old_a_market_is(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     count = len(shop.search(verified="any"))
     shop.rented()
@@ -109,7 +109,7 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "market.state").exists()
 
 
-def test_broken_machines_and_images_stay_broken_over_a_kill_and_repaired_ones_repaired(tmp_path: Path) -> None:
+def test_broken_and_repaired_machines_and_images_survive_a_kill(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     two, four = shop.machine(2), shop.machine(4)
     for machine in (two, four):
@@ -128,7 +128,7 @@ def test_broken_machines_and_images_stay_broken_over_a_kill_and_repaired_ones_re
     assert last.state()["broken_images"] == ["bad"]
 
 
-def test_a_closed_market_keeps_them_too(tmp_path: Path) -> None:
+def test_broken_machines_and_images_survive_a_close(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     shop.control("POST", "images", {"image": "bad"})
     shop.control("POST", f"machines/{shop.machine(2)}/break", {"how": "no_ssh"})
@@ -136,7 +136,7 @@ def test_a_closed_market_keeps_them_too(tmp_path: Path) -> None:
     assert shop.reopened().state() == shop.state()
 
 
-def test_the_defects_of_an_instance_stay_with_it_over_a_kill(tmp_path: Path) -> None:
+def test_the_defects_of_an_instance_survive_a_kill(tmp_path: Path) -> None:
     shop = Shop(state=tmp_path / "market.state")
     contracts = []
     for fault in ("image_fault", "no_ssh", "shy_row", "other_name"):
@@ -146,11 +146,11 @@ def test_the_defects_of_an_instance_stay_with_it_over_a_kill(tmp_path: Path) -> 
     for seconds in (0, 100, 250):
         shop.wait(seconds)
         assert [again.get(one) for one in contracts] == [shop.get(one) for one in contracts]
-        assert again.sandbox.doors.open.keys() == shop.sandbox.doors.open.keys()
+        assert again.sandbox.port_table.open.keys() == shop.sandbox.port_table.open.keys()
 
 
 def test_shy_instances_of_a_share_are_as_shy_after_a_kill_as_before(tmp_path: Path) -> None:
-    shop = Shop(state=tmp_path / "market.state", shyness=0.5)
+    shop = Shop(state=tmp_path / "market.state", misreport_share=0.5)
     contracts = [shop.rented() for _ in range(12)]
     shop.wait(20)
     before = [shop.get(one) for one in contracts]

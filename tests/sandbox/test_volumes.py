@@ -1,4 +1,4 @@
-"""Volumes: they lie on one machine, outlive instances, cost while they exist, and are not deleted while in use."""
+"""Volumes: they are on one machine, outlive instances, cost while they exist, and can't be deleted while in use."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def test_a_search_by_an_unknown_column_is_refused() -> None:
     assert Shop().ask("POST", "/api/v0/volumes/search/", {"nonsense": {"eq": 1}})[0] == 400
 
 
-def test_a_volume_takes_its_size_of_what_is_offered_and_gives_it_back() -> None:
+def test_a_volume_reduces_the_offered_size_until_it_is_deleted() -> None:
     shop = Shop()
     gpu = offer(shop)
     volume = made(shop, gpu, 50, name="warm_a1")
@@ -74,7 +74,7 @@ def test_a_volume_takes_its_size_of_what_is_offered_and_gives_it_back() -> None:
     ("body", "status"),
     [({"size": 10**6}, 400), ({"size": 0}, 400), ({"id": 5}, 400), ({"id": None}, 400), ({"name": "no-good"}, 422)],
 )
-def test_a_volume_that_cannot_be_is_refused_and_nothing_is_made(body: dict[str, Any], status: int) -> None:
+def test_an_invalid_volume_is_refused_and_nothing_is_created(body: dict[str, Any], status: int) -> None:
     shop = Shop()
     whole = {"id": offer(shop)["avail_vol_ask_id"], "size": 20, "name": "good", **body}
     assert shop.ask("PUT", "/api/v0/volumes/", whole)[0] == status
@@ -143,7 +143,7 @@ def test_sharing_a_volume_may_be_refused(by_fault: bool) -> None:
     assert len(shop.state()["instances"]) == 1
 
 
-def test_a_volume_that_nobody_has_is_not_refused_as_shared() -> None:
+def test_an_unused_volume_is_not_refused_as_shared() -> None:
     shop = Shop(volume_sharing="refuse")
     gpu = offer(shop)
     shop.rented(gpu["id"], **linked(made(shop, gpu)))
@@ -163,7 +163,7 @@ def test_a_volume_of_another_machine_or_account_or_none_is_refused() -> None:
     assert shop.state()["instances"] == []
 
 
-def test_an_instance_may_bring_its_volume_and_a_create_that_fails_leaves_none() -> None:
+def test_a_create_may_include_a_new_volume_and_a_failed_create_leaves_none() -> None:
     shop = Shop()
     gpu = offer(shop)
     info = {"create_new": True, "volume_id": gpu["avail_vol_ask_id"], "size": 30, "mount_path": "/d", "name": "w"}
@@ -199,7 +199,7 @@ def test_volumes_survive_a_kill_of_the_market(tmp_path: Path) -> None:
     assert made(again, shop.search(num_gpus={"eq": 1}, limit=1)[0]) > max(kept, gone, contract)
 
 
-def test_volume_calls_fail_as_ordered() -> None:
+def test_volume_calls_fail_as_armed() -> None:
     shop = Shop()
     volume = made(shop, offer(shop))
     shop.arm("volume_list", "empty_list")

@@ -16,12 +16,28 @@ from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model import errors
 from gpuproxy.model.leases import LeaseState, status_word
 from gpuproxy.model.strategies import STRATEGIES
-from gpuproxy.store import story
+from gpuproxy.store import money_log
 from gpuproxy.v1 import gpuproxy_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCS = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DOCS = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+MOST_README_LINES = 200
+ROOMS_WITH_REASONS = (
+    "billing",
+    "catalog",
+    "edge",
+    "health",
+    "instances",
+    "loadbalancer",
+    "model",
+    "outcomes",
+    "reconcile",
+    "rental",
+    "reservations",
+    "runtime",
+)
 
 
 def script(name: str) -> ModuleType:
@@ -33,8 +49,34 @@ def script(name: str) -> ModuleType:
     return module
 
 
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
 def part(name: str) -> str:
-    return README.partition(f"<!-- {name}:begin -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+    return DOCS.partition(f"<!-- {name}:begin -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings outside code blocks."""
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", outside, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> list[tuple[Path, str]]:
+    """Each link inside the project, with the page that it is on."""
+    return [
+        (path, link)
+        for path in PAGES
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text(encoding="utf-8"))
+    ]
+
+
+def leads_somewhere(path: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = path.parent / name if name else path
+    return target.exists() and (not anchor or anchor in anchors(target.read_text(encoding="utf-8")))
 
 
 def test_the_diagram_of_a_leases_life_is_the_transition_table() -> None:
@@ -51,7 +93,7 @@ def test_the_table_of_calls_is_the_contract() -> None:
 
 @pytest.mark.parametrize("name", sorted(known_names(settings_class(marketplaces.installed())) - NOT_BUILT_NAMES))
 def test_every_setting_is_documented(name: str) -> None:
-    assert f"`{name}`" in README
+    assert f"`{name}`" in page("settings.md")
 
 
 @pytest.mark.parametrize("field", sorted(Settings.model_fields))
@@ -64,12 +106,12 @@ def test_every_setting_says_what_it_does_and_is_read_by_somebody(field: str) -> 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_is_documented(name: str) -> None:
-    assert f"`{name}`" in README
+    assert f"`{name}`" in page("LOADBALANCING.md")
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_is_documented(name: str) -> None:
-    assert f"`gpuproxy {name}" in README
+    assert f"`gpuproxy {name}" in page("command-line.md")
 
 
 @pytest.mark.parametrize(
@@ -83,13 +125,13 @@ def test_every_call_is_documented(name: str) -> None:
 def test_every_status_word_is_documented(word: str) -> None:
     if word == LeaseState.FAILED:
         return
-    assert f"`{word}`" in README
+    assert f"`{word}`" in page("reservations.md")
 
 
 def reasons() -> set[str]:
     named = {kind.reason for _, kind in inspect.getmembers(errors, inspect.isclass) if hasattr(kind, "reason")}
-    for folder in ("engine", "edge", "model"):
-        for path in sorted((ROOT / "gpuproxy" / folder).glob("*.py")):
+    for folder in ROOMS_WITH_REASONS:
+        for path in sorted((ROOT / "gpuproxy" / folder).rglob("*.py")):
             named.update(re.findall(r'"([A-Z]{2,}(?:_[A-Z]+)+)"', path.read_text(encoding="utf-8")))
     return named
 
@@ -106,7 +148,7 @@ def loud_events() -> set[str]:
     return {event for path in sources for event in re.findall(pattern, path.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("event", sorted(story.EVENTS | loud_events()))
+@pytest.mark.parametrize("event", sorted(money_log.EVENTS | loud_events()))
 def test_every_event_of_the_log_about_money_or_for_an_operator_is_documented(event: str) -> None:
     assert re.search(rf"^\|.*`{event}`.*\|", (ROOT / "docs" / "logs.md").read_text(encoding="utf-8"), re.MULTILINE)
 
@@ -118,6 +160,20 @@ def test_every_target_of_the_makefile_says_what_it_does(target: str) -> None:
     assert re.search(rf"^{target}:.*## \S", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)", DOCS))
-def test_links_inside_the_project_lead_somewhere(link: str) -> None:
-    assert any((folder / link).exists() for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "examples"))
+@pytest.mark.parametrize(("path", "link"), links(), ids=str)
+def test_a_link_inside_the_project_leads_to_a_page_and_a_heading(path: Path, link: str) -> None:
+    assert leads_somewhere(path, link)
+
+
+@pytest.mark.parametrize("link", ["missing.md", "#missing", "docs/http.md#missing"])
+def test_a_link_to_a_page_or_heading_that_does_not_exist_is_noticed(link: str) -> None:
+    assert not leads_somewhere(ROOT / "README.md", link)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.parent == ROOT / "docs"], ids=lambda path: path.name)
+def test_every_page_is_in_the_index(path: Path) -> None:
+    assert path.name == "README.md" or f"]({path.name})" in page("README.md")
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= MOST_README_LINES

@@ -81,13 +81,27 @@ def run(seed: int) -> Patience:
             raise
 
 
+def cause_of(seed: int) -> str:
+    """Why every machine of the seed's story fails; empty where at most one host is bad."""
+    return _cause(_dice(seed), seed)
+
+
+def _dice(seed: int) -> random.Random:
+    return random.Random(f"patience {seed}")
+
+
+def _cause(dice: random.Random, seed: int) -> str:
+    return dice.choice(CAUSES) if seed % 3 == 0 else ""
+
+
 class _Story:
     def __init__(self, seed: int, clock: VirtualClock) -> None:
-        self.dice = dice = random.Random(f"patience {seed}")
-        self.cause = dice.choice(CAUSES) if seed % 3 == 0 else ""
+        self.dice = dice = _dice(seed)
+        self.cause = _cause(dice, seed)
         self.world = World(
             clock, paced=dice.random() < 0.3, accounts=dice.choice((1, 2)), seed=seed, machines=30,
-            boot_time=(3.0, 45.0), shyness=dice.choice((0.0, 0.25, 1.0)), list_lag=dice.choice((0.0, 0.0, 20.0)),
+            boot_time=(3.0, 45.0), misreport_share=dice.choice((0.0, 0.25, 1.0)),
+            list_lag=dice.choice((0.0, 0.0, 20.0)),
         )  # fmt: skip
         self.world.settings = self.world.settings.model_copy(update={"catalog_refresh_interval": 150.0})
         self.asks: list[_Ask] = []

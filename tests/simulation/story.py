@@ -58,7 +58,7 @@ class _Story:
         self.world = World(
             clock, paced=weather.paced, accounts=weather.accounts, seed=weather.seed, machines=weather.machines,
             boot_time=(3.0, 15.0), create_latency=weather.create_latency, list_lag=weather.list_lag,
-            shyness=weather.shyness,
+            misreport_share=weather.shyness,
         )  # fmt: skip
         self.world.delay = self._delay
         self.audit = Audit(self.world, beyond=weather.beyond)

@@ -1,13 +1,13 @@
-"""Three of the schedules that `make fairness` runs; and a negative twin, in which nobody takes turns."""
+"""A schedule that `make fairness` runs, three with --all-seeds; and a negative twin, in which nobody takes turns."""
 
 import pytest
 
-from gpuproxy.ports.pacing import FairTurns
+from gpuproxy.runtime.turns import FairTurns
 from tests.simulation.crowd import run
 from tests.simulation.logs import errors_logged
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.seeds(1, 3)
 def test_a_flood_of_one_project_is_hardly_noticed_by_another(seed: int):
     with errors_logged() as errors:
         waits = run(seed)

@@ -1,6 +1,6 @@
-"""Programs that use one database at once, each as often as it is asked to: `python -m tests.store.contending ...`.
+"""Programs that use one database concurrently: `python -m tests.store.contending ...`.
 
-What was acknowledged is written, a name a line, into a file of the program's own, `<role>.acks` in its folder.
+Each program writes the names of its acknowledged commits, one per line, to `<role>.acks` in its folder.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _TEXT = "x" * 2000
 
 
 def server(path: Path, folder: Path, role: str, times: int) -> None:
-    """Write as a server does, and say when it is ready."""
+    """Write like a server, and report when it is ready."""
 
     async def run() -> None:
         db = SqliteDatabase(str(path), lambda: datetime.now(UTC))
@@ -48,7 +48,7 @@ def _write(tx: Tx, name: str) -> None:
 
 
 def commands(path: Path, folder: Path, role: str, times: int) -> None:
-    """Make keys as `gpuproxy keys create` does, each over connections of its own."""
+    """Create keys like `gpuproxy keys create`, each over its own connections."""
     settings = Settings(database_url=f"sqlite:///{path}")
     with (folder / f"{role}.acks").open("w", buffering=1) as acks:
         for number in range(times):
@@ -57,7 +57,7 @@ def commands(path: Path, folder: Path, role: str, times: int) -> None:
 
 
 def backups(path: Path, folder: Path, role: str, times: int) -> None:
-    """Copy the database; each copy is whole and has everything that was acknowledged before it was begun."""
+    """Copy the database; each copy is intact and has all commits that were acknowledged before it began."""
     settings = Settings(database_url=f"sqlite:///{path}")
     with (folder / f"{role}.acks").open("w", buffering=1) as acks:
         for number in range(times):
@@ -69,13 +69,13 @@ def backups(path: Path, folder: Path, role: str, times: int) -> None:
 
 
 def acknowledged(folder: Path, role: str = "*") -> frozenset[str]:
-    """All whole lines of the programs' files."""
+    """All complete lines of the programs' files."""
     texts = (file.read_text().rpartition("\n")[0] for file in folder.glob(f"{role}.acks"))
     return frozenset(line for text in texts for line in text.splitlines())
 
 
 def check(path: Path, names: frozenset[str]) -> None:
-    """Fail unless a database is whole and has what these names stand for."""
+    """Fail unless the database is intact and has the rows with these names."""
     with closing(sqlite3.connect(path)) as db:
         whole = db.execute("PRAGMA integrity_check").fetchall()
         found = {name for (name,) in db.execute("SELECT key FROM meta UNION SELECT name FROM api_keys")}

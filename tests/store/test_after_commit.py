@@ -1,4 +1,4 @@
-"""What a unit of work hands to `after_commit` is called once, on the loop, when the books have it, and never else."""
+"""A callback of `after_commit` is called once, on the event loop, after the commit, and never without a commit."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sq
     await opened.close()
 
 
-async def test_it_is_called_on_the_loop_when_others_can_read_what_was_written(db: SqliteDatabase, tmp_path: Path):
+async def test_the_callback_runs_on_the_loop_after_the_commit_is_visible(db: SqliteDatabase, tmp_path: Path):
     seen: list[tuple[bool, str]] = []
 
     def look() -> None:
@@ -39,7 +39,7 @@ async def test_it_is_called_on_the_loop_when_others_can_read_what_was_written(db
     assert seen == [(True, "1")]
 
 
-async def test_it_is_not_called_for_work_that_was_rolled_back(db: SqliteDatabase):
+async def test_the_callback_does_not_run_for_rolled_back_work(db: SqliteDatabase):
     seen: list[str] = []
 
     def write(tx: Tx) -> None:
@@ -52,7 +52,7 @@ async def test_it_is_not_called_for_work_that_was_rolled_back(db: SqliteDatabase
     assert seen == []
 
 
-async def test_it_is_not_called_when_the_commit_itself_fails(db: SqliteDatabase):
+async def test_the_callback_does_not_run_if_the_commit_fails(db: SqliteDatabase):
     seen: list[str] = []
     db._writer.conn.execute("PRAGMA query_only=ON")
 
@@ -67,7 +67,7 @@ async def test_it_is_not_called_when_the_commit_itself_fails(db: SqliteDatabase)
     assert seen == []
 
 
-async def test_one_that_raises_harms_neither_its_own_unit_nor_others(db: SqliteDatabase):
+async def test_a_callback_that_raises_affects_neither_its_own_unit_nor_others(db: SqliteDatabase):
     seen: list[str] = []
 
     def write(tx: Tx) -> str:
@@ -78,10 +78,10 @@ async def test_one_that_raises_harms_neither_its_own_unit_nor_others(db: SqliteD
     with structlog.testing.capture_logs() as lines:
         assert await asyncio.gather(db.write(write), db.write(write)) == ["written", "written"]
     assert seen == ["next", "next"]
-    assert [line["event"] for line in lines] == ["after_commit_failed"] * 2
+    assert [line["event"] for line in lines] == ["commit_callback_failed"] * 2
 
 
-async def test_its_log_lines_have_the_trace_of_who_wrote(db: SqliteDatabase):
+async def test_log_lines_of_a_callback_have_the_writers_trace_id(db: SqliteDatabase):
     seen: list[object] = []
 
     def write(tx: Tx) -> None:
@@ -93,7 +93,7 @@ async def test_its_log_lines_have_the_trace_of_who_wrote(db: SqliteDatabase):
     assert seen == ["t1", None]
 
 
-async def test_a_caller_that_was_cancelled_is_told_of_all_the_same_for_its_work_is_kept(db: SqliteDatabase):
+async def test_the_callback_of_a_cancelled_caller_runs_because_its_work_is_committed(db: SqliteDatabase):
     seen: list[str] = []
     task = asyncio.ensure_future(db.write(lambda tx: tx.after_commit(lambda: seen.append("called"))))
     await asyncio.sleep(0)

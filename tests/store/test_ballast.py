@@ -1,4 +1,4 @@
-"""The ballast on real files, and on a small disk of its own where this user may mount one."""
+"""The ballast on real files, and on a small disk if this user can mount one."""
 
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from gpuproxy.store.sqlite.database import SqliteDatabase
 MEGABYTE = 1 << 20
 
 
-def test_the_room_is_really_taken_and_given_back(tmp_path: Path):
+def test_the_disk_space_is_really_reserved_and_freed(tmp_path: Path):
     file = tmp_path / "books.db.ballast"
     held = Ballast(file)
     assert not held.held
@@ -30,7 +30,7 @@ def test_the_room_is_really_taken_and_given_back(tmp_path: Path):
     assert not held.give_up()
 
 
-def test_what_an_earlier_process_left_is_taken_over(tmp_path: Path):
+def test_the_ballast_of_an_earlier_process_is_reused(tmp_path: Path):
     file = tmp_path / "books.db.ballast"
     Ballast(file).hold()
     before = file.stat()
@@ -40,7 +40,7 @@ def test_what_an_earlier_process_left_is_taken_over(tmp_path: Path):
     assert file.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_half_a_file_is_no_ballast(tmp_path: Path):
+def test_an_incomplete_ballast_file_is_not_used(tmp_path: Path):
     file = tmp_path / "books.db.ballast"
     file.write_bytes(b"\0" * 1000)
     held = Ballast(file)
@@ -49,7 +49,7 @@ def test_half_a_file_is_no_ballast(tmp_path: Path):
     assert file.stat().st_blocks * 512 >= BYTES
 
 
-def test_a_disk_that_would_be_full_at_once_is_left_alone_and_that_is_said_once(
+def test_on_an_almost_full_disk_no_ballast_is_created_and_that_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file = tmp_path / "books.db.ballast"
@@ -60,7 +60,7 @@ def test_a_disk_that_would_be_full_at_once_is_left_alone_and_that_is_said_once(
         held.hold()
     assert not held.held
     assert not file.exists()
-    assert [line["event"] for line in lines] == ["disk_short"]
+    assert [line["event"] for line in lines] == ["disk_space_exhausted"]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(unmount, check=True)
 
 
-async def test_a_full_disk_has_room_for_what_must_be_written_and_for_nothing_else(small_disk: Path):
+async def test_a_full_disk_has_space_for_necessary_writes_and_for_nothing_else(small_disk: Path):
     now = datetime(2026, 1, 1, tzinfo=UTC)
     path = small_disk / "books.db"
     held = Ballast(Path(f"{path}.ballast"))
@@ -111,7 +111,7 @@ async def test_a_full_disk_has_room_for_what_must_be_written_and_for_nothing_els
 
 
 def fill(file: Path) -> None:
-    """Until there is not a byte of room left."""
+    """Fill the disk to the last byte."""
     with file.open("wb", buffering=0) as filler:
         for size in (MEGABYTE, 4096, 1):
             try:

@@ -1,4 +1,4 @@
-"""A server, commands and backups at one database at once: nothing that was acknowledged is lost, nothing breaks."""
+"""A server, commands and backups on one database at the same time: no acknowledged commit is lost."""
 
 import subprocess
 import sys
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.store.contending import acknowledged, check
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +32,7 @@ def test_every_acknowledged_commit_of_a_server_and_of_commands_survives_checkpoi
     check(tmp_path / "books.db", done - acknowledged(tmp_path, "copies"))
 
 
-def test_a_lost_commit_would_be_noticed(tmp_path: Path) -> None:
+def test_the_contention_test_detects_a_lost_commit(tmp_path: Path) -> None:
     with started("server", tmp_path, "server", 30) as server:
         server.communicate()
     with pytest.raises(AssertionError, match="lacks 1 acknowledged commits, such as server-30"):

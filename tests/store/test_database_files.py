@@ -1,4 +1,4 @@
-"""The files beside a database: beside the file itself, but what is kept beside a link already is found there."""
+"""The files beside a database are beside the real file, but existing files beside a link are found there."""
 
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +15,7 @@ from gpuproxy.store.sqlite.driver import sqlite3
 
 @pytest.fixture
 def link(tmp_path: Path) -> Path:
-    """To a database that is not there yet, in another folder."""
+    """A link to a database that doesn't exist yet, in another folder."""
     for name in ("links", "disk"):
         (tmp_path / name).mkdir()
     made = tmp_path / "links" / "link.db"
@@ -39,7 +39,7 @@ def test_keys_of_a_new_database_are_beside_the_file_and_not_beside_a_link(tmp_pa
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_a_key_that_is_beside_the_link_already_is_found_there(tmp_path: Path, link: Path, both: bool) -> None:
+def test_an_existing_key_beside_the_link_is_found_there(tmp_path: Path, link: Path, both: bool) -> None:
     left = [Path(f"{link}{end}") for end in ENDS]
     for end, file in zip(ENDS, left, strict=True):
         file.write_text("key")
@@ -48,7 +48,7 @@ def test_a_key_that_is_beside_the_link_already_is_found_there(tmp_path: Path, li
     assert kept(settings_of(link)) == tuple(left)
 
 
-def test_the_names_of_a_database_without_a_link_stay_as_they_are_written(
+def test_the_names_of_a_database_without_a_link_are_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "folder").symlink_to(tmp_path)
@@ -64,7 +64,7 @@ def test_the_ballast_is_on_the_disk_where_the_log_is(tmp_path: Path, link: Path)
 
 @pytest.mark.parametrize("end", database_files.ENDS)
 @pytest.mark.parametrize("name", ["links/link.db", "disk/books.db"])
-def test_no_copy_takes_the_place_of_a_file_of_the_database_under_either_name(
+def test_no_copy_overwrites_a_file_of_the_database_under_either_name(
     tmp_path: Path, link: Path, name: str, end: str
 ) -> None:
     people.create_key(settings_of(link), "ci", "user", "default")
@@ -74,7 +74,7 @@ def test_no_copy_takes_the_place_of_a_file_of_the_database_under_either_name(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_database_behind_a_link_is_copied_with_all_that_was_committed(tmp_path: Path, link: Path) -> None:
+def test_a_database_behind_a_link_is_copied_with_all_commits(tmp_path: Path, link: Path) -> None:
     people.create_key(settings_of(link), "ci", "user", "default")
     upkeep.backup(settings_of(link), tmp_path / "copy.db")
     assert [key.name for key in people.list_keys(settings_of(tmp_path / "copy.db"))] == ["ci"]

@@ -1,4 +1,4 @@
-"""The SQLite that is in use: one module for all, and whether its library can lose commits."""
+"""The SQLite driver: one module for all code, and whether its library can lose commits."""
 
 import platform
 import sys
@@ -34,7 +34,7 @@ from gpuproxy.store.sqlite.database import SqliteDatabase
         ((4, 0, 0), False),
     ],
 )
-def test_a_library_is_vulnerable_from_the_first_wal_to_the_fix_of_its_branch(
+def test_a_library_is_vulnerable_from_the_first_wal_version_to_the_fix_of_its_branch(
     version: tuple[int, int, int], vulnerable: bool
 ) -> None:
     assert driver.is_vulnerable(version) is vulnerable

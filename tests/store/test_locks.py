@@ -1,4 +1,4 @@
-"""One server for one database file, by whatever name it is reached and whatever became of that name."""
+"""One server for one database file, under every name and after every change of names."""
 
 import fcntl
 import os
@@ -17,7 +17,9 @@ from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite import locks, mounts
 from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.place import DatabaseLocked, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
+
+pytestmark = pytest.mark.long
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
@@ -27,7 +29,7 @@ def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
 _SERVING = """
 import asyncio, sys
 from datetime import UTC, datetime
-from gpuproxy.store.sqlite import SqliteDatabase
+from gpuproxy.store.sqlite.database import SqliteDatabase
 
 db = SqliteDatabase(sys.argv[1], lambda: datetime.now(UTC))
 print("open", flush=True)
@@ -38,7 +40,7 @@ asyncio.run(db.close())
 
 @contextmanager
 def serving(path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that has the database open as a server has; it closes it at a line, or at the end of stdin."""
+    """Another process that has opened the database like a server; it closes it at a line or at the end of stdin."""
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", _SERVING, str(path)], stdin=pipe, stdout=pipe, text=True) as process:
         try:
@@ -87,7 +89,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @WAYS
-async def test_a_second_server_on_the_same_file_is_refused_by_whatever_name(
+async def test_a_second_server_on_the_same_file_is_refused_under_every_name(
     path: Path, way: Callable[[Path], Path]
 ) -> None:
     db = opened(path)
@@ -99,7 +101,7 @@ async def test_a_second_server_on_the_same_file_is_refused_by_whatever_name(
 
 
 @WAYS
-async def test_a_server_that_was_started_by_another_name_keeps_the_file_itself_locked(
+async def test_a_server_that_was_started_with_another_name_locks_the_file_itself(
     path: Path, way: Callable[[Path], Path]
 ) -> None:
     await opened(path).close()
@@ -109,15 +111,16 @@ async def test_a_server_that_was_started_by_another_name_keeps_the_file_itself_l
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_a_database_that_was_renamed_under_a_server_lets_nobody_in_by_its_new_name(
-    path: Path, alone: bool
-) -> None:
-    with serving(path), pytest.raises(DatabaseLocked, match="by another GPU Proxy, which opened it by another name"):
+async def test_a_database_that_was_renamed_while_in_use_is_locked_under_its_new_name(path: Path, alone: bool) -> None:
+    with (
+        serving(path),
+        pytest.raises(DatabaseLocked, match=r"GPU Proxy server\. That server opened it by another name"),
+    ):
         opened(renamed(path), alone=alone)
 
 
 @WAYS
-async def test_what_is_beside_a_database_is_beside_the_file_itself(path: Path, way: Callable[[Path], Path]) -> None:
+async def test_files_beside_a_database_are_beside_the_real_file(path: Path, way: Callable[[Path], Path]) -> None:
     other = way(path)
     db = opened(other)
     await db.write(lambda tx: meta.write(tx, "a", "1"))
@@ -128,7 +131,7 @@ async def test_what_is_beside_a_database_is_beside_the_file_itself(path: Path, w
     await db.close()
 
 
-async def test_a_link_that_leads_elsewhere_while_the_server_runs_counts_as_a_replaced_file(path: Path) -> None:
+async def test_a_link_that_is_changed_while_the_server_runs_counts_as_a_replaced_file(path: Path) -> None:
     link = by_link(path)
     db = opened(link)
     assert await db.read(lambda tx: tx.lasting())
@@ -142,23 +145,23 @@ async def test_a_link_that_leads_elsewhere_while_the_server_runs_counts_as_a_rep
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_a_database_with_two_names_is_refused_because_its_log_would_have_two_too(path: Path, alone: bool) -> None:
+async def test_a_database_with_two_names_is_refused_because_each_name_has_its_own_log(path: Path, alone: bool) -> None:
     await opened(path).close()
     second = path.with_name("second.db")
     second.hardlink_to(path)
     for name in (path, second):
-        with pytest.raises(WrongPlace, match=r"2 names \(hard links\).*remove all names but the one"):
+        with pytest.raises(UnusableLocation, match=r"2 names \(hard links\).*remove all names except the one"):
             opened(name, alone=alone)
     assert {each.name for each in path.parent.iterdir()} == {"books.db", "books.db.lock", "second.db"}
     second.unlink()
     await opened(path).close()
 
 
-def test_a_second_name_of_a_database_lets_no_second_server_in(path: Path) -> None:
+def test_a_second_name_of_a_database_does_not_allow_a_second_server(path: Path) -> None:
     second = path.with_name("second.db")
     with serving(path):
         second.hardlink_to(path)
-        with pytest.raises(WrongPlace):
+        with pytest.raises(UnusableLocation):
             opened(second)
         path.unlink()
         with pytest.raises(DatabaseLocked):
@@ -183,7 +186,7 @@ def test_a_command_works_beside_a_running_server(path: Path, way: Callable[[Path
         assert server.poll() is None
 
 
-async def test_the_lock_is_gone_once_its_owner_has_closed_the_database(path: Path) -> None:
+async def test_the_lock_is_released_when_its_owner_closes_the_database(path: Path) -> None:
     with serving(path) as server:
         with pytest.raises(DatabaseLocked):
             opened(path)
@@ -192,7 +195,7 @@ async def test_the_lock_is_gone_once_its_owner_has_closed_the_database(path: Pat
         await opened(path).close()
 
 
-async def test_the_lock_is_gone_once_its_owner_was_killed(path: Path) -> None:
+async def test_the_lock_is_released_when_its_owner_is_killed(path: Path) -> None:
     with serving(path) as server:
         with pytest.raises(DatabaseLocked):
             opened(path)
@@ -203,13 +206,13 @@ async def test_the_lock_is_gone_once_its_owner_was_killed(path: Path) -> None:
 
 @contextmanager
 def locked_by_an_earlier_version(file: Path) -> Iterator[None]:
-    """It knows the `.lock` file only, and makes it beside the name that it was started with."""
+    """An earlier version: it locks only the `.lock` file beside the name that it was started with."""
     with file.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
-async def test_a_server_of_an_earlier_version_keeps_a_new_one_out(path: Path) -> None:
+async def test_a_server_of_an_earlier_version_locks_out_a_new_one(path: Path) -> None:
     await opened(path).close()
     link = by_link(path)
     for file, name in ((Path(f"{path}.lock"), path), (Path(f"{path}.lock"), link), (Path(f"{link}.lock"), link)):
@@ -223,7 +226,7 @@ async def test_a_server_of_an_earlier_version_keeps_a_new_one_out(path: Path) ->
 
 
 @pytest.mark.parametrize("way", [lambda path: path, by_link])
-async def test_a_new_server_keeps_one_of_an_earlier_version_out(path: Path, way: Callable[[Path], Path]) -> None:
+async def test_a_new_server_locks_out_one_of_an_earlier_version(path: Path, way: Callable[[Path], Path]) -> None:
     name = way(path)
     with locked_by_an_earlier_version(Path(f"{name}.lock")):
         pass  # it ran here once
@@ -237,7 +240,7 @@ async def test_a_new_server_keeps_one_of_an_earlier_version_out(path: Path, way:
             pass
 
 
-async def test_a_lock_file_that_is_itself_a_link_to_the_other_one_is_locked_once(path: Path) -> None:
+async def test_a_lock_file_that_links_to_the_other_one_is_locked_once(path: Path) -> None:
     await opened(path).close()
     link = by_link(path)
     by_link(Path(f"{path}.lock")).rename(f"{link}.lock")
@@ -257,12 +260,12 @@ with open(sys.argv[1], "r+b") as file:
 
 
 def sqlite_holds(path: Path) -> bool:
-    """Whether another process finds SQLite's own lock on the file."""
+    """True if another process finds SQLite's own lock on the file."""
     command = [sys.executable, "-c", _LOCKING, str(path), *map(str, _SHARED_BY_SQLITE)]
     return b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
 
 
-async def test_neither_a_refused_start_nor_a_command_takes_sqlites_own_locks_away(path: Path) -> None:
+async def test_neither_a_refused_start_nor_a_command_drops_sqlites_own_locks(path: Path) -> None:
     db = opened(path)
     with pytest.raises(DatabaseLocked):
         opened(path)
@@ -277,7 +280,7 @@ def descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-async def test_no_descriptor_is_left_once_the_database_is_closed(path: Path) -> None:
+async def test_no_descriptor_stays_open_after_the_database_is_closed(path: Path) -> None:
     await opened(path).close()
     before, in_use = descriptors(), dict(locks._in_use)
     db = opened(path)
@@ -292,7 +295,7 @@ async def test_no_descriptor_is_left_once_the_database_is_closed(path: Path) -> 
 async def test_on_a_network_file_system_only_the_file_beside_the_database_is_locked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There the lock on the file would be one with SQLite's own, and keep SQLite itself out."""
+    """On a network file system, the lock on the file would conflict with SQLite's own locks."""
     table = path.with_name("mountinfo")
     table.write_text(f"1 0 0:1 / {path.parent} rw - nfs4 store:/ rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", table)
@@ -305,12 +308,12 @@ async def test_on_a_network_file_system_only_the_file_beside_the_database_is_loc
 
 
 def test_a_start_on_a_database_in_use_says_what_to_do(path: Path) -> None:
-    from gpuproxy.app.books_here import with_books
+    from gpuproxy.app.local_database import with_database
 
     async def nothing(_: SqliteDatabase) -> None: ...
 
     link = by_link(path)
     with serving(path), pytest.raises(ConfigError) as refused:
-        with_books(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
-    said = f"{link} is in use by another GPU Proxy. Stop it first, or set GPUPROXY_DATABASE_URL to another file."
+        with_database(Settings(database_url=f"sqlite:///{link}"), nothing, alone=True)
+    said = f"{link} is in use by another GPU Proxy server. Stop it first, or set GPUPROXY_DATABASE_URL to another file."
     assert str(refused.value) == said

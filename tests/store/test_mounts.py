@@ -1,4 +1,4 @@
-"""Which file system a path is on, read from samples of the kernel's table of mounts."""
+"""The file system of a path, read from samples of the kernel's mount table."""
 
 from pathlib import Path, PurePosixPath
 
@@ -46,12 +46,12 @@ a line that is none
         ("/short/books.db", "ext4"),
     ],
 )
-def test_the_longest_mount_point_above_a_path_says_its_file_system(path: str, kind: str) -> None:
+def test_the_longest_mount_point_of_a_path_determines_its_file_system(path: str, kind: str) -> None:
     assert file_system(SAMPLE, PurePosixPath(path)) == kind
 
 
 @pytest.mark.parametrize("mountinfo", ["", "nothing of the kind\n", "1 2 3\n - \n"])
-def test_a_table_that_says_nothing_gives_no_file_system(mountinfo: str) -> None:
+def test_an_empty_mount_table_gives_no_file_system(mountinfo: str) -> None:
     assert file_system(mountinfo, PurePosixPath("/books.db")) == ""
 
 
@@ -59,15 +59,15 @@ REMOTE = "nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gpfs beegfs fuse
 LOCAL = "ext4 xfs btrfs zfs tmpfs overlay fuse fuseblk fuse.ntfs-3g fuse.bindfs virtiofs apfs sshfs fuse.nfs"
 
 
-def test_a_file_system_that_a_network_carries_is_remote() -> None:
+def test_a_network_file_system_is_remote() -> None:
     assert [kind for kind in REMOTE.split() if not is_remote(kind)] == []
 
 
-def test_a_file_system_of_this_machine_or_an_unknown_one_is_not_remote() -> None:
+def test_a_local_or_unknown_file_system_is_not_remote() -> None:
     assert [kind for kind in ("", *LOCAL.split()) if is_remote(kind)] == []
 
 
-def test_the_folder_of_a_database_counts_as_well_because_the_log_is_there(
+def test_the_folder_of_a_database_counts_too_because_the_log_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "mountinfo"
@@ -77,6 +77,6 @@ def test_the_folder_of_a_database_counts_as_well_because_the_log_is_there(
     assert mounts.network_file_system(Path("/srv/data/books.db")) == ""
 
 
-def test_where_the_kernel_has_no_table_nothing_is_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_mount_table_nothing_is_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "none")
     assert mounts.network_file_system(Path("/mnt/share/books.db")) == ""

@@ -1,4 +1,4 @@
-"""Books whose files are removed, moved or replaced while they are open: no more is spent, the rest goes on."""
+"""A database whose files are removed, moved or replaced while open: nothing is rented, everything else continues."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ def remove(folder: Path, pattern: str) -> None:
         file.unlink()
 
 
-async def test_books_in_their_place_let_spend_and_say_nothing(db: SqliteDatabase) -> None:
+async def test_an_unchanged_database_allows_spending_and_logs_nothing(db: SqliteDatabase) -> None:
     with structlog.testing.capture_logs() as lines:
         await db.write(spend)
         assert await db.read(lambda tx: tx.lasting())
@@ -44,7 +44,7 @@ async def test_books_in_their_place_let_spend_and_say_nothing(db: SqliteDatabase
 
 
 @pytest.mark.parametrize("pattern", ["books.db*", "books.db", "books.db-wal", "books.db-shm", "books.db.lock"])
-async def test_nothing_is_spent_into_files_that_another_start_would_not_find(
+async def test_nothing_is_rented_while_another_start_would_not_find_the_files(
     db: SqliteDatabase, tmp_path: Path, pattern: str
 ) -> None:
     remove(tmp_path, pattern)
@@ -55,14 +55,12 @@ async def test_nothing_is_spent_into_files_that_another_start_would_not_find(
                 await db.write(spend)
             assert refused.value.reason == "DATABASE"
             assert not await db.write(lambda tx: tx.lasting())
-    assert [(line["event"], line["log_level"]) for line in lines] == [("database_files_gone", "error")]
+    assert [(line["event"], line["log_level"]) for line in lines] == [("database_files_removed", "error")]
     assert await db.read(lambda tx: meta.read(tx, "spent")) is None
     assert names(tmp_path) == left
 
 
-async def test_another_database_in_the_place_of_the_books_is_not_taken_for_them(
-    db: SqliteDatabase, tmp_path: Path
-) -> None:
+async def test_another_database_at_the_same_path_is_not_accepted(db: SqliteDatabase, tmp_path: Path) -> None:
     copy = (tmp_path / "books.db").read_bytes()
     (tmp_path / "books.db").unlink()
     (tmp_path / "books.db").write_bytes(copy)
@@ -70,16 +68,14 @@ async def test_another_database_in_the_place_of_the_books_is_not_taken_for_them(
         await db.write(spend)
 
 
-async def test_what_gives_back_reads_and_writes_on_without_the_files(db: SqliteDatabase, tmp_path: Path) -> None:
+async def test_releases_still_read_and_write_without_the_files(db: SqliteDatabase, tmp_path: Path) -> None:
     remove(tmp_path, "books.db*")
     await db.write(lambda tx: meta.write(tx, "a", "2"))
     assert set(await asyncio.gather(*(db.read(lambda tx: meta.read(tx, "a")) for _ in range(20)))) == {"2"}
     assert names(tmp_path) == set()
 
 
-async def test_books_that_are_put_back_let_spend_again_with_all_that_was_written_meanwhile(
-    db: SqliteDatabase, tmp_path: Path
-) -> None:
+async def test_a_restored_database_allows_spending_again_and_has_all_writes(db: SqliteDatabase, tmp_path: Path) -> None:
     away = tmp_path / "away"
     away.mkdir()
     for name in names(tmp_path) - {"away"}:
@@ -92,7 +88,7 @@ async def test_books_that_are_put_back_let_spend_again_with_all_that_was_written
     with structlog.testing.capture_logs() as lines:
         await db.write(spend)
         await db.write(spend)
-    assert [line["event"] for line in lines] == ["database_files_back"]
+    assert [line["event"] for line in lines] == ["database_files_restored"]
     await db.close()
     again = SqliteDatabase(str(tmp_path / "books.db"), lambda: datetime.now(UTC))
     assert await again.read(lambda tx: (meta.read(tx, "a"), meta.read(tx, "spent"))) == ("2", "1")

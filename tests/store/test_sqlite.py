@@ -15,14 +15,14 @@ from gpuproxy.ports import Tx
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import DatabaseLocked
+from gpuproxy.store.sqlite.location import DatabaseLocked
 
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
     return SqliteDatabase(str(path / "books.db"), lambda: datetime.now(UTC), alone=alone)
 
 
-async def test_what_was_written_survives_a_restart(tmp_path: Path):
+async def test_written_data_survives_a_restart(tmp_path: Path):
     db = opened(tmp_path)
     await db.write(lambda tx: meta.write(tx, "a", "1"))
     await db.close()
@@ -39,7 +39,7 @@ PRIVATE = dict.fromkeys(("books.db", "books.db-wal", "books.db-shm", "books.db.l
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_books_are_their_owners_alone_whatever_the_umask(tmp_path: Path, alone: bool):
+async def test_only_the_owner_can_access_a_new_database_whatever_the_umask(tmp_path: Path, alone: bool):
     before = os.umask(0)
     try:
         db = opened(tmp_path, alone=alone)
@@ -50,7 +50,7 @@ async def test_books_are_their_owners_alone_whatever_the_umask(tmp_path: Path, a
         os.umask(before)
 
 
-async def test_books_that_others_could_read_are_made_private_at_the_start_and_that_is_said(tmp_path: Path):
+async def test_a_database_that_others_could_read_is_made_private_at_startup_with_a_warning(tmp_path: Path):
     db = opened(tmp_path)
     await db.write(lambda tx: meta.write(tx, "a", "1"))
     for name in PRIVATE:
@@ -62,20 +62,20 @@ async def test_books_that_others_could_read_are_made_private_at_the_start_and_th
     with structlog.testing.capture_logs() as lines:
         db = opened(tmp_path)
     assert modes(tmp_path) == PRIVATE
-    assert {(line["event"], line["mode"]) for line in lines} == {("file_made_private", "0644")}
+    assert {(line["event"], line["mode"]) for line in lines} == {("file_permissions_restricted", "0644")}
     assert {Path(line["file"]).name for line in lines} == set(PRIVATE)
     assert await db.read(lambda tx: meta.read(tx, "a")) == "1"
     await db.close()
 
 
-async def test_books_that_are_private_already_are_nothing_to_talk_about(tmp_path: Path):
+async def test_a_private_database_causes_no_warning(tmp_path: Path):
     await opened(tmp_path).close()
     with structlog.testing.capture_logs() as lines:
         await opened(tmp_path).close()
     assert lines == []
 
 
-async def test_a_unit_that_fails_takes_nothing_else_with_it(tmp_path: Path):
+async def test_a_failed_unit_of_work_does_not_affect_others(tmp_path: Path):
     db = opened(tmp_path)
 
     def bad(tx: Tx) -> None:
@@ -93,7 +93,7 @@ async def test_a_unit_that_fails_takes_nothing_else_with_it(tmp_path: Path):
     await db.close()
 
 
-async def test_a_second_server_on_the_same_books_is_refused(tmp_path: Path):
+async def test_a_second_server_on_the_same_database_is_refused(tmp_path: Path):
     db = opened(tmp_path)
     with pytest.raises(DatabaseLocked):
         opened(tmp_path)
@@ -122,7 +122,7 @@ async def test_a_watcher_is_woken_by_a_commit_and_not_by_a_failure(tmp_path: Pat
     await db.close()
 
 
-async def test_a_full_disk_refuses_the_write_and_the_books_recover_by_themselves(tmp_path: Path):
+async def test_a_full_disk_refuses_the_write_and_the_database_recovers_by_itself(tmp_path: Path):
     db = opened(tmp_path)
     pages = db._writer.conn.execute("PRAGMA page_count").fetchone()[0]
     db._writer.conn.execute(f"PRAGMA max_page_count={pages}")
@@ -135,14 +135,14 @@ async def test_a_full_disk_refuses_the_write_and_the_books_recover_by_themselves
     await db.close()
 
 
-async def test_a_broken_rule_of_the_schema_reaches_the_unit_that_broke_it(tmp_path: Path):
+async def test_a_violated_constraint_is_reported_to_the_unit_of_work_that_caused_it(tmp_path: Path):
     db = opened(tmp_path)
     with pytest.raises(sqlite3.IntegrityError):
         await db.write(lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES ('a', NULL)"))
     await db.close()
 
 
-async def test_a_database_that_somebody_else_holds_refuses_the_write_and_recovers(tmp_path: Path):
+async def test_a_database_locked_by_another_process_refuses_the_write_and_recovers(tmp_path: Path):
     db = opened(tmp_path)
     db._writer.conn.execute("PRAGMA busy_timeout=20")
     other = sqlite3.connect(tmp_path / "books.db", isolation_level=None)

@@ -19,6 +19,8 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 UNPACED = {f"GPUPROXY_VASTAI_{call}_INTERVAL": "0" for call in ("SEARCH", "CREATE", "LIST", "GET", "DESTROY")}
 WHOLE = ("--search-page", "0", "--shy-rows", "0")
 """Whole searches and right rows, at the real rate limits."""
+PATIENCE = 300.0
+"""Real seconds. They only end what hangs: a machine may be as busy as it likes."""
 KIND = ("--rate-limits", "off", *WHOLE)
 """The kind market, for what is not about the market. Without options `Market` is as unkind as the real one."""
 
@@ -45,7 +47,7 @@ class Market:
         url, data = f"{self.url}/sandbox/v1/{path}", None if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json"}
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - loopback
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - loopback
             said: dict[str, Any] = json.load(answer)
             return said
 
@@ -88,7 +90,7 @@ class Server:
 
     def ended(self) -> int:
         """Its exit code, once it has ended by itself."""
-        code = self._process.wait(timeout=60)
+        code = self._process.wait(timeout=PATIENCE)
         _stop(self._process)
         return code
 
@@ -122,10 +124,10 @@ class Client:
         self.stub = GPUProxyServiceStub(self._channel)
         self.metadata = (("x-api-key", key),)
 
-    def call(self, rpc: str, request: Any, *, timeout: float = 60) -> Any:
+    def call(self, rpc: str, request: Any, *, timeout: float = PATIENCE) -> Any:
         return getattr(self.stub, rpc)(request, metadata=self.metadata, timeout=timeout)
 
-    def future(self, rpc: str, request: Any, *, timeout: float = 60) -> Any:
+    def future(self, rpc: str, request: Any, *, timeout: float = PATIENCE) -> Any:
         return getattr(self.stub, rpc).future(request, metadata=self.metadata, timeout=timeout)
 
     def instances(self) -> list[pb.GPUInstance]:
@@ -151,11 +153,11 @@ class Client:
         self.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Poll processes that run on real time; the limit only keeps a failure from hanging."""
-    limit = time.monotonic() + seconds
+def until(condition: Callable[[], object]) -> None:
+    """Poll processes that run on real time."""
+    limit = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < limit, "it never came about"
+        assert time.monotonic() < limit, f"it did not come about within {PATIENCE:.0f} s"
         time.sleep(0.1)
 
 
@@ -178,13 +180,18 @@ def _line(process: "subprocess.Popen[str]", beginning: str) -> str:
     for line in process.stdout:
         if line.startswith(beginning):
             return line.removeprefix(beginning).strip()
-    raise AssertionError(f"{process.args} ended before it printed {beginning!r}")
+    _stop(process)
+    raise AssertionError(f"{process.args} ended with {process.returncode} before it printed {beginning!r}")
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    try:
+        process.wait(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -17,7 +17,7 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, UNPACED, Client, Market, Server, until
+from tests.system.processes import KIND, PATIENCE, UNPACED, Client, Market, Server, until
 
 _TRACE = re.compile(r"[a-z2-7]{20}")
 _NAN, _INF = float("nan"), float("inf")
@@ -49,10 +49,17 @@ class Shop:
     def creates(self) -> int:
         return int(self.market.state()["calls"]["vast.ai"].get("create", 0))
 
-    def refused(self, rpc: str, request: Message, *, metadata: tuple[tuple[str, str], ...] | None = None) -> Told:
+    def refused(
+        self,
+        rpc: str,
+        request: Message,
+        *,
+        metadata: tuple[tuple[str, str], ...] | None = None,
+        seconds: float = PATIENCE,
+    ) -> Told:
         said = self.client.metadata if metadata is None else metadata
         with pytest.raises(grpc.RpcError) as raised:
-            getattr(self.client.stub, rpc)(request, metadata=said, timeout=30)
+            getattr(self.client.stub, rpc)(request, metadata=said, timeout=seconds)
         return _told(raised.value)
 
 
@@ -204,7 +211,8 @@ def test_when_every_create_is_refused_the_reason_is_the_marketplaces(
         market.arm("create", fault, times=0)
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="50", **UNPACED) as server, server.client() as client:
             shop = Shop(market=market, server=server, client=client)
-            told = shop.refused("ReserveGPUs", reserve(verified_only=False, request_id="r"))
+            until(client.knows_offers)
+            told = shop.refused("ReserveGPUs", reserve(verified_only=False, request_id="r"), seconds=20)
             assert (told.code, told.reason) == (code, reason)
             assert market.state()["instances"] == []
             assert client.instances() == []
@@ -228,6 +236,7 @@ def test_a_request_id_names_one_demand(tmp_path: Any) -> None:
         server.client() as client,
     ):
         shop = Shop(market=market, server=server, client=client)
+        until(client.knows_offers)
         first = client.call("ReserveGPUs", reserve(verified_only=False, request_id="r"))
         again = client.call("ReserveGPUs", reserve(verified_only=False, request_id="r"))
         assert again.reservation_id == first.reservation_id

@@ -1,7 +1,9 @@
 """The Python client against the real program, killed and restarted in the middle."""
 
+import random
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,16 @@ import pytest
 from gpuproxy import AsyncClient, Client
 from gpuproxy.client import NotEnoughGPUs, NotFound
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, UNPACED, Market, Server, until
+from tests.system.processes import KIND, PATIENCE, UNPACED, Market, Server, until
+
+
+def address_for_two_lives() -> str:
+    """Below the ports that the system gives out, so that nobody is given it while no server has it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -20,10 +31,7 @@ def market(tmp_path: Path) -> Iterator[Market]:
 
 @pytest.fixture
 def server(tmp_path: Path, market: Market) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with Server(tmp_path, market, GPUPROXY_GRPC_ADDR=address, **UNPACED) as started:
+    with Server(tmp_path, market, GPUPROXY_GRPC_ADDR=address_for_two_lives(), **UNPACED) as started:
         with started.client() as client:
             until(lambda: client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count)
         yield started
@@ -35,7 +43,7 @@ def test_the_main_job_goes_on_over_a_killed_server(server: Server, market: Marke
         with client.reserve(2, provider="vast.ai", min_vram=16, max_price=2.0, request_id="train-1") as reservation:
             server.kill()
             server.start()
-            reservation.wait_ready(120)
+            reservation.wait_ready(PATIENCE)
             assert {gpu.status for gpu in reservation.instances} == {"active"}
             assert {gpu.contract_id for gpu in reservation.instances} == set(market.alive())
             assert {load.instance_id for load in client.load("server").server_load} == set(market.alive())
@@ -48,7 +56,7 @@ def test_the_main_job_goes_on_over_a_killed_server(server: Server, market: Marke
 async def test_the_main_job_works_for_asyncio_too(server: Server, market: Market) -> None:
     async with AsyncClient(server.address, server.key) as client:
         async with await client.reserve(2, provider="vast.ai", min_vram=16, max_price=2.0) as reservation:
-            await reservation.wait_ready(120)
+            await reservation.wait_ready(PATIENCE)
             assert sum(gpu.num_gpus for gpu in reservation.instances) == 2
             first = reservation.instances[0]
             assert (await client.get(first.contract_id)).ssh.host == first.ssh.host

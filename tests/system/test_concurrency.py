@@ -10,7 +10,7 @@ from grpc import aio
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
-from tests.system.processes import KIND, UNPACED, Market, Server, until
+from tests.system.processes import KIND, PATIENCE, UNPACED, Market, Server, until
 
 _ANSWERS = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
 
@@ -62,7 +62,7 @@ async def _duplicates(server: Server, calls: int, *, at_once: int) -> list[pb.Re
         async def call() -> pb.ReserveGPUsResponse:
             async with turns:
                 answer: pb.ReserveGPUsResponse = await stub.ReserveGPUs(
-                    request, metadata=(("x-api-key", server.key),), timeout=110
+                    request, metadata=(("x-api-key", server.key),), timeout=PATIENCE
                 )
                 return answer
 
@@ -80,7 +80,9 @@ async def _storm(server: Server, callers: int) -> list[pb.ReserveGPUsResponse | 
 async def _reserve(stub: Any, key: str, count: int) -> pb.ReserveGPUsResponse | None:
     request = pb.ReserveGPUsRequest(count=count, max_price=20, verified_only=False)
     try:
-        answer: pb.ReserveGPUsResponse = await stub.ReserveGPUs(request, metadata=(("x-api-key", key),), timeout=110)
+        answer: pb.ReserveGPUsResponse = await stub.ReserveGPUs(
+            request, metadata=(("x-api-key", key),), timeout=PATIENCE
+        )
     except aio.AioRpcError as error:
         assert error.code() in _ANSWERS, error
         return None

@@ -8,13 +8,14 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, UNPACED, Market, Server
+from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 SEED = Path(__file__).resolve().parents[2].parent / "shared" / "seeds" / "gpu-reservations.md"
 RESERVE = """\
@@ -51,12 +52,25 @@ SHAPE = {
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with Market(tmp_path, *KIND) as market, Server(tmp_path, market, **UNPACED) as started:
+@pytest.fixture(name="server", scope="module")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests that don't count what it did."""
+    with _started(tmp_path_factory.mktemp("shared")) as started:
+        yield started
+
+
+@pytest.fixture(name="fresh")
+def _fresh(tmp_path: Path) -> Iterator[Server]:
+    """One that did nothing yet, and that may end."""
+    with _started(tmp_path) as started:
+        yield started
+
+
+@contextmanager
+def _started(directory: Path) -> Iterator[Server]:
+    with Market(directory, *KIND) as market, Server(directory, market, **UNPACED) as started:
         with started.client() as client:
-            while not client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count:
-                pass
+            until(lambda: client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count)
         yield started
 
 
@@ -72,14 +86,14 @@ def run(server: Server, command: str) -> tuple[int, Any]:
     """The status and the JSON of a command."""
     replaced = command.replace("localhost:8080", server.http).replace("YOUR_API_KEY", server.key).strip()
     script = f"{replaced} --silent --write-out '\\n%{{http_code}}'"
-    output = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=120).stdout
+    output = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=300).stdout
     body, _, status = output.rpartition("\n")
     return int(status), json.loads(body)
 
 
 def get(server: Server, path: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=300) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -122,11 +136,13 @@ def test_the_copy_is_the_document() -> None:
 
 
 def test_bad_counts_and_too_few_machines_are_400_and_rent_nothing(server: Server) -> None:
+    with server.client() as client:
+        before = {one.contract_id for one in client.instances()}
     for change in ('"count": 0', '"count": 17', '"count": 4, "gpu_model": "GPU of nobody"'):
         status, answer = run(server, RESERVE.replace('"count": 4', change))
         assert (status, answer["error"]["code"]) == (400, 400)
     with server.client() as client:
-        assert not client.instances()
+        assert {one.contract_id for one in client.instances()} <= before
 
 
 def test_what_is_reserved_over_http_is_released_over_http(server: Server) -> None:
@@ -142,17 +158,17 @@ def test_what_is_reserved_over_http_is_released_over_http(server: Server) -> Non
     assert (status, released["reservation"]["state"] in ("releasing", "released")) == (200, True)
 
 
-def test_a_ready_server_says_so_and_is_measured(server: Server) -> None:
-    run(server, RESERVE)
-    status, body = get(server, "/readyz")
+def test_a_ready_server_says_so_and_is_measured(fresh: Server) -> None:
+    run(fresh, RESERVE)
+    status, body = get(fresh, "/readyz")
     assert (status, json.loads(body)["checks"]["accounts"]) == (200, "ok")
-    measured = get(server, "/metrics")[1].decode()
+    measured = get(fresh, "/metrics")[1].decode()
     assert 'gpuproxy_rpcs_total{code="OK",rpc="ReserveGPUs"} 1.0' in measured
     assert re.search(r'gpuproxy_provider_calls_total\{account="vast-1",call="create",outcome="ok",.*\} 4.0', measured)
     assert re.search(r'gpuproxy_leases\{provider="vast.ai",state="(starting|active)"\} \d', measured)
 
 
-def test_a_stopping_server_ends_by_itself_with_connections_open(server: Server) -> None:
-    with urllib.request.urlopen(f"http://{server.http}/healthz", timeout=30):
-        server.signal(signal.SIGTERM)
-        assert server.ended() == 0
+def test_a_stopping_server_ends_by_itself_with_connections_open(fresh: Server) -> None:
+    with urllib.request.urlopen(f"http://{fresh.http}/healthz", timeout=300):
+        fresh.signal(signal.SIGTERM)
+        assert fresh.ended() == 0

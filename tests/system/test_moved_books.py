@@ -9,13 +9,13 @@ import grpc
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.system.processes import KIND, Market, Server, until
+from tests.system.processes import KIND, PATIENCE, UNPACED, Market, Server, until
 
 
 def readiness(server: Server) -> tuple[int, str]:
     """The status of /readyz, and what it says of the database."""
     try:
-        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=PATIENCE) as answer:
             status, body = answer.status, answer.read()
     except urllib.error.HTTPError as refused:
         with refused:
@@ -27,8 +27,8 @@ def test_nothing_is_rented_into_a_database_that_is_gone_and_what_was_rented_is_g
     away = tmp_path / "away"
     away.mkdir()
     asked = pb.ReserveGPUsRequest(count=1, max_price=5)
-    with Market(tmp_path, *KIND, "--time-scale", "20") as market:
-        settings = {"GPUPROXY_TIME_SCALE": "20", "GPUPROXY_LOG_FORMAT": "json"}
+    with Market(tmp_path, *KIND) as market:
+        settings = {"GPUPROXY_LOG_FORMAT": "json", **UNPACED}
         with Server(tmp_path, market, **settings) as server, server.client() as client:
             until(client.knows_offers)
             made = client.call("ReserveGPUs", asked)
@@ -46,7 +46,7 @@ def test_nothing_is_rented_into_a_database_that_is_gone_and_what_was_rented_is_g
             assert list(tmp_path.glob("books.db*")) == []
             for file in away.iterdir():
                 file.rename(tmp_path / file.name)
-            assert readiness(server) == (200, "ok")
+            until(lambda: readiness(server) == (200, "ok"))
             again = client.call("ReserveGPUs", asked)
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
-            assert server.log().count("database_files_gone") == server.log().count("database_files_back") == 1
+            assert server.log().count("database_files_removed") == server.log().count("database_files_restored") == 1

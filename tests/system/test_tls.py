@@ -36,7 +36,7 @@ def program(directory: Path, env: dict[str, str], *command: str) -> "subprocess.
         env=inherited | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

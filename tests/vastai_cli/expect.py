@@ -1,8 +1,8 @@
-"""How an expectation is written, and what differs from it.
+"""The format of expectations, and the comparison with the output.
 
-Text: `<int>` stands for any number, `<N:int>` also keeps it as N; `$N` puts a kept one in. Blanks are worth one, and
-lines end where their text does, so that the width of a table's columns doesn't matter. `<...>` is any text.
-JSON (`Shown`): what is there must be equal; a type stands for any value of it; a list is compared row by row.
+Text: `<int>` matches any number, `<N:int>` also stores it as N, and `$N` inserts a stored number. Several blanks count
+as one, and blanks at the end of a line are ignored, so that column widths don't matter. `<...>` matches any text.
+JSON (`Shown`): the expected values must be equal; a type matches any value of it; lists are compared row by row.
 """
 
 import json
@@ -26,7 +26,7 @@ _KEPT = re.compile(r"\$(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """JSON that holds at least this; `keep` maps names to the paths of what is kept."""
+    """JSON that contains at least this; `keep` maps names to the paths of the values to store."""
 
     like: Any
     keep: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One command and what it has to say. `calls` is how many requests of each kind it sends."""
+    """One command and its expected output. `calls` is the number of requests of each kind that it sends."""
 
     run: str
     out: str | Shown = ""
@@ -54,12 +54,12 @@ class Control:
 
 
 def filled(text: str, kept: Mapping[str, str]) -> str:
-    """The text with what was kept put in."""
+    """The text with the stored values inserted."""
     return _KEPT.sub(lambda place: kept[place[1]], text)
 
 
 def compared(expected: str | Shown, actual: str, kept: dict[str, str]) -> str:
-    """What differs, or nothing; what the expectation keeps is put into `kept`."""
+    """The differences, or ""; values to store are put into `kept`."""
     if isinstance(expected, Shown):
         return _shown(expected, actual, kept)
     found = re.fullmatch(_pattern(_tidy(filled(expected, kept))), _tidy(actual))

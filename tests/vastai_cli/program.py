@@ -1,7 +1,7 @@
-"""The official command line of vast.ai, unmodified, in a virtual environment of its own, and how it is run.
+"""The official command line of vast.ai, unmodified, in its own virtual environment, and how it is run.
 
-It is installed once, from a lock with hashes, under .venv-vastai in the checkout. Where that fails the tests fail:
-what was not run is not known to work.
+It is installed once, from a lock file with hashes, under .venv-vastai in the checkout. If the installation fails, the
+tests fail.
 """
 
 import fcntl
@@ -18,16 +18,16 @@ _HERE = Path(__file__).resolve().parent
 _HOME = _HERE.parent.parent / ".venv-vastai"
 _LOCK = _HERE / "requirements.lock"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PATIENCE = 120.0  # seconds; a command takes about one
+_PATIENCE = 300.0  # seconds; a command takes about one
 
 
 class NotInstalled(Exception):
-    """The package index couldn't be reached or refused; the text is what pip said."""
+    """The package index could not be reached or refused the request; the text is pip's output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What one command printed, without colours, and how it ended."""
+    """The output of one command, without colours, and its exit code."""
 
     out: str
     err: str
@@ -36,14 +36,14 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """`home` holds its settings and caches, `url` is where its market is."""
+    """The installed program. `home` has its settings and caches, `url` is the market's address."""
 
     path: Path
     home: Path
     url: str
 
     def run(self, words: Sequence[str], key: str) -> Said:
-        """One command under one key."""
+        """Run one command with one API key."""
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self.home),
@@ -69,7 +69,7 @@ class Program:
 
 
 def installed(home: Path = _HOME) -> Path:
-    """The program, installed if it is not there yet. Raises NotInstalled."""
+    """The program; it is installed if necessary. Raises NotInstalled."""
     program, ready = home / "bin" / "vastai", home / "ready"
     digest = hashlib.sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()
     home.mkdir(exist_ok=True)

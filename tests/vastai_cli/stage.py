@@ -1,4 +1,4 @@
-"""One sandbox process, the command line pointed at it, and how a story is played on them."""
+"""One sandbox process, the command line that uses it, and how scenarios are run on them."""
 
 import json
 import shlex
@@ -26,18 +26,18 @@ class Market:
     def control(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/sandbox/v1/{path}", data=data, method=method)  # noqa: S310 - ours
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310 - ours
             return json.load(answer)
 
     def calls(self) -> dict[str, int]:
-        """How many requests of each kind arrived so far."""
+        """The number of requests of each kind so far."""
         counted: dict[str, int] = self.control("GET", "state")["calls"].get("vast.ai", {})
         return counted
 
 
 @contextmanager
 def market() -> Iterator[Market]:
-    """A sandbox of its own process; it ends with its stdin, however the tests end."""
+    """A sandbox in its own process; it ends when its stdin closes, however the tests end."""
     command = [
         sys.executable,
         "-c",
@@ -54,7 +54,7 @@ def market() -> Iterator[Market]:
 
 
 def play(program: Program, market: Market, key: str, story: Sequence[Step | Control]) -> dict[str, str]:
-    """Run the steps in order; the first one that says something else fails. Answers what the story kept."""
+    """Run the steps in order; fail at the first different output. Returns the stored values."""
     kept: dict[str, str] = {}
     for scene in story:
         if isinstance(scene, Control):

@@ -1,4 +1,4 @@
-"""The commands that the long story leaves out: raw lists, bulk, reboots, logs, bids, clones, volumes with instances."""
+"""The commands that test_order leaves out: raw lists, bulk, reboots, logs, bids, clones, volumes with instances."""
 
 from collections.abc import Sequence
 
@@ -168,6 +168,6 @@ _STORIES = {
 
 
 @pytest.mark.parametrize("key", _STORIES)
-def test_each_command_says_what_it_says_against_the_real_service(program: Program, market: Market, key: str) -> None:
+def test_each_command_prints_the_same_as_with_the_real_service(program: Program, market: Market, key: str) -> None:
     story: Sequence[Step | Control] = _STORIES[key]
     play(program, market, key, story)

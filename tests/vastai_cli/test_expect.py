@@ -1,4 +1,4 @@
-"""Do the comparisons bite? Each way of writing an expectation, met and not met."""
+"""The comparison detects differences: each kind of expectation, with a matching and a different output."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.vastai_cli.program import NotInstalled, Program, installed
 from tests.vastai_cli.stage import Market, play
 
 
-def test_a_text_is_met_whatever_the_width_of_its_columns_and_what_it_keeps_can_be_used() -> None:
+def test_a_text_matches_with_any_column_width_and_its_captures_can_be_used() -> None:
     kept: dict[str, str] = {}
     assert compared("ID  Name\n<N:int> x", "  ID   Name\n  55   x  \n\n", kept) == ""
     assert kept == {"N": "55"}
@@ -28,11 +28,11 @@ def test_a_text_is_met_whatever_the_width_of_its_columns_and_what_it_keeps_can_b
         ("one", "one\ntwo"),
     ],
 )
-def test_a_text_that_differs_is_told(expected: str, actual: str) -> None:
+def test_a_different_text_is_reported(expected: str, actual: str) -> None:
     assert compared(expected, actual, {"N": "55"}) != ""
 
 
-def test_json_is_met_where_everything_expected_is_there() -> None:
+def test_json_matches_if_everything_expected_is_present() -> None:
     kept = {"N": "55"}
     shown = Shown([{"id": "$N", "price": float, "items": [{}]}], keep={"L": [0, "label"]})
     assert compared(shown, '[{"id": 55, "price": 0.5, "label": "x", "items": [{"a": 1}]}]', kept) == ""
@@ -52,7 +52,7 @@ def test_json_is_met_where_everything_expected_is_there() -> None:
         '{"id": 55}',
     ],
 )
-def test_json_that_differs_is_told(actual: str) -> None:
+def test_different_json_is_reported(actual: str) -> None:
     assert compared(Shown([{"id": "$N", "ok": True, "n": int}]), actual, {"N": "55"}) != ""
 
 
@@ -66,7 +66,7 @@ def test_json_that_differs_is_told(actual: str) -> None:
         Step(run="show volumes --raw", out="[]", faults=[{"call": "volume_list", "fault": "refused_200"}]),
     ],
 )
-def test_a_story_fails_where_the_command_line_says_something_else(program: Program, market: Market, step: Step) -> None:
+def test_a_scenario_fails_at_a_different_output(program: Program, market: Market, step: Step) -> None:
     with pytest.raises(AssertionError, match=r"^\$ vastai show"):
         play(program, market, "key-faults", [step])
 

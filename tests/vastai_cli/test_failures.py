@@ -1,4 +1,4 @@
-"""What the command line says when the service fails: each failure armed, its text compared, its requests counted."""
+"""The command line's output when the service fails: each failure is armed, the text compared, the requests counted."""
 
 from typing import Any
 
@@ -114,5 +114,5 @@ _FAILURES = {
 
 
 @pytest.mark.parametrize("failure", _FAILURES)
-def test_a_failure_is_told_as_the_real_service_has_it_told(program: Program, market: Market, failure: str) -> None:
+def test_a_failure_is_reported_as_with_the_real_service(program: Program, market: Market, failure: str) -> None:
     play(program, market, KEY, [_FAILURES[failure]])

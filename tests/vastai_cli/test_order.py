@@ -1,4 +1,4 @@
-"""A whole life on the market, command by command: volume, instance, label, stop, a stranger, destroy, charges."""
+"""A complete scenario, command by command: volume, instance, label, stop, another customer, destroy, charges."""
 
 import pytest
 
@@ -149,7 +149,5 @@ Showing 2 of 2 results""",
 )
 
 
-def test_the_suggested_order_of_commands_from_the_first_look_to_the_last_charge(
-    program: Program, market: Market
-) -> None:
+def test_the_suggested_order_of_commands_works_from_search_to_charges(program: Program, market: Market) -> None:
     play(program, market, "key-order", (*_SEARCHES, *_RENTS, *_STOPS, *_ENDS))

@@ -32,9 +32,9 @@ from gpuproxy.ports import (
     HttpReplyLost,
     HttpRequest,
     HttpResponse,
-    Instance,
     InstanceStatus,
     Inventory,
+    ListedInstance,
     PacedCall,
     ProviderSetup,
     Receipt,
@@ -66,7 +66,7 @@ CAPABILITIES = Capabilities(
         "extend": "a machine of moon.example runs until it is destroyed",
     },
     create_interval=1.0,
-    settle_seconds=5.0,
+    listing_lag_seconds=5.0,
     late_seconds=60.0,
 )
 _MOST_PAGES = 1_000
@@ -130,7 +130,7 @@ class Moon:
 
     async def list(self) -> Inventory:
         """Every page, or an error."""
-        instances: dict[InstanceId, Instance] = {}
+        instances: dict[InstanceId, ListedInstance] = {}
         unreadable: list[str] = []
         async for rows in self._pages("list", "/machines", "machines"):
             for row in rows:
@@ -142,7 +142,7 @@ class Moon:
                     instances[found.id] = found
         return Inventory(instances=tuple(instances.values()), unreadable=tuple(unreadable))
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None when moon.example says so in its own words; a bare 404 may be a wrong address."""
         response = await self._read("get", f"/machines/{instance_id}")
         said = _object(response)
@@ -278,9 +278,9 @@ def _offer(row: Row) -> Offer:
     )
 
 
-def _instance(row: Row) -> Instance:
+def _instance(row: Row) -> ListedInstance:
     status = str(row["status"])
-    return Instance(
+    return ListedInstance(
         id=InstanceId(str(row["machine_id"])),
         label=str(row["label"]),
         status=InstanceStatus.RUNNING if status == "running" else InstanceStatus.UNSURE,

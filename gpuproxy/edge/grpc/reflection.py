@@ -1,7 +1,7 @@
-"""Server reflection in both versions, v1 and v1alpha: they differ in nothing but their names.
+"""Server reflection in both versions, v1 and v1alpha; they differ only in their names.
 
-grpcio-reflection has v1alpha only, and with protobuf's C pool it can't find the file of a method (`grpcurl describe
-package.Service.Method`): both are made up for here.
+grpcio-reflection has only v1alpha, and with protobuf's C pool it can't find the file of a method (`grpcurl describe
+package.Service.Method`). This module adds both.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _V1 = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(server: aio.Server, services: Sequence[str]) -> None:
-    """Let clients read the descriptors of `services`, and of reflection itself."""
+    """Add reflection to the server, so that clients can read the descriptors of `services` and of reflection."""
     alpha = reflection_pb2.DESCRIPTOR
     text = text_format.MessageToString(_file(alpha)).replace("grpc.reflection.v1alpha", "grpc.reflection.v1")
     renamed = text_format.Parse(text.replace("reflection/v1alpha/", "reflection/v1/"), FileDescriptorProto())
@@ -34,7 +34,7 @@ def add_reflection(server: aio.Server, services: Sequence[str]) -> None:
 
 
 class _Symbols:
-    """A descriptor pool that finds methods too. KeyError: there is no such symbol."""
+    """A descriptor pool that also finds methods; raises KeyError for an unknown symbol."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool

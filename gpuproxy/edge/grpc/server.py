@@ -1,8 +1,8 @@
-"""The gRPC face: the contract under both its names, health and reflection, on one asyncio server.
+"""The gRPC interface: the contract under both its names, health checks and reflection, on one asyncio server.
 
-Requests and answers cross as bytes: decoding is the dispatcher's, so that an undecodable request gets a proper error,
-and answers that exist as bytes are never parsed again. `abort` is called in exactly one place. All objects of
-grpc.aio belong to the loop that `start` runs in.
+Requests and answers are passed as bytes. The dispatcher decodes requests, so that an undecodable one gets a proper
+error. Answers that are already encoded aren't parsed again. `abort` is called in exactly one place. All grpc.aio
+objects belong to the event loop in which `start` runs.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from gpuproxy.edge.grpc.reflection import add_reflection
-from gpuproxy.edge.rpc.auth import named
+from gpuproxy.edge.rpc.auth import merged_metadata
 from gpuproxy.edge.rpc.dispatch import Call, Dispatcher
 from gpuproxy.edge.rpc.rpcs import CONTRACT, MAX_REQUEST_BYTES, Answer, Ready, Rpc, rpcs_of
 from gpuproxy.edge.rpc.status import status_of
@@ -26,23 +26,25 @@ PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
 NAMES: tuple[str, ...] = (CONTRACT.full_name, PUBLISHED.full_name)
 TRACE_ID = "x-trace-id"
 _PUSHBACK = "grpc-retry-pushback-ms"
-_LONGEST_PUSHBACK = 15.0
-"""Seconds."""
+_MAX_PUSHBACK_SECONDS = 15.0
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""What a client takes that was configured in no way."""
+"""The largest answer that a client with default settings accepts."""
 _CEILING = 2000
-"""Calls at once; a last resort, since it refuses health checks too."""
+"""Concurrent calls. It is a last resort, since it also refuses health checks."""
 _MINUTE_MS = 60_000
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the connections
+    ("grpc.so_reuseport", 0),  # a second server on the port fails instead of getting half the connections
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.max_connection_idle_ms", 15 * _MINUTE_MS),
     ("grpc.keepalive_time_ms", _MINUTE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-    ("grpc.keepalive_permit_without_calls", 1),  # else keepalive-happy clients are sent away: too_many_pings
+    (
+        "grpc.keepalive_permit_without_calls",
+        1,
+    ),  # otherwise clients with frequent pings are disconnected: too_many_pings
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -51,7 +53,7 @@ RawHandler = Callable[[bytes], Awaitable[bytes]]
 
 
 class GrpcServer:
-    """One server; not started yet, and not SERVING until told so."""
+    """One gRPC server. It is created stopped; `start` starts it, and `serving(True)` makes it SERVING."""
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class GrpcServer:
         extra: Mapping[str, Rpc] | None = None,
         max_concurrent_rpcs: int = _CEILING,
     ) -> None:
-        """`extra`: calls outside the contract by their full name ("pkg.Service/Method"), for measurements."""
+        """`extra` are calls outside the contract, by full name ("pkg.Service/Method"), for benchmarks."""
         self._max_concurrent_rpcs = max_concurrent_rpcs
         self._dispatcher = dispatcher
         self._rpcs = rpcs_of(service)
@@ -70,9 +72,9 @@ class GrpcServer:
         self._server: aio.Server | None = None
 
     async def start(self, address: str, certificates: Certificates | None = None) -> int:
-        """Listen on `host:port`, in plaintext without certificates; the port, which is a free one for 0.
+        """Listen on `host:port`, in plaintext if there are no certificates. Port 0 chooses a free port.
 
-        RuntimeError: it is taken.
+        Returns the port. Raises RuntimeError if the port is in use.
         """
         server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_concurrent_rpcs)
         server.add_generic_rpc_handlers(self._handlers())
@@ -88,15 +90,15 @@ class GrpcServer:
         return int(port)
 
     async def serving(self, ready: bool) -> None:
-        """What grpc.health.v1 answers for the whole server and for each service."""
+        """Set what grpc.health.v1 answers for the whole server and for each service."""
         word = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *NAMES):
             await self._health.set(name, word)
 
     async def drain(self, grace: float) -> bool:
-        """Say NOT_SERVING, take no new calls, give those under way `grace` real seconds, then cancel them.
+        """Report NOT_SERVING, accept no new calls, wait `grace` real seconds for running calls, then cancel them.
 
-        Returns when every handler has come to its end, or False when one has not after another `grace` seconds.
+        Returns True when every handler has finished, or False if one still runs after another `grace` seconds.
         """
         await self._health.enter_graceful_shutdown()
         self._dispatcher.end_streams()
@@ -140,14 +142,14 @@ class GrpcServer:
             body = _wire(reply.answer)
             if len(body) > MAX_ANSWER_BYTES:
                 refusal = FailedPrecondition(
-                    "The answer is too large; ask for smaller pages.", reason="ANSWER_TOO_LARGE"
+                    "The answer is too large to send. Request smaller pages.", reason="ANSWER_TOO_LARGE"
                 )
         await _finish(refusal, reply.trace_id, context)
         return body
 
 
 def raw_rpc(name: str, handler: RawHandler) -> Rpc:
-    """A call whose request and answer are bytes, for measurements: same dispatcher, no messages."""
+    """A call whose request and answer are plain bytes, for benchmarks. It uses the same dispatcher."""
     return Rpc(name=name, decode=bytes, handler=lambda raw, _caller: handler(raw), role="viewer")
 
 
@@ -170,13 +172,18 @@ async def _finish(refusal: Refusal | None, trace_id: str, context: _Context) -> 
 
 
 def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, str], ...]:
-    """When gRPC's own repeats may come; never (-1) where the caller had better hear of it now than at its deadline."""
+    """The trailer that tells gRPC clients when to retry: in some milliseconds, or never (-1).
+
+    It is -1 if the retry would come after the deadline, so that the caller gets the error now.
+    """
     if not isinstance(refusal, Unavailable):
         return ()
-    limit = _LONGEST_PUSHBACK if seconds_left is None else min(seconds_left, _LONGEST_PUSHBACK)
+    limit = _MAX_PUSHBACK_SECONDS if seconds_left is None else min(seconds_left, _MAX_PUSHBACK_SECONDS)
     if refusal.retry_after >= limit:
         return ((_PUSHBACK, "-1"),)
-    return ((_PUSHBACK, str(max(1, round(refusal.retry_after * 1000)))),)  # gRPC's C core hangs until the deadline at 0
+    return (
+        (_PUSHBACK, str(max(1, round(refusal.retry_after * 1000)))),
+    )  # at 0, gRPC's C core hangs until the deadline
 
 
 def _wire(answer: Answer) -> bytes:
@@ -186,4 +193,4 @@ def _wire(answer: Answer) -> bytes:
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    return named((name, value) for name, value in metadata if isinstance(value, str))
+    return merged_metadata((name, value) for name, value in metadata if isinstance(value, str))

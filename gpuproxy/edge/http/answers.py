@@ -1,6 +1,6 @@
-"""What goes back over HTTP: answers, refusals in the contract's body form, and what every response carries.
+"""HTTP responses: answers, errors in the contract's body format, and the headers of every response.
 
-Statuses follow from the gRPC code by one table. Nothing of an exception's own text is ever in a response.
+One table maps the gRPC code to the HTTP status. A response never contains the text of an exception.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ CODES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 BY_REASON: Mapping[str, int] = {"BUDGET_EXCEEDED": 402, "METHOD_NOT_ALLOWED": 405}
-"""Where the reason says more than the code."""
+"""HTTP statuses that depend on the reason instead of the gRPC code."""
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -45,17 +45,17 @@ HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     hdrs.CACHE_CONTROL: "no-store",
 }
-"""Of every response that does not say otherwise."""
+"""Default headers of every response."""
 
-_LEAST_COMPRESSED = 1024
-_THREAD_COMPRESSED = 64 * 1024
-_LEAST_REMEMBERED = 16 * 1024
-_MOST_REMEMBERED = 32
+_MIN_COMPRESSED_BYTES = 1024
+_THREAD_COMPRESSED_BYTES = 64 * 1024
+_MIN_CACHED_BYTES = 16 * 1024
+_MAX_CACHED = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """An error as the body shows it."""
+    """An error in the form that the response body has."""
 
     code: int
     status: str
@@ -68,7 +68,7 @@ class Problem:
 
 
 def problem_of(refusal: Refusal) -> Problem:
-    """The same error as gRPC's, with the same details."""
+    """The refusal as an HTTP error; gRPC clients get the same message and details."""
     code = code_of(refusal)
     status = status_of(refusal)
     number = BY_REASON.get(refusal.reason, CODES[code])
@@ -84,7 +84,7 @@ def problem_of(refusal: Refusal) -> Problem:
 
 
 def refused(problem: Problem, trace_id: str) -> web.Response:
-    """The error's response."""
+    """The response of an error."""
     headers = {TRACE_ID: trace_id, **problem.headers}
     if problem.retry_after is not None:
         headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(problem.retry_after)))
@@ -115,26 +115,29 @@ def body_of(answer: Answer) -> bytes:
 
 
 class Tags:
-    """Entity tags of answers; those of large bodies that are sent again and again are computed once."""
+    """Entity tags of response bodies. The tags of large bodies that are sent repeatedly are cached."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
 
     def of(self, body: bytes) -> str:
-        """A tag that another body does not have."""
-        known = self._known.get(id(body))  # an id is not given away while the body is kept here
+        """The tag of a body; different bodies have different tags."""
+        known = self._known.get(id(body))  # the id stays unique while the body is kept here
         if known is not None:
             return known[1]
         tag = hashlib.blake2b(body, digest_size=12).hexdigest()
-        if len(body) >= _LEAST_REMEMBERED:
+        if len(body) >= _MIN_CACHED_BYTES:
             self._known[id(body)] = body, tag
-            if len(self._known) > _MOST_REMEMBERED:
+            if len(self._known) > _MAX_CACHED:
                 self._known.popitem(last=False)
         return tag
 
 
 def answered(request: web.Request, body: bytes, *, status: int, trace_id: str, tags: Tags) -> web.Response:
-    """The answer's response; what is only read is tagged, compressed where the client wants it, and not sent twice."""
+    """The response of an answer.
+
+    A GET gets an entity tag, is compressed if the client accepts gzip, and is 304 if the client already has the body.
+    """
     if request.method != hdrs.METH_GET:
         return web.Response(status=status, body=body, content_type=JSON_TYPE, headers={TRACE_ID: trace_id})
     headers = {TRACE_ID: trace_id, hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: "Accept-Encoding"}
@@ -147,9 +150,9 @@ def answered(request: web.Request, body: bytes, *, status: int, trace_id: str, t
             body=body,
             content_type=JSON_TYPE,
             headers=headers,
-            zlib_executor_size=_THREAD_COMPRESSED,
+            zlib_executor_size=_THREAD_COMPRESSED_BYTES,
         )
-        if len(body) >= _LEAST_COMPRESSED and _takes_gzip(request):
+        if len(body) >= _MIN_COMPRESSED_BYTES and _takes_gzip(request):
             response.enable_compression(web.ContentCoding.gzip)
     response.etag = ETag(value=tag, is_weak=True)
     return response
@@ -161,7 +164,7 @@ def _has(request: web.Request, tag: str) -> bool:
 
 
 def _takes_gzip(request: web.Request) -> bool:
-    """True when `gzip` is among the accepted codings and not refused with q=0."""
+    """True if Accept-Encoding lists `gzip` and doesn't refuse it with q=0."""
     for part in request.headers.get(hdrs.ACCEPT_ENCODING, "").lower().split(","):
         coding, _, parameters = part.partition(";")
         if coding.strip() == "gzip":

@@ -1,8 +1,8 @@
-"""Streams as Server-Sent Events: `id` is the token to go on after, `data` the message, as JSON.
+"""Streams as Server-Sent Events: `id` is the resume token, `data` the message as JSON.
 
-An end that is not the client's own comes as an event `error` with the body that a refused call would have; a client
-opens the stream again with `Last-Event-ID`, as browsers do by themselves. In between a comment line tells both sides,
-and the proxies between them, that the other one is there: a client that is gone is noticed, and its stream freed.
+If the server ends the stream, it sends an event `error` with the same body as a refused call. The client then opens
+the stream again with `Last-Event-ID`, as browsers do automatically. A comment line is sent as a heartbeat. It keeps
+proxies from closing the connection, and it shows the server when a client is gone, so that its stream is freed.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from gpuproxy.ports import Clock
 
 EVENTS_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 15.0
-"""Real seconds between two comment lines."""
+"""Real seconds between two heartbeats."""
 _HEADERS = {
     hdrs.CONTENT_TYPE: EVENTS_TYPE,
     hdrs.CACHE_CONTROL: "no-store",
-    "X-Accel-Buffering": "no",  # nginx would keep events back until it has a bufferful
+    "X-Accel-Buffering": "no",  # otherwise nginx buffers the events
 }
 
 
 async def stream(dispatcher: Dispatcher, call: Call, request: web.Request, clock: Clock) -> web.StreamResponse:
-    """Every answer as it comes; a refusal before the first one is an ordinary response."""
+    """Send each answer as an event at once. An error before the first answer becomes an ordinary response."""
     response = web.StreamResponse(headers=_HEADERS)
 
     async def send(answer: Answer) -> None:
@@ -51,7 +51,7 @@ async def stream(dispatcher: Dispatcher, call: Call, request: web.Request, clock
 
 
 async def _beat(response: web.StreamResponse, clock: Clock) -> None:
-    """Until cancelled; a client that does not read is waited for here too, and found dead by TCP."""
+    """Send heartbeats until cancelled. If the client doesn't read, this waits; TCP detects a dead client."""
     while True:
         await clock.sleep(HEARTBEAT_SECONDS * clock.scale)
         if response.prepared:
@@ -65,7 +65,7 @@ async def _write(response: web.StreamResponse, event: bytes) -> None:
     try:
         await response.write(event)
     except ConnectionError:
-        # The client is gone, which aiohttp is about to tell this task by cancelling it.
+        # The client is gone. aiohttp is about to cancel this task for it.
         task = asyncio.current_task()
         if task is not None:
             task.cancel()

@@ -1,4 +1,4 @@
-"""What is served beside the calls, to everybody who can reach the port: health, readiness, metrics, documentation."""
+"""The pages beside the API calls: health, readiness, metrics and documentation. They need no credentials."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
@@ -12,16 +12,16 @@ from gpuproxy.edge.http.reference import page
 from gpuproxy.health.readiness import OK
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
-"""What was looked at, and `ok` or what is wrong with it."""
+"""Runs the readiness checks; returns the result by name: `ok`, or what is wrong."""
 Measured = Callable[[], Awaitable[bytes]]
-"""The metrics in Prometheus' text format."""
+"""Returns the metrics in the Prometheus text format."""
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
 
 class Pages:
-    """`built` are the calls that this server has; the others are left out of the documentation.
+    """The handlers of the pages. `built` names the implemented calls; the documentation leaves the others out.
 
     The documentation's examples name the first of `marketplaces`.
     """
@@ -37,7 +37,7 @@ class Pages:
 
     @property
     def routes(self) -> Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
-        """By path."""
+        """The handlers by path."""
         return {
             "/healthz": self._health,
             "/readyz": self._readiness,

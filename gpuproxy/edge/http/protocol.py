@@ -1,7 +1,7 @@
-"""Connections whose bytes are not HTTP get the error body that every other error has, and learn nothing of us.
+"""HTTP connections: their limits, and the answer to bytes that aren't HTTP.
 
-aiohttp's own answer is text that names its version and Python's, and shows its parser's state. It offers no other way
-to say it differently than a class of its kind.
+A malformed request gets the same error body as any other error. aiohttp's own answer would show its version, Python's
+version and the state of its parser. Subclassing its request handler is the only way to change that answer.
 """
 
 import asyncio
@@ -15,32 +15,32 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from gpuproxy.edge.http.answers import HEADERS, Problem, problem_of, refused
-from gpuproxy.edge.rpc.admission import Room
+from gpuproxy.edge.rpc.concurrency import ConcurrencyLimit
 from gpuproxy.model.errors import InvalidArgument, Refusal, TooManyCalls, Violation
 from gpuproxy.ports import Random
 
 IDLE_SECONDS = 75.0
-"""Real seconds for a request's head to arrive, and between two requests of a connection."""
+"""Maximum real seconds until a request's head has arrived, and between two requests of a connection."""
 _LINGER_SECONDS = 2.0
 _HEAD_BYTES = 8190
 _PLAIN = re.compile(r"[A-Za-z/' -]{1,80}", re.ASCII)
-"""What a parser says in words, without the bytes that it says it of."""
+"""A parser message that is plain words and quotes nothing of the request."""
 
-_SILENT = logging.getLogger(__name__)
-_SILENT.setLevel(logging.CRITICAL)
-"""What aiohttp says of malformed requests, with tracebacks: anybody could fill the log with them."""
+_MUTED = logging.getLogger(__name__)
+_MUTED.setLevel(logging.CRITICAL)
+"""Suppresses aiohttp's tracebacks about malformed requests: anybody could fill the log with them."""
 
 
-def connections_of(server: web.Server, random: Random, room: Room) -> Callable[[], RequestHandler]:
-    """What a listener of asyncio's makes for each connection; one that has no place in `room` is closed."""
+def connections_of(server: web.Server, random: Random, limit: ConcurrencyLimit) -> Callable[[], RequestHandler]:
+    """The protocol factory of an asyncio listener. A connection over the limit is closed at once."""
     loop = asyncio.get_running_loop()
 
     def connection() -> RequestHandler:
         made = _Connection(
             server,
             loop=loop,
-            logger=_SILENT,
-            access_log=None,  # type: ignore[arg-type]  # as aiohttp itself calls it
+            logger=_MUTED,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp itself passes None
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=_LINGER_SECONDS,
@@ -48,31 +48,31 @@ def connections_of(server: web.Server, random: Random, room: Room) -> Callable[[
             max_field_size=_HEAD_BYTES,
         )
         made.random = random
-        made.room = room
-        made.places = ExitStack()
+        made.limit = limit
+        made.slot = ExitStack()
         return made
 
     return connection
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("places", "random", "room")
+    __slots__ = ("limit", "random", "slot")
 
     random: Random
-    room: Room
-    places: ExitStack
-    """Its place, while it is open."""
+    limit: ConcurrencyLimit
+    slot: ExitStack
+    """Holds the connection's slot while it is open."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         try:
-            self.places.enter_context(self.room.place((transport.get_extra_info("peername") or ("",))[0]))
+            self.slot.enter_context(self.limit.slot((transport.get_extra_info("peername") or ("",))[0]))
         except TooManyCalls:
-            transport.abort()  # type: ignore[attr-defined]  # of every transport of a socket
+            transport.abort()  # type: ignore[attr-defined]  # every socket transport has it
             return
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.places.close()
+        self.slot.close()
         super().connection_lost(exc)
 
     def handle_error(
@@ -82,7 +82,7 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer after which the connection is closed; ConnectionError when another has begun already."""
+        """The answer after which the connection is closed; raises ConnectionError if another answer has begun."""
         if request.writer.output_size > 0:
             raise ConnectionError
         problem = _malformed(exc, message) if status < 500 else problem_of(Refusal("internal error"))
@@ -93,7 +93,7 @@ class _Connection(RequestHandler):
 
 
 def complete(response: web.StreamResponse) -> None:
-    """Add what every response carries."""
+    """Add the headers of every response."""
     response.headers["Server"] = "gpuproxy"
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
@@ -103,5 +103,5 @@ def _malformed(exc: BaseException | None, message: str | None) -> Problem:
     said = (message or "").partition("\n")[0].rstrip(": ")
     detail = f": {said}" if _PLAIN.fullmatch(said) else ""
     if isinstance(exc, LineTooLong):
-        detail = f": the address and each header may have {_HEAD_BYTES} bytes"
-    return problem_of(InvalidArgument([Violation("request", f"is not HTTP as it is read here{detail}")]))
+        detail = f": the address and each header may have at most {_HEAD_BYTES} bytes"
+    return problem_of(InvalidArgument([Violation("request", f"is not valid HTTP{detail}")]))

@@ -1,4 +1,4 @@
-"""The page at /docs: the same description as /openapi.json, for people. One file, no script, nothing from elsewhere."""
+"""The page at /docs: the content of /openapi.json as HTML, in one file without scripts or external resources."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ def page(document: Mapping[str, Any]) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
         f"<body><h1>{title}</h1><p>{escape(info['description'])}</p>\n"
         '<p>For programs: <a href="/openapi.json">/openapi.json</a>. '
-        "Beside the calls: <code>/healthz</code>, <code>/readyz</code>, <code>/metrics</code>.</p>\n"
+        "Other pages: <code>/healthz</code>, <code>/readyz</code>, <code>/metrics</code>.</p>\n"
         f"{body}</body></html>\n"
     )
 

@@ -1,10 +1,10 @@
-"""Where each call is over HTTP, and how a request becomes its message.
+"""The HTTP route of each call, and how an HTTP request becomes the call's message.
 
-Both are read from the contract's google.api.http annotations; the one thing that those do not say is the published
-nested body of ReserveGPUs.
+Routes come from the google.api.http annotations of the contract. Only the published nested body of ReserveGPUs is
+defined here, because annotations can't express it.
 
-A path's field and a body's may both be given when they agree. `Idempotency-Key` is request_id and
-`Last-Event-ID` resume_token, where the call has one.
+A field may be both in the path and in the body if both values are equal. The header `Idempotency-Key` sets request_id
+and `Last-Event-ID` sets resume_token, if the call has such a field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ _CONFIG = "image registry_auth env secret_env ports disk_gb ssh_public_keys onst
 GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "ReserveGPUs": {"filters": _FILTERS.split(), "config": _CONFIG.split()},
 }
-"""Objects of a body that group fields of the message, by call."""
+"""By call: the objects in a request body that group fields of the message."""
 _VERBS = ("get", "put", "post", "delete", "patch")
 _CREATES = frozenset({"CreateAPIKey", "AddSSHKey", "CreateGPUInstance", "ReserveGPUs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One verb and path of one call. `path` has `{field}` where the text of a field stands."""
+    """One verb and path of one call. `path` contains `{field}` as the placeholder of a field."""
 
     rpc: str
     verb: str
@@ -44,44 +44,44 @@ class Route:
 
     @property
     def path_fields(self) -> tuple[str, ...]:
-        """In order."""
+        """The names of the fields in the path, in order."""
         return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """What a request says, before anything of it is judged."""
+    """The parts of an HTTP request, not validated yet."""
 
     path: Mapping[str, str]
     query: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     body: bytes = b""
     request_id: str | None = None
-    """Of the header Idempotency-Key; None without it."""
+    """The header Idempotency-Key; None if it is absent."""
     resume_token: str = ""
-    """Of the header Last-Event-ID."""
+    """The header Last-Event-ID."""
 
 
 def all_routes() -> tuple[Route, ...]:
-    """Every binding of every call, in the contract's order."""
+    """All routes of all calls, in the contract's order."""
     return tuple(route for method in CONTRACT.methods for route in _bindings(method))
 
 
 def request_of(route: Route, received: Received) -> Message:
-    """The call's message; raises InvalidArgument with everything that is wrong."""
+    """The call's message; raises InvalidArgument with all violations."""
     message = GetMessageClass(route.method.input_type)()
     found = Violations()
     if route.has_body:
         body = json_codec.parse(received.body)
         _fill_groups(route, message, body, found)
         for name in received.query:
-            found.add(name, "belongs into the body")
+            found.add(name, "must be in the body, not in the query")
     else:
         for name, texts in received.query.items():
             json_codec.fill_text(message, name, texts, found)
     for name, text in received.path.items():
         _agree(message, name, text, found)
     if received.request_id == "" and "request_id" in message.DESCRIPTOR.fields_by_name:
-        found.add("Idempotency-Key", "must not be empty; leave it out for a call that is not repeated")
+        found.add("Idempotency-Key", "must not be empty; omit the header if the call needs no repeats")
     for name, text in (("request_id", received.request_id or ""), ("resume_token", received.resume_token)):
         if text and name in message.DESCRIPTOR.fields_by_name:
             _agree(message, name, text, found)
@@ -90,10 +90,10 @@ def request_of(route: Route, received: Received) -> Message:
 
 
 def status_of_answer(rpc: str, answer: object) -> int:
-    """201 for what makes something, 202 where it is not all known yet, else 200."""
+    """The HTTP status of an answer: 201 if something was created, 202 if the result is still incomplete, else 200."""
     if isinstance(answer, pb.ReserveGPUsResponse):
         made = 202 if answer.state == "pending" else 201
-        return made if answer.reservation_id else 200  # a dry run makes nothing
+        return made if answer.reservation_id else 200  # a dry run creates nothing
     if isinstance(answer, pb.CreateGPUInstanceResponse) and not answer.instance_id:
         return 202
     if isinstance(answer, pb.ProvisionWarmPoolResponse) and answer.status.state == "provisioning":
@@ -111,12 +111,12 @@ def _bindings(method: MethodDescriptor) -> list[Route]:
 def _route(method: MethodDescriptor, rule: Any) -> Route:
     verb = rule.WhichOneof("pattern")
     if verb not in _VERBS or rule.body not in ("", "*"):
-        raise ValueError(f"{method.name}: this server reads whole bodies and plain paths only")
+        raise ValueError(f"{method.name}: only whole bodies and plain paths are supported")
     return Route(rpc=method.name, verb=verb.upper(), path=getattr(rule, verb), has_body=rule.body == "*", method=method)
 
 
 def _fill_groups(route: Route, message: Message, body: Mapping[str, Any], found: Violations) -> None:
-    """Flat fields first, then those of the groups, which must not say otherwise."""
+    """Set the flat fields first, then those in groups; a field in both places must have the same value."""
     groups = GROUPS.get(route.rpc, {})
     json_codec.fill(message, {name: value for name, value in body.items() if name not in groups}, found)
     for group, names in groups.items():
@@ -130,15 +130,15 @@ def _fill_groups(route: Route, message: Message, body: Mapping[str, Any], found:
             if name not in names:
                 found.add(f"{group}.{name}", "is not a field of this call")
             elif value is not None and body.get(name) is not None and body[name] != value:
-                found.add(f"{group}.{name}", f"says otherwise than {name}")
+                found.add(f"{group}.{name}", f"differs from {name}; give only one of them")
             else:
                 json_codec.fill(message, {name: value}, found, f"{group}.")
 
 
 def _agree(message: Message, name: str, text: str, found: Violations) -> None:
-    """Set a field from the address or a header, which the body may have set already, to the same."""
+    """Set a field from the path or a header; if the body has set it too, the values must be equal."""
     before = getattr(message, name)
     message.ClearField(name)
     json_codec.fill_text(message, name, [text], found)
     if before and getattr(message, name) != before:
-        found.add(name, "says otherwise than the address or header of the request")
+        found.add(name, "differs from the value in the path or header; give only one of them")

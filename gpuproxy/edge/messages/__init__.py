@@ -1,1 +1,1 @@
-"""Wire messages to values of the model and back. Nothing is decided here."""
+"""Translation between wire messages and values of the model. No decisions are made here."""

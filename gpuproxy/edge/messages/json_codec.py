@@ -1,7 +1,8 @@
-"""Messages as JSON in the contract's form, both ways: names as in the proto, numbers as numbers, what is absent null.
+"""Encodes messages to JSON and decodes JSON to messages, in the contract's format.
 
-protobuf's own mapping makes strings of 64-bit integers, reads "1.5" as a number, and says little about where a mistake
-is; here every mistake is told with its place, all at once. What a field may hold beyond its type is not judged here.
+Names are those of the proto, numbers are JSON numbers, and absent fields are null. protobuf's own JSON mapping encodes
+64-bit integers as strings, reads "1.5" as a number, and doesn't say where an error is. Here all errors of a request are
+reported together, each with its field. Only types are checked here, not the allowed values.
 """
 
 import json
@@ -21,22 +22,22 @@ from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model.errors import InvalidArgument, Violation
 
 _Field = Any
-"""A FieldDescriptor, of protobuf in Python or in C."""
+"""A FieldDescriptor of either protobuf implementation, Python or C."""
 _TIMESTAMP = "google.protobuf.Timestamp"
 _DURATION = "google.protobuf.Duration"
 SPANS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
 }
-MOST_ENTRIES = 4096
-"""Of a list or a map; no field of a request has so many."""
+MAX_ENTRIES = 4096
+"""Entries of a list or a map. No field of a valid request has so many."""
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PERIOD = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?([smhd])", re.ASCII)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _MAX_SECONDS = 315_576_000_000
-"""Ten thousand years: what a Duration may hold."""
+"""Ten thousand years: the maximum of a protobuf Duration."""
 
 
 def encode(message: Message) -> bytes:
@@ -45,14 +46,14 @@ def encode(message: Message) -> bytes:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """The message as JSON's own types, every field in it."""
+    """The message as a JSON object of Python values, with every field."""
     return {name: shape(message) for name, shape in _shapes(message.DESCRIPTOR)}
 
 
 def parse(body: bytes) -> Mapping[str, Any]:
-    """The JSON object that `body` is; empty for an empty one. Raises InvalidArgument naming the place.
+    """The JSON object in `body`, empty for an empty body. Raises InvalidArgument with the position of the error.
 
-    NaN and infinities pass as numbers: `fill` names the field that has them.
+    NaN and infinities are accepted as numbers here; `fill` reports the field that has them.
     """
     if not body.strip():
         return {}
@@ -72,7 +73,7 @@ def parse(body: bytes) -> Mapping[str, Any]:
 
 
 def fill(message: Message, values: Mapping[str, Any], found: Violations, at: str = "") -> None:
-    """Set the fields of `message` from JSON; null leaves a field as it is. `at` is put before the names of places."""
+    """Set the fields of `message` from JSON; null leaves a field unset. `at` is the prefix of field names in errors."""
     for name, value in values.items():
         field = message.DESCRIPTOR.fields_by_name.get(name)
         place = f"{at}{name}"
@@ -83,7 +84,7 @@ def fill(message: Message, values: Mapping[str, Any], found: Violations, at: str
 
 
 def fill_text(message: Message, name: str, texts: Sequence[str], found: Violations) -> None:
-    """Set a field from the text of a path or a query, where each type has one spelling. A map is `name[key]=value`."""
+    """Set a field from the text of a path or a query. A map is written `name[key]=value`."""
     base, bracket, key = name.partition("[")
     field = message.DESCRIPTOR.fields_by_name.get(base)
     if field is None or bool(bracket) != _is_map(field) or (bracket and not key.endswith("]")):
@@ -109,7 +110,7 @@ def _shapes(descriptor: Descriptor) -> tuple[tuple[str, _Shape], ...]:
 
 
 def _shape(field: _Field) -> _Shape:
-    """From a message to the JSON of one of its fields."""
+    """A function from a message to the JSON value of one of its fields."""
     name = field.name
     if _is_map(field):
         return lambda message: dict(getattr(message, name))
@@ -124,7 +125,7 @@ def _shape(field: _Field) -> _Shape:
 
 
 def _element(field: _Field) -> _Shape | None:
-    """How one value is written; None where it is as it is."""
+    """The function that converts one value to JSON; None if the value needs no conversion."""
     if field.message_type is None:
         return None
     if field.message_type.full_name in (_TIMESTAMP, _DURATION):
@@ -169,8 +170,8 @@ def _set_map(message: Message, field: _Field, value: Any, found: Violations, pla
     if not isinstance(value, dict):
         found.add(place, f"must be an object, not {_kind(value)}")
         return
-    if len(value) > MOST_ENTRIES:
-        found.add(place, f"must have at most {MOST_ENTRIES} entries")
+    if len(value) > MAX_ENTRIES:
+        found.add(place, f"must have at most {MAX_ENTRIES} entries")
         return
     values = field.message_type.fields_by_name["value"]
     for key, each in value.items():
@@ -183,8 +184,8 @@ def _set_list(message: Message, field: _Field, value: Any, found: Violations, pl
     if not isinstance(value, list):
         found.add(place, f"must be a list, not {_kind(value)}")
         return
-    if len(value) > MOST_ENTRIES:
-        found.add(place, f"must have at most {MOST_ENTRIES} entries")
+    if len(value) > MAX_ENTRIES:
+        found.add(place, f"must have at most {MAX_ENTRIES} entries")
         return
     for number, each in enumerate(value):
         checked = _scalar(field, each, found, f"{place}[{number}]")
@@ -193,7 +194,7 @@ def _set_list(message: Message, field: _Field, value: Any, found: Violations, pl
 
 
 def _scalar(field: _Field, value: Any, found: Violations, place: str) -> Any:
-    """The value as the field takes it; None when it can't, which has been noted then."""
+    """The value converted to the field's type; None if that fails, and then a violation has been added."""
     if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
         return value if _is_text(value, found, place) else None
     if field.type == FieldDescriptor.TYPE_BOOL and isinstance(value, bool):
@@ -237,11 +238,11 @@ def _whole(value: float, span: tuple[int, int], found: Violations, place: str) -
 
 
 def _is_text(value: str, found: Violations, place: str) -> bool:
-    """False for half of a surrogate pair, which no UTF-8 can hold."""
+    """False if the text has half of a surrogate pair, which UTF-8 can't encode."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        found.add(place, "must be Unicode text; it has half of a surrogate pair")
+        found.add(place, "must be valid Unicode text; it has half of a surrogate pair")
         return False
     return True
 
@@ -278,7 +279,7 @@ def _set_period(target: Duration, value: Any) -> bool:
 
 
 def _from_text(field: _Field, text: str) -> Any:
-    """What JSON would have had; the text itself where it is not of the field's type, which `_scalar` then says."""
+    """The text as the JSON value of the field's type; the text itself if it has another type, as `_scalar` reports."""
     if field.type == FieldDescriptor.TYPE_BOOL:
         return {"true": True, "false": False}.get(text.lower(), text)
     if field.type in SPANS and _INTEGER.fullmatch(text):

@@ -1,14 +1,14 @@
-"""What shall run on a machine: image, environment, ports, keys, disk, script.
+"""Validation of what to run on a machine: image, environment, ports, SSH keys, disk, script.
 
-ReserveGPUs and CreateGPUInstance have these fields under the same names. Values of env,
-secret_env and registry_auth may be secrets: they are judged here and never quoted.
+ReserveGPUs and CreateGPUInstance have these fields under the same names. Values of env, secret_env and registry_auth
+may be secrets, so errors never quote them.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from gpuproxy.edge.messages.public_keys import NotAKey, public_key
+from gpuproxy.edge.messages.public_keys import InvalidPublicKey, public_key
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model.demands import DEFAULT_IMAGE, RUN_MODES, LaunchSpec, RegistryAuth, RunMode
 from gpuproxy.model.offers import DEFAULT_DISK_GB
@@ -40,7 +40,7 @@ _CUDA_TAG = re.compile(r"cuda-?([0-9]{1,2}\.[0-9]{1,2})")
 
 
 def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
-    """What to run. `demanded` names what the caller set: a default is not a demand."""
+    """The launch specification of a request. `demanded` has the names of the fields that the caller set."""
     spec = LaunchSpec(
         image=_image(request.image, found),
         disk_gb=disk_gb(request.disk_gb, found),
@@ -55,7 +55,7 @@ def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
         demanded=_demanded(request),
     )
     for name in sorted(request.env.keys() & request.secret_env.keys()):
-        found.add("secret_env", f"{shown(name)} is in env too")
+        found.add("secret_env", f"{shown(name)} is also in env; give it only once")
     size = sum(len(name.encode()) + len(value.encode()) for name, value in (*spec.env, *spec.secret_env))
     if size > _MAX_ENV_BYTES:
         found.add("env", f"must have at most {_MAX_ENV_BYTES} bytes together with secret_env, not {size}")
@@ -63,14 +63,14 @@ def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
 
 
 def disk_gb(value: float, found: Violations) -> float:
-    """GB of disk; 0 is the default."""
+    """The disk size in GB; 0 means the default size."""
     if value == 0:
         return DEFAULT_DISK_GB
     return found.number("disk_gb", value, MIN_DISK_GB, MAX_DISK_GB)
 
 
 def cuda_of(image: str) -> float:
-    """The CUDA version that an image's tag names ("...-cuda12.1-..."); 0 where it names none."""
+    """The CUDA version in an image's tag ("...-cuda12.1-..."); 0.0 if the tag has none."""
     tag = _CUDA_TAG.search(image.rpartition("/")[2].partition(":")[2])
     return float(tag.group(1)) if tag else 0.0
 
@@ -126,7 +126,7 @@ def _ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
     for at, key in enumerate(keys):
         try:
             public_key(key)
-        except NotAKey as error:
+        except InvalidPublicKey as error:
             found.add(f"ssh_public_keys[{at}]", str(error))
     return tuple(dict.fromkeys(key.strip() for key in keys))
 

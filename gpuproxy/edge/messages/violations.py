@@ -1,6 +1,6 @@
-"""Collecting what is wrong with a request, so that a caller hears of all of it at once.
+"""Collects the validation errors of a request, so that they are reported together.
 
-Fields are named as in the contract. A value is quoted only where it can't be a secret, and never at length.
+Fields are named as in the contract. A value is quoted only if it can't be a secret, and it is truncated.
 """
 
 import math
@@ -9,29 +9,29 @@ from collections.abc import Collection
 from gpuproxy.model.errors import InvalidArgument, Violation
 
 _SHOWN = 40
-_MOST = 50
-"""No answer tells more of them; looking for more would only cost time."""
+_MAX = 50
+"""At most 50 validation errors are reported. Validation stops there."""
 
 
 class Violations:
-    """What was found so far; each check returns the value, so that translation can go on."""
+    """The violations found so far. Each check returns a value, so that translation can continue."""
 
     def __init__(self) -> None:
         self._found: list[Violation] = []
 
     def add(self, field: str, description: str) -> None:
-        """One more; raises InvalidArgument at the fiftieth."""
+        """Add a violation; raises InvalidArgument at the fiftieth."""
         self._found.append(Violation(field, description))
-        if len(self._found) == _MOST:
+        if len(self._found) == _MAX:
             self.finish()
 
     def finish(self) -> None:
-        """Raise InvalidArgument if anything was found."""
+        """Raise InvalidArgument if there are violations."""
         if self._found:
             raise InvalidArgument(self._found)
 
     def number(self, field: str, value: float, least: float, most: float) -> float:
-        """A finite number from `least` to `most`."""
+        """Check for a finite number from `least` to `most`."""
         if not math.isfinite(value):
             self.add(field, "must be a finite number")
             return least
@@ -40,7 +40,7 @@ class Violations:
         return value
 
     def word(self, field: str, value: str, words: Collection[str], default: str) -> str:
-        """One of `words`, in any case and with - for _; "" is the default."""
+        """Check for one of `words`, ignoring case and accepting - for _; "" gives the default."""
         folded = value.strip().lower().replace("-", "_")
         if not folded:
             return default
@@ -49,7 +49,7 @@ class Violations:
         return folded
 
     def text(self, field: str, value: str, most: int) -> str:
-        """At most so many characters, all of them printable; stripped."""
+        """Check for at most `most` printable characters; returns the stripped text."""
         stripped = value.strip()
         if len(stripped) > most:
             self.add(field, f"must have at most {most} characters, not {len(stripped)}")
@@ -58,13 +58,13 @@ class Violations:
         return stripped
 
     def at_most(self, field: str, what: str, count: int, most: int) -> None:
-        """Not too many of something."""
+        """Check that `count` is at most `most`; `what` is the plural noun in the error."""
         if count > most:
             self.add(field, f"must have at most {most} {what}, not {count}")
 
 
 def shown(value: str) -> str:
-    """A value as an answer quotes it."""
+    """A value as error texts quote it, truncated to 40 characters."""
     return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
 
 

@@ -1,1 +1,1 @@
-"""Every RPC, once for both interfaces: who calls, until when, what an error becomes; one method an RPC."""
+"""Every RPC, written once for both interfaces: authentication, deadlines, errors, and one method for each RPC."""

@@ -1,10 +1,12 @@
-"""What happens to every call, whichever face it came through and whatever it is for.
+"""The steps of every call, whichever interface it came through.
 
-Identify, check the role, decode, keep to the deadline, run the handler, log one line (at debug for a poll); and turn
-whatever goes wrong into a Refusal, so that no exception text of ours ever reaches a client and no client is left
-without an answer. Of all that a call runs through, only this has a blanket `except`. Nothing that a stranger sent is
-parsed, but for the few calls whose request says who is calling: it must be small then, and only so many of them are
-under way at once. A face turns the Reply into its own protocol, once.
+The dispatcher authenticates the caller, checks the role, decodes the request, applies the deadline, runs the handler
+and logs one line (at debug for a poll). It turns every error into a Refusal: no exception text reaches a client, and
+every client gets an answer. Only this module has a blanket `except`.
+
+A request is parsed after its caller is authenticated. The exceptions are the few calls whose request itself contains
+the credentials. Those requests must be small, and the number of concurrent ones is limited.
+Each interface turns the Reply into its own protocol.
 """
 
 import asyncio
@@ -16,9 +18,9 @@ from functools import partial
 import structlog
 from google.protobuf.message import DecodeError
 
-from gpuproxy.adapters.logs import Routine
-from gpuproxy.edge.rpc.admission import Room
+from gpuproxy.adapters.logs import FrequentEvent
 from gpuproxy.edge.rpc.auth import Authenticator, credentials
+from gpuproxy.edge.rpc.concurrency import ConcurrencyLimit
 from gpuproxy.edge.rpc.rpcs import POLL, READS, Answer, Rpc, allows
 from gpuproxy.edge.rpc.status import code_of
 from gpuproxy.model.demands import Caller
@@ -35,41 +37,41 @@ from gpuproxy.model.errors import (
 from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
-"""The longest deadline of a caller's that is honoured."""
+"""The longest deadline, in real seconds. A caller's later deadline is shortened to it."""
 RECHECK_SECONDS = 3.0
-"""Real seconds between two looks at the credentials of a stream that waits."""
+"""Real seconds between two checks of a waiting stream's credentials."""
 SMALL_BYTES = 16 * 1024
-"""The longest request that is read before it is known who sent it."""
-_INTRODUCTIONS = 32
-_INTRODUCTIONS_PER_NETWORK = 8
+"""The largest request that is read before its sender is authenticated."""
+_ANONYMOUS_CALLS = 32
+_ANONYMOUS_CALLS_PER_NETWORK = 8
 _NOBODY = Caller(project="", role="viewer")
 
 Send = Callable[[Answer], Awaitable[None]]
 Observe = Callable[[str, str, float], None]
-"""Told of every call: its name, its code, the real seconds that it took."""
+"""Called once for each call with its name, its status code and its duration in real seconds."""
 
 log = structlog.get_logger(__name__)
-_log_call = Routine(__name__, "rpc")
+_log_call = FrequentEvent(__name__, "rpc_finished")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request as a face received it."""
+    """A request as an interface received it."""
 
     rpc: Rpc
     metadata: Mapping[str, str]
     """Names in lower case."""
     seconds_left: float | None
-    """Real seconds until the caller's deadline; None where it set none."""
+    """Real seconds until the caller's deadline; None if it set none."""
     raw: bytes = b""
-    arrive: Callable[[], Awaitable[object]] | None = None
-    """Reads and decodes the request, where `raw` is not it; raises a Refusal."""
+    receive: Callable[[], Awaitable[object]] | None = None
+    """Reads and decodes the request; None if the request is in `raw`. Raises a Refusal."""
     peer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer or a refusal, and the id under which the log has it."""
+    """An answer or a refusal, with the trace id that the log lines of the call have."""
 
     trace_id: str
     answer: Answer = b""
@@ -78,16 +80,16 @@ class Reply:
 
 Handle = Callable[[Call, object, Caller], Awaitable[Answer]]
 Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
-"""Given every call, the id under which the log has it, and its reply to wait for, which it hands on."""
+"""Wraps each call: gets the call, its trace id and its awaitable reply; awaits and returns that reply."""
 
 
-def introduces(rpc: Rpc, metadata: Mapping[str, str]) -> bool:
-    """True when the request itself says who is calling, and has to be read before that is known."""
+def identifies_itself(rpc: Rpc, metadata: Mapping[str, str]) -> bool:
+    """True if the request itself contains the credentials, so that it must be read before authentication."""
     return rpc.name == "Login" or (rpc.name == "CreateAPIKey" and not credentials(metadata))
 
 
 class Dispatcher:
-    """Runs calls, and knows which are under way."""
+    """Runs calls, and knows which ones are running."""
 
     def __init__(
         self,
@@ -105,21 +107,21 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[object]] = set()
         self._streams: set[asyncio.Timeout] = set()
         self._draining = False
-        self._introductions = Room(_INTRODUCTIONS, per_network=_INTRODUCTIONS_PER_NETWORK)
+        self._anonymous_calls = ConcurrencyLimit(_ANONYMOUS_CALLS, per_network=_ANONYMOUS_CALLS_PER_NETWORK)
 
     async def run(self, call: Call) -> Reply:
-        """Never raises but CancelledError, and that only when the calling task itself is being cancelled."""
+        """Run one call. Raises nothing but CancelledError, and that only if the current task is being cancelled."""
         return await self._run(call, self._handled)
 
     async def stream(self, call: Call, send: Send) -> Reply:
-        """As run, but each answer goes to `send` as it comes; the Reply says how the stream ended.
+        """Run one streaming call: each answer is passed to `send` at once; the Reply says how the stream ended.
 
-        `send` may take as long as the client takes to read, and what it raises ends the stream.
+        `send` may wait until the client has read the answer. An error that `send` raises ends the stream.
         """
         return await self._run(call, partial(self._streamed, send))
 
     def end_streams(self) -> None:
-        """End every stream, and each that still comes, in a way that tells the client to open it again elsewhere."""
+        """End all streams, now and later ones, with an error that tells the client to open the stream again."""
         self._draining = True
         for guard in self._streams:
             _expire(guard)
@@ -135,8 +137,8 @@ class Dispatcher:
         caller = _NOBODY
         with structlog.contextvars.bound_contextvars(trace_id=trace_id):
             try:
-                first = introduces(call.rpc, call.metadata)
-                with self._introductions.place(call.peer) if first else nullcontext():
+                first = identifies_itself(call.rpc, call.metadata)
+                with self._anonymous_calls.slot(call.peer) if first else nullcontext():
                     if not first:
                         caller = await self._identified(call, call.metadata)
                     request = await _request(call, small=first or call.rpc.role is None)
@@ -150,19 +152,19 @@ class Dispatcher:
                 if _being_cancelled():
                     self._log(call, caller, started, trace_id=trace_id, code="CANCELLED")
                     raise
-                # Something below cancelled its own work: grpc would leave the client without any answer.
-                reply = self._broken(call, trace_id, error)
-            except Exception as error:  # noqa: BLE001 - the last line: whatever it is, the client gets an answer
-                reply = self._broken(call, trace_id, error)
+                # Code below cancelled its own work. Without this, grpc would send the client no answer.
+                reply = self._internal_error(call, trace_id, error)
+            except Exception as error:  # noqa: BLE001 - the last resort: the client gets an answer
+                reply = self._internal_error(call, trace_id, error)
             code = "OK" if reply.refusal is None else code_of(reply.refusal).name
             reason = "" if reply.refusal is None else reply.refusal.reason
             self._log(call, caller, started, trace_id=trace_id, code=code, reason=reason)
         return reply
 
     async def idle(self, seconds: float) -> bool:
-        """Wait until no call is under way, its `finally` blocks included; False when some still is after so long.
+        """Wait until no call is running, including `finally` blocks; False if one still runs after `seconds`.
 
-        grpc does not wait for a handler whose answer is already sent, nor for one that it has cancelled.
+        This is needed because grpc doesn't wait for a handler whose answer is sent, or that it has cancelled.
         """
         others = self._tasks - {asyncio.current_task()}
         if others:
@@ -181,13 +183,13 @@ class Dispatcher:
         caller = await self._authenticator.identify(metadata)
         if not allows(call.rpc, caller):
             raise PermissionDenied(
-                f"{call.rpc.name} needs the role {call.rpc.role}; this caller's role is {caller.role}.",
+                f"{call.rpc.name} requires the role {call.rpc.role}, but your role is {caller.role}.",
                 metadata={"needed": str(call.rpc.role), "role": caller.role},
             )
         return caller
 
     def _in_time(self, call: Call, caller: Caller) -> Caller:
-        """The caller with its deadline, which counts from the moment that the request is there."""
+        """The caller with its deadline, counted from the moment when the request has arrived."""
         own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
         seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
         return replace(caller, deadline=self._clock.monotonic() + seconds * self._clock.scale, peer=call.peer)
@@ -195,7 +197,7 @@ class Dispatcher:
     async def _handled(self, call: Call, request: object, caller: Caller) -> Answer:
         rpc = call.rpc
         if rpc.handler is None:
-            raise _not_built(rpc)
+            raise _unimplemented(rpc)
         seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
         try:
             async with asyncio.timeout(seconds) as guard:
@@ -203,62 +205,64 @@ class Dispatcher:
         except TimeoutError:
             if not guard.expired():
                 raise
-            raise DeadlineExceeded(f"{rpc.name} did not come to an end within the deadline.") from None
+            raise DeadlineExceeded(f"{rpc.name} did not finish before the deadline.") from None
 
     async def _streamed(self, send: Send, call: Call, request: object, caller: Caller) -> Answer:
         rpc = call.rpc
         if rpc.streamer is None:
-            raise _not_built(rpc)
+            raise _unimplemented(rpc)
         if self._draining:
             raise _shutting_down()
         seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
-        guard, looking = asyncio.timeout(seconds), None
+        guard, watcher = asyncio.timeout(seconds), None
         try:
             async with guard:
                 self._streams.add(guard)
-                looking = self._looking(call, caller, guard)
+                watcher = self._watch_credentials(call, caller, guard)
                 async with aclosing(rpc.streamer(request, caller)) as answers:
                     async for answer in answers:
-                        await self._same(call, caller)
+                        await self._recheck(call, caller)
                         await send(answer)
         except TimeoutError:
             if not guard.expired():
                 raise
-            if looking is not None and looking.done():
-                looking.result()
+            if watcher is not None and watcher.done():
+                watcher.result()
             if self._draining:
                 raise _shutting_down() from None
-            raise DeadlineExceeded(f"{rpc.name} has run for as long as it may; go on with the last token.") from None
+            raise DeadlineExceeded(
+                f"{rpc.name} has reached its maximum duration. Open it again with the last resume_token."
+            ) from None
         finally:
             self._streams.discard(guard)
-            if looking is not None:
-                looking.cancel()
+            if watcher is not None:
+                watcher.cancel()
         return b""
 
-    def _looking(self, call: Call, caller: Caller, guard: asyncio.Timeout) -> "asyncio.Task[None]":
-        """Looks at a stream's credentials until cancelled; what it finds wrong ends the stream."""
+    def _watch_credentials(self, call: Call, caller: Caller, guard: asyncio.Timeout) -> "asyncio.Task[None]":
+        """Check a stream's credentials regularly until cancelled; end the stream when they aren't valid any more."""
 
         def ended(task: "asyncio.Task[None]") -> None:
             if not task.cancelled() and task.exception() is not None and guard in self._streams:
                 _expire(guard)
 
-        async def look() -> None:
+        async def check() -> None:
             while True:
                 await asyncio.sleep(RECHECK_SECONDS)
-                await self._same(call, caller)
+                await self._recheck(call, caller)
 
-        task = asyncio.create_task(look())
+        task = asyncio.create_task(check())
         task.add_done_callback(ended)
         return task
 
-    async def _same(self, call: Call, caller: Caller) -> None:
-        """Raises Unauthenticated when a stream's credentials are not good any more, or are somebody else's now."""
+    async def _recheck(self, call: Call, caller: Caller) -> None:
+        """Raise Unauthenticated if a stream's credentials aren't valid any more or have other rights now."""
         now = await self._authenticator.identify(call.metadata)
         if (now.project, now.role) != (caller.project, caller.role):
-            raise Unauthenticated("What these credentials allow has changed; open the stream again.")
+            raise Unauthenticated("The project or role of these credentials has changed. Open the stream again.")
 
-    def _broken(self, call: Call, trace_id: str, error: BaseException) -> Reply:
-        log.error("rpc_broke", rpc=call.rpc.name, exc_info=error)
+    def _internal_error(self, call: Call, trace_id: str, error: BaseException) -> Reply:
+        log.error("rpc_crashed", rpc=call.rpc.name, exc_info=error)
         refusal = Refusal("internal error", reason="INTERNAL", metadata={"trace_id": trace_id})
         return Reply(trace_id=trace_id, refusal=refusal)
 
@@ -280,22 +284,22 @@ class Dispatcher:
         )
 
 
-def _not_built(rpc: Rpc) -> NotBuilt:
-    return NotBuilt(f"{rpc.name} is part of the contract but not of this server yet.", metadata={"rpc": rpc.name})
+def _unimplemented(rpc: Rpc) -> NotBuilt:
+    return NotBuilt(f"This server does not implement {rpc.name} yet.", metadata={"rpc": rpc.name})
 
 
 def _log_poll(**fields: str | float) -> None:
-    log.debug("rpc", **fields)
+    log.debug("rpc_finished", **fields)
 
 
 def _polls(call: Call) -> bool:
-    """Only a read may be marked so: whatever changes something is in the log."""
+    """True for a read that the client marks as a poll. Calls that change something are always logged at info."""
     name, value = POLL
     return call.metadata.get(name) == value and call.rpc.name in READS
 
 
 def _shutting_down() -> Unavailable:
-    text = "The server is shutting down; open the stream again, with the last token."
+    text = "The server is shutting down. Open the stream again with the last resume_token."
     return Unavailable(text, reason="SHUTTING_DOWN")
 
 
@@ -305,18 +309,20 @@ def _expire(guard: asyncio.Timeout) -> None:
 
 
 async def _request(call: Call, *, small: bool) -> object:
-    if call.arrive is not None:
-        return await call.arrive()
+    if call.receive is not None:
+        return await call.receive()
     if small and len(call.raw) > SMALL_BYTES:
         raise InvalidArgument([Violation("", f"a request of {call.rpc.name} must be at most {SMALL_BYTES} bytes")])
     try:
         return call.rpc.decode(call.raw)
     except DecodeError:
-        raise InvalidArgument([Violation("", f"the request is not a message of {call.rpc.name}")]) from None
+        raise InvalidArgument(
+            [Violation("", f"the request can't be decoded as a request of {call.rpc.name}")]
+        ) from None
 
 
 def _token(call: Call, request: object) -> Mapping[str, str]:
-    """CreateAPIKey was published with the token as a field: it counts as metadata, and before it."""
+    """The token field of CreateAPIKey as metadata. The published contract has this field; it overrides the metadata."""
     token = getattr(request, "token", "") if call.rpc.name == "CreateAPIKey" else ""
     return {"authorization": f"Bearer {token}"} if token else {}
 

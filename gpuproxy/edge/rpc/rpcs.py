@@ -1,8 +1,8 @@
-"""What holds for each RPC before its handler runs: who may call it, how long it may take, how large it may be.
+"""The rules of each RPC that apply before its handler runs: required role, time limit, size limit.
 
-Everything else about an RPC is in the contract (the descriptors) and in `service`. An RPC that `service` has no method
-for answers UNIMPLEMENTED. Each one is in exactly one of OPEN, READS, WRITES and ADMIN_ONLY: a new one that nobody has
-put there stops the start. Whatever the role, what is another project's is NOT_FOUND for all but admins.
+Everything else about an RPC is in the contract (the descriptors) and in `service`. An RPC without a method in `service`
+answers UNIMPLEMENTED. Each RPC is in exactly one of OPEN, READS, WRITES and ADMIN_ONLY; the server doesn't start if one
+is missing. Resources of another project are NOT_FOUND for everybody but admins, whatever the role.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -18,26 +18,26 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 CONTRACT = pb.DESCRIPTOR.services_by_name["GPUProxyService"]
 MAX_REQUEST_BYTES = 1024 * 1024
-"""Of any request, over either face."""
+"""The largest request, over either interface."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An answer that exists as bytes already, in the form of each face."""
+    """An answer that is already encoded: `wire` for gRPC, `json` for HTTP."""
 
     wire: bytes
     json: Callable[[], bytes]
 
 
 Answer = Message | bytes | Ready
-"""Bytes are those of a call outside the contract."""
+"""Plain bytes are the answer of a call outside the contract."""
 Handler = Callable[[Any, Caller], Awaitable[Answer]]
-"""From a decoded request to the answer."""
+"""Takes a decoded request and returns the answer."""
 Streamer = Callable[[Any, Caller], AsyncGenerator[Message, None]]
-"""From a decoded request to the answers, one after the other."""
+"""Takes a decoded request and yields the answers."""
 
 OPEN = frozenset({"Login", "HealthCheck"})
-"""Need no credentials."""
+"""Anybody may call them, without credentials."""
 READS = frozenset(
     {
         "ListAPIKeys",
@@ -87,14 +87,14 @@ WRITES = frozenset(
 """A user may call them."""
 ADMIN_ONLY = frozenset({"SetSpendingLimit"})
 SECONDS = {"ReserveGPUs": 120.0, "CreateGPUInstance": 120.0, "ProvisionWarmPool": 600.0, "TestWarmPoolFailover": 600.0}
-"""Real seconds that a call may take where the caller sets no deadline."""
+"""Maximum duration in real seconds of a call without a deadline of the caller."""
 DEFAULT_SECONDS = 30.0
 
 POLL = ("x-gpuproxy-poll", "1")
-"""Metadata of a read that a program repeats while it waits, as `gpuproxy reserve` does."""
+"""Metadata that marks a read as a poll: a program repeats it while it waits, as `gpuproxy reserve` does."""
 
 RANK: Mapping[Role, int] = {"viewer": 0, "user": 1, "admin": 2}
-"""A role may do whatever a lower one may."""
+"""A role may do everything that a lower role may do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,17 +104,17 @@ class Rpc:
     name: str
     decode: Callable[[bytes], Any]
     handler: Handler | None = None
-    """None: not built yet."""
+    """None: not implemented yet, or streaming."""
     role: Role | None = "user"
-    """The least that the caller must be; None: no credentials are needed."""
+    """The lowest role that may call it; None: no credentials are needed."""
     seconds: float = DEFAULT_SECONDS
     streams: bool = False
     streamer: Streamer | None = None
-    """Instead of the handler, where it streams."""
+    """Used instead of `handler` if the RPC streams."""
 
 
 def rpcs_of(service: object) -> tuple[Rpc, ...]:
-    """Every RPC of the contract, with the method of `service` that has its name, if there is one."""
+    """Every RPC of the contract, with the method of the same name in `service` if it exists."""
     return tuple(
         Rpc(
             name=method.name,
@@ -130,17 +130,17 @@ def rpcs_of(service: object) -> tuple[Rpc, ...]:
 
 
 def built_of(service: object) -> frozenset[str]:
-    """The names of the RPCs that `service` has."""
+    """The names of the RPCs that `service` implements."""
     return frozenset(rpc.name for rpc in rpcs_of(service) if rpc.handler or rpc.streamer)
 
 
 def allows(rpc: Rpc, caller: Caller) -> bool:
-    """True when this caller may make this call."""
+    """True if this caller may call this RPC."""
     return rpc.role is None or RANK[caller.role] >= RANK[rpc.role]
 
 
 def least_role(name: str) -> Role | None:
-    """The least that a caller must be, None: nobody in particular; raises LookupError for an RPC in no table."""
+    """The lowest role that may call the RPC; None: anybody. Raises LookupError for an RPC in no table or in two."""
     roles: tuple[tuple[frozenset[str], Role | None], ...] = (
         (OPEN, None),
         (READS, "viewer"),

@@ -1,7 +1,7 @@
-"""One method an RPC, named as in the contract: translate the request, ask the engine, translate what it says.
+"""One method for each RPC, named as in the contract: translate the request, call the engine, translate the result.
 
-Nothing is decided here that the engine could decide, and nothing about connections: `dispatch` has done that. What has
-no method here yet answers UNIMPLEMENTED.
+The engine makes the decisions, and `dispatch` handles connections, authentication and deadlines. An RPC without a
+method here answers UNIMPLEMENTED.
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from gpuproxy.billing.spending import Spending
 from gpuproxy.catalog.refresh import Catalog
-from gpuproxy.edge.messages import translate, translate_demand
-from gpuproxy.edge.messages.translate_demand import Defaults, contract_id, create_demand, reserve_demand
+from gpuproxy.edge.messages import demands, instances, load, reservations, transactions
+from gpuproxy.edge.messages.demands import Defaults, contract_id, create_demand, reserve_demand
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc import listing
 from gpuproxy.edge.rpc.rpcs import Ready
@@ -35,7 +35,7 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.outcomes.answers import NO_ACCOUNT
 from gpuproxy.ports import Clock
-from gpuproxy.rental.reserve import Reserver
+from gpuproxy.rental.joins import Reserver
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -53,7 +53,7 @@ _LOAD_KINDS = ("server", "provider", "all")
 
 
 class Service:
-    """The RPCs that are built."""
+    """The RPCs that this server implements."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class Service:
         lease_duration: timedelta | None = None,
         marketplaces: Mapping[str, str],
     ) -> None:
-        """`default_max_price` in USD per GPU-hour; `marketplaces`: their names by the prefix of their offers' ids.
+        """`default_max_price` is in USD per GPU-hour. `marketplaces` has names by the prefix of their offers' ids.
 
-        Demands are hashed with `fingerprint_key`, which is kept outside of the database.
+        Demands are hashed with `fingerprint_key`, which is stored outside the database.
         """
         self._reserver = reserver
         self._reservations = reservations
@@ -105,8 +105,8 @@ class Service:
     # ------------------------------------------------------------------------------------------ market and instances
 
     async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> Ready:
-        """One page, encoded."""
-        asked = listing.listing_of(request, self._defaults)
+        """Return one page of offers, of rented instances, or of both."""
+        asked = listing.list_query(request, self._defaults)
         mine = await self._instances.rented(caller) if asked.state != "available" else ()
         if asked.state == "rented":
             return listing.page(asked, mine, None)
@@ -120,14 +120,14 @@ class Service:
         return listing.page(asked, mine, market)
 
     async def GetGPUInstance(self, request: pb.GetGPUInstanceRequest, caller: Caller) -> pb.GetGPUInstanceResponse:
-        """One rented instance."""
+        """Return one rented instance."""
         instance = await self._named(request, caller)
-        return pb.GetGPUInstanceResponse(instance=translate.rented(instance.lease, instance.cost))
+        return pb.GetGPUInstanceResponse(instance=instances.rented(instance.lease, instance.cost))
 
     async def CreateGPUInstance(
         self, request: pb.CreateGPUInstanceRequest, caller: Caller
     ) -> pb.CreateGPUInstanceResponse:
-        """A reservation of one instance. A repeat finds its reservation although the offer is long gone."""
+        """Reserve one offer. A repeated request_id finds its reservation even if the offer no longer exists."""
         demand = create_demand(request, self._defaults)
         offer = await self._offer(demand)
         if offer is not None and offer.num_gpus > MAX_GPUS:
@@ -141,32 +141,32 @@ class Service:
             if offer is None and refusal.reason == "NOT_ENOUGH_GPUS":
                 raise _offer_gone(request.instance_id) from refusal
             raise
-        return translate.create_answer(view)
+        return reservations.create_answer(view)
 
     async def DestroyGPUInstance(
         self, request: pb.DestroyGPUInstanceRequest, caller: Caller
     ) -> pb.DestroyGPUInstanceResponse:
-        """Give one machine back."""
+        """Release one machine."""
         lease = (await self._named(request, caller)).lease
         lease = await self._instances.destroy(caller, lease.provider, request.instance_id.strip())
-        return translate.destroy_answer(lease)
+        return instances.destroy_answer(lease)
 
     async def StartGPUInstance(
         self, request: pb.StartGPUInstanceRequest, caller: Caller
     ) -> pb.StartGPUInstanceResponse:
-        """Wake a stopped machine."""
+        """Start a stopped machine."""
         lease = (await self._named(request, caller)).lease
         started = await self._machines.start(caller, lease.provider, request.instance_id.strip())
-        return pb.StartGPUInstanceResponse(instance=translate.rented(started.lease, started.cost))
+        return pb.StartGPUInstanceResponse(instance=instances.rented(started.lease, started.cost))
 
     async def StopGPUInstance(self, request: pb.StopGPUInstanceRequest, caller: Caller) -> pb.StopGPUInstanceResponse:
-        """Give a machine's GPUs up, and keep its disk."""
+        """Stop a machine: its GPUs are released, its disk is kept."""
         lease = (await self._named(request, caller)).lease
         stopped = await self._machines.stop(caller, lease.provider, request.instance_id.strip())
-        return pb.StopGPUInstanceResponse(instance=translate.rented(stopped.lease, stopped.cost))
+        return pb.StopGPUInstanceResponse(instance=instances.rented(stopped.lease, stopped.cost))
 
     async def GetInstanceLogs(self, request: pb.GetInstanceLogsRequest, caller: Caller) -> pb.GetInstanceLogsResponse:
-        """The end of a machine's log."""
+        """Return the last lines of a machine's log."""
         if not 0 <= request.tail <= _MAX_LINES:
             raise InvalidArgument([Violation("tail", f"must be 0 to {_MAX_LINES}")])
         lease = (await self._named(request, caller)).lease
@@ -180,31 +180,31 @@ class Service:
     async def ReserveGPUs(self, request: pb.ReserveGPUsRequest, caller: Caller) -> pb.ReserveGPUsResponse:
         """Rent 1-16 GPUs."""
         demand = reserve_demand(request, self._defaults)
-        return translate.reserve_answer(await self._reserver.reserve(caller, demand))
+        return reservations.reserve_answer(await self._reserver.reserve(caller, demand))
 
     async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
-        """A reservation as it stands."""
-        view = await self._reservations.by_id(caller, translate_demand.reservation_id(request.reservation_id))
-        return pb.GetReservationResponse(reservation=translate.reservation_message(view))
+        """Return a reservation in its current state."""
+        view = await self._reservations.by_id(caller, demands.reservation_id(request.reservation_id))
+        return pb.GetReservationResponse(reservation=reservations.reservation_message(view))
 
     async def WatchReservation(
         self, request: pb.WatchReservationRequest, caller: Caller
     ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
-        """A reservation as it changes."""
-        reservation_id = translate_demand.reservation_id(request.reservation_id)
+        """Yield a reservation each time it changes."""
+        reservation_id = demands.reservation_id(request.reservation_id)
         async with aclosing(self._reservations.watch(caller, reservation_id, request.resume_token)) as changes:
             async for token, view in changes:
-                reservation = translate.reservation_message(view)
+                reservation = reservations.reservation_message(view)
                 yield pb.WatchReservationResponse(reservation=reservation, resume_token=token)
 
     async def ListReservations(
         self, request: pb.ListReservationsRequest, caller: Caller
     ) -> pb.ListReservationsResponse:
-        """A page of them, newest first."""
+        """Return a page of reservations, newest first."""
         found = Violations()
         if request.page_size < 0:
             found.add("page_size", "must not be negative")
-        labels = dict(translate_demand.labels(request.labels, found))
+        labels = dict(demands.labels(request.labels, found))
         found.finish()
         page = await self._reservations.page(
             caller,
@@ -214,7 +214,7 @@ class Service:
             page_token=request.page_token,
         )
         return pb.ListReservationsResponse(
-            reservations=[translate.reservation_message(view) for view in page.views],
+            reservations=[reservations.reservation_message(view) for view in page.views],
             next_page_token=page.next_page_token,
             total_count=page.total,
         )
@@ -222,39 +222,39 @@ class Service:
     async def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, caller: Caller
     ) -> pb.ReleaseReservationResponse:
-        """Give all of it back."""
-        view = await self._reservations.release(caller, translate_demand.reservation_id(request.reservation_id))
-        return pb.ReleaseReservationResponse(reservation=translate.reservation_message(view))
+        """Release all machines of a reservation."""
+        view = await self._reservations.release(caller, demands.reservation_id(request.reservation_id))
+        return pb.ReleaseReservationResponse(reservation=reservations.reservation_message(view))
 
     async def ExtendReservation(
         self, request: pb.ExtendReservationRequest, caller: Caller
     ) -> pb.ExtendReservationResponse:
-        """Move its end."""
-        reservation_id = translate_demand.reservation_id(request.reservation_id)
-        view = await self._reservations.extend(caller, reservation_id, translate_demand.extend_until(request))
-        return pb.ExtendReservationResponse(reservation=translate.reservation_message(view))
+        """Change the end of a reservation."""
+        reservation_id = demands.reservation_id(request.reservation_id)
+        view = await self._reservations.extend(caller, reservation_id, demands.extend_until(request))
+        return pb.ExtendReservationResponse(reservation=reservations.reservation_message(view))
 
     # ------------------------------------------------------------------------------------------------ load balancing
 
     async def GetLoadInfo(self, request: pb.GetLoadInfoRequest, caller: Caller) -> pb.GetLoadInfoResponse:
-        """The counters."""
+        """Return the load counters of servers and providers."""
         found = Violations()
         kind = found.word("type", request.type, _LOAD_KINDS, "all")
         instance_id = contract_id(request.instance_id, self._defaults, found) if request.instance_id else ""
         found.finish()
-        return translate.load_answer(await self._load.report(caller, instance_id), kind)
+        return load.load_answer(await self._load.report(caller, instance_id), kind)
 
     async def GetLoadBalancerStrategy(
         self, _request: pb.GetLoadBalancerStrategyRequest, caller: Caller
     ) -> pb.GetLoadBalancerStrategyResponse:
-        """The strategy that applies."""
+        """Return the strategy in effect, its scope and the available strategies."""
         name, scope, available = await self._strategies.in_force(caller)
         return pb.GetLoadBalancerStrategyResponse(strategy=name, scope=scope, available=available)
 
     async def SetLoadBalancerStrategy(
         self, request: pb.SetLoadBalancerStrategyRequest, caller: Caller
     ) -> pb.SetLoadBalancerStrategyResponse:
-        """Change it."""
+        """Set the strategy of a scope."""
         name = request.strategy.strip().lower().replace("-", "_")
         await self._strategies.choose(caller, name, request.scope.strip().lower())
         return pb.SetLoadBalancerStrategyResponse(strategy=name, success=True)
@@ -262,22 +262,22 @@ class Service:
     # --------------------------------------------------------------------------------------------------------- costs
 
     async def GetTransactions(self, request: pb.GetTransactionsRequest, caller: Caller) -> pb.GetTransactionsResponse:
-        """What was spent."""
+        """Return a page of transactions, newest first."""
         found = Violations()
         for name, number in (("limit", request.limit), ("offset", request.offset)):
             if number < 0:
                 found.add(name, "must not be negative")
         found.finish()
         limit = min(request.limit or _TRANSACTIONS, _MAX_TRANSACTIONS)
-        transactions, total = await self._spending.transactions(caller, limit, request.offset)
+        spent, total = await self._spending.transactions(caller, limit, request.offset)
         return pb.GetTransactionsResponse(
-            transactions=[translate.transaction_message(each) for each in transactions], total_count=total
+            transactions=[transactions.transaction_message(each) for each in spent], total_count=total
         )
 
     # -------------------------------------------------------------------------------------------------------- health
 
     async def HealthCheck(self, _request: pb.HealthCheckRequest, _caller: Caller) -> pb.HealthCheckResponse:
-        """How the service is, for people."""
+        """Return the state of the server, the database and the marketplaces as texts for people."""
         details = {"server": "ok", "books": await self._health.summary()} | await self._markets()
         status = "ok" if set(details.values()) == {"ok"} else "degraded"
         return pb.HealthCheckResponse(status=status, timestamp=int(self._clock.now().timestamp()), details=details)
@@ -285,9 +285,9 @@ class Service:
     # ------------------------------------------------------------------------------------------------------------ parts
 
     async def _named(self, request: _NamesInstance, caller: Caller) -> LeaseView:
-        """The one instance that the request names, of whichever provider has it where it names none."""
+        """The instance that the request names; without a provider, all providers are searched."""
         found = Violations()
-        named = translate_demand.provider("provider", request.provider, self._defaults, found)
+        named = demands.provider("provider", request.provider, self._defaults, found)
         instance_id = contract_id(request.instance_id, self._defaults, found)
         found.finish()
         held = []
@@ -296,7 +296,7 @@ class Service:
                 held.append(await self._instances.by_contract(caller, name, instance_id))
         if not held:
             raise NotFound(
-                f"There is no instance {instance_id} in your books; `state: rented` lists what there is.",
+                f"You have no instance {instance_id}. ListGPUInstances with `state: rented` lists your instances.",
                 metadata={"instance_id": instance_id},
             )
         if len(held) > 1:
@@ -305,7 +305,7 @@ class Service:
         return held[0]
 
     async def _offer(self, demand: Demand) -> Offer | None:
-        """The offer that a demand names, at any price; None when it is not on the market, or that can't be read."""
+        """The offer that a demand names, at any price; None if it isn't on offer or the market can't be read."""
         try:
             market = await self._catalog.market(demand.filter)
         except Unavailable:
@@ -314,7 +314,7 @@ class Service:
         return offers[0] if offers else None
 
     async def _markets(self) -> dict[str, str]:
-        """Marketplaces that do not answer."""
+        """Marketplaces that don't answer, with the seconds since their last answer."""
         try:
             market = await self._catalog.market(OfferFilter())
         except (FailedPrecondition, Unavailable) as refusal:
@@ -324,7 +324,7 @@ class Service:
 
 def _offer_gone(offer_id: str) -> Refusal:
     return FailedPrecondition(
-        f"{offer_id} is not on the market (any more); list again. Nothing was rented.",
+        f"Offer {offer_id} is no longer available. Nothing was rented. List the offers again and choose another.",
         reason="OFFER_GONE",
         metadata={"offer_id": offer_id},
     )

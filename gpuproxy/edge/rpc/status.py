@@ -1,8 +1,8 @@
-"""What a refusal looks like on the wire: one table from error class to status code, and google.rpc.Status.
+"""Refusals on the wire: the table from error class to gRPC status code, and the google.rpc.Status.
 
-Clients refuse trailers above 8 kB, and then report another error than ours. The message is in them twice (once with
-every byte that is not ASCII tripled), the Status in base64, so the Status stays below `MAX_BYTES`: texts and
-metadata are cut always, violations as far as it takes. What a client is told is decided elsewhere (`model.errors`).
+Clients reject trailers above 8 kB and then report a different error. The trailers contain the message twice (once
+with each non-ASCII byte tripled) and the Status in base64. Therefore the Status stays below `MAX_BYTES`: texts and
+metadata are truncated, and violations are dropped if necessary. The texts themselves come from `model.errors`.
 """
 
 from collections.abc import Sequence
@@ -42,12 +42,12 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 def code_of(refusal: errors.Refusal) -> grpc.StatusCode:
-    """The code of the nearest class that the table has."""
+    """The gRPC code of a refusal: that of its class, or of its nearest base class in the table."""
     return next(CODES[kind] for kind in type(refusal).__mro__ if kind in CODES)
 
 
 def status_of(refusal: errors.Refusal) -> status_pb2.Status:
-    """The google.rpc.Status: ErrorInfo always, and what else the class calls for."""
+    """The google.rpc.Status: always an ErrorInfo, and BadRequest or RetryInfo where the class needs it."""
     violations = refusal.violations[:MAX_VIOLATIONS] if isinstance(refusal, errors.InvalidArgument) else ()
     status = _status(refusal, violations)
     while violations and status.ByteSize() > MAX_BYTES:
@@ -73,7 +73,7 @@ def _status(refusal: errors.Refusal, violations: Sequence[errors.Violation]) -> 
 
 
 def _metadata(refusal: errors.Refusal) -> dict[str, str]:
-    """As many entries as fit, in their order."""
+    """The first entries of the metadata that fit into the limit."""
     room = _MAX_METADATA
     kept: dict[str, str] = {}
     for key, value in refusal.metadata.items():
@@ -91,7 +91,7 @@ def _message(text: str) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    """At most so many bytes of UTF-8; what is missing shows as an ellipsis."""
+    """The text in at most `length` bytes of UTF-8; a truncated text ends with an ellipsis."""
     raw = text.encode()
     return text if len(raw) <= length else raw[: length - 3].decode(errors="ignore") + "…"
 

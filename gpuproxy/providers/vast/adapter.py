@@ -24,8 +24,8 @@ from gpuproxy.ports import (
     HttpNotSent,
     HttpReplyLost,
     HttpRequest,
-    Instance,
     Inventory,
+    ListedInstance,
     PacedCall,
     ProviderSetup,
     Receipt,
@@ -90,7 +90,7 @@ CAPABILITIES = Capabilities(
     create_interval=INTERVALS["create"],
     create_timeout=TIMEOUTS["create"],
     destroy_interval=INTERVALS["destroy"],
-    settle_seconds=60.0,
+    listing_lag_seconds=60.0,
     # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
     verdict_seconds=120.0,
     late_seconds=300.0,
@@ -157,7 +157,7 @@ class VastAi:
         if (wait := self._api.wait("list")) > _LIST_WAIT:  # ends and releases are waiting for this answer
             raise RateLimited(f"{NAME} allows no list for another {wait:.0f} s", retry_after=wait)
         pages = Pages(self._setup.clock, "instances", most=_LIST_PAGES, seconds=_LIST_SECONDS)
-        instances: dict[InstanceId, Instance] = {}
+        instances: dict[InstanceId, ListedInstance] = {}
         troubles: list[str] = []
         rows = lost = 0
         query = _LIST_QUERY
@@ -183,7 +183,7 @@ class VastAi:
             pages.allow(_LIST_SECONDS + turns * self._api.intervals["list"] * MARGIN)
             query = {**_LIST_QUERY, "after_token": page.next_token}
 
-    async def get(self, instance_id: InstanceId) -> Instance | None:
+    async def get(self, instance_id: InstanceId) -> ListedInstance | None:
         """None when vast.ai says in so many words that there is no such instance."""
         reply = await self._api.read("get", f"{_path(instance_id)}?owner=me")
         if no_such_instance(reply, instance_id):

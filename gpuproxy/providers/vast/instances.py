@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import InstanceId, PortMapping
-from gpuproxy.ports import Instance, InstanceStatus
+from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.providers.vast.decode import BROKEN, Unreadable, date, decoded, fields_of, price, typed, whole_number
 from gpuproxy.providers.vast.status import blame_of, status_of
 
@@ -87,7 +87,7 @@ class LogAddress(msgspec.Struct, frozen=True):
 class Listed:
     """What one page of a listing shows. `lost` rows have no id; each trouble is a few words about one row."""
 
-    instances: Mapping[InstanceId, Instance]
+    instances: Mapping[InstanceId, ListedInstance]
     rows: int
     """All of the page, those that show an instance twice included."""
     lost: int
@@ -100,7 +100,7 @@ class Listed:
 class Answered:
     """A single read that could be believed; `instance` is None where it says that there is none."""
 
-    instance: Instance | None
+    instance: ListedInstance | None
 
 
 def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
@@ -109,7 +109,7 @@ def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
     token = None if page.next_token is None else str(page.next_token)
     if not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
         raise msgspec.ValidationError("not a page of instances")
-    instances: dict[InstanceId, Instance] = {}
+    instances: dict[InstanceId, ListedInstance] = {}
     troubles: list[str] = []
     lost = 0
     for at, row in enumerate(page.instances, 1):
@@ -166,7 +166,7 @@ def read_log_address(body: bytes) -> str:
     return address.result_url
 
 
-def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[Instance, str]:
+def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[ListedInstance, str]:
     """An instance, and what is wrong with its row. Raises one of Unreadable when it has no id.
 
     `mended`: the page around it had to be repaired.
@@ -187,7 +187,7 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[Inst
     actual = None if isinstance(wire.actual_status, UnsetType) else wire.actual_status
     status = status_of(actual, wire.intended_status, wire.cur_state, message, known=known)
     billed = wire.instance.total_hour if status is InstanceStatus.STOPPED and wire.instance else None
-    instance = Instance(
+    instance = ListedInstance(
         id=InstanceId(str(number)),
         label=label,
         status=status,

@@ -1,4 +1,4 @@
-"""The wire formats of real marketplaces, spoken by the simulated one."""
+"""The wire formats of the real marketplaces, for the simulated market."""
 
 MARKETPLACES = ("vast.ai",)
 """The names of the marketplaces whose API the sandbox speaks."""

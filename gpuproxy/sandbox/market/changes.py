@@ -1,4 +1,4 @@
-"""What a market has to have kept: filled by whatever changes it, emptied by whoever keeps it."""
+"""The unsaved changes of a market. Code that changes the market adds to them; the journal saves and clears them."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from gpuproxy.sandbox.market.instances import Ended
 
 @dataclass(slots=True)
 class Changes:
-    """What differs from when the market was last kept."""
+    """The ids of everything that has changed since the market was last saved."""
 
     machines: set[int] = field(default_factory=set)
     instances: set[int] = field(default_factory=set)
@@ -16,7 +16,7 @@ class Changes:
     images: bool = False
 
     def clear(self) -> None:
-        """Everything is kept by now."""
+        """Forget all changes, after they have been saved."""
         self.machines.clear()
         self.instances.clear()
         self.ended.clear()

@@ -1,6 +1,6 @@
-"""What an instance's contract says at the moment it is made, from the offer, the launch and what goes wrong with it."""
+"""Creates an instance's contract from the offer, the launch and the instance's defects, and its record at the end."""
 
-from gpuproxy.sandbox.market.instances import Instance, Launch, Phase, Twist, microseconds
+from gpuproxy.sandbox.market.instances import Ended, Instance, InstanceDefects, Launch, Phase, microseconds
 from gpuproxy.sandbox.market.machines import Chunk
 
 
@@ -9,13 +9,13 @@ def contract(
     account: str,
     chunk: Chunk,
     launch: Launch,
-    twist: Twist,
+    defects: InstanceDefects,
     *,
     api_key: str,
     ports: dict[str, int],
     now: float,
 ) -> Instance:
-    """A contract that is stopped; it bills disk from now on."""
+    """A new contract in the phase "stopped"; its disk is billed from now on."""
     price = chunk.price if launch.bid is None else launch.bid
     machine = chunk.machine
     return Instance(
@@ -24,9 +24,9 @@ def contract(
         machine_id=machine.id,
         mask=chunk.mask,
         gpus=chunk.gpus,
-        gpu_model=twist.gpu_name or str(machine.columns["gpu_name"]),
-        gpu_ram=twist.gpu_ram or int(str(machine.columns["gpu_ram"])),
-        gpu_price=round(price * twist.price_factor),
+        gpu_model=defects.gpu_name or str(machine.columns["gpu_name"]),
+        gpu_ram=defects.gpu_ram or int(str(machine.columns["gpu_ram"])),
+        gpu_price=round(price * defects.price_factor),
         storage=machine.storage,
         launch=launch,
         label=launch.label,
@@ -36,10 +36,28 @@ def contract(
         phase=Phase.STOPPED,
         loading_at=now,
         boot_at=None,
-        dies_after=twist.dies_after,
-        failure=twist.failure,
-        no_ssh=twist.no_ssh,
-        shyness=twist.shyness,
+        dies_after=defects.dies_after,
+        failure=defects.failure,
+        no_ssh=defects.no_ssh,
+        misreport=defects.misreport,
         ports=ports,
         metered_us=microseconds(now),
+    )
+
+
+def ended_contract(instance: Instance, now: float, billed: int) -> Ended:
+    """The record of an instance that is destroyed now; `billed` is its total cost in micro-dollars."""
+    return Ended(
+        id=instance.id,
+        account=instance.account,
+        label=instance.label,
+        gpu_model=instance.gpu_model,
+        num_gpus=instance.gpus,
+        machine_id=instance.machine_id,
+        price=instance.price,
+        created_at=instance.created_at,
+        destroyed_at=now,
+        billed=billed,
+        volume_ids=tuple(instance.launch.volumes),
+        gpu_times=tuple(instance.gpu_times(now, online=False)),
     )

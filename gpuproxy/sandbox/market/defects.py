@@ -1,14 +1,14 @@
-"""What goes wrong with fresh instances: bad images, bad machines, shy rows. Faults that are armed come first.
+"""The defects of new instances: bad images, bad machines, wrong first rows. Armed faults have precedence.
 
-The defects of an instance are decided when it is created, and stay with it for its life. Repairing a machine or an
-image helps only the instances that are created afterwards.
+The defects of an instance are decided when it is created, and it keeps them. Repairing a machine or an image affects
+only instances that are created later.
 """
 
 import random
 from dataclasses import replace
 
 from gpuproxy.sandbox.market.changes import Changes
-from gpuproxy.sandbox.market.instances import Failure, Launch, Shyness, Twist
+from gpuproxy.sandbox.market.instances import Failure, InstanceDefects, Launch, Misreport
 from gpuproxy.sandbox.market.machines import Machine
 
 WAYS_TO_BREAK = ("never_ready", "host_fault", "no_ssh")
@@ -16,9 +16,9 @@ _IMAGE_MESSAGE = (
     "Error response from daemon: pull access denied for {0}, repository does not exist or may require 'docker login'"
 )
 _HOST_MESSAGE = "Error response from daemon: write /var/lib/docker/tmp/layer: no space left on device"
-_SHY_KINDS = ("exited", "exited", "stopped", "null", "name", "flip")
-_LEAST_SHY = 0.25
-"""Of the longest time."""
+_MISREPORT_KINDS = ("exited", "exited", "stopped", "null", "name", "flip")
+_MIN_SHARE_OF_LONGEST = 0.25
+"""The shortest time of a misreport, as a share of the longest."""
 _OTHER_NAMES = {
     "A100 PCIE": "A100 SXM4",
     "A100 SXM4": "A100 PCIE",
@@ -34,34 +34,34 @@ _OTHER_NAMES = {
 
 
 class Defects:
-    """The market-wide ones, and how a new instance gets its own."""
+    """The defects of the whole market, and the choice of a new instance's defects."""
 
     def __init__(self, changes: Changes, seed: int, share: float, longest: float) -> None:
-        """`share` of all new instances are shy, for `longest` seconds at most."""
+        """A `share` (0 to 1) of all new instances has wrong rows, for at most `longest` seconds."""
         self._changes = changes
         self._seed = seed
         self._share = share
         self._longest = longest
         self.images: dict[str, str] = {}
-        """What a create says whose image contains a text; an empty message: the usual one."""
+        """Error messages by a text in the image's name; instances of such images fail. "": the usual message."""
 
-    def twist_for(self, number: int, machine: Machine, launch: Launch, twist: Twist) -> Twist:
-        """The twist of a new instance: what was armed for it, then its image's, its machine's and its own."""
-        model = twist.gpu_name or str(machine.columns["gpu_name"])
+    def for_instance(self, number: int, machine: Machine, launch: Launch, defects: InstanceDefects) -> InstanceDefects:
+        """The defects of a new instance: those of an armed fault, then of its image, its machine and itself."""
+        model = defects.gpu_name or str(machine.columns["gpu_name"])
         return replace(
-            twist,
-            failure=twist.failure or self._image_failure(launch.image) or _machine_failure(machine),
-            no_ssh=twist.no_ssh or machine.broken == "no_ssh",
-            shyness=twist.shyness or self._shyness(number, model),
+            defects,
+            failure=defects.failure or self._image_failure(launch.image) or _machine_failure(machine),
+            no_ssh=defects.no_ssh or machine.broken == "no_ssh",
+            misreport=defects.misreport or self._misreport(number, model),
         )
 
     def break_image(self, text: str, message: str) -> None:
-        """From now on, instances of images that contain `text` never run, on any machine."""
+        """Let all new instances fail whose image name contains `text`."""
         self.images[text] = message
         self._changes.images = True
 
     def repair_images(self, text: str | None = None) -> int:
-        """Images that contain `text` work again (None: all images); how many entries that were."""
+        """Repair the images of `text` (None: all images); returns the number of removed entries."""
         gone = [one for one in self.images if text in (None, one)]
         for one in gone:
             del self.images[one]
@@ -69,7 +69,7 @@ class Defects:
         return len(gone)
 
     def break_machine(self, machine: Machine, how: str, message: str = "") -> None:
-        """Instances that are created there fail so, one of WAYS_TO_BREAK; empty: they work again."""
+        """Let all new instances on a machine fail in one of WAYS_TO_BREAK; "" repairs the machine."""
         machine.broken, machine.broken_message = how, message if how else ""
         self._changes.machines.add(machine.id)
 
@@ -79,29 +79,29 @@ class Defects:
                 return image_failure(image, message)
         return None
 
-    def _shyness(self, number: int, model: str) -> Shyness | None:
+    def _misreport(self, number: int, model: str) -> Misreport | None:
         rng = random.Random(f"{self._seed}:shy:{number}")
-        if rng.random() >= self._share:  # decided first, so that a larger share adds shy ones and changes none
+        if rng.random() >= self._share:  # decided first, so that a larger share adds instances and changes none
             return None
-        kind, seconds = rng.choice(_SHY_KINDS), rng.uniform(_LEAST_SHY, 1.0) * self._longest
+        kind, seconds = rng.choice(_MISREPORT_KINDS), rng.uniform(_MIN_SHARE_OF_LONGEST, 1.0) * self._longest
         if kind in ("name", "flip"):
-            return Shyness(seconds=seconds, gpu_name=other_name(model), flips=kind == "flip")
-        return Shyness(seconds=seconds, status=kind)
+            return Misreport(seconds=seconds, gpu_name=other_name(model), flips=kind == "flip")
+        return Misreport(seconds=seconds, status=kind)
 
 
 def image_failure(image: str, message: str = "", status: str = "created", *, stopped: bool = False) -> Failure:
-    """The image can't be pulled, whatever the host."""
+    """The failure of an image that can't be pulled on any host."""
     text = message or _IMAGE_MESSAGE.format(_repository(image))
     return Failure(kind="image_fault", status=status, message=text, stopped=stopped)
 
 
 def host_failure(message: str = "", status: str = "created", *, stopped: bool = False) -> Failure:
-    """The host can't make the container; another one could."""
+    """The failure of a host that can't create the container; another host could."""
     return Failure(kind="host_fault", status=status, message=message or _HOST_MESSAGE, stopped=stopped)
 
 
 def other_name(model: str) -> str:
-    """A name that such a GPU is sometimes reported under: a variant's, or with a suffix."""
+    """Another name under which such a GPU is sometimes reported: that of a variant, or with a suffix."""
     return _OTHER_NAMES.get(model, f"{model} D")
 
 

@@ -1,7 +1,7 @@
-"""The market: machines, instances, accounts, and what happens to them as time passes.
+"""The market: machines, instances and accounts, and how they change with time.
 
-Pure and synchronous; time is what `advance` was told last, and always the same follows for a seed. Everything that
-changed since the last look is in `changes`, so that keeping the market costs what changed and no more.
+It is synchronous and does no I/O. The time is the last argument of `advance`, and the same seed always gives the same
+behaviour. `changes` has everything that changed since the last save, so that saving costs only what changed.
 """
 
 import hashlib
@@ -13,11 +13,19 @@ from functools import partial
 from itertools import count
 
 from gpuproxy.sandbox.market.changes import Changes
-from gpuproxy.sandbox.market.contracts import contract
+from gpuproxy.sandbox.market.contracts import contract, ended_contract
 from gpuproxy.sandbox.market.defects import Defects
-from gpuproxy.sandbox.market.doors import Doors
-from gpuproxy.sandbox.market.instances import HOLDS_GPU, Ended, Instance, Launch, Phase, Twist, container_ports
+from gpuproxy.sandbox.market.instances import (
+    HOLDS_GPU,
+    Ended,
+    Instance,
+    InstanceDefects,
+    Launch,
+    Phase,
+    container_ports,
+)
 from gpuproxy.sandbox.market.machines import Blueprint, Chunk, Machine, build
+from gpuproxy.sandbox.market.port_table import PortTable
 from gpuproxy.sandbox.market.refusals import NoCredit, NoSuchAsk, NotRentable
 from gpuproxy.sandbox.market.volumes import Volume, Volumes
 
@@ -28,8 +36,8 @@ _OUT_OF_FUNDS_EVERY = 60.0
 _DAY = 86400.0
 
 
-class Market:
-    """One market for all accounts."""
+class SimulatedMarket:
+    """One simulated market for all accounts."""
 
     def __init__(
         self,
@@ -40,16 +48,16 @@ class Market:
         seed: int = 7,
         boot_time: tuple[float, float] = (20.0, 60.0),
         credit: int = 100_000_000_000,
-        shyness: tuple[float, float] = (0.0, 40.0),
-        doors: Doors | None = None,
+        misreport: tuple[float, float] = (0.0, 40.0),
+        port_table: PortTable | None = None,
     ) -> None:
-        """`blueprints` come with how many of a machine's first GPUs strangers hold; `credit` is micro-dollars.
+        """`blueprints` has pairs of a machine and the number of its first GPUs that other customers have.
 
-        `shyness` is the share of fresh instances whose first rows are wrong, and for how many seconds at most.
+        `credit` is in micro-dollars. `misreport` is the share of instances with wrong first rows, and its seconds.
         """
         self.now = now
         self.accounts = tuple(accounts)
-        self.doors = doors or Doors()
+        self.port_table = port_table or PortTable()
         self.instances: dict[int, Instance] = {}
         self.ended: list[Ended] = []
         self.changes = Changes()
@@ -63,12 +71,12 @@ class Market:
         self.next_contract_id = FIRST_CONTRACT_ID
         self._build(blueprints)
         self.volumes = Volumes(self)
-        self.defects = Defects(self.changes, seed, *shyness)
+        self.defects = Defects(self.changes, seed, *misreport)
 
     # -- time
 
     def advance(self, now: float) -> None:
-        """Let time pass: everything due happens at its own moment, in order. Time never goes back."""
+        """Advance the time to `now`; due events run in order, each at its own time. The time never goes back."""
         while self._timers and self._timers[0][0] <= now:
             when, _, happen = heapq.heappop(self._timers)
             self.now = max(self.now, when)
@@ -76,19 +84,19 @@ class Market:
         self.now = max(self.now, now)
         if self.now - self._funds_checked >= _OUT_OF_FUNDS_EVERY:
             self._funds_checked = self.now
-            self._stop_who_has_no_credit()
+            self._stop_without_credit()
         if self.now - self._ends_checked >= _DAY:
             self._ends_checked = self.now
             self._offer_longer()
 
     def at(self, when: float, happen: Callable[[], None]) -> None:
-        """Run `happen` when the market's time has come."""
+        """Run `happen` at the market's time `when`."""
         heapq.heappush(self._timers, (when, next(self._timer_numbers), happen))
 
-    # -- what accounts do
+    # -- calls of accounts
 
-    def rent(self, account: str, offer_id: int, launch: Launch, twist: Twist | None = None) -> Instance:
-        """A new instance on the offer's GPUs. Raises NoSuchAsk, NotRentable, NoCredit; then nothing happened."""
+    def rent(self, account: str, offer_id: int, launch: Launch, defects: InstanceDefects | None = None) -> Instance:
+        """Create an instance on the offer's GPUs. Raises NoSuchAsk, NotRentable or NoCredit without any change."""
         chunk = self.chunks.get(offer_id)
         if chunk is None:
             raise NoSuchAsk
@@ -96,29 +104,29 @@ class Market:
             raise NotRentable
         if self.credit(account) <= 0:
             raise NoCredit
-        instance = self._instance(account, chunk, launch, twist or Twist())
+        instance = self._instance(account, chunk, launch, defects or InstanceDefects())
         self.instances[instance.id] = instance
         if launch.stopped or (instance.failure is not None and instance.failure.stopped):
             instance.phase = Phase.STOPPED
             self._relist(chunk.machine, chunk.mask)
         else:
-            self._boot(instance, never_ready=twist is not None and twist.never_ready)
+            self._boot(instance, never_ready=defects is not None and defects.never_ready)
         return instance
 
     def stop(self, instance: Instance) -> None:
-        """It keeps its disk and gives its GPUs back; a queued start is cancelled."""
+        """Stop an instance: its GPUs become free, its disk stays, and a queued start is cancelled."""
         self._leave(instance, Phase.STOPPED)
         instance.interrupted = False
 
     def start(self, instance: Instance, *, refuse_for: float = 0.0) -> bool:
-        """True when it boots or runs; False when its GPUs are held by others and the start was queued."""
+        """Start an instance. False if its GPUs are in use, or for `refuse_for` seconds; then the start is queued."""
         if instance.phase in (Phase.LOADING, Phase.RUNNING):
             return True
         machine = self.machines[instance.machine_id]
         if instance.phase is Phase.EXITED or (refuse_for <= 0 and self._can_start(machine, instance)):
             self._boot(instance)
             return True
-        self._settle(instance)
+        self._accrue(instance)
         instance.phase = Phase.QUEUED
         instance.not_before = self.now + refuse_for
         if refuse_for > 0:
@@ -126,7 +134,7 @@ class Market:
         return False
 
     def restart(self, instance: Instance, transient: str) -> bool:
-        """A new container on the GPUs that it holds, "rebooting" or "recycling" at first; False: it holds none."""
+        """Restart the container, with the first status `transient` (rebooting, recycling); False without GPUs."""
         if instance.phase not in HOLDS_GPU:
             return False
         self._enter(instance, Phase.EXITED)
@@ -135,10 +143,10 @@ class Market:
         return True
 
     def bid(self, instance: Instance, price: int | None) -> None:
-        """A new bid, micro-dollars per hour (None: one that wins). Less than the least is outbid; enough goes on."""
+        """Set a bid in micro-dollars per hour (None: the minimum). A lower one interrupts; a higher one resumes."""
         least = self.chunk_of(instance).min_bid
         price = least if price is None else price
-        self._settle(instance)
+        self._accrue(instance)
         instance.reprice(price)
         if price < least and instance.phase in HOLDS_GPU:
             self._leave(instance, Phase.STOPPED)
@@ -147,104 +155,91 @@ class Market:
             self.start(instance)
 
     def label(self, instance: Instance, label: str | None) -> None:
-        """Any text; labels need not be unique."""
+        """Set the label to any text. Labels don't have to be unique."""
         instance.label = label
         self.changes.instances.add(instance.id)
 
     def destroy(self, instance: Instance) -> None:
-        """Gone for good, its GPUs are offered again under new ids."""
+        """Destroy an instance for good. Its GPUs are offered again under new ids."""
         self._leave(instance, Phase.DESTROYED)
         for number in instance.ports.values():
-            self.doors.release(number)
+            self.port_table.release(number)
         billed = self.billed(instance)
         del self.instances[instance.id]
         self.volumes.released(instance)
         self._spent[instance.account] = self._spent.get(instance.account, 0) + billed
-        ended = Ended(
-            id=instance.id,
-            account=instance.account,
-            label=instance.label,
-            gpu_model=instance.gpu_model,
-            num_gpus=instance.gpus,
-            machine_id=instance.machine_id,
-            price=instance.price,
-            created_at=instance.created_at,
-            destroyed_at=self.now,
-            billed=billed,
-            volume_ids=tuple(instance.launch.volumes),
-            gpu_times=tuple(instance.gpu_times(self.now, online=False)),
-        )
+        ended = ended_contract(instance, self.now, billed)
         self.ended.append(ended)
         self.changes.ended.append(ended)
         self.changes.instances.discard(instance.id)
 
     def credit(self, account: str) -> int:
-        """Micro-dollars that the account has left."""
+        """The remaining credit of an account, in micro-dollars."""
         spent = self._spent.get(account, 0) + sum(self.billed(one) for one in self.of(account))
         return self._credit - spent - self.volumes.bill(account)
 
     def of(self, account: str) -> list[Instance]:
-        """The account's instances, oldest first."""
+        """The instances of an account, oldest first."""
         return [instance for instance in self.instances.values() if instance.account == account]
 
     def billed(self, instance: Instance) -> int:
-        """Micro-dollars up to now."""
+        """The cost of an instance up to now, in micro-dollars."""
         return instance.billed(self.now, online=self.online(instance))
 
     def online(self, instance: Instance) -> bool:
-        """True while its host is connected."""
+        """True while the instance's host is connected."""
         return self.machines[instance.machine_id].online
 
     def bill(self) -> int:
-        """Micro-dollars of all accounts, ended instances and deleted volumes included."""
+        """The costs of all accounts in micro-dollars, including ended instances and deleted volumes."""
         ended = sum(ended.billed for ended in self.ended)
         return ended + sum(map(self.billed, self.instances.values())) + self.volumes.bill()
 
     def chunk_of(self, instance: Instance) -> Chunk:
-        """The chunk that it was rented as."""
+        """The chunk that the instance has rented."""
         return next(one for one in self.machines[instance.machine_id].chunks if one.mask == instance.mask)
 
-    # -- what happens to machines
+    # -- events of machines
 
     def occupy(self, machine: Machine, gpus: int, *, leave_after: float | None = None) -> int:
-        """Strangers rent up to so many GPUs; how many they got."""
+        """Let other customers rent up to `gpus` GPUs; returns how many they got."""
         taken = machine.take(gpus)
         self.hold(machine, taken, leave_after=leave_after)
         return taken.bit_count()
 
     def hold(self, machine: Machine, mask: int, *, leave_after: float | None = None) -> None:
-        """Strangers hold these GPUs from now on."""
+        """Let other customers have these GPUs, for `leave_after` seconds or without an end."""
         machine.strangers |= mask
         self.changes.machines.add(machine.id)
         if leave_after is not None:
             self.at(self.now + leave_after, partial(self.vacate, machine, mask))
 
     def vacate(self, machine: Machine, mask: int = -1) -> None:
-        """Strangers leave these GPUs (all, by default)."""
+        """Let other customers leave these GPUs; the default is all GPUs."""
         machine.strangers &= ~mask
         self.changes.machines.add(machine.id)
         self._start_queued(machine)
 
     def set_online(self, machine: Machine, *, online: bool) -> None:
-        """A host is lost, or comes back."""
+        """Disconnect or reconnect a host."""
         for instance in self._on(machine):
-            self._settle(instance)
-        self.volumes.settle_on(machine.id)
+            self._accrue(instance)
+        self.volumes.accrue_on(machine.id)
         machine.online = online
         self.changes.machines.add(machine.id)
         for instance in self._on(machine):
-            self._turn_doors(instance)
+            self._update_ports(instance)
         if online:
             self._start_queued(machine)
 
     def container_dies(self, instance: Instance, why: str) -> None:
-        """It exits by itself; the contract goes on holding the GPUs."""
+        """Let the container exit by itself. The contract keeps its GPUs."""
         if instance.phase in HOLDS_GPU:
             self._enter(instance, Phase.EXITED)
             instance.status_msg = why
 
     def gpu_dies(self, instance: Instance) -> None:
-        """The container goes on; only the machine's record tells."""
+        """Let a GPU fail. The container keeps running; only the machine's record shows it."""
         instance.status_msg = "GPU error: NVRM: Xid 79, GPU has fallen off the bus."
         columns = self.machines[instance.machine_id].columns
         columns.update(verification="deverified", vericode=2)
@@ -252,7 +247,7 @@ class Market:
         self.changes.machines.add(instance.machine_id)
 
     def outbid(self, instance: Instance) -> None:
-        """Somebody pays more: it is stopped, and its GPUs are the other's."""
+        """Let another customer outbid an instance: it is stopped, and the other customer gets its GPUs."""
         machine = self.machines[instance.machine_id]
         had = instance.mask if instance.phase in HOLDS_GPU else 0
         self._leave(instance, Phase.STOPPED, then_held=had)
@@ -260,14 +255,14 @@ class Market:
         self.hold(machine, had)
 
     def reprice(self, chunk: Chunk, price: int) -> None:
-        """Micro-dollars per hour for all its GPUs; running instances keep theirs."""
+        """Set the price of a chunk, in micro-dollars per hour for all its GPUs. Existing instances keep their price."""
         chunk.price = price
         self.changes.machines.add(chunk.machine.id)
 
-    # -- for whoever keeps the market
+    # -- for the journal
 
     def restore(self, instances: Iterable[Instance], ended: Iterable[Ended], volumes: Iterable[Volume] = ()) -> None:
-        """Take up again what was kept; doors get new numbers where the old ones are taken."""
+        """Restore a saved market. Ports get new numbers if the old ones are in use."""
         self.volumes.restore(volumes)
         for gone in ended:
             self.ended.append(gone)
@@ -275,7 +270,7 @@ class Market:
         for instance in instances:
             machine = self.machines[instance.machine_id]
             self.instances[instance.id] = instance
-            instance.ports = {name: self.doors.reserve(number) for name, number in instance.ports.items()}
+            instance.ports = {name: self.port_table.reserve(number) for name, number in instance.ports.items()}
             if instance.phase in HOLDS_GPU:
                 machine.rented |= instance.mask
             if instance.phase is Phase.LOADING and instance.boot_at is not None:
@@ -284,15 +279,15 @@ class Market:
                 self.at(max(self.now, instance.not_before), partial(self._start_queued, machine))
             elif instance.phase is Phase.RUNNING and instance.dies_after is not None:
                 self._schedule_death(instance, instance.boot_at or self.now)
-            self._turn_doors(instance)
+            self._update_ports(instance)
 
     def relisted(self, chunk: Chunk, offer_id: int) -> None:
-        """The chunk is offered under this id from now on."""
+        """Offer the chunk under this id from now on."""
         self.chunks.pop(chunk.offer_id, None)
         chunk.offer_id = offer_id
         self.chunks[offer_id] = chunk
 
-    # -- within
+    # -- internal
 
     def _build(self, blueprints: Iterable[tuple[Blueprint, int]]) -> None:
         offer_ids, gpu_ids = count(FIRST_OFFER_ID), count(_FIRST_GPU_ID)
@@ -305,16 +300,16 @@ class Market:
             self.chunks.update((chunk.offer_id, chunk) for chunk in machine.chunks)
         self.next_offer_id = next(offer_ids)
 
-    def _instance(self, account: str, chunk: Chunk, launch: Launch, twist: Twist) -> Instance:
+    def _instance(self, account: str, chunk: Chunk, launch: Launch, defects: InstanceDefects) -> Instance:
         number = self.next_contract_id
         self.next_contract_id += 1
         api_key = hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()
-        ports = {name: self.doors.reserve() for name in container_ports(launch)}
-        twist = self.defects.twist_for(number, chunk.machine, launch, twist)
-        return contract(number, account, chunk, launch, twist, api_key=api_key, ports=ports, now=self.now)
+        ports = {name: self.port_table.reserve() for name in container_ports(launch)}
+        defects = self.defects.for_instance(number, chunk.machine, launch, defects)
+        return contract(number, account, chunk, launch, defects, api_key=api_key, ports=ports, now=self.now)
 
     def _boot(self, instance: Instance, *, never_ready: bool = False) -> None:
-        self._settle(instance)
+        self._accrue(instance)
         instance.restarts += 1
         rng = random.Random(f"{self._seed}:boot:{instance.id}:{instance.restarts}")
         seconds = math.inf if never_ready else rng.uniform(*self._boot_time)
@@ -325,7 +320,7 @@ class Market:
 
     def _runs(self, instance: Instance, planned: float) -> None:
         if instance.phase is not Phase.LOADING or instance.boot_at != planned:
-            return  # it was stopped or destroyed, or is in another boot by now
+            return  # the instance was stopped, destroyed or started again meanwhile
         self._enter(instance, Phase.RUNNING)
         instance.status_msg = f"success, running {instance.launch.image}/ssh"
         self._schedule_death(instance, planned)
@@ -339,9 +334,9 @@ class Market:
             self.container_dies(instance, "container exited with code 137")
 
     def _enter(self, instance: Instance, phase: Phase) -> None:
-        self._settle(instance)
+        self._accrue(instance)
         instance.phase = phase
-        self._turn_doors(instance)
+        self._update_ports(instance)
 
     def _leave(self, instance: Instance, phase: Phase, *, then_held: int = 0) -> None:
         held = instance.phase in HOLDS_GPU
@@ -371,23 +366,23 @@ class Market:
     def _on(self, machine: Machine) -> list[Instance]:
         return [instance for instance in self.instances.values() if instance.machine_id == machine.id]
 
-    def _settle(self, instance: Instance) -> None:
-        instance.settle(self.now, online=self.online(instance))
+    def _accrue(self, instance: Instance) -> None:
+        instance.accrue(self.now, online=self.online(instance))
         self.changes.instances.add(instance.id)
 
-    def _turn_doors(self, instance: Instance) -> None:
+    def _update_ports(self, instance: Instance) -> None:
         answers = instance.phase is Phase.RUNNING and self.online(instance) and not instance.no_ssh
         for name, number in instance.ports.items():
             if not name.endswith("/udp"):
-                self.doors.turn(number, "ssh" if name == "22/tcp" else "tcp", answers=answers)
+                self.port_table.set_open(number, "ssh" if name == "22/tcp" else "tcp", answers=answers)
 
     def _offer_longer(self) -> None:
-        """Hosts go on: who would offer for less than a week does so for half a year more."""
+        """Extend the offers of hosts that end within a week by half a year."""
         for machine in self.machines.values():
             if machine.offer_longer(self.now):
                 self.changes.machines.add(machine.id)
 
-    def _stop_who_has_no_credit(self) -> None:
+    def _stop_without_credit(self) -> None:
         for account in {instance.account for instance in self.instances.values()}:
             if self.credit(account) <= 0:
                 for instance in self.of(account):

@@ -1,7 +1,7 @@
-"""What the built-in market is made of: models, chunk shapes, places, processors. Data only.
+"""The data of the built-in market: GPU models, chunk shapes, locations, processors.
 
-Memory sizes and price ranges are those that were recorded on vast.ai between 2025-12 and 2026-06 (USD per GPU-hour,
-10th percentile, median, 90th percentile of what was on offer); weights follow how many were seen.
+Memory sizes and price ranges were recorded on vast.ai between 2025-12 and 2026-06. Prices are in USD per GPU-hour: the
+10th percentile, median and 90th percentile of the offers. Weights follow the number of recorded offers.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Model:
     tflops: float
     dlperf: float
     bandwidth: float
-    """GB/s."""
+    """Memory bandwidth in GB/s."""
     watts: int
     datacenter: bool = False
 
@@ -68,7 +68,7 @@ MODELS = (
 
 
 class Shape(NamedTuple):
-    """How a host cuts up a machine: its GPUs, the smallest chunk it rents, how often that is seen."""
+    """How a host divides a machine: its number of GPUs, its smallest chunk, and the relative frequency."""
 
     gpus: int
     smallest: int
@@ -162,4 +162,4 @@ DRIVERS = (
     ("580.95.05", 13.0),
     ("595.58.03", 13.2),
 )
-"""With the highest CUDA version that each can run. The newest models need one of the last three."""
+"""Drivers with the highest CUDA version of each. The newest models need one of the last three."""

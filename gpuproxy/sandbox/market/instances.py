@@ -1,7 +1,7 @@
-"""Rented instances: what they are, which state they are in, what they have cost. No clock: `now` is an argument.
+"""Rented instances: their data, phase and costs. There is no clock here; `now` is an argument.
 
-GPUs are billed per second while the instance runs, disk per second while it exists; neither while its host is
-offline. Bills are exact: durations are whole microseconds, the division comes last.
+GPUs are billed while the instance runs, disk while the instance exists, and nothing while the host is offline. Bills
+are exact: durations are whole microseconds, and the division comes last.
 """
 
 import math
@@ -13,12 +13,12 @@ HOUR_US = 3_600_000_000
 
 
 class Phase(StrEnum):
-    """Where an instance is in its life; the words of the control API."""
+    """The phase of an instance; the control API shows these words."""
 
     LOADING = "loading"
     RUNNING = "running"
     STOPPED = "stopped"
-    QUEUED = "queued"  # a start was refused; it will run by itself when its GPUs are free
+    QUEUED = "queued"  # a start was refused; the instance starts by itself when its GPUs are free
     EXITED = "exited"  # its container died
     DESTROYED = "destroyed"
 
@@ -28,7 +28,7 @@ HOLDS_GPU = frozenset({Phase.LOADING, Phase.RUNNING, Phase.EXITED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What a create asked for."""
+    """The arguments of a create."""
 
     image: str = ""
     disk_gb: float = 10.0
@@ -40,56 +40,56 @@ class Launch:
     """Micro-dollars per hour; makes the instance interruptible."""
     stopped: bool = False
     volumes: dict[int, str] = field(default_factory=dict)
-    """Where each volume is mounted, by its id."""
+    """The mount paths by volume id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an instance never runs, in its first boot or in any later one."""
+    """Why an instance never runs, in its first or any later boot."""
 
     kind: str
-    """What the control API calls it: image_fault, host_fault, never_ready."""
+    """The name in the control API: image_fault, host_fault or never_ready."""
     status: str = "created"
-    """The container's status, for good: created, loading."""
+    """The final status of the container: created or loading."""
     message: str = ""
-    """The status message, from the moment that the image begins to load."""
+    """The status message from the time when the image begins to load."""
     stopped: bool = False
-    """The contract is stopped at once, and holds no GPUs."""
+    """True: the contract is stopped at once and has no GPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shyness:
-    """How the rows of a fresh instance misreport it. The instance itself and its bill are not affected."""
+class Misreport:
+    """Wrong values in the rows of a new instance. The instance itself and its bill aren't affected."""
 
     seconds: float
-    """For how long after the create."""
+    """How long after the create the rows are wrong."""
     status: str = ""
-    """exited and stopped: the row shows a stopped contract; null: the container has no status yet."""
+    """exited and stopped: the row shows a stopped contract; null: the container has no status."""
     gpu_name: str = ""
-    """Another name of its model."""
+    """Another name of the GPU model; "": the true name."""
     flips: bool = False
-    """The other name is shown in every second read only, beginning with the first."""
+    """True: only every second read shows the other name, beginning with the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Twist:
-    """What goes wrong with one create, beyond the answer."""
+class InstanceDefects:
+    """The defects of one new instance."""
 
     price_factor: float = 1.0
     gpu_name: str | None = None
     gpu_ram: int = 0
     never_ready: bool = False
     dies_after: float | None = None
-    """Seconds after it began to run."""
+    """The container exits after so many seconds of running; None: never."""
     failure: Failure | None = None
     no_ssh: bool = False
-    """It runs, and its ports never answer."""
-    shyness: Shyness | None = None
+    """True: the instance runs, but its ports never answer."""
+    misreport: Misreport | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Instance:
-    """Prices in micro-dollars: `gpu_price` per hour, `storage` per GB and month."""
+    """One instance. Prices are in micro-dollars: `gpu_price` per hour, `storage` per GB and month."""
 
     id: int
     account: str
@@ -107,61 +107,61 @@ class Instance:
     end_date: float
     phase: Phase
     loading_at: float
-    """When the image begins to load; until then the container has no status."""
+    """When the image begins to load. Before that, the container has no status."""
     boot_at: float | None
-    """When it runs, or ran first in this boot; None: never."""
+    """When the instance begins or began to run in this boot; None: never."""
     dies_after: float | None = None
     not_before: float = 0.0
-    """A queued start is not tried again before."""
+    """The earliest time of a queued start."""
     status_msg: str = ""
     restarts: int = 0
     ports: dict[str, int] = field(default_factory=dict)
-    """Public port by container port and protocol ("22/tcp")."""
+    """Public ports by container port and protocol ("22/tcp")."""
     transient: str = ""
-    """What its status says instead while it loads: rebooting, recycling."""
+    """A temporary status while the instance loads: rebooting or recycling."""
     interrupted: bool = False
-    """It was outbid, and goes on when its bid is enough again."""
+    """True: the instance was outbid. It starts again when its bid is sufficient."""
     failure: Failure | None = None
     no_ssh: bool = False
-    """Its ports never answer."""
-    shyness: Shyness | None = None
+    """True: the ports never answer."""
+    misreport: Misreport | None = None
     reads: int = 0
-    """How many of its rows were shown with a name that flips."""
+    """The number of rows shown, if the name flips."""
     metered_us: int = 0
     gpu_us: int = 0
     disk_us: int = 0
     earlier: list[tuple[int, int]] = field(default_factory=list)
-    """Bids of before: (price, microseconds)."""
+    """Earlier bids as (price, microseconds)."""
 
     @property
     def disk_rate(self) -> int:
-        """Micro-dollars for the whole disk and a month."""
+        """The price of the whole disk, in micro-dollars per month."""
         return round(self.storage * self.launch.disk_gb)
 
     @property
     def price(self) -> float:
-        """Micro-dollars per hour, all-in, while it runs."""
+        """The total price while it runs, in micro-dollars per hour."""
         return self.gpu_price + self.disk_rate / MONTH_HOURS
 
     def billed(self, now: float, *, online: bool) -> int:
-        """Micro-dollars up to now, rounded down."""
+        """The cost up to now in micro-dollars, rounded down."""
         gpu = sum(price * gpu_us for price, gpu_us in self.gpu_times(now, online=online))
         _, disk_us = self._metered(now, online=online)
         return (gpu * MONTH_HOURS + self.disk_rate * disk_us) // (MONTH_HOURS * HOUR_US)
 
     def gpu_times(self, now: float, *, online: bool) -> list[tuple[int, int]]:
-        """How many microseconds of GPU were billed at which price (micro-dollars per hour), oldest price first."""
+        """The billed GPU times as (price in micro-dollars per hour, microseconds), oldest price first."""
         gpu_us, _ = self._metered(now, online=online)
         return [*self.earlier, (self.gpu_price, gpu_us)]
 
     def reprice(self, price: int) -> None:
-        """Micro-dollars per hour of GPU from now on; it is settled up to now."""
+        """Set the GPU price in micro-dollars per hour. Call `accrue` before."""
         if self.gpu_us:
             self.earlier.append((self.gpu_price, self.gpu_us))
         self.gpu_price, self.gpu_us = price, 0
 
-    def settle(self, now: float, *, online: bool) -> None:
-        """Account for the time so far; called before anything changes that bills depend on."""
+    def accrue(self, now: float, *, online: bool) -> None:
+        """Add the time since the last call to the bill. Call this before a change that affects the bill."""
         self.gpu_us, self.disk_us = self._metered(now, online=online)
         self.metered_us = max(self.metered_us, microseconds(now))
 
@@ -170,7 +170,7 @@ class Instance:
         return self.gpu_us + (passed if self.phase is Phase.RUNNING else 0), self.disk_us + passed
 
     def boots(self, now: float, seconds: float, *, ends: bool = True) -> None:
-        """It begins to load, and will run `seconds` from now (infinite, or not `ends`: never)."""
+        """Begin to load, and run in `seconds`; if that is infinite or `ends` is False, never."""
         self.phase = Phase.LOADING
         self.loading_at = now + min(seconds, 600.0) * 0.2
         self.boot_at = now + seconds if ends and math.isfinite(seconds) else None
@@ -181,7 +181,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What remains of a destroyed instance."""
+    """The record of a destroyed instance."""
 
     id: int
     account: str
@@ -195,11 +195,11 @@ class Ended:
     billed: int
     volume_ids: tuple[int, ...] = ()
     gpu_times: tuple[tuple[int, int], ...] = ()
-    """Of its bill: (price per hour, microseconds)."""
+    """The billed GPU times as (price per hour, microseconds)."""
 
 
 def container_ports(launch: Launch) -> list[str]:
-    """The ports that a launch maps, SSH first: "-p 8000:8000/udp" in env asks for "8000/udp"."""
+    """The ports that a launch maps, SSH first. "-p 8000:8000/udp" in env maps "8000/udp"."""
     names = ["22/tcp"]
     for key in launch.env:
         if key.startswith("-p "):
@@ -211,5 +211,5 @@ def container_ports(launch: Launch) -> list[str]:
 
 
 def microseconds(seconds: float) -> int:
-    """Whole microseconds."""
+    """Seconds as whole microseconds."""
     return round(seconds * 1_000_000)

@@ -1,7 +1,7 @@
-"""The kept market: a file of JSON lines, one for each thing that changed, the last one of a thing wins.
+"""The saved market: a file of JSON lines, one for each changed object. The last line of an object counts.
 
-A change is one append before its answer leaves, so that it costs the same however old the market is, and a half
-written last line is a change that was never answered. At each start the file is written anew, without the past.
+Each change is appended before its answer is sent. The cost of saving doesn't depend on the market's age, and a half
+written last line is a change that was never answered. At each start, the file is rewritten without old lines.
 """
 
 import os
@@ -12,20 +12,20 @@ from typing import Any
 
 import msgspec
 
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Ended, Instance
 from gpuproxy.sandbox.market.machines import Machine
 from gpuproxy.sandbox.market.volumes import Volume
 
-_MOST_STALE_LINES = 20_000
+_MAX_STALE_LINES = 20_000
 
 
 class WrongMarket(Exception):
-    """The file keeps another market than the one that was asked for."""
+    """The file has the state of another market, or isn't a state file."""
 
 
-class Kept(msgspec.Struct, omit_defaults=True):
-    """One line. `market` says which market this is, so that a state is never laid over another one's machines."""
+class Record(msgspec.Struct, omit_defaults=True):
+    """One line. `market` identifies the market, so that a state is never loaded into another one."""
 
     market: str = ""
     built_at: float = 0.0
@@ -41,22 +41,25 @@ class Kept(msgspec.Struct, omit_defaults=True):
 
 
 @dataclass(slots=True)
-class Past:
-    """What a file kept; empty where there was none."""
+class SavedState:
+    """The content of a state file; empty if there is no file."""
 
-    head: Kept
+    head: Record
     machines: dict[int, dict[str, Any]] = field(default_factory=dict)
     instances: dict[int, Instance] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     volumes: dict[int, Volume] = field(default_factory=dict)
 
 
-def read(path: Path | None, name: str, now: float) -> Past:
-    """The past of the market `name`; one without a past was built now. Raises WrongMarket, OSError."""
-    past = Past(Kept(built_at=now))
+def read(path: Path | None, name: str, now: float) -> SavedState:
+    """The saved state of the market `name`. Without a file, the market is built at `now`.
+
+    Raises WrongMarket or OSError.
+    """
+    past = SavedState(Record(built_at=now))
     for line in () if path is None else _lines(path):
         if line.market and line.market != name:
-            raise WrongMarket(f"{path} keeps the market {line.market}, not {name}")
+            raise WrongMarket(f"{path} has the state of the market {line.market}, not of {name}; use another file")
         if line.machine is not None:
             past.machines[line.machine["id"]] = line.machine
         elif line.instance is not None:
@@ -72,22 +75,22 @@ def read(path: Path | None, name: str, now: float) -> Past:
 
 
 class Journal:
-    """Keeps one market in one file; without a path it keeps nothing."""
+    """Saves one market in one file; without a path, it saves nothing."""
 
-    def __init__(self, path: Path | None, market: Market, name: str, past: "Past") -> None:
-        """`name` tells this market from others; `past` is put into it."""
+    def __init__(self, path: Path | None, market: SimulatedMarket, name: str, past: "SavedState") -> None:
+        """`name` identifies the market. The saved state `past` is loaded into it."""
         self._path = path
         self._market = market
         self._name = name
         self._built_at = past.head.built_at
         self._lines = 0
         self._encode = msgspec.json.Encoder().encode
-        self._touched: set[int] = set()  # machines that are not as they were built
+        self._touched: set[int] = set()  # machines that have changed since they were built
         self._fd = -1
-        self._take_up(past)
+        self._restore(past)
 
     def keep(self, calls: dict[str, dict[str, int]]) -> None:
-        """Write what changed since the last time, if anything did."""
+        """Append the unsaved changes, if there are any."""
         changes = self._market.changes
         if not changes:
             return
@@ -100,20 +103,20 @@ class Journal:
         changes.clear()
 
     def tick(self, calls: dict[str, dict[str, int]]) -> None:
-        """Write the time, so that a market that was killed goes on from about where it was."""
+        """Append the time, so that a killed market continues from about the same time."""
         if self._path is not None and self._fd >= 0:
             self._append([self._head(calls)])
-            if self._lines > _MOST_STALE_LINES + 2 * len(self._market.ended):
+            if self._lines > _MAX_STALE_LINES + 2 * len(self._market.ended):
                 self._rewrite(calls)
 
     def close(self, calls: dict[str, dict[str, int]]) -> None:
-        """Write everything once more, compactly."""
+        """Rewrite the file without old lines, and close it."""
         if self._path is not None:
             self._rewrite(calls)
             os.close(self._fd)
             self._fd = -1
 
-    def _take_up(self, past: Past) -> None:
+    def _restore(self, past: SavedState) -> None:
         market, head = self._market, past.head
         for machine in past.machines.values():
             self._restore_machine(machine)
@@ -121,11 +124,11 @@ class Journal:
         market.next_contract_id = max(market.next_contract_id, head.next_contract_id)
         market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
         if head.now:
-            market.now = head.now  # what came due since then happens at its own moment, however late it is now
+            market.now = head.now  # events that are due since then run at their own time
         market.restore(past.instances.values(), past.ended, past.volumes.values())
 
     def _rewrite(self, calls: dict[str, dict[str, int]]) -> None:
-        assert self._path is not None  # noqa: S101 - callers looked
+        assert self._path is not None  # noqa: S101 - callers have checked
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._fd >= 0:
             os.close(self._fd)
@@ -135,16 +138,16 @@ class Journal:
         self._append([self._head(calls), *self._everything()])
         fresh.replace(self._path)
 
-    def _append(self, lines: Iterable[Kept]) -> None:
+    def _append(self, lines: Iterable[Record]) -> None:
         encoded = [self._encode(line) for line in lines]
         self._lines += len(encoded)
         left = memoryview(b"\n".join(encoded) + b"\n")
         while left:
             left = left[os.write(self._fd, left) :]
 
-    def _head(self, calls: dict[str, dict[str, int]]) -> Kept:
+    def _head(self, calls: dict[str, dict[str, int]]) -> Record:
         market = self._market
-        return Kept(
+        return Record(
             market=self._name,
             built_at=self._built_at,
             now=market.now,
@@ -154,20 +157,20 @@ class Journal:
             images=market.defects.images or None,
         )
 
-    def _changed(self) -> Iterator[Kept]:
+    def _changed(self) -> Iterator[Record]:
         changes, market = self._market.changes, self._market
-        yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(changes.machines))
+        yield from (Record(machine=_machine_record(market.machines[number])) for number in sorted(changes.machines))
         found = (market.instances.get(number) for number in sorted(changes.instances))
-        yield from (Kept(instance=instance) for instance in found if instance is not None)
-        yield from (Kept(ended=gone) for gone in changes.ended)
-        yield from (Kept(volume=market.volumes.all[number]) for number in sorted(changes.volumes))
+        yield from (Record(instance=instance) for instance in found if instance is not None)
+        yield from (Record(ended=gone) for gone in changes.ended)
+        yield from (Record(volume=market.volumes.all[number]) for number in sorted(changes.volumes))
 
-    def _everything(self) -> Iterator[Kept]:
+    def _everything(self) -> Iterator[Record]:
         market = self._market
-        yield from (Kept(machine=_kept_machine(market.machines[number])) for number in sorted(self._touched))
-        yield from (Kept(instance=instance) for instance in market.instances.values())
-        yield from (Kept(ended=gone) for gone in market.ended)
-        yield from (Kept(volume=volume) for volume in market.volumes.all.values())
+        yield from (Record(machine=_machine_record(market.machines[number])) for number in sorted(self._touched))
+        yield from (Record(instance=instance) for instance in market.instances.values())
+        yield from (Record(ended=gone) for gone in market.ended)
+        yield from (Record(volume=volume) for volume in market.volumes.all.values())
 
     def _restore_machine(self, kept: dict[str, Any]) -> None:
         machine = self._market.machines.get(kept["id"])
@@ -182,21 +185,21 @@ class Journal:
             self._market.relisted(chunk, offer_id)
 
 
-def _lines(path: Path) -> Iterator[Kept]:
-    decode = msgspec.json.Decoder(Kept).decode
+def _lines(path: Path) -> Iterator[Record]:
+    decode = msgspec.json.Decoder(Record).decode
     if not path.exists():
         return
     with path.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n"):  # half written, never answered
+            if not line.endswith(b"\n"):  # half written: the change was never answered
                 return
             try:
                 yield decode(line)
             except msgspec.MsgspecError as error:
-                raise WrongMarket(f"{path} does not keep a market: {error}") from error
+                raise WrongMarket(f"{path} is not the state file of a market: {error}") from error
 
 
-def _kept_machine(machine: Machine) -> dict[str, Any]:
+def _machine_record(machine: Machine) -> dict[str, Any]:
     return {
         "id": machine.id,
         "strangers": machine.strangers,

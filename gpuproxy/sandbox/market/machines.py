@@ -1,7 +1,7 @@
-"""Machines and their chunks: which GPUs each offer covers, what it costs, who holds what.
+"""Machines and their chunks: the GPUs of each offer, its price, and which GPUs are in use.
 
-A machine has one offer (ask) per chunk. Chunks overlap: renting one makes every other that shares a GPU with it
-unrentable, for everybody. GPUs are held as bits of one integer a machine, so "is it free?" is a single `&`.
+A machine has one offer (ask) for each chunk. Chunks overlap: renting one makes all others with a common GPU
+unrentable. GPUs in use are bits of one integer per machine, so that a check needs a single `&`.
 """
 
 import random
@@ -16,12 +16,12 @@ from gpuproxy.sandbox.market.hardware import Model, Shape
 T = TypeVar("T")
 Column = str | int | float | bool | list[int] | None
 _DAY = 86400.0
-_BLACKWELL = 1000  # compute capability x 100 from which old drivers don't do
+_BLACKWELL = 1000  # compute capability x 100 that needs a new driver
 
 
 @dataclass(slots=True, kw_only=True)
 class Chunk:
-    """One ask: some GPUs of a machine. `price` is micro-dollars per hour for all of them, without disk."""
+    """One offer (ask): some GPUs of a machine. `price` is in micro-dollars per hour for all of them, without disk."""
 
     machine: "Machine"
     mask: int
@@ -29,22 +29,22 @@ class Chunk:
     offer_id: int
     price: int
     columns: dict[str, Column]
-    """What never changes, by the names of the wire."""
+    """The constant columns, by the names of the API."""
 
     @property
     def rentable(self) -> bool:
-        """Free, all of it, on a host that is connected."""
+        """True if all GPUs are free and the host is connected."""
         return self.machine.online and not self.mask & self.machine.held
 
     @property
     def min_bid(self) -> int:
-        """Micro-dollars per hour."""
+        """The minimum bid in micro-dollars per hour."""
         return self.price * 5 // 6
 
 
 @dataclass(slots=True, kw_only=True)
 class Machine:
-    """`storage` is micro-dollars per GB and month; `columns` are what all its offers share."""
+    """One machine. `storage` is in micro-dollars per GB and month; `columns` are common to all its offers."""
 
     id: int
     gpus: int
@@ -52,22 +52,22 @@ class Machine:
     columns: dict[str, Column]
     chunks: list[Chunk] = field(default_factory=list)
     rented: int = 0
-    """Bits of the GPUs that instances hold."""
+    """Bits of the GPUs that instances have."""
     strangers: int = 0
-    """Bits of the GPUs that people outside this simulation hold."""
+    """Bits of the GPUs that other customers, who aren't simulated, have."""
     online: bool = True
     broken: str = ""
-    """How every instance that is created here fails: never_ready, host_fault, no_ssh; empty: it works."""
+    """How all new instances fail here: never_ready, host_fault or no_ssh; "": they work."""
     broken_message: str = ""
-    """What a host_fault says here instead of the usual text."""
+    """The message of a host_fault here; "": the usual one."""
 
     @property
     def held(self) -> int:
-        """Bits of the GPUs that nobody can rent now."""
+        """Bits of the GPUs that are in use."""
         return self.rented | self.strangers
 
     def take(self, wanted: int) -> int:
-        """The bits of up to `wanted` free GPUs, taken by a stranger, whole small chunks first."""
+        """Let another customer take up to `wanted` free GPUs, smallest chunks first; returns their bits."""
         taken = 0
         for chunk in sorted(self.chunks, key=lambda chunk: (chunk.gpus, chunk.mask)):
             if taken.bit_count() + chunk.gpus <= wanted and not chunk.mask & (self.held | taken):
@@ -76,7 +76,7 @@ class Machine:
         return taken
 
     def offer_longer(self, now: float) -> bool:
-        """A host that would offer for less than a week more does so for half a year more; True when it changed."""
+        """If the offers end within a week, extend them by half a year or more; True if they were extended."""
         until = float(str(self.columns["end_date"]))
         if until >= now + 7 * _DAY:
             return False
@@ -86,7 +86,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """What a machine is made from; sources of machines fill this in. Sizes are of the whole machine."""
+    """The description from which a machine is built. Sizes are those of the whole machine."""
 
     id: int
     model: Model
@@ -94,9 +94,9 @@ class Blueprint:
     tiles: Sequence[tuple[int, int]]
     """(first GPU, GPUs) of each chunk."""
     price_per_gpu: int
-    """Micro-dollars per hour."""
+    """In micro-dollars per hour."""
     storage: int
-    """Micro-dollars per GB and month."""
+    """In micro-dollars per GB and month."""
     cpu_name: str
     cpu_ghz: float
     cpu_cores: int
@@ -106,7 +106,7 @@ class Blueprint:
     inet_down: float
     inet_up: float
     inet_down_tb: float
-    """USD per TB."""
+    """In USD per TB."""
     inet_up_tb: float
     pcie_bw: float
     mobo_name: str
@@ -119,7 +119,7 @@ class Blueprint:
 
 
 def invented(seed: int, count: int, now: float) -> list[Blueprint]:
-    """The built-in market: always the same machines for a seed, whatever the count that follows."""
+    """The machines of the built-in market. For one seed they are always the same, whatever `count` is."""
     hosts = _Hosts(seed, count)
     made = []
     for index in range(count):
@@ -132,7 +132,10 @@ def invented(seed: int, count: int, now: float) -> list[Blueprint]:
 
 
 def tiles(first: int, gpus: int, smallest: int) -> Iterator[tuple[int, int]]:
-    """The chunks of a block: itself, then of its two parts; the larger part is a power of two of smallest chunks."""
+    """The chunks of a block: the block, then the chunks of its two parts.
+
+    The first part has a power of two of smallest chunks.
+    """
     yield first, gpus
     if gpus <= smallest:
         return
@@ -142,12 +145,12 @@ def tiles(first: int, gpus: int, smallest: int) -> Iterator[tuple[int, int]]:
 
 
 def weighted(rng: random.Random, choices: Sequence[tuple[T, int]]) -> T:
-    """One of the choices, by weight."""
+    """A random choice by weight."""
     return rng.choices([choice for choice, _ in choices], [weight for _, weight in choices])[0]
 
 
 def build(blueprint: Blueprint, offer_ids: "numbers[int]", gpu_ids: "numbers[int]") -> Machine:
-    """The machine with all its chunks; nothing is held yet."""
+    """A machine with all its chunks; no GPU is in use."""
     ids = [next(gpu_ids) for _ in range(blueprint.gpus)]
     machine = Machine(
         id=blueprint.id, gpus=blueprint.gpus, storage=blueprint.storage, columns=_machine_columns(blueprint)
@@ -168,7 +171,7 @@ def build(blueprint: Blueprint, offer_ids: "numbers[int]", gpu_ids: "numbers[int
 
 
 class _Hosts:
-    """Owners of machines, about three machines each; an owner's machines stand in one place."""
+    """Owners of machines, with about three machines each; all machines of an owner have one location."""
 
     def __init__(self, seed: int, machines: int) -> None:
         self._seed = seed
@@ -327,7 +330,7 @@ def _chunk_columns(made: Blueprint, gpu_ids: list[int]) -> dict[str, Column]:
 
 
 def driver_number(version: str) -> int:
-    """How drivers are compared: 570.124.04 is 570124004."""
+    """A driver version as a number for comparisons: 570.124.04 is 570124004."""
     parts = [int(part) for part in version.split(".") if part.isdigit()] + [0, 0]
     return parts[0] * 1_000_000 + parts[1] * 1_000 + parts[2]
 

@@ -1,19 +1,18 @@
-"""A recorded market: CSV rows become machines with chunks, GPU ids, hosts and places.
+"""A recorded market: CSV rows become machines with chunks, GPU ids, hosts and locations.
 
-The columns are those of `vast_market_2026-06-12_normalized.csv`: the rows of one machine_id are its offers, of which
-those of equal size and equal `rentable` were collapsed into one. The rule by which they come apart again:
+The columns are those of `vast_market_2026-06-12_normalized.csv`. The rows of one machine_id are its offers; rows of
+equal size and equal `rentable` were merged into one. These rules restore the machines:
 
-1. F = the largest size with rentable=true (0 without one): that many GPUs are free, the others are held by strangers.
-   The machine has max(false sizes) GPUs if that is more than F, else F + max(false sizes); without false rows F.
-2. The free GPUs are the last F. Chunks of each size with rentable=true tile that free block from its start, as many
-   as fit; chunks of each size with rentable=false tile the machine from its first GPU on, as many as begin at a
-   held GPU. So each recorded row is seen again with its flag, and becomes rentable when the strangers leave.
-3. Price per GPU, storage price, processor, network and main board are the recorded ones; cores, memory and disk of
-   the whole machine are those of its largest row, scaled up. A machine whose rows name several models or prices has
-   the first of each.
-4. GPU ids are numbered through in the order of the file. What the file does not tell (owner, place, reliability,
-   verification, driver, end date) is drawn from the built-in tables by a generator seeded with (seed, machine_id),
-   so that a machine has the same whatever else is in the file.
+1. F is the largest size with rentable=true, or 0 without one. F GPUs are free, the others are used by other customers.
+   The machine has max(false sizes) GPUs if that is more than F; otherwise it has F + max(false sizes) GPUs.
+2. The last F GPUs are the free ones. Chunks of each size with rentable=true fill the free block from its start, as
+   many as fit. Chunks of each size with rentable=false fill the machine from its first GPU, as many as begin at a used
+   GPU. So each recorded row appears again with its flag, and becomes rentable when the other customers leave.
+3. Price per GPU, storage price, processor, network and main board are the recorded ones. Cores, memory and disk of the
+   whole machine are those of its largest row, scaled up. If the rows have several models or prices, the first counts.
+4. GPU ids are assigned in the order of the file. Facts that aren't in the file (owner, location, reliability,
+   verification, driver, end date) are drawn from the built-in tables by a generator with the seed (seed, machine_id),
+   so that a machine doesn't depend on the other rows of the file.
 """
 
 import csv
@@ -32,20 +31,20 @@ _Row = dict[str, str]
 
 
 def recorded(path: Path, seed: int, now: float) -> list[tuple[Blueprint, int]]:
-    """Blueprints, each with how many of its first GPUs strangers hold. Raises OSError, ValueError for a bad file."""
+    """The machines, each with the number of its first GPUs that are in use. Raises OSError or ValueError."""
     by_machine: defaultdict[int, list[_Row]] = defaultdict(list)
     with path.open(encoding="utf-8", newline="") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
                 by_machine[int(row["machine_id"])].append(row)
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {line}: no usable machine_id") from error
+                raise ValueError(f"{path}, line {line}: machine_id is missing or not a number") from error
     hosts = max(1, len(by_machine) // 3)
     return [_machine(machine_id, rows, seed, hosts, now) for machine_id, rows in by_machine.items()]
 
 
 def layout(free_sizes: Sequence[int], held_sizes: Sequence[int]) -> tuple[int, int, list[tuple[int, int]]]:
-    """(GPUs of the machine, how many of the first are held, chunks as (first GPU, GPUs)), by rules 1 and 2."""
+    """By rules 1 and 2: (GPUs of the machine, GPUs in use at its start, chunks as (first GPU, GPUs))."""
     free = max(free_sizes, default=0)
     largest_held = max(held_sizes, default=0)
     gpus = largest_held if largest_held > free else free + largest_held
@@ -94,7 +93,7 @@ def _machine(machine_id: int, rows: list[_Row], seed: int, hosts: int, now: floa
 
 
 def _model(name: str, memory_mb: int) -> Model:
-    """The built-in model of that name, with the recorded memory; an unknown one is like an RTX 4090."""
+    """The built-in model of this name with the recorded memory; an unknown model is like an RTX 4090."""
     like = next((model for model in hardware.MODELS if gpu_key(model.name) == gpu_key(name)), hardware.MODELS[0])
     return Model(
         name=name,
@@ -113,5 +112,5 @@ def _model(name: str, memory_mb: int) -> Model:
 
 
 def _number(text: str, otherwise: float) -> float:
-    """The recorded number; empty and zero were not known when it was recorded."""
+    """The recorded number; `otherwise` for empty and zero, which mean that it was unknown."""
     return float(text or 0) or otherwise

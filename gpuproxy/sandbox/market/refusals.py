@@ -1,25 +1,25 @@
-"""The market's ways of saying no. Whoever gets one knows that nothing happened."""
+"""The market's refusals. After one of these exceptions, nothing has changed."""
 
 
 class NoSuchAsk(Exception):
-    """Nobody offers that."""
+    """There is no such offer."""
 
 
 class NotRentable(Exception):
-    """The offer exists, its GPUs or its disk are held."""
+    """The offer exists, but its GPUs or its disk are in use."""
 
 
 class NoCredit(Exception):
-    """The account has nothing left."""
+    """The account has no credit left."""
 
 
 class NoSuchVolume(Exception):
-    """Not this account's, or deleted."""
+    """The volume is deleted, unknown or belongs to another account."""
 
 
 class ElsewhereVolume(Exception):
-    """The volume lies on another machine than the offer."""
+    """The volume is on another machine than the offer."""
 
 
 class VolumeInUse(Exception):
-    """Instances have it, or had it a moment ago."""
+    """Instances use the volume, or used it a moment ago."""

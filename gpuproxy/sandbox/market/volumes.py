@@ -1,7 +1,7 @@
-"""Local volumes: disk of one machine, rented by size, which outlives the instances that mount it.
+"""Local volumes: rented disk space on one machine that outlives the instances that mount it.
 
-A volume never leaves its machine. Instances name it in their launch and hold it until they are destroyed, stopped or
-not; it is billed while it exists and its machine is online. Bills are exact, as those of instances.
+A volume never leaves its machine. An instance names it in its launch and uses it until it is destroyed, also while it
+is stopped. A volume is billed while it exists and its machine is online. Bills are exact, like those of instances.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -21,12 +21,12 @@ from gpuproxy.sandbox.market.refusals import (
 )
 
 RELEASED_AFTER = 30.0
-"""Seconds for which a volume stays in use after its last instance was destroyed, as recorded."""
+"""Seconds for which a volume stays in use after its last instance was destroyed (recorded value)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Volume:
-    """`storage` is micro-dollars per GB and month."""
+    """One volume. `storage` is in micro-dollars per GB and month."""
 
     id: int
     account: str
@@ -38,20 +38,20 @@ class Volume:
     end_date: float
     deleted_at: float | None = None
     busy_until: float = 0.0
-    """The last instance that had it is destroyed; until then it can't be deleted."""
+    """After its last instance was destroyed, the volume can't be deleted until then."""
     metered_us: int = 0
     existed_us: int = 0
 
     def billed(self, now: float, *, online: bool) -> int:
-        """Micro-dollars up to now, rounded down."""
+        """The cost up to now in micro-dollars, rounded down."""
         return self.storage * self.size_gb * self._existed(now, online=online) // (MONTH_HOURS * HOUR_US)
 
     def hours(self, now: float, *, online: bool) -> float:
-        """For how long it has been billed."""
+        """The billed time in hours."""
         return self._existed(now, online=online) / HOUR_US
 
-    def settle(self, now: float, *, online: bool) -> None:
-        """Account for the time so far; called before anything changes that bills depend on."""
+    def accrue(self, now: float, *, online: bool) -> None:
+        """Add the time since the last call to the bill. Call this before a change that affects the bill."""
         self.existed_us = self._existed(now, online=online)
         self.metered_us = max(self.metered_us, microseconds(now))
 
@@ -60,93 +60,96 @@ class Volume:
         return self.existed_us + (max(0, microseconds(now) - self.metered_us) if counts else 0)
 
 
-class Ledger(Protocol):
-    """What volumes need of the market that they belong to."""
+class MarketView(Protocol):
+    """The part of the market that volumes use."""
 
     next_contract_id: int
     changes: Changes
 
     @property
     def now(self) -> float:
-        """The market's time."""
+        """The market's time, in epoch seconds."""
 
     @property
     def machines(self) -> Mapping[int, Machine]:
-        """All of them, by id."""
+        """All machines by id."""
 
     @property
     def instances(self) -> Mapping[int, Instance]:
-        """Those that exist, by id."""
+        """The existing instances by id."""
 
     def credit(self, account: str) -> int:
-        """Micro-dollars left."""
+        """The remaining credit of an account, in micro-dollars."""
 
 
 class Volumes:
-    """All volumes of a market, deleted ones included."""
+    """All volumes of a market, including deleted ones."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        """`ledger` has its machines already."""
-        self._ledger = ledger
-        self._asks = {int(str(one.columns["avail_vol_ask_id"])): one for one in ledger.machines.values()}
+    def __init__(self, market: MarketView) -> None:
+        """`market` has its machines already."""
+        self._market = market
+        self._asks = {int(str(one.columns["avail_vol_ask_id"])): one for one in market.machines.values()}
         self.all: dict[int, Volume] = {}
 
     def ask(self, ask_id: int) -> Machine:
-        """The machine that offers volumes under this id. Raises NoSuchAsk."""
+        """The machine with this volume offer. Raises NoSuchAsk."""
         machine = self._asks.get(ask_id)
         if machine is None:
             raise NoSuchAsk
         return machine
 
     def create(self, account: str, ask_id: int, size_gb: int, name: str | None) -> Volume:
-        """A new volume. Raises NoSuchAsk, NotRentable, NoCredit; then nothing happened."""
+        """Create a volume. Raises NoSuchAsk, NotRentable or NoCredit without any change."""
         machine = self.ask(ask_id)
         if not machine.online or size_gb > free_gb(machine):
             raise NotRentable
-        if self._ledger.credit(account) <= 0:
+        if self._market.credit(account) <= 0:
             raise NoCredit
         volume = Volume(
-            id=self._ledger.next_contract_id,
+            id=self._market.next_contract_id,
             account=account,
             machine_id=machine.id,
             size_gb=size_gb,
             name=name,
             storage=machine.storage,
-            created_at=self._ledger.now,
+            created_at=self._market.now,
             end_date=float(str(machine.columns["end_date"])),
-            metered_us=microseconds(self._ledger.now),
+            metered_us=microseconds(self._market.now),
         )
-        self._ledger.next_contract_id += 1
+        self._market.next_contract_id += 1
         self.all[volume.id] = volume
         self._keep(volume)
         _use(machine, size_gb)
         return volume
 
     def delete(self, volume: Volume) -> None:
-        """Gone for good, with its data. Raises VolumeInUse."""
-        if self.users(volume.id) or self._ledger.now < volume.busy_until:
+        """Delete a volume and its data. Raises VolumeInUse."""
+        if self.users(volume.id) or self._market.now < volume.busy_until:
             raise VolumeInUse
-        self._settle(volume)
-        volume.deleted_at = self._ledger.now
-        _use(self._ledger.machines[volume.machine_id], -volume.size_gb)
+        self._accrue(volume)
+        volume.deleted_at = self._market.now
+        _use(self._market.machines[volume.machine_id], -volume.size_gb)
 
     def named(self, account: str, number: int) -> Volume:
-        """The account's volume. Raises NoSuchVolume."""
+        """The volume of an account with this id. Raises NoSuchVolume."""
         volume = self.all.get(number)
         if volume is None or volume.account != account or volume.deleted_at is not None:
             raise NoSuchVolume
         return volume
 
     def of(self, account: str) -> list[Volume]:
-        """The account's volumes, oldest first, deleted ones included."""
+        """All volumes of an account, oldest first, including deleted ones."""
         return [volume for volume in self.all.values() if volume.account == account]
 
     def users(self, number: int) -> list[int]:
-        """The instances that have it, running or not."""
-        return [one.id for one in self._ledger.instances.values() if number in one.launch.volumes]
+        """The ids of the instances that use a volume, running or not."""
+        return [one.id for one in self._market.instances.values() if number in one.launch.volumes]
 
     def check(self, account: str, machine_id: int, numbers: Collection[int], *, sharing: bool) -> None:
-        """May an instance on this machine have these? Raises NoSuchVolume, ElsewhereVolume, VolumeInUse."""
+        """Check that an instance on this machine may mount these volumes.
+
+        Raises NoSuchVolume, ElsewhereVolume or, without `sharing`, VolumeInUse.
+        """
         for number in numbers:
             if self.named(account, number).machine_id != machine_id:
                 raise ElsewhereVolume
@@ -154,50 +157,50 @@ class Volumes:
                 raise VolumeInUse
 
     def released(self, instance: Instance) -> None:
-        """The instance is destroyed; its volumes become free a little later."""
+        """Free the volumes of a destroyed instance, after RELEASED_AFTER seconds."""
         for number in instance.launch.volumes:
             volume = self.all[number]
-            volume.busy_until = self._ledger.now + RELEASED_AFTER
+            volume.busy_until = self._market.now + RELEASED_AFTER
             self._keep(volume)
 
-    def settle_on(self, machine_id: int) -> None:
-        """Account for the time so far on a machine that goes offline or comes back."""
+    def accrue_on(self, machine_id: int) -> None:
+        """Add the time so far to the bills of a machine's volumes, before it goes offline or online."""
         for volume in self.all.values():
             if volume.machine_id == machine_id:
-                self._settle(volume)
+                self._accrue(volume)
 
     def billed(self, volume: Volume) -> int:
-        """Micro-dollars up to now."""
-        return volume.billed(self._ledger.now, online=self._online(volume))
+        """The cost of a volume up to now, in micro-dollars."""
+        return volume.billed(self._market.now, online=self._online(volume))
 
     def hours(self, volume: Volume) -> float:
-        """For how long it has been billed."""
-        return volume.hours(self._ledger.now, online=self._online(volume))
+        """The billed time of a volume, in hours."""
+        return volume.hours(self._market.now, online=self._online(volume))
 
     def bill(self, account: str | None = None) -> int:
-        """Micro-dollars of all volumes ever, of one account or all."""
+        """The cost of all volumes ever, of one account or of all for None, in micro-dollars."""
         return sum(self.billed(one) for one in self.all.values() if account in (None, one.account))
 
     def restore(self, volumes: Iterable[Volume]) -> None:
-        """Take up again what was kept."""
+        """Restore saved volumes."""
         for volume in volumes:
             self.all[volume.id] = volume
             if volume.deleted_at is None:
-                _use(self._ledger.machines[volume.machine_id], volume.size_gb)
+                _use(self._market.machines[volume.machine_id], volume.size_gb)
 
     def _online(self, volume: Volume) -> bool:
-        return self._ledger.machines[volume.machine_id].online
+        return self._market.machines[volume.machine_id].online
 
-    def _settle(self, volume: Volume) -> None:
-        volume.settle(self._ledger.now, online=self._online(volume))
+    def _accrue(self, volume: Volume) -> None:
+        volume.accrue(self._market.now, online=self._online(volume))
         self._keep(volume)
 
     def _keep(self, volume: Volume) -> None:
-        self._ledger.changes.volumes.add(volume.id)
+        self._market.changes.volumes.add(volume.id)
 
 
 def free_gb(machine: Machine) -> float:
-    """What is left of a machine's disk for volumes."""
+    """The free disk space of a machine for volumes, in GB."""
     return float(str(machine.columns["avail_vol_size"]))
 
 

@@ -1,1 +1,1 @@
-"""Requests and answers of any dialect, and the faults that can be armed for them."""
+"""Parts common to all dialects: requests, answers, and the faults that can be armed for them."""

@@ -1,4 +1,4 @@
-"""Faults that can be armed, and which call each one hits next. What a fault does to a call is in `trouble`."""
+"""The faults that can be armed, and which call each one hits. `plan` has the effects of a fault on an answer."""
 
 import re
 from collections.abc import Mapping
@@ -86,7 +86,7 @@ FAULTS: Mapping[str, frozenset[str]] = {
     "stop_ignored": frozenset({"stop"}),
     "destroy_ignored": frozenset({"destroy", "volume_delete"}),
 }
-"""Every fault, and which calls it can hit."""
+"""Every fault, with the calls that it can hit."""
 CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("rate_limited", "form"): ("text", "threshold", "detail", "json", "quota"),
     ("odd_row", "kind"): (
@@ -104,18 +104,18 @@ CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("image_fault", "status"): ("created", "loading"),
     ("host_fault", "status"): ("created", "loading"),
 }
-"""The args that are one of a few words."""
+"""The allowed words of (fault, argument)."""
 _NUMBERS = frozenset({"seconds", "threshold", "factor", "gpu_ram"})
 _STATUS_NAME = re.compile(r"status_(\d{3})_(before|after)")
 
 
 class BadFault(Exception):
-    """It can't be armed; the text says why."""
+    """The fault can't be armed; the text says why."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Fault:
-    """One armed fault. `times` calls are still to be hit (None: until cleared) once `after` calls have passed."""
+    """One armed fault. It lets `after` calls pass and then hits `times` calls; None: until it is cleared."""
 
     name: str
     provider: str = "vast.ai"
@@ -126,12 +126,12 @@ class Fault:
     args: Mapping[str, Any] = field(default_factory=dict)
 
     def number(self, name: str, otherwise: float) -> float:
-        """A number of its args."""
+        """A number from the args, or `otherwise` if it isn't given."""
         value = self.args.get(name)
         return otherwise if value is None else float(value)
 
     def hits(self, provider: str, account: str | None, call: str) -> bool:
-        """True when this call would be hit."""
+        """True if the fault applies to this call."""
         return (
             self.provider == provider
             and self.account in (None, account)
@@ -141,29 +141,29 @@ class Fault:
 
 
 class Faults:
-    """All that are armed, oldest first."""
+    """All armed faults, oldest first."""
 
     def __init__(self) -> None:
         self._armed: list[Fault] = []
 
     def arm(self, wanted: Mapping[str, Any]) -> Fault:
-        """From the control API's body. Raises BadFault."""
+        """Arm a fault from the body of a control API call. Raises BadFault."""
         fault = _checked(wanted)
         self._armed.append(fault)
         return fault
 
     def clear(self) -> int:
-        """Disarm all; how many there were."""
+        """Disarm all faults; returns their number."""
         count = len(self._armed)
         self._armed.clear()
         return count
 
     def take(self, provider: str, account: str | None, call: str) -> Fault | None:
-        """The fault that hits this call, if any; counts the call."""
+        """The fault that hits this call, or None. The call is counted."""
         return self._next(provider, account, call, gone=False)
 
     def take_gone(self, provider: str, account: str | None, call: str) -> Fault | None:
-        """The same for a call that names an instance that does not exist, among the faults for such calls only."""
+        """Like `take`, for a call about a missing instance; only faults for such calls are considered."""
         return self._next(provider, account, call, gone=True)
 
     def _next(self, provider: str, account: str | None, call: str, *, gone: bool) -> Fault | None:
@@ -184,17 +184,17 @@ class Faults:
 def _checked(wanted: Mapping[str, Any]) -> Fault:
     unknown = set(wanted) - {"provider", "account", "call", "fault", "times", "after", "args"}
     if unknown:
-        raise BadFault(f"unknown field {min(unknown)}")
+        raise BadFault(f"{min(unknown)} is not a field of a fault")
     name, args = str(wanted.get("fault", "")), wanted.get("args") or {}
     if not isinstance(args, dict):
-        raise BadFault("args is not an object")
+        raise BadFault("args must be an object")
     if named := _STATUS_NAME.fullmatch(name):
         name, args = f"status_{named[2]}", {**args, "status": int(named[1])}
     call = str(wanted.get("call") or "any")
     if name not in FAULTS:
-        raise BadFault(f"unknown fault {name!r}; known are {', '.join(sorted(FAULTS))}")
+        raise BadFault(f"fault must be one of {', '.join(sorted(FAULTS))}, not {name!r}")
     if call not in CALLS:
-        raise BadFault(f"unknown call {call!r}; known are {', '.join(sorted(CALLS))}")
+        raise BadFault(f"call must be one of {', '.join(sorted(CALLS))}, not {call!r}")
     if call != "any" and call not in FAULTS[name]:
         raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(FAULTS[name]))}")
     _check_args(name, args)
@@ -215,9 +215,9 @@ def _check_args(name: str, args: Mapping[str, Any]) -> None:
     for arg, value in args.items():
         choices = CHOICES.get((name, arg))
         if choices is not None and value not in choices:
-            raise BadFault(f"args.{arg} of {name} is {value!r}; known are {', '.join(choices)}")
+            raise BadFault(f"args.{arg} of {name} must be one of {', '.join(choices)}, not {value!r}")
         if arg in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float, type(None)))):
-            raise BadFault(f"args.{arg} is {value!r}, not a number")
+            raise BadFault(f"args.{arg} must be a number, not {value!r}")
 
 
 def _count(wanted: Mapping[str, Any], name: str, otherwise: int) -> int:
@@ -225,5 +225,5 @@ def _count(wanted: Mapping[str, Any], name: str, otherwise: int) -> int:
     if value is None:
         return otherwise
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise BadFault(f"{name} is not a whole number of at least 0")
+        raise BadFault(f"{name} must be a whole number of at least 0")
     return value

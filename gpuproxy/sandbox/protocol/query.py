@@ -1,7 +1,7 @@
-"""vast.ai's query language: `{"column": {"op": value, ...}, ...}`, everything ANDed.
+"""vast.ai's query language: `{"column": {"op": value, ...}, ...}`; all conditions must be true.
 
-Only the language lives here; which columns there are is the caller's business. Values may be numbers or numeric
-strings on either side.
+This module has only the language; the caller knows the columns. Values may be numbers or numeric strings on both
+sides.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ _FALSE_WORDS = {"false": 0.0, "true": 1.0}
 
 
 class BadQuery(Exception):
-    """The text says why; it goes into the answer."""
+    """The query is invalid. The text says why and is returned to the client."""
 
 
 def compiled(query: Mapping[str, Any], getter: Callable[[str], "Getter[R]"]) -> "list[Test[R]]":
@@ -31,7 +31,7 @@ def compiled(query: Mapping[str, Any], getter: Callable[[str], "Getter[R]"]) -> 
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:
-    """Orders any two values of a column: nothing first, then numbers, then texts."""
+    """A key that orders any values of a column: None first, then numbers, then texts."""
     if value is None:
         return (0, 0.0, "")
     number = _number(value)

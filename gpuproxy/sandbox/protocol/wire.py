@@ -1,6 +1,6 @@
-"""What every wire dialect here is made of: a request taken apart, and answers.
+"""HTTP parts for all dialects: a parsed request, and answers.
 
-A dialect is a pure function from request to response over the market; this file knows HTTP, not marketplaces.
+A dialect is a function from a request to a response on the market. This file knows HTTP, not marketplaces.
 """
 
 import json
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gpuproxy.ports import HttpRequest, HttpResponse
 
-_JSON = {"content-type": "application/json"}  # exactly: with a charset the official command line shows nothing
+_JSON = {"content-type": "application/json"}  # exactly this: with a charset, the official command line shows nothing
 _TEXT = {"content-type": "text/html; charset=utf-8"}
 _PAGE = (
     "<html>\n<head><title>{0}</title></head>\n<body>\n<center><h1>{0}</h1></center>\n"
@@ -27,12 +27,12 @@ _REASONS = {
 
 
 class BadBody(Exception):
-    """The body is no JSON object."""
+    """The body is not a JSON object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """A request; `path` has no slash at its end, `key` is the caller's."""
+    """A parsed request. `path` has no slash at its end; `key` is the caller's API key."""
 
     method: str
     path: str
@@ -40,15 +40,15 @@ class Incoming:
     body: bytes
     key: str | None
     origin: str = ""
-    """Where the caller found us: scheme, address and port."""
+    """The address that the caller used: scheme, host and port."""
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty one is {}. Raises BadBody."""
+        """The body as an object; {} for an empty body. Raises BadBody."""
         return json_object(self.body)
 
 
 def incoming(request: HttpRequest) -> Incoming:
-    """Take a request apart. The key is the bearer token, or the old `api_key` of the query."""
+    """Parse a request. The key is the bearer token, or the old query parameter `api_key`."""
     url = urlsplit(request.url)
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     headers = {name.lower(): value for name, value in request.headers.items()}
@@ -65,7 +65,7 @@ def incoming(request: HttpRequest) -> Incoming:
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """The object that a text holds; nothing is {}. Raises BadBody."""
+    """The JSON object in a text; {} for an empty text. Raises BadBody."""
     try:
         value = json.loads(text or "{}")
     except ValueError as error:
@@ -76,31 +76,31 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def answer(value: object, status: int = 200) -> HttpResponse:
-    """A JSON answer."""
+    """An answer with a value as JSON."""
     return HttpResponse(status=status, headers=_JSON, body=json.dumps(value, separators=(",", ":")).encode())
 
 
 def raw_answer(body: bytes, status: int = 200) -> HttpResponse:
-    """An answer whose JSON is encoded already."""
+    """An answer with encoded JSON."""
     return HttpResponse(status=status, headers=_JSON, body=body)
 
 
 def text_answer(text: str, status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """An answer that is no JSON."""
+    """An answer with text instead of JSON."""
     return HttpResponse(status=status, headers={**_TEXT, **(headers or {})}, body=text.encode())
 
 
 def page_answer(status: int) -> HttpResponse:
-    """What a gateway in front of the service answers: a page in HTML."""
+    """The HTML error page of a gateway in front of the service."""
     return text_answer(_PAGE.format(f"{status} {_REASONS.get(status, 'Error')}"), status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request that a dialect has recognised. `name` is what the control API calls it."""
+    """A request that a dialect has recognised. `name` is the call's name in the control API."""
 
     provider: str
     name: str
     request: Incoming
     arguments: Mapping[str, str] = field(default_factory=dict)
-    """What stood in the path."""
+    """The values from the path."""

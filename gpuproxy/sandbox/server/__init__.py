@@ -1,1 +1,1 @@
-"""The sandbox on a socket or in process."""
+"""The sandbox's two servers: on sockets, and in process."""

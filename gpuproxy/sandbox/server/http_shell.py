@@ -1,6 +1,6 @@
-"""The sandbox as a process: an HTTP server that carries out plans on real sockets, and the life of that process.
+"""The sandbox as a process: an HTTP server that executes plans on real sockets, and the process's lifetime.
 
-The only file here that knows aiohttp. Nothing is decided in it.
+It is the only file of the sandbox that uses aiohttp, and it makes no decisions.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from aiohttp import web
 from gpuproxy.ports import HttpRequest
 from gpuproxy.sandbox.market.clock import RealTime
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.server.listeners import Listeners
 from gpuproxy.sandbox.world import Sandbox, build
 
@@ -27,7 +27,7 @@ _RESET = struct.pack("ii", 1, 0)  # linger for no time: close() sends RST
 
 
 class RunningSandbox:
-    """A server that listens; made by `serve`."""
+    """A running server. Use `serve` to create it."""
 
     def __init__(self, sandbox: Sandbox, listeners: Listeners, runner: web.ServerRunner, port: int) -> None:
         self.sandbox = sandbox
@@ -38,11 +38,11 @@ class RunningSandbox:
 
     @property
     def url(self) -> str:
-        """Its base address."""
+        """The base URL."""
         return f"http://{self.sandbox.options.host}:{self.port}"
 
     async def stop(self) -> None:
-        """Answer nobody any more, keep the market, give all ports back."""
+        """Stop the server, save the market and close all ports."""
         self._ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._ticking
@@ -51,7 +51,7 @@ class RunningSandbox:
         self.sandbox.close()
 
     async def _tick(self) -> None:
-        """What happens by itself opens and closes doors although nobody asks."""
+        """Run due events regularly and update the ports, also without requests."""
         loop = asyncio.get_running_loop()
         next_heartbeat = loop.time() + _HEARTBEAT
         while True:
@@ -65,9 +65,9 @@ class RunningSandbox:
 
 
 async def serve(options: SandboxOptions) -> RunningSandbox:
-    """Start serving on `options.host` and `options.port`. Raises OSError, ValueError, WrongMarket."""
+    """Start serving on `options.host` and `options.port`. Raises OSError, ValueError or WrongMarket."""
     listeners = Listeners()
-    sandbox = build(options, RealTime(options.time_scale), listeners.doors)
+    sandbox = build(options, RealTime(options.time_scale), listeners.port_table)
     listeners.follow()
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -83,7 +83,7 @@ async def serve(options: SandboxOptions) -> RunningSandbox:
 
 
 def run(options: SandboxOptions) -> None:
-    """Serve until SIGTERM, SIGINT or, if asked for, the end of stdin; says on stdout when it listens."""
+    """Serve until SIGTERM, SIGINT or, with `exit_with_parent`, the end of stdin. Prints the URL on stdout."""
     asyncio.run(_run(options))
 
 
@@ -102,7 +102,7 @@ async def _run(options: SandboxOptions) -> None:
 
 @contextlib.asynccontextmanager
 async def _parent_watched(gone: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `gone` when stdin closes: a parent that was killed closes it, too."""
+    """Call `gone` when stdin closes. It also closes if the parent process is killed."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -129,17 +129,17 @@ async def _taken(request: web.BaseRequest) -> HttpRequest:
 async def _carried_out(plan: Plan, request: web.BaseRequest, sandbox: Sandbox) -> web.StreamResponse:
     if plan.delay > 0:
         await sandbox.clock.sleep(plan.delay)
-    if plan.travel == "hang":
+    if plan.delivery == "hang":
         await asyncio.sleep(plan.real_seconds)
-    if plan.travel in ("hang", "reset", "refuse") or plan.response is None:
+    if plan.delivery in ("hang", "reset", "refuse") or plan.response is None:
         return _reset(request)
-    if plan.travel == "trickle":
+    if plan.delivery == "trickle":
         return await _trickled(plan, request)
     return web.Response(status=plan.response.status, headers=plan.response.headers, body=plan.response.body)
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
-    """Break the connection with a RST; what is returned finds nobody to go to."""
+    """Break the connection with a RST. The returned response is never sent."""
     transport = request.transport
     if transport is not None:
         connection = transport.get_extra_info("socket")
@@ -155,7 +155,7 @@ async def _trickled(plan: Plan, request: web.BaseRequest) -> web.StreamResponse:
     sent = web.StreamResponse(status=plan.response.status, headers=plan.response.headers)
     sent.content_length = len(body)
     await sent.prepare(request)
-    with contextlib.suppress(ConnectionError):  # nobody waits for that
+    with contextlib.suppress(ConnectionError):  # the client is gone
         for position in range(len(body)):
             await sent.write(body[position : position + 1])
             await asyncio.sleep(plan.real_seconds)

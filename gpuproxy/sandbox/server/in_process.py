@@ -1,54 +1,54 @@
-"""The sandbox without sockets, for deterministic tests: the Http and Probe ports over one market."""
+"""The sandbox without sockets, for deterministic tests: the Http and Probe ports on one market."""
 
 from typing import Literal
 
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
-from gpuproxy.sandbox.protocol.trouble import Plan
+from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.world import Sandbox
 
 
 class InProcessHttp:
-    """Sends every request to the sandbox, whatever its host, and fails as a real transport would."""
+    """Sends every request to the sandbox, whatever its host, and fails like a real transport."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.requests = 0
-        """How many were sent."""
+        """The number of requests sent."""
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """Any status is a response; raises HttpNotSent, HttpReplyLost."""
+        """Send a request; any status is a response. Raises HttpNotSent or HttpReplyLost."""
         self.requests += 1
         plan = self._sandbox.receive(request)
-        await self._sandbox.clock.sleep(0)  # others run while the answer is under way
-        if plan.travel == "refuse":
+        await self._sandbox.clock.sleep(0)  # other tasks run before the answer arrives
+        if plan.delivery == "refuse":
             raise HttpNotSent("connection refused")
-        if plan.travel == "reset" or (plan.response is None and plan.travel != "hang"):
+        if plan.delivery == "reset" or (plan.response is None and plan.delivery != "hang"):
             raise HttpReplyLost("connection reset by peer")
         seconds = self._real_seconds(plan)
-        if plan.travel == "hang" or seconds >= request.timeout:
+        if plan.delivery == "hang" or seconds >= request.timeout:
             await self._sandbox.clock.sleep_real(min(seconds, request.timeout))
-            raise HttpReplyLost("no whole answer in time")
+            raise HttpReplyLost("no complete answer in time")
         if seconds > 0:
             await self._sandbox.clock.sleep_real(seconds)
         return _within(plan, request.max_bytes)
 
     def _real_seconds(self, plan: Plan) -> float:
-        per_byte = plan.response is not None and plan.travel == "trickle"
+        per_byte = plan.response is not None and plan.delivery == "trickle"
         size = len(plan.response.body) if per_byte and plan.response is not None else 1
         return plan.delay / self._sandbox.clock.scale + plan.real_seconds * size
 
 
 class InProcessProbe:
-    """Asks the market instead of the network."""
+    """Reads the market's port table instead of the network."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
-        """True when the port belongs to an instance that runs; ssh: and is its SSH port. It never takes any time."""
+        """True if the port belongs to a running instance and, for "ssh", is its SSH port. Takes no time."""
         del timeout
         self._sandbox.tick()
-        answers = self._sandbox.doors.open.get(port) if host.strip() in ("127.0.0.1", "localhost") else None
+        answers = self._sandbox.port_table.open.get(port) if host.strip() in ("127.0.0.1", "localhost") else None
         return answers is not None and kind in ("tcp", answers)
 
 

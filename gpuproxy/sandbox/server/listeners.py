@@ -1,6 +1,6 @@
-"""Real loopback ports for the doors of instances: bound as soon as an instance is made, answering while it runs.
+"""Real loopback ports for instances. A port is bound when its instance is created and listens while it runs.
 
-Until a port answers it is bound and not listening, so that connections are refused and nobody else gets the number.
+A port that doesn't answer is bound but not listening, so that connections are refused and no other program gets it.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import contextlib
 import resource
 import socket
 
-from gpuproxy.sandbox.market.doors import Doors
+from gpuproxy.sandbox.market.port_table import PortTable
 
 _HOST = "127.0.0.1"
 _BANNER = b"SSH-2.0-OpenSSH_9.6p1 sandbox\r\n"
@@ -16,30 +16,30 @@ _BACKLOG = 16
 
 
 class Listeners:
-    """The sockets behind a book of doors."""
+    """The sockets of a port table."""
 
     def __init__(self) -> None:
         _allow_many_files()
-        self.doors = Doors(self._reserve)
+        self.port_table = PortTable(self._reserve)
         self._sockets: dict[int, socket.socket] = {}
         self._listening: set[int] = set()
         self._seen = -1
 
     def follow(self) -> None:
-        """Bring the sockets to where the doors are. Must be called on the loop."""
-        if self._seen == self.doors.version:
+        """Open and close sockets according to the port table. Call it in the event loop."""
+        if self._seen == self.port_table.version:
             return
-        self._seen = self.doors.version
-        for number in self._listening - self.doors.open.keys():
+        self._seen = self.port_table.version
+        for number in self._listening - self.port_table.open.keys():
             self._shut(number)
-        for number in self.doors.take_released():
+        for number in self.port_table.take_released():
             if found := self._sockets.pop(number, None):
                 found.close()
-        for number in self.doors.open.keys() - self._listening:
+        for number in self.port_table.open.keys() - self._listening:
             self._listen(number)
 
     def close(self) -> None:
-        """Give all numbers back."""
+        """Close all sockets."""
         for number in list(self._listening):
             self._shut(number)
         for bound in self._sockets.values():
@@ -56,7 +56,7 @@ class Listeners:
 
     def _listen(self, number: int) -> None:
         listening = self._sockets.get(number) or _bound(number)
-        if listening is None:  # somebody took it while the instance was stopped
+        if listening is None:  # another program took the port while the instance was stopped
             return
         self._sockets[number] = listening
         listening.listen(_BACKLOG)
@@ -76,7 +76,7 @@ class Listeners:
         with contextlib.suppress(OSError):
             connection, _ = listening.accept()
             with connection:
-                if self.doors.open.get(number) == "ssh":
+                if self.port_table.open.get(number) == "ssh":
                     connection.sendall(_BANNER)
                 connection.shutdown(socket.SHUT_WR)
 

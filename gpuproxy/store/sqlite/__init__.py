@@ -1,1 +1,1 @@
-"""The database in one SQLite file, and the care for that file."""
+"""The Database port over one SQLite file, and the handling of that file: locks, location, free disk space."""

@@ -1,7 +1,7 @@
-"""Ballast: a file that takes up room beside the books, given up once the disk is full.
+"""Ballast: a file beside the database that reserves disk space. It is deleted when the disk is full.
 
-What has to be written so that nothing is paid any longer than agreed (ends of leases, releases, what a create brought)
-then still finds room, and new machines are refused until the disk has room for the ballast again.
+Then there is still space for the writes that limit costs: ends of leases, releases and the results of creates. New
+machines are refused until the disk has space for the ballast again.
 """
 
 import os
@@ -15,11 +15,11 @@ from gpuproxy.adapters import private_files
 log = structlog.get_logger(__name__)
 
 BYTES = 16 << 20
-"""SQLite's log takes 4 MB of it, the rest is for the books: weeks of ends and hourly meters."""
+"""SQLite's log needs 4 MB of it. The rest is enough for weeks of releases and hourly meters."""
 
 
 class Ballast:
-    """Held, or given up. Not held before `hold` was called."""
+    """The ballast file. `held` says whether the space is reserved; it is False before `hold` is called."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -27,7 +27,7 @@ class Ballast:
         self.held = False
 
     def hold(self) -> None:
-        """Take the room, if the disk has it twice: else it would be full again at once."""
+        """Reserve the space if the disk has twice as much free; otherwise it would be full again at once."""
         if self.held:
             return
         try:
@@ -40,7 +40,7 @@ class Ballast:
             self.held, self._missed = True, False
 
     def give_up(self) -> bool:
-        """Make room; False when there is none left to be made."""
+        """Free the space; False if it wasn't reserved."""
         if not self.held:
             return False
         self.held = False
@@ -51,10 +51,11 @@ class Ballast:
     def _miss(self, why: str) -> None:
         if not self._missed:
             self._missed = True
-            log.error("disk_short", file=str(self._file), why=why, effect="no new machines until there is room again")
+            effect = "no new machines until there is free space again"
+            log.error("disk_space_exhausted", file=str(self._file), why=why, effect=effect)
 
     def _there(self) -> bool:
-        """True when an earlier process left it, whole."""
+        """True if an earlier process has left the complete file."""
         with suppress(FileNotFoundError):
             found = self._file.stat()
             return found.st_size == BYTES and found.st_blocks * 512 >= BYTES
@@ -63,7 +64,7 @@ class Ballast:
     def _take(self) -> None:
         disk = os.statvfs(self._file.parent)
         if disk.f_bavail * disk.f_frsize < 2 * BYTES:
-            raise OSError(f"less than {2 * BYTES >> 20} MB are free")
+            raise OSError(f"the disk has less than {2 * BYTES >> 20} MB of free space")
         private_files.create(self._file)
         with self._file.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, BYTES)

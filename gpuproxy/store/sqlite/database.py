@@ -1,9 +1,8 @@
-"""The Database port over SQLite: one writer thread with group commit, a few reader threads, one process.
+"""The Database port over SQLite: one process with one writer thread (group commit) and a few reader threads.
 
-Units of work that arrive while a commit is under way share the next one: each runs in a savepoint of its own, so a
-unit that fails takes nothing else with it, and nobody is answered before the common commit is on disk
-(WAL, synchronous=FULL). A lock on the database file keeps a second process out: who finds unfinished work in it may
-therefore take the work over.
+Units of work that arrive during a commit share the next one. Each unit runs in its own savepoint, so that a failed
+unit doesn't affect others. A caller is answered after the common commit is on disk (WAL, synchronous=FULL). A lock on
+the database file keeps other servers out; therefore a server may take over unfinished work that it finds in it.
 """
 
 import asyncio
@@ -25,19 +24,19 @@ from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.driver import sqlite3
-from gpuproxy.store.sqlite.place import Place, WrongPlace
+from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _BATCH = 64
 _READERS = 2
-_LOOK_FOR_ROOM = timedelta(seconds=10)
+_BALLAST_RETRY = timedelta(seconds=10)
 
 
 @dataclass(slots=True)
 class _Unit:
-    """One write waiting for its turn."""
+    """One unit of work that waits to be written."""
 
     fn: Callable[["SqliteTx"], Any]
     loop: asyncio.AbstractEventLoop
@@ -45,79 +44,81 @@ class _Unit:
     result: Any = None
     error: BaseException | None = None
     topics: tuple[str, ...] = ()
-    afterwards: tuple[Callable[[], None], ...] = ()
+    callbacks: tuple[Callable[[], None], ...] = ()
     context: Context = field(default_factory=copy_context)
 
     @property
-    def lacked_room(self) -> bool:
-        """True when it failed, and would not have on a disk with room."""
+    def hit_full_disk(self) -> bool:
+        """True if the unit failed because the disk is full."""
         return self.error is not None and _is_full(self.error.__cause__)
 
 
 class SqliteTx:
-    """The Tx port over one connection."""
+    """The Tx port: one transaction on one connection."""
 
-    def __init__(self, db: SqliteUtils, now: datetime, *, place: Place | None, roomy: bool = True) -> None:
+    def __init__(
+        self, db: SqliteUtils, now: datetime, *, location: DatabaseLocation | None, has_space: bool = True
+    ) -> None:
         self._db = db
         self._now = now
-        self._place = place
-        self._roomy = roomy
+        self._location = location
+        self._has_space = has_space
         self.topics: list[str] = []
-        self.afterwards: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """The number of rows that changed."""
+        """Run a statement; returns the number of changed rows."""
         return int(self._db.execute(sql, params).rowcount)
 
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
-        """All rows."""
+        """Run a query; returns all rows."""
         cursor = self._db.execute(sql, params)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
-        """The first row, or None."""
+        """Run a query; returns the first row, or None if there is none."""
         rows = self.fetch(sql, params)
         return rows[0] if rows else None
 
     def now(self) -> datetime:
-        """The time that this unit is judged by, cut to the microsecond that the books keep."""
+        """The time of this unit of work, in aware UTC and whole microseconds."""
         return self._now
 
     def changed(self, topic: str) -> None:
-        """Wake the watchers of `topic` once this unit is committed."""
+        """Wake the watchers of `topic` after this unit is committed."""
         self.topics.append(topic)
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Call it on the loop once this unit is committed; never for one that failed or ran again."""
-        self.afterwards.append(call)
+        """Call `call` on the event loop after this unit is committed, once. It isn't called if the unit fails."""
+        self.callbacks.append(call)
 
     def lasting(self) -> bool:
-        """False while the path of the database does not name the files that are written."""
-        return self._place is None or self._place.names_opened()
+        """False while the database's path names other files than the open ones: what is written would be lost."""
+        return self._location is None or self._location.files_unchanged()
 
     def before_spending(self) -> None:
-        """Raises Unavailable while the last room on the disk is for giving back, or what is written does not last."""
-        if not self._roomy:
-            raise _no_room()
+        """Raise Unavailable if nothing may be rented: the disk is full, or the database files were replaced."""
+        if not self._has_space:
+            raise _disk_full()
         if not self.lasting():
-            raise _not_lasting()
+            raise _files_changed()
 
 
 class _Wakeups:
-    """One watcher's wakeups."""
+    """The wakeups of one watcher."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
 
     async def wait(self) -> None:
-        """Return at the next change, or at once when one came since the last call."""
+        """Wait for the next change; returns at once if there was one since the last call."""
         await self.event.wait()
         self.event.clear()
 
 
 class SqliteDatabase:
-    """The Database port. `path` may be ":memory:" with `threads=False`, for simulation."""
+    """The Database port over one SQLite file. For simulations, `path` is ":memory:" and `threads` is False."""
 
     def __init__(
         self,
@@ -128,37 +129,40 @@ class SqliteDatabase:
         alone: bool = True,
         ballast: Ballast | None = None,
     ) -> None:
-        """Raises DatabaseLocked when another process serves from it, WrongPlace where no books of ours can be.
+        """Open the database; create or migrate it if necessary. `now` gives the time of transactions.
 
-        With `alone=False` it may be shared: for a command that touches a few rows and takes nothing over.
+        Raises DatabaseLocked if another server uses it, and UnusableLocation if the path can't hold our database.
+        With `alone=False`, a server may use it at the same time; that is for commands that change a few rows.
         """
         self._now = now
         self._ballast = ballast
-        self._look_for_room_at = datetime.min.replace(tzinfo=UTC)
-        with ExitStack() as held:
-            # The place is entered first, so that it is closed last: see locks.Handle.
-            self._place = None if path == ":memory:" else held.enter_context(closing(Place(Path(path))))
-            path = str(self._place.path) if self._place else path
-            self._writer = _open(path, self._place, held, alone=alone)
-            self._idle = _readers(path, held, _READERS if threads else 0)
-            if self._place is not None:
-                self._place.note_opened()
-            self._held = held.pop_all()
+        self._retake_ballast_at = datetime.min.replace(tzinfo=UTC)
+        with ExitStack() as resources:
+            # The location is entered first, so that it is closed last. locks.Handle says why.
+            self._location = (
+                None if path == ":memory:" else resources.enter_context(closing(DatabaseLocation(Path(path))))
+            )
+            path = str(self._location.path) if self._location else path
+            self._writer = _open(path, self._location, resources, alone=alone)
+            self._idle_readers = _open_readers(path, resources, _READERS if threads else 0)
+            if self._location is not None:
+                self._location.remember_files()
+            self._resources = resources.pop_all()
         self._watchers: dict[str, set[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._readers: ThreadPoolExecutor | None = None
+        self._reader_pool: ThreadPoolExecutor | None = None
         if threads:
             self._thread = threading.Thread(target=self._write_forever, name="gpuproxy-writer", daemon=True)
             self._thread.start()
-            self._readers = ThreadPoolExecutor(_READERS, "gpuproxy-reader")
+            self._reader_pool = ThreadPoolExecutor(_READERS, "gpuproxy-reader")
 
-    def judge_by(self, now: Callable[[], datetime]) -> None:
-        """From here on `now` is the time of the books."""
+    def use_clock(self, now: Callable[[], datetime]) -> None:
+        """Use `now` as the time of transactions from now on."""
         self._now = now
 
     async def write(self, fn: Callable[[SqliteTx], T]) -> T:
-        """Run `fn` in a transaction; when this returns, it survives a crash."""
+        """Run `fn` in a transaction. When this returns, the changes are on disk."""
         loop = asyncio.get_running_loop()
         unit = _Unit(fn, loop, loop.create_future())
         if self._thread is None:
@@ -169,14 +173,14 @@ class SqliteDatabase:
         return cast("T", await unit.done)
 
     async def read(self, fn: Callable[[SqliteTx], T]) -> T:
-        """Run `fn` on a consistent snapshot."""
-        if self._readers is None:
-            return fn(SqliteTx(self._writer, self._now(), place=self._place))
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, fn)
+        """Run `fn` in a read transaction, on a consistent snapshot."""
+        if self._reader_pool is None:
+            return fn(SqliteTx(self._writer, self._now(), location=self._location))
+        return await asyncio.get_running_loop().run_in_executor(self._reader_pool, self._read, fn)
 
     @asynccontextmanager
     async def watch(self, topic: str) -> AsyncIterator[_Wakeups]:
-        """Wakeups for a topic, from now on."""
+        """Subscribe to the changes of a topic, from now on."""
         wakeups = _Wakeups()
         self._watchers.setdefault(topic, set()).add(wakeups)
         try:
@@ -187,24 +191,24 @@ class SqliteDatabase:
                 del self._watchers[topic]
 
     async def close(self) -> None:
-        """Flush and close."""
+        """Finish the queued writes and close all files."""
         if self._thread is not None:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
-        if self._readers is not None:
-            self._readers.shutdown()
-        self._held.close()
+        if self._reader_pool is not None:
+            self._reader_pool.shutdown()
+        self._resources.close()
 
     def _read(self, fn: Callable[[SqliteTx], T]) -> T:
-        db = self._idle.get()
+        db = self._idle_readers.get()
         try:
             db.conn.execute("BEGIN")
             try:
-                return fn(SqliteTx(db, self._now(), place=self._place))
+                return fn(SqliteTx(db, self._now(), location=self._location))
             finally:
                 db.conn.execute("COMMIT")
         finally:
-            self._idle.put(db)
+            self._idle_readers.put(db)
 
     def _write_forever(self) -> None:
         while (unit := self._queue.get()) is not None:
@@ -217,28 +221,28 @@ class SqliteDatabase:
                     break
                 batch.append(following)
             self._commit(batch)
-            _by_loop(batch, self._publish)
+            _publish_on_loops(batch, self._publish)
             if stop:
                 return
 
     def _commit(self, batch: list[_Unit]) -> None:
-        """Run all units in one transaction; those that find the disk full once more, without the ballast."""
-        self._look_for_room()
+        """Run all units in one transaction. Units that fail on a full disk are retried after freeing the ballast."""
+        self._retake_ballast()
         self._attempt(batch)
-        lacking = [unit for unit in batch if unit.lacked_room]
-        if lacking and self._ballast is not None and self._ballast.give_up():
-            self._look_for_room_at = self._now() + _LOOK_FOR_ROOM
-            for unit in lacking:
+        failed = [unit for unit in batch if unit.hit_full_disk]
+        if failed and self._ballast is not None and self._ballast.give_up():
+            self._retake_ballast_at = self._now() + _BALLAST_RETRY
+            for unit in failed:
                 unit.error = None
-            self._attempt(lacking)
+            self._attempt(failed)
 
-    def _look_for_room(self) -> None:
-        if self._ballast is not None and not self._ballast.held and self._now() >= self._look_for_room_at:
-            self._look_for_room_at = self._now() + _LOOK_FOR_ROOM
+    def _retake_ballast(self) -> None:
+        if self._ballast is not None and not self._ballast.held and self._now() >= self._retake_ballast_at:
+            self._retake_ballast_at = self._now() + _BALLAST_RETRY
             self._ballast.hold()
 
     def _attempt(self, batch: list[_Unit]) -> None:
-        """On a failure of the transaction itself nobody's work is kept."""
+        """Run the units in one transaction. If the transaction itself fails, all units fail."""
         connection = self._writer.conn
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -247,7 +251,7 @@ class SqliteDatabase:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
-                with suppress(sqlite3.Error):  # the next BEGIN fails then, and comes here again
+                with suppress(sqlite3.Error):  # if this fails, the next BEGIN fails and retries it
                     connection.execute("ROLLBACK")
             for unit in batch:
                 unit.error = _unavailable(error)
@@ -255,17 +259,17 @@ class SqliteDatabase:
     def _run(self, unit: _Unit) -> None:
         connection = self._writer.conn
         now = self._now()
-        roomy = self._ballast is None or self._ballast.held
-        tx = SqliteTx(self._writer, now, place=self._place, roomy=roomy)
+        has_space = self._ballast is None or self._ballast.held
+        tx = SqliteTx(self._writer, now, location=self._location, has_space=has_space)
         connection.execute("SAVEPOINT unit")
         try:
             unit.result = unit.fn(tx)
-            unit.topics, unit.afterwards = tuple(tx.topics), tuple(tx.afterwards)
+            unit.topics, unit.callbacks = tuple(tx.topics), tuple(tx.callbacks)
         except sqlite3.Error as error:
-            if not connection.in_transaction:  # disk full and I/O errors end the whole transaction
+            if not connection.in_transaction:  # a full disk or an I/O error has ended the whole transaction
                 raise
             unit.error = error if isinstance(error, sqlite3.IntegrityError) else _unavailable(error)
-        except Exception as error:  # noqa: BLE001 - it goes to the caller that owns the unit, unchanged
+        except Exception as error:  # noqa: BLE001 - it is passed unchanged to the unit's caller
             unit.error = error
         if unit.error is not None:
             connection.execute("ROLLBACK TO unit")
@@ -273,7 +277,7 @@ class SqliteDatabase:
 
     def _publish(self, batch: list[_Unit]) -> None:
         for unit in batch:
-            if not unit.done.done():  # a cancelled caller's unit is committed all the same
+            if not unit.done.done():  # the caller may have been cancelled; its unit is committed anyway
                 if unit.error is not None:
                     unit.done.set_exception(unit.error)
                 else:
@@ -282,76 +286,76 @@ class SqliteDatabase:
                 for topic in unit.topics:
                     for wakeups in self._watchers.get(topic, ()):
                         wakeups.event.set()
-                for call in unit.afterwards:
-                    unit.context.run(_surely, call)
+                for call in unit.callbacks:
+                    unit.context.run(_call_safely, call)
 
 
-def _surely(call: Callable[[], None]) -> None:
+def _call_safely(call: Callable[[], None]) -> None:
     try:
         call()
     except Exception:
-        log.exception("after_commit_failed")  # what was written stays written, and others wait for their answers
+        log.exception("commit_callback_failed")  # the commit is done, and other callers wait for their answers
 
 
-def _by_loop(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None:
+def _publish_on_loops(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None:
     loops = {id(unit.loop): unit.loop for unit in batch}
     for loop in loops.values():
         if not loop.is_closed():
             loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
 
 
-def _open(path: str, place: Place | None, held: ExitStack, *, alone: bool) -> SqliteUtils:
-    """A connection to the books, which are made where there is nothing yet; `held` is told what to close."""
-    if place is None:
-        db = held.enter_context(closing(_connected(path)))
+def _open(path: str, location: DatabaseLocation | None, resources: ExitStack, *, alone: bool) -> SqliteUtils:
+    """The writer's connection. An empty database is set up. `resources` gets everything that must be closed."""
+    if location is None:
+        db = resources.enter_context(closing(_connect(path)))
         db.execute("PRAGMA foreign_keys=ON")
         migrations.apply(db)
         return db
-    place.open()
-    found = None if place.is_empty else held.enter_context(closing(_found(path, place)))
-    place.lock(required=alone)
+    location.open()
+    found = None if location.is_empty else resources.enter_context(closing(_open_existing(path, location)))
+    location.lock(required=alone)
     if alone:
-        place.make_private()
-    db = found or held.enter_context(closing(_connected(path)))
+        location.make_private()
+    db = found or resources.enter_context(closing(_connect(path)))
     _set_up(db)
-    if place.locked:
+    if location.locked:
         migrations.apply(db)
     return db
 
 
-def _readers(path: str, held: ExitStack, number: int) -> "queue.SimpleQueue[SqliteUtils]":
-    """A connection for each reader, at once: later the path may name another file."""
+def _open_readers(path: str, resources: ExitStack, number: int) -> "queue.SimpleQueue[SqliteUtils]":
+    """A connection for each reader. All are opened at once, because the path may name another file later."""
     idle: queue.SimpleQueue[SqliteUtils] = queue.SimpleQueue()
     for _ in range(number):
-        db = held.enter_context(closing(_connected(path)))
+        db = resources.enter_context(closing(_connect(path)))
         _set_up(db)
         db.execute("PRAGMA query_only=ON")
         idle.put(db)
     return idle
 
 
-def _connected(path: str) -> SqliteUtils:
-    """Changes nothing yet."""
+def _connect(path: str) -> SqliteUtils:
+    """A new connection. This changes nothing in the file."""
     connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     connection.isolation_level = None
     return SqliteUtils(connection, execute_plugins=False, strict=True)
 
 
-def _found(path: str, place: Place) -> SqliteUtils:
-    """Books that are there."""
-    with ExitStack() as held:
-        db = held.enter_context(closing(_connected(path)))
+def _open_existing(path: str, location: DatabaseLocation) -> SqliteUtils:
+    """A connection to an existing database; raises UnusableLocation if it isn't ours."""
+    with ExitStack() as resources:
+        db = resources.enter_context(closing(_connect(path)))
         _require_ours(db)
-        if not place.free():
-            held.pop_all()
+        if not location.free_stuck_files():
+            resources.pop_all()
             return db
-    return _connected(path)
+    return _connect(path)
 
 
 def _require_ours(db: SqliteUtils) -> None:
-    """Raises WrongPlace for another program's database, sqlite3.DatabaseError for what is none."""
+    """Raise UnusableLocation for another program's database, and sqlite3.DatabaseError for another kind of file."""
     if set(db.table_names()) - {migrations.migrations_table} and not migrations.applied(db):
-        raise WrongPlace("it is the database of another program")
+        raise UnusableLocation("it is the database of another program; choose another path")
 
 
 def _set_up(db: SqliteUtils) -> None:
@@ -362,23 +366,23 @@ def _set_up(db: SqliteUtils) -> None:
 
 def _unavailable(error: sqlite3.Error) -> Unavailable:
     if _is_full(error):
-        failure = _no_room()
+        failure = _disk_full()
     else:
-        text = "The books can't be written at the moment; nothing was changed. Repeat the call later."
+        text = "The server can't write its database at the moment. Nothing was changed. Repeat the call later."
         failure = Unavailable(text, reason="DATABASE")
     failure.__cause__ = error
     return failure
 
 
-def _no_room() -> Unavailable:
-    text = "The books can't be written because the server's disk is full; nothing was changed. Repeat the call later."
+def _disk_full() -> Unavailable:
+    text = "The server can't write its database because its disk is full. Nothing was changed. Repeat the call later."
     return Unavailable(text, reason="DATABASE")
 
 
-def _not_lasting() -> Unavailable:
+def _files_changed() -> Unavailable:
     text = (
-        "The server's database was removed or replaced while it runs; nothing was changed. Nothing is rented or "
-        "started until its files are put back; giving back goes on."
+        "The server's database files were removed or replaced while it runs. Nothing was changed. Until the files are "
+        "put back, nothing can be rented or started; releases still work."
     )
     return Unavailable(text, reason="DATABASE")
 

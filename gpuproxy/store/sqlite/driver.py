@@ -1,7 +1,7 @@
-"""The SQLite that the books are kept with: the module that sqlite-utils uses, and whether its library is sound.
+"""The SQLite driver: the module that sqlite-utils uses, and whether its SQLite library has a known fault.
 
-That module is pysqlite3 where it is installed, which has an SQLite of its own, else Python's sqlite3. Their exceptions
-are different classes, so everything that opens a database or catches its errors imports `sqlite3` from here.
+If pysqlite3 is installed, sqlite-utils uses it; it contains its own SQLite. Otherwise it uses Python's sqlite3. The two
+have different exception classes, so all code that opens a database or catches its errors imports `sqlite3` from here.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ else:
 __all__ = ["VERSION", "is_vulnerable", "sqlite3"]
 
 VERSION: tuple[int, int, int] = sqlite3.sqlite_version_info
-"""Of the library, not of the module."""
+"""The version of the SQLite library, not of the Python module."""
 
 _FIRST_WITH_WAL = (3, 7, 0)
 _FIXED = (3, 51, 3)
@@ -22,9 +22,10 @@ _FIXED_BRANCHES = ((3, 50, 7), (3, 44, 6))
 
 
 def is_vulnerable(version: tuple[int, int, int]) -> bool:
-    """True for a library with the WAL-reset fault: a commit that races another connection's checkpoint can be lost.
+    """True for a library with the WAL-reset fault: a commit during another connection's checkpoint can be lost.
 
-    SQLite has had it since WAL came in 3.7.0. It was fixed in 3.51.3, and in 3.50.7 and 3.44.6 of two older branches.
+    SQLite has the fault since 3.7.0, which introduced WAL. It is fixed in 3.51.3, and in 3.50.7 and 3.44.6 for two
+    older branches.
     """
     if not _FIRST_WITH_WAL <= version < _FIXED:
         return False

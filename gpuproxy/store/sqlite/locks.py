@@ -1,4 +1,4 @@
-"""Locks on files by flock: held by a process until it lets go or ends, and never seen by SQLite."""
+"""File locks by flock. A process has a lock until it unlocks or ends. SQLite isn't affected by these locks."""
 
 import fcntl
 import os
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 _in_use: dict[tuple[int, int], int] = {}
-"""How many handles of this process are open, by file."""
+"""The number of open handles of this process, by (device, inode)."""
 _retired: dict[tuple[int, int], list[int]] = {}
-"""Descriptors that are done with, by file, until the last handle of the file is closed."""
+"""Descriptors of closed handles, by (device, inode). They are closed with the last handle of the file."""
 
 
 class Handle:
-    """A file that is held open, to be locked.
+    """An open file that can be locked.
 
-    When a process closes any descriptor of a file, POSIX drops all locks by fcntl that the process has on that file.
-    SQLite keeps its own locks that way, so a second descriptor of a database that is closed too early would let other
-    processes write into what SQLite takes for locked. Therefore a handle is opened before SQLite opens the file and
-    closed after every connection is closed, and its descriptor lives until the last handle of the file is closed.
+    When a process closes any descriptor of a file, POSIX drops all fcntl locks of the process on that file. SQLite uses
+    fcntl locks. If a second descriptor of a database is closed too early, other processes can write although SQLite
+    believes that it has the lock. Therefore open a handle before SQLite opens the file, and close it after all
+    connections are closed. The descriptor stays open until the last handle of the file is closed.
     """
 
     def __init__(self, file: Path) -> None:
@@ -27,7 +27,7 @@ class Handle:
         _in_use[self.identity] = _in_use.get(self.identity, 0) + 1
 
     def lock(self) -> bool:
-        """False when somebody else has it, also another handle of this process."""
+        """Lock the file without waiting; False if another process or another handle has the lock."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -35,11 +35,11 @@ class Handle:
         return True
 
     def unlock(self) -> None:
-        """Let others lock it; nothing happens when it is not locked."""
+        """Unlock the file; does nothing if it isn't locked."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go; to be called once."""
+        """Unlock the file and close the handle. Call it once."""
         self.unlock()
         _retired.setdefault(self.identity, []).append(self._descriptor)
         _in_use[self.identity] -= 1
@@ -50,9 +50,9 @@ class Handle:
 
 
 def locks_are_apart(network: str) -> bool:
-    """True where a lock by flock never stands in the way of SQLite's own: on Linux, on a local file system.
+    """True if flock locks are independent of SQLite's fcntl locks: on Linux, on a local file system.
 
-    Elsewhere both kinds are one, and SQLite could not lock a database that is locked here. `network`: the type of the
-    network file system that the file is on, if it is on one.
+    Elsewhere they exclude each other, and SQLite couldn't lock a database that is locked here. `network` is the type of
+    the file's network file system; "" for a local one.
     """
     return sys.platform.startswith("linux") and not network

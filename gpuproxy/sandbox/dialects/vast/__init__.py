@@ -1,1 +1,1 @@
-"""The wire format of vast.ai, its quirks and error texts included."""
+"""The wire format of vast.ai, including its peculiarities and error texts."""

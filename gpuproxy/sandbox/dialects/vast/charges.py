@@ -1,6 +1,6 @@
-"""vast.ai's charges: a row for each instance and each volume, with what its parts cost, exact to the micro-dollar.
+"""vast.ai's charges: a row for each instance and volume with the costs of its parts, exact to the micro-dollar.
 
-A row covers a contract's whole life: the days of a query choose rows by their end, they don't cut them.
+A row covers the whole life of a contract. The days of a query select rows by their end; they don't split rows.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import HOUR_US, Ended, Instance
 from gpuproxy.sandbox.market.volumes import Volume
 from gpuproxy.sandbox.protocol.faults import Fault
@@ -17,12 +17,12 @@ from gpuproxy.sandbox.protocol.query import BadQuery
 from gpuproxy.sandbox.protocol.wire import Call, answer
 
 _DAY = 86400
-_LIMIT, _MOST = 100, 500
+_LIMIT, _MAX_LIMIT = 100, 500
 _KINDS = {"i": "instance", "v": "volume", "s": "serverless"}
 Row = dict[str, Any]
 
 
-def charges(market: Market, call: Call, _: Fault | None) -> HttpResponse:
+def charges(market: SimulatedMarket, call: Call, _: Fault | None) -> HttpResponse:
     """`GET /api/v0/charges/`. Raises BadQuery."""
     query = call.request.query
     filters = _object(query.get("select_filters", ""))
@@ -38,7 +38,7 @@ def charges(market: Market, call: Call, _: Fault | None) -> HttpResponse:
     return answer(body)
 
 
-def _rows(market: Market, account: str) -> Iterator[Row]:
+def _rows(market: SimulatedMarket, account: str) -> Iterator[Row]:
     for gone in market.ended:
         if gone.account == account:
             yield _instance(gone, gone.destroyed_at, gone.billed, gone.gpu_times)
@@ -62,7 +62,7 @@ def _instance(one: Instance | Ended, end: float, billed: int, gpu_times: Any) ->
     return row | {"source": f"instance-{one.id}", "metadata": {"label": one.label}, "items": items}
 
 
-def _volume(market: Market, volume: Volume) -> Row:
+def _volume(market: SimulatedMarket, volume: Volume) -> Row:
     end = market.now if volume.deleted_at is None else volume.deleted_at
     billed = market.volumes.billed(volume)
     text = f"{market.volumes.hours(volume):.3f} hours of {volume.size_gb} GB at ${volume.storage / 1e6:.6f}/GB/month"
@@ -85,7 +85,10 @@ def _item(start: float, end: float, kind: str, description: str, amount: int) ->
 
 
 def _chosen(row: Row, filters: dict[str, Any]) -> bool:
-    """By kind, and not over before the days begin. Callers whose clocks are behind the market's see later ones, too."""
+    """True for a row of the wanted kind that doesn't end before the first day.
+
+    The last day isn't checked, so that a client whose clock is behind the market's sees all rows.
+    """
     days = filters["day"] if isinstance(filters["day"], dict) else {"gte": filters["day"]}
     if row["end"] < _seconds(days.get("gte", 0)) // _DAY * _DAY:
         return False
@@ -106,7 +109,7 @@ def _number(row: Row) -> int:
 
 
 def _after(rows: list[Row], token: str | None) -> int:
-    """The place behind the row that a token names."""
+    """The index after the row that a token names."""
     if not token:
         return 0
     places = [place for place, row in enumerate(rows) if str(_number(row)) == token]
@@ -117,7 +120,7 @@ def _after(rows: list[Row], token: str | None) -> int:
 
 def _limit(text: str | None) -> int:
     try:
-        return min(max(1, int(text or _LIMIT)), _MOST)
+        return min(max(1, int(text or _LIMIT)), _MAX_LIMIT)
     except ValueError:
         raise BadQuery("Error in query parameters: limit is not a number") from None
 

@@ -1,4 +1,4 @@
-"""vast.ai's creates: one instance, several at once, and search and create in one call."""
+"""vast.ai's three create calls: one instance, several instances, and search and create in one call."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors
-from gpuproxy.sandbox.dialects.vast.launch import Mounts, complaint, launch_of, mounts_of, twist_of
+from gpuproxy.sandbox.dialects.vast.launch import Mounts, create_error, defects_of, launch_of, mounts_of
 from gpuproxy.sandbox.dialects.vast.offers import Offers
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.machines import Chunk
 from gpuproxy.sandbox.market.refusals import (
     ElsewhereVolume,
@@ -23,14 +23,14 @@ from gpuproxy.sandbox.protocol.faults import Fault
 from gpuproxy.sandbox.protocol.wire import Call, answer
 
 _STRANGER_STAYS = 3600.0
-_MOST_AT_ONCE = 64
+_MAX_AT_ONCE = 64
 
 
 class Creates:
-    """The three calls, over one market."""
+    """The three create calls of one market."""
 
-    def __init__(self, market: Market, offers: Offers, *, sharing: bool) -> None:
-        """With `sharing` several instances may have one volume."""
+    def __init__(self, market: SimulatedMarket, offers: Offers, *, sharing: bool) -> None:
+        """With `sharing`, several instances may mount the same volume."""
         self._market = market
         self._offers = offers
         self._sharing = sharing
@@ -40,11 +40,11 @@ class Creates:
         return self._create(call.request.key or "", int(call.arguments["id"]), call.request.json(), fault)
 
     def many(self, call: Call, fault: Fault | None) -> HttpResponse:
-        """`POST /api/v0/asks/bulk/`: one answer for all, success while any was made. Raises BadBody."""
+        """`POST /api/v0/asks/bulk/`: one answer for all; it is a success if any was created. Raises BadBody."""
         body = call.request.json()
         wanted = body.get("ids")
-        if not isinstance(wanted, list) or not 0 < len(wanted) <= _MOST_AT_ONCE or not all(map(_is_number, wanted)):
-            return errors.bad_args(f"ids must be a list of 1 to {_MOST_AT_ONCE} numbers")
+        if not isinstance(wanted, list) or not 0 < len(wanted) <= _MAX_AT_ONCE or not all(map(_is_number, wanted)):
+            return errors.bad_args(f"ids must be a list of 1 to {_MAX_AT_ONCE} numbers")
         answers = [self._create(call.request.key or "", offer_id, body, fault) for offer_id in wanted]
         made = [value["new_contract"] for value in map(_read, answers) if value.get("success")]
         failed = [value for value in map(_read, answers) if not value.get("success")]
@@ -63,7 +63,7 @@ class Creates:
         if fault is not None and fault.name in ("offer_gone", "no_capacity"):
             return self._taken_by_stranger(offer_id, gone=fault.name == "offer_gone")
         chunk = self._market.chunks.get(offer_id)
-        wrong = complaint(body, None if chunk is None else chunk.columns["disk_space"])
+        wrong = create_error(body, None if chunk is None else chunk.columns["disk_space"])
         mounts = mounts_of(body)
         if wrong or isinstance(mounts, str):
             return errors.bad_args(wrong or str(mounts))
@@ -95,9 +95,9 @@ class Creates:
         self._market.volumes.check(account, chunk.machine.id, mounts.existing, sharing=sharing)
         volumes = {**mounts.existing, **self._new_volume(account, chunk, mounts)}
         launch = replace(launch_of(body, min_bid=chunk.min_bid), volumes=volumes)
-        twist = twist_of(fault, launch, str(chunk.machine.columns["gpu_name"]))
-        made = self._market.rent(account, offer_id, launch, twist)
-        if launch.bid is not None and launch.stopped:  # recorded: an error, and yet the instance exists, stopped
+        defects = defects_of(fault, launch, str(chunk.machine.columns["gpu_name"]))
+        made = self._market.rent(account, offer_id, launch, defects)
+        if launch.bid is not None and launch.stopped:  # as recorded: an error, although a stopped instance was created
             return errors.bad_args("bid is too low", new_contract=made.id)
         return answer({"success": True, "new_contract": made.id, "instance_api_key": made.api_key})
 

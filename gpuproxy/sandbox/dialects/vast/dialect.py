@@ -1,6 +1,6 @@
-"""vast.ai's wire dialect: a pure function from request to response over the market.
+"""vast.ai's API: from a request to a response on the market.
 
-`recognise` names a request, `respond` answers it. Paths are accepted with and without a slash at the end.
+`recognise` identifies the call of a request, `respond` answers it. Paths are accepted with and without a final slash.
 """
 
 import re
@@ -12,15 +12,15 @@ from gpuproxy.sandbox.dialects.vast import (
     errors,
     instances,
     logs,
-    odd,
+    malformed_lists,
     volumes,
 )
 from gpuproxy.sandbox.dialects.vast.charges import charges
 from gpuproxy.sandbox.dialects.vast.create import Creates
 from gpuproxy.sandbox.dialects.vast.gone import gone
-from gpuproxy.sandbox.dialects.vast.limits import Limits
 from gpuproxy.sandbox.dialects.vast.offers import Offers
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Instance
 from gpuproxy.sandbox.options import GoneForm
 from gpuproxy.sandbox.protocol.faults import Fault
@@ -30,26 +30,26 @@ from gpuproxy.sandbox.protocol.wire import BadBody, Call, Incoming, answer, json
 PROVIDER = "vast.ai"
 _PUBLIC = frozenset({"search", "gpu_names", "log_file"})
 _QUEUED_FOR = 600.0
-_LEAST_BID, _MOST_BID = 0.001, 32
+_MIN_BID, _MAX_BID = 0.001, 32
 Respond = Callable[[Call, Fault | None], HttpResponse]
 
 
 class Vast:
-    """One market seen through vast.ai's API."""
+    """vast.ai's API for one market."""
 
     def __init__(
         self,
-        market: Market,
-        limits: Limits,
+        market: SimulatedMarket,
+        limits: RateLimits,
         *,
         search_page: int = 0,
         list_lag: float = 0.0,
         sharing: bool = True,
         gone_as: GoneForm = "null",
     ) -> None:
-        """`search_page` caps a search answer (0: no cap); a fresh instance is missing from lists for `list_lag` s.
+        """`search_page` limits the offers of a search (0: no limit). `list_lag` is how long lists miss a new instance.
 
-        `sharing`: may several instances have one volume? `gone_as`: how is said that an instance does not exist.
+        With `sharing`, several instances may mount the same volume. `gone_as` is the form of "no such instance".
         """
         self._market = market
         self._limits = limits
@@ -86,7 +86,7 @@ class Vast:
         }
 
     def recognise(self, request: Incoming) -> Call | None:
-        """Which call it is; None when the path is not vast.ai's."""
+        """The call of a request; None if the path isn't vast.ai's."""
         if not request.path.startswith(("/api/", "/instance_logs/")):
             return None
         for method, pattern, name in _ROUTES:
@@ -99,7 +99,7 @@ class Vast:
         return Call(provider=PROVIDER, name="other", request=request)
 
     def respond(self, call: Call, fault: Fault | None = None, *, limited: bool = True) -> HttpResponse:
-        """The answer; `fault` is one that the market itself has to carry out."""
+        """The answer to a call. `fault` is one that this dialect implements."""
         if fault is not None and (refusal := self._refusal_by(fault)):
             return refusal
         key = call.request.key
@@ -120,7 +120,7 @@ class Vast:
             return errors.bad_request(str(error))
 
     def names_nothing(self, call: Call) -> bool:
-        """True for a read or a destroy, by an account, of an instance that it does not have."""
+        """True for a read or destroy of an instance that the account doesn't have."""
         of_one = call.name in ("get", "destroy") and "id" in call.arguments
         return of_one and call.request.key in self._market.accounts and self._named(call) is None
 
@@ -159,8 +159,8 @@ class Vast:
         listed = [one for one in self._mine(call) if self._market.now - one.created_at >= self._list_lag]
         try:
             if fault is not None and fault.name == "endless_list":
-                return odd.endless(self._market, query)
-            return odd.listed(self._market, instances.page(self._market, listed, query), query, fault)
+                return malformed_lists.endless(self._market, query)
+            return malformed_lists.listed(self._market, instances.page(self._market, listed, query), query, fault)
         except instances.BadToken:
             return errors.refused(400, "invalid_token", "Invalid after_token")
 
@@ -168,7 +168,7 @@ class Vast:
         found = self._named(call)
         if found is None:
             return gone(int(call.arguments["id"]), self._gone_as, fault, reads=True)
-        return odd.shown(instances.row(self._market, found, with_volumes=False), fault)
+        return malformed_lists.shown(instances.row(self._market, found, with_volumes=False), fault)
 
     def _destroy(self, call: Call, fault: Fault | None) -> HttpResponse:
         if "id" not in call.arguments:
@@ -219,8 +219,8 @@ class Vast:
             return errors.no_such_instance(int(call.arguments["id"]))
         if found.launch.bid is None:
             return errors.no_bid("the instance is not interruptible")
-        if price is not None and not (type(price) in (int, float) and _LEAST_BID <= price <= _MOST_BID):
-            return errors.no_bid(f"price must be a number from {_LEAST_BID} to {_MOST_BID}")
+        if price is not None and not (type(price) in (int, float) and _MIN_BID <= price <= _MAX_BID):
+            return errors.no_bid(f"price must be a number from {_MIN_BID} to {_MAX_BID}")
         self._market.bid(found, None if price is None else round(price * 1_000_000))
         return answer({"success": True})
 

@@ -1,4 +1,4 @@
-"""vast.ai's spellings of "there is no such instance". The documented ones are `null` for reads, 404 for changes."""
+"""The forms of vast.ai's "no such instance". The documented forms are `null` for reads and 404 for changes."""
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors
@@ -10,9 +10,9 @@ _LOOKS_LIKE_SUCCESS = frozenset({"null", "empty_list", "empty_object"})
 
 
 def gone(number: int, standing: GoneForm, fault: Fault | None, *, reads: bool) -> HttpResponse:
-    """The answer to a read or a destroy of what does not exist; a fault's form goes before the `standing` one.
+    """The answer to a read or destroy of a missing instance. A fault's form overrides the `standing` form.
 
-    A standing form with status 200 is for reads only: a destroy answers then as documented.
+    A standing form with status 200 applies to reads only; a destroy then gets the documented answer.
     """
     if fault is not None and fault.name == "gone_as":
         return _spelt(str(fault.args.get("form", "null")), number, str(fault.args.get("body", "Not Found")))

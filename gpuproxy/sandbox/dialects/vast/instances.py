@@ -1,4 +1,4 @@
-"""vast.ai's instance rows and its paged list (v1). What an instance looks like from outside lives here only."""
+"""vast.ai's instance rows and paged list (v1). Only this module knows how an instance appears to clients."""
 
 import base64
 import json
@@ -8,33 +8,33 @@ from typing import Any
 
 import msgspec
 
-from gpuproxy.sandbox.dialects.vast import shy
+from gpuproxy.sandbox.dialects.vast import misreport
 from gpuproxy.sandbox.dialects.vast.offers import price_block
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import HOLDS_GPU, Failure, Instance, Phase
 from gpuproxy.sandbox.protocol.query import BadQuery, Getter, compiled, sort_key
 
 _MAX_PAGE = 25
 _HOST = "127.0.0.1"
-_STORED: dict[str, "Getter[tuple[Market, Instance]]"] = {
+_STORED: dict[str, "Getter[tuple[SimulatedMarket, Instance]]"] = {
     "id": lambda at: at[1].id,
     "label": lambda at: at[1].label,
     "actual_status": lambda at: actual_status(*at),
-    "gpu_name": lambda at: shy.name(at[1], at[0].now),
+    "gpu_name": lambda at: misreport.name(at[1], at[0].now),
     "machine_id": lambda at: at[1].machine_id,
     "image_uuid": lambda at: at[1].launch.image,
     "start_date": lambda at: at[1].created_at,
     "verification": lambda at: at[0].machines[at[1].machine_id].columns["verification"],
     "geolocation": lambda at: at[0].machines[at[1].machine_id].columns["geolocation"],
 }
-"""The columns that lists filter and order by; computed ones are refused, as by the real service."""
+"""The columns for filters and order. Computed columns are refused, as by the real service."""
 
 
 class BadToken(Exception):
-    """An after_token that we did not make."""
+    """The after_token is invalid."""
 
 
-def page(market: Market, mine: Sequence[Instance], query: Mapping[str, str]) -> dict[str, Any]:
+def page(market: SimulatedMarket, mine: Sequence[Instance], query: Mapping[str, str]) -> dict[str, Any]:
     """The body of `GET /api/v1/instances/`. Raises BadQuery, BadToken."""
     filters = _parsed(query, "select_filters", {})
     tests = compiled(filters, _stored)
@@ -63,14 +63,14 @@ def page(market: Market, mine: Sequence[Instance], query: Mapping[str, str]) -> 
     }
 
 
-def filters(market: Market, mine: Sequence[Instance]) -> dict[str, Any]:
+def filters(market: SimulatedMarket, mine: Sequence[Instance]) -> dict[str, Any]:
     """The body of `GET /api/v0/instances/filters/`."""
     names = ("actual_status", "verification", "gpu_name")
     return {"success": True, "filters": [{name: _STORED[name]((market, one)) for name in names} for one in mine]}
 
 
-def actual_status(market: Market, instance: Instance) -> str | None:
-    """What the host reports of the container."""
+def actual_status(market: SimulatedMarket, instance: Instance) -> str | None:
+    """The container's status as the host reports it."""
     if not market.online(instance):
         return "offline"
     if hidden := _hidden(market, instance):
@@ -86,13 +86,13 @@ def actual_status(market: Market, instance: Instance) -> str | None:
     return "running" if instance.phase is Phase.RUNNING else "exited"
 
 
-def row(market: Market, instance: Instance, *, with_volumes: bool = True) -> dict[str, Any]:
+def row(market: SimulatedMarket, instance: Instance, *, with_volumes: bool = True) -> dict[str, Any]:
     """All columns of an instance."""
     machine = market.machines[instance.machine_id]
     shown: dict[str, Any] = {**machine.columns, **market.chunk_of(instance).columns}
     del shown["gpu_ids"], shown["gpu_total_ram"]
     running = instance.phase is Phase.RUNNING and not _hidden(market, instance)
-    shown |= _identity(instance, shy.name(instance, market.now))
+    shown |= _identity(instance, misreport.name(instance, market.now))
     shown |= _states(market, instance)
     shown |= _prices(instance)
     shown |= _access(instance, running=running)
@@ -102,11 +102,11 @@ def row(market: Market, instance: Instance, *, with_volumes: bool = True) -> dic
     shown["duration"] = instance.end_date - market.now
     if with_volumes:
         shown["volume_info"] = [_mounted(market, number) for number in instance.launch.volumes]
-    shy.was_read(instance)
+    misreport.was_read(instance)
     return shown
 
 
-def _mounted(market: Market, number: int) -> dict[str, Any]:
+def _mounted(market: SimulatedMarket, number: int) -> dict[str, Any]:
     volume = market.volumes.all[number]
     return {
         "id": volume.id,
@@ -141,7 +141,7 @@ def _identity(instance: Instance, gpu_name: str) -> dict[str, Any]:
     }
 
 
-def _states(market: Market, instance: Instance) -> dict[str, Any]:
+def _states(market: SimulatedMarket, instance: Instance) -> dict[str, Any]:
     hidden = _hidden(market, instance)
     held = instance.phase in HOLDS_GPU and hidden in ("", "null")
     failed = _failed(market, instance)
@@ -156,13 +156,13 @@ def _states(market: Market, instance: Instance) -> dict[str, Any]:
     }
 
 
-def _hidden(market: Market, instance: Instance) -> str:
-    """What a shy row shows instead of the truth; nothing while the host is lost, which every row tells."""
-    return shy.hidden(instance, market.now) if market.online(instance) else ""
+def _hidden(market: SimulatedMarket, instance: Instance) -> str:
+    """The wrong status that a row shows; "" for the true status, also while the host is offline."""
+    return misreport.hidden(instance, market.now) if market.online(instance) else ""
 
 
-def _failed(market: Market, instance: Instance) -> Failure | None:
-    """The failure, as far as it shows: it loads in vain, or was stopped at birth."""
+def _failed(market: SimulatedMarket, instance: Instance) -> Failure | None:
+    """The instance's failure if its row shows it: the image can't be loaded, or the instance was stopped at once."""
     failure = instance.failure
     if failure is None:
         return None
@@ -205,7 +205,7 @@ def _access(instance: Instance, *, running: bool) -> dict[str, Any]:
     return access
 
 
-def _usage(market: Market, instance: Instance, *, running: bool) -> dict[str, Any]:
+def _usage(market: SimulatedMarket, instance: Instance, *, running: bool) -> dict[str, Any]:
     up = market.now - (instance.boot_at or market.now) if running else 0.0
     return {
         "uptime_mins": round(up / 60, 1) if running else None,
@@ -221,7 +221,7 @@ def _usage(market: Market, instance: Instance, *, running: bool) -> dict[str, An
     }
 
 
-def _stored(column: str) -> "Getter[tuple[Market, Instance]]":
+def _stored(column: str) -> "Getter[tuple[SimulatedMarket, Instance]]":
     if column not in _STORED:
         raise BadQuery(f"Error in query parameters: {column} is not a valid search key")
     return _STORED[column]
@@ -250,7 +250,7 @@ def _order(orders: list[Any]) -> tuple[str, bool]:
 
 
 def page_limit(query: Mapping[str, str]) -> int:
-    """How many rows a page holds at most. Raises BadQuery."""
+    """The maximum number of rows of a page. Raises BadQuery."""
     try:
         wanted = int(query.get("limit") or _MAX_PAGE)
     except ValueError:
@@ -259,18 +259,18 @@ def page_limit(query: Mapping[str, str]) -> int:
 
 
 def selected(shown: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
-    """The columns of a row that were asked for. Raises BadQuery."""
+    """The requested columns of a row. Raises BadQuery."""
     columns: list[Any] = _parsed(query, "select_cols", ["*"])
     return shown if "*" in columns else {str(column): shown.get(str(column)) for column in columns}
 
 
 def token_behind(number: int) -> str:
-    """The token of the page that follows this id, in a list by id."""
+    """The token of the page after this id, in a list ordered by id."""
     return _to_token((sort_key(number), number))
 
 
 def number_before(token: str | None) -> int:
-    """The id that a token follows; 0 for the first page. Raises BadToken."""
+    """The id before a token's page; 0 for the first page. Raises BadToken."""
     return _from_token(token)[1] if token else 0
 
 

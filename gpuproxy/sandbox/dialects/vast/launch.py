@@ -1,4 +1,4 @@
-"""What vast.ai reads out of the body of a create, and what faults make of it."""
+"""Parsing of the body of a create, and the effects of faults on the created instance."""
 
 import math
 import re
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuproxy.sandbox.market.defects import host_failure, image_failure, other_name
-from gpuproxy.sandbox.market.instances import Launch, Shyness, Twist
+from gpuproxy.sandbox.market.instances import InstanceDefects, Launch, Misreport
 from gpuproxy.sandbox.market.machines import Column
 from gpuproxy.sandbox.protocol.faults import Fault
 
 _MIN_DISK_GB = 8
 _DIES_AFTER = 30.0
 _PRICE_FACTOR = 1.5
-_SHY_SECONDS = 40.0
+_MISREPORT_SECONDS = 40.0
 _OTHER_GPU = ("RTX 3060", 12288)
 _VOLUME_SIZE_GB = 15
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -23,7 +23,7 @@ _VOLUME_IN_ENV = re.compile(r"-v\s+V\.(\d+):(/\S*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewVolume:
-    """A volume that a create asks for together with the instance."""
+    """A volume that is created together with the instance."""
 
     ask_id: int
     size_gb: int
@@ -33,14 +33,14 @@ class NewVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mounts:
-    """The volumes of a create: `existing` by id with the place, and at most one new one."""
+    """The volumes of a create: `existing` has mount paths by volume id; `new` is at most one new volume."""
 
     existing: dict[int, str] = field(default_factory=dict)
     new: NewVolume | None = None
 
 
-def complaint(body: Mapping[str, Any], most_disk: Column) -> str:
-    """What is wrong with a create, or nothing; `most_disk` (GB) is None where there is no such offer."""
+def create_error(body: Mapping[str, Any], most_disk: Column) -> str:
+    """What is wrong with a create; "" if nothing is. `most_disk` (GB) is None if the offer doesn't exist."""
     if not body.get("image") and not body.get("template_hash_id"):
         return "image is required"
     if len(str(body.get("label") or "")) > 256:
@@ -55,8 +55,8 @@ def complaint(body: Mapping[str, Any], most_disk: Column) -> str:
 
 
 def launch_of(body: Mapping[str, Any], *, min_bid: int) -> Launch:
-    """The launch; one that bids less than `min_bid` (micro-dollars per hour) is made stopped."""
-    env = body.get("env")  # an object; the real service ignores a string without a word
+    """The launch. With a bid below `min_bid` (micro-dollars per hour), the instance is created stopped."""
+    env = body.get("env")  # an object; the real service silently ignores a string
     price = _number(body.get("price"), None)
     bid = None if price is None else round(price * 1_000_000)
     label, onstart = body.get("label"), body.get("onstart")
@@ -73,7 +73,7 @@ def launch_of(body: Mapping[str, Any], *, min_bid: int) -> Launch:
 
 
 def mounts_of(body: Mapping[str, Any]) -> Mounts | str:
-    """The volumes, from `volume_info` and from env keys like "-v V.55:/data"; a text says what is wrong with them."""
+    """The volumes from `volume_info` and from env keys like "-v V.55:/data", or a text that says what is wrong."""
     env, info = body.get("env"), body.get("volume_info")
     found = [_VOLUME_IN_ENV.fullmatch(str(key).strip()) for key in env] if isinstance(env, dict) else []
     existing = {int(one[1]): one[2] for one in found if one is not None}
@@ -87,50 +87,52 @@ def mounts_of(body: Mapping[str, Any]) -> Mounts | str:
     if info.get("create_new") is not True:
         return Mounts(existing={**existing, number: path})
     size, name = _whole(info.get("size", _VOLUME_SIZE_GB)), info.get("name")
-    if size is None or size < 1 or not good_name(name):
+    if size is None or size < 1 or not is_valid_volume_name(name):
         return "volume_info needs size, at least 1, and name, letters, digits and underscores"
     return Mounts(existing=existing, new=NewVolume(ask_id=number, size_gb=size, name=name, path=path))
 
 
-def good_name(name: Any) -> bool:
-    """May a volume be called so? None: it has no name."""
+def is_valid_volume_name(name: Any) -> bool:
+    """True if a volume may have this name. None, for no name, is valid."""
     return name is None or (isinstance(name, str) and _VOLUME_NAME.fullmatch(name) is not None)
 
 
-def twist_of(fault: Fault | None, launch: Launch, model: str) -> Twist:
-    """What a fault does to the instance that a create makes; `model` is what the offer says of its GPUs."""
+def defects_of(fault: Fault | None, launch: Launch, model: str) -> InstanceDefects:
+    """The defects that a fault gives to a new instance. `model` is the GPU model of the offer."""
     if fault is None:
-        return Twist()
+        return InstanceDefects()
     args = fault.args
     message, status = str(args.get("message", "")), str(args.get("status", "created"))
     stopped = args.get("stopped") is True
     match fault:
         case Fault(name="price_moved"):
-            return Twist(price_factor=fault.number("factor", _PRICE_FACTOR))
+            return InstanceDefects(price_factor=fault.number("factor", _PRICE_FACTOR))
         case Fault(name="wrong_gpu"):
             name, memory = _OTHER_GPU
-            return Twist(gpu_name=str(args.get("gpu_name", name)), gpu_ram=int(fault.number("gpu_ram", memory)))
+            return InstanceDefects(
+                gpu_name=str(args.get("gpu_name", name)), gpu_ram=int(fault.number("gpu_ram", memory))
+            )
         case Fault(name="never_ready"):
-            return Twist(never_ready=True)
+            return InstanceDefects(never_ready=True)
         case Fault(name="dies_after_ready"):
-            return Twist(dies_after=fault.number("seconds", _DIES_AFTER))
+            return InstanceDefects(dies_after=fault.number("seconds", _DIES_AFTER))
         case Fault(name="image_fault"):
-            return Twist(failure=image_failure(launch.image, message, status, stopped=stopped))
+            return InstanceDefects(failure=image_failure(launch.image, message, status, stopped=stopped))
         case Fault(name="host_fault"):
-            return Twist(failure=host_failure(message, status, stopped=stopped))
+            return InstanceDefects(failure=host_failure(message, status, stopped=stopped))
         case Fault(name="no_ssh"):
-            return Twist(no_ssh=True)
+            return InstanceDefects(no_ssh=True)
         case Fault(name="shy_row" | "other_name"):
-            return Twist(shyness=_shyness(fault, model))
-    return Twist()
+            return InstanceDefects(misreport=_misreport(fault, model))
+    return InstanceDefects()
 
 
-def _shyness(fault: Fault, model: str) -> Shyness:
-    seconds = fault.number("seconds", _SHY_SECONDS)
+def _misreport(fault: Fault, model: str) -> Misreport:
+    seconds = fault.number("seconds", _MISREPORT_SECONDS)
     if fault.name == "shy_row":
-        return Shyness(seconds=seconds, status=str(fault.args.get("status", "exited")))
+        return Misreport(seconds=seconds, status=str(fault.args.get("status", "exited")))
     name = str(fault.args.get("gpu_name") or other_name(model))
-    return Shyness(seconds=seconds, gpu_name=name, flips=fault.args.get("flip") is True)
+    return Misreport(seconds=seconds, gpu_name=name, flips=fault.args.get("flip") is True)
 
 
 def _number(value: Any, otherwise: float | None) -> float | None:

@@ -1,6 +1,6 @@
-"""vast.ai's logs: a request answers an address, and the address answers the text a moment later (404 until then).
+"""vast.ai's logs: a request returns a URL, and the URL returns the log after a second (404 until then).
 
-The address says itself what it shows and since when, so nothing has to be remembered between the two calls.
+The URL contains all parameters, so the market stores nothing between the two calls.
 """
 
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Instance, Phase
 from gpuproxy.sandbox.protocol.wire import Incoming, answer, text_answer
 
@@ -17,7 +17,7 @@ _SECRET = 32
 _PLAIN = {"content-type": "text/plain; charset=utf-8"}
 
 
-def requested(market: Market, instance: Instance, request: Incoming) -> HttpResponse:
+def requested(market: SimulatedMarket, instance: Instance, request: Incoming) -> HttpResponse:
     """`PUT /api/v0/instances/request_logs/{id}/`. Raises BadBody."""
     body = request.json()
     wanted = {name: str(body[name]) for name in ("tail", "filter", "daemon_logs") if body.get(name)}
@@ -27,8 +27,8 @@ def requested(market: Market, instance: Instance, request: Incoming) -> HttpResp
     return answer({"success": True, "result_url": url, "msg": "Log request submitted."})
 
 
-def text(market: Market, number: int, secret: str, request: Incoming) -> HttpResponse:
-    """`GET /instance_logs/...`: whoever has the address may read it."""
+def text(market: SimulatedMarket, number: int, secret: str, request: Incoming) -> HttpResponse:
+    """`GET /instance_logs/...`: anybody with the URL may read the log."""
     instance = market.instances.get(number)
     query = request.query
     try:
@@ -42,7 +42,7 @@ def text(market: Market, number: int, secret: str, request: Incoming) -> HttpRes
     return text_answer("".join(f"{line}\n" for line in lines[-tail:] if line), 200, _PLAIN)
 
 
-def _container(market: Market, instance: Instance) -> list[str]:
+def _container(market: SimulatedMarket, instance: Instance) -> list[str]:
     booted = instance.boot_at is not None and instance.boot_at <= market.now
     lines = []
     if booted and instance.boot_at is not None:

@@ -1,7 +1,7 @@
-"""vast.ai's offer search: the columns of an offer and which of them are computed for the query.
+"""vast.ai's offer search: the columns of an offer, including those that are computed for the query.
 
-Rows are joined from bytes that were encoded once a machine and once a chunk; only what depends on the query or
-on time is encoded each time. Filtering comes first, then equal rows of a machine are bundled, then order and limit.
+A row is joined from bytes that are encoded once per machine and once per chunk. Only columns that depend on the query
+or the time are encoded for each search. The steps are: filter, bundle equal rows of a machine, order, limit.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from gpuproxy.sandbox.dialects.vast.query import country, orders, quantity, translated
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.machines import Chunk, Machine
 from gpuproxy.sandbox.protocol.query import BadQuery, Getter, compiled, sort_key
 
 DEFAULT_STORAGE_GB = 8.0
-"""What the documentation says prices contain when a search does not name a disk."""
+"""The disk size that prices include if a search names none, by vast.ai's documentation."""
 _KINDS = {"on-demand": False, "ondemand": False, "reserved": False, "bid": True, "interruptible": True}
 _CONTROLS = frozenset({"order", "type", "limit", "allocated_storage", "disable_bundling", "rented"})
 _MONTH_HOURS = 720
@@ -36,7 +36,7 @@ _GIGABYTES = {"cpu_ram_GB": "cpu_ram", "gpu_ram_GB": "gpu_ram", "gpu_totalram_GB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pricing:
-    """What the computed columns depend on."""
+    """The values that the computed columns depend on."""
 
     now: float
     storage_gb: float
@@ -44,29 +44,29 @@ class Pricing:
 
 
 class Offers:
-    """Search over one market."""
+    """The offer search of one market."""
 
-    def __init__(self, market: Market, *, page: int = 0) -> None:
-        """`page` caps every answer (0: no cap)."""
+    def __init__(self, market: SimulatedMarket, *, page: int = 0) -> None:
+        """`page` limits the offers of every answer (0: no limit)."""
         self._market = market
         self._page = page
         self._machine_bytes: dict[int, tuple[object, bytes]] = {}
         self._chunk_bytes: dict[tuple[int, int], bytes] = {}
 
     def search(self, query: Mapping[str, Any]) -> bytes:
-        """The body of an answer: `{"offers": [...]}`. Raises BadQuery."""
+        """The answer's body `{"offers": [...]}`. Raises BadQuery."""
         pricing = self._pricing(query)
         chunks = self._found(query, pricing)
         rows = [self._encoded(chunk, pricing) for chunk in chunks]
         return b'{"offers":[' + b",".join(rows) + b"]}"
 
     def rows(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The same as values, for answers with chosen columns."""
+        """The found rows as dictionaries, for answers with selected columns. Raises BadQuery."""
         pricing = self._pricing(query)
         return [offer_row(chunk, pricing) for chunk in self._found(query, pricing)]
 
     def gpu_names(self) -> list[str]:
-        """All models, by name."""
+        """The names of all GPU models, sorted."""
         return sorted({str(machine.columns["gpu_name"]) for machine in self._market.machines.values()})
 
     def _pricing(self, query: Mapping[str, Any]) -> Pricing:
@@ -159,7 +159,7 @@ def _computed(chunk: Chunk, pricing: Pricing) -> dict[str, Any]:
 
 
 def price_block(gpu: float, disk: float) -> dict[str, float]:
-    """vast.ai's block of prices, USD per hour."""
+    """vast.ai's price block, in USD per hour."""
     return {
         "gpuCostPerHour": gpu,
         "diskHour": disk,
@@ -228,7 +228,7 @@ _COMPUTED = frozenset({"ask_contract_id", "rented", "is_bid", "min_bid", "discou
 
 
 def _bundled(chunks: list[Chunk]) -> list[Chunk]:
-    """One row for all equal ones of a machine: the one with the lowest id."""
+    """The chunks with one row for all equal ones of a machine: the one with the lowest id."""
     kept: dict[tuple[int, int, bool, int], Chunk] = {}
     for chunk in chunks:
         key = (chunk.machine.id, chunk.gpus, chunk.rentable, chunk.price)

@@ -1,4 +1,4 @@
-"""What searches for GPUs and for volumes have in common: how conditions, orders and quantities are read."""
+"""Parsing for the searches of GPUs and of volumes: conditions, orders and quantities."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from gpuproxy.sandbox.protocol.query import BadQuery
 
 
 def translated(column: str, condition: Any) -> tuple[str, Any]:
-    """Conditions that the server turns into others: places into countries, driver versions into numbers."""
+    """The condition as the server uses it: locations become countries, driver versions become numbers."""
     if column == "geolocation":
         return column, _mapped(condition, country)
     if column == "driver_version":
@@ -17,12 +17,12 @@ def translated(column: str, condition: Any) -> tuple[str, Any]:
 
 
 def country(place: Any) -> str:
-    """The two letters at the end of a place."""
+    """The country code at the end of a location."""
     return str(place or "")[-2:].upper()
 
 
 def orders(query: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """(column, descending), the most important first. Raises BadQuery."""
+    """The requested order as (column, descending), most important first. Raises BadQuery."""
     wanted = query.get("order") or [["score", "desc"]]
     if not isinstance(wanted, list) or not all(isinstance(one, list) and one for one in wanted):
         raise BadQuery("order needs a list of [column, direction]")
@@ -30,7 +30,7 @@ def orders(query: Mapping[str, Any]) -> list[tuple[str, bool]]:
 
 
 def quantity(query: Mapping[str, Any], name: str, otherwise: float) -> float:
-    """A number, alone or as a condition. Raises BadQuery."""
+    """A number of the query, given directly or as a condition. Raises BadQuery."""
     value = query.get(name)
     if isinstance(value, dict):
         value = next(iter(value.values()), None)

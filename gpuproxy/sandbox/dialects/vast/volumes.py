@@ -1,13 +1,13 @@
-"""vast.ai's volumes: offers of disk on machines, volumes made from them, and how they are listed and deleted."""
+"""vast.ai's volumes: search volume offers, create, clone, list and delete volumes."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors
-from gpuproxy.sandbox.dialects.vast.launch import good_name
+from gpuproxy.sandbox.dialects.vast.launch import is_valid_volume_name
 from gpuproxy.sandbox.dialects.vast.query import country, orders, quantity, translated
-from gpuproxy.sandbox.market.exchange import Market
+from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.machines import Column, Machine
 from gpuproxy.sandbox.market.refusals import NoCredit, NoSuchAsk, NoSuchVolume, NotRentable, VolumeInUse
 from gpuproxy.sandbox.market.volumes import Volume, free_gb
@@ -29,7 +29,7 @@ _OF_MACHINE = (
 _COLUMNS = tuple(_OF_MACHINE.split())
 
 
-def search(market: Market, call: Call, _: Fault | None) -> HttpResponse:
+def search(market: SimulatedMarket, call: Call, _: Fault | None) -> HttpResponse:
     """`POST /api/v0/volumes/search/`. Raises BadBody, BadQuery."""
     query = call.request.json()
     storage = quantity(query, "allocated_storage", _STORAGE_GB)
@@ -45,7 +45,7 @@ def search(market: Market, call: Call, _: Fault | None) -> HttpResponse:
     return answer({"offers": [_shown(row) for row in found[: limit if limit > 0 else _LIMIT]]})
 
 
-def create(market: Market, call: Call, fault: Fault | None) -> HttpResponse:
+def create(market: SimulatedMarket, call: Call, fault: Fault | None) -> HttpResponse:
     """`PUT /api/v0/volumes/`. Raises BadBody."""
     body = call.request.json()
     ask_id, size = _whole(body.get("id")), _whole(body.get("size", DEFAULT_SIZE_GB))
@@ -53,12 +53,12 @@ def create(market: Market, call: Call, fault: Fault | None) -> HttpResponse:
         return errors.no_such_volume_ask(ask_id or 0)
     if ask_id is None or size is None or size < 1:
         return errors.bad_args("id and size must be whole numbers, size at least 1")
-    if not good_name(body.get("name")):
+    if not is_valid_volume_name(body.get("name")):
         return errors.bad_volume_name()
     return _made(market, call, ask_id, size, body.get("name"))
 
 
-def clone(market: Market, call: Call, _: Fault | None) -> HttpResponse:
+def clone(market: SimulatedMarket, call: Call, _: Fault | None) -> HttpResponse:
     """`POST /api/v0/volumes/copy/`: a new volume with the data of an old one. Raises BadBody."""
     body = call.request.json()
     source_id, ask_id = _whole(body.get("src_id")), _whole(body.get("dst_id"))
@@ -74,14 +74,14 @@ def clone(market: Market, call: Call, _: Fault | None) -> HttpResponse:
     return _made(market, call, ask_id, size, source.name)
 
 
-def listed(market: Market, call: Call, _: Fault | None) -> HttpResponse:
-    """`GET /api/v0/volumes`; there are no network volumes."""
+def listed(market: SimulatedMarket, call: Call, _: Fault | None) -> HttpResponse:
+    """`GET /api/v0/volumes`. The market has no network volumes."""
     kind = call.request.query.get("type", "all_volume")
     mine = [] if kind == "network_volume" else market.volumes.of(call.request.key or "")
     return answer({"volumes": [_row(market, one) for one in mine if one.deleted_at is None]})
 
 
-def delete(market: Market, call: Call, fault: Fault | None) -> HttpResponse:
+def delete(market: SimulatedMarket, call: Call, fault: Fault | None) -> HttpResponse:
     """`DELETE /api/v0/volumes/`, the id in the query or in the body. Raises BadBody."""
     number = _whole(call.request.query.get("id") or call.request.json().get("id"))
     if number is None:
@@ -97,7 +97,7 @@ def delete(market: Market, call: Call, fault: Fault | None) -> HttpResponse:
     return answer({"success": True})
 
 
-def _made(market: Market, call: Call, ask_id: int, size: int, name: str | None) -> HttpResponse:
+def _made(market: SimulatedMarket, call: Call, ask_id: int, size: int, name: str | None) -> HttpResponse:
     try:
         made = market.volumes.create(call.request.key or "", ask_id, size, name)
     except NoSuchAsk:
@@ -109,7 +109,7 @@ def _made(market: Market, call: Call, ask_id: int, size: int, name: str | None) 
     return answer({"success": True, "volume_name": f"V.{made.id}"})
 
 
-def _offer(market: Market, machine: Machine, storage_gb: float) -> dict[str, Column]:
+def _offer(market: SimulatedMarket, machine: Machine, storage_gb: float) -> dict[str, Column]:
     columns = {name: machine.columns.get(name) for name in _COLUMNS}
     price, trust = machine.storage / 1e6, float(str(machine.columns["reliability_mult"]))
     return {
@@ -143,7 +143,7 @@ def _stored(column: str) -> "Getter[Mapping[str, Column]]":
     return value
 
 
-def _row(market: Market, volume: Volume) -> dict[str, Any]:
+def _row(market: SimulatedMarket, volume: Volume) -> dict[str, Any]:
     machine = market.machines[volume.machine_id]
     users = market.volumes.users(volume.id)
     in_use = bool(users) or market.now < volume.busy_until

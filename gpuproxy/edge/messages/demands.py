@@ -1,0 +1,294 @@
+"""From requests to what the engine is asked: every rule about a field of a demand is here or in `launch`.
+
+All violations of a request are told at once. A Demand is complete: defaults are filled in, so that the engine knows
+no zero that means something else.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
+
+from google.protobuf.duration_pb2 import Duration
+
+from gpuproxy.edge.messages.launch import cuda_of, disk_gb, launch_spec
+from gpuproxy.edge.messages.violations import Violations, shown
+from gpuproxy.model.demands import (
+    DEFAULT_READY_TIMEOUT,
+    KEYED,
+    MAX_GPUS,
+    MIN_LEASE_DURATION,
+    PACKINGS,
+    Demand,
+    OnNotReady,
+    Packing,
+)
+from gpuproxy.model.errors import InvalidArgument, Violation
+from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.strategies import STRATEGIES
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+MAX_REQUEST_ID = 128
+_MAX_GB = 100_000.0
+_MAX_CUDA = 100.0
+_MAX_CHUNK = 64
+_MAX_TEXT = 128
+_MAX_HOSTS = 256
+_MAX_LABELS = 64
+_MAX_LABEL_KEY = 63
+_MAX_LABEL = 255
+_LONGEST_LEASE = timedelta(days=3650)
+_LONGEST_READY = timedelta(days=1)
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_NOT_BUILT: Mapping[str, str] = {"ionet": "io.net"}
+"""Marketplaces that every server knows by name although no adapter for them is built, by prefix."""
+
+MarketRequest = pb.ReserveGPUsRequest | pb.ListGPUInstancesRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What stands for a field that the caller left empty, and the marketplaces that there are."""
+
+    max_price: float
+    """USD per GPU-hour."""
+    lease_duration: timedelta | None = None
+    """None: no end."""
+    fingerprint_key: bytes = field(default=b"", repr=False)
+    """Who has the database alone can't try out secrets of a demand against its fingerprint."""
+    marketplaces: Mapping[str, str] = field(default_factory=dict)
+    """The names of those that are installed, by prefix: offer ids begin with one of these, a contract id never does."""
+
+    @property
+    def prefixes(self) -> Mapping[str, str]:
+        """The names of all that a request may name, by prefix."""
+        return {**_NOT_BUILT, **self.marketplaces}
+
+    @property
+    def known(self) -> list[str]:
+        """Every provider that a request may name."""
+        return sorted(set(self.prefixes.values()))
+
+    @property
+    def example(self) -> tuple[str, str]:
+        """The prefix and the name of a marketplace, for messages."""
+        return next(iter(self.marketplaces.items()), next(iter(_NOT_BUILT.items())))
+
+
+def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand:
+    """A ReserveGPUs request; raises InvalidArgument."""
+    found = Violations()
+    spec = launch_spec(request, found)
+    if not 1 <= request.count <= MAX_GPUS:
+        found.add("count", f"must be 1 to {MAX_GPUS} GPUs, not {request.count}")
+    demand = Demand(
+        count=request.count,
+        filter=replace(
+            market_filter(request, defaults, found),
+            min_cuda=found.number("min_cuda", request.min_cuda, 0, _MAX_CUDA) or cuda_of(request.image),
+            exclude_hosts=_hosts(request.exclude_hosts, defaults, found),
+            disk_gb=spec.disk_gb,
+        ),
+        spec=spec,
+        strategy=found.word("strategy", request.strategy, STRATEGIES, ""),
+        packing=cast("Packing", found.word("packing", request.packing, PACKINGS, "any")),
+        min_count=_min_count(request, found),
+        all_or_nothing=request.all_or_nothing,
+        request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
+        lease_duration=_lease_duration(request, found) or defaults.lease_duration,
+        keep_late=request.keep_late,
+        wait_for=cast("Literal['created', 'ready']", found.word("wait_for", request.wait_for, _WAIT_FOR, "created")),
+        ready_timeout=_duration(request, "ready_timeout", _LONGEST_READY, found) or DEFAULT_READY_TIMEOUT,
+        on_not_ready=cast("OnNotReady", found.word("on_not_ready", request.on_not_ready, _NOT_READY, "replace")),
+        wait=request.wait if request.HasField("wait") else True,
+        labels=labels(request.labels, found),
+        dry_run=request.dry_run,
+        fingerprint=_fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=_old_fingerprint(request),
+    )
+    found.finish()
+    return demand
+
+
+_WAIT_FOR = ("created", "ready")
+_NOT_READY = ("replace", "keep")
+
+
+def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> Demand:
+    """A CreateGPUInstance request, as a demand for one GPU: who knows the offer fills in its count.
+
+    The offer was chosen by the caller, so only its price is a condition. Raises InvalidArgument.
+    """
+    found = Violations()
+    spec = launch_spec(request, found)
+    named = provider("provider", request.provider, defaults, found)
+    offer = _offer_id(request.instance_id, named, defaults, found)
+    price = found.number("max_price", request.max_price, 0, HIGHEST_PRICE) or defaults.max_price
+    demand = Demand(
+        count=1,
+        filter=OfferFilter(
+            providers=named, max_price=price, verified_only=False, disk_gb=spec.disk_gb, offer_id=OfferId(offer)
+        ),
+        spec=spec,
+        request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
+        lease_duration=defaults.lease_duration,
+        fingerprint=_fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=_old_fingerprint(request),
+    )
+    found.finish()
+    return demand
+
+
+def market_filter(request: MarketRequest, defaults: Defaults, found: Violations) -> OfferFilter:
+    """The fields by which ReserveGPUs and ListGPUInstances choose alike."""
+    return OfferFilter(
+        providers=provider("provider", request.provider, defaults, found),
+        min_vram=found.number("min_vram", request.min_vram, 0, _MAX_GB),
+        max_price=found.number("max_price", request.max_price, 0, HIGHEST_PRICE) or defaults.max_price,
+        gpu_model=found.text("gpu_model", request.gpu_model, _MAX_TEXT),
+        location=found.text("location", request.location, _MAX_TEXT),
+        verified_only=request.verified_only if request.HasField("verified_only") else True,
+        min_reliability=found.number("min_reliability", request.min_reliability, 0, 1),
+    )
+
+
+def listing_filter(request: pb.ListGPUInstancesRequest, defaults: Defaults, found: Violations) -> OfferFilter:
+    """What ListGPUInstances shows of the market."""
+    if not 0 <= request.num_gpus <= _MAX_CHUNK:
+        found.add("num_gpus", f"must be 0 (any) to {_MAX_CHUNK}, not {request.num_gpus}")
+    return replace(
+        market_filter(request, defaults, found),
+        num_gpus=request.num_gpus,
+        disk_gb=disk_gb(request.disk_gb, found),
+    )
+
+
+def provider(field: str, name: str, defaults: Defaults, found: Violations) -> frozenset[ProviderName]:
+    """The provider asked for; empty for all of them."""
+    folded = name.strip().lower()
+    if folded in ("", "all"):
+        return frozenset()
+    if folded not in defaults.known:
+        found.add(field, f"must be one of {', '.join(defaults.known)}, all or empty, not {shown(name)}")
+    return frozenset({ProviderName(folded)})
+
+
+def contract_id(instance_id: str, defaults: Defaults, found: Violations) -> str:
+    """The id of something rented; an offer's is refused, for it was never paid for."""
+    stripped = instance_id.strip()
+    if stripped.partition("-")[0] in defaults.prefixes and "-" in stripped:
+        found.add("instance_id", f"{shown(stripped)} is an offer; give the contract id (metadata contract_id)")
+    elif not _ID.fullmatch(stripped):
+        found.add("instance_id", "must be a contract id: 1 to 128 letters, digits or _.:-")
+    return stripped
+
+
+def reservation_id(request_id: str) -> str:
+    """The id of a reservation; raises InvalidArgument."""
+    stripped = request_id.strip()
+    if not _ID.fullmatch(stripped):
+        raise InvalidArgument([Violation("reservation_id", "must be the id of a reservation: letters, digits or _.:-")])
+    return stripped
+
+
+def extend_until(request: pb.ExtendReservationRequest) -> datetime:
+    """The new end; whether it is in the future is judged by the books' clock. Raises InvalidArgument."""
+    if not request.HasField("expires_at"):
+        raise InvalidArgument([Violation("expires_at", "is required: the new end, absolute")])
+    try:
+        end = request.expires_at.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        end = _LATEST
+    if end >= _LATEST:
+        raise InvalidArgument([Violation("expires_at", "is not a time before the year 9999")])
+    return end
+
+
+def labels(given: Mapping[str, str], found: Violations) -> tuple[tuple[str, str], ...]:
+    """The caller's own labels, sorted."""
+    found.at_most("labels", "entries", len(given), _MAX_LABELS)
+    for key, value in given.items():
+        if not 1 <= len(key) <= _MAX_LABEL_KEY or not key.isprintable():
+            found.add("labels", f"a key must be 1 to {_MAX_LABEL_KEY} printable characters: {shown(key)}")
+        elif len(value) > _MAX_LABEL or not value.isprintable():
+            found.add(f"labels.{key}", f"must be at most {_MAX_LABEL} printable characters")
+    return tuple(sorted(given.items()))
+
+
+def _offer_id(instance_id: str, named: frozenset[ProviderName], defaults: Defaults, found: Violations) -> str:
+    stripped = instance_id.strip()
+    prefix, _, native = stripped.partition("-")
+    if prefix not in defaults.prefixes or not _ID.fullmatch(native):
+        example = f"{defaults.example[0]}-123"
+        found.add(
+            "instance_id", f"must be an offer's id from ListGPUInstances such as {example}, not {shown(stripped)}"
+        )
+    elif named and defaults.prefixes[prefix] not in named:
+        found.add("instance_id", f"{shown(stripped)} is not an offer of {', '.join(named)}")
+    return stripped
+
+
+def _min_count(request: pb.ReserveGPUsRequest, found: Violations) -> int | None:
+    if not request.HasField("min_count"):
+        return None
+    if not 1 <= request.min_count <= max(1, request.count):
+        found.add("min_count", f"must be 1 to count ({request.count}), not {request.min_count}")
+    return request.min_count
+
+
+def _hosts(hosts: Collection[str], defaults: Defaults, found: Violations) -> frozenset[str]:
+    found.at_most("exclude_hosts", "entries", len(hosts), _MAX_HOSTS)
+    named = [found.text(f"exclude_hosts[{at}]", host, _MAX_TEXT).strip() for at, host in enumerate(hosts)]
+    for at, host in enumerate(named):
+        if not host or " " in host:
+            example = f"{defaults.example[1]}/12345"
+            found.add(f"exclude_hosts[{at}]", f"must be a host_id such as {example}, or the machine's id alone")
+    return frozenset(named)
+
+
+def _duration(
+    request: pb.ReserveGPUsRequest,
+    field: Literal["lease_duration", "ready_timeout"],
+    most: timedelta,
+    found: Violations,
+) -> timedelta:
+    given: Duration = getattr(request, field)
+    if given.seconds < 0 or given.nanos < 0:
+        found.add(field, "must not be negative")
+    elif given.seconds > most.total_seconds():
+        found.add(field, f"must be at most {int(most.total_seconds())} s")
+    else:
+        return timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
+    return timedelta(0)
+
+
+def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
+    asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
+    if timedelta(0) < asked < MIN_LEASE_DURATION:
+        least = int(MIN_LEASE_DURATION.total_seconds())
+        found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
+    return asked
+
+
+def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, key: bytes) -> str:
+    """Of what was asked for, whatever the id, and however the answer is awaited."""
+    return KEYED + hmac.digest(key, _asked(request), "sha256").hex()
+
+
+def _old_fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> str:
+    """The same as it was stored before there was a key; never stored any more."""
+    return hashlib.sha256(_asked(request)).hexdigest()
+
+
+def _asked(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> bytes:
+    asked = deepcopy(request)
+    for name in ("request_id", "wait", "dry_run"):
+        if name in asked.DESCRIPTOR.fields_by_name:
+            asked.ClearField(name)  # type: ignore[arg-type]
+    return asked.DESCRIPTOR.name.encode() + b"\0" + asked.SerializeToString(deterministic=True)

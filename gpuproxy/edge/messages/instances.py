@@ -1,0 +1,152 @@
+"""Offers and machines as messages.
+
+The rule for ids (contract 1.2): the id of a GPUInstance is the offer id while it is offered or just reserved, and the
+contract id when it is shown as rented. A message never contains anything of a LaunchSpec, and therefore no secret.
+"""
+
+from collections.abc import Mapping
+
+from gpuproxy.edge.messages import json_codec
+from gpuproxy.edge.messages.times import timestamp
+from gpuproxy.instances.requests import LeaseView
+from gpuproxy.model.leases import Lease, PortMapping, status_word
+from gpuproxy.model.meter import meter_rate
+from gpuproxy.model.money import Micro, usd
+from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_SSH_USER = "root"
+_SSH_PORT = 22
+
+
+def encode_offer(offer: Offer) -> bytes:
+    """One encoded element of `ListGPUInstancesResponse.instances`, with tag and length, for the default disk.
+
+    A repeated field is the concatenation of its encoded elements, so a list is built by joining them.
+    """
+    return offer_element(offer, DEFAULT_DISK_GB)
+
+
+def offer_json(offer: Offer, disk_gb: float = DEFAULT_DISK_GB) -> bytes:
+    """The offer as JSON, at the price with `disk_gb` GB of disk. Lists join these elements with commas."""
+    return json_codec.encode(offered(offer, disk_gb))
+
+
+def offer_element(offer: Offer, disk_gb: float) -> bytes:
+    """Like encode_offer, at the price with `disk_gb` GB of disk."""
+    return pb.ListGPUInstancesResponse(instances=[offered(offer, disk_gb)]).SerializeToString()
+
+
+def lease_element(view: LeaseView) -> bytes:
+    """A rented instance as one encoded element of the same list."""
+    return pb.ListGPUInstancesResponse(instances=[rented(view.lease, view.cost)]).SerializeToString()
+
+
+def offered(offer: Offer, disk_gb: float) -> pb.GPUInstance:
+    """An offer as a GPUInstance, at the price with `disk_gb` GB of disk."""
+    price = offer.price(disk_gb)
+    return pb.GPUInstance(
+        id=offer.id,
+        provider=offer.provider,
+        status="available",
+        price_per_hour=usd(price),
+        vram_gb=offer.vram_gb,
+        gpu_model=offer.gpu_model,
+        num_gpus=offer.num_gpus,
+        location=offer.location,
+        metadata=offer.extras,
+        price_per_gpu_hour=_per_gpu(price, offer.num_gpus),
+        host_id=offer.host,
+        reliability=offer.reliability_ppm / 1_000_000,
+        verified=offer.verified,
+        expires_at=timestamp(offer.expires_at),
+        cuda_max=offer.cuda_max,
+        disk_gb=disk_gb,
+    )
+
+
+def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
+    """A lease as a GPUInstance under its contract id; `cost` is its cost so far."""
+    contract = lease.instance_id or ""
+    return pb.GPUInstance(
+        id=contract,
+        provider=lease.provider,
+        status=status_word(lease.state),
+        price_per_hour=usd(lease.price),
+        vram_gb=lease.vram_gb,
+        gpu_model=lease.gpu_model,
+        num_gpus=lease.num_gpus,
+        location=lease.location,
+        metadata=_metadata(lease),
+        price_per_gpu_hour=_per_gpu(lease.price, lease.num_gpus),
+        host_id=lease.host,
+        lease_id=lease.id,
+        reservation_id=lease.reservation_id,
+        created_at=timestamp(lease.started_at),
+        ready_at=timestamp(lease.ready_at),
+        expires_at=timestamp(lease.expires_at),
+        account=lease.account,
+        contract_id=contract,
+        ssh=_ssh(lease),
+        port_mappings=[_port(port) for port in lease.ports],
+        status_message=lease.status_message,
+        cost_so_far=usd(cost),
+        reliability=lease.reliability_ppm / 1_000_000,
+        verified=lease.verified,
+        cuda_max=lease.cuda_max,
+        disk_gb=lease.disk_gb,
+    )
+
+
+def reserved(lease: Lease, cost: Micro) -> pb.GPUInstance:
+    """A lease in the answer of the call that created it: with the offer's id and the status "reserved"."""
+    instance = rented(lease, cost)
+    instance.id = lease.offer_id
+    instance.status = "reserved"
+    return instance
+
+
+def destroy_answer(lease: Lease) -> pb.DestroyGPUInstanceResponse:
+    """The answer of DestroyGPUInstance, after the release has been committed."""
+    state = status_word(lease.state)
+    texts: Mapping[str, str] = {
+        "releasing": f"is being released. {lease.provider} may bill it until it is confirmed gone.",
+        "released": "is released and no longer billed.",
+        "lost": f"was taken away by {lease.provider} and is no longer billed.",
+    }
+    text = texts.get(state, f"is {state}.")
+    return pb.DestroyGPUInstanceResponse(success=True, message=f"Instance {lease.instance_id} {text}", state=state)
+
+
+def _metadata(lease: Lease) -> dict[str, str]:
+    facts = dict(lease.extras) | {"lease_id": lease.id, "offer_id": lease.offer_id}
+    if lease.instance_id:
+        facts["contract_id"] = lease.instance_id
+    if (rate := meter_rate(lease)) is not None:
+        facts["billed_per_hour"] = f"{usd(rate):f}"
+    if lease.faltered_at is not None:
+        facts["not_running_since"] = f"{lease.faltered_at:%Y-%m-%dT%H:%M:%SZ}"
+    return facts
+
+
+def _ssh(lease: Lease) -> pb.SSHAccess | None:
+    if not lease.ssh_host:
+        return None
+    command = f"ssh -p {lease.ssh_port} {_SSH_USER}@{lease.ssh_host}"
+    return pb.SSHAccess(host=lease.ssh_host, port=lease.ssh_port, user=_SSH_USER, command=command)
+
+
+def _port(port: PortMapping) -> pb.PortMapping:
+    host = f"[{port.host}]" if ":" in port.host else port.host
+    return pb.PortMapping(
+        container_port=port.container_port,
+        protocol=port.protocol,
+        host=port.host,
+        public_port=port.public_port,
+        url=f"http://{host}:{port.public_port}" if port.protocol == "tcp" and port.container_port != _SSH_PORT else "",
+    )
+
+
+def _per_gpu(price: int, num_gpus: int) -> float:
+    """USD per GPU-hour, not rounded: used as max_price, it must still include this offer."""
+    return price / num_gpus / 1_000_000 if num_gpus else 0.0

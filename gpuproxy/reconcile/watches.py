@@ -1,0 +1,35 @@
+"""The watches of all accounts."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+
+from gpuproxy.model.leases import Lease
+from gpuproxy.model.offers import AccountKey
+from gpuproxy.reconcile.observe import AccountWatch
+
+
+class Watches:
+    """One AccountWatch for each account."""
+
+    def __init__(self, watches: Sequence[AccountWatch]) -> None:
+        self._all = {(watch.provider.name, watch.provider.account): watch for watch in watches}
+
+    def __iter__(self) -> Iterator[AccountWatch]:
+        return iter(self._all.values())
+
+    def __len__(self) -> int:
+        """The number of accounts."""
+        return len(self._all)
+
+    def of(self, lease: Lease) -> AccountWatch:
+        """The watch of the lease's account."""
+        return self._all[lease.provider, lease.account]
+
+    def nudge(self) -> None:
+        """Make the next pass of every account begin soon."""
+        for watch in self._all.values():
+            watch.nudge()
+
+    async def look(self, accounts: Collection[AccountKey]) -> None:
+        """Return once each of these accounts was listed and the result is stored. Raises Unavailable."""
+        await asyncio.gather(*(watch.look() for key, watch in self._all.items() if key in accounts))

@@ -1,0 +1,70 @@
+"""When a failed machine may be replaced, and when renting must stop. Pure.
+
+A host that failed a reservation is not used again for it. If machines fail in the same way on several hosts and none
+gets ready, they have a common cause: the image, the account, the catalog or our own network. Another machine would fail
+too. In addition, the number of GPUs ever rented for one reservation is limited.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpuproxy.model.leases import KEEPABLE, Lease, LeaseState
+from gpuproxy.model.offers import HostKey
+from gpuproxy.model.reservations import (
+    COMMON_CAUSE,
+    DESTROYED,
+    HOST_BROKEN,
+    IMAGE_UNUSABLE,
+    NOT_READY,
+    REPLACEMENT_LIMIT,
+    WRONG_GPU,
+)
+
+_ALIKE = 3
+"""If this many hosts fail a call in the same way and none succeeds, the failures have a common cause."""
+_FAILURES = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE, "PRICE_MOVED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """How many GPUs may be rented now, or why no more may be rented."""
+
+    gpus: int = 0
+    stopped: str = ""
+
+
+def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement:
+    """What may be rented for a reservation of `count` GPUs with these leases; its limit is `factor` times `count`."""
+    missing = count - had(rows)
+    if missing <= 0:
+        return Replacement()
+    if stopped := _common_cause(rows):
+        return Replacement(stopped=stopped)
+    left = int(factor * count) - sum(lease.num_gpus for lease in rows if lease.may_exist)
+    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)
+
+
+def had(rows: Sequence[Lease]) -> int:
+    """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
+    return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
+
+
+def failed_hosts(rows: Sequence[Lease]) -> set[HostKey]:
+    """The hosts whose machines failed this reservation."""
+    return {lease.host for lease in rows if _failed(lease)}
+
+
+def _failed(lease: Lease) -> bool:
+    return lease.instance_id is not None and (lease.state is LeaseState.LOST or lease.reason in _FAILURES)
+
+
+def _common_cause(rows: Sequence[Lease]) -> str:
+    """Why another machine would fail too; "" when no such cause is known. A machine that got ready disproves one."""
+    if any(lease.ready_at is not None for lease in rows):
+        return ""
+    hosts: dict[str, set[HostKey]] = {}
+    for lease in filter(_failed, rows):
+        hosts.setdefault(lease.reason or lease.state, set()).add(lease.host)
+    if IMAGE_UNUSABLE in hosts:
+        return IMAGE_UNUSABLE
+    return COMMON_CAUSE if any(len(alike) >= _ALIKE for alike in hosts.values()) else ""

@@ -1,0 +1,277 @@
+"""Renting for one owner: rounds of choosing, intending and creating, until nothing is missing or the time is up.
+
+Invariants (each tested by name):
+1. No paid call without a committed lease in `requested`; `call_started_at` is committed just before each send.
+2. No network call inside a unit of work.
+3. A lease changes only through store.leases. A known instance id is never dropped.
+4. At most one live lease has a given exclusive key. Kept GPUs never exceed what the owner wants.
+5. A terminal state is recorded only when the provider confirms it.
+
+A rental knows its owner (`OwnerRecord`) and what to rent (`Order`). It knows nothing of calls: `joins` handles callers
+and reports the outcome to them.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.loadbalancer.balancer import Choice
+from gpuproxy.loadbalancer.choice import Chooser, Terms
+from gpuproxy.loadbalancer.exclusions import Exclusions
+from gpuproxy.model.demands import Order
+from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState, ReservationId
+from gpuproxy.model.offers import AccountKey
+from gpuproxy.model.owners import Owner, OwnerId
+from gpuproxy.model.reservations import NOT_ATTEMPTED
+from gpuproxy.model.strategies import STRATEGIES
+from gpuproxy.ports import Clock, Database, Tx, Wakeups
+from gpuproxy.reconcile.watches import Watches
+from gpuproxy.rental import intents, replacements
+from gpuproxy.rental.attempt import Attempts
+from gpuproxy.rental.owner import OwnerRecord
+from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.limits import Limits
+from gpuproxy.runtime.persist import write_until_committed
+from gpuproxy.store import leases
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RentalContext:
+    """What all rentals share."""
+
+    db: Database
+    clock: Clock
+    limits: Limits
+    chooser: Chooser
+    accounts: Accounts
+    attempts: Attempts
+    watches: Watches
+    signer: Signer
+
+
+class Rental:
+    """Rents what is ordered, as far as it is available, and replaces what fails."""
+
+    def __init__(
+        self,
+        context: RentalContext,
+        record: OwnerRecord,
+        order: Order,
+        *,
+        until: float,
+        until_ready: bool = False,
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """No round begins after `until` (a reading of Clock.monotonic()) or once `stop` is set.
+
+        `until_ready`: continue until the machines are ready, and replace those that fail before that.
+        """
+        self._context = context
+        self._db = context.db
+        self._clock = context.clock
+        self._record = record
+        self._order = order
+        self._until = until
+        self._until_ready = until_ready
+        self._stop = stop or asyncio.Event()
+        self._exclusions = Exclusions()
+        self._owner_id = OwnerId("")
+        self._attempts = Background("create")
+
+    @property
+    def owner_id(self) -> OwnerId:
+        """The owner's id once the owner is stored; "" before."""
+        return self._owner_id
+
+    @property
+    def queue_seconds(self) -> float:
+        """The longest wait for a turn that exceeded the deadline, in seconds; 0 if there was none."""
+        return self._exclusions.queue_seconds
+
+    async def preview(self) -> Choice:
+        """What would be rented now. Nothing is written."""
+        await self._context.chooser.refresh(self._order, self._until)
+        return await self._choose(self._order.count)
+
+    async def begin(self) -> None:
+        """Choose, and commit the owner with its first intents. If this raises, nothing is stored."""
+        await self._context.chooser.refresh(self._order, self._until)
+        await self._choose_and_intend(self._order.count, None)
+
+    async def run(self) -> None:
+        """Wait for the creates and replace what failed, round after round.
+
+        Never raises: the caller must still conclude the reservation. A crash is logged and ends the rounds.
+        """
+        try:
+            while await self._run_round():
+                pass
+        except Exception:
+            log.exception("rental_crashed", owner=self._owner_id)
+        self._stop.set()
+
+    async def _run_round(self) -> bool:
+        await self._await_creates()
+        if not self._may_continue():
+            return False
+        if await self._replace_missing():
+            return True
+        await self._check_prices()
+        return await self._replace_missing() or (self._until_ready and await self._wait_for_ready())
+
+    async def _choose(self, gpus: int) -> Choice:
+        return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._exclusions)
+
+    async def _choose_and_intend(self, gpus: int, owner: Owner | None) -> None:
+        """Choose and commit the intents under one lock, for the stored `owner` or for a new one (None)."""
+        async with self._context.chooser.lock:
+            while True:
+                choice = await self._choose(gpus)
+                intended_for = owner or self._record.draft(choice.decision, self._clock.now())
+                try:
+                    await self._intend(intended_for, choice, first=owner is None)
+                except TurnTaken:
+                    continue
+                self._owner_id = intended_for.id
+                return
+
+    async def _intend(self, owner: Owner, choice: Choice, *, first: bool) -> None:
+        terms, latest = self._terms(owner)
+        intent = intents.Intent(
+            owner=owner,
+            insert=self._record.insert if first else None,
+            read=self._record.read,
+            picks=choice.picks,
+            wanted=self._order.filter,
+            terms=terms,
+            rotation=choice.rotation if STRATEGIES[owner.strategy].rotates else None,
+            waits=self._waits(terms, len(choice.picks)),
+            latest=latest,
+        )
+        made = await self._db.write(lambda tx: intents.write(tx, intent, self._context.signer))
+        for lease, offer in zip(made, choice.picks, strict=True):
+            if lease.state is LeaseState.REQUESTED:
+                attempt = self._context.attempts.of(lease, offer, self._order.spec, latest)
+                self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
+            elif lease.reason == NOT_ATTEMPTED:
+                turns = self._context.accounts.creates((lease.provider, lease.account))
+                self._exclusions.queued(turns.wait(self._record.project))
+
+    async def _await_creates(self) -> None:
+        """Wait until every create has an outcome or the time is up. No create in flight is cancelled."""
+        left = self._until - self._clock.monotonic()
+        try:
+            async with self._clock.timeout(max(0.0, left)):
+                await self._attempts.finished()
+        except TimeoutError:
+            return
+
+    def _terms(self, owner: Owner) -> tuple[Terms, datetime]:
+        """The accounts that may be used, and the last time at which a create may be sent.
+
+        The answer to that create must come before the call's deadline and before the owner's agreement ends.
+        """
+        terms = self._context.chooser.terms(self._order, self._exclusions)
+        usual = max((c.create_seconds for accounts in terms.values() for c in accounts.values()), default=0.0)
+        in_time = self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic() - usual)
+        if owner.wanted_until is None:
+            return terms, in_time
+        return terms, min(in_time, owner.wanted_until - timedelta(seconds=usual))
+
+    def _may_continue(self) -> bool:
+        return not self._stop.is_set() and self._clock.monotonic() < self._until
+
+    async def _replace_missing(self) -> bool:
+        """Choose and commit replacements. False when no GPUs are missing or no offer fits."""
+        if not self._may_continue():
+            return False
+        owner, rows = await self._stored()
+        self._exclusions.hosts |= replacements.failed_hosts(rows)
+        allowed = replacements.replacement(owner.gpus, rows, self._context.limits.replacement_factor)
+        if allowed.stopped != owner.stopped:
+            await self._note_stop(allowed.stopped)
+        if not allowed.gpus or owner.closing or len(rows) >= self._context.limits.max_rounds * owner.gpus:
+            return False
+        if not self._has_turn(owner):
+            return False
+        try:
+            await self._context.chooser.refresh(self._order, self._until)
+            await self._choose_and_intend(allowed.gpus, owner)
+        except (Refusal, Conflict) as error:
+            log.info("replacement_failed", owner=self._owner_id, missing=allowed.gpus, error=str(error))
+            return False
+        return bool(self._attempts)
+
+    def _waits(self, terms: Terms, creates: int) -> Mapping[AccountKey, Sequence[float]]:
+        """The waits of each account for 0 to `creates` more creates.
+
+        Computed here and not in the unit of work, because the queues belong to the thread of the event loop.
+        """
+        return {
+            (provider, account): self._context.accounts.waits((provider, account), self._record.project, creates)
+            for provider, accounts in terms.items()
+            for account in accounts
+        }
+
+    def _has_turn(self, owner: Owner) -> bool:
+        """Whether any usable account has a turn for another create in time."""
+        terms, latest = self._terms(owner)
+        left = (latest - self._clock.now()).total_seconds()
+        return any(waits[0] <= left for waits in self._waits(terms, 0).values())
+
+    async def _note_stop(self, reason: str) -> None:
+        if reason:
+            log.info("renting_stopped", owner=self._owner_id, reason=reason)
+        await write_until_committed(
+            self._db, self._clock, lambda tx: self._record.stop_renting(tx, reason), self._owner_id
+        )
+
+    async def _check_prices(self) -> None:
+        """List each account involved once, so that prices are checked before the answer."""
+        rows = (await self._stored())[1]
+        concerned = {(r.provider, r.account) for r in rows if r.state in RENTED or r.state is LeaseState.UNKNOWN}
+        left = min(self._context.limits.look_seconds, self._until - self._clock.monotonic())
+        try:
+            async with self._clock.timeout(max(0.0, left)):
+                await self._context.watches.look(concerned)
+        except (TimeoutError, Unavailable):
+            return
+
+    async def _wait_for_ready(self) -> bool:
+        """Wait until all machines are ready (False) or a replacement was started (True)."""
+        try:
+            async with self._db.watch(f"reservation:{self._owner_id}") as wakeups:
+                while self._may_continue():
+                    owner, rows = await self._stored()
+                    kept = [lease for lease in rows if lease.state in KEEPABLE]
+                    if replacements.had(rows) < owner.gpus and await self._replace_missing():
+                        return True
+                    if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
+                        return False
+                    async with self._clock.timeout(self._until - self._clock.monotonic()):
+                        await self._changed_or_stopped(wakeups)
+        except TimeoutError:
+            pass
+        return False
+
+    async def _changed_or_stopped(self, wakeups: Wakeups) -> None:
+        waits = [asyncio.ensure_future(wakeups.wait()), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _stored(self) -> tuple[Owner, tuple[Lease, ...]]:
+        def read(tx: Tx) -> tuple[Owner, tuple[Lease, ...]]:
+            return self._record.read(tx), leases.of_reservation(tx, ReservationId(self._owner_id))
+
+        return await self._db.read(read)

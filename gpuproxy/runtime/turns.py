@@ -1,0 +1,135 @@
+"""Turns at one endpoint of one account, shared fairly between projects."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gpuproxy.ports import Clock
+from gpuproxy.ports.pacing import MARGIN, Pace
+from gpuproxy.runtime.background import Background
+
+_INSTANT = 1e-6
+_REMEMBERED = 1000
+"""How many projects' last turns are remembered. Forgotten projects count as never served."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """The right to send one call now. A turn in which nothing is sent delays nobody."""
+
+    used: bool = False
+
+
+class FairTurns:
+    """One endpoint of one account, shared between projects: one call every `interval` seconds, each project in turn.
+
+    The next turn goes to the waiting project whose last turn is the longest ago. Within a project, turns are given in
+    the order of requests. So a project with many calls delays the next call of another project by one interval only.
+    An interval begins when the previous call is sent.
+    """
+
+    def __init__(self, clock: Clock, interval: float) -> None:
+        self._clock = clock
+        self._pace = Pace(clock, interval)
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By project."""
+        self._served: OrderedDict[str, int] = OrderedDict()
+        """The number of each project's last turn, oldest first."""
+        self._turns = 0
+        self._taken = False
+        self._timer = Background("turn")
+        self._timer_is_set = False
+
+    @asynccontextmanager
+    async def turn(self, project: str) -> AsyncIterator[Turn]:
+        """Wait for a turn. The caller sets `used` when it is about to send its call. There is one turn at a time."""
+        await self._take(project)
+        turn = Turn()
+        try:
+            yield turn
+        finally:
+            if turn.used:
+                self._pace.hold(self._pace.interval)
+            self._end_turn()
+
+    def wait(self, project: str, more: int = 0) -> float:
+        """An estimate of the seconds until `project` would get a turn if `more` of its calls were already waiting."""
+        own = len(self._waiting.get(project, ())) + more
+        others = sum(min(len(queue), own + 1) for name, queue in self._waiting.items() if name != project)
+        return self._pace.wait() + (own + others) * self._pace.interval
+
+    @property
+    def pause(self) -> float:
+        """The seconds until the next turn can begin."""
+        return self._pace.wait()
+
+    def hold(self, seconds: float) -> None:
+        """Begin no turn for `seconds` seconds."""
+        self._pace.hold(seconds)
+
+    def slow_down(self, seconds: float, interval: float | None) -> None:
+        """Obey a rate limit: pause for `seconds`. If the provider names an interval, keep at least that from now on."""
+        self._pace.interval = max(self._pace.interval, (interval or 0.0) * MARGIN)
+        self._pace.hold(seconds)
+
+    async def close(self) -> None:
+        """Grant no more turns."""
+        await self._timer.close()
+
+    async def _take(self, project: str) -> None:
+        if not self._taken and not self._waiting and self._pace.wait() <= _INSTANT:
+            self._grant(project)
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(project, deque()).append(granted)
+        self._serve()
+        try:
+            await asyncio.wait([granted])  # unlike `await granted`, this does not cancel `granted` itself
+        except asyncio.CancelledError:
+            if granted.done():
+                self._end_turn()
+            else:
+                self._forget(project, granted)
+            raise
+
+    def _end_turn(self) -> None:
+        self._taken = False
+        self._serve()
+
+    def _serve(self) -> None:
+        """Grant the next turn if it is free and due. Otherwise set a timer that calls this again when it is due."""
+        if self._taken or not self._waiting:
+            return
+        if (wait := self._pace.wait()) > _INSTANT:
+            if not self._timer_is_set:
+                self._timer_is_set = True
+                self._timer.start(self._serve_after(wait))
+            return
+        project = min(self._waiting, key=lambda name: self._served.get(name, 0))
+        queue = self._waiting[project]
+        granted = queue.popleft()
+        if not queue:
+            del self._waiting[project]
+        self._grant(project)
+        granted.set_result(None)
+
+    def _grant(self, project: str) -> None:
+        self._taken = True
+        self._turns += 1
+        self._served[project] = self._turns
+        self._served.move_to_end(project)
+        if len(self._served) > _REMEMBERED:
+            self._served.popitem(last=False)
+
+    async def _serve_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._timer_is_set = False
+        self._serve()
+
+    def _forget(self, project: str, granted: "asyncio.Future[None]") -> None:
+        queue = self._waiting[project]
+        queue.remove(granted)
+        if not queue:
+            del self._waiting[project]

@@ -1,0 +1,112 @@
+"""The log lines about money: one for each event of a lease that starts, changes or ends its costs.
+
+Pure functions make the line from the lease before and after the event. `leases` passes the line to the transaction,
+which logs it after the commit, so that no line reports work that was rolled back. docs/logs.md explains every line.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from gpuproxy.model.leases import Lease, LeaseEvent
+from gpuproxy.model.meter import meter_rate
+from gpuproxy.model.money import Micro, usd
+from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reservations import Reservation
+
+log = structlog.get_logger(__name__)
+
+Fields = dict[str, str | int | float]
+_ENDS = {LeaseEvent.GONE: "instance_released", LeaseEvent.VANISHED: "instance_lost"}
+_CHANGES = {
+    LeaseEvent.READY: "instance_ready",
+    LeaseEvent.FALTERED: "instance_died",
+    LeaseEvent.PARKED: "instance_stopped",
+    LeaseEvent.WOKEN: "instance_woken",
+    LeaseEvent.REAPPEARED: "instance_reappeared",
+}
+EVENTS = frozenset({
+    "instance_rented", *_ENDS.values(), *_CHANGES.values(),
+    "create_refused", "create_unknown", "create_disproved", "lease_expired", "release_started", "release_requested",
+})  # fmt: skip
+"""The names of all events that this module can log."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """An event for the log, at level info."""
+
+    event: str
+    fields: Fields
+
+    def __call__(self) -> None:
+        """Log it."""
+        log.info(self.event, **self.fields)
+
+
+def of_event(
+    old: Lease, new: Lease, event: LeaseEvent, reservation: Reservation, cost: Callable[[], Micro]
+) -> LogLine | None:
+    """The line of an event of a lease; None if the event doesn't concern costs. `cost` computes the lease's total."""
+    name = _name(old, new, event)
+    if not name:
+        return None
+    fields = _common(new, reservation)
+    if name == "instance_rented":
+        fields["how"] = event.value
+    elif name == "instance_died":
+        fields |= {
+            "billed": new.billed,
+            "billed_per_hour": usd(meter_rate(new) or 0),
+            "status_message": new.status_message,
+        }
+    elif name.startswith("create_"):
+        fields |= {"offer": new.offer_id, "error": new.status_message}
+    elif event in _ENDS:
+        fields["cost"] = usd(cost())
+    return LogLine(name, fields)
+
+
+def of_request(reservation: Reservation, lease: Lease | None, *, key: str, user: str) -> LogLine:
+    """The line of a request to release a reservation or, with `lease`, one of its machines."""
+    fields: Fields = {
+        "reservation": reservation.id,
+        "contract": "" if lease is None else lease.instance_id or "",
+        "project": reservation.project,
+        "key": key,
+        "user": user,
+    }
+    return LogLine("release_requested", fields)
+
+
+def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
+    """The name of the line's event; "" for no line."""
+    if old.instance_id is None and new.instance_id is not None:
+        return "instance_rented"
+    if event is LeaseEvent.REFUSED or (event is LeaseEvent.ABSENT and new.absent_checks == old.absent_checks):
+        return "create_refused"  # the refusal may arrive after the outcome was recorded as unknown
+    if event is LeaseEvent.ABSENT:
+        return "create_disproved"
+    if event is LeaseEvent.REPLY_LOST:
+        return "create_unknown"
+    if new.reason == EXPIRED != old.reason:
+        return "lease_expired"
+    if event is LeaseEvent.RELEASE:
+        return "release_started" if new.call_started_at is not None else ""  # otherwise no create was sent
+    return _ENDS.get(event) or _CHANGES.get(event, "")
+
+
+def _common(lease: Lease, reservation: Reservation) -> Fields:
+    return {
+        "reservation": reservation.id,
+        "contract": lease.instance_id or "",
+        "price": usd(lease.price),
+        "project": lease.project,
+        "key": reservation.key_id,
+        "provider": lease.provider,
+        "account": lease.account,
+        "lease": lease.id,
+        "num_gpus": lease.num_gpus,
+        "reason": lease.reason,
+    }
