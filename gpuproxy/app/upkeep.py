@@ -41,7 +41,6 @@ T = TypeVar("T")
 def doctor(settings: Settings) -> tuple[Finding, ...]:
     """Everything that an operator should look at."""
     accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
-
     failures = checkup.gpu_failures((each.name, each.capabilities) for each in settings.marketplaces)
 
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:

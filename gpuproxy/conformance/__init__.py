@@ -19,6 +19,7 @@ from gpuproxy.conformance import adapter_rules, create_rules, read_rules
 from gpuproxy.conformance.bench import QuickClock
 from gpuproxy.conformance.subject import KnownRefusal, Make, Subject
 from gpuproxy.conformance.verdict import Broken, NotJudged, Result
+from gpuproxy.model.errors import ProviderError
 
 __all__ = ["RULES", "KnownRefusal", "Make", "QuickClock", "Result", "Rule", "Subject", "check", "check_all"]
 
@@ -60,6 +61,9 @@ async def check(name: str, make: Make) -> Result:
         await RULES[name](make)
     except Broken as broken:
         return Result(rule=name, outcome="broken", why=str(broken))
+    except ProviderError as error:
+        why = f"a call that nothing disturbs raised {type(error).__name__}: {error}"
+        return Result(rule=name, outcome="broken", why=why)
     except NotJudged as reason:
         return Result(rule=name, outcome="not judged", why=str(reason))
     return Result(rule=name, outcome="kept")

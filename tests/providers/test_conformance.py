@@ -45,6 +45,16 @@ def test_a_rule_that_lacks_what_it_needs_is_not_judged_rather_than_kept(name: st
     assert judged(name, **facts).outcome == "not judged"
 
 
+def test_an_adapter_that_can_do_nothing_breaks_rules_with_a_reason() -> None:
+    async def story(clock: VirtualClock) -> tuple[Result, ...]:
+        return await check_all(lambda: replace(subject(clock), key="wrong-key"))
+
+    results = run_virtual(story)
+    assert len(results) == len(RULES)
+    broken = {result.rule: result.why for result in results if result.outcome == "broken"}
+    assert "raised AuthFailed" in broken["a_failed_page_of_a_listing_is_an_error"]
+
+
 def test_each_rule_has_a_planted_violation() -> None:
     assert sorted(VIOLATIONS.values()) == sorted(RULES)
 
