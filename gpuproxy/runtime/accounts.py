@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from gpuproxy.model.leases import Lease
-from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
 from gpuproxy.runtime.turns import FairTurns
@@ -43,10 +43,6 @@ class Accounts:
         """Grant no more turns."""
         for turns in self._creates.values():
             await turns.close()
-
-    def names(self) -> tuple[ProviderName, ...]:
-        """The names of the marketplaces, without repeats."""
-        return tuple(dict.fromkeys(name for name, _ in self._all))
 
     def keys(self) -> frozenset[AccountKey]:
         """All (provider, account) pairs."""
