@@ -53,7 +53,7 @@ def _made(tx: Tx, fingerprint: str) -> Reservation:
 
 
 @pytest.mark.parametrize("left", [None, "", "\n"])
-def test_a_lost_key_of_demands_stops_the_start_once_repeats_need_it(tmp_path: Path, left: str | None) -> None:
+def test_a_lost_fingerprint_key_prevents_startup_if_it_is_needed(tmp_path: Path, left: str | None) -> None:
     file = tmp_path / "books.db.demand-key"
     if left is not None:
         file.write_text(left)
@@ -65,11 +65,11 @@ def test_a_lost_key_of_demands_stops_the_start_once_repeats_need_it(tmp_path: Pa
     assert key_of(SeededRandom(1), file, "k1:abc") == bytes(32)
 
 
-def test_a_database_of_before_there_was_a_key_of_demands_gets_one(tmp_path: Path) -> None:
+def test_an_old_database_gets_a_fingerprint_key(tmp_path: Path) -> None:
     assert len(key_of(SeededRandom(1), tmp_path / "key", "0123abc")) == 32
 
 
-def test_the_key_of_demands_is_made_once_in_a_file_of_its_owners_alone(tmp_path: Path) -> None:
+def test_the_fingerprint_key_is_created_once_in_a_private_file(tmp_path: Path) -> None:
     file, random = tmp_path / "books.db.demand-key", SeededRandom(1)
     key = key_of(random, file)
     assert len(key) == 32
@@ -79,7 +79,7 @@ def test_the_key_of_demands_is_made_once_in_a_file_of_its_owners_alone(tmp_path:
     assert key_of(random, file) != key
 
 
-def test_a_key_of_demands_that_is_none_stops_the_start_and_is_not_quoted(tmp_path: Path) -> None:
+def test_an_invalid_fingerprint_key_prevents_startup_and_is_not_quoted(tmp_path: Path) -> None:
     file = tmp_path / "books.db.demand-key"
     file.write_text("canary\n")
     with pytest.raises(WrongDatabase, match="does not hold the key") as caught:
@@ -87,7 +87,7 @@ def test_a_key_of_demands_that_is_none_stops_the_start_and_is_not_quoted(tmp_pat
     assert "canary" not in str(caught.value)
 
 
-def test_a_kept_key_that_others_could_read_is_made_private_when_it_is_read_or_written(tmp_path: Path) -> None:
+def test_a_key_file_is_made_private_when_it_is_read_or_written(tmp_path: Path) -> None:
     read, written = tmp_path / "read", tmp_path / "written"
     read.write_text("A" * 43 + "=\n")
     written.touch()
@@ -98,7 +98,7 @@ def test_a_kept_key_that_others_could_read_is_made_private_when_it_is_read_or_wr
     assert read.read_text() == "A" * 43 + "=\n"
 
 
-def test_a_key_is_never_kept_behind_a_link(tmp_path: Path) -> None:
+def test_a_key_is_never_written_through_a_link(tmp_path: Path) -> None:
     link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)
     with pytest.raises(WrongDatabase, match="can't be written"):
@@ -106,7 +106,7 @@ def test_a_key_is_never_kept_behind_a_link(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-def test_the_secret_of_tokens_is_the_operators_or_stays_as_it_was_made() -> None:
+def test_the_token_secret_is_configured_or_created_once() -> None:
     async def story(clock: VirtualClock) -> None:
         db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
         made = await deployment.token_secret(db, random, "")
@@ -117,7 +117,7 @@ def test_the_secret_of_tokens_is_the_operators_or_stays_as_it_was_made() -> None
     run_virtual(story)
 
 
-def test_a_changed_key_of_the_admin_ends_the_one_before_and_no_other(tmp_path: Path) -> None:
+def test_a_changed_admin_key_revokes_only_the_previous_one(tmp_path: Path) -> None:
     async def story(clock: VirtualClock) -> None:
         db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
         ring, made = KeyRing(db, random), []
@@ -132,7 +132,7 @@ def test_a_changed_key_of_the_admin_ends_the_one_before_and_no_other(tmp_path: P
     run_virtual(story)
 
 
-def test_a_configured_key_that_was_revoked_stays_so_and_that_is_said(tmp_path: Path) -> None:
+def test_a_revoked_configured_key_stays_revoked_and_is_reported(tmp_path: Path) -> None:
     async def story(clock: VirtualClock) -> None:
         db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
         with structlog.testing.capture_logs() as lines:
@@ -144,7 +144,7 @@ def test_a_configured_key_that_was_revoked_stays_so_and_that_is_said(tmp_path: P
     run_virtual(story)
 
 
-def test_only_keys_that_we_made_show_how_they_begin(tmp_path: Path) -> None:
+def test_only_generated_keys_show_a_prefix(tmp_path: Path) -> None:
     async def story(clock: VirtualClock) -> None:
         db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
         made = (await KeyRing(db, random).create("p1", "ci", "user")).text

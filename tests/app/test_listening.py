@@ -13,7 +13,7 @@ from tests.edge.face import SECONDS
 from tests.edge.http_face import both_faces
 
 
-async def test_connections_beyond_the_most_are_closed_and_a_free_place_is_given_again(
+async def test_connections_over_the_limit_are_closed_until_one_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gpuproxy.edge.http.server.MAX_CONNECTIONS", 6)
@@ -30,7 +30,7 @@ async def test_connections_beyond_the_most_are_closed_and_a_free_place_is_given_
             each.close()
 
 
-async def test_while_nothing_can_be_accepted_the_log_has_one_line() -> None:
+async def test_failed_accepts_are_logged_once_a_minute() -> None:
     loop = asyncio.get_running_loop()
     complain_rarely(loop)
     context = {"message": "out of system resource", "exception": OSError(errno.EMFILE, "x"), "socket": object()}
@@ -40,7 +40,7 @@ async def test_while_nothing_can_be_accepted_the_log_has_one_line() -> None:
     assert [line["event"] for line in lines] == ["accept_failed"]
 
 
-async def test_any_other_complaint_of_the_loop_is_written_as_always(caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_errors_of_the_event_loop_are_logged_as_usual(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     complain_rarely(loop)
     for _ in range(2):
@@ -48,7 +48,7 @@ async def test_any_other_complaint_of_the_loop_is_written_as_always(caplog: pyte
     assert caplog.text.count("something else") == 2
 
 
-def test_a_server_may_have_as_many_files_as_the_system_allows() -> None:
+def test_the_limit_of_open_files_is_raised_to_the_maximum() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     try:

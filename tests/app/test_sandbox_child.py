@@ -11,7 +11,7 @@ from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.app.sandbox_child import start_sandbox
 
 
-async def test_a_market_that_dies_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+async def test_a_sandbox_that_dies_is_reported_once_with_a_remedy(tmp_path: Path) -> None:
     state = tmp_path / "books.db.sandbox"
     with capture_logs() as logs:
         async with start_sandbox(state, ScaledClock()):
@@ -23,7 +23,7 @@ async def test_a_market_that_dies_is_told_once_with_what_to_do(tmp_path: Path) -
     assert (logs[0]["kept"], "Restart the server" in logs[0]["advice"]) == (str(state), True)
 
 
-async def test_a_market_that_is_stopped_with_the_server_is_no_error(tmp_path: Path) -> None:
+async def test_a_sandbox_that_stops_with_the_server_is_no_error(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with start_sandbox(tmp_path / "state", ScaledClock()):
             pass

@@ -22,7 +22,7 @@ def settings_in(directory: Path) -> Settings:
     return Settings(database_url=f"sqlite:///{directory}/books.db")
 
 
-def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path):
+def test_a_new_database_with_the_signing_key_is_the_same_deployment(tmp_path: Path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
@@ -39,7 +39,7 @@ CARRIED = pytest.mark.parametrize("words", [("keys", "export-signing"), ("backup
 
 @CARRIED
 @pytest.mark.parametrize("name", ["another", "link", "books.db"])
-def test_what_is_carried_away_replaces_no_file(
+def test_an_export_or_a_backup_replaces_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], name: str
 ):
     another = json.dumps({"deployment": "abcdef", "key": "a" * 44})
@@ -58,7 +58,7 @@ def test_what_is_carried_away_replaces_no_file(
 
 @CARRIED
 @pytest.mark.parametrize("end", ["", "-wal", "-shm", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox"])
-def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it_absent(
+def test_an_export_or_a_backup_never_becomes_a_file_of_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], end: str
 ):
     user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
@@ -71,7 +71,7 @@ def test_what_is_carried_away_takes_the_place_of_no_file_of_the_database_were_it
     assert {file.name for file in tmp_path.iterdir()} == before
 
 
-def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_export_of_the_same_key_makes_the_file_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
     _use(monkeypatch, tmp_path)
     file = tmp_path / "key"
@@ -79,18 +79,18 @@ def test_the_very_same_key_may_be_there_already_and_is_made_private(tmp_path: Pa
     kept = file.read_text()
     file.chmod(0o644)
     again = CliRunner().invoke(root, ["keys", "export-signing", str(file)])
-    said = f"{file} holds this very key already; keep it apart from the database\n"
+    said = f"{file} already contains this key; store it separately from the database\n"
     assert (again.exit_code, again.stdout.endswith(said), file.read_text()) == (0, True, kept)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_what_is_no_signing_key_is_refused(tmp_path: Path):
+def test_an_invalid_signing_key_is_refused(tmp_path: Path):
     (tmp_path / "key").write_text(json.dumps({"deployment": "abcdef"}))
     with pytest.raises(ConfigError, match="not a signing key"):
         upkeep.import_signing(settings_in(tmp_path), tmp_path / "key")
 
 
-def test_a_lost_database_with_its_key_gives_its_machines_back():
+def test_the_machines_of_a_lost_database_are_released_with_its_key():
     async def story(world: World) -> None:
         made = await world.reserve(2)
         await world.sleep(700)
@@ -106,7 +106,7 @@ def test_a_lost_database_with_its_key_gives_its_machines_back():
     in_world(story)
 
 
-def test_a_lost_database_without_its_key_touches_nothing():
+def test_without_the_key_machines_of_a_lost_database_are_not_touched():
     async def story(world: World) -> None:
         await world.reserve(2)
         await world.sleep(700)
@@ -118,7 +118,7 @@ def test_a_lost_database_without_its_key_touches_nothing():
     in_world(story)
 
 
-def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
+def test_a_dry_run_prints_the_steps_and_changes_nothing():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(60)
@@ -131,10 +131,10 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
     in_world(story)
 
 
-NOTHING = "No problems found: no unknown outcome, no stuck release, no difference in spend."
+NOTHING = "No problems found."
 
 
-def test_the_doctor_names_what_is_unknown_and_what_to_do():
+def test_the_doctor_lists_unknown_outcomes_with_advice():
     async def story(world: World) -> None:
         from gpuproxy.health.checkup import findings
 
@@ -150,7 +150,7 @@ def test_the_doctor_names_what_is_unknown_and_what_to_do():
     in_world(story)
 
 
-def test_the_doctor_finds_nothing_where_nothing_is_wrong():
+def test_the_doctor_finds_no_problems_in_a_sound_database():
     async def story(world: World) -> None:
         from gpuproxy.health.checkup import findings
 
@@ -164,7 +164,7 @@ def test_the_doctor_finds_nothing_where_nothing_is_wrong():
     in_world(story)
 
 
-def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_backup_of_a_running_server_can_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server:
             with server.client() as client:
@@ -190,7 +190,7 @@ def test_books_copied_beside_a_running_server_serve_after_a_restore(tmp_path: Pa
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
 
 
-def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_reconcile_logs_to_stderr_and_prints_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with Market(tmp_path, *KIND, "--time-scale", "20") as market:
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
             wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")

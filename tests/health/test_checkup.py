@@ -56,7 +56,7 @@ DEAD = 'gpuproxy_dead_machines{provider="vast.ai"}'
 # -- machines that died
 
 
-def test_a_machine_whose_container_ended_is_found_with_what_it_still_costs() -> None:
+def test_a_machine_with_an_ended_container_is_reported_with_its_cost() -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         kill(world, contract, "container")
@@ -73,7 +73,7 @@ def test_a_machine_whose_container_ended_is_found_with_what_it_still_costs() -> 
     in_world(story)
 
 
-def test_a_machine_whose_host_is_offline_costs_nothing_and_may_be_waited_for() -> None:
+def test_a_machine_on_an_offline_host_is_reported_as_not_billed() -> None:
     async def story(world: World) -> None:
         kill(world, await ready(world), "host")
         await world.sleep(200)
@@ -85,7 +85,7 @@ def test_a_machine_whose_host_is_offline_costs_nothing_and_may_be_waited_for() -
     in_world(story)
 
 
-def test_a_machine_that_faltered_a_moment_ago_is_not_dead_yet() -> None:
+def test_a_machine_that_failed_just_now_is_not_dead_yet() -> None:
     async def story(world: World) -> None:
         kill(world, await ready(world), "container")
         await world.sleep(100)
@@ -95,7 +95,7 @@ def test_a_machine_that_faltered_a_moment_ago_is_not_dead_yet() -> None:
     in_world(story)
 
 
-def test_a_machine_that_is_well_again_is_not_dead() -> None:
+def test_a_machine_that_recovered_is_not_dead() -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         kill(world, contract, "host")
@@ -129,7 +129,7 @@ def test_a_machine_that_was_never_ready_is_not_dead() -> None:
     in_world(story)
 
 
-def test_a_machine_that_lost_its_gpu_is_dead_although_the_marketplace_calls_it_running() -> None:
+def test_a_machine_with_a_failed_gpu_is_dead_although_its_status_is_running() -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         kill(world, contract, "gpu")
@@ -159,7 +159,7 @@ def test_a_machine_that_lost_its_gpu_is_dead_although_the_marketplace_calls_it_r
         ("", False),
     ],
 )
-def test_only_words_that_say_so_make_a_running_machine_dead(words: str, dead: bool) -> None:
+def test_only_messages_about_a_failed_gpu_make_a_running_machine_dead(words: str, dead: bool) -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         world.sandbox.market.instances[int(contract)].status_msg = words
@@ -172,7 +172,7 @@ def test_only_words_that_say_so_make_a_running_machine_dead(words: str, dead: bo
     in_world(story)
 
 
-def test_a_marketplaces_own_words_mean_nothing_at_another() -> None:
+def test_the_gpu_failure_pattern_of_a_marketplace_applies_only_there() -> None:
     async def story(world: World) -> None:
         await ready(world)
         lease = await lease_of(world)
@@ -201,7 +201,7 @@ def test_dead_machines_are_counted_by_provider() -> None:
     in_world(story)
 
 
-def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() -> None:
+def test_every_alert_uses_a_metric_that_exists_and_is_documented() -> None:
     rules = re.findall(r"- alert: (\w+)\n +expr: (.+)", (DOCS / "alerts.yml").read_text())
     named = {alert: re.findall(r"gpuproxy_\w+", expression) for alert, expression in rules}
     documented = (DOCS / "monitoring.md").read_text()
@@ -225,7 +225,7 @@ def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() ->
 @pytest.mark.parametrize(
     ("how", "words"), [(None, "it costs"), ("container", "only its disk is billed"), ("host", "nothing is billed")]
 )
-def test_a_release_that_does_not_end_says_what_is_billed_now(how: str | None, words: str) -> None:
+def test_a_stuck_release_is_reported_with_its_present_cost(how: str | None, words: str) -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         world.arm("destroy", "destroy_ignored", times=0)
@@ -244,7 +244,7 @@ def test_a_release_that_does_not_end_says_what_is_billed_now(how: str | None, wo
     in_world(story)
 
 
-def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing() -> None:
+def test_unreadable_rows_are_reported_with_the_account_and_pause_nothing() -> None:
     async def story(world: World) -> None:
         await world.db.write(
             lambda tx: tx.execute(
@@ -263,7 +263,7 @@ def test_rows_that_cannot_be_read_are_found_with_the_account_and_pause_nothing()
     in_world(story)
 
 
-def test_the_advice_for_a_refused_key_also_fits_a_login_session_that_expired() -> None:
+def test_the_advice_for_a_refused_key_covers_an_expired_login_session() -> None:
     async def story(world: World) -> None:
         world.arm("list", "auth_error", times=0)
         await world.sleep(40)
