@@ -38,7 +38,7 @@ def test_wrong_usage_is_exit_code_2(run: Run) -> None:
     assert run("reserve").exit_code == 2
     assert run("reserve", "many").exit_code == 2
     assert run("reserve", "1", "--lease", "soon").exit_code == 2
-    assert "'soon' should be a duration" in run("reserve", "1", "--for", "soon").stderr
+    assert "'soon' must be a duration" in run("reserve", "1", "--for", "soon").stderr
     assert run("reserve", "1", "--env", "novalue").exit_code == 2
     assert run("nonsense").exit_code == 2
 

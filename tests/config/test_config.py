@@ -1,4 +1,4 @@
-"""Settings: every value is judged, every wrong name stops the start, no secret shows."""
+"""Settings: every value is checked, an unknown name prevents startup, and no secret is shown."""
 
 from pathlib import Path
 
@@ -52,8 +52,8 @@ def test_each_key_is_an_account_and_names_and_regions_align_by_position() -> Non
 @pytest.mark.parametrize(
     ("env", "text"),
     [
-        ({"VASTAI_API_KEY": "same,same"}, "VASTAI_API_KEY: the same key is given twice"),
-        ({"VASTAI_API_KEY": "a", "VASTAI_API_KEY_NAMES": "x,y"}, "names more accounts than VASTAI_API_KEY has keys"),
+        ({"VASTAI_API_KEY": "same,same"}, "VASTAI_API_KEY: contains the same key twice"),
+        ({"VASTAI_API_KEY": "a", "VASTAI_API_KEY_NAMES": "x,y"}, "has more values than VASTAI_API_KEY has keys"),
         ({"VASTAI_API_KEY": "a,b", "VASTAI_API_KEY_NAMES": "x,x"}, "two accounts have the same name"),
     ],
 )
@@ -71,7 +71,7 @@ def test_no_key_appears_in_the_text_of_settings_or_errors() -> None:
 
 
 def test_the_default_lease_duration_has_the_minimum_of_a_request() -> None:
-    assert "GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least 10 s" in refusal(GPUPROXY_LEASE_DURATION="5")
+    assert "GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least 10 s" in refusal(GPUPROXY_LEASE_DURATION="5")
     assert load(GPUPROXY_LEASE_DURATION="10").lease_duration == 10
     assert load(GPUPROXY_LEASE_DURATION="0").lease_duration == 0
 
@@ -166,7 +166,7 @@ def test_a_misspelt_tls_setting_prevents_startup(name: str) -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4318", "grpc://x:4317", "http://", "http://user:pass@x", "http://x?y=1"])
 def test_a_trace_endpoint_is_a_url_without_secrets(url: str) -> None:
-    assert refusal(GPUPROXY_OTEL_ENDPOINT=url).startswith("GPUPROXY_OTEL_ENDPOINT: should be http")
+    assert refusal(GPUPROXY_OTEL_ENDPOINT=url).startswith("GPUPROXY_OTEL_ENDPOINT: must be http")
     assert load(GPUPROXY_OTEL_ENDPOINT="http://127.0.0.1:4318").otel_endpoint
 
 
@@ -219,7 +219,7 @@ def test_a_duration_is_read_with_its_units(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "2 hours", "-5", "1h30", "5y", "nan", "inf"])
 def test_an_invalid_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="should be a duration"):
+    with pytest.raises(ValueError, match="must be a duration"):
         parse_duration(text)
 
 
@@ -251,9 +251,9 @@ def test_all_invalid_values_are_named_together() -> None:
     ("url", "text"),
     [
         ("postgresql://db/gpuproxy", "PostgreSQL is not built yet"),
-        ("mysql://db", "should be sqlite:///"),
-        ("sqlite:///", "should be sqlite:///"),
-        ("sqlite:///:memory:", "the books must survive the process"),
+        ("mysql://db", "must be sqlite:///"),
+        ("sqlite:///", "must be sqlite:///"),
+        ("sqlite:///:memory:", "must be a file"),
     ],
 )
 def test_the_database_must_be_an_sqlite_file(url: str, text: str) -> None:
@@ -311,7 +311,7 @@ def test_an_unknown_strategy_prevents_startup() -> None:
         (b'VASTAI_API_KEY=k\n\nGPUPROXY_MAX_PRICE="5\nGPUPROXY_TIME_SCALE=1\n', "line 3 is not NAME=VALUE"),
         (b"GPUPROXY_MAX_PRICE 5\n", "line 1 is not NAME=VALUE"),
         (b"A=1\n# '\nGPUPROXY_MAX_PRICE='5", "line 3 is not NAME=VALUE"),
-        (b"A=\xff\n", "is not text in UTF-8"),
+        (b"A=\xff\n", "is not valid UTF-8"),
     ],
 )
 def test_an_invalid_line_of_the_env_file_is_named(tmp_path: Path, text: bytes, said: str) -> None:

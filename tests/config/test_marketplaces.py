@@ -1,4 +1,4 @@
-"""The settings of marketplaces come from their descriptors, and from nothing else."""
+"""The settings of marketplaces come only from their descriptors."""
 
 import re
 from dataclasses import replace
@@ -82,11 +82,14 @@ def test_account_names_are_unique_within_a_marketplace_only() -> None:
 
 def test_descriptions_give_the_intervals_and_whether_regions_are_used() -> None:
     assert described("GPUPROXY_MOON_SEARCH_INTERVAL") == (
-        "interval between searches of an account; default 2.5 s; 0: no limit"
+        "minimum interval between searches of one account; default 2.5 s; 0: no limit"
     )
-    assert described("GPUPROXY_MOON_CREATE_INTERVAL") == "interval between creates of an account; default 0: no limit"
+    assert (
+        described("GPUPROXY_MOON_CREATE_INTERVAL")
+        == "minimum interval between creates of one account; default 0 (no limit)"
+    )
     assert "not used" not in described("MOON_API_KEY_REGIONS")
-    assert described("VASTAI_API_KEY_REGIONS").endswith("not used by vast.ai")
+    assert described("VASTAI_API_KEY_REGIONS").endswith("vast.ai does not use them")
 
 
 def test_a_misspelt_setting_of_any_marketplace_prevents_startup() -> None:
