@@ -1,7 +1,7 @@
-"""The command line: `gpuproxy COMMAND`. Nothing is imported for a command before it runs, so that help is quick.
+"""The command line: `gpuproxy COMMAND`.
 
-Exit codes: EXIT_CODES below.
-What the user asked for goes to stdout; progress, questions and errors to stderr.
+The modules of a command are imported only when it runs, so that `--help` is quick. EXIT_CODES lists the exit codes.
+The result of a command goes to stdout. Progress, questions and errors go to stderr.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import importlib
 import click
 
 from gpuproxy.adapters import interrupts
-from gpuproxy.cli.ending import interruptible, unwritten_told
+from gpuproxy.cli.ending import interruptible, report_write_errors
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 the server refused, nothing was done, or the output can't be written; 2 wrong usage or "
@@ -20,11 +20,11 @@ COMMANDS = {
     "sandbox": ("gpuproxy.cli.sandbox:sandbox", "Run a simulated GPU market on this machine."),
     "doctor": ("gpuproxy.cli.upkeep:doctor", "List problems and what to do about them."),
     "reconcile": ("gpuproxy.cli.upkeep:reconcile", "Compare the database with the providers' listings, once."),
-    "backup": ("gpuproxy.cli.upkeep:backup", "Copy the database, also while the server runs."),
+    "backup": ("gpuproxy.cli.upkeep:backup", "Copy the database. The server may be running."),
     "keys": ("gpuproxy.cli.server:keys", "Create, list and revoke API keys in the database."),
     "users": ("gpuproxy.cli.users:users", "Create, list and disable users in the database."),
-    "list": ("gpuproxy.cli.market:list_offers", "List what can be rented now."),
-    "ps": ("gpuproxy.cli.machines:ps", "List the machines that cost money now."),
+    "list": ("gpuproxy.cli.market:list_offers", "List what can be rented now, cheapest first."),
+    "ps": ("gpuproxy.cli.machines:ps", "List the rented machines and what they cost."),
     "reserve": ("gpuproxy.cli.reserve:reserve", "Rent 1-16 GPUs."),
     "show": ("gpuproxy.cli.machines:show", "Show a reservation or a machine."),
     "ssh": ("gpuproxy.cli.ssh:ssh", "Log in to a machine."),
@@ -33,8 +33,8 @@ COMMANDS = {
     "stop": ("gpuproxy.cli.power:stop", "Stop a machine and keep its disk."),
     "start": ("gpuproxy.cli.power:start", "Start a stopped machine."),
     "extend": ("gpuproxy.cli.machines:extend", "Change when a reservation ends."),
-    "release": ("gpuproxy.cli.giving_back:release", "Release a whole reservation."),
-    "destroy": ("gpuproxy.cli.giving_back:destroy", "Destroy single machines, by contract id."),
+    "release": ("gpuproxy.cli.releasing:release", "Release all machines of a reservation."),
+    "destroy": ("gpuproxy.cli.releasing:destroy", "Destroy single machines, by contract id."),
     "load": ("gpuproxy.cli.market:load", "Show how busy hosts and providers are."),
     "transactions": ("gpuproxy.cli.market:transactions", "List what was spent."),
     "strategy": ("gpuproxy.cli.market:strategy", "Show or set the load balancing strategy."),
@@ -42,7 +42,7 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Imports a command's module when the command is run."""
+    """The group of all commands. It imports a command's module when the command runs."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from gpuproxy.cli.arguments import check_text
@@ -80,10 +80,10 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="gpuproxy", prog_name="gpuproxy")
 def root() -> None:
-    """Rent GPUs on marketplaces through one API, and never lose track of a paid machine."""
+    """Rent GPUs on marketplaces through one API. No paid machine is ever lost."""
 
 
 def main() -> None:
-    """Run the command that the program was called with."""
-    with unwritten_told():
+    """Run the command in the program's arguments."""
+    with report_write_errors():
         root.main(prog_name="gpuproxy")

@@ -1,4 +1,4 @@
-"""What the words of the command line may be. What no call can carry is wrong usage, told before there is one."""
+"""The types of command-line arguments. A value that no call can carry is wrong usage, reported before any call."""
 
 from collections.abc import Iterable
 
@@ -12,23 +12,23 @@ _CENTURY = 36_525 * 86_400.0
 
 
 class TextType(click.ParamType[str]):
-    """Never blank where it is given: a shell variable that is not set would silently mean any, or none at all.
+    """A text that is not blank. An unset shell variable must not silently mean "any" or "none".
 
-    Options of this type have no default, which would be judged too.
+    Options of this type have no default, because click would convert the default too.
     """
 
     name = "text"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Fails the command for a blank one."""
+        """Fails the command if the text is blank."""
         text = str(value)
         if not text.strip():
-            self.fail("must not be empty; is it a variable that is not set?", param, ctx)
+            self.fail("must not be empty. Is a shell variable unset?", param, ctx)
         return text
 
 
 class IntegerType(click.ParamType[int]):
-    """A whole number that a call can carry, `least` at least; what it may be is the server's to say."""
+    """A whole number from `least` to 2**31 - 1, which a call can carry. The server checks which numbers are valid."""
 
     name = "integer"
 
@@ -36,7 +36,7 @@ class IntegerType(click.ParamType[int]):
         self._least = least
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Fails the command with the reason."""
+        """Fails the command and gives the reason."""
         try:
             number = int(str(value))
         except ValueError:
@@ -47,12 +47,12 @@ class IntegerType(click.ParamType[int]):
 
 
 class DurationType(click.ParamType[float]):
-    """Seconds from `90`, `15m`, `2h`, `7d`; a hundred years at most."""
+    """A duration such as `90`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Fails the command with the reason."""
+        """Fails the command and gives the reason."""
         try:
             span = parse_duration(str(value))
         except ValueError as error:
@@ -63,23 +63,23 @@ class DurationType(click.ParamType[float]):
 
 
 class PriceType(click.ParamType[float]):
-    """USD per GPU-hour, above 0: in a call 0 is the server's own limit, which nobody means who writes 0."""
+    """USD per GPU-hour, above 0. In a call 0 means the server's own limit; a user who types 0 does not mean that."""
 
     name = "usd"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Fails the command with the reason."""
+        """Fails the command and gives the reason."""
         try:
             price = float(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a number", param, ctx)
         if price <= 0:
-            self.fail("must be above 0; left out it is the server's limit, GPUPROXY_MAX_PRICE", param, ctx)
+            self.fail("must be above 0. Without this option the server's GPUPROXY_MAX_PRICE applies", param, ctx)
         return price
 
 
 def short_text(name: str, text: str) -> str:
-    """What a key or a project may be called, by the rules of the API; raises UsageError."""
+    """The text without surrounding spaces, checked by the API's rules for names; raises UsageError."""
     stripped = text.strip()
     if not stripped:
         raise click.UsageError(f"{name} is required: it must not be empty.")
@@ -91,7 +91,7 @@ def short_text(name: str, text: str) -> str:
 
 
 def check_text(words: Iterable[str]) -> None:
-    """Raise UsageError for a word that is no UTF-8: neither a message nor the terminal can have it."""
+    """Raise UsageError for a word that is not UTF-8: it can be neither sent in a message nor printed."""
     for word in words:
         if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
-            raise click.UsageError(f"{word!r} is not text in UTF-8")
+            raise click.UsageError(f"{word!r} is not valid UTF-8")

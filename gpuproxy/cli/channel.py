@@ -1,4 +1,4 @@
-"""How the command line reaches a server: in plaintext, or by TLS with the files of options or of the environment."""
+"""The gRPC channel to a server: plaintext, or TLS with files named by options or by the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """What a client shows and trusts. Any of its files is a wish for TLS."""
+    """A client's TLS settings: its certificate and the CA that it trusts. If any of them is set, TLS is used."""
 
     wanted: bool = False
     ca: str = ""
-    """A file; without it the public CAs are trusted."""
+    """A PEM file. Empty: the public CAs are trusted."""
     cert: str = ""
     key: str = ""
 
@@ -27,10 +27,10 @@ class Tls:
         return bool(self.wanted or self.ca or self.cert or self.key)
 
     def over(self, found: Mapping[str, str]) -> "Tls":
-        """These options where they are given, else what the environment says; raises UsageError."""
+        """These options; each one that is not given is read from the environment `found`. Raises UsageError."""
         word = found.get("GPUPROXY_CLIENT_TLS", "").strip().lower()
         if word not in _TRUE | _FALSE:
-            raise click.UsageError("GPUPROXY_CLIENT_TLS: should be true or false")
+            raise click.UsageError("GPUPROXY_CLIENT_TLS: must be true or false")
         return Tls(
             wanted=self.wanted or word in _TRUE,
             ca=self.ca or found.get("GPUPROXY_CLIENT_TLS_CA", ""),
@@ -43,13 +43,13 @@ NO_TLS = Tls()
 
 
 def channel_to(server: str, tls: Tls) -> grpc.Channel:
-    """Not connected yet; raises UsageError for files that can't be read."""
+    """A channel that is not connected yet. Raises UsageError for files that can't be read."""
     options = channel_options(server, repeats=False)
     if not tls:
         return grpc.insecure_channel(server, options=options)
     if bool(tls.cert) != bool(tls.key):
         missing = "--key (GPUPROXY_CLIENT_TLS_KEY)" if tls.cert else "--cert (GPUPROXY_CLIENT_TLS_CERT)"
-        raise click.UsageError(f"{missing} is missing: a certificate and its key go together.")
+        raise click.UsageError(f"{missing} is missing: TLS needs both the certificate and its key.")
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_read("--ca", tls.ca),
         private_key=_read("--key", tls.key),
@@ -58,22 +58,23 @@ def channel_to(server: str, tls: Tls) -> grpc.Channel:
     return grpc.secure_channel(server, credentials, options=options)
 
 
-def misunderstanding(server: str, tls: Tls, said: str) -> str:
-    """Why a server that is there was not reached, by what grpc said of it; "" when nothing listens there."""
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return f"{server} shows a certificate that no trusted CA signed; --ca FILE says whom to trust."
-    if "handshake failed" in said or "Peer name" in said or "Hostname" in said:
-        return f"{server} did not speak TLS as it should: is it TLS, and is its certificate for this name?"
-    if "http1.x server" in said:
+def connection_error(server: str, tls: Tls, message: str) -> str:
+    """Why a server that listens was not reached, from gRPC's error message; "" if nothing listens there."""
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        return f"{server} has a certificate that no trusted CA signed. Name its CA with --ca FILE."
+    if "handshake failed" in message or "Peer name" in message or "Hostname" in message:
+        return f"The TLS handshake with {server} failed. Does it use TLS, and is its certificate for this name?"
+    if "http1.x server" in message:
         return (
-            f"{server} speaks HTTP, not gRPC: the server's start prints HOST:PORT of both ({DEFAULT_SERVER} is gRPC's)."
+            f"{server} speaks HTTP, not gRPC. The server prints the HOST:PORT of both when it starts "
+            f"(gRPC's default is {DEFAULT_SERVER})."
         )
-    if "Socket closed" not in said and "Connection reset" not in said:
+    if "Socket closed" not in message and "Connection reset" not in message:
         return ""
-    if "failed to connect" in said:  # it said nothing at all, not even that it speaks HTTP/2
-        wanted = "a certificate of ours (--cert, --key)" if tls else "TLS (--tls, --ca)"
-        return f"{server} closed the connection at once: it may want {wanted}."
-    return f"{server} ended the connection before it answered: it may have been stopped."
+    if "failed to connect" in message:  # it sent nothing at all, not even the HTTP/2 settings
+        required = "a client certificate (--cert, --key)" if tls else "TLS (--tls, --ca)"
+        return f"{server} closed the connection at once. It may require {required}."
+    return f"{server} closed the connection before it answered. It may have been stopped."
 
 
 def _read(option: str, path: str) -> bytes | None:
@@ -84,5 +85,5 @@ def _read(option: str, path: str) -> bytes | None:
     except OSError as error:
         raise click.UsageError(f"{option}: {path} can't be read: {error.strerror}") from None
     if b"-----BEGIN " not in content:
-        raise click.UsageError(f"{option}: {path} is not in PEM")
+        raise click.UsageError(f"{option}: {path} is not a PEM file")
     return content

@@ -1,6 +1,6 @@
-"""How a command talks to the server: address and key, one call, and what an error looks like.
+"""How a command talks to the server: the address and the key, one call, and how errors are printed.
 
-The admin key that the first start leaves beside the database is sent to this machine only.
+The admin key that the server keeps beside its database is sent only to servers on this machine.
 """
 
 import functools
@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from gpuproxy.cli.arguments import TextType
-from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, misunderstanding
+from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, connection_error
 from gpuproxy.client.channel import DEFAULT_SERVER, key_error
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config.loading import read_environment
@@ -45,26 +45,26 @@ class ServerRefused(click.ClickException):
         self._as_json = as_json
 
     def with_hint(self, hint: str) -> "ServerRefused":
-        """The same with one more line of message."""
+        """The same error with one more line in its message."""
         return type(self)(replace(self.error, message=f"{self.error.message}\n{hint}"), as_json=self._as_json)
 
     def show(self, file: object = None) -> None:
-        """To stderr, without a prefix: the message speaks for itself."""
+        """Print the message to stderr, without click's prefix "Error:"."""
         del file
         click.echo(self.message, err=True)
 
 
-class NobodyAnswers(ServerRefused):
-    """There is no server, or it stopped answering."""
+class ServerUnreachable(ServerRefused):
+    """No server listens at the address, or it does not answer in time."""
 
     exit_code = 3
 
 
 class Connection:
-    """One channel to one server. `stub` is for what `call` is too simple for."""
+    """One channel to one server. Use `stub` directly only for calls that `call` can't make."""
 
     def __init__(self, server: str, key: str, *, as_json: bool = False, tls: Tls = NO_TLS) -> None:
-        """Raises UsageError for files of `tls` that can't be used."""
+        """Raises UsageError if a file of `tls` can't be used."""
         self.server = server
         self.as_json = as_json
         self.metadata = (("x-api-key", key),) if key else ()
@@ -80,9 +80,9 @@ class Connection:
         timeout: float = DEFAULT_TIMEOUT,
         poll: bool = False,
     ) -> Response:
-        """The answer; raises ServerRefused, or NobodyAnswers, which end the command.
+        """The answer. Raises ServerRefused or ServerUnreachable, which end the command. `timeout` is in seconds.
 
-        `poll`: a read that is repeated while something else is waited for; the server logs it at debug.
+        `poll`: True for a read that is repeated during a wait; the server logs it at level debug.
         """
         metadata = (*self.metadata, POLL) if poll else self.metadata
         try:
@@ -91,40 +91,80 @@ class Connection:
             raise self.failure(error) from None
 
     def failure(self, error: grpc.RpcError) -> ServerRefused:
-        """What ends the command for an error of the channel's."""
+        """The exception that ends the command after this gRPC error."""
         refusal = refusal_of(error)
         from_server = bool(refusal.trace_id or refusal.reason)
         if not from_server and refusal.code == "UNAVAILABLE":
-            text = misunderstanding(self.server, self.tls, refusal.message)
+            text = connection_error(self.server, self.tls, refusal.message)
             text = text or f"Nothing answers at {self.server}. Start it with make run, or set GPUPROXY_SERVER."
-            return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
+            return ServerUnreachable(Refusal(code=refusal.code, message=text), as_json=self.as_json)
         if not from_server and refusal.code == "DEADLINE_EXCEEDED":
             text = f"{self.server} did not answer in time."
-            return NobodyAnswers(Refusal(code=refusal.code, message=text), as_json=self.as_json)
+            return ServerUnreachable(Refusal(code=refusal.code, message=text), as_json=self.as_json)
         if refusal.code == "UNAUTHENTICATED" and not self.metadata:
-            hint = "No API key was found: set GPUPROXY_API_KEY, or run this in the directory of the server's database."
+            hint = "No API key was found. Set GPUPROXY_API_KEY, or run this in the directory of the server's database."
             refusal = replace(refusal, message=f"{refusal.message}\n{hint}")
         return ServerRefused(refusal, as_json=self.as_json)
 
     def server_now(self) -> datetime:
-        """The server's clock, which may run faster than ours (GPUPROXY_TIME_SCALE)."""
+        """The time on the server's clock, which may run faster than real time (GPUPROXY_TIME_SCALE)."""
         return datetime.fromtimestamp(self.call(self.stub.HealthCheck, pb.HealthCheckRequest()).timestamp, UTC)
 
     def json_of(self, message: Message) -> str:
-        """As the HTTP interface would say it."""
+        """The message as JSON text, in the form of the HTTP interface."""
         return json.dumps(plain(message), indent=2, ensure_ascii=False)
 
     def print_json(self, message: Message) -> None:
-        """`json_of` on stdout."""
+        """Print the message to stdout as JSON."""
         click.echo(self.json_of(message))
 
     def close(self) -> None:
-        """End the channel and what is under way on it."""
+        """Close the channel and cancel its calls."""
         self.channel.close()
 
 
+_OPTIONS = (
+    click.option(
+        "--key",
+        "tls_key",
+        type=TextType(),
+        metavar="FILE",
+        help="Private key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY.",
+    ),
+    click.option(
+        "--cert",
+        "tls_cert",
+        type=TextType(),
+        metavar="FILE",
+        help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
+    ),
+    click.option(
+        "--ca",
+        "tls_ca",
+        type=TextType(),
+        metavar="FILE",
+        help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
+    ),
+    click.option("--tls", is_flag=True, help="Use TLS. --ca and --cert imply it. Default: GPUPROXY_CLIENT_TLS."),
+    click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
+    click.option(
+        "--api-key",
+        type=TextType(),
+        metavar="KEY",
+        help="API key. Default: GPUPROXY_API_KEY, else the local admin key.",
+    ),
+    click.option(
+        "--server",
+        type=TextType(),
+        metavar="HOST:PORT",
+        help=f"gRPC address of the server. Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}.",
+    ),
+)
+"""Of every client command, the last one shown first."""
+
+
 def client_command(command: Callable[Concatenate[Connection, P], None]) -> Callable[..., None]:
-    """Give a command --server, --api-key, --json and those of TLS, and a Connection as its first argument."""
+    """Add --server, --api-key, --json and the TLS options to a command; its first argument is a Connection."""
 
     @functools.wraps(command)
     def run(  # noqa: PLR0917 - click passes them all by name
@@ -142,7 +182,9 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
         if address.startswith(("http://", "https://")):
             named = "--server" if server else "GPUPROXY_SERVER"
-            raise click.UsageError(f"{named}: should be HOST:PORT of gRPC, as in {DEFAULT_SERVER}, not {address}")
+            raise click.UsageError(
+                f"{named}: must be the HOST:PORT of gRPC, for example {DEFAULT_SERVER}, not {address}"
+            )
         security = Tls(wanted=tls, ca=tls_ca or "", cert=tls_cert or "", key=tls_key or "").over(found)
         key = api_key or _key(found, address)
         if wrong := key_error(key):
@@ -153,33 +195,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         finally:
             connection.close()
 
-    for option in (
-        click.option(
-            "--key", "tls_key", type=TextType(), metavar="FILE", help="Key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY."
-        ),
-        click.option(
-            "--cert",
-            "tls_cert",
-            type=TextType(),
-            metavar="FILE",
-            help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
-        ),
-        click.option(
-            "--ca",
-            "tls_ca",
-            type=TextType(),
-            metavar="FILE",
-            help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
-        ),
-        click.option("--tls", is_flag=True, help="Use TLS, as --ca and --cert do. Default: GPUPROXY_CLIENT_TLS."),
-        click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
-        click.option(
-            "--api-key", type=TextType(), metavar="KEY", help="Default: GPUPROXY_API_KEY, else the local admin key."
-        ),
-        click.option(
-            "--server", type=TextType(), metavar="HOST:PORT", help=f"Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}."
-        ),
-    ):
+    for option in _OPTIONS:
         run = option(run)
     return run
 

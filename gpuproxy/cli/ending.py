@@ -1,4 +1,4 @@
-"""How commands end: Ctrl-C is exit code 130 wherever it is pressed, an output that takes nothing is told on stderr."""
+"""How commands end: Ctrl-C is always exit code 130. If stdout can't be written, stderr says so."""
 
 import errno
 import os
@@ -16,43 +16,43 @@ _UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errn
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C inside, also at a question, ends the program with its own exit code."""
+    """If Ctrl-C is pressed inside, also at a prompt, the program ends with exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
         _interrupted()
-    except click.Abort as abort:  # what click makes of it at a question, and of an end of the input
+    except click.Abort as abort:  # click raises this for Ctrl-C at a prompt, and for the end of the input
         if not isinstance(abort.__context__, KeyboardInterrupt):
             raise
         _interrupted()
 
 
 @contextmanager
-def unwritten_told() -> Iterator[None]:
-    """One line instead of a traceback where stdout can't be written; a closed pipe is click's, which says nothing."""
+def report_write_errors() -> Iterator[None]:
+    """If stdout can't be written, print one line instead of a traceback. click handles a closed pipe, silently."""
     try:
         yield
     except OSError as error:
         if error.errno not in _UNWRITTEN or error.filename is not None:
             raise
         drop_stdout()
-        whisper(f"What this command says can't be written: {error.strerror}.")
+        print_error(f"The output can't be written: {error.strerror}.")
         raise SystemExit(NOT_WRITTEN) from None
 
 
 def drop_stdout() -> None:
-    """What stdout did not take is forgotten, since Python would try again at its end, and complain."""
+    """Discard what could not be written to stdout. Otherwise Python would write it again at exit, and fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
-def whisper(text: str) -> None:
-    """To stderr, if there is anybody."""
+def print_error(text: str) -> None:
+    """Print a line to stderr. If stderr can't be written, do nothing."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def _interrupted() -> None:
-    whisper("\nInterrupted.")
+    print_error("\nInterrupted.")
     raise SystemExit(INTERRUPTED) from None

@@ -1,4 +1,4 @@
-"""Commands about what I have rented: ps, show, extend. A reservation may be named by its id or by its request_id."""
+"""The commands `ps`, `show` and `extend`. A reservation can be named by its id or by its request id."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,9 @@ from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 NOT_THERE = frozenset({"NOT_FOUND", "INVALID_ARGUMENT"})
-"""What the server says of a name that it does not know, or that can't be one."""
+"""The server's error codes for an id that does not exist, or that is not valid."""
 GONE = frozenset({"releasing", "released", "lost"})
-"""Of machines, and of outcomes."""
+"""States of a machine or an outcome that is no longer usable."""
 _FIRST = {"unknown": 0, "releasing": 1}
 _PAGE = 200
 
@@ -23,14 +23,14 @@ _PAGE = 200
 @click.command()
 @client_command
 def ps(connection: Connection) -> None:
-    """List the machines that cost money now. Machines with an unknown outcome come first."""
+    """List the rented machines and what they cost. Machines with an unknown outcome come first."""
     answer = connection.call(connection.stub.ListGPUInstances, RENTED)
     if connection.as_json:
         connection.print_json(answer)
         return
     machines = sorted(answer.instances, key=lambda one: (_FIRST.get(one.status, 2), one.created_at.ToNanoseconds()))
     if not machines:
-        click.echo("Nothing is rented; nothing is being paid for.")
+        click.echo("No machine is rented, so nothing is billed.")
         return
     click.echo(machine_table(machines, connection.server_now()))
     click.echo(totals(machines))
@@ -69,7 +69,7 @@ def show(connection: Connection, name: str) -> None:
 def extend(connection: Connection, name: str, until: datetime | None, span: float | None) -> None:
     """Change when a reservation ends. With --until, repeating the command changes nothing."""
     if (until is None) == (span is None):
-        raise click.UsageError("Say when it ends: either --until TIME or --for DURATION.")
+        raise click.UsageError("Give the new end: either --until TIME or --for DURATION.")
     end = until.replace(tzinfo=UTC) if until else connection.server_now() + timedelta(seconds=span or 0)
     reservation = find_reservation(connection, name)
     expires_at = Timestamp()
@@ -79,14 +79,15 @@ def extend(connection: Connection, name: str, until: datetime | None, span: floa
     if connection.as_json:
         connection.print_json(extended)
     else:
-        new = "" if reservation.HasField("expires_at") else ", and had no end before: everything is given back then"
+        had_end = reservation.HasField("expires_at")
+        new = "" if had_end else ". It had no end before. Its machines are released at that time."
         click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}{new}")
 
 
 def find_reservation(connection: Connection, name: str) -> pb.Reservation:
-    """By its id, else by the request id that it was made with; raises what the server says when there is neither.
+    """The reservation with this id, else the one that was created with this request id.
 
-    Where the name is a machine's that is said too, and which reservation it belongs to.
+    If there is neither, raises ServerRefused. If `name` is a machine, the message names the machine's reservation.
     """
     try:
         request = pb.GetReservationRequest(reservation_id=name)
@@ -101,7 +102,7 @@ def find_reservation(connection: Connection, name: str) -> pb.Reservation:
 
 
 def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None:
-    """By its contract id, also one that is given back."""
+    """The machine with this contract id, also after its release. None if there is none."""
     try:
         request = pb.GetGPUInstanceRequest(instance_id=contract)
         return connection.call(connection.stub.GetGPUInstance, request).instance
@@ -114,9 +115,9 @@ def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None
 def by_request_id(
     connection: Connection, request_id: str, *, pages: int = 50, poll: bool = False
 ) -> pb.Reservation | None:
-    """The reservation made with this request id, looking through so many pages of the newest ones.
+    """The reservation that was created with this request id, searched in the first `pages` pages, newest first.
 
-    `poll`: as of Connection.call. None for an empty id, which is that of all reservations made without one.
+    `poll`: see Connection.call. None for an empty id: every reservation without a request id has it.
     """
     if not request_id:
         return None
@@ -134,7 +135,7 @@ def by_request_id(
 
 
 def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
-    """One line a machine: what it is, what it costs, how to reach it."""
+    """A table with one row for each machine: what it is, what it costs and how to reach it."""
     headers = ("CONTRACT", "STATUS", "PROVIDER", "GPUS", "MODEL", "$/H", "SO FAR", "AGE", "ENDS", "RESERVATION", "SSH")
     rows = [
         (
@@ -156,7 +157,7 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
 
 
 def describe(reservation: pb.Reservation, now: datetime) -> str:
-    """Everything about a reservation that people ask for."""
+    """A reservation in full: its state, costs, end, machines and outcomes."""
     head = f"{reservation.reservation_id} {reservation.state}"
     gpus = f"{reservation.reserved_count} of {reservation.requested_count} GPUs, {reservation.ready_count} ready"
     lines = [f"{head} · {gpus} · {tables.costs(reservation.price_per_hour)}"]
@@ -164,8 +165,8 @@ def describe(reservation: pb.Reservation, now: datetime) -> str:
     facts = {
         "reason": reservation.reason,
         "message": reservation.message,
-        "made": tables.moment(reservation.created_at),
-        "ends": tables.moment(reservation.expires_at) or "never by itself",
+        "created": tables.moment(reservation.created_at),
+        "ends": tables.moment(reservation.expires_at) or "no end",
         "strategy": reservation.strategy,
         "request id": reservation.request_id,
         "labels": ", ".join(f"{key}={value}" for key, value in sorted(reservation.labels.items())),
@@ -179,7 +180,7 @@ def describe(reservation: pb.Reservation, now: datetime) -> str:
 
 
 def outcome_table(outcomes: Sequence[pb.Outcome]) -> str:
-    """One line an attempt."""
+    """A table with one row for each attempt to rent."""
     headers = ("#", "OFFER", "HOST", "GPUS", "STATE", "REASON", "CONTRACT", "PROVIDER SAYS")
     rows = [
         (
@@ -198,7 +199,7 @@ def outcome_table(outcomes: Sequence[pb.Outcome]) -> str:
 
 
 def seconds(span: float) -> Duration:
-    """As messages carry it."""
+    """The seconds as a protobuf Duration."""
     duration = Duration()
     duration.FromTimedelta(timedelta(seconds=span))
     return duration
@@ -210,9 +211,9 @@ RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
 def _not_a_reservation(connection: Connection, name: str) -> str:
     machine = find_machine(connection, name)
     if machine is None:
-        return "gpuproxy ps shows what is rented, and which reservation it belongs to."
-    alone = "" if machine.status in GONE else f", gpuproxy destroy {name} gives it back alone"
-    return f"{name} is a machine of reservation {machine.reservation_id}: name that{alone}."
+        return "gpuproxy ps lists the machines and their reservations."
+    alone = "" if machine.status in GONE else f" To destroy only this machine: gpuproxy destroy {name}"
+    return f"{name} is a machine. Its reservation is {machine.reservation_id}.{alone}"
 
 
 def _is(machine: pb.GPUInstance, name: str) -> bool:
@@ -225,17 +226,21 @@ def counted(count: int) -> str:
 
 
 def totals(machines: Sequence[pb.GPUInstance]) -> str:
-    """How many, and what they cost, together."""
+    """The number of machines and GPUs, and what they cost together."""
     unknown = sum(one.status == "unknown" for one in machines)
     gpus = sum(one.num_gpus for one in machines)
     text = f"{counted(len(machines))}, {gpus} GPU{'' if gpus == 1 else 's'} · "
     text += tables.costs(sum(hourly(one) for one in machines))
     text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
-    return text + (f" · {unknown} of unknown fate, being looked for" if unknown else "")
+    return text + (
+        f" · {unknown} with an unknown outcome; the server looks for {'it' if unknown == 1 else 'them'}"
+        if unknown
+        else ""
+    )
 
 
 def hourly(one: pb.GPUInstance) -> float:
-    """What it goes on costing: a stopped or dead machine what is billed now, one that starts its whole price soon."""
+    """USD per hour: what is billed now for a stopped or dead machine, otherwise the full price."""
     if (one.status == "stopped" or "not_running_since" in one.metadata) and "billed_per_hour" in one.metadata:
         return float(one.metadata["billed_per_hour"])
     return one.price_per_hour
@@ -243,7 +248,7 @@ def hourly(one: pb.GPUInstance) -> float:
 
 def _price(one: pb.GPUInstance) -> str:
     if one.status in ("released", "lost"):
-        return f"{tables.price(one.cost_so_far)} in all"
+        return f"{tables.price(one.cost_so_far)} in total"
     return f"{tables.costs(hourly(one))}, {tables.price(one.cost_so_far)} so far"
 
 
@@ -257,15 +262,15 @@ def _machine(one: pb.GPUInstance) -> str:
         "gpus": f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
         "where": where,
         "price": _price(one),
-        "running": f"{tables.hourly(one.price_per_hour)}, once it is started again" if one.status == "stopped" else "",
-        "made": tables.moment(one.created_at),
+        "running": f"{tables.hourly(one.price_per_hour)} after a start" if one.status == "stopped" else "",
+        "created": tables.moment(one.created_at),
         "ready": tables.moment(one.ready_at),
-        "ends": "" if over else tables.moment(one.expires_at) or "never by itself",
+        "ends": "" if over else tables.moment(one.expires_at) or "no end",
         "ssh": "" if over else one.ssh.command,
         "ports": "" if over else ports,
         "provider": one.status_message,
-        "of": one.reservation_id,
+        "reservation": one.reservation_id,
         "lease": one.lease_id,
     }
     head = f"{one.contract_id or one.lease_id} {one.status} on {one.provider}"
-    return "\n".join([head, *(f"{name:<10} {text}" for name, text in facts.items() if text)])
+    return "\n".join([head, *(f"{name:<11} {text}" for name, text in facts.items() if text)])

@@ -1,6 +1,6 @@
-"""Commands about everything at once: list, load, transactions, strategy.
+"""The commands `list`, `load`, `transactions` and `strategy`.
 
-Options are named after the fields that they fill.
+Each option's parameter has the name of the request field that it fills.
 """
 
 from collections.abc import Sequence
@@ -18,28 +18,43 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 @click.command("list")
 @click.option("--provider", cls=ProviderOption, type=TextType())
-@click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least.")
+@click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Minimum memory per GPU.")
 @click.option(
     "--max-price",
     type=PriceType(),
     metavar="USD",
-    help="Per GPU-hour, disk included, at most (default: the server's GPUPROXY_MAX_PRICE).",
+    help="Maximum price per GPU-hour, disk included (default: the server's GPUPROXY_MAX_PRICE).",
 )
-@click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.')
-@click.option("--location", type=TextType(), help="A country code or a part of the place: DE, Texas.")
-@click.option("--num-gpus", type=IntegerType(), default=0, help="GPUs of one offer, exactly.")
-@click.option("--min-reliability", type=float, default=0.0, help="0-1.")
-@click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk that prices include (default 50).")
+@click.option("--gpu", "gpu_model", type=TextType(), help='GPU model, in any spelling: "RTX 4090", H100.')
+@click.option("--location", type=TextType(), help="Country code or part of the location: DE, Texas.")
+@click.option("--num-gpus", type=IntegerType(), default=0, help="Exact number of GPUs of an offer.")
+@click.option("--min-reliability", type=float, default=0.0, help="Minimum reliability, 0 to 1.")
 @click.option(
-    "--verified/--unverified", "verified_only", default=True, help="Only hosts that the marketplace verified."
+    "--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk size that the prices include (default: 50)."
 )
 @click.option(
-    "--order-by", type=TextType(), help="price_per_gpu_hour (default), price_per_hour, vram_gb, reliability [desc]."
+    "--verified/--unverified",
+    "verified_only",
+    default=True,
+    help="Only hosts that the marketplace verified, or all hosts (default: verified).",
 )
-@click.option("--limit", "page_size", type=click.IntRange(1, 5000), default=20, show_default=True, help="Offers shown.")
+@click.option(
+    "--order-by",
+    type=TextType(),
+    help="Sort by price_per_gpu_hour (default), price_per_hour, vram_gb or reliability. "
+    'To reverse the order, append "desc".',
+)
+@click.option(
+    "--limit",
+    "page_size",
+    type=click.IntRange(1, 5000),
+    default=20,
+    show_default=True,
+    help="Maximum number of offers to show.",
+)
 @client_command
 def list_offers(connection: Connection, /, **fields: Any) -> None:
-    """Show what can be rented now, cheapest first."""
+    """List what can be rented now, cheapest first."""
     request = pb.ListGPUInstancesRequest(**fields)
     answer = connection.call(connection.stub.ListGPUInstances, request)
     if connection.as_json:
@@ -54,7 +69,7 @@ def list_offers(connection: Connection, /, **fields: Any) -> None:
 @click.argument("what", type=click.Choice(["server", "provider", "all"]), default="all")
 @client_command
 def load(connection: Connection, /, what: str) -> None:
-    """Show how busy the hosts of my machines are (server), the providers (provider), or both."""
+    """Show how busy the hosts of your machines (server), the providers (provider), or both (all) are."""
     answer = connection.call(connection.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=what))
     if connection.as_json:
         connection.print_json(answer)
@@ -67,11 +82,17 @@ def load(connection: Connection, /, what: str) -> None:
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Transactions shown.")
-@click.option("--offset", type=IntegerType(least=0), default=0, help="Of the newest ones, not shown.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="Maximum number of transactions to show.",
+)
+@click.option("--offset", type=IntegerType(least=0), default=0, help="Number of newest transactions to skip.")
 @client_command
 def transactions(connection: Connection, /, limit: int, offset: int) -> None:
-    """Show what was spent, newest first: a line for each machine and hour."""
+    """List what was spent, newest first: one line for each machine and hour."""
     request = pb.GetTransactionsRequest(limit=limit, offset=offset)
     answer = connection.call(connection.stub.GetTransactions, request)
     if connection.as_json:
@@ -85,15 +106,20 @@ def transactions(connection: Connection, /, limit: int, offset: int) -> None:
     if rows:
         click.echo(tables.table(["UNTIL", "STATUS", "AMOUNT", "FOR"], rows))
     spent = sum(each.amount for each in answer.transactions if each.status == "completed")
-    click.echo(f"{len(rows)} of {answer.total_count} transactions; ${spent:.6f} completed among these")
+    click.echo(f"{len(rows)} of {answer.total_count} transactions; ${spent:.6f} in the completed ones listed here")
 
 
 @click.command()
 @click.argument("name", required=False, type=TextType())
-@click.option("--global", "everywhere", is_flag=True, help="For all projects without one of their own (admin).")
+@click.option(
+    "--global",
+    "everywhere",
+    is_flag=True,
+    help="Set the strategy of all projects without one of their own (admins only).",
+)
 @client_command
 def strategy(connection: Connection, /, name: str | None, everywhere: bool) -> None:
-    """Show the load balancing strategy, or set it to NAME, at once and for good."""
+    """Show the load balancing strategy, or set it to NAME. The change takes effect at once and is permanent."""
     if name:
         scope = "global" if everywhere else "project"
         request = pb.SetLoadBalancerStrategyRequest(strategy=name, scope=scope)

@@ -1,4 +1,4 @@
-"""`gpuproxy stop`, `start` and `logs`: what can be done with a machine while it stays rented."""
+"""The commands `stop`, `start` and `logs`, which work on a rented machine."""
 
 import click
 
@@ -7,7 +7,8 @@ from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
+"""Seconds."""
 _Switched = pb.StopGPUInstanceResponse | pb.StartGPUInstanceResponse
 
 
@@ -15,9 +16,10 @@ _Switched = pb.StopGPUInstanceResponse | pb.StartGPUInstanceResponse
 @click.argument("contract", metavar="ID", type=TextType())
 @client_command
 def stop(connection: Connection, /, contract: str) -> None:
-    """Stop a machine. Its disk stays and is still billed. Its GPUs are released; somebody else may rent them."""
+    """Stop a machine. Its disk stays and is still billed. Its GPUs are released and may be rented by others."""
     request = pb.StopGPUInstanceRequest(instance_id=contract)
-    _told(connection, connection.call(connection.stub.StopGPUInstance, request, timeout=_PATIENCE), "stopped")
+    answer = connection.call(connection.stub.StopGPUInstance, request, timeout=_TIMEOUT)
+    _show(connection, answer, done="stopped", doing="stopping")
 
 
 @click.command()
@@ -26,7 +28,8 @@ def stop(connection: Connection, /, contract: str) -> None:
 def start(connection: Connection, /, contract: str) -> None:
     """Start a stopped machine, if its GPUs are still free. Its full price is billed again."""
     request = pb.StartGPUInstanceRequest(instance_id=contract)
-    _told(connection, connection.call(connection.stub.StartGPUInstance, request, timeout=_PATIENCE), "active")
+    answer = connection.call(connection.stub.StartGPUInstance, request, timeout=_TIMEOUT)
+    _show(connection, answer, done="active", doing="starting")
 
 
 @click.command()
@@ -34,9 +37,9 @@ def start(connection: Connection, /, contract: str) -> None:
 @click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Number of lines.")
 @client_command
 def logs(connection: Connection, /, contract: str, tail: int) -> None:
-    """Print the last lines that a machine's container printed."""
+    """Print the last lines of a machine's container log."""
     request = pb.GetInstanceLogsRequest(instance_id=contract, tail=tail)
-    answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_PATIENCE)
+    answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_TIMEOUT)
     if connection.as_json:
         connection.print_json(answer)
         return
@@ -44,10 +47,11 @@ def logs(connection: Connection, /, contract: str, tail: int) -> None:
         click.echo(line)
 
 
-def _told(connection: Connection, answer: _Switched, done: str) -> None:
+def _show(connection: Connection, answer: _Switched, *, done: str, doing: str) -> None:
+    """Print the machine's state: `done` if it has that status, else `doing`."""
     if connection.as_json:
         connection.print_json(answer)
         return
     machine = answer.instance
-    shown = f"is {machine.status}" if machine.status == done else f"will be {done}; it is {machine.status} now"
-    click.echo(f"{machine.contract_id} {shown} · {tables.price(machine.price_per_hour)}/h while it runs")
+    state = done if machine.status == done else doing
+    click.echo(f"{machine.contract_id} is {state} · {tables.price(machine.price_per_hour)}/h while it runs")

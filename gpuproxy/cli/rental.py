@@ -1,7 +1,7 @@
-"""One ReserveGPUs call under way: its request id is said first, then a line for every change of a machine.
+"""One ReserveGPUs call: its request id is printed first, then a line for each change of a machine.
 
-Whatever becomes of the call, of the output or of this process, what exists is said and how to give it back. A signal
-stops new rentals, not those that exist; an output that takes nothing stops neither, the rest is said on stderr.
+However the call ends, the output names the machines that exist and the command that releases them. A signal stops new
+rentals but keeps the existing machines. If stdout can't be written, renting continues and the output goes to stderr.
 """
 
 import json
@@ -14,65 +14,70 @@ import grpc
 
 from gpuproxy.cli import tables
 from gpuproxy.cli.connection import Connection, ServerRefused
-from gpuproxy.cli.ending import drop_stdout, whisper
+from gpuproxy.cli.ending import drop_stdout, print_error
 from gpuproxy.cli.machines import by_request_id
 from gpuproxy.cli.stopping import Stop
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _POLL_SECONDS = 0.5
 OPEN = frozenset({"pending", "unknown"})
-"""Outcomes that are not known yet."""
+"""States of outcomes that are not known yet."""
 _WAITING = "waiting: "
-"""How the status message of a create begins that the provider refused for now and that will be sent again."""
+"""The start of the status message of a create that the provider refused for now. It will be sent again."""
 _READY = ", ready"
 _LOST = frozenset({"DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"})
-"""Errors after which machines may exist."""
+"""Error codes after which machines may exist."""
 
 
-class Voice:
-    """Says what the user asked for on stdout, and on stderr from the first time on that stdout does not take it."""
+class Output:
+    """Prints to stdout. After the first failed write it prints to stderr."""
 
     def __init__(self) -> None:
         self.lost = False
 
-    def say(self, text: str) -> None:
-        """Never raises for an output that takes nothing."""
+    def line(self, text: str) -> None:
+        """Print one line. Never raises OSError."""
         if not self.lost:
             try:
                 click.echo(text)
             except OSError as error:
                 self.lost = True
                 drop_stdout()
-                whisper(f"Standard output can't be written ({error.strerror}); the rest is said here.")
+                print_error(
+                    f"Standard output can't be written ({error.strerror}). The rest of the output follows here."
+                )
         if self.lost:
-            whisper(text)
+            print_error(text)
 
 
 class Progress:
-    """Says each change of an outcome once."""
+    """Prints each change of an outcome once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print_line = print_line
         self._seen: dict[str, str] = {}
 
     def show(self, outcomes: Sequence[pb.Outcome], machines: Sequence[pb.GPUInstance]) -> None:
-        """A line for each outcome that is not as it was."""
+        """Print a line for each outcome that has changed since the last call."""
         by_lease = {machine.lease_id: machine for machine in machines}
         for outcome in outcomes:
             line = _line(outcome, by_lease.get(outcome.lease_id))
-            # An answer names every machine "reserved", whether it is ready or not: that takes nothing back.
+            # The final answer calls every machine "reserved", even a ready one: that is no change.
             if self._seen.get(outcome.lease_id) not in (line, f"{line}{_READY}"):
                 self._seen[outcome.lease_id] = line
-                self._say(line)
+                self._print_line(line)
 
 
 def rent(
-    connection: Connection, request: pb.ReserveGPUsRequest, limit: float, voice: Voice, stop: Stop
+    connection: Connection, request: pb.ReserveGPUsRequest, limit: float, output: Output, stop: Stop
 ) -> pb.ReserveGPUsResponse:
-    """The answer; raises ServerRefused, or SystemExit for a signal, once it is said what exists."""
-    connection.server_now()  # nobody there: say so before an id is made up that could be looked for
-    _say_id(request.request_id, as_json=connection.as_json)
-    progress = Progress(lambda line: None if connection.as_json else voice.say(line))
+    """The answer. `limit`: the call's timeout in seconds.
+
+    Raises ServerRefused, or SystemExit after a signal, when it has printed which machines exist.
+    """
+    connection.server_now()  # if no server answers, end before a request id is printed
+    _print_request_id(request.request_id, as_json=connection.as_json)
+    progress = Progress(lambda line: None if connection.as_json else output.line(line))
     call = connection.stub.ReserveGPUs.future(request, timeout=limit, metadata=connection.metadata)
     while not call.done() and not stop:
         _wait(call, stop, _POLL_SECONDS)
@@ -87,26 +92,25 @@ def rent(
     except grpc.RpcError as error:
         failure = connection.failure(error)
         if failure.error.code in _LOST and _may_exist(connection, failure, request.request_id):
-            whisper(f"request id {request.request_id}: gpuproxy show {request.request_id} says what exists")
+            print_error(f"Machines may exist. To list them: gpuproxy show {request.request_id}")
         raise failure from None
     progress.show(answer.outcomes, answer.reserved_instances)
     return answer
 
 
-def _say_id(request_id: str, *, as_json: bool) -> None:
-    """Before anything is rented, to where nobody cuts it off; raises OSError, and nothing is rented then."""
-    said = json.dumps({"request_id": request_id}) if as_json else f"request id {request_id}"
-    click.echo(said, err=True)
+def _print_request_id(request_id: str, *, as_json: bool) -> None:
+    """Print the id to stderr, before anything is rented. If that fails, it raises OSError and nothing is rented."""
+    click.echo(json.dumps({"request_id": request_id}) if as_json else f"request id {request_id}", err=True)
 
 
 def _so_far(connection: Connection, request_id: str) -> pb.Reservation | None:
-    with suppress(ServerRefused):  # the call itself says what is wrong
+    with suppress(ServerRefused):  # the call itself will report the error
         return by_request_id(connection, request_id, pages=1, poll=True)
     return None
 
 
 def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) -> bool:
-    """False where the server itself refused and has no reservation under this id."""
+    """False only if the server itself refused the call and has no reservation with this request id."""
     if not (failure.error.reason or failure.error.trace_id):
         return True
     try:
@@ -116,24 +120,24 @@ def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) 
 
 
 def _wait(call: "grpc.Future[pb.ReserveGPUsResponse]", stop: Stop, span: float) -> None:
-    """Until the call ends or somebody wants an end, `span` at most."""
+    """Wait until the call ends or a signal arrives, at most `span` seconds."""
     until = time.monotonic() + span
     while not call.done() and not stop and time.monotonic() < until:
         time.sleep(0.02)
 
 
 def _stopped(connection: Connection, request_id: str, stop: Stop) -> None:
-    whisper(f"\n{stop}: no new rental is started. request id {request_id}")
+    print_error(f"\n{stop}. No new rental is started. Request id: {request_id}")
     try:
         found = by_request_id(connection, request_id, pages=1)
     except ServerRefused as failure:
-        whisper(f"{failure.message}\nWhat exists is kept: gpuproxy show {request_id}")
+        print_error(f"{failure.message}\nExisting machines are kept. To list them: gpuproxy show {request_id}")
         return
     if found is None:
-        whisper("Nothing was rented.")
+        print_error("Nothing was rented.")
         return
-    Progress(whisper).show(found.outcomes, found.instances)
-    whisper(f"What exists is kept. To give it back: gpuproxy release {found.reservation_id}")
+    Progress(print_error).show(found.outcomes, found.instances)
+    print_error(f"Existing machines are kept. To release them: gpuproxy release {found.reservation_id}")
 
 
 def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
@@ -146,7 +150,7 @@ def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
 
 def _state(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
     if outcome.state == "pending":
-        # The server writes why a create waits where the provider's own words stand otherwise.
+        # While a create waits, the server puts the reason into status_message instead of the provider's message.
         return outcome.status_message if outcome.status_message.startswith(_WAITING) else "being rented"
     if outcome.state != "reserved":
         return outcome.state

@@ -1,4 +1,4 @@
-"""`gpuproxy reserve COUNT`: what its options say as one ReserveGPUs call, and the sum of what came of it."""
+"""`gpuproxy reserve COUNT`: builds one ReserveGPUs call from the options, and prints a summary of the result."""
 
 import secrets
 from collections.abc import Callable, Iterable
@@ -10,60 +10,73 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import DurationType, IntegerType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
-from gpuproxy.cli.ending import NOT_WRITTEN, whisper
+from gpuproxy.cli.ending import NOT_WRITTEN, print_error
 from gpuproxy.cli.machines import GONE, seconds
 from gpuproxy.cli.marketplaces import ProviderOption
-from gpuproxy.cli.rental import OPEN, Voice, rent
+from gpuproxy.cli.rental import OPEN, Output, rent
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _NOTHING = 1
-"""Exit code where nothing is held at the end, or not yet."""
+"""Exit code if no machine is rented at the end, or none yet."""
 _STOPPED = "No more machines were rented"
-"""In the message of an answer whose call stopped renting: a next machine would have failed like those before."""
+"""Part of the server's message if it stopped renting because further machines would fail like the previous ones."""
 _READY_SLACK = 180.0
-"""Seconds for renting, beside those for getting ready."""
+"""Seconds for renting, in addition to the time for getting ready."""
 
 
 class PairType(click.ParamType[tuple[str, str]]):
-    """`KEY=VALUE`."""
+    """A text of the form `KEY=VALUE`."""
 
     name = "key=value"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Fails the command without a `=`."""
+        """Fails the command if there is no key or no `=`."""
         key, equals, text = str(value).partition("=")
         if not key or not equals:
-            self.fail(f"{value!r} should be KEY=VALUE", param, ctx)
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
         return key, text
 
 
 def _which(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which machines."""
+    """Add the options that select machines."""
     for option in reversed(
         (
             click.option("--provider", cls=ProviderOption, type=TextType()),
-            click.option("--gpu", "gpu_model", type=TextType(), help='A model in any spelling: "RTX 4090", H100.'),
-            click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Memory per GPU, at least."),
+            click.option("--gpu", "gpu_model", type=TextType(), help='GPU model, in any spelling: "RTX 4090", H100.'),
+            click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Minimum memory per GPU."),
             click.option(
                 "--max-price",
                 type=PriceType(),
                 metavar="USD",
-                help="Per GPU-hour, all-in, at most (default: the server's GPUPROXY_MAX_PRICE).",
+                help="Maximum price per GPU-hour, disk included (default: the server's GPUPROXY_MAX_PRICE).",
             ),
-            click.option("--location", type=TextType(), help="A country code or a part of the place: DE, Texas."),
-            click.option("--min-reliability", type=float, default=0.0, help="0-1."),
-            click.option("--min-cuda", type=float, default=0.0, help="CUDA version of the host, at least."),
+            click.option("--location", type=TextType(), help="Country code or part of the location: DE, Texas."),
+            click.option("--min-reliability", type=float, default=0.0, help="Minimum reliability, 0 to 1."),
+            click.option("--min-cuda", type=float, default=0.0, help="Minimum CUDA version of the host."),
             click.option(
-                "--exclude-host", "exclude_hosts", type=TextType(), multiple=True, help="A host to avoid (repeatable)."
+                "--exclude-host", "exclude_hosts", type=TextType(), multiple=True, help="Host to avoid (repeatable)."
             ),
             click.option(
-                "--verified/--unverified", "verified_only", default=None, help="Default: verified hosts only."
+                "--verified/--unverified",
+                "verified_only",
+                default=None,
+                help="Only verified hosts, or all hosts (default: verified).",
             ),
             click.option("--strategy", type=TextType(), help="Load balancing strategy for this call."),
-            click.option("--packing", type=TextType(), help="any (default), single, spread, pack, single_host."),
-            click.option("--min-count", type=IntegerType(), help="GPUs that must be kept, else all are given back."),
-            click.option("--all-or-nothing", is_flag=True, help="Keep all COUNT GPUs or none."),
+            click.option(
+                "--packing",
+                type=TextType(),
+                help="How the GPUs are spread over machines: any (default), single, spread, pack or single_host.",
+            ),
+            click.option(
+                "--min-count",
+                type=IntegerType(),
+                help="Minimum number of GPUs. If fewer can be rented, all are released.",
+            ),
+            click.option(
+                "--all-or-nothing", is_flag=True, help="If not all COUNT GPUs can be rented, release all of them."
+            ),
         )
     ):
         command = option(command)
@@ -71,22 +84,32 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _launch(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say what runs on them."""
+    """Add the options for what runs on the machines."""
     for option in reversed(
         (
-            click.option("--image", type=TextType(), help="A Docker image (default: PyTorch)."),
+            click.option("--image", type=TextType(), help="Docker image (default: PyTorch)."),
             click.option(
-                "--env", type=PairType(), multiple=True, metavar="K=V", help="For the container (repeatable)."
+                "--env",
+                type=PairType(),
+                multiple=True,
+                metavar="K=V",
+                help="Environment variable of the container (repeatable).",
             ),
             click.option(
-                "--port", "ports", type=IntegerType(), multiple=True, help="A container port to open (repeatable)."
+                "--port", "ports", type=IntegerType(), multiple=True, help="Container port to open (repeatable)."
             ),
-            click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Default: 50."),
+            click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk size (default: 50)."),
             click.option(
-                "--ssh-key", "ssh_keys", multiple=True, type=click.Path(path_type=Path), help="Public key file."
+                "--ssh-key",
+                "ssh_keys",
+                multiple=True,
+                type=click.Path(path_type=Path),
+                help="File with a public SSH key (repeatable).",
             ),
-            click.option("--onstart", type=TextType(), help="A shell script for the start of the container."),
-            click.option("--run-mode", type=TextType(), help="ssh (default), entrypoint, jupyter."),
+            click.option("--onstart", type=TextType(), help="Shell script that runs when the container starts."),
+            click.option(
+                "--run-mode", type=TextType(), help="How the container runs: ssh (default), entrypoint or jupyter."
+            ),
         )
     ):
         command = option(command)
@@ -94,7 +117,7 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _life(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say how long they live, and what is waited for."""
+    """Add the options for the lifetime of the machines, and for what the command waits for."""
     for option in reversed(
         (
             click.option(
@@ -103,24 +126,47 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
                 "lease",
                 type=DurationType(),
                 default=0.0,
-                help="Give back after: 90m, 2h, 7d (0 or left out: the server's GPUPROXY_LEASE_DURATION, else never).",
+                help="Release the machines after this time: 90m, 2h, 7d. "
+                "Default, also for 0: the server's GPUPROXY_LEASE_DURATION.",
             ),
             click.option(
-                "--label", "labels", type=PairType(), multiple=True, metavar="K=V", help="My own (repeatable)."
+                "--label",
+                "labels",
+                type=PairType(),
+                multiple=True,
+                metavar="K=V",
+                help="Label of the reservation (repeatable).",
             ),
             click.option(
-                "--wait-ready", is_flag=True, help="Wait until the machines answer, not only until they exist."
-            ),
-            click.option("--ready-timeout", type=DurationType(), default=0.0, help="Default: 15m."),
-            click.option("--on-not-ready", type=TextType(), help="replace (default) or keep."),
-            click.option("--keep-late", is_flag=True, help="Keep what turns up after this command has ended."),
-            click.option(
-                "--request-id", type=TextType(), help="The same id again is the same reservation (default: a new one)."
+                "--wait-ready", is_flag=True, help="Wait until the machines answer (default: until they exist)."
             ),
             click.option(
-                "--timeout", type=DurationType(), help="Start no rental after this (default 2m; more to get ready)."
+                "--ready-timeout",
+                type=DurationType(),
+                default=0.0,
+                help="Time for a machine to become ready (default: 15m).",
             ),
-            click.option("--dry-run", is_flag=True, help="Rent nothing; show what would be chosen."),
+            click.option(
+                "--on-not-ready",
+                type=TextType(),
+                help="What to do with a machine that does not become ready: replace (default) or keep.",
+            ),
+            click.option(
+                "--keep-late",
+                is_flag=True,
+                help="If a machine is found after this command has ended, keep it.",
+            ),
+            click.option(
+                "--request-id",
+                type=TextType(),
+                help="Repeating a request id returns the same reservation (default: a new id).",
+            ),
+            click.option(
+                "--timeout",
+                type=DurationType(),
+                help="Start no rental after this time (default: 2m; longer with --wait-ready).",
+            ),
+            click.option("--dry-run", is_flag=True, help="Show what would be chosen, and rent nothing."),
         )
     ):
         command = option(command)
@@ -141,19 +187,19 @@ def reserve(connection: Connection, /, timeout: float | None, **options: Any) ->
         _show_choice(connection, connection.call(connection.stub.ReserveGPUs, request, timeout=limit))
         return
     with stoppable() as stop:
-        voice = Voice()
-        answer = rent(connection, request, limit, voice, stop)
+        output = Output()
+        answer = rent(connection, request, limit, output, stop)
         if connection.as_json:
-            voice.say(connection.json_of(answer))
-        if voice.lost or not connection.as_json:
-            _tell(voice, request, answer)
-    if stop or voice.lost:
+            output.line(connection.json_of(answer))
+        if output.lost or not connection.as_json:
+            _print_result(output, request, answer)
+    if stop or output.lost:
         raise SystemExit(stop.exit_code if stop else NOT_WRITTEN)
     if not answer.reserved_count:
         raise SystemExit(_NOTHING)
 
 
-def build_request(  # the few options that are not named after their field come apart
+def build_request(  # these options do not have the name of the field that they fill; `fields` do
     *,
     env: Iterable[tuple[str, str]] = (),
     labels: Iterable[tuple[str, str]] = (),
@@ -164,7 +210,7 @@ def build_request(  # the few options that are not named after their field come 
     request_id: str | None = None,
     **fields: Any,
 ) -> pb.ReserveGPUsRequest:
-    """The call that the options describe, with a new request id unless one is given."""
+    """The request for these options, with a new request id unless one is given. Durations are in seconds."""
     request = pb.ReserveGPUsRequest(
         env=dict(env),
         labels=dict(labels),
@@ -181,49 +227,49 @@ def build_request(  # the few options that are not named after their field come 
 
 
 def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
-    """The last lines: when they end, how many, what they and the cheapest cost, how to give them back."""
+    """The last lines: when the reservation ends, how many GPUs it has, what they cost, and how to release them."""
     parts = [f"{answer.reserved_count} of {count}"]
     unknown = sum(outcome.state == "unknown" for outcome in answer.outcomes)
     if unknown:
-        parts.append(f"{unknown} of unknown fate, being looked for")
+        parts.append(f"{unknown} with an unknown outcome; the server looks for {'it' if unknown == 1 else 'them'}")
     if gone := sum(outcome.state in GONE for outcome in answer.outcomes):
-        parts.append(f"{gone} given back or lost")
+        parts.append(f"{gone} released or lost")
     parts.append(tables.costs(answer.price_per_hour))
     if answer.cheapest_alternative_per_hour:
         parts.append(f"cheapest alternative {tables.hourly(answer.cheapest_alternative_per_hour)}")
     parts.append(f"gpuproxy release {answer.reservation_id}")
     line = " · ".join(parts)
     if end := tables.moment(answer.expires_at):
-        line = f"given back by itself at {end}; gpuproxy extend {answer.reservation_id} moves that\n{line}"
+        line = f"released automatically at {end}; to change this: gpuproxy extend {answer.reservation_id}\n{line}"
     if _STOPPED in answer.message:
-        said = f"{answer.message}\ngpuproxy show {answer.reservation_id} shows what the provider says of each machine"
-        return f"{said}\n{line}"
+        hint = f"To see the provider's message for each machine: gpuproxy show {answer.reservation_id}"
+        return f"{answer.message}\n{hint}\n{line}"
     return line if answer.reserved_count == count else f"{answer.message}\n{line}"
 
 
 def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
-    """Why the caller has no machine, of an answer that is no refusal: not yet, or, of a repeated call, not any more."""
+    """Why no machine is rented although the call succeeded: not yet, or no longer, for a repeated request id."""
     if _is_open(answer):
         return (
-            "Not done: no machine is rented yet, and the outcome is still pending. This resolves by itself: "
-            f"gpuproxy show {answer.reservation_id} shows the outcome."
+            "No machine is rented yet: the outcome is still pending. The server resolves this on its own. "
+            f"To see the outcome: gpuproxy show {answer.reservation_id}"
         )
     ends = {outcome.reason or outcome.state.upper() for outcome in answer.outcomes if outcome.state in GONE}
     why = f" ({', '.join(sorted(ends))})" if ends else ""
     stopped = f" {answer.message}" if _STOPPED in answer.message else ""
     return (
-        f"Nothing is held: request id {request_id} is that of reservation {answer.reservation_id}, which is over: "
+        f"No machine is rented: request id {request_id} belongs to reservation {answer.reservation_id}, which is "
         f"{answer.state}{why}.{stopped} "
-        f"gpuproxy show {answer.reservation_id} says more; a new rental needs another request id."
+        f"For details: gpuproxy show {answer.reservation_id}. To rent again, use another request id."
     )
 
 
-def _tell(voice: Voice, request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> None:
-    """The sum, unless it would be that of a reservation that is over; then that, on stderr."""
+def _print_result(output: Output, request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> None:
+    """Print the summary. If no machine is rented, print the reason to stderr."""
     if answer.reserved_count or _is_open(answer):
-        voice.say(summary(request.count, answer))
+        output.line(summary(request.count, answer))
     if not answer.reserved_count:
-        whisper(nothing_held(request.request_id, answer))
+        print_error(nothing_held(request.request_id, answer))
 
 
 def _is_open(answer: pb.ReserveGPUsResponse) -> bool:
@@ -248,7 +294,7 @@ def _dry_run(answer: pb.ReserveGPUsResponse) -> str:
         [
             tables.table(("OFFER", "HOST", "GPUS", "$/H", "WHY"), rows),
             f"{decision.strategy}: {decision.eligible} of {decision.considered} offers fit"
-            + (f" (turned away: {rejected})" if rejected else ""),
+            + (f" (rejected: {rejected})" if rejected else ""),
             f"would cost {tables.costs(sum(pick.price_per_hour for pick in decision.picks))}; nothing was rented",
         ]
     )
@@ -264,4 +310,4 @@ def _public_key(path: Path) -> str:
     except OSError as error:
         raise click.UsageError(f"--ssh-key {path}: {error.strerror}") from None
     except UnicodeError:
-        raise click.UsageError(f"--ssh-key {path}: is not a public key: it is not text") from None
+        raise click.UsageError(f"--ssh-key {path}: not a public key, because it is not text") from None

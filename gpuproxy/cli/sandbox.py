@@ -12,7 +12,7 @@ from gpuproxy.sandbox.server.http_shell import run
 
 
 class _Span(click.ParamType[tuple[float, float]]):
-    """MIN,MAX in seconds; one number is both."""
+    """`MIN,MAX` in seconds; a single number is both."""
 
     name = "min,max"
 
@@ -25,72 +25,107 @@ class _Span(click.ParamType[tuple[float, float]]):
         except ValueError:
             self.fail(f"{value!r} is not MIN,MAX", param, ctx)
         if not 0 <= span[0] <= span[1]:
-            self.fail(f"{value!r}: 0 <= MIN <= MAX", param, ctx)
+            self.fail(f"{value!r} must have 0 <= MIN <= MAX", param, ctx)
         return span
 
 
-_HELP = f"""Serve a simulated GPU market that speaks the API of {" and ".join(dialects.MARKETPLACES)}, on loopback.
+_HELP = f"""Run a simulated GPU market on this machine. It speaks the API of {" and ".join(dialects.MARKETPLACES)}.
 
-Nothing in it costs money. Real clients work against it unchanged: point them at the printed address and give
-them one of the keys of --accounts. All seconds are the market's, which --time-scale makes shorter.
+Nothing costs money. Clients of the real marketplace work unchanged: give them the printed address and one of the
+keys of --accounts. All times are in the market's time; --time-scale makes its clock faster.
 
-The defaults are unkind where the real market is: real rate limits, at most 64 offers in a search, first rows that
-are wrong for a quarter of the fresh instances. For a kind market: --rate-limits off --search-page 0 --shy-rows 0.
+By default the market is as difficult as the real one: real rate limits, at most 64 offers in a search, and wrong
+first rows for a quarter of the new instances. For an easy market: --rate-limits off --search-page 0 --shy-rows 0.
 
-The market can be watched and disturbed under /sandbox/v1: GET state; POST faults, images, clock,
+The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
 instances/ID/kill, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
-machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed in docs/sandbox.md.
+machines/ID/reconnect, offers/ID; DELETE faults, images. docs/sandbox.md describes these calls.
 """
 
 
 @click.command(help=_HELP)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
-@click.option("--seed", type=int, default=7, show_default=True, help="The same seed makes the same market.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Port to listen on; 0: any free port.",
+)
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed creates the same market.")
 @click.option(
     "--market",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.csv",
-    help="A recorded market instead of the built-in one.",
+    help="Use a recorded market instead of the built-in one.",
 )
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Keep the market there across restarts.",
+    help="Keep the market in this file across restarts.",
 )
-@click.option("--machines", type=click.IntRange(1), default=800, show_default=True, help="Size of the built-in market.")
-@click.option("--accounts", default=",".join(DEFAULT_ACCOUNTS), show_default=True, help="Keys that are accepted.")
-@click.option("--credit", type=click.FloatRange(0), default=100_000.0, show_default=True, help="USD of each account.")
+@click.option(
+    "--machines",
+    type=click.IntRange(1),
+    default=800,
+    show_default=True,
+    help="Number of machines of the built-in market.",
+)
+@click.option(
+    "--accounts",
+    default=",".join(DEFAULT_ACCOUNTS),
+    show_default=True,
+    help="Accepted API keys, comma separated; each key is an account.",
+)
+@click.option(
+    "--credit",
+    type=click.FloatRange(0),
+    default=100_000.0,
+    show_default=True,
+    help="Credit of each account, in USD.",
+)
 @click.option(
     "--time-scale",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="How fast the market's clock runs: boots, bills, latency and rate limits alike.",
+    help="Speed of the market's clock, as a multiple of real time.",
 )
 @click.option(
     "--rate-limits",
     type=click.Choice(["real", "off"]),
     default="real",
     show_default=True,
-    help="Minimum intervals between calls, as the real service has them.",
+    help="Minimum intervals between calls, as at the real service.",
 )
-@click.option("--create-latency", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds of a create.")
-@click.option("--boot-time", type=_Span(), default="20,60", show_default=True, help="Seconds until an instance runs.")
+@click.option(
+    "--create-latency",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds until a create is answered.",
+)
+@click.option(
+    "--boot-time",
+    type=_Span(),
+    default="20,60",
+    show_default=True,
+    help="Seconds until an instance runs, chosen between MIN and MAX.",
+)
 @click.option(
     "--search-page",
     type=click.IntRange(0),
     default=64,
     show_default=True,
-    help="Most offers of one search, whatever its limit; 0: all.",
+    help="Maximum number of offers in one search, whatever its limit; 0: all.",
 )
 @click.option(
     "--list-lag",
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Seconds for which a fresh instance is missing from listings.",
+    help="Seconds for which a new instance is missing from listings.",
 )
 @click.option(
     "--shy-rows",
@@ -99,7 +134,8 @@ machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed i
     metavar="SHARE",
     default=0.25,
     show_default=True,
-    help="Share, 0 to 1, of fresh instances whose first rows are wrong: stopped, without a status, another GPU name.",
+    help="Share (0 to 1) of new instances whose first rows are wrong: "
+    "stopped, without a status, or with another GPU name.",
 )
 @click.option(
     "--shy-seconds",
@@ -107,31 +143,41 @@ machines/ID/reconnect, offers/ID; DELETE faults, images. The faults are listed i
     type=click.FloatRange(0),
     default=40.0,
     show_default=True,
-    help="Longest time for which those rows are wrong.",
+    help="Maximum time, in seconds, for which these rows are wrong.",
 )
 @click.option(
     "--gone-as",
     type=click.Choice(get_args(GoneForm)),
     default="null",
     show_default=True,
-    help="How the market says that an instance does not exist.",
+    help="Form of the answer for an instance that does not exist.",
 )
 @click.option(
     "--volume-sharing",
     type=click.Choice(["allow", "refuse"]),
     default="allow",
     show_default=True,
-    help="May several instances have one volume?",
+    help="Whether several instances may use one volume.",
 )
-@click.option("--standby-binding", type=click.Choice(["chunk", "any"]), default="chunk", show_default=True)
-@click.option("--start-time", type=float, help="Epoch seconds that the market starts at. A later kept time wins.")
+@click.option(
+    "--standby-binding",
+    type=click.Choice(["chunk", "any"]),
+    default="chunk",
+    show_default=True,
+    help="Reserved for standbys, which are not built yet. It has no effect.",
+)
+@click.option(
+    "--start-time",
+    type=float,
+    help="Start of the market's clock, in seconds since 1970. A later time in --state takes precedence.",
+)
 @click.option("--exit-with-parent", is_flag=True, help="Stop when stdin closes.")
 def sandbox(*, accounts: str, **values: Any) -> None:
     """Serve until Ctrl-C, SIGTERM or, with --exit-with-parent, the end of stdin."""
     keys = tuple(key.strip() for key in accounts.split(",") if key.strip())
     if not keys:
         raise click.BadParameter("at least one key is needed", param_hint="--accounts")
-    options = SandboxOptions(accounts=keys, **values)  # options are called as its fields
+    options = SandboxOptions(accounts=keys, **values)  # the options have the names of its fields
     try:
         run(options)
     except (OSError, ValueError, WrongMarket) as error:

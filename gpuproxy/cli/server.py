@@ -1,4 +1,4 @@
-"""Commands on this machine's own database and process: serve, keys."""
+"""The commands `serve` and `keys`, which work on this machine's own database."""
 
 import asyncio
 import os
@@ -18,25 +18,25 @@ from gpuproxy.config.settings import ConfigError, Settings
 
 
 class _NotStarted(click.ClickException):
-    """The configuration is wrong."""
+    """The configuration is wrong, so nothing was started."""
 
     exit_code = 2
 
     def show(self, file: object = None) -> None:
-        """To stderr, without a prefix."""
+        """Print the message to stderr, without click's prefix "Error:"."""
         del file
         click.echo(self.message, err=True)
 
 
 @click.command()
-@click.option("--sandbox", is_flag=True, help="Start a simulated market too, and rent there. Nothing costs money.")
+@click.option("--sandbox", is_flag=True, help="Also start a simulated market, and rent there. Nothing costs money.")
 def serve(sandbox: bool) -> None:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = settings_of_here()
     with explained():
         check_start(settings, sandbox=sandbox)
     for name in without_effect(os.environ, settings):
-        click.echo(f"{name} is set for something that is not built yet: it has no effect.", err=True)
+        click.echo(f"{name} has no effect: its feature is not built yet.", err=True)
     from gpuproxy.app import main
 
     with explained():
@@ -81,7 +81,7 @@ def list_keys() -> None:
         )
         for key in found
     ]
-    click.echo(table(("ID", "NAME", "ROLE", "PROJECT", "KEY", "MADE", "REVOKED"), rows))
+    click.echo(table(("ID", "NAME", "ROLE", "PROJECT", "KEY", "CREATED", "REVOKED"), rows))
 
 
 @keys.command("revoke")
@@ -93,45 +93,45 @@ def revoke_key(key_id: str) -> None:
     with explained():
         revoked = user_admin.revoke_key(settings_of_here(), key_id)
     if not revoked:
-        raise click.ClickException(f"There is no key {key_id}; gpuproxy keys list shows them.")
+        raise click.ClickException(f"There is no key {key_id}. To list the keys: gpuproxy keys list")
     click.echo(f"{key_id} is revoked")
 
 
 @keys.command("export-signing")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export_signing(file: Path) -> None:
-    """Export the key that signs the labels of our machines. FILE must not exist.
+    """Export the key that signs the labels of this deployment's machines. FILE must not exist.
 
-    If you lose the database, only this key lets a new database find its machines.
+    If you lose the database, a new database can find the machines only with this key.
     """
     from gpuproxy.app import upkeep
 
     with explained():
         wrote = upkeep.export_signing(settings_of_here(), file)
-    said = f"wrote {file} (mode 0600)" if wrote else f"{file} holds this very key already"
-    click.echo(f"{said}; keep it apart from the database")
+    done = f"wrote {file} (mode 0600)" if wrote else f"{file} already contains this key"
+    click.echo(f"{done}; store it separately from the database")
 
 
 @keys.command("import-signing")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def import_signing(file: Path) -> None:
-    """Let a new database manage the existing machines. Machines of the lost database are found and destroyed."""
+    """Let a new database find the machines of a lost database. The server destroys them when it finds them."""
     from gpuproxy.app import upkeep
 
     with explained():
         upkeep.import_signing(settings_of_here(), file)
-    click.echo("imported; the next start looks for machines with these labels")
+    click.echo("imported; the server looks for these machines when it starts next")
 
 
 def settings_of_here() -> Settings:
-    """The settings that a server started here would have."""
+    """The settings that a server would have if it were started here."""
     with explained():
         return load_settings(os.environ, marketplaces=marketplaces.installed())
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """A wrong configuration is told in its own words, with exit code 2."""
+    """End the command with exit code 2 and the message of a ConfigError."""
     try:
         yield
     except ConfigError as error:

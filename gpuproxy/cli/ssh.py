@@ -1,7 +1,7 @@
-"""`gpuproxy ssh ID` and `gpuproxy ssh-config`: how to log in to what is rented.
+"""The commands `ssh` and `ssh-config`: logging in to rented machines.
 
-Hosts and ports of a marketplace are used again for other machines, so ssh is told to remember each machine's host key
-under its contract id. What a marketplace calls host and user is checked before it becomes an argument or a line.
+A marketplace reuses hosts and ports for other machines, so ssh stores each machine's host key under its contract id.
+The host and the user come from the marketplace. They are checked before they become an argument or a line of a file.
 """
 
 import os
@@ -20,7 +20,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
 
 class _OptionsAroundId(click.Command):
-    """Our options may stand on both sides of ID; from the first word of COMMAND, or from `--`, all is the machine's."""
+    """Accepts options on both sides of ID. Everything from COMMAND's first word, or from `--`, belongs to COMMAND."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, name = self._cut(ctx, args)
@@ -30,7 +30,7 @@ class _OptionsAroundId(click.Command):
         return super().parse_args(ctx, [*(word for word in own if word != "--"), "--", *name])
 
     def _cut(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
-        """The options that `args` begin with, and the rest."""
+        """The options at the beginning of `args`, and the rest."""
         options = click.Command(self.name, params=[each for each in self.params if isinstance(each, click.Option)])
         _, rest, _ = options.make_parser(ctx).parse_args(list(args))
         cut = len(args) - len(rest)
@@ -45,19 +45,19 @@ class _OptionsAroundId(click.Command):
 def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_print: bool) -> None:
     """Log in to a machine, or run COMMAND on it.
 
-    ID is a contract id, or a reservation that has only one machine. Options stand before COMMAND. Write `--` before a
-    COMMAND that begins with a dash.
+    ID is a contract id, or the id of a reservation with one machine. Options come before COMMAND. If COMMAND begins
+    with a dash, write `--` before it.
     """
     machine = _machine(connection, name)
     words = [*_command(machine), *command]
     if machine.status != "active":
-        click.echo(f"{machine.contract_id} is {machine.status}: it may not answer yet.", err=True)
+        click.echo(f"{machine.contract_id} is {machine.status}, so it may not answer.", err=True)
     if only_print:
         click.echo(shlex.join(words))
         return
     connection.close()
     try:
-        os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
+        os.execvp(words[0], words)  # noqa: S606 - deliberately without a shell
     except OSError as error:
         raise click.ClickException(f"ssh: {error.strerror}") from None
 
@@ -89,17 +89,17 @@ def _only(machines: Sequence[pb.GPUInstance], name: str) -> pb.GPUInstance:
     if len(machines) == 1:
         return machines[0]
     ids = ", ".join(one.contract_id for one in machines)
-    raise click.ClickException(f"{name} has {len(machines)} machines" + (f"; say which one: {ids}" if ids else "."))
+    raise click.ClickException(f"{name} has {len(machines)} machines." + (f" Name one of them: {ids}" if ids else ""))
 
 
 def _command(machine: pb.GPUInstance) -> list[str]:
-    """Raises ClickException where there is nowhere to log in to."""
+    """The ssh command for the machine. Raises ClickException if it can't be reached by SSH."""
     if machine.status in GONE:
         raise click.ClickException(f"{machine.contract_id} is {machine.status}.")
     if not machine.ssh.host:
-        raise click.ClickException(f"{machine.contract_id} is {machine.status}: it has no address yet.")
+        raise click.ClickException(f"{machine.contract_id} is {machine.status} and has no SSH address.")
     if not _is_plain(machine):
-        raise click.ClickException(f"{machine.contract_id} has an address that is none: {machine.ssh.host!r}")
+        raise click.ClickException(f"{machine.contract_id} has an invalid SSH address: {machine.ssh.host!r}")
     user = machine.ssh.user or "root"
     alias = f"HostKeyAlias={_alias(machine)}"
     return ["ssh", "-p", str(machine.ssh.port), "-l", user, "-o", alias, "--", machine.ssh.host]

@@ -1,6 +1,6 @@
-"""Being told to stop while something is rented: neither an end without a word nor an exception, only a mark.
+"""Signals during a rental only set a flag, which the rental checks.
 
-An exception could hit the gRPC library in the middle of its own work.
+An exception from a signal handler could interrupt the gRPC library in the middle of its own work.
 """
 
 import signal
@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether anybody wants an end, and which signal said so first."""
+    """True once a signal has arrived; `signal` is the first one."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -22,7 +22,7 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """As shells count: 130 for Ctrl-C."""
+        """128 plus the signal's number, as shells report it: 130 for Ctrl-C."""
         return 128 + (self.signal or 0)
 
     def __str__(self) -> str:
@@ -31,7 +31,10 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """What SIGINT, SIGTERM and SIGHUP set inside. A second Ctrl-C is as usual; what is ignored (nohup) stays so."""
+    """A Stop that SIGINT, SIGTERM and SIGHUP set inside the block.
+
+    A second Ctrl-C raises KeyboardInterrupt as usual. A signal that was ignored before (nohup) stays ignored.
+    """
     stop = Stop()
 
     def ask(number: int, _frame: FrameType | None) -> None:

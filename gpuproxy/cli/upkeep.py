@@ -1,4 +1,4 @@
-"""Commands for operators, on the database of this machine: doctor, reconcile, backup."""
+"""The commands `doctor`, `reconcile` and `backup`, for operators, on the database of this machine."""
 
 import sys
 from collections.abc import Iterator
@@ -22,17 +22,17 @@ def doctor() -> None:
         click.echo(f"  {finding.text.strip()}")
         click.echo(f"  -> {finding.advice}")
     if not found:
-        click.echo("No problems found: no unknown outcome, no stuck release, no difference in spend.")
+        click.echo("No problems found.")
     raise SystemExit(1 if found else 0)
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Run one pass. Required: a running server repeats this by itself.")
-@click.option("--dry-run", is_flag=True, help="Only print the steps and their reasons. Works while the server runs.")
+@click.option("--once", is_flag=True, help="Run one pass. Required, because a running server repeats this on its own.")
+@click.option("--dry-run", is_flag=True, help="Only print the steps and their reasons. The server may be running.")
 def reconcile(once: bool, dry_run: bool) -> None:
-    """Compare the database with the providers' listings, and repair differences."""
+    """Compare the database with the providers' listings, and repair the differences."""
     if not once:
-        raise click.UsageError("--once is needed: the server itself is what runs it for ever.")
+        raise click.UsageError("--once is required. A running server does this repeatedly on its own.")
     from gpuproxy.app import upkeep
 
     with explained(), _log_on_stderr():
@@ -43,9 +43,9 @@ def reconcile(once: bool, dry_run: bool) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path) -> None:
-    """Write a consistent copy of the database to FILE, which must not exist.
+    """Write a consistent copy of the database to FILE, which must not exist. The server may be running.
 
-    To restore it, stop the server and put the copy in the database's place. docs/operations.md has all the steps.
+    To restore it, stop the server and replace the database by the copy. docs/operations.md describes all steps.
     """
     from gpuproxy.app import upkeep
 
@@ -56,7 +56,7 @@ def backup(file: Path) -> None:
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """What a pass logs is no part of the answer."""
+    """Send the log to stderr, because it is not part of the result."""
     import structlog
 
     before = structlog.get_config()

@@ -1,4 +1,4 @@
-"""gpuproxy users: who may log in, in the database of this machine. A password is typed or piped, never an argument."""
+"""The commands `users`, on the database of this machine. A password is typed or piped; it is never an argument."""
 
 import sys
 from typing import Literal
@@ -51,7 +51,7 @@ def list_users() -> None:
         )
         for user in found
     ]
-    click.echo(table(("ID", "EMAIL", "ROLE", "PROJECT", "MADE", "DISABLED"), rows))
+    click.echo(table(("ID", "EMAIL", "ROLE", "PROJECT", "CREATED", "DISABLED"), rows))
 
 
 @users.command("disable")
@@ -79,7 +79,7 @@ def enable(email: str) -> None:
 @users.command("password")
 @click.argument("email", type=TextType())
 def password(email: str) -> None:
-    """Change a user's password. Prompts for it, or reads it from stdin if that is not a terminal.
+    """Change a user's password. Prompts for the new one, or reads it from stdin if that is not a terminal.
 
     The user's tokens stop working within a second. API keys stay valid.
     """
@@ -88,22 +88,22 @@ def password(email: str) -> None:
     chosen = _password()
     with explained():
         _known(email, user_admin.set_password(settings_of_here(), email, chosen))
-    click.echo(f"{email} has another password")
+    click.echo(f"The password of {email} was changed.")
 
 
 def _known(email: str, known: bool) -> None:
     if not known:
-        raise click.ClickException(f"There is no user {email}; gpuproxy users list shows them.")
+        raise click.ClickException(f"There is no user {email}. To list the users: gpuproxy users list")
 
 
 def _password() -> str:
-    """As typed twice or piped in, if it may be one."""
+    """The password that was typed twice or piped in. Raises UsageError if it is not valid."""
     if _at_a_terminal():
         text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
         text = sys.stdin.readline().rstrip("\r\n")
     if wrong := password_error(text):
-        raise click.UsageError(f"the password {wrong}.")
+        raise click.UsageError(f"The password {wrong}.")
     return text
 
 

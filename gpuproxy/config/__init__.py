@@ -1,1 +1,1 @@
-"""Settings from the environment and `.env`. Only `app` and `cli` read them; everything else is handed its values."""
+"""Settings from the environment and `.env`. Only `app` and `cli` read them; other packages receive single values."""

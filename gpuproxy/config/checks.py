@@ -1,4 +1,4 @@
-"""What settings must be beside their type: each check raises ValueError with a text that names the setting."""
+"""Checks of settings beyond their types. Each check raises ValueError with a text that names the setting."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,58 +11,62 @@ LEAST_ADMIN_KEY = 20
 
 
 def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
-    """A half of TLS is none: nobody must rely on it. Whether the files are good is seen when they are loaded."""
+    """The certificate needs its key, and the key and the client CA need the certificate. No file is read here."""
     if cert and not key:
-        raise ValueError("GPUPROXY_GRPC_TLS_KEY: is missing; GPUPROXY_GRPC_TLS_CERT alone is no TLS")
+        raise ValueError("GPUPROXY_GRPC_TLS_KEY: is missing. TLS needs it in addition to GPUPROXY_GRPC_TLS_CERT")
     if not cert and (key or client_ca):
         name = "KEY" if key else "CLIENT_CA"
-        raise ValueError(f"GPUPROXY_GRPC_TLS_CERT: is missing; GPUPROXY_GRPC_TLS_{name} alone is no TLS")
+        raise ValueError(f"GPUPROXY_GRPC_TLS_CERT: is missing. TLS needs it in addition to GPUPROXY_GRPC_TLS_{name}")
 
 
 def check_accounts(
     setting: str, keys: Sequence[str], names: Sequence[str], given: Sequence[str], regions: Sequence[str]
 ) -> None:
-    """Each key of `setting` is one account; `names` are theirs, `given` and `regions` what was written by position."""
+    """The accounts of one marketplace must have different keys and names. Each key of `setting` is one account.
+
+    `names`: the names of all accounts, defaults included. `given`, `regions`: the values of `<setting>_NAMES` and
+    `<setting>_REGIONS`, at most one for each key.
+    """
     if len(set(keys)) < len(keys):
-        raise ValueError(f"{setting}: the same key is given twice")
+        raise ValueError(f"{setting}: contains the same key twice")
     for name, values in (("NAMES", given), ("REGIONS", regions)):
         if len(values) > len(keys):
-            raise ValueError(f"{setting}_{name}: names more accounts than {setting} has keys")
+            raise ValueError(f"{setting}_{name}: has more values than {setting} has keys")
     if len(set(names)) < len(names):
         raise ValueError(f"{setting}_NAMES: two accounts have the same name")
 
 
 def check_lease_duration(seconds: float) -> None:
-    """What a request may not ask for is no default either."""
+    """The default lease duration has the same minimum as the duration in a request. 0: no end."""
     least = MIN_LEASE_DURATION.total_seconds()
     if 0 < seconds < least:
-        raise ValueError(f"GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least {least:g} s")
+        raise ValueError(f"GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least {least:g} s")
 
 
 def check_otel_endpoint(url: str) -> None:
-    """A base address, to which /v1/traces is added."""
+    """The endpoint must be a base URL without a user or a query; the exporter appends /v1/traces."""
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
         raise ValueError(
-            "GPUPROXY_OTEL_ENDPOINT: should be http:// or https:// and a host, as in http://127.0.0.1:4318"
+            "GPUPROXY_OTEL_ENDPOINT: must be http:// or https:// and a host, for example http://127.0.0.1:4318"
         )
 
 
 def check_database_url(url: str) -> None:
-    """Only what keeps the books, and what is built."""
+    """The URL must name an SQLite file."""
     if url.startswith(("postgresql://", "postgres://")):
         raise ValueError("GPUPROXY_DATABASE_URL: PostgreSQL is not built yet; use sqlite:///gpuproxy.db")
     path = url.removeprefix("sqlite:///")
     if path == url or not path:
-        raise ValueError("GPUPROXY_DATABASE_URL: should be sqlite:/// and a path, as in sqlite:///gpuproxy.db")
+        raise ValueError("GPUPROXY_DATABASE_URL: must be sqlite:/// and a path, for example sqlite:///gpuproxy.db")
     if path == ":memory:":
-        raise ValueError("GPUPROXY_DATABASE_URL: the books must survive the process; use a file")
+        raise ValueError("GPUPROXY_DATABASE_URL: must be a file. A database in memory is lost when the server stops")
 
 
 def check_admin_key(key: str) -> None:
-    """Nobody must guess it."""
+    """The key must be too long to guess."""
     if len(key) < LEAST_ADMIN_KEY:
         raise ValueError(
-            f"GPUPROXY_ADMIN_API_KEY: must have at least {LEAST_ADMIN_KEY} characters, as `openssl rand -hex 20` makes "
-            "them; without it a key is made and kept beside the database"
+            f"GPUPROXY_ADMIN_API_KEY: must have at least {LEAST_ADMIN_KEY} characters. `openssl rand -hex 20` prints "
+            "such a key. If the setting is empty, the server creates a key and keeps it in a file beside the database"
         )

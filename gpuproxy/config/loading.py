@@ -1,8 +1,8 @@
-"""Reading settings: from the environment and `.env`, once, and whether a server may start with them.
+"""Reading the settings from the environment and `.env`, and checking whether a server can start with them.
 
-A name that nobody reads is a mistake, never ignored: a key under the wrong name would rent nothing, and a limit under
-the wrong name would limit nothing. Values are judged by `load_settings`. What else a start needs (keys, loopback for a
-scaled clock) is judged by `check_start`, because it depends on the command.
+An unknown name is an error and never ignored: a key under a wrong name would rent nothing, and a limit under a wrong
+name would have no effect. `load_settings` checks the values. `check_start` checks what only a server needs: provider
+keys, and loopback addresses for a scaled clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ ENV_FILE = Path(".env")
 
 
 def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """Variables of `.env`, under those of the environment, without empty ones; raises ConfigError for bad lines."""
+    """The variables of `.env` and `env`, without blank ones; `env` takes precedence. Raises ConfigError."""
     try:
         from_file = values_in(env_file) if env_file is not None and env_file.is_file() else {}
     except ValueError as error:
@@ -35,9 +35,9 @@ def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -
 def load_settings(
     env: Mapping[str, str], env_file: Path | None = ENV_FILE, *, marketplaces: Sequence[Descriptor] = ()
 ) -> Settings:
-    """Settings that are whole and consistent; raises ConfigError for a wrong name or value.
+    """Complete and consistent settings. Raises ConfigError for an unknown name or an invalid value.
 
-    Of the marketplaces' settings, only those of `marketplaces` are known names.
+    The settings of a marketplace are known names only if its descriptor is in `marketplaces`.
     """
     kind = settings_class(marketplaces)
     names = setting_names(kind)
@@ -48,7 +48,7 @@ def load_settings(
         name for name, value in found.items() if name.startswith("GUARDRAILS_") and value.strip() != "0"
     ):
         raise ConfigError(
-            f"{limits[0]} is set but spending limits are not built yet: not started. It would limit nothing."
+            f"{limits[0]} is set but spending limits are not built yet: not started. It would have no effect."
         )
     values: dict[str, Any] = {name: value.strip() for name, value in found.items() if name in names}
     try:
@@ -58,7 +58,7 @@ def load_settings(
 
 
 def check_start(settings: Settings, *, sandbox: bool) -> None:
-    """Raise ConfigError when a server must not be started with these settings."""
+    """Raise ConfigError if a server must not start with these settings."""
     _check_strategy(settings.lb_strategy)
     if sandbox:
         return
@@ -71,22 +71,22 @@ def check_start(settings: Settings, *, sandbox: bool) -> None:
     if settings.time_scale != 1 and remote:
         raise ConfigError(
             f"GPUPROXY_TIME_SCALE is {settings.time_scale:g} but {remote[0].provider} is not on this machine: not "
-            "started. A real marketplace runs in real time."
+            "started. A real marketplace runs in real time, so the scale must be 1."
         )
 
 
 def setting_names(kind: type[Settings]) -> frozenset[str]:
-    """The variables that a server with these settings reads."""
+    """The names of the variables that a server with these settings reads."""
     return frozenset(info.alias for info in kind.model_fields.values() if info.alias)
 
 
 def known_names(kind: type[Settings]) -> frozenset[str]:
-    """Every variable that is not a mistake."""
+    """The names of all variables that are accepted."""
     return setting_names(kind) | CLIENT_NAMES | NOT_BUILT_NAMES
 
 
 def without_effect(env: Mapping[str, str], settings: Settings, env_file: Path | None = ENV_FILE) -> list[str]:
-    """The variables that are set for something that is not built yet."""
+    """The names of variables that are set for features that are not built yet, sorted."""
     unused = NOT_BUILT_NAMES - setting_names(type(settings))
     return sorted(name for name in read_environment(env, env_file) if name in unused)
 

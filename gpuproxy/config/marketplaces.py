@@ -1,4 +1,4 @@
-"""The settings of marketplaces: which there are by a descriptor, and what an operator chose with them."""
+"""The settings of marketplaces: the fields that a descriptor adds, and the values that an operator chose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ from gpuproxy.ports import Descriptor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One key at one marketplace; `name` is what clients and logs see."""
+    """One API key at one marketplace. Clients and logs show `name`."""
 
     provider: str
     name: str
     key: str = field(repr=False)
     region: str = ""
     base_url: str = ""
-    """Empty: the real service."""
+    """Empty: the URL of the real service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """What an operator set for one marketplace."""
+    """The settings of one marketplace, as an operator chose them."""
 
     marketplace: Descriptor
     keys: tuple[str, ...] = field(repr=False)
@@ -34,11 +34,11 @@ class Chosen:
     regions: tuple[str, ...]
     url: str
     intervals: Mapping[str, float]
-    """Seconds by call; only those that are set."""
+    """Minimum interval in seconds by the name of the call; only those that are set."""
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """One for each key, in the order given."""
+        """One account for each key, in the order of the keys."""
         return tuple(
             Account(
                 provider=self.marketplace.name,
@@ -51,38 +51,38 @@ class Chosen:
         )
 
     def check(self) -> None:
-        """Raise ValueError for accounts that can't be told apart, or positions without a key."""
+        """Raise ValueError if two accounts have the same key or name, or if there are more names than keys."""
         names = [account.name for account in self.accounts]
         checks.check_accounts(f"{self.marketplace.env}_API_KEY", self.keys, names, self.names, self.regions)
 
 
 def fields_for(marketplace: Descriptor) -> dict[str, tuple[Any, FieldInfo]]:
-    """Fields for pydantic: the type and the info of each, whose alias is the variable."""
+    """The pydantic fields of its settings: type and info by field name. The alias of a field is its variable."""
     name, env = marketplace.name, marketplace.env
-    unused = "" if marketplace.regional else f"; not used by {name}"
+    unused = "" if marketplace.regional else f"; {name} does not use them"
     fields: dict[str, tuple[Any, FieldInfo]] = dict(
         (
-            _field(f"{env}_API_KEY", Keys, (), f"{name} API keys, comma separated; each is an account"),
+            _field(f"{env}_API_KEY", Keys, (), f"{name} API keys, comma separated; each key is an account"),
             _field(
                 f"{env}_API_KEY_NAMES",
                 Names,
                 (),
-                "names of the accounts, in the order of the keys "
+                "account names, in the order of the keys "
                 f"(default `{marketplace.prefix}-1`, `{marketplace.prefix}-2`, ...)",
             ),
-            _field(f"{env}_API_KEY_REGIONS", Names, (), f"regions of the accounts, in the order of the keys{unused}"),
-            _field(f"GPUPROXY_{env}_URL", str, "", f"base address in place of {name}'s, such as a sandbox's"),
+            _field(f"{env}_API_KEY_REGIONS", Names, (), f"account regions, in the order of the keys{unused}"),
+            _field(f"GPUPROXY_{env}_URL", str, "", f"base URL instead of {name}'s own, for example a sandbox"),
         )
     )
     for call in marketplace.calls:
-        usual = f"{call.seconds:g} s; 0: no limit" if call.seconds else "0: no limit"
-        text = f"interval between {call.what} of an account; default {usual}"
+        usual = f"{call.seconds:g} s; 0: no limit" if call.seconds else "0 (no limit)"
+        text = f"minimum interval between {call.what} of one account; default {usual}"
         fields |= [_field(f"GPUPROXY_{env}_{call.name.upper()}_INTERVAL", Seconds | None, None, text)]
     return fields
 
 
 def chosen_for(marketplace: Descriptor, settings: BaseModel) -> Chosen:
-    """What `settings` say; they have the fields of `fields_for`."""
+    """The values in `settings`, which must have the fields of `fields_for`."""
 
     def value(variable: str) -> Any:
         return getattr(settings, _field_name(variable))

@@ -1,7 +1,7 @@
-"""The names of environment variables: which ones are ours, and which look like ours but are not.
+"""The names of environment variables, and the detection of misspelt ones.
 
-A misspelt name must stop the start with the right one in the text. Names of other programs are left alone, even when
-they resemble ours, once the right name is set too.
+A misspelt name prevents startup, and the message suggests the right name. A name of another program is ignored; if it
+resembles one of our names, it is ignored only if our name is set too.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,7 +17,7 @@ CLIENT_NAMES = frozenset(
         "GPUPROXY_CLIENT_TLS_KEY",
     }
 )
-"""Read by the command line as a client."""
+"""Variables that the command line reads as a client."""
 
 _WINDOWS = "5MIN 15MIN 30MIN 60MIN 90MIN 120MIN 240MIN 300MIN 360MIN 400MIN 460MIN 520MIN 640MIN 700MIN 1440MIN 48H 72H"
 NOT_BUILT_NAMES = frozenset(
@@ -34,22 +34,23 @@ NOT_BUILT_NAMES = frozenset(
         *(f"GUARDRAILS_MAX_{window}_RATE" for window in _WINDOWS.split()),
     }
 )
-"""Settings of what is still to come: accepted, and the start says that they have no effect."""
+"""Settings of features that are not built yet. They are accepted, and the server reports that they have no effect."""
 
 _OURS = ("GPUPROXY_", "IONET_", "GUARDRAILS_")
+"""A name with one of these prefixes must be known."""
 _COMMON = "GPUPROXY"
-"""What so many names share makes none of them alike."""
+"""Ignored when names are compared: so many names have this prefix that it makes none of them similar."""
 
 
 def env_name(field: str) -> str:
-    """The variable behind a field of Settings, but for the fields of marketplaces."""
+    """The variable of a field of Settings. The fields of marketplaces have their own names."""
     return f"GPUPROXY_{field.upper()}"
 
 
 def first_wrong_name(names: Iterable[str], known: Collection[str], prefixes: Iterable[str]) -> str:
-    """What to tell the operator about the first name that nobody reads; "" when all is well.
+    """The error message for the first name that is not in `known` but should be; "" if there is none.
 
-    Names that begin with one of `prefixes`, which are those of marketplaces, are ours.
+    `prefixes`: the prefixes of marketplaces' settings. A name with such a prefix must be known.
     """
     present = set(names)
     folded = {_fold(name): name for name in known}
@@ -65,7 +66,7 @@ def first_wrong_name(names: Iterable[str], known: Collection[str], prefixes: Ite
 
 
 def _meant(name: str, folded: dict[str, str], *, cutoff: float) -> str:
-    """The setting that `name` was probably meant to be; names that begin differently are somebody else's."""
+    """The setting whose name is most similar to `name`, with the same two first letters; "" if there is none."""
     wanted = _fold(name)
     alike = {fold.removeprefix(_COMMON): full for fold, full in folded.items() if fold[:2] == wanted[:2]}
     close = get_close_matches(wanted.removeprefix(_COMMON), alike, n=1, cutoff=cutoff)

@@ -1,7 +1,7 @@
-"""The settings as one value: judged as a whole, frozen. Neither edge nor engine sees them.
+"""All settings as one frozen and validated value. Only `app` and `cli` use it.
 
-What must be true of single values is in `checks`, what a start needs beside them in `loading`. The settings of a
-marketplace come from its descriptor. The README's table is made from the fields here.
+`checks` has the checks of single settings, `loading` what a start needs in addition. The settings of a marketplace
+come from its descriptor. The table in docs/settings.md is generated from the fields here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
 
 
 class ConfigError(Exception):
-    """The program can't start as it is configured; the text is for the operator and holds no secret."""
+    """The program can't run with this configuration. The text is for the operator and contains no secret."""
 
 
 class Settings(BaseSettings):
-    """What an operator can set whatever the marketplaces; durations are seconds (`90`, `15m`, `2h`).
+    """The settings that do not depend on a marketplace. Durations are in seconds, read from `90`, `15m` or `2h`.
 
     `settings_class` adds the settings of marketplaces.
     """
@@ -42,27 +42,33 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
     marketplaces: ClassVar[tuple[Descriptor, ...]] = ()
-    """Those whose settings are fields of this class."""
+    """The marketplaces whose settings are fields of this class."""
 
     grpc_addr: ListenAddress = Field(
-        Address("127.0.0.1", 9090), description="address for gRPC; port 0: any free port, which is printed"
+        Address("127.0.0.1", 9090),
+        description="address for gRPC. With port 0 the server uses any free port and prints it",
     )
     http_addr: ListenAddress = Field(
-        Address("127.0.0.1", 8080), description="address for HTTP/JSON; port 0: any free port, which is printed"
+        Address("127.0.0.1", 8080),
+        description="address for HTTP/JSON. With port 0 the server uses any free port and prints it",
     )
     allow_plaintext: bool = Field(False, description="allow addresses that other machines can reach, without TLS")
     grpc_tls_cert: Path | None = Field(
         None,
-        description="the server's certificates (PEM file); turns on TLS for gRPC and HTTP; read again when it changes",
+        description="certificate of the server (PEM file). Turns on TLS for gRPC and HTTP. The server loads it again "
+        "when the file changes",
     )
-    grpc_tls_key: Path | None = Field(None, description="the certificate's key (PEM file), without a password")
+    grpc_tls_key: Path | None = Field(None, description="private key of the certificate (PEM file), without a password")
     grpc_tls_client_ca: Path | None = Field(
-        None, description="CAs (PEM file); if set, every gRPC and HTTP client needs a certificate of one of them (mTLS)"
+        None,
+        description="CA certificates (PEM file). If set, every gRPC and HTTP client needs a certificate of one of "
+        "these CAs (mTLS)",
     )
     otel_endpoint: str = Field(
-        "", description="endpoint for traces (OTLP over HTTP), as in `http://127.0.0.1:4318`; needs `gpuproxy[otel]`"
+        "",
+        description="endpoint for traces (OTLP over HTTP), for example `http://127.0.0.1:4318`; needs `gpuproxy[otel]`",
     )
-    database_url: str = Field(DEFAULT_DATABASE, description="the database: `sqlite:///` and a path")
+    database_url: str = Field(DEFAULT_DATABASE, description="database: `sqlite:///` and the path of the file")
     allow_network_database: bool = Field(
         False, description="allow a database on a network file system, where SQLite can lose commits"
     )
@@ -71,52 +77,76 @@ class Settings(BaseSettings):
     )
     admin_api_key: SecretStr | None = Field(
         None,
-        description="the first admin's API key, at least 20 characters. Changing it revokes the previous key. "
-        "Default: one is created and kept in a file beside the database",
+        description="API key of the first admin, at least 20 characters. Changing it revokes the previous key. "
+        "Default: the server creates one and keeps it in a file beside the database",
     )
-    admin_email: str = Field("", description="the first admin user, created at startup; needs the password too")
+    admin_email: str = Field(
+        "", description="email of the first admin user, who is created at startup; also needs the password"
+    )
     admin_password: SecretStr | None = Field(
-        None, description="that user's password, 8 to 1,024 characters; a change takes effect at the next start"
+        None, description="password of that user, 8 to 1,024 characters; a change takes effect at the next start"
     )
     jwt_secret: SecretStr | None = Field(
         None,
         min_length=32,
-        description="signs login tokens, at least 32 characters. Default: one is created and kept in the database",
+        description="secret that signs login tokens, at least 32 characters. Default: the server creates one and "
+        "keeps it in the database",
     )
-    lb_strategy: str = Field("least_connections", description="load balancing strategy until a call sets one")
-    max_price: Usd = Field(10.0, description="price limit in USD per GPU-hour for requests that name none")
-    lease_duration: Seconds = Field(0.0, description="lease duration for requests that name none; 0: no end")
+    lb_strategy: str = Field(
+        "least_connections", description="load balancing strategy until SetLoadBalancerStrategy changes it"
+    )
+    max_price: Usd = Field(10.0, description="price limit in USD per GPU-hour for requests without a limit")
+    lease_duration: Seconds = Field(0.0, description="lease duration for requests without one; 0: no end")
     time_scale: float = Field(
-        1.0, gt=0, le=10_000, description="how many times as fast the server's clock runs; loopback providers only"
+        1.0,
+        gt=0,
+        le=10_000,
+        description="speed of the server's clock, as a multiple of real time; only with providers on loopback",
     )
-    catalog_refresh_interval: PositiveSeconds = Field(30.0, description="interval between reads of the market")
+    catalog_refresh_interval: PositiveSeconds = Field(30.0, description="interval between two reads of the market")
     catalog_stale_after: PositiveSeconds = Field(
-        300.0, description="age at which the offers of a silent provider are no longer used"
+        300.0, description="age after which the offers of a provider that does not answer are no longer used"
     )
-    search_timeout: PositiveSeconds = Field(30.0, description="timeout of one page of a search, real seconds")
+    search_timeout: PositiveSeconds = Field(30.0, description="timeout of one search page, in real seconds")
     create_timeout: PositiveSeconds = Field(
-        30.0, description="timeout of a create, real seconds; its outcome is unknown then"
+        30.0, description="timeout of a create, in real seconds; after it, the outcome is unknown"
     )
-    call_timeout: PositiveSeconds = Field(20.0, description="timeout of every other provider call, real seconds")
-    ready_poll_interval: PositiveSeconds = Field(2.0, description="interval between listings during changes")
-    ready_probe_timeout: PositiveSeconds = Field(3.0, description="timeout of a probe, real seconds")
-    reconcile_interval: PositiveSeconds = Field(30.0, description="interval between listings while nothing changes")
+    call_timeout: PositiveSeconds = Field(20.0, description="timeout of every other provider call, in real seconds")
+    ready_poll_interval: PositiveSeconds = Field(
+        2.0, description="interval between listings while machines start or are released"
+    )
+    ready_probe_timeout: PositiveSeconds = Field(
+        3.0, description="timeout of one probe of a machine's port, in real seconds"
+    )
+    reconcile_interval: PositiveSeconds = Field(30.0, description="interval between listings while no machine changes")
     witness_interval: PositiveSeconds = Field(
-        1800.0, le=3600, description="interval between comparisons of the ledger with the providers' bills"
+        1800.0,
+        le=3600,
+        description="interval between billing checks, which compare the ledger with the provider's bill; at most 1 h",
     )
     max_unknown: int = Field(
-        10, ge=1, description="unresolved creates that open a provider's circuit breaker: no more creates there"
+        10,
+        ge=1,
+        description="number of unresolved creates that opens a provider's circuit breaker; "
+        "while it is open, nothing is created there",
     )
     replacement_factor: float = Field(
-        2.0, ge=1.0, le=20.0, description="most GPUs ever rented for one reservation, as a multiple of its count"
+        2.0,
+        ge=1.0,
+        le=20.0,
+        description="maximum GPUs ever rented for one reservation, as a multiple of its count",
     )
     max_creates_per_minute: int = Field(
-        0, ge=0, description="most creates at one provider within a minute; 0: only the provider's own limits"
+        0, ge=0, description="maximum creates at one provider within a minute; 0: only the provider's own limits"
     )
-    max_concurrent_rpcs: int = Field(2000, ge=1, description="most calls at once; more are refused")
-    drain_seconds: Seconds = Field(30.0, description="time that running calls have to finish when the server stops")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
-    log_format: Literal["console", "json"] = Field("console", description="`console`: one line for people; `json`")
+    max_concurrent_rpcs: int = Field(2000, ge=1, description="maximum calls at once; further calls are refused")
+    drain_seconds: Seconds = Field(30.0, description="time for running calls to finish when the server stops")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest level that is logged: `debug`, `info`, `warning` or `error`"
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="`console` (one line of text for each event) or `json`"
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -124,8 +154,8 @@ class Settings(BaseSettings):
         for name, address in (("GRPC", self.grpc_addr), ("HTTP", self.http_addr)):
             if not self.allow_plaintext and not self.grpc_tls_cert and not address.is_loopback:
                 raise ValueError(
-                    f"GPUPROXY_{name}_ADDR: {address} can be reached by others and there is no TLS; use 127.0.0.1 or "
-                    "GPUPROXY_GRPC_TLS_CERT, or set GPUPROXY_ALLOW_PLAINTEXT=true where the network is yours"
+                    f"GPUPROXY_{name}_ADDR: other machines can reach {address}, and there is no TLS. Use 127.0.0.1, "
+                    "or set GPUPROXY_GRPC_TLS_CERT. On a private network, set GPUPROXY_ALLOW_PLAINTEXT=true"
                 )
         checks.check_lease_duration(self.lease_duration)
         checks.check_otel_endpoint(self.otel_endpoint)
@@ -140,25 +170,25 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[override]  # of five sources one is of use
+    def settings_customise_sources(  # type: ignore[override]  # only one of the five sources is used
         cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: object
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is handed over: `load_settings` reads the environment itself, so that wrong names are seen."""
+        """Use only the arguments. `load_settings` reads the environment itself, to detect unknown names."""
         return (init_settings,)
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """One for each key, by marketplace and in the order given."""
+        """One account for each key, by marketplace, in the order of the keys."""
         return tuple(account for each in self.marketplaces for account in chosen_for(each, self).accounts)
 
     @property
     def intervals(self) -> Mapping[str, Mapping[str, float]]:
-        """Seconds between two calls of one account, by provider and endpoint; only what the operator set."""
+        """Minimum seconds between two calls of one account, by provider and call; only those that are set."""
         return {each.name: chosen_for(each, self).intervals for each in self.marketplaces}
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What must never be logged."""
+        """The values that must never be logged."""
         single = (self.admin_api_key, self.admin_password, self.jwt_secret)
         own = {secret.get_secret_value() for secret in single if secret}
         return frozenset(own | {account.key for account in self.accounts})
@@ -170,22 +200,22 @@ class Settings(BaseSettings):
 
     @property
     def admin_key_file(self) -> Path:
-        """Where the first start leaves the admin's key, mode 0600."""
+        """The file (mode 0600) with the first admin's key, if the server created the key."""
         return admin_key_file(self.database_url)
 
     @property
     def fingerprint_key_file(self) -> Path:
-        """Where the key is that demands are hashed with, mode 0600."""
+        """The file (mode 0600) with the key that demands are hashed with."""
         return database_files.kept_beside(self.database_path, ".demand-key")
 
     @property
     def sandbox_state_file(self) -> Path:
-        """Where the sandbox that `serve --sandbox` starts keeps its market."""
+        """The file in which the sandbox of `serve --sandbox` keeps its market."""
         return database_files.kept_beside(self.database_path, ".sandbox")
 
 
 def settings_class(marketplaces: Sequence[Descriptor]) -> type[Settings]:
-    """Settings with the fields of these marketplaces. Raises ConfigError where two settings would have one name."""
+    """Settings with the fields of these marketplaces. Raises ConfigError if two settings would have the same name."""
     fields: dict[str, Any] = {}
     taken = {name for field in Settings.model_fields for name in (field, env_name(field))}
     for marketplace in marketplaces:
@@ -194,7 +224,7 @@ def settings_class(marketplaces: Sequence[Descriptor]) -> type[Settings]:
             if names & taken:
                 raise ConfigError(
                     f"The setting {definition[1].alias} of {marketplace.name} has the name of another setting: not "
-                    "started. Uninstall one of the two packages of marketplaces, or ask its author for another name."
+                    "started. Uninstall one of the two marketplace packages, or ask its author for another name."
                 )
             taken |= names
             fields[field] = definition

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: how each is read from text, and what it may be."""
+"""The types of the values of settings: how each is read from text, and which values are valid."""
 
 import re
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400,
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens. Port 0: any free one."""
+    """An address that a server listens on. Port 0: any free port."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """True when only this machine can reach it."""
+        """True if only this machine can reach it."""
         return is_loopback(self.host)
 
     def __str__(self) -> str:
@@ -32,10 +32,10 @@ def parse_address(text: str) -> Address:
     """`host:port`, `[v6]:port` or `:port` (every interface); raises ValueError."""
     host, colon, port = text.strip().rpartition(":")
     if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("should be host:port, as in 127.0.0.1:9090")
+        raise ValueError("must be host:port, for example 127.0.0.1:9090")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("should be host:port; an IPv6 address goes into brackets, as in [::1]:9090")
-    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - refused below unless it is allowed
+        raise ValueError("must be host:port. Write an IPv6 address in brackets, for example [::1]:9090")
+    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - Settings refuses it unless it is allowed
 
 
 def parse_duration(text: str | float) -> float:
@@ -45,9 +45,9 @@ def parse_duration(text: str | float) -> float:
     compact = text.strip().lower()
     parts = list(_DURATION.finditer(compact))
     if not parts or "".join(part.group(0) for part in parts) != compact:
-        raise ValueError("should be a duration, as in 30s, 15m, 2h or 7d")
+        raise ValueError("must be a duration, for example 30s, 15m, 2h or 7d")
     if len(parts) > 1 and not all(part.group(2) for part in parts):
-        raise ValueError("should be a duration with a unit to each number, as in 1h30m")
+        raise ValueError("must be a duration with a unit after each number, for example 1h30m")
     return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2) or "s"] for part in parts)
 
 
@@ -72,7 +72,7 @@ def _keys(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    """As _keys, but an empty place counts: names and regions align with the keys by position."""
+    """Like _keys, but empty parts are kept, because names and regions belong to the keys by position."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value.strip() else ()
 
 

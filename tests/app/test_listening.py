@@ -30,7 +30,7 @@ async def test_connections_beyond_the_limit_are_closed_and_free_places_are_used_
             each.close()
 
 
-async def test_while_nothing_can_be_accepted_the_log_has_one_line() -> None:
+async def test_failed_accepts_are_logged_once_a_minute() -> None:
     loop = asyncio.get_running_loop()
     complain_rarely(loop)
     context = {"message": "out of system resource", "exception": OSError(errno.EMFILE, "x"), "socket": object()}
@@ -48,7 +48,7 @@ async def test_other_errors_of_the_event_loop_are_logged_as_usual(caplog: pytest
     assert caplog.text.count("something else") == 2
 
 
-def test_a_server_may_have_as_many_files_as_the_system_allows() -> None:
+def test_the_limit_of_open_files_is_raised_to_the_maximum() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     try:

@@ -36,7 +36,7 @@ def test_an_installed_package_is_a_marketplace(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("facts", [{"prefix": "vast"}, {"env": "VASTAI"}, {"name": "vast.ai"}])
-def test_two_marketplaces_that_can_not_be_told_apart_are_refused(
+def test_two_marketplaces_with_the_same_name_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str]
 ) -> None:
     install(tmp_path, monkeypatch, **facts)
@@ -54,7 +54,7 @@ def test_two_marketplaces_that_can_not_be_told_apart_are_refused(
         (MODULE.format(name="sun.example", prefix="sun", env="SUN"), "is the descriptor of sun.example"),
     ],
 )
-def test_an_adapter_that_can_not_be_used_stops_the_start(
+def test_an_unusable_adapter_prevents_startup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     install(tmp_path, monkeypatch, text=text)
@@ -72,7 +72,7 @@ def test_the_sandbox_has_an_account_at_each_marketplace_whose_api_it_speaks() ->
         marketplaces.sandbox_accounts((), "http://127.0.0.1:9400")
 
 
-def test_the_sandbox_says_of_each_of_its_dialects_whose_it_is() -> None:
+def test_the_sandbox_names_the_marketplace_of_each_dialect() -> None:
     folders = [path for path in Path(dialects.__path__[0]).iterdir() if (path / "__init__.py").exists()]
     assert set(dialects.MARKETPLACES) == {PROVIDER}
     assert len(folders) == len(dialects.MARKETPLACES)

@@ -23,7 +23,7 @@ def settings_in(directory: Path) -> Settings:
     return Settings(database_url=f"sqlite:///{directory}/books.db")
 
 
-def test_the_signing_key_makes_a_new_database_the_same_deployment(tmp_path: Path):
+def test_a_new_database_with_the_signing_key_is_the_same_deployment(tmp_path: Path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
@@ -80,7 +80,7 @@ def test_an_export_over_the_same_key_is_allowed_and_made_private(tmp_path: Path,
     kept = file.read_text()
     file.chmod(0o644)
     again = CliRunner().invoke(root, ["keys", "export-signing", str(file)])
-    said = f"{file} holds this very key already; keep it apart from the database\n"
+    said = f"{file} already contains this key; store it separately from the database\n"
     assert (again.exit_code, again.stdout.endswith(said), file.read_text()) == (0, True, kept)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -107,7 +107,7 @@ def test_a_lost_database_with_its_key_releases_its_machines():
     in_world(story)
 
 
-def test_a_lost_database_without_its_key_touches_nothing():
+def test_without_the_key_machines_of_a_lost_database_are_not_touched():
     async def story(world: World) -> None:
         await world.reserve(2)
         await world.sleep(700)
@@ -119,7 +119,7 @@ def test_a_lost_database_without_its_key_touches_nothing():
     in_world(story)
 
 
-def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
+def test_a_dry_run_prints_the_steps_and_changes_nothing():
     async def story(world: World) -> None:
         made = await world.reserve(1)
         await world.sleep(60)
@@ -132,7 +132,7 @@ def test_a_preview_says_what_a_pass_would_do_and_does_nothing():
     in_world(story)
 
 
-NOTHING = "No problems found: no unknown outcome, no stuck release, no difference in spend."
+NOTHING = "No problems found."
 
 
 def test_doctor_reports_unknown_outcomes_and_what_to_do():

@@ -1,4 +1,4 @@
-"""The command line against a server in memory, in a directory of its own."""
+"""Fixtures: the command line in a temporary directory, and a server in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Words of the command line that no call can carry are wrong usage, and nothing is done."""
+"""Arguments that no call can carry are wrong usage, and nothing is done."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tests.cli.world import KEY, Run, World, error
         ("users", "password"),
     ],
 )
-def test_a_blank_id_names_nothing(run: Run, world: World, words: tuple[str, ...], blank: str) -> None:
+def test_blank_ids_are_wrong_usage(run: Run, world: World, words: tuple[str, ...], blank: str) -> None:
     world.rent(1)
     result = run(*words, blank)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -46,7 +46,7 @@ def test_a_blank_id_names_nothing(run: Run, world: World, words: tuple[str, ...]
         ("strategy", "[NAME]"),
     ],
 )  # fmt: skip
-def test_a_blank_option_is_not_one_that_is_left_out(
+def test_a_blank_option_is_wrong_usage_but_an_omitted_one_is_not(
     run: Run, world: World, tmp_path: Path, command: str, option: str
 ) -> None:
     world.rent(1)
@@ -55,7 +55,7 @@ def test_a_blank_option_is_not_one_that_is_left_out(
     for blank in ("", " "):
         result = run(*words, blank, GPUPROXY_API_KEY="")
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"{option}': must not be empty; is it a variable that is not set?" in result.stderr
+        assert f"{option}': must not be empty. Is a shell variable unset?" in result.stderr
     assert (world.requests, world.destroyed) == ([], [])
     assert run("reserve", "1", GPUPROXY_API_KEY="").exit_code == 0
 
@@ -72,25 +72,27 @@ def test_a_blank_option_is_not_one_that_is_left_out(
         (("reserve", "1", "--lease", "9" * 14 + "d"), "more than a hundred years"),
         (("reserve", "1", "--timeout", "9" * 400), "more than a hundred years"),
         (("extend", "res-1", "--for", "1000000d"), "more than a hundred years"),
-        (("show", "\udcff"), "is not text in UTF-8"),
-        (("reserve", "1", "--label", "a=\udcff"), "is not text in UTF-8"),
-        (("backup", "\udcff"), "is not text in UTF-8"),
+        (("show", "\udcff"), "is not valid UTF-8"),
+        (("reserve", "1", "--label", "a=\udcff"), "is not valid UTF-8"),
+        (("backup", "\udcff"), "is not valid UTF-8"),
     ],
 )
-def test_what_no_call_can_carry_is_wrong_usage(run: Run, world: World, words: tuple[str, ...], said: str) -> None:
+def test_values_that_no_call_can_carry_are_wrong_usage(
+    run: Run, world: World, words: tuple[str, ...], said: str
+) -> None:
     world.rent(1)
     result = run(*words)
     assert (result.exit_code, result.stdout, world.requests) == (2, "", [])
     assert said in result.stderr
 
 
-def test_a_key_file_that_is_no_text_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_key_file_that_is_not_text_is_named_in_the_error(run: Run, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\xff\xfe")
     result = run("reserve", "1", "--ssh-key", "key")
-    assert (result.exit_code, "--ssh-key key: is not a public key" in result.stderr) == (2, True)
+    assert (result.exit_code, "--ssh-key key: not a public key" in result.stderr) == (2, True)
 
 
-def test_a_broken_env_file_stops_a_command_before_it_asks_the_wrong_server(run: Run, tmp_path: Path) -> None:
+def test_a_broken_env_file_ends_a_command_before_it_calls_a_server(run: Run, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text('GPUPROXY_SERVER="gpus:9090\n')
     for words in (("ps",), ("serve", "--sandbox"), ("doctor",)):
         result = run(*words)
@@ -105,15 +107,15 @@ def test_a_key_that_no_call_can_carry_is_refused(run: Run) -> None:
     )
 
 
-def test_what_was_never_rented_is_not_said_to_be_found(run: Run, world: World) -> None:
+def test_a_refused_rental_does_not_suggest_show(run: Run, world: World) -> None:
     world.refuse_with = error(code_pb2.UNAVAILABLE, "Too many unknowns. Nothing was rented.", "STORM_BREAKER")
     said = run("reserve", "1", "--request-id", "train-7").stderr
     assert "Nothing was rented." in said
     assert "gpuproxy show" not in said
 
 
-def test_what_may_have_been_rented_is_said_to_be_found(run: Run, world: World) -> None:
+def test_after_an_error_with_existing_machines_show_is_suggested(run: Run, world: World) -> None:
     world.rent(1, request_id="train-7")
     world.refuse_with = error(code_pb2.UNAVAILABLE, "The books can't be written.", "DATABASE")
     result = run("reserve", "1", "--request-id", "train-7")
-    assert "request id train-7: gpuproxy show train-7 says what exists" in result.stderr
+    assert "Machines may exist. To list them: gpuproxy show train-7" in result.stderr

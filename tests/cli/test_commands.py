@@ -1,4 +1,4 @@
-"""What each command prints and exits with, over a real channel."""
+"""The output and the exit code of each command, over a real channel."""
 
 import _thread
 import json
@@ -16,14 +16,14 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, NOW, Run, World, error
 
 
-def test_every_command_of_the_help_can_be_run(run: Run) -> None:
+def test_every_command_in_the_help_exists(run: Run) -> None:
     text = run("--help").stdout
     for name in COMMANDS:
         assert name in text
         assert run(name, "--help").exit_code == 0
 
 
-def test_nobody_answering_is_exit_code_3_and_says_what_to_do(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_exit_code_3_with_a_remedy(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"localhost:{taken.getsockname()[1]}"
@@ -38,7 +38,7 @@ def test_wrong_usage_is_exit_code_2(run: Run) -> None:
     assert run("reserve").exit_code == 2
     assert run("reserve", "many").exit_code == 2
     assert run("reserve", "1", "--lease", "soon").exit_code == 2
-    assert "'soon' should be a duration" in run("reserve", "1", "--for", "soon").stderr
+    assert "'soon' must be a duration" in run("reserve", "1", "--for", "soon").stderr
     assert run("reserve", "1", "--env", "novalue").exit_code == 2
     assert run("nonsense").exit_code == 2
 
@@ -68,14 +68,14 @@ def test_a_refusal_as_json_has_the_same_parts(run: Run, world: World) -> None:
 def test_the_admin_key_beside_the_database_is_used_on_this_machine(run: Run, tmp_path: Path) -> None:
     without = run("list", GPUPROXY_API_KEY="")
     assert without.exit_code == 1
-    assert "No API key was found: set GPUPROXY_API_KEY" in without.stderr
+    assert "No API key was found. Set GPUPROXY_API_KEY" in without.stderr
     (tmp_path / "gpuproxy.db.admin-key").write_text(KEY + "\n")
     assert run("list", GPUPROXY_API_KEY="").exit_code == 0
     (tmp_path / "other.db.admin-key").write_text("wrong\n")
     assert run("list", GPUPROXY_API_KEY="", GPUPROXY_DATABASE_URL="sqlite:///other.db").exit_code == 1
 
 
-def test_list_shows_offers_and_says_who_did_not_answer(run: Run) -> None:
+def test_list_shows_offers_and_names_unreachable_providers(run: Run) -> None:
     lines = run("list", "--min-vram", "16").stdout.splitlines()
     assert lines[0].split() == [
         "OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "$/DAY", "$/WEEK", "$/MONTH", "RELIABLE", "LOCATION", "HOST"
@@ -85,7 +85,7 @@ def test_list_shows_offers_and_says_who_did_not_answer(run: Run) -> None:
     assert lines[-1] == "1 of 12 offers · 31 GPUs can be rented at once · seen 4 s ago · no answer from io.net"
 
 
-def test_reserve_ends_with_the_sum_and_how_to_give_it_back(run: Run) -> None:
+def test_reserve_ends_with_the_costs_and_the_release_command(run: Run) -> None:
     result = run("reserve", "4", "--min-vram", "16", "--max-price", "2")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -133,9 +133,7 @@ def test_a_create_that_waits_is_shown_as_waiting_and_any_other_as_being_rented(
     assert lines[2] == "#2 vast-2 on vast.ai/2, 1 x RTX 4090: reserved as 7002 for $0.31/h"
 
 
-def test_the_looks_of_a_reserve_that_waits_say_that_they_only_poll_and_a_users_own_look_does_not(
-    run: Run, world: World
-) -> None:
+def test_reads_during_a_reserve_are_marked_as_polls_and_other_reads_are_not(run: Run, world: World) -> None:
     def wait_for_two_looks(_: grpc.ServicerContext) -> None:
         assert world.listings.acquire(timeout=300)
         assert world.listings.acquire(timeout=300)
@@ -149,7 +147,7 @@ def test_the_looks_of_a_reserve_that_waits_say_that_they_only_poll_and_a_users_o
     assert world.polls == [False]
 
 
-def test_reserve_sends_what_the_options_say_and_an_id_of_its_own(run: Run, world: World) -> None:
+def test_reserve_sends_its_options_and_a_new_request_id(run: Run, world: World) -> None:
     run(
         *(
             "reserve",
@@ -179,14 +177,14 @@ def test_reserve_sends_what_the_options_say_and_an_id_of_its_own(run: Run, world
     assert request.request_id.startswith("cli-")
 
 
-def test_what_is_not_asked_for_is_left_to_the_server(run: Run, world: World) -> None:
+def test_omitted_options_are_not_sent(run: Run, world: World) -> None:
     run("reserve", "1", "--request-id", "mine")
     (request,) = world.requests
     assert {field.name for field, _ in request.ListFields()} == {"count", "request_id"}
     assert request.request_id == "mine"
 
 
-def test_ctrl_c_stops_new_rentals_and_says_what_exists(run: Run, world: World) -> None:
+def test_ctrl_c_stops_new_rentals_and_lists_existing_machines(run: Run, world: World) -> None:
     cancelled: list[bool] = []
 
     def interrupted(context: grpc.ServicerContext) -> None:
@@ -199,16 +197,16 @@ def test_ctrl_c_stops_new_rentals_and_says_what_exists(run: Run, world: World) -
     world.during_reserve = interrupted
     result = run("reserve", "3", "--request-id", "mine")
     assert result.exit_code == 130
-    assert "Interrupted: no new rental is started. request id mine" in result.stderr
+    assert "Interrupted. No new rental is started. Request id: mine" in result.stderr
     assert "#1 vast-1 on vast.ai/1, 1 x RTX 4090: reserved as 7001 for $0.31/h" in result.stderr
-    assert "To give it back: gpuproxy release res-1" in result.stderr
+    assert "To release them: gpuproxy release res-1" in result.stderr
     assert len(world.machines) == 1
 
 
-def test_a_dry_run_says_what_would_be_chosen(run: Run, world: World) -> None:
+def test_a_dry_run_shows_the_choice_and_rents_nothing(run: Run, world: World) -> None:
     text = run("reserve", "1", "--dry-run").stdout
     assert "free host" in text
-    assert "lowest_price: 4 of 9 offers fit (turned away: min_vram 5)" in text
+    assert "lowest_price: 4 of 9 offers fit (rejected: min_vram 5)" in text
     assert "nothing was rented" in text
     assert world.machines == []
 
@@ -219,11 +217,11 @@ def test_ps_shows_unknowns_first_and_the_total(run: Run, world: World) -> None:
     lines = run("ps").stdout.splitlines()
     assert [line.split()[1] for line in lines[1:3]] == ["unknown", "active"]
     assert lines[-1].startswith("2 machines, 2 GPUs · $0.62/h = $14.88/day")
-    assert lines[-1].endswith("1 of unknown fate, being looked for")
+    assert lines[-1].endswith("1 with an unknown outcome; the server looks for it")
 
 
-def test_ps_says_so_when_nothing_is_paid_for(run: Run) -> None:
-    assert run("ps").stdout == "Nothing is rented; nothing is being paid for.\n"
+def test_ps_without_machines_says_that_nothing_is_billed(run: Run) -> None:
+    assert run("ps").stdout == "No machine is rented, so nothing is billed.\n"
 
 
 @pytest.mark.parametrize("name", ["res-1", "mine"])
@@ -254,7 +252,7 @@ def test_extend_sends_an_absolute_time_by_the_servers_clock(run: Run, world: Wor
     assert run("extend", "res-1", "--for", "2h", "--until", "2026-02-01").exit_code == 2
 
 
-def test_release_lists_what_goes_and_asks(run: Run, world: World) -> None:
+def test_release_lists_the_machines_and_asks(run: Run, world: World) -> None:
     world.rent(1)
     refused = run("release", "res-1", answer="n\n")
     assert refused.exit_code == 1
@@ -266,9 +264,7 @@ def test_release_lists_what_goes_and_asks(run: Run, world: World) -> None:
 
 
 @pytest.mark.parametrize("command", [("release", "res-1"), ("destroy", "7001")])
-def test_nothing_is_destroyed_when_nobody_can_answer_the_question(
-    run: Run, world: World, command: tuple[str, ...]
-) -> None:
+def test_nothing_is_destroyed_without_confirmation(run: Run, world: World, command: tuple[str, ...]) -> None:
     world.rent(1)
     assert run(*command).exit_code == 1
     assert world.destroyed == []
@@ -276,14 +272,14 @@ def test_nothing_is_destroyed_when_nobody_can_answer_the_question(
     assert run(*command, "--yes").exit_code == 0
 
 
-def test_release_says_that_machines_of_unknown_fate_go_too(run: Run, world: World) -> None:
+def test_release_counts_machines_with_an_unknown_outcome(run: Run, world: World) -> None:
     world.rent(1)
     world.rent(2, status="unknown")
     result = run("release", "res-1", answer="n\n")
-    assert "Release 1 machine and 1 of unknown fate of res-1?" in result.stderr
+    assert "Release 1 machine and 1 with an unknown outcome of res-1?" in result.stderr
 
 
-def test_destroy_names_each_machine_and_fails_when_one_could_not_be(run: Run, world: World) -> None:
+def test_destroy_reports_each_machine_and_fails_if_one_was_refused(run: Run, world: World) -> None:
     world.rent(1)
     world.rent(2)
     result = run("destroy", "7001", "9999", "7002", "--yes")
@@ -296,9 +292,7 @@ def test_destroy_names_each_machine_and_fails_when_one_could_not_be(run: Run, wo
 @pytest.mark.parametrize(
     "command", [("ps",), ("show", "7001"), ("show", "res-1"), ("release", "res-1"), ("destroy", "7001")]
 )
-def test_wherever_a_price_is_shown_it_says_what_a_day_a_week_and_a_month_cost(
-    run: Run, world: World, command: tuple[str, ...]
-) -> None:
+def test_every_price_is_shown_per_hour_day_week_and_month(run: Run, world: World, command: tuple[str, ...]) -> None:
     world.rent(1)
     world.reservations[0].price_per_hour = 0.31
     result = run(*command, answer="n\n")
@@ -313,10 +307,10 @@ def test_load_shows_hosts_and_providers(run: Run) -> None:
     assert run("load", "everything").exit_code == 2
 
 
-def test_transactions_are_listed_and_what_is_completed_is_added_up(run: Run) -> None:
+def test_transactions_are_listed_and_completed_ones_are_added_up(run: Run) -> None:
     lines = run("transactions").stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["UNTIL", "now", "2026-06-12"]
-    assert lines[-1] == "2 of 9 transactions; $0.400000 completed among these"
+    assert lines[-1] == "2 of 9 transactions; $0.400000 in the completed ones listed here"
     assert run("transactions", "--limit", "1").stdout.splitlines()[-1].startswith("1 of 9 transactions; $0.000000")
     assert run("transactions", "--limit", "0").exit_code == 2
 

@@ -1,4 +1,4 @@
-"""How the program, as a process, ends where nobody reads it, nothing takes its output, or a signal ends it."""
+"""How the process ends if its output has no reader or can't be written, and after a signal."""
 
 import os
 import pty
@@ -18,14 +18,14 @@ from tests.cli.world import KEY, World
 
 pytestmark = pytest.mark.long
 
-GIVE_BACK = "gpuproxy release res-1"
+RELEASE = "gpuproxy release res-1"
 MACHINE = "#1 vast-1 on vast.ai/1, 1 x RTX 4090: reserved as 7001 for $0.31/h"
 Launch = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def launch(address: str, tmp_path: Path) -> Iterator[Launch]:
-    """A command as a process, with buffers unless it is told otherwise."""
+    """Start a command as a process; its output is buffered unless `unbuffered` is set."""
 
     def started(
         *words: str, stdout: int | IO[Any] = subprocess.PIPE, unbuffered: str = "", **how: Any
@@ -55,7 +55,7 @@ def launch(address: str, tmp_path: Path) -> Iterator[Launch]:
 
 @contextmanager
 def heard(*signals: signal.Signals) -> Iterator[None]:
-    """Whoever runs the tests may ignore some (nohup), and what is ignored is inherited."""
+    """Restore the default handlers: the parent of the tests may ignore signals (nohup), and children inherit that."""
     ignored = [number for number in signals if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
         signal.signal(number, signal.SIG_DFL)
@@ -64,8 +64,8 @@ def heard(*signals: signal.Signals) -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
 
 
-def nobody() -> int:
-    """A pipe that nobody reads."""
+def closed_pipe() -> int:
+    """A pipe without a reader."""
     reading, writing = os.pipe()
     os.close(reading)
     return writing
@@ -75,54 +75,54 @@ def full() -> int:
     return os.open("/dev/full", os.O_WRONLY)
 
 
-def told(process: "subprocess.Popen[str]") -> str:
+def stderr_of(process: "subprocess.Popen[str]") -> str:
     return process.communicate(timeout=300)[1]
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [(), ("--json",)])
-@pytest.mark.parametrize("output", [nobody, full])
-def test_what_is_rented_is_said_on_stderr_where_stdout_takes_nothing(
+@pytest.mark.parametrize("output", [closed_pipe, full])
+def test_if_stdout_fails_rented_machines_are_reported_on_stderr(
     launch: Launch, world: World, words: tuple[str, ...], output: Callable[[], int], unbuffered: str
 ) -> None:
     out = output()
     process = launch("reserve", "2", "--request-id", "mine", *words, stdout=out, unbuffered=unbuffered)
     os.close(out)
-    said = told(process)
+    said = stderr_of(process)
     assert process.returncode == 1
     assert said.splitlines()[0] == ('{"request_id": "mine"}' if words else "request id mine")
-    why = "Broken pipe" if output is nobody else "No space left on device"
-    assert f"Standard output can't be written ({why}); the rest is said here." in said
-    assert ("7002" in said, GIVE_BACK in said, "Traceback" in said, "Exception" in said) == (True, True, False, False)
+    why = "Broken pipe" if output is closed_pipe else "No space left on device"
+    assert f"Standard output can't be written ({why}). The rest of the output follows here." in said
+    assert ("7002" in said, RELEASE in said, "Traceback" in said, "Exception" in said) == (True, True, False, False)
     assert len(world.machines) == 2
 
 
 @pytest.mark.parametrize("words", [("list",), ("ps",), ("ps", "--json"), ("--help",), ("reserve", "1", "--dry-run")])
-def test_an_output_that_is_full_is_one_line_on_stderr(launch: Launch, world: World, words: tuple[str, ...]) -> None:
+def test_a_full_disk_for_stdout_is_reported_in_one_line(launch: Launch, world: World, words: tuple[str, ...]) -> None:
     world.rent(1)
     out = full()
     process = launch(*words, stdout=out)
     os.close(out)
-    assert told(process) == "What this command says can't be written: No space left on device.\n"
+    assert stderr_of(process) == "The output can't be written: No space left on device.\n"
     assert process.returncode == 1
 
 
 @pytest.mark.parametrize("words", [("list",), ("ps",), ("--help",)])
-def test_a_reader_that_is_gone_is_told_nothing_by_what_rents_nothing(
+def test_a_closed_pipe_ends_a_command_that_rents_nothing_silently(
     launch: Launch, world: World, words: tuple[str, ...]
 ) -> None:
     world.rent(1)
-    out = nobody()
+    out = closed_pipe()
     process = launch(*words, stdout=out)
     os.close(out)
-    assert (told(process), process.returncode) == ("", 1)
+    assert (stderr_of(process), process.returncode) == ("", 1)
 
 
 @pytest.mark.parametrize(
     ("number", "word"),
     [(signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Ended by SIGTERM"), (signal.SIGHUP, "Ended by SIGHUP")],
 )
-def test_a_signal_stops_new_rentals_and_says_what_exists(
+def test_a_signal_stops_new_rentals_and_lists_existing_machines(
     launch: Launch, world: World, number: signal.Signals, word: str
 ) -> None:
     cancelled, under_way = threading.Event(), threading.Event()
@@ -137,15 +137,15 @@ def test_a_signal_stops_new_rentals_and_says_what_exists(
     process = launch("reserve", "3", "--request-id", "mine")
     assert under_way.wait(300)
     process.send_signal(number)
-    said = told(process)
+    said = stderr_of(process)
     assert process.returncode == 128 + number
-    assert f"{word}: no new rental is started. request id mine" in said
+    assert f"{word}. No new rental is started. Request id: mine" in said
     assert MACHINE in said
-    assert f"To give it back: {GIVE_BACK}" in said
+    assert f"To release them: {RELEASE}" in said
     assert len(world.machines) == 1
 
 
-def test_a_hangup_that_is_ignored_does_not_stop_a_rental(launch: Launch, world: World) -> None:
+def test_an_ignored_hangup_does_not_stop_a_rental(launch: Launch, world: World) -> None:
     under_way, go_on = threading.Event(), threading.Event()
 
     def wait(_: grpc.ServicerContext) -> None:
@@ -161,7 +161,7 @@ def test_a_hangup_that_is_ignored_does_not_stop_a_rental(launch: Launch, world: 
     assert under_way.wait(300)
     process.send_signal(signal.SIGHUP)
     go_on.set()
-    assert (GIVE_BACK in process.communicate(timeout=300)[0], process.returncode) == (True, 0)
+    assert (RELEASE in process.communicate(timeout=300)[0], process.returncode) == (True, 0)
 
 
 def test_ctrl_c_before_an_answer_is_130(launch: Launch, world: World) -> None:
@@ -175,12 +175,12 @@ def test_ctrl_c_before_an_answer_is_130(launch: Launch, world: World) -> None:
     process = launch("ps")
     assert asked.wait(300)
     process.send_signal(signal.SIGINT)
-    said = told(process)
+    said = stderr_of(process)
     answered.set()
     assert (said, process.returncode) == ("\nInterrupted.\n", 130)
 
 
-def test_ctrl_c_at_a_question_is_130(launch: Launch, world: World) -> None:
+def test_ctrl_c_at_a_prompt_is_130(launch: Launch, world: World) -> None:
     world.rent(1)
     ours, terminal = pty.openpty()
     process = launch("release", "res-1", stdin=terminal)
@@ -193,7 +193,7 @@ def test_ctrl_c_at_a_question_is_130(launch: Launch, world: World) -> None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
-    assert told(process).endswith("\nInterrupted.\n")
+    assert stderr_of(process).endswith("\nInterrupted.\n")
     os.close(ours)
     assert (process.returncode, world.reservations[0].state) == (130, "pending")
 
@@ -201,4 +201,4 @@ def test_ctrl_c_at_a_question_is_130(launch: Launch, world: World) -> None:
 def test_ctrl_c_while_the_program_is_imported_is_130_without_a_traceback(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     process = launch("list")
-    assert (told(process), process.returncode) == ("", 130)
+    assert (stderr_of(process), process.returncode) == ("", 130)

@@ -1,4 +1,4 @@
-"""Commands on this machine's own database, where there is none and where nothing can be written."""
+"""Commands on this machine's own database, if there is none or if nothing can be written."""
 
 import os
 import resource
@@ -44,9 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("users", "password", "me@example.org"),
     ],
 )
-def test_where_there_are_no_books_it_is_said_and_none_are_made(
-    run: Run, tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_a_missing_database_is_reported_and_not_created(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     result = run(*words, answer="correct horse\n")
     path = tmp_path / "gpuproxy.db"
     said = (
@@ -57,7 +55,7 @@ def test_where_there_are_no_books_it_is_said_and_none_are_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_key_and_the_first_user_make_the_books(run: Run, tmp_path: Path) -> None:
+def test_the_first_key_and_the_first_user_create_the_database(run: Run, tmp_path: Path) -> None:
     assert run("keys", "create", "ci").exit_code == 0
     assert run("keys", "list").stdout.count("ci") == 1
     (tmp_path / "gpuproxy.db").unlink()
@@ -65,27 +63,25 @@ def test_the_first_key_and_the_first_user_make_the_books(run: Run, tmp_path: Pat
     assert run("doctor").exit_code == 0
 
 
-@pytest.mark.parametrize("face", ["GRPC", "HTTP"])
-def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("interface", ["GRPC", "HTTP"])
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path, interface: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         free = {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_HTTP_ADDR": "127.0.0.1:0", "GPUPROXY_LOG_LEVEL": "error"}
-        env = {**os.environ, **free, f"GPUPROXY_{face}_ADDR": address}
+        env = {**os.environ, **free, f"GPUPROXY_{interface}_ADDR": address}
         ended = subprocess.run(
             [sys.executable, "-m", "gpuproxy", "serve", "--sandbox"],
             cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
         )  # fmt: skip
     lines = [line for line in ended.stderr.splitlines() if "add_port.cc" not in line]
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert lines == [f"GPUPROXY_{face}_ADDR: can't listen on {address}; is it in use?"]
+    assert lines == [f"GPUPROXY_{interface}_ADDR: can't listen on {address}; is it in use?"]
 
 
 @pytest.mark.parametrize("words", [("serve", "--sandbox"), ("keys", "create", "ci"), ("keys", "import-signing", "key")])
-def test_a_directory_that_takes_no_files_is_told_in_a_sentence(
-    run: Run, tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_an_unwritable_directory_is_reported_in_one_line(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "key").write_text('{"deployment": "abcdef", "key": "a2V5"}')
     (tmp_path / "file").touch()
     for place in ("/proc", f"{tmp_path}/file"):
@@ -96,7 +92,7 @@ def test_a_directory_that_takes_no_files_is_told_in_a_sentence(
 
 
 @pytest.mark.parametrize("words", [("serve", "--sandbox"), ("keys", "create", "ci")])
-def test_a_path_that_names_no_books_is_told_in_a_sentence_and_left_as_it_was(
+def test_a_path_without_a_database_is_reported_in_one_line_and_not_changed(
     run: Run, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     (tmp_path / "folder").mkdir(0o755)
@@ -115,14 +111,14 @@ def test_a_path_that_names_no_books_is_told_in_a_sentence_and_left_as_it_was(
 
 
 @pytest.mark.parametrize("words", [("backup", "none/copy.db"), ("keys", "export-signing", "none/copy.db")])
-def test_a_file_in_no_directory_is_told_in_a_sentence(run: Run, words: tuple[str, ...]) -> None:
+def test_a_missing_directory_is_reported_in_one_line(run: Run, words: tuple[str, ...]) -> None:
     run("keys", "create", "ci")
     result = run(*words)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith("none/copy.db can't be written (No such file or directory)")
 
 
-def test_a_copy_that_did_not_fit_leaves_no_file(run: Run, tmp_path: Path) -> None:
+def test_an_incomplete_backup_leaves_no_file(run: Run, tmp_path: Path) -> None:
     run("keys", "create", "ci")
     with full_disk():
         result = run("backup", "copy.db")
@@ -132,7 +128,7 @@ def test_a_copy_that_did_not_fit_leaves_no_file(run: Run, tmp_path: Path) -> Non
     assert run("backup", "copy.db").exit_code == 0
 
 
-def test_a_key_that_could_not_be_kept_is_not_shown(run: Run) -> None:
+def test_a_key_that_could_not_be_stored_is_not_shown(run: Run) -> None:
     run("keys", "create", "first")
     with full_disk():
         result = run("keys", "create", "second")
@@ -143,7 +139,7 @@ def test_a_key_that_could_not_be_kept_is_not_shown(run: Run) -> None:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file grows beyond a few bytes."""
+    """No file can grow beyond 512 bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
     try:
@@ -162,7 +158,7 @@ def full_disk() -> Iterator[None]:
         (("ci", "--project", "p" * 5000), "--project must have at most 64 characters"),
     ],
 )
-def test_a_key_is_named_by_the_rules_of_the_api(run: Run, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_names_of_keys_follow_the_rules_of_the_api(run: Run, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     result = run("keys", "create", *words)
     assert (result.exit_code, said in result.stderr) == (2, True)
     assert list(tmp_path.iterdir()) == []

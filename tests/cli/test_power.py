@@ -1,39 +1,39 @@
-"""stop, start and logs: what is printed says how the machine is now, not how it will be."""
+"""stop, start and logs: the output shows the present state of the machine."""
 
 import json
 
 from tests.cli.world import Run, World
 
 
-def test_a_machine_that_stops_at_once_is_said_to_be_stopped(run: Run, world: World) -> None:
+def test_a_machine_that_stops_at_once_is_shown_as_stopped(run: Run, world: World) -> None:
     world.rent(1, status="active")
     assert run("stop", "7001").stdout.startswith("7001 is stopped · $")
 
 
-def test_a_machine_that_takes_its_time_is_not_said_to_be_active(run: Run, world: World) -> None:
+def test_a_machine_that_starts_is_not_shown_as_active(run: Run, world: World) -> None:
     world.rent(1, status="stopped")
-    assert run("start", "7001").stdout.startswith("7001 will be active; it is starting now · $")
+    assert run("start", "7001").stdout.startswith("7001 is starting · $")
 
 
-def test_a_stopped_machine_is_added_up_at_what_it_costs_while_it_is_stopped(run: Run, world: World) -> None:
+def test_a_stopped_machine_counts_with_its_present_cost(run: Run, world: World) -> None:
     world.rent(1, status="active").metadata["billed_per_hour"] = "0.310000"
     world.rent(2, status="stopped").metadata["billed_per_hour"] = "0.010000"
     assert "2 machines, 2 GPUs · $0.32/h" in run("ps").stdout
     assert "$0.01/h = " in run("show", "7002").stdout
-    assert "$0.31/h, once it is started again" in run("show", "7002").stdout
+    assert "$0.31/h after a start" in run("show", "7002").stdout
 
 
-def test_a_machine_that_starts_is_added_up_at_what_it_is_about_to_cost(run: Run, world: World) -> None:
+def test_a_starting_machine_counts_with_its_full_price(run: Run, world: World) -> None:
     world.rent(1, status="starting").metadata["billed_per_hour"] = "0.010000"
     assert "1 machine, 1 GPU · $0.31/h" in run("ps").stdout
 
 
-def test_the_last_lines_of_a_log_are_printed_as_they_are(run: Run, world: World) -> None:
+def test_the_last_lines_of_a_log_are_printed_unchanged(run: Run, world: World) -> None:
     world.rent(1)
     assert run("logs", "7001", "--tail", "2").stdout == "two\nthree\n"
     assert json.loads(run("logs", "7001", "--json").stdout)["lines"] == ["one", "two", "three"]
 
 
-def test_no_lines_or_too_many_are_a_usage_error(run: Run) -> None:
+def test_zero_or_too_many_log_lines_are_wrong_usage(run: Run) -> None:
     assert run("logs", "7001", "--tail", "0").exit_code == 2
     assert run("logs", "7001", "--tail", "1001").exit_code == 2

@@ -1,4 +1,4 @@
-"""Logging in: what is run, what is printed, and what is never made of an address."""
+"""Logging in: the command that is run or printed, and addresses that are never used."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_the_command_is_printed_with_host_port_and_user_of_the_server(run: Run, 
     assert run("ssh", "--print", "7001", "nvidia-smi", "-L").stdout == LOGIN + " nvidia-smi -L\n"
 
 
-def test_the_program_becomes_ssh(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ssh_replaces_the_process(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rented(world, 1)
     ran: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(os, "execvp", lambda file, words: ran.append((file, words)))
@@ -47,7 +47,7 @@ def test_the_program_becomes_ssh(run: Run, world: World, monkeypatch: pytest.Mon
     assert (result.exit_code, result.stderr, ran) == (0, "", [("ssh", LOGIN.split())])
 
 
-def test_a_machine_without_ssh_here_says_so(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ssh_program_is_reported(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rented(world, 1)
 
     def execvp(_file: str, _words: list[str]) -> None:
@@ -58,26 +58,26 @@ def test_a_machine_without_ssh_here_says_so(run: Run, world: World, monkeypatch:
     assert (result.exit_code, result.stderr) == (1, "Error: ssh: No such file or directory\n")
 
 
-def test_a_reservation_of_one_machine_names_it_and_one_of_several_asks_which(run: Run, world: World) -> None:
+def test_ssh_accepts_a_reservation_with_one_machine_only(run: Run, world: World) -> None:
     rented(world, 1)
     assert run("ssh", "--print", "res-1").stdout == LOGIN + "\n"
     rented(world, 2)
     result = run("ssh", "--print", "res-1")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "res-1 has 2 machines; say which one: 7001, 7002" in result.stderr
+    assert "res-1 has 2 machines. Name one of them: 7001, 7002" in result.stderr
 
 
-def test_a_machine_that_starts_is_tried_with_a_word_and_one_without_an_address_is_not(run: Run, world: World) -> None:
+def test_ssh_tries_a_starting_machine_unless_it_has_no_address(run: Run, world: World) -> None:
     rented(world, 1, status="starting")
     rented(world, 2, status="starting", host="")
     result = run("ssh", "--print", "7001")
-    assert (result.stdout, result.stderr) == (LOGIN + "\n", "7001 is starting: it may not answer yet.\n")
+    assert (result.stdout, result.stderr) == (LOGIN + "\n", "7001 is starting, so it may not answer.\n")
     nowhere = run("ssh", "--print", "7002")
     assert (nowhere.exit_code, nowhere.stdout) == (1, "")
-    assert "7002 is starting: it has no address yet." in nowhere.stderr
+    assert "7002 is starting and has no SSH address." in nowhere.stderr
 
 
-def test_what_is_being_destroyed_or_was_never_there_is_refused(run: Run, world: World) -> None:
+def test_ssh_to_a_releasing_or_unknown_machine_is_refused(run: Run, world: World) -> None:
     rented(world, 1, status="releasing")
     assert "7001 is releasing." in run("ssh", "7001").stderr
     assert run("ssh", "9999").exit_code == 1
@@ -122,7 +122,7 @@ def test_every_machine_with_an_address_has_a_host_block(run: Run, world: World, 
         ("--print", "--", "7001"),
     ],
 )
-def test_our_options_stand_on_either_side_of_the_id(run: Run, world: World, words: tuple[str, ...]) -> None:
+def test_options_are_accepted_on_both_sides_of_the_id(run: Run, world: World, words: tuple[str, ...]) -> None:
     rented(world, 1)
     assert run("ssh", *words).stdout == LOGIN + "\n"
 
@@ -136,14 +136,14 @@ def test_our_options_stand_on_either_side_of_the_id(run: Run, world: World, word
         (("--print", "7001", "ls", "--", "x"), "ls -- x"),
     ],
 )
-def test_what_the_remote_command_says_is_left_to_it(
+def test_options_of_the_remote_command_are_passed_to_it(
     run: Run, world: World, words: tuple[str, ...], command: str
 ) -> None:
     rented(world, 1)
     assert run("ssh", *words).stdout == f"{LOGIN} {command}\n"
 
 
-def test_an_option_that_is_none_of_ours_is_not_run_as_a_command(run: Run, world: World) -> None:
+def test_an_unknown_option_is_not_run_as_a_command(run: Run, world: World) -> None:
     rented(world, 1)
     result = run("ssh", "7001", "-L", "80:x:80")
     assert (result.exit_code, "No such option" in result.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""What `reserve` says and exits with at its end: machines are held, not yet, not any more, or until when."""
+"""The last lines and the exit code of `reserve`: machines are rented, still pending, or already released."""
 
 import json
 
@@ -23,40 +23,42 @@ def answered(state: str, *outcomes: pb.Outcome, held: int = 0) -> pb.ReserveGPUs
 @pytest.mark.parametrize(
     ("state", "reason"), [("released", "RELEASED"), ("releasing", "EXPIRED"), ("released", "INSTANCE_LOST")]
 )
-def test_a_repeat_of_what_is_over_says_so_and_is_not_done(run: Run, world: World, state: str, reason: str) -> None:
+def test_a_repeated_request_id_of_an_ended_reservation_is_exit_code_1(
+    run: Run, world: World, state: str, reason: str
+) -> None:
     world.answer = answered(state, outcome(1, "released", reason), outcome(2, state, reason))
     result = run("reserve", "2", "--request-id", "mine")
     assert result.exit_code == 1
     assert "Reserved 2 of 2" not in result.output
     assert result.stderr == (
         "request id mine\n"
-        f"Nothing is held: request id mine is that of reservation res-1, which is over: {state} ({reason}). "
-        "gpuproxy show res-1 says more; a new rental needs another request id.\n"
+        f"No machine is rented: request id mine belongs to reservation res-1, which is {state} ({reason}). "
+        "For details: gpuproxy show res-1. To rent again, use another request id.\n"
     )
 
 
 @pytest.mark.parametrize("words", ["unknown", "pending", "unknown pending", "failed unknown", ""])
-def test_machines_that_may_still_come_to_be_are_not_done(run: Run, world: World, words: str) -> None:
+def test_a_pending_outcome_is_exit_code_1(run: Run, world: World, words: str) -> None:
     world.answer = answered("pending", *(outcome(at, word) for at, word in enumerate(words.split(), 1)))
     result = run("reserve", "2")
     assert result.exit_code == 1
     assert "gpuproxy release res-1" in result.stdout
-    assert "Not done: no machine is rented yet, and the outcome is still pending." in result.stderr
-    assert "gpuproxy show res-1 shows the outcome." in result.stderr
+    assert "No machine is rented yet: the outcome is still pending." in result.stderr
+    assert "To see the outcome: gpuproxy show res-1" in result.stderr
 
 
-def test_one_machine_that_is_held_is_done_and_the_others_are_counted(run: Run, world: World) -> None:
+def test_one_rented_machine_is_exit_code_0_and_the_others_are_counted(run: Run, world: World) -> None:
     world.answer = answered(
         "partial", outcome(1, "reserved"), outcome(2, "unknown"), outcome(3, "released", "NOT_READY"), held=1
     )
     result = run("reserve", "3")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].startswith(
-        "1 of 3 · 1 of unknown fate, being looked for · 1 given back or lost · "
+        "1 of 3 · 1 with an unknown outcome; the server looks for it · 1 released or lost · "
     )
 
 
-def test_a_machine_that_was_shown_as_ready_is_not_shown_again_by_the_answer() -> None:
+def test_a_ready_machine_is_not_printed_again_at_the_end() -> None:
     lines: list[str] = []
     progress = Progress(lines.append)
     for status in ("starting", "active", "reserved"):
@@ -67,23 +69,23 @@ def test_a_machine_that_was_shown_as_ready_is_not_shown_again_by_the_answer() ->
 STOPPED = "Reserved 1 of 2 GPUs at $0.31/h. No more machines were rented: machines failed alike on several hosts."
 
 
-def test_a_call_that_stopped_renting_says_why_and_where_the_providers_words_are(run: Run, world: World) -> None:
+def test_a_call_that_stopped_renting_gives_the_reason_and_a_hint(run: Run, world: World) -> None:
     world.answer = answered("partial", outcome(1, "reserved"), outcome(2, "failed", "COMMON_CAUSE"), held=1)
     world.answer.message = STOPPED
     lines = run("reserve", "2").stdout.splitlines()
-    assert lines[-3:-1] == [STOPPED, "gpuproxy show res-1 shows what the provider says of each machine"]
+    assert lines[-3:-1] == [STOPPED, "To see the provider's message for each machine: gpuproxy show res-1"]
     assert lines[-1].startswith("1 of 2 · ")
 
 
-def test_a_call_that_stopped_renting_says_why_also_where_nothing_is_left(run: Run, world: World) -> None:
+def test_a_call_that_stopped_renting_gives_the_reason_without_machines_too(run: Run, world: World) -> None:
     world.answer = answered("released", outcome(1, "released", "HOST_BROKEN"))
     world.answer.message = STOPPED
-    assert f"which is over: released (HOST_BROKEN). {STOPPED} gpuproxy show res-1" in run("reserve", "2").stderr
+    assert f"which is released (HOST_BROKEN). {STOPPED} For details: gpuproxy show res-1" in run("reserve", "2").stderr
 
 
-def test_an_incomplete_answer_that_did_not_stop_does_not_say_that_it_did(run: Run, world: World) -> None:
+def test_a_partial_result_without_a_stop_has_no_such_hint(run: Run, world: World) -> None:
     world.answer = answered("partial", outcome(1, "reserved"), outcome(2, "failed", "OFFER_GONE"), held=1)
-    assert "shows what the provider says" not in run("reserve", "2").output
+    assert "the provider's message" not in run("reserve", "2").output
 
 
 def test_json_has_the_same_exit_codes(run: Run, world: World) -> None:
@@ -95,26 +97,26 @@ def test_json_has_the_same_exit_codes(run: Run, world: World) -> None:
     assert run("reserve", "1", "--json").exit_code == 0
 
 
-def test_when_machines_end_by_themselves_is_said_where_they_do(run: Run, world: World) -> None:
+def test_the_automatic_release_is_shown_only_if_there_is_one(run: Run, world: World) -> None:
     world.answer = answered("starting", outcome(1, "reserved"), held=1)
-    assert "by itself" not in run("reserve", "1").stdout
+    assert "automatically" not in run("reserve", "1").stdout
     world.answer.expires_at.FromDatetime(NOW)
     lines = run("reserve", "1").stdout.splitlines()
-    assert lines[-2] == "given back by itself at 2026-01-02 03:04:05Z; gpuproxy extend res-1 moves that"
+    assert lines[-2] == "released automatically at 2026-01-02 03:04:05Z; to change this: gpuproxy extend res-1"
     assert lines[-1].startswith("1 of 1 · ")
 
 
 @pytest.mark.parametrize("command", [("reserve", "1"), ("list",)])
-def test_a_highest_price_of_nothing_is_not_the_servers_limit(run: Run, world: World, command: tuple[str, ...]) -> None:
+def test_a_maximum_price_of_zero_is_wrong_usage(run: Run, world: World, command: tuple[str, ...]) -> None:
     for price in ("0", "0.00", "-1"):
         result = run(*command, "--max-price", price)
         assert (result.exit_code, result.stdout, world.requests) == (2, "", [])
-        said = "'--max-price': must be above 0; left out it is the server's limit, GPUPROXY_MAX_PRICE"
+        said = "'--max-price': must be above 0. Without this option the server's GPUPROXY_MAX_PRICE applies"
         assert said in result.stderr
     assert run(*command, "--max-price", "0.01").exit_code == 0
 
 
-def test_the_help_says_whose_end_and_whose_highest_price_it_is(run: Run) -> None:
+def test_the_help_names_the_settings_of_the_defaults(run: Run) -> None:
     text = " ".join(run("reserve", "--help").stdout.split())
-    assert "(0 or left out: the server's GPUPROXY_LEASE_DURATION, else never)" in text
+    assert "Default, also for 0: the server's GPUPROXY_LEASE_DURATION." in text
     assert "(default: the server's GPUPROXY_MAX_PRICE)" in text

@@ -1,4 +1,4 @@
-"""The command line against a server with TLS: what it needs, and what it says when that is missing."""
+"""The command line and a server with TLS: the files that it needs, and the messages if they are missing."""
 
 import socket
 from collections.abc import Iterator
@@ -55,20 +55,20 @@ def test_a_named_ca_is_trusted(server: str) -> None:
 
 
 @pytest.mark.parametrize("options", [["--tls"], ["--ca", "other.pem"]])
-def test_a_server_of_another_ca_is_not_talked_to(server: str, options: list[str]) -> None:
+def test_a_server_with_an_untrusted_certificate_is_refused(server: str, options: list[str]) -> None:
     result = listed(server, *options)
     assert (result.exit_code, "that no trusted CA signed" in result.output) == (3, True)
 
 
-def test_tls_without_a_file_is_asked_for_by_the_environment_too(server: str) -> None:
+def test_the_environment_can_turn_on_tls_without_files(server: str) -> None:
     assert "no trusted CA" in listed(server, env={"GPUPROXY_CLIENT_TLS": "true"}).output
-    assert "it may want TLS" in listed(server, env={"GPUPROXY_CLIENT_TLS": "false"}).output
+    assert "It may require TLS" in listed(server, env={"GPUPROXY_CLIENT_TLS": "false"}).output
     wrong = listed(server, env={"GPUPROXY_CLIENT_TLS": "perhaps"})
     assert (wrong.exit_code, "GPUPROXY_CLIENT_TLS" in wrong.output) == (2, True)
 
 
 @pytest.mark.parametrize("server", [True], indirect=True)
-def test_a_server_that_wants_certificates_gets_ours(server: str) -> None:
+def test_a_client_certificate_is_sent_to_a_server_that_requires_one(server: str) -> None:
     ours = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
     assert "RTX 4090" in listed(server, *(word for name, file in ours.items() for word in (f"--{name}", file))).output
     assert "RTX 4090" in listed(server, env={ENVIRONMENT[name]: file for name, file in ours.items()}).output
@@ -76,13 +76,13 @@ def test_a_server_that_wants_certificates_gets_ours(server: str) -> None:
     assert (without.exit_code, "(--cert, --key)" in without.output) == (3, True)
 
 
-def test_a_plaintext_server_is_not_taken_for_a_secure_one(ca: trustme.CA) -> None:
+def test_a_plaintext_server_fails_the_tls_handshake(ca: trustme.CA) -> None:
     with served(World()) as plain:
         result = listed(plain, "--ca", "ca.pem")
-    assert (result.exit_code, "did not speak TLS" in result.output) == (3, True)
+    assert (result.exit_code, "The TLS handshake with" in result.output) == (3, True)
 
 
-def test_where_nothing_listens_it_is_said_as_ever(ca: trustme.CA) -> None:
+def test_with_tls_an_unreachable_server_is_reported_as_without(ca: trustme.CA) -> None:
     result = listed("127.0.0.1:1", "--ca", "ca.pem")
     assert (result.exit_code, "Nothing answers at 127.0.0.1:1" in result.output) == (3, True)
 
@@ -91,25 +91,25 @@ def test_where_nothing_listens_it_is_said_as_ever(ca: trustme.CA) -> None:
     ("options", "said"),
     [
         (["--ca", "gone.pem"], "--ca: gone.pem can't be read"),
-        (["--ca", "text"], "--ca: text is not in PEM"),
+        (["--ca", "text"], "--ca: text is not a PEM file"),
         (["--cert", "cert.pem"], "--key (GPUPROXY_CLIENT_TLS_KEY) is missing"),
         (["--key", "key.pem"], "--cert (GPUPROXY_CLIENT_TLS_CERT) is missing"),
     ],
 )
-def test_files_that_are_no_use_are_named(ca: trustme.CA, tmp_path: Path, options: list[str], said: str) -> None:
+def test_unusable_tls_files_are_named(ca: trustme.CA, tmp_path: Path, options: list[str], said: str) -> None:
     (tmp_path / "text").write_text("hello")
     result = listed("127.0.0.1:1", *options)
     assert (result.exit_code, said in result.output) == (2, True)
 
 
-def test_a_server_that_dies_during_a_call_is_not_taken_for_one_that_wants_tls() -> None:
+def test_a_server_that_dies_during_a_call_is_no_tls_error() -> None:
     with socket.socket() as listening, ThreadPoolExecutor(max_workers=1) as pool:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         pool.submit(_die_during_a_call, listening)
         result = listed(f"127.0.0.1:{listening.getsockname()[1]}")
     assert (result.exit_code, "TLS" in result.output) == (3, False)
-    assert "ended the connection before it answered" in result.output
+    assert "closed the connection before it answered" in result.output
 
 
 def _die_during_a_call(listening: socket.socket) -> None:

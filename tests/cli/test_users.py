@@ -1,4 +1,4 @@
-"""gpuproxy users: on this machine's own database, and the password is never an argument."""
+"""`gpuproxy users` works on this machine's own database. The password is never an argument."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return invoke
 
 
-def test_a_user_is_made_listed_and_disabled(run: Run) -> None:
+def test_a_user_is_created_listed_and_disabled(run: Run) -> None:
     made = run("create", "Me@example.org", "--role", "admin", "--project", "vision", answer="correct horse\n")
     assert (made.exit_code, made.stdout.partition(" ")[2]) == (0, "me@example.org (admin in vision)\n")
     assert "correct" not in made.output
@@ -36,10 +36,10 @@ def test_a_user_is_made_listed_and_disabled(run: Run) -> None:
     assert row.endswith("-")
 
 
-def test_a_password_is_changed_without_showing_it_and_a_wrong_one_changes_nothing(run: Run) -> None:
+def test_a_changed_password_is_not_shown_and_an_invalid_one_changes_nothing(run: Run) -> None:
     run("create", EMAIL, answer="correct horse\n")
     changed = run("password", EMAIL, answer="battery staple\n")
-    assert (changed.exit_code, changed.stdout) == (0, "me@example.org has another password\n")
+    assert (changed.exit_code, changed.stdout) == (0, "The password of me@example.org was changed.\n")
     assert "battery" not in changed.output
     assert run("password", EMAIL, answer="short\n").exit_code == 2
 
@@ -56,8 +56,8 @@ def test_at_a_terminal_the_password_is_asked_for_twice(run: Run, monkeypatch: py
     ("args", "answer", "text"),
     [
         (("nobody",), "correct horse\n", "EMAIL must be an email address"),
-        ((EMAIL,), "secret7\n", "the password must have at least 8 characters"),
-        ((EMAIL,), "", "the password must have at least 8 characters"),
+        ((EMAIL,), "secret7\n", "The password must have at least 8 characters"),
+        ((EMAIL,), "", "The password must have at least 8 characters"),
         ((EMAIL, "correct horse"), "", "unexpected extra argument"),
         ((EMAIL, "--role", "king"), "correct horse\n", "'king' is not one of"),
     ],
@@ -68,10 +68,10 @@ def test_a_wrong_user_is_refused_with_exit_code_2(run: Run, args: tuple[str, ...
     assert text in result.stderr
 
 
-def test_an_email_is_taken_once_and_an_unknown_one_is_told(run: Run) -> None:
+def test_a_second_user_with_the_same_email_and_an_unknown_email_are_refused(run: Run) -> None:
     assert run("create", EMAIL, answer="correct horse\n").exit_code == 0
     taken = run("create", EMAIL.upper(), answer="correct horse\n")
     assert (taken.exit_code, taken.stderr) == (2, "A user with the email address me@example.org already exists.\n")
     for what in ("disable", "enable", "password"):
         result = run(what, "you@example.org", answer="correct horse\n")
-        assert (result.exit_code, result.stderr.partition(";")[0]) == (1, "Error: There is no user you@example.org")
+        assert (result.exit_code, result.stderr.partition(". ")[0]) == (1, "Error: There is no user you@example.org")

@@ -1,4 +1,4 @@
-"""A server that the command line can talk to over a real channel: offers, machines and reservations in memory."""
+"""A gRPC server for tests of the command line. It keeps machines and reservations in memory."""
 
 # ruff: noqa: N802 - the methods are named by the contract
 
@@ -20,11 +20,11 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceServicer, add_GPUProxyS
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = "gpx-test-key"
 Run = Callable[..., Result]
-"""A command's words, `answer` to what it asks, and variables of its environment."""
+"""Runs a command: its arguments, `answer` as its stdin, and environment variables."""
 
 
 class World(GPUProxyServiceServicer):
-    """What the server holds. `during_reserve` runs inside ReserveGPUs once the first machine exists."""
+    """The state of the server. `during_reserve` runs inside ReserveGPUs when the first machine exists."""
 
     def __init__(self) -> None:
         self.machines: list[pb.GPUInstance] = []
@@ -35,15 +35,15 @@ class World(GPUProxyServiceServicer):
         self.strategy = "least_connections"
         self.listings = threading.Semaphore(0)
         self.polls: list[bool] = []
-        """For each listing of reservations, whether it said that it only polls."""
+        """For each call of ListReservations: True if it was marked as a poll."""
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.during_list: Callable[[], None] = lambda: None
         self.answer: pb.ReserveGPUsResponse | None = None
-        """Of ReserveGPUs, instead of machines."""
+        """The answer of ReserveGPUs. None: it rents machines."""
         self.refuse_with: status_pb2.Status | None = None
 
     def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
-        """One more machine of the one reservation that this world makes at a time."""
+        """Add a machine to the only reservation, which is created first if necessary."""
         machine = pb.GPUInstance(
             id=f"vast-{number}",
             provider="vast.ai",
@@ -236,7 +236,7 @@ class World(GPUProxyServiceServicer):
 
 
 def error(code: int, message: str, reason: str, violations: dict[str, str] | None = None) -> status_pb2.Status:
-    """A rich error as the real server sends it."""
+    """A gRPC status with details, as the real server sends it."""
     details: list[Any] = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain="gpuproxy.v1"))]
     if violations:
         fields = [
@@ -249,7 +249,7 @@ def error(code: int, message: str, reason: str, violations: dict[str, str] | Non
 
 @contextmanager
 def served(world: World, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
-    """The address at which `world` answers."""
+    """Serve `world`, and yield its address."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         server = grpc.server(pool)
         add_GPUProxyServiceServicer_to_server(world, server)

@@ -1,4 +1,4 @@
-"""Settings: every value is judged, every wrong name stops the start, no secret shows."""
+"""Settings: every value is checked, an unknown name prevents startup, and no secret is shown."""
 
 from pathlib import Path
 
@@ -52,16 +52,16 @@ def test_each_key_is_an_account_and_names_and_regions_align_by_position() -> Non
 @pytest.mark.parametrize(
     ("env", "text"),
     [
-        ({"VASTAI_API_KEY": "same,same"}, "VASTAI_API_KEY: the same key is given twice"),
-        ({"VASTAI_API_KEY": "a", "VASTAI_API_KEY_NAMES": "x,y"}, "names more accounts than VASTAI_API_KEY has keys"),
+        ({"VASTAI_API_KEY": "same,same"}, "VASTAI_API_KEY: contains the same key twice"),
+        ({"VASTAI_API_KEY": "a", "VASTAI_API_KEY_NAMES": "x,y"}, "has more values than VASTAI_API_KEY has keys"),
         ({"VASTAI_API_KEY": "a,b", "VASTAI_API_KEY_NAMES": "x,x"}, "two accounts have the same name"),
     ],
 )
-def test_accounts_that_can_not_be_told_apart_are_refused(env: dict[str, str], text: str) -> None:
+def test_accounts_with_the_same_key_or_name_are_refused(env: dict[str, str], text: str) -> None:
     assert text in refusal(**env)
 
 
-def test_no_key_shows_in_the_text_of_settings_or_of_errors() -> None:
+def test_no_key_appears_in_the_text_of_settings_or_errors() -> None:
     settings = load(VASTAI_API_KEY="canary-one,canary-two", GPUPROXY_ADMIN_API_KEY="canary-three-of-twenty")
     assert "canary" not in repr(settings)
     assert "canary" not in repr(settings.accounts)
@@ -70,8 +70,8 @@ def test_no_key_shows_in_the_text_of_settings_or_of_errors() -> None:
     assert "canary" not in refusal(GPUPROXY_MAX_PRICE="canary")
 
 
-def test_a_default_lease_is_bound_as_a_request_is() -> None:
-    assert "GPUPROXY_LEASE_DURATION: should be 0 (no end) or at least 10 s" in refusal(GPUPROXY_LEASE_DURATION="5")
+def test_the_default_lease_duration_has_the_minimum_of_a_request() -> None:
+    assert "GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least 10 s" in refusal(GPUPROXY_LEASE_DURATION="5")
     assert load(GPUPROXY_LEASE_DURATION="10").lease_duration == 10
     assert load(GPUPROXY_LEASE_DURATION="0").lease_duration == 0
 
@@ -90,38 +90,38 @@ def test_a_default_lease_is_bound_as_a_request_is() -> None:
         ("GUARDRAILS_MAX_60_MIN_RATE", "GUARDRAILS_MAX_60MIN_RATE"),
     ],
 )
-def test_a_near_miss_stops_the_start_and_names_what_is_read(name: str, meant: str) -> None:
+def test_a_misspelt_name_prevents_startup_and_the_right_name_is_suggested(name: str, meant: str) -> None:
     assert refusal(**{name: "1"}) == f"{name} is set but GPU Proxy reads {meant}: not started."
 
 
 @pytest.mark.parametrize("name", ["GPUPROXY_ZZZ_QQQ", "GPUPROXY_FOO", "GPUPROXY_X"])
-def test_an_unknown_name_with_our_prefix_stops_the_start(name: str) -> None:
+def test_an_unknown_name_with_our_prefix_prevents_startup(name: str) -> None:
     assert refusal(**{name: "1"}) == f"{name} is set but GPU Proxy reads no setting of that name: not started."
 
 
 @pytest.mark.parametrize("name", ["PATH", "VAST_CONTAINERLABEL", "FASTAI_API_KEY", "GPU_COUNT", "VASTLY"])
-def test_the_variables_of_other_programs_are_left_alone(name: str) -> None:
+def test_variables_of_other_programs_are_ignored(name: str) -> None:
     assert load(**{name: "1"}).max_price == 10
 
 
-def test_another_programs_variable_is_left_alone_once_ours_is_set() -> None:
+def test_a_similar_name_is_ignored_once_our_setting_is_set() -> None:
     assert len(load(VAST_API_KEY="theirs", VASTAI_API_KEY="ours").accounts) == 1
 
 
 @pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if n.startswith("GUARDRAILS_")))
-def test_a_spending_limit_that_would_limit_nothing_stops_the_start(name: str) -> None:
+def test_a_spending_limit_without_effect_prevents_startup(name: str) -> None:
     assert f"{name} is set but spending limits are not built yet: not started" in refusal(**{name: "5"})
     load(**{name: "0"})
 
 
 @pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if not n.startswith("GUARDRAILS_")))
-def test_settings_of_what_is_still_to_come_are_accepted_and_reported(name: str) -> None:
+def test_settings_of_features_not_built_yet_are_accepted_and_reported(name: str) -> None:
     load(**{name: "1"})
     assert without_effect({name: "1"}, load(), None) == [name]
     assert without_effect({name: " "}, load(), None) == []
 
 
-def test_the_first_admin_needs_email_and_password_and_both_are_judged() -> None:
+def test_the_first_admin_needs_a_valid_email_and_password() -> None:
     both = "GPUPROXY_ADMIN_EMAIL and GPUPROXY_ADMIN_PASSWORD: set both or neither"
     assert refusal(GPUPROXY_ADMIN_EMAIL="me@example.org") == both
     assert refusal(GPUPROXY_ADMIN_PASSWORD="long enough") == both
@@ -147,31 +147,31 @@ def test_a_short_secret_for_tokens_is_refused() -> None:
     assert load(GPUPROXY_JWT_SECRET="x" * 32).secrets == {"x" * 32}
 
 
-def test_half_of_tls_is_refused_because_nobody_must_rely_on_it() -> None:
+def test_incomplete_tls_settings_are_refused() -> None:
     assert refusal(GPUPROXY_GRPC_TLS_CERT="c.pem").startswith("GPUPROXY_GRPC_TLS_KEY: is missing")
     assert refusal(GPUPROXY_GRPC_TLS_KEY="k.pem").startswith("GPUPROXY_GRPC_TLS_CERT: is missing")
     assert refusal(GPUPROXY_GRPC_TLS_CLIENT_CA="ca.pem").startswith("GPUPROXY_GRPC_TLS_CERT: is missing")
     load(GPUPROXY_GRPC_TLS_CERT="c.pem", GPUPROXY_GRPC_TLS_KEY="k.pem", GPUPROXY_GRPC_TLS_CLIENT_CA="ca.pem")
 
 
-def test_with_tls_an_address_that_others_reach_needs_no_consent() -> None:
+def test_with_tls_a_public_address_is_accepted() -> None:
     tls = {"GPUPROXY_GRPC_TLS_CERT": "c.pem", "GPUPROXY_GRPC_TLS_KEY": "k.pem"}
     load(GPUPROXY_GRPC_ADDR=":9090", GPUPROXY_HTTP_ADDR=":8080", **tls)
 
 
 @pytest.mark.parametrize("name", ["GPUPROXY_TLS_CERT", "GPUPROXY_GRPC_TLS_CRT", "GPUPROXY_HTTP_TLS_CERT"])
-def test_a_misspelt_tls_setting_stops_the_start(name: str) -> None:
+def test_a_misspelt_tls_setting_prevents_startup(name: str) -> None:
     assert f"{name} is set but GPU Proxy reads " in refusal(**{name: "c.pem"})
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4318", "grpc://x:4317", "http://", "http://user:pass@x", "http://x?y=1"])
-def test_an_endpoint_for_traces_is_an_address_without_secrets(url: str) -> None:
-    assert refusal(GPUPROXY_OTEL_ENDPOINT=url).startswith("GPUPROXY_OTEL_ENDPOINT: should be http")
+def test_a_trace_endpoint_is_a_url_without_secrets(url: str) -> None:
+    assert refusal(GPUPROXY_OTEL_ENDPOINT=url).startswith("GPUPROXY_OTEL_ENDPOINT: must be http")
     assert load(GPUPROXY_OTEL_ENDPOINT="http://127.0.0.1:4318").otel_endpoint
 
 
 @pytest.mark.parametrize("addr", ["0.0.0.0:9090", ":9090", "10.0.0.5:9090", "[::]:9090", "example.org:9090"])
-def test_an_address_that_others_reach_needs_a_word_of_consent(addr: str) -> None:
+def test_a_public_address_without_tls_needs_permission(addr: str) -> None:
     assert "GPUPROXY_ALLOW_PLAINTEXT=true" in refusal(GPUPROXY_GRPC_ADDR=addr)
     assert load(GPUPROXY_GRPC_ADDR=addr, GPUPROXY_ALLOW_PLAINTEXT="true").grpc_addr.port == 9090
 
@@ -183,17 +183,17 @@ def test_http_that_others_can_reach_needs_tls_or_permission_as_grpc_does(addr: s
 
 
 @pytest.mark.parametrize("addr", ["127.0.0.1:0", "localhost:9090", "[::1]:9090", "127.9.9.9:1"])
-def test_loopback_needs_no_consent(addr: str) -> None:
+def test_a_loopback_address_needs_no_permission(addr: str) -> None:
     assert load(GPUPROXY_GRPC_ADDR=addr).grpc_addr.is_loopback
 
 
 @pytest.mark.parametrize("text", ["", "9090", "host:", "host:x", "host:70000", "::1:9090", "host:-1"])
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
         parse_address(text)
 
 
-def test_an_address_prints_as_it_is_dialled() -> None:
+def test_an_address_prints_as_host_and_port() -> None:
     assert str(parse_address("[::1]:9090")) == "[::1]:9090"
     assert str(parse_address(":80")) == "0.0.0.0:80"
     assert parse_address("localhost:0") == Address("localhost", 0)
@@ -212,14 +212,14 @@ def test_an_address_prints_as_it_is_dialled() -> None:
         ("1h30m", 5400),
     ],
 )
-def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
+def test_a_duration_is_read_with_its_units(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
     assert load(GPUPROXY_RECONCILE_INTERVAL=text).reconcile_interval == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2 hours", "-5", "1h30", "5y", "nan", "inf"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="should be a duration"):
+def test_an_invalid_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a duration"):
         parse_duration(text)
 
 
@@ -237,11 +237,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("GPUPROXY_GRPC_ADDR", "nowhere"),
     ],
 )
-def test_a_bad_value_is_refused_by_its_variables_name(name: str, value: str) -> None:
+def test_an_invalid_value_is_refused_with_the_name_of_its_variable(name: str, value: str) -> None:
     assert refusal(**{name: value}).startswith(f"{name}: ")
 
 
-def test_every_bad_value_is_named_at_once() -> None:
+def test_all_invalid_values_are_named_together() -> None:
     text = refusal(GPUPROXY_MAX_PRICE="x", GPUPROXY_LOG_FORMAT="x")
     assert "GPUPROXY_MAX_PRICE: " in text
     assert "GPUPROXY_LOG_FORMAT: " in text
@@ -251,16 +251,16 @@ def test_every_bad_value_is_named_at_once() -> None:
     ("url", "text"),
     [
         ("postgresql://db/gpuproxy", "PostgreSQL is not built yet"),
-        ("mysql://db", "should be sqlite:///"),
-        ("sqlite:///", "should be sqlite:///"),
-        ("sqlite:///:memory:", "the books must survive the process"),
+        ("mysql://db", "must be sqlite:///"),
+        ("sqlite:///", "must be sqlite:///"),
+        ("sqlite:///:memory:", "must be a file"),
     ],
 )
-def test_only_a_file_can_hold_the_books(url: str, text: str) -> None:
+def test_the_database_must_be_an_sqlite_file(url: str, text: str) -> None:
     assert text in refusal(GPUPROXY_DATABASE_URL=url)
 
 
-def test_intervals_of_an_endpoint_override_the_adapters_own_only_where_set() -> None:
+def test_an_interval_overrides_the_adapters_default_only_if_set() -> None:
     settings = load(GPUPROXY_VASTAI_CREATE_INTERVAL="0", GPUPROXY_VASTAI_LIST_INTERVAL="2s")
     assert settings.intervals == {"vast.ai": {"create": 0.0, "list": 2.0}}
 
@@ -276,21 +276,21 @@ def test_the_environment_overrides_the_file_and_empty_counts_as_absent(tmp_path:
     assert settings.lb_strategy == "least_connections"
 
 
-def test_a_wrong_name_in_the_file_stops_the_start(tmp_path: Path) -> None:
+def test_a_wrong_name_in_the_env_file_prevents_startup(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("VAST_API_KEY=x\n")
     with pytest.raises(ConfigError, match="GPU Proxy reads VASTAI_API_KEY"):
         load_settings({}, env_file, marketplaces=[DESCRIPTOR])
 
 
-def test_a_start_without_keys_is_refused_but_for_the_sandbox() -> None:
+def test_startup_without_keys_is_refused_except_with_the_sandbox() -> None:
     with pytest.raises(ConfigError, match="No provider key is set"):
         check_start(load(), sandbox=False)
     check_start(load(), sandbox=True)
     check_start(load(VASTAI_API_KEY="k"), sandbox=False)
 
 
-def test_a_fast_clock_is_refused_on_a_real_market() -> None:
+def test_a_fast_clock_is_refused_with_a_real_marketplace() -> None:
     real = load(VASTAI_API_KEY="k", GPUPROXY_TIME_SCALE="20")
     with pytest.raises(ConfigError, match="A real marketplace runs in real time"):
         check_start(real, sandbox=False)
@@ -299,7 +299,7 @@ def test_a_fast_clock_is_refused_on_a_real_market() -> None:
     check_start(load(GPUPROXY_TIME_SCALE="20"), sandbox=True)
 
 
-def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
+def test_an_unknown_strategy_prevents_startup() -> None:
     with pytest.raises(ConfigError, match=r"GPUPROXY_LB_STRATEGY: .*must be one of"):
         check_start(load(GPUPROXY_LB_STRATEGY="random"), sandbox=True)
     check_start(load(GPUPROXY_LB_STRATEGY="lowest_price"), sandbox=True)
@@ -311,10 +311,10 @@ def test_a_start_with_a_strategy_that_there_is_not_is_refused() -> None:
         (b'VASTAI_API_KEY=k\n\nGPUPROXY_MAX_PRICE="5\nGPUPROXY_TIME_SCALE=1\n', "line 3 is not NAME=VALUE"),
         (b"GPUPROXY_MAX_PRICE 5\n", "line 1 is not NAME=VALUE"),
         (b"A=1\n# '\nGPUPROXY_MAX_PRICE='5", "line 3 is not NAME=VALUE"),
-        (b"A=\xff\n", "is not text in UTF-8"),
+        (b"A=\xff\n", "is not valid UTF-8"),
     ],
 )
-def test_a_line_of_the_env_file_that_says_nothing_is_named(tmp_path: Path, text: bytes, said: str) -> None:
+def test_an_invalid_line_of_the_env_file_is_named(tmp_path: Path, text: bytes, said: str) -> None:
     env_file = tmp_path / ".env"
     env_file.write_bytes(text)
     with pytest.raises(ConfigError, match=said) as caught:

@@ -1,4 +1,4 @@
-"""The settings of marketplaces come from their descriptors, and from nothing else."""
+"""The settings of marketplaces come only from their descriptors."""
 
 import re
 from dataclasses import replace
@@ -43,7 +43,7 @@ def described(variable: str) -> str:
     return next(str(info.description) for info in fields if info.alias == variable)
 
 
-def test_every_descriptor_adds_its_keys_address_and_intervals() -> None:
+def test_every_descriptor_adds_settings_for_its_keys_url_and_intervals() -> None:
     added = known_names(settings_class(BOTH)) - known_names(settings_class([DESCRIPTOR]))
     assert added == {
         "MOON_API_KEY",
@@ -74,47 +74,50 @@ def test_keys_of_two_marketplaces_are_accounts_of_both() -> None:
     assert settings.secrets == {"v1", "m1", "m2"}
 
 
-def test_accounts_of_two_marketplaces_may_have_one_name_but_not_of_one() -> None:
+def test_account_names_are_unique_within_a_marketplace_only() -> None:
     load(VASTAI_API_KEY="a", VASTAI_API_KEY_NAMES="team", MOON_API_KEY="b", MOON_API_KEY_NAMES="team")
     same = refusal(MOON_API_KEY="a,b", MOON_API_KEY_NAMES="team,team")
     assert same == "MOON_API_KEY_NAMES: two accounts have the same name"
 
 
-def test_the_documentation_says_the_intervals_and_whether_regions_are_used() -> None:
+def test_descriptions_give_the_intervals_and_whether_regions_are_used() -> None:
     assert described("GPUPROXY_MOON_SEARCH_INTERVAL") == (
-        "interval between searches of an account; default 2.5 s; 0: no limit"
+        "minimum interval between searches of one account; default 2.5 s; 0: no limit"
     )
-    assert described("GPUPROXY_MOON_CREATE_INTERVAL") == "interval between creates of an account; default 0: no limit"
+    assert (
+        described("GPUPROXY_MOON_CREATE_INTERVAL")
+        == "minimum interval between creates of one account; default 0 (no limit)"
+    )
     assert "not used" not in described("MOON_API_KEY_REGIONS")
-    assert described("VASTAI_API_KEY_REGIONS").endswith("not used by vast.ai")
+    assert described("VASTAI_API_KEY_REGIONS").endswith("vast.ai does not use them")
 
 
-def test_a_misspelt_setting_of_any_marketplace_stops_the_start() -> None:
+def test_a_misspelt_setting_of_any_marketplace_prevents_startup() -> None:
     assert refusal(MOON_KEY="1") == "MOON_KEY is set but GPU Proxy reads MOON_API_KEY: not started."
     assert refusal(MOON_ZZZ_QQQ="1") == "MOON_ZZZ_QQQ is set but GPU Proxy reads no setting of that name: not started."
 
 
-def test_without_the_descriptor_its_names_belong_to_other_programs_and_our_prefix_is_refused() -> None:
+def test_without_the_descriptor_only_its_settings_with_our_prefix_are_refused() -> None:
     load_settings({"MOON_ZZZ_QQQ": "1"}, None, marketplaces=[DESCRIPTOR])
     with pytest.raises(ConfigError, match="GPUPROXY_MOON_SEARCH_INTERVAL is set but GPU Proxy reads"):
         load_settings({"GPUPROXY_MOON_SEARCH_INTERVAL": "1"}, None, marketplaces=[DESCRIPTOR])
 
 
-def test_a_start_without_keys_names_every_key_that_would_do() -> None:
+def test_the_error_without_keys_names_the_key_of_every_marketplace() -> None:
     with pytest.raises(ConfigError, match="Set VASTAI_API_KEY or MOON_API_KEY, or use --sandbox"):
         check_start(load(), sandbox=False)
     check_start(load(MOON_API_KEY="m"), sandbox=False)
 
 
 @pytest.mark.parametrize("env", ["ADMIN", "CATALOG"])
-def test_a_setting_with_the_name_of_another_is_refused(env: str) -> None:
+def test_two_settings_with_the_same_name_are_refused(env: str) -> None:
     taken = replace(MOON, env=env, calls=(PacedCall(name="refresh", seconds=1, what="refreshes"),))
     with pytest.raises(ConfigError, match="has the name of another setting"):
         settings_class([taken])
     settings_class([replace(taken, env="LUNAR")])
 
 
-def test_what_is_not_built_is_built_once_there_is_an_adapter_for_it() -> None:
+def test_a_setting_not_built_yet_has_effect_with_an_adapter_for_it() -> None:
     ionet = replace(MOON, name=ProviderName("io.net"), prefix="ionet", env="IONET")
     env = {"IONET_API_KEY": "key"}
     built, not_built = (load_settings(env, None, marketplaces=known) for known in ([ionet], [DESCRIPTOR]))
@@ -139,6 +142,6 @@ def test_what_is_not_built_is_built_once_there_is_an_adapter_for_it() -> None:
         {"calls": (PacedCall(name="Search", seconds=1, what="searches"),)},
     ],
 )
-def test_a_descriptor_that_no_setting_or_id_could_be_made_of_is_refused(wrong: dict[str, object]) -> None:
+def test_a_descriptor_with_an_invalid_name_or_prefix_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"the descriptor of {wrong.get('name', MOON.name)!r}")):
         replace(MOON, **wrong)  # type: ignore[arg-type]

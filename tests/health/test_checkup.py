@@ -95,7 +95,7 @@ def test_a_machine_that_stopped_running_a_moment_ago_is_not_dead_yet() -> None:
     in_world(story)
 
 
-def test_a_machine_that_is_well_again_is_not_dead() -> None:
+def test_a_machine_that_recovered_is_not_dead() -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         kill(world, contract, "host")
@@ -129,7 +129,7 @@ def test_a_machine_that_was_never_ready_is_not_dead() -> None:
     in_world(story)
 
 
-def test_a_machine_that_lost_its_gpu_is_dead_although_the_marketplace_calls_it_running() -> None:
+def test_a_machine_with_a_failed_gpu_is_dead_although_its_status_is_running() -> None:
     async def story(world: World) -> None:
         contract = await ready(world)
         kill(world, contract, "gpu")
@@ -172,7 +172,7 @@ def test_only_clear_status_messages_make_a_running_machine_dead(words: str, dead
     in_world(story)
 
 
-def test_a_marketplaces_own_words_mean_nothing_at_another() -> None:
+def test_the_gpu_failure_pattern_of_a_marketplace_applies_only_there() -> None:
     async def story(world: World) -> None:
         await ready(world)
         lease = await lease_of(world)
@@ -201,7 +201,7 @@ def test_dead_machines_are_counted_by_provider() -> None:
     in_world(story)
 
 
-def test_every_alert_is_about_a_metric_that_there_is_and_that_is_documented() -> None:
+def test_every_alert_uses_a_metric_that_exists_and_is_documented() -> None:
     rules = re.findall(r"- alert: (\w+)\n +expr: (.+)", (DOCS / "alerts.yml").read_text())
     named = {alert: re.findall(r"gpuproxy_\w+", expression) for alert, expression in rules}
     documented = (DOCS / "monitoring.md").read_text()
@@ -263,7 +263,7 @@ def test_unreadable_rows_are_reported_with_their_account_and_pause_nothing() -> 
     in_world(story)
 
 
-def test_the_advice_for_a_refused_key_also_fits_a_login_session_that_expired() -> None:
+def test_the_advice_for_a_refused_key_covers_an_expired_login_session() -> None:
     async def story(world: World) -> None:
         world.arm("list", "auth_error", times=0)
         await world.sleep(40)

@@ -28,7 +28,7 @@ def test_the_adapter_keeps_the_contract(name: str) -> None:
     assert result.outcome == "kept", result.why
 
 
-def test_every_rule_says_in_words_what_it_asks_for() -> None:
+def test_every_rule_has_a_docstring() -> None:
     assert all((rule.__doc__ or "").strip() for rule in RULES.values())
 
 
@@ -41,7 +41,7 @@ def test_every_rule_says_in_words_what_it_asks_for() -> None:
         ("a_listing_without_end_is_an_error", {"machines_for_pages": 1}),
     ],
 )
-def test_a_rule_that_lacks_what_it_needs_is_not_judged_rather_than_kept(name: str, facts: dict[str, Any]) -> None:
+def test_a_rule_without_its_requirements_is_not_judged(name: str, facts: dict[str, Any]) -> None:
     assert judged(name, **facts).outcome == "not judged"
 
 

@@ -14,6 +14,6 @@ def test_the_example_keeps_the_contract(name: str) -> None:
     assert result.outcome == "kept", result.why
 
 
-def test_the_whole_suite_is_one_result_a_rule() -> None:
+def test_the_suite_returns_one_result_for_each_rule() -> None:
     results = asyncio.run(check_all(subject))
     assert [result.rule for result in results] == list(RULES)

@@ -34,7 +34,7 @@ ECHOES = [
 
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("echo", range(len(ECHOES)))
-def test_a_secret_is_cut_out_in_every_spelling(secret: str, echo: int) -> None:
+def test_a_secret_is_removed_in_every_encoding(secret: str, echo: int) -> None:
     said = f"bad value {ECHOES[echo](secret)} of 3"
     left = cut(said, [secret])
     assert CUT in left
@@ -43,18 +43,18 @@ def test_a_secret_is_cut_out_in_every_spelling(secret: str, echo: int) -> None:
 
 
 @given(st.text(min_size=4, max_size=20), st.sampled_from(range(8)))
-def test_any_text_is_cut_out_in_every_spelling_that_can_be_undone(secret: str, echo: int) -> None:
+def test_any_text_is_removed_in_every_reversible_encoding(secret: str, echo: int) -> None:
     if any("\ud800" <= each <= "\udfff" for each in secret):
         return
     assert CUT in cut(f"[{ECHOES[echo](secret)}]", [secret])
 
 
-def test_what_is_no_secret_is_left_alone() -> None:
+def test_other_text_is_not_changed() -> None:
     assert cut("hunter3 of hunter", ["hunter2", ""]) == "hunter3 of hunter"
     assert secrets_of(LaunchSpec(env=(("A", "1"),), secret_env=(("B", "2"), ("C", "")))) == ("2",)
 
 
-def test_an_error_that_echoes_the_request_is_told_without_its_secrets() -> None:
+def test_an_error_that_echoes_the_request_contains_no_secret() -> None:
     login = RegistryAuth(server="ghcr.io", username="me", secret="pull'canary")
     spec = replace(SPEC, secret_env=(("TOKEN", 'env"canary'),), registry_auth=login)
     echo = {
@@ -88,18 +88,18 @@ def test_an_error_that_echoes_the_request_is_told_without_its_secrets() -> None:
         ("% % %", "%25"),
     ],
 )
-def test_the_time_is_proportional_to_the_text_whatever_the_secret(secret: str, echo: str) -> None:
+def test_the_time_is_proportional_to_the_length_of_the_text(secret: str, echo: str) -> None:
     """What looks at a run of half a million characters again and again would not end before the suite's own timeout."""
     text = (echo * 600_000)[:600_000]
     assert len(cut(text, [secret, secret + "!"])) <= len(text) + len(CUT)
 
 
-def test_a_long_secret_is_known_by_its_beginning_and_nothing_after_it_is_told() -> None:
+def test_a_long_secret_is_found_by_its_beginning_and_the_rest_is_removed() -> None:
     secret = "-----BEGIN KEY-----\n" + "MIIE/abc+def==\n" * 100
     left = cut(f"bad value {json.dumps(secret)} of 3", [secret])
     assert left == f'bad value "{CUT}'
 
 
-def test_where_there_are_too_many_secrets_to_look_for_nothing_is_told() -> None:
+def test_with_too_many_secrets_the_whole_text_is_removed() -> None:
     assert cut("anything", [f"secret {number}" for number in range(100)]) == CUT
     assert cut("", [f"secret {number}" for number in range(100)]) == ""

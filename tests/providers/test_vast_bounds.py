@@ -70,13 +70,13 @@ CALLS: dict[str, tuple[Callable[[VastAi], Any], Callable[[int], HttpResponse]]] 
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_pages_without_end_are_an_error_after_200(call: str) -> None:
+def test_endless_pages_are_an_error_after_200(call: str) -> None:
     requests, _ = asked_in_vain(*CALLS[call])
     assert len(requests) == 200
 
 
 @pytest.mark.parametrize(("call", "most"), [("list", 60.0), ("charges", 300.0)])
-def test_pages_that_come_late_are_an_error_once_the_time_is_over(call: str, most: float) -> None:
+def test_slow_pages_are_an_error_after_the_time_limit(call: str, most: float) -> None:
     requests, took = asked_in_vain(*CALLS[call], seconds=7.0)
     assert took <= most + 7.0
     assert all(request.timeout <= most - 7.0 * number for number, request in enumerate(requests))
@@ -84,7 +84,7 @@ def test_pages_that_come_late_are_an_error_once_the_time_is_over(call: str, most
     assert requests[0].timeout == 30.0
 
 
-def test_a_quick_clock_leaves_a_request_its_real_time() -> None:
+def test_with_a_fast_clock_a_request_has_its_timeout_in_real_time() -> None:
     async def use(clock: VirtualClock) -> float:
         clock.scale = 1000.0
         script = Script(page())
@@ -94,7 +94,7 @@ def test_a_quick_clock_leaves_a_request_its_real_time() -> None:
     assert run_virtual(use) == 30.0
 
 
-def test_however_many_instances_are_claimed_a_listing_ends() -> None:
+def test_a_listing_ends_whatever_total_is_claimed() -> None:
     def boast(number: int) -> HttpResponse:
         return page(wire(number), token=f"t{number}", total=10**12)
 
@@ -103,7 +103,7 @@ def test_however_many_instances_are_claimed_a_listing_ends() -> None:
     assert took < 300.0
 
 
-def test_a_large_account_has_the_time_that_the_turns_of_its_pages_take() -> None:
+def test_a_large_account_has_time_for_the_intervals_between_pages() -> None:
     def part(number: int) -> HttpResponse:
         rows = [wire(number * 25 + at) for at in range(25)]
         return page(*rows, token=None if number == 150 else f"t{number}", total=150 * 25)
@@ -115,7 +115,7 @@ def test_a_large_account_has_the_time_that_the_turns_of_its_pages_take() -> None
     assert run_virtual(use) == 150 * 25
 
 
-def test_a_search_whose_prices_rise_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_with_endless_pages_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_module, "_MOST_STRETCHES", 20)
 
     def dearer(number: int) -> HttpResponse:
@@ -170,7 +170,7 @@ ANSWERS: dict[str, tuple[Callable[[VastAi], Any], Callable[[int], HttpResponse],
 
 
 @pytest.mark.parametrize("call", ANSWERS)
-def test_a_large_answer_is_decoded_by_the_workers_and_a_small_one_here(call: str) -> None:
+def test_a_large_answer_is_decoded_by_the_workers_and_a_small_one_on_the_loop(call: str) -> None:
     use, answer, reads = ANSWERS[call]
     for rows, works in ((SMALL, 0), (LARGE, 1)):
         workers = Counted()
@@ -203,18 +203,18 @@ async def test_no_row_of_a_large_listing_is_read_on_the_loop(monkeypatch: pytest
     assert threading.get_ident() not in threads
 
 
-def test_no_page_of_a_listing_may_be_larger_than_it_can_be_scanned_without_a_stall() -> None:
+def test_the_page_limit_of_a_listing_prevents_a_stall_of_the_loop() -> None:
     _, script = on_script(lambda adapter: adapter.list(), page())
     assert script.requests[0].max_bytes <= 16 * 1024 * 1024
 
 
-def test_a_page_of_more_rows_than_any_account_has_is_no_page() -> None:
+def test_a_page_with_too_many_rows_is_an_error() -> None:
     body = b'{"success":true,"next_token":null,"instances":[' + b"{}," * 100_000 + b"{}]}"
     with pytest.raises(ProviderUnavailable):
         on_script(lambda adapter: adapter.list(), says(body))
 
 
-def test_what_may_be_decided_of_a_fresh_machine_has_time() -> None:
+def test_a_new_machine_is_not_judged_before_verdict_seconds() -> None:
     async def use(clock: VirtualClock) -> Any:
         return vast(Script(page()), clock, intervals={}).capabilities
 

@@ -116,7 +116,7 @@ def test_an_onstart_beside_an_entry_point_is_refused_and_nothing_is_sent() -> No
         says({"error": "rate_limit_exceeded", "new_contract": 12345678}, 429),
     ],
 )
-def test_an_answer_that_names_a_contract_is_a_machine_whatever_else_it_says(answer: HttpResponse) -> None:
+def test_an_answer_with_a_contract_id_is_a_created_machine(answer: HttpResponse) -> None:
     assert create(answer)[0].instance_id == "12345678"
 
 
@@ -151,7 +151,7 @@ REFUSED: list[tuple[object, int, type[Refused]]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "kind"), REFUSED)
-def test_a_reason_that_is_known_is_a_refusal(body: object, status: int, kind: type[Refused]) -> None:
+def test_a_known_reason_is_a_refusal(body: object, status: int, kind: type[Refused]) -> None:
     error = error_of(says(body, status))
     assert type(error) is kind
     assert error.status == status
@@ -186,18 +186,18 @@ UNKNOWN: list[HttpResponse | Exception] = [
 
 
 @pytest.mark.parametrize("answer", UNKNOWN)
-def test_everything_else_may_have_been_executed(answer: HttpResponse | Exception) -> None:
+def test_any_other_answer_is_an_unknown_outcome(answer: HttpResponse | Exception) -> None:
     error = error_of(answer)
     assert type(error) is OutcomeUnknown
     assert error.advice is Advice.STOP
 
 
-def test_a_create_that_was_never_sent_did_nothing() -> None:
+def test_a_create_that_was_not_sent_rented_nothing() -> None:
     assert type(error_of(HttpNotSent("connection refused"))) is ProviderUnavailable
 
 
 @pytest.mark.parametrize("answer", [*UNKNOWN, *(says(body, status) for body, status, _ in REFUSED)])
-def test_no_answer_makes_a_create_go_out_twice(answer: HttpResponse | Exception) -> None:
+def test_no_answer_makes_the_adapter_send_a_create_twice(answer: HttpResponse | Exception) -> None:
     script = Script(answer)
 
     async def use(clock: VirtualClock) -> None:
@@ -219,7 +219,7 @@ def test_no_answer_makes_a_create_go_out_twice(answer: HttpResponse | Exception)
         ({"error": "forbidden", "msg": "error 403/3586: another host's machine"}, Scope.HOST, Advice.TRY_NEXT),
     ],
 )
-def test_a_refusal_says_what_it_is_about_and_what_to_do(body: object, scope: Scope, advice: Advice) -> None:
+def test_a_refusal_has_a_scope_and_advice(body: object, scope: Scope, advice: Advice) -> None:
     error = error_of(says(body, 400))
     assert (error.scope, error.advice) == (scope, advice)
 
@@ -240,13 +240,13 @@ def test_a_refusal_says_what_it_is_about_and_what_to_do(body: object, scope: Sco
         (says("API requests too frequent: endpoint threshold=86400", 429), 60),
     ],
 )
-def test_a_create_that_came_too_early_says_how_long_to_wait(answer: HttpResponse, seconds: float) -> None:
+def test_a_create_that_came_too_early_has_a_retry_after(answer: HttpResponse, seconds: float) -> None:
     error = error_of(answer)
     assert isinstance(error, RateLimited)
     assert error.retry_after == pytest.approx(seconds)
 
 
-def test_no_secret_is_in_an_error() -> None:
+def test_errors_contain_no_secret() -> None:
     login = RegistryAuth(server="ghcr.io", username="me", secret="reg1stry-s3cret")
     spec = replace(SPEC, secret_env=(("HF", "hf-s3cret"),), registry_auth=login)
     echo = {
@@ -262,6 +262,6 @@ def test_no_secret_is_in_an_error() -> None:
         assert len(error.body) <= 300
 
 
-def test_the_error_keeps_the_answer_for_operators() -> None:
+def test_an_error_keeps_the_body_of_the_answer() -> None:
     error = error_of(says(TAKEN, 400))
     assert "Instance type by id 7654321" in error.body

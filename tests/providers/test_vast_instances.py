@@ -77,19 +77,19 @@ def test_an_instance_is_normalised() -> None:
         {"instance": "none", "status_msg": None, "image_args": {"deep": 1}},
     ],
 )
-def test_odd_types_do_not_cost_an_instance(odd: dict[str, object]) -> None:
+def test_an_unexpected_type_does_not_lose_an_instance(odd: dict[str, object]) -> None:
     instance = got(says({"instances": wire(**odd)}))
     assert instance is not None
     assert (instance.id, instance.status, instance.price) == (ID, InstanceStatus.RUNNING, 752_545)
 
 
-def test_a_price_that_is_not_said_is_not_made_up() -> None:
+def test_a_missing_price_is_none() -> None:
     instance = got(says({"instances": wire(dph_total=None, storage_total_cost=..., instance=None)}))
     assert instance is not None
     assert (instance.price, instance.stopped_price) == (None, None)
 
 
-def test_a_stopped_instance_costs_what_its_present_price_says() -> None:
+def test_a_stopped_instance_has_its_present_price() -> None:
     stopped = wire(
         actual_status="exited", intended_status="stopped", cur_state="stopped", instance={"totalHour": 0.005}
     )
@@ -124,7 +124,7 @@ OCI = "Error response from daemon: OCI runtime create failed: no such device"
         ("levitating", "running", "running", None, InstanceStatus.UNSURE),
     ],
 )
-def test_a_status_is_read_with_what_was_intended(
+def test_a_status_depends_on_the_intended_status(
     actual: str | None, intended: str, current: str, message: str | None, status: InstanceStatus
 ) -> None:
     words = {"actual_status": actual, "intended_status": intended, "cur_state": current, "status_msg": message}
@@ -176,7 +176,7 @@ def test_an_account_without_instances_is_an_empty_list() -> None:
     assert listed(page())[0] == []
 
 
-def test_an_instance_that_shows_up_on_two_pages_is_one() -> None:
+def test_an_instance_on_two_pages_is_listed_once() -> None:
     instances, _ = listed(page(wire(1), wire(2), token="t", total=3), page(wire(2), wire(3), total=3))
     assert [instance.id for instance in instances] == ["1", "2", "3"]
 
@@ -203,12 +203,12 @@ def test_an_instance_that_shows_up_on_two_pages_is_one() -> None:
         pytest.param([HttpNotSent("refused")], id="not reached"),
     ],
 )
-def test_a_list_that_is_not_whole_is_an_error_and_never_a_shorter_list(answers: list[HttpResponse | Exception]) -> None:
+def test_an_incomplete_listing_is_an_error_and_never_a_shorter_list(answers: list[HttpResponse | Exception]) -> None:
     with pytest.raises(ProviderUnavailable):
         listed(*answers)
 
 
-def test_a_retired_endpoint_and_a_bad_key_are_errors_of_their_own() -> None:
+def test_a_retired_endpoint_and_a_bad_key_have_their_own_errors() -> None:
     retired = says({"success": False, "error": "deprecated_endpoint", "msg": "Use v1."}, 410)
     with pytest.raises(InvalidRequest):
         listed(retired)
@@ -228,7 +228,7 @@ def test_a_retired_endpoint_and_a_bad_key_are_errors_of_their_own() -> None:
         says({"success": False, "error": "not_found", "msg": "no"}, 404),
     ],
 )
-def test_a_destroy_that_was_accepted_or_found_nothing_is_done(answer: HttpResponse) -> None:
+def test_a_destroy_that_was_accepted_or_found_nothing_returns(answer: HttpResponse) -> None:
     [request] = destroy(answer).requests
     assert (request.method, request.body) == ("DELETE", b"{}")
     assert request.url.endswith("/api/v0/instances/27182818/")
@@ -306,29 +306,29 @@ def test_calls_keep_the_documented_interval(call: Callable[[Any], Any], interval
 
 
 @pytest.mark.parametrize("price", ["NaN", "inf", -5, 1e308])
-def test_an_impossible_price_is_none_and_costs_neither_the_row_nor_the_listing(price: object) -> None:
+def test_an_impossible_price_is_none_and_loses_neither_row_nor_listing(price: object) -> None:
     [instance], _ = listed(page(wire(dph_total=price, storage_total_cost=price, instance={"totalHour": price})))
     assert (instance.price, instance.stopped_price) == (None, None)
 
 
-def test_no_interval_that_a_refusal_names_keeps_a_machine_from_being_given_back() -> None:
+def test_an_interval_named_by_a_refusal_never_blocks_a_release() -> None:
     early = says({"error": "rate_limit_exceeded", "msg": "threshold=86400"}, 429)
     [refused, accepted] = at_times(lambda adapter: adapter.destroy(ID), 2, early, says({"success": True}))
     assert accepted - refused <= 60 * 1.05
 
 
-def test_an_interval_that_a_refusal_names_is_kept_from_then_on() -> None:
+def test_an_interval_named_by_a_refusal_is_kept_afterwards() -> None:
     early = says({"detail": "API requests too frequent endpoint threshold=7.0"}, 429)
     times = at_times(lambda adapter: adapter.list(), 4, early, page())
     assert all(later - earlier >= 7.0 for earlier, later in pairwise(times))
 
 
-def test_a_retry_after_holds_the_next_call() -> None:
+def test_a_retry_after_delays_the_next_call() -> None:
     times = at_times(lambda adapter: adapter.get(ID), 2, says("", 429, retry_after="40"), says({"instances": None}))
     assert times == pytest.approx([0, 40])
 
 
-def test_creates_are_not_paced_here_but_their_interval_is_told() -> None:
+def test_the_adapter_does_not_pace_creates_but_declares_their_interval() -> None:
     async def use(clock: VirtualClock) -> None:
         told = vast(Script(says({})), clock, intervals={}).capabilities
         assert (told.create_interval, told.search_page, told.billing) == (4.5, 64, "metered")
@@ -337,7 +337,7 @@ def test_creates_are_not_paced_here_but_their_interval_is_told() -> None:
     run_virtual(use)
 
 
-def test_what_can_not_be_done_is_said_with_its_reason() -> None:
+def test_a_missing_capability_is_declared_with_its_reason() -> None:
     async def use(clock: VirtualClock) -> None:
         missing = vast(Script(says({})), clock).capabilities.missing
         assert {"volumes", "spot"} <= missing.keys()
@@ -348,7 +348,7 @@ def test_what_can_not_be_done_is_said_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("call", ["list", "get", "destroy", "spend"])
-def test_nothing_that_is_paid_for_waits_for_a_quota_of_searches(call: str) -> None:
+def test_the_search_quota_delays_no_other_call(call: str) -> None:
     quota = {"success": False, "error": "search_quota_exceeded", "msg": "no more"}
 
     async def use(clock: VirtualClock) -> None:

@@ -35,7 +35,7 @@ def logged(*answers: Any, lines: int = 10) -> tuple[Any, Script]:
 
 
 @pytest.mark.parametrize(("call", "word"), [("start", "running"), ("stop", "stopped")])
-def test_a_change_of_state_names_the_state_and_repeats_no_id(call: str, word: str) -> None:
+def test_a_change_of_state_sends_only_the_state(call: str, word: str) -> None:
     _, script = on_script(lambda adapter: getattr(adapter, call)(ID), ACCEPTED)
     (request,) = script.requests
     assert (request.method, request.url) == ("PUT", f"https://console.vast.ai/api/v0/instances/{ID}/")
@@ -64,7 +64,7 @@ def test_anything_but_an_acceptance_is_an_error(answer: HttpResponse | Exception
         assert refused.value.advice is Advice.RETRY_LATER  # type: ignore[attr-defined]
 
 
-def test_a_log_is_waited_for_and_asked_for_without_the_key() -> None:
+def test_a_log_is_polled_and_fetched_without_the_key() -> None:
     lines, script = logged(ADDRESS, says("", 404), says("", 404), says("one\ntwo\nthree\n"), lines=2)
     assert lines == ["two", "three"]
     first, *looks = script.requests
@@ -74,7 +74,7 @@ def test_a_log_is_waited_for_and_asked_for_without_the_key() -> None:
     assert all(KEY not in str(look.headers) for look in looks)
 
 
-def test_a_log_that_never_comes_is_an_error_and_no_empty_log() -> None:
+def test_a_log_that_never_arrives_is_an_error_and_not_an_empty_log() -> None:
     with pytest.raises(ProviderUnavailable, match="has not brought the log"):
         logged(ADDRESS, says("", 404))
 
@@ -92,12 +92,12 @@ def test_a_log_that_never_comes_is_an_error_and_no_empty_log() -> None:
         says("<html>", 502),
     ],
 )
-def test_an_address_that_is_none_is_not_gone_to(answer: HttpResponse) -> None:
+def test_an_unsafe_log_address_is_not_fetched(answer: HttpResponse) -> None:
     with pytest.raises(ProviderUnavailable):
         logged(answer, AssertionError("nothing else is asked"))
 
 
-def test_what_is_no_text_costs_no_log() -> None:
+def test_bytes_that_are_not_text_do_not_lose_a_log() -> None:
     lines, _ = logged(ADDRESS, says(b"caf\xe9\n"))
     assert lines == ["caf\ufffd"]
 
@@ -116,7 +116,7 @@ def charge_page(*rows: tuple[str, object], token: object = None, **more: object)
     return says({"success": True, "results": results, "next_token": token, **more})
 
 
-def test_charges_are_asked_for_by_whole_days_and_summed_by_instance() -> None:
+def test_charges_are_requested_by_whole_days_and_summed_by_instance() -> None:
     told, script = charged(
         charge_page(("instance-7", 1.25), ("volume-7", 9.0), token="t1"),
         charge_page(("instance-7", 0.000001), ("instance-8", 0.5)),
@@ -141,17 +141,17 @@ def test_charges_are_asked_for_by_whole_days_and_summed_by_instance() -> None:
         [HttpReplyLost("reset")],
     ],
 )
-def test_charges_are_whole_or_an_error(answers: list[Any]) -> None:
+def test_incomplete_charges_are_an_error(answers: list[Any]) -> None:
     with pytest.raises(ProviderUnavailable):
         charged(*answers)
 
 
-def test_a_charge_that_is_listed_twice_is_charged_once() -> None:
+def test_a_charge_that_is_listed_twice_counts_once() -> None:
     assert charged(charge_page(("instance-7", 1.0), ("instance-7", 1.0), ("instance-7", 0.5)))[0] == {"7": 1_500_000}
 
 
 @pytest.mark.parametrize("odd", [-5.0, 1e13, "much", None, float("inf")])
-def test_an_instance_with_a_charge_that_can_not_be_believed_is_left_out_and_no_other(odd: object) -> None:
+def test_only_an_instance_with_an_invalid_charge_is_omitted(odd: object) -> None:
     raw = json.dumps({"success": True, "results": [
         {"source": "instance-7", "amount": 1.0}, {"source": "instance-7", "amount": odd},
         {"source": "instance-8", "amount": 0.5}, {"source": None, "amount": 1.0}, {"amount": 1.0}, 5,

@@ -56,7 +56,7 @@ PROVEN = [
 
 
 @pytest.mark.parametrize("answer", PROVEN)
-def test_gone_has_many_spellings(answer: HttpResponse) -> None:
+def test_many_answers_mean_that_an_instance_is_gone(answer: HttpResponse) -> None:
     assert got(answer) is None
 
 
@@ -91,7 +91,7 @@ def test_gone_has_many_spellings(answer: HttpResponse) -> None:
         (says({"instance": None}), ProviderUnavailable),
     ],
 )
-def test_what_may_mean_something_else_is_no_proof_that_an_instance_is_gone(
+def test_an_ambiguous_answer_does_not_prove_that_an_instance_is_gone(
     answer: HttpResponse, kind: type[ProviderError]
 ) -> None:
     with pytest.raises(ProviderError) as raised:
@@ -99,7 +99,7 @@ def test_what_may_mean_something_else_is_no_proof_that_an_instance_is_gone(
     assert type(raised.value) is kind
 
 
-def test_a_list_of_the_one_instance_is_that_instance() -> None:
+def test_a_list_with_only_the_instance_is_that_instance() -> None:
     assert got(says({"instances": [wire()]})).id == ID
 
 
@@ -113,11 +113,11 @@ def test_a_list_of_the_one_instance_is_that_instance() -> None:
         refusal(404, None, "Instance 27182818 not found"),
     ],
 )
-def test_a_destroy_of_what_is_not_there_says_so(answer: HttpResponse) -> None:
+def test_a_destroy_of_a_missing_instance_returns_true(answer: HttpResponse) -> None:
     assert destroyed(answer) is True
 
 
-def test_a_destroy_that_was_accepted_does_not_say_that_there_was_none() -> None:
+def test_an_accepted_destroy_returns_false() -> None:
     assert destroyed(says({"success": True, "msg": "Instance 27182818 not found in cache."})) is False
 
 
@@ -134,9 +134,7 @@ def test_a_destroy_that_was_accepted_does_not_say_that_there_was_none() -> None:
         (refusal(404, "not_found", "Invalid user key"), AuthFailed),
     ],
 )
-def test_a_destroy_that_fails_for_another_reason_does_not_say_that_there_is_none(
-    answer: HttpResponse, kind: type[ProviderError]
-) -> None:
+def test_a_destroy_that_fails_for_another_reason_is_an_error(answer: HttpResponse, kind: type[ProviderError]) -> None:
     with pytest.raises(kind):
         destroyed(answer)
 
@@ -184,7 +182,7 @@ CALLS: dict[str, Callable[[VastAi], Any]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("answer", DEAD)
-def test_a_dead_key_is_told_by_every_call(call: str, answer: HttpResponse) -> None:
+def test_every_call_reports_a_dead_key(call: str, answer: HttpResponse) -> None:
     with pytest.raises(AuthFailed):
         on_script(CALLS[call], answer)
 
@@ -210,13 +208,13 @@ ALIVE: list[tuple[HttpResponse, type[ProviderError]]] = [
 
 
 @pytest.mark.parametrize(("answer", "kind"), ALIVE)
-def test_what_is_said_about_something_else_is_no_dead_key(answer: HttpResponse, kind: type[ProviderError]) -> None:
+def test_an_error_about_another_key_is_not_a_dead_key(answer: HttpResponse, kind: type[ProviderError]) -> None:
     with pytest.raises(ProviderError) as raised:
         on_script(CALLS["create"], answer)
     assert type(raised.value) is kind
 
 
-def test_the_words_of_a_machine_are_no_dead_key() -> None:
+def test_a_status_message_is_not_a_dead_key() -> None:
     words = "Session expired. Please log in again. Invalid API key"
     listing, _ = on_script(CALLS["list"], page(wire(1, status_msg=words, label=words)))
     assert [each.id for each in listing.instances] == ["1"]

@@ -54,7 +54,7 @@ ODD_ROWS: list[Any] = [
 
 
 @pytest.mark.parametrize("odd", ODD_ROWS)
-def test_an_odd_field_hides_neither_its_row_nor_another(odd: bytes) -> None:
+def test_an_unexpected_field_hides_no_row(odd: bytes) -> None:
     listing = inventory(raw_page(raw(4), odd, raw(6)))
     assert ids(listing) == ["4", "5", "6"]
     assert listing.unreadable == ()
@@ -64,7 +64,7 @@ def test_an_odd_field_hides_neither_its_row_nor_another(odd: bytes) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD_ROWS)
-def test_an_odd_field_hides_no_single_instance(odd: bytes) -> None:
+def test_an_unexpected_field_hides_no_single_instance(odd: bytes) -> None:
     read = says(b'{"instances":' + odd + b"}")
     instance, _ = on_script(lambda adapter: adapter.get("5"), read)
     assert (instance.id, instance.label) == ("5", "gp-primary-7f3a")
@@ -90,14 +90,14 @@ def test_an_odd_field_hides_no_single_instance(odd: bytes) -> None:
         (raw(5, id=..., label="gpx-a"), "no id, label gpx-a"),
     ],
 )
-def test_a_row_without_an_id_is_named_and_counts_as_a_row(odd: bytes, words: str) -> None:
+def test_a_row_without_an_id_is_reported_and_counted(odd: bytes, words: str) -> None:
     body = b'{"success":true,"next_token":null,"total_instances":2,"instances":[' + raw(4) + b"," + odd + b"]}"
     listing = inventory(says(body))
     assert ids(listing) == ["4"]
     assert listing.unreadable == (f"row 2 of page 1: {words}",)
 
 
-def test_a_sound_listing_names_no_row() -> None:
+def test_a_valid_listing_reports_no_unreadable_row() -> None:
     assert inventory(page(wire(1), wire(2, label=None))).unreadable == ()
 
 
@@ -113,7 +113,7 @@ def test_a_sound_listing_names_no_row() -> None:
         raw(5, label=...),
     ],
 )
-def test_a_label_that_can_not_be_read_is_named_and_its_instance_still_listed(odd: bytes) -> None:
+def test_an_unreadable_label_is_reported_and_its_instance_is_listed(odd: bytes) -> None:
     listing = inventory(raw_page(odd))
     assert [(each.id, each.label) for each in listing.instances] == [("5", None)]
     assert listing.unreadable == ("row 1 of page 1: the label of instance 5 can't be read",)
@@ -122,12 +122,12 @@ def test_a_label_that_can_not_be_read_is_named_and_its_instance_still_listed(odd
 @pytest.mark.parametrize(
     ("label", "read"), [(None, None), ("", ""), ("caf\u00e9 \ufffd", "caf\u00e9 \ufffd"), (7, "7")]
 )
-def test_a_label_that_can_be_read_is_not_named(label: object, read: str | None) -> None:
+def test_a_readable_label_is_not_reported(label: object, read: str | None) -> None:
     listing = inventory(page(wire(5, label=label)))
     assert ([each.label for each in listing.instances], listing.unreadable) == ([read], ())
 
 
-def test_an_instance_of_which_only_the_id_can_be_read_is_unsure_and_named() -> None:
+def test_an_instance_with_only_a_readable_id_is_unsure_and_reported() -> None:
     listing = inventory(raw_page(b'{"id":5}', b'{"id":6,"label":"x","actual_status":{}}'))
     assert [(each.id, each.label, each.status) for each in listing.instances] == [
         ("5", None, InstanceStatus.UNSURE),
@@ -136,11 +136,11 @@ def test_an_instance_of_which_only_the_id_can_be_read_is_unsure_and_named() -> N
     assert len(listing.unreadable) == 1
 
 
-def test_a_status_that_is_null_is_a_machine_that_is_being_made_and_not_unsure() -> None:
+def test_a_null_status_is_pending_and_not_unsure() -> None:
     assert one(page(wire(5, actual_status=None))).status is InstanceStatus.PENDING
 
 
-def test_the_named_rows_are_few_and_short_and_show_no_secret() -> None:
+def test_reported_rows_are_few_and_short_and_contain_no_secret() -> None:
     rows = [{"label": f"{KEY} {'x' * 5000}\n"} for _ in range(30)]
     listing = inventory(page(*rows))
     assert len(listing.unreadable) == 21
@@ -148,12 +148,12 @@ def test_the_named_rows_are_few_and_short_and_show_no_secret() -> None:
     assert all(len(words) <= 120 and words.isprintable() and KEY not in words for words in listing.unreadable)
 
 
-def test_unreadable_rows_of_all_pages_are_named_with_their_page() -> None:
+def test_unreadable_rows_are_reported_with_their_page() -> None:
     listing = inventory(page(wire(1), None, token="t", total=4), page(None, wire(2), total=4))
     assert listing.unreadable == ("row 2 of page 1: null", "row 1 of page 2: null")
 
 
-def test_a_row_that_can_not_be_read_makes_up_for_no_row_that_is_missing() -> None:
+def test_an_unreadable_row_does_not_count_for_a_missing_row() -> None:
     with pytest.raises(ProviderUnavailable, match="claims 4 instances, lists 3"):
         inventory(page(wire(1), None, wire(2), total=4))
 
@@ -171,19 +171,19 @@ def test_a_row_that_can_not_be_read_makes_up_for_no_row_that_is_missing() -> Non
         b"NaN",
     ],
 )
-def test_a_page_that_can_not_be_read_as_a_whole_is_an_error(body: bytes) -> None:
+def test_an_unreadable_page_is_an_error(body: bytes) -> None:
     with pytest.raises(ProviderUnavailable):
         inventory(says(body))
 
 
-def test_one_odd_port_costs_no_other_port() -> None:
+def test_an_invalid_port_loses_no_other_port() -> None:
     ports = {"8000/tcp": [{"HostPort": "40080"}], "x": 5, "9/udp": [{"HostPort": 70_000}], "7/tcp": [{"HostPort": "z"}]}
     assert one(page(wire(1, ports=ports))).ports == (
         PortMapping(container_port=8000, protocol="tcp", host="198.51.100.12", public_port=40080),
     )
 
 
-def test_the_status_of_a_machine_whose_label_is_lost_shows_no_secret_of_any_launch() -> None:
+def test_a_status_message_without_a_label_contains_no_secret_of_any_launch() -> None:
     spec = SPEC.__class__(image="a/b", disk_gb=10.0, secret_env=(("HF", "hf-s3cret"),))
 
     async def use(adapter: Any) -> Any:
@@ -195,7 +195,7 @@ def test_the_status_of_a_machine_whose_label_is_lost_shows_no_secret_of_any_laun
     assert [each.status_message for each in listing.instances] == ["env HF=***"]
 
 
-def test_a_status_message_without_end_is_cut() -> None:
+def test_a_long_status_message_is_cut() -> None:
     assert len(one(page(wire(1, status_msg="x" * 100_000))).status_message) == 2_000
 
 
@@ -203,14 +203,14 @@ def test_a_status_message_without_end_is_cut() -> None:
 
 
 @pytest.mark.parametrize("odd", [b"\xff", b"\\ud800", b"\n"])
-def test_a_text_that_can_not_be_read_hides_no_offer(odd: bytes) -> None:
+def test_an_unreadable_text_hides_no_offer(odd: bytes) -> None:
     body = json.dumps({"offers": [row(1), row(2, geolocation="HERE"), row(3, webpage="HERE")]}).encode()
     offers, _ = on_script(found_by, says(body.replace(b"HERE", odd)))
     assert [offer.id for offer in offers] == ["vast-1", "vast-2", "vast-3"]
 
 
 @pytest.mark.parametrize("price", [NAN, float("inf"), 1e12, -1.0, "inf", "NaN"])
-def test_an_offer_of_an_impossible_price_is_skipped_and_the_search_goes_on_behind_it(price: object) -> None:
+def test_an_offer_with_an_impossible_price_is_skipped_and_the_search_continues(price: object) -> None:
     first = [row(number, dph_total=0.1 + number / 1000) for number in range(1, 64)]
     offers, script = on_script(
         found_by, says({"offers": [*first, row(64, dph_total=price)]}), says({"offers": [row(65, dph_total=0.2)]})
@@ -221,6 +221,6 @@ def test_an_offer_of_an_impossible_price_is_skipped_and_the_search_goes_on_behin
 
 @pytest.mark.parametrize("column", ["reliability2", "cuda_max_good", "gpu_frac", "score"])
 @pytest.mark.parametrize("value", [NAN, float("inf"), "NaN", -1.0])
-def test_an_odd_number_that_is_no_price_costs_no_offer(column: str, value: object) -> None:
+def test_an_invalid_number_other_than_a_price_loses_no_offer(column: str, value: object) -> None:
     offers, _ = on_script(found_by, says({"offers": [row(1), row(2, **{column: value}), row(3)]}))
     assert len(offers) == 3

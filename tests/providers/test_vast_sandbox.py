@@ -63,7 +63,7 @@ async def cheapest(adapter: VastAi) -> Offer:
     return (await found(adapter))[0]
 
 
-def test_the_log_of_a_running_machine_is_brought() -> None:
+def test_the_log_of_a_running_machine_is_fetched() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock)
         made = await world.vast.create(await cheapest(world.vast), SPEC, LABEL)
@@ -76,7 +76,7 @@ def test_the_log_of_a_running_machine_is_brought() -> None:
 
 
 @pytest.mark.parametrize("cap", [0, 64])
-def test_the_whole_market_is_found_whatever_a_page_holds(cap: int) -> None:
+def test_the_whole_market_is_found_with_any_page_size(cap: int) -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock, machines=300, search_page=cap)
         wanted = OfferFilter(max_price=1000.0, verified_only=False, disk_gb=8)
@@ -90,7 +90,7 @@ def test_the_whole_market_is_found_whatever_a_page_holds(cap: int) -> None:
     run_virtual(use)
 
 
-def test_a_market_of_one_price_is_found_whole_by_pages_of_64() -> None:
+def test_a_market_with_a_single_price_is_found_completely_with_pages_of_64() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock, machines=150, search_page=64)
         for machine in world.sandbox.market.machines.values():
@@ -102,7 +102,7 @@ def test_a_market_of_one_price_is_found_whole_by_pages_of_64() -> None:
     run_virtual(use)
 
 
-def test_a_search_loses_nothing_that_its_filter_lets_pass() -> None:
+def test_a_search_returns_every_offer_that_passes_its_filter() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock, machines=200)
         everything = await found(world.vast)
@@ -119,7 +119,7 @@ def test_a_search_loses_nothing_that_its_filter_lets_pass() -> None:
     run_virtual(use)
 
 
-def test_only_verified_offers_are_asked_for_when_only_they_are_wanted() -> None:
+def test_a_search_for_verified_offers_requests_only_those() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock, machines=100)
         wanted = OfferFilter(max_price=1000.0, disk_gb=8)
@@ -128,7 +128,7 @@ def test_only_verified_offers_are_asked_for_when_only_they_are_wanted() -> None:
     run_virtual(use)
 
 
-def test_a_machine_is_rented_seen_and_given_back() -> None:
+def test_a_machine_is_rented_listed_and_destroyed() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock)
         credit = (await world.vast.spend()).credit
@@ -156,7 +156,7 @@ def test_a_machine_is_rented_seen_and_given_back() -> None:
     run_virtual(use)
 
 
-def test_a_second_create_on_one_offer_is_gone() -> None:
+def test_a_second_create_on_an_offer_is_offer_gone() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock)
         offer = await cheapest(world.vast)
@@ -180,7 +180,7 @@ def test_offers_that_exclude_each_other_share_a_conflict_key() -> None:
     run_virtual(use)
 
 
-def test_a_list_of_many_pages_is_whole_and_a_missing_page_is_an_error() -> None:
+def test_a_listing_of_many_pages_is_complete_and_a_missing_page_is_an_error() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock, machines=200)
         offers = [offer for offer in await found(world.vast) if offer.num_gpus == 1]
@@ -245,7 +245,7 @@ def test_a_create_that_was_not_executed_is_refused_or_unknown(
 
 
 @pytest.mark.parametrize("fault", EXECUTED)
-def test_a_create_that_was_executed_without_a_whole_answer_is_unknown_and_its_label_is_there(fault: str) -> None:
+def test_an_executed_create_without_a_complete_answer_is_unknown_and_labelled(fault: str) -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock)
         offer = await cheapest(world.vast)
@@ -260,7 +260,7 @@ def test_a_create_that_was_executed_without_a_whole_answer_is_unknown_and_its_la
 
 @pytest.mark.parametrize("fault", ["hang_before", "reset_after", "status_500_before", "html_502", *EXECUTED])
 @pytest.mark.parametrize("call", ["search", "list", "get", "user"])
-def test_a_read_that_a_fault_hits_is_an_error_and_never_an_empty_answer(call: str, fault: str) -> None:
+def test_a_failed_read_is_an_error_and_never_an_empty_answer(call: str, fault: str) -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock)
         receipt = await world.vast.create(await cheapest(world.vast), SPEC, LABEL)
@@ -278,7 +278,7 @@ def test_a_read_that_a_fault_hits_is_an_error_and_never_an_empty_answer(call: st
 
 
 @pytest.mark.parametrize("fault", ["reset_before", "status_500_before", "refused_200", "html_502", *EXECUTED])
-def test_a_destroy_without_a_whole_answer_is_unknown_and_may_be_repeated(fault: str) -> None:
+def test_a_destroy_without_a_complete_answer_is_unknown_and_can_be_repeated(fault: str) -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock)
         receipt = await world.vast.create(await cheapest(world.vast), SPEC, LABEL)
@@ -291,7 +291,7 @@ def test_a_destroy_without_a_whole_answer_is_unknown_and_may_be_repeated(fault: 
     run_virtual(use)
 
 
-def test_a_wrong_key_is_told_apart_from_a_missing_instance() -> None:
+def test_a_wrong_key_is_not_a_missing_instance() -> None:
     async def use(clock: VirtualClock) -> None:
         adapter = vast(World(clock).http, clock, key="nobody")
         with pytest.raises(AuthFailed):
@@ -304,7 +304,7 @@ def test_a_wrong_key_is_told_apart_from_a_missing_instance() -> None:
     run_virtual(use)
 
 
-def test_the_real_limits_are_never_hit() -> None:
+def test_the_real_rate_limits_are_never_exceeded() -> None:
     async def use(clock: VirtualClock) -> None:
         world = World(clock, rate_limits="real", machines=800, search_page=64)
         assert len(await found(world.vast, EVERYTHING)) > 64 * 11
@@ -317,7 +317,7 @@ def test_the_real_limits_are_never_hit() -> None:
 
 
 @pytest.mark.parametrize("fault", ["reset_before", "reset_after"])
-async def test_a_create_that_is_reset_on_a_real_socket_reaches_the_market_once(fault: str) -> None:
+async def test_a_create_reset_on_a_real_socket_reaches_the_market_once(fault: str) -> None:
     running = await serve(SandboxOptions(port=0, machines=20, rate_limits="off"))
     http = AioHttp()
     try:

@@ -45,7 +45,7 @@ def one_offer(**facts: object) -> Offer:
     return offer
 
 
-def test_a_market_larger_than_a_page_is_found_whole_and_each_offer_once() -> None:
+def test_a_market_larger_than_a_page_is_found_completely_and_without_repeats() -> None:
     rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(1000)]
     offers, script = offers_of(market(rows))
     assert sorted(offer.id for offer in offers) == sorted(f"vast-{n}" for n in range(1000))
@@ -53,7 +53,7 @@ def test_a_market_larger_than_a_page_is_found_whole_and_each_offer_once() -> Non
 
 
 @pytest.mark.parametrize("same", [63, 64, 65, 200, 640])
-def test_more_rows_of_one_price_than_a_page_holds_are_found_by_machine(same: int) -> None:
+def test_more_rows_with_one_price_than_fit_on_a_page_are_found_by_machine(same: int) -> None:
     rows = [row(n, dph_total=0.1 + n * 0.01) for n in range(30)]
     rows += [row(n, dph_total=0.25) for n in range(100, 100 + same)]
     rows += [row(n, dph_total=0.9) for n in range(900, 930)]
@@ -62,14 +62,14 @@ def test_more_rows_of_one_price_than_a_page_holds_are_found_by_machine(same: int
     assert len(offers) == len(rows)
 
 
-def test_one_machine_with_more_rows_of_one_price_than_a_page_holds_does_not_hide_the_others() -> None:
+def test_a_machine_with_more_rows_than_fit_on_a_page_hides_no_other() -> None:
     rows = [row(n, dph_total=0.25, machine_id=5 if n < 100 else n) for n in range(300)]
     rows += [row(n, dph_total=0.5) for n in range(500, 600)]
     offers, _ = offers_of(market(rows))
     assert {offer.machine_id for offer in offers} == {str(one["machine_id"]) for one in rows}
 
 
-def test_a_server_that_does_not_heed_where_a_search_begins_is_an_error_not_a_market() -> None:
+def test_a_server_that_ignores_the_start_of_a_search_is_an_error() -> None:
     rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(1000)]
     with pytest.raises(ProviderUnavailable, match="heed"):
         offers_of(market(rows, heeds_filters=False))
@@ -79,7 +79,7 @@ def test_an_empty_market_is_no_error() -> None:
     assert offers_of(says({"offers": []}))[0] == []
 
 
-def test_what_came_before_a_fault_is_handed_out() -> None:
+def test_pages_before_an_error_are_returned() -> None:
     rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(64)]
 
     async def use(clock: VirtualClock) -> None:
@@ -91,7 +91,7 @@ def test_what_came_before_a_fault_is_handed_out() -> None:
     run_virtual(use)
 
 
-def test_the_question_is_never_narrower_than_what_is_wanted() -> None:
+def test_the_query_is_never_narrower_than_the_filter() -> None:
     wanted = OfferFilter(max_price=0.5, min_vram=24, num_gpus=2, disk_gb=80, gpu_model="RTX 4090", min_cuda=12.1)
     _, script = offers_of(says({"offers": []}), wanted=wanted)
     query = script.sent()
@@ -103,7 +103,7 @@ def test_the_question_is_never_narrower_than_what_is_wanted() -> None:
     assert "gpu_name" not in query  # spellings are compared here
 
 
-def test_without_a_number_of_gpus_no_price_per_gpu_is_sent_and_unverified_offers_come_too() -> None:
+def test_without_a_gpu_count_no_price_limit_is_sent() -> None:
     _, script = offers_of(says({"offers": []}), wanted=OfferFilter(max_price=0.5, verified_only=False))
     assert "lte" not in script.sent()["dph_total"]
     assert script.sent()["verified"] == {"in": [True, False]}
@@ -111,7 +111,7 @@ def test_without_a_number_of_gpus_no_price_per_gpu_is_sent_and_unverified_offers
     assert KEY not in script.requests[0].url
 
 
-def test_one_offer_is_asked_for_by_its_number_and_a_foreign_id_is_not_asked_for() -> None:
+def test_a_single_offer_is_queried_by_number_and_a_foreign_id_is_not_queried() -> None:
     _, script = offers_of(says({"offers": []}), wanted=OfferFilter(offer_id=OfferId("vast-77"), max_price=9))
     assert script.sent()["ask_contract_id"] == {"eq": 77}
     nothing, script = offers_of(says({"offers": []}), wanted=OfferFilter(offer_id=OfferId("ionet-77"), max_price=9))
@@ -144,12 +144,12 @@ def test_marks_are_in_the_extras_of_every_offer() -> None:
         {"end_date": None, "gpu_frac": 0, "hosting_type": "0"},
     ],
 )
-def test_odd_types_and_unknown_fields_do_not_cost_an_offer(odd: dict[str, object]) -> None:
+def test_unexpected_types_and_unknown_fields_lose_no_offer(odd: dict[str, object]) -> None:
     offer = one_offer(**odd)
     assert (offer.id, offer.host, offer.gpu_price) == ("vast-1", "vast.ai/1001", 400_000)
 
 
-def test_without_gpu_ids_the_machine_is_what_offers_conflict_about() -> None:
+def test_without_gpu_ids_the_machine_is_the_conflict_key() -> None:
     assert one_offer(gpu_ids=None).conflict_keys == ("m1001",)
     assert one_offer(gpu_ids=[]).conflict_keys == ("m1001",)
     assert one_offer(gpu_ids=["7", 8]).conflict_keys == ("m1001g7", "m1001g8")
@@ -167,7 +167,7 @@ def test_without_gpu_ids_the_machine_is_what_offers_conflict_about() -> None:
         {"gpu_name": ...},
     ],
 )
-def test_an_offer_without_what_money_or_identity_needs_is_skipped_and_the_others_stay(bad: dict[str, object]) -> None:
+def test_an_offer_without_a_required_field_is_skipped_and_the_others_stay(bad: dict[str, object]) -> None:
     counted = []
 
     async def use(clock: VirtualClock) -> list[Offer]:
@@ -180,12 +180,12 @@ def test_an_offer_without_what_money_or_identity_needs_is_skipped_and_the_others
     assert counted == [1]
 
 
-def test_a_market_of_which_most_can_not_be_read_is_an_error() -> None:
+def test_a_mostly_unreadable_market_is_an_error() -> None:
     with pytest.raises(ProviderUnavailable, match="can't be read"):
         offers_of(says({"offers": [row(1), row(2, dph_base=...), row(3, dph_base=...)]}))
 
 
-def test_what_can_not_be_rented_and_what_is_a_bid_is_no_offer() -> None:
+def test_rows_that_are_not_rentable_or_are_bids_are_not_offers() -> None:
     offers, _ = offers_of(says({"offers": [row(1, rentable=False), row(2, is_bid=True), row(3)]}))
     assert [offer.id for offer in offers] == ["vast-3"]
 
@@ -218,7 +218,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_answer_is_an_error_and_never_an_empty_market(wrong: HttpResponse | Exception) -> None:
+def test_an_invalid_answer_is_an_error_and_never_an_empty_market(wrong: HttpResponse | Exception) -> None:
     with pytest.raises(ProviderUnavailable):
         offers_of(wrong)
 
@@ -233,12 +233,12 @@ REFUSALS: list[tuple[HttpResponse, type[ProviderError]]] = [
 
 
 @pytest.mark.parametrize(("answer", "kind"), REFUSALS)
-def test_a_refused_search_says_why(answer: HttpResponse, kind: type[ProviderError]) -> None:
+def test_a_refused_search_has_its_own_error(answer: HttpResponse, kind: type[ProviderError]) -> None:
     with pytest.raises(kind):
         offers_of(answer)
 
 
-def test_ten_searches_a_minute_and_not_one_more() -> None:
+def test_at_most_ten_searches_are_sent_in_a_minute() -> None:
     times: list[float] = []
 
     async def use(clock: VirtualClock) -> None:
@@ -253,7 +253,7 @@ def test_ten_searches_a_minute_and_not_one_more() -> None:
     assert times[-1] < 125
 
 
-def test_a_used_up_quota_is_an_error_at_once_until_it_is_renewed() -> None:
+def test_an_exhausted_quota_is_an_error_until_it_is_renewed() -> None:
     quota = {"success": False, "error": "search_quota_exceeded", "msg": "no more"}
 
     async def use(clock: VirtualClock) -> None:
@@ -272,7 +272,7 @@ def test_a_used_up_quota_is_an_error_at_once_until_it_is_renewed() -> None:
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the recorded market is not here")
-def test_recorded_offers_are_read_without_loss() -> None:
+def test_recorded_offers_are_all_read() -> None:
     recorded = json.loads(SAMPLE.read_bytes())["offers"]
     offers, _ = offers_of(says({"offers": [one | {"rentable": True} for one in recorded]}))
     assert [offer.id for offer in offers] == [f"vast-{one['id']}" for one in recorded]

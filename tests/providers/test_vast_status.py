@@ -84,12 +84,12 @@ def test_the_host_is_blamed_for_its_disk_its_driver_and_its_docker(message: str)
 
 
 @pytest.mark.parametrize("message", NOBODY)
-def test_nobody_is_blamed_for_what_may_get_better(message: str) -> None:
+def test_a_temporary_failure_has_no_blame(message: str) -> None:
     assert seen(message).blame is None
 
 
 @pytest.mark.parametrize("message", [*IMAGE, *HOST])
-def test_an_instance_that_runs_blames_nobody(message: str) -> None:
+def test_a_running_instance_has_no_blame(message: str) -> None:
     assert seen(message, actual="running").blame is None
 
 
@@ -103,12 +103,12 @@ def test_an_instance_that_runs_blames_nobody(message: str) -> None:
         "foo/exec-format-error@sha256:00",
     ],
 )
-def test_the_name_of_an_image_blames_nobody(image: str) -> None:
+def test_the_name_of_an_image_is_no_blame(image: str) -> None:
     assert seen(f"pulling {image}", image=image).blame is None
     assert seen(f"pulling from {image.split('@', maxsplit=1)[0]}: 5%", image=image).blame is None
 
 
-def test_a_real_failure_of_an_image_of_such_a_name_is_still_blamed() -> None:
+def test_a_failure_of_an_image_with_such_a_name_is_still_blamed() -> None:
     image = "foo/toomanyrequests:1"
     assert seen(f"{DAEMON}manifest for {image} not found", image=image).blame is Blame.IMAGE
     assert (
@@ -117,19 +117,19 @@ def test_a_real_failure_of_an_image_of_such_a_name_is_still_blamed() -> None:
 
 
 @pytest.mark.parametrize("image", [None, "", "ubuntu", "device", 5, {}])
-def test_blame_needs_no_name_of_an_image(image: object) -> None:
+def test_blame_is_found_without_the_name_of_the_image(image: object) -> None:
     assert seen(HOST[0], image=image).blame is Blame.HOST
 
 
-def test_a_failed_start_is_broken_whomever_it_blames_and_a_failed_pull_is_not() -> None:
+def test_a_failed_start_is_broken_and_a_failed_pull_is_not() -> None:
     assert seen(HOST[2]).status is InstanceStatus.BROKEN
     assert seen(IMAGE[11]).status is InstanceStatus.BROKEN
     assert seen(IMAGE[0]).status is InstanceStatus.PENDING
 
 
-def test_a_message_over_several_lines_is_read_as_one() -> None:
+def test_a_message_of_several_lines_is_read_as_one() -> None:
     assert seen("Error response from daemon:\n  no space\n  left on device\n").blame is Blame.HOST
 
 
-def test_the_blame_is_read_before_secrets_are_cut_out_of_the_message() -> None:
+def test_the_blame_is_determined_before_secrets_are_removed() -> None:
     assert seen(f"{DAEMON}no space left on device k3y-that-must-not-show").blame is Blame.HOST

@@ -1,4 +1,4 @@
-"""Commands that give back: release and destroy. Whatever destroys data lists it first and asks."""
+"""The commands `release` and `destroy`. Both list the machines and ask before they destroy data."""
 
 import click
 
@@ -21,23 +21,21 @@ def release(connection: Connection, name: str, yes: bool) -> None:
         click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
         click.echo(totals(reservation.instances), err=True)
     unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
-    what = counted(len(reservation.instances)) + (f" and {unknown} of unknown fate" if unknown else "")
+    what = counted(len(reservation.instances)) + (f" and {unknown} with an unknown outcome" if unknown else "")
     _ask(f"Release {what} of {reservation.reservation_id}?", reservation.price_per_hour, yes=yes or over)
     request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
     released = connection.call(connection.stub.ReleaseReservation, request).reservation
     if connection.as_json:
         connection.print_json(released)
     else:
-        before = (
-            f" since before ({reservation.reason or reservation.state}): nothing was left to release" if over else ""
-        )
-        cost = f"{tables.price(released.cost_so_far)} in all"
-        click.echo(f"{released.reservation_id} {released.state}{before} · {cost}")
+        reason = f" ({reservation.reason})" if reservation.reason else ""
+        state = f"already {reservation.state}{reason}, nothing was changed" if over else released.state
+        click.echo(f"{released.reservation_id} {state} · {tables.price(released.cost_so_far)} in total")
 
 
 @click.command()
 @click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
-@click.option("--provider", type=TextType(), help="Provider of machines that `gpuproxy ps` no longer lists.")
+@click.option("--provider", type=TextType(), help="Provider of the machines, if `gpuproxy ps` does not list them.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @client_command
 def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
@@ -57,7 +55,7 @@ def destroy(connection: Connection, names: tuple[str, ...], provider: str | None
 
 
 def _ask(question: str, price: float, *, yes: bool) -> None:
-    """`price` in USD per hour is what goes on unless it is done."""
+    """Ask for confirmation; without it, end with exit code 1. `price`: what the machines cost, in USD per hour."""
     if yes:
         return
     try:
@@ -65,10 +63,10 @@ def _ask(question: str, price: float, *, yes: bool) -> None:
     except click.Abort as abort:
         if not isinstance(abort.__context__, EOFError):
             raise
-        click.echo("\nNobody is there to answer: say --yes where this runs by itself.", err=True)
+        click.echo("\nConfirmation is needed, but stdin has ended. Use --yes in scripts.", err=True)
         agreed = False
     if not agreed:
-        still = f" What is rented goes on costing {tables.hourly(price)}." if price else ""
+        still = f" The machines still cost {tables.hourly(price)}." if price else ""
         click.echo(f"Nothing was changed.{still}", err=True)
         raise SystemExit(1)
 
@@ -90,7 +88,7 @@ def _destroy_one(connection: Connection, provider: str, name: str) -> bool:
             raise
         click.echo(f"{name}: {refused.message}", err=True)
         if refused.error.code in NOT_THERE and _is_reservation(connection, name):
-            click.echo(f"{name} is a reservation: gpuproxy release {name} gives back everything of it.", err=True)
+            click.echo(f"{name} is a reservation. gpuproxy release {name} releases all of its machines.", err=True)
         return False
     if connection.as_json:
         connection.print_json(answer)
