@@ -1,6 +1,6 @@
-"""The books of this machine, opened for one command that works on them itself, beside a running server or without one.
+"""The database of this machine, opened by a single command. The server may be running or not.
 
-A command that is about existing books never makes new ones: in a wrong directory it would say that all is well.
+A command that needs an existing database never creates one: in a wrong directory it would find no problems.
 """
 
 import asyncio
@@ -19,9 +19,10 @@ T = TypeVar("T")
 def with_database(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
-    """What `work` makes of the books; `alone`: refused while a server runs on them.
+    """Run `work` on the database and return its result.
 
-    Raises ConfigError where there are none, unless it `may_create` them, and when they can't be read or written.
+    `alone`: refuse while a server uses the database. `may_create`: create the database if there is none.
+    Raises ConfigError if there is no database and it may not be created, or if it can't be read or written.
     """
 
     async def run() -> T:
@@ -38,9 +39,9 @@ def with_database(
 
 
 def check_exists(settings: Settings) -> None:
-    """Raise ConfigError where there is no database."""
+    """Raise ConfigError if there is no database."""
     if not settings.database_path.is_file():
         raise ConfigError(
-            f"There is no database at {settings.database_path.absolute()}; set GPUPROXY_DATABASE_URL or go to its "
-            "directory."
+            f"There is no database at {settings.database_path.absolute()}. Set GPUPROXY_DATABASE_URL, or run this in "
+            "the database's directory."
         )

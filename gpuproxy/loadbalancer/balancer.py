@@ -358,23 +358,24 @@ def _rank_of(entry: _Entry) -> _Rank:
 
 
 def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
-    """The first rule by which one candidate comes before the next."""
+    """The first rule that ranks a candidate before the runner-up, in words."""
     score, then, price, unreliability, last, *_ = rank
     if after is None:
-        return "the only one left"
+        return "the only candidate left"
     if score < after[0]:
-        return f"score {score}, next {after[0]}"
+        return f"lowest score ({score}; runner-up {after[0]})"
     if by_name:
-        return f"score {score} as the next; first by name"
+        return f"same score ({score}) as the runner-up; first by name"
     if then < after[1]:
-        return f"score {score} as the next; {then} live leases, next {after[1]}"
+        return f"fewest live leases ({then}; runner-up {after[1]})"
     if price < after[2]:
-        return f"score {score} as the next; {dollars(price)}/h, next {dollars(after[2])}/h"
+        return f"cheapest ({dollars(price)}/h; runner-up {dollars(after[2])}/h)"
     if unreliability < after[3]:
-        return f"score and price as the next; reliability {-unreliability / 10_000:g} %, next {-after[3] / 10_000:g} %"
+        percent, other = -unreliability / 10_000, -after[3] / 10_000
+        return f"same price; most reliable ({percent:g} %; runner-up {other:g} %)"
     if last < after[4]:
-        return "score, price and reliability as the next; longest since its last pick"
-    return "as the next in everything; first by name"
+        return "same price and reliability; longest time since the last pick"
+    return "same as the runner-up by every rule; first by name"
 
 
 def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: PeerTimes | None) -> _Host:

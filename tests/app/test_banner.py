@@ -1,4 +1,4 @@
-"""What a start prints: a command that can be pasted."""
+"""The text at startup contains a command that can be pasted."""
 
 import shutil
 import sys

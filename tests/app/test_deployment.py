@@ -1,4 +1,4 @@
-"""What is made once with a database: the secret of tokens in it, the key of demands beside it."""
+"""Secrets that are created once with a database: the token secret in it, the fingerprint key beside it."""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.world import SeededRandom
 
 
 def key_of(random: SeededRandom, file: Path, fingerprint: str = "") -> bytes:
-    """Of a start over books in memory, with one reservation of the fingerprint."""
+    """The fingerprint key of a deployment in memory, with one reservation that has this fingerprint."""
     found = []
 
     async def story(clock: VirtualClock) -> None:
@@ -57,7 +57,7 @@ def test_a_lost_fingerprint_key_prevents_startup_if_it_is_needed(tmp_path: Path,
     file = tmp_path / "books.db.demand-key"
     if left is not None:
         file.write_text(left)
-    with pytest.raises(WrongDatabase, match=r"missing or empty.*Put the file back.*make a new key") as caught:
+    with pytest.raises(WrongDatabase, match=r"missing or empty.*Restore the file.*create a new key") as caught:
         key_of(SeededRandom(1), file, "k1:abc")
     assert str(file) in str(caught.value)
     assert (file.read_text() if file.exists() else None) == left

@@ -1,4 +1,4 @@
-"""The sandbox as a child: its end is told once, and only when nobody asked for it."""
+"""The sandbox as a child process: an unexpected end is reported once."""
 
 import asyncio
 import os

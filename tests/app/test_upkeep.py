@@ -1,4 +1,4 @@
-"""What operators do: doctor, reconcile by hand, carry the key away, copy and restore the books."""
+"""Commands of operators: doctor, reconcile, export and import of the signing key, backup and restore."""
 
 import json
 import stat
@@ -50,7 +50,7 @@ def test_an_export_or_a_backup_replaces_no_file(
     _use(monkeypatch, tmp_path)
     result = CliRunner().invoke(root, [*words, str(tmp_path / name)])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert result.stderr.endswith("name a new file.\n")
+    assert result.stderr.endswith("Name another file.\n")
     assert {file.name for file in tmp_path.iterdir()} == before
     assert (tmp_path / "another").read_text() == another
     assert [key.name for key in user_admin.list_keys(settings_in(tmp_path))] == ["ci"]
@@ -66,7 +66,7 @@ def test_an_export_or_a_backup_never_becomes_a_file_of_the_database(
     _use(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(root, [*words, f"books.db{end}"])
-    said = f"books.db{end} belongs to the database itself; name a new file.\n"
+    said = f"books.db{end} is a file of the database itself. Name another file.\n"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
     assert {file.name for file in tmp_path.iterdir()} == before
 
@@ -123,7 +123,7 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing():
         made = await world.reserve(1)
         await world.sleep(60)
         await world.db.write(lambda tx: tx.execute("UPDATE leases SET expires_at = 0, version = version + 1"))
-        decided = await world.engine.watches[0].preview()
+        decided = await next(iter(world.engine.watches)).preview()
         assert [type(step).__name__ for step in decided.steps] == ["Advance"]
         assert (await world.view(made.reservation.id)).leases[0].state is LeaseState.ACTIVE
         assert len(world.alive()) == 1

@@ -64,7 +64,7 @@ def test_a_machine_with_an_ended_container_is_reported_with_its_cost() -> None:
         (dead,) = await found(world)
         lease = await lease_of(world)
         assert (dead.kind, dead.subject) == ("dead_machine", lease.id)
-        assert dead.text.startswith(f"3 min: vast.ai {contract} of {lease.reservation_id} was ready and does not run")
+        assert dead.text.startswith(f"3 min: vast.ai {contract} of {lease.reservation_id} was ready and no longer runs")
         assert f"only its disk is billed, {dollars(lease.disk_price)}/h" in dead.text
         assert "container exited with code 137" in dead.text
         assert f"gpuproxy destroy {contract}" in dead.advice
@@ -80,7 +80,7 @@ def test_a_machine_on_an_offline_host_is_reported_as_not_billed() -> None:
         (dead,) = await found(world)
         assert dead.kind == "dead_machine"
         assert "nothing is billed" in dead.text
-        assert dead.advice.startswith("Wait")
+        assert dead.advice.startswith("Its host may come back")
 
     in_world(story)
 

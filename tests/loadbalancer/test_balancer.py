@@ -190,9 +190,9 @@ def test_the_decision_says_why() -> None:
     assert decision.sizes == (1, 1)
     assert [pick.host for pick in decision.picks] == ["vast.ai/b", "vast.ai/c"]
     assert [pick.why for pick in decision.top] == [
-        "score and price as the next; reliability 99 %, next 0.0001 %",
-        "score 0, next 2",
-        "the only one left",
+        "same price; most reliable (99 %; runner-up 0.0001 %)",
+        "lowest score (0; runner-up 2)",
+        "the only candidate left",
     ]
     assert decision.cheapest_alternative == 300_000
 
