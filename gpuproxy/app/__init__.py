@@ -1,4 +1,4 @@
-"""The server and the administration commands: wiring, lifetimes, start and stop, metrics, tracing.
+"""The server and the administration commands: wiring, startup and shutdown, metrics, tracing.
 
-`main` is the only module that chooses the adapters.
+`main` is the only module that chooses the concrete implementations of the ports.
 """

@@ -1,4 +1,4 @@
-"""Access control: keys, users and logins in one database, with the secrets that they need."""
+"""Authentication: API keys, SSH keys, users and logins in one database, and the secrets that they need."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from gpuproxy.ports import Clock, Database, Random
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The parts of access control."""
+    """The parts of authentication. `secret` signs login tokens; `fingerprint_key` hashes demands."""
 
     keys: KeyRing
     ssh_keys: SshKeyRing
@@ -28,7 +28,7 @@ class Access:
 
 
 async def open_access(settings: Settings, db: Database, clock: Clock, random: Random) -> Access:
-    """Access control over this database. Creates the configured admin user. Raises ConfigError."""
+    """Open the keys, users and logins of the database, and create the configured admin. Raises ConfigError."""
     configured = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
     secret = await deployment.token_secret(db, random, configured)
     passwords, tokens = Passwords(Threads()), Tokens(secret, clock)

@@ -1,4 +1,4 @@
-"""What the server prints at startup. Other programs parse the first words of its lines, so do not change them."""
+"""The text that the server prints at startup. Programs parse the first words of its lines, so they must not change."""
 
 import os
 import shlex
@@ -10,13 +10,13 @@ from gpuproxy.config.settings import Settings
 
 
 def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
-    """The addresses (also of the sandbox, if there is one), the place of the admin key, and a command to paste."""
+    """The addresses of the server and the sandbox, the place of the admin key, and an example command to paste."""
     lines = [f"gRPC       {grpc}", f"HTTP       {http}"]
     if settings.grpc_tls_cert is not None:
-        clients = ", for clients with a certificate only" if settings.grpc_tls_client_ca else ""
-        lines.append(f"TLS        both, with {settings.grpc_tls_cert}{clients}")
+        clients = "; clients need a certificate" if settings.grpc_tls_client_ca else ""
+        lines.append(f"TLS        for both, with {settings.grpc_tls_cert}{clients}")
     if sandbox:
-        lines += [f"sandbox    {sandbox}", "           a simulated market on this machine: nothing here costs money"]
+        lines += [f"sandbox    {sandbox}", "           a simulated market on this machine: nothing costs money"]
     key = "as configured" if settings.admin_api_key else f"in {settings.admin_key_file}"
     lines.append(f"admin key  {key}")
     shown = '"$GPUPROXY_ADMIN_API_KEY"' if settings.admin_api_key else f'"$(cat {settings.admin_key_file})"'
@@ -30,7 +30,7 @@ def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
 
 
 def _program() -> str:
-    """The command that runs this program from the current directory, to be pasted into a shell."""
+    """The command that starts this program from the current directory."""
     if shutil.which("gpuproxy"):
         return "gpuproxy"
     python = Path(sys.executable)
@@ -39,5 +39,5 @@ def _program() -> str:
 
 
 def _near(path: Path) -> str:
-    """The path relative to the current directory if it is below it, else the full path."""
+    """The path, relative if it is below the current directory."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,6 +1,6 @@
-"""The identity of a deployment: its clock, its secrets, its first admin key, and the market that it rents on.
+"""The state that belongs to a deployment: its clock, its secrets, its first admin and its market.
 
-All of it is created once, at the first start, and is stored in the database or beside it.
+It is created at the first start and kept in the database or in a file beside it.
 """
 
 import base64
@@ -28,11 +28,14 @@ DEFAULT_PROJECT = "default"
 
 
 class WrongDatabase(Exception):
-    """The database does not fit the configuration of this start. The text is for the operator."""
+    """The server can't start with this database. The text is for the operator."""
 
 
 async def start_clock(db: Database, scale: float) -> Clock:
-    """The deployment's clock: the real date at scale 1, else a scaled clock that continues from its stored time."""
+    """Start the deployment's clock. It is real time if the scale has always been 1.
+
+    Otherwise it continues from the stored time at the given scale, and never goes back.
+    """
     now = datetime.now(UTC)
 
     def write(tx: Tx) -> datetime | None:
@@ -49,12 +52,12 @@ async def start_clock(db: Database, scale: float) -> Clock:
 
 
 async def steady_clock(db: Database, clock: Clock) -> Clock:
-    """The clock, but never before the last event while any lease is live: stored times must not decrease."""
+    """The clock, but never before the last event while machines are rented, so that time does not go back."""
     return SteadyClock(clock, not_before=await db.read(leases.last_event_at))
 
 
 def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:
-    """A function from a real time to the time of the deployment's clock."""
+    """A function from a real time to the time on the deployment's clock."""
     stored = meta.read(tx, meta.CLOCK)
     if stored is None:
         return lambda now: now
@@ -63,38 +66,38 @@ def stored_clock(tx: Tx) -> Callable[[datetime], datetime]:
 
 
 async def claim_market(db: Database, kind: str) -> None:
-    """Record the kind of market; raise WrongDatabase if the database has another: sandbox and real never mix."""
+    """Bind the database to a kind of market, `sandbox` or `real`. Raises WrongDatabase if it has the other kind."""
     found = await db.write(lambda tx: meta.ensure(tx, meta.MARKET, kind))
     if found != kind:
         raise WrongDatabase(
-            f"This database belongs to a {found} market, but this start is for a {kind} market: not started. "
+            f"This database belongs to a {found} market, but the server is to use a {kind} market: not started. "
             "Set GPUPROXY_DATABASE_URL to another file."
         )
 
 
 async def claim_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
-    """Store the configured accounts; raise WrongDatabase if an account with live leases is missing.
+    """Store the configured accounts, for commands that run without them.
 
-    Commands that have no configuration use the stored accounts.
+    Raises WrongDatabase if an account with live leases is not configured: its machines could not be released.
     """
     missing = sorted(await db.read(leases.live_accounts) - configured)
     if missing:
         names = ", ".join(f"{provider} {account}" for provider, account in missing)
         raise WrongDatabase(
-            f"There are live leases of accounts that are not configured ({names}): not started. "
-            "Configure their keys again, under the same names, until all their machines are released."
+            f"Machines are rented with accounts that are not configured ({names}): not started. "
+            "Set the keys of these accounts under the same names until their machines are released."
         )
     await db.write(lambda tx: meta.write(tx, meta.ACCOUNTS, json.dumps(sorted(configured))))
 
 
 def last_accounts(tx: Tx) -> frozenset[AccountKey]:
-    """The accounts that were configured when the server last started."""
+    """The accounts of the server that was started last on this database."""
     stored = json.loads(meta.read(tx, meta.ACCOUNTS) or "[]")
     return frozenset((ProviderName(provider), name) for provider, name in stored)
 
 
 async def signer(db: Database, random: Random) -> Signer:
-    """The Signer that creates and recognises this deployment's labels."""
+    """The signer that creates and verifies this deployment's labels. Its key is created on first use."""
     deployment, key = random.token(6), base64.b64encode(random.secret(32)).decode()
 
     def write(tx: Tx) -> Signer:
@@ -105,9 +108,10 @@ async def signer(db: Database, random: Random) -> Signer:
 
 
 async def ensure_admin(db: Database, random: Random, configured: str, file: Path) -> str:
-    """Ensure the admin key: the configured one, else one that is created once and stored in `file` (mode 0600).
+    """Ensure that the first admin has a key, and return the key's text so that logs can redact it.
 
-    A different key that was configured before is revoked. Returns the key, so that logs can redact it.
+    The key is `configured`; a key that was configured before is revoked. If none is configured, a key is created once
+    and kept in `file` (mode 0600).
     """
     if configured:
         await _ensure_key(db, random, configured, "admin (configured)", alone=True)
@@ -123,24 +127,24 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
 
 
 async def token_secret(db: Database, random: Random, configured: str) -> str:
-    """The secret that signs login tokens: the configured one, else one that is created once and stored."""
-    created = base64.b64encode(random.secret(32)).decode()
-    return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, created))
+    """The secret that signs login tokens: as configured, else created once and kept in the database."""
+    made = base64.b64encode(random.secret(32)).decode()
+    return configured or await db.write(lambda tx: meta.ensure(tx, meta.LOGIN_KEY, made))
 
 
 async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
-    """The key that demands are hashed with. It is stored in `file` (mode 0600), so copies of the database lack it.
+    """The key that demands are hashed with, kept in `file` (mode 0600), so that copies of the database lack it.
 
-    Raises WrongDatabase if the key is missing but needed: with another key, every repeat would look like a new demand.
+    Raises WrongDatabase if the file is missing but needed: with another key, a repeated request would look different.
     """
     text = _kept(file)
     if not text:
         if await db.read(reservations.has_keyed):
             raise WrongDatabase(
-                f"{file} is missing or empty: not started. It has the key by which this database recognises repeats "
-                "of a request_id. Restore the file; it was created beside the database. If it is lost, create a new "
-                f"key with `head -c 32 /dev/urandom | base64 > {file}`. Then a repeat of an earlier request_id is "
-                "refused with REQUEST_ID_REUSED, which names its reservation."
+                f"{file} is missing or empty: not started. It holds the key by which the server recognises a repeated "
+                "request_id. Restore the file; it was created beside the database. If it is lost, create a new key: "
+                f"`head -c 32 /dev/urandom | base64 > {file}`. A repeated request_id from before is then refused with "
+                "REQUEST_ID_REUSED, which names its reservation."
             )
         text = base64.b64encode(random.secret(32)).decode()
         _keep(file, text)
@@ -182,10 +186,10 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alo
     if ended:
         log.info("admin_key_replaced", key=row.id, ended=ended)
     if row.revoked_at is not None:
-        log.warning("admin_key_revoked", key=row.id, name=name, hint="It stays revoked. Use another key.")
+        log.warning("admin_key_revoked", key=row.id, name=name, hint="a revoked key can't be used again; set another")
 
 
 def _stands(stored: dict[str, float], now: datetime) -> datetime:
-    """The time of a stored clock at the real time `now`."""
+    """The time on a stored clock at the real time `now`."""
     passed = now - moment(int(stored["real"]))
     return moment(int(stored["market"])) + max(timedelta(0), passed) * stored["scale"]

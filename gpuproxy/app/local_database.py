@@ -1,6 +1,6 @@
-"""The database of this machine, opened by a command that works on it directly, with or without a running server.
+"""The database of this machine, opened by a single command. The server may be running or not.
 
-A command about an existing database never creates a new one: in a wrong directory it would report that all is well.
+A command that needs an existing database never creates one: in a wrong directory it would find no problems.
 """
 
 import asyncio
@@ -19,9 +19,10 @@ T = TypeVar("T")
 def with_database(
     settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
-    """The result of `work` on the database. `alone`: refuse while a server uses it.
+    """Run `work` on the database and return its result.
 
-    Raises ConfigError if there is no database, unless `may_create` is set, and if it can't be read or written.
+    `alone`: refuse while a server uses the database. `may_create`: create the database if there is none.
+    Raises ConfigError if there is no database and it may not be created, or if it can't be read or written.
     """
 
     async def run() -> T:
@@ -41,6 +42,6 @@ def check_exists(settings: Settings) -> None:
     """Raise ConfigError if there is no database."""
     if not settings.database_path.is_file():
         raise ConfigError(
-            f"There is no database at {settings.database_path.absolute()}. Set GPUPROXY_DATABASE_URL, or run the "
-            "command in the directory of the database."
+            f"There is no database at {settings.database_path.absolute()}. Set GPUPROXY_DATABASE_URL, or run this in "
+            "the database's directory."
         )

@@ -1,7 +1,8 @@
-"""The wiring: the only place that knows which concrete things exist, and the lifetime of every task.
+"""The wiring of the server: the only module that chooses concrete implementations, and the owner of every task.
 
-`serve` is one straight line: open the books, start the clock, connect the accounts, recover, listen, wait for a
-signal, drain. Commands that work without a server (`upkeep`, `user_admin`) take their books and accounts from here.
+`serve` is a sequence: open the database, start the clock, connect the accounts, recover, listen, wait for a signal,
+drain. Commands that work without a server (`upkeep`, `user_admin`) open the database and the accounts with the
+functions here.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 
 async def serve(settings: Settings, *, sandbox: bool) -> int:
-    """Run the server until SIGTERM or SIGINT; the exit code. Raises ConfigError when it must not start."""
+    """Run the server until SIGTERM or SIGINT, and return the exit code. Raises ConfigError if it must not start."""
     check_start(settings, sandbox=sandbox)
     collect_rarely()
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
@@ -94,33 +95,33 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         try:
             ports = await listen(settings, interfaces, certificates)
         except ConfigError:
-            await interfaces.drain(0)  # the one that does listen
+            await interfaces.drain(0)  # close the interface that did start
             raise
         print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
         await _until_signalled(engine, interfaces)
         log.info("draining", seconds=settings.drain_seconds)
         await asyncio.gather(interfaces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
-        _say_goodbye(await figures.read(db, engine.watches, clock))
+        _log_rented(await figures.read(db, engine.watches, clock))
     return 0
 
 
-def _say_goodbye(left: Figures) -> None:
+def _log_rented(left: Figures) -> None:
     if left.rented:
-        effect = "they go on costing money, and no lease ends, until a server is started on this database again"
+        effect = "they still cost money, and no lease expires until a server is started on this database again"
         log.info("machines_stay_rented", machines=left.rented, usd_per_hour=left.usd_per_hour, effect=effect)
 
 
 def collect_rarely() -> None:
-    """Look for reference cycles less often than Python does by itself.
+    """Run the garbage collector less often than Python does by default.
 
-    We make hardly any, and one look at twenty thousand offers stops the loop for 40 ms: a choice among thousands of
-    offers, whose objects all go by themselves, would cause several.
+    The program creates hardly any reference cycles, but one collection with twenty thousand offers blocks the loop for
+    40 ms. With the default, a choice among thousands of offers would cause several collections.
     """
     gc.set_threshold(20_000, 10, 10)
 
 
 def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
-    """None, and nothing imported, where no endpoint is set."""
+    """The exporter of traces. None if no endpoint is set; then OpenTelemetry is not imported."""
     if not settings.otel_endpoint:
         return None
     try:
@@ -128,7 +129,7 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
     except ImportError:
         raise ConfigError(
             "GPUPROXY_OTEL_ENDPOINT is set but OpenTelemetry is not installed: not started. "
-            "Install gpuproxy[otel], or leave it empty."
+            "Install gpuproxy[otel], or remove the setting."
         ) from None
     tracing = exporting(settings.otel_endpoint)
     stack.push_async_callback(tracing.close)
@@ -137,8 +138,11 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
 
 @asynccontextmanager
 async def open_database(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
-    """The database until the end of the block; raises ConfigError when it can't be had."""
-    require_safe(settings, warn=alone)  # a command's stdout is for its answer
+    """Open the database, and close it at the end of the block. Raises ConfigError if it can't be opened.
+
+    `alone`: refuse if another process uses the database.
+    """
+    require_safe(settings, warn=alone)  # the stdout of a command is only for its result
     path = settings.database_path
     ballast = Ballast(database_files.beside(path, ".ballast")) if alone else None
     try:
@@ -160,7 +164,7 @@ async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> S
 async def connect_accounts(
     stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None, lateness: Lateness
 ) -> list[Provider]:
-    """One Provider for each account, each over a connection pool of its own."""
+    """One Provider for each account, each with its own connection pool. `child`: use only this sandbox."""
 
     def late() -> float:
         return lateness.total() / clock.scale
@@ -196,7 +200,7 @@ def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks
 
 
 async def _until_signalled(engine: Engine, interfaces: Interfaces) -> None:
-    """Serve until SIGTERM or SIGINT; SERVING is said once the first snapshot of a market is there."""
+    """Serve until SIGTERM or SIGINT. The health service reports SERVING after the first snapshot of a market."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,7 +1,7 @@
-"""Which marketplaces there are: the descriptors of all installed adapters, found by their entry points.
+"""The installed marketplaces: the descriptors of all adapters, found by their entry points.
 
-The rule: an adapter that can't be loaded stops the start. Its settings would be unknown names, and its machines would
-be nobody's.
+The rule: an adapter that can't be loaded prevents startup. Otherwise its settings would be unknown names, and its
+machines would not be managed.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def names() -> tuple[str, ...]:
 
 
 def installed() -> tuple[Descriptor, ...]:
-    """The descriptors of the installed marketplaces, by name. Raises ConfigError where one can't be used."""
+    """The descriptors of the installed marketplaces, sorted by name. Raises ConfigError if one can't be used."""
     found = tuple(_loaded(point) for point in _points())
     for what in ("name", "prefix", "env"):
         values = [getattr(each, what) for each in found]
@@ -35,15 +35,15 @@ def installed() -> tuple[Descriptor, ...]:
 
 
 def sandbox_accounts(marketplaces: Sequence[Descriptor], url: str) -> tuple[Account, ...]:
-    """An account for each marketplace whose API the sandbox at `url` speaks. Raises ConfigError where there is none."""
+    """An account for each marketplace whose API the sandbox at `url` speaks. Raises ConfigError if there is none."""
     spoken = in_sandbox(marketplaces)
     if not spoken:
-        raise ConfigError("The sandbox speaks the API of none of the installed marketplaces: not started.")
+        raise ConfigError("The sandbox can't simulate any of the installed marketplaces: not started.")
     return tuple(Account(provider=each.name, name=SANDBOX_ACCOUNT, key=SANDBOX_KEY, base_url=url) for each in spoken)
 
 
 def in_sandbox(marketplaces: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-    """Those whose API the sandbox speaks."""
+    """The marketplaces whose API the sandbox speaks."""
     return tuple(each for each in marketplaces if each.name in dialects.MARKETPLACES)
 
 
@@ -58,9 +58,9 @@ def _loaded(point: EntryPoint) -> Descriptor:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{what} can't be loaded: {error}: not started.") from error
     if not isinstance(descriptor, Descriptor):
-        raise ConfigError(f"{what} is no gpuproxy.ports.Descriptor: not started.")
+        raise ConfigError(f"{what} is not a gpuproxy.ports.Descriptor: not started.")
     if descriptor.name != point.name:
         raise ConfigError(
-            f"{what} is the descriptor of {descriptor.name}: not started. Give the entry point the descriptor's name."
+            f"{what} has the descriptor of {descriptor.name}: not started. Rename the entry point to {descriptor.name}."
         )
     return descriptor

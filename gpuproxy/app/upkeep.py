@@ -1,6 +1,7 @@
-"""What operators do to a deployment: look after it, repair it once, carry its key away, copy its books.
+"""The commands of operators: check a deployment, reconcile it once, export or import its key, back it up.
 
-Each function opens the books itself. Those that only read, or write rows of their own, work beside a running server.
+Each function opens the database itself. The server may be running, except during `reconcile` without `dry_run` and
+during `import_signing`.
 """
 
 import base64
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 
 def doctor(settings: Settings) -> tuple[Finding, ...]:
-    """Everything that an operator should look at."""
+    """The problems that an operator should look at."""
     accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
     failures = checkup.gpu_failures((each.name, each.capabilities) for each in settings.marketplaces)
 
@@ -50,47 +51,48 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
 
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
-    """One pass over every account: what is to be done and why, in words. With `dry_run` nothing is."""
+    """Reconcile every account once; returns one line for each step and its reason. With `dry_run`, change nothing."""
     check_exists(settings)
     if not settings.accounts:
-        raise ConfigError("No provider key is set, so there is nothing to compare with." + _sandbox_hint(settings))
+        raise ConfigError("No provider key is set, so there is no account to reconcile." + _sandbox_hint(settings))
 
     async def run(db: SqliteDatabase) -> list[str]:
         async with AsyncExitStack() as stack:
             clock = await deployment.start_clock(db, settings.time_scale)
             db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
-            told: list[str] = []
+            lines: list[str] = []
             lateness = Lateness(clock)
             for provider in await connect_accounts(stack, settings, clock, None, lateness):
                 watch = AccountWatch(
                     provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
                     lateness=lateness,
                 )  # fmt: skip
-                told += _told(provider.account, await watch.preview(), silent=watch.silent_since is not None)
+                lines += _lines(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
                     await watch.step()
                     await watch.close()
-            return told
+            return lines
 
     return _with_database(settings, run, alone=not dry_run)
 
 
 def _sandbox_hint(settings: Settings) -> str:
-    """How the market of `serve --sandbox` is compared with."""
+    """The settings that name the market of `serve --sandbox`."""
     for marketplace in in_sandbox(settings.marketplaces):
         env = marketplace.env
         return (
-            f" For the sandbox of `serve --sandbox`, set GPUPROXY_{env}_URL to the address that the start printed, and "
-            f"{env}_API_KEY={SANDBOX_KEY} with {env}_API_KEY_NAMES={SANDBOX_ACCOUNT}."
+            f" For the market of `serve --sandbox`, set GPUPROXY_{env}_URL to the sandbox address that the server "
+            f"printed, {env}_API_KEY={SANDBOX_KEY} and {env}_API_KEY_NAMES={SANDBOX_ACCOUNT}."
         )
     return ""
 
 
 def export_signing(settings: Settings, file: Path) -> bool:
-    """Write the deployment's id and signing key to `file` (mode 0600): whoever has it can claim our machines.
+    """Write the deployment's id and signing key to `file` (mode 0600). Whoever has the file can claim its machines.
 
-    False: it holds this very key already. Raises ConfigError where anything else is: it may be another one's only key.
+    False: the file contains this key already. Raises ConfigError if it contains anything else, which may be the only
+    copy of another key.
     """
 
     async def read(db: SqliteDatabase) -> bool:
@@ -108,7 +110,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
 
 
 def import_signing(settings: Settings, file: Path) -> None:
-    """Make a fresh database the same deployment; refused once it has made labels of its own."""
+    """Give a new database the id and the key of an exported deployment. Raises ConfigError if it has leases already."""
     try:
         found = json.loads(file.read_text())
         key, name = base64.b64decode(found["key"], validate=True), str(found["deployment"])
@@ -117,7 +119,7 @@ def import_signing(settings: Settings, file: Path) -> None:
 
     def write(tx: Tx) -> None:
         if leases.exist(tx):
-            raise ConfigError("This database has leases under its own key: import into a new one.")
+            raise ConfigError("This database already has leases with its own key. Import the key into a new database.")
         meta.write(tx, meta.DEPLOYMENT, name)
         meta.write(tx, meta.SIGNING_KEY, base64.b64encode(key).decode())
 
@@ -128,14 +130,14 @@ def import_signing(settings: Settings, file: Path) -> None:
 
 
 def backup(settings: Settings, file: Path) -> None:
-    """A consistent copy of the books, taken while a server may be writing; `file` must not exist.
+    """Write a consistent copy of the database to `file`, which must not exist. The server may be running.
 
-    Raises ConfigError; then there is no file.
+    Raises ConfigError; then no file is left.
     """
     check_exists(settings)
     _check_apart(settings, file)
-    require_safe(settings, warn=False)  # the last one to close a database writes to it, were it only to copy
-    origin, copy = database_files.real(settings.database_path), file.absolute()  # never what SQLite takes for a URI
+    require_safe(settings, warn=False)  # the last process that closes a database writes to it, even after a copy
+    origin, copy = database_files.real(settings.database_path), file.absolute()  # SQLite reads no absolute path as URI
     try:
         require_one_name(origin)
     except UnusableLocation as error:
@@ -154,22 +156,22 @@ def backup(settings: Settings, file: Path) -> None:
 
 
 def _remove(file: Path) -> None:
-    """A part of a copy must not be taken for one."""
+    """Remove an incomplete copy, so that it is not mistaken for a backup."""
     for each in (file, Path(f"{file}-journal")):
         with suppress(OSError):
             each.unlink()
 
 
-def _told(account: str, decided: Decided, *, silent: bool) -> list[str]:
+def _lines(account: str, decided: Decided, *, silent: bool) -> list[str]:
     if silent:
-        return [f"{account}: the provider does not answer, so nothing is concluded"]
-    told = [f"{account}: {_words(step)}" for step in decided.steps if not isinstance(step, Note)]
-    told += [f"{account}: give back {stray.instance.id}: {stray.kind}" for stray in decided.strays]
-    return told or [f"{account}: nothing to do; {len(decided.live)} live leases"]
+        return [f"{account}: no step, because the provider does not answer"]
+    lines = [f"{account}: {_words(step)}" for step in decided.steps if not isinstance(step, Note)]
+    lines += [f"{account}: destroy {stray.instance.id}: {stray.kind}" for stray in decided.strays]
+    return lines or [f"{account}: nothing to do; {len(decided.live)} live leases"]
 
 
 def _words(step: Step) -> str:
-    what = f"{step.lease.id} ({step.lease.instance_id or 'no instance known'}, {step.lease.state})"
+    what = f"{step.lease.id} ({step.lease.instance_id or 'no instance id'}, {step.lease.state})"
     if isinstance(step, Advance):
         reason = step.facts.get("reason", "")
         return f"{step.event} {what}" + (f": {reason}" if reason else "")
@@ -177,9 +179,9 @@ def _words(step: Step) -> str:
 
 
 def _check_apart(settings: Settings, file: Path) -> None:
-    """What is carried away never takes the place of the database or of a file beside it, were it absent just now."""
+    """Raise ConfigError if `file` is the path of the database or of one of its files, even if that does not exist."""
     if database_files.real(file) in database_files.all_of(settings.database_path):
-        raise ConfigError(f"{file} belongs to the database itself; name a new file.")
+        raise ConfigError(f"{file} is a file of the database itself. Name another file.")
 
 
 def _holds(file: Path, text: str) -> bool:
@@ -192,9 +194,9 @@ def _write_secret(file: Path, text: str) -> None:
     try:
         private_files.write_new(file, text)
     except FileExistsError:
-        raise ConfigError(f"{file} exists already; name a new file.") from None
+        raise ConfigError(f"{file} exists already. Name another file.") from None
     except OSError as error:
-        raise ConfigError(f"{file} can't be written ({error.strerror}); name a new file.") from error
+        raise ConfigError(f"{file} can't be written ({error.strerror}). Name another file.") from error
 
 
 def _with_database(
@@ -208,6 +210,6 @@ def _with_database(
 
 
 async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:
-    """What the deployment's clock reads, without starting it anew."""
+    """The time on the deployment's clock, without starting it again."""
     stands = await db.read(deployment.stored_clock)
     return lambda: stands(datetime.now(UTC))

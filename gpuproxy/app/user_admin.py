@@ -1,4 +1,4 @@
-"""Commands for API keys and users in the database of this machine, with or without a running server."""
+"""Administration of API keys and users in the database of this machine. The server may be running or not."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
-    """Create an API key in the database. Returns the key, which is not stored and can't be shown again."""
+    """Create an API key and return its text, which is not stored and can't be read again."""
     return _with_keys(settings, lambda ring: ring.create(project, name, role), may_create=True).text
 
 
 def list_keys(settings: Settings) -> tuple[KeyRow, ...]:
-    """All API keys of the database."""
+    """All API keys of the database, revoked ones included."""
     return _with_keys(settings, lambda ring: ring.list(None))
 
 
@@ -33,10 +33,10 @@ def revoke_key(settings: Settings, key_id: str) -> bool:
 
 
 def create_user(settings: Settings, email: str, password: str, *, role: Role, project: str) -> UserRow:
-    """Create a user. Raises ConfigError if there is one with this address."""
+    """Create a user. Raises ConfigError if there is one with this email address."""
     try:
         return _with_users(
-            settings, lambda book: book.create(email, password, project=project, role=role), may_create=True
+            settings, lambda users: users.create(email, password, project=project, role=role), may_create=True
         )
     except UserExists as error:
         raise ConfigError(str(error)) from None
@@ -44,22 +44,22 @@ def create_user(settings: Settings, email: str, password: str, *, role: Role, pr
 
 def list_users(settings: Settings) -> tuple[UserRow, ...]:
     """All users, disabled ones included."""
-    return _with_users(settings, lambda book: book.list())
+    return _with_users(settings, lambda users: users.list())
 
 
 def set_password(settings: Settings, email: str, password: str) -> bool:
-    """Set a user's password. False if there is no such user."""
-    return _with_users(settings, lambda book: book.set_password(email, password))
+    """Change a user's password. False if there is no such user."""
+    return _with_users(settings, lambda users: users.set_password(email, password))
 
 
 def disable_user(settings: Settings, email: str) -> bool:
     """Disable a user. False if there is no such user."""
-    return _with_users(settings, lambda book: book.disable(email))
+    return _with_users(settings, lambda users: users.disable(email))
 
 
 def enable_user(settings: Settings, email: str) -> bool:
-    """Enable a user. False if there is no such user."""
-    return _with_users(settings, lambda book: book.enable(email))
+    """Enable a disabled user. False if there is no such user."""
+    return _with_users(settings, lambda users: users.enable(email))
 
 
 def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, may_create: bool = False) -> T:
@@ -67,7 +67,7 @@ def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, m
 
 
 def _with_users(settings: Settings, work: Callable[[Users], Awaitable[T]], *, may_create: bool = False) -> T:
-    def book(db: SqliteDatabase) -> Awaitable[T]:
+    def on_users(db: SqliteDatabase) -> Awaitable[T]:
         return work(Users(db, SystemRandom(), Passwords(Threads())))
 
-    return with_database(settings, book, may_create=may_create)
+    return with_database(settings, on_users, may_create=may_create)

@@ -1,1 +1,1 @@
-"""Whether the server is ready, and what an operator has to look at."""
+"""The readiness of the server, and the problems that an operator has to look at."""

@@ -1,6 +1,6 @@
-"""What an operator should know: everything in the books that does not resolve by itself, or not as fast as it should.
+"""Problems for an operator: everything in the database that does not resolve on its own, or not as fast as it should.
 
-Reads the books only; `gpuproxy doctor` prints the findings with what to do, HealthCheck counts them.
+The code here only reads the database. `gpuproxy doctor` prints the findings with advice; HealthCheck counts them.
 """
 
 import re
@@ -38,23 +38,23 @@ Kind = Literal[
 _STUCK = timedelta(minutes=5)
 _MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
-"""A machine may falter while its host restarts it."""
+"""A machine may be down for a short time while its host restarts it."""
 _GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus", re.IGNORECASE)
-"""The GPU driver's own words in the status message of a machine that is called running."""
+"""The GPU driver's messages about a failed GPU, in the status message of a machine with status running."""
 GpuFailures = Mapping[ProviderName, re.Pattern[str]]
-"""By provider: what else such a status message says when a GPU has failed, in the marketplace's own words."""
+"""By provider: the marketplace's own messages about a failed GPU."""
 _BILLED = {"all": "it costs {}/h", "disk": "only its disk is billed, {}/h", "nothing": "nothing is billed"}
 _REMEDIES = {
-    AuthFailed.reason: "Make an API key for this service at the marketplace, set it under the account's name and "
-    "restart. Such a key does not expire with a login session or a two-factor session. Until then nothing that is "
-    "rented with the account can be released.",
-    InsufficientFunds.reason: "Add credit at the marketplace; creates are tried again within three minutes of it.",
+    AuthFailed.reason: "Create an API key for this service at the marketplace, set it under the account's name and "
+    "restart the server. Such a key does not expire with a login session or a two-factor session. Until then, the "
+    "account's machines can't be released.",
+    InsufficientFunds.reason: "Add credit at the marketplace. The server retries creates within three minutes.",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing and what to do about it."""
+    """One problem (`text`) of one lease or account (`subject`), and the remedy (`advice`)."""
 
     kind: Kind
     subject: str
@@ -63,14 +63,14 @@ class Finding:
 
 
 def gpu_failures(providers: Iterable[tuple[ProviderName, Capabilities]]) -> GpuFailures:
-    """The marketplaces' own words, of those that have any."""
+    """The patterns of those marketplaces that have one."""
     return {name: able.gpu_failure for name, able in providers if able.gpu_failure is not None}
 
 
 def findings(
     tx: Tx, accounts: Collection[AccountKey], failures: GpuFailures = MappingProxyType({})
 ) -> tuple[Finding, ...]:
-    """Everything worth a look; `accounts` are those that are configured."""
+    """All problems, by account. `accounts`: the configured accounts."""
     found: list[Finding] = []
     for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
         rows = leases.live(tx, *account)
@@ -85,7 +85,7 @@ def findings(
 
 
 class Health:
-    """The findings in a word, for HealthCheck."""
+    """A short summary of the findings, for HealthCheck."""
 
     def __init__(self, db: Database, accounts: Collection[AccountKey], failures: GpuFailures) -> None:
         self._db = db
@@ -93,7 +93,7 @@ class Health:
         self._failures = failures
 
     async def summary(self) -> str:
-        """How many findings there are, by kind, or the word ok; `gpuproxy doctor` names them."""
+        """The number of findings of each kind, or `ok`. `gpuproxy doctor` shows them in full."""
         found = await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
         counted = Counter(finding.kind for finding in found)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
@@ -103,13 +103,14 @@ def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
     now = tx.now()
     if lease.outcome_unknown:
         since = lease.call_started_at or lease.created_at
-        seen = f"{lease.absent_checks} of 3 believable listings did not show it"
+        checks = f"{lease.absent_checks} of 3 valid listings did not show it"
         return Finding(
             kind="unknown",
             subject=lease.id,
             text=f"{_age(now - since)}: it is unknown whether {lease.offer_id} was rented at {lease.provider} "
-            f"({lease.account}); {seen}. {lease.status_message}",
-            advice=f"It resolves by itself. To hurry it, look for label {lease.label} in the provider's console.",
+            f"({lease.account}); {checks}. {lease.status_message}",
+            advice="The server resolves this on its own. To check it yourself, look for the label "
+            f"{lease.label} in the provider's console.",
         )
     if lease.state is LeaseState.RELEASING and lease.destroy_tries and lease.started_at is not None:
         since = events.first_at(tx, lease, LeaseEvent.RELEASE) or lease.started_at
@@ -117,9 +118,9 @@ def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
             return Finding(
                 kind="stuck_release",
                 subject=lease.id,
-                text=f"{_age(now - since)}: {lease.provider} {lease.instance_id} is not gone after "
+                text=f"{_age(now - since)}: {lease.provider} {lease.instance_id} still exists after "
                 f"{lease.destroy_tries} destroy calls; {_billed(lease)}.",
-                advice="It is tried for ever. If it stays, destroy it in the provider's console.",
+                advice="The server repeats the destroy. If the machine stays, destroy it in the provider's console.",
             )
     if lease.state in RENTED and lease.missing_since is not None and now - lease.missing_since >= _MISSING:
         return _missing(lease, now)
@@ -127,25 +128,29 @@ def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
 
 
 def _missing(lease: Lease, now: datetime) -> Finding:
-    """The listings lack it, and no read of its own says whether it exists."""
+    """A machine that listings do not show, and whose single reads do not say whether it exists."""
     return Finding(
         kind="missing",
         subject=lease.id,
         text=f"{_age(now - (lease.missing_since or now))}: listings do not show {lease.provider} {lease.instance_id} "
-        f"of {lease.reservation_id}, and reads of it give no clear answer; as far as is known {_billed(lease)}.",
-        advice="Look in the provider's console. If it is gone there, release it here: `gpuproxy destroy "
+        f"of {lease.reservation_id}, and single reads give no clear answer; according to the last known state, "
+        f"{_billed(lease)}.",
+        advice="Look in the provider's console. If the machine does not exist there, release it: `gpuproxy destroy "
         f"{lease.instance_id}`.",
     )
 
 
 def is_dead(lease: Lease, now: datetime, failures: GpuFailures) -> bool:
-    """True for a machine that was ready and is useless now, by the provider's word, unless it is to be stopped."""
+    """True for a machine that was ready and, according to the provider, no longer works.
+
+    False if the machine is to be stopped.
+    """
     if lease.stop_at is not None:
         return False
     if lease.state is LeaseState.ACTIVE:
         own = failures.get(lease.provider)
-        said = lease.status_message
-        return _GPU_FAILED.search(said) is not None or (own is not None and own.search(said) is not None)
+        message = lease.status_message
+        return _GPU_FAILED.search(message) is not None or (own is not None and own.search(message) is not None)
     if lease.state is not LeaseState.STARTING or lease.ready_at is None or lease.faltered_at is None:
         return False
     return now - lease.faltered_at >= _DEAD
@@ -154,23 +159,26 @@ def is_dead(lease: Lease, now: datetime, failures: GpuFailures) -> bool:
 def _dead(lease: Lease, now: datetime) -> Finding:
     machine = f"{lease.provider} {lease.instance_id} of {lease.reservation_id}"
     if lease.faltered_at is None:
-        text = f"{machine} is called running, but a GPU of it has failed"
+        text = f"{machine} has status running, but one of its GPUs has failed"
     else:
-        text = f"{_age(now - lease.faltered_at)}: {machine} was ready and does not run any more"
+        text = f"{_age(now - lease.faltered_at)}: {machine} was ready and no longer runs"
     if lease.billed == "nothing":
-        advice = "Wait: its host may come back, and nothing is billed until then. Or destroy it and rent another."
+        advice = (
+            "Its host may come back, and nothing is billed until then. Wait, or destroy the machine "
+            f"(`gpuproxy destroy {lease.instance_id}`) and rent another."
+        )
     else:
         advice = f"Destroy it (`gpuproxy destroy {lease.instance_id}`) and rent another. Data on it is lost."
     return Finding(
         kind="dead_machine",
         subject=lease.id,
-        text=f"{text}; {_billed(lease)}. The provider says: {lease.status_message}",
+        text=f"{text}; {_billed(lease)}. The provider's message: {lease.status_message}",
         advice=advice,
     )
 
 
 def _billed(lease: Lease) -> str:
-    """What the machine costs at this moment, in words."""
+    """The present cost of the machine, in words."""
     return _BILLED[lease.billed].format(dollars(meter_rate(lease) or 0))
 
 
@@ -178,8 +186,8 @@ def _unconfigured(account: AccountKey, count: int) -> Finding:
     return Finding(
         kind="unconfigured",
         subject=f"{account[0]} {account[1]}",
-        text=f"{count} machines are paid with an account that is not configured.",
-        advice="Set its key again under the same name until everything of it is released.",
+        text=f"{count} machine{'' if count == 1 else 's'} rented with an account that is not configured.",
+        advice="Set the account's key again under the same name until its machines are released.",
     )
 
 
@@ -189,33 +197,34 @@ def _troubled(trouble: AccountProblem, now: datetime) -> Finding | None:
         return Finding(
             kind="paused",
             subject=subject,
-            text=f"{_age(lasting)}: nothing is created with this account ({trouble.reason}): {trouble.message}",
+            text=f"{_age(lasting)}: no machine is created with this account ({trouble.reason}): {trouble.message}",
             advice=_REMEDIES[trouble.reason],
         )
     if trouble.reason == OrphansFound.reason:
         return Finding(
             kind="orphans",
             subject=subject,
-            text=f"{_age(lasting)}: machines carry this deployment's label but are not in the database: "
-            f"{trouble.message}. Ten minutes after this server first saw them they are destroyed, a few at a time.",
-            advice="If an older copy of the database was restored and they are needed, stop the server now. If another "
-            "server runs on a copy of the database, stop one of the two.",
+            text=f"{_age(lasting)}: machines have this deployment's label but are not in the database: "
+            f"{trouble.message}. The server destroys them, a few at a time, ten minutes after it first saw them.",
+            advice="If you restored an older copy of the database and need the machines, stop the server now. If "
+            "another server runs on a copy of the database, stop one of the two servers.",
         )
     if trouble.reason == UnreadableRows.reason:
         return Finding(
             kind="unreadable",
             subject=subject,
-            text=f"{_age(lasting)}: some machines in the account's listing can't be read: {trouble.message}. Meanwhile "
-            "no machine and no create is concluded to be absent because the listing does not show it.",
-            advice="Look in the provider's console at what runs on this account.",
+            text=f"{_age(lasting)}: some rows of the account's listing can't be read: {trouble.message}. Until they "
+            "can, a machine that is missing from the listing is not taken as absent.",
+            advice="In the provider's console, check which machines run on this account.",
         )
     if lasting < SILENT_AFTER:
         return None
     return Finding(
         kind="silent",
         subject=subject,
-        text=f"{_age(lasting)}: its machines can't be listed ({trouble.reason}): {trouble.message}",
-        advice="It is asked again all the time, and nothing is concluded meanwhile; see whether the marketplace is up.",
+        text=f"{_age(lasting)}: the account's machines can't be listed ({trouble.reason}): {trouble.message}",
+        advice="Check whether the marketplace is up. The server repeats the listing, and changes no machine's state "
+        "until it succeeds.",
     )
 
 
@@ -226,10 +235,10 @@ def _spend(tx: Tx, account: AccountKey) -> Finding | None:
     return Finding(
         kind="spend_differs",
         subject=f"{account[0]} {account[1]}",
-        text=f"Up to {moment(reading.at):%Y-%m-%d %H:%MZ} the provider took {dollars(reading.spent)} and the books "
-        f"say {dollars(reading.booked)}.",
-        advice="Compare `gpuproxy ps` with the provider's console: something runs that is not in the books, or the "
-        "account is used by others too.",
+        text=f"Until {moment(reading.at):%Y-%m-%d %H:%MZ} the provider charged {dollars(reading.spent)}, but the "
+        f"ledger says {dollars(reading.booked)}.",
+        advice="Compare `gpuproxy ps` with the provider's console. A machine may run that the database does not know, "
+        "or the account may also be used by others.",
     )
 
 

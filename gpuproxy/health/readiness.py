@@ -1,4 +1,4 @@
-"""Whether this server can work now: write its database, reconcile, and reach at least one account."""
+"""The readiness of the server: it can write its database, reconcile, and reach at least one account."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gpuproxy.store import meta
 
 OK = "ok"
 _PASSES = 3
-"""After this many intervals without a pass, reconciling counts as stopped."""
+"""A reconcile that is older than this number of intervals is not recent."""
 _LEAST = timedelta(minutes=1)
 
 log = structlog.get_logger(__name__)
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Runs the checks of the readiness endpoint."""
+    """The checks of readiness. They run when they are called."""
 
     db: Database
     watches: Watches
@@ -31,11 +31,11 @@ class Readiness:
     lateness: Lateness
 
     async def checks(self) -> Mapping[str, str]:
-        """The result of each check by name: `ok`, or what is wrong in a few words."""
+        """By the name of the check: `ok`, or a short description of the problem."""
         return {"database": await self._database(), "reconcile": self._reconcile(), "accounts": self._accounts()}
 
     def last_pass_at(self) -> datetime | None:
-        """The oldest of the accounts' last passes; None while an account has had none."""
+        """The time of the last reconcile of the account whose last one is the oldest. None if one has had none."""
         passes = [watch.last_pass_at for watch in self.watches]
         return min((at for at in passes if at is not None), default=None) if None not in passes else None
 

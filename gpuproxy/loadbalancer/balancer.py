@@ -358,23 +358,24 @@ def _rank_of(entry: _Entry) -> _Rank:
 
 
 def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
-    """The first rule by which a candidate comes before the next one."""
+    """The first rule that ranks a candidate before the runner-up, in words."""
     score, then, price, unreliability, last, *_ = rank
     if after is None:
-        return "the only candidate"
+        return "the only candidate left"
     if score < after[0]:
-        return f"best score ({score}; runner-up {after[0]})"
+        return f"lowest score ({score}; runner-up {after[0]})"
     if by_name:
-        return f"equal scores ({score}); first by name"
+        return f"same score ({score}) as the runner-up; first by name"
     if then < after[1]:
-        return f"equal scores; fewest live leases ({then}; runner-up {after[1]})"
+        return f"fewest live leases ({then}; runner-up {after[1]})"
     if price < after[2]:
         return f"cheapest ({dollars(price)}/h; runner-up {dollars(after[2])}/h)"
     if unreliability < after[3]:
-        return f"most reliable ({-unreliability / 10_000:g} %; runner-up {-after[3] / 10_000:g} %)"
+        percent, other = -unreliability / 10_000, -after[3] / 10_000
+        return f"same price; most reliable ({percent:g} %; runner-up {other:g} %)"
     if last < after[4]:
-        return "equal price and reliability; longest since its last pick"
-    return "equal in everything; first by name"
+        return "same price and reliability; longest time since the last pick"
+    return "same as the runner-up by every rule; first by name"
 
 
 def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: PeerTimes | None) -> _Host:

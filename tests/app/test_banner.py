@@ -1,4 +1,4 @@
-"""The text printed at startup has a command that can be pasted."""
+"""The text at startup contains a command that can be pasted."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""A faulty SQLite and a network file system are refused before anything is written, or allowed by a setting."""
+"""A faulty SQLite and a network file system are refused before anything is written, unless a setting allows them."""
 
 import os
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on a network share, according to the table of mounts."""
+    """A directory that the table of mounts shows as a network file system."""
     folder = tmp_path / "share"
     folder.mkdir()
     table = tmp_path / "mountinfo"
@@ -67,7 +67,7 @@ def test_a_vulnerable_sqlite_opens_no_database(tmp_path: Path, command: Callable
         command(settings_in(tmp_path))
     assert str(refused.value).startswith("SQLite 3.40.1 can lose a commit that races a checkpoint (fixed in 3.51.3, ")
     assert "Install the package pysqlite3" in str(refused.value)
-    assert str(refused.value).endswith("GPUPROXY_ALLOW_VULNERABLE_SQLITE=true accepts the risk.")
+    assert str(refused.value).endswith("To accept the risk, set GPUPROXY_ALLOW_VULNERABLE_SQLITE=true.")
     assert {each.name for each in tmp_path.iterdir()} == before
 
 
@@ -89,7 +89,7 @@ def test_a_database_on_a_network_file_system_is_not_opened(
         command(settings_in(on_network))
     said = f"GPUPROXY_DATABASE_URL: {on_network}/books.db is on a network file system (nfs4), where SQLite's locks"
     assert str(refused.value).startswith(said)
-    assert str(refused.value).endswith("GPUPROXY_ALLOW_NETWORK_DATABASE=true accepts the risk.")
+    assert str(refused.value).endswith("To accept the risk, set GPUPROXY_ALLOW_NETWORK_DATABASE=true.")
     assert {each.name for each in on_network.iterdir()} == before
 
 

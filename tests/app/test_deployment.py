@@ -1,4 +1,4 @@
-"""What is created once with a database: the token secret in it, and the fingerprint key beside it."""
+"""Secrets that are created once with a database: the token secret in it, the fingerprint key beside it."""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.world import SeededRandom
 
 
 def key_of(random: SeededRandom, file: Path, fingerprint: str = "") -> bytes:
-    """The fingerprint key of a start with a database in memory, which has one reservation with the fingerprint."""
+    """The fingerprint key of a deployment in memory, with one reservation that has this fingerprint."""
     found = []
 
     async def story(clock: VirtualClock) -> None:

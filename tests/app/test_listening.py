@@ -1,4 +1,4 @@
-"""Too many connections: some are closed, the rest are served, and the log stays short."""
+"""Too many connections: some are closed, the others are served, and the log stays short."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Installed marketplaces are found by their entry points, and one that can't be used stops the start."""
+"""Installed marketplaces are found by their entry points. One that can't be used prevents startup."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ DESCRIPTOR = Descriptor(name="{name}", prefix="{prefix}", env="{env}", connect=p
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, point: str = "", text: str = "", **facts: str) -> None:
-    """A package beside the installed ones; facts replace those of its descriptor."""
+    """Install a package with a descriptor; `facts` replace fields of the descriptor."""
     values = {"name": "moon.example", "prefix": "moon", "env": "MOON", **facts}
     module = f"moon_{abs(hash((folder, text, *facts.items()))):x}"
     (folder / f"{module}.py").write_text(text or MODULE.format(**values))
@@ -50,8 +50,8 @@ def test_two_marketplaces_with_the_same_name_are_refused(
         ("import no_such_module\n", "can't be loaded: No module named 'no_such_module'"),
         ("\n", "can't be loaded: "),
         (MODULE.format(name="Moon", prefix="moon", env="MOON"), "can't be loaded: the descriptor of 'Moon'"),
-        ("DESCRIPTOR = print\n", "is no gpuproxy.ports.Descriptor"),
-        (MODULE.format(name="sun.example", prefix="sun", env="SUN"), "is the descriptor of sun.example"),
+        ("DESCRIPTOR = print\n", "is not a gpuproxy.ports.Descriptor"),
+        (MODULE.format(name="sun.example", prefix="sun", env="SUN"), "has the descriptor of sun.example"),
     ],
 )
 def test_an_unusable_adapter_prevents_startup(
@@ -68,7 +68,7 @@ def test_the_sandbox_has_an_account_at_each_marketplace_whose_api_it_speaks() ->
     assert [(each.provider, each.name, each.base_url) for each in accounts] == [
         ("vast.ai", "sandbox-1", "http://127.0.0.1:9400")
     ]
-    with pytest.raises(ConfigError, match="speaks the API of none"):
+    with pytest.raises(ConfigError, match="can't simulate any"):
         marketplaces.sandbox_accounts((), "http://127.0.0.1:9400")
 
 

@@ -1,4 +1,4 @@
-"""The sandbox as a child process: its end is logged once, and only if it was not requested."""
+"""The sandbox as a child process: an unexpected end is reported once."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The operators' commands: doctor, reconcile, export the signing key, copy and restore the database."""
+"""Commands of operators: doctor, reconcile, export and import of the signing key, backup and restore."""
 
 import json
 import stat
@@ -51,7 +51,7 @@ def test_an_exported_key_replaces_no_file(
     _use(monkeypatch, tmp_path)
     result = CliRunner().invoke(root, [*words, str(tmp_path / name)])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert result.stderr.endswith("name a new file.\n")
+    assert result.stderr.endswith("Name another file.\n")
     assert {file.name for file in tmp_path.iterdir()} == before
     assert (tmp_path / "another").read_text() == another
     assert [key.name for key in user_admin.list_keys(settings_in(tmp_path))] == ["ci"]
@@ -67,7 +67,7 @@ def test_an_exported_key_never_gets_the_path_of_a_database_file_even_if_that_is_
     _use(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(root, [*words, f"books.db{end}"])
-    said = f"books.db{end} belongs to the database itself; name a new file.\n"
+    said = f"books.db{end} is a file of the database itself. Name another file.\n"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
     assert {file.name for file in tmp_path.iterdir()} == before
 

@@ -47,10 +47,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_a_missing_database_is_reported_and_not_created(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     result = run(*words, answer="correct horse\n")
     path = tmp_path / "gpuproxy.db"
-    said = (
-        f"There is no database at {path}. Set GPUPROXY_DATABASE_URL, or run the command in the directory of the "
-        "database.\n"
-    )
+    said = f"There is no database at {path}. Set GPUPROXY_DATABASE_URL, or run this in the database's directory.\n"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", said)
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +74,7 @@ def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path, interface: str) -
         )  # fmt: skip
     lines = [line for line in ended.stderr.splitlines() if "add_port.cc" not in line]
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert lines == [f"GPUPROXY_{interface}_ADDR: can't listen on {address}; is it in use?"]
+    assert lines == [f"GPUPROXY_{interface}_ADDR: can't listen on {address}. Is another program using it?"]
 
 
 @pytest.mark.parametrize("words", [("serve", "--sandbox"), ("keys", "create", "ci"), ("keys", "import-signing", "key")])

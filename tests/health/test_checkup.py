@@ -64,7 +64,7 @@ def test_a_machine_whose_container_ended_is_reported_with_its_present_cost() -> 
         (dead,) = await found(world)
         lease = await lease_of(world)
         assert (dead.kind, dead.subject) == ("dead_machine", lease.id)
-        assert dead.text.startswith(f"3 min: vast.ai {contract} of {lease.reservation_id} was ready and does not run")
+        assert dead.text.startswith(f"3 min: vast.ai {contract} of {lease.reservation_id} was ready and no longer runs")
         assert f"only its disk is billed, {dollars(lease.disk_price)}/h" in dead.text
         assert "container exited with code 137" in dead.text
         assert f"gpuproxy destroy {contract}" in dead.advice
@@ -80,7 +80,7 @@ def test_a_machine_whose_host_is_offline_costs_nothing_and_may_come_back() -> No
         (dead,) = await found(world)
         assert dead.kind == "dead_machine"
         assert "nothing is billed" in dead.text
-        assert dead.advice.startswith("Wait")
+        assert dead.advice.startswith("Its host may come back")
 
     in_world(story)
 

@@ -190,9 +190,9 @@ def test_the_decision_says_why() -> None:
     assert decision.sizes == (1, 1)
     assert [pick.host for pick in decision.picks] == ["vast.ai/b", "vast.ai/c"]
     assert [pick.why for pick in decision.top] == [
-        "most reliable (99 %; runner-up 0.0001 %)",
-        "best score (0; runner-up 2)",
-        "the only candidate",
+        "same price; most reliable (99 %; runner-up 0.0001 %)",
+        "lowest score (0; runner-up 2)",
+        "the only candidate left",
     ]
     assert decision.cheapest_alternative == 300_000
 

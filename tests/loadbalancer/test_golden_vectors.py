@@ -118,9 +118,9 @@ def test_least_response_time_prefers_quick_hosts_and_counts_starting_machines() 
 def test_a_host_without_samples_counts_like_similar_hosts() -> None:
     load = {HostKey("vast.ai/a"): HostLoad(response_ms=50_000, samples=1, gpu_model="RTX 4090")}
     choice = choose(Want(count=1), hosts("ab"), load, "least_response_time")
-    assert choice.decision.top[0].why == "equal in everything; first by name"
+    assert choice.decision.top[0].why == "same as the runner-up by every rule; first by name"
     alone = choose(Want(count=2), hosts("ab"), {}, "least_response_time").decision
-    assert alone.picks[1].why == "best score (120000; runner-up 240000)"
+    assert alone.picks[1].why == "lowest score (120000; runner-up 240000)"
 
 
 def test_least_response_time_never_starves_an_unmeasured_host() -> None:
