@@ -18,43 +18,43 @@ $(READY): requirements.lock pyproject.toml scripts/setup
 run: setup ## the server on a simulated market: nothing costs money
 	@$(VENV)/bin/gpuproxy serve --sandbox
 
-demo: setup ## rent four GPUs on a simulated market, look at them, give them back
+demo: setup ## rent four GPUs on a simulated market, show them, release them
 	@$(VENV)/bin/python scripts/demo.py
 
 proto: setup ## regenerate gpuproxy/v1 from proto/
 	@$(VENV)/bin/python scripts/proto
 
-check: setup ## style, types, layers, sizes, generated files: everything but the tests
+check: setup ## style, types, layers, sizes, generated files: everything except the tests
 	@scripts/check
 
 test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-unit: setup ## the tests without processes and long stories, in less than a minute
+unit: setup ## the fast tests: no processes, no long runs
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)
 
-seeds: setup ## tests that repeat one rule over random seeds, at their full size
+seeds: setup ## tests that repeat one rule over random seeds, with all seeds
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --all-seeds -m seeds $(ARGS)
 
-simulate: setup ## 10,000 random stories of faults and crashes in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
+simulate: setup ## 10,000 random runs with faults and crashes, in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate
 
-replay: setup ## 300 recorded schedules of the simulation must end as recorded: no change of behaviour by accident
+replay: setup ## repeats 300 recorded runs of the simulation; each must end as recorded
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.replay
 
-chaos: setup ## the real server killed with kill -9 at random moments under load, 200 times; KILLS=N
+chaos: setup ## kills the real server under load, 200 times with kill -9 at random moments; KILLS=N
 	@$(VENV)/bin/python -m scripts.chaos
 
-soak: setup ## 48 hours of a market's time under random callers and faults, in 12 minutes; HOURS=N, SCALE=N
+soak: setup ## 48 hours of market time with random callers and faults, in 12 minutes; HOURS=N, SCALE=N
 	@$(VENV)/bin/python -m scripts.soak
 
-fairness: setup ## one project floods an account; another's reserve and destroy must hardly notice; SEEDS=N
+fairness: setup ## one project floods an account, and another one must be served as fast as before; SEEDS=N
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.fairness
 
-bite: setup ## do the tests bite? known mistakes are planted in a copy, one by one, and each must be caught
+bite: setup ## plants known mistakes in a copy, one by one; the tests must catch each
 	@$(VENV)/bin/python -m scripts.bite
 
-texts: setup ## twenty texts of the project for a reader who does not know it; SEED=N, COUNT=N
+texts: setup ## prints twenty random texts of the project, to be judged by a new reader; SEED=N, COUNT=N
 	@$(VENV)/bin/python -m scripts.texts
 
 bench: setup ## speed and memory, as ratios measured in one run
@@ -63,7 +63,7 @@ bench: setup ## speed and memory, as ratios measured in one run
 http-fuzz: setup ## thousands of generated HTTP requests against the server's own OpenAPI description
 	@$(VENV)/bin/python -m scripts.http_fuzz
 
-interop: setup ## other people's clients against the real server: Go, Node, grpcurl; needs Go, Node and npm
+interop: setup ## clients in other languages against the real server: Go, Node, grpcurl; needs Go, Node and npm
 	@$(VENV)/bin/python -m scripts.interop
 
 clean: ## remove the virtual environment and caches; never a database
