@@ -29,8 +29,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")
     config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
-    if config.option.shuffle == _ANY_SEED:
-        config.option.shuffle = str(random.SystemRandom().randrange(1_000_000))
+    if config.option.shuffle == _ANY_SEED:  # a worker reads the command line again, and gets the controller's seed
+        shared = getattr(config, "workerinput", {}).get("shuffle")
+        config.option.shuffle = shared or str(random.SystemRandom().randrange(1_000_000))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All workers of pytest-xdist must collect the tests in the same order."""
+    node.workerinput["shuffle"] = node.config.option.shuffle
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,11 +1,17 @@
 """`--shuffle`: another order for another seed, the same for the same, and no test is lost."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import _shuffle
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +48,10 @@ def test_modules_and_the_tests_in_them_change_places() -> None:
         [item.name for item in items if item.path == path] != [f"test_{number}" for number in range(5)]
         for path in {item.path for item in ITEMS}
     )
+
+
+@pytest.mark.long
+def test_parallel_workers_agree_on_a_random_order():
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--shuffle", "tests/model/test_money.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
