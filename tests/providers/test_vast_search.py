@@ -71,7 +71,7 @@ def test_a_machine_with_more_rows_than_fit_on_a_page_hides_no_other() -> None:
 
 def test_a_server_that_ignores_the_start_of_a_search_is_an_error() -> None:
     rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(1000)]
-    with pytest.raises(ProviderUnavailable, match="heed"):
+    with pytest.raises(ProviderUnavailable, match="ignores"):
         offers_of(market(rows, heeds_filters=False))
 
 
