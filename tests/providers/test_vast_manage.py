@@ -1,4 +1,4 @@
-"""Starting, stopping and reading logs: what was accepted, what waits, and what may be asked again."""
+"""Starts, stops, logs and charges: accepted, queued and repeatable calls."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Searching vast.ai: complete whatever a page holds, tolerant of a row, never of a wrong answer."""
+"""Searches at vast.ai: complete with any page size, and tolerant of single rows but not of invalid answers."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ EVERYTHING = OfferFilter(max_price=1000.0, verified_only=False)
 def market(
     rows: list[dict[str, Any]], *, cap: int = 64, heeds_filters: bool = True
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """A server over these rows that caps each answer and knows the ranges that the adapter pages by."""
+    """A server with these rows. It limits each answer and supports the ranges that the adapter uses."""
 
     def answer(request: HttpRequest) -> HttpResponse:
         query = json.loads(request.body or b"{}")
