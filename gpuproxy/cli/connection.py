@@ -123,6 +123,45 @@ class Connection:
         self.channel.close()
 
 
+_OPTIONS = (  # in the reverse order of the help
+    click.option(
+        "--key",
+        "tls_key",
+        type=TextType(),
+        metavar="FILE",
+        help="Private key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY.",
+    ),
+    click.option(
+        "--cert",
+        "tls_cert",
+        type=TextType(),
+        metavar="FILE",
+        help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
+    ),
+    click.option(
+        "--ca",
+        "tls_ca",
+        type=TextType(),
+        metavar="FILE",
+        help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
+    ),
+    click.option("--tls", is_flag=True, help="Use TLS. --ca and --cert imply it. Default: GPUPROXY_CLIENT_TLS."),
+    click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
+    click.option(
+        "--api-key",
+        type=TextType(),
+        metavar="KEY",
+        help="API key. Default: GPUPROXY_API_KEY, else the local admin key.",
+    ),
+    click.option(
+        "--server",
+        type=TextType(),
+        metavar="HOST:PORT",
+        help=f"gRPC address of the server. Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}.",
+    ),
+)
+
+
 def client_command(command: Callable[Concatenate[Connection, P], None]) -> Callable[..., None]:
     """Add --server, --api-key, --json and the TLS options to a command; its first argument is a Connection."""
 
@@ -155,43 +194,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
         finally:
             connection.close()
 
-    for option in (
-        click.option(
-            "--key",
-            "tls_key",
-            type=TextType(),
-            metavar="FILE",
-            help="Private key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY.",
-        ),
-        click.option(
-            "--cert",
-            "tls_cert",
-            type=TextType(),
-            metavar="FILE",
-            help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
-        ),
-        click.option(
-            "--ca",
-            "tls_ca",
-            type=TextType(),
-            metavar="FILE",
-            help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
-        ),
-        click.option("--tls", is_flag=True, help="Use TLS. --ca and --cert imply it. Default: GPUPROXY_CLIENT_TLS."),
-        click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
-        click.option(
-            "--api-key",
-            type=TextType(),
-            metavar="KEY",
-            help="API key. Default: GPUPROXY_API_KEY, else the local admin key.",
-        ),
-        click.option(
-            "--server",
-            type=TextType(),
-            metavar="HOST:PORT",
-            help=f"gRPC address of the server. Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}.",
-        ),
-    ):
+    for option in _OPTIONS:
         run = option(run)
     return run
 

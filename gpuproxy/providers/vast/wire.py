@@ -103,7 +103,7 @@ def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
 
 def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
     if wire.num_gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= wire.dph_total < ABSURD:
-        raise ValueError("impossible numbers")
+        raise ValueError("impossible price or GPU count")
     machine = str(wire.machine_id)
     reliability = wire.reliability2 if wire.reliability is None else wire.reliability
     share = _sound(wire.gpu_frac)
