@@ -66,12 +66,12 @@ def says_credentials_are_dead(status: int, code: str, text: str) -> bool:
     """True if the account's key or session is not valid. `code` and `text` are in lower case."""
     if status == 401:
         return True
-    said = _OTHER_KEYS.sub("", f"{code} {text}")
-    if _DEAD.search(said):
+    words = _OTHER_KEYS.sub("", f"{code} {text}")
+    if _DEAD.search(words):
         return True
-    if _NAMED_CAUSES.search(said):
+    if _NAMED_CAUSES.search(words):
         return False
-    return bool(_DEAD_CODE.fullmatch(code) or _DEAD_UNLESS_NAMED.search(said))
+    return bool(_DEAD_CODE.fullmatch(code) or _DEAD_UNLESS_NAMED.search(words))
 
 
 def says_instance_is_gone(status: int, code: str, text: str, instance_id: InstanceId, *, loosely: bool) -> bool:
