@@ -62,7 +62,7 @@ def show(connection: Connection, name: str) -> None:
     "--until",
     "until",
     type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]),
-    help="New end, in UTC.",
+    help="New end in UTC, for example 2026-07-01 or 2026-07-01T12:00.",
 )
 @click.option("--for", "span", type=DurationType(), help="Duration from now, for example 90m, 2h or 7d.")
 @client_command

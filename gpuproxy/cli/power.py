@@ -34,7 +34,7 @@ def start(connection: Connection, /, contract: str) -> None:
 
 @click.command()
 @click.argument("contract", metavar="ID", type=TextType())
-@click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Number of lines.")
+@click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Number of lines to print.")
 @client_command
 def logs(connection: Connection, /, contract: str, tail: int) -> None:
     """Print the last lines of a machine's container log."""

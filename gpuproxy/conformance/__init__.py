@@ -1,16 +1,16 @@
-"""The suite that an adapter for a marketplace must pass: it judges the contract of `ports.Provider` by its behaviour.
+"""The test suite for adapters of marketplaces: it checks whether an adapter keeps the contract of `ports.Provider`.
 
-The author gives a Subject: the adapter's descriptor, a stand-in of the marketplace behind the Http port, and what only
-the author knows of its answers. The suite stands between the two, spoils requests and answers, and judges what the
-adapter makes of them. With pytest:
+The author provides a Subject: the adapter's descriptor, a stand-in of the marketplace behind the Http port, and facts
+about the marketplace's answers. The suite sends the adapter's requests to the stand-in, injects faults into requests
+and answers, and checks the adapter's results. With pytest:
 
     @pytest.mark.parametrize("name", RULES)
     def test_the_adapter_keeps_the_contract(name: str) -> None:
-        result = asyncio.run(check(name, my_subject))  # my_subject() makes a fresh Subject
+        result = asyncio.run(check(name, my_subject))  # my_subject() creates a new Subject
         assert result.outcome == "kept", result.why
 
-Each rule is a function whose docstring is the rule. pytest is not needed, and nothing of the program but `ports` and
-`model` is imported.
+Each rule is a function whose docstring describes the rule. The suite does not need pytest. Of the program it imports
+only `ports` and `model`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +24,7 @@ from gpuproxy.model.errors import ProviderError
 __all__ = ["RULES", "KnownRefusal", "Make", "QuickClock", "Result", "Rule", "Subject", "check", "check_all"]
 
 Rule = Callable[[Make], Awaitable[None]]
-"""Raises Broken or NotJudged."""
+"""Returns if the rule is kept. Raises Broken or NotJudged."""
 _ALL: tuple[Rule, ...] = (
     create_rules.a_create_is_sent_at_most_once,
     create_rules.a_lost_answer_to_a_create_is_an_unknown_outcome,
@@ -52,11 +52,11 @@ _ALL: tuple[Rule, ...] = (
     adapter_rules.reads_and_destroys_keep_their_intervals,
 )
 RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in _ALL}
-"""Every rule by its name; its docstring says it in words."""
+"""Every rule by its name. Its docstring describes it."""
 
 
 async def check(name: str, make: Make) -> Result:
-    """Judge one rule, on fresh subjects. Raises what `make` raises, and KeyError for a rule that there is not."""
+    """Check one rule, on new subjects. Raises the errors of `make`, and KeyError for an unknown rule."""
     try:
         await RULES[name](make)
     except Broken as broken:
@@ -70,5 +70,5 @@ async def check(name: str, make: Make) -> Result:
 
 
 async def check_all(make: Make) -> tuple[Result, ...]:
-    """Judge every rule."""
+    """Check every rule."""
     return tuple([await check(name, make) for name in RULES])

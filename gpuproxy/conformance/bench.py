@@ -1,4 +1,4 @@
-"""A subject connected: the adapter, the wire under it, and the few things that most rules begin with."""
+"""A subject with its adapter connected to it, and the steps that most rules begin with."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,15 +18,15 @@ from gpuproxy.ports import ProviderSetup, Receipt
 
 T = TypeVar("T")
 
-SECRET = "canary-of-the-conformance-suite"  # noqa: S105 - it guards nothing
+SECRET = "canary-of-the-conformance-suite"  # noqa: S105 - it protects nothing
 """The value of a secret variable of every launch."""
 TIMEOUTS = {"search": 31.0, "create": 29.0, "call": 23.0}
-"""Real seconds, as an operator sets them."""
+"""The configured timeouts in real seconds."""
 _ACCOUNT = "conformance"
 
 
 class QuickClock:
-    """A Clock for stand-ins without one: sleeping takes no time, it only counts. For one task at a time."""
+    """A Clock for stand-ins without one. A sleep returns at once and advances the clock. For one task at a time."""
 
     scale = 1.0
 
@@ -35,20 +35,20 @@ class QuickClock:
         self._seconds = 0.0
 
     def now(self) -> datetime:
-        """The start and the seconds slept since."""
+        """The start time plus all seconds slept."""
         return self._start + timedelta(seconds=self._seconds)
 
     def monotonic(self) -> float:
-        """The seconds slept so far."""
+        """All seconds slept so far."""
         return self._seconds
 
     async def sleep(self, seconds: float) -> None:
-        """Return at once, so many seconds later."""
+        """Advance the clock by the seconds, and return at once."""
         self._seconds += max(0.0, seconds)
         await asyncio.sleep(0)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
-        """In real seconds: what really hangs must not hang the suite."""
+        """A timeout in real seconds, so that a call that really hangs does not block the suite."""
         return asyncio.timeout(seconds)
 
 
@@ -60,7 +60,7 @@ class _Inline:
 
 
 class Bench:
-    """The adapter of a fresh subject, with every interval 0 unless told otherwise."""
+    """The adapter of a new subject. Every interval is 0, except those in `intervals`."""
 
     def __init__(self, make: Make, intervals: Mapping[str, float] | None = None) -> None:
         self.subject: Subject = make()
@@ -84,7 +84,7 @@ class Bench:
         self._labels = 0
 
     def label(self) -> str:
-        """One that no machine has yet."""
+        """A new label that no machine has."""
         self._labels += 1
         return f"conformance-{self._labels}"
 
@@ -92,10 +92,10 @@ class Bench:
         """The offers of the first page."""
         async for page in self.search():
             return list(page)
-        raise Broken("a search of everything shows no offer at all")
+        raise Broken("a search without filters returns no offer")
 
     def search(self) -> AsyncIterator[Sequence[Offer]]:
-        """Everything at any price, with the disk of the launch."""
+        """All offers at any price, with the disk size of the launch."""
         wanted = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False, disk_gb=self.spec.disk_gb)
         return self.provider.search(wanted)
 
@@ -104,18 +104,18 @@ class Bench:
         return [offer async for page in self.search() for offer in page]
 
     async def create(self, offer: Offer, label: str = "") -> Receipt | ProviderError:
-        """One create, and how it ended."""
+        """Create one machine, and return the receipt or the error."""
         return await ended(self.provider.create(offer, self.spec, label or self.label()))
 
     async def rented(self, count: int = 1) -> list[InstanceId]:
-        """So many machines, old enough to be listed."""
+        """Rent `count` machines, and wait until they must be listed."""
         made: list[InstanceId] = []
         for offer in await self.all_offers():
             outcome = await self.create(offer)
             if isinstance(outcome, Receipt):
                 made.append(outcome.instance_id)
             elif not isinstance(outcome, OfferGone | NoCapacity):
-                raise Broken(f"a create that nothing disturbs ended with {type(outcome).__name__}: {outcome}")
+                raise Broken(f"a create without a fault ended with {type(outcome).__name__}: {outcome}")
             if len(made) == count:
                 break
         else:

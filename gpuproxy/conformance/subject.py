@@ -1,4 +1,4 @@
-"""What the author of an adapter gives to the suite: a stand-in of the marketplace and what only its author knows."""
+"""What the author of an adapter provides to the suite: a stand-in of the marketplace, and facts about it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from gpuproxy.ports import Clock, Descriptor, Http, HttpRequest, HttpResponse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRefusal:
-    """An answer by which the marketplace refuses a create, and the error that it has to become."""
+    """An answer with which the marketplace refuses a create, and the error class that the adapter must raise."""
 
     answer: HttpResponse
     error: type[Refused]
@@ -19,32 +19,32 @@ class KnownRefusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One adapter on a fresh stand-in of its marketplace, in which nothing is rented yet.
+    """One adapter and a new stand-in of its marketplace, in which no machine is rented.
 
-    The stand-in behaves well and has no rate limits: the suite spoils requests and answers on their way.
+    The stand-in behaves correctly and has no rate limits. The suite injects faults between the two.
     """
 
     descriptor: Descriptor
     key: str = field(repr=False)
     """A key that the stand-in accepts."""
     http: Http
-    """The stand-in, whatever the address of a request."""
+    """The stand-in. It answers requests to any address."""
     clock: Clock
-    """The adapter waits on it. A clock that only counts (`QuickClock`) keeps the suite fast."""
+    """The clock that the adapter waits on. `QuickClock` keeps the suite fast."""
     is_create: Callable[[HttpRequest], bool]
     """True for the request that rents a machine."""
     machines: Callable[[], Mapping[InstanceId, str]]
-    """The labels of the machines that exist at the stand-in, by id: the truth that the adapter is judged by."""
+    """The labels of the machines that exist at the stand-in, by id. The adapter's results are compared with them."""
     machines_for_pages: int = 1
-    """How many machines make a listing that needs more than one page; 1 where a listing is one page."""
+    """The number of machines whose listing needs more than one page. 1: a listing always has one page."""
     refusals: Sequence[KnownRefusal] = ()
     error_with_id: Callable[[InstanceId], HttpResponse] | None = None
-    """An error of the marketplace's that carries the id of a machine. None: it has none."""
+    """An error answer of the marketplace with the id of a created machine. None: there is no such error."""
     spoil_row: Callable[[], None] | None = None
-    """Makes one row of the next listing unreadable. None: rows can't be spoilt."""
+    """Makes one row of the next listing unreadable. None: the stand-in can't do that."""
     spec: LaunchSpec = LaunchSpec(disk_gb=10)  # noqa: RUF009 - frozen
-    """What is launched; the suite adds secrets of its own."""
+    """The launch of every create. The suite adds its own secrets."""
 
 
 Make = Callable[[], Subject]
-"""A fresh subject; most rules need several."""
+"""Creates a new subject. Most rules need several."""

@@ -1,4 +1,4 @@
-"""What comes of a rule."""
+"""The result of a rule."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ T = TypeVar("T")
 
 
 class Broken(Exception):
-    """The adapter breaks the rule; the text says how."""
+    """The adapter breaks the rule. The text describes how."""
 
 
 class NotJudged(Exception):
-    """The rule does not apply to this marketplace, or the subject lacks what it needs; the text says which."""
+    """The rule does not apply to this marketplace, or the subject lacks something. The text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One rule, judged."""
+    """The result of checking one rule."""
 
     rule: str
     outcome: Literal["kept", "broken", "not judged"]
     why: str = ""
-    """Empty where the rule is kept."""
+    """The reason; empty if the rule is kept."""
 
 
 def require(held: object, why: str) -> None:
-    """Raise Broken where it does not hold."""
+    """Raise Broken with the reason `why` if `held` is false."""
     if not held:
         raise Broken(why)
 
 
 async def ended(call: Awaitable[T]) -> T | ProviderError:
-    """What the call returned, or the error of the contract that it raised. Raises Broken for any other error."""
+    """The result of the call, or the ProviderError that it raised. Raises Broken for any other error."""
     try:
         return await call
     except ProviderError as error:
@@ -42,14 +42,14 @@ async def ended(call: Awaitable[T]) -> T | ProviderError:
     except Broken:
         raise
     except Exception as error:
-        raise Broken(f"raised {type(error).__name__}, which is no ProviderError: {error}") from error
+        raise Broken(f"raised {type(error).__name__}, which is not a ProviderError: {error}") from error
 
 
 async def must_fail(call: Awaitable[object], when: str) -> ProviderError:
-    """The error that the call raised. Raises Broken where it returned."""
+    """The error that the call raised. Raises Broken if the call returned."""
     outcome = await ended(call)
     if not isinstance(outcome, ProviderError):
-        raise Broken(f"when {when}, it returned {_short(outcome)} in place of an error")
+        raise Broken(f"when {when}, it returned {_short(outcome)} instead of raising an error")
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""The Http port between an adapter and the stand-in: it counts requests and spoils them or their answers."""
+"""The Http port between an adapter and the stand-in. It counts requests and injects faults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,11 +8,11 @@ from gpuproxy.conformance.verdict import Broken
 from gpuproxy.ports import Clock, Http, HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
 
 MOST_REQUESTS = 2_000
-"""Of one subject; an adapter that sends more will never stop."""
+"""Maximum requests of one subject. An adapter that sends more is assumed never to stop."""
 
 
 class Spoil(Enum):
-    """What goes wrong. But for the first two, the stand-in has executed the request."""
+    """A fault. The stand-in executes the request, except with the first two."""
 
     NOT_SENT = "the connection is refused"
     LOST = "the request is lost on its way"
@@ -27,12 +27,13 @@ class Spoil(Enum):
 
 
 NO_ANSWER = (Spoil.LOST, Spoil.UNANSWERED, Spoil.HANGS)
-"""The request may have been executed; there is no answer."""
+"""There is no answer, and the request may have been executed."""
 BAD_ANSWER = (Spoil.GATEWAY, Spoil.FAILED, Spoil.EMPTY, Spoil.CUT, Spoil.OBJECT, Spoil.TEXT)
-"""The request was executed; the answer says nothing."""
+"""The request was executed, but the answer is unusable."""
 OTHER_SCHEMA = (Spoil.OBJECT, Spoil.TEXT)
+"""The answer is JSON, but not of the expected schema."""
 FAILURES = (Spoil.NOT_SENT, *NO_ANSWER, Spoil.GATEWAY, Spoil.FAILED, Spoil.EMPTY, Spoil.CUT)
-"""All but those."""
+"""All faults except those of OTHER_SCHEMA."""
 
 
 def _any(_request: HttpRequest) -> bool:
@@ -48,14 +49,14 @@ class _Armed:
 
 
 class Wire:
-    """One subject's wire."""
+    """The Http port of one subject."""
 
     def __init__(self, http: Http, clock: Clock) -> None:
         self.requests: list[HttpRequest] = []
         self.sent_at: list[float] = []
-        """By the clock, for each request."""
+        """The time of each request, in monotonic seconds of the clock."""
         self.first_answer_again = False
-        """Every request is given the first answer from then on."""
+        """True: every further request gets the first answer."""
         self._http = http
         self._clock = clock
         self._armed: _Armed | None = None
@@ -69,32 +70,32 @@ class Wire:
         after: int = 0,
         times: int = MOST_REQUESTS,
     ) -> None:
-        """Spoil the next `times` requests of `which`, once `after` of them have passed.
+        """Inject a fault into the next `times` requests that `which` selects, after the first `after` of them.
 
-        A response is given in the place of the stand-in's, which does not see the request.
+        If `what` is a response, it replaces the stand-in's answer, and the stand-in does not get the request.
         """
         self._armed = _Armed(what=what, which=which, after=after, times=times)
 
     def through(self, http: Http) -> None:
-        """Send by way of `http`, which sees what the stand-in sees."""
+        """Send the requests to `http` instead of the stand-in."""
         self._http = http
 
     def heal(self) -> None:
-        """Spoil nothing any more."""
+        """Remove the fault."""
         self._armed = None
 
     def forget(self) -> None:
-        """Count from 0 again."""
+        """Forget the requests so far."""
         self.requests.clear()
         self.sent_at.clear()
         self._first = None
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """As the port says."""
+        """See the port Http."""
         self.requests.append(request)
         self.sent_at.append(self._clock.monotonic())
         if len(self.requests) > MOST_REQUESTS:
-            raise Broken(f"{MOST_REQUESTS} requests and more: it does not end")
+            raise Broken(f"the adapter sent more than {MOST_REQUESTS} requests")
         if self.first_answer_again and self._first is not None:
             return self._first
         response = await self._carried_out(request, self._due(request))

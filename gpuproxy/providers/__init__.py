@@ -1,1 +1,1 @@
-"""Marketplace adapters, a package each. `app` finds them by the entry points of the group `gpuproxy.providers`."""
+"""Marketplace adapters, one package each. `app` finds them by the entry points of the group `gpuproxy.providers`."""

@@ -1,7 +1,7 @@
-"""Cutting a request's secrets out of what a marketplace says back, in every spelling that an echo may have.
+"""Removing a request's secrets from a marketplace's answers, in every encoding that an echo may have.
 
-It takes time in proportion to the text, whatever the secrets are: a long one is known by its beginning, and where that
-is found nothing of what follows is told; where a request has too many to look for, nothing is told at all.
+The time is proportional to the length of the text. Therefore a long secret is found by its beginning, and the text
+after it is removed completely. If a request has too many secrets to look for, the whole text is removed.
 """
 
 import functools
@@ -12,23 +12,23 @@ from gpuproxy.model.demands import LaunchSpec
 
 CUT = "***"
 MOST_SECRETS = 64
-"""Secrets that are looked for in one text."""
+"""The maximum number of secrets that are looked for in one text."""
 _PLAIN_RUNS = re.compile(r"[A-Za-z0-9_]+")
 _PLAIN = re.compile(r"[A-Za-z0-9_]")
 _NAMED = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _REMEMBERED = 1024
 _HEAD, _HEAD_ODD = 64, 16
-"""As many characters of a secret, and as many of them that have several spellings, are looked for."""
+"""Only this many characters of a secret, and this many characters with several encodings, are looked for."""
 
 
 def secrets_of(spec: LaunchSpec) -> tuple[str, ...]:
-    """The values of a launch that are nobody else's business."""
+    """The secret values of a launch: of secret environment variables and of the registry login."""
     login = () if spec.registry_auth is None else (spec.registry_auth.secret,)
     return tuple(value for value in (*(value for _, value in spec.secret_env), *login) if value)
 
 
 def cut(text: str, secrets: Iterable[str]) -> str:
-    """The text with CUT in the place of each secret, the longest first."""
+    """The text with CUT in place of each secret. Longer secrets are replaced first."""
     wanted = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
     if len(wanted) > MOST_SECRETS:
         return CUT if text else text
@@ -39,7 +39,7 @@ def cut(text: str, secrets: Iterable[str]) -> str:
 
 
 def _may_hold(text: str, secret: str) -> bool:
-    """False where a part that every spelling leaves as it is does not occur: the usual case, and cheap to tell."""
+    """False if a part of the secret that no encoding changes is missing. This is the usual case and cheap to check."""
     return bool(text) and all(run in text for run in _PLAIN_RUNS.findall(_head(secret)))
 
 
@@ -52,15 +52,15 @@ def _pattern(secret: str) -> re.Pattern[str]:
 
 
 def _head(secret: str) -> str:
-    """The beginning, short enough to be looked for quickly."""
+    """The beginning of the secret, short enough for a quick search."""
     odd = [at for at, each in enumerate(secret[:_HEAD]) if not _PLAIN.fullmatch(each)]
     return secret[: odd[_HEAD_ODD]] if len(odd) > _HEAD_ODD else secret[:_HEAD]
 
 
 def _token(part: str, *, first: bool) -> str:
-    """A character of a secret, or a run of backslashes; what quotes a character stands before it as backslashes.
+    """The pattern of one character of a secret, or of a run of backslashes. A character may have backslashes before it.
 
-    Possessive, and begun only where a run begins: no run of backslashes is ever looked at twice.
+    The quantifiers are possessive and start only at the beginning of a run, so no run of backslashes is read twice.
     """
     if part.startswith("\\"):
         return (

@@ -1,4 +1,4 @@
-"""The findings of `gpuproxy doctor`: they say what a problem costs and what to do."""
+"""The findings of `gpuproxy doctor`: each has the present cost and a remedy."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ async def found(world: World) -> list[Finding]:
 
 
 async def ready(world: World) -> str:
-    """The contract of a machine that is ready."""
+    """Rent a machine, wait until it is ready, and return its contract id."""
     contract = str((await world.reserve(1, wait_for="ready", seconds=900)).leases[0].instance_id)
     await world.sleep(10)
     return contract

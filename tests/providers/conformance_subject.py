@@ -1,4 +1,4 @@
-"""vast.ai's adapter over the sandbox, as the conformance suite wants it."""
+"""The subject of the conformance suite: vast.ai's adapter on the sandbox."""
 
 import json
 
@@ -25,7 +25,7 @@ REFUSALS = (
 
 
 def subject(clock: Clock) -> Subject:
-    """A fresh market and the adapter on it."""
+    """A new market and the adapter connected to it."""
     sandbox = build(SandboxOptions(rate_limits="off", machines=40, search_page=64, accounts=(KEY,)), clock)
 
     def machines() -> dict[InstanceId, str]:

@@ -1,4 +1,4 @@
-"""The adapter of vast.ai keeps every rule of the conformance suite, and the suite catches each planted violation."""
+"""vast.ai's adapter keeps every rule of the conformance suite, and the suite detects each planted violation."""
 
 from collections.abc import Callable
 from dataclasses import replace

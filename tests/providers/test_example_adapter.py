@@ -1,4 +1,4 @@
-"""The adapter that authors are shown keeps the contract, on a stand-in without a clock of its own."""
+"""The example adapter keeps the contract, on a stand-in without its own clock."""
 
 import asyncio
 

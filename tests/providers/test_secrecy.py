@@ -1,4 +1,4 @@
-"""What a marketplace echoes of a request never shows its secrets, however it spells them."""
+"""An echo of a request never contains its secrets, in any encoding."""
 
 import html
 import json
@@ -89,7 +89,7 @@ def test_an_error_that_echoes_the_request_contains_no_secret() -> None:
     ],
 )
 def test_the_time_is_proportional_to_the_length_of_the_text(secret: str, echo: str) -> None:
-    """What looks at a run of half a million characters again and again would not end before the suite's own timeout."""
+    """A search that reads half a million characters repeatedly would exceed the timeout of the tests."""
     text = (echo * 600_000)[:600_000]
     assert len(cut(text, [secret, secret + "!"])) <= len(text) + len(CUT)
 

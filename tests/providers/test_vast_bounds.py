@@ -1,4 +1,4 @@
-"""Every question ends, whatever is answered; and no answer, however large, is decoded on the loop."""
+"""Every read ends, whatever the answers are. Large answers are not decoded on the loop."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ DAY = datetime(2026, 6, 12, tzinfo=UTC)
 
 
 class Endless:
-    """Pages without end, each with a row and a token that were not there before, and each so late."""
+    """Endless pages, each with a new row and a new token, and each after a delay in seconds."""
 
     def __init__(self, clock: VirtualClock, answer: Callable[[int], HttpResponse], seconds: float = 0.0) -> None:
         self.requests: list[HttpRequest] = []
@@ -39,7 +39,7 @@ class Endless:
 def asked_in_vain(
     call: Callable[[VastAi], Any], answer: Callable[[int], HttpResponse], *, seconds: float = 0.0, **more: Any
 ) -> tuple[list[HttpRequest], float]:
-    """What went out until the call ended as unavailable, and how long that took."""
+    """The requests of a call that ends with ProviderUnavailable, and the seconds that it takes."""
 
     async def use(clock: VirtualClock) -> tuple[list[HttpRequest], float]:
         http = Endless(clock, answer, seconds)
@@ -129,7 +129,7 @@ def test_a_search_with_endless_pages_is_an_error(monkeypatch: pytest.MonkeyPatch
 
 
 class Counted:
-    """Workers without threads that count what they are given."""
+    """Workers without threads that count their calls."""
 
     def __init__(self) -> None:
         self.works: list[str] = []

@@ -1,4 +1,4 @@
-"""Creating on vast.ai: once on the wire, and never "refused" where something may be running."""
+"""Creates at vast.ai: sent at most once, and never refused if a machine may exist."""
 
 import shlex
 from collections.abc import Sequence

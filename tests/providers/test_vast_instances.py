@@ -1,4 +1,4 @@
-"""Reading and destroying instances: a list is whole or an error, gone is only what vast.ai says is gone."""
+"""Reads and destroys of instances: a listing is complete or an error, and only an explicit answer means gone."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -268,7 +268,7 @@ def test_the_credit_is_read_in_micro_dollars() -> None:
 
 
 def at_times(call: Callable[[Any], Any], calls: int, *answers: HttpResponse) -> list[float]:
-    """When each request went out, with the real limits."""
+    """The times at which the requests are sent, with the real intervals."""
     times: list[float] = []
 
     async def use(clock: VirtualClock) -> None:

@@ -1,4 +1,4 @@
-"""Starting, stopping and reading logs: what was accepted, what waits, and what may be asked again."""
+"""Starts, stops, logs and charges: accepted, queued and repeatable calls."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,7 @@ def test_a_log_is_polled_and_fetched_without_the_key() -> None:
 
 
 def test_a_log_that_never_arrives_is_an_error_and_not_an_empty_log() -> None:
-    with pytest.raises(ProviderUnavailable, match="has not brought the log"):
+    with pytest.raises(ProviderUnavailable, match="did not provide the log"):
         logged(ADDRESS, says("", 404))
 
 

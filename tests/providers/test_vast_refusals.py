@@ -1,4 +1,4 @@
-"""What proves that an instance is gone, what says that the account's key is dead, and what only looks like it."""
+"""Answers that mean a missing instance or an invalid key, and answers that only look like it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""One odd row is one odd row: it hides no other, and a listing that has one says so."""
+"""An unreadable row hides no other row, and the listing reports it."""
 
 import json
 from typing import Any

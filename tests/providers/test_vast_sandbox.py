@@ -1,4 +1,4 @@
-"""The adapter against the sandbox: the whole market, the whole life of a machine, and every fault of the wire."""
+"""The adapter on the sandbox: the complete market, the life of a machine, and every fault."""
 
 from itertools import pairwise
 from typing import Any
@@ -32,7 +32,7 @@ EVERYTHING = OfferFilter(max_price=1000.0, verified_only=False)
 
 
 class World:
-    """A sandbox and an adapter on it."""
+    """A sandbox and an adapter connected to it."""
 
     def __init__(self, clock: VirtualClock, **options: Any) -> None:
         options.setdefault("rate_limits", "off")

@@ -1,4 +1,4 @@
-"""Searching vast.ai: complete whatever a page holds, tolerant of a row, never of a wrong answer."""
+"""Searches at vast.ai: complete with any page size, and tolerant of single rows but not of invalid answers."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ EVERYTHING = OfferFilter(max_price=1000.0, verified_only=False)
 def market(
     rows: list[dict[str, Any]], *, cap: int = 64, heeds_filters: bool = True
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """A server over these rows that caps each answer and knows the ranges that the adapter pages by."""
+    """A server with these rows. It limits each answer and supports the ranges that the adapter uses."""
 
     def answer(request: HttpRequest) -> HttpResponse:
         query = json.loads(request.body or b"{}")
@@ -71,7 +71,7 @@ def test_a_machine_with_more_rows_than_fit_on_a_page_hides_no_other() -> None:
 
 def test_a_server_that_ignores_the_start_of_a_search_is_an_error() -> None:
     rows = [row(n, dph_total=0.1 + n * 0.001) for n in range(1000)]
-    with pytest.raises(ProviderUnavailable, match="heed"):
+    with pytest.raises(ProviderUnavailable, match="ignores"):
         offers_of(market(rows, heeds_filters=False))
 
 

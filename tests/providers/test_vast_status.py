@@ -1,4 +1,4 @@
-"""Whom a status message blames: the image, the host, or nobody as long as it may get better."""
+"""The cause in a status message: the image, the host, or none if the failure may be temporary."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Adapters with one mistake each: vast.ai's own, but for one call that breaks one rule of the contract."""
+"""Adapters with one violation each: vast.ai's adapter with one call that breaks one rule of the contract."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +23,7 @@ from gpuproxy.providers.vast import DESCRIPTOR
 
 
 class Planted:
-    """The good adapter; a subclass does one thing otherwise."""
+    """The correct adapter. Each subclass changes one call."""
 
     def __init__(self, setup: ProviderSetup) -> None:
         self._setup = setup
@@ -272,4 +272,4 @@ VIOLATIONS: dict[type[Planted], str] = {
     DeclaresItsOwnInterval: "what_is_set_for_creates_is_declared",
     HasNoPace: "reads_and_destroys_keep_their_intervals",
 }
-"""Each mistake, and the rule that it breaks."""
+"""Each violation and the rule that it breaks."""

@@ -1,4 +1,4 @@
-"""The other end of an adapter's wire: answers from a script, or the sandbox, and the adapter connected to it."""
+"""Http ports for tests of the adapter, with answers from a script, and the adapter connected to them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ SPEC = LaunchSpec(image="pytorch/pytorch:2.4.0", disk_gb=40.0)
 
 
 class Script:
-    """An Http that gives the n-th request the n-th answer, the last one for ever; an exception is raised."""
+    """An Http port that gives the n-th answer to the n-th request. The last answer repeats. An exception is raised."""
 
     def __init__(self, *answers: HttpResponse | Exception | Callable[[HttpRequest], HttpResponse]) -> None:
         self.requests: list[HttpRequest] = []
@@ -37,7 +37,7 @@ class Script:
         return answer if isinstance(answer, HttpResponse) else answer(request)
 
     def sent(self, index: int = -1) -> Any:
-        """The body of a request."""
+        """The decoded body of a request."""
         return json.loads(self.requests[index].body or b"null")
 
 
@@ -49,21 +49,21 @@ class Inline:
 
 
 def says(body: object, status: int = 200, **headers: str) -> HttpResponse:
-    """An answer; bytes and text as they are, everything else as JSON. `retry_after` is the header Retry-After."""
+    """An answer. Bytes and text are sent unchanged, anything else as JSON. `retry_after` is the header Retry-After."""
     raw = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return HttpResponse(status=status, headers=named, body=raw)
 
 
 def vast(http: Http, clock: Clock, *, key: str = KEY, base_url: str = "", **more: Any) -> VastAi:
-    """The adapter on this wire; without limits unless told otherwise."""
+    """The adapter on this Http port; by default without intervals."""
     more.setdefault("intervals", UNLIMITED)
     more.setdefault("workers", Inline())
     return VastAi(ProviderSetup(account="main", key=key, base_url=base_url, http=http, clock=clock, **more))
 
 
 def on_script(use: Callable[[VastAi], Any], *answers: Any, **more: Any) -> tuple[Any, Script]:
-    """Run `use(adapter)` against a script in virtual time; its result (or error) and what was sent."""
+    """Run `use(adapter)` with a script in virtual time. Returns its result, and the script with the requests."""
     script = Script(*answers)
 
     async def body(clock: VirtualClock) -> Any:
@@ -73,13 +73,13 @@ def on_script(use: Callable[[VastAi], Any], *answers: Any, **more: Any) -> tuple
 
 
 async def found(adapter: VastAi, wanted: OfferFilter | None = None) -> list[Offer]:
-    """Every offer of a search, in the order of its pages."""
+    """All offers of a search, in the order of its pages."""
     wanted = wanted or OfferFilter(max_price=1000.0, verified_only=False)
     return [one async for page in adapter.search(wanted) for one in page]
 
 
 def row(number: int, **facts: object) -> dict[str, object]:
-    """A search row; facts replace its fields, and a fact that is `...` removes one."""
+    """A search row. `facts` replace its fields; the value `...` removes a field."""
     values: dict[str, object] = {
         "id": number,
         "ask_contract_id": number,
@@ -109,7 +109,7 @@ def row(number: int, **facts: object) -> dict[str, object]:
 
 
 def wire(number: int = 27182818, **facts: object) -> dict[str, object]:
-    """An instance's row; facts replace its fields, and a fact that is `...` removes one."""
+    """A row of an instance. `facts` replace its fields; the value `...` removes a field."""
     values: dict[str, object] = {
         "id": number,
         "label": "gp-primary-7f3a",

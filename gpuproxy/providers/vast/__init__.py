@@ -1,4 +1,4 @@
-"""vast.ai: the adapter, and the descriptor that its entry point names."""
+"""vast.ai: the adapter, and the descriptor for its entry point."""
 
 from gpuproxy.ports import Descriptor
 from gpuproxy.providers.vast.adapter import CALLS, CAPABILITIES, VastAi

@@ -1,6 +1,6 @@
-"""What vast.ai says of an account: its credit and its charges.
+"""Decoding of vast.ai's answers about an account: its credit and its charges.
 
-The rule: a charge that can't be believed leaves its instance out of the sums, never the others.
+The rule: an invalid charge removes only its own instance from the sums.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -17,7 +17,7 @@ from gpuproxy.providers.vast.decode import ABSURD, BROKEN, Unreadable, converted
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """What one thing cost in a time; USD."""
+    """The charge for one resource in a period, in USD."""
 
     source: str
     amount: float | None = None
@@ -43,7 +43,7 @@ class User(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charged:
-    """What one page of charges shows; `odd` are the sources of rows that can't be believed."""
+    """The content of one page of charges. `odd`: the sources of rows with an invalid charge."""
 
     rows: int
     charges: Sequence[Charge]
@@ -53,7 +53,7 @@ class Charged:
 
 
 def read_spend(body: bytes) -> Spend:
-    """The credit. Raises one of Unreadable when there is none in it."""
+    """The credit of the account. Raises one of Unreadable if the body has no usable credit."""
     user, _ = typed(body, User, _USER)
     if not isfinite(user.credit):
         raise msgspec.ValidationError("no usable credit")
@@ -63,7 +63,7 @@ def read_spend(body: bytes) -> Spend:
 
 
 def read_charges(body: bytes) -> Charged:
-    """A page of charges, row by row. Raises one of Unreadable when it is not such a page at all."""
+    """A page of charges, decoded row by row. Raises one of Unreadable if the body is not such a page."""
     page, _ = decoded(body, ChargesPage)
     token = None if page.next_token is None else str(page.next_token)
     if not page.success or BROKEN in (token or ""):
@@ -80,7 +80,7 @@ def read_charges(body: bytes) -> Charged:
 
 
 def by_instance(charges: Iterable[Charge], odd: Collection[str]) -> dict[InstanceId, Micro]:
-    """What each instance was charged in all; those of which a row can't be believed are left out."""
+    """The total charge of each instance in micro-dollars, without instances that have an invalid charge."""
     sums: dict[InstanceId, Micro] = {}
     for charge in charges:
         kind, _, number = charge.source.partition("-")
@@ -90,7 +90,7 @@ def by_instance(charges: Iterable[Charge], odd: Collection[str]) -> dict[Instanc
 
 
 def _charge_of(row: msgspec.Raw) -> tuple[str, Charge | None]:
-    """What a row is about, and the row; None where it can't be believed: no amount, a negative or absurd one."""
+    """The source of a row, and the row. None if its charge is invalid: no amount, or a negative or absurd one."""
     try:
         charge, _ = typed(row, Charge, _CHARGES)
     except Unreadable:

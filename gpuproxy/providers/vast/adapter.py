@@ -1,7 +1,7 @@
-"""The vast.ai adapter: one object per account, speaking the wire described in the project's facts on vast.ai.
+"""The vast.ai adapter: one object for each account.
 
-The rule: a create goes onto the wire once, and every read that is not exactly what was asked for is an error. Reads
-and destroys wait for their turn here; creates are paced by the caller, who may run in many processes.
+The rule: a create is sent at most once, and a read without exactly the requested content is an error. Reads and
+destroys keep their intervals here. The caller paces creates, because it may run in several processes.
 """
 
 from collections import OrderedDict
@@ -61,24 +61,24 @@ CALLS = (
     PacedCall(name="manage", seconds=1.0, what="starts, stops and log reads"),
 )
 INTERVALS: Mapping[str, float] = {**{call.name: call.seconds for call in CALLS}, "user": 1.0, "charges": 1.0}
-"""Seconds between two calls, as documented."""
+"""Minimum seconds between two calls, as vast.ai documents them."""
 _MOST_STRETCHES = 2_000
-"""Of one search: 128,000 offers, 64 at a time."""
+"""Maximum requests of one search: 128,000 offers, 64 at a time."""
 _MOST_SECRETS = 4096
 _LIST_WAIT = 10.0
 _LIST_ROWS = 25
-"""On a page of a listing; the most that may be asked for."""
+"""Rows on a page of a listing; the maximum that vast.ai allows."""
 _LIST_PAGES, _LIST_SECONDS = 200, 60.0
-"""The most pages of a listing, and how long they may take, the turns of the pages that are known to come apart."""
+"""Maximum pages of a listing, and maximum seconds, in addition to the intervals between the pages."""
 _CHARGES_PAGES, _CHARGES_SECONDS = 200, 300.0
 _LOG_LOOKS, _LOG_SECONDS, _LOG_BYTES = 20, 1.0, 4 * 1024 * 1024
 _LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": str(_LIST_ROWS)}
 
 _MISSING = {
-    "volumes": "volumes of vast.ai can't be used through this service yet",
-    "volume_sharing": "nobody has shown that two machines of vast.ai can share a volume",
-    "spot": "interruptible machines are not rented: vast.ai may take them away without notice",
-    "extend": "a machine of vast.ai runs until it is destroyed or its host's offer ends; there is nothing to buy",
+    "volumes": "volumes of vast.ai are not supported yet",
+    "volume_sharing": "it is not known whether two machines of vast.ai can share a volume",
+    "spot": "interruptible machines are not rented, because vast.ai may stop them without notice",
+    "extend": "a machine of vast.ai runs until it is destroyed or its offer ends; its time can't be extended",
 }
 
 
@@ -91,23 +91,23 @@ CAPABILITIES = Capabilities(
     create_timeout=TIMEOUTS["create"],
     destroy_interval=INTERVALS["destroy"],
     listing_lag_seconds=60.0,
-    # Observed: the first rows of a good machine said stopped or exited for up to 40 s before they said running.
+    # Observed: the first rows of a good machine show stopped or exited for up to 40 s before they show running.
     verdict_seconds=120.0,
     late_seconds=300.0,
     gpu_failure=GPU_FAILURE,
 )
-"""Of an account with no setting changed."""
+"""The capabilities of an account with default settings."""
 
 
 class VastAi:
-    """One account."""
+    """The Provider of one vast.ai account."""
 
     name = NAME
 
     def __init__(self, setup: ProviderSetup) -> None:
         self.account = setup.account
         self.skipped_offers = 0
-        """Rows of searches that could not be decoded, since the start."""
+        """The number of search rows that could not be decoded since the start."""
         intervals = {name: setup.intervals.get(name, seconds) for name, seconds in INTERVALS.items()}
         self._api = VastApi(setup, (setup.base_url or BASE_URL).rstrip("/"), intervals)
         self.capabilities = replace(
@@ -119,10 +119,10 @@ class VastAi:
         )
         self._setup = setup
         self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        """Of launches, by label."""
+        """The secrets of launches, by label."""
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
-        """Pages of rentable offers, cheapest first. A limit or a fault in the middle ends it with an error."""
+        """Pages of rentable offers, cheapest first. Raises a ProviderError if a page fails, also after other pages."""
         if wanted.offer_id is not None and native_id(wanted.offer_id) is None:
             return
         seen: set[str] = set()
@@ -137,10 +137,10 @@ class VastAi:
             if following is None:
                 return
             stretch = following
-        raise ProviderUnavailable(f"{NAME} lists offers without end: {_MOST_STRETCHES} answers and more")
+        raise ProviderUnavailable(f"{NAME} lists too many offers: more than {_MOST_STRETCHES} pages")
 
     async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
-        """Rent `offer`: one PUT, judged by its body. The caller keeps `capabilities.create_interval`."""
+        """Rent `offer` with one PUT; the body of the answer decides. The caller keeps the create interval."""
         secrets = self._kept_secret(label, spec)
         path = f"/api/v0/asks/{quote(offer.native_id(), safe='')}/"
         request = self._api.request("create", "PUT", path, create_body(spec, label))
@@ -153,9 +153,9 @@ class VastAi:
         return created(reply)
 
     async def list(self) -> Inventory:
-        """Everything of the account: all pages, each of the right form, as many rows as are claimed, or an error."""
-        if (wait := self._api.wait("list")) > _LIST_WAIT:  # ends and releases are waiting for this answer
-            raise RateLimited(f"{NAME} allows no list for another {wait:.0f} s", retry_after=wait)
+        """All instances of the account. Raises a ProviderError if a page is missing, invalid or too short."""
+        if (wait := self._api.wait("list")) > _LIST_WAIT:  # expiries and releases are waiting for this answer
+            raise RateLimited(f"{NAME} allows the next listing in {wait:.0f} s", retry_after=wait)
         pages = Pages(self._setup.clock, "instances", most=_LIST_PAGES, seconds=_LIST_SECONDS)
         instances: dict[InstanceId, ListedInstance] = {}
         troubles: list[str] = []
@@ -173,8 +173,8 @@ class VastAi:
             if page.next_token is None:
                 if page.total > rows:
                     raise ProviderUnavailable(f"{NAME} claims {page.total} instances, lists {rows}")
-                if page.total > len(instances) + lost:  # a row that came twice may stand for one that did not come
-                    troubles.append(f"{rows - lost - len(instances)} rows show an instance once more")
+                if page.total > len(instances) + lost:  # a repeated row may have replaced one that is missing
+                    troubles.append(f"{rows - lost - len(instances)} rows repeat an instance")
                 return Inventory(instances=tuple(instances.values()), unreadable=in_few_words(troubles))
             if len(instances) == before and not page.lost:
                 raise ProviderUnavailable(f"{NAME} lists the same page again")
@@ -184,7 +184,7 @@ class VastAi:
             query = {**_LIST_QUERY, "after_token": page.next_token}
 
     async def get(self, instance_id: InstanceId) -> ListedInstance | None:
-        """None when vast.ai says in so many words that there is no such instance."""
+        """The instance. None only if vast.ai says explicitly that it does not exist."""
         reply = await self._api.read("get", f"{_path(instance_id)}?owner=me")
         if no_such_instance(reply, instance_id):
             return None
@@ -194,20 +194,23 @@ class VastAi:
         return instance
 
     async def destroy(self, instance_id: InstanceId) -> bool:
-        """True: vast.ai says that there is none. OutcomeUnknown may be tried again: destroying twice does no harm."""
+        """False: accepted. True: vast.ai says that there is no such instance.
+
+        After OutcomeUnknown the call can be repeated: destroying twice does no harm.
+        """
         request = self._api.request("destroy", "DELETE", _path(instance_id), {})
-        return await self._api.told("destroy", request, lambda reply, wait: destroyed(reply, wait, instance_id))
+        return await self._api.change("destroy", request, lambda reply, wait: destroyed(reply, wait, instance_id))
 
     async def start(self, instance_id: InstanceId) -> None:
-        """Return when accepted. NoCapacity: vast.ai has queued the start until the GPUs are free."""
+        """Start the instance; returns when accepted. NoCapacity: vast.ai queued the start until its GPUs are free."""
         await self._switch(instance_id, "running")
 
     async def stop(self, instance_id: InstanceId) -> None:
-        """Return when accepted; a queued start is forgotten."""
+        """Stop the instance, and cancel a queued start; returns when accepted."""
         await self._switch(instance_id, "stopped")
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
-        """The host brings its log to an address of its own, which is asked without our key until it is there."""
+        """The last `lines` lines. The host uploads its log to a URL, which is polled without the API key."""
         body = {"tail": str(lines)}
         await self._api.turn("manage")
         path = f"/api/v0/instances/request_logs/{quote(instance_id, safe='')}/"
@@ -225,11 +228,11 @@ class VastAi:
                     return response.body.decode("utf-8", "replace").splitlines()[-lines:]
                 await self._setup.clock.sleep(_LOG_SECONDS)
         except (HttpNotSent, HttpReplyLost) as error:
-            raise ProviderUnavailable(f"{NAME} did not give the log: {error}") from error
-        raise ProviderUnavailable(f"{NAME} has not brought the log of {instance_id} after {_LOG_LOOKS} looks")
+            raise ProviderUnavailable(f"the log could not be read from {NAME}: {error}") from error
+        raise ProviderUnavailable(f"{NAME} did not provide the log of {instance_id} after {_LOG_LOOKS} reads")
 
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
-        """By whole days, so that everything of an instance that began and ended within them is there."""
+        """Micro-dollars by instance, for whole days, so that instances within the period are complete."""
         charges: dict[Charge, None] = {}
         odd: set[str] = set()
         rows = 0
@@ -240,7 +243,7 @@ class VastAi:
             reply = await self._api.read("charges", f"/api/v0/charges/?{urlencode(query)}", within=left)
             page = await self._api.decoded("charges", reply, read_charges)
             rows += page.rows
-            charges |= dict.fromkeys(page.charges)  # a row that is listed twice is one charge
+            charges |= dict.fromkeys(page.charges)  # a row that is listed twice counts once
             odd |= set(page.odd)
             if page.next_token is None:
                 break
@@ -251,16 +254,16 @@ class VastAi:
         return await self._setup.workers.run(by_instance, charges, odd)
 
     async def spend(self) -> Spend:
-        """What is left to spend, and whose it is."""
+        """The credit of the account, and its owner."""
         return await self._api.decoded("user", await self._api.read("user", "/api/v0/users/current/"), read_spend)
 
     async def _switch(self, instance_id: InstanceId, state: str) -> None:
-        """A change of state; OutcomeUnknown may be tried again: the second one changes nothing."""
+        """Request a state. After OutcomeUnknown the call can be repeated: the second one changes nothing."""
         request = self._api.request("manage", "PUT", _path(instance_id), {"state": state})
-        await self._api.told("manage", request, switched)
+        await self._api.change("manage", request, switched)
 
     def _kept_secret(self, label: str, spec: LaunchSpec) -> tuple[str, ...]:
-        """The secrets of a launch, remembered for as long as its machine may echo them."""
+        """The secrets of a launch. They are kept, because the machine's status messages may repeat them."""
         secrets = secrets_of(spec)
         if secrets:
             self._secrets[label] = secrets
@@ -269,14 +272,15 @@ class VastAi:
         return secrets
 
     def _discretion(self) -> Discretion:
-        """A machine's status may show how it was started: with its own secrets, or with anybody's if it has no label.
+        """A function that removes secrets from a machine's status message, which may show the launch command.
 
-        It may be used in a thread.
+        It removes the secrets of the machine's own launch, or those of all launches if the label is not known. It can
+        be used in a thread.
         """
-        anybodys = tuple(islice(chain.from_iterable(self._secrets.values()), MOST_SECRETS + 1))
+        of_all = tuple(islice(chain.from_iterable(self._secrets.values()), MOST_SECRETS + 1))
 
         def discreet(label: str | None, text: str) -> str:
-            secrets = anybodys if label is None else self._secrets.get(label, ())
+            secrets = of_all if label is None else self._secrets.get(label, ())
             return cut(text, (self._setup.key, *secrets))
 
         return discreet

@@ -1,6 +1,6 @@
-"""Calls of vast.ai's API: each waits for its turn, goes out once, and is decoded where it does not stall the loop.
+"""Calls of vast.ai's API. Each call keeps its interval and is sent once. Large answers are decoded in a thread.
 
-The rule: an answer that is not exactly what was asked for is an error. What the answers mean is decided elsewhere.
+The rule: an answer without exactly the requested content is an error. Other modules decide what an answer means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,22 +19,22 @@ from gpuproxy.providers.vast.wire import NAME
 T = TypeVar("T")
 
 INLINE_BYTES = 262_144
-"""Decoded on the loop; more goes to the workers."""
+"""Answers up to this size are decoded on the loop, larger ones by the workers."""
 MARGIN = 1.02
-"""Two calls may travel at different speeds."""
+"""Intervals are longer by this factor, because two requests may take different times to arrive."""
 _SEARCH_BURST = 10
 _LONGEST_WAIT = 120.0
 TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
 _MOST_BYTES: Mapping[str, int] = {"search": 32 * 1024 * 1024, "call": 16 * 1024 * 1024}
-"""By endpoint. A search answer has some 9 MB, a page of charges 500 KB, one of a listing 100 KB; even in a thread,
-finding the rows of a page is one step that nothing else runs beside: 2 ms for each MB."""
+"""Maximum size of an answer, by endpoint. A search answer has about 9 MB, a page of charges 500 KB, a page of a
+listing 100 KB. Even in a thread, finding the rows of a page blocks everything else for 2 ms per MB."""
 
 
 class VastApi:
     """The calls of one account."""
 
     def __init__(self, setup: ProviderSetup, base_url: str, intervals: Mapping[str, float]) -> None:
-        """`intervals`: seconds between two calls, by endpoint; creates are paced by the caller."""
+        """`intervals`: minimum seconds between two calls, by endpoint. The caller paces creates."""
         self.base_url = base_url
         self.intervals = intervals
         self.timeouts = {**TIMEOUTS, **setup.timeouts}
@@ -45,7 +45,7 @@ class VastApi:
         self._turns["search"] = Window(setup.clock, _SEARCH_BURST, _SEARCH_BURST * intervals["search"] * MARGIN)
 
     def request(self, endpoint: str, method: str, path: str, body: Mapping[str, object] | None) -> HttpRequest:
-        """A request with our key."""
+        """A request with the API key."""
         headers = {"Authorization": f"Bearer {self._setup.key}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -61,7 +61,7 @@ class VastApi:
     async def sent(
         self, request: HttpRequest, secrets: Sequence[str] = (), *, patience: float = LONGEST_RETRY_AFTER
     ) -> Reply:
-        """The only place that sends. Raises what the Http port raises."""
+        """Send the request; nothing else sends. Raises the errors of the Http port."""
         response = await self._setup.http.send(request)
         received_at = self._setup.clock.now()
         return Reply(response=response, received_at=received_at, secrets=(self._setup.key, *secrets), patience=patience)
@@ -69,7 +69,7 @@ class VastApi:
     async def read(
         self, endpoint: str, path: str, body: Mapping[str, object] | None = None, *, within: float | None = None
     ) -> Reply:
-        """The answer to a question; a question with a body is a POST. `within`: at most so many real seconds."""
+        """The answer to a read: a GET, or a POST if there is a body. `within`: maximum time in real seconds."""
         await self.turn(endpoint)
         patience = LONGEST_QUOTA if endpoint == "search" else LONGEST_RETRY_AFTER
         request = self.request(endpoint, "GET" if body is None else "POST", path, body)
@@ -80,8 +80,8 @@ class VastApi:
         except (HttpNotSent, HttpReplyLost) as error:
             raise ProviderUnavailable(f"{NAME} did not answer: {error}") from error
 
-    async def told(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], T]) -> T:
-        """A call that may be repeated: return when `judge` takes its answer for an acceptance."""
+    async def change(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], T]) -> T:
+        """Send a change that can be repeated. `judge` returns if the answer is an acceptance, and raises otherwise."""
         await self.turn(endpoint)
         try:
             reply = await self.sent(request)
@@ -96,7 +96,7 @@ class VastApi:
             raise
 
     async def decoded(self, endpoint: str, reply: Reply, decode: Callable[..., T], *args: Any) -> T:
-        """`decode(body, *args)` of a 200; raises what `unread` returns where there is nothing to decode."""
+        """`decode(body, *args)` for status 200. Otherwise, or if it can't be decoded, raises the error of `unread`."""
         if reply.response.status != 200:
             raise self.unread(endpoint, reply)
         body = reply.response.body
@@ -108,38 +108,38 @@ class VastApi:
             raise self.unread(endpoint, reply) from error
 
     def unread(self, endpoint: str, reply: Reply) -> Refused:
-        """The error that a useless answer to a read is; a limit is heeded from now on."""
+        """The error for an unusable answer to a read. If it is a rate limit, later calls keep it."""
         error = unread(reply, wait=self.intervals[endpoint])
         if isinstance(error, RateLimited):
             self._heed(endpoint, error, reply)
         return error
 
     def wait(self, endpoint: str) -> float:
-        """The seconds until a turn would begin."""
+        """The seconds until the next call may be sent."""
         return self._turns[endpoint].wait()
 
     async def turn(self, endpoint: str) -> None:
-        """Return when the next call may be sent. RateLimited when that is too far away."""
+        """Wait until the next call may be sent. Raises RateLimited if that would take too long."""
         turns = self._turns[endpoint]
         if (wait := turns.wait()) > _LONGEST_WAIT:
-            raise RateLimited(f"{NAME} allows no {endpoint} for another {wait:.0f} s", retry_after=wait)
+            raise RateLimited(f"{NAME} allows the next {endpoint} in {wait:.0f} s", retry_after=wait)
         await turns.turn()
 
     def _heed(self, endpoint: str, limited: RateLimited, reply: Reply) -> None:
         turns = self._turns[endpoint]
-        if isinstance(turns, Pace):  # first: a hold counts back from the interval
+        if isinstance(turns, Pace):  # first, because `hold` subtracts the interval
             learnt = min(reply.named_interval() or 0.0, LONGEST_LEARNT)
             turns.interval = max(turns.interval, learnt * MARGIN)
         turns.hold(limited.retry_after or 0.0)
 
 
 class Pages:
-    """Follows the pages of one question, so that it ends whatever is answered."""
+    """Limits the pages and the time of one read, so that it ends whatever the answers are."""
 
     def __init__(self, clock: Clock, what: str, *, most: int, seconds: float) -> None:
-        """At most `most` pages of `what` within so many of the clock's seconds, and as many real ones.
+        """At most `most` pages of `what` within `seconds`.
 
-        Answers take real time, also where the clock is quicker.
+        With a fast clock the limit is `seconds` of real time, because answers take real time.
         """
         self.number = 1
         self._clock = clock
@@ -150,21 +150,21 @@ class Pages:
         self._tokens: set[str] = set()
 
     def allow(self, seconds: float) -> None:
-        """More time, because more pages are known to come; never less than before."""
+        """Raise the time limit to `seconds`, because more pages are known to follow. It is never lowered."""
         self._seconds = max(self._seconds, seconds * max(1.0, self._clock.scale))
 
     def real_seconds_left(self, wait: float) -> float:
-        """For the next request, which has to wait first. Raises ProviderUnavailable when the time is over."""
+        """The real seconds left for the next request after a wait. Raises ProviderUnavailable if there are none."""
         left = self._began + self._seconds - self._clock.monotonic() - wait
         if left <= 0:
             raise ProviderUnavailable(f"{NAME} has not listed all {self._what} within {self._seconds:.0f} s")
         return left / self._clock.scale
 
     def turn_to(self, token: str) -> None:
-        """Raises ProviderUnavailable for a page that was there before, or for one too many."""
+        """Go to the next page. Raises ProviderUnavailable for a repeated page, or for too many pages."""
         if token in self._tokens:
             raise ProviderUnavailable(f"{NAME} lists the same {self._what} again")
         if self.number >= self._most:
-            raise ProviderUnavailable(f"{NAME} lists {self._what} without end: {self._most} pages and more")
+            raise ProviderUnavailable(f"{NAME} lists too many {self._what}: more than {self._most} pages")
         self._tokens.add(token)
         self.number += 1

@@ -1,7 +1,7 @@
-"""Tolerant decoding: a broken text or number costs its own field, never the row or the page around it.
+"""Tolerant decoding: an unreadable text or number loses only its own field, never the row or the page.
 
-The rule: the fast decoder first; where it fails, the JSON is repaired, with BROKEN in the place of what can't be read.
-BROKEN is never null: "can't be read" must not be taken for "has none". What the fields mean is not decided here.
+The rule: try the fast decoder first. If it fails, repair the JSON, with BROKEN in place of unreadable values. BROKEN is
+never null, because "unreadable" must not be taken for "none". Other modules decide what the fields mean.
 """
 
 import json
@@ -17,20 +17,20 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 Unreadable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""All that a decoder raises for bytes that it can't make sense of."""
+"""The errors that a decoder raises for bytes that it can't decode."""
 BROKEN = "\ufffd"
-"""Stands for a character, or a number, that can't be read."""
+"""Replaces an unreadable character or number."""
 ABSURD = 1_000_000.0
-"""USD that no machine costs."""
+"""An amount in USD that no machine costs."""
 _LONGEST_NUMBER = 25
 _ROWS_AT = 2
-"""How deep in a page its rows are."""
+"""The depth of the rows in a page."""
 _MOST_REPAIRED = 16 * 1024 * 1024
-"""Bytes: a repair takes several times as much memory."""
+"""Maximum size in bytes: a repair needs several times as much memory."""
 
 
 def decoded(body: bytes, kind: type[T]) -> tuple[T, bool]:
-    """The body as `kind`, and whether it had to be repaired. Raises one of Unreadable when it is no such thing."""
+    """The body as `kind`, and whether it was repaired. Raises one of Unreadable if it is not a `kind`."""
     try:
         return msgspec.json.decode(body, type=kind, strict=False), False
     except msgspec.ValidationError:
@@ -40,7 +40,7 @@ def decoded(body: bytes, kind: type[T]) -> tuple[T, bool]:
 
 
 def repaired(body: bytes) -> bytes:
-    """The same document as JSON that every decoder takes. Raises one of Unreadable when it is no JSON at all."""
+    """The document as strictly valid JSON. Raises one of Unreadable if the body is not JSON."""
     if len(body) > _MOST_REPAIRED:
         raise msgspec.DecodeError(f"more than {_MOST_REPAIRED} bytes to repair")
     try:
@@ -58,7 +58,7 @@ def repaired(body: bytes) -> bytes:
 
 
 def fields_of(body: bytes | msgspec.Raw) -> tuple[dict[str, object], bool]:
-    """An object's fields, and whether it had to be repaired. Raises one of Unreadable when it is no object."""
+    """An object's fields, and whether it was repaired. Raises one of Unreadable if it is not an object."""
     try:
         return msgspec.json.decode(body, type=dict[str, object]), False
     except Unreadable:
@@ -66,9 +66,9 @@ def fields_of(body: bytes | msgspec.Raw) -> tuple[dict[str, object], bool]:
 
 
 def typed(row: bytes | msgspec.Raw, kind: type[S], decoder: msgspec.json.Decoder[S]) -> tuple[S, bool]:
-    """A row, and whether it had to be repaired: only a required field that can't be read fails it.
+    """A row, and whether it was repaired. An unreadable optional field has its default.
 
-    An optional field that can't be read has its default.
+    Raises one of Unreadable if a required field can't be read.
     """
     try:
         return decoder.decode(row), False
@@ -85,7 +85,7 @@ def typed(row: bytes | msgspec.Raw, kind: type[S], decoder: msgspec.json.Decoder
 
 
 def converted(value: object, kind: Any) -> Any:
-    """Numbers in texts are numbers, and whole numbers are texts where a text is wanted. Raises ValidationError."""
+    """The value as `kind`; numbers are also read from texts, and texts from whole numbers. Raises ValidationError."""
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
@@ -98,7 +98,7 @@ def converted(value: object, kind: Any) -> Any:
 
 
 def whole_number(value: object) -> int | None:
-    """A positive id or count, also as a text or as a float without a fraction; None for anything else."""
+    """A positive whole number, also from a text or from a float without a fraction; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -110,12 +110,12 @@ def whole_number(value: object) -> int | None:
 
 
 def price(dollars: float | None) -> Micro | None:
-    """None for what can't be a price: one odd row must not keep the whole account from being looked after."""
+    """The price in micro-dollars. None if it is impossible: one wrong row must not fail the whole listing."""
     return micro(dollars) if dollars is not None and 0 <= dollars < ABSURD else None
 
 
 def date(epoch: float | None) -> datetime | None:
-    """Aware UTC; None for what is no date."""
+    """The time in UTC; None if the number is not a date."""
     if not epoch:
         return None
     try:
@@ -125,7 +125,7 @@ def date(epoch: float | None) -> datetime | None:
 
 
 def _dumped(value: object, depth: int = 0) -> str:
-    """The value as JSON, a row at a time: in a thread, one call for the whole page would keep the others waiting."""
+    """The value as JSON, one row at a time, because a single call for the whole page would block other threads."""
     if depth < _ROWS_AT and isinstance(value, dict):
         fields = (f"{json.dumps(name, ensure_ascii=False)}:{_dumped(each, depth + 1)}" for name, each in value.items())
         return "{" + ",".join(fields) + "}"
@@ -135,7 +135,7 @@ def _dumped(value: object, depth: int = 0) -> str:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A function of Python's: in a thread, it lets the others run once for each object of a large document."""
+    """A dict of the pairs. As a Python function, it lets other threads run at each object of a large document."""
     return dict(pairs)
 
 

@@ -1,8 +1,8 @@
-"""What an answer of vast.ai means when it is not the expected one: the body decides, the status is only a hint.
+"""The meaning of vast.ai's unexpected answers. The body decides; the status is only a hint.
 
-The rule: Refused only where the body names a reason that we know, or where an application that speaks JSON refused the
-request; a call with effects that ends in any other way is OutcomeUnknown. Errors carry a redacted, cut body and never
-a secret. 404 may mean "wrong key", and an error that carries a contract id is a machine that exists.
+The rule: an answer is Refused only if its body names a known reason, or if the application (an answer in JSON) refused
+the request. Any other end of a call with effects is OutcomeUnknown. Errors contain a shortened body without secrets.
+A 404 may mean "wrong key", and an error with a contract id is a machine that exists.
 """
 
 import re
@@ -38,17 +38,17 @@ from gpuproxy.providers.vast.wire import NAME
 E = TypeVar("E", bound=ProviderError)
 
 CREATE_PENALTY = 12.0
-"""Seconds that a create which came too early costs."""
+"""Seconds to wait after a create that came too early."""
 LONGEST_RETRY_AFTER = 300.0
 LONGEST_INTERVAL = 60.0
 LONGEST_LEARNT = 15.0
-"""Documented intervals are at most 12 s; what is learnt is kept for as long as the server runs, a wait is not."""
+"""Documented intervals are at most 12 s. A learnt interval is kept until the server stops; a wait is not."""
 LONGEST_QUOTA = 86_400.0
-"""Only searches have a daily quota; nothing that is paid for may wait until midnight to be looked at or given back."""
+"""Only searches have a daily quota. Listings and destroys must never wait until midnight."""
 _EXCERPT = 300
 _PARSED = 65_536
 _REFUSING = frozenset({400, 403, 404, 410, 422})
-"""Statuses that an application which speaks JSON gives before it has done anything."""
+"""Statuses with which the application refuses a request before it does anything."""
 _THRESHOLD = re.compile(r"threshold\s*=\s*(\d+(?:\.\d+)?)")
 _SECRET_FIELDS = re.compile(r'("(?:instance_api_key|api_key|jupyter_token|ssh_key|image_login)"\s*:\s*)"[^"]*"?')
 
@@ -64,12 +64,12 @@ _KNOWN: tuple[tuple[str, type[Refused], Scope | None, Advice | None], ...] = (
     ("invalid_request", InvalidRequest, None, None),
     ("invalid_token", InvalidRequest, None, None),
 )
-"""The first whose word occurs in the error or its text. `no_such_ask` also comes as `invalid_args`: order matters."""
+"""The first entry whose word occurs in the answer's text applies. `no_such_ask` also comes with `invalid_args`."""
 _TOO_OFTEN = ("rate_limit_exceeded", "too frequent", "search_quota_exceeded")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys that errors are told by; each may be missing or of any type."""
+    """The keys of an error object. Each may be missing or have any type."""
 
     success: object = None
     error: object = None
@@ -79,32 +79,32 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     new_contract: object = None
 
     def text(self) -> str:
-        """All that it says, in lower case."""
-        said = (self.error, self.msg, self.message, self.detail)
-        return " ".join(part for part in said if isinstance(part, str)).lower()
+        """All its texts, in lower case."""
+        parts = (self.error, self.msg, self.message, self.detail)
+        return " ".join(part for part in parts if isinstance(part, str)).lower()
 
     def code(self) -> str:
         """The name of the error, in lower case."""
         return self.error.strip().lower() if isinstance(self.error, str) else ""
 
     def contract(self) -> InstanceId | None:
-        """The machine that exists, whatever else is said."""
+        """The id of the created machine, if there is one. It exists whatever else the answer says."""
         number = whole_number(self.new_contract)
         return None if number is None else InstanceId(str(number))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer, when it came, and the texts that must not leave this module."""
+    """One answer, the time of its arrival, and the secrets that must not leave this module."""
 
     response: HttpResponse
     received_at: datetime
     secrets: Sequence[str] = field(default=(), repr=False)
     patience: float = LONGEST_RETRY_AFTER
-    """The most seconds that the answer may have us wait before the next such call."""
+    """The maximum seconds that the answer can delay the next call of this kind."""
 
     def answer(self) -> Answer:
-        """The body as an error object; an empty one when it is no JSON object."""
+        """The body as an error object. It is empty if the body is not a JSON object."""
         if len(self.response.body) > _PARSED:
             return Answer()
         try:
@@ -114,46 +114,46 @@ class Reply:
         return Answer(**{name: loose[name] for name in Answer.__struct_fields__ if name in loose})
 
     def text(self) -> str:
-        """What the answer says, JSON or not, in lower case."""
+        """The text of the answer, JSON or not, in lower case."""
         return self.answer().text() or self.response.body[:_EXCERPT].decode("utf-8", "replace").lower()
 
     def words(self) -> str:
-        """What an error says, in lower case: of a JSON object its error and messages alone, of a refusal also a text.
+        """The text of an error, in lower case: the messages of a JSON object, or the plain text of a refusal.
 
-        Never a page of HTML, which is some proxy's, nor what an instance or an offer in the body says.
+        It never includes HTML, which comes from a proxy, or texts of an instance or an offer in the body.
         """
-        said = self.answer().text()
-        if said or self.response.status not in _REFUSING:
-            return said
+        messages = self.answer().text()
+        if messages or self.response.status not in _REFUSING:
+            return messages
         text = self.text().lstrip()
         return "" if text.startswith(("<", "{", "[")) else text
 
     def excerpt(self) -> str:
-        """The body for logs and operators: redacted, cut."""
+        """The body for logs and operators: shortened and without secrets."""
         text = cut(self.response.body[:_PARSED].decode("utf-8", "replace"), self.secrets)
         return _SECRET_FIELDS.sub(r'\1"***"', text)[:_EXCERPT]
 
     def named_interval(self) -> float | None:
-        """The seconds between calls that a refusal names."""
+        """The interval between calls that a refusal names, in seconds."""
         named = _THRESHOLD.search(self.text())
         return _within(float(named.group(1)), LONGEST_INTERVAL) if named else None
 
     def retry_after(self) -> float | None:
-        """Seconds until another call makes sense; None when the answer does not say."""
+        """Seconds until the next call makes sense; None if the answer does not name them."""
         headers = self.response.headers
         if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
             return _within(reset - self.received_at.timestamp(), self.patience)
-        said = headers.get("retry-after")
-        if said is None:
+        header = headers.get("retry-after")
+        if header is None:
             return None
-        seconds = _number(said)
+        seconds = _number(header)
         if seconds is None:
-            seconds = _seconds_until(said, self.received_at)
+            seconds = _seconds_until(header, self.received_at)
         return None if seconds is None else _within(seconds, LONGEST_RETRY_AFTER)
 
 
 def created(reply: Reply) -> Receipt:
-    """The receipt of a create; a Refused when surely nothing happened, else OutcomeUnknown."""
+    """The receipt of a create. Raises a Refused if certainly nothing happened, otherwise OutcomeUnknown."""
     answer = reply.answer()
     contract = answer.contract()
     if contract is not None:
@@ -164,11 +164,11 @@ def created(reply: Reply) -> Receipt:
 
 
 def destroyed(reply: Reply, wait: float, instance_id: InstanceId) -> bool:
-    """False when a destroy was accepted, True when vast.ai says that there is none; a ProviderError otherwise.
+    """False if a destroy was accepted, True if vast.ai says that the instance does not exist. Else a ProviderError.
 
-    "Not found" counts here although it is no proof to `get`: a wrong True proves nothing by itself, because the engine
-    also wants listings that don't show the instance. A wrong error would repeat the destroy for ever.
-    A bare 404 does not count: it may mean a bad key or a wrong path, and then the instance goes on running.
+    "Not found" is enough here, but no proof for `get`. A wrong True does no harm, because the engine also requires
+    listings without the instance. A wrong error would repeat the destroy without end.
+    A bare 404 is not enough: it may mean a bad key or a wrong path while the instance still runs.
     """
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:
@@ -179,7 +179,7 @@ def destroyed(reply: Reply, wait: float, instance_id: InstanceId) -> bool:
 
 
 def switched(reply: Reply, wait: float) -> None:
-    """Return when a start or a stop was accepted; NoCapacity when a start has to wait for its GPUs."""
+    """Return if a start or a stop was accepted. Raises NoCapacity if a start has to wait for its GPUs."""
     answer = reply.answer()
     if reply.response.status == 200 and answer.success is True:
         return
@@ -189,12 +189,15 @@ def switched(reply: Reply, wait: float) -> None:
 
 
 def unread(reply: Reply, *, wait: float) -> Refused:
-    """Why a read brought nothing that can be believed."""
+    """The error for a read without a valid answer."""
     return _refusal(reply, reply.answer(), wait=wait) or _error(ProviderUnavailable, reply)
 
 
 def no_such_instance(reply: Reply, instance_id: InstanceId) -> bool:
-    """Does the answer say so? A 404 alone does not, nor does "not found", which may be said of the call."""
+    """True if the answer says that the instance does not exist.
+
+    A 404 alone does not say so. "Not found" alone does not either, because it may be about the path.
+    """
     return _gone(reply, reply.answer(), instance_id, loosely=False)
 
 
@@ -206,7 +209,7 @@ def _gone(reply: Reply, answer: Answer, instance_id: InstanceId, *, loosely: boo
 
 
 def _refusal(reply: Reply, answer: Answer, *, wait: float) -> Refused | None:
-    """The refusal that an answer surely is; None when it may be anything. `wait`: seconds, where a 429 names none."""
+    """The refusal, if the answer certainly is one; otherwise None. `wait`: the seconds for a 429 that names none."""
     status = reply.response.status
     if status >= 500 or answer.success is True:
         return None
@@ -225,13 +228,12 @@ def _refusal(reply: Reply, answer: Answer, *, wait: float) -> Refused | None:
 
 
 def _too_often(reply: Reply, wait: float) -> RateLimited:
-    said = reply.retry_after()
-    if said is None:
-        said = max(wait, reply.named_interval() or 0.0)
-    named = reply.named_interval()
+    seconds, named = reply.retry_after(), reply.named_interval()
+    if seconds is None:
+        seconds = max(wait, named or 0.0)
     return RateLimited(
-        f"{NAME} wants fewer calls",
-        retry_after=said,
+        f"{NAME} limits the rate of calls",
+        retry_after=seconds,
         interval=None if named is None else min(named, LONGEST_LEARNT),
         status=reply.response.status,
         body=reply.excerpt(),
@@ -258,5 +260,5 @@ def _seconds_until(http_date: str, now: datetime) -> float | None:
 
 
 def _within(seconds: float, most: float) -> float:
-    """Absurd values end up at the limits; NaN at the upper one."""
+    """The seconds, limited to 0 and `most`. NaN becomes `most`."""
     return max(0.0, seconds) if seconds <= most else most

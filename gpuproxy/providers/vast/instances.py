@@ -1,7 +1,7 @@
-"""What vast.ai's instances look like on the wire, and what they are to us.
+"""Decoding of vast.ai's instances from the wire.
 
-The rule: a row that can't be read hides no other row and is never taken for "nothing there": it is named as trouble.
-So is a label that can't be read, because "has no label" proves something. A row's own text is never quoted.
+The rule: an unreadable row hides no other row and is never taken for absence; it is reported as a trouble. An
+unreadable label is reported too, because "no label" has a meaning. The text of a row is never quoted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,25 +18,25 @@ from gpuproxy.providers.vast.decode import BROKEN, Unreadable, date, decoded, fi
 from gpuproxy.providers.vast.status import blame_of, status_of
 
 Discretion = Callable[[str | None, str], str]
-"""Cuts what must not be told out of a text about the instance with this label; None: its label is not known."""
+"""Removes secrets from a text about the instance with this label. None: the label is not known."""
 
 _HIGHEST_PORT = 65_535
 _LONGEST_MESSAGE, _LONGEST_WORD = 2_000, 100
 _MOST_ROWS = 100_000
-"""Of one page: 25 are asked for."""
+"""Maximum rows of one page; 25 are requested."""
 _NAMED_TROUBLES = 20
-"""Rows of one listing that are named; the others are counted."""
+"""Unreadable rows of one listing that are described; the others are only counted."""
 _LONGEST_LABEL = 40
 
 
 class WirePrices(msgspec.Struct, frozen=True):
-    """A price block: `instance` is what is billed at present."""
+    """A block of prices. The block `instance` has the present price."""
 
     total_hour: float | None = msgspec.field(name="totalHour", default=None)
 
 
 class WireInstance(msgspec.Struct, frozen=True):
-    """One row of a list; `actual_status` is the container's, `cur_state` the contract's. UNSET: it can't be read."""
+    """One row of a listing. `actual_status` is the container's, `cur_state` the contract's. UNSET: unreadable."""
 
     id: int | str
     label: str | UnsetType | None = UNSET
@@ -60,7 +60,7 @@ class WireInstance(msgspec.Struct, frozen=True):
 
 
 class ListPage(msgspec.Struct, frozen=True):
-    """One page of the instance list; a page without these keys is no page."""
+    """One page of the instance list. An answer without the keys that have no default is not a page."""
 
     success: bool
     instances: list[msgspec.Raw]
@@ -69,7 +69,7 @@ class ListPage(msgspec.Struct, frozen=True):
 
 
 class OneInstance(msgspec.Struct, frozen=True):
-    """A single read; the key is plural, its value one object or nothing."""
+    """The answer to a single read. The key is plural, but its value is one object or empty."""
 
     instances: msgspec.Raw
     success: Any = None
@@ -77,7 +77,7 @@ class OneInstance(msgspec.Struct, frozen=True):
 
 
 class LogAddress(msgspec.Struct, frozen=True):
-    """Where a log will be once the host has brought it there."""
+    """The URL at which a log will be available once the host has uploaded it."""
 
     success: bool
     result_url: str
@@ -85,11 +85,11 @@ class LogAddress(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """What one page of a listing shows. `lost` rows have no id; each trouble is a few words about one row."""
+    """The content of one page of a listing. `lost`: rows without an id. Each trouble is a short text about one row."""
 
     instances: Mapping[InstanceId, ListedInstance]
     rows: int
-    """All of the page, those that show an instance twice included."""
+    """All rows of the page, repeated instances included."""
     lost: int
     troubles: Sequence[str]
     next_token: str | None
@@ -98,13 +98,13 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A single read that could be believed; `instance` is None where it says that there is none."""
+    """A valid single read. `instance` is None if the answer says that it does not exist."""
 
     instance: ListedInstance | None
 
 
 def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
-    """Page `number` of a listing, row by row. Raises one of Unreadable when it is not such a page at all."""
+    """Page `number` of a listing, decoded row by row. Raises one of Unreadable if the body is not such a page."""
     page, mended = decoded(body, ListPage)
     token = None if page.next_token is None else str(page.next_token)
     if not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
@@ -134,14 +134,14 @@ def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
 
 
 def in_few_words(troubles: Sequence[str]) -> tuple[str, ...]:
-    """The first troubles of a listing, and how many more there are."""
+    """The first troubles of a listing, and the number of the others."""
     more = len(troubles) - _NAMED_TROUBLES
     named = tuple(troubles[:_NAMED_TROUBLES])
     return (*named, f"{more} more rows that can't be read") if more > 0 else named
 
 
 def read_one(body: bytes, discreet: Discretion) -> Answered:
-    """A single read. Raises one of Unreadable when it shows no instance and does not say that there is none."""
+    """The result of a single read. Raises one of Unreadable if it neither shows nor denies an instance."""
     answer, mended = decoded(body, OneInstance)
     if answer.error or answer.success is False:
         raise msgspec.ValidationError("a refusal, not an instance")
@@ -159,7 +159,7 @@ def read_one(body: bytes, discreet: Discretion) -> Answered:
 
 
 def read_log_address(body: bytes) -> str:
-    """Where a log will be. Raises one of Unreadable when the answer does not say."""
+    """The URL of a log. Raises one of Unreadable if the answer has none."""
     address, _ = decoded(body, LogAddress)
     if not address.success:
         raise msgspec.ValidationError("no log")
@@ -167,9 +167,9 @@ def read_log_address(body: bytes) -> str:
 
 
 def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[ListedInstance, str]:
-    """An instance, and what is wrong with its row. Raises one of Unreadable when it has no id.
+    """An instance, and a text about the problem of its row, or "". Raises one of Unreadable if it has no id.
 
-    `mended`: the page around it had to be repaired.
+    `mended`: True if the page was repaired.
     """
     if not _is_object(row):
         raise msgspec.ValidationError("no object")
@@ -213,7 +213,7 @@ def _is_object(row: msgspec.Raw) -> bool:
 
 
 def _why_lost(row: msgspec.Raw, discreet: Discretion) -> str:
-    """A few words about a row without an id; of its content, only a label that can be read."""
+    """A short text about a row without an id. Of its content it shows only a readable label."""
     if not _is_object(row):
         return "null" if bytes(row).strip() == b"null" else "no object"
     try:
@@ -228,7 +228,7 @@ def _why_lost(row: msgspec.Raw, discreet: Discretion) -> str:
 
 
 def _ports(wire: WireInstance) -> tuple[PortMapping, ...]:
-    """The first binding of each port that can be read."""
+    """The first binding of each port, without unreadable ones."""
     host = (wire.public_ipaddr or "").strip()
     mappings: list[PortMapping] = []
     if not host or not isinstance(wire.ports, dict):

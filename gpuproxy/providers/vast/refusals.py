@@ -1,7 +1,7 @@
-"""Two things that vast.ai says in many ways: the account's key is dead, and there is no such instance.
+"""Two errors with many wordings at vast.ai: the account's key is not valid, and the instance does not exist.
 
-The rule: both are read from the error's code and text, never from a 403, 404 or 410 alone. A code that names another
-cause wins over words that may be an echo: of a start script, a registry or a container.
+The rule: both are recognised by the error's code and text, never by a 403, 404 or 410 alone. A code for another cause
+takes precedence over words that may come from a start script, a registry or a container.
 """
 
 import re
@@ -12,7 +12,7 @@ _OTHER_KEYS = re.compile(
     r"\b(?:ssh|public|private|host|machine|search|sort|env|environment|registry|deploy|encryption|gpg|jupyter|cache)"
     r"[ _-](?:public[ _-]|private[ _-])?keys?\b"
 )
-"""Keys that are no account's."""
+"""Keys other than the account's API key."""
 _ENDED = r"(?:expired|revoked|disabled|deactivated|deleted)"
 _REJECTED = rf"(?:invalid|unknown|incorrect|bad|missing|{_ENDED})"
 _OF_ACCOUNT = r"(?:user|api|auth|account)[ _-]?key"
@@ -27,7 +27,7 @@ _DEAD = re.compile(
         )
     )
 )
-"""Nothing else is meant by these."""
+"""Texts that always mean an invalid key."""
 _DEAD_CODE = re.compile(
     r"auth|authorization|unauthori[sz]ed|unauthenticated|not_authenticated|not_authori[sz]ed"
     r"|authentication_(?:failed|required|error)|login|login_required|invalid_credentials|invalid_key"
@@ -46,14 +46,14 @@ _DEAD_UNLESS_NAMED = re.compile(
         )
     )
 )
-"""Meant so unless the code, or a word of the text, names another cause."""
+"""Texts that mean an invalid key unless the code or the text names another cause."""
 _NAMED_CAUSES = re.compile(
     r"no_such_ask|no_such_instance|no_ssh_key|insufficient_credit|missing_billing|spend_rate_limit|invalid_price"
     r"|invalid_args|invalid_request|invalid_token|resources_unavailable|label_too_long|\b403/3586\b"
 )
 
 _OF_THE_CALL = re.compile(r"deprecat|endpoint|/api/|\burl\b|\broute\b|\bpath\b|\bmethod\b|\bapi v\d|use v\d")
-"""What is gone is the call, not the instance."""
+"""Texts about a path or method that does not exist, not about an instance."""
 _NAMED_INSTANCE = re.compile(r"\b(?:instance|contract)s?(?: with)?(?: id)?[ #:=]{1,3}(\d{1,25})\b")
 _NONE_SUCH = re.compile(r"\bno such (?:instance|contract)\b")
 _IS_GONE = re.compile(
@@ -63,19 +63,19 @@ _IS_GONE = re.compile(
 
 
 def says_credentials_are_dead(status: int, code: str, text: str) -> bool:
-    """Is it the account's key, or its session? `code` and `text` in lower case."""
+    """True if the account's key or session is not valid. `code` and `text` are in lower case."""
     if status == 401:
         return True
-    said = _OTHER_KEYS.sub("", f"{code} {text}")
-    if _DEAD.search(said):
+    words = _OTHER_KEYS.sub("", f"{code} {text}")
+    if _DEAD.search(words):
         return True
-    if _NAMED_CAUSES.search(said):
+    if _NAMED_CAUSES.search(words):
         return False
-    return bool(_DEAD_CODE.fullmatch(code) or _DEAD_UNLESS_NAMED.search(said))
+    return bool(_DEAD_CODE.fullmatch(code) or _DEAD_UNLESS_NAMED.search(words))
 
 
 def says_instance_is_gone(status: int, code: str, text: str, instance_id: InstanceId, *, loosely: bool) -> bool:
-    """Does a refusal say that there is no such instance? `loosely`: also where it may mean something else."""
+    """True if a refusal says that the instance does not exist. `loosely`: also if the text is ambiguous."""
     named = set(_NAMED_INSTANCE.findall(text))
     if status >= 500 or (named and instance_id not in named):
         return False
@@ -89,5 +89,5 @@ def says_instance_is_gone(status: int, code: str, text: str, instance_id: Instan
         return True
     if loosely and code == "not_found":
         return True
-    # A 404 is proof to `get` only where it names the very instance: it may also mean a bad key or a wrong path.
+    # For `get`, a 404 is proof only if it names this instance: it may also mean a bad key or a wrong path.
     return bool(_IS_GONE.search(text)) and (loosely or status == 410 or instance_id in named)

@@ -1,8 +1,8 @@
-"""What is asked of vast.ai: the search, stretch by stretch, and the create.
+"""Requests to vast.ai: the search, one price range after the other, and the create.
 
-The rule: a search is never narrower than what is wanted, and never taken to be complete because one answer came.
-The service may cap an answer at 64 rows whatever limit is named, and has no cursor; so stretches of the market are
-asked for by price, and where more rows have one price than an answer holds, by machine.
+The rule: a search is never narrower than the filter, and a single answer is never taken as complete. The service may
+return at most 64 rows, whatever limit is requested, and has no cursor. Therefore the market is read in price ranges. If
+more rows have the same price than an answer can hold, they are read by machine.
 """
 
 import json
@@ -19,9 +19,9 @@ from gpuproxy.model.offers import OfferFilter, OfferId
 from gpuproxy.providers.vast.wire import NAME, PREFIX, Found
 
 SEARCH_CAP = 64
-"""An answer with fewer rows than this is the end."""
-_LIMIT = 3000  # rows an answer: some 9 MB, which are scanned within a few milliseconds
-_HAIR = 0.000_001  # USD: prices may be rounded on the wire, but not where they are compared
+"""An answer with fewer rows than this is the last one."""
+_LIMIT = 3000  # rows per answer: about 9 MB, which are scanned within a few milliseconds
+_HAIR = 0.000_001  # USD: the service may round prices in answers, but not when it compares them
 
 _RUN_TYPES: dict[RunMode, str] = {
     "ssh": "ssh_direc ssh_proxy",
@@ -32,7 +32,7 @@ _RUN_TYPES: dict[RunMode, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A part of the market: from a price (USD per hour), or all of about one price from a machine on."""
+    """A part of the market: all offers from a price (USD per hour), or those of one price from a machine on."""
 
     price_from: float = 0.0
     price_to: float | None = None
@@ -40,14 +40,14 @@ class Stretch:
 
 
 def next_stretch(asked: Stretch, found: Found) -> Stretch | None:
-    """Where to go on; None at the end. Raises ProviderUnavailable when the answers ignore the question."""
+    """The next part to read; None at the end. Raises ProviderUnavailable if the answer ignores the request."""
     full = found.rows >= SEARCH_CAP
     if asked.price_to is not None:
         return _next_machine(asked, found) if full else Stretch(price_from=asked.price_to)
     if not full:
         return None
     if found.last_price < asked.price_from:
-        raise ProviderUnavailable(f"{NAME} does not heed the price that a search begins at")
+        raise ProviderUnavailable(f"{NAME} ignores the lowest price of a search")
     last = found.last_price - _HAIR
     if last > asked.price_from:
         return Stretch(price_from=last)
@@ -55,7 +55,7 @@ def next_stretch(asked: Stretch, found: Found) -> Stretch | None:
 
 
 def charges_query(since: datetime, until: datetime) -> dict[str, str]:
-    """Instances' charges of these days, and of one more on each side: their clock need not be ours."""
+    """The query for instances' charges of these days and one day more on each side, as clocks may differ."""
     day = timedelta(days=1)
     first = since.replace(hour=0, minute=0, second=0, microsecond=0) - day
     last = until.replace(hour=0, minute=0, second=0, microsecond=0) + 2 * day
@@ -65,7 +65,7 @@ def charges_query(since: datetime, until: datetime) -> dict[str, str]:
 
 
 def is_log_address(url: str, base_url: str) -> bool:
-    """May a log be fetched there? At the service itself, or by https at a public place: never in our own network."""
+    """True if a log may be fetched from the URL: the service itself, or a public host by https; no private network."""
     there, service = urlsplit(url), urlsplit(base_url)
     if (there.scheme, there.hostname) == (service.scheme, service.hostname):
         return True
@@ -78,14 +78,14 @@ def is_log_address(url: str, base_url: str) -> bool:
 
 def _next_machine(asked: Stretch, found: Found) -> Stretch:
     if found.last_machine < asked.machine_from:
-        raise ProviderUnavailable(f"{NAME} does not heed the machine that a search begins at")
-    # One machine with more rows of one price than an answer holds can't be told apart any further.
+        raise ProviderUnavailable(f"{NAME} ignores the lowest machine id of a search")
+    # If one machine has more rows of one price than an answer holds, its other rows can't be requested.
     step = 1 if found.last_machine == asked.machine_from else 0
     return replace(asked, machine_from=found.last_machine + step)
 
 
 def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
-    """What can be said safely of `wanted` in the server's words; the rest is for the caller to filter."""
+    """The query for the parts of `wanted` that the service filters reliably. The caller filters the rest."""
     body: dict[str, object] = {
         "verified": {"eq": True} if wanted.verified_only else {"in": [True, False]},
         "rentable": {"eq": True},
@@ -111,13 +111,13 @@ def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
 
 
 def native_id(offer_id: OfferId) -> int | None:
-    """The number in an offer's id; None when it is none of ours."""
+    """The number in an offer's id; None if it is not an id of vast.ai."""
     number = offer_id.removeprefix(f"{PREFIX}-")
     return int(number) if offer_id.startswith(f"{PREFIX}-") and number.isdecimal() else None
 
 
 def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
-    """The price per GPU, which is what is wanted, is no column; with the number of GPUs it becomes one."""
+    """The price range. The service has no price per GPU, so a price limit needs the number of GPUs."""
     prices = {"gte": stretch.price_from}
     highest = [] if stretch.price_to is None else [stretch.price_to]
     if wanted.num_gpus:
@@ -128,9 +128,12 @@ def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
 
 
 def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
-    """An on-demand machine that starts at once or not at all. Raises InvalidRequest for what can't be said."""
+    """The body that rents an on-demand machine, which starts at once or not at all.
+
+    Raises InvalidRequest for a combination that vast.ai does not support.
+    """
     if spec.run_mode == "entrypoint" and spec.onstart:
-        raise InvalidRequest(f"{NAME} runs no onstart beside the image's own entry point", scope=Scope.PROVIDER)
+        raise InvalidRequest(f"{NAME} can't run onstart together with the image's entry point", scope=Scope.PROVIDER)
     body: dict[str, object] = {
         "client_id": "me",
         "image": spec.image,
@@ -140,8 +143,8 @@ def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
         "runtype": _RUN_TYPES[spec.run_mode],
         "onstart": _onstart(spec) or None,
         "image_login": _image_login(spec),
-        "price": None,  # a number would make it interruptible
-        "cancel_unavail": True,  # else a machine that can't start is made all the same, stopped and billed
+        "price": None,  # with a number the machine would be interruptible
+        "cancel_unavail": True,  # otherwise a machine that can't start is created anyway, stopped and billed
         "target_state": "running",
     }
     if spec.run_mode == "entrypoint":
@@ -150,13 +153,13 @@ def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
 
 
 def _env(spec: LaunchSpec) -> dict[str, str]:
-    """Variables and ports are one object on the wire; a string would be ignored without a word."""
+    """Variables and ports as one object; the service silently ignores a string."""
     ports = {f"-p {port}:{port}": "1" for port in spec.ports}
     return {**dict(spec.env), **dict(spec.secret_env), **ports}
 
 
 def _onstart(spec: LaunchSpec) -> str:
-    """The caller's script; before it the keys, because the account's own are often missing in the container."""
+    """The SSH keys and then the caller's script. The account's own keys are often missing in the container."""
     if not spec.ssh_public_keys or spec.run_mode == "entrypoint":
         return spec.onstart
     keys = " ".join(shlex.quote(key.strip()) for key in spec.ssh_public_keys)

@@ -1,7 +1,7 @@
-"""What the words of a machine's status come down to, and whom its message blames when it can't work.
+"""The status of a machine, and the cause of a failure: its image or its host.
 
-The rule: blame only what the message surely says, in the words of the Docker daemon, the registry or the container
-runtime. Everything else is None: slow or limited registries get better by waiting.
+The rule: name a cause only if the message certainly does, in texts of the Docker daemon, the registry or the container
+runtime. Otherwise the cause is None: slow or limited registries may work later.
 """
 
 import re
@@ -9,15 +9,15 @@ import re
 from gpuproxy.ports import Blame, InstanceStatus
 
 GPU_FAILURE = re.compile(r"\bgpu error\b", re.IGNORECASE)
-"""vast.ai's own words, of a machine that it still calls running."""
+"""vast.ai's own message about a failed GPU, on a machine with status running."""
 _BOOTING = frozenset({None, "", "loading", "created", "rebooting", "recycling"})
 _ENDED = frozenset({"stopped", "exited"})
 _SILENT = frozenset({"offline", "unknown"})
 _LONGEST = 2_000
-"""Characters of a message that are looked at."""
+"""Maximum characters of a message that are examined."""
 
 _WAITS = re.compile(r"toomanyrequests|too many requests|rate limit|rate exceeded")
-"""A registry's limit: the same pull works later."""
+"""A registry's rate limit: the same pull works later."""
 _HOST_PROGRAM = re.compile(
     r"\bexec:? \\*\"?(?:[^\s\"\\]{0,200}/)?"
     r"(?:nvidia-c(?:ontainer|tk)|docker-(?:init|proxy|credential)|dockerd\b|containerd|runc\b|crun\b)"
@@ -62,9 +62,9 @@ _IMAGE, _HOST = re.compile("|".join(_IMAGE_SAYS)), re.compile("|".join(_HOST_SAY
 def status_of(
     actual: str | None, intended: str | None, current: str | None, message: str, *, known: bool = True
 ) -> InstanceStatus:
-    """`exited` is no failure by itself, nor is `created` a beginning: both depend on what was intended.
+    """The status. `exited` is not always a failure, nor `created` a beginning: both depend on the intended status.
 
-    `known`: False where the row has no actual status that can be read; null is one, and means "being made".
+    `known`: False if the row has no readable actual status. A null status is readable and means "being created".
     """
     if actual == "running":
         return InstanceStatus.RUNNING
@@ -77,14 +77,14 @@ def status_of(
     if actual in _BOOTING:
         return InstanceStatus.STOPPED if intended == "stopped" else InstanceStatus.PENDING
     if actual in _ENDED:
-        # Intended to run with the contract stopped: a start that waits in the queue, without a GPU.
+        # Intended status running, but contract stopped: a queued start, which has no GPU.
         holds_gpu = intended == "running" and current != "stopped"
         return InstanceStatus.BROKEN if holds_gpu else InstanceStatus.STOPPED
     return InstanceStatus.UNSURE
 
 
 def blame_of(message: str, image: str) -> Blame | None:
-    """Whom the message of an instance that does not run blames. `image`: its name, which says nothing by itself."""
+    """The cause of failure in the message of an instance that does not run. `image`: its name, which is ignored."""
     text = " ".join(message[:_LONGEST].lower().split())
     if not text or text.startswith("success"):
         return None
@@ -99,9 +99,9 @@ def blame_of(message: str, image: str) -> Blame | None:
 
 
 def _without(text: str, image: str) -> str:
-    """The message with a neutral word for the image, with its tag and without."""
+    """The message with the word "image" in place of the image's name, with or without its tag."""
     repository = re.sub(r"(?:@[^@]*|:[^:/]*)$", "", image)
     for name in (image, repository):
-        if re.search(r"[^a-z0-9]", name):  # a plain word may be part of a sentence
+        if re.search(r"[^a-z0-9]", name):  # a name that is a plain word may be part of the sentence
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "image", text)
     return text

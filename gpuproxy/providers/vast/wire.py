@@ -1,8 +1,8 @@
-"""What vast.ai's offers look like on the wire, and what they are to us.
+"""Decoding of vast.ai's offers from the wire.
 
-The rule: only what money or identity depends on is required; everything else may be missing, null, a numeric string
-or of an odd type without the row being lost. Fields that are not named here are skipped unread.
-Facts: `dph_*` are dollars per hour for the whole chunk, memory is in MB, dates are epoch seconds.
+The rule: only fields for price and identity are required. Any other field may be missing, null, a numeric string or of
+an unexpected type, and the row is still used. Fields that are not declared here are ignored.
+Units: `dph_*` are dollars per hour for the whole offer, memory is in MB, dates are seconds since 1970.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, ty
 NAME = ProviderName("vast.ai")
 PREFIX = "vast"
 _SMALLEST_SHARE = 0.001
-"""Of a machine's GPUs."""
+"""The smallest plausible share of a machine's GPUs."""
 
 
 class WireOffer(msgspec.Struct, frozen=True, gc=False):
@@ -53,28 +53,27 @@ class WireOffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class SearchPage(msgspec.Struct, frozen=True):
-    """An answer to a search: the rows are left undecoded, so that a bad one costs itself only."""
+    """An answer to a search. The rows are decoded one by one, so that a wrong one loses only itself."""
 
     offers: list[msgspec.Raw]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One search answer: `rows` as the server sent them, and where the next question has to begin."""
+    """One search answer: the number of rows that the server sent, the offers, and where the next request begins."""
 
     rows: int
     offers: tuple[Offer, ...]
     undecodable: int
     last_price: float
-    """The highest `dph_total`, in dollars; -1 when there is none."""
+    """The highest `dph_total`, in dollars per hour; -1 if there is none."""
     last_machine: int
 
 
 def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
-    """Decode and normalise a search answer; of rows with the same id the higher score stays.
+    """Decode a search answer. Of rows with the same id, the one with the higher score is kept.
 
-    `marks` are added to the extras of every offer.
-    Raises one of Unreadable when it is not a search answer at all.
+    `marks` are added to the extras of every offer. Raises one of Unreadable if the body is not a search answer.
     """
     rows = decoded(body, SearchPage)[0].offers
     shared = tuple(marks.items())
@@ -104,7 +103,7 @@ def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
 
 def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
     if wire.num_gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= wire.dph_total < ABSURD:
-        raise ValueError("impossible numbers")
+        raise ValueError("impossible price or GPU count")
     machine = str(wire.machine_id)
     reliability = wire.reliability2 if wire.reliability is None else wire.reliability
     share = _sound(wire.gpu_frac)
@@ -131,13 +130,13 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
 
 
 def _sound(number: float | None) -> float:
-    """0 for what is missing or no number that can be compared."""
+    """The number; 0 if it is missing, infinite or NaN."""
     return number if number is not None and isfinite(number) else 0.0
 
 
 @lru_cache(maxsize=4096)
 def _place(raw: str) -> str:
-    """`", US"` is a country whose state is not known."""
+    """The location. `", US"` has a country but no state."""
     return raw.strip(" ,")
 
 
@@ -145,7 +144,7 @@ def _place(raw: str) -> str:
 def _extras(
     owner: int | str | None, direct_ports: int | None, hosting: int | None, marks: tuple[tuple[str, str], ...]
 ) -> Mapping[str, str]:
-    """Shared between the offers that have the same."""
+    """Extra facts of an offer. Offers with the same facts share one mapping."""
     named = {"host_account": owner, "direct_ports": direct_ports, "datacenter": hosting}
     return {name: str(value) for name, value in named.items() if value is not None} | dict(marks)
 
