@@ -1,7 +1,7 @@
 """Thousands of generated requests against /openapi.json of a real server on a simulated market: `make http-fuzz`.
 
 Usage: python -m scripts.http_fuzz [CASES_PER_CALL]. All checks of schemathesis; then the server's log must hold no
-traceback, and everything that valid requests rented must be given back by one release each.
+traceback, and everything that valid requests rented must be released by one release each.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ def command(url: str, key: str, cases: int, *options: str) -> list[str]:
     return [
         str(program), "--config-file", str(CONFIG), "run", f"{url}/openapi.json", "--header", f"X-API-Key: {key}",
         "--header", f"Authorization: Bearer {key}",
-        # What is given back is still shown, as releasing and then as released: it may cost money until proven gone.
+        # What is released is still shown, as releasing and then as released: it may cost money until proven gone.
         "--checks", "all", "--exclude-checks", "use_after_free", "--max-examples", str(cases),
         "--request-timeout", "150", "--warnings", "off",
         "--exclude-operation-id", "WatchReservation", *options,  # a stream does not end by itself
@@ -42,9 +42,9 @@ def main(cases: int) -> int:
         until(lambda: client.call("ListGPUInstances", pb.ListGPUInstancesRequest()).total_count > 0, "a market")
         outcome = subprocess.run(command(f"http://{server.http}", server.key, cases), cwd=folder, check=False)
         rented = release_all(client)
-        until(lambda: not market.alive(), "everything is given back")
+        until(lambda: not market.alive(), "everything is released")
         broken = [line for line in server.log().splitlines() if "rpc_crashed" in line or "Traceback" in line]
-    print(f"{rented} reservations were made and given back; {len(broken)} calls broke")
+    print(f"{rented} reservations were created and released; {len(broken)} calls broke")
     return 1 if outcome.returncode or broken else 0
 
 

@@ -92,7 +92,7 @@ class Account:
 
 
 def reasons(steps: Sequence[Step]) -> list[str]:
-    """Why machines are given back."""
+    """Why machines are released."""
     return [
         str(step.facts["reason"]) for step in steps if isinstance(step, Advance) and step.event is LeaseEvent.RELEASE
     ]

@@ -184,7 +184,7 @@ async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alo
 
     row, ended = await db.write(write)
     if ended:
-        log.info("admin_key_replaced", key=row.id, ended=ended)
+        log.info("admin_key_replaced", key=row.id, revoked_keys=ended)
     if row.revoked_at is not None:
         log.warning("admin_key_revoked", key=row.id, name=name, hint="a revoked key can't be used again; set another")
 

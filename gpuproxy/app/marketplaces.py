@@ -29,7 +29,7 @@ def installed() -> tuple[Descriptor, ...]:
         values = [getattr(each, what) for each in found]
         if twice := next((value for value in values if values.count(value) > 1), None):
             raise ConfigError(
-                f"Two installed marketplaces have the {what} {twice!r}: not started. Uninstall one of the two packages."
+                f"Two installed marketplaces use the same {what}, {twice!r}: not started. Uninstall one of them."
             )
     return found
 

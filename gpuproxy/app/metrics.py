@@ -1,7 +1,7 @@
-"""What is measured, under the names that Prometheus sees: one registry a server, nothing global.
+"""The metrics of one server, under their Prometheus names. The registry belongs to the server; nothing is global.
 
-Events are counted where they happen; what can be read from the books is read when somebody asks. Labels are words of
-ours (calls, codes, providers, accounts by name), never anything that a client chose.
+Events are counted when they happen. What the database knows is read for each scrape. Label values come from the server
+(calls, codes, providers, account names), never from clients.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _LAG_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1)
 
 
 Begin = Callable[[Provider, str], Callable[[str], None]]
-"""Told of each call to a marketplace; what comes back is told the outcome."""
+"""Called at the start of each marketplace call. It returns a function that is called with the outcome."""
 
 
 class Metrics:
-    """Everything that is counted by one server."""
+    """The counters and histograms of one server."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -46,7 +46,7 @@ class Metrics:
         )
         self._call_seconds = Histogram(
             "gpuproxy_provider_call_seconds",
-            "Time that a marketplace took, with waiting for the rate limit.",
+            "Duration of a marketplace call, including the wait for the rate limit.",
             ["provider", "call"],
             registry=registry,
             buckets=_CALL_BUCKETS,
@@ -56,7 +56,7 @@ class Metrics:
         )
 
     def rpc(self, name: str, code: str, seconds: float) -> None:
-        """A call was answered; real seconds."""
+        """Count an answered call. `seconds` are real."""
         known = self._known.get((name, code))
         if known is None:
             known = self._known[name, code] = self._rpcs.labels(name, code), self._rpc_seconds.labels(name)
@@ -65,21 +65,21 @@ class Metrics:
         took.observe(seconds)
 
     def provider_call(self, provider: Provider, call: str, outcome: str, seconds: float) -> None:
-        """A marketplace was called; real seconds."""
+        """Count a marketplace call. `seconds` are real."""
         self._calls.labels(provider.name, provider.account, call, outcome).inc()
         self._call_seconds.labels(provider.name, call).observe(seconds)
 
     def loop_lag(self, seconds: float) -> None:
-        """The event loop was late by so many real seconds."""
+        """Record by how many real seconds the event loop was late."""
         self._lag.observe(seconds)
 
     def render(self, figures: Figures) -> bytes:
-        """Prometheus' text format: what was counted, and `figures`."""
+        """The metrics and `figures` in the text format of Prometheus."""
         return generate_latest(self._registry) + generate_latest(_gauges(figures))
 
 
 class Counted:
-    """A Provider whose calls are counted."""
+    """Wraps a Provider and counts its calls."""
 
     def __init__(self, provider: Provider, metrics: Metrics, clock: Clock, begin: Begin | None = None) -> None:
         self.name = provider.name
@@ -91,7 +91,7 @@ class Counted:
         self._begin = begin
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
-        """As the provider's; one call, however many pages."""
+        """As the provider's. It counts as one call, however many pages it has."""
         with self._counted("search"):
             pages = self._provider.search(wanted)
             try:
@@ -171,25 +171,27 @@ def _gauges(figures: Figures) -> CollectorRegistry:
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"gpuproxy_{name}", text, labels, registry=registry)
 
-    leases = gauge("leases", "Leases in the books.", "provider", "state")
+    leases = gauge("leases", "Leases in the database.", "provider", "state")
     for (provider, state), count in figures.leases.items():
         leases.labels(provider, state).set(count)
-    unknown = gauge("unknown_outcomes", "Creates that may have happened.", "provider")
-    oldest = gauge("oldest_unknown_seconds", "Age of the oldest of them.", "provider")
+    unknown = gauge("unknown_outcomes", "Creates whose outcome is unknown.", "provider")
+    oldest = gauge("oldest_unknown_seconds", "Age of the oldest create with an unknown outcome.", "provider")
     for provider, (count, age) in figures.unknown.items():
         unknown.labels(provider).set(count)
         oldest.labels(provider).set(age)
-    dead = gauge("dead_machines", "Machines that were ready and are useless now.", "provider")
+    dead = gauge("dead_machines", "Machines that were ready and do not work any more.", "provider")
     for provider, number in figures.dead.items():
         dead.labels(provider).set(number)
-    gauge("spent_usd", "What all meters ever ran up.").set(figures.spent_usd)
-    gauge("usd_per_hour", "What everything that runs costs an hour.").set(figures.usd_per_hour)
+    gauge("spent_usd", "Sum of all meters since the database was created.").set(figures.spent_usd)
+    gauge("usd_per_hour", "Current cost of all machines per hour.").set(figures.usd_per_hour)
     account = ("provider", "account")
-    reconcile = gauge("reconcile_age_seconds", "Since the books were compared with reality.", *account)
-    silent = gauge("account_silent_seconds", "For how long an account has not answered.", *account)
-    wait = gauge("create_wait_seconds", "Until the rate limit allows another create.", *account)
-    differs = gauge("spend_differs", "1: the provider's spend is not what the books say.", *account)
-    paused = gauge("account_paused", "1: nothing is created with it: no funds, or its key is refused.", *account)
+    reconcile = gauge("reconcile_age_seconds", "Time since the last reconciliation of the account.", *account)
+    silent = gauge("account_silent_seconds", "Time since the account answered; 0 if it answers.", *account)
+    wait = gauge("create_wait_seconds", "Time until the rate limit allows the next create.", *account)
+    differs = gauge("spend_differs", "1: the provider's spend differs from the ledger.", *account)
+    paused = gauge(
+        "account_paused", "1: no creates on this account, because it has no credit or its key is refused.", *account
+    )
     for each in figures.accounts:
         paused.labels(each.provider, each.account).set(each.paused)
         differs.labels(each.provider, each.account).set(each.spend_differs)

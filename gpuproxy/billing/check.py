@@ -65,8 +65,8 @@ class BillingCheck:
             log.warning(
                 "spend_differs",
                 account=self.provider.account,
-                provider_says=dollars(reading.spent),
-                books_say=dollars(reading.booked),
+                provider_spend=dollars(reading.spent),
+                ledger_spend=dollars(reading.booked),
             )
         return reading
 

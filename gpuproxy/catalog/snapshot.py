@@ -153,7 +153,7 @@ def place(offer: Offer, disk_gb: float) -> tuple[int, int, str, int, str]:
 
 
 def build(entries: Sequence[Entry], kinds: Iterable[str]) -> Generator[None, None, Snapshot]:
-    """A snapshot, in steps of a few milliseconds. Offers have distinct ids."""
+    """Build a snapshot in parts of a few milliseconds, so that the event loop runs in between. Ids must be distinct."""
     ranked: list[tuple[tuple[int, str, int, str], Entry]] = []
     for start in range(0, len(entries), _SLICE):
         ranked += sorted(((_rank(entry[0]), entry) for entry in entries[start : start + _SLICE]), key=_first)

@@ -18,7 +18,7 @@ from gpuproxy.ports.workers import Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A create that was executed. `paid` and `booked_until` where the provider bills ahead."""
+    """An executed create. `paid` and `booked_until` are set if the provider bills in advance."""
 
     instance_id: InstanceId
     paid: Micro | None = None
@@ -27,11 +27,11 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spend:
-    """The provider's own view of the account, in micro-dollars."""
+    """The account as the provider reports it. Amounts are micro-dollars."""
 
     credit: Micro
     owner: str = ""
-    """The provider's own name of the account, whichever key asks; empty where it does not say."""
+    """The provider's id of the account, the same for each of its keys; empty if the provider does not report one."""
 
 
 CAPABILITY_NAMES = frozenset(
@@ -53,43 +53,43 @@ CAPABILITY_NAMES = frozenset(
         "entrypoint",
     }
 )
-"""What a provider may lack."""
+"""The capabilities that a provider can lack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a provider can do, and how its calls behave. Seconds are the clock's unless they are called real."""
+    """What a provider can do, and how its calls behave. Seconds are those of the clock, unless they are called real."""
 
     missing: Mapping[str, str] = field(default_factory=dict)
-    """What it can't do: one of CAPABILITY_NAMES, and the reason that clients are shown."""
+    """The capabilities that it lacks (of CAPABILITY_NAMES), each with the reason that clients see."""
     billing: Literal["metered", "prepaid"] = "metered"
     search_page: int | None = None
-    """The most offers that one search page may hold; None: no cap is known."""
+    """The maximum number of offers on one search page; None: no maximum is known."""
     search_interval: float = 0.0
-    """Seconds between two searches of one account, on average."""
+    """The average number of seconds between two searches of one account."""
     create_interval: float = 0.0
-    """Seconds between two creates of one account."""
+    """The minimum number of seconds between two creates of one account."""
     create_seconds: float = 2.0
-    """How long a create usually takes."""
+    """The usual duration of a create, in seconds."""
     create_timeout: float = 30.0
-    """Real seconds after which a create counts as unanswered."""
+    """The number of real seconds after which a create without an answer has an unknown outcome."""
     listing_lag_seconds: float = 60.0
-    """How long a fresh instance may be missing from listings."""
+    """The number of seconds for which listings may lack a new instance."""
     destroy_interval: float = 0.0
-    """Seconds between two destroys of one account."""
+    """The minimum number of seconds between two destroys of one account."""
     verdict_seconds: float = 120.0
-    """How long a fresh instance must look wrong in every listing (stopped, broken, another model) to be given back."""
+    """A new instance is released if every listing of so many seconds shows it as stopped, broken or another model."""
     late_seconds: float | None = None
-    """How long after its call a create may still be executed; None: no bound is known."""
+    """The number of seconds after its call within which a create may still be executed; None: no bound is known."""
     gpu_failure: re.Pattern[str] | None = None
-    """Found in the status message of a running machine only when one of its GPUs has failed.
+    """A pattern that matches the status message of a running machine only if one of its GPUs has failed.
 
-    The GPU driver's own words are known already; this is for the marketplace's.
+    The messages of the GPU driver are known already. This is for those of the marketplace.
     """
 
 
 class Provider(Protocol):
-    """One account at one marketplace. Its errors are those of `model.errors`; when in doubt: OutcomeUnknown."""
+    """One account at one marketplace. It raises the errors of `model.errors`; in doubt, OutcomeUnknown."""
 
     name: ProviderName
     account: str
@@ -97,65 +97,66 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
-        """Rentable offers, a page at a time, cheapest first; the filter may be widened, never narrowed.
+        """Yield pages of rentable offers, cheapest first. They may include offers that do not pass the filter.
 
-        Raises ProviderError between pages: what was yielded is true, but not all there is. An answer of the wrong
-        schema is an error, never an empty market.
+        Raises ProviderError between pages if a page fails. The pages before it are valid, but not complete. An answer
+        with a wrong schema is an error, never an empty market.
         """
 
     async def create(self, offer: Offer, spec: LaunchSpec, label: str) -> Receipt:
-        """Rent `offer`; the label is on the machine from birth. A call goes onto the wire at most once.
+        """Rent `offer`. The machine has the label from the moment it exists. The request is sent at most once.
 
-        Raises a Refused when surely nothing happened, OutcomeUnknown in every other case of doubt.
+        Raises a Refused if certainly nothing was created, and OutcomeUnknown if that is not certain.
         """
 
     async def list(self) -> Inventory:
-        """Everything of the account, or an error: a page that failed is an error, never a shorter list.
+        """List all instances of the account. If a page fails, this raises ProviderError; the list is never shorter.
 
-        Bounded in pages and in time. A row that can't be read is named in `unreadable` and hides no other row.
+        The number of pages and the time are limited. A row that can't be decoded is reported in `unreadable`, and the
+        other rows are listed.
         """
 
     async def get(self, instance_id: InstanceId) -> ListedInstance | None:
-        """None: the provider says that there is no such instance."""
+        """Read one instance. None: the provider reports that it does not exist."""
 
     async def destroy(self, instance_id: InstanceId) -> bool:
-        """Return when accepted. True: the provider says that there is no such instance (any more).
+        """Request the destroy, and return once it is accepted. True: the provider reports that there is no instance.
 
-        Neither proves that it is gone: get and list do.
+        Neither answer proves that the instance is gone. `get` and `list` prove it.
         """
 
     async def start(self, instance_id: InstanceId) -> None:
-        """Return when accepted. NoCapacity: its GPUs are somebody else's now; the start may be queued all the same."""
+        """Request a start. NoCapacity: its GPUs are rented to somebody else; the start may be queued nevertheless."""
 
     async def stop(self, instance_id: InstanceId) -> None:
-        """Return when accepted, also by one that is stopped; it ends a queued start too."""
+        """Request a stop. It also cancels a queued start. Stopping a stopped instance is no error."""
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
-        """The last lines of what its container printed, oldest first."""
+        """The last lines that the container printed, oldest first."""
 
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
-        """What each instance that existed within this time was charged in all, as far as it is listed."""
+        """The total charge of each instance that existed in this period, as far as the provider lists it."""
 
     async def spend(self) -> Spend:
-        """The account's credit."""
+        """Read the account's credit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSetup:
-    """What `Descriptor.connect` is called with, once for each account."""
+    """The argument of `Descriptor.connect`, which is called once for each account."""
 
     account: str
     key: str = field(repr=False)
     region: str = ""
-    """As the operator wrote it; empty: none was given."""
+    """As configured; empty if it is not."""
     base_url: str
     """Empty: the real service."""
     http: Http
     clock: Clock
     workers: Workers
     intervals: Mapping[str, float] = field(default_factory=dict)
-    """Seconds between calls by endpoint, overriding the adapter's own (0 = unlimited)."""
+    """Minimum seconds between two calls, by endpoint. They replace the adapter's own; 0 means no limit."""
     timeouts: Mapping[str, float] = field(default_factory=dict)
-    """Real seconds for one call by endpoint (search, create, else "call"), overriding the adapter's own."""
+    """Timeout of one call in real seconds, by endpoint: search, create, or "call" for all others."""
     marks: Mapping[str, str] = field(default_factory=dict)
-    """Facts to add to the extras of every offer, such as sandbox=true."""
+    """Pairs that are added to the extras of every offer, for example sandbox=true."""

@@ -2,7 +2,7 @@
 
 The listing of another account shows none of our machines. If two keys were swapped in the settings, every machine would
 count as lost. So before the first listing is believed, the marketplace is asked which account the key belongs to. If it
-can't answer, a listing is believed only if it shows a machine of ours.
+can't answer, a listing is believed only if it shows one of our machines.
 """
 
 from collections.abc import Sequence

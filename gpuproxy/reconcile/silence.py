@@ -15,7 +15,7 @@ from gpuproxy.runtime.lateness import Lateness
 log = structlog.get_logger(__name__)
 
 SILENT_AFTER = timedelta(minutes=1)
-"""A listing that fails once in a while needs nobody's attention."""
+"""A single failed listing is normal and needs no attention."""
 
 
 class Silence:

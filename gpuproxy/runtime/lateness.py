@@ -1,11 +1,11 @@
-"""How late this process's event loop runs: time in which nobody here listened, so that its silence proves nothing.
+"""How late the event loop of this process runs. While it does not run, no answer can be received.
 
-A background task asks for short sleeps and measures how much later than asked each of them ends. Whoever concludes
-something from the time that passed without an answer subtracts `within(seconds)` first. Where nobody runs `watch`, as
-in simulated time, the lateness is zero.
+A background task sleeps for a short time, again and again, and measures how much too late each sleep ends. Code that
+judges a time without an answer first subtracts `within(seconds)` from it. In simulated time no `watch` runs, and the
+lateness is zero.
 
-The rule: lateness excuses a marketplace. It never changes what may have happened there: a create whose answer came too
-late is of unknown outcome, whoever was late.
+Lateness only shortens the silence of a marketplace. It never changes the outcome of a call: a create whose answer came
+too late has an unknown outcome, no matter who was late.
 """
 
 from bisect import bisect_right
@@ -14,31 +14,31 @@ from collections.abc import Callable
 from gpuproxy.ports import Clock
 
 _TICK_SECONDS = 0.1
-"""Real seconds between two measurements; a standstill is measured from the end of the tick in which it began."""
+"""Real seconds between two measurements."""
 _NOISE_SECONDS = 0.02
-"""Real seconds; an idle machine is as late as that now and then."""
+"""Real seconds. Shorter delays are normal on an idle machine and do not count."""
 _KEPT = 4096
-"""Spells of lateness; older ones are forgotten. Then `within` returns less than there was."""
+"""The number of delays that are remembered. `within` does not count older ones."""
 
 
 def _unobserved(_seconds: float) -> None:
-    """Nobody wants to know each measurement."""
+    """The measurements are not reported."""
 
 
 class Lateness:
-    """One event loop. Seconds are the clock's, unless they are called real."""
+    """The lateness of one event loop. Seconds are those of the clock, unless they are called real."""
 
     def __init__(self, clock: Clock) -> None:
-        """Zero until somebody runs `watch`."""
+        """The lateness is zero until `watch` runs."""
         self._clock = clock
         self._due: float | None = None
-        """When the sleep under way is to end; None while nobody watches."""
+        """When the current sleep should end; None while `watch` does not run."""
         self._began: list[float] = []
         self._ended: list[float] = []
         self._total = 0.0
 
     async def watch(self, observe: Callable[[float], None] = _unobserved) -> None:
-        """Measure until cancelled; `observe` gets each measurement, in real seconds."""
+        """Measure until cancelled. `observe` is called with each measurement in real seconds."""
         tick = _TICK_SECONDS * self._clock.scale
         try:
             while True:
@@ -51,7 +51,7 @@ class Lateness:
             self._due = None
 
     def note(self, due: float, ended: float) -> None:
-        """A sleep that was to end at `due` ended at `ended`: readings of Clock.monotonic()."""
+        """Record that a sleep ended at `ended` instead of `due` (readings of Clock.monotonic())."""
         if (ended - due) / self._clock.scale <= _NOISE_SECONDS:
             return
         self._began.append(due)
@@ -61,11 +61,11 @@ class Lateness:
             del self._began[:-_KEPT], self._ended[:-_KEPT]
 
     def total(self) -> float:
-        """The seconds of lateness so far, those of a standstill that has just ended included."""
+        """The seconds of lateness so far, including a delay that is not measured yet."""
         return self._total + self._present(self._clock.monotonic(), float("-inf"))
 
     def within(self, seconds: float) -> float:
-        """For how many of the last `seconds` the loop was late; at most `seconds`."""
+        """The seconds of lateness within the last `seconds`."""
         now = self._clock.monotonic()
         since = now - seconds
         first = bisect_right(self._ended, since)
@@ -75,7 +75,7 @@ class Lateness:
         return max(0.0, min(seconds, late + self._present(now, since)))
 
     def _present(self, now: float, since: float) -> float:
-        """The part of the sleep under way that is over its time, after `since`."""
+        """The lateness of the current sleep after `since`."""
         if self._due is None:
             return 0.0
         late = now - max(self._due, since)

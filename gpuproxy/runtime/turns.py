@@ -17,7 +17,7 @@ _REMEMBERED = 1000
 
 @dataclass(slots=True)
 class Turn:
-    """The right to send one call now. A turn in which nothing is sent delays no other call."""
+    """The right to send one call now. A turn that is not used does not delay the next call."""
 
     used: bool = False
 

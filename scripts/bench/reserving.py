@@ -61,7 +61,7 @@ def _paced(folder: Path) -> Row:
 
 
 def _reserve(market: Market, client: Client) -> float:
-    """Real seconds of one reservation; everything is given back before this returns."""
+    """Real seconds of one reservation; everything is released before this returns."""
     request = pb.ReserveGPUsRequest(count=GPUS, max_price=20.0)
     began = time.perf_counter()
     answer = client.call("ReserveGPUs", request)
@@ -70,7 +70,7 @@ def _reserve(market: Market, client: Client) -> float:
     if len(answer.reserved_instances) != GPUS or contracts != set(market.alive()):
         raise SystemExit(f"{GPUS} were asked for, the market has {len(market.alive())}: {answer.message}")
     client.call("ReleaseReservation", pb.ReleaseReservationRequest(reservation_id=answer.reservation_id))
-    until(lambda: not market.alive(), "everything is given back")
+    until(lambda: not market.alive(), "everything is released")
     return seconds
 
 

@@ -46,7 +46,7 @@ def _suites(server: Server) -> Iterator[int]:
             yield 1
     with server.client() as client:
         until(lambda: not client.instances())
-    print("ok   everything that was rented is given back")
+    print("ok   everything that was rented is released")
     yield 1
 
 

@@ -40,7 +40,7 @@ def test_two_marketplaces_with_the_same_name_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str]
 ) -> None:
     install(tmp_path, monkeypatch, **facts)
-    with pytest.raises(ConfigError, match=f"Two installed marketplaces have the {next(iter(facts))}"):
+    with pytest.raises(ConfigError, match=f"Two installed marketplaces use the same {next(iter(facts))}"):
         marketplaces.installed()
 
 

@@ -27,7 +27,7 @@ async def test_a_market_that_dies_is_logged_once_with_what_to_do(tmp_path: Path)
     assert (logs[0]["kept"], "Restart the server" in logs[0]["advice"]) == (str(state), True)
 
 
-async def test_a_sandbox_that_stops_with_the_server_is_no_error(tmp_path: Path) -> None:
+async def test_a_sandbox_that_stops_with_the_server_is_not_reported_as_an_error(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with start_sandbox(tmp_path / "state", ScaledClock()):
             pass

@@ -75,7 +75,7 @@ def test_a_server_that_ignores_the_start_of_a_search_is_an_error() -> None:
         offers_of(market(rows, heeds_filters=False))
 
 
-def test_an_empty_market_is_no_error() -> None:
+def test_an_empty_market_is_not_an_error() -> None:
     assert offers_of(says({"offers": []}))[0] == []
 
 

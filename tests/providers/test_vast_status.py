@@ -103,7 +103,7 @@ def test_a_running_instance_has_no_blame(message: str) -> None:
         "foo/exec-format-error@sha256:00",
     ],
 )
-def test_the_name_of_an_image_is_no_blame(image: str) -> None:
+def test_the_name_of_an_image_in_a_message_does_not_blame_the_image(image: str) -> None:
     assert seen(f"pulling {image}", image=image).blame is None
     assert seen(f"pulling from {image.split('@', maxsplit=1)[0]}: 5%", image=image).blame is None
 

@@ -40,7 +40,7 @@ def test_each_silence_has_a_warning_of_its_own() -> None:
     assert heard(story).count(("warning", "provider_silent")) == 2
 
 
-def test_one_listing_that_fails_is_no_warning() -> None:
+def test_a_single_failed_listing_causes_no_warning() -> None:
     async def story(world: World) -> None:
         await world.sleep(10)
         world.arm("list", "html_502", times=1)
@@ -93,7 +93,7 @@ async def watched(world: World) -> "asyncio.Task[None]":
     return watch
 
 
-def test_time_in_which_the_server_itself_did_not_run_is_no_silence() -> None:
+def test_time_in_which_the_server_itself_did_not_run_does_not_count_as_silence() -> None:
     async def story(world: World) -> None:
         watch = await watched(world)
         await world.sleep(40)

@@ -77,7 +77,7 @@ def test_without_a_watch_there_is_no_lateness() -> None:
     run_virtual(main)
 
 
-def test_the_jitter_of_an_idle_machine_is_no_lateness() -> None:
+def test_the_jitter_of_an_idle_machine_does_not_count_as_lateness() -> None:
     async def main(clock: VirtualClock) -> None:
         lateness = Lateness(clock)
         for tick in range(100):

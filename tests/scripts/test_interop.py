@@ -49,7 +49,7 @@ def test_the_contract_as_it_was_published_is_a_part_of_ours(tmp_path: Path) -> N
     assert {method.name for method in published.service[0].method} <= set(calls)
 
 
-def test_a_missing_language_is_said_and_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_language_is_reported_and_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(workshop.Unable, match=r"Go .*Node .*npm"):
         workshop.tools()

@@ -170,7 +170,7 @@ class Audit:
             if agreement is None:
                 continue
             if reservation["id"] in agreement.released or row["instance_id"] in agreement.destroyed:
-                raise Violation("leak", f"{row['id']} is kept although it was given back")
+                raise Violation("leak", f"{row['id']} is kept although it was released")
             if agreement.gone and not agreement.keep:
                 raise Violation("leak", f"{row['id']} is kept although its caller is gone and can't find it")
             if agreement.ends_before is not None and now > agreement.ends_before + GRACE:
@@ -236,7 +236,7 @@ class Audit:
     def _release(self, reason: str, event: Any) -> None:
         agreement, _ = self._agreement(event["reservation_id"])
         lease = self.rows("SELECT * FROM leases WHERE id = ?", event["lease_id"])[0]
-        said = f"{event['lease_id']} was given back as {reason}"
+        said = f"{event['lease_id']} was released as {reason}"
         if reason == "NOT_READY":
             instance = self.world.sandbox.market.instances.get(int(lease["instance_id"] or 0))
             market = self.world.sandbox.market

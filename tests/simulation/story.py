@@ -348,7 +348,7 @@ class _Story:
     async def _foreigners_were_left_alone(self) -> None:
         """Keep foreign machines for longer than an orphan lives, then end them.
 
-        Their cost changes the account's credit, which would hide whether a machine of ours is billed.
+        Their cost changes the account's credit, which would hide whether one of our machines is billed.
         """
         if not self.audit.by_hand:
             return

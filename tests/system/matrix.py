@@ -91,7 +91,7 @@ class Cell:
 
     @property
     def slow(self) -> bool:
-        """True when only a time limit of ours ends the call."""
+        """True when only our own time limit ends the call."""
         return self.fault in _SLOW
 
     @property

@@ -198,7 +198,7 @@ def reservation_id(request_id: str) -> str:
 
 
 def extend_until(request: pb.ExtendReservationRequest) -> datetime:
-    """The new end; whether it is in the future is judged by the books' clock. Raises InvalidArgument."""
+    """The new end; the database's clock decides whether it is in the future. Raises InvalidArgument."""
     if not request.HasField("expires_at"):
         raise InvalidArgument([Violation("expires_at", "is required: the new end, absolute")])
     try:

@@ -258,7 +258,7 @@ class VastAi:
         return await self._api.decoded("user", await self._api.read("user", "/api/v0/users/current/"), read_spend)
 
     async def _switch(self, instance_id: InstanceId, state: str) -> None:
-        """Request a state. After OutcomeUnknown the call can be repeated: the second one changes nothing."""
+        """Ask vast.ai to start or stop an instance. After OutcomeUnknown the call can be repeated without harm."""
         request = self._api.request("manage", "PUT", _path(instance_id), {"state": state})
         await self._api.change("manage", request, switched)
 
