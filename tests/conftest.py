@@ -17,13 +17,15 @@ from gpuproxy.adapters import logs
 
 _TESTS = Path(__file__).resolve().parent
 _LONG_ROOMS = frozenset({"system", "simulation", "vastai_cli"})
-_ANY_SEED = "any"
+_ANY_SEED = -1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--unit", action="store_true", help="without tests of processes and long stories")
     parser.addoption("--all-seeds", action="store_true", help="tests that repeat a rule over seeds, at their full size")
-    parser.addoption("--shuffle", nargs="?", const=_ANY_SEED, metavar="SEED", help="modules and tests in another order")
+    parser.addoption(
+        "--shuffle", nargs="?", type=int, const=_ANY_SEED, metavar="SEED", help="modules and tests in another order"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
     if config.option.shuffle == _ANY_SEED:  # a worker reads the command line again, and gets the controller's seed
         shared = getattr(config, "workerinput", {}).get("shuffle")
-        config.option.shuffle = shared or str(random.SystemRandom().randrange(1_000_000))
+        config.option.shuffle = random.SystemRandom().randrange(1_000_000) if shared is None else shared
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -82,7 +84,7 @@ def _is_long(item: pytest.Item) -> bool:
     return room in _LONG_ROOMS or item.get_closest_marker("long") is not None
 
 
-def _shuffle(items: list[pytest.Item], seed: str) -> None:
+def _shuffle(items: list[pytest.Item], seed: int) -> None:
     """Modules stay whole: what a module starts once, it would otherwise start again and again."""
     dice = random.Random(seed)
     modules: dict[Path, list[pytest.Item]] = {}

@@ -23,26 +23,26 @@ class Item:
 ITEMS = [Item(Path(f"test_{module}.py"), f"test_{number}") for module in range(10) for number in range(5)]
 
 
-def shuffled(seed: str) -> list[Any]:
+def shuffled(seed: int) -> list[Any]:
     items: list[Any] = list(ITEMS)
     _shuffle(items, seed)
     return items
 
 
 def test_the_same_seed_gives_the_same_order_and_another_one_another() -> None:
-    assert shuffled("1") == shuffled("1")
-    assert len({tuple(shuffled(seed)) for seed in "123456"}) == 6
+    assert shuffled(1) == shuffled(1)
+    assert len({tuple(shuffled(seed)) for seed in range(6)}) == 6
 
 
 def test_every_test_is_run_once_and_a_module_stays_whole() -> None:
-    items = shuffled("1")
+    items = shuffled(1)
     assert sorted(items, key=str) == sorted(ITEMS, key=str)
     changes = sum(before.path != after.path for before, after in itertools.pairwise(items))
     assert changes == 9
 
 
 def test_modules_and_the_tests_in_them_change_places() -> None:
-    items = shuffled("1")
+    items = shuffled(1)
     assert [item.path for item in items] != [item.path for item in ITEMS]
     assert any(
         [item.name for item in items if item.path == path] != [f"test_{number}" for number in range(5)]
@@ -52,6 +52,13 @@ def test_modules_and_the_tests_in_them_change_places() -> None:
 
 @pytest.mark.long
 def test_parallel_workers_agree_on_a_random_order():
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--shuffle", "tests/model/test_money.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/model/test_money.py", "--shuffle"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.long
+def test_a_path_is_not_taken_for_the_seed():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--shuffle", "tests/model/test_money.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert "invalid int value: 'tests/model/test_money.py'" in done.stderr
