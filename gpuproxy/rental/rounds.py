@@ -87,11 +87,6 @@ class Rental:
         self._attempts = Background("create")
 
     @property
-    def owner_id(self) -> OwnerId:
-        """The owner's id once the owner is stored; "" before."""
-        return self._owner_id
-
-    @property
     def queue_seconds(self) -> float:
         """The longest wait for a turn that exceeded the deadline, in seconds; 0 if there was none."""
         return self._exclusions.queue_seconds
