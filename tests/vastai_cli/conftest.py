@@ -15,7 +15,8 @@ def market() -> Iterator[stage.Market]:
 
 
 @pytest.fixture(scope="session")
-def program(market: stage.Market, tmp_path_factory: pytest.TempPathFactory) -> Program:
+def program(market: stage.Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     made = Program(path=installed(), home=tmp_path_factory.mktemp("vastai"), url=market.url)
     made.run(["show", "user"], stage.KEYS[0])  # the first command asks more than it needs, and remembers it
-    return made
+    yield made
+    made.close()

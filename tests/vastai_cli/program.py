@@ -6,6 +6,7 @@ tests fail.
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ _HERE = Path(__file__).resolve().parent
 _HOME = _HERE.parent.parent / ".venv-vastai"
 _LOCK = _HERE / "requirements.lock"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PATIENCE = 300.0  # seconds; a command takes about one
+_PATIENCE = 300.0  # seconds
 
 
 class NotInstalled(Exception):
@@ -34,16 +35,33 @@ class Said:
     code: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """The installed program. `home` has its settings and caches, `url` is the market's address."""
+    """The installed program, in a prepared process for each API key; a command is a fork of it."""
 
-    path: Path
-    home: Path
-    url: str
+    def __init__(self, *, path: Path, home: Path, url: str) -> None:
+        """`home` gets its settings and caches; `url` is the market's address."""
+        self.path = path
+        self.home = home
+        self.url = url
+        self._prepared: dict[str, subprocess.Popen[str]] = {}
 
     def run(self, words: Sequence[str], key: str) -> Said:
         """Run one command with one API key."""
+        process = self._prepared.get(key) or self._prepare(key)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(list(words)) + "\n")
+        process.stdin.flush()
+        said = json.loads(process.stdout.readline())
+        return Said(out=_ESCAPES.sub("", said["out"]), err=_ESCAPES.sub("", said["err"]), code=said["code"])
+
+    def close(self) -> None:
+        """End the prepared processes."""
+        for process in self._prepared.values():
+            process.communicate(timeout=_PATIENCE)
+
+    def _prepare(self, key: str) -> "subprocess.Popen[str]":
+        """What the program reads from its environment when it is imported is that of this key."""
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self.home),
@@ -56,16 +74,15 @@ class Program:
             "TZ": "UTC",
             "NO_PROXY": "127.0.0.1",
         }
-        done = subprocess.run(
-            [self.path, *words],
+        python = self.path.with_name("python")
+        process = self._prepared[key] = subprocess.Popen(
+            [python, _HERE / "prefork.py", self.path],
             env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=_PATIENCE,
-            check=False,
         )
-        return Said(out=_ESCAPES.sub("", done.stdout), err=_ESCAPES.sub("", done.stderr), code=done.returncode)
+        return process
 
 
 def installed(home: Path = _HOME) -> Path:
