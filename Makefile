@@ -28,13 +28,13 @@ check: setup ## style, types, layers, sizes, generated files: everything except 
 	@scripts/check
 
 test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 unit: setup ## the fast tests: no processes, no long runs
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal --unit $(ARGS)
 
 seeds: setup ## tests that repeat one rule over random seeds, with all seeds
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --all-seeds -m seeds $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal --all-seeds -m seeds $(ARGS)
 
 simulate: setup ## 10,000 random runs with faults and crashes, in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate

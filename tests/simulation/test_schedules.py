@@ -25,11 +25,11 @@ def test_different_seeds_give_different_stories():
 
 
 def test_the_stories_have_enough_faults_and_crashes():
-    reports = [run(seed) for seed in range(60)]
-    assert sum(report.creates for report in reports) > 100
-    assert sum(report.unknowns for report in reports) > 20
-    assert sum(report.crashes for report in reports) > 10
-    assert len({name for report in reports for name in report.faults}) > 30
+    reports = [run(seed) for seed in range(20)]
+    assert sum(report.creates for report in reports) > 30
+    assert sum(report.unknowns for report in reports) > 5
+    assert sum(report.crashes for report in reports) > 5
+    assert len({name for report in reports for name in report.faults}) > 15
 
 
 def test_every_fault_is_switched_on_in_some_seed_and_off_in_another():
