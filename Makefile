@@ -31,7 +31,7 @@ test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS
 	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 unit: setup ## the fast tests: no processes, no long runs
-	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal --unit $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)
 
 seeds: setup ## tests that repeat one rule over random seeds, with all seeds
 	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal --all-seeds -m seeds $(ARGS)

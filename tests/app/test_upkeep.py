@@ -18,6 +18,8 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.system.processes import KIND, UNPACED, Market, Server, until
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 
 def settings_in(directory: Path) -> Settings:
     return Settings(database_url=f"sqlite:///{directory}/books.db")
@@ -165,7 +167,6 @@ def test_doctor_reports_nothing_if_nothing_is_wrong():
     in_world(story)
 
 
-@pytest.mark.long
 def test_a_database_copied_beside_a_running_server_works_after_a_restore(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -195,7 +196,6 @@ def test_a_database_copied_beside_a_running_server_works_after_a_restore(
             assert {i.contract_id for i in again.reserved_instances} == set(market.alive())
 
 
-@pytest.mark.long
 def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market:
         with Server(tmp_path, market, **UNPACED) as server, server.client() as client:

@@ -15,6 +15,8 @@ from gpuproxy.cli import COMMANDS, root
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, NOW, Run, World, error
 
+pytestmark = pytest.mark.long
+
 
 def test_every_command_in_the_help_exists(run: Run) -> None:
     text = run("--help").stdout

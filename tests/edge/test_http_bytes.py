@@ -10,6 +10,8 @@ import pytest
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import Both, both_faces
 
+pytestmark = pytest.mark.long
+
 BODY = json.dumps({"count": 1}).encode()
 HEAD = b"POST /api/v1/gpu/instances/reserve HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\n"
 CLOSE = b"Connection: close\r\n"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -23,6 +24,8 @@ from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.money import Micro
 from tests.edge.engine import StubEngine, lease, offer, service_over, view
 from tests.edge.http_face import Answer, Both, both_faces
+
+pytestmark = pytest.mark.long
 
 _WORDS = st.sampled_from(
     ["", "vast.ai", "all", "vast-1", "9001", "res-1", "RTX 4090", "US", "single", "lowest_price", "price_per_hour desc"]

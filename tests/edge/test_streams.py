@@ -16,6 +16,8 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, lease, service_over, view
 from tests.edge.face import SECONDS, Face, KeyBook, all_keys, facing
 
+pytestmark = pytest.mark.long
+
 ASKED = pb.WatchReservationRequest(reservation_id="res-1")
 
 

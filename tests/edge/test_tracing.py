@@ -33,6 +33,8 @@ from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
 from tests.edge.test_http_ends import Slow
 
+pytestmark = pytest.mark.long
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"

@@ -8,6 +8,8 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.world import VAST, World, in_world
 
+pytestmark = pytest.mark.long
+
 CALLER = Caller(project="p1")
 
 

@@ -13,6 +13,8 @@ from tests.providers.conformance_subject import subject
 from tests.providers.violations import VIOLATIONS, Planted
 from tests.virtual_time import VirtualClock, run_virtual
 
+pytestmark = pytest.mark.long
+
 
 def judged(name: str, connect: Callable[[ProviderSetup], Provider] = DESCRIPTOR.connect, **facts: Any) -> Result:
     async def story(clock: VirtualClock) -> Result:

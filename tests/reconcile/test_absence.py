@@ -13,6 +13,8 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.ports import HttpRequest, HttpResponse
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 
 

@@ -6,6 +6,8 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 DAY = 86_400.0
 

@@ -8,6 +8,8 @@ from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.leases import LeaseState
 from tests.world import KEYS, World, in_world
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("keys", [KEYS[1:], KEYS[::-1]])
 def test_machines_are_not_lost_when_their_account_name_has_the_key_of_another_account(keys: tuple[str, ...]):

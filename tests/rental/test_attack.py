@@ -4,6 +4,8 @@ import json
 from contextlib import suppress
 from datetime import timedelta
 
+import pytest
+
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.leases import LeaseState
@@ -11,6 +13,8 @@ from gpuproxy.model.money import Micro
 from gpuproxy.ports import Blame, HttpRequest, InstanceStatus
 from tests.scenes import Account, lease_of, reasons, reservation_of, row
 from tests.world import World, in_world
+
+pytestmark = pytest.mark.long
 
 LOADING = row(InstanceStatus.PENDING)
 REFUSED_PULL = row(InstanceStatus.PENDING, blame=Blame.IMAGE, status_message="pull access denied")

@@ -1,16 +1,15 @@
 """Renting and releasing, from the view of one call."""
 
-import asyncio
-
 import pytest
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import AlreadyExists, CreationFailed, FailedPrecondition, NotFound
+from gpuproxy.model.errors import CreationFailed, FailedPrecondition, NotFound
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState, outcome_word
 from tests.world import World, demand, in_world
 
 
+@pytest.mark.long
 def test_four_gpus_are_rented_billed_and_released():
     async def story(world: World) -> None:
         made = await world.reserve(4, min_vram=16, max_price=2.0)
@@ -31,6 +30,7 @@ def test_four_gpus_are_rented_billed_and_released():
     in_world(story)
 
 
+@pytest.mark.long
 def test_the_metered_cost_is_what_the_market_bills():
     async def story(world: World) -> None:
         made = await world.reserve(2)
@@ -108,66 +108,6 @@ def test_a_dry_run_picks_and_prices_without_renting():
         assert len(made.reservation.decision.picks) == 4
         assert world.calls("create") == 0
         assert await world.reservations() == 0
-
-    in_world(story)
-
-
-def test_the_same_request_id_is_the_same_reservation():
-    async def story(world: World) -> None:
-        first = await world.reserve(2, request_id="a")
-        again = await world.reserve(2, request_id="a")
-        assert again.reservation.id == first.reservation.id
-        assert world.created() == 2
-
-    in_world(story)
-
-
-def test_concurrent_duplicates_join_the_running_call():
-    async def story(world: World) -> None:
-        calls = [world.reserve(2, request_id="a") for _ in range(50)]
-        made = await asyncio.gather(*calls)
-        assert len({view.reservation.id for view in made}) == 1
-        assert world.created() == 2
-
-    in_world(story)
-
-
-def test_another_demand_under_a_used_request_id_is_refused():
-    async def story(world: World) -> None:
-        made = await world.reserve(2, request_id="a")
-        with pytest.raises(AlreadyExists, match=f"belongs to reservation {made.reservation.id}, ") as caught:
-            await world.reserve(3, request_id="a")
-        assert caught.value.metadata == {"request_id": "a", "reservation_id": made.reservation.id}
-        assert "nothing was rented" not in caught.value.message
-        running = asyncio.ensure_future(world.reserve(1, request_id="b"))
-        await asyncio.sleep(0)
-        with pytest.raises(AlreadyExists):
-            await world.reserve(2, request_id="b")
-        await running
-        assert world.created() == 3
-
-    in_world(story)
-
-
-def test_a_repeat_of_a_call_from_before_fingerprints_were_keyed_finds_its_machines():
-    async def story(world: World) -> None:
-        made = await world.reserve(2, request_id="a")
-        old = ("UPDATE reservations SET fingerprint = ?", ["0123"])
-        await world.db.write(lambda tx: tx.execute(*old))
-        again = await world.reserve(2, request_id="a", old_fingerprint="0123")
-        assert again.reservation.id == made.reservation.id
-        with pytest.raises(AlreadyExists):
-            await world.reserve(3, request_id="a", old_fingerprint="4567")
-        assert world.created() == 2
-
-    in_world(story)
-
-
-def test_request_ids_of_two_projects_are_two_reservations():
-    async def story(world: World) -> None:
-        one = await world.reserve(1, request_id="a", project="p1")
-        two = await world.reserve(1, request_id="a", project="p2")
-        assert one.reservation.id != two.reservation.id
 
     in_world(story)
 

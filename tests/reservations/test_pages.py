@@ -12,6 +12,8 @@ from gpuproxy.model.leases import TRANSITIONS, LeaseState
 from gpuproxy.reservations.requests import ReservationPage
 from tests.world import World, in_world
 
+pytestmark = pytest.mark.long
+
 P1 = Caller(project="p1")
 OPEN = {LeaseState.REQUESTED, LeaseState.UNKNOWN}
 

@@ -7,6 +7,8 @@ import pytest
 from gpuproxy.sandbox.market.instances import HOLDS_GPU
 from tests.sandbox.shop import KEY, OTHER_KEY, Shop
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_gpu_is_ever_rented_twice(seed: int) -> None:

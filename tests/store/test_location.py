@@ -18,6 +18,8 @@ from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
+pytestmark = pytest.mark.long
+
 
 def opened(path: Path, *, alone: bool = True) -> SqliteDatabase:
     return SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone)
