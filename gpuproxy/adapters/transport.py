@@ -5,8 +5,8 @@ HttpReplyLost. Each request has its own connection: a kept-alive one may be dead
 request that was written to it has been executed. Nothing is retried, redirected or cached.
 Answers are decompressed in a thread, so that large ones don't block the event loop.
 
-A read (GET) whose deadline passes gets back the time in which our own event loop did not run: its answer may have
-arrived already. A call with effects never does, because the database holds its deadline.
+While our own event loop does not run, an answer can arrive that nobody reads. So a read (GET) whose timeout ends gets
+this time added. A call with effects never gets more time, because its deadline is stored in the database.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class AioHttp:
     """The HTTP client. Create and close it in the same running event loop."""
 
     def __init__(self, late: Callable[[], float] = lambda: 0.0) -> None:
-        """`late`: for how many real seconds in all the loop has been late so far."""
+        """`late` returns the total lateness of the event loop so far, in real seconds."""
         self._late = late
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=_MAX_CONNECTIONS),
@@ -69,7 +69,7 @@ class AioHttp:
 
     @asynccontextmanager
     async def _deadline(self, request: HttpRequest) -> AsyncIterator[None]:
-        """The request's timeout; a read gets the lateness of the loop on top, once, at most as much again."""
+        """Apply the timeout. A read is extended once by the lateness of the loop, at most by its own timeout."""
         loop = asyncio.get_running_loop()
         late = self._late()
 

@@ -106,6 +106,7 @@ class Engine:
     async def stop(self) -> None:
         """Stop the background work. The database has what is left to do."""
         await self._loops.close()
+        await self.machines.close()
         for watch in self.watches:
             await watch.close()
         await self.accounts.close()

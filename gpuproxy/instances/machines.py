@@ -96,6 +96,11 @@ class Machines:
         await self._looks.close()
         await self._changes.drain(seconds)
 
+    async def close(self) -> None:
+        """Cancel what is still running. A start without an answer is stopped by the reconciler, as after a crash."""
+        await self._looks.close()
+        await self._changes.close()
+
     async def _found(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         found = await self._instances.by_contract(caller, provider, instance_id)
         if found.lease.state not in RENTED:

@@ -108,7 +108,7 @@ def test_bad_input_is_named_by_its_field(shop: Shop, rpc: str, field_: str, requ
     assert shop.creates() == 0
 
 
-def test_at_most_fifty_violations_are_told(shop: Shop) -> None:
+def test_at_most_fifty_violations_are_reported(shop: Shop) -> None:
     told = shop.refused("ReserveGPUs", reserve(ports=[70_000 + n for n in range(60)]))
     assert 1 <= len(told.fields) <= 50
     assert shop.creates() == 0
@@ -156,7 +156,7 @@ def test_an_offer_that_is_not_on_the_market_is_gone(shop: Shop) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_in_the_books_does_not_exist(shop: Shop, rpc: str, request_: Message) -> None:
+def test_a_machine_that_the_database_does_not_know_is_not_found(shop: Shop, rpc: str, request_: Message) -> None:
     told = shop.refused(rpc, request_)
     assert (told.code, told.reason) == (MISSING, "NOT_FOUND")
     assert shop.market.state()["calls"]["vast.ai"].get("destroy", 0) == 0
@@ -172,7 +172,9 @@ def test_what_is_not_built_says_so(shop: Shop) -> None:
     [(), (("x-api-key", "gp_wrong"),), (("authorization", "Bearer gp_wrong"),)],
     ids=["none", "key", "bearer"],
 )
-def test_without_a_valid_key_nobody_is_told_why(shop: Shop, metadata: tuple[tuple[str, str], ...]) -> None:
+def test_a_call_without_a_valid_key_is_refused_without_a_reason(
+    shop: Shop, metadata: tuple[tuple[str, str], ...]
+) -> None:
     told = shop.refused("ReserveGPUs", reserve(), metadata=metadata)
     assert (told.code, told.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     assert told.text == shop.refused("ListReservations", pb.ListReservationsRequest(), metadata=()).text

@@ -15,7 +15,7 @@ from tests.system.processes import KIND, PATIENCE, UNPACED, Market, Server, unti
 _ANSWERS = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
 
 
-def test_two_hundred_callers_never_share_a_chunk_and_are_all_told_the_truth(tmp_path: Path):
+def test_two_hundred_callers_never_share_a_chunk_and_all_get_correct_answers(tmp_path: Path):
     options = (*KIND, "--machines", "40", "--seed", "11", "--time-scale", "20")
     with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
         _until_read(server)

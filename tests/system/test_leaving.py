@@ -51,7 +51,9 @@ def test_who_cancels_finds_everything_by_the_request_id_or_leaves_nothing(
 
 
 @_BOTH
-def test_who_has_little_time_is_told_in_time_what_there_is(market: Market, server: Server, request_id: str) -> None:
+def test_a_call_with_a_short_deadline_is_answered_in_time_with_what_exists(
+    market: Market, server: Server, request_id: str
+) -> None:
     with server.client() as client:
         answer = client.call("ReserveGPUs", sixteen(request_id), timeout=6)
         told = {one.contract_id for one in answer.reserved_instances}
@@ -65,7 +67,7 @@ def test_who_has_little_time_is_told_in_time_what_there_is(market: Market, serve
 
 
 @_BOTH
-def test_a_create_that_outlasts_the_callers_time_is_kept_by_name_or_given_back(
+def test_a_create_that_outlasts_its_call_is_kept_with_a_request_id_and_released_without(
     market: Market, server: Server, request_id: str
 ) -> None:
     market.arm("create", "hang_after", after=1, seconds=12)

@@ -128,7 +128,7 @@ def _nowhere() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("cell", _MATRIX, ids=[f"{cell.call}-{cell.row}" for cell in _MATRIX])
-async def test_what_a_fault_does_to_a_call_is_told_as_the_table_says(cell: Cell) -> None:
+async def test_the_effect_of_a_fault_on_a_call_is_reported_as_in_the_table(cell: Cell) -> None:
     for seconds in _BRIEF if cell.slow else (0.0,):
         async with bench(timeouts=dict.fromkeys(("search", "create", "call"), seconds) if seconds else {}) as at:
             if await _hit(cell, at, again=0.0 < seconds < _BRIEF[-1]):

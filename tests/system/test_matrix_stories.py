@@ -23,7 +23,7 @@ _QUIET = 1500.0
 
 @pytest.mark.parametrize("request_id", ["", "a"], ids=["nameless", "named"])
 @pytest.mark.parametrize("cell", _CREATES, ids=[cell.row for cell in _CREATES])
-def test_after_a_create_met_a_fault_the_books_and_the_market_agree(cell: Cell, request_id: str) -> None:
+def test_after_a_fault_in_a_create_the_database_and_the_market_agree(cell: Cell, request_id: str) -> None:
     async def story(world: World) -> None:
         made: ReservationView | None = None
         waited: list[int] = []

@@ -23,7 +23,7 @@ def readiness(server: Server) -> tuple[int, str]:
     return status, json.loads(body)["checks"]["database"]
 
 
-def test_nothing_is_rented_into_a_database_that_is_gone_and_what_was_rented_is_given_back(tmp_path: Path) -> None:
+def test_with_a_removed_database_nothing_is_rented_and_machines_are_released(tmp_path: Path) -> None:
     away = tmp_path / "away"
     away.mkdir()
     asked = pb.ReserveGPUsRequest(count=1, max_price=5)
