@@ -55,6 +55,9 @@ class LeaseEvent(StrEnum):
     REAPPEARED = "reappeared"
 
 
+KeysState = Literal["", "pending", "registered", "refused"]
+"""Whether the marketplace has the machine's SSH keys. "": there are none, or the marketplace takes none."""
+
 _S, _E = LeaseState, LeaseEvent
 
 TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
@@ -199,6 +202,19 @@ class Lease:
     cuda_max: float = 0.0
     host_gpus: int = 0
     """The number of GPUs of the whole host; 0 if the marketplace doesn't say."""
+    run_mode: str = "ssh"
+    """How the machine was launched; it decides which addresses must answer."""
+    asked_ports: tuple[int, ...] = ()
+    """The container ports that the caller wants to reach."""
+    ssh_keys: tuple[str, ...] = ()
+    """The public keys that must be able to log in."""
+    keys_state: KeysState = ""
+    ready_evidence: str = ""
+    """What was seen when the machine became ready: "ssh greets", "port 8000 accepts"."""
+    boot: tuple[tuple[str, str], ...] = ()
+    """The parts of the boot script and what became of each, sorted by part."""
+    contract_ends_at: datetime | None = None
+    """When the marketplace's contract ends: the machine stops then, whatever the lease says."""
 
     @property
     def owner_id(self) -> OwnerId:

@@ -114,6 +114,16 @@ _SEVENTH = (
     "ALTER TABLE reservations ADD COLUMN key_id TEXT NOT NULL DEFAULT ''",
 )
 
+_EIGHTH = (
+    "ALTER TABLE leases ADD COLUMN run_mode TEXT NOT NULL DEFAULT 'ssh'",
+    "ALTER TABLE leases ADD COLUMN asked_ports TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE leases ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE leases ADD COLUMN keys_state TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE leases ADD COLUMN ready_evidence TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE leases ADD COLUMN boot TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE leases ADD COLUMN contract_ends_at INTEGER",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -161,4 +171,11 @@ def m0006_machines_that_are_to_stay_stopped(db: Database) -> None:
 def m0007_slow_to_condemn(db: Database) -> None:
     """Store unconfirmed reports about machines, why a call stopped renting, and which key it used."""
     for statement in _SEVENTH:
+        db.execute(statement)
+
+
+@migrations()
+def m0008_ready_means_a_caller_can_get_in(db: Database) -> None:
+    """Store how a machine was launched, who must be able to log in, what its boot reported and when it must end."""
+    for statement in _EIGHTH:
         db.execute(statement)

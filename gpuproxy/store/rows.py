@@ -80,6 +80,11 @@ def _strings(raw: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
+def _numbers(raw: str) -> tuple[int, ...]:
+    return tuple(json.loads(raw))
+
+
+@lru_cache(maxsize=1024)
 def _pairs(raw: str) -> tuple[tuple[str, Any], ...]:
     return tuple((key, value) for key, value in json.loads(raw))
 
@@ -118,12 +123,15 @@ _READERS: dict[type, dict[str, _Reader]] = {
         "verified": bool,
         "ports": _ports,
         "extras": _pairs,
+        "asked_ports": _numbers,
+        "ssh_keys": _strings,
+        "boot": _pairs,
         **dict.fromkeys(
             (
                 "created_at", "call_started_at", "call_deadline", "started_at", "seen_at",
                 "ready_at", "ended_at", "expires_at", "missing_since", "absent_checked_at",
                 "destroy_at", "stop_at", "gone_said_at", "faltered_at", "priced_at",
-                "destroy_taken_at",
+                "destroy_taken_at", "contract_ends_at",
             ),
             moment,
         ),

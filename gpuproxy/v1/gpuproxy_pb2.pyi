@@ -562,6 +562,26 @@ class GPUInstance(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BootPartsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -588,6 +608,19 @@ class GPUInstance(_message.Message):
     COST_SO_FAR_FIELD_NUMBER: _builtins.int
     CUDA_MAX_FIELD_NUMBER: _builtins.int
     DISK_GB_FIELD_NUMBER: _builtins.int
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    RAM_GB_FIELD_NUMBER: _builtins.int
+    DISK_BANDWIDTH_FIELD_NUMBER: _builtins.int
+    INET_DOWN_FIELD_NUMBER: _builtins.int
+    INET_UP_FIELD_NUMBER: _builtins.int
+    INET_DOWN_PRICE_FIELD_NUMBER: _builtins.int
+    INET_UP_PRICE_FIELD_NUMBER: _builtins.int
+    DIRECT_PORTS_FIELD_NUMBER: _builtins.int
+    COMPUTE_CAP_FIELD_NUMBER: _builtins.int
+    CONTRACT_ENDS_AT_FIELD_NUMBER: _builtins.int
+    READY_EVIDENCE_FIELD_NUMBER: _builtins.int
+    BOOT_PARTS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The offer's id ("vast-123") in lists of offers and in the answers of ReserveGPUs and CreateGPUInstance; the
     contract id (no prefix) wherever the instance is shown as rented.
@@ -633,6 +666,26 @@ class GPUInstance(_message.Message):
     """The newest CUDA version that the host's driver runs (12.4). 0 where unknown."""
     disk_gb: _builtins.float
     """Rented disk in GB; for offers, the disk that price_per_hour includes."""
+    cpu_cores: _builtins.float
+    """CPU cores of this instance's share of the machine. 0 where unknown; offers only."""
+    ram_gb: _builtins.float
+    """Memory of this instance's share of the machine, in GB. 0 where unknown; offers only."""
+    disk_bandwidth: _builtins.float
+    """Disk bandwidth in MB/s. 0 where unknown; offers only."""
+    inet_down: _builtins.float
+    """Download speed in Mb/s. 0 where unknown; offers only."""
+    inet_up: _builtins.float
+    """Upload speed in Mb/s. 0 where unknown; offers only."""
+    inet_down_price: _builtins.float
+    """USD per GB downloaded, which is billed in addition to price_per_hour. Absent where unknown; offers only."""
+    inet_up_price: _builtins.float
+    """USD per GB uploaded, which is billed in addition to price_per_hour. Absent where unknown; offers only."""
+    direct_ports: _builtins.int
+    """Ports of the host that can be mapped directly. Absent where unknown; offers only."""
+    compute_cap: _builtins.float
+    """CUDA compute capability of the GPU (8.9). 0 where unknown; offers only."""
+    ready_evidence: _builtins.str
+    """Why the machine counts as ready: "ssh lets in", "ssh greets", "port 8000 accepts" or "running". Empty until then."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """`contract_id` once rented, with `billed_per_hour`, the USD per hour that are billed at this moment: of a stopped
@@ -658,6 +711,22 @@ class GPUInstance(_message.Message):
     @_builtins.property
     def port_mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PortMapping]:
         """Ports of the container that are reachable from outside."""
+
+    @_builtins.property
+    def contract_ends_at(self) -> _timestamp_pb2.Timestamp:
+        """When the marketplace's contract for a rented machine ends: the machine stops then, whatever expires_at says.
+        Absent where unknown.
+        """
+
+    @_builtins.property
+    def boot_parts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the boot script on the machine reported, by part ("keys", "onstart"): "requested" until its log is read, then
+        "added", "started", "not reported", ..., or why a part can't run: "unsupported in entrypoint mode".
+        """
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the owner should know about this machine, one sentence each: its contract ends before its lease, say."""
 
     def __init__(
         self,
@@ -688,12 +757,36 @@ class GPUInstance(_message.Message):
         cost_so_far: _builtins.float = ...,
         cuda_max: _builtins.float = ...,
         disk_gb: _builtins.float = ...,
+        cpu_cores: _builtins.float = ...,
+        ram_gb: _builtins.float = ...,
+        disk_bandwidth: _builtins.float = ...,
+        inet_down: _builtins.float = ...,
+        inet_up: _builtins.float = ...,
+        inet_down_price: _builtins.float | None = ...,
+        inet_up_price: _builtins.float | None = ...,
+        direct_ports: _builtins.int | None = ...,
+        compute_cap: _builtins.float = ...,
+        contract_ends_at: _timestamp_pb2.Timestamp | None = ...,
+        ready_evidence: _builtins.str = ...,
+        boot_parts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "ready_at", b"ready_at", "ssh", b"ssh"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "contract_ends_at", b"contract_ends_at", "created_at", b"created_at", "direct_ports", b"direct_ports", "expires_at", b"expires_at", "inet_down_price", b"inet_down_price", "inet_up_price", b"inet_up_price", "ready_at", b"ready_at", "ssh", b"ssh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "contract_id", b"contract_id", "cost_so_far", b"cost_so_far", "created_at", b"created_at", "cuda_max", b"cuda_max", "disk_gb", b"disk_gb", "expires_at", b"expires_at", "gpu_model", b"gpu_model", "host_id", b"host_id", "id", b"id", "lease_id", b"lease_id", "location", b"location", "metadata", b"metadata", "num_gpus", b"num_gpus", "port_mappings", b"port_mappings", "price_per_gpu_hour", b"price_per_gpu_hour", "price_per_hour", b"price_per_hour", "provider", b"provider", "ready_at", b"ready_at", "reliability", b"reliability", "reservation_id", b"reservation_id", "ssh", b"ssh", "status", b"status", "status_message", b"status_message", "verified", b"verified", "vram_gb", b"vram_gb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "account", b"account", "boot_parts", b"boot_parts", "compute_cap", b"compute_cap", "contract_ends_at", b"contract_ends_at", "contract_id", b"contract_id", "cost_so_far", b"cost_so_far", "cpu_cores", b"cpu_cores", "created_at", b"created_at", "cuda_max", b"cuda_max", "direct_ports", b"direct_ports", "disk_bandwidth", b"disk_bandwidth", "disk_gb", b"disk_gb", "expires_at", b"expires_at", "gpu_model", b"gpu_model", "host_id", b"host_id", "id", b"id", "inet_down", b"inet_down", "inet_down_price", b"inet_down_price", "inet_up", b"inet_up", "inet_up_price", b"inet_up_price", "lease_id", b"lease_id", "location", b"location", "metadata", b"metadata", "num_gpus", b"num_gpus", "port_mappings", b"port_mappings", "price_per_gpu_hour", b"price_per_gpu_hour", "price_per_hour", b"price_per_hour", "provider", b"provider", "ram_gb", b"ram_gb", "ready_at", b"ready_at", "ready_evidence", b"ready_evidence", "reliability", b"reliability", "reservation_id", b"reservation_id", "ssh", b"ssh", "status", b"status", "status_message", b"status_message", "verified", b"verified", "vram_gb", b"vram_gb", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__direct_ports: _TypeAlias = _typing.Literal["direct_ports"]  # noqa: Y015
+    _WhichOneofArgType__direct_ports: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports"]  # noqa: Y015
+    _WhichOneofReturnType__inet_down_price: _TypeAlias = _typing.Literal["inet_down_price"]  # noqa: Y015
+    _WhichOneofArgType__inet_down_price: _TypeAlias = _typing.Literal["_inet_down_price", b"_inet_down_price"]  # noqa: Y015
+    _WhichOneofReturnType__inet_up_price: _TypeAlias = _typing.Literal["inet_up_price"]  # noqa: Y015
+    _WhichOneofArgType__inet_up_price: _TypeAlias = _typing.Literal["_inet_up_price", b"_inet_up_price"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__direct_ports) -> _WhichOneofReturnType__direct_ports | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inet_down_price) -> _WhichOneofReturnType__inet_down_price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inet_up_price) -> _WhichOneofReturnType__inet_up_price | None: ...
 
 Global___GPUInstance: _TypeAlias = GPUInstance  # noqa: Y015
 
@@ -788,6 +881,12 @@ class ListGPUInstancesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    MIN_CPU_CORES_FIELD_NUMBER: _builtins.int
+    MIN_RAM_GB_FIELD_NUMBER: _builtins.int
+    MIN_DISK_BANDWIDTH_FIELD_NUMBER: _builtins.int
+    MIN_INET_DOWN_FIELD_NUMBER: _builtins.int
+    MIN_INET_UP_FIELD_NUMBER: _builtins.int
+    MAX_TRAFFIC_PRICE_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """"vast.ai", "io.net", ..., "all" or "" (all)."""
     min_vram: _builtins.float
@@ -823,6 +922,18 @@ class ListGPUInstancesRequest(_message.Message):
     """"available" (default): offers; "rented": the caller's instances; "all": both, the rented ones first,
     and these alone, with `unreachable` set, while no marketplace can be read.
     """
+    min_cpu_cores: _builtins.float
+    """CPU cores of an instance, at least. 0: any."""
+    min_ram_gb: _builtins.float
+    """Memory of an instance in GB, at least. 0: any."""
+    min_disk_bandwidth: _builtins.float
+    """Disk bandwidth in MB/s, at least. 0: any."""
+    min_inet_down: _builtins.float
+    """Download speed in Mb/s, at least. 0: any."""
+    min_inet_up: _builtins.float
+    """Upload speed in Mb/s, at least. 0: any."""
+    max_traffic_price: _builtins.float
+    """USD per GB of traffic, at most, in both directions. Absent: any; 0: only free traffic."""
     def __init__(
         self,
         *,
@@ -839,13 +950,24 @@ class ListGPUInstancesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         state: _builtins.str = ...,
+        min_cpu_cores: _builtins.float = ...,
+        min_ram_gb: _builtins.float = ...,
+        min_disk_bandwidth: _builtins.float = ...,
+        min_inet_down: _builtins.float = ...,
+        min_inet_up: _builtins.float = ...,
+        max_traffic_price: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_verified_only", b"_verified_only", "verified_only", b"verified_only"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_verified_only", b"_verified_only", "max_traffic_price", b"max_traffic_price", "verified_only", b"verified_only"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verified_only", b"_verified_only", "disk_gb", b"disk_gb", "gpu_model", b"gpu_model", "location", b"location", "max_price", b"max_price", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "num_gpus", b"num_gpus", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "state", b"state", "verified_only", b"verified_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_verified_only", b"_verified_only", "disk_gb", b"disk_gb", "gpu_model", b"gpu_model", "location", b"location", "max_price", b"max_price", "max_traffic_price", b"max_traffic_price", "min_cpu_cores", b"min_cpu_cores", "min_disk_bandwidth", b"min_disk_bandwidth", "min_inet_down", b"min_inet_down", "min_inet_up", b"min_inet_up", "min_ram_gb", b"min_ram_gb", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "num_gpus", b"num_gpus", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "state", b"state", "verified_only", b"verified_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_traffic_price: _TypeAlias = _typing.Literal["max_traffic_price"]  # noqa: Y015
+    _WhichOneofArgType__max_traffic_price: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price"]  # noqa: Y015
     _WhichOneofReturnType__verified_only: _TypeAlias = _typing.Literal["verified_only"]  # noqa: Y015
     _WhichOneofArgType__verified_only: _TypeAlias = _typing.Literal["_verified_only", b"_verified_only"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_traffic_price) -> _WhichOneofReturnType__max_traffic_price | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verified_only) -> _WhichOneofReturnType__verified_only | None: ...
 
 Global___ListGPUInstancesRequest: _TypeAlias = ListGPUInstancesRequest  # noqa: Y015
@@ -1454,6 +1576,13 @@ class ReserveGPUsRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    MIN_CPU_CORES_FIELD_NUMBER: _builtins.int
+    MIN_RAM_GB_FIELD_NUMBER: _builtins.int
+    MIN_DISK_BANDWIDTH_FIELD_NUMBER: _builtins.int
+    MIN_INET_DOWN_FIELD_NUMBER: _builtins.int
+    MIN_INET_UP_FIELD_NUMBER: _builtins.int
+    MAX_TRAFFIC_PRICE_FIELD_NUMBER: _builtins.int
+    SAME_COUNTRY_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """GPUs, 1-16. Required."""
     provider: _builtins.str
@@ -1515,6 +1644,20 @@ class ReserveGPUsRequest(_message.Message):
     """false: answer at once, with state "pending". Default: true."""
     dry_run: _builtins.bool
     """Rent nothing; the answer's `decision` says what would be. Default: false."""
+    min_cpu_cores: _builtins.float
+    """CPU cores of each instance, at least. 0: any."""
+    min_ram_gb: _builtins.float
+    """Memory of each instance in GB, at least. 0: any."""
+    min_disk_bandwidth: _builtins.float
+    """Disk bandwidth in MB/s, at least. 0: any."""
+    min_inet_down: _builtins.float
+    """Download speed in Mb/s, at least. 0: any."""
+    min_inet_up: _builtins.float
+    """Upload speed in Mb/s, at least. 0: any."""
+    max_traffic_price: _builtins.float
+    """USD per GB of traffic, at most, in both directions. Absent: any; 0: only free traffic."""
+    same_country: _builtins.bool
+    """All GPUs in one country: the cheapest country that has enough. Default: false."""
     @_builtins.property
     def exclude_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts to avoid: "provider/machine" or the bare machine id. At most 256."""
@@ -1591,17 +1734,28 @@ class ReserveGPUsRequest(_message.Message):
         wait: _builtins.bool | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         dry_run: _builtins.bool = ...,
+        min_cpu_cores: _builtins.float = ...,
+        min_ram_gb: _builtins.float = ...,
+        min_disk_bandwidth: _builtins.float = ...,
+        min_inet_down: _builtins.float = ...,
+        min_inet_up: _builtins.float = ...,
+        max_traffic_price: _builtins.float | None = ...,
+        same_country: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "lease_duration", b"lease_duration", "min_count", b"min_count", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "verified_only", b"verified_only", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "lease_duration", b"lease_duration", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "verified_only", b"verified_only", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "all_or_nothing", b"all_or_nothing", "args", b"args", "count", b"count", "disk_gb", b"disk_gb", "dry_run", b"dry_run", "env", b"env", "exclude_hosts", b"exclude_hosts", "gpu_model", b"gpu_model", "image", b"image", "keep_late", b"keep_late", "labels", b"labels", "lease_duration", b"lease_duration", "location", b"location", "max_price", b"max_price", "min_count", b"min_count", "min_cuda", b"min_cuda", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "on_not_ready", b"on_not_ready", "onstart", b"onstart", "packing", b"packing", "ports", b"ports", "provider", b"provider", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "request_id", b"request_id", "run_mode", b"run_mode", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "strategy", b"strategy", "verified_only", b"verified_only", "wait", b"wait", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "all_or_nothing", b"all_or_nothing", "args", b"args", "count", b"count", "disk_gb", b"disk_gb", "dry_run", b"dry_run", "env", b"env", "exclude_hosts", b"exclude_hosts", "gpu_model", b"gpu_model", "image", b"image", "keep_late", b"keep_late", "labels", b"labels", "lease_duration", b"lease_duration", "location", b"location", "max_price", b"max_price", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "min_cpu_cores", b"min_cpu_cores", "min_cuda", b"min_cuda", "min_disk_bandwidth", b"min_disk_bandwidth", "min_inet_down", b"min_inet_down", "min_inet_up", b"min_inet_up", "min_ram_gb", b"min_ram_gb", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "on_not_ready", b"on_not_ready", "onstart", b"onstart", "packing", b"packing", "ports", b"ports", "provider", b"provider", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "request_id", b"request_id", "run_mode", b"run_mode", "same_country", b"same_country", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "strategy", b"strategy", "verified_only", b"verified_only", "wait", b"wait", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_traffic_price: _TypeAlias = _typing.Literal["max_traffic_price"]  # noqa: Y015
+    _WhichOneofArgType__max_traffic_price: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price"]  # noqa: Y015
     _WhichOneofReturnType__min_count: _TypeAlias = _typing.Literal["min_count"]  # noqa: Y015
     _WhichOneofArgType__min_count: _TypeAlias = _typing.Literal["_min_count", b"_min_count"]  # noqa: Y015
     _WhichOneofReturnType__verified_only: _TypeAlias = _typing.Literal["verified_only"]  # noqa: Y015
     _WhichOneofArgType__verified_only: _TypeAlias = _typing.Literal["_verified_only", b"_verified_only"]  # noqa: Y015
     _WhichOneofReturnType__wait: _TypeAlias = _typing.Literal["wait"]  # noqa: Y015
     _WhichOneofArgType__wait: _TypeAlias = _typing.Literal["_wait", b"_wait"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_traffic_price) -> _WhichOneofReturnType__max_traffic_price | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_count) -> _WhichOneofReturnType__min_count | None: ...
     @_typing.overload
