@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from gpuproxy.adapters.ssh_login import SshLogin
 from gpuproxy.ports import Clock
+from gpuproxy.ports.probe import ProbeKind
 
 T = TypeVar("T")
 
@@ -98,11 +100,17 @@ class Threads:
 class SocketProbe:
     """Probes machines over real sockets."""
 
-    async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
-        """True if the port accepts a connection ("tcp") and also sends "SSH-" ("ssh"). Never raises.
+    def __init__(self, login: SshLogin | None = None) -> None:
+        """`login` makes the logins of the kind "ssh_login"; without it, they all fail."""
+        self._login = login
 
-        `timeout` is in real seconds.
+    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
+        """True if the port accepts a connection ("tcp"), also sends "SSH-" ("ssh"), or lets the key in ("ssh_login").
+
+        Never raises. `timeout` is in real seconds.
         """
+        if kind == "ssh_login":
+            return self._login is not None and await self._login.succeeds(host, port, timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await _answers(kind, host, port)

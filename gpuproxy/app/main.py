@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gpuproxy.adapters import logs
+from gpuproxy.adapters import logs, ssh_login
+from gpuproxy.adapters.ssh_login import SshLogin, UnusableKey
 from gpuproxy.adapters.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.app import deployment, figures
@@ -57,6 +58,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     allow_many_files()
     complain_rarely(asyncio.get_running_loop())
     certificates = certificates_of(settings)
+    login = _login(settings, sandbox=sandbox)
     async with AsyncExitStack() as stack:
         tracing = _tracing(settings, stack)
         db = await stack.enter_async_context(open_database(settings))
@@ -81,7 +83,8 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             clock=clock,
             random=random,
             providers=providers,
-            probe=SocketProbe(),
+            probe=SocketProbe(login),
+            check_key=login.public_key if login else "",
             signer=signer,
             lateness=lateness,
             begin=tracing.provider_call if tracing else None,
@@ -103,6 +106,21 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         await asyncio.gather(interfaces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
         _log_rented(await figures.read(db, engine.watches, clock))
     return 0
+
+
+def _login(settings: Settings, *, sandbox: bool) -> SshLogin | None:
+    """The login that each machine must accept, if a check key is configured. Raises ConfigError."""
+    if settings.ssh_check_key is None:
+        return None
+    if sandbox:
+        raise ConfigError(
+            "GPUPROXY_SSH_CHECK_KEY is set, but machines of the sandbox only send a banner and let nobody in: not "
+            "started. Remove the setting."
+        )
+    try:
+        return ssh_login.load(settings.ssh_check_key)
+    except UnusableKey as error:
+        raise ConfigError(f"GPUPROXY_SSH_CHECK_KEY: {error}: not started.") from None
 
 
 def _log_rented(left: Figures) -> None:

@@ -136,6 +136,11 @@ class Counted:
         with self._counted("logs"):
             return await self._provider.logs(instance_id, lines)
 
+    async def add_ssh_key(self, instance_id: InstanceId, public_key: str) -> None:
+        """As the provider's."""
+        with self._counted("ssh_key"):
+            await self._provider.add_ssh_key(instance_id, public_key)
+
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
         """As the provider's."""
         with self._counted("charges"):

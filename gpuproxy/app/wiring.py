@@ -123,8 +123,12 @@ def build_engine(
     signer: Signer,
     lateness: Lateness | None = None,
     begin: Begin | None = None,
+    check_key: str = "",
 ) -> Engine:
-    """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual."""
+    """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual.
+
+    With `check_key`, a public key, a machine is ready only if it lets the probe log in.
+    """
     lateness = lateness or Lateness(clock)
     limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
@@ -133,7 +137,15 @@ def build_engine(
     watches = Watches(
         [
             AccountWatch(
-                each, db, clock=clock, probe=probe, signer=signer, limits=limits, probes=probes, lateness=lateness
+                each,
+                db,
+                clock=clock,
+                probe=probe,
+                signer=signer,
+                limits=limits,
+                probes=probes,
+                lateness=lateness,
+                login=bool(check_key),
             )
             for each in accounts
         ]
@@ -147,6 +159,7 @@ def build_engine(
         attempts=Attempts(accounts, watches, catalog, db=db, clock=clock),
         watches=watches,
         signer=signer,
+        check_key=check_key,
     )
     reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)

@@ -118,6 +118,11 @@ class Settings(BaseSettings):
     ready_probe_timeout: PositiveSeconds = Field(
         3.0, description="timeout of one probe of a machine's port, in real seconds"
     )
+    ssh_check_key: Path | None = Field(
+        None,
+        description="private SSH key (file) for a login that each machine must accept before it counts as ready; its "
+        "public key is added to each machine. Needs `gpuproxy[ssh-check]`. Default: SSH's greeting is enough",
+    )
     reconcile_interval: PositiveSeconds = Field(30.0, description="interval between listings while no machine changes")
     witness_interval: PositiveSeconds = Field(
         1800.0,

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from gpuproxy.billing.check import reading_of
+from gpuproxy.model import contracts
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
@@ -34,7 +35,10 @@ Kind = Literal[
     "paused",
     "silent",
     "unreadable",
+    "contract_ends",
 ]
+_NOTICES: frozenset[Kind] = frozenset({"contract_ends"})
+"""Findings that HealthCheck does not count: the owner of a machine must act, not the operator."""
 _STUCK = timedelta(minutes=5)
 _MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
@@ -95,7 +99,7 @@ class Health:
     async def summary(self) -> str:
         """The number of findings of each kind, or `ok`. `gpuproxy doctor` shows them in full."""
         found = await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
-        counted = Counter(finding.kind for finding in found)
+        counted = Counter(finding.kind for finding in found if finding.kind not in _NOTICES)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
 
 
@@ -124,7 +128,10 @@ def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
             )
     if lease.state in RENTED and lease.missing_since is not None and now - lease.missing_since >= _MISSING:
         return _missing(lease, now)
-    return _dead(lease, now) if is_dead(lease, now, failures) else None
+    if is_dead(lease, now, failures):
+        return _dead(lease, now)
+    warning = contracts.warning(lease)
+    return _contract_ends(lease, warning) if warning else None
 
 
 def _missing(lease: Lease, now: datetime) -> Finding:
@@ -174,6 +181,15 @@ def _dead(lease: Lease, now: datetime) -> Finding:
         subject=lease.id,
         text=f"{text}; {_billed(lease)}. The provider's message: {lease.status_message}",
         advice=advice,
+    )
+
+
+def _contract_ends(lease: Lease, warning: str) -> Finding:
+    return Finding(
+        kind="contract_ends",
+        subject=lease.id,
+        text=warning,
+        advice=f"Tell the owner of {lease.reservation_id} (project {lease.project}). A host may also extend its offer.",
     )
 
 

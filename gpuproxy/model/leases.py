@@ -107,6 +107,11 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
     _S.LOST: {_E.REAPPEARED: _S.RELEASING},
 }
 
+BOOT_REQUESTED = "requested"
+"""The state of a part of the boot script whose report has not been read yet."""
+BOOT_NOT_REPORTED = "not reported"
+"""The state of a part that the machine's log does not mention."""
+
 UNRESOLVED = frozenset({_S.REQUESTED, _S.UNKNOWN})
 """States of a create without an outcome: it leaves them for good once there is one."""
 LOCKS_KEYS = frozenset({_S.REQUESTED, _S.UNKNOWN, _S.STARTING, _S.ACTIVE})
@@ -215,6 +220,8 @@ class Lease:
     """The parts of the boot script and what became of each, sorted by part."""
     contract_ends_at: datetime | None = None
     """When the marketplace's contract ends: the machine stops then, whatever the lease says."""
+    contract_warned_at: datetime | None = None
+    """Since when the contract is known to end too soon; None while it does not."""
 
     @property
     def owner_id(self) -> OwnerId:
@@ -230,6 +237,14 @@ class Lease:
     def may_exist(self) -> bool:
         """False for what was surely never created."""
         return self.instance_id is not None or self.state in LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class SshAddress:
+    """An address at which the machine's SSH may answer."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gpuproxy.model import contracts
 from gpuproxy.model.errors import (
     AlreadyExists,
     AuthFailed,
@@ -89,7 +90,20 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     if gpus + unknown + pending < reservation.count:
         reasons = _counted(lease.reason for lease in leases if lease.reason)
         text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
-    return text + _stopped(reservation)
+    return text + _stopped(reservation) + _unsupported(leases) + _warnings(leases)
+
+
+def _unsupported(leases: Sequence[Lease]) -> str:
+    """The parts of the boot script that the machines can't run, such as "keys: unsupported in entrypoint mode"."""
+    found = {f"{part}: {state}" for lease in leases for part, state in lease.boot if state.startswith("unsupported")}
+    return f" {'; '.join(sorted(found))}." if found else ""
+
+
+def _warnings(leases: Sequence[Lease]) -> str:
+    """The first warning about a machine, and the number of the others."""
+    found = [warning for lease in leases if (warning := contracts.warning(lease))]
+    more = f" {len(found) - 1} more machines have such a contract." if len(found) > 1 else ""
+    return f" {found[0]}{more}" if found else ""
 
 
 _STOPS = {

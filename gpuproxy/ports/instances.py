@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from gpuproxy.model.leases import InstanceId, PortMapping
+from gpuproxy.model.leases import InstanceId, PortMapping, SshAddress
 from gpuproxy.model.money import Micro
 
 
@@ -47,9 +47,10 @@ class ListedInstance:
     machine_id: str = ""
     created_at: datetime | None = None
     ends_at: datetime | None = None
-    ssh_host: str = ""
-    ssh_port: int = 0
+    ssh: tuple[SshAddress, ...] = ()
+    """Every address at which SSH may answer, the usual one first. Empty while there is none."""
     ports: tuple[PortMapping, ...] = ()
+    """The public addresses of container ports. The one of SSH, if there is one, is also in `ssh`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

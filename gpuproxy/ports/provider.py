@@ -43,6 +43,7 @@ CAPABILITY_NAMES = frozenset(
         "volume_sharing",
         "spot",
         "ssh",
+        "ssh_keys",
         "ports",
         "custom_image",
         "extend",
@@ -133,6 +134,9 @@ class Provider(Protocol):
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """The last lines that the container printed, oldest first."""
+
+    async def add_ssh_key(self, instance_id: InstanceId, public_key: str) -> None:
+        """Let a key (one line in OpenSSH format) log in, for the whole life of the instance. Can be repeated."""
 
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
         """The total charge of each instance that existed in this period, as far as the provider lists it."""

@@ -18,6 +18,7 @@ from gpuproxy.model.offers import AccountKey, HostKey
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
 from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.listings import Listing
+from gpuproxy.reconcile.ways_in import ways_in
 
 _LOOKS = 3
 _BLAME_LOOKS, _BLAME_FOR = 2, timedelta(seconds=10)
@@ -53,7 +54,7 @@ def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> 
     If the machine should be ready by now (`late`) and is not running, the objection is LATE, whatever else is wrong.
     Otherwise objections that alternate would never become a verdict.
     """
-    if late and not (instance.status is InstanceStatus.RUNNING and reachable(instance)):
+    if late and not (instance.status is InstanceStatus.RUNNING and _has_address(lease, instance)):
         return LATE
     if instance.num_gpus and instance.num_gpus < lease.num_gpus:
         return WRONG_GPU
@@ -64,9 +65,9 @@ def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> 
     return NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 
-def reachable(instance: ListedInstance) -> bool:
-    """True when the provider gives an address for the machine."""
-    return bool(instance.ssh_host and instance.ssh_port) or bool(instance.ports)
+def _has_address(lease: Lease, instance: ListedInstance) -> bool:
+    """True when the provider gives an address to probe, or none is needed."""
+    return bool(ways_in(lease, instance)) or (lease.run_mode == "entrypoint" and not lease.asked_ports)
 
 
 def after_listing(

@@ -1,11 +1,11 @@
-"""The outside effects of a pass: destroy, stop, read one machine, probe it, release a stray.
+"""The outside effects of a pass: destroy, stop, read one machine, probe it, prepare it, release a stray.
 
 Each effect records its result in a unit of work of its own. There is at most one task for each lease and kind of
 effect. Nothing here retries: the next pass repeats what failed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -18,8 +18,10 @@ from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
+from gpuproxy.reconcile.boots import Boots
 from gpuproxy.reconcile.doubts import Probes
-from gpuproxy.reconcile.steps import Confirm, Destroy, ProbeReady, Stop
+from gpuproxy.reconcile.steps import Confirm, Destroy, ProbeReady, ReadBoot, RegisterKeys, Stop
+from gpuproxy.reconcile.ways_in import WayIn
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.turns import FairTurns
@@ -28,11 +30,13 @@ from gpuproxy.store import leases
 log = structlog.get_logger(__name__)
 
 _CANARIES = 3
+_SSH_TIME = timedelta(seconds=60)
+"""How long a running machine's SSH may stay silent before a requested port counts instead."""
 _PROMPTLY = 8
 """This many destroys that failed are repeated without a growing wait."""
 STOP_AGAIN = timedelta(seconds=15)
 """The wait before a stop is repeated if the machine still runs."""
-Effect = Destroy | Stop | Confirm | ProbeReady
+Effect = Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot
 
 
 @dataclass(slots=True)
@@ -70,7 +74,10 @@ class Effects:
         self._changed = changed
         self._sure_of_key = sure_of_key
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
+        self._boots = Boots(provider, db, clock)
         self._asked: dict[LeaseId, _Asked] = {}
+        self._silent_since: dict[LeaseId, datetime] = {}
+        """When SSH was first probed without an answer."""
         self.read: list[ListedInstance] = []
         """Machines that a listing did not show but a read did. The next pass takes them."""
         self._background = Background("effect")
@@ -83,9 +90,11 @@ class Effects:
         """Check that a stray machine is alive, and store it as one to be released."""
         self._background.start_once(lambda: self._release_stray(stray), f"Stray {stray.instance.id}")
 
-    def forget(self, live: Collection[LeaseId]) -> None:
-        """Forget the reads of all leases that are not in `live`."""
-        self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in live}
+    def forget(self, missing: Collection[LeaseId], live: Collection[LeaseId]) -> None:
+        """Forget the reads of leases that are not `missing` from listings, and all else about those not `live`."""
+        self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in missing}
+        self._silent_since = {lease_id: at for lease_id, at in self._silent_since.items() if lease_id in live}
+        self._boots.forget(live)
 
     async def done(self) -> None:
         """Return when no effect is running."""
@@ -103,16 +112,37 @@ class Effects:
             await self._stop(effect.lease)
         elif isinstance(effect, Confirm):
             await self._confirm(effect)
-        else:
+        elif isinstance(effect, ProbeReady):
             await self._probe_ready(effect)
+        elif isinstance(effect, RegisterKeys):
+            await self._boots.register_keys(effect.lease)
+        else:
+            await self._boots.read_report(effect.lease)
 
     async def _probe_ready(self, step: ProbeReady) -> None:
         lease = step.lease
-        if await self._probe.reachable(step.kind, step.host, step.port, self._limits.probe_timeout):
+        if (found := await self._way_in(step)) is not None:
             self._probes.answered(lease)
-            await self._write(lambda tx: _ready(tx, lease.id))
+            await self._write(lambda tx: _ready(tx, lease.id, found))
         elif step.late and self._probes.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
+
+    async def _way_in(self, step: ProbeReady) -> WayIn | None:
+        """The first address that answers. If SSH is expected, a requested port counts only after SSH had its time."""
+        ssh = [each for each in step.ways_in if not each.container_port]
+        if (found := await self._answering(ssh)) is not None:
+            return found
+        now = self._clock.now()
+        silent_since = self._silent_since.setdefault(step.lease.id, now)
+        if ssh and not step.late and now - silent_since < _SSH_TIME:
+            return None
+        return await self._answering([each for each in step.ways_in if each.container_port])
+
+    async def _answering(self, ways_in: Sequence[WayIn]) -> WayIn | None:
+        answers = await asyncio.gather(
+            *(self._probe.reachable(at.kind, at.host, at.port, self._limits.probe_timeout) for at in ways_in)
+        )
+        return next((at for at, answers_now in zip(ways_in, answers, strict=True) if answers_now), None)
 
     async def _suspect_own_network(self, lease: Lease) -> None:
         """Check our own network before a machine is given up: probe other machines that should answer."""
@@ -211,10 +241,12 @@ class Effects:
             return None
 
 
-def _ready(tx: Tx, lease_id: LeaseId) -> None:
+def _ready(tx: Tx, lease_id: LeaseId, found: WayIn) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
-        leases.advance(tx, lease, LeaseEvent.READY, ready_at=lease.ready_at or tx.now(), faltered_at=None)
+        ssh = {} if found.container_port else {"ssh_host": found.host, "ssh_port": found.port}
+        facts = {"ready_at": lease.ready_at or tx.now(), "faltered_at": None, "ready_evidence": found.evidence, **ssh}
+        leases.advance(tx, lease, LeaseEvent.READY, **facts)
 
 
 def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:

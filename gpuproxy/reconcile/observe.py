@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from gpuproxy.model import contracts
 from gpuproxy.model.errors import (
     OrphansFound,
     ProviderError,
@@ -31,11 +32,11 @@ from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
 from gpuproxy.reconcile.account_identity import AccountIdentity
 from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
-from gpuproxy.reconcile.effects import Effects
+from gpuproxy.reconcile.effects import Effect, Effects
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
-from gpuproxy.reconcile.steps import Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
+from gpuproxy.reconcile.steps import Adopt, Advance, Destroy, Note, Scene, Step
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
@@ -76,7 +77,9 @@ class AccountWatch:
         limits: Limits,
         probes: Probes,
         lateness: Lateness,
+        login: bool = False,
     ) -> None:
+        """With `login`, SSH counts as ready only if it lets the server's check key in."""
         self.provider = provider
         self._key = (provider.name, provider.account)
         self._db = db
@@ -84,6 +87,7 @@ class AccountWatch:
         self._signer = signer
         self._limits = limits
         self._probes = probes
+        self._login = login
         self._doubts: Mapping[LeaseId, Doubt] = {}
         self._effects = Effects(
             provider, db, clock=clock, probe=probe, limits=limits, probes=probes, changed=self.nudge,
@@ -206,11 +210,12 @@ class AccountWatch:
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
         self._probes.keep(self._key, {lease.id for lease in decided.live})
-        self._effects.forget({lease.id for lease in decided.live if listing is None or listing.shown(lease) is None})
+        missing = {lease.id for lease in decided.live if listing is None or listing.shown(lease) is None}
+        self._effects.forget(missing, {lease.id for lease in decided.live})
         if listing is not None:
             self._looked_at = listing.began_at
         for step in decided.steps:
-            if isinstance(step, Destroy | Stop | Confirm | ProbeReady):
+            if isinstance(step, Effect):
                 self._effects.start(step)
         for stray in decided.strays:
             self._effects.release_stray(stray)
@@ -318,6 +323,7 @@ class AccountWatch:
             doubts=doubts,
             unanswered=self._probes.unanswered,
             credit_unchanged=credit_unchanged,
+            login=self._login,
         )
         if listing is None:
             return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)
@@ -367,4 +373,6 @@ def _write(tx: Tx, step: Step) -> None:
     elif isinstance(step, Adopt):
         record.adopt(tx, lease, LeaseEvent.FOUND, step.instance_id)
     elif isinstance(step, Note):
-        leases.note(tx, lease, **step.facts)
+        noted = leases.note(tx, lease, **step.facts)
+        if lease.contract_warned_at is None and (warning := contracts.warning(noted)):
+            tx.after_commit(lambda: log.warning("contract_ends_early", lease=lease.id, effect=warning))

@@ -8,14 +8,29 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
+from gpuproxy.model import contracts
+from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
 from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.steps import NEVER_READY, Adopt, Advance, Confirm, Destroy, Note, ProbeReady, Scene, Step, Stop
+from gpuproxy.reconcile.steps import (
+    NEVER_READY,
+    Adopt,
+    Advance,
+    Confirm,
+    Destroy,
+    Note,
+    ProbeReady,
+    ReadBoot,
+    RegisterKeys,
+    Scene,
+    Step,
+    Stop,
+)
+from gpuproxy.reconcile.ways_in import RUNNING, runs_unprobed, ssh_address, ways_in
 
 
 def plan(scene: Scene) -> list[Step]:
@@ -58,6 +73,7 @@ def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: 
     elif reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
+        yield from _around_boot(lease, instance)
         yield from _progress(lease, instance, scene)
         yield from _stopping(lease, instance, scene)
     elif scene.listing is not None:
@@ -74,12 +90,28 @@ def _progress(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
         yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
-        owner = scene.owners[lease.owner_id]
-        late = _replaced(lease, owner) and ready_is_overdue(lease, owner, scene.listing)
-        if instance.ssh_host and instance.ssh_port:
-            yield ProbeReady(lease, "ssh", instance.ssh_host, instance.ssh_port, late=late)
-        elif instance.ports:
-            yield ProbeReady(lease, "tcp", instance.ports[0].host, instance.ports[0].public_port, late=late)
+        yield from _readiness(lease, instance, scene)
+
+
+def _readiness(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
+    """The step that finds out whether callers can get into a running machine."""
+    owner = scene.owners[lease.owner_id]
+    overdue = ready_is_overdue(lease, owner, scene.listing)
+    if lease.keys_state == "pending" and not overdue:
+        return  # nobody can log in before the marketplace has the keys, or has refused them
+    if runs_unprobed(lease, scene.capabilities):
+        facts = {"ready_at": lease.ready_at or scene.now, "faltered_at": None, "ready_evidence": RUNNING}
+        yield Advance(lease, LeaseEvent.READY, facts)
+    elif found := ways_in(lease, instance, login=scene.login):
+        yield ProbeReady(lease, found, late=overdue and _replaced(lease, owner))
+
+
+def _around_boot(lease: Lease, instance: ListedInstance) -> Iterator[Step]:
+    """Steps for the SSH keys and the boot script of a machine."""
+    if lease.keys_state == "pending" and instance.status in (InstanceStatus.PENDING, InstanceStatus.RUNNING):
+        yield RegisterKeys(lease)
+    if lease.state is LeaseState.ACTIVE and any(state == BOOT_REQUESTED for _, state in lease.boot):
+        yield ReadBoot(lease)
 
 
 def _wakes(lease: Lease, instance: ListedInstance) -> bool:
@@ -251,6 +283,9 @@ def _news(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, An
 
 
 def _facts(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
+    ssh = ssh_address(lease, instance)
+    contract_ends_at = instance.ends_at or lease.contract_ends_at
+    too_soon = contracts.ends_too_soon(contract_ends_at, lease.expires_at, now)
     judged = lease.reason in _JUDGED  # then the status message that explains the reason is kept
     return {
         "seen_at": lease.seen_at or now,
@@ -259,10 +294,12 @@ def _facts(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, A
         "price": lease.price if instance.price is None else instance.price,
         "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
         "status_message": lease.status_message if judged else _words(instance),
-        "ssh_host": instance.ssh_host or lease.ssh_host,
-        "ssh_port": instance.ssh_port or lease.ssh_port,
+        "ssh_host": ssh.host,
+        "ssh_port": ssh.port,
         "ports": instance.ports or lease.ports,
         "missing_since": None,
+        "contract_ends_at": contract_ends_at,
+        "contract_warned_at": (lease.contract_warned_at or now) if too_soon else None,
         **({"gone_said_at": None, "absent_checks": 0} if lease.gone_said_at or lease.absent_checks else {}),
     }
 

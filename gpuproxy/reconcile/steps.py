@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.ports import Capabilities
 from gpuproxy.reconcile.doubts import Doubt, Unanswered
 from gpuproxy.reconcile.listings import Listing
+from gpuproxy.reconcile.ways_in import WayIn
 from gpuproxy.runtime.limits import Limits
 
 NEVER_READY = "it did not get ready"
@@ -66,17 +67,29 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReady:
-    """Probe whether the machine answers."""
+    """Probe whether the machine answers at one of its addresses."""
 
     lease: Lease
-    kind: Literal["tcp", "ssh"]
-    host: str
-    port: int
+    ways_in: tuple[WayIn, ...]
     late: bool = False
     """The machine should be ready by now, so unanswered probes count."""
 
 
-Step = Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady
+@dataclass(frozen=True, slots=True)
+class RegisterKeys:
+    """Give the machine's SSH keys to the marketplace."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBoot:
+    """Read in the machine's log what its boot script reported."""
+
+    lease: Lease
+
+
+Step = Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +111,5 @@ class Scene:
     unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
     credit_unchanged: bool = False
     """The account's credit has not changed for a minute: no unknown machine is being billed."""
+    login: bool = False
+    """SSH counts as ready only if it lets the server's check key in."""

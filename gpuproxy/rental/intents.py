@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from gpuproxy import boot
 from gpuproxy.loadbalancer.choice import Terms
+from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Conflict, TurnTaken
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState, ReservationId
@@ -32,6 +34,7 @@ class Intent:
     read: Callable[[Tx], Owner]
     picks: tuple[Offer, ...]
     wanted: OfferFilter
+    spec: LaunchSpec
     terms: Terms
     waits: Mapping[AccountKey, Sequence[float]]
     """For each account, the seconds until this project's next turn, behind 0, 1, 2, ... more of its creates."""
@@ -80,6 +83,8 @@ def _open(owner: Owner) -> Owner:
 
 
 def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: str, now: datetime) -> Lease:
+    spec, lacks = intent.spec, intent.terms[offer.provider][account].missing
+    keys = () if spec.run_mode == "entrypoint" else spec.ssh_public_keys
     return Lease(
         id=LeaseId(f"{intent.owner.id.replace('res-', 'lease-')}-{attempt:02d}"),
         reservation_id=ReservationId(intent.owner.id),
@@ -108,6 +113,12 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
         created_at=now,
         expires_at=intent.owner.wanted_until,
         extras=tuple(sorted(offer.extras.items())),
+        run_mode=spec.run_mode,
+        asked_ports=spec.ports,
+        ssh_keys=keys,
+        keys_state="pending" if keys and "ssh_keys" not in lacks else "",
+        boot=boot.parts_of(spec),
+        contract_ends_at=offer.expires_at,
     )
 
 

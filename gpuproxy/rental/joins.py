@@ -277,9 +277,10 @@ class Reserver:
         return replace(demand, strategy=name)
 
     async def _with_project_keys(self, caller: Caller, spec: LaunchSpec) -> LaunchSpec:
-        """The spec with the project's SSH keys added. A provider that takes no keys is not excluded by them."""
+        """The spec with the project's SSH keys and the check key. They do not exclude a provider that takes no keys."""
         rows = await self._db.read(lambda tx: ssh_keys.listed(tx, caller.project))
-        keys = (*spec.ssh_public_keys, *(row.public_key for row in rows))
+        check = [self._context.check_key] if self._context.check_key and spec.run_mode != "entrypoint" else []
+        keys = (*spec.ssh_public_keys, *(row.public_key for row in rows), *check)
         return replace(spec, ssh_public_keys=tuple(dict.fromkeys(keys)))
 
     async def _view(self, reservation_id: ReservationId) -> ReservationView:

@@ -55,6 +55,8 @@ class RentalContext:
     attempts: Attempts
     watches: Watches
     signer: Signer
+    check_key: str = ""
+    """A public key that must be able to log in before a machine counts as ready; "" if none is used."""
 
 
 class Rental:
@@ -146,6 +148,7 @@ class Rental:
             read=self._record.read,
             picks=choice.picks,
             wanted=self._order.filter,
+            spec=self._order.spec,
             terms=terms,
             rotation=choice.rotation if STRATEGIES[owner.strategy].rotates else None,
             waits=self._waits(terms, len(choice.picks)),

@@ -28,7 +28,7 @@ from gpuproxy.store import counters, events, measured, money_log, reservations, 
 from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
-_SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports")
+_SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at")
 """Fields whose change notifies watchers, although it isn't an event of the lease."""
 _DUE = ("state", "expires_at", "destroy_at", "stop_at")
 """Fields that determine when the next step of a lease is due."""

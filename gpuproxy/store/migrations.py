@@ -122,6 +122,7 @@ _EIGHTH = (
     "ALTER TABLE leases ADD COLUMN ready_evidence TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE leases ADD COLUMN boot TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE leases ADD COLUMN contract_ends_at INTEGER",
+    "ALTER TABLE leases ADD COLUMN contract_warned_at INTEGER",
 )
 
 

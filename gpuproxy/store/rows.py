@@ -131,7 +131,7 @@ _READERS: dict[type, dict[str, _Reader]] = {
                 "created_at", "call_started_at", "call_deadline", "started_at", "seen_at",
                 "ready_at", "ended_at", "expires_at", "missing_since", "absent_checked_at",
                 "destroy_at", "stop_at", "gone_said_at", "faltered_at", "priced_at",
-                "destroy_taken_at", "contract_ends_at",
+                "destroy_taken_at", "contract_ends_at", "contract_warned_at",
             ),
             moment,
         ),

@@ -721,7 +721,8 @@ class GPUInstance(_message.Message):
     @_builtins.property
     def boot_parts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the boot script on the machine reported, by part ("keys", "onstart"): "requested" until its log is read, then
-        "added", "started", "not reported", ..., or why a part can't run: "unsupported in entrypoint mode".
+        "added", "started", "not reported", ..., or why a part can't run: "unsupported in entrypoint mode". Also
+        "marketplace_keys", the SSH keys that the marketplace keeps on the machine: "pending", "registered" or "refused".
         """
 
     @_builtins.property

@@ -16,7 +16,7 @@ from gpuproxy.model.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from gpuproxy.model.leases import InstanceId, PortMapping
+from gpuproxy.model.leases import InstanceId, PortMapping, SshAddress
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse, InstanceStatus, ListedInstance
 from tests.providers.wires import Script, on_script, page, says, vast, wire
 from tests.virtual_time import VirtualClock, run_virtual
@@ -59,10 +59,37 @@ def test_an_instance_is_normalised() -> None:
         machine_id="29575",
         created_at=datetime(2026, 6, 3, 0, 59, 39, 470000, tzinfo=UTC),
         ends_at=datetime(2026, 12, 2, 21, 19, 15, tzinfo=UTC),
-        ssh_host="ssh5.vast.ai",
-        ssh_port=12818,
+        ssh=(SshAddress("ssh5.vast.ai", 12818),),
         ports=(PortMapping(container_port=8000, protocol="tcp", host="198.51.100.12", public_port=40080),),
     )
+
+
+PROXY = SshAddress("ssh5.vast.ai", 12818)
+DIRECT = SshAddress("198.51.100.12", 40022)
+NEXT = SshAddress("ssh5.vast.ai", 12819)
+MAPPED = {"22/tcp": [{"HostIp": "0.0.0.0", "HostPort": "40022"}]}  # noqa: S104
+
+
+@pytest.mark.parametrize(
+    ("facts", "addresses"),
+    [
+        ({}, [PROXY]),
+        ({"ports": MAPPED}, [PROXY, DIRECT]),
+        ({"ports": MAPPED, "image_runtype": "ssh_direc ssh_proxy"}, [PROXY, DIRECT]),
+        ({"ports": MAPPED, "image_runtype": "jupyter_direc ssh_direc ssh_proxy"}, [NEXT, PROXY, DIRECT]),
+        ({"image_runtype": "jupyter"}, [NEXT, PROXY]),
+        ({"ports": MAPPED, "image_runtype": "args"}, []),
+        ({"ports": {"22/udp": MAPPED["22/tcp"]}}, [PROXY]),
+        ({"ssh_host": None, "ports": MAPPED}, [DIRECT]),
+        ({"ssh_port": None, "image_runtype": "jupyter"}, []),
+        ({"ssh_port": 65535, "image_runtype": "jupyter"}, [SshAddress("ssh5.vast.ai", 65535)]),
+        ({"image_runtype": 7}, [PROXY]),
+    ],
+)
+def test_every_address_of_ssh_is_found(facts: dict[str, object], addresses: list[SshAddress]) -> None:
+    instance = got(says({"instances": wire(**facts)}))
+    assert instance is not None
+    assert list(instance.ssh) == addresses
 
 
 @pytest.mark.parametrize(

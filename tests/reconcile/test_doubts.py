@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpuproxy.model.leases import LeaseEvent, LeaseState
+from gpuproxy.model.leases import LeaseEvent, LeaseState, SshAddress
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey
 from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
@@ -14,7 +14,7 @@ from gpuproxy.reconcile.steps import ProbeReady
 from tests.scenes import NOON, VAST, Account, events, lease_of, reasons, reservation_of, row
 
 STOPPED, BROKEN = row(InstanceStatus.STOPPED), row(InstanceStatus.BROKEN)
-RUNNING = row(InstanceStatus.RUNNING, ssh_host="h", ssh_port=22)
+RUNNING = row(InstanceStatus.RUNNING, ssh=(SshAddress("h", 22),))
 OTHER = row(gpu_model="RTX 4090 D")
 WRONG = [(STOPPED, "NOT_READY"), (BROKEN, "NOT_READY"), (OTHER, "WRONG_GPU")]
 

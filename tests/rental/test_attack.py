@@ -8,7 +8,7 @@ import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.leases import LeaseState, SshAddress
 from gpuproxy.model.money import Micro
 from gpuproxy.ports import Blame, HttpRequest, InstanceStatus
 from tests.scenes import Account, lease_of, reasons, reservation_of, row
@@ -35,7 +35,7 @@ def test_a_machine_that_never_runs_and_changes_its_gpu_name_is_released_at_its_r
 
 def test_the_first_listed_price_is_checked_also_for_a_ready_machine():
     account = Account(lease_of(price=Micro(300_000), ceiling=Micro(500_000)))
-    steps = account.sees(2, row(InstanceStatus.RUNNING, ssh_host="h", ssh_port=22, price=None))
+    steps = account.sees(2, row(InstanceStatus.RUNNING, ssh=(SshAddress("h", 22),), price=None))
     account.applies(steps)
     account.lease = lease_of(state=LeaseState.ACTIVE, ready_at=lease_of().created_at + timedelta(seconds=3))
     assert reasons(account.sees(60, row(InstanceStatus.RUNNING, price=Micro(5_000_000)))) == ["PRICE_MOVED"]

@@ -59,6 +59,8 @@ CAPABILITIES = Capabilities(
     missing={
         "stop_start": "a machine of moon.example runs until it is destroyed",
         "logs": "moon.example keeps no logs",
+        "ssh": "machines of moon.example have no SSH",
+        "ssh_keys": "machines of moon.example have no SSH",
         "charges": "moon.example does not say what a machine cost",
         "volumes": "moon.example has no volumes",
         "volume_sharing": "moon.example has no volumes",
@@ -182,6 +184,10 @@ class Moon:
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """Not possible."""
         raise NotSupported(f"{CAPABILITIES.missing['logs']}: {instance_id}, {lines} lines")
+
+    async def add_ssh_key(self, instance_id: InstanceId, public_key: str) -> None:
+        """Not possible."""
+        raise NotSupported(f"{CAPABILITIES.missing['ssh_keys']}: {instance_id}, {public_key}")
 
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
         """Not possible."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.instances.requests import LeaseView
+from gpuproxy.model import contracts
 from gpuproxy.model.leases import Lease, PortMapping, status_word
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
@@ -95,6 +96,10 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
         verified=lease.verified,
         cuda_max=lease.cuda_max,
         disk_gb=lease.disk_gb,
+        contract_ends_at=timestamp(lease.contract_ends_at),
+        ready_evidence=lease.ready_evidence,
+        boot_parts=_boot_parts(lease),
+        warnings=[warning] if (warning := contracts.warning(lease)) else [],
     )
 
 
@@ -127,6 +132,13 @@ def _metadata(lease: Lease) -> dict[str, str]:
     if lease.faltered_at is not None:
         facts["not_running_since"] = f"{lease.faltered_at:%Y-%m-%dT%H:%M:%SZ}"
     return facts
+
+
+def _boot_parts(lease: Lease) -> dict[str, str]:
+    parts = dict(lease.boot)
+    if lease.keys_state:
+        parts["marketplace_keys"] = lease.keys_state
+    return parts
 
 
 def _ssh(lease: Lease) -> pb.SSHAccess | None:

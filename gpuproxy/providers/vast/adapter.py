@@ -34,7 +34,7 @@ from gpuproxy.ports import (
 from gpuproxy.providers.secrecy import MOST_SECRETS, cut, secrets_of
 from gpuproxy.providers.vast.account import Charge, by_instance, read_charges, read_spend
 from gpuproxy.providers.vast.api import MARGIN, TIMEOUTS, Pages, VastApi
-from gpuproxy.providers.vast.errors import created, destroyed, no_such_instance, switched
+from gpuproxy.providers.vast.errors import created, destroyed, key_added, no_such_instance, switched
 from gpuproxy.providers.vast.instances import Discretion, in_few_words, read_listing, read_log_address, read_one
 from gpuproxy.providers.vast.requests import (
     SEARCH_CAP,
@@ -60,7 +60,8 @@ CALLS = (
     PacedCall(name="destroy", seconds=3.0, what="destroys"),
     PacedCall(name="manage", seconds=1.0, what="starts, stops and log reads"),
 )
-INTERVALS: Mapping[str, float] = {**{call.name: call.seconds for call in CALLS}, "user": 1.0, "charges": 1.0}
+_UNLISTED = {"user": 1.0, "charges": 1.0, "ssh_key": 1.0}
+INTERVALS: Mapping[str, float] = {call.name: call.seconds for call in CALLS} | _UNLISTED
 """Minimum seconds between two calls, as vast.ai documents them."""
 _MOST_STRETCHES = 2_000
 """Maximum requests of one search: 128,000 offers, 64 at a time."""
@@ -230,6 +231,11 @@ class VastAi:
         except (HttpNotSent, HttpReplyLost) as error:
             raise ProviderUnavailable(f"the log could not be read from {NAME}: {error}") from error
         raise ProviderUnavailable(f"{NAME} did not provide the log of {instance_id} after {_LOG_LOOKS} reads")
+
+    async def add_ssh_key(self, instance_id: InstanceId, public_key: str) -> None:
+        """Register a key with vast.ai, which installs it again whenever the host renews the machine's keys."""
+        request = self._api.request("ssh_key", "POST", f"{_path(instance_id)}ssh/", {"ssh_key": public_key})
+        await self._api.change("ssh_key", request, key_added)
 
     async def charges(self, since: datetime, until: datetime) -> Mapping[InstanceId, Micro]:
         """Micro-dollars by instance, for whole days, so that instances within the period are complete."""

@@ -188,6 +188,14 @@ def switched(reply: Reply, wait: float) -> None:
     raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
 
 
+def key_added(reply: Reply, wait: float) -> None:
+    """Return if the machine has the SSH key now, or had it before."""
+    answer = reply.answer()
+    if (reply.response.status == 200 and answer.success is True) or "already" in answer.text():
+        return
+    raise _refusal(reply, answer, wait=wait) or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
+
+
 def unread(reply: Reply, *, wait: float) -> Refused:
     """The error for a read without a valid answer."""
     return _refusal(reply, reply.answer(), wait=wait) or _error(ProviderUnavailable, reply)

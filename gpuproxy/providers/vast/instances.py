@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from gpuproxy.model.gpus import gpu_name
-from gpuproxy.model.leases import InstanceId, PortMapping
+from gpuproxy.model.leases import InstanceId, PortMapping, SshAddress
 from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.providers.vast.decode import BROKEN, Unreadable, date, decoded, fields_of, price, typed, whole_number
 from gpuproxy.providers.vast.status import blame_of, status_of
@@ -21,6 +21,7 @@ Discretion = Callable[[str | None, str], str]
 """Removes secrets from a text about the instance with this label. None: the label is not known."""
 
 _HIGHEST_PORT = 65_535
+_SSH_PORT = 22
 _LONGEST_MESSAGE, _LONGEST_WORD = 2_000, 100
 _MOST_ROWS = 100_000
 """Maximum rows of one page; 25 are requested."""
@@ -45,6 +46,7 @@ class WireInstance(msgspec.Struct, frozen=True):
     cur_state: str | None = None
     status_msg: str | None = None
     image_uuid: str | None = None
+    image_runtype: str | None = None
     dph_total: float | None = None
     storage_total_cost: float | None = None
     instance: WirePrices | None = None
@@ -186,6 +188,7 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[List
     known = not isinstance(wire.actual_status, UnsetType)
     actual = None if isinstance(wire.actual_status, UnsetType) else wire.actual_status
     status = status_of(actual, wire.intended_status, wire.cur_state, message, known=known)
+    ports = _ports(wire)
     billed = wire.instance.total_hour if status is InstanceStatus.STOPPED and wire.instance else None
     instance = ListedInstance(
         id=InstanceId(str(number)),
@@ -201,9 +204,8 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[List
         machine_id="" if wire.machine_id is None else str(wire.machine_id),
         created_at=date(wire.start_date),
         ends_at=date(wire.end_date),
-        ssh_host=(wire.ssh_host or "").strip(),
-        ssh_port=_port(wire.ssh_port) or 0,
-        ports=_ports(wire),
+        ssh=_ssh(wire, ports),
+        ports=ports,
     )
     return instance, trouble
 
@@ -225,6 +227,27 @@ def _why_lost(row: msgspec.Raw, discreet: Discretion) -> str:
         return "no id"
     shown = "".join(each if each.isprintable() else "?" for each in discreet(None, label)[:_LONGEST_LABEL])
     return f"no id, label {shown}"
+
+
+def _ssh(wire: WireInstance, ports: Sequence[PortMapping]) -> tuple[SshAddress, ...]:
+    """The addresses of SSH: through vast.ai's proxy, and at the host itself where port 22 is mapped.
+
+    In the jupyter run modes, the proxy forwards SSH at the next port. The run mode args has no SSH, although rows show
+    an address.
+    """
+    kinds = (wire.image_runtype or "").split()
+    if "args" in kinds:
+        return ()
+    host, port = (wire.ssh_host or "").strip(), _port(wire.ssh_port)
+    proxy = [SshAddress(host, port)] if host and port else []
+    if proxy and port and port < _HIGHEST_PORT and any(kind.startswith("jupyter") for kind in kinds):
+        proxy = [SshAddress(host, port + 1), *proxy]
+    direct = [SshAddress(each.host, each.public_port) for each in ports if _is_ssh(each)]
+    return tuple(dict.fromkeys((*proxy, *direct)))
+
+
+def _is_ssh(port: PortMapping) -> bool:
+    return port.container_port == _SSH_PORT and port.protocol == "tcp"
 
 
 def _ports(wire: WireInstance) -> tuple[PortMapping, ...]:

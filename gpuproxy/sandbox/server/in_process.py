@@ -1,8 +1,7 @@
 """The sandbox without sockets, for deterministic tests: the Http and Probe ports on one market."""
 
-from typing import Literal
-
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
+from gpuproxy.ports.probe import ProbeKind
 from gpuproxy.sandbox.protocol.plan import Plan
 from gpuproxy.sandbox.world import Sandbox
 
@@ -44,7 +43,7 @@ class InProcessProbe:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
-    async def reachable(self, kind: Literal["tcp", "ssh"], host: str, port: int, timeout: float) -> bool:
+    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
         """True if the port belongs to a running instance and, for "ssh", is its SSH port. Takes no time."""
         del timeout
         self._sandbox.tick()

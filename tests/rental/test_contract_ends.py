@@ -1,0 +1,70 @@
+"""The owner of a machine hears in time that the marketplace's contract ends before the lease."""
+
+from datetime import timedelta
+
+import pytest
+
+from gpuproxy.edge.messages.reservations import reservation_message
+from gpuproxy.health.checkup import findings
+from gpuproxy.model.demands import Caller
+from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.world import World, in_world
+
+pytestmark = pytest.mark.long
+
+CALLER = Caller(project="p1")
+WEEK = timedelta(days=7)
+
+
+async def shown(world: World, reservation_id: str) -> pb.Reservation:
+    return reservation_message(await world.engine.reservations.by_id(CALLER, reservation_id))
+
+
+def end_contract(world: World, contract: str, hours: float) -> None:
+    """Let the host shorten the contract of a machine."""
+    world.sandbox.market.instances[int(contract)].end_date = world.sandbox.market.now + hours * 3600
+
+
+async def kinds(world: World) -> list[str]:
+    accounts = {(watch.provider.name, watch.provider.account) for watch in world.engine.watches}
+    return [finding.kind for finding in await world.db.read(lambda tx: findings(tx, accounts))]
+
+
+def test_a_contract_that_ends_before_the_lease_is_told_in_every_place() -> None:
+    async def story(world: World) -> None:
+        made = await world.reserve(1, wait_for="ready", seconds=600, lease_duration=WEEK, request_id="a")
+        name, contract = made.reservation.id, str(made.leases[0].instance_id)
+        before = await shown(world, name)
+        assert list(before.instances[0].warnings) == []
+        assert await kinds(world) == []
+        end_contract(world, contract, hours=24)
+        await world.sleep(120)
+        told = await shown(world, name)
+        (warning,) = told.instances[0].warnings
+        assert f"The contract of vast.ai {contract} ends at " in warning
+        assert warning in told.message
+        assert told.instances[0].contract_ends_at.ToDatetime() < told.expires_at.ToDatetime()
+        assert await kinds(world) == ["contract_ends"]
+        assert await world.engine.health.summary() == "ok"
+        end_contract(world, contract, hours=24 * 30)
+        await world.sleep(120)
+        assert list((await shown(world, name)).instances[0].warnings) == []
+        assert await kinds(world) == []
+
+    in_world(story)
+
+
+def test_a_watcher_gets_a_change_when_the_contract_comes_to_end_too_soon() -> None:
+    async def story(world: World) -> None:
+        made = await world.reserve(1, wait_for="ready", seconds=600, lease_duration=WEEK, request_id="a")
+        changes = world.engine.reservations.watch(CALLER, made.reservation.id, "")
+        _, first = await anext(changes)
+        assert not reservation_message(first).instances[0].warnings
+        end_contract(world, str(made.leases[0].instance_id), hours=24)
+        _, second = await anext(changes)
+        while not (told := reservation_message(second)).instances[0].warnings:
+            _, second = await anext(changes)
+        assert "ends at" in told.instances[0].warnings[0]
+        await changes.aclose()
+
+    in_world(story)
