@@ -1,0 +1,57 @@
+"""The parts of the boot script: which there are, and the words that each may report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from gpuproxy.model.demands import LaunchSpec
+
+ONSTART = "onstart"
+"""The name under which the user's own script is reported."""
+_IN_ENTRYPOINT = "unsupported in entrypoint mode"
+_FOLDER = files("gpuproxy.boot") / "sh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One thing that our program does on the machine."""
+
+    name: str
+    """Lower-case letters. `source` defines the shell function part_NAME."""
+    words: frozenset[str] = frozenset()
+    """What a one-shot part may report, besides "failed"."""
+    stays: bool = False
+    """True: it runs until the container stops and reports nothing. False: it reports a word within seconds."""
+    source: str = ""
+    """Its shell text; empty: the file `sh/NAME.sh`."""
+
+    def text(self) -> str:
+        """The shell text of the part."""
+        return self.source or shell_file(self.name)
+
+
+KEYS = Part(name="keys", words=frozenset({"added", "present"}))
+PARTS: tuple[Part, ...] = (KEYS,)
+"""All parts, in the order in which they run."""
+WORDS: Mapping[str, frozenset[str]] = {
+    **{part.name: part.words | {"failed"} for part in PARTS if not part.stays},
+    ONSTART: frozenset({"started", "none", "failed", "skipped"}),
+}
+"""The words that each part may report."""
+
+
+def parts_of(spec: LaunchSpec) -> tuple[tuple[str, str], ...]:
+    """The parts of a launch and their state before the machine has reported, sorted by part; empty: there are none."""
+    parts: dict[str, str] = {}
+    if spec.ssh_public_keys:
+        parts[KEYS.name] = _IN_ENTRYPOINT if spec.run_mode == "entrypoint" else "requested"
+    if spec.onstart.strip():
+        parts[ONSTART] = _IN_ENTRYPOINT if spec.run_mode == "entrypoint" else "requested"
+    return tuple(sorted(parts.items()))
+
+
+@cache
+def shell_file(name: str) -> str:
+    """The text of `sh/NAME.sh`. Raises FileNotFoundError."""
+    return (_FOLDER / f"{name}.sh").read_text(encoding="utf-8")

@@ -1,0 +1,72 @@
+"""The text of the boot script: what is in it, how long it is, and which parts a launch has."""
+
+import random
+
+import pytest
+
+from gpuproxy import boot
+from gpuproxy.model.demands import LaunchSpec
+
+KEY = "ssh-ed25519 AAAA me@host"
+RANDOM = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=5_000))
+
+
+def test_there_is_no_script_where_there_is_nothing_to_do() -> None:
+    assert (boot.script((), ""), boot.script((), " \n"), boot.script(("", " "), "")) == ("", "", "")
+
+
+def test_only_the_parts_that_are_needed_are_in_it() -> None:
+    assert "part_keys" not in boot.script((), "echo hi")
+    assert "exec" not in boot.script((), "echo hi").partition("gpuproxy_put onstart")[0]
+    assert "gpuproxy_put onstart" not in boot.script((KEY,), "")
+
+
+def test_a_key_is_in_it_once_and_as_data() -> None:
+    text = boot.script((KEY, f" {KEY}\n"), "echo hi")
+    assert text.count(KEY) == 1
+    assert text.splitlines()[text.splitlines().index(KEY) - 1] == "gpuproxy_put keys <<'gpuproxy-end'"
+
+
+def test_a_script_that_fits_is_plain_text_and_a_longer_one_is_packed() -> None:
+    text = boot.script((KEY,), "echo hi\n" * 5_000)
+    assert boot.fitted(text, len(text)) == text
+    small = boot.fitted(text, len(text) - 1)
+    assert small != text
+    assert (small, small.isascii(), len(small) < 4_048) == (boot.fitted(text, 4_048), True, True)
+
+
+def test_the_limit_counts_bytes_where_they_are_more_than_characters() -> None:
+    text = boot.script((), "echo " + "ü" * 100)
+    assert boot.fitted(text, len(text)) != text
+    assert boot.fitted(text, len(text) + 100) == text
+
+
+def test_what_does_not_fit_even_when_packed_is_too_long_by_its_packed_size() -> None:
+    text = boot.script((), RANDOM)
+    with pytest.raises(boot.TooLong) as raised:
+        boot.fitted(text, 4_048)
+    size = raised.value.size
+    assert (raised.value.limit, 4_048 < size < 8_000) == (4_048, True)
+    assert len(boot.fitted(text, size)) == size
+    assert str(raised.value) == f"is {size:,} characters after compression, and the limit is 4,048"
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        (LaunchSpec(), ()),
+        (LaunchSpec(onstart=" \n"), ()),
+        (LaunchSpec(ssh_public_keys=(KEY,)), (("keys", "requested"),)),
+        (LaunchSpec(onstart="x", ssh_public_keys=(KEY,)), (("keys", "requested"), ("onstart", "requested"))),
+        (LaunchSpec(run_mode="jupyter", onstart="x"), (("onstart", "requested"),)),
+        (LaunchSpec(run_mode="entrypoint"), ()),
+        (LaunchSpec(run_mode="entrypoint", ssh_public_keys=(KEY,)), (("keys", "unsupported in entrypoint mode"),)),
+    ],
+)
+def test_a_launch_has_the_parts_that_its_run_mode_allows(spec: LaunchSpec, parts: tuple[tuple[str, str], ...]) -> None:
+    assert boot.parts_of(spec) == parts
+
+
+def test_every_part_has_a_shell_file_that_defines_it() -> None:
+    for part in boot.PARTS:
+        assert f"part_{part.name}() {{" in part.text()
