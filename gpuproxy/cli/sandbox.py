@@ -39,7 +39,7 @@ first rows for a quarter of the new instances. For an easy market: --rate-limits
 
 The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
 instances/ID/kill, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
-machines/ID/reconnect, offers/ID; DELETE faults, images. docs/sandbox.md describes these calls.
+machines/ID/reconnect, machines/ID/ports, offers/ID; DELETE faults, images. docs/sandbox.md describes these calls.
 """
 
 
@@ -144,6 +144,33 @@ machines/ID/reconnect, offers/ID; DELETE faults, images. docs/sandbox.md describ
     default=40.0,
     show_default=True,
     help="Maximum time, in seconds, for which these rows are wrong.",
+)
+@click.option(
+    "--one-address",
+    "one_address_share",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=0.0,
+    show_default=True,
+    help="Share (0 to 1) of new instances with two SSH addresses, proxy and direct, of which only one answers.",
+)
+@click.option(
+    "--portless",
+    "portless_share",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=0.0,
+    show_default=True,
+    help="Share (0 to 1) of machines without direct ports.",
+)
+@click.option(
+    "--refresh-keys",
+    "keys_refreshed_after",
+    type=click.FloatRange(0),
+    metavar="S",
+    default=0.0,
+    show_default=True,
+    help="Seconds of running after which the SSH keys vanish that onstart appended; 0: never.",
 )
 @click.option(
     "--gone-as",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuproxy.ports import HttpResponse
+from gpuproxy.sandbox.market.addresses import answering, authorized_keys
 from gpuproxy.sandbox.market.clock import SandboxClock
 from gpuproxy.sandbox.market.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.market.exchange import SimulatedMarket
@@ -99,6 +100,9 @@ def _done_to_machine(controls: Controls, what: str, number: int, request: Incomi
             return {}
         case "POST machines break":
             return _break(market, machine, body)
+        case "POST machines ports":
+            market.defects.set_direct_ports(machine, int(_number(body, "count")))
+            return {"id": number, "count": machine.direct_ports}
         case "POST machines repair":
             return _break(market, machine, {"how": ""})
     raise _Wrong(f"there is no call {request.method} {request.path}; see docs/sandbox.md")
@@ -136,6 +140,8 @@ def _live_row(controls: Controls, instance: Instance) -> dict[str, Any]:
         "destroyed_at": None,
         "billed_micro_usd": controls.market.billed(instance),
         "fault": _fault(instance),
+        "ssh_addresses": _ssh_addresses(controls.market, instance),
+        "authorized_keys": authorized_keys(instance),
     }
 
 
@@ -156,6 +162,8 @@ def _ended_row(gone: Ended) -> dict[str, Any]:
         "destroyed_at": gone.destroyed_at,
         "billed_micro_usd": gone.billed,
         "fault": "",
+        "ssh_addresses": [],
+        "authorized_keys": [],
     }
 
 
@@ -177,12 +185,19 @@ def _status(controls: Controls, instance: Instance) -> str:
 
 
 def _fault(instance: Instance) -> str:
-    """The defect because of which the instance never runs or never answers; "" if it will."""
+    """The defect because of which the instance never runs, or some of its addresses never answer; "" without one."""
     if instance.failure is not None:
         return instance.failure.kind
     if instance.phase is Phase.LOADING and instance.boot_at is None:
         return "never_ready"
-    return "no_ssh" if instance.no_ssh else ""
+    return instance.unreachable
+
+
+def _ssh_addresses(market: SimulatedMarket, instance: Instance) -> list[str]:
+    """The addresses at which SSH answers now, the proxy's first."""
+    if instance.phase is not Phase.RUNNING or not market.online(instance):
+        return []
+    return [f"127.0.0.1:{address.port}" for address in answering(instance) if address.kind == "ssh"]
 
 
 def _break(market: SimulatedMarket, machine: Machine, body: dict[str, Any]) -> dict[str, Any]:

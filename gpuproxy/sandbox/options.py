@@ -40,6 +40,12 @@ class SandboxOptions:
     """The share, 0 to 1, of new instances whose rows are wrong at first (--shy-rows)."""
     misreport_seconds: float = 40.0
     """The maximum time for which those rows are wrong (--shy-seconds)."""
+    one_address_share: float = 0.0
+    """The share, 0 to 1, of new instances with two SSH addresses of which only one answers (--one-address)."""
+    portless_share: float = 0.0
+    """The share, 0 to 1, of machines without direct ports (--portless)."""
+    keys_refreshed_after: float = 0.0
+    """After so many seconds of running, the SSH keys vanish that onstart appended (--refresh-keys); 0: never."""
     gone_as: GoneForm = "null"
     """The form of the answer that an instance does not exist."""
     volume_sharing: Literal["allow", "refuse"] = "allow"

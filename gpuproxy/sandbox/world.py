@@ -16,7 +16,9 @@ from gpuproxy.sandbox.control import Controls
 from gpuproxy.sandbox.dialects.vast.dialect import Vast
 from gpuproxy.sandbox.dialects.vast.errors import not_found
 from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
+from gpuproxy.sandbox.market.addresses import lets_in
 from gpuproxy.sandbox.market.clock import SandboxClock
+from gpuproxy.sandbox.market.defects import Chances
 from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.journal import Journal, read
 from gpuproxy.sandbox.market.machines import Blueprint, invented
@@ -48,7 +50,7 @@ class Sandbox:
             seed=options.seed,
             boot_time=options.boot_time,
             credit=round(options.credit * 1_000_000),
-            misreport=(options.misreport_share, options.misreport_seconds),
+            chances=_chances(options),
             port_table=port_table,
         )
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -97,6 +99,15 @@ class Sandbox:
             self._vast.respond(call, limited=False)
         self.market.advance(now)
 
+    def lets_in(self, port: int, public_key: str) -> bool:
+        """True if the owner of a public key can log in at a loopback port: SSH answers there and the key is known.
+
+        `public_key` is a line like "ssh-ed25519 AAAA... comment"; the comment doesn't count.
+        """
+        self.tick()
+        is_ssh = self.port_table.open.get(port) == "ssh"
+        return is_ssh and lets_in(self.market.instances.values(), port, public_key)
+
     def heartbeat(self) -> None:
         """Tick, and save what has changed by itself and the time."""
         self.tick()
@@ -131,6 +142,16 @@ class Sandbox:
 def build(options: SandboxOptions, clock: Clock, port_table: PortTable | None = None) -> Sandbox:
     """A sandbox on the caller's clock. The market's seconds are those of the clock; `options.time_scale` is ignored."""
     return Sandbox(options, SandboxClock(clock, start=options.start_time), port_table or PortTable())
+
+
+def _chances(options: SandboxOptions) -> Chances:
+    return Chances(
+        misreport_share=options.misreport_share,
+        misreport_seconds=options.misreport_seconds,
+        one_address_share=options.one_address_share,
+        portless_share=options.portless_share,
+        keys_refreshed_after=options.keys_refreshed_after,
+    )
 
 
 def _machines(options: SandboxOptions, now: float) -> list[tuple[Blueprint, int]]:

@@ -146,13 +146,13 @@ async def test_without_ssh_an_instance_runs_and_its_ports_never_answer() -> None
     shop = Shop()
     probe = InProcessProbe(shop.sandbox)
     shop.arm("create", "no_ssh")
-    mute, fine = (shop.rented(env={"-p 8000:8000": "1"}) for _ in range(2))
+    mute, fine = (shop.rented(runtype="ssh_direct", env={"-p 8000:8000": "1"}) for _ in range(2))
     shop.wait(5000)
     for contract, answers in ((mute, False), (fine, True)):
         row = shop.get(contract)
         assert row["actual_status"] == "running"
-        for name, kind in (("22/tcp", "ssh"), ("8000/tcp", "tcp")):
-            port = int(row["ports"][name][0]["HostPort"])
+        mapped = {name: int(bound[0]["HostPort"]) for name, bound in row["ports"].items()}
+        for port, kind in ((row["ssh_port"], "ssh"), (mapped["22/tcp"], "ssh"), (mapped["8000/tcp"], "tcp")):
             assert await probe.reachable(kind, "127.0.0.1", port, 1.0) is answers  # type: ignore[arg-type]
 
 

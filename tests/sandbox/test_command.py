@@ -33,6 +33,7 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         f"--host 127.0.0.2 --port 0 --seed 9 --market {market} --state {tmp_path}/s --machines 12 --accounts a,b"
         " --credit 25 --time-scale 60 --rate-limits off --create-latency 0.5 --boot-time 5,9 --search-page 50"
         " --list-lag 3 --shy-rows 0.5 --shy-seconds 9 --gone-as html_404"
+        " --one-address 0.25 --portless 0.75 --refresh-keys 30"
         " --volume-sharing refuse --standby-binding any --start-time 1000 --exit-with-parent"
     )
     assert _options(monkeypatch, *text.split()) == SandboxOptions(
@@ -52,6 +53,9 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         list_lag=3.0,
         misreport_share=0.5,
         misreport_seconds=9.0,
+        one_address_share=0.25,
+        portless_share=0.75,
+        keys_refreshed_after=30.0,
         gone_as="html_404",
         volume_sharing="refuse",
         standby_binding="any",
@@ -72,6 +76,9 @@ def test_a_single_boot_time_is_minimum_and_maximum(monkeypatch: pytest.MonkeyPat
         ["--accounts", ","],
         ["--time-scale", "0"],
         ["--shy-rows", "1.5"],
+        ["--one-address", "-1"],
+        ["--portless", "2"],
+        ["--refresh-keys", "-5"],
         ["--gone-as", "nonsense"],
     ],
 )

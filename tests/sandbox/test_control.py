@@ -27,6 +27,8 @@ def test_the_state_shows_all_rentals_and_all_requests() -> None:
         "destroyed_at": None,
         "billed_micro_usd": 0,
         "fault": "",
+        "ssh_addresses": [],
+        "authorized_keys": [],
     }
     assert state["volumes"] == []
     assert state["calls"] == {"vast.ai": {"search": 1, "create": 2}}

@@ -24,7 +24,13 @@ def test_an_unknown_fault_is_not_in_the_document() -> None:
     assert "half_a_fault" not in TEXT
 
 
-@pytest.mark.parametrize("option", ["--shy-rows", "--shy-seconds", "--search-page", "--gone-as", "--list-lag"])
+_OPTIONS = [
+    "--shy-rows", "--shy-seconds", "--search-page", "--gone-as", "--list-lag",
+    "--one-address", "--portless", "--refresh-keys",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", _OPTIONS)
 def test_every_option_for_an_easier_market_is_documented_with_its_default(option: str) -> None:
     [found] = [one for one in sandbox.params if isinstance(one, click.Option) and option in one.opts]
     [row] = [line for line in TEXT.splitlines() if line.startswith(f"| `{option} ")]

@@ -45,9 +45,10 @@ async def ask(server: RunningSandbox, method: str, path: str, body: Any = None) 
     return json.loads(data)
 
 
-async def rented(server: RunningSandbox) -> int:
+async def rented(server: RunningSandbox, **more: Any) -> int:
     offers = await ask(server, "POST", "/api/v0/bundles/", {"num_gpus": {"eq": "1"}, "limit": 1})
-    answer = await ask(server, "PUT", f"/api/v0/asks/{offers['offers'][0]['id']}/", {"image": "x", "disk": 10})
+    body = {"image": "x", "disk": 10, **more}
+    answer = await ask(server, "PUT", f"/api/v0/asks/{offers['offers'][0]['id']}/", body)
     contract: int = answer["new_contract"]
     return contract
 
@@ -137,6 +138,39 @@ async def test_a_restarted_server_opens_the_ports_of_running_instances(tmp_path:
         row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
         assert row["actual_status"] == "running"
         assert (await _greeting(row["ssh_port"])).startswith(b"SSH-2.0-")
+
+
+async def test_jupyter_answers_at_the_proxys_port_and_ssh_at_the_next_one(tmp_path: Path) -> None:
+    state = tmp_path / "market.state"
+    runtype = "jupyter_direc ssh_direc ssh_proxy"
+    async with running(state=state) as server:
+        contracts = [await rented(server, runtype=runtype) for _ in range(8)]
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+    async with running(state=state) as server:
+        for contract in contracts:
+            row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+            web, direct = (int(row["ports"][name][0]["HostPort"]) for name in ("8080/tcp", "22/tcp"))
+            for port in (row["ssh_port"], web):
+                assert (await _greeting(port)).startswith(b"HTTP/1.1 400 ")
+            for port in (row["ssh_port"] + 1, direct):
+                assert (await _greeting(port)).startswith(b"SSH-2.0-")
+
+
+@pytest.mark.parametrize(("fault", "answers"), [("proxy_down", [False, True]), ("direct_down", [True, False])])
+async def test_an_address_that_is_down_refuses_connections_and_the_other_one_answers(
+    fault: str, answers: list[bool]
+) -> None:
+    async with running() as server:
+        await ask(server, "POST", "/sandbox/v1/faults", {"call": "create", "fault": fault})
+        contract = await rented(server, runtype="ssh_direc ssh_proxy")
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+        row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+        for port, answer in zip((row["ssh_port"], int(row["ports"]["22/tcp"][0]["HostPort"])), answers, strict=True):
+            if answer:
+                assert (await _greeting(port)).startswith(b"SSH-2.0-")
+            else:
+                with pytest.raises(ConnectionRefusedError):
+                    await _greeting(port)
 
 
 async def test_a_faster_clock_runs_faster() -> None:

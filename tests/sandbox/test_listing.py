@@ -62,7 +62,8 @@ def test_computed_columns_and_foreign_tokens_are_refused() -> None:
 
 def test_an_instance_has_no_status_then_loads_then_runs() -> None:
     shop = Shop()
-    contract = shop.rented(label="x", env={"A": "1", "-p 8000:8000": "1", "-p 8081:8081/udp": "1"})
+    env = {"A": "1", "-p 8000:8000": "1", "-p 8081:8081/udp": "1"}
+    contract = shop.rented(label="x", runtype="ssh_direc ssh_proxy", env=env)
     seen = [shop.get(contract)]
     for seconds in (10, 25):
         shop.wait(seconds)

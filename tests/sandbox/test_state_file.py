@@ -1,5 +1,6 @@
 """The saved market: everything that was answered survives a kill, and no id is issued twice."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -162,12 +163,66 @@ def test_shy_instances_of_a_share_are_as_shy_after_a_kill_as_before(tmp_path: Pa
         }
 
 
-def test_a_state_file_from_before_machines_could_break_is_still_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("no_ssh", "fault"), [(False, ""), (True, "no_ssh")])
+def test_a_state_file_from_before_instances_had_two_addresses_is_still_read(
+    tmp_path: Path, no_ssh: bool, fault: str
+) -> None:
     path = tmp_path / "market.state"
     shop = Shop(state=path)
-    shop.rented()
-    text = path.read_text()
-    older = text.replace(',"broken":"","broken_message":""', "").replace(',"failure":null,"no_ssh":false', "")
-    assert len(older) < len(text)
-    path.write_text(older)
-    assert shop.reopened().state() == shop.state()
+    contract = shop.rented(runtype="ssh_direc ssh_proxy", env={"-p 8000:8000": "1"})
+    port = shop.get(contract)["ssh_port"]
+    path.write_text("".join(_older(line, no_ssh=no_ssh) for line in path.read_text().splitlines()))
+    again = shop.reopened()
+    again.wait(60)
+    row = again.get(contract)
+    assert row["ssh_port"] == port
+    assert set(row["ports"]) == {"22/tcp", "8000/tcp"}
+    assert len({port, *(int(bound[0]["HostPort"]) for bound in row["ports"].values())}) == 3
+    shown = again.state()["instances"][0]
+    assert (shown["fault"], len(shown["ssh_addresses"])) == (fault, 0 if no_ssh else 2)
+    assert again.reopened().state() == again.state()
+
+
+def _older(line: str, *, no_ssh: bool) -> str:
+    """A line as it was written before machines could break and instances had a proxy and a direct address."""
+    record = json.loads(line)
+    for name in ("broken", "broken_message", "direct_ports"):
+        record.get("machine", {}).pop(name, None)
+    if instance := record.get("instance"):
+        new = ("unreachable", "registered_keys", "appended_keys", "keys_refreshed_after", "works_since", "failure")
+        kept = {name: value for name, value in instance.items() if name not in (*new, "ssh_port")}
+        ports = {**instance["ports"], "22/tcp": instance["ssh_port"]}
+        record["instance"] = {**kept, "ports": ports, "no_ssh": no_ssh}
+    return json.dumps(record) + "\n"
+
+
+def test_addresses_and_keys_survive_a_kill(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    contracts = []
+    for fault in ("proxy_down", "direct_down", "keys_refreshed"):
+        shop.arm("create", fault, args={"seconds": 300})
+        onstart = "echo ssh-ed25519 AAAA boot >> ~/.ssh/authorized_keys"
+        contracts.append(shop.rented(runtype="jupyter_direc ssh_direc ssh_proxy", onstart=onstart))
+    shop.ask("POST", f"/api/v0/instances/{contracts[2]}/ssh/", {"ssh_key": "ssh-ed25519 BBBB no"})
+    shop.ask("POST", f"/api/v0/instances/{contracts[2]}/ssh/", {"ssh_key": "ssh-ed25519 AAAAC3 me"})
+    machine = shop.machine(4)
+    shop.control("POST", f"machines/{machine}/ports", {"count": 0})
+    for seconds in (60, 400):
+        shop.wait(seconds)
+        again = shop.reopened()
+        assert again.state() == shop.state()
+        assert again.sandbox.port_table.open == shop.sandbox.port_table.open
+        assert again.sandbox.market.instances == shop.sandbox.market.instances
+    assert [row["authorized_keys"] for row in again.state()["instances"]] == [
+        ["ssh-ed25519 AAAA boot"],
+        ["ssh-ed25519 AAAA boot"],
+        ["ssh-ed25519 AAAAC3 me"],
+    ]
+    assert again.chunks(machine)[0]["direct_port_count"] == 0
+
+
+def test_a_new_instance_after_a_restart_gets_no_port_of_a_saved_one(tmp_path: Path) -> None:
+    shop = Shop(state=tmp_path / "market.state")
+    old = shop.rented()
+    again = shop.reopened()
+    assert again.get(again.rented())["ssh_port"] != again.get(old)["ssh_port"]

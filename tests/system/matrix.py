@@ -57,6 +57,9 @@ volume_share_refused     -        made      -        -        -         -       
 image_fault              -        made      -        -        -         -        -         -         -        -
 host_fault               -        made      -        -        -         -        -         -         -        -
 no_ssh                   -        made      -        -        -         -        -         -         -        -
+proxy_down               -        made      -        -        -         -        -         -         -        -
+direct_down              -        made      -        -        -         -        -         -         -        -
+keys_refreshed           -        made      -        -        -         -        -         -         -        -
 shy_row                  -        made      -        -        -         -        -         -         -        -
 other_name               -        made      -        -        -         -        -         -         -        -
 late_effect              -        unknown>  -        -        unknown>  -        unknown>  unknown>  -        -
@@ -69,8 +72,10 @@ gone_as                  -        -         -        ok       done      -       
 destroy_ignored          -        -         -        -        ignored   -        -         -         -        -
 start_refused            -        -         -        -        -         -        queued    -         -        -
 stop_ignored             -        -         -        -        -         -        -         ignored   -        -
+key_refused              -        -         -        -        -         -        -         -         -        -
 """
-"""`volume_share_refused` speaks of volumes, which nothing rented here has; `gone_as` of machines that do not exist."""
+"""`volume_share_refused` speaks of volumes, which nothing rented here has; `gone_as` of machines that do not exist;
+`key_refused` of a call that is not in the table."""
 
 _SLOW = {"hang_before", "hang_after", "slow_trickle"}
 _STATUS = re.compile(r"status_\d{3}_(before|after)")

@@ -13,7 +13,7 @@ from typing import Any
 from tests.vastai_cli.expect import Control, Step, compared, filled
 from tests.vastai_cli.program import Program
 
-KEYS = tuple(f"key-{name}" for name in ("order", "lists", "bulk", "bid", "volumes", "faults", "stranger"))
+KEYS = tuple(f"key-{name}" for name in ("order", "lists", "bulk", "bid", "ssh", "volumes", "faults", "stranger"))
 _OPTIONS = ["--port=0", "--machines=150", "--boot-time=3600", "--rate-limits=off", "--shy-rows=0", "--exit-with-parent"]
 
 

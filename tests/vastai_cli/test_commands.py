@@ -30,7 +30,7 @@ _LISTS = (
     ),
     Step(run="show instances --raw", out=Shown([])),
     Step(run=_ROOM, out=Shown([{}] * 2, keep={"O": [0, "id"]})),
-    Step(run="create instance $O --image a/b --env '-e A=1 -p 8000:8000' --label one --raw", out=_MADE),
+    Step(run="create instance $O --image a/b --ssh --direct --env '-e A=1 -p 8000:8000' --label one --raw", out=_MADE),
     _BOOTED,
     Step(
         run="show instances --raw",
@@ -117,6 +117,34 @@ _BIDS = (
     Step(run="destroy instance $N -y", out="destroying instance $N."),
     Step(run="change bid $N --price 1", err="Failed with error 404: Instance $N not found."),
 )
+_KEY = "ssh-ed25519 AAAA x@y"
+_KEYS = (
+    Step(run=_ROOM, out=Shown([{}] * 2, keep={"O": [0, "id"], "P": [1, "id"]})),
+    Step(run="create instance $O --image x --jupyter --direct --raw", out=_MADE),
+    Step(run="show ssh-keys", out="[]"),
+    Step(run="show ssh-keys --raw", out=Shown([])),
+    Step(run=f"attach ssh $N '{_KEY}'", out="{'success': True}", calls={"ssh_key": 1}),
+    Step(run=f"attach ssh $N '{_KEY}'", out="{'success': True}", calls={"ssh_key": 1}),
+    Step(
+        run=f"attach ssh $N '{_KEY}'",
+        faults=[{"call": "ssh_key", "fault": "key_refused", "account": "key-ssh"}],
+        err="Failed with error 400: SSH key is already associated with this instance.",
+    ),
+    Step(run=f"attach ssh 5 '{_KEY}'", err="Failed with error 404: Instance 5 not found."),
+    _BOOTED,
+    Step(
+        run="show instance $N --raw",
+        out=Shown(
+            {"ports": {"22/tcp": list, "8080/tcp": list}, "image_runtype": "jupyter_direc ssh_direc ssh_proxy"},
+            keep={"D": ["ports", "22/tcp", 0, "HostPort"]},
+        ),
+    ),
+    Step(run="ssh-url $N", out="ssh://root@127.0.0.1:$D"),
+    Step(run="create instance $P --image x --jupyter --raw", out=_MADE),
+    _BOOTED,
+    Step(run="show instance $N --raw", out=Shown({"ports": {"8080/tcp": list}, "ssh_port": int})),
+    Step(run="ssh-url $N", out="ssh://root@127.0.0.1:<int>"),
+)
 _SHARED = {"call": "create", "fault": "volume_share_refused", "account": "key-volumes"}
 _VOLUMES = (
     Step(
@@ -163,6 +191,7 @@ _STORIES = {
     "key-lists": _LISTS,
     "key-bulk": _BULK,
     "key-bid": _BIDS,
+    "key-ssh": _KEYS,
     "key-volumes": _VOLUMES,
 }
 

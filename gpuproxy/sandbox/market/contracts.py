@@ -12,10 +12,9 @@ def contract(
     defects: InstanceDefects,
     *,
     api_key: str,
-    ports: dict[str, int],
     now: float,
 ) -> Instance:
-    """A new contract in the phase "stopped"; its disk is billed from now on."""
+    """A new contract in the phase "stopped", without addresses; its disk is billed from now on."""
     price = chunk.price if launch.bid is None else launch.bid
     machine = chunk.machine
     return Instance(
@@ -38,9 +37,9 @@ def contract(
         boot_at=None,
         dies_after=defects.dies_after,
         failure=defects.failure,
-        no_ssh=defects.no_ssh,
+        unreachable=defects.unreachable,
+        keys_refreshed_after=defects.keys_refreshed_after,
         misreport=defects.misreport,
-        ports=ports,
         metered_us=microseconds(now),
     )
 

@@ -5,13 +5,14 @@ only instances that are created later.
 """
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from gpuproxy.sandbox.market.addresses import UNREACHABLE, mapped_ports, run_kind
 from gpuproxy.sandbox.market.changes import Changes
 from gpuproxy.sandbox.market.instances import Failure, InstanceDefects, Launch, Misreport
 from gpuproxy.sandbox.market.machines import Machine
 
-WAYS_TO_BREAK = ("never_ready", "host_fault", "no_ssh")
+WAYS_TO_BREAK = ("never_ready", "host_fault", *UNREACHABLE)
 _IMAGE_MESSAGE = (
     "Error response from daemon: pull access denied for {0}, repository does not exist or may require 'docker login'"
 )
@@ -33,15 +34,29 @@ _OTHER_NAMES = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chances:
+    """How frequent the defects are that occur by themselves. Shares are from 0 to 1, times in seconds."""
+
+    misreport_share: float = 0.0
+    """Of new instances whose rows are wrong at first."""
+    misreport_seconds: float = 40.0
+    """The maximum time for which they are."""
+    one_address_share: float = 0.0
+    """Of new instances with a proxy and a direct SSH address of which only one answers."""
+    portless_share: float = 0.0
+    """Of machines without direct ports."""
+    keys_refreshed_after: float = 0.0
+    """The time of running after which the keys vanish that onstart appended; 0: never."""
+
+
 class Defects:
     """The defects of the whole market, and the choice of a new instance's defects."""
 
-    def __init__(self, changes: Changes, seed: int, share: float, longest: float) -> None:
-        """A `share` (0 to 1) of all new instances has wrong rows, for at most `longest` seconds."""
+    def __init__(self, changes: Changes, seed: int, chances: Chances) -> None:
         self._changes = changes
         self._seed = seed
-        self._share = share
-        self._longest = longest
+        self._chances = chances
         self.images: dict[str, str] = {}
         """Error messages by a text in the image's name; instances of such images fail. "": the usual message."""
 
@@ -51,9 +66,20 @@ class Defects:
         return replace(
             defects,
             failure=defects.failure or self._image_failure(launch.image) or _machine_failure(machine),
-            no_ssh=defects.no_ssh or machine.broken == "no_ssh",
+            unreachable=defects.unreachable or self._unreachable(number, machine, launch),
+            keys_refreshed_after=self._refresh(defects),
             misreport=defects.misreport or self._misreport(number, model),
         )
+
+    def spoil(self, machine: Machine) -> None:
+        """Give a new machine the defects that it has from the start."""
+        if random.Random(f"{self._seed}:ports:{machine.id}").random() < self._chances.portless_share:
+            machine.columns["direct_port_count"] = 0
+
+    def set_direct_ports(self, machine: Machine, count: int) -> None:
+        """Set how many ports the host maps for each new instance."""
+        machine.columns["direct_port_count"] = count
+        self._changes.machines.add(machine.id)
 
     def break_image(self, text: str, message: str) -> None:
         """Let all new instances fail whose image name contains `text`."""
@@ -79,11 +105,27 @@ class Defects:
                 return image_failure(image, message)
         return None
 
+    def _unreachable(self, number: int, machine: Machine, launch: Launch) -> str:
+        """The addresses that never answer. Of a single address no choice is made: it answers."""
+        if machine.broken in UNREACHABLE:
+            return machine.broken
+        rng = random.Random(f"{self._seed}:address:{number}")
+        has_two = run_kind(launch) != "args" and "22/tcp" in mapped_ports(launch, machine.direct_ports)
+        if rng.random() >= self._chances.one_address_share or not has_two:
+            return ""
+        return rng.choice(("proxy_down", "direct_down"))
+
+    def _refresh(self, defects: InstanceDefects) -> float | None:
+        seconds = defects.keys_refreshed_after
+        return self._chances.keys_refreshed_after or None if seconds is None else seconds
+
     def _misreport(self, number: int, model: str) -> Misreport | None:
+        chances = self._chances
         rng = random.Random(f"{self._seed}:shy:{number}")
-        if rng.random() >= self._share:  # decided first, so that a larger share adds instances and changes none
+        if rng.random() >= chances.misreport_share:  # decided first: a larger share adds instances and changes none
             return None
-        kind, seconds = rng.choice(_MISREPORT_KINDS), rng.uniform(_MIN_SHARE_OF_LONGEST, 1.0) * self._longest
+        kind = rng.choice(_MISREPORT_KINDS)
+        seconds = rng.uniform(_MIN_SHARE_OF_LONGEST, 1.0) * chances.misreport_seconds
         if kind in ("name", "flip"):
             return Misreport(seconds=seconds, gpu_name=other_name(model), flips=kind == "flip")
         return Misreport(seconds=seconds, status=kind)

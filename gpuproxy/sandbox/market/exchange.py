@@ -12,18 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 
+from gpuproxy.sandbox.market.addresses import Addresses, register_key, run_kind, run_onstart
 from gpuproxy.sandbox.market.changes import Changes
 from gpuproxy.sandbox.market.contracts import contract, ended_contract
-from gpuproxy.sandbox.market.defects import Defects
-from gpuproxy.sandbox.market.instances import (
-    HOLDS_GPU,
-    Ended,
-    Instance,
-    InstanceDefects,
-    Launch,
-    Phase,
-    container_ports,
-)
+from gpuproxy.sandbox.market.defects import Chances, Defects
+from gpuproxy.sandbox.market.instances import HOLDS_GPU, Ended, Instance, InstanceDefects, Launch, Phase
 from gpuproxy.sandbox.market.machines import Blueprint, Chunk, Machine, build
 from gpuproxy.sandbox.market.port_table import PortTable
 from gpuproxy.sandbox.market.refusals import NoCredit, NoSuchAsk, NotRentable
@@ -48,16 +41,16 @@ class SimulatedMarket:
         seed: int = 7,
         boot_time: tuple[float, float] = (20.0, 60.0),
         credit: int = 100_000_000_000,
-        misreport: tuple[float, float] = (0.0, 40.0),
+        chances: Chances = Chances(),  # noqa: B008 - immutable
         port_table: PortTable | None = None,
     ) -> None:
         """`blueprints` has pairs of a machine and the number of its first GPUs that other customers have.
 
-        `credit` is in micro-dollars. `misreport` is the share of instances with wrong first rows, and its seconds.
+        `credit` is in micro-dollars.
         """
         self.now = now
         self.accounts = tuple(accounts)
-        self.port_table = port_table or PortTable()
+        self._addresses = Addresses(port_table or PortTable())
         self.instances: dict[int, Instance] = {}
         self.ended: list[Ended] = []
         self.changes = Changes()
@@ -69,9 +62,9 @@ class SimulatedMarket:
         self._timer_numbers = count()
         self._funds_checked = self._ends_checked = -math.inf
         self.next_contract_id = FIRST_CONTRACT_ID
+        self.defects = Defects(self.changes, seed, chances)
         self._build(blueprints)
         self.volumes = Volumes(self)
-        self.defects = Defects(self.changes, seed, *misreport)
 
     # -- time
 
@@ -159,11 +152,15 @@ class SimulatedMarket:
         instance.label = label
         self.changes.instances.add(instance.id)
 
+    def add_key(self, instance: Instance, public_key: str) -> None:
+        """Register a public SSH key for an instance."""
+        register_key(instance, public_key)
+        self.changes.instances.add(instance.id)
+
     def destroy(self, instance: Instance) -> None:
         """Destroy an instance for good. Its GPUs are offered again under new ids."""
         self._leave(instance, Phase.DESTROYED)
-        for number in instance.ports.values():
-            self.port_table.release(number)
+        self._addresses.take_back(instance)
         billed = self.billed(instance)
         del self.instances[instance.id]
         self.volumes.released(instance)
@@ -270,15 +267,15 @@ class SimulatedMarket:
         for instance in instances:
             machine = self.machines[instance.machine_id]
             self.instances[instance.id] = instance
-            instance.ports = {name: self.port_table.reserve(number) for name, number in instance.ports.items()}
+            self._addresses.give_again(instance, machine.direct_ports)
             if instance.phase in HOLDS_GPU:
                 machine.rented |= instance.mask
             if instance.phase is Phase.LOADING and instance.boot_at is not None:
                 self.at(instance.boot_at, partial(self._runs, instance, instance.boot_at))
             elif instance.phase is Phase.QUEUED:
                 self.at(max(self.now, instance.not_before), partial(self._start_queued, machine))
-            elif instance.phase is Phase.RUNNING and instance.dies_after is not None:
-                self._schedule_death(instance, instance.boot_at or self.now)
+            elif instance.phase is Phase.RUNNING:
+                self._schedule_troubles(instance, instance.boot_at or self.now)
             self._update_ports(instance)
 
     def relisted(self, chunk: Chunk, offer_id: int) -> None:
@@ -296,6 +293,7 @@ class SimulatedMarket:
         for blueprint, held in blueprints:
             machine = build(blueprint, offer_ids, gpu_ids)
             machine.strangers = (1 << held) - 1
+            self.defects.spoil(machine)
             self.machines[machine.id] = machine
             self.chunks.update((chunk.offer_id, chunk) for chunk in machine.chunks)
         self.next_offer_id = next(offer_ids)
@@ -304,9 +302,10 @@ class SimulatedMarket:
         number = self.next_contract_id
         self.next_contract_id += 1
         api_key = hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()
-        ports = {name: self.port_table.reserve() for name in container_ports(launch)}
         defects = self.defects.for_instance(number, chunk.machine, launch, defects)
-        return contract(number, account, chunk, launch, defects, api_key=api_key, ports=ports, now=self.now)
+        made = contract(number, account, chunk, launch, defects, api_key=api_key, now=self.now)
+        self._addresses.give(made, chunk.machine.direct_ports)
+        return made
 
     def _boot(self, instance: Instance, *, never_ready: bool = False) -> None:
         self._accrue(instance)
@@ -322,16 +321,24 @@ class SimulatedMarket:
         if instance.phase is not Phase.LOADING or instance.boot_at != planned:
             return  # the instance was stopped, destroyed or started again meanwhile
         self._enter(instance, Phase.RUNNING)
-        instance.status_msg = f"success, running {instance.launch.image}/ssh"
-        self._schedule_death(instance, planned)
+        instance.status_msg = f"success, running {instance.launch.image}/{run_kind(instance.launch)}"
+        run_onstart(instance)
+        self._schedule_troubles(instance, planned)
 
-    def _schedule_death(self, instance: Instance, ran_since: float) -> None:
+    def _schedule_troubles(self, instance: Instance, ran_since: float) -> None:
         if instance.dies_after is not None:
             self.at(ran_since + instance.dies_after, partial(self._dies, instance, instance.restarts))
+        if instance.keys_refreshed_after is not None:
+            self.at(ran_since + instance.keys_refreshed_after, partial(self._refresh_keys, instance, instance.restarts))
 
     def _dies(self, instance: Instance, restarts: int) -> None:
         if instance.phase is Phase.RUNNING and instance.restarts == restarts:
             self.container_dies(instance, "container exited with code 137")
+
+    def _refresh_keys(self, instance: Instance, restarts: int) -> None:
+        if instance.phase is Phase.RUNNING and instance.restarts == restarts:
+            instance.appended_keys = []
+            self.changes.instances.add(instance.id)
 
     def _enter(self, instance: Instance, phase: Phase) -> None:
         self._accrue(instance)
@@ -371,10 +378,8 @@ class SimulatedMarket:
         self.changes.instances.add(instance.id)
 
     def _update_ports(self, instance: Instance) -> None:
-        answers = instance.phase is Phase.RUNNING and self.online(instance) and not instance.no_ssh
-        for name, number in instance.ports.items():
-            if not name.endswith("/udp"):
-                self.port_table.set_open(number, "ssh" if name == "22/tcp" else "tcp", answers=answers)
+        running = instance.phase is Phase.RUNNING and self.online(instance)
+        self._addresses.update(instance, self.now, running=running)
 
     def _offer_longer(self) -> None:
         """Extend the offers of hosts that end within a week by half a year."""

@@ -82,8 +82,10 @@ class InstanceDefects:
     dies_after: float | None = None
     """The container exits after so many seconds of running; None: never."""
     failure: Failure | None = None
-    no_ssh: bool = False
-    """True: the instance runs, but its ports never answer."""
+    unreachable: str = ""
+    """Which addresses never answer, although it runs: proxy_down, direct_down or no_ssh (none answers); "": all do."""
+    keys_refreshed_after: float | None = None
+    """The keys that onstart appended vanish after so many seconds of running; None: never."""
     misreport: Misreport | None = None
 
 
@@ -115,15 +117,27 @@ class Instance:
     """The earliest time of a queued start."""
     status_msg: str = ""
     restarts: int = 0
+    ssh_port: int = 0
+    """The port at the marketplace's proxy; for Jupyter, the next one is SSH."""
     ports: dict[str, int] = field(default_factory=dict)
-    """Public ports by container port and protocol ("22/tcp")."""
+    """The host's ports by container port and protocol ("22/tcp"); empty on a host without direct ports."""
     transient: str = ""
     """A temporary status while the instance loads: rebooting or recycling."""
     interrupted: bool = False
     """True: the instance was outbid. It starts again when its bid is sufficient."""
     failure: Failure | None = None
+    unreachable: str = ""
+    """Which addresses never answer, as in InstanceDefects."""
     no_ssh: bool = False
-    """True: the ports never answer."""
+    """True only in old saved states: `unreachable` is no_ssh."""
+    registered_keys: list[str] = field(default_factory=list)
+    """The public SSH keys that were registered for this instance."""
+    appended_keys: list[str] = field(default_factory=list)
+    """The public SSH keys that onstart appended in this boot."""
+    keys_refreshed_after: float | None = None
+    """The appended keys vanish after so many seconds of running; None: never."""
+    works_since: float | None = None
+    """Since when it runs and can be reached without a pause; None: it doesn't."""
     misreport: Misreport | None = None
     reads: int = 0
     """The number of rows shown, if the name flips."""
@@ -196,18 +210,6 @@ class Ended:
     volume_ids: tuple[int, ...] = ()
     gpu_times: tuple[tuple[int, int], ...] = ()
     """The billed GPU times as (price per hour, microseconds)."""
-
-
-def container_ports(launch: Launch) -> list[str]:
-    """The ports that a launch maps, SSH first. "-p 8000:8000/udp" in env maps "8000/udp"."""
-    names = ["22/tcp"]
-    for key in launch.env:
-        if key.startswith("-p "):
-            inside, _, protocol = key[3:].strip().rpartition(":")[2].partition("/")
-            name = f"{inside}/{protocol or 'tcp'}"
-            if inside.isdigit() and name not in names:
-                names.append(name)
-    return names
 
 
 def microseconds(seconds: float) -> int:

@@ -180,6 +180,7 @@ class Journal:
         machine.strangers, machine.online = kept["strangers"], kept["online"]
         machine.broken, machine.broken_message = kept.get("broken", ""), kept.get("broken_message", "")
         machine.columns.update(verification=kept["verification"], vericode=kept["vericode"], end_date=kept["end_date"])
+        machine.columns["direct_port_count"] = kept.get("direct_ports", machine.direct_ports)
         for chunk, (offer_id, price) in zip(machine.chunks, kept["asks"], strict=True):
             chunk.price = price
             self._market.relisted(chunk, offer_id)
@@ -209,5 +210,6 @@ def _machine_record(machine: Machine) -> dict[str, Any]:
         "verification": machine.columns["verification"],
         "vericode": machine.columns["vericode"],
         "end_date": machine.columns["end_date"],
+        "direct_ports": machine.direct_ports,
         "asks": [(chunk.offer_id, chunk.price) for chunk in machine.chunks],
     }

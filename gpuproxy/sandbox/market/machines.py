@@ -57,7 +57,7 @@ class Machine:
     """Bits of the GPUs that other customers, who aren't simulated, have."""
     online: bool = True
     broken: str = ""
-    """How all new instances fail here: never_ready, host_fault or no_ssh; "": they work."""
+    """How all new instances fail here: one of WAYS_TO_BREAK; "": they work."""
     broken_message: str = ""
     """The message of a host_fault here; "": the usual one."""
 
@@ -65,6 +65,11 @@ class Machine:
     def held(self) -> int:
         """Bits of the GPUs that are in use."""
         return self.rented | self.strangers
+
+    @property
+    def direct_ports(self) -> int:
+        """The number of ports that the host can map for one instance; 0: it maps none."""
+        return int(str(self.columns["direct_port_count"]))
 
     def take(self, wanted: int) -> int:
         """Let another customer take up to `wanted` free GPUs, smallest chunks first; returns their bits."""

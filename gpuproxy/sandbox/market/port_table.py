@@ -5,27 +5,34 @@ that are open in the table.
 """
 
 from collections.abc import Callable
-from itertools import count
+
+_FIRST = 40_000
 
 
 class PortTable:
-    """The ports of all instances. `open` maps each answering port to "ssh" (it sends a banner) or "tcp"."""
+    """The ports of all instances.
 
-    def __init__(self, reserve: Callable[[int | None], int] | None = None) -> None:
-        """`reserve` returns a free port, if possible the preferred one."""
-        numbers = count(40_000)
-        self._reserve = reserve or (lambda preferred: next(numbers) if preferred is None else preferred)
+    `open` maps each answering port to what answers: "ssh" (a banner), "http" (an error of a web server) or "tcp".
+    """
+
+    def __init__(self, reserve: Callable[[int | None, int], int] | None = None) -> None:
+        """`reserve` is called with a preferred port or None, and a count.
+
+        It returns the first of so many consecutive free ports, if possible the preferred one.
+        """
+        self._reserve = reserve or self._next_numbers
+        self._next = _FIRST
         self._released: list[int] = []
         self.open: dict[int, str] = {}
         self.version = 0
         """A number that changes with every change of the table."""
 
-    def reserve(self, preferred: int | None = None) -> int:
-        """Reserve a port, which doesn't answer yet."""
-        return self._reserve(preferred)
+    def reserve(self, preferred: int | None = None, *, count: int = 1) -> int:
+        """Reserve consecutive ports, which don't answer yet. Returns the first one."""
+        return self._reserve(preferred, count)
 
     def set_open(self, number: int, kind: str, *, answers: bool) -> None:
-        """Set whether a port answers."""
+        """Set whether a port answers, and as what."""
         if answers == (number in self.open):
             return
         self.version += 1
@@ -44,3 +51,12 @@ class PortTable:
         """The ports that were released since the last call."""
         released, self._released = self._released, []
         return released
+
+    def _next_numbers(self, preferred: int | None, count: int) -> int:
+        """Numbers without sockets. No number is used twice.
+
+        The number after the last one stays free, so that nothing answers at "port + 1" by chance.
+        """
+        number = self._next if preferred is None else preferred
+        self._next = max(self._next, number + count + 1)
+        return number

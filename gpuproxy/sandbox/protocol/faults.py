@@ -17,6 +17,7 @@ CALLS = frozenset(
         "start",
         "stop",
         "label",
+        "ssh_key",
         "extend",
         "price",
         "logs",
@@ -31,7 +32,7 @@ CALLS = frozenset(
 )
 _EVERY = CALLS - {"any"}
 _CHANGES = frozenset(
-    {"create", "destroy", "start", "stop", "label", "extend", "price", "volume_create", "volume_delete"}
+    {"create", "destroy", "start", "stop", "label", "ssh_key", "extend", "price", "volume_create", "volume_delete"}
 )
 _LISTS = frozenset({"list", "search", "volume_search", "volume_list", "charges"})
 _CREATE = frozenset({"create"})
@@ -69,6 +70,9 @@ FAULTS: Mapping[str, frozenset[str]] = {
             "image_fault",
             "host_fault",
             "no_ssh",
+            "proxy_down",
+            "direct_down",
+            "keys_refreshed",
             "shy_row",
             "other_name",
         ],
@@ -82,6 +86,7 @@ FAULTS: Mapping[str, frozenset[str]] = {
     "endless_list": frozenset({"list"}),
     "odd_row": frozenset({"list", "get"}),
     GONE: frozenset({"get", "destroy"}),
+    "key_refused": frozenset({"ssh_key"}),
     "start_refused": frozenset({"start"}),
     "stop_ignored": frozenset({"stop"}),
     "destroy_ignored": frozenset({"destroy", "volume_delete"}),

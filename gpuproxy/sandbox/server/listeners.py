@@ -11,8 +11,13 @@ import socket
 from gpuproxy.sandbox.market.port_table import PortTable
 
 _HOST = "127.0.0.1"
-_BANNER = b"SSH-2.0-OpenSSH_9.6p1 sandbox\r\n"
+_GREETINGS = {
+    "ssh": b"SSH-2.0-OpenSSH_9.6p1 sandbox\r\n",
+    "http": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+}
 _BACKLOG = 16
+_ATTEMPTS = 100
+_LAST_PORT = 65_535
 
 
 class Listeners:
@@ -46,13 +51,44 @@ class Listeners:
             bound.close()
         self._sockets.clear()
 
-    def _reserve(self, preferred: int | None) -> int:
-        bound = _bound(preferred or 0) or _bound(0)
-        if bound is None:
-            raise OSError("no loopback port is free")
-        number: int = bound.getsockname()[1]
-        self._sockets[number] = bound
-        return number
+    def _reserve(self, preferred: int | None, count: int) -> int:
+        bound = (self._row(preferred, count) if preferred else []) or self._free_row(count)
+        self._sockets.update((_port(one), one) for one in bound)
+        return _port(bound[0])
+
+    def _free_row(self, count: int) -> list[socket.socket]:
+        """Sockets at `count` consecutive ports. Raises OSError.
+
+        A port whose neighbour is in use stays bound until a row is found, so that the system doesn't offer it again.
+        """
+        unsuitable: list[socket.socket] = []
+        try:
+            for _ in range(_ATTEMPTS):
+                first = _bound(0)
+                if first is None:
+                    break
+                if count == 1:
+                    return [first]
+                rest = self._row(_port(first) + 1, count - 1, alone=True)
+                if rest:
+                    return [first, *rest]
+                unsuitable.append(first)
+        finally:
+            for one in unsuitable:
+                one.close()
+        raise OSError("no loopback port is free" if count == 1 else f"no {count} consecutive loopback ports are free")
+
+    def _row(self, first: int, count: int, *, alone: bool = False) -> list[socket.socket]:
+        """Sockets at these ports, or none if one of them is in use."""
+        row: list[socket.socket] = []
+        for number in range(first, first + count):
+            one = None if number in self._sockets or number > _LAST_PORT else _bound(number, alone=alone)
+            if one is None:
+                for made in row:
+                    made.close()
+                return []
+            row.append(one)
+        return row
 
     def _listen(self, number: int) -> None:
         listening = self._sockets.get(number) or _bound(number)
@@ -76,15 +112,24 @@ class Listeners:
         with contextlib.suppress(OSError):
             connection, _ = listening.accept()
             with connection:
-                if self.port_table.open.get(number) == "ssh":
-                    connection.sendall(_BANNER)
+                connection.sendall(_GREETINGS.get(self.port_table.open.get(number, ""), b""))
                 connection.shutdown(socket.SHUT_WR)
 
 
-def _bound(number: int) -> socket.socket | None:
+def _port(bound: socket.socket) -> int:
+    number: int = bound.getsockname()[1]
+    return number
+
+
+def _bound(number: int, *, alone: bool = False) -> socket.socket | None:
+    """A socket at a port, or None if the port is in use.
+
+    A port is free for SO_REUSEADDR also while another program has it bound without listening, as a second sandbox
+    does. With `alone`, such a port is not free.
+    """
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0 if alone else 1)
     try:
         made.bind((_HOST, number))
     except OSError:

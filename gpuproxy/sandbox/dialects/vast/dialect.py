@@ -20,6 +20,7 @@ from gpuproxy.sandbox.dialects.vast.create import Creates
 from gpuproxy.sandbox.dialects.vast.gone import gone
 from gpuproxy.sandbox.dialects.vast.offers import Offers
 from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
+from gpuproxy.sandbox.market.addresses import is_public_key
 from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Instance
 from gpuproxy.sandbox.options import GoneForm
@@ -30,6 +31,7 @@ from gpuproxy.sandbox.protocol.wire import BadBody, Call, Incoming, answer, json
 PROVIDER = "vast.ai"
 _PUBLIC = frozenset({"search", "gpu_names", "log_file"})
 _QUEUED_FOR = 600.0
+_KEY_EXISTS = "SSH key is already associated with this instance."
 _MIN_BID, _MAX_BID = 0.001, 32
 Respond = Callable[[Call, Fault | None], HttpResponse]
 
@@ -72,6 +74,8 @@ class Vast:
             "start": self._start,
             "stop": self._stop,
             "label": self._label,
+            "ssh_key": self._ssh_key,
+            "ssh_keys": lambda _call, _fault: answer([]),
             "reboot": self._restart,
             "recycle": self._restart,
             "price": self._bid,
@@ -206,6 +210,17 @@ class Vast:
 
         return self._changed(call, change)
 
+    def _ssh_key(self, call: Call, fault: Fault | None) -> HttpResponse:
+        found, key = self._named(call), str(call.request.json().get("ssh_key") or "")
+        if found is None:
+            return errors.no_such_instance(int(call.arguments["id"]))
+        if fault is not None and fault.name == "key_refused":
+            return errors.no_key_added(str(fault.args.get("msg", _KEY_EXISTS)))
+        if not is_public_key(key):
+            return errors.no_key_added("Invalid SSH key.")
+        self._market.add_key(found, key)
+        return answer({"success": True})
+
     def _restart(self, call: Call, _: Fault | None) -> HttpResponse:
         found = self._named(call)
         word, error = ("rebooting", "invalid_args") if call.name == "reboot" else ("recycling", "invalid_id")
@@ -289,6 +304,8 @@ _ROUTES = tuple(
         ("DELETE", "/api/v0/instances", "destroy"),
         ("PUT", r"/api/v0/instances/(?P<id>\d+)", "manage"),
         ("PUT", "/api/v0/instances", "manage"),
+        ("POST", r"/api/v0/instances/(?P<id>\d+)/ssh", "ssh_key"),
+        ("GET", "/api/v0/ssh", "ssh_keys"),
         ("PUT", r"/api/v0/instances/reboot/(?P<id>\d+)", "reboot"),
         ("PUT", r"/api/v0/instances/recycle/(?P<id>\d+)", "recycle"),
         ("PUT", r"/api/v0/instances/bid_price/(?P<id>\d+)", "price"),

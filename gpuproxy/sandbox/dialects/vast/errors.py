@@ -74,6 +74,11 @@ def no_restart(instance_id: int, error: str) -> HttpResponse:
     return refused(400, error, f"error 400/3472: Instance {instance_id} is not running.")
 
 
+def no_key_added(text: str) -> HttpResponse:
+    """The public SSH key of an instance is refused."""
+    return refused(400, "invalid_args", text)
+
+
 def no_bid(text: str) -> HttpResponse:
     """The bid is invalid."""
     return refused(400, "invalid_args", f"error 400/3481: {text}")

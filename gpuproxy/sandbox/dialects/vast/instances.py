@@ -190,14 +190,14 @@ def _access(instance: Instance, *, running: bool) -> dict[str, Any]:
     access: dict[str, Any] = {
         "ssh_host": _HOST,
         "ssh_idx": "1",
-        "ssh_port": instance.ports["22/tcp"],
-        "machine_dir_ssh_port": instance.ports["22/tcp"],
+        "ssh_port": instance.ssh_port,
+        "machine_dir_ssh_port": instance.ports.get("22/tcp", instance.ssh_port),
         "public_ipaddr": _HOST + "\n",
         "local_ipaddrs": "10.0.0.5 172.17.0.1 \n",
         "direct_port_start": -1,
         "direct_port_end": -1,
     }
-    if running:
+    if running and instance.ports:
         access["ports"] = {
             name: [{"HostIp": "0.0.0.0", "HostPort": str(number)}]  # noqa: S104 - what the real service shows
             for name, number in instance.ports.items()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuproxy.sandbox.market.addresses import UNREACHABLE
 from gpuproxy.sandbox.market.defects import host_failure, image_failure, other_name
 from gpuproxy.sandbox.market.instances import InstanceDefects, Launch, Misreport
 from gpuproxy.sandbox.market.machines import Column
@@ -13,6 +14,7 @@ from gpuproxy.sandbox.protocol.faults import Fault
 
 _MIN_DISK_GB = 8
 _DIES_AFTER = 30.0
+_KEYS_REFRESHED_AFTER = 60.0
 _PRICE_FACTOR = 1.5
 _MISREPORT_SECONDS = 40.0
 _OTHER_GPU = ("RTX 3060", 12288)
@@ -120,11 +122,16 @@ def defects_of(fault: Fault | None, launch: Launch, model: str) -> InstanceDefec
             return InstanceDefects(failure=image_failure(launch.image, message, status, stopped=stopped))
         case Fault(name="host_fault"):
             return InstanceDefects(failure=host_failure(message, status, stopped=stopped))
-        case Fault(name="no_ssh"):
-            return InstanceDefects(no_ssh=True)
         case Fault(name="shy_row" | "other_name"):
             return InstanceDefects(misreport=_misreport(fault, model))
-    return InstanceDefects()
+    return _access_defects(fault)
+
+
+def _access_defects(fault: Fault) -> InstanceDefects:
+    """The defects of an instance that runs, and that nobody can reach or log in to in some way."""
+    if fault.name == "keys_refreshed":
+        return InstanceDefects(keys_refreshed_after=fault.number("seconds", _KEYS_REFRESHED_AFTER))
+    return InstanceDefects(unreachable=fault.name if fault.name in UNREACHABLE else "")
 
 
 def _misreport(fault: Fault, model: str) -> Misreport:

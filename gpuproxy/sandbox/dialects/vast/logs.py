@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors
+from gpuproxy.sandbox.market.addresses import run_kind
 from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Instance, Phase
 from gpuproxy.sandbox.protocol.wire import Incoming, answer, text_answer
@@ -47,7 +48,9 @@ def _container(market: SimulatedMarket, instance: Instance) -> list[str]:
     lines = []
     if booted and instance.boot_at is not None:
         at = _at(instance.boot_at)
-        lines = [f"{at} container {instance.id} starts", f"{at} sshd listens on port 22"]
+        lines = [f"{at} container {instance.id} starts"]
+        if run_kind(instance.launch) != "args":
+            lines.append(f"{at} sshd listens on port 22")
     if instance.phase is Phase.EXITED:
         lines.append(instance.status_msg)
     return lines

@@ -117,7 +117,7 @@ def _encoded(body: Row) -> HttpResponse:
 def _stranger(market: SimulatedMarket, number: int) -> Row:
     """The row of an invented instance that somebody else has rented with the same key."""
     machines = list(market.machines.values())
-    launch = Launch(image="stranger/image:latest", label=f"stranger-{number}")
+    launch = Launch(image="stranger/image:latest", label=f"stranger-{number}", runtype="ssh_direc ssh_proxy")
     made = contract(
         number,
         "",
@@ -125,9 +125,10 @@ def _stranger(market: SimulatedMarket, number: int) -> Row:
         launch,
         InstanceDefects(),
         api_key=f"{number:064x}",
-        ports={"22/tcp": 20_000 + number % 20_000},
         now=market.now - _AGE,
     )
+    made.ssh_port = 20_000 + number % 20_000
+    made.ports = {"22/tcp": 1 + made.ssh_port}
     made.phase, made.boot_at = Phase.RUNNING, made.created_at
     made.status_msg = f"success, running {launch.image}/ssh"
     return instances.row(market, made)

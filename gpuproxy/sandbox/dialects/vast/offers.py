@@ -30,7 +30,7 @@ _ALIASES = {
     "expected_reliability": "reliability",
     "datacenter": "hosting_type",
 }
-_MOVING = ("verification", "end_date", "avail_vol_size")
+_MOVING = ("verification", "end_date", "avail_vol_size", "direct_port_count")
 _GIGABYTES = {"cpu_ram_GB": "cpu_ram", "gpu_ram_GB": "gpu_ram", "gpu_totalram_GB": "gpu_total_ram"}
 
 

@@ -35,6 +35,7 @@ LIMITS = {
     "start": _MANAGE,
     "stop": _MANAGE,
     "label": _MANAGE,
+    "ssh_key": RateLimit("ssh_key", 1, 1.0, "detail"),
     "destroy": RateLimit("destroy", 1, 3.0, "json"),
     "charges": RateLimit("charges", 1, 1.0, "detail"),
     "reboot": RateLimit("reboot", 1, 1.0, "detail"),
