@@ -32,7 +32,7 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
-UNPACED = dict.fromkeys(("search", "create", "list", "get", "destroy", "user", "manage", "charges"), 0.0)
+UNPACED = dict.fromkeys(("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key"), 0.0)
 
 
 class SeededRandom:
@@ -66,12 +66,14 @@ class World:
         accounts: int,
         seed: int,
         settings: Mapping[str, Any] | None = None,
+        check_key: str = "",
         **options: Any,
     ) -> None:
         self.clock = clock
         self.paced = paced
         self.accounts = KEYS[:accounts]
         self.random = SeededRandom(seed)
+        self.check_key = check_key
         limits = "real" if paced else "off"
         chosen = {"machines": 60, "seed": seed, **options}
         self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=KEYS, **chosen), clock)
@@ -106,7 +108,8 @@ class World:
             clock=self.books_clock,
             random=self.random,
             providers=providers,
-            probe=InProcessProbe(self.sandbox),
+            probe=InProcessProbe(self.sandbox, self.check_key),
+            check_key=self.check_key,
             signer=await deployment.signer(self.db, self.random),
             lateness=self.lateness,
         )

@@ -1,9 +1,12 @@
 """A machine is active when a caller can get in, and says what was seen."""
 
+from datetime import timedelta
+
 import pytest
 
 from gpuproxy.edge.messages.reservations import reservation_message
-from gpuproxy.model.demands import Caller, LaunchSpec
+from gpuproxy.identity.key_rings import SshKeyRing
+from gpuproxy.model.demands import Caller, LaunchSpec, RunMode
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.world import World, in_world
@@ -11,6 +14,7 @@ from tests.world import World, in_world
 pytestmark = pytest.mark.long
 
 CALLER = Caller(project="p1")
+CHECK_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl gpuproxy-check"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGrTUxB3EwNmkAlDTcLBpJs8kfdO7JzOw0wJdBX0Yd4t me@example"
 
 
@@ -36,5 +40,153 @@ def test_a_ready_machine_says_what_was_seen(spec: LaunchSpec, evidence: str) -> 
         instance = await rented(world, spec)
         assert (instance.status, instance.ready_evidence) == ("active", evidence)
         assert instance.HasField("ssh") is (spec.run_mode != "entrypoint")
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("run_mode", ["ssh", "jupyter"])
+@pytest.mark.parametrize("fault", ["proxy_down", "direct_down"])
+def test_one_address_that_answers_is_enough_and_is_the_one_that_is_shown(run_mode: RunMode, fault: str) -> None:
+    async def story(world: World) -> None:
+        world.arm("create", fault)
+        instance = await rented(world, LaunchSpec(run_mode=run_mode))
+        (row,) = world.market["instances"]
+        assert instance.ready_evidence == "ssh greets"
+        assert [f"127.0.0.1:{instance.ssh.port}"] == [str(each) for each in row["ssh_addresses"]]
+        await world.sleep(3600)
+        (row,) = world.market["instances"]
+        assert row["destroyed_at"] is None
+
+    in_world(story)
+
+
+def test_a_machine_none_of_whose_addresses_answers_is_replaced() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "no_ssh")
+        made = await world.reserve(
+            1, wait_for="ready", seconds=1500, ready_timeout=timedelta(seconds=120), request_id="a"
+        )
+        assert [lease.reason for lease in made.leases] == ["NOT_READY", ""]
+
+    in_world(story)
+
+
+# -- keys
+
+
+def keys_of(world: World) -> list[list[str]]:
+    return [row["authorized_keys"] for row in world.market["instances"]]
+
+
+def parts(instance: pb.GPUInstance) -> dict[str, str]:
+    return dict(instance.boot_parts)
+
+
+def test_the_keys_of_a_call_are_registered_before_its_machine_is_ready() -> None:
+    async def story(world: World) -> None:
+        instance = await rented(world, LaunchSpec(ssh_public_keys=(KEY,)))
+        assert parts(instance)["marketplace_keys"] == "registered"
+        assert world.calls("ssh_key") == 1
+
+    in_world(story)
+
+
+def test_a_machine_without_keys_makes_no_calls_for_keys() -> None:
+    async def story(world: World) -> None:
+        assert "marketplace_keys" not in parts(await rented(world, LaunchSpec()))
+        assert world.calls("ssh_key") == 0
+
+    in_world(story)
+
+
+def test_keys_stay_when_the_host_renews_the_keys_of_the_machine() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "keys_refreshed", seconds=60)
+        await rented(world, LaunchSpec(ssh_public_keys=(KEY,)))
+        await world.sleep(600)
+        assert [[key.split()[1] for key in keys] for keys in keys_of(world)] == [[KEY.split()[1]]]
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("fault", ["status_503_after", "reset_before", "reset_after", "rate_limited", "html_502"])
+def test_a_registration_that_failed_is_tried_again(fault: str) -> None:
+    async def story(world: World) -> None:
+        world.arm("ssh_key", fault, times=2)
+        instance = await rented(world, LaunchSpec(ssh_public_keys=(KEY,)))
+        assert parts(instance)["marketplace_keys"] == "registered"
+        assert len(keys_of(world)[0]) == 1
+
+    in_world(story)
+
+
+def test_a_machine_whose_keys_are_always_refused_is_kept_and_says_so() -> None:
+    async def story(world: World) -> None:
+        world.arm("ssh_key", "key_refused", times=0, msg="Invalid ssh key")
+        instance = await rented(world, LaunchSpec(ssh_public_keys=(KEY,)))
+        assert parts(instance)["marketplace_keys"] == "refused"
+        assert 2 <= world.calls("ssh_key") <= 10
+
+    in_world(story)
+
+
+def test_the_keys_of_the_project_are_registered_after_a_restart_too() -> None:
+    async def story(world: World) -> None:
+        world.arm("ssh_key", "reset_before", times=1)
+        await world.reserve(1, wait_for="created", spec=LaunchSpec(ssh_public_keys=(KEY,)), request_id="a")
+        await world.restart()
+        await world.sleep(600)
+        (lease,) = await world.live()
+        assert (lease.state, lease.keys_state) == (LeaseState.ACTIVE, "registered")
+
+    in_world(story)
+
+
+def test_with_run_mode_entrypoint_the_keys_of_the_project_are_reported_as_unsupported() -> None:
+    async def story(world: World) -> None:
+        await SshKeyRing(world.db, world.random).add("p1", "laptop", KEY, "SHA256:1")
+        instance = await rented(world, LaunchSpec(run_mode="entrypoint"))
+        assert parts(instance) == {"keys": "unsupported in entrypoint mode"}
+        assert world.calls("ssh_key") == 0
+        (lease,) = await world.live()
+        told = reservation_message(await world.engine.reservations.by_id(CALLER, lease.reservation_id))
+        assert "keys: unsupported in entrypoint mode" in told.message
+
+    in_world(story)
+
+
+# -- logins with a check key
+
+
+def test_with_a_check_key_ready_means_that_the_machine_lets_in() -> None:
+    async def story(world: World) -> None:
+        instance = await rented(world, LaunchSpec())
+        assert instance.ready_evidence == "ssh lets in"
+        assert CHECK_KEY.split()[1] in [key.split()[1] for key in keys_of(world)[0]]
+
+    in_world(story, check_key=CHECK_KEY)
+
+
+def test_with_a_check_key_a_machine_that_only_greets_is_not_ready() -> None:
+    async def story(world: World) -> None:
+        world.arm("ssh_key", "key_refused", times=0)
+        world.arm("create", "keys_refreshed", times=0, seconds=0)
+        made = await world.reserve(1, wait_for="ready", seconds=600, request_id="a", on_not_ready="keep")
+        assert [lease.state for lease in made.leases] == [LeaseState.STARTING]
+
+    in_world(story, check_key=CHECK_KEY)
+
+
+# -- the boot report
+
+
+def test_a_boot_that_is_never_reported_is_said_to_be_so_after_a_few_reads() -> None:
+    async def story(world: World) -> None:
+        instance = await rented(world, LaunchSpec(onstart="true"))
+        assert parts(instance) == {"onstart": "requested"}
+        await world.sleep(600)
+        (lease,) = await world.live()
+        assert lease.boot == (("onstart", "not reported"),)
+        assert world.calls("logs") == 3
 
     in_world(story)

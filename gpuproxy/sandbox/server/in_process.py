@@ -40,13 +40,17 @@ class InProcessHttp:
 class InProcessProbe:
     """Reads the market's port table instead of the network."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, check_key: str = "") -> None:
+        """`check_key` is the public key that logins use."""
         self._sandbox = sandbox
+        self._check_key = check_key
 
     async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
-        """True if the port belongs to a running instance and, for "ssh", is its SSH port. Takes no time."""
+        """True if the port of a running instance answers, "ssh": as SSH, "ssh_login": and has the key. Takes no time."""
         del timeout
         self._sandbox.tick()
+        if kind == "ssh_login":
+            return self._sandbox.lets_in(port, self._check_key)
         answers = self._sandbox.port_table.open.get(port) if host.strip() in ("127.0.0.1", "localhost") else None
         return answers is not None and kind in ("tcp", answers)
 
