@@ -1,4 +1,4 @@
-"""A gRPC client of bare HTTP/2 frames. It sends pings when it likes; the clients of gRPC's libraries limit themselves."""
+"""A gRPC client of bare HTTP/2 frames. It pings when it likes; the clients of gRPC's libraries limit themselves."""
 
 import asyncio
 import struct
