@@ -45,7 +45,7 @@ def create_answer(view: ReservationView) -> pb.CreateGPUInstanceResponse:
 
 
 def _create_status(view: ReservationView, lease: Lease) -> str:
-    """ "reserved", "unknown" while an outcome is open, or how the reservation has ended."""
+    """The status: "reserved", "unknown" while an outcome is open, or how the reservation has ended."""
     if view.kept:
         return "reserved"
     return view.reservation.state if view.reservation.state in ENDED else status_word(lease.state)
