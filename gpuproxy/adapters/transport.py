@@ -3,6 +3,8 @@
 The rule: before a connection exists, an error is HttpNotSent. After that, everything but a complete answer is
 HttpReplyLost. Each request has its own connection: a kept-alive one may be dead, and then it is unknown whether a
 request that was written to it has been executed. Nothing is retried, redirected or cached.
+Through a proxy, the connection of an https request exists when the TLS handshake with the server has ended: what fails
+before, also an answer of the proxy to CONNECT, is HttpNotSent. For http, it exists when the proxy is connected.
 Answers are decompressed in a thread, so that large ones don't block the event loop.
 
 While our own event loop does not run, an answer can arrive that nobody reads. So a read (GET) whose timeout ends gets
@@ -10,6 +12,7 @@ this time added. A call with effects never gets more time, because its deadline 
 """
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +21,7 @@ from types import SimpleNamespace
 
 import aiohttp
 
+from gpuproxy.adapters.proxies import DIRECT, Proxies, Proxy
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
 
 _MAX_CONNECTIONS = 256
@@ -36,14 +40,28 @@ class _Progress:
     connected: bool = False
 
 
+class _Broken(Exception):
+    """A connection broke, to the server or to a proxy."""
+
+
 class AioHttp:
     """The HTTP client. Create and close it in the same running event loop."""
 
-    def __init__(self, late: Callable[[], float] = lambda: 0.0) -> None:
-        """`late` returns the total lateness of the event loop so far, in real seconds."""
+    def __init__(
+        self,
+        late: Callable[[], float] = lambda: 0.0,
+        *,
+        proxies: Proxies = DIRECT,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`late` returns the total lateness of the event loop so far, in real seconds.
+
+        `tls`: for https instead of the default, which trusts the system's CAs.
+        """
         self._late = late
+        self._proxies = proxies
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=_MAX_CONNECTIONS),
+            connector=aiohttp.TCPConnector(force_close=True, limit=_MAX_CONNECTIONS, ssl=tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "gpuproxy", "Accept-Encoding": "gzip"},
             auto_decompress=False,  # it would block the event loop
@@ -58,12 +76,17 @@ class AioHttp:
 
         Raises HttpNotSent if no byte was sent, and HttpReplyLost if the request may have been executed.
         """
-        progress = _Progress()
+        progress, proxy = _Progress(), self._proxies.for_url(request.url)
         try:
             async with self._deadline(request):
-                return await self._exchange(request, progress)
+                return await self._exchange(request, progress, proxy)
         except TimeoutError:
             raise _failure(progress, f"no complete answer within {request.timeout:g} s") from None
+        except aiohttp.ClientHttpProxyError as error:  # its own text has words of the proxy's
+            place = proxy.place if proxy else ""
+            raise _failure(progress, f"the proxy {place} refused the connection with status {error.status}") from None
+        except _Broken as error:
+            raise _failure(progress, f"the connection broke: {error}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(progress, f"{type(error).__name__}: {error}") from error
 
@@ -88,13 +111,17 @@ class AioHttp:
         """Close all connections."""
         await self._session.close()
 
-    async def _exchange(self, request: HttpRequest, progress: _Progress) -> HttpResponse:
+    async def _exchange(self, request: HttpRequest, progress: _Progress, proxy: Proxy | None) -> HttpResponse:
+        login = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
+        tunnelled = request.url.lower().startswith("https:")  # then the login is for CONNECT only, not for the server
         async with self._session.request(
             request.method,
             request.url,
-            headers=request.headers,
+            headers=request.headers if tunnelled else {**request.headers, **login},
             data=request.body,
             allow_redirects=False,
+            proxy=proxy.url if proxy else None,
+            proxy_headers=login if tunnelled and proxy else None,
             trace_request_ctx=progress,
         ) as response:
             body = await _read(response, request.max_bytes)
@@ -167,17 +194,18 @@ def _too_large(max_bytes: int) -> HttpReplyLost:
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Turn broken connections into HttpReplyLost, so that the aiohttp session doesn't retry.
+    """Turn broken connections into _Broken, so that the aiohttp session doesn't retry.
 
     The session retries GET, PUT and DELETE when a connection breaks before the answer, even a new connection. It does
-    so only for the exceptions that are converted here, in the innermost middleware.
+    so only for the exceptions that are converted here, in the innermost middleware. A connection to a proxy can break
+    before the request was sent, so `send` decides what it means.
     """
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise HttpReplyLost(f"the connection broke: {error}") from error
+        raise _Broken(str(error)) from error
 
 
 def _connection_trace() -> aiohttp.TraceConfig:

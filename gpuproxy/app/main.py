@@ -26,7 +26,7 @@ from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
-from gpuproxy.app.marketplaces import sandbox_accounts
+from gpuproxy.app.marketplaces import proxies_in_use, sandbox_accounts
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import check_start
@@ -189,9 +189,11 @@ async def connect_accounts(
 
     marketplaces = {each.name: each for each in settings.marketplaces}
     accounts = settings.accounts if child is None else sandbox_accounts(settings.marketplaces, child.url)
-    providers = []
+    for name, proxy in proxies_in_use(settings, accounts).items():
+        log.info("proxy_used", provider=name, proxy=proxy)
+    providers, proxies = [], settings.proxies
     for account in accounts:
-        http = AioHttp(late)
+        http = AioHttp(late, proxies=proxies)
         stack.push_async_callback(http.close)
         setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
         providers.append(marketplaces[ProviderName(account.provider)].connect(setup))

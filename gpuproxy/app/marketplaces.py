@@ -4,11 +4,11 @@ The rule: an adapter that can't be loaded prevents startup. Otherwise its settin
 machines would not be managed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from gpuproxy.config.marketplaces import Account
-from gpuproxy.config.settings import ConfigError
+from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.ports import Descriptor
 from gpuproxy.ports.descriptor import GROUP
 from gpuproxy.sandbox import dialects
@@ -40,6 +40,17 @@ def sandbox_accounts(marketplaces: Sequence[Descriptor], url: str) -> tuple[Acco
     if not spoken:
         raise ConfigError("The sandbox can't simulate any of the installed marketplaces: not started.")
     return tuple(Account(provider=each.name, name=SANDBOX_ACCOUNT, key=SANDBOX_KEY, base_url=url) for each in spoken)
+
+
+def proxies_in_use(settings: Settings, accounts: Sequence[Account]) -> Mapping[str, str]:
+    """The host and port of the HTTP proxy, by marketplace. Without those that are connected directly."""
+    real = {str(each.name): each.url for each in settings.marketplaces}
+    used = {}
+    for account in accounts:
+        proxy = settings.proxies.for_url(account.base_url or real.get(account.provider, ""))
+        if proxy is not None:
+            used[account.provider] = proxy.place
+    return used
 
 
 def in_sandbox(marketplaces: Sequence[Descriptor]) -> tuple[Descriptor, ...]:

@@ -19,7 +19,7 @@ from gpuproxy.app import deployment
 from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.local_database import check_exists, with_database
 from gpuproxy.app.main import connect_accounts
-from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox
+from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox, proxies_in_use
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
@@ -48,6 +48,12 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
         return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx), failures))
 
     return _with_database(settings, look)
+
+
+def proxy_notes(settings: Settings) -> list[str]:
+    """One line for each marketplace that is reached through an HTTP proxy: its host and port, no credentials."""
+    used = proxies_in_use(settings, settings.accounts)
+    return [f"{name} is reached through the HTTP proxy {proxy}" for name, proxy in used.items()]
 
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:

@@ -15,13 +15,13 @@ import click
 import grpc
 from google.protobuf.message import Message
 
+from gpuproxy.adapters.proxies import is_loopback
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, connection_error
 from gpuproxy.client.channel import DEFAULT_SERVER, key_error
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.config.loading import read_environment
 from gpuproxy.config.settings import DEFAULT_DATABASE, ConfigError, admin_key_file
-from gpuproxy.config.values import is_loopback
 from gpuproxy.edge.messages.json_codec import plain
 from gpuproxy.edge.rpc.rpcs import POLL
 from gpuproxy.v1 import gpuproxy_pb2 as pb

@@ -16,7 +16,10 @@ def doctor() -> None:
     from gpuproxy.app import upkeep
 
     with explained():
-        found = upkeep.doctor(settings_of_here())
+        settings = settings_of_here()
+        found = upkeep.doctor(settings)
+    for note in upkeep.proxy_notes(settings):
+        click.echo(note)
     for finding in found:
         click.echo(f"{finding.kind}: {finding.subject}")
         click.echo(f"  {finding.text.strip()}")

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
+from gpuproxy.adapters.proxies import exceptions_in, proxy_at
 from gpuproxy.model.demands import MIN_LEASE_DURATION
 
 LEAST_ADMIN_KEY = 20
@@ -50,6 +53,19 @@ def check_otel_endpoint(url: str) -> None:
         raise ValueError(
             "GPUPROXY_OTEL_ENDPOINT: must be http:// or https:// and a host, for example http://127.0.0.1:4318"
         )
+
+
+def check_proxies(https: SecretStr | None, http: SecretStr | None, exceptions: str) -> None:
+    """Each proxy must have an address that can be used. No text quotes a value, because it may hold credentials."""
+    for name, value in (("HTTPS_PROXY", https), ("HTTP_PROXY", http)):
+        try:
+            proxy_at(value.get_secret_value() if value else "")
+        except ValueError as error:
+            raise ValueError(f"{name} (or {name.lower()}): {error}") from None
+    try:
+        exceptions_in(exceptions)
+    except ValueError as error:
+        raise ValueError(f"NO_PROXY (or no_proxy): {error}") from None
 
 
 def check_database_url(url: str) -> None:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from gpuproxy.adapters.proxies import is_loopback
 from gpuproxy.config.env_file import values_in
-from gpuproxy.config.names import CLIENT_NAMES, NOT_BUILT_NAMES, first_wrong_name
+from gpuproxy.config.names import CLIENT_NAMES, NOT_BUILT_NAMES, PROXY_NAMES, first_wrong_name
 from gpuproxy.config.settings import ConfigError, Settings, settings_class
-from gpuproxy.config.values import is_loopback
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.strategies import strategy_by_name
 from gpuproxy.ports import Descriptor
@@ -51,6 +51,7 @@ def load_settings(
             f"{limits[0]} is set but spending limits are not built yet: not started. It would have no effect."
         )
     values: dict[str, Any] = {name: value.strip() for name, value in found.items() if name in names}
+    values |= {name: found[name.lower()].strip() for name in PROXY_NAMES if name.lower() in found}
     try:
         return kind(**values)
     except ValidationError as error:

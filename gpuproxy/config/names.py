@@ -19,6 +19,11 @@ CLIENT_NAMES = frozenset(
 )
 """Variables that the command line reads as a client."""
 
+PROXY_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+"""Variables that many programs read. The same names in lower case are read too, and take precedence, as in curl."""
+_PROXY_SPELLINGS = frozenset(spelling for name in PROXY_NAMES for spelling in (name, name.lower()))
+"""No other variable is taken for a misspelling of these, because other programs have variables with similar names."""
+
 _WINDOWS = "5MIN 15MIN 30MIN 60MIN 90MIN 120MIN 240MIN 300MIN 360MIN 400MIN 460MIN 520MIN 640MIN 700MIN 1440MIN 48H 72H"
 NOT_BUILT_NAMES = frozenset(
     {
@@ -52,8 +57,8 @@ def first_wrong_name(names: Iterable[str], known: Collection[str], prefixes: Ite
 
     `prefixes`: the prefixes of marketplaces' settings. A name with such a prefix must be known.
     """
-    present = set(names)
-    folded = {_fold(name): name for name in known}
+    present = set(names) - _PROXY_SPELLINGS
+    folded = {_fold(name): name for name in set(known) - _PROXY_SPELLINGS}
     beginnings = (*_OURS, *prefixes)
     for name in sorted(present - set(known)):
         ours = name.upper().startswith(beginnings)

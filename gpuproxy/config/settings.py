@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, create_model, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpuproxy.adapters.proxies import Proxies, exceptions_in, proxy_at
 from gpuproxy.config import checks
 from gpuproxy.config.marketplaces import Account, chosen_for, fields_for
 from gpuproxy.config.names import env_name
@@ -63,6 +64,20 @@ class Settings(BaseSettings):
         None,
         description="CA certificates (PEM file). If set, every gRPC and HTTP client needs a certificate of one of "
         "these CAs (mTLS)",
+    )
+    https_proxy: SecretStr | None = Field(
+        None,
+        alias="HTTPS_PROXY",
+        description="HTTP proxy for https:// addresses of marketplaces, for example `http://proxy.example.com:3128`: "
+        "[operations.md](operations.md#proxies)",
+    )
+    http_proxy: SecretStr | None = Field(
+        None, alias="HTTP_PROXY", description="HTTP proxy for http:// addresses of marketplaces"
+    )
+    no_proxy: str = Field(
+        "",
+        alias="NO_PROXY",
+        description="hosts, domains and networks that are connected without a proxy, comma separated",
     )
     otel_endpoint: str = Field(
         "",
@@ -162,6 +177,7 @@ class Settings(BaseSettings):
                     f"GPUPROXY_{name}_ADDR: other machines can reach {address}, and there is no TLS. Use 127.0.0.1, "
                     "or set GPUPROXY_GRPC_TLS_CERT. On a private network, set GPUPROXY_ALLOW_PLAINTEXT=true"
                 )
+        checks.check_proxies(self.https_proxy, self.http_proxy, self.no_proxy)
         checks.check_lease_duration(self.lease_duration)
         checks.check_otel_endpoint(self.otel_endpoint)
         checks.check_database_url(self.database_url)
@@ -196,7 +212,16 @@ class Settings(BaseSettings):
         """The values that must never be logged."""
         single = (self.admin_api_key, self.admin_password, self.jwt_secret)
         own = {secret.get_secret_value() for secret in single if secret}
-        return frozenset(own | {account.key for account in self.accounts})
+        return frozenset(own | {account.key for account in self.accounts} | self.proxies.secrets)
+
+    @property
+    def proxies(self) -> Proxies:
+        """The HTTP proxies for calls to marketplaces."""
+        return Proxies(
+            https=proxy_at(self.https_proxy.get_secret_value()) if self.https_proxy else None,
+            http=proxy_at(self.http_proxy.get_secret_value()) if self.http_proxy else None,
+            exceptions=exceptions_in(self.no_proxy),
+        )
 
     @property
     def database_path(self) -> Path:

@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
+
+from gpuproxy.adapters.proxies import is_loopback
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -49,14 +50,6 @@ def parse_duration(text: str | float) -> float:
     if len(parts) > 1 and not all(part.group(2) for part in parts):
         raise ValueError("must be a duration with a unit after each number, for example 1h30m")
     return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2) or "s"] for part in parts)
-
-
-def is_loopback(host: str) -> bool:
-    """True for an address (or `localhost`) that never leaves this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _address(value: object) -> object:

@@ -43,6 +43,10 @@ class ReservationState(StrEnum):
     FAILED = "failed"
 
 
+ENDED = frozenset({ReservationState.RELEASING, ReservationState.RELEASED, ReservationState.FAILED})
+"""In these states a caller has no machine, and will not get one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
     """One offer that the balancer picked, and a short reason."""

@@ -1,7 +1,7 @@
 """The messages and refusals that callers get for reservations. Pure. A text says what happened, why, and what next."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuproxy.model import contracts
 from gpuproxy.model.errors import (
@@ -21,11 +21,14 @@ from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reservations import (
     COMMON_CAUSE,
+    ENDED,
     IMAGE_UNUSABLE,
     NOT_ATTEMPTED,
     REPLACEMENT_LIMIT,
     Failure,
     Reservation,
+    ReservationState,
+    ReservationView,
 )
 
 NO_ACCOUNT = "NO_ACCOUNT"
@@ -75,6 +78,25 @@ def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
     ending = f"{open_} of {len(rented)} machines may still be billed" if open_ else "nothing is billed any more"
     text = f"{gpus} of {reservation.count} GPUs were rented and then released ({reasons}); {ending}."
     return text + _stopped(reservation)
+
+
+def answer(view: ReservationView) -> ReservationView:
+    """The view as the answer of a call that rents. If its request_id names a reservation that has ended, it says so."""
+    reservation = view.reservation
+    if not reservation.request_id or reservation.state not in ENDED:
+        return view
+    ends = [lease.ended_at for lease in view.leases if lease.ended_at is not None]
+    if reservation.state is ReservationState.RELEASING:
+        what = "is being released"
+    elif reservation.state is ReservationState.FAILED:
+        what = "has failed"
+    else:
+        what = "has ended" + (f" at {max(ends):%Y-%m-%d %H:%M:%S} UTC" if ends else "")
+    text = (
+        f"The reservation of this request_id {what}, and this call rented nothing. {reservation.message.strip()} "
+        "To rent again, use another request_id."
+    )
+    return replace(view, reservation=replace(reservation, message=text))
 
 
 def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:

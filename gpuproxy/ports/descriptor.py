@@ -48,6 +48,8 @@ class Descriptor:
     """As of an account that is connected with no setting changed."""
     calls: Sequence[PacedCall] = ()
     """The endpoints whose interval an operator can set."""
+    url: str = ""
+    """The address of the real service, with which operators are shown the proxy in use; "": not shown by default."""
     regional: bool = False
     """True where `ProviderSetup.region` is used."""
 

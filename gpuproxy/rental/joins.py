@@ -146,7 +146,7 @@ class Reserver:
             call.task = self._calls.start(self._run(call, caller), demand.request_id)
         elif call.demand.fingerprint != demand.fingerprint:
             raise answers.request_id_reused(demand.request_id, call.reservation_id)
-        return await self._wait(call, call.task)
+        return answers.answer(await self._wait(call, call.task))
 
     def stop(self, reservation_id: ReservationId) -> None:
         """Start no more creates for a reservation that is being released."""

@@ -1367,7 +1367,9 @@ class CreateGPUInstanceResponse(_message.Message):
     provider: _builtins.str
     """The marketplace."""
     status: _builtins.str
-    """"reserved", or "unknown" while the create is unanswered."""
+    """"reserved", or "unknown" while the create is unanswered. "releasing", "released" or "failed" when the reservation
+    of this request_id has ended: nothing is rented then, and `message` says why.
+    """
     message: _builtins.str
     """What was rented and what it costs."""
     reservation_id: _builtins.str
@@ -1789,7 +1791,9 @@ class ReserveGPUsResponse(_message.Message):
     reservation_id: _builtins.str
     """For GetReservation, ReleaseReservation and ExtendReservation. Empty for a dry run."""
     state: _builtins.str
-    """"pending" (an outcome is open), "starting", "active", "partial", "releasing", "released" or "failed"."""
+    """"pending" (an outcome is open), "starting", "active", "partial", "releasing", "released" or "failed". The last three
+    are the answer to a repeat whose reservation has ended: nothing is rented, and only another request_id rents again.
+    """
     price_per_hour: _builtins.float
     """USD per hour of all reserved machines; of a dry run: of all that would be."""
     cheapest_alternative_per_hour: _builtins.float

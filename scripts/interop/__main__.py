@@ -1,4 +1,4 @@
-"""Other people's clients against the real server on a simulated market: Go, Node, grpcurl. `make interop`.
+"""Other people's clients against the real server on a simulated market: Go, Node, Python, grpcurl. `make interop`.
 
 Prints a line for each thing that held and ends with `interop: N checks passed`; exits 1 at the first that did not, and
 when a language is missing: a suite that did not run has not passed.
@@ -25,6 +25,8 @@ def main() -> int:
     """0 when everything held."""
     try:
         workshop.tools()
+        workshop.check_go_package()
+        print("ok   the Go package in proto/ is what the contract says")
         with tempfile.TemporaryDirectory(prefix="gpuproxy-interop-") as folder, _served(Path(folder)) as server:
             passed = sum(_suites(server))
     except (Unable, subprocess.TimeoutExpired) as failure:
@@ -40,6 +42,7 @@ def _suites(server: Server) -> Iterator[int]:
         yield _program(f"go {name}", server, str(program))
     for name, script in workshop.node_programs(server.address).items():
         yield _program(f"node {name}", server, "node", str(script))
+    yield _program("python example", server, *workshop.python_program(server.address))
     for suite, checks in (("grpcurl", tools.grpcurl), ("reflection", tools.reflection)):
         for held in checks(server.address, server.key):
             print(f"ok   {suite}: {held}", flush=True)

@@ -9,7 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import google.rpc
@@ -25,6 +26,10 @@ GO_TOOLS = {
     "protoc-gen-go-grpc": "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0",
     "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
 }
+GO_PLUGINS = ("protoc-gen-go", "protoc-gen-go-grpc")
+GO_PACKAGE = "github.com/aiserve/gpuproxy/proto"
+_OLD_CLIENT = "github.com/aiserve/gpuproxy"
+"""The module of the programs, with the stubs of a client that was compiled from the contract as first published."""
 NEEDED = {"go": "Go 1.25 or newer", "node": "Node 20 or newer", "npm": "npm"}
 _EXAMPLES = ROOT / "docs" / "examples" / "README.md"
 
@@ -38,20 +43,57 @@ def tools() -> None:
     missing = [name for command, name in NEEDED.items() if shutil.which(command) is None]
     if missing:
         raise Unable(f"needs {', '.join(missing)} on the PATH")
-    for name, package in GO_TOOLS.items():
-        mark = BIN / f".{name}-{package.rpartition('@')[2]}"
-        if not mark.exists():
-            _run(SHOP, "go", "install", package)
-            mark.touch()
+    for name in GO_TOOLS:
+        _install(name)
+
+
+def python_program(address: str) -> tuple[str, str]:
+    """The command of the Python example with own stubs, after the commands of the docs in an empty folder."""
+    folder = SHOP / "python"
+    shutil.rmtree(folder, ignore_errors=True)
+    section = (
+        _EXAMPLES.read_text(encoding="utf-8").partition("### Python with stubs of your own")[2].partition("\n## ")[0]
+    )
+    for command in re.findall(r"^    \$ (.*)", section, re.MULTILINE):
+        _run(folder, "sh", "-c", command.replace("/path/to/gpuproxy", str(ROOT)))
+    program = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]
+    (folder / "rent.py").write_text(program.replace("localhost:9090", address), encoding="utf-8")
+    return str(folder / "venv" / "bin" / "python"), str(folder / "rent.py")
+
+
+def can_make_go_package(*, install: bool) -> bool:
+    """Whether the plug-ins for Go are here; with `install`, they are built first if Go is here."""
+    if install and shutil.which("go"):
+        for name in GO_PLUGINS:
+            _install(name)
+    return all(_mark(name).exists() for name in GO_PLUGINS)
+
+
+def go_package() -> dict[str, bytes]:
+    """The generated files of the Go package in proto/, by their path in the project."""
+    with tempfile.TemporaryDirectory(prefix="gpuproxy-go-") as folder:
+        for contract in ("gpuproxy/v1/gpuproxy.proto", "gpuproxy/v1/published.proto"):
+            _stubs(Path(folder), GO_PACKAGE, (ROOT / "proto", ROOT / "proto" / "published"), contract)
+        files = sorted(Path(folder).rglob("*.go"))
+        return {f"proto/{file.relative_to(folder)}": file.read_bytes() for file in files}
+
+
+def check_go_package() -> None:
+    """Raise Unable if a file of the Go package is not what the contract says, or if its module is not tidy."""
+    for path, content in go_package().items():
+        if not (ROOT / path).exists() or (ROOT / path).read_bytes() != content:
+            raise Unable(f"{path} is not what the contract says: run scripts/proto")
+    _run(ROOT / "proto", "go", "mod", "tidy", "-diff")
+    _run(ROOT / "proto", "go", "vet", "./...")
 
 
 def go_programs(address: str) -> dict[str, Path]:
-    """Each Go program by its name, built against stubs of our contract; they call `address`."""
+    """Each Go program by its name, built against the Go package of this checkout; they call `address`."""
     module = SHOP / "go"
     shutil.rmtree(module, ignore_errors=True)
     shutil.copytree(HERE / "go", module)
-    _stubs(module, ROOT / "proto", "gpuproxy/v1/gpuproxy.proto")
-    _stubs(module, HERE, "published.proto")
+    _run(module, "go", "mod", "edit", f"-replace={GO_PACKAGE}={ROOT / 'proto'}")
+    _stubs(module, _OLD_CLIENT, (HERE,), "published.proto")
     for number, text in enumerate(_blocks("go"), 1):
         (module / "cmd" / f"example{number}").mkdir()
         (module / "cmd" / f"example{number}" / "main.go").write_text(text, encoding="utf-8")
@@ -82,16 +124,22 @@ def node_programs(address: str) -> dict[str, Path]:
     return made
 
 
-def _stubs(module: Path, folder: Path, contract: str) -> None:
-    command = (sys.executable, "-m", "grpc_tools.protoc", "-I", str(folder), contract)
-    _run(module, *command, *(f"--{kind}_out={module}" for kind in ("go", "go-grpc")), *_layout(module))
+def _install(name: str) -> None:
+    if not _mark(name).exists():
+        _run(SHOP, "go", "install", GO_TOOLS[name])
+        _mark(name).touch()
 
 
-def _layout(module: Path) -> Iterator[str]:
-    """Go packages go where their import path says, below the module's own."""
-    name = re.search(r"^module (\S+)", (module / "go.mod").read_text(encoding="utf-8"), re.MULTILINE)
+def _mark(name: str) -> Path:
+    return BIN / f".{name}-{GO_TOOLS[name].rpartition('@')[2]}"
+
+
+def _stubs(folder: Path, module: str, roots: Sequence[Path], contract: str) -> None:
+    """The Go files of a contract. Packages go where their import path says, below the module's own."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", *(f"-I{root}" for root in roots), contract]
     for kind in ("go", "go-grpc"):
-        yield f"--{kind}_opt=module={name[1] if name else ''}"
+        command += [f"--{kind}_out={folder}", f"--{kind}_opt=module={module}"]
+    _run(folder, *command)
 
 
 def _blocks(language: str) -> list[str]:

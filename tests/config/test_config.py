@@ -320,3 +320,48 @@ def test_an_invalid_line_of_the_env_file_is_named(tmp_path: Path, text: bytes, s
     with pytest.raises(ConfigError, match=said) as caught:
         load_settings({}, env_file, marketplaces=[DESCRIPTOR])
     assert str(caught.value).startswith(f"{env_file}: ")
+
+
+CANARY = "canary7"
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
+def test_a_proxy_that_can_not_be_used_stops_the_start_without_quoting_it(name: str) -> None:
+    text = refusal(**{name: f"socks5://me:{CANARY}@proxy.test:1080"})
+    assert text.startswith(f"{name.upper()} (or {name.lower()}): must be http:// or https://")
+    assert CANARY not in text
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_an_exception_that_can_not_be_used_stops_the_start(name: str) -> None:
+    assert refusal(**{name: "https://vast.ai"}).startswith("NO_PROXY (or no_proxy): must be a list")
+
+
+def test_proxies_are_read_in_both_cases_and_lower_case_takes_precedence(tmp_path: Path) -> None:
+    vast = "https://console.vast.ai/"
+    upper, lower = "http://upper.test:1", "http://lower.test:1"
+    for env, url in (
+        ({"HTTPS_PROXY": upper}, upper),
+        ({"https_proxy": lower}, lower),
+        ({"HTTPS_PROXY": upper, "https_proxy": lower}, lower),
+        ({"HTTPS_PROXY": upper, "https_proxy": " "}, upper),
+    ):
+        found = load(**env).proxies.for_url(vast)
+        assert found is not None
+        assert found.url == url
+    assert load(HTTPS_PROXY=upper, no_proxy="vast.ai").proxies.for_url(vast) is None
+    assert load(HTTP_PROXY=upper).proxies.for_url(vast) is None
+    file = tmp_path / ".env"
+    file.write_text(f"HTTPS_PROXY={upper}\n")
+    assert load_settings({}, file, marketplaces=[DESCRIPTOR]).proxies.for_url(vast) is not None
+
+
+def test_the_password_of_a_proxy_is_a_secret_and_in_no_repr() -> None:
+    settings = load(HTTPS_PROXY=f"http://me:{CANARY}@proxy.test:3128")
+    assert CANARY in settings.secrets
+    assert CANARY not in repr(settings) + repr(settings.proxies)
+
+
+@pytest.mark.parametrize("name", ["FTP_PROXY", "ALL_PROXY", "all_proxy", "HTTP_PROXIES", "HTTPS_PROXYS", "NO_PROXY2"])
+def test_a_similar_name_of_another_program_is_no_misspelt_proxy(name: str) -> None:
+    assert load(**{name: "anything"}).proxies.https is None

@@ -308,3 +308,31 @@ async def test_every_response_has_security_headers_and_no_server_version() -> No
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert "default-src 'none'" in headers["Content-Security-Policy"]
             assert headers["Server"] == "gpuproxy"
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (ReservationState.RELEASING, LeaseState.RELEASING),
+        (ReservationState.RELEASED, LeaseState.RELEASED),
+        (ReservationState.FAILED, LeaseState.FAILED),
+    ],
+)
+@pytest.mark.parametrize("path", [RESERVE, f"{LIST}/vast.ai/vast-1"])
+async def test_a_repeat_of_an_ended_reservation_is_200_with_its_state_and_message(
+    path: str, state: ReservationState, kind: LeaseState
+) -> None:
+    engine = StubEngine(answer=view(lease(1, kind), state=state, message="It has ended."))
+    body = {"count": 2} if path == RESERVE else {}
+    async with both_faces(service_over(engine)) as both:
+        answer = await both.send("POST", path, body, headers={"Idempotency-Key": "train-7"})
+    told = answer.json
+    assert answer.status == 200
+    assert told["state" if path == RESERVE else "status"] == state.value
+    assert told["message"] == "It has ended."
+    assert told.get("reserved_count", 0) == 0
+
+
+@pytest.mark.parametrize("state", [ReservationState.STARTING, ReservationState.ACTIVE, ReservationState.PARTIAL])
+async def test_a_repeat_of_a_reservation_with_machines_is_201(state: ReservationState) -> None:
+    assert (await reserve(StubEngine(answer=view(lease(1), state=state)), SEED)).status == 201

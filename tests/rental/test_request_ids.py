@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import AlreadyExists
-from tests.world import World, in_world
+from gpuproxy.model.reservations import ReservationState
+from tests.world import VAST, World, in_world
 
 
 def test_the_same_request_id_is_the_same_reservation():
@@ -64,5 +66,62 @@ def test_request_ids_of_two_projects_are_two_reservations():
         one = await world.reserve(1, request_id="a", project="p1")
         two = await world.reserve(1, request_id="a", project="p2")
         assert one.reservation.id != two.reservation.id
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("how", ["released", "expired"])
+def test_a_repeat_after_the_end_says_that_it_has_ended_when_and_why_and_rents_nothing(how: str):
+    async def story(world: World) -> None:
+        lease = {"lease": 600} if how == "expired" else {}
+        made = await world.reserve(2, request_id="a", **lease)
+        await world.sleep(60)
+        if how == "released":
+            await world.engine.reservations.release(Caller(project="p1"), made.reservation.id)
+            at_once = (await world.reserve(2, request_id="a")).reservation
+            assert at_once.state is ReservationState.RELEASING
+            assert "request_id is being released" in at_once.message
+        await world.sleep(1200)
+        again = await world.reserve(2, request_id="a", **lease)
+        assert (again.reservation.id, again.kept) == (made.reservation.id, ())
+        assert again.reservation.state is ReservationState.RELEASED
+        ended = max(lease.ended_at for lease in again.leases if lease.ended_at)
+        text = again.reservation.message
+        assert f"has ended at {ended:%Y-%m-%d %H:%M:%S} UTC, and this call rented nothing." in text
+        assert f"({'EXPIRED' if how == 'expired' else 'RELEASED'} 2); nothing is billed any more." in text
+        assert text.endswith("To rent again, use another request_id.")
+        assert world.created() == 2
+        seen = await world.engine.reservations.by_id(Caller(project="p1"), made.reservation.id)
+        assert "another request_id" not in seen.reservation.message
+        other = await world.reserve(2, request_id="b")
+        assert len(other.kept) == 2
+
+    in_world(story)
+
+
+def test_a_repeat_whose_only_create_never_happened_says_that_it_has_failed():
+    async def story(world: World) -> None:
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a", seconds=60)
+        assert made.reservation.state is ReservationState.PENDING
+        assert "another request_id" not in made.reservation.message
+        await world.sleep(7200)
+        again = (await world.reserve(1, request_id="a")).reservation
+        assert again.state is ReservationState.FAILED
+        assert "request_id has failed, and this call rented nothing." in again.message
+
+    in_world(story)
+
+
+def test_a_repeat_while_a_machine_is_left_does_not_speak_of_an_end():
+    async def story(world: World) -> None:
+        made = await world.reserve(2, request_id="a")
+        contract = made.leases[0].instance_id
+        assert contract is not None
+        await world.engine.instances.destroy(Caller(project="p1"), VAST, contract)
+        await world.sleep(600)
+        again = await world.reserve(2, request_id="a")
+        assert (again.reservation.state, len(again.kept)) == (ReservationState.PARTIAL, 1)
+        assert "another request_id" not in again.reservation.message
 
     in_world(story)

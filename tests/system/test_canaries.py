@@ -22,7 +22,7 @@ from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 _NAMES = (
     "env env_short pull bad_env bad_pull provider_key admin_password jwt_secret wrong_password wrong_key private_key "
-    "stray"
+    "stray proxy"
 )
 CORES = {name: f"cnry{name.replace('_', '')}q7" for name in _NAMES.split()}
 EMAIL = "me@example.org"
@@ -154,6 +154,7 @@ def looks(story: Story) -> None:
 def test_no_secret_is_in_a_log_an_answer_an_event_a_metric_a_label_or_the_database(tmp_path: Path, style: str) -> None:
     settings = {
         "VASTAI_API_KEY": value_plain("provider_key"),
+        "HTTP_PROXY": f"http://agent:{value_plain('proxy')}@proxy.invalid:3128",
         "GPUPROXY_ADMIN_EMAIL": EMAIL,
         "GPUPROXY_ADMIN_PASSWORD": value("admin_password"),
         "GPUPROXY_JWT_SECRET": value_plain("jwt_secret"),

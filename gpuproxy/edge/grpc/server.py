@@ -38,13 +38,13 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.max_connection_idle_ms", 15 * _MINUTE_MS),
+    # The server's own pings: a connection whose client has disappeared, and with it its streams, ends after 80 s.
     ("grpc.keepalive_time_ms", _MINUTE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-    (
-        "grpc.keepalive_permit_without_calls",
-        1,
-    ),  # otherwise clients with frequent pings are disconnected: too_many_pings
+    # Pings of clients, also without calls. gRPC's default ends the connection, and so every call, of a client that
+    # pings more often than once in five minutes: GOAWAY, too_many_pings. Many clients ping every 10 s.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),  # no limit
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 

@@ -41,7 +41,7 @@ _EXAMPLES: Mapping[str, Any] = {
 """As the published documents show the calls, of any marketplace; for what only reads, values of the query."""
 _SUCCESSES: Mapping[str, tuple[int, ...]] = {
     "ReserveGPUs": (201, 202, 200),
-    "CreateGPUInstance": (201, 202),
+    "CreateGPUInstance": (201, 202, 200),
     "CreateAPIKey": (201,),
     "AddSSHKey": (201,),
     "ProvisionWarmPool": (200, 202),

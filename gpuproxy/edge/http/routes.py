@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc.rpcs import CONTRACT
+from gpuproxy.model.reservations import ENDED
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _FILTERS = "min_vram max_price provider gpu_model location verified_only min_reliability min_cuda exclude_hosts"
@@ -90,12 +91,16 @@ def request_of(route: Route, received: Received) -> Message:
 
 
 def status_of_answer(rpc: str, answer: object) -> int:
-    """The HTTP status of an answer: 201 if something was created, 202 if the result is still incomplete, else 200."""
+    """The HTTP status of an answer: 201 if something was created, 202 if the result is still incomplete, else 200.
+
+    A repeat of a request_id whose reservation has ended is 200: there is no machine, and there will be none.
+    """
     if isinstance(answer, pb.ReserveGPUsResponse):
-        made = 202 if answer.state == "pending" else 201
-        return made if answer.reservation_id else 200  # a dry run creates nothing
-    if isinstance(answer, pb.CreateGPUInstanceResponse) and not answer.instance_id:
-        return 202
+        if not answer.reservation_id or answer.state in ENDED:  # a dry run creates nothing
+            return 200
+        return 202 if answer.state == "pending" else 201
+    if isinstance(answer, pb.CreateGPUInstanceResponse):
+        return {"reserved": 201, "unknown": 202}.get(answer.status, 200)
     if isinstance(answer, pb.ProvisionWarmPoolResponse) and answer.status.state == "provisioning":
         return 202
     if isinstance(answer, pb.CleanupWarmPoolResponse) and answer.pending_ids:

@@ -6,7 +6,7 @@ from gpuproxy.edge.messages.instances import rented, reserved
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.model.leases import Lease, LeaseState, status_word
 from gpuproxy.model.money import Micro, dollars, usd
-from gpuproxy.model.reservations import Decision, Pick, ReservationState, ReservationView, outcome_word
+from gpuproxy.model.reservations import ENDED, Decision, Pick, ReservationState, ReservationView, outcome_word
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 
@@ -38,10 +38,17 @@ def create_answer(view: ReservationView) -> pb.CreateGPUInstanceResponse:
     return pb.CreateGPUInstanceResponse(
         instance_id=lease.instance_id or "",
         provider=lease.provider,
-        status="reserved" if view.kept else status_word(lease.state),
+        status=_create_status(view, lease),
         message=f"Reserved {text}" if view.kept else view.reservation.message or _under_way(view),
         reservation_id=view.reservation.id,
     )
+
+
+def _create_status(view: ReservationView, lease: Lease) -> str:
+    """The status: "reserved", "unknown" while an outcome is open, or how the reservation has ended."""
+    if view.kept:
+        return "reserved"
+    return view.reservation.state if view.reservation.state in ENDED else status_word(lease.state)
 
 
 def reservation_message(view: ReservationView) -> pb.Reservation:

@@ -3,6 +3,7 @@ module github.com/aiserve/gpuproxy
 go 1.25.0
 
 require (
+	github.com/aiserve/gpuproxy/proto v0.0.0
 	google.golang.org/genproto/googleapis/api v0.0.0-20260526163538-3dc84a4a5aaa
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260526163538-3dc84a4a5aaa
 	google.golang.org/grpc v1.83.2

@@ -78,6 +78,10 @@ async function ours() {
     must(`destroy ${gpu.metadata.contract_id}: ${gone.state}`, gone.success);
   }
 
+  const over = await client.call("ReserveGPUs", demand);
+  must(`a repeat after the end: ${over.state}`, over.reserved_count === 0 && ["releasing", "released"].includes(over.state) &&
+    over.message.includes("use another request_id"));
+
   const wrong = await refused(client.call("ReserveGPUs", { count: 17 }));
   const bad = details(wrong);
   must("an error names the field", wrong.code === grpc.status.INVALID_ARGUMENT &&
