@@ -6,7 +6,8 @@ machines are ready, on a market where every machine fails in the same way or whe
 SEEDS=N (from 0) or SEEDS=FROM-TO selects the seeds. SEED=N replays one and prints its events. Every 20th seed runs
 twice and must end with the same hash of all events (`make` fixes PYTHONHASHSEED, which sets the order of sets of
 texts). FIRST=1 stops at the first failure. Exit code 0: no leak, no label with two machines, every surplus machine
-destroyed in time, never more than twice the requested GPUs rented, and every reservation filled that could be filled.
+destroyed in time, no working machine released as not ready, never more than twice the requested GPUs rented, and every
+reservation filled that could be filled.
 """
 
 import multiprocessing
@@ -41,6 +42,8 @@ class Failure:
     seed: int
     kind: str
     text: str
+    times: int = 1
+    """How often the violation occurred."""
 
 
 def main() -> int:
@@ -65,7 +68,7 @@ def tell(seed: int) -> Told | Failure:
         if seed % _TWICE_EVERY == 0 and (run(seed), patience.run(seed)) != told:
             return Failure(seed, "undetermined", "two runs ended in different ways")
     except Violation as violation:
-        return Failure(seed, violation.kind, str(violation))
+        return Failure(seed, violation.kind, str(violation), violation.times)
     except Exception as error:  # noqa: BLE001 - one broken story must not end all others
         return Failure(seed, "broken", f"{type(error).__name__}: {error}")
     return told
@@ -139,9 +142,11 @@ def _print_patience(patient: list[Patience]) -> None:
 
 def _verdict(failures: list[Failure]) -> int:
     kinds = Counter(failure.kind for failure in failures)
+    working = sum(failure.times for failure in failures if failure.kind == "working")
     print(f"leaks       {kinds['leak']}")
     print(f"twins       {kinds['twin']}")
-    print(f"otherwise   {kinds.total() - kinds['leak'] - kinds['twin']} broken promises")
+    print(f"working     {working} working machines released as NOT_READY in {kinds['working']} schedules (limit 0)")
+    print(f"otherwise   {kinds.total() - kinds['leak'] - kinds['twin'] - kinds['working']} broken promises")
     for failure in failures[:_SHOWN]:
         print(f"FAILED seed {failure.seed}: {failure.text}\n    replay: make simulate SEED={failure.seed}")
     return 1 if failures else 0

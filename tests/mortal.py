@@ -57,11 +57,12 @@ class Life:
 class MortalDatabase:
     """The Database port as one life sees it."""
 
-    def __init__(self, db: Database, life: Life, delay: Callable[[], float]) -> None:
-        """`delay`: seconds that others run before and after each unit of work."""
+    def __init__(self, db: Database, life: Life, delay: Callable[[], float], written: Callable[[], None]) -> None:
+        """`delay`: seconds that others run before and after each unit of work; `written` is told each commit."""
         self._db = db
         self._life = life
         self._delay = delay
+        self._written = written
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         await asyncio.sleep(self._delay())
@@ -69,6 +70,7 @@ class MortalDatabase:
         if self._life.books_fail:
             raise Unavailable("The books can't be written at the moment; nothing was changed.", reason="DATABASE")
         result = await self._db.write(fn)
+        self._written()
         self._life.passes_point()
         await asyncio.sleep(self._delay())
         self._life.goes_on()

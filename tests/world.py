@@ -84,6 +84,8 @@ class World:
         """Told every request as it reaches the market."""
         self.overhear_answers: list[Callable[[HttpRequest, HttpResponse], None]] = []
         """Told every answer as it leaves the market."""
+        self.after_writes: list[Callable[[], None]] = []
+        """Told every commit of the process, also the last one before it dies."""
         self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
@@ -100,7 +102,7 @@ class World:
         self.life = Life(die_after)
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
         self.db.use_clock(self.books_clock.now)
-        db = MortalDatabase(self.db, self.life, self.delay)
+        db = MortalDatabase(self.db, self.life, self.delay, self._written)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(
             self.settings,
@@ -138,6 +140,10 @@ class World:
     def _hear_answer(self, request: HttpRequest, response: HttpResponse) -> None:
         for listener in self.overhear_answers:
             listener(request, response)
+
+    def _written(self) -> None:
+        for listener in self.after_writes:
+            listener()
 
     def lose_books(self, *, keep_key: bool = True) -> None:
         """The database is gone; with its signing key, a new one can be the same deployment. Restart afterwards."""

@@ -99,23 +99,24 @@ async def _greeting(port: int) -> bytes:
         writer.close()
 
 
-async def test_an_ssh_port_sends_a_banner_only_while_its_instance_runs() -> None:
+@pytest.mark.parametrize(("runtype", "behind"), [("ssh", 0), ("jupyter_direc ssh_direc ssh_proxy", 1)])
+async def test_an_ssh_port_sends_a_banner_only_while_its_instance_runs(runtype: str, behind: int) -> None:
     async with running() as server:
-        contract = await rented(server)
+        contract = await rented(server, runtype=runtype)
         row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
         with pytest.raises(ConnectionRefusedError):
-            await _greeting(row["ssh_port"])
+            await _greeting(row["ssh_port"] + behind)
         await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
-        assert (await _greeting(row["ssh_port"])).startswith(b"SSH-2.0-")
+        assert (await _greeting(row["ssh_port"] + behind)).startswith(b"SSH-2.0-")
         await ask(server, "PUT", f"/api/v0/instances/{contract}/", {"state": "stopped"})
         with pytest.raises(ConnectionRefusedError):
-            await _greeting(row["ssh_port"])
+            await _greeting(row["ssh_port"] + behind)
         await ask(server, "PUT", f"/api/v0/instances/{contract}/", {"state": "running"})
         await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
-        assert (await _greeting(row["ssh_port"])).startswith(b"SSH-2.0-")
+        assert (await _greeting(row["ssh_port"] + behind)).startswith(b"SSH-2.0-")
         await ask(server, "DELETE", f"/api/v0/instances/{contract}/", {})
         with pytest.raises(ConnectionRefusedError):
-            await _greeting(row["ssh_port"])
+            await _greeting(row["ssh_port"] + behind)
 
 
 async def test_without_ssh_a_running_instance_refuses_connections() -> None:

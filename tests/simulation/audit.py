@@ -13,6 +13,7 @@ from typing import Any
 
 from gpuproxy.ports import HttpRequest, HttpResponse
 from gpuproxy.sandbox.market.instances import Instance, Phase
+from tests.simulation.verdicts import Verdicts
 from tests.world import World
 
 _TERMINAL = ("released", "failed", "lost")
@@ -22,17 +23,23 @@ _LIVE = "SELECT id FROM leases WHERE state NOT IN ('released', 'failed', 'lost')
 _KEEPABLE = ("requested", "unknown", *_RENTED)
 _OPEN = ("requested", "unknown", "releasing")
 _CREATE = re.compile(r"/api/v0/asks/\d+/")
-_GOOD_RUN = 10.0
 GRACE = 300.0
 """Seconds within which a surplus is dead, once it exists and the marketplace answers."""
 
 
 class Violation(AssertionError):
-    """Something that must never happen. `kind` is leak, twin or broken."""
+    """Something that must never happen. `kind` is leak, twin, working or broken; `times` is how often it did."""
 
-    def __init__(self, kind: str, text: str) -> None:
+    def __init__(self, kind: str, text: str, times: int = 1) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
+        self.times = times
+
+
+def no_working_machine_was_given_up(verdicts: Verdicts) -> None:
+    """Raises a Violation of the kind working."""
+    if wrong := verdicts.wrong:
+        raise Violation("working", f"{len(wrong)} released as NOT_READY: {'; '.join(wrong[:3])}", len(wrong))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +82,7 @@ class Audit:
         """Machines that came after their lease was over: when they appeared, on the market's clock."""
         self._seq = 0
         self._broken: Violation | None = None
+        self.verdicts = Verdicts(world)
         world.overhear.append(self.hear)
         world.overhear_answers.append(self.hear_answer)
 
@@ -179,6 +187,7 @@ class Audit:
             if round(instance.price) > row["ceiling"]:
                 raise Violation("leak", f"{row['id']} costs {instance.price}, more than {row['ceiling']}")
         self._whole_or_nothing()
+        no_working_machine_was_given_up(self.verdicts)
 
     def digest(self) -> list[object]:
         """Everything that happened, in order."""
@@ -237,13 +246,6 @@ class Audit:
         agreement, _ = self._agreement(event["reservation_id"])
         lease = self.rows("SELECT * FROM leases WHERE id = ?", event["lease_id"])[0]
         said = f"{event['lease_id']} was released as {reason}"
-        if reason == "NOT_READY":
-            instance = self.world.sandbox.market.instances.get(int(lease["instance_id"] or 0))
-            market = self.world.sandbox.market
-            runs = instance is not None and instance.phase is Phase.RUNNING and market.online(instance)
-            ready = instance is not None and runs and not instance.no_ssh
-            if ready and (instance.boot_at or 0.0) + _GOOD_RUN < self.world.sandbox.market.now:
-                raise Violation("broken", f"{said}, but it runs")
         if agreement is None:
             return
         if reason == "EXPIRED" and self.early_ends:

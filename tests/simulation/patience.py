@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,8 +17,10 @@ from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Refusal, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationView
-from tests.simulation.audit import Violation
+from tests.simulation.audit import Violation, no_working_machine_was_given_up
 from tests.simulation.logs import errors_logged
+from tests.simulation.verdicts import Verdicts
+from tests.simulation.weather import spec_of
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World
 
@@ -69,6 +71,7 @@ class _Ask:
     view: ReservationView | None = None
     refusal: Refusal | None = None
     labels: tuple[tuple[str, str], ...] = field(default=())
+    spec: LaunchSpec = field(default_factory=LaunchSpec)
 
 
 def run(seed: int) -> Patience:
@@ -101,10 +104,12 @@ class _Story:
         self.world = World(
             clock, paced=dice.random() < 0.3, accounts=dice.choice((1, 2)), seed=seed, machines=30,
             boot_time=(3.0, 45.0), misreport_share=dice.choice((0.0, 0.25, 1.0)),
-            list_lag=dice.choice((0.0, 0.0, 20.0)),
+            list_lag=dice.choice((0.0, 0.0, 20.0)), one_address_share=dice.choice((0.0, 0.5, 1.0)),
+            portless_share=dice.choice((0.0, 0.0, 0.5)),
         )  # fmt: skip
         self.world.settings = self.world.settings.model_copy(update={"catalog_refresh_interval": 150.0})
         self.asks: list[_Ask] = []
+        self.verdicts = Verdicts(self.world)
 
     async def run(self, errors: list[str]) -> Patience:
         await self.world.start()
@@ -158,11 +163,12 @@ class _Story:
             await self.world.sleep(self.dice.uniform(1, 120))
 
     async def _call(self, number: int) -> None:
-        ask = _Ask(self.dice.choice((1, 2, 3, 4, 6)), labels=(("ask", str(number)),))
+        count = self.dice.choice((1, 2, 3, 4, 6))
+        ask = _Ask(count, labels=(("ask", str(number)),), spec=self._spec())
         self.asks.append(ask)
         wanted: dict[str, Any] = {
             "wait_for": "ready", "request_id": f"r{number}", "verified_only": False, "labels": ask.labels,
-            "ready_timeout": timedelta(seconds=self.dice.choice(_READY)), "spec": LaunchSpec(image=_IMAGE),
+            "ready_timeout": timedelta(seconds=self.dice.choice(_READY)), "spec": ask.spec,
             "project": self.dice.choice(("p1", "p2")), "min_count": 1,
             "strategy": self.dice.choice(("lowest_price", "least_connections", "round_robin")),
         }  # fmt: skip
@@ -179,9 +185,16 @@ class _Story:
             else:
                 return
 
+    def _spec(self) -> LaunchSpec:
+        """An entry point without ports works also where nothing answers, so that cause does not concern it."""
+        spec = spec_of(self.dice, ("ssh", "ssh", "jupyter", "entrypoint"), _IMAGE)
+        silent = self.cause == "no_ssh" and spec.run_mode == "entrypoint" and not spec.ports
+        return replace(spec, run_mode="ssh") if silent else spec
+
     # -- what must be true
 
     def _check(self) -> None:
+        no_working_machine_was_given_up(self.verdicts)
         rented = self._rented()
         for number, ask in enumerate(self.asks):
             if rented[str(number)] > 2 * ask.count:
@@ -201,12 +214,19 @@ class _Story:
         return sum(lease.num_gpus for lease in leases if lease.state is LeaseState.ACTIVE) == ask.count
 
     def _could_be_filled(self, ask: _Ask) -> bool:
-        """Whether as many single GPUs are free, at the price and on hosts that work, as a partial answer lacks."""
+        """Whether as many single GPUs are free, at the price and on hosts that work, as a partial answer lacks.
+
+        Only a host with direct ports can map what a caller requests.
+        """
         if ask.view is None:
             return True
         had = sum(lease.num_gpus for lease in ask.view.leases if lease.state is LeaseState.ACTIVE)
         free = sum(
-            chunk.gpus == 1 and chunk.rentable and chunk.price <= _LIMIT and not chunk.machine.broken
+            chunk.gpus == 1
+            and chunk.rentable
+            and chunk.price <= _LIMIT
+            and not chunk.machine.broken
+            and (chunk.machine.direct_ports > 0 or not ask.spec.ports)
             for chunk in self.world.sandbox.market.chunks.values()
         )
         return free >= ask.count - had

@@ -17,7 +17,7 @@ from gpuproxy.sandbox.market.instances import Launch, Phase
 from tests.simulation.audit import GRACE, Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
 from tests.simulation.report import Report, hits_of
-from tests.simulation.weather import LONGEST_STALL, Weather, args_of, weather_of
+from tests.simulation.weather import LONGEST_STALL, Weather, args_of, spec_of, weather_of
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World
 
@@ -58,7 +58,8 @@ class _Story:
         self.world = World(
             clock, paced=weather.paced, accounts=weather.accounts, seed=weather.seed, machines=weather.machines,
             boot_time=(3.0, 15.0), create_latency=weather.create_latency, list_lag=weather.list_lag,
-            misreport_share=weather.shyness,
+            misreport_share=weather.shyness, one_address_share=weather.one_address,
+            portless_share=weather.portless, keys_refreshed_after=weather.keys_refreshed_after,
         )  # fmt: skip
         self.world.delay = self._delay
         self.audit = Audit(self.world, beyond=weather.beyond)
@@ -119,6 +120,7 @@ class _Story:
             "ready_timeout": timedelta(seconds=dice.choice((30, 120, 600))),
             "verified_only": False,
             "labels": (("ask", str(number)),),
+            "spec": spec_of(dice, self.weather.run_modes),
         }
         if lease is not None:
             wanted["lease"] = lease
@@ -202,9 +204,7 @@ class _Story:
         until = self.world.books_clock.now() + timedelta(seconds=more)
         agreement, ends = ask.agreement, self.clock.monotonic() + more
         before = agreement.ends_after, agreement.ends_before
-        agreement.ends_after = min(
-            ends, before[0] or ends
-        )  # the change may have been made although its answer was lost
+        agreement.ends_after = min(ends, before[0] or ends)  # it may have been changed although the answer was lost
         agreement.ends_before = max(ends + 1, before[1]) if before[1] is not None else None
         extended = await self._say_so(self.world.engine.reservations.extend(Caller(project="p1"), reservation, until))
         if extended:

@@ -4,7 +4,10 @@ Swarm testing: each seed switches on a random subset of the faults, so that rare
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gpuproxy.model.demands import LaunchSpec, RunMode
 
 _READ = (
     "refuse_connection",
@@ -50,6 +53,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "image_fault",
         "host_fault",
         "no_ssh",
+        "proxy_down",
+        "direct_down",
+        "keys_refreshed",
     ),
     "list": (*_READ, "empty_list", "missing_page", "endless_list", "slow_pages", "slow_trickle", *_ODD_ROWS),
     "get": (*_READ, *_GONE, *_ODD_ROWS),
@@ -57,8 +63,11 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "search": (*_READ, "missing_page", "empty_list"),
     "user": _READ,
     "start": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "start_refused"),
+    "ssh_key": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "key_refused"),
     "stop": (*_READ, "reset_after", "status_500_after", "hang_after", "late_effect", "stop_ignored"),
 }
+_PORTS = ((), (), (8000,), (8000, 9000))
+_KEYS = ((), ("ssh-ed25519 AAAAC3NzaC1lZDI1 caller",))
 LATE_BOUND = 300
 """Seconds, as the adapter declares them: later than that is `beyond`."""
 LONGEST_STALL = 120.0
@@ -97,6 +106,14 @@ class Weather:
     list_lag: float
     shyness: float
     """The share of fresh machines whose first rows are wrong."""
+    one_address: float
+    """The share of fresh machines with two SSH addresses of which only one answers."""
+    portless: float
+    """The share of hosts without direct ports."""
+    run_modes: tuple[RunMode, ...]
+    """What callers ask for."""
+    keys_refreshed_after: float
+    """Seconds of running after which the keys vanish that onstart appended; 0: never."""
 
     @property
     def latest(self) -> float:
@@ -131,7 +148,20 @@ def weather_of(seed: int) -> Weather:
         list_lag=dice.choice((0.0, 0.0, 10.0, 40.0)),
         stalls=dice.random() < 0.2,
         shyness=dice.choice((0.0, 0.0, 0.25, 1.0)),
+        one_address=dice.choice((0.0, 0.3, 1.0)),
+        portless=dice.choice((0.0, 0.0, 0.5)),
+        run_modes=dice.choice((("ssh",), ("ssh", "jupyter", "entrypoint"))),
+        keys_refreshed_after=dice.choice((0.0, 0.0, 5.0, 60.0)),
     )
+
+
+def spec_of(dice: random.Random, modes: Sequence[RunMode], image: str = "") -> LaunchSpec:
+    """What a caller wants to run: the addresses at which its machine can be reached depend on it."""
+    mode = dice.choice(modes)
+    ports = dice.choice(_PORTS)
+    keys = () if mode == "entrypoint" else dice.choice(_KEYS)
+    spec = LaunchSpec(run_mode=mode, ports=ports, ssh_public_keys=keys)
+    return replace(spec, image=image) if image else spec
 
 
 def args_of(fault: str, seconds: float) -> tuple[str, dict[str, object]]:

@@ -95,7 +95,10 @@ class Listeners:
         if listening is None:  # another program took the port while the instance was stopped
             return
         self._sockets[number] = listening
-        listening.listen(_BACKLOG)
+        try:
+            listening.listen(_BACKLOG)
+        except OSError:  # another program has bound the port too, and listens
+            return
         self._listening.add(number)
         asyncio.get_running_loop().add_reader(listening, self._greet, listening, number)
 
@@ -135,6 +138,7 @@ def _bound(number: int, *, alone: bool = False) -> socket.socket | None:
     except OSError:
         made.close()
         return None
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # its old connections don't keep the port from us
     return made
 
 
