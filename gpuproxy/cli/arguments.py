@@ -1,14 +1,22 @@
 """The types of command-line arguments. A value that no call can carry is wrong usage, reported before any call."""
 
+import math
+import re
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
 
 import click
 
 from gpuproxy.config.values import parse_duration
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+"""For commands on this machine's database. Client commands have an option of their own."""
 _MAX_NAME = 64
 _MOST = 2**31 - 1
 _CENTURY = 36_525 * 86_400.0
+TIME_FORMS = "2026-07-01, 2026-07-01T12:00 or 2026-07-01T12:00:00Z"
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
 class TextType(click.ParamType[str]):
@@ -62,6 +70,37 @@ class DurationType(click.ParamType[float]):
         return span
 
 
+class MomentType(click.ParamType[datetime]):
+    """A time in one of TIME_FORMS, or with an offset (`2026-07-01T12:00+02:00`). Without an offset it is in UTC."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Fails the command and names the valid forms."""
+        text = str(value).strip()
+        moment: datetime | None = None
+        if _TIME.fullmatch(text):
+            with suppress(ValueError, OverflowError):
+                found = datetime.fromisoformat(text)
+                moment = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        if moment is None:
+            self.fail(f"{value!r} is not a time. Write {TIME_FORMS}; without an offset it is in UTC", param, ctx)
+        return moment
+
+
+class PairType(click.ParamType[tuple[str, str]]):
+    """A text of the form `KEY=VALUE`."""
+
+    name = "key=value"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Fails the command if there is no key or no `=`."""
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, text
+
+
 class PriceType(click.ParamType[float]):
     """USD per GPU-hour, above 0. In a call 0 means the server's own limit; a user who types 0 does not mean that."""
 
@@ -73,7 +112,7 @@ class PriceType(click.ParamType[float]):
             price = float(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a number", param, ctx)
-        if price <= 0:
+        if not 0 < price < math.inf:
             self.fail("must be above 0. Without this option the server's GPUPROXY_MAX_PRICE applies", param, ctx)
         return price
 

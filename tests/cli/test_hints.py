@@ -46,18 +46,24 @@ def test_an_unconfirmed_release_names_the_option_and_the_remaining_cost(run: Run
 
 
 @pytest.mark.parametrize(
-    ("state", "reason", "text"),
-    [("released", "EXPIRED", "released (EXPIRED)"), ("releasing", "", "releasing"), ("failed", "", "failed")],
+    ("state", "reason", "text", "paid"),
+    [
+        ("released", "EXPIRED", "released (EXPIRED)", "1 machine: 1 released · $0.00 paid in total"),
+        ("released", "RELEASED", "released", "1 machine: 1 released · $0.00 paid in total"),
+        ("releasing", "", "releasing", "1 machine: 1 releasing · $0.00 paid so far"),
+        ("failed", "", "failed", "no machine was rented, nothing was paid"),
+    ],
 )
 def test_a_second_release_does_not_ask_and_shows_the_state(
-    run: Run, world: World, state: str, reason: str, text: str
-) -> None:
+    run: Run, world: World, state: str, reason: str, text: str, paid: str
+) -> None:  # fmt: skip
     world.rent(1)
     world.reservations[0].state, world.reservations[0].reason = state, reason
+    world.reservations[0].outcomes[0].state = state
     del world.reservations[0].instances[:]
     result = run("release", "res-1")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"res-1 already {text}, nothing was changed · $0.00 in total\n"
+    assert result.stdout == f"res-1 already {text}, nothing was changed · {paid}\n"
 
 
 @pytest.mark.parametrize("command", [("release", "--yes"), ("extend", "--for", "2h")])
@@ -71,7 +77,10 @@ def test_a_machine_id_in_place_of_a_reservation_id_gets_a_hint(
         "7001 is a machine. Its reservation is res-1. To destroy only this machine: gpuproxy destroy 7001"
         in result.stderr
     )
-    assert "gpuproxy ps lists the machines and their reservations." in run(*command, "res-9").stderr
+    assert (
+        "To list the reservations: gpuproxy reservations. To list the machines: gpuproxy ps"
+        in run(*command, "res-9").stderr
+    )
 
 
 def test_a_reservation_id_in_place_of_a_machine_id_gets_a_hint(run: Run, world: World) -> None:

@@ -33,7 +33,6 @@ class World(GPUProxyServiceServicer):
         self.destroyed: list[tuple[str, str]] = []
         self.extended: list[datetime] = []
         self.strategy = "least_connections"
-        self.listings = threading.Semaphore(0)
         self.polls: list[bool] = []
         """For each call of ListReservations: True if it was marked as a poll."""
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
@@ -41,6 +40,21 @@ class World(GPUProxyServiceServicer):
         self.answer: pb.ReserveGPUsResponse | None = None
         """The answer of ReserveGPUs. None: it rents machines."""
         self.refuse_with: status_pb2.Status | None = None
+        self.ssh_keys: list[pb.SSHKey] = []
+        self.watches: list[str] = []
+        """The resume token of each WatchReservation."""
+        self.watching = threading.Semaphore(0)
+        """Released by each WatchReservation."""
+        self.break_watch = False
+        """Set: the next stream breaks after its first message."""
+        self._changes = threading.Condition()
+        self._version = 0
+
+    def changed(self) -> None:
+        """Send the present state to every watcher."""
+        with self._changes:
+            self._version += 1
+            self._changes.notify_all()
 
     def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
         """Add a machine to the only reservation, which is created first if necessary."""
@@ -151,8 +165,49 @@ class World(GPUProxyServiceServicer):
         self, request: pb.ListReservationsRequest, context: grpc.ServicerContext
     ) -> pb.ListReservationsResponse:
         self.polls.append(("x-gpuproxy-poll", "1") in tuple(context.invocation_metadata()))
-        self.listings.release()
-        return pb.ListReservationsResponse(reservations=self.reservations, total_count=len(self.reservations))
+        found = [each for each in self.reservations if request.state in ("", each.state)]
+        found = [each for each in found if request.labels.items() <= dict(each.labels).items()]
+        start, size = int(request.page_token or 0), request.page_size
+        more = str(start + size) if start + size < len(found) else ""
+        page = found[start : start + size]
+        return pb.ListReservationsResponse(reservations=page, total_count=len(found), next_page_token=more)
+
+    def WatchReservation(
+        self, request: pb.WatchReservationRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchReservationResponse]:
+        self.watches.append(request.resume_token)
+        self.watching.release()
+        context.add_callback(self.changed)  # a stream that has ended waits no longer
+        seen = int(request.resume_token or -1)
+        while context.is_active():
+            with self._changes:
+                while self._version <= seen and context.is_active():
+                    self._changes.wait(300)
+                seen = self._version
+                now = pb.Reservation()
+                now.CopyFrom(self.reservations[0])
+            if context.is_active():
+                yield pb.WatchReservationResponse(reservation=now, resume_token=str(seen))
+            if self.break_watch:
+                self.break_watch = False
+                context.abort(grpc.StatusCode.UNAVAILABLE, "")
+
+    def AddSSHKey(self, request: pb.AddSSHKeyRequest, context: grpc.ServicerContext) -> pb.AddSSHKeyResponse:
+        for key in self.ssh_keys:
+            if key.public_key == request.public_key:
+                return pb.AddSSHKeyResponse(key=key)
+        number = len(self.ssh_keys) + 1
+        name = request.name or request.public_key.split(" ", 2)[2]
+        key = pb.SSHKey(id=f"ssh-{number}", name=name, public_key=request.public_key, fingerprint=f"SHA256:f{number}")
+        self.ssh_keys.insert(0, key)
+        return pb.AddSSHKeyResponse(key=key)
+
+    def ListSSHKeys(self, request: pb.ListSSHKeysRequest, context: grpc.ServicerContext) -> pb.ListSSHKeysResponse:
+        return pb.ListSSHKeysResponse(keys=self.ssh_keys)
+
+    def DeleteSSHKey(self, request: pb.DeleteSSHKeyRequest, context: grpc.ServicerContext) -> pb.DeleteSSHKeyResponse:
+        self.ssh_keys = [key for key in self.ssh_keys if key.id != request.id]
+        return pb.DeleteSSHKeyResponse()
 
     def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
