@@ -55,9 +55,15 @@ class IntegerType(click.ParamType[int]):
 
 
 class DurationType(click.ParamType[float]):
-    """A duration such as `90`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years."""
+    """A duration such as `90`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years.
+
+    With `above_zero`, 0 is wrong too.
+    """
 
     name = "duration"
+
+    def __init__(self, *, above_zero: bool = False) -> None:
+        self._above_zero = above_zero
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Fails the command and gives the reason."""
@@ -67,6 +73,8 @@ class DurationType(click.ParamType[float]):
             self.fail(f"{value!r} {error}", param, ctx)
         if span > _CENTURY:
             self.fail(f"{value!r} is more than a hundred years", param, ctx)
+        if self._above_zero and not span:
+            self.fail("must be above 0", param, ctx)
         return span
 
 

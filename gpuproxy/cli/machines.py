@@ -1,6 +1,7 @@
 """The commands `ps` and `show`. A reservation can be named by its id or by its request id."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import click
@@ -85,6 +86,17 @@ def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None
         if refused.error.code not in NOT_THERE:
             raise
         return None
+
+
+@contextmanager
+def on_machine(connection: Connection, name: str) -> Iterator[None]:
+    """If the server has no machine `name`, the error says where to find machines, or that it is a reservation."""
+    try:
+        yield
+    except ServerRefused as refused:
+        if refused.error.code not in NOT_THERE:
+            raise
+        raise refused.with_hint(_not_a_machine(connection, name)) from None
 
 
 def by_request_id(
@@ -204,6 +216,15 @@ def _not_a_reservation(connection: Connection, name: str) -> str:
         return "To list the reservations: gpuproxy reservations. To list the machines: gpuproxy ps"
     alone = "" if machine.status in GONE else f" To destroy only this machine: gpuproxy destroy {name}"
     return f"{name} is a machine. Its reservation is {machine.reservation_id}.{alone}"
+
+
+def _not_a_machine(connection: Connection, name: str) -> str:
+    try:
+        reservation = find_reservation(connection, name)
+    except ServerRefused:
+        return "To list your machines: gpuproxy ps"
+    ids = ", ".join(one.contract_id for one in reservation.instances)
+    return f"{name} is a reservation. " + (f"Its machines: {ids}" if ids else "It has no machine now.")
 
 
 def _is(machine: pb.GPUInstance, name: str) -> bool:

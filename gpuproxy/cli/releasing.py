@@ -125,6 +125,8 @@ def _destroy_one(connection: Connection, provider: str, name: str) -> str:
         click.echo(f"{name}: {refused.message}", err=True)
         if refused.error.code in NOT_THERE and _is_reservation(connection, name):
             click.echo(f"{name} is a reservation. gpuproxy release {name} releases all of its machines.", err=True)
+        elif refused.error.code in NOT_THERE:
+            click.echo("To list your machines: gpuproxy ps", err=True)
         return _REFUSED
     if connection.as_json:
         connection.print_json(answer)

@@ -65,7 +65,7 @@ class _Extend(click.Command):
 @click.command(cls=_Extend)
 @click.argument("name", metavar="ID", type=TextType())
 @click.option("--until", "until", type=MomentType(), help=f"New end in UTC: {TIME_FORMS}.")
-@click.option("--for", "span", type=DurationType(), help="Duration from now: 90m, 2h or 7d.")
+@click.option("--for", "span", type=DurationType(above_zero=True), help="Duration from now: 90m, 2h or 7d.")
 @client_command
 def extend(connection: Connection, name: str, until: datetime | None, span: float | None) -> None:
     """Change when a reservation ends. With --until, repeating the command changes nothing."""

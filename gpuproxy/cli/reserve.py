@@ -170,7 +170,7 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--timeout",
-                type=DurationType(),
+                type=DurationType(above_zero=True),
                 help="Start no rental after this time (default: 2m; longer with --wait-ready).",
             ),
             click.option("--dry-run", is_flag=True, help="Show what would be chosen, and rent nothing."),

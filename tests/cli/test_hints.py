@@ -46,17 +46,18 @@ def test_an_unconfirmed_release_names_the_option_and_the_remaining_cost(run: Run
 
 
 @pytest.mark.parametrize(
-    ("state", "reason", "text", "paid"),
+    ("state", "reason", "said"),
     [
-        ("released", "EXPIRED", "released (EXPIRED)", "1 machine: 1 released · $0.00 paid in total"),
-        ("released", "RELEASED", "released", "1 machine: 1 released · $0.00 paid in total"),
-        ("releasing", "", "releasing", "1 machine: 1 releasing · $0.00 paid so far"),
-        ("failed", "", "failed", "no machine was rented, nothing was paid"),
+        ("released", "EXPIRED", ("released (EXPIRED)", "1 machine: 1 released · $0.00 paid in total")),
+        ("released", "RELEASED", ("released", "1 machine: 1 released · $0.00 paid in total")),
+        ("releasing", "", ("releasing", "1 machine: 1 releasing · $0.00 paid so far")),
+        ("failed", "", ("failed", "no machine was rented, nothing was paid")),
     ],
 )
 def test_a_second_release_does_not_ask_and_shows_the_state(
-    run: Run, world: World, state: str, reason: str, text: str, paid: str
-) -> None:  # fmt: skip
+    run: Run, world: World, state: str, reason: str, said: tuple[str, str]
+) -> None:
+    text, paid = said
     world.rent(1)
     world.reservations[0].state, world.reservations[0].reason = state, reason
     world.reservations[0].outcomes[0].state = state

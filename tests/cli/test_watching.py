@@ -152,3 +152,14 @@ def test_ctrl_c_is_130_also_if_the_connection_breaks_at_the_same_moment(run: Run
     assert "Interrupted. No new rental is started. Request id: mine" in result.stderr
     assert MACHINE in result.stderr
     assert "To release them: gpuproxy release res-1" in result.stderr
+
+
+def test_ctrl_c_before_anything_is_rented_is_130_at_once(run: Run, world: World) -> None:
+    def interrupted(context: grpc.ServicerContext) -> None:
+        _thread.interrupt_main()
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    world.during_health_check = interrupted
+    result = run("reserve", "3")
+    assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")
+    assert world.requests == []

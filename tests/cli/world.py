@@ -37,6 +37,7 @@ class World(GPUProxyServiceServicer):
         """For each call of ListReservations: True if it was marked as a poll."""
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.during_list: Callable[[], None] = lambda: None
+        self.during_health_check: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.answer: pb.ReserveGPUsResponse | None = None
         """The answer of ReserveGPUs. None: it rents machines."""
         self.refuse_with: status_pb2.Status | None = None
@@ -279,6 +280,7 @@ class World(GPUProxyServiceServicer):
         )
 
     def HealthCheck(self, request: pb.HealthCheckRequest, context: grpc.ServicerContext) -> pb.HealthCheckResponse:
+        self.during_health_check(context)
         return pb.HealthCheckResponse(status="ok", timestamp=int(NOW.timestamp()))
 
     def _judge(self, context: grpc.ServicerContext) -> None:
