@@ -19,6 +19,8 @@ from gpuproxy.cli.following import Follower
 from gpuproxy.cli.machines import by_request_id
 from gpuproxy.cli.readiness import evidence
 from gpuproxy.cli.stopping import Stop
+from gpuproxy.client.errors import GPUProxyError
+from gpuproxy.client.watching import is_ready
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _LOOK_SECONDS = 0.1
@@ -26,6 +28,9 @@ _LOOK_SECONDS = 0.1
 _RECONNECT_SECONDS = 30.0
 """For this long the call is repeated after the connection has broken."""
 _RECONNECT_PAUSE_SECONDS = 1.0
+_READ_SECONDS = 10.0
+_STABLE_SECONDS = 60.0
+"""After a call that lasted this long, a broken connection is a new one."""
 OPEN = frozenset({"pending", "unknown"})
 """States of outcomes that are not known yet."""
 _WAITING = "waiting: "
@@ -111,30 +116,46 @@ class _Rental:
         self._until = time.monotonic() + limit
         self._progress = progress
         self._stop = stop
+        self._latest: pb.Reservation | None = None
 
     def answer(self) -> pb.ReserveGPUsResponse | None:
         """The answer; None if a signal came first. Raises ServerRefused."""
         reconnect_until: float | None = None
         with Follower(self._connection, self._request.request_id) as follower:
             while not self._stop:
+                began = time.monotonic()
                 try:
-                    return self._once(follower)
+                    answer = self._once(follower)
                 except ServerRefused as failure:
                     now = time.monotonic()
-                    if not _connection_broke(failure) or now >= min(reconnect_until or self._until, self._until):
+                    if not _connection_broke(failure) or now >= self._until:
                         raise
-                    if reconnect_until is None:
+                    if reconnect_until is None or now - began > _STABLE_SECONDS:
                         reconnect_until = now + _RECONNECT_SECONDS
-                        print_error(
-                            f"The connection to {self._connection.server} broke. The call is repeated with the same "
-                            f"request id for {_RECONNECT_SECONDS:.0f} s. This never rents twice."
-                        )
-                self._follow(follower, time.monotonic() + _RECONNECT_PAUSE_SECONDS)
+                        self._announce_repeats()
+                    elif now >= reconnect_until:
+                        raise
+                    self._follow(follower, time.monotonic() + _RECONNECT_PAUSE_SECONDS)
+                    continue
+                if reconnect_until is None or self._request.wait_for != "ready":
+                    return answer
+                # A repeated call is answered with the present state, so readiness is waited for here.
+                self._follow(follower, self._until, until_ready=True)
+                return None if self._stop else self._once(follower, at_least=_READ_SECONDS)
         return None
 
-    def _once(self, follower: Follower) -> pb.ReserveGPUsResponse | None:
-        """The answer of one call; None if a signal came first, and then the call is cancelled."""
-        timeout = max(self._until - time.monotonic(), 0.0)
+    def _announce_repeats(self) -> None:
+        print_error(
+            f"The connection to {self._connection.server} broke. The call is repeated with the same request id for "
+            f"{_RECONNECT_SECONDS:.0f} s. This never rents twice."
+        )
+
+    def _once(self, follower: Follower, at_least: float = 0.0) -> pb.ReserveGPUsResponse | None:
+        """The answer of one call; None if a signal came first, and then the call is cancelled.
+
+        `at_least`: the shortest timeout in seconds, for a repeat that only reads.
+        """
+        timeout = max(self._until - time.monotonic(), at_least)
         stub, metadata = self._connection.stub, self._connection.metadata
         call = stub.ReserveGPUs.future(self._request, timeout=timeout, metadata=metadata)
         call.add_done_callback(lambda _: follower.wake())
@@ -148,13 +169,23 @@ class _Rental:
         except grpc.RpcError as error:
             raise self._connection.failure(error) from None
 
-    def _follow(self, follower: Follower, until: float) -> None:
-        while not self._stop and time.monotonic() < until:
+    def _follow(self, follower: Follower, until: float, *, until_ready: bool = False) -> None:
+        """Show changes until that time. With `until_ready`, only until the machines are ready, or have ended."""
+        while not self._stop and time.monotonic() < until and not (until_ready and _is_decided(self._latest)):
             self._show(follower, _LOOK_SECONDS)
 
     def _show(self, follower: Follower, seconds: float) -> None:
         for state in follower.states(seconds):
+            self._latest = state
             self._progress.show(state.outcomes, state.instances)
+
+
+def _is_decided(reservation: pb.Reservation | None) -> bool:
+    """True if waiting for readiness can end."""
+    try:
+        return reservation is not None and is_ready(reservation)
+    except GPUProxyError:
+        return True
 
 
 def _connection_broke(failure: ServerRefused) -> bool:

@@ -139,3 +139,35 @@ def test_a_violation_equal_to_the_message_is_printed_once(run: Run, world: World
     )
     lines = run("reserve", "1").stderr.splitlines()
     assert lines[1:3] == [f"strategy: {whole}", "  image: bad"]
+
+
+@pytest.mark.parametrize("address", ["localhost", ":::", "::1:9090", "localhost:", "local host:9090", "localhost:x"])
+def test_an_address_without_a_host_or_a_port_is_wrong_usage(run: Run, address: str) -> None:
+    result = run("list", "--server", address)
+    assert (result.exit_code, "must be the HOST:PORT of gRPC" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("logs",), ("stop",), ("start",), ("destroy", "--yes")])
+def test_an_unknown_machine_gets_a_hint(run: Run, world: World, words: tuple[str, ...]) -> None:
+    assert "To list your machines: gpuproxy ps" in run(*words, "9999").stderr
+    world.rent(1)
+    assert "res-1 is a reservation. " in run(*words, "res-1").stderr
+
+
+def test_the_numbers_of_a_release_add_up_to_all_machines(run: Run, world: World) -> None:
+    for number, state in enumerate(("released", "releasing", "lost", "unknown", "failed", "not_attempted"), start=1):
+        world.rent(number)
+        world.reservations[0].outcomes[-1].state = state
+    world.reservations[0].cost_so_far = 0.1234
+    assert run("release", "res-1", "--yes").stdout == (
+        "res-1 releasing · 4 machines: 1 released, 1 releasing, 1 lost, 1 with an unknown outcome"
+        " · $0.1234 paid so far\n"
+    )
+
+
+def test_a_machine_that_is_named_twice_is_destroyed_once(run: Run, world: World) -> None:
+    world.rent(1).cost_so_far = 0.25
+    world.rent(2).cost_so_far = 0.5
+    result = run("destroy", "7001", "7002", "7001", "--yes")
+    assert world.destroyed == [("vast.ai", "7001"), ("vast.ai", "7002")]
+    assert result.stdout.splitlines()[-1] == "2 machines: 2 releasing · $0.75 paid so far"

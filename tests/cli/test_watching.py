@@ -130,6 +130,33 @@ def test_a_call_whose_connection_breaks_is_repeated_with_the_same_request_id(
     assert "broke. The call is repeated with the same request id" in result.stderr
 
 
+def test_after_a_repeat_readiness_is_still_waited_for(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rental, "_RECONNECT_PAUSE_SECONDS", 0.0)
+
+    def breaks(context: grpc.ServicerContext) -> None:
+        world.answer = pb.ReserveGPUsResponse(
+            reserved_instances=world.machines, reserved_count=1, reservation_id="res-1", state="starting",
+            outcomes=world.reservations[0].outcomes, price_per_hour=0.31,
+        )  # fmt: skip
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    def becomes_ready() -> None:
+        assert world.watching.acquire(timeout=300)
+        reservation = world.reservations[0]
+        reservation.reserved_count = reservation.ready_count = 1
+        reservation.instances[0].status = "active"
+        world.changed()
+
+    world.during_reserve = breaks
+    thread = threading.Thread(target=becomes_ready)
+    thread.start()
+    result = run("reserve", "1", "--wait-ready")
+    thread.join()
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-2] == f"{MACHINE}, ready"
+    assert len(world.requests) == 3  # the broken one, its repeat, and one for the state at the end
+
+
 def test_a_server_that_does_not_come_back_is_exit_code_3(
     run: Run, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,10 +147,13 @@ class World(GPUProxyServiceServicer):
     def GetGPUInstance(
         self, request: pb.GetGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.GetGPUInstanceResponse:
+        return pb.GetGPUInstanceResponse(instance=self._machine(request.instance_id, context))
+
+    def _machine(self, contract: str, context: grpc.ServicerContext) -> pb.GPUInstance:
         for machine in self.machines:
-            if machine.contract_id == request.instance_id:
-                return pb.GetGPUInstanceResponse(instance=machine)
-        _abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {request.instance_id}.", "NOT_FOUND"))
+            if machine.contract_id == contract:
+                return machine
+        _abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {contract}.", "NOT_FOUND"))
         raise AssertionError
 
     def GetReservation(
@@ -234,21 +237,22 @@ class World(GPUProxyServiceServicer):
     def StopGPUInstance(
         self, request: pb.StopGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.StopGPUInstanceResponse:
-        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, "stopped"))
+        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, "stopped", context))
 
     def StartGPUInstance(
         self, request: pb.StartGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.StartGPUInstanceResponse:
-        return pb.StartGPUInstanceResponse(instance=self._switched(request.instance_id, "starting"))
+        return pb.StartGPUInstanceResponse(instance=self._switched(request.instance_id, "starting", context))
 
-    def _switched(self, contract: str, status: str) -> pb.GPUInstance:
-        machine = next(machine for machine in self.machines if machine.contract_id == contract)
+    def _switched(self, contract: str, status: str, context: grpc.ServicerContext) -> pb.GPUInstance:
+        machine = self._machine(contract, context)
         machine.status = status
         return machine
 
     def GetInstanceLogs(
         self, request: pb.GetInstanceLogsRequest, context: grpc.ServicerContext
     ) -> pb.GetInstanceLogsResponse:
+        self._machine(request.instance_id, context)
         return pb.GetInstanceLogsResponse(lines=["one", "two", "three"][-request.tail :])
 
     def GetTransactions(
