@@ -6,7 +6,7 @@ from typing import TypeVar
 from gpuproxy.adapters.system import SystemRandom, Threads
 from gpuproxy.app.local_database import with_database
 from gpuproxy.config.settings import ConfigError, Settings
-from gpuproxy.identity.key_rings import KeyRing
+from gpuproxy.identity.key_rings import KeyRing, NewKey
 from gpuproxy.identity.passwords import Passwords
 from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.users import Role
@@ -17,9 +17,9 @@ from gpuproxy.store.users import UserRow
 T = TypeVar("T")
 
 
-def create_key(settings: Settings, name: str, role: Role, project: str) -> str:
-    """Create an API key and return its text, which is not stored and can't be read again."""
-    return _with_keys(settings, lambda ring: ring.create(project, name, role), may_create=True).text
+def create_key(settings: Settings, name: str, role: Role, project: str) -> NewKey:
+    """Create an API key. Its text is not stored and can't be read again."""
+    return _with_keys(settings, lambda ring: ring.create(project, name, role), may_create=True)
 
 
 def list_keys(settings: Settings) -> tuple[KeyRow, ...]:

@@ -1,14 +1,22 @@
 """The types of command-line arguments. A value that no call can carry is wrong usage, reported before any call."""
 
+import math
+import re
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
 
 import click
 
 from gpuproxy.config.values import parse_duration
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+"""For commands on this machine's database. Client commands have an option of their own."""
 _MAX_NAME = 64
 _MOST = 2**31 - 1
 _CENTURY = 36_525 * 86_400.0
+TIME_FORMS = "2026-07-01, 2026-07-01T12:00 or 2026-07-01T12:00:00Z"
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
 class TextType(click.ParamType[str]):
@@ -47,9 +55,15 @@ class IntegerType(click.ParamType[int]):
 
 
 class DurationType(click.ParamType[float]):
-    """A duration such as `90`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years."""
+    """A duration such as `90`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years.
+
+    With `above_zero`, 0 is wrong too.
+    """
 
     name = "duration"
+
+    def __init__(self, *, above_zero: bool = False) -> None:
+        self._above_zero = above_zero
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Fails the command and gives the reason."""
@@ -59,7 +73,40 @@ class DurationType(click.ParamType[float]):
             self.fail(f"{value!r} {error}", param, ctx)
         if span > _CENTURY:
             self.fail(f"{value!r} is more than a hundred years", param, ctx)
+        if self._above_zero and not span:
+            self.fail("must be above 0", param, ctx)
         return span
+
+
+class MomentType(click.ParamType[datetime]):
+    """A time in one of TIME_FORMS, or with an offset (`2026-07-01T12:00+02:00`). Without an offset it is in UTC."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Fails the command and names the valid forms."""
+        text = str(value).strip()
+        moment: datetime | None = None
+        if _TIME.fullmatch(text):
+            with suppress(ValueError, OverflowError):
+                found = datetime.fromisoformat(text)
+                moment = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        if moment is None:
+            self.fail(f"{value!r} is not a time. Write {TIME_FORMS}; without an offset it is in UTC", param, ctx)
+        return moment
+
+
+class PairType(click.ParamType[tuple[str, str]]):
+    """A text of the form `KEY=VALUE`."""
+
+    name = "key=value"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Fails the command if there is no key or no `=`."""
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, text
 
 
 class PriceType(click.ParamType[float]):
@@ -73,7 +120,7 @@ class PriceType(click.ParamType[float]):
             price = float(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a number", param, ctx)
-        if price <= 0:
+        if not 0 < price < math.inf:
             self.fail("must be above 0. Without this option the server's GPUPROXY_MAX_PRICE applies", param, ctx)
         return price
 

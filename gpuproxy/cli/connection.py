@@ -6,6 +6,7 @@ The admin key that the server keeps beside its database is sent only to servers 
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +29,9 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 DEFAULT_TIMEOUT = 30.0
+
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s:/@\[\]]+):\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
+"""HOST:PORT, or an address with one of the schemes that gRPC knows."""
 
 P = ParamSpec("P")
 Request = TypeVar("Request", bound=Message)
@@ -180,7 +184,7 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
     ) -> None:
         found = _environment()
         address = server or found.get("GPUPROXY_SERVER", DEFAULT_SERVER)
-        if address.startswith(("http://", "https://")):
+        if not _ADDRESS.fullmatch(address):
             named = "--server" if server else "GPUPROXY_SERVER"
             raise click.UsageError(
                 f"{named}: must be the HOST:PORT of gRPC, for example {DEFAULT_SERVER}, not {address}"

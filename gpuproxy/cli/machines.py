@@ -1,14 +1,14 @@
-"""The commands `ps`, `show` and `extend`. A reservation can be named by its id or by its request id."""
+"""The commands `ps` and `show`. A reservation can be named by its id or by its request id."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 import click
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, TextType
+from gpuproxy.cli import readiness, tables
+from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -16,6 +16,8 @@ NOT_THERE = frozenset({"NOT_FOUND", "INVALID_ARGUMENT"})
 """The server's error codes for an id that does not exist, or that is not valid."""
 GONE = frozenset({"releasing", "released", "lost"})
 """States of a machine or an outcome that is no longer usable."""
+OVER = frozenset({"released", "failed"})
+"""States of a reservation that costs nothing any more."""
 _FIRST = {"unknown": 0, "releasing": 1}
 _PAGE = 200
 
@@ -33,6 +35,8 @@ def ps(connection: Connection) -> None:
         click.echo("No machine is rented, so nothing is billed.")
         return
     click.echo(machine_table(machines, connection.server_now()))
+    for line in readiness.warnings(machines):
+        click.echo(line)
     click.echo(totals(machines))
 
 
@@ -54,34 +58,6 @@ def show(connection: Connection, name: str) -> None:
         connection.print_json(reservation)
     else:
         click.echo(describe(reservation, connection.server_now()))
-
-
-@click.command()
-@click.argument("name", metavar="ID", type=TextType())
-@click.option(
-    "--until",
-    "until",
-    type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]),
-    help="New end in UTC, for example 2026-07-01 or 2026-07-01T12:00.",
-)
-@click.option("--for", "span", type=DurationType(), help="Duration from now, for example 90m, 2h or 7d.")
-@client_command
-def extend(connection: Connection, name: str, until: datetime | None, span: float | None) -> None:
-    """Change when a reservation ends. With --until, repeating the command changes nothing."""
-    if (until is None) == (span is None):
-        raise click.UsageError("Give the new end: either --until TIME or --for DURATION.")
-    end = until.replace(tzinfo=UTC) if until else connection.server_now() + timedelta(seconds=span or 0)
-    reservation = find_reservation(connection, name)
-    expires_at = Timestamp()
-    expires_at.FromDatetime(end)
-    request = pb.ExtendReservationRequest(reservation_id=reservation.reservation_id, expires_at=expires_at)
-    extended = connection.call(connection.stub.ExtendReservation, request).reservation
-    if connection.as_json:
-        connection.print_json(extended)
-    else:
-        had_end = reservation.HasField("expires_at")
-        new = "" if had_end else ". It had no end before. Its machines are released at that time."
-        click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}{new}")
 
 
 def find_reservation(connection: Connection, name: str) -> pb.Reservation:
@@ -110,6 +86,17 @@ def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None
         if refused.error.code not in NOT_THERE:
             raise
         return None
+
+
+@contextmanager
+def on_machine(connection: Connection, name: str) -> Iterator[None]:
+    """If the server has no machine `name`, the error says where to find machines, or that it is a reservation."""
+    try:
+        yield
+    except ServerRefused as refused:
+        if refused.error.code not in NOT_THERE:
+            raise
+        raise refused.with_hint(_not_a_machine(connection, name)) from None
 
 
 def by_request_id(
@@ -162,21 +149,28 @@ def describe(reservation: pb.Reservation, now: datetime) -> str:
     gpus = f"{reservation.reserved_count} of {reservation.requested_count} GPUs, {reservation.ready_count} ready"
     lines = [f"{head} · {gpus} · {tables.costs(reservation.price_per_hour)}"]
     lines[0] += f" · {tables.price(reservation.cost_so_far)} so far"
+    if reservation.state in OVER:
+        lines = [f"{head} · {tables.price(reservation.cost_so_far)} in total"]
     facts = {
-        "reason": reservation.reason,
+        "reason": told_reason(reservation),
         "message": reservation.message,
         "created": tables.moment(reservation.created_at),
-        "ends": tables.moment(reservation.expires_at) or "no end",
+        "ends": "" if reservation.state in OVER else tables.moment(reservation.expires_at) or "no end",
         "strategy": reservation.strategy,
         "request id": reservation.request_id,
         "labels": ", ".join(f"{key}={value}" for key, value in sorted(reservation.labels.items())),
     }
     lines += [f"{name:<10} {text}" for name, text in facts.items() if text]
     if reservation.instances:
-        lines += ["", machine_table(reservation.instances, now)]
+        lines += ["", machine_table(reservation.instances, now), *readiness.attention(reservation.instances)]
     if reservation.outcomes:
         lines += ["", outcome_table(reservation.outcomes)]
     return "\n".join(lines)
+
+
+def told_reason(reservation: pb.Reservation) -> str:
+    """Why the reservation is in its state; "" if the state says it."""
+    return "" if reservation.reason == reservation.state.upper() else reservation.reason
 
 
 def outcome_table(outcomes: Sequence[pb.Outcome]) -> str:
@@ -205,15 +199,32 @@ def seconds(span: float) -> Duration:
     return duration
 
 
+SANDBOX = "a simulated machine: it costs nothing and only sends an SSH banner"
+
+
+def is_simulated(machine: pb.GPUInstance) -> bool:
+    """True for a machine of the sandbox."""
+    return machine.metadata.get("sandbox") == "true"
+
+
 RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
 
 
 def _not_a_reservation(connection: Connection, name: str) -> str:
     machine = find_machine(connection, name)
     if machine is None:
-        return "gpuproxy ps lists the machines and their reservations."
+        return "To list the reservations: gpuproxy reservations. To list the machines: gpuproxy ps"
     alone = "" if machine.status in GONE else f" To destroy only this machine: gpuproxy destroy {name}"
     return f"{name} is a machine. Its reservation is {machine.reservation_id}.{alone}"
+
+
+def _not_a_machine(connection: Connection, name: str) -> str:
+    try:
+        reservation = find_reservation(connection, name)
+    except ServerRefused:
+        return "To list your machines: gpuproxy ps"
+    ids = ", ".join(one.contract_id for one in reservation.instances)
+    return f"{name} is a reservation. " + (f"Its machines: {ids}" if ids else "It has no machine now.")
 
 
 def _is(machine: pb.GPUInstance, name: str) -> bool:
@@ -264,13 +275,27 @@ def _machine(one: pb.GPUInstance) -> str:
         "price": _price(one),
         "running": f"{tables.hourly(one.price_per_hour)} after a start" if one.status == "stopped" else "",
         "created": tables.moment(one.created_at),
-        "ready": tables.moment(one.ready_at),
+        "ready": _ready(one),
+        "boot script": readiness.boot(one),
         "ends": "" if over else tables.moment(one.expires_at) or "no end",
+        "contract": "" if over else _contract_end(one),
         "ssh": "" if over else one.ssh.command,
         "ports": "" if over else ports,
         "provider": one.status_message,
+        "sandbox": SANDBOX if is_simulated(one) else "",
         "reservation": one.reservation_id,
         "lease": one.lease_id,
     }
     head = f"{one.contract_id or one.lease_id} {one.status} on {one.provider}"
-    return "\n".join([head, *(f"{name:<11} {text}" for name, text in facts.items() if text)])
+    lines = [head, *(f"{name:<11} {text}" for name, text in facts.items() if text)]
+    return "\n".join([*lines, *(f"{'warning':<11} {text}" for text in one.warnings)])
+
+
+def _ready(one: pb.GPUInstance) -> str:
+    moment = tables.moment(one.ready_at)
+    return f"{moment}{readiness.evidence(one)}" if moment else one.ready_evidence
+
+
+def _contract_end(one: pb.GPUInstance) -> str:
+    moment = tables.moment(one.contract_ends_at)
+    return f"ends at {moment} at the marketplace; the machine stops then" if moment else ""

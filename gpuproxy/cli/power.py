@@ -5,6 +5,7 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.cli.machines import on_machine
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _TIMEOUT = 60.0
@@ -18,7 +19,8 @@ _Switched = pb.StopGPUInstanceResponse | pb.StartGPUInstanceResponse
 def stop(connection: Connection, /, contract: str) -> None:
     """Stop a machine. Its disk stays and is still billed. Its GPUs are released and may be rented by others."""
     request = pb.StopGPUInstanceRequest(instance_id=contract)
-    answer = connection.call(connection.stub.StopGPUInstance, request, timeout=_TIMEOUT)
+    with on_machine(connection, contract):
+        answer = connection.call(connection.stub.StopGPUInstance, request, timeout=_TIMEOUT)
     _show(connection, answer, done="stopped", doing="stopping")
 
 
@@ -28,7 +30,8 @@ def stop(connection: Connection, /, contract: str) -> None:
 def start(connection: Connection, /, contract: str) -> None:
     """Start a stopped machine, if its GPUs are still free. Its full price is billed again."""
     request = pb.StartGPUInstanceRequest(instance_id=contract)
-    answer = connection.call(connection.stub.StartGPUInstance, request, timeout=_TIMEOUT)
+    with on_machine(connection, contract):
+        answer = connection.call(connection.stub.StartGPUInstance, request, timeout=_TIMEOUT)
     _show(connection, answer, done="active", doing="starting")
 
 
@@ -39,7 +42,8 @@ def start(connection: Connection, /, contract: str) -> None:
 def logs(connection: Connection, /, contract: str, tail: int) -> None:
     """Print the last lines of a machine's container log."""
     request = pb.GetInstanceLogsRequest(instance_id=contract, tail=tail)
-    answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_TIMEOUT)
+    with on_machine(connection, contract):
+        answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_TIMEOUT)
     if connection.as_json:
         connection.print_json(answer)
         return

@@ -1,12 +1,40 @@
-"""The commands `release` and `destroy`. Both list the machines and ask before they destroy data."""
+"""The commands `release` and `destroy`. Both list the machines and ask before they destroy data.
+
+Their last line counts every machine once, by what became of it, so that the numbers add up.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import click
 
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
-from gpuproxy.cli.machines import NOT_THERE, RENTED, counted, find_reservation, hourly, machine_table, totals
+from gpuproxy.cli.machines import (
+    NOT_THERE,
+    RENTED,
+    counted,
+    find_machine,
+    find_reservation,
+    hourly,
+    machine_table,
+    told_reason,
+    totals,
+)
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+
+_STATES: Mapping[str, str] = {
+    "released": "released",
+    "releasing": "releasing",
+    "lost": "lost",
+    "unknown": "with an unknown outcome",
+    "pending": "with an unknown outcome",
+    "reserved": "still rented",
+}
+"""What became of a machine, by the state of its outcome. Attempts in other states never had a machine."""
+_REFUSED = "refused"
 
 
 @click.command()
@@ -28,9 +56,10 @@ def release(connection: Connection, name: str, yes: bool) -> None:
     if connection.as_json:
         connection.print_json(released)
     else:
-        reason = f" ({reservation.reason})" if reservation.reason else ""
+        why = told_reason(reservation)
+        reason = f" ({why})" if why else ""
         state = f"already {reservation.state}{reason}, nothing was changed" if over else released.state
-        click.echo(f"{released.reservation_id} {state} · {tables.price(released.cost_so_far)} in total")
+        click.echo(f"{released.reservation_id} {state} · {_what_became(released)}")
 
 
 @click.command()
@@ -40,17 +69,23 @@ def release(connection: Connection, name: str, yes: bool) -> None:
 @client_command
 def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
     """Destroy single machines, by contract id. Data on the machines is lost."""
+    names = tuple(dict.fromkeys(names))
     rented = connection.call(connection.stub.ListGPUInstances, RENTED).instances
     meant = {name: one for name in names for one in rented if one.contract_id == name}
     if meant and not connection.as_json:
         click.echo(machine_table(list(meant.values()), connection.server_now()), err=True)
         click.echo(totals(list(meant.values())), err=True)
     _ask(f"Destroy {counted(len(names))}?", sum(hourly(one) for one in meant.values()), yes=yes)
-    failures = 0
+    became: Counter[str] = Counter()
+    paid = 0.0
     for name in names:
-        where = meant[name].provider if name in meant else provider or ""
-        failures += not _destroy_one(connection, where, name)
-    if failures:
+        state = _destroy_one(connection, meant[name].provider if name in meant else provider or "", name)
+        became[state] += 1
+        if state != _REFUSED and not connection.as_json:
+            paid += _paid(connection, name)
+    if len(names) > 1 and not connection.as_json:
+        click.echo(f"{_counts(became)} · {tables.price(paid)} paid so far")
+    if became[_REFUSED]:
         raise SystemExit(1)
 
 
@@ -79,7 +114,8 @@ def _is_reservation(connection: Connection, name: str) -> bool:
     return True
 
 
-def _destroy_one(connection: Connection, provider: str, name: str) -> bool:
+def _destroy_one(connection: Connection, provider: str, name: str) -> str:
+    """What became of the machine: "releasing", "released", or _REFUSED."""
     try:
         request = pb.DestroyGPUInstanceRequest(provider=provider, instance_id=name)
         answer = connection.call(connection.stub.DestroyGPUInstance, request)
@@ -89,9 +125,39 @@ def _destroy_one(connection: Connection, provider: str, name: str) -> bool:
         click.echo(f"{name}: {refused.message}", err=True)
         if refused.error.code in NOT_THERE and _is_reservation(connection, name):
             click.echo(f"{name} is a reservation. gpuproxy release {name} releases all of its machines.", err=True)
-        return False
+        elif refused.error.code in NOT_THERE:
+            click.echo("To list your machines: gpuproxy ps", err=True)
+        return _REFUSED
     if connection.as_json:
         connection.print_json(answer)
     else:
         click.echo(f"{name} {answer.state} · {answer.message}")
-    return True
+    return answer.state
+
+
+def _paid(connection: Connection, name: str) -> float:
+    """What the machine has cost in USD; 0 if that can't be read now."""
+    with suppress(ServerRefused):
+        machine = find_machine(connection, name)
+        return machine.cost_so_far if machine else 0.0
+    return 0.0
+
+
+def _what_became(reservation: pb.Reservation) -> str:
+    """`3 machines: 1 released, 2 releasing · $0.12 paid so far`."""
+    states = Counter(_STATES[one.state] for one in reservation.outcomes if one.state in _STATES)
+    if not states:
+        return "no machine was rented, nothing was paid" if not reservation.cost_so_far else _paid_text(reservation, ())
+    return f"{_counts(states)} · {_paid_text(reservation, states)}"
+
+
+def _paid_text(reservation: pb.Reservation, states: Iterable[str]) -> str:
+    when = "in total" if set(states) <= {"released", "lost"} else "so far"
+    return f"{tables.price(reservation.cost_so_far)} paid {when}"
+
+
+def _counts(states: Counter[str]) -> str:
+    """`3 machines: 1 released, 2 releasing`."""
+    order = [*dict.fromkeys(_STATES.values()), *states]
+    parts = [f"{states[state]} {state}" for state in dict.fromkeys(order) if states[state]]
+    return f"{counted(states.total())}: {', '.join(parts)}"

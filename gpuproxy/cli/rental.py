@@ -1,13 +1,13 @@
-"""One ReserveGPUs call: its request id is printed first, then a line for each change of a machine.
+"""One rental by ReserveGPUs: its request id is printed first, then a line for each change of a machine.
 
 However the call ends, the output names the machines that exist and the command that releases them. A signal stops new
 rentals but keeps the existing machines. If stdout can't be written, renting continues and the output goes to stderr.
+If the connection breaks, the call is repeated with the same request id, which never rents twice.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import click
 import grpc
@@ -15,11 +15,22 @@ import grpc
 from gpuproxy.cli import tables
 from gpuproxy.cli.connection import Connection, ServerRefused
 from gpuproxy.cli.ending import drop_stdout, print_error
+from gpuproxy.cli.following import Follower
 from gpuproxy.cli.machines import by_request_id
+from gpuproxy.cli.readiness import evidence
 from gpuproxy.cli.stopping import Stop
+from gpuproxy.client.errors import GPUProxyError
+from gpuproxy.client.watching import is_ready
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_POLL_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
+"""A signal is noticed after this time at most."""
+_RECONNECT_SECONDS = 30.0
+"""For this long the call is repeated after the connection has broken."""
+_RECONNECT_PAUSE_SECONDS = 1.0
+_READ_SECONDS = 10.0
+_STABLE_SECONDS = 60.0
+"""After a call that lasted this long, a broken connection is a new one."""
 OPEN = frozenset({"pending", "unknown"})
 """States of outcomes that are not known yet."""
 _WAITING = "waiting: "
@@ -62,8 +73,9 @@ class Progress:
         by_lease = {machine.lease_id: machine for machine in machines}
         for outcome in outcomes:
             line = _line(outcome, by_lease.get(outcome.lease_id))
+            seen = self._seen.get(outcome.lease_id, "")
             # The final answer calls every machine "reserved", even a ready one: that is no change.
-            if self._seen.get(outcome.lease_id) not in (line, f"{line}{_READY}"):
+            if seen != line and not seen.startswith(f"{line}{_READY}"):
                 self._seen[outcome.lease_id] = line
                 self._print_line(line)
 
@@ -75,38 +87,115 @@ def rent(
 
     Raises ServerRefused, or SystemExit after a signal, when it has printed which machines exist.
     """
-    connection.server_now()  # if no server answers, end before a request id is printed
     _print_request_id(request.request_id, as_json=connection.as_json)
     progress = Progress(lambda line: None if connection.as_json else output.line(line))
-    call = connection.stub.ReserveGPUs.future(request, timeout=limit, metadata=connection.metadata)
-    while not call.done() and not stop:
-        _wait(call, stop, _POLL_SECONDS)
-        if not call.done() and not stop and (so_far := _so_far(connection, request.request_id)):
-            progress.show(so_far.outcomes, so_far.instances)
-    if not call.done():
-        call.cancel()
-        _stopped(connection, request.request_id, stop)
-        raise SystemExit(stop.exit_code)
     try:
-        answer = call.result()
-    except grpc.RpcError as error:
-        failure = connection.failure(error)
+        answer = _Rental(connection, request, limit, progress, stop).answer()
+    except ServerRefused as failure:
+        if stop:  # whatever ended the call, the user has ended the command
+            _stopped(connection, request.request_id, stop)
+            raise SystemExit(stop.exit_code) from None
         if failure.error.code in _LOST and _may_exist(connection, failure, request.request_id):
             print_error(f"Machines may exist. To list them: gpuproxy show {request.request_id}")
-        raise failure from None
+        raise
+    if answer is None:
+        _stopped(connection, request.request_id, stop)
+        raise SystemExit(stop.exit_code)
     progress.show(answer.outcomes, answer.reserved_instances)
     return answer
+
+
+class _Rental:
+    """The ReserveGPUs call and its repeats. `limit` in seconds is for all of them together."""
+
+    def __init__(
+        self, connection: Connection, request: pb.ReserveGPUsRequest, limit: float, progress: Progress, stop: Stop
+    ) -> None:
+        self._connection = connection
+        self._request = request
+        self._until = time.monotonic() + limit
+        self._progress = progress
+        self._stop = stop
+        self._latest: pb.Reservation | None = None
+
+    def answer(self) -> pb.ReserveGPUsResponse | None:
+        """The answer; None if a signal came first. Raises ServerRefused."""
+        reconnect_until: float | None = None
+        with Follower(self._connection, self._request.request_id) as follower:
+            while not self._stop:
+                began = time.monotonic()
+                try:
+                    answer = self._once(follower)
+                except ServerRefused as failure:
+                    now = time.monotonic()
+                    if not _connection_broke(failure) or now >= self._until:
+                        raise
+                    if reconnect_until is None or now - began > _STABLE_SECONDS:
+                        reconnect_until = now + _RECONNECT_SECONDS
+                        self._announce_repeats()
+                    elif now >= reconnect_until:
+                        raise
+                    self._follow(follower, time.monotonic() + _RECONNECT_PAUSE_SECONDS)
+                    continue
+                if reconnect_until is None or self._request.wait_for != "ready":
+                    return answer
+                # A repeated call is answered with the present state, so readiness is waited for here.
+                self._follow(follower, self._until, until_ready=True)
+                return None if self._stop else self._once(follower, at_least=_READ_SECONDS)
+        return None
+
+    def _announce_repeats(self) -> None:
+        print_error(
+            f"The connection to {self._connection.server} broke. The call is repeated with the same request id for "
+            f"{_RECONNECT_SECONDS:.0f} s. This never rents twice."
+        )
+
+    def _once(self, follower: Follower, at_least: float = 0.0) -> pb.ReserveGPUsResponse | None:
+        """The answer of one call; None if a signal came first, and then the call is cancelled.
+
+        `at_least`: the shortest timeout in seconds, for a repeat that only reads.
+        """
+        timeout = max(self._until - time.monotonic(), at_least)
+        stub, metadata = self._connection.stub, self._connection.metadata
+        call = stub.ReserveGPUs.future(self._request, timeout=timeout, metadata=metadata)
+        call.add_done_callback(lambda _: follower.wake())
+        while not call.done() and not self._stop:
+            self._show(follower, _LOOK_SECONDS)
+        if not call.done():
+            call.cancel()
+            return None
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            raise self._connection.failure(error) from None
+
+    def _follow(self, follower: Follower, until: float, *, until_ready: bool = False) -> None:
+        """Show changes until that time. With `until_ready`, only until the machines are ready, or have ended."""
+        while not self._stop and time.monotonic() < until and not (until_ready and _is_decided(self._latest)):
+            self._show(follower, _LOOK_SECONDS)
+
+    def _show(self, follower: Follower, seconds: float) -> None:
+        for state in follower.states(seconds):
+            self._latest = state
+            self._progress.show(state.outcomes, state.instances)
+
+
+def _is_decided(reservation: pb.Reservation | None) -> bool:
+    """True if waiting for readiness can end."""
+    try:
+        return reservation is not None and is_ready(reservation)
+    except GPUProxyError:
+        return True
+
+
+def _connection_broke(failure: ServerRefused) -> bool:
+    """True if the call may not have reached the server, or its answer was lost on the way."""
+    return failure.error.code == "UNAVAILABLE" and not (failure.error.reason or failure.error.trace_id)
 
 
 def _print_request_id(request_id: str, *, as_json: bool) -> None:
     """Print the id to stderr, before anything is rented. If that fails, it raises OSError and nothing is rented."""
     click.echo(json.dumps({"request_id": request_id}) if as_json else f"request id {request_id}", err=True)
-
-
-def _so_far(connection: Connection, request_id: str) -> pb.Reservation | None:
-    with suppress(ServerRefused):  # the call itself will report the error
-        return by_request_id(connection, request_id, pages=1, poll=True)
-    return None
 
 
 def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) -> bool:
@@ -117,13 +206,6 @@ def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) 
         return by_request_id(connection, request_id, pages=1) is not None
     except ServerRefused:
         return True
-
-
-def _wait(call: "grpc.Future[pb.ReserveGPUsResponse]", stop: Stop, span: float) -> None:
-    """Wait until the call ends or a signal arrives, at most `span` seconds."""
-    until = time.monotonic() + span
-    while not call.done() and not stop and time.monotonic() < until:
-        time.sleep(0.02)
 
 
 def _stopped(connection: Connection, request_id: str, stop: Stop) -> None:
@@ -155,5 +237,11 @@ def _state(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
     if outcome.state != "reserved":
         return outcome.state
     price = f" for {tables.hourly(machine.price_per_hour)}" if machine else ""
-    ready = _READY if machine and machine.status == "active" else ""
-    return f"reserved as {outcome.instance_id}{price}{ready}"
+    return f"reserved as {outcome.instance_id}{price}{_ready(machine)}"
+
+
+def _ready(machine: pb.GPUInstance | None) -> str:
+    """What is known about the machine's readiness: `, ready (ssh greets)`."""
+    if machine is None or not (machine.status == "active" or machine.ready_evidence):
+        return ""
+    return f"{_READY}{evidence(machine)}"

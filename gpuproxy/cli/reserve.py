@@ -8,12 +8,15 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, IntegerType, PriceType, TextType
+from gpuproxy.cli.arguments import DurationType, IntegerType, PairType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, print_error
+from gpuproxy.cli.key_files import read_public_key
 from gpuproxy.cli.machines import GONE, seconds
 from gpuproxy.cli.marketplaces import ProviderOption
+from gpuproxy.cli.readiness import attention
 from gpuproxy.cli.rental import OPEN, Output, rent
+from gpuproxy.cli.secret_options import RegistryType, SecretEnvType, registry_auth
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -23,19 +26,6 @@ _STOPPED = "No more machines were rented"
 """Part of the server's message if it stopped renting because further machines would fail like the previous ones."""
 _READY_SLACK = 180.0
 """Seconds for renting, in addition to the time for getting ready."""
-
-
-class PairType(click.ParamType[tuple[str, str]]):
-    """A text of the form `KEY=VALUE`."""
-
-    name = "key=value"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Fails the command if there is no key or no `=`."""
-        key, equals, text = str(value).partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        return key, text
 
 
 def _which(command: Callable[..., None]) -> Callable[..., None]:
@@ -96,6 +86,22 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 help="Environment variable of the container (repeatable).",
             ),
             click.option(
+                "--secret-env",
+                type=SecretEnvType(),
+                multiple=True,
+                metavar="K[=V]",
+                help="Environment variable that GPU Proxy stores nowhere and never shows (repeatable). "
+                "K alone takes the value from this command's environment, where other users can't see it.",
+            ),
+            click.option(
+                "--registry-auth",
+                "registry",
+                type=RegistryType(),
+                metavar="USER[@SERVER]",
+                help="Log in to the image's registry (default: Docker Hub). The password is read from "
+                "GPUPROXY_REGISTRY_SECRET, else asked for, or read from stdin if that is not a terminal.",
+            ),
+            click.option(
                 "--port", "ports", type=IntegerType(), multiple=True, help="Container port to open (repeatable)."
             ),
             click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk size (default: 50)."),
@@ -104,7 +110,8 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 "ssh_keys",
                 multiple=True,
                 type=click.Path(path_type=Path),
-                help="File with a public SSH key (repeatable).",
+                help="File with a public SSH key for these machines (repeatable). "
+                "Keys of `gpuproxy ssh-keys` are always added.",
             ),
             click.option("--onstart", type=TextType(), help="Shell script that runs when the container starts."),
             click.option(
@@ -163,7 +170,7 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--timeout",
-                type=DurationType(),
+                type=DurationType(above_zero=True),
                 help="Start no rental after this time (default: 2m; longer with --wait-ready).",
             ),
             click.option("--dry-run", is_flag=True, help="Show what would be chosen, and rent nothing."),
@@ -186,6 +193,7 @@ def reserve(connection: Connection, /, timeout: float | None, **options: Any) ->
     if request.dry_run:
         _show_choice(connection, connection.call(connection.stub.ReserveGPUs, request, timeout=limit))
         return
+    connection.server_now()  # if no server answers, end before a request id is printed
     with stoppable() as stop:
         output = Output()
         answer = rent(connection, request, limit, output, stop)
@@ -202,6 +210,8 @@ def reserve(connection: Connection, /, timeout: float | None, **options: Any) ->
 def build_request(  # these options do not have the name of the field that they fill; `fields` do
     *,
     env: Iterable[tuple[str, str]] = (),
+    secret_env: Iterable[tuple[str, str]] = (),
+    registry: tuple[str, str] | None = None,
     labels: Iterable[tuple[str, str]] = (),
     ssh_keys: Iterable[Path] = (),
     lease: float = 0.0,
@@ -213,8 +223,10 @@ def build_request(  # these options do not have the name of the field that they 
     """The request for these options, with a new request id unless one is given. Durations are in seconds."""
     request = pb.ReserveGPUsRequest(
         env=dict(env),
+        secret_env=dict(secret_env),
+        registry_auth=registry_auth(registry) if registry else None,
         labels=dict(labels),
-        ssh_public_keys=[_public_key(path) for path in ssh_keys],
+        ssh_public_keys=[read_public_key("--ssh-key", path) for path in ssh_keys],
         wait_for="ready" if wait_ready else "",
         request_id=request_id or f"cli-{secrets.token_hex(8)}",
         **fields,
@@ -266,6 +278,8 @@ def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
 
 def _print_result(output: Output, request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> None:
     """Print the summary. If no machine is rented, print the reason to stderr."""
+    for line in attention(answer.reserved_instances):
+        output.line(line)
     if answer.reserved_count or _is_open(answer):
         output.line(summary(request.count, answer))
     if not answer.reserved_count:
@@ -302,12 +316,3 @@ def _dry_run(answer: pb.ReserveGPUsResponse) -> str:
 
 def _ready_seconds(request: pb.ReserveGPUsRequest) -> float:
     return request.ready_timeout.ToTimedelta().total_seconds() or 900.0
-
-
-def _public_key(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise click.UsageError(f"--ssh-key {path}: {error.strerror}") from None
-    except UnicodeError:
-        raise click.UsageError(f"--ssh-key {path}: not a public key, because it is not text") from None

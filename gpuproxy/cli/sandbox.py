@@ -1,5 +1,6 @@
 """`gpuproxy sandbox`: a simulated GPU market on loopback."""
 
+import errno
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +28,12 @@ class _Span(click.ParamType[tuple[float, float]]):
         if not 0 <= span[0] <= span[1]:
             self.fail(f"{value!r} must have 0 <= MIN <= MAX", param, ctx)
         return span
+
+
+class _NotStarted(click.ClickException):
+    """The options are wrong, so nothing was started."""
+
+    exit_code = 2
 
 
 _HELP = f"""Run a simulated GPU market on this machine. It speaks the API of {" and ".join(dialects.MARKETPLACES)}.
@@ -207,5 +214,16 @@ def sandbox(*, accounts: str, **values: Any) -> None:
     options = SandboxOptions(accounts=keys, **values)  # the options have the names of its fields
     try:
         run(options)
-    except (OSError, ValueError, WrongMarket) as error:
-        raise click.ClickException(str(error)) from error
+    except (ValueError, WrongMarket) as error:
+        raise _NotStarted(str(error)) from error
+    except OSError as error:
+        raise _NotStarted(_reason(error, f"{options.host}:{options.port}")) from error
+
+
+def _reason(error: OSError, address: str) -> str:
+    """Why the sandbox did not start. Errors without a file name come from the address that it listens on."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        return f"Can't listen on {address}. Is another program using it? Choose another one with --port."
+    return f"Can't listen on {address}: {error.strerror}"

@@ -1,6 +1,7 @@
 """The commands `serve` and `keys`, which work on this machine's own database."""
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ from typing import Literal
 import click
 
 from gpuproxy.app import marketplaces
-from gpuproxy.cli.arguments import TextType, short_text
+from gpuproxy.cli.arguments import TextType, json_option, short_text
 from gpuproxy.cli.tables import table
 from gpuproxy.config.loading import check_start, load_settings, without_effect
 from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.edge.messages.json_codec import plain
+from gpuproxy.edge.messages.keys import key_message
+from gpuproxy.store.keys import KeyRow
 
 
 class _NotStarted(click.ClickException):
@@ -53,22 +57,32 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
 @click.option("--project", default="default", show_default=True, help="Project that the key belongs to.")
-def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
-    """Create a key and print it once."""
+@json_option
+def create_key(name: str, role: Literal["admin", "user", "viewer"], project: str, as_json: bool) -> None:
+    """Create a key and print it once. Its id, for `keys revoke`, goes to stderr, or into the JSON."""
     from gpuproxy.app import user_admin
 
     name, project = short_text("NAME", name), short_text("--project", project)
     with explained():
-        click.echo(user_admin.create_key(settings_of_here(), name, role, project))
+        made = user_admin.create_key(settings_of_here(), name, role, project)
+    if as_json:
+        click.echo(json.dumps({"api_key": made.text, **_fields(made.row)}, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{made.row.id} {name} ({role} in {project}). The key is shown only now:", err=True)
+    click.echo(made.text)
 
 
 @keys.command("list")
-def list_keys() -> None:
+@json_option
+def list_keys(as_json: bool) -> None:
     """List the keys, each with the first characters of its secret."""
     from gpuproxy.app import user_admin
 
     with explained():
         found = user_admin.list_keys(settings_of_here())
+    if as_json:
+        click.echo(json.dumps({"keys": [_fields(key) for key in found]}, indent=2, ensure_ascii=False))
+        return
     rows = [
         (
             key.id,
@@ -136,6 +150,11 @@ def explained() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise _NotStarted(str(error)) from None
+
+
+def _fields(key: KeyRow) -> dict[str, object]:
+    """A key in JSON, as ListAPIKeys has it, with its project."""
+    return {**plain(key_message(key)), "project": key.project}
 
 
 def _time(moment: datetime | None) -> str:

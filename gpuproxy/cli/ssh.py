@@ -13,7 +13,7 @@ import click
 
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
-from gpuproxy.cli.machines import GONE, find_reservation
+from gpuproxy.cli.machines import GONE, SANDBOX, find_reservation, is_simulated
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
@@ -46,10 +46,15 @@ def ssh(connection: Connection, /, name: str, command: tuple[str, ...], only_pri
     """Log in to a machine, or run COMMAND on it.
 
     ID is a contract id, or the id of a reservation with one machine. Options come before COMMAND. If COMMAND begins
-    with a dash, write `--` before it.
+    with a dash, write `--` before it. Machines of the sandbox can't be logged in to.
     """
     machine = _machine(connection, name)
     words = [*_command(machine), *command]
+    if is_simulated(machine):
+        address = f"{machine.ssh.host}:{machine.ssh.port}"
+        click.echo(f"{machine.contract_id} is {SANDBOX}. Nobody can log in at {address}.", err=True)
+        if not only_print:
+            raise SystemExit(1)
     if machine.status != "active":
         click.echo(f"{machine.contract_id} is {machine.status}, so it may not answer.", err=True)
     if only_print:
@@ -109,13 +114,17 @@ def _block(machine: pb.GPUInstance) -> str:
     return "\n".join(
         [
             f"Host {_alias(machine)}",
-            f"    # {machine.num_gpus} x {machine.gpu_model}, {machine.status}".replace("\n", " "),
+            f"    # {machine.num_gpus} x {machine.gpu_model}, {machine.status}{_simulated(machine)}".replace("\n", " "),
             f"    HostName {machine.ssh.host}",
             f"    Port {machine.ssh.port}",
             f"    User {machine.ssh.user or 'root'}",
             f"    HostKeyAlias {_alias(machine)}",
         ]
     )
+
+
+def _simulated(machine: pb.GPUInstance) -> str:
+    return ", simulated: only an SSH banner" if is_simulated(machine) else ""
 
 
 def _alias(machine: pb.GPUInstance) -> str:

@@ -1,5 +1,6 @@
 """The commands `doctor`, `reconcile` and `backup`, for operators, on the database of this machine."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,18 +8,28 @@ from pathlib import Path
 
 import click
 
+from gpuproxy.cli.arguments import json_option
 from gpuproxy.cli.server import explained, settings_of_here
 
 
 @click.command()
-def doctor() -> None:
+@json_option
+def doctor(as_json: bool) -> None:
     """List problems and what to do about them. The exit code is 1 if there is a problem."""
     from gpuproxy.app import upkeep
 
     with explained():
         settings = settings_of_here()
         found = upkeep.doctor(settings)
-    for note in upkeep.proxy_notes(settings):
+    notes = upkeep.proxy_notes(settings)
+    if as_json:
+        problems = [
+            {"kind": each.kind, "subject": each.subject, "text": each.text.strip(), "advice": each.advice}
+            for each in found
+        ]
+        click.echo(json.dumps({"findings": problems, "notes": notes}, indent=2, ensure_ascii=False))
+        raise SystemExit(1 if found else 0)
+    for note in notes:
         click.echo(note)
     for finding in found:
         click.echo(f"{finding.kind}: {finding.subject}")

@@ -1,14 +1,16 @@
 """The commands `users`, on the database of this machine. A password is typed or piped; it is never an argument."""
 
+import json
 import sys
 from typing import Literal
 
 import click
 
-from gpuproxy.cli.arguments import TextType, short_text
+from gpuproxy.cli.arguments import TextType, json_option, short_text
 from gpuproxy.cli.server import explained, settings_of_here
 from gpuproxy.cli.tables import table
 from gpuproxy.model.users import email_error, password_error
+from gpuproxy.store.users import UserRow
 
 
 @click.group()
@@ -20,7 +22,8 @@ def users() -> None:
 @click.argument("email")
 @click.option("--role", type=click.Choice(["admin", "user", "viewer"]), default="user", show_default=True)
 @click.option("--project", default="default", show_default=True, help="Project that the user belongs to.")
-def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -> None:
+@json_option
+def create(email: str, role: Literal["admin", "user", "viewer"], project: str, as_json: bool) -> None:
     """Create a user who can log in. Prompts for the password, or reads it from stdin if that is not a terminal."""
     from gpuproxy.app import user_admin
 
@@ -30,16 +33,23 @@ def create(email: str, role: Literal["admin", "user", "viewer"], project: str) -
     password = _password()
     with explained():
         user = user_admin.create_user(settings_of_here(), email, password, role=role, project=project)
-    click.echo(f"{user.id} {user.email} ({user.role} in {user.project})")
+    if as_json:
+        click.echo(json.dumps(_fields(user), indent=2, ensure_ascii=False))
+    else:
+        click.echo(f"{user.id} {user.email} ({user.role} in {user.project})")
 
 
 @users.command("list")
-def list_users() -> None:
+@json_option
+def list_users(as_json: bool) -> None:
     """List users, disabled ones included."""
     from gpuproxy.app import user_admin
 
     with explained():
         found = user_admin.list_users(settings_of_here())
+    if as_json:
+        click.echo(json.dumps({"users": [_fields(user) for user in found]}, indent=2, ensure_ascii=False))
+        return
     rows = [
         (
             user.id,
@@ -89,6 +99,18 @@ def password(email: str) -> None:
     with explained():
         _known(email, user_admin.set_password(settings_of_here(), email, chosen))
     click.echo(f"The password of {email} was changed.")
+
+
+def _fields(user: UserRow) -> dict[str, str | None]:
+    """A user in JSON, without the password's hash."""
+    return {
+        "id": user.id,
+        "email": user.email,
+        "role": user.role,
+        "project": user.project,
+        "created_at": f"{user.created_at:%Y-%m-%dT%H:%M:%SZ}",
+        "disabled_at": f"{user.disabled_at:%Y-%m-%dT%H:%M:%SZ}" if user.disabled_at else None,
+    }
 
 
 def _known(email: str, known: bool) -> None:

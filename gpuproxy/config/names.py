@@ -15,6 +15,7 @@ CLIENT_NAMES = frozenset(
         "GPUPROXY_CLIENT_TLS_CA",
         "GPUPROXY_CLIENT_TLS_CERT",
         "GPUPROXY_CLIENT_TLS_KEY",
+        "GPUPROXY_REGISTRY_SECRET",
     }
 )
 """Variables that the command line reads as a client."""

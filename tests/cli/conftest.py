@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gpuproxy.cli import root
+from tests.cli.processes import Launch, launching
 from tests.cli.world import KEY, Run, World, served
 
 
@@ -30,3 +31,10 @@ def run(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(root, words, input=answer, env=variables, catch_exceptions=False)
 
     return invoke
+
+
+@pytest.fixture
+def launch(address: str, tmp_path: Path) -> Iterator[Launch]:
+    """Start a command as a process; its output is buffered unless `unbuffered` is set."""
+    with launching(address, tmp_path) as started:
+        yield started

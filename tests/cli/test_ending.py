@@ -4,64 +4,21 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
 
 import grpc
 import pytest
 
-from tests.cli.world import KEY, World
+from tests.cli.processes import Launch
+from tests.cli.world import World
 
 pytestmark = pytest.mark.long
 
 RELEASE = "gpuproxy release res-1"
 MACHINE = "#1 vast-1 on vast.ai/1, 1 x RTX 4090: reserved as 7001 for $0.31/h"
-Launch = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def launch(address: str, tmp_path: Path) -> Iterator[Launch]:
-    """Start a command as a process; its output is buffered unless `unbuffered` is set."""
-
-    def started(
-        *words: str, stdout: int | IO[Any] = subprocess.PIPE, unbuffered: str = "", **how: Any
-    ) -> "subprocess.Popen[str]":
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPUPROXY_")}
-        inherited["PYTHONUNBUFFERED"] = unbuffered
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gpuproxy", *words],
-            env=inherited | {"GPUPROXY_SERVER": address, "GPUPROXY_API_KEY": KEY, "COLUMNS": "200"},
-            cwd=tmp_path,
-            stdin=how.pop("stdin", subprocess.DEVNULL),
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            **how,
-        )
-        processes.append(process)
-        return process
-
-    processes: list[subprocess.Popen[str]] = []
-    with heard(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        yield started
-    for process in processes:
-        with process:
-            process.kill()
-
-
-@contextmanager
-def heard(*signals: signal.Signals) -> Iterator[None]:
-    """Restore the default handlers: the parent of the tests may ignore signals (nohup), and children inherit that."""
-    ignored = [number for number in signals if signal.getsignal(number) is signal.SIG_IGN]
-    for number in ignored:
-        signal.signal(number, signal.SIG_DFL)
-    yield
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def closed_pipe() -> int:

@@ -46,18 +46,25 @@ def test_an_unconfirmed_release_names_the_option_and_the_remaining_cost(run: Run
 
 
 @pytest.mark.parametrize(
-    ("state", "reason", "text"),
-    [("released", "EXPIRED", "released (EXPIRED)"), ("releasing", "", "releasing"), ("failed", "", "failed")],
+    ("state", "reason", "said"),
+    [
+        ("released", "EXPIRED", ("released (EXPIRED)", "1 machine: 1 released · $0.00 paid in total")),
+        ("released", "RELEASED", ("released", "1 machine: 1 released · $0.00 paid in total")),
+        ("releasing", "", ("releasing", "1 machine: 1 releasing · $0.00 paid so far")),
+        ("failed", "", ("failed", "no machine was rented, nothing was paid")),
+    ],
 )
 def test_a_second_release_does_not_ask_and_shows_the_state(
-    run: Run, world: World, state: str, reason: str, text: str
+    run: Run, world: World, state: str, reason: str, said: tuple[str, str]
 ) -> None:
+    text, paid = said
     world.rent(1)
     world.reservations[0].state, world.reservations[0].reason = state, reason
+    world.reservations[0].outcomes[0].state = state
     del world.reservations[0].instances[:]
     result = run("release", "res-1")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"res-1 already {text}, nothing was changed · $0.00 in total\n"
+    assert result.stdout == f"res-1 already {text}, nothing was changed · {paid}\n"
 
 
 @pytest.mark.parametrize("command", [("release", "--yes"), ("extend", "--for", "2h")])
@@ -71,7 +78,10 @@ def test_a_machine_id_in_place_of_a_reservation_id_gets_a_hint(
         "7001 is a machine. Its reservation is res-1. To destroy only this machine: gpuproxy destroy 7001"
         in result.stderr
     )
-    assert "gpuproxy ps lists the machines and their reservations." in run(*command, "res-9").stderr
+    assert (
+        "To list the reservations: gpuproxy reservations. To list the machines: gpuproxy ps"
+        in run(*command, "res-9").stderr
+    )
 
 
 def test_a_reservation_id_in_place_of_a_machine_id_gets_a_hint(run: Run, world: World) -> None:
@@ -129,3 +139,35 @@ def test_a_violation_equal_to_the_message_is_printed_once(run: Run, world: World
     )
     lines = run("reserve", "1").stderr.splitlines()
     assert lines[1:3] == [f"strategy: {whole}", "  image: bad"]
+
+
+@pytest.mark.parametrize("address", ["localhost", ":::", "::1:9090", "localhost:", "local host:9090", "localhost:x"])
+def test_an_address_without_a_host_or_a_port_is_wrong_usage(run: Run, address: str) -> None:
+    result = run("list", "--server", address)
+    assert (result.exit_code, "must be the HOST:PORT of gRPC" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("logs",), ("stop",), ("start",), ("destroy", "--yes")])
+def test_an_unknown_machine_gets_a_hint(run: Run, world: World, words: tuple[str, ...]) -> None:
+    assert "To list your machines: gpuproxy ps" in run(*words, "9999").stderr
+    world.rent(1)
+    assert "res-1 is a reservation. " in run(*words, "res-1").stderr
+
+
+def test_the_numbers_of_a_release_add_up_to_all_machines(run: Run, world: World) -> None:
+    for number, state in enumerate(("released", "releasing", "lost", "unknown", "failed", "not_attempted"), start=1):
+        world.rent(number)
+        world.reservations[0].outcomes[-1].state = state
+    world.reservations[0].cost_so_far = 0.1234
+    assert run("release", "res-1", "--yes").stdout == (
+        "res-1 releasing · 4 machines: 1 released, 1 releasing, 1 lost, 1 with an unknown outcome"
+        " · $0.1234 paid so far\n"
+    )
+
+
+def test_a_machine_that_is_named_twice_is_destroyed_once(run: Run, world: World) -> None:
+    world.rent(1).cost_so_far = 0.25
+    world.rent(2).cost_so_far = 0.5
+    result = run("destroy", "7001", "7002", "7001", "--yes")
+    assert world.destroyed == [("vast.ai", "7001"), ("vast.ai", "7002")]
+    assert result.stdout.splitlines()[-1] == "2 machines: 2 releasing · $0.75 paid so far"

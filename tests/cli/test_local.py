@@ -1,5 +1,6 @@
 """Commands on this machine's own database, if there is none or if nothing can be written."""
 
+import json
 import os
 import resource
 import socket
@@ -160,3 +161,53 @@ def test_names_of_keys_follow_the_rules_of_the_api(run: Run, tmp_path: Path, wor
     assert (result.exit_code, said in result.stderr) == (2, True)
     assert list(tmp_path.iterdir()) == []
     assert run("keys", "create", "n" * 64).exit_code == 0
+
+
+def test_the_json_of_a_new_key_has_its_id_and_its_text(run: Run) -> None:
+    made = json.loads(run("keys", "create", "ci", "--role", "viewer", "--json").stdout)
+    assert made["api_key"].startswith(made["prefix"])
+    assert (made["name"], made["role"], made["project"], made["revoked_at"]) == ("ci", "viewer", "default", None)
+    (listed,) = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    assert listed == {name: value for name, value in made.items() if name != "api_key"}
+    assert run("keys", "revoke", made["id"]).exit_code == 0
+    assert json.loads(run("keys", "list", "--json").stdout)["keys"][0]["revoked_at"] is not None
+
+
+def test_only_the_text_of_a_new_key_is_on_stdout_and_its_id_is_on_stderr(run: Run) -> None:
+    made = run("keys", "create", "ci")
+    assert made.stdout.startswith("gpx_")
+    assert made.stdout.count("\n") == 1
+    key_id = made.stderr.split()[0]
+    assert made.stderr == f"{key_id} ci (user in default). The key is shown only now:\n"
+    assert run("keys", "revoke", key_id).exit_code == 0
+
+
+def test_users_and_findings_as_json_have_their_ids(run: Run) -> None:
+    made = json.loads(run("users", "create", "me@example.org", "--json", answer="correct horse\n").stdout)
+    assert json.loads(run("users", "list", "--json").stdout)["users"] == [made]
+    assert set(made) == {"id", "email", "role", "project", "created_at", "disabled_at"}
+    assert json.loads(run("doctor", "--json").stdout) == {"findings": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--market", "notes"), "notes is not a recorded market: its first line has no column machine_id"),
+        (("--state", "notes"), "notes is not the state file of a market"),
+        (("--host", "no-such-host.invalid"), "Can't listen on no-such-host.invalid:0"),
+        (("--boot-time", "5,1"), "must have 0 <= MIN <= MAX"),
+    ],
+)
+def test_a_sandbox_with_wrong_options_is_not_started(
+    run: Run, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "notes").write_text("hello\n")
+    result = run("sandbox", "--port", "0", *words)
+    assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+def test_a_sandbox_whose_port_is_taken_is_not_started(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("sandbox", "--port", str(port))
+    assert (result.exit_code, f"Can't listen on 127.0.0.1:{port}." in result.stderr) == (2, True)

@@ -147,3 +147,28 @@ def test_an_unknown_option_is_not_run_as_a_command(run: Run, world: World) -> No
     rented(world, 1)
     result = run("ssh", "7001", "-L", "80:x:80")
     assert (result.exit_code, "No such option" in result.stderr) == (2, True)
+
+
+def test_ssh_to_a_simulated_machine_explains_it_and_does_not_start(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rented(world, 1).metadata["sandbox"] = "true"
+    ran: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda _file, words: ran.append(words))
+    result = run("ssh", "7001")
+    assert (result.exit_code, result.stdout, ran) == (1, "", [])
+    assert result.stderr == (
+        "7001 is a simulated machine: it costs nothing and only sends an SSH banner. "
+        "Nobody can log in at ssh5.vast.ai:12345.\n"
+    )
+
+
+def test_the_ssh_command_of_a_simulated_machine_is_printed_with_the_explanation_on_stderr(
+    run: Run, world: World
+) -> None:
+    rented(world, 1).metadata["sandbox"] = "true"
+    result = run("ssh", "--print", "7001")
+    assert (result.exit_code, result.stdout) == (0, LOGIN + "\n")
+    assert "simulated machine" in result.stderr
+    assert "    # 1 x RTX 4090, active, simulated: only an SSH banner\n" in run("ssh-config").stdout
+    assert "sandbox     a simulated machine" in run("show", "7001").stdout

@@ -33,14 +33,29 @@ class World(GPUProxyServiceServicer):
         self.destroyed: list[tuple[str, str]] = []
         self.extended: list[datetime] = []
         self.strategy = "least_connections"
-        self.listings = threading.Semaphore(0)
         self.polls: list[bool] = []
         """For each call of ListReservations: True if it was marked as a poll."""
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.during_list: Callable[[], None] = lambda: None
+        self.during_health_check: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.answer: pb.ReserveGPUsResponse | None = None
         """The answer of ReserveGPUs. None: it rents machines."""
         self.refuse_with: status_pb2.Status | None = None
+        self.ssh_keys: list[pb.SSHKey] = []
+        self.watches: list[str] = []
+        """The resume token of each WatchReservation."""
+        self.watching = threading.Semaphore(0)
+        """Released by each WatchReservation."""
+        self.break_watch = False
+        """Set: the next stream breaks after its first message."""
+        self._changes = threading.Condition()
+        self._version = 0
+
+    def changed(self) -> None:
+        """Send the present state to every watcher."""
+        with self._changes:
+            self._version += 1
+            self._changes.notify_all()
 
     def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
         """Add a machine to the only reservation, which is created first if necessary."""
@@ -132,10 +147,13 @@ class World(GPUProxyServiceServicer):
     def GetGPUInstance(
         self, request: pb.GetGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.GetGPUInstanceResponse:
+        return pb.GetGPUInstanceResponse(instance=self._machine(request.instance_id, context))
+
+    def _machine(self, contract: str, context: grpc.ServicerContext) -> pb.GPUInstance:
         for machine in self.machines:
-            if machine.contract_id == request.instance_id:
-                return pb.GetGPUInstanceResponse(instance=machine)
-        _abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {request.instance_id}.", "NOT_FOUND"))
+            if machine.contract_id == contract:
+                return machine
+        _abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {contract}.", "NOT_FOUND"))
         raise AssertionError
 
     def GetReservation(
@@ -151,8 +169,49 @@ class World(GPUProxyServiceServicer):
         self, request: pb.ListReservationsRequest, context: grpc.ServicerContext
     ) -> pb.ListReservationsResponse:
         self.polls.append(("x-gpuproxy-poll", "1") in tuple(context.invocation_metadata()))
-        self.listings.release()
-        return pb.ListReservationsResponse(reservations=self.reservations, total_count=len(self.reservations))
+        found = [each for each in self.reservations if request.state in ("", each.state)]
+        found = [each for each in found if request.labels.items() <= dict(each.labels).items()]
+        start, size = int(request.page_token or 0), request.page_size
+        more = str(start + size) if start + size < len(found) else ""
+        page = found[start : start + size]
+        return pb.ListReservationsResponse(reservations=page, total_count=len(found), next_page_token=more)
+
+    def WatchReservation(
+        self, request: pb.WatchReservationRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchReservationResponse]:
+        self.watches.append(request.resume_token)
+        self.watching.release()
+        context.add_callback(self.changed)  # a stream that has ended waits no longer
+        seen = int(request.resume_token or -1)
+        while context.is_active():
+            with self._changes:
+                while self._version <= seen and context.is_active():
+                    self._changes.wait(300)
+                seen = self._version
+                now = pb.Reservation()
+                now.CopyFrom(self.reservations[0])
+            if context.is_active():
+                yield pb.WatchReservationResponse(reservation=now, resume_token=str(seen))
+            if self.break_watch:
+                self.break_watch = False
+                context.abort(grpc.StatusCode.UNAVAILABLE, "")
+
+    def AddSSHKey(self, request: pb.AddSSHKeyRequest, context: grpc.ServicerContext) -> pb.AddSSHKeyResponse:
+        for key in self.ssh_keys:
+            if key.public_key == request.public_key:
+                return pb.AddSSHKeyResponse(key=key)
+        number = len(self.ssh_keys) + 1
+        name = request.name or request.public_key.split(" ", 2)[2]
+        key = pb.SSHKey(id=f"ssh-{number}", name=name, public_key=request.public_key, fingerprint=f"SHA256:f{number}")
+        self.ssh_keys.insert(0, key)
+        return pb.AddSSHKeyResponse(key=key)
+
+    def ListSSHKeys(self, request: pb.ListSSHKeysRequest, context: grpc.ServicerContext) -> pb.ListSSHKeysResponse:
+        return pb.ListSSHKeysResponse(keys=self.ssh_keys)
+
+    def DeleteSSHKey(self, request: pb.DeleteSSHKeyRequest, context: grpc.ServicerContext) -> pb.DeleteSSHKeyResponse:
+        self.ssh_keys = [key for key in self.ssh_keys if key.id != request.id]
+        return pb.DeleteSSHKeyResponse()
 
     def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
@@ -178,21 +237,22 @@ class World(GPUProxyServiceServicer):
     def StopGPUInstance(
         self, request: pb.StopGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.StopGPUInstanceResponse:
-        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, "stopped"))
+        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, "stopped", context))
 
     def StartGPUInstance(
         self, request: pb.StartGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.StartGPUInstanceResponse:
-        return pb.StartGPUInstanceResponse(instance=self._switched(request.instance_id, "starting"))
+        return pb.StartGPUInstanceResponse(instance=self._switched(request.instance_id, "starting", context))
 
-    def _switched(self, contract: str, status: str) -> pb.GPUInstance:
-        machine = next(machine for machine in self.machines if machine.contract_id == contract)
+    def _switched(self, contract: str, status: str, context: grpc.ServicerContext) -> pb.GPUInstance:
+        machine = self._machine(contract, context)
         machine.status = status
         return machine
 
     def GetInstanceLogs(
         self, request: pb.GetInstanceLogsRequest, context: grpc.ServicerContext
     ) -> pb.GetInstanceLogsResponse:
+        self._machine(request.instance_id, context)
         return pb.GetInstanceLogsResponse(lines=["one", "two", "three"][-request.tail :])
 
     def GetTransactions(
@@ -224,6 +284,7 @@ class World(GPUProxyServiceServicer):
         )
 
     def HealthCheck(self, request: pb.HealthCheckRequest, context: grpc.ServicerContext) -> pb.HealthCheckResponse:
+        self.during_health_check(context)
         return pb.HealthCheckResponse(status="ok", timestamp=int(NOW.timestamp()))
 
     def _judge(self, context: grpc.ServicerContext) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.edge.http.openapi import document
-from gpuproxy.edge.http.routes import GROUPS, all_routes
+from gpuproxy.edge.http.routes import GROUPS, Received, all_routes, request_of
 from gpuproxy.edge.rpc.rpcs import CONTRACT, built_of, rpcs_of
+from gpuproxy.model.errors import InvalidArgument
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
 
@@ -114,3 +115,59 @@ def test_the_description_has_exactly_the_implemented_calls() -> None:
 
 def test_a_server_without_a_call_has_a_shorter_description() -> None:
     assert not document(frozenset())["paths"]
+
+
+def _refused(rpc: str, *, body: bytes = b"", query: dict[str, list[str]] | None = None) -> str:
+    """The error text for a request to the call."""
+    route = next(each for each in ROUTES if each.rpc == rpc)
+    path = dict.fromkeys(route.path_fields, "1")
+    with pytest.raises(InvalidArgument) as refused:
+        request_of(route, Received(path=path, body=body, query=query or {}))
+    return str(refused.value)
+
+
+def test_an_unknown_field_is_refused_with_the_valid_ones_but_not_those_of_the_path() -> None:
+    said = _refused("ExtendReservation", body=b'{"duration": "2h"}')
+    assert said == "duration: is not a field of this call. Valid fields: expires_at"
+
+
+def test_the_most_similar_field_is_named_first() -> None:
+    assert _refused("ExtendReservation", body=b'{"expires": "2h"}').startswith(
+        "expires: is not a field of this call. Did you mean expires_at?"
+    )
+    assert "Did you mean min_vram?" in _refused("ListGPUInstances", query={"min-vram": ["4"]})
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"gpus": 4}', "gpus: is not a field of this call. Valid fields: filters, config, count, provider, "),
+        (
+            b'{"filters": {"vram": 4}}',
+            "filters.vram: is not a field of this call. Did you mean min_vram? Valid fields: ",
+        ),
+        (
+            b'{"registry_auth": {"password": "x"}}',
+            "registry_auth.password: is not a field of this call. Valid fields: server, username, secret",
+        ),
+    ],
+)
+def test_groups_and_nested_objects_name_their_own_fields(body: bytes, said: str) -> None:
+    assert _refused("ReserveGPUs", body=body).startswith(said)
+
+
+def test_a_call_without_fields_says_so() -> None:
+    said = _refused("ReleaseReservation", query={"force": ["1"]})
+    assert said == "force: is not a field of this call, which has no fields here"
+
+
+@pytest.mark.parametrize("rpc", EVERY_CALL)
+def test_every_call_names_its_valid_fields(rpc: str) -> None:
+    for route in ROUTES:
+        if route.rpc == rpc:
+            path = dict.fromkeys(route.path_fields, "1")
+            body, query = (b'{"zzz": 1}', {}) if route.has_body else (b"", {"zzz": ["1"]})
+            with pytest.raises(InvalidArgument, match="zzz: is not a field of this call") as refused:
+                request_of(route, Received(path=path, body=body, query=query))
+            names = set(route.method.input_type.fields_by_name) - set(route.path_fields)
+            assert all(name in str(refused.value) for name in names)

@@ -181,7 +181,7 @@ async def test_a_copy_of_a_database_is_not_locked(path: Path) -> None:
 def test_a_command_works_beside_a_running_server(path: Path, way: Callable[[Path], Path]) -> None:
     with serving(path) as server:
         settings = Settings(database_url=f"sqlite:///{way(path)}")
-        assert user_admin.create_key(settings, "ci", "user", "default").startswith("gpx_")
+        assert user_admin.create_key(settings, "ci", "user", "default").text.startswith("gpx_")
         assert [key.name for key in user_admin.list_keys(settings)] == ["ci"]
         assert server.poll() is None
 

@@ -71,14 +71,15 @@ def request_of(route: Route, received: Received) -> Message:
     """The call's message; raises InvalidArgument with all violations."""
     message = GetMessageClass(route.method.input_type)()
     found = Violations()
+    valid = [name for name in message.DESCRIPTOR.fields_by_name if name not in route.path_fields]
     if route.has_body:
         body = json_codec.parse(received.body)
-        _fill_groups(route, message, body, found)
+        _fill_groups(route, message, body, found, [*GROUPS.get(route.rpc, {}), *valid])
         for name in received.query:
             found.add(name, "must be in the body, not in the query")
     else:
         for name, texts in received.query.items():
-            json_codec.fill_text(message, name, texts, found)
+            json_codec.fill_text(message, name, texts, found, valid)
     for name, text in received.path.items():
         _agree(message, name, text, found)
     if received.request_id == "" and "request_id" in message.DESCRIPTOR.fields_by_name:
@@ -120,10 +121,13 @@ def _route(method: MethodDescriptor, rule: Any) -> Route:
     return Route(rpc=method.name, verb=verb.upper(), path=getattr(rule, verb), has_body=rule.body == "*", method=method)
 
 
-def _fill_groups(route: Route, message: Message, body: Mapping[str, Any], found: Violations) -> None:
+def _fill_groups(
+    route: Route, message: Message, body: Mapping[str, Any], found: Violations, valid: Sequence[str]
+) -> None:
     """Set the flat fields first, then those in groups; a field in both places must have the same value."""
     groups = GROUPS.get(route.rpc, {})
-    json_codec.fill(message, {name: value for name, value in body.items() if name not in groups}, found)
+    flat = {name: value for name, value in body.items() if name not in groups}
+    json_codec.fill(message, flat, found, valid=valid)
     for group, names in groups.items():
         values = body.get(group)
         if values is None:
@@ -133,7 +137,7 @@ def _fill_groups(route: Route, message: Message, body: Mapping[str, Any], found:
             continue
         for name, value in values.items():
             if name not in names:
-                found.add(f"{group}.{name}", "is not a field of this call")
+                found.add(f"{group}.{name}", json_codec.unknown_field(name, names))
             elif value is not None and body.get(name) is not None and body[name] != value:
                 found.add(f"{group}.{name}", f"differs from {name}; give only one of them")
             else:

@@ -200,7 +200,7 @@ def reservation_id(request_id: str) -> str:
 def extend_until(request: pb.ExtendReservationRequest) -> datetime:
     """The new end; the database's clock decides whether it is in the future. Raises InvalidArgument."""
     if not request.HasField("expires_at"):
-        raise InvalidArgument([Violation("expires_at", "is required: the new end, absolute")])
+        raise InvalidArgument([Violation("expires_at", "is required: the new end, as in 2024-12-20T15:30:00Z")])
     try:
         end = request.expires_at.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):

@@ -8,7 +8,8 @@ reported together, each with its field. Only types are checked here, not the all
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -72,23 +73,33 @@ def parse(body: bytes) -> Mapping[str, Any]:
     return value
 
 
-def fill(message: Message, values: Mapping[str, Any], found: Violations, at: str = "") -> None:
-    """Set the fields of `message` from JSON; null leaves a field unset. `at` is the prefix of field names in errors."""
+def fill(
+    message: Message, values: Mapping[str, Any], found: Violations, at: str = "", valid: Collection[str] | None = None
+) -> None:
+    """Set the fields of `message` from JSON; null leaves a field unset. `at` is the prefix of field names in errors.
+
+    `valid`: the names that an error about an unknown field lists. Default: all fields of the message.
+    """
     for name, value in values.items():
         field = message.DESCRIPTOR.fields_by_name.get(name)
         place = f"{at}{name}"
         if field is None:
-            found.add(place, "is not a field of this call")
+            names = message.DESCRIPTOR.fields_by_name if valid is None else valid
+            found.add(_printable(place), unknown_field(name, names))
         elif value is not None:
             _set(message, field, value, found, place)
 
 
-def fill_text(message: Message, name: str, texts: Sequence[str], found: Violations) -> None:
-    """Set a field from the text of a path or a query. A map is written `name[key]=value`."""
+def fill_text(
+    message: Message, name: str, texts: Sequence[str], found: Violations, valid: Collection[str] | None = None
+) -> None:
+    """Set a field from the text of a path or a query. A map is written `name[key]=value`. `valid`: see `fill`."""
     base, bracket, key = name.partition("[")
     field = message.DESCRIPTOR.fields_by_name.get(base)
     if field is None or bool(bracket) != _is_map(field) or (bracket and not key.endswith("]")):
-        found.add(name, "is not a field of this call" if field is None or not _is_map(field) else f"use {base}[key]")
+        unknown = field is None or not _is_map(field)
+        names = message.DESCRIPTOR.fields_by_name if valid is None else valid
+        found.add(_printable(name), unknown_field(base, names) if unknown else f"use {base}[key]")
     elif bracket:
         fill(message, {base: {key[:-1]: texts[-1]}}, found)
     elif field.is_repeated:
@@ -97,6 +108,18 @@ def fill_text(message: Message, name: str, texts: Sequence[str], found: Violatio
         found.add(name, "is given more than once")
     else:
         fill(message, {base: _from_text(field, texts[0])}, found)
+
+
+def unknown_field(name: str, valid: Collection[str]) -> str:
+    """The error for a field that a call does not have: the most similar field if there is one, and all valid ones.
+
+    The most similar field comes first, because the status of a refusal truncates long texts.
+    """
+    if not valid:
+        return "is not a field of this call, which has no fields here"
+    near = get_close_matches(name.lower(), valid, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"is not a field of this call.{hint} Valid fields: {', '.join(valid)}"
 
 
 # ------------------------------------------------------------------------------------------------------------ to JSON

@@ -34,7 +34,10 @@ def recorded(path: Path, seed: int, now: float) -> list[tuple[Blueprint, int]]:
     """The machines, each with the number of its first GPUs that are in use. Raises OSError or ValueError."""
     by_machine: defaultdict[int, list[_Row]] = defaultdict(list)
     with path.open(encoding="utf-8", newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
+        rows = csv.DictReader(file)
+        if "machine_id" not in (rows.fieldnames or ()):
+            raise ValueError(f"{path} is not a recorded market: its first line has no column machine_id")
+        for line, row in enumerate(rows, start=2):
             try:
                 by_machine[int(row["machine_id"])].append(row)
             except (KeyError, TypeError, ValueError) as error:

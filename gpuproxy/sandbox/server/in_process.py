@@ -46,7 +46,7 @@ class InProcessProbe:
         self._check_key = check_key
 
     async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
-        """True if the port of a running instance answers, "ssh": as SSH, "ssh_login": and has the key. Takes no time."""
+        """True if the port answers; "ssh": as SSH; "ssh_login": and the instance has the check key. Takes no time."""
         del timeout
         self._sandbox.tick()
         if kind == "ssh_login":
