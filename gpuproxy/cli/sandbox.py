@@ -1,5 +1,6 @@
 """`gpuproxy sandbox`: a simulated GPU market on loopback."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
 
@@ -7,7 +8,7 @@ import click
 
 from gpuproxy.sandbox import dialects
 from gpuproxy.sandbox.market.journal import WrongMarket
-from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, GoneForm, SandboxOptions
+from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, BootScripts, GoneForm, SandboxOptions
 from gpuproxy.sandbox.server.http_shell import run
 
 
@@ -167,6 +168,14 @@ machines/ID/reconnect, offers/ID; DELETE faults, images. docs/sandbox.md describ
     help="Reserved for standbys, which are not built yet. It has no effect.",
 )
 @click.option(
+    "--boot-scripts",
+    type=click.Choice(get_args(BootScripts)),
+    default="ours",
+    show_default=True,
+    help="Which start scripts run on this computer when their instance runs, each in a temporary folder. ours: only "
+    "what GPU Proxy itself adds, such as SSH keys; all: everything, also what other people send; off: nothing.",
+)
+@click.option(
     "--start-time",
     type=float,
     help="Start of the market's clock, in seconds since 1970. A later time in --state takes precedence.",
@@ -177,8 +186,18 @@ def sandbox(*, accounts: str, **values: Any) -> None:
     keys = tuple(key.strip() for key in accounts.split(",") if key.strip())
     if not keys:
         raise click.BadParameter("at least one key is needed", param_hint="--accounts")
+    if values["boot_scripts"] == "all" and not _is_loopback(values["host"]):
+        text = "with all, --host must be a loopback address: whoever reaches the port can run programs here"
+        raise click.BadParameter(text, param_hint="--boot-scripts")
     options = SandboxOptions(accounts=keys, **values)  # the options have the names of its fields
     try:
         run(options)
     except (OSError, ValueError, WrongMarket) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -48,6 +48,7 @@ def _container(market: SimulatedMarket, instance: Instance) -> list[str]:
     if booted and instance.boot_at is not None:
         at = _at(instance.boot_at)
         lines = [f"{at} container {instance.id} starts", f"{at} sshd listens on port 22"]
+        lines += market.printed.get(instance.id, ())
     if instance.phase is Phase.EXITED:
         lines.append(instance.status_msg)
     return lines
