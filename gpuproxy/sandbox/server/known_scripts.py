@@ -20,11 +20,11 @@ KNOWN = frozenset(
     }
 )
 """SHA-256 of what is executed of a boot script: with keys, with a user's script, with both."""
-KNOWN_PACKED = "d2dcc6d85f02fd068b946b0008459ef6e1205bef52f64e8ca8c79b291ce65c0d"
+KNOWN_PACKED = "a68cbb62fa4104da6dab5dd449a0236794a8a55062cfba4b9e6c77488afb27b6"
 """The same of a packed boot script, without its content."""
 _MOST_BYTES = 256 * 1024
 _FILE = re.compile(r"gpuproxy_put ([a-z]+) <<'([a-z0-9-]+)'")
-_PACKED = re.compile(r"(?<=printf %s )[A-Za-z0-9+/=]+(?= \|)")
+_PACKED = re.compile(r"(?<=^gpuproxy_text=)[A-Za-z0-9+/=]+$", re.MULTILINE)
 _DATA = frozenset({"keys", "onstart"})
 _GZIP = 31
 
