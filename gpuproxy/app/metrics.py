@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from gpuproxy.app.figures import Figures
 from gpuproxy.model.demands import LaunchSpec
-from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.errors import ProviderError, Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
@@ -89,6 +89,10 @@ class Counted:
         self._metrics = metrics
         self._clock = clock
         self._begin = begin
+
+    def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
+        """As the provider's. It makes no call and is not counted."""
+        return self._provider.check_launch(spec)
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         """As the provider's. It counts as one call, however many pages it has."""

@@ -1,6 +1,7 @@
 """`gpuproxy sandbox`: a simulated GPU market on loopback."""
 
 import errno
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,7 +9,7 @@ import click
 
 from gpuproxy.sandbox import dialects
 from gpuproxy.sandbox.market.journal import WrongMarket
-from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, GoneForm, SandboxOptions
+from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, BootScripts, GoneForm, SandboxOptions
 from gpuproxy.sandbox.server.http_shell import run
 
 
@@ -201,6 +202,14 @@ machines/ID/reconnect, machines/ID/ports, offers/ID; DELETE faults, images. docs
     help="Reserved for standbys, which are not built yet. It has no effect.",
 )
 @click.option(
+    "--boot-scripts",
+    type=click.Choice(get_args(BootScripts)),
+    default="ours",
+    show_default=True,
+    help="Which start scripts run on this computer when their instance runs, each in a temporary folder. ours: only "
+    "what GPU Proxy itself adds, such as SSH keys; all: everything, also what other people send; off: nothing.",
+)
+@click.option(
     "--start-time",
     type=float,
     help="Start of the market's clock, in seconds since 1970. A later time in --state takes precedence.",
@@ -211,6 +220,9 @@ def sandbox(*, accounts: str, **values: Any) -> None:
     keys = tuple(key.strip() for key in accounts.split(",") if key.strip())
     if not keys:
         raise click.BadParameter("at least one key is needed", param_hint="--accounts")
+    if values["boot_scripts"] == "all" and not _is_loopback(values["host"]):
+        text = "with all, --host must be a loopback address: whoever reaches the port can run programs here"
+        raise click.BadParameter(text, param_hint="--boot-scripts")
     options = SandboxOptions(accounts=keys, **values)  # the options have the names of its fields
     try:
         run(options)
@@ -227,3 +239,10 @@ def _reason(error: OSError, address: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"Can't listen on {address}. Is another program using it? Choose another one with --port."
     return f"Can't listen on {address}: {error.strerror}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

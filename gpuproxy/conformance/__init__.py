@@ -45,6 +45,7 @@ _ALL: tuple[Rule, ...] = (
     read_rules.a_failed_page_of_a_search_is_an_error,
     read_rules.a_search_of_another_schema_is_an_error,
     adapter_rules.a_missing_capability_has_a_reason,
+    adapter_rules.a_launch_is_checked_without_a_call_and_always_the_same,
     adapter_rules.an_adapter_and_its_offers_have_the_names_of_the_descriptor,
     adapter_rules.no_error_tells_a_secret,
     adapter_rules.every_call_ends,

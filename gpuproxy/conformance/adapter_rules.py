@@ -1,13 +1,16 @@
 """The rules about the adapter as a whole: its declarations, its secrets, its intervals, and that every call ends."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields, replace
 from itertools import pairwise
 
 from gpuproxy.conformance.bench import SECRET, TIMEOUTS, Bench
 from gpuproxy.conformance.subject import Make
-from gpuproxy.conformance.verdict import NotJudged, ended, require
+from gpuproxy.conformance.verdict import Broken, NotJudged, ended, require
 from gpuproxy.conformance.wire import FAILURES, Spoil
+from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.errors import Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse
 from gpuproxy.ports.provider import CAPABILITY_NAMES
@@ -18,6 +21,14 @@ _INTERVAL = 7.0
 _SLACK = 0.999
 _STATUSES = (400, 401, 403, 404, 422, 429, 500)
 _MISSING = InstanceId("27182818")
+_LONG_SCRIPT = "".join(f"echo {number * number:x}\n" for number in range(20_000))
+_LAUNCHES = (
+    LaunchSpec(onstart=_LONG_SCRIPT),
+    LaunchSpec(onstart="echo hi", run_mode="entrypoint"),
+    LaunchSpec(args=(_LONG_SCRIPT,), run_mode="entrypoint"),
+    LaunchSpec(ssh_public_keys=("ssh-ed25519 AAAA",), run_mode="jupyter"),
+)
+"""Launches that a marketplace may object to; image, disk and secrets are those of the subject."""
 
 
 async def a_missing_capability_has_a_reason(make: Make) -> None:
@@ -29,6 +40,24 @@ async def a_missing_capability_has_a_reason(make: Make) -> None:
         require(reason.strip(), f"{name} is missing without a reason")
     same = dict(able.missing) == dict(descriptor.capabilities.missing)
     require(same, "the adapter and its descriptor declare different missing capabilities")
+
+
+async def a_launch_is_checked_without_a_call_and_always_the_same(make: Make) -> None:
+    """check_launch sends nothing, has the same result each time, and names a field. The subject's launch passes."""
+    bench = Bench(make)
+    passed = _objections(bench, bench.spec)
+    require(not passed, f"the launch of the subject does not pass: {passed}")
+    known = {field.name for field in fields(LaunchSpec)}
+    for each in _LAUNCHES:
+        asked = replace(bench.spec, run_mode=each.run_mode, args=each.args, onstart=each.onstart)
+        spec = replace(asked, ssh_public_keys=each.ssh_public_keys)
+        first, second = _objections(bench, spec), _objections(bench, spec)
+        require(first == second, f"the same launch had {len(first)} and then {len(second)} objections")
+        for objection in first:
+            require(objection.field.partition("[")[0] in known, f"a launch has no field {objection.field!r}")
+            require(objection.description.strip(), f"the objection to {objection.field} has no description")
+            require(SECRET not in objection.description, "an objection contains a secret of the launch")
+    require(not bench.wire.requests, f"{len(bench.wire.requests)} requests were sent to check launches")
 
 
 async def an_adapter_and_its_offers_have_the_names_of_the_descriptor(make: Make) -> None:
@@ -96,6 +125,13 @@ async def reads_and_destroys_keep_their_intervals(make: Make) -> None:
         times = bench.wire.sent_at
         shortest = min(later - earlier for earlier, later in pairwise(times))
         require(shortest >= _INTERVAL * _SLACK, f"two calls of {name} are {shortest:.1f} s apart, not {_INTERVAL:g} s")
+
+
+def _objections(bench: Bench, spec: LaunchSpec) -> Sequence[Violation]:
+    try:
+        return tuple(bench.provider.check_launch(spec))
+    except Exception as error:
+        raise Broken(f"check_launch raised {type(error).__name__}: {error}") from error
 
 
 def _call_named(bench: Bench, name: str, instance_id: InstanceId) -> Awaitable[object]:

@@ -15,7 +15,7 @@ from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose, reach
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.loadbalancer.refusals import account_paused, not_enough
 from gpuproxy.model.demands import Order
-from gpuproxy.model.errors import FailedPrecondition, NotSupported
+from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, Offer, ProviderName
@@ -53,15 +53,27 @@ class Chooser:
             key = provider.name, provider.account
             usable_now = provider.name not in exclusions.providers and key not in exclusions.accounts
             asked = not order.filter.providers or provider.name in order.filter.providers
-            if usable_now and asked and not _lacks(provider.capabilities, order):
+            able = usable_now and asked and not _lacks(provider.capabilities, order)
+            if able and not provider.check_launch(order.spec):
                 terms.setdefault(provider.name, {})[provider.account] = provider.capabilities
         return terms
 
     def check(self, order: Order) -> None:
-        """Refuse an order that no provider asked for can fulfil, before any provider is contacted."""
+        """Refuse an order that no provider asked for can fulfil, before any provider is contacted.
+
+        Raises InvalidArgument if all that could fulfil it object to its launch, and FailedPrecondition otherwise.
+        """
         if self.terms(order, Exclusions()):
             return
         asked = [p for p in self._accounts if not order.filter.providers or p.name in order.filter.providers]
+        objections = [
+            violation
+            for provider in asked
+            if not _lacks(provider.capabilities, order)
+            for violation in provider.check_launch(order.spec)
+        ]
+        if objections:
+            raise InvalidArgument(tuple(dict.fromkeys(objections)))
         reasons = {
             p.name: f"{what}: {p.capabilities.missing[what]}" for p in asked for what in _lacks(p.capabilities, order)
         }

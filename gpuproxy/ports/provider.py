@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.errors import Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
@@ -96,6 +97,13 @@ class Provider(Protocol):
     account: str
     """A name, never the key."""
     capabilities: Capabilities
+
+    def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
+        """What this marketplace does not accept in a launch, by the name of the spec's field; empty: nothing.
+
+        No call is made, and the same launch always has the same answer. The engine asks before it rents, and often. A
+        launch without objections must not be refused by `create` for what is in it.
+        """
 
     def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         """Yield pages of rentable offers, cheapest first. They may include offers that do not pass the filter.

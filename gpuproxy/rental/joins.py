@@ -193,6 +193,7 @@ class Reserver:
     async def _rent(self, call: _Call, caller: Caller) -> ReservationView:
         order = await self._with_strategy(caller, call.demand)
         order = replace(order, spec=await self._with_project_keys(caller, order.spec))
+        self._context.chooser.check(order)  # again, because the project's keys are part of the launch now
         rental = Rental(
             self._context,
             call.record,

@@ -8,6 +8,8 @@ DEFAULT_PORT = 9400
 DEFAULT_ACCOUNTS = ("sandbox-key", "sandbox-key-2")
 GoneForm = Literal["null", "empty_list", "empty_object", "status_410", "plain_404", "no_such_instance", "html_404"]
 
+BootScripts = Literal["ours", "all", "off"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
@@ -50,6 +52,11 @@ class SandboxOptions:
     """The form of the answer that an instance does not exist."""
     volume_sharing: Literal["allow", "refuse"] = "allow"
     standby_binding: Literal["chunk", "any"] = "chunk"
+    boot_scripts: BootScripts = "off"
+    """Which start scripts run for real, in a shell on this computer. Only the HTTP server runs any.
+
+    ours: GPU Proxy's own part of those that it wrote; all: every script; off: none.
+    """
     start_time: float | None = None
     """The market's time at the start, in epoch seconds; a later time in a saved state wins. None: the clock's time."""
     exit_with_parent: bool = False

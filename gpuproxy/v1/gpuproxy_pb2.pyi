@@ -1626,7 +1626,9 @@ class ReserveGPUsRequest(_message.Message):
     disk_gb: _builtins.float
     """Disk in GB. 0: 50; otherwise 8-65,536."""
     onstart: _builtins.str
-    """A shell script that runs when the container starts, at most 16 KiB."""
+    """A script that runs at every start of the container, under its own shebang; without one in bash, else sh. At most
+    64 KiB. A marketplace's own limit may be smaller: vast.ai takes 4,048 characters after compression.
+    """
     run_mode: _builtins.str
     """"ssh" (default), "entrypoint" (the image's own) or "jupyter"."""
     request_id: _builtins.str
@@ -1683,7 +1685,9 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def ssh_public_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Public keys in OpenSSH format that may log in, besides the project's own. At most 32."""
+        """Public keys in OpenSSH format that may log in, besides the project's own. At most 32. Not with run_mode
+        "entrypoint", which runs the image's own command.
+        """
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -1,14 +1,17 @@
 """Creates at vast.ai: sent at most once, and never refused if a machine may exist."""
 
-import shlex
+import random
+import string
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
+from gpuproxy import boot
 from gpuproxy.model.demands import LaunchSpec, RegistryAuth
 from gpuproxy.model.errors import (
     Advice,
@@ -22,11 +25,13 @@ from gpuproxy.model.errors import (
     RateLimited,
     Refused,
     Scope,
+    Violation,
 )
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpResponse, Receipt
 from tests.providers.wires import KEY, LABEL, OFFER, SPEC, Script, on_script, says, vast
 from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
 
+USERS_KEY = "ssh-ed25519 AAAA it's me"
 CREATED = {"success": True, "new_contract": 12345678, "instance_api_key": "d15a"}
 TAKEN = {
     "success": False,
@@ -48,6 +53,19 @@ def error_of(answer: HttpResponse | Exception, spec: LaunchSpec = SPEC) -> Provi
 
 def body_of(spec: LaunchSpec) -> dict[str, Any]:
     return create(says(CREATED), spec)[1].sent()  # type: ignore[no-any-return]
+
+
+def objections(spec: LaunchSpec) -> Sequence[Violation]:
+    return run_virtual(partial(_objections, spec))
+
+
+async def _objections(spec: LaunchSpec, clock: VirtualClock) -> Sequence[Violation]:
+    return vast(Script(), clock).check_launch(spec)
+
+
+def noise(size: int, seed: int = 1) -> str:
+    """Text that can't be compressed to less than three quarters."""
+    return "".join(random.Random(seed).choices(string.ascii_letters + string.digits, k=size))
 
 
 def test_a_create_is_one_put_that_carries_the_label() -> None:
@@ -79,30 +97,68 @@ def test_the_run_mode_decides_the_run_type(spec: LaunchSpec, runtype: str, argum
     assert (body["runtype"], body.get("args")) == (runtype, arguments)
 
 
-def test_ssh_keys_are_written_before_the_callers_script_runs() -> None:
-    key = "ssh-ed25519 AAAA it's me"
-    script = body_of(replace(SPEC, ssh_public_keys=(key + "\n",), onstart="echo hi"))["onstart"]
-    allow, mine = script.split("\n", 1)
-    assert mine == "echo hi"
-    assert key in shlex.split(allow)
-    assert body_of(replace(SPEC, onstart="echo hi"))["onstart"] == "echo hi"
-    assert body_of(SPEC)["onstart"] is None
+@pytest.mark.parametrize("run_mode", ["ssh", "jupyter"])
+def test_keys_and_script_are_sent_as_the_boot_script(run_mode: Any) -> None:
+    spec = replace(SPEC, run_mode=run_mode, ssh_public_keys=(f"{USERS_KEY}\n",), onstart="echo hi")
+    assert body_of(spec)["onstart"] == boot.script((USERS_KEY,), "echo hi")
+    assert body_of(replace(spec, ssh_public_keys=()))["onstart"] == boot.script((), "echo hi")
+    assert body_of(replace(SPEC, run_mode=run_mode))["onstart"] is None
+
+
+def test_an_entry_point_gets_no_boot_script() -> None:
+    body = body_of(replace(SPEC, run_mode="entrypoint", ssh_public_keys=(USERS_KEY,), args=("serve",)))
+    assert (body["onstart"], body["args"]) == (None, ["serve"])
+
+
+def test_a_long_script_that_can_be_compressed_is_sent_within_the_limit() -> None:
+    spec = replace(SPEC, ssh_public_keys=(USERS_KEY,), onstart="echo 'a long script'\n" * 2_000)
+    script = body_of(spec)["onstart"]
+    assert script == boot.fitted(boot.script((USERS_KEY,), spec.onstart), 4_048)
+    assert len(script) <= 4_048 < len(spec.onstart)
+    assert not objections(spec)
+
+
+def test_keys_are_left_out_if_only_they_make_the_script_too_long() -> None:
+    many = tuple(f"ssh-rsa {noise(700, seed)}" for seed in range(8))
+    spec = replace(SPEC, ssh_public_keys=many, onstart="echo hi")
+    assert body_of(spec)["onstart"] == boot.script((), "echo hi")
+    assert body_of(replace(spec, onstart=""))["onstart"] is None
+    assert not objections(spec)
+    assert many[0] in body_of(replace(spec, ssh_public_keys=many[:1]))["onstart"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "text"),
+    [
+        ({"onstart": noise(40_000)}, "onstart", " characters after compression; vast.ai takes at most 4,048"),
+        ({"run_mode": "entrypoint", "onstart": "x"}, "onstart", "run_mode entrypoint"),
+        ({"run_mode": "entrypoint", "args": ("x" * 4_000, "y" * 48)}, "args", "are 4,049 characters; vast.ai takes"),
+    ],
+)
+def test_a_launch_that_vast_ai_does_not_accept_is_objected_to_and_never_sent(
+    changes: dict[str, Any], field: str, text: str
+) -> None:
+    spec = replace(SPEC, **changes)
+    [violation] = objections(spec)
+    assert (violation.field, text in violation.description) == (field, True), violation
+    script = Script(says(CREATED))
+
+    async def use(clock: VirtualClock) -> None:
+        with pytest.raises(InvalidRequest):
+            await vast(script, clock).create(OFFER, spec, LABEL)
+
+    run_virtual(use)
+    assert script.requests == []
+
+
+def test_a_launch_within_the_limits_has_no_objections() -> None:
+    for spec in (SPEC, replace(SPEC, run_mode="entrypoint", args=("x" * 4_000, "y" * 47))):
+        assert not objections(spec)
 
 
 def test_a_registry_login_is_sent_in_the_markets_form() -> None:
     login = RegistryAuth(server="ghcr.io", username="me", secret="s3cret")
     assert body_of(replace(SPEC, registry_auth=login))["image_login"] == "-u me -p s3cret ghcr.io"
-
-
-def test_an_onstart_beside_an_entry_point_is_refused_and_nothing_is_sent() -> None:
-    script = Script(says(CREATED))
-
-    async def use(clock: VirtualClock) -> None:
-        with pytest.raises(InvalidRequest):
-            await vast(script, clock).create(OFFER, replace(SPEC, run_mode="entrypoint", onstart="x"), LABEL)
-
-    run_virtual(use)
-    assert script.requests == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from gpuproxy.model.errors import (
     OutcomeUnknown,
     ProviderError,
     ProviderUnavailable,
+    Violation,
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter, OfferId
@@ -33,6 +34,9 @@ class Planted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._good, name)
 
+    def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
+        return self._good.check_launch(spec)
+
     def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         return self._good.search(wanted)
 
@@ -47,6 +51,17 @@ class Planted:
 
     async def destroy(self, instance_id: InstanceId) -> bool:
         return await self._good.destroy(instance_id)
+
+
+class ForgetsALaunch(Planted):
+    """It objects to a launch the first time only."""
+
+    def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
+        objections, self._known = self._good.check_launch(spec), getattr(self, "_known", set())
+        if spec in self._known:
+            return ()
+        self._known.add(spec)
+        return objections
 
 
 class CreatesTwice(Planted):
@@ -265,6 +280,7 @@ VIOLATIONS: dict[type[Planted], str] = {
     SearchesInNoOrder: "a_search_shows_the_cheapest_first",
     EndsASearchAtAFailedPage: "a_failed_page_of_a_search_is_an_error",
     SeesAnEmptyMarketInAnotherSchema: "a_search_of_another_schema_is_an_error",
+    ForgetsALaunch: "a_launch_is_checked_without_a_call_and_always_the_same",
     LacksWithoutAReason: "a_missing_capability_has_a_reason",
     PrefixesOtherwise: "an_adapter_and_its_offers_have_the_names_of_the_descriptor",
     TellsTheKey: "no_error_tells_a_secret",

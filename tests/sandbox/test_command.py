@@ -18,12 +18,12 @@ def _options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SandboxOptions
 
 
 def test_without_options_the_market_behaves_like_the_real_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _options(monkeypatch) == SandboxOptions(search_page=64, misreport_share=0.25)
+    assert _options(monkeypatch) == SandboxOptions(search_page=64, misreport_share=0.25, boot_scripts="ours")
 
 
 def test_an_easy_market_needs_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = _options(monkeypatch, "--rate-limits", "off", "--search-page", "0", "--shy-rows", "0")
-    assert kind == SandboxOptions(rate_limits="off")
+    assert kind == SandboxOptions(rate_limits="off", boot_scripts="ours")
 
 
 def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         " --credit 25 --time-scale 60 --rate-limits off --create-latency 0.5 --boot-time 5,9 --search-page 50"
         " --list-lag 3 --shy-rows 0.5 --shy-seconds 9 --gone-as html_404"
         " --one-address 0.25 --portless 0.75 --refresh-keys 30"
-        " --volume-sharing refuse --standby-binding any --start-time 1000 --exit-with-parent"
+        " --volume-sharing refuse --standby-binding any --boot-scripts all --start-time 1000 --exit-with-parent"
     )
     assert _options(monkeypatch, *text.split()) == SandboxOptions(
         host="127.0.0.2",
@@ -59,6 +59,7 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         gone_as="html_404",
         volume_sharing="refuse",
         standby_binding="any",
+        boot_scripts="all",
         start_time=1000.0,
         exit_with_parent=True,
     )
@@ -91,3 +92,12 @@ def test_a_state_of_another_market_is_a_readable_error(tmp_path: Path) -> None:
     state.write_text('{"market":"another","now":5}\n')
     result = CliRunner().invoke(command.sandbox, ["--port", "0", "--state", str(state)])
     assert (result.exit_code, "another" in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])  # noqa: S104
+def test_a_market_that_others_can_reach_does_not_run_every_script(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr(command, "run", lambda options: pytest.fail(f"runs {options}"))
+    result = CliRunner().invoke(command.sandbox, ["--host", host, "--boot-scripts", "all"])
+    assert result.exit_code == 2
+    assert "loopback" in result.output
+    assert _options(monkeypatch, "--host", host).boot_scripts == "ours"

@@ -17,6 +17,7 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.providers.test_vast_create import noise
 from tests.system.processes import KIND, PATIENCE, UNPACED, Client, Market, Server, until
 
 _TRACE = re.compile(r"[a-z2-7]{20}")
@@ -106,6 +107,13 @@ def test_bad_input_is_named_by_its_field(shop: Shop, rpc: str, field_: str, requ
     assert (told.code, told.reason, told.domain) == (INVALID, "INVALID_ARGUMENT", "gpuproxy.v1")
     assert field_ in told.fields
     assert shop.creates() == 0
+
+
+def test_a_start_script_that_is_too_long_for_the_marketplace_is_refused_with_its_size(shop: Shop) -> None:
+    told = shop.refused("ReserveGPUs", reserve(onstart=noise(40_000), request_id="long"))
+    assert (told.code, told.reason, told.fields) == (INVALID, "INVALID_ARGUMENT", ("onstart",))
+    assert re.search(r"is [0-9]{2},[0-9]{3} characters after compression; vast\.ai takes at most 4,048", told.text)
+    _nothing_happened(shop)
 
 
 def test_at_most_fifty_violations_are_reported(shop: Shop) -> None:

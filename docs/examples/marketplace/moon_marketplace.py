@@ -20,6 +20,7 @@ from gpuproxy.model.errors import (
     ProviderUnavailable,
     RateLimited,
     Refused,
+    Violation,
 )
 from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import InstanceId
@@ -101,6 +102,12 @@ class Moon:
             for call in CALLS
             if call.name != "create"
         }
+
+    def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
+        """moon.example starts the image and nothing else."""
+        if spec.onstart:
+            return (Violation("onstart", f"can't run on {NAME}, which starts only the image's own command"),)
+        return ()
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         """All offers: moon.example can't filter, and the caller does."""

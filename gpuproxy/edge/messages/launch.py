@@ -24,7 +24,7 @@ _MAX_ENV_NAME = 128
 _MAX_ENV_BYTES = 32 * 1024
 _MAX_PORTS = 64
 _MAX_SSH_KEYS = 32
-_MAX_SCRIPT = 16 * 1024
+_MAX_SCRIPT = 64 * 1024
 _MAX_ARGS = 128
 _MAX_ARG = 4096
 
@@ -54,6 +54,8 @@ def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
         registry_auth=_registry_auth(request, found),
         demanded=_demanded(request),
     )
+    if spec.run_mode == "entrypoint" and spec.ssh_public_keys:
+        found.add("ssh_public_keys", "can't be installed with run_mode entrypoint, which runs the image's own command")
     for name in sorted(request.env.keys() & request.secret_env.keys()):
         found.add("secret_env", f"{shown(name)} is also in env; give it only once")
     size = sum(len(name.encode()) + len(value.encode()) for name, value in (*spec.env, *spec.secret_env))

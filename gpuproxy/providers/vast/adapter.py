@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import structlog
 
 from gpuproxy.model.demands import LaunchSpec
-from gpuproxy.model.errors import OutcomeUnknown, ProviderUnavailable, RateLimited
+from gpuproxy.model.errors import OutcomeUnknown, ProviderUnavailable, RateLimited, Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
@@ -42,6 +42,7 @@ from gpuproxy.providers.vast.requests import (
     charges_query,
     create_body,
     is_log_address,
+    launch_violations,
     native_id,
     next_stretch,
     search_body,
@@ -121,6 +122,10 @@ class VastAi:
         self._setup = setup
         self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         """The secrets of launches, by label."""
+
+    def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
+        """A start script must fit vast.ai's limit, and needs a run mode with a shell."""
+        return launch_violations(spec)
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         """Pages of rentable offers, cheapest first. Raises a ProviderError if a page fails, also after other pages."""

@@ -9,11 +9,13 @@ import json
 import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from gpuproxy import boot
 from gpuproxy.model.demands import LaunchSpec, RunMode
-from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope
+from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope, Violation
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import OfferFilter, OfferId
 from gpuproxy.providers.vast.wire import NAME, PREFIX, Found
@@ -22,6 +24,10 @@ SEARCH_CAP = 64
 """An answer with fewer rows than this is the last one."""
 _LIMIT = 3000  # rows per answer: about 9 MB, which are scanned within a few milliseconds
 _HAIR = 0.000_001  # USD: the service may round prices in answers, but not when it compares them
+
+_MOST_TEXT = 4_048
+"""Maximum characters of the start script or the arguments. vast.ai documents 4,096; the rest is for its own frame."""
+_REMEMBERED = 64  # start scripts: a launch is checked and sent several times
 
 _RUN_TYPES: dict[RunMode, str] = {
     "ssh": "ssh_direc ssh_proxy",
@@ -127,13 +133,30 @@ def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
     return prices
 
 
+def launch_violations(spec: LaunchSpec) -> tuple[Violation, ...]:
+    """What vast.ai does not accept in a launch."""
+    if spec.run_mode != "entrypoint":
+        script = _boot_script(spec.ssh_public_keys, spec.onstart)
+        return () if isinstance(script, str) else (Violation("onstart", _too_long("is", script, " after compression")),)
+    found: list[Violation] = []
+    if spec.onstart:
+        found.append(
+            Violation("onstart", f"can't run on {NAME} with run_mode entrypoint: the image's own command runs")
+        )
+    size = len(" ".join(spec.args).encode())
+    if size > _MOST_TEXT:
+        found.append(Violation("args", _too_long("are", size, "")))
+    return tuple(found)
+
+
 def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
     """The body that rents an on-demand machine, which starts at once or not at all.
 
-    Raises InvalidRequest for a combination that vast.ai does not support.
+    Raises InvalidRequest for a launch that vast.ai does not accept.
     """
-    if spec.run_mode == "entrypoint" and spec.onstart:
-        raise InvalidRequest(f"{NAME} can't run onstart together with the image's entry point", scope=Scope.PROVIDER)
+    for violation in launch_violations(spec):
+        raise InvalidRequest(f"{violation.field} {violation.description}", scope=Scope.PROVIDER)
+    script = None if spec.run_mode == "entrypoint" else _boot_script(spec.ssh_public_keys, spec.onstart)
     body: dict[str, object] = {
         "client_id": "me",
         "image": spec.image,
@@ -141,7 +164,7 @@ def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
         "disk": spec.disk_gb,
         "label": label,
         "runtype": _RUN_TYPES[spec.run_mode],
-        "onstart": _onstart(spec) or None,
+        "onstart": script or None,
         "image_login": _image_login(spec),
         "price": None,  # with a number the machine would be interruptible
         "cancel_unavail": True,  # otherwise a machine that can't start is created anyway, stopped and billed
@@ -158,16 +181,20 @@ def _env(spec: LaunchSpec) -> dict[str, str]:
     return {**dict(spec.env), **dict(spec.secret_env), **ports}
 
 
-def _onstart(spec: LaunchSpec) -> str:
-    """The SSH keys and then the caller's script. The account's own keys are often missing in the container."""
-    if not spec.ssh_public_keys or spec.run_mode == "entrypoint":
-        return spec.onstart
-    keys = " ".join(shlex.quote(key.strip()) for key in spec.ssh_public_keys)
-    allow = (
-        "mkdir -p ~/.ssh && chmod 700 ~/.ssh"
-        f" && printf '%s\\n' {keys} >> ~/.ssh/authorized_keys && chmod 600 ~/.ssh/authorized_keys"
-    )
-    return f"{allow}\n{spec.onstart}"
+@lru_cache(maxsize=_REMEMBERED)
+def _boot_script(keys: tuple[str, ...], onstart: str) -> str | int:
+    """The boot script, "" if there is nothing to do, or its size in characters if it is too long.
+
+    The keys are left out if only they make it too long: the marketplace also gets them through its own API.
+    """
+    try:
+        return boot.fitted(boot.script(keys, onstart), _MOST_TEXT)
+    except boot.TooLong as error:
+        return _boot_script((), onstart) if keys else error.size
+
+
+def _too_long(verb: str, size: int, how: str) -> str:
+    return f"{verb} {size:,} characters{how}; {NAME} takes at most {_MOST_TEXT:,}"
 
 
 def _image_login(spec: LaunchSpec) -> str | None:

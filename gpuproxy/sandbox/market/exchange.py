@@ -8,6 +8,7 @@ import hashlib
 import heapq
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
@@ -53,6 +54,8 @@ class SimulatedMarket:
         self._addresses = Addresses(port_table or PortTable())
         self.instances: dict[int, Instance] = {}
         self.ended: list[Ended] = []
+        self.printed: dict[int, deque[str]] = {}
+        """What the start script of an instance printed, by id. Not saved."""
         self.changes = Changes()
         self._seed = seed
         self._boot_time = boot_time

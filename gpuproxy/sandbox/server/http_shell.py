@@ -17,6 +17,7 @@ from gpuproxy.ports import HttpRequest
 from gpuproxy.sandbox.market.clock import RealTime
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.protocol.plan import Plan
+from gpuproxy.sandbox.server.boot_scripts import BootScripts
 from gpuproxy.sandbox.server.listeners import Listeners
 from gpuproxy.sandbox.world import Sandbox, build
 
@@ -34,6 +35,7 @@ class RunningSandbox:
         self.port = port
         self._listeners = listeners
         self._runner = runner
+        self._scripts = BootScripts(sandbox)
         self._ticking = asyncio.create_task(self._tick())
 
     @property
@@ -42,11 +44,12 @@ class RunningSandbox:
         return f"http://{self.sandbox.options.host}:{self.port}"
 
     async def stop(self) -> None:
-        """Stop the server, save the market and close all ports."""
+        """Stop the server, end the start scripts, save the market and close all ports."""
         self._ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._ticking
         await self._runner.cleanup()
+        await self._scripts.close()
         self._listeners.close()
         self.sandbox.close()
 
@@ -62,6 +65,7 @@ class RunningSandbox:
             else:
                 self.sandbox.tick()
             self._listeners.follow()
+            self._scripts.follow()
 
 
 async def serve(options: SandboxOptions) -> RunningSandbox:

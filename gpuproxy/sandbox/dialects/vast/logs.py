@@ -51,6 +51,7 @@ def _container(market: SimulatedMarket, instance: Instance) -> list[str]:
         lines = [f"{at} container {instance.id} starts"]
         if run_kind(instance.launch) != "args":
             lines.append(f"{at} sshd listens on port 22")
+        lines += market.printed.get(instance.id, ())
     if instance.phase is Phase.EXITED:
         lines.append(instance.status_msg)
     return lines

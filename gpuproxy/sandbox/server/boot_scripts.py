@@ -1,0 +1,193 @@
+"""Running the start scripts of instances for real, in a shell and a temporary folder of each instance.
+
+The folder is the instance's home. It stays while the instance is stopped and goes with it. What a script leaves running
+is killed when the instance stops. On Linux this finds every process with the folder in its environment, elsewhere only
+the script's own process group.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections import deque
+from pathlib import Path
+
+from gpuproxy.sandbox.market.instances import Instance, Phase
+from gpuproxy.sandbox.server.known_scripts import is_known
+from gpuproxy.sandbox.world import Sandbox
+
+_MOST_SECONDS = 600.0  # real
+_MOST_LINES = 1_000  # of an instance; the first ones are dropped
+_MOST_CHARACTERS = 4_000  # of a line
+_CLOSE_SECONDS = 10.0
+_PASSES = 5  # a process may start another one while its own end is under way
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_RUN = "sandbox: the start script was not run, because it is not GPU Proxy's (--boot-scripts ours)"
+_Start = tuple[int, int]
+"""One start of one instance: its id, and how often it has started."""
+
+
+class BootScripts:
+    """The start scripts of the running instances of one sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._market = sandbox.market
+        self._mode = sandbox.options.boot_scripts
+        self._started: dict[_Start, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._processes: dict[int, Process] = {}
+        self._base: Path | None = None
+
+    def follow(self) -> None:
+        """Start and end scripts as their instances start and end. Call it in the event loop."""
+        if self._mode == "off":
+            return
+        instances = self._market.instances
+        running = {
+            (each.id, each.restarts): each
+            for each in instances.values()
+            if each.phase is Phase.RUNNING and each.launch.onstart
+        }
+        for start in self._started.keys() - running.keys():
+            self._end(start)
+        for number in self._market.printed.keys() - instances.keys():
+            self._forget(number)
+        for start in running.keys() - self._started.keys():
+            self._started[start] = asyncio.create_task(self._run(running[start]))
+
+    async def close(self) -> None:
+        """End all scripts and remove their folders."""
+        for start in list(self._started):
+            self._end(start)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLOSE_SECONDS)
+        if self._base is not None:
+            shutil.rmtree(self._base, ignore_errors=True)
+
+    async def _run(self, instance: Instance) -> None:
+        printed = self._market.printed.setdefault(instance.id, deque(maxlen=_MOST_LINES))
+        script = instance.launch.onstart or ""
+        if self._mode == "ours" and not is_known(script):
+            printed.append(_NOT_RUN)
+            return
+        folder = self._folder(instance.id)
+        try:
+            process = await _process(_written(folder, script), self._environment(instance, folder))
+        except OSError as error:
+            printed.append(f"sandbox: the start script could not be run: {error}")
+            return
+        self._processes[instance.id] = process
+        try:
+            async with asyncio.timeout(_MOST_SECONDS):
+                await _read_lines(process, printed)
+                await process.wait()
+        except TimeoutError:
+            printed.append(f"sandbox: the start script was ended after {_MOST_SECONDS:.0f} real seconds")
+            _kill(process, folder)
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await process.communicate()
+
+    def _end(self, start: _Start) -> None:
+        number = start[0]
+        task = self._started.pop(start)
+        if self._base is not None:
+            _kill(self._processes.pop(number, None), self._base / str(number))
+        if not task.done():
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def _forget(self, number: int) -> None:
+        del self._market.printed[number]
+        if self._base is not None:
+            shutil.rmtree(self._base / str(number), ignore_errors=True)
+
+    def _folder(self, number: int) -> Path:
+        if self._base is None:
+            self._base = Path(tempfile.mkdtemp(prefix="gpuproxy-sandbox-"))
+        folder = self._base / str(number)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _environment(self, instance: Instance, folder: Path) -> dict[str, str]:
+        """PATH and HOME, and the instance's own variables where its own script runs.
+
+        Our part alone needs none of them, and a variable such as LD_PRELOAD would run what the sender chose.
+        """
+        ours = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(folder),
+            "GPUPROXY_BOOT_DIR": str(folder / ".gpuproxy"),
+            "GPUPROXY_BOOT_CONSOLE": os.devnull,
+        }
+        if self._mode == "ours":
+            return {**ours, "GPUPROXY_BOOT_ONSTART": "skip"}
+        theirs = {name: value for name, value in instance.launch.env.items() if _NAME.fullmatch(name)}
+        return {**{name: value for name, value in theirs.items() if "\0" not in value}, **ours}
+
+
+def _written(folder: Path, script: str) -> Path:
+    path = folder / "onstart.sh"
+    path.write_text(script, encoding="utf-8", errors="replace", newline="")
+    return path
+
+
+async def _process(script: Path, environment: dict[str, str]) -> Process:
+    return await asyncio.create_subprocess_exec(
+        "sh",
+        str(script),
+        cwd=script.parent,
+        env=environment,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=STDOUT,
+        start_new_session=True,
+    )
+
+
+async def _read_lines(process: Process, printed: deque[str]) -> None:
+    """Append what the script prints, line by line, until it and what it left running have closed their stdout."""
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    begun = b""
+    while data := await process.stdout.read(64 * 1024):
+        *lines, begun = (begun + data).split(b"\n")
+        if len(begun) > _MOST_CHARACTERS:
+            lines, begun = [*lines, begun], b""
+        printed.extend(_text(line) for line in lines)
+    if begun:
+        printed.append(_text(begun))
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")[:_MOST_CHARACTERS]
+
+
+def _kill(process: Process | None, folder: Path) -> None:
+    """Kill the script and all that it has started and that can be found."""
+    if process is not None and process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for _ in range(_PASSES):
+        found = _processes_of(folder)
+        if not found:
+            return
+        for number in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+
+
+def _processes_of(folder: Path) -> list[int]:
+    """The processes that have the folder as their HOME. Empty on systems without /proc."""
+    mark = f"HOME={folder}\0".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in b"\0" + path.read_bytes():
+                found.append(int(path.parent.name))
+    return [number for number in found if number != os.getpid()]
