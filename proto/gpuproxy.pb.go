@@ -1082,7 +1082,8 @@ type GPUInstance struct {
 	DiskGb float64 `protobuf:"fixed64,36,opt,name=disk_gb,json=diskGb,proto3" json:"disk_gb,omitempty"`
 	// CPU cores of this instance's share of the machine. 0 where unknown; offers only.
 	CpuCores float64 `protobuf:"fixed64,37,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
-	// Memory of this instance's share of the machine, in GB. 0 where unknown; offers only.
+	// Memory of this instance's share of the machine, in nominal GB: 64 where the machine's system, which keeps some for
+	// itself, reports 63. 0 where unknown; offers only.
 	RamGb float64 `protobuf:"fixed64,38,opt,name=ram_gb,json=ramGb,proto3" json:"ram_gb,omitempty"`
 	// Disk bandwidth in MB/s. 0 where unknown; offers only.
 	DiskBandwidth float64 `protobuf:"fixed64,39,opt,name=disk_bandwidth,json=diskBandwidth,proto3" json:"disk_bandwidth,omitempty"`
@@ -1605,17 +1606,18 @@ type ListGPUInstancesRequest struct {
 	// "available" (default): offers; "rented": the caller's instances; "all": both, the rented ones first,
 	// and these alone, with `unreachable` set, while no marketplace can be read.
 	State string `protobuf:"bytes,28,opt,name=state,proto3" json:"state,omitempty"`
-	// CPU cores of an instance, at least. 0: any.
+	// CPU cores of an instance, at least; up to 10,000. 0: any. Of this and the following filters: an offer whose number is
+	// unknown is left out where the filter is set.
 	MinCpuCores float64 `protobuf:"fixed64,29,opt,name=min_cpu_cores,json=minCpuCores,proto3" json:"min_cpu_cores,omitempty"`
-	// Memory of an instance in GB, at least. 0: any.
+	// Memory of an instance in GB (nominal), at least; up to 100,000. 0: any.
 	MinRamGb float64 `protobuf:"fixed64,30,opt,name=min_ram_gb,json=minRamGb,proto3" json:"min_ram_gb,omitempty"`
-	// Disk bandwidth in MB/s, at least. 0: any.
+	// Disk bandwidth in MB/s, at least; up to 10,000,000. 0: any.
 	MinDiskBandwidth float64 `protobuf:"fixed64,31,opt,name=min_disk_bandwidth,json=minDiskBandwidth,proto3" json:"min_disk_bandwidth,omitempty"`
-	// Download speed in Mb/s, at least. 0: any.
+	// Download speed in Mb/s, at least; up to 10,000,000. 0: any.
 	MinInetDown float64 `protobuf:"fixed64,32,opt,name=min_inet_down,json=minInetDown,proto3" json:"min_inet_down,omitempty"`
-	// Upload speed in Mb/s, at least. 0: any.
+	// Upload speed in Mb/s, at least; up to 10,000,000. 0: any.
 	MinInetUp float64 `protobuf:"fixed64,33,opt,name=min_inet_up,json=minInetUp,proto3" json:"min_inet_up,omitempty"`
-	// USD per GB of traffic, at most, in both directions. Absent: any; 0: only free traffic.
+	// USD per GB of traffic, at most, in both directions; up to 1,000. Absent: any; 0: only free traffic.
 	MaxTrafficPrice *float64 `protobuf:"fixed64,34,opt,name=max_traffic_price,json=maxTrafficPrice,proto3,oneof" json:"max_traffic_price,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2737,8 +2739,10 @@ type ReserveGPUsRequest struct {
 	VerifiedOnly *bool `protobuf:"varint,22,opt,name=verified_only,json=verifiedOnly,proto3,oneof" json:"verified_only,omitempty"`
 	// 0-1, at least. 0: any.
 	MinReliability float64 `protobuf:"fixed64,23,opt,name=min_reliability,json=minReliability,proto3" json:"min_reliability,omitempty"`
-	// The CUDA version that the host must run, at least (12.1). 0: that of a `cudaX.Y` tag of the image that the caller
-	// set, else any.
+	// The CUDA version that the host must run, at least (12.1); hosts that do not tell theirs are left out. 0: that of
+	// the image, the default one included, where its tag names it: `nvidia/cuda:12.8.0-...`, or a tag with `cuda12.8`,
+	// `cuda-12.8`, `cu12.8` or `cu128`; then hosts that do not tell pass. The image's CUDA also decides which GPUs are too
+	// old: 13 needs a compute capability of 7.5, 12 of 5.0, 11 of 3.5.
 	MinCuda float64 `protobuf:"fixed64,24,opt,name=min_cuda,json=minCuda,proto3" json:"min_cuda,omitempty"`
 	// Hosts to avoid: "provider/machine" or the bare machine id. At most 256.
 	ExcludeHosts []string `protobuf:"bytes,25,rep,name=exclude_hosts,json=excludeHosts,proto3" json:"exclude_hosts,omitempty"`
@@ -2761,13 +2765,15 @@ type ReserveGPUsRequest struct {
 	Env map[string]string `protobuf:"bytes,32,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// As env, but stored nowhere and never shown again.
 	SecretEnv map[string]string `protobuf:"bytes,33,rep,name=secret_env,json=secretEnv,proto3" json:"secret_env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Container ports to open, 1-65535, at most 64.
+	// Container ports to open, 1-65535, at most 64. Hosts with fewer direct ports are left out.
 	Ports []int32 `protobuf:"varint,34,rep,packed,name=ports,proto3" json:"ports,omitempty"`
 	// Disk in GB. 0: 50; otherwise 8-65,536.
 	DiskGb float64 `protobuf:"fixed64,35,opt,name=disk_gb,json=diskGb,proto3" json:"disk_gb,omitempty"`
-	// Public keys in OpenSSH format that may log in, besides the project's own. At most 32.
+	// Public keys in OpenSSH format that may log in, besides the project's own. At most 32. Not with run_mode
+	// "entrypoint", which runs the image's own command.
 	SshPublicKeys []string `protobuf:"bytes,36,rep,name=ssh_public_keys,json=sshPublicKeys,proto3" json:"ssh_public_keys,omitempty"`
-	// A shell script that runs when the container starts, at most 16 KiB.
+	// A script that runs at every start of the container, under its own shebang; without one in bash, else sh. At most
+	// 64 KiB. A marketplace's own limit may be smaller: vast.ai takes 4,048 characters after compression.
 	Onstart string `protobuf:"bytes,37,opt,name=onstart,proto3" json:"onstart,omitempty"`
 	// "ssh" (default), "entrypoint" (the image's own) or "jupyter".
 	RunMode string `protobuf:"bytes,38,opt,name=run_mode,json=runMode,proto3" json:"run_mode,omitempty"`
@@ -2777,7 +2783,8 @@ type ReserveGPUsRequest struct {
 	// ALREADY_EXISTS (REQUEST_ID_REUSED). At most 128 characters. "": every call is a new one, and what the caller never
 	// heard of is given back.
 	RequestId string `protobuf:"bytes,40,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION).
+	// How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION). Offers that
+	// end earlier are left out; without an end, those that end within the server's GPUPROXY_MIN_OFFER_TIME.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,41,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Keep what turns up after the caller has gone, even without a request_id. Default: false.
 	KeepLate bool `protobuf:"varint,42,opt,name=keep_late,json=keepLate,proto3" json:"keep_late,omitempty"`
@@ -2795,19 +2802,20 @@ type ReserveGPUsRequest struct {
 	Labels map[string]string `protobuf:"bytes,47,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Rent nothing; the answer's `decision` says what would be. Default: false.
 	DryRun bool `protobuf:"varint,48,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// CPU cores of each instance, at least. 0: any.
+	// CPU cores of each instance, at least; up to 10,000. 0: any. Of this and the following filters: an offer whose number
+	// is unknown is left out where the filter is set.
 	MinCpuCores float64 `protobuf:"fixed64,50,opt,name=min_cpu_cores,json=minCpuCores,proto3" json:"min_cpu_cores,omitempty"`
-	// Memory of each instance in GB, at least. 0: any.
+	// Memory of each instance in GB (nominal), at least; up to 100,000. 0: any.
 	MinRamGb float64 `protobuf:"fixed64,51,opt,name=min_ram_gb,json=minRamGb,proto3" json:"min_ram_gb,omitempty"`
-	// Disk bandwidth in MB/s, at least. 0: any.
+	// Disk bandwidth in MB/s, at least; up to 10,000,000. 0: any.
 	MinDiskBandwidth float64 `protobuf:"fixed64,52,opt,name=min_disk_bandwidth,json=minDiskBandwidth,proto3" json:"min_disk_bandwidth,omitempty"`
-	// Download speed in Mb/s, at least. 0: any.
+	// Download speed in Mb/s, at least; up to 10,000,000. 0: any.
 	MinInetDown float64 `protobuf:"fixed64,53,opt,name=min_inet_down,json=minInetDown,proto3" json:"min_inet_down,omitempty"`
-	// Upload speed in Mb/s, at least. 0: any.
+	// Upload speed in Mb/s, at least; up to 10,000,000. 0: any.
 	MinInetUp float64 `protobuf:"fixed64,54,opt,name=min_inet_up,json=minInetUp,proto3" json:"min_inet_up,omitempty"`
-	// USD per GB of traffic, at most, in both directions. Absent: any; 0: only free traffic.
+	// USD per GB of traffic, at most, in both directions; up to 1,000. Absent: any; 0: only free traffic.
 	MaxTrafficPrice *float64 `protobuf:"fixed64,55,opt,name=max_traffic_price,json=maxTrafficPrice,proto3,oneof" json:"max_traffic_price,omitempty"`
-	// All GPUs in one country: the cheapest country that has enough. Default: false.
+	// All GPUs in one country: the cheapest country that has enough, and replacements in the same one. Default: false.
 	SameCountry   bool `protobuf:"varint,56,opt,name=same_country,json=sameCountry,proto3" json:"same_country,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -207,6 +207,7 @@ def _limits(settings: Settings) -> Limits:
         replacement_factor=settings.replacement_factor,
         max_creates_per_minute=settings.max_creates_per_minute,
         billing_check_seconds=settings.witness_interval,
+        min_offer_seconds=settings.min_offer_time,
     )
 
 

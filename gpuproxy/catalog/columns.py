@@ -53,6 +53,10 @@ class Named(Generic[K]):
                 yield
         return cls(rows)
 
+    def values(self) -> Iterable[K]:
+        """The different values."""
+        return self._rows.keys()
+
     def equal(self, value: K) -> int:
         """The rows with this value."""
         return self._keep(("equal", value), lambda: mask_of(self._rows.get(value, ())))
@@ -98,6 +102,10 @@ class Ordered:
         tails.reverse()
         yield
         return cls([values[row] for row in rows], rows, tails)
+
+    def below(self, bound: float) -> int:
+        """How many values are less than `bound`."""
+        return bisect_left(self._values, bound)
 
     def at_least(self, bound: float) -> int:
         """The rows whose value is at least `bound`."""

@@ -7,7 +7,7 @@ back.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,12 +16,13 @@ from itertools import count
 
 import structlog
 
+from gpuproxy.catalog.market import Market
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged
-from gpuproxy.model.chunks import rentable_gpus
+from gpuproxy.model.chunks import most_in_a_country, rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
-from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
 from gpuproxy.runtime.lateness import Lateness
@@ -42,28 +43,6 @@ _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
 
 Encoder = Callable[[Offer], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """The known offers of the marketplaces that were asked for."""
-
-    as_of: datetime
-    """When the oldest part of the offers was read."""
-    unreachable: tuple[tuple[ProviderName, float], ...]
-    """The marketplaces that do not answer, and for how many seconds. Their last offers may still be included."""
-    truncated: bool
-    """There may be more offers than are known."""
-    _view: View
-
-    def select(self, wanted: OfferFilter) -> Selection:
-        """The offers that pass the filter, cheapest first."""
-        return self._view.select(wanted)
-
-    @property
-    def hosts(self) -> Container[HostKey]:
-        """All hosts with offers, including those of marketplaces that were not asked for."""
-        return self._view.snapshot.hosts
 
 
 class Catalog:
@@ -143,7 +122,7 @@ class Catalog:
         as_of = time - timedelta(seconds=now - min(source.as_of for source in usable))
         # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
-        return Market(as_of, silent, any(source.truncated for source in usable), self._view())
+        return Market(as_of, silent, any(source.truncated for source in usable), self._view(), time)
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         """The marketplaces among those that `wanted` names that do not answer, and for how many seconds."""
@@ -152,21 +131,31 @@ class Catalog:
         heeded = ((name, seconds) for name, seconds in silence if seconds is not None)
         return tuple((name, seconds - self._lateness.within(seconds)) for name, seconds in heeded)
 
-    async def targeted(self, wanted: OfferFilter, deadline: float) -> None:
+    async def targeted(
+        self, wanted: OfferFilter, deadline: float, *, until: datetime | None = None, one_country: bool = False
+    ) -> None:
         """Search for `wanted` directly at marketplaces with incomplete offers, if the known offers may not be enough.
 
+        Only offers that last until `until` (None: now) count; with `one_country`, those of the best country.
         Returns at `deadline` (a reading of Clock.monotonic()) at the latest. A search that fails changes nothing.
         """
         asked = self._asked(wanted)
         await self._first_answers(asked)
-        if self._view().select(wanted).available_gpus >= MAX_GPUS:
+        until = until or self._clock.now()
+
+        def at_once(offers: Iterable[Offer]) -> int:
+            lasting = [offer for offer in offers if not wanted.rejects(offer, until)]
+            return most_in_a_country(lasting) if one_country else rentable_gpus(lasting)
+
+        known = self._view().select(wanted, until)
+        if (at_once(known.offers) if one_country else known.available_gpus) >= MAX_GPUS:
             return
         seconds = min(deadline - self._clock.monotonic(), _TARGET_SECONDS)
         if seconds > 0:
             async with asyncio.TaskGroup() as searches:
                 for source in self._usable(asked):
                     if source.truncated and source.accounts[0].capabilities.search_page is not None:
-                        searches.create_task(self._search_for(source, wanted, seconds))
+                        searches.create_task(self._search_for(source, wanted, seconds, at_once))
 
     def taken(self, offer: Offer) -> None:
         """Hide an offer that is being rented, and all offers that share its conflict keys."""
@@ -297,12 +286,17 @@ class Catalog:
             await self._clock.sleep(account.capabilities.search_interval * _BACKGROUND_SHARE)
         return False
 
-    async def _search_for(self, source: Source, wanted: OfferFilter, seconds: float) -> None:
-        """Make one search for what is wanted. Callers that want the same at the same time share it."""
+    async def _search_for(
+        self, source: Source, wanted: OfferFilter, seconds: float, at_once: Callable[[Iterable[Offer]], int]
+    ) -> None:
+        """Make one search for what is wanted. Callers that want the same at the same time share it.
+
+        `at_once` returns how many of the wanted GPUs could be rented at once out of some offers.
+        """
         search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
 
         async def enough() -> bool:
-            return rentable_gpus(offer for offer, _ in search.found.values() if not wanted.rejects(offer)) >= MAX_GPUS
+            return at_once(offer for offer, _ in search.found.values()) >= MAX_GPUS
 
         try:
             async with self._clock.timeout(seconds), self._targeting[source.name]:

@@ -8,21 +8,29 @@ so that 20,000 offers do not block the event loop.
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from itertools import chain
+from math import inf
+from operator import attrgetter
 
 from gpuproxy.catalog.columns import Named, Ordered, mask_of, places_in
 from gpuproxy.model.chunks import rentable_gpus
 from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.offers import (
     DEFAULT_DISK_GB,
+    ENDS_TOO_SOON,
+    LOWER_BOUNDS,
     HostKey,
     Offer,
     OfferFilter,
     OfferId,
     ProviderName,
     location_matches,
+    suits_compute_cap,
+    suits_cuda,
+    suits_ports,
 )
 
 Entry = tuple[Offer, Mapping[str, bytes]]
@@ -42,8 +50,8 @@ class Snapshot:
         self._index = index
         self._encoded = encoded
 
-    def select(self, wanted: OfferFilter, hidden: int = 0) -> "Selection":
-        """The offers that pass `wanted`, without those of the mask `hidden`."""
+    def select(self, wanted: OfferFilter, hidden: int = 0, until: datetime | None = None) -> "Selection":
+        """The offers that pass `wanted` and last until `until`, without those of the mask `hidden`."""
         left = self._index.everything & ~hidden
         rejected = {}
         for name, rule in _RULES:
@@ -51,6 +59,9 @@ class Snapshot:
             if kept != left:
                 rejected[name] = (left ^ kept).bit_count()
                 left = kept
+        if until is not None and (kept := left & self._index.ends.at_least(until.timestamp())) != left:
+            rejected[ENDS_TOO_SOON] = (left ^ kept).bit_count()
+            left = kept
         return Selection(self._index, self._encoded, wanted.disk_gb, left, rejected)
 
     def sharing(self, offer: Offer) -> int:
@@ -68,6 +79,15 @@ class Snapshot:
         """A mask of one offer; 0 when it is not here."""
         at = self._index.ids.get(offer_id)
         return 0 if at is None else 1 << at
+
+    def ended_before(self, moment: datetime) -> int:
+        """How many offers end before `moment`. Of equal counts, `select` gives equal answers."""
+        return self._index.ends.below(moment.timestamp())
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The printed names of all GPU models, sorted."""
+        return tuple(sorted(self._index.models.values()))
 
     def of_providers(self, providers: Iterable[ProviderName]) -> int:
         """A mask of all offers of these providers."""
@@ -134,14 +154,15 @@ class View:
     def __init__(self, snapshot: Snapshot, hidden: int) -> None:
         self.snapshot = snapshot
         self.hidden = hidden
-        self._answers: OrderedDict[OfferFilter, Selection] = OrderedDict()
+        self._answers: OrderedDict[tuple[OfferFilter, int], Selection] = OrderedDict()
 
-    def select(self, wanted: OfferFilter) -> Selection:
+    def select(self, wanted: OfferFilter, until: datetime | None = None) -> Selection:
         """As Snapshot.select."""
-        answer = self._answers.pop(wanted, None)
+        key = wanted, 0 if until is None else self.snapshot.ended_before(until)
+        answer = self._answers.pop(key, None)
         if answer is None:
-            answer = self.snapshot.select(wanted, self.hidden)
-        self._answers[wanted] = answer
+            answer = self.snapshot.select(wanted, self.hidden, until)
+        self._answers[key] = answer
         if len(self._answers) > _ANSWERS:
             self._answers.popitem(last=False)
         return answer
@@ -203,8 +224,15 @@ class _Index:
         self.locations = yield from Named.of([offer.location for offer in offers])
         self.vram = yield from Ordered.of([offer.vram_gb for offer in offers])
         self.reliability = yield from Ordered.of([offer.reliability_ppm for offer in offers])
-        self.cuda = yield from Ordered.of([offer.cuda_max for offer in offers])
+        self.cuda = yield from Named.of([offer.cuda_max for offer in offers])
+        self.compute_caps = yield from Named.of([offer.compute_cap for offer in offers])
+        self.ports = yield from Named.of([offer.direct_ports for offer in offers])
         self.disk = yield from Ordered.of([offer.max_disk_gb for offer in offers])
+        ends: list[float] = []
+        for start in range(0, len(offers), _SLICE):
+            ends += map(_end, offers[start : start + _SLICE])
+            yield
+        self.ends = yield from Ordered.of(ends)
         for at, offer in enumerate(offers):
             self.hosts.setdefault(offer.host, []).append(at)
             self.ids[offer.id] = at
@@ -251,13 +279,13 @@ class _Index:
             return offer.price(wanted.disk_gb) > ceilings[offer.num_gpus]
 
         if wanted.disk_gb != DEFAULT_DISK_GB:
-            return self._without(left, too_dear)
+            return self.without(left, too_dear)
         # Offers below the limit per GPU pass. Just above it, offers may pass because the limit for all GPUs is rounded,
         # by up to half a micro-dollar for the whole offer.
         limit = int(Decimal(str(wanted.max_price)) * 1_000_000 * _PARTS)
         sure = (1 << bisect_left(self.prices, limit - 2)) - 1
         close = (1 << bisect_right(self.prices, limit + _PARTS // 2 + 2)) - 1
-        return left & sure | self._without(left & close & ~sure, too_dear)
+        return left & sure | self.without(left & close & ~sure, too_dear)
 
     def by_size(self, wanted: OfferFilter, left: int) -> int:
         return left & self.sizes.equal(wanted.num_gpus) if wanted.num_gpus else left
@@ -275,7 +303,11 @@ class _Index:
         return left & self.reliability.at_least(round(wanted.min_reliability * 1_000_000))
 
     def by_cuda(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.cuda.at_least(wanted.min_cuda)
+        return left & self.cuda.matching(wanted.asked_cuda, suits_cuda) if wanted.min_cuda else left
+
+    def by_compute_cap(self, wanted: OfferFilter, left: int) -> int:
+        least = wanted.min_compute_cap
+        return left & self.compute_caps.matching(least, suits_compute_cap) if least else left
 
     def by_disk(self, wanted: OfferFilter, left: int) -> int:
         return left & self.disk.at_least(wanted.disk_gb)
@@ -284,14 +316,34 @@ class _Index:
         hosts = wanted.exclude_hosts
         if not hosts:
             return left
-        return self._without(left, lambda offer: offer.host in hosts or offer.machine_id in hosts)
+        return self.without(left, lambda offer: offer.host in hosts or offer.machine_id in hosts)
 
-    def _without(self, left: int, breaks: Callable[[Offer], bool]) -> int:
+    def by_ports(self, wanted: OfferFilter, left: int) -> int:
+        return left & self.ports.matching(wanted.ports, suits_ports) if wanted.ports else left
+
+    def by_traffic(self, wanted: OfferFilter, left: int) -> int:
+        if wanted.max_traffic_price is None:
+            return left
+        return self.without(left, lambda offer: not wanted.suits_traffic(offer))
+
+    def without(self, left: int, breaks: Callable[[Offer], bool]) -> int:
         """`left` without the offers that break a rule, for rules that must check each offer."""
         return left & ~mask_of(at for at in places_in(left) if breaks(self.offers[at]))
 
 
-_RULES = (
+def _at_least(bound: str, fact: str) -> "_Rule":
+    """The rule that a fact of the offer is at least a field of the filter. Rarely set, so there are no columns."""
+    of = attrgetter(fact)
+
+    def rule(index: _Index, wanted: OfferFilter, left: int) -> int:
+        least = getattr(wanted, bound)
+        return index.without(left, lambda offer: of(offer) < least) if least else left
+
+    return rule
+
+
+_Rule = Callable[[_Index, OfferFilter, int], int]
+_RULES: tuple[tuple[str, _Rule], ...] = (
     ("provider", _Index.by_provider),
     ("offer", _Index.by_offer),
     ("min_vram", _Index.by_vram),
@@ -302,10 +354,17 @@ _RULES = (
     ("location", _Index.by_location),
     ("min_reliability", _Index.by_reliability),
     ("min_cuda", _Index.by_cuda),
+    ("compute_cap", _Index.by_compute_cap),
     ("disk_gb", _Index.by_disk),
     ("exclude_hosts", _Index.by_host),
+    ("ports", _Index.by_ports),
+    *((bound, _at_least(bound, fact)) for bound, fact in LOWER_BOUNDS.items()),
+    ("max_traffic_price", _Index.by_traffic),
 )
-"""The rules of OfferFilter.rejects in the same order, so that both count the same offers under the same names."""
+"""The rules of OfferFilter.rejects in the same order, so that both count the same offers under the same names.
+
+The last rule, the end of the offer, is in `Snapshot.select`: the time isn't part of the filter.
+"""
 
 
 def _counts_by_gpu(chunks: Sequence[Offer]) -> bool:
@@ -319,6 +378,10 @@ def _counts_by_gpu(chunks: Sequence[Offer]) -> bool:
             return False
         within.update(dict.fromkeys(keys, number))
     return True
+
+
+def _end(offer: Offer) -> float:
+    return inf if offer.expires_at is None else offer.expires_at.timestamp()
 
 
 def _rank(offer: Offer) -> tuple[int, str, int, str]:

@@ -12,6 +12,7 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import IntegerType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.cli.filters import machine_options
 from gpuproxy.cli.marketplaces import ProviderOption
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -38,6 +39,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
     default=True,
     help="Only hosts that the marketplace verified, or all hosts (default: verified).",
 )
+@machine_options
 @click.option(
     "--order-by",
     type=TextType(),
@@ -52,8 +54,11 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
     show_default=True,
     help="Maximum number of offers to show.",
 )
+@click.option(
+    "--wide", is_flag=True, help="Also show processor, memory, disk, network, ports, CUDA and the end of each offer."
+)
 @client_command
-def list_offers(connection: Connection, /, **fields: Any) -> None:
+def list_offers(connection: Connection, /, wide: bool, **fields: Any) -> None:
     """List what can be rented now, cheapest first."""
     request = pb.ListGPUInstancesRequest(**fields)
     answer = connection.call(connection.stub.ListGPUInstances, request)
@@ -61,7 +66,7 @@ def list_offers(connection: Connection, /, **fields: Any) -> None:
         connection.print_json(answer)
         return
     if answer.instances:
-        click.echo(_offers(answer))
+        click.echo(_offers(answer, wide=wide))
     click.echo(_market_summary(connection, answer))
 
 
@@ -136,26 +141,53 @@ def strategy(connection: Connection, /, name: str | None, everywhere: bool) -> N
         click.echo(f"strategy {answer.strategy} ({answer.scope}); available: {', '.join(answer.available)}")
 
 
-def _offers(answer: pb.ListGPUInstancesResponse) -> str:
-    headers = (
-        "OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "$/DAY", "$/WEEK", "$/MONTH", "RELIABLE", "LOCATION", "HOST"
-    )  # fmt: skip
-    rows = [
-        (
-            offer.id,
-            str(offer.num_gpus),
-            offer.gpu_model,
-            f"{offer.vram_gb} GB",
-            tables.limit(offer.price_per_gpu_hour),
-            tables.price(offer.price_per_hour),
-            *tables.estimates(offer.price_per_hour),
-            f"{offer.reliability:.1%}",
-            offer.location,
-            offer.host_id,
-        )
-        for offer in answer.instances
-    ]
-    return tables.table(headers, rows)
+_NARROW = (
+    "OFFER", "GPUS", "MODEL", "VRAM", "$/GPU-H", "$/H", "$/DAY", "$/WEEK", "$/MONTH", "RELIABLE", "LOCATION", "HOST"
+)  # fmt: skip
+_WIDE = (
+    "CORES", "RAM", "DISK MB/S", "DOWN MBIT/S", "UP MBIT/S", "$/GB DOWN", "$/GB UP", "PORTS", "CUDA", "COMPUTE", "ENDS"
+)  # fmt: skip
+
+
+def _offers(answer: pb.ListGPUInstancesResponse, *, wide: bool) -> str:
+    rows = [(*_narrow(offer), *(_details(offer) if wide else ())) for offer in answer.instances]
+    return tables.table(_NARROW + (_WIDE if wide else ()), rows)
+
+
+def _narrow(offer: pb.GPUInstance) -> tuple[str, ...]:
+    return (
+        offer.id,
+        str(offer.num_gpus),
+        offer.gpu_model,
+        f"{offer.vram_gb} GB",
+        tables.limit(offer.price_per_gpu_hour),
+        tables.price(offer.price_per_hour),
+        *tables.estimates(offer.price_per_hour),
+        f"{offer.reliability:.1%}",
+        offer.location,
+        offer.host_id,
+    )
+
+
+def _details(offer: pb.GPUInstance) -> tuple[str, ...]:
+    """The columns of --wide; "-" for what is unknown."""
+    return (
+        _known(offer.cpu_cores),
+        f"{offer.ram_gb:g} GB" if offer.ram_gb else "-",
+        _known(round(offer.disk_bandwidth)),
+        _known(round(offer.inet_down)),
+        _known(round(offer.inet_up)),
+        f"${offer.inet_down_price:.4f}" if offer.HasField("inet_down_price") else "-",
+        f"${offer.inet_up_price:.4f}" if offer.HasField("inet_up_price") else "-",
+        str(offer.direct_ports) if offer.HasField("direct_ports") else "-",
+        _known(offer.cuda_max),
+        _known(offer.compute_cap),
+        tables.moment(offer.expires_at) if offer.HasField("expires_at") else "-",
+    )
+
+
+def _known(number: float) -> str:
+    return f"{number:g}" if number else "-"
 
 
 def _market_summary(connection: Connection, answer: pb.ListGPUInstancesResponse) -> str:

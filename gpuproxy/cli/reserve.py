@@ -11,6 +11,7 @@ from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import DurationType, IntegerType, PairType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, print_error
+from gpuproxy.cli.filters import machine_options
 from gpuproxy.cli.key_files import read_public_key
 from gpuproxy.cli.machines import GONE, seconds
 from gpuproxy.cli.marketplaces import ProviderOption
@@ -52,6 +53,12 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
                 "verified_only",
                 default=None,
                 help="Only verified hosts, or all hosts (default: verified).",
+            ),
+            machine_options,
+            click.option(
+                "--same-country",
+                is_flag=True,
+                help="All GPUs in one country: the cheapest country that has enough.",
             ),
             click.option("--strategy", type=TextType(), help="Load balancing strategy for this call."),
             click.option(

@@ -136,6 +136,14 @@ machines/ID/reconnect, machines/ID/ports, offers/ID; DELETE faults, images. docs
     help="Seconds for which a new instance is missing from listings.",
 )
 @click.option(
+    "--odd-hosts",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=0.0,
+    show_default=True,
+    help="Share (0 to 1) of machines with few ports, an old driver, an old GPU or offers that end soon.",
+)
+@click.option(
     "--shy-rows",
     "misreport_share",
     type=click.FloatRange(0, 1),

@@ -39,6 +39,12 @@ class Filters(TypedDict, total=False):
     order_by: str
     page_size: int
     page_token: str
+    min_cpu_cores: float
+    min_ram_gb: float
+    min_disk_bandwidth: float
+    min_inet_down: float
+    min_inet_up: float
+    max_traffic_price: float
 
 
 class Demand(TypedDict, total=False):
@@ -75,6 +81,13 @@ class Demand(TypedDict, total=False):
     on_not_ready: str
     wait: bool
     labels: Mapping[str, str]
+    min_cpu_cores: float
+    min_ram_gb: float
+    min_disk_bandwidth: float
+    min_inet_down: float
+    min_inet_up: float
+    max_traffic_price: float
+    same_country: bool
 
 
 def list_request(filters: Filters) -> pb.ListGPUInstancesRequest:

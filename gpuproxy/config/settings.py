@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     )
     max_price: Usd = Field(10.0, description="price limit in USD per GPU-hour for requests without a limit")
     lease_duration: Seconds = Field(0.0, description="lease duration for requests without one; 0: no end")
+    min_offer_time: Seconds = Field(
+        86_400.0,
+        description="time that an offer must last to be rented without an end. A lease with an end needs an offer that "
+        "lasts until then",
+    )
     time_scale: float = Field(
         1.0,
         gt=0,

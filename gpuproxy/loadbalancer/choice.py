@@ -8,12 +8,15 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from gpuproxy.catalog.refresh import Catalog, Market, Selection
-from gpuproxy.loadbalancer import breaker
+from gpuproxy.catalog.market import Market
+from gpuproxy.catalog.refresh import Catalog
+from gpuproxy.catalog.snapshot import Selection
+from gpuproxy.loadbalancer import breaker, countries
 from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose, reach
 from gpuproxy.loadbalancer.exclusions import Exclusions
-from gpuproxy.loadbalancer.refusals import account_paused, not_enough
+from gpuproxy.loadbalancer.refusals import Seen, account_paused, not_enough
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotSupported
 from gpuproxy.model.load import HostLoad, Rotation
@@ -82,15 +85,18 @@ class Chooser:
         text = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
         raise FailedPrecondition(f"{text}. Nothing was rented.", reason=NotSupported.reason)
 
-    async def refresh(self, order: Order, deadline: float) -> None:
+    async def refresh(self, order: Order, deadline: float, until: datetime) -> None:
         """Search the marketplaces whose snapshots are incomplete. Call it without the lock: it takes a while."""
-        await self._catalog.targeted(order.filter, deadline)
+        await self._catalog.targeted(order.filter, deadline, until=until, one_country=order.same_country)
 
-    async def choose(self, order: Order, gpus: int, strategy: str, exclusions: Exclusions) -> Choice:
+    async def choose(
+        self, order: Order, gpus: int, strategy: str, exclusions: Exclusions, *, until: datetime, country: str = ""
+    ) -> Choice:
         """Offers for exactly `gpus` GPUs or, in a first choice with a min_count, for as many as there are.
 
-        Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and Unavailable. If an
-        intent follows, hold the lock.
+        The offers last until `until`. With a `country` (a two-letter code) they are all there. If an intent follows,
+        hold the lock. Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and
+        Unavailable.
         """
         market = await self._catalog.market(order.filter)
         terms = self.terms(order, exclusions)
@@ -103,22 +109,24 @@ class Chooser:
         terms = {name: accounts for name, accounts in terms.items() if name not in blocked}
         if known.open_breakers and not terms:
             raise breaker.refusal_of(known.open_breakers)
-        selection = market.select(order.filter)
-        free = _free(selection.offers, terms, known.locked_keys, exclusions)
-        ranking = _Ranking(
-            Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb),
-            [offer for offer in free if not known.exhausted(offer)],
-            known,
-            strategy,
-        )
+
+        def free(selection: Selection) -> list[Offer]:
+            return _free(selection.offers, terms, known.locked_keys, exclusions)
+
+        def capable(offers: Sequence[Offer]) -> list[Offer]:
+            return [offer for offer in offers if not known.exhausted(offer)]
+
+        selection = market.select(order.filter, until)
+        offered = free(selection)
+        want = Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb)
+        ranking = _Ranking(want, capable(offered), known, strategy)
         try:
-            choice = ranking.choose(order.least)
+            choice = _choice(ranking, order, country)
         except Shortage as shortage:
-            dearer = _free(market.select(order.filter.at_any_price()).offers, terms, known.locked_keys, exclusions)
-            dearer = [offer for offer in dearer if not known.exhausted(offer)]
-            nearest = _nearest(ranking.want, min(order.least, gpus), dearer)
-            raise not_enough(order, shortage, market.unreachable, nearest, selection.rejected) from shortage
-        used_up = len(free) - len(ranking.offers)
+            dearer = capable(free(market.select(order.filter.at_any_price(), until)))
+            nearest = _nearest_of(want, min(order.least, gpus), dearer, order, country)
+            raise not_enough(order, shortage, selection.rejected, _seen(market, order, until), nearest) from shortage
+        used_up = len(offered) - len(ranking.offers)
         return replace(
             choice,
             decision=_complete(choice.decision, selection, used_up),
@@ -183,6 +191,37 @@ class _Ranking:
 
     def _choose(self, want: Want, offers: Sequence[Offer]) -> Choice:
         return choose(want, offers, self.known.loads, self.strategy, self.known.rotation)
+
+
+def _choice(ranking: _Ranking, order: Order, country: str) -> Choice:
+    if not order.same_country:
+        return ranking.choose(order.least)
+
+    def within(offers: Sequence[Offer]) -> Choice:
+        return replace(ranking, offers=offers).choose(order.least)
+
+    return countries.choose(within, ranking.offers, only=country)
+
+
+def _nearest_of(want: Want, least: int, offers: Sequence[Offer], order: Order, country: str) -> Micro | None:
+    """As `_nearest`; with same_country, the lowest limit of any country that may be used."""
+    if not order.same_country:
+        return _nearest(want, least, offers)
+    there = countries.usable(offers, only=country).values()
+    limits = [limit for own in there if (limit := _nearest(want, least, own)) is not None]
+    return min(limits, default=None)
+
+
+def _seen(market: Market, order: Order, until: datetime) -> Seen:
+    """What a refusal says of the market."""
+    named = market.offer(order.filter.offer_id) if order.filter.offer_id else None
+    return Seen(
+        silent=market.unreachable,
+        truncated=market.truncated,
+        models=market.models,
+        named=None if named is None or named.lasts_until(until) else named,
+        until=until,
+    )
 
 
 def ejection(offers: Sequence[Offer], ejected: Collection[HostKey]) -> tuple[set[HostKey], set[HostKey]]:

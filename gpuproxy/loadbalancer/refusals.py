@@ -1,12 +1,17 @@
 """The refusals when nothing can be chosen: too few GPUs, or every account is paused. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
 
 from gpuproxy.loadbalancer.balancer import Shortage
+from gpuproxy.loadbalancer.countries import CountryShortage
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import AuthFailed, FailedPrecondition, InsufficientFunds
+from gpuproxy.model.gpus import gpu_key, gpu_matches
 from gpuproxy.model.money import Micro, usd
-from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.offers import Offer, ProviderName
 from gpuproxy.store.account_problems import AccountProblem
 
 Silence = Sequence[tuple[ProviderName, float]]
@@ -14,6 +19,9 @@ Silence = Sequence[tuple[ProviderName, float]]
 
 _NAMED_FILTERS = frozenset({"provider", "min_vram", "max_price", "gpu_model", "location"})
 """Filters that the text about too few GPUs shows with their values."""
+_NEAR = 5
+_LIKE = 0.6
+"""How like a known model's name must be to be shown, 0 to 1."""
 _PAUSES = {
     AuthFailed.reason: "the marketplace does not accept its key",
     InsufficientFunds.reason: "the marketplace says that its credit is used up",
@@ -21,38 +29,107 @@ _PAUSES = {
 """The marketplace's own words are shown to the operator only: they may be about another project's call."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of the market besides the offers that passed."""
+
+    silent: Silence = ()
+    truncated: bool = False
+    """There may be more offers than are known."""
+    models: Sequence[str] = ()
+    """The printed names of all known GPU models."""
+    named: Offer | None = None
+    """The offer that the order names, if it ends too soon."""
+    until: datetime | None = None
+    """Until when an offer must last."""
+
+
 def not_enough(
-    order: Order, shortage: Shortage, silent: Silence, nearest: Micro | None, rejected: Mapping[str, int]
+    order: Order, shortage: Shortage, rejected: Mapping[str, int], seen: Seen, nearest: Micro | None
 ) -> FailedPrecondition:
     """The refusal when there are fewer GPUs than asked for, or no exact sum of chunks.
 
     `nearest`: a price limit per GPU-hour at which there would be enough; None if there is none. `rejected`: how many
     offers each filter rejected.
     """
-    per_provider = ", ".join(f"{name} {count}" for name, count in sorted(shortage.per_provider.items()))
-    silence = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent)
-    detail = "; ".join(part for part in (per_provider, silence) if part)
-    sizes = ", ".join(str(size) for size in shortage.sizes)
-    if shortage.available >= order.least:
-        why = f"{shortage.available} are free, but in chunks of {sizes} GPUs that do not add up to {order.least}"
+    metadata = {
+        "requested": str(order.count),
+        "available": str(shortage.available),
+        "sizes": _listed(shortage.sizes),
+        "unreachable": ",".join(name for name, _ in seen.silent),
+        **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
+    }
+    if _is_unknown(order, seen.models):
+        near = _near_models(order.filter.gpu_model, seen.models)
+        rejected = {"gpu_model": sum(rejected.values())}
+        metadata |= {"unknown_gpu_model": order.filter.gpu_model, "near_gpu_models": ",".join(near)}
+        text = _unknown_model(order, near, seen)
     else:
-        why = f"{shortage.available} can be rented at once" + (f" ({detail})" if detail else "")
+        text = _too_few(order, shortage, rejected, seen, nearest)
+    metadata |= {f"rejected.{name}": str(count) for name, count in rejected.items()}
+    if nearest is not None:
+        metadata["nearest_price"] = f"{usd(nearest):.6f}"
+    if seen.named is not None and seen.named.expires_at is not None:
+        metadata["offer_ends_at"] = f"{seen.named.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(shortage, CountryShortage):
+        metadata["country"] = shortage.country
+    return FailedPrecondition(text, reason="NOT_ENOUGH_GPUS", metadata=metadata)
+
+
+def _too_few(order: Order, shortage: Shortage, rejected: Mapping[str, int], seen: Seen, nearest: Micro | None) -> str:
+    per_provider = ", ".join(f"{name} {count}" for name, count in sorted(shortage.per_provider.items()))
+    detail = "; ".join(part for part in (per_provider, _silence(seen)) if part)
+    there = f" in {shortage.country}, the best country" if isinstance(shortage, CountryShortage) else ""
+    if shortage.available >= order.least:
+        sizes = _listed(shortage.sizes)
+        why = f"{shortage.available} are free{there}, but in chunks of {sizes} GPUs that do not add up to {order.least}"
+    else:
+        why = f"{shortage.available} can be rented at once{there}" + (f" ({detail})" if detail else "")
     hint = f" {order.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
     left_out = ", ".join(f"{count} by {name}" for name, count in sorted(rejected.items()) if name not in _NAMED_FILTERS)
     left_out = f" Offers left out: {left_out}." if left_out else ""
-    return FailedPrecondition(
-        f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{left_out} Nothing was rented.",
-        reason="NOT_ENOUGH_GPUS",
-        metadata={
-            "requested": str(order.count),
-            "available": str(shortage.available),
-            "sizes": sizes,
-            "unreachable": ",".join(name for name, _ in silent),
-            **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
-            **{f"rejected.{name}": str(count) for name, count in rejected.items()},
-            **({"nearest_price": f"{usd(nearest):.6f}"} if nearest is not None else {}),
-        },
+    return f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{_end(seen)}{left_out} Nothing was rented."
+
+
+def _end(seen: Seen) -> str:
+    """When the offer that the order names ends; "" if that is late enough."""
+    if seen.named is None or seen.named.expires_at is None or seen.until is None:
+        return ""
+    return (
+        f" Offer {seen.named.id} ends at {seen.named.expires_at:%Y-%m-%d %H:%M:%SZ}; it would have to last until "
+        f"{seen.until:%Y-%m-%d %H:%M:%SZ}."
     )
+
+
+def _is_unknown(order: Order, models: Sequence[str]) -> bool:
+    """Whether the order names a GPU model that no known offer has. Without any offer, nothing is known of models."""
+    wanted = order.filter.gpu_model
+    return bool(wanted and models) and not any(gpu_matches(wanted, model) for model in models)
+
+
+def _unknown_model(order: Order, near: Sequence[str], seen: Seen) -> str:
+    like = f" Near ones: {', '.join(near)}." if near else ""
+    unsure = [f"{name} has been silent for {seconds:.0f} s" for name, seconds in seen.silent]
+    unsure += ["not all offers have been read"] if seen.truncated else []
+    perhaps = f" It may exist all the same: {'; '.join(unsure)}." if unsure else ""
+    return (
+        f'Not enough GPUs: no offer has a GPU model "{order.filter.gpu_model}".{like}{perhaps} '
+        f"Asked {_asked(order)}. Nothing was rented."
+    )
+
+
+def _near_models(wanted: str, models: Sequence[str]) -> list[str]:
+    """Up to five known models with names like this one, the nearest first."""
+    keys = {gpu_key(model): model for model in models}
+    return [keys[key] for key in get_close_matches(gpu_key(wanted), keys, n=_NEAR, cutoff=_LIKE)]
+
+
+def _silence(seen: Seen) -> str:
+    return ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in seen.silent)
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(str(size) for size in sizes)
 
 
 def account_paused(problem: AccountProblem) -> FailedPrecondition:
@@ -72,6 +149,8 @@ def _asked(order: Order) -> str:
     if wanted.min_vram:
         what.append(f">={wanted.min_vram:g} GB")
     parts = [f"{order.count} x {' '.join(what) or 'any GPU'}", f"at <={_limit(wanted.max_price)}/GPU-h"]
+    if order.same_country:
+        parts.append("in one country")
     if wanted.location:
         parts.append(f"in {wanted.location}")
     return " ".join(parts)

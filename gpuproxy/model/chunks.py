@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from gpuproxy.model.demands import MAX_GPUS
-from gpuproxy.model.offers import HostKey, Offer
+from gpuproxy.model.offers import HostKey, Offer, country_of
 
 Aim = Literal["singles", "few", "one"]
 """Which combination of chunks for a sum is best.
@@ -45,6 +45,20 @@ class Shape:
 def rentable_gpus(offers: Iterable[Offer]) -> int:
     """The number of GPUs that can be rented at the same time."""
     return sum(shape(own, "singles").most for own in by_host(offers).values())
+
+
+def most_in_a_country(offers: Iterable[Offer]) -> int:
+    """The number of GPUs that can be rented at the same time in the country that has most of them."""
+    return max(map(rentable_gpus, by_country(offers).values()), default=0)
+
+
+def by_country(offers: Iterable[Offer]) -> dict[str, list[Offer]]:
+    """The offers of each country, in their original order; without those whose country is unknown."""
+    countries: dict[str, list[Offer]] = {}
+    for offer in offers:
+        if country := country_of(offer.location):
+            countries.setdefault(country, []).append(offer)
+    return countries
 
 
 def by_host(offers: Iterable[Offer]) -> dict[HostKey, list[Offer]]:

@@ -59,6 +59,8 @@ class Order:
     strategy: str = ""
     """Empty: the strategy of the project."""
     packing: Packing = "any"
+    same_country: bool = False
+    """All GPUs in one country. A replacement stays in the country of the machines that are kept."""
     min_count: int | None = None
     all_or_nothing: bool = False
     ready_timeout: timedelta = DEFAULT_READY_TIMEOUT

@@ -1,4 +1,4 @@
-"""GPU names and memory sizes. Marketplaces spell them differently; clients see one spelling.
+"""GPU names, and sizes of memory. Marketplaces spell them differently; clients see one spelling.
 
 A driver reports less memory than the nominal size (an RTX 4090 has 24564 MB, an H100 81559). `nominal_vram` gives the
 nominal size, which people filter by. `gpu_key` is equal for all spellings of a model; `gpu_name` is the printed name.
@@ -6,8 +6,11 @@ nominal size, which people filter by. `gpu_key` is equal for all spellings of a 
 
 import re
 from functools import lru_cache
+from math import ceil
 
 _NOMINAL_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 288)
+_MODULE_GB = 4
+_KEPT_BY_SYSTEM = 1.03
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "amd"})
 _OMISSIBLE = re.compile(r"sxm\d?|pcie|nvl|tesla|\d+gb", re.IGNORECASE)
 """Form factor, family and memory size: words that distinguish variants of one model."""
@@ -16,11 +19,22 @@ _GLUED = re.compile(r"^(rtx|gtx)(?=a?\d)")
 
 
 def nominal_vram(megabytes: float) -> int:
-    """The nominal memory in GB, from the MB that the driver reports; other sizes are rounded down."""
+    """The nominal memory in GB, from the MB that the driver reports; other sizes are rounded to the nearest GB."""
     for size in _NOMINAL_GB:
         if 0.92 * 1024 * size <= megabytes <= 1024 * size:
             return size
-    return int(megabytes // 1024)
+    return int(megabytes / 1024 + 0.5)
+
+
+def nominal_ram(megabytes: float) -> float:
+    """The nominal memory of a machine, or of a share of it, in GB, from the MB that its system reports.
+
+    The system keeps some memory for itself: of 64 GB it reports 64485 MB. So the result is the next multiple of 4 GB,
+    if that is at most 3 % more than reported; other sizes are rounded to the nearest GB.
+    """
+    reported = megabytes / 1024
+    nominal = ceil(reported / _MODULE_GB) * _MODULE_GB
+    return float(nominal if nominal <= reported * _KEPT_BY_SYSTEM else int(reported + 0.5))
 
 
 @lru_cache(maxsize=4096)

@@ -57,6 +57,10 @@ class ReservationRecord:
         """The id of the last draft; "" before the first."""
         return self._drafted.id if self._drafted else _NONE
 
+    def wanted_until(self, now: datetime) -> datetime | None:
+        """The end of a lease that begins at `now`."""
+        return now + self._demand.lease_duration if self._demand.lease_duration else None
+
     def draft(self, decision: Decision, now: datetime) -> Owner:
         """The reservation with a new id."""
         demand = self._demand
@@ -71,7 +75,7 @@ class ReservationRecord:
             strategy=decision.strategy,
             labels=demand.labels,
             created_at=now,
-            expires_at=now + demand.lease_duration if demand.lease_duration else None,
+            expires_at=self.wanted_until(now),
             version=1,
             replace_unready=demand.on_not_ready == "replace",
             ready_timeout_s=demand.ready_timeout.total_seconds(),

@@ -15,6 +15,9 @@ class OwnerRecord(Protocol):
     def project(self) -> str:
         """The project that the owner belongs to. Projects take turns at the marketplace."""
 
+    def wanted_until(self, now: datetime) -> datetime | None:
+        """When machines that are first chosen at `now` would be given back; None: there is no end."""
+
     def draft(self, decision: Decision, now: datetime) -> Owner:
         """The owner as `insert` will store it, with the decision that chose its machines. One draft for each choice."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseState
-from gpuproxy.model.offers import HostKey
+from gpuproxy.model.offers import HostKey, country_of
 from gpuproxy.model.reservations import (
     COMMON_CAUSE,
     DESTROYED,
@@ -47,6 +47,11 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
 def covered_gpus(rows: Sequence[Lease]) -> int:
     """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
     return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
+
+
+def country(rows: Sequence[Lease]) -> str:
+    """The country of the machines that are kept; "" if none is, or if it is unknown."""
+    return next((code for lease in rows if lease.state in KEEPABLE and (code := country_of(lease.location))), "")
 
 
 def failed_hosts(rows: Sequence[Lease]) -> set[HostKey]:

@@ -95,12 +95,12 @@ class Rental:
 
     async def preview(self) -> Choice:
         """What would be rented now. Nothing is written."""
-        await self._context.chooser.refresh(self._order, self._until)
-        return await self._choose(self._order.count)
+        await self._refresh(None)
+        return await self._choose(self._order.count, None)
 
     async def begin(self) -> None:
         """Choose, and commit the owner with its first intents. If this raises, nothing is stored."""
-        await self._context.chooser.refresh(self._order, self._until)
+        await self._refresh(None)
         await self._choose_and_intend(self._order.count, None)
 
     async def run(self) -> None:
@@ -124,14 +124,29 @@ class Rental:
         await self._check_prices()
         return await self._replace_missing() or (self._until_ready and await self._wait_for_ready())
 
-    async def _choose(self, gpus: int) -> Choice:
-        return await self._context.chooser.choose(self._order, gpus, self._order.strategy, self._exclusions)
+    async def _refresh(self, owner: Owner | None) -> None:
+        await self._context.chooser.refresh(self._order, self._until, self._needed_until(owner))
 
-    async def _choose_and_intend(self, gpus: int, owner: Owner | None) -> None:
-        """Choose and commit the intents under one lock, for the stored `owner` or for a new one (None)."""
+    async def _choose(self, gpus: int, owner: Owner | None, country: str = "") -> Choice:
+        until = self._needed_until(owner)
+        return await self._context.chooser.choose(
+            self._order, gpus, self._order.strategy, self._exclusions, until=until, country=country
+        )
+
+    def _needed_until(self, owner: Owner | None) -> datetime:
+        """Until when an offer must last that is rented now for the stored `owner` or for a new one (None)."""
+        now = self._clock.now()
+        end = self._record.wanted_until(now) if owner is None else owner.wanted_until
+        return end or now + timedelta(seconds=self._context.limits.min_offer_seconds)
+
+    async def _choose_and_intend(self, gpus: int, owner: Owner | None, country: str = "") -> None:
+        """Choose and commit the intents under one lock, for the stored `owner` or for a new one (None).
+
+        `country`: the two-letter code of the only country to rent in; "" for any.
+        """
         async with self._context.chooser.lock:
             while True:
-                choice = await self._choose(gpus)
+                choice = await self._choose(gpus, owner, country)
                 intended_for = owner or self._record.draft(choice.decision, self._clock.now())
                 try:
                     await self._intend(intended_for, choice, first=owner is None)
@@ -201,8 +216,9 @@ class Rental:
         if not self._has_turn(owner):
             return False
         try:
-            await self._context.chooser.refresh(self._order, self._until)
-            await self._choose_and_intend(allowed.gpus, owner)
+            await self._refresh(owner)
+            country = replacements.country(rows) if self._order.same_country else ""
+            await self._choose_and_intend(allowed.gpus, owner, country)
         except (Refusal, Conflict) as error:
             log.info("replacement_failed", owner=self._owner_id, missing=allowed.gpus, error=str(error))
             return False

@@ -40,5 +40,7 @@ class Limits:
     """Between two true-ups, which compare the ledger with the provider's charges for finished machines."""
     replacement_factor: float = 2.0
     """The GPUs ever rented for one reservation are limited to this factor times its count."""
+    min_offer_seconds: float = 86_400.0
+    """How long an offer must last that is rented without an end."""
     max_rounds: int = 20
     """The leases of one reservation are limited to this factor times its count."""

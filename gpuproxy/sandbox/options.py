@@ -25,6 +25,8 @@ class SandboxOptions:
     """The file in which the market is saved across restarts; None: it isn't saved."""
     machines: int = 800
     """The number of machines of the built-in market."""
+    odd_hosts: float = 0.0
+    """The share, 0 to 1, of machines with few ports, an old driver, an old GPU or an early end (--odd-hosts)."""
     accounts: tuple[str, ...] = DEFAULT_ACCOUNTS
     """The accepted API keys; each is an account."""
     credit: float = 100_000.0

@@ -22,6 +22,7 @@ from gpuproxy.sandbox.market.defects import Chances
 from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.journal import Journal, read
 from gpuproxy.sandbox.market.machines import Blueprint, invented
+from gpuproxy.sandbox.market.odd_hosts import with_odd_hosts
 from gpuproxy.sandbox.market.port_table import PortTable
 from gpuproxy.sandbox.market.recorded import recorded
 from gpuproxy.sandbox.options import SandboxOptions
@@ -155,6 +156,10 @@ def _chances(options: SandboxOptions) -> Chances:
 
 
 def _machines(options: SandboxOptions, now: float) -> list[tuple[Blueprint, int]]:
+    return with_odd_hosts(_usual_machines(options, now), options.odd_hosts, options.seed, now)
+
+
+def _usual_machines(options: SandboxOptions, now: float) -> list[tuple[Blueprint, int]]:
     if options.market is not None:
         return recorded(options.market, options.seed, now)
     return [(blueprint, _held(options.seed, blueprint)) for blueprint in invented(options.seed, options.machines, now)]
@@ -170,6 +175,7 @@ def _held(seed: int, blueprint: Blueprint) -> int:
 
 
 def _name(options: SandboxOptions) -> str:
+    odd = f", {options.odd_hosts:g} odd" if options.odd_hosts else ""
     if options.market is not None:
-        return f"{options.market.name}, seed {options.seed}"
-    return f"built-in, seed {options.seed}, {options.machines} machines"
+        return f"{options.market.name}, seed {options.seed}{odd}"
+    return f"built-in, seed {options.seed}, {options.machines} machines{odd}"

@@ -669,7 +669,9 @@ class GPUInstance(_message.Message):
     cpu_cores: _builtins.float
     """CPU cores of this instance's share of the machine. 0 where unknown; offers only."""
     ram_gb: _builtins.float
-    """Memory of this instance's share of the machine, in GB. 0 where unknown; offers only."""
+    """Memory of this instance's share of the machine, in nominal GB: 64 where the machine's system, which keeps some for
+    itself, reports 63. 0 where unknown; offers only.
+    """
     disk_bandwidth: _builtins.float
     """Disk bandwidth in MB/s. 0 where unknown; offers only."""
     inet_down: _builtins.float
@@ -924,17 +926,19 @@ class ListGPUInstancesRequest(_message.Message):
     and these alone, with `unreachable` set, while no marketplace can be read.
     """
     min_cpu_cores: _builtins.float
-    """CPU cores of an instance, at least. 0: any."""
+    """CPU cores of an instance, at least; up to 10,000. 0: any. Of this and the following filters: an offer whose number is
+    unknown is left out where the filter is set.
+    """
     min_ram_gb: _builtins.float
-    """Memory of an instance in GB, at least. 0: any."""
+    """Memory of an instance in GB (nominal), at least; up to 100,000. 0: any."""
     min_disk_bandwidth: _builtins.float
-    """Disk bandwidth in MB/s, at least. 0: any."""
+    """Disk bandwidth in MB/s, at least; up to 10,000,000. 0: any."""
     min_inet_down: _builtins.float
-    """Download speed in Mb/s, at least. 0: any."""
+    """Download speed in Mb/s, at least; up to 10,000,000. 0: any."""
     min_inet_up: _builtins.float
-    """Upload speed in Mb/s, at least. 0: any."""
+    """Upload speed in Mb/s, at least; up to 10,000,000. 0: any."""
     max_traffic_price: _builtins.float
-    """USD per GB of traffic, at most, in both directions. Absent: any; 0: only free traffic."""
+    """USD per GB of traffic, at most, in both directions; up to 1,000. Absent: any; 0: only free traffic."""
     def __init__(
         self,
         *,
@@ -1605,8 +1609,10 @@ class ReserveGPUsRequest(_message.Message):
     min_reliability: _builtins.float
     """0-1, at least. 0: any."""
     min_cuda: _builtins.float
-    """The CUDA version that the host must run, at least (12.1). 0: that of a `cudaX.Y` tag of the image that the caller
-    set, else any.
+    """The CUDA version that the host must run, at least (12.1); hosts that do not tell theirs are left out. 0: that of
+    the image, the default one included, where its tag names it: `nvidia/cuda:12.8.0-...`, or a tag with `cuda12.8`,
+    `cuda-12.8`, `cu12.8` or `cu128`; then hosts that do not tell pass. The image's CUDA also decides which GPUs are too
+    old: 13 needs a compute capability of 7.5, 12 of 5.0, 11 of 3.5.
     """
     strategy: _builtins.str
     """A load balancer strategy for this call. "": the project's."""
@@ -1650,19 +1656,21 @@ class ReserveGPUsRequest(_message.Message):
     dry_run: _builtins.bool
     """Rent nothing; the answer's `decision` says what would be. Default: false."""
     min_cpu_cores: _builtins.float
-    """CPU cores of each instance, at least. 0: any."""
+    """CPU cores of each instance, at least; up to 10,000. 0: any. Of this and the following filters: an offer whose number
+    is unknown is left out where the filter is set.
+    """
     min_ram_gb: _builtins.float
-    """Memory of each instance in GB, at least. 0: any."""
+    """Memory of each instance in GB (nominal), at least; up to 100,000. 0: any."""
     min_disk_bandwidth: _builtins.float
-    """Disk bandwidth in MB/s, at least. 0: any."""
+    """Disk bandwidth in MB/s, at least; up to 10,000,000. 0: any."""
     min_inet_down: _builtins.float
-    """Download speed in Mb/s, at least. 0: any."""
+    """Download speed in Mb/s, at least; up to 10,000,000. 0: any."""
     min_inet_up: _builtins.float
-    """Upload speed in Mb/s, at least. 0: any."""
+    """Upload speed in Mb/s, at least; up to 10,000,000. 0: any."""
     max_traffic_price: _builtins.float
-    """USD per GB of traffic, at most, in both directions. Absent: any; 0: only free traffic."""
+    """USD per GB of traffic, at most, in both directions; up to 1,000. Absent: any; 0: only free traffic."""
     same_country: _builtins.bool
-    """All GPUs in one country: the cheapest country that has enough. Default: false."""
+    """All GPUs in one country: the cheapest country that has enough, and replacements in the same one. Default: false."""
     @_builtins.property
     def exclude_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts to avoid: "provider/machine" or the bare machine id. At most 256."""
@@ -1681,7 +1689,7 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Container ports to open, 1-65535, at most 64."""
+        """Container ports to open, 1-65535, at most 64. Hosts with fewer direct ports are left out."""
 
     @_builtins.property
     def ssh_public_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1695,7 +1703,9 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION)."""
+        """How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION). Offers that
+        end earlier are left out; without an end, those that end within the server's GPUPROXY_MIN_OFFER_TIME.
+        """
 
     @_builtins.property
     def ready_timeout(self) -> _duration_pb2.Duration:

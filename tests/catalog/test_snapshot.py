@@ -1,6 +1,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
 from tests.markets import VAST, nested, offer, random_market
 
 IONET = ProviderName("io.net")
+NOON = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
 
 
 def varied(seed: int, hosts: int) -> list[Offer]:
@@ -29,7 +31,17 @@ def varied(seed: int, hosts: int) -> list[Offer]:
                 "location": dice.choice(("Texas, US", "Ontario, CA", "", "Sweden, SE", "Utah, us")),
                 "verified": dice.random() < 0.7,
                 "reliability_ppm": dice.randrange(900_000, 1_000_001),
-                "cuda_max": dice.choice((11.8, 12.2, 12.4)),
+                "cuda_max": dice.choice((0.0, 11.8, 12.2, 12.4)),
+                "compute_cap": dice.choice((0.0, 3.7, 6.1, 8.9)),
+                "direct_ports": dice.choice((None, 0, 2, 99)),
+                "cpu_cores": dice.choice((0.0, 8.0, 16.0)),
+                "ram_gb": dice.choice((0.0, 32.0, 64.0)),
+                "disk_bandwidth": dice.choice((0.0, 500.0, 2291.5)),
+                "inet_down": dice.choice((0.0, 100.0, 900.0)),
+                "inet_up": dice.choice((0.0, 100.0, 900.0)),
+                "inet_down_price": dice.choice((None, Micro(0), Micro(1302))),
+                "inet_up_price": dice.choice((None, Micro(0), Micro(1302))),
+                "expires_at": dice.choice((None, NOON, NOON + timedelta(days=1), NOON + timedelta(days=9))),
                 "max_disk_gb": dice.choice((20.0, 50.0, 49.9, 900.0)),
                 "disk_price_month": Micro(dice.randrange(0, 400_000)),
             },
@@ -46,6 +58,9 @@ def random_filter(dice: random.Random, offers: list[Offer]) -> OfferFilter:
     def maybe(value: Any, otherwise: Any) -> Any:
         return value if dice.random() < 0.3 else otherwise
 
+    def rarely(value: Any, otherwise: Any) -> Any:
+        return value if dice.random() < 0.1 else otherwise
+
     return OfferFilter(
         providers=maybe(frozenset({dice.choice((VAST, IONET))}), frozenset()),
         min_vram=maybe(dice.choice((8, 23.5, 24, 81)), 0.0),
@@ -55,6 +70,15 @@ def random_filter(dice: random.Random, offers: list[Offer]) -> OfferFilter:
         verified_only=dice.random() < 0.5,
         min_reliability=maybe(dice.uniform(0.9, 1.0), 0.0),
         min_cuda=maybe(dice.choice((12.2, 12.3, 13.0)), 0.0),
+        cuda_assumed=dice.random() < 0.5,
+        min_compute_cap=maybe(dice.choice((3.7, 5.0, 7.5)), 0.0),
+        ports=maybe(dice.choice((1, 2, 3)), 0),
+        min_cpu_cores=rarely(dice.choice((8, 9)), 0.0),
+        min_ram_gb=rarely(dice.choice((32, 33)), 0.0),
+        min_disk_bandwidth=rarely(500, 0.0),
+        min_inet_down=rarely(100, 0.0),
+        min_inet_up=rarely(100.5, 0.0),
+        max_traffic_price=rarely(dice.choice((0, 0.001301, 0.001302)), None),
         num_gpus=maybe(dice.choice((1, 2, 3, 8)), 0),
         disk_gb=maybe(dice.choice((10, 49.9, 51, 500)), 50),
         exclude_hosts=maybe(frozenset({some.host, "m1"}), frozenset()),
@@ -69,8 +93,9 @@ def test_the_index_agrees_with_the_filter_on_every_offer() -> None:
         dice = random.Random(seed)
         for _ in range(100):
             wanted = random_filter(dice, offers)
-            selection = snapshot.select(wanted)
-            rules = {each.id: wanted.rejects(each) for each in offers}
+            until = dice.choice((None, NOON, NOON + timedelta(seconds=1), NOON + timedelta(days=3)))
+            selection = snapshot.select(wanted, until=until)
+            rules = {each.id: wanted.rejects(each, until) for each in offers}
             passed = [each for each in offers if not rules[each.id]]
             assert {each.id for each in selection.offers} == {each.id for each in passed}
             assert selection.total == len(passed)
@@ -138,6 +163,17 @@ def test_a_view_gives_repeated_questions_the_same_answer_and_forgets_old_ones() 
     for price in range(2, 40):
         view.select(OfferFilter(max_price=price))
     assert view.select(OfferFilter(max_price=1)) is not first
+
+
+def test_an_answer_is_kept_as_time_passes_until_an_offer_ends() -> None:
+    view = View(built([(offer(1, expires_at=NOON), {}), (offer(2), {})]), 0)
+    wanted = OfferFilter(max_price=1)
+    before = view.select(wanted, NOON - timedelta(hours=1))
+    assert view.select(wanted, NOON) is before
+    after = view.select(wanted, NOON + timedelta(seconds=1))
+    assert ([each.id for each in after.offers], after.rejected) == (["vast-2"], {"ends_too_soon": 1})
+    assert view.select(wanted, NOON + timedelta(days=1)) is after
+    assert [each.id for each in view.select(wanted, NOON).offers] == ["vast-1", "vast-2"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 127, 128, 129, 1000])

@@ -30,6 +30,7 @@ class World(GPUProxyServiceServicer):
         self.machines: list[pb.GPUInstance] = []
         self.reservations: list[pb.Reservation] = []
         self.requests: list[pb.ReserveGPUsRequest] = []
+        self.listed: list[pb.ListGPUInstancesRequest] = []
         self.destroyed: list[tuple[str, str]] = []
         self.extended: list[datetime] = []
         self.strategy = "least_connections"
@@ -137,7 +138,18 @@ class World(GPUProxyServiceServicer):
             reliability=0.998,
             location="Texas, US",
             host_id="vast.ai/1",
+            cpu_cores=16,
+            ram_gb=64,
+            disk_bandwidth=2291.2,
+            inet_down=535.2,
+            inet_down_price=0.001302,
+            inet_up_price=0.0,
+            direct_ports=0,
+            cuda_max=12.4,
+            compute_cap=8.9,
         )
+        offer.expires_at.FromDatetime(NOW + timedelta(days=1))
+        self.listed.append(request)
         answer = pb.ListGPUInstancesResponse(
             instances=[offer], total_count=12, available_gpus=31, unreachable=["io.net"]
         )

@@ -152,7 +152,7 @@ class StubEngine:
         if self._shown is None:
             entries = [(each, {"grpc": encode_offer(each), "json": offer_json(each)}) for each in self.offers]
             self._shown = View(built(entries, ["grpc", "json"]), 0)
-        return Market(NOW - timedelta(seconds=7), self.unreachable, False, self._shown)
+        return Market(NOW - timedelta(seconds=7), self.unreachable, False, self._shown, NOW)
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         return self.unreachable

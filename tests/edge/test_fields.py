@@ -14,7 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.demands import Defaults, reserve_demand
+from gpuproxy.edge.messages.demands import Defaults, create_demand, reserve_demand
+from gpuproxy.edge.rpc.listing import list_query
 from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -57,6 +58,19 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("min_reliability", {"min_reliability": 1.01}),
     ("min_reliability", {"min_reliability": NAN}),
     ("min_cuda", {"min_cuda": -12.1}),
+    ("min_cpu_cores", {"min_cpu_cores": -1}),
+    ("min_cpu_cores", {"min_cpu_cores": 10_001}),
+    ("min_ram_gb", {"min_ram_gb": NAN}),
+    ("min_ram_gb", {"min_ram_gb": 100_001}),
+    ("min_disk_bandwidth", {"min_disk_bandwidth": -0.5}),
+    ("min_disk_bandwidth", {"min_disk_bandwidth": INF}),
+    ("min_inet_down", {"min_inet_down": -1}),
+    ("min_inet_down", {"min_inet_down": 1e9}),
+    ("min_inet_up", {"min_inet_up": NAN}),
+    ("min_inet_up", {"min_inet_up": 1e9}),
+    ("max_traffic_price", {"max_traffic_price": -0.01}),
+    ("max_traffic_price", {"max_traffic_price": NAN}),
+    ("max_traffic_price", {"max_traffic_price": 1001}),
     ("exclude_hosts", {"exclude_hosts": [str(i) for i in range(257)]}),
     ("exclude_hosts[0]", {"exclude_hosts": ["x" * 200]}),
     ("strategy", {"strategy": "fastest"}),
@@ -235,16 +249,53 @@ def test_only_what_the_caller_set_is_demanded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "cuda"),
+    ("fields", "cuda", "assumed", "compute_cap"),
     [
-        ({}, 0.0),
-        ({"image": "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"}, 12.1),
-        ({"image": "localhost:5000/cuda11.8/img:latest"}, 0.0),
-        ({"image": "a/b:2.1.0-cuda12.1", "min_cuda": 11.8}, 11.8),
+        ({}, 12.1, True, 5.0),
+        ({"image": "nvidia/cuda:13.0.1-base"}, 13.0, True, 7.5),
+        ({"image": "a/b:cu128"}, 12.8, True, 5.0),
+        ({"image": "localhost:5000/cuda11.8/img:latest"}, 0.0, True, 0.0),
+        ({"image": "a/b:2.1.0-cuda12.1", "min_cuda": 11.8}, 11.8, False, 5.0),
+        ({"min_cuda": 12.8}, 12.8, False, 5.0),
     ],
 )
-def test_min_cuda_is_read_from_the_tag_of_an_image_that_the_caller_set(fields: dict[str, Any], cuda: float) -> None:
-    assert reserve_demand(pb.ReserveGPUsRequest(count=1, **fields), DEFAULTS).filter.min_cuda == cuda
+def test_the_image_says_which_cuda_and_which_gpus_it_needs_unless_the_caller_says_more(
+    fields: dict[str, Any], cuda: float, assumed: bool, compute_cap: float
+) -> None:
+    wanted = reserve_demand(pb.ReserveGPUsRequest(count=1, **fields), DEFAULTS).filter
+    assert (wanted.min_cuda, wanted.cuda_assumed, wanted.min_compute_cap) == (cuda, assumed, compute_cap)
+
+
+def test_an_offer_that_the_caller_chose_is_not_measured_by_the_image() -> None:
+    request = pb.CreateGPUInstanceRequest(instance_id="vast-1", image="nvidia/cuda:13.0.1-base", ports=[1, 2])
+    wanted = create_demand(request, DEFAULTS).filter
+    assert (wanted.min_cuda, wanted.min_compute_cap, wanted.ports) == (0.0, 0.0, 0)
+
+
+BOUNDS: dict[str, float] = {
+    "min_cpu_cores": 16,
+    "min_ram_gb": 64.5,
+    "min_disk_bandwidth": 900,
+    "min_inet_down": 500,
+    "min_inet_up": 100,
+    "max_traffic_price": 0.0,
+}
+
+
+def test_filters_of_machines_are_the_same_for_reservations_and_lists() -> None:
+    reserved = reserve_demand(pb.ReserveGPUsRequest(count=1, **BOUNDS), DEFAULTS).filter  # type: ignore[arg-type]
+    listed = list_query(pb.ListGPUInstancesRequest(**BOUNDS), DEFAULTS).filter  # type: ignore[arg-type]
+    for name, value in BOUNDS.items():
+        assert getattr(reserved, name) == getattr(listed, name) == value
+    unset = reserve_demand(pb.ReserveGPUsRequest(count=1), DEFAULTS).filter
+    assert {name: getattr(unset, name) for name in BOUNDS} == {**dict.fromkeys(BOUNDS, 0), "max_traffic_price": None}
+
+
+def test_as_many_direct_ports_are_needed_as_different_ports_were_asked_for() -> None:
+    demand = reserve_demand(pb.ReserveGPUsRequest(count=1, ports=[80, 443, 80], same_country=True), DEFAULTS)
+    assert (demand.filter.ports, demand.same_country) == (2, True)
+    plain = reserve_demand(pb.ReserveGPUsRequest(count=1), DEFAULTS)
+    assert (plain.filter.ports, plain.same_country) == (0, False)
 
 
 def test_the_servers_lease_duration_applies_where_the_caller_names_none() -> None:

@@ -46,6 +46,23 @@ async def test_flat_fields_give_the_same_demand() -> None:
     assert engine.demands[0] == engine.demands[1]
 
 
+async def test_filters_of_machines_are_taken_in_the_body_and_in_a_query() -> None:
+    engine = StubEngine(offers=[offer(1, cpu_cores=8.0), offer(2, cpu_cores=16.0)])
+    bounds = {"min_cpu_cores": 16, "min_ram_gb": 32, "min_inet_down": 1.5, "max_traffic_price": 0, "same_country": True}
+    async with both_faces(service_over(engine)) as both:
+        await both.send("POST", RESERVE, {"count": 1, "filters": bounds})
+        await both.send("POST", RESERVE, {"count": 1, **bounds})
+        listed = await both.send("GET", f"{LIST}?min_cpu_cores=16")
+        refused = await both.send("GET", f"{LIST}?min_cpu_cores=-1&max_traffic_price=NaN")
+    demand = engine.demands[0]
+    assert demand == engine.demands[1]
+    assert (demand.filter.min_cpu_cores, demand.filter.min_ram_gb, demand.filter.min_inet_down) == (16, 32, 1.5)
+    assert (demand.filter.max_traffic_price, demand.same_country) == (0, True)
+    assert [each["id"] for each in listed.json["instances"]] == ["vast-2"]
+    assert refused.status == 400
+    assert set(refused.violations()) <= {"min_cpu_cores", "max_traffic_price"}
+
+
 async def test_a_group_may_repeat_a_flat_field_only_with_the_same_value() -> None:
     engine = StubEngine()
     assert (await reserve(engine, SEED | {"min_vram": 16})).status == 201

@@ -1,5 +1,6 @@
 """Each call has its HTTP path of the contract, and both interfaces have the same calls."""
 
+import json
 import re
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_fields_of_paths_and_groups_are_fields_of_the_message() -> None:
         assert set(route.path_fields) <= fields
         for names in GROUPS.get(route.rpc, {}).values():
             assert set(names) <= fields
+
+
+def test_filters_of_machines_are_in_the_description_of_lists_and_reservations() -> None:
+    described = document(built_of(service_over(StubEngine())))
+    names = {"min_cpu_cores", "min_ram_gb", "min_disk_bandwidth", "min_inet_down", "min_inet_up", "max_traffic_price"}
+    listing = described["paths"]["/api/v1/gpu/instances"]["get"]
+    assert names <= {each["name"] for each in listing["parameters"]}
+    text = json.dumps(described["paths"]["/api/v1/gpu/instances/reserve"]) + json.dumps(described["components"])
+    assert all(f'"{name}"' in text for name in names | {"same_country"})
 
 
 def test_the_description_has_exactly_the_implemented_calls() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from gpuproxy.model.gpus import gpu_key, gpu_matches, gpu_name, nominal_vram
+from gpuproxy.model.gpus import gpu_key, gpu_matches, gpu_name, nominal_ram, nominal_vram
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,31 @@ def test_memory_is_the_nominal_size_of_a_model(megabytes: float, gigabytes: int)
     assert nominal_vram(megabytes) == gigabytes
 
 
-def test_memory_of_an_unusual_size_is_rounded_down() -> None:
+def test_memory_of_an_unusual_size_is_rounded_to_the_nearest_gigabyte() -> None:
+    assert nominal_vram(85651) == 84
+    assert nominal_vram(73415) == 72
+    assert nominal_vram(262128) == 256
     assert nominal_vram(2048) == 2
-    assert nominal_vram(29 * 1024 - 1) == 28
+    assert nominal_vram(29 * 1024 - 1) == 29
+    assert nominal_vram(28.4 * 1024) == 28
+    assert nominal_vram(28.5 * 1024) == 29
     assert nominal_vram(300 * 1024 + 5) == 300
     assert nominal_vram(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "gigabytes"),
+    [(64485, 64), (128803, 128), (60361, 60), (80581, 80), (65536, 64), (32000, 32), (31900, 32), (0, 0), (500, 0)],
+)
+def test_memory_of_a_machine_is_what_was_built_in(megabytes: float, gigabytes: float) -> None:
+    assert nominal_ram(megabytes) == gigabytes
+
+
+def test_memory_of_a_machine_is_at_most_three_percent_more_than_reported() -> None:
+    assert nominal_ram(62 * 1024) == 62
+    assert nominal_ram(62.2 * 1024) == 64
+    for megabytes in range(1024, 2_000_000, 977):
+        assert megabytes / 1024 - 0.5 <= nominal_ram(megabytes) <= max(1.03 * megabytes / 1024, megabytes / 1024 + 0.5)
 
 
 def test_the_limits_of_a_size_belong_to_it() -> None:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuproxy.model.errors import AuthFailed, InvalidRequest, ProviderError, ProviderUnavailable, RateLimited
+from gpuproxy.model.gpus import nominal_vram
 from gpuproxy.model.offers import Offer, OfferFilter, OfferId
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
 from tests.providers.wires import KEY, Script, found, on_script, row, says, vast
@@ -125,6 +127,65 @@ def test_an_offer_is_normalised() -> None:
     assert offer.conflict_keys == ("m1001g11", "m1001g12", "m1001g13", "m1001g14")
     assert (offer.gpu_price, offer.disk_price_month, offer.price(72)) == (400_000, 100_000, 410_000)
     assert (offer.reliability_ppm, offer.verified, offer.cuda_max) == (990_000, True, 12.8)
+
+
+def test_what_an_offer_says_about_its_machine_is_read() -> None:
+    offer = one_offer(
+        compute_cap=890,
+        cpu_cores_effective=7.5,
+        cpu_ram=64485,
+        disk_bw=2291.5,
+        inet_down=535.2,
+        inet_up=723.5,
+        inet_down_cost=0.0013020833333333333,
+        inet_up_cost=0.0078125,
+        direct_port_count=99,
+        end_date=1812007461.3,
+    )
+    assert (offer.compute_cap, offer.cpu_cores, offer.ram_gb, offer.disk_bandwidth) == (8.9, 7.5, 64.0, 2291.5)
+    assert (offer.inet_down, offer.inet_up) == (535.2, 723.5)
+    assert (offer.inet_down_price, offer.inet_up_price, offer.direct_ports) == (1_302, 7_812, 99)
+    assert offer.expires_at == datetime.fromtimestamp(1812007461.3, UTC)
+
+
+@pytest.mark.parametrize("odd", [..., None, -1, "much", float("nan"), [1]], ids=str)
+def test_what_an_offer_does_not_say_about_its_machine_is_unknown(odd: object) -> None:
+    columns = (
+        "compute_cap cpu_cores_effective cpu_ram disk_bw inet_down inet_up inet_down_cost inet_up_cost "
+        "direct_port_count end_date"
+    )
+    offer = one_offer(**dict.fromkeys(columns.split(), odd) | ({"end_date": None} if odd == -1 else {}))
+    assert (offer.compute_cap, offer.cpu_cores, offer.ram_gb, offer.disk_bandwidth) == (0, 0, 0, 0)
+    assert (offer.inet_down, offer.inet_up, offer.inet_down_price, offer.inet_up_price) == (0, 0, None, None)
+    assert (offer.direct_ports, offer.expires_at) == (None, None)
+
+
+def test_a_host_without_direct_ports_is_known_to_have_none() -> None:
+    assert one_offer(direct_port_count=0).direct_ports == 0
+    assert one_offer(direct_port_count=10**12).direct_ports == 65_535
+
+
+def test_free_traffic_is_not_unknown() -> None:
+    offer = one_offer(inet_down_cost=0, inet_up_cost=0.0)
+    assert (offer.inet_down_price, offer.inet_up_price) == (0, 0)
+
+
+def test_filters_that_hosts_may_leave_unanswered_are_not_sent() -> None:
+    wanted = OfferFilter(
+        max_price=9, min_cuda=12.8, cuda_assumed=True, min_compute_cap=7.5, ports=3, min_cpu_cores=8, min_ram_gb=64,
+        min_disk_bandwidth=1, min_inet_down=1, min_inet_up=1, max_traffic_price=0.01,
+    )  # fmt: skip
+    _, script = offers_of(says({"offers": []}), wanted=wanted)
+    _, plain = offers_of(says({"offers": []}), wanted=OfferFilter(max_price=9))
+    assert script.sent() == plain.sent()
+    _, explicit = offers_of(says({"offers": []}), wanted=OfferFilter(max_price=9, min_cuda=12.8))
+    assert explicit.sent()["cuda_max_good"] == {"gte": 12.8}
+
+
+@pytest.mark.parametrize("megabytes", [2600, 3600, 5700, 24564, 39936, 73415, 85651, 262128])
+def test_the_memory_asked_for_never_excludes_a_size_that_is_rounded_up_to_it(megabytes: int) -> None:
+    _, script = offers_of(says({"offers": []}), wanted=OfferFilter(max_price=9, min_vram=nominal_vram(megabytes)))
+    assert script.sent()["gpu_ram"]["gte"] <= megabytes
 
 
 def test_marks_are_in_the_extras_of_every_offer() -> None:
@@ -280,3 +341,16 @@ def test_recorded_offers_are_all_read() -> None:
         assert offer.price(5) / 1e6 == pytest.approx(one["dph_base"] + one["storage_cost"] * 5 / 720, abs=2e-6)
         assert offer.host_gpus == round(one["num_gpus"] / one["gpu_frac"])
         assert offer.conflict_keys == tuple(f"m{one['machine_id']}g{gpu}" for gpu in one["gpu_ids"])
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the recorded market is not here")
+def test_recorded_offers_tell_everything_about_their_machines() -> None:
+    recorded = json.loads(SAMPLE.read_bytes())["offers"]
+    offers, _ = offers_of(says({"offers": [one | {"rentable": True} for one in recorded]}))
+    assert {offer.ram_gb for offer in offers} == {60.0, 64.0, 80.0, 128.0, 1136.0}
+    assert {offer.compute_cap for offer in offers} == {8.0, 12.0}
+    for offer in offers:
+        assert min(offer.cpu_cores, offer.disk_bandwidth, offer.inet_down, offer.inet_up) > 0
+        assert offer.direct_ports
+        assert offer.expires_at
+        assert offer.inet_down_price

@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 from google.protobuf.duration_pb2 import Duration
 
-from gpuproxy.edge.messages.launch import cuda_of, disk_gb, launch_spec
+from gpuproxy.edge.messages.launch import disk_gb, launch_spec
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
@@ -28,6 +28,7 @@ from gpuproxy.model.demands import (
     Packing,
 )
 from gpuproxy.model.errors import InvalidArgument, Violation
+from gpuproxy.model.images import compute_cap_of, cuda_of
 from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter, OfferId, ProviderName
 from gpuproxy.model.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -35,6 +36,9 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 MAX_REQUEST_ID = 128
 _MAX_GB = 100_000.0
 _MAX_CUDA = 100.0
+_MAX_CORES = 10_000.0
+_MAX_BANDWIDTH = 10_000_000.0
+_MAX_TRAFFIC_PRICE = 1_000.0
 _MAX_CHUNK = 64
 _MAX_TEXT = 128
 _MAX_HOSTS = 256
@@ -91,13 +95,17 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         count=request.count,
         filter=replace(
             market_filter(request, defaults, found),
-            min_cuda=found.number("min_cuda", request.min_cuda, 0, _MAX_CUDA) or cuda_of(request.image),
+            min_cuda=found.number("min_cuda", request.min_cuda, 0, _MAX_CUDA) or cuda_of(spec.image),
+            cuda_assumed=not request.min_cuda,
+            min_compute_cap=compute_cap_of(spec.image),
+            ports=len(spec.ports),
             exclude_hosts=_hosts(request.exclude_hosts, defaults, found),
             disk_gb=spec.disk_gb,
         ),
         spec=spec,
         strategy=found.word("strategy", request.strategy, STRATEGIES, ""),
         packing=cast("Packing", found.word("packing", request.packing, PACKINGS, "any")),
+        same_country=request.same_country,
         min_count=_min_count(request, found),
         all_or_nothing=request.all_or_nothing,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
@@ -123,7 +131,7 @@ _NOT_READY = ("replace", "keep")
 def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> Demand:
     """A CreateGPUInstance request, as a demand for one GPU: who knows the offer fills in its count.
 
-    The offer was chosen by the caller, so only its price is a condition. Raises InvalidArgument.
+    The offer was chosen by the caller, so only its price and its end are conditions. Raises InvalidArgument.
     """
     found = Violations()
     spec = launch_spec(request, found)
@@ -155,7 +163,19 @@ def market_filter(request: MarketRequest, defaults: Defaults, found: Violations)
         location=found.text("location", request.location, _MAX_TEXT),
         verified_only=request.verified_only if request.HasField("verified_only") else True,
         min_reliability=found.number("min_reliability", request.min_reliability, 0, 1),
+        min_cpu_cores=found.number("min_cpu_cores", request.min_cpu_cores, 0, _MAX_CORES),
+        min_ram_gb=found.number("min_ram_gb", request.min_ram_gb, 0, _MAX_GB),
+        min_disk_bandwidth=found.number("min_disk_bandwidth", request.min_disk_bandwidth, 0, _MAX_BANDWIDTH),
+        min_inet_down=found.number("min_inet_down", request.min_inet_down, 0, _MAX_BANDWIDTH),
+        min_inet_up=found.number("min_inet_up", request.min_inet_up, 0, _MAX_BANDWIDTH),
+        max_traffic_price=_traffic_price(request, found),
     )
+
+
+def _traffic_price(request: MarketRequest, found: Violations) -> float | None:
+    if not request.HasField("max_traffic_price"):
+        return None
+    return found.number("max_traffic_price", request.max_traffic_price, 0, _MAX_TRAFFIC_PRICE)
 
 
 def listing_filter(request: pb.ListGPUInstancesRequest, defaults: Defaults, found: Violations) -> OfferFilter:

@@ -63,6 +63,15 @@ def offered(offer: Offer, disk_gb: float) -> pb.GPUInstance:
         expires_at=timestamp(offer.expires_at),
         cuda_max=offer.cuda_max,
         disk_gb=disk_gb,
+        cpu_cores=offer.cpu_cores,
+        ram_gb=offer.ram_gb,
+        disk_bandwidth=offer.disk_bandwidth,
+        inet_down=offer.inet_down,
+        inet_up=offer.inet_up,
+        inet_down_price=None if offer.inet_down_price is None else usd(offer.inet_down_price),
+        inet_up_price=None if offer.inet_up_price is None else usd(offer.inet_up_price),
+        direct_ports=offer.direct_ports,
+        compute_cap=offer.compute_cap,
     )
 
 

@@ -36,7 +36,6 @@ _IMAGE = re.compile(
 )
 _REGISTRY = re.compile(_HOST)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_CUDA_TAG = re.compile(r"cuda-?([0-9]{1,2}\.[0-9]{1,2})")
 
 
 def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
@@ -69,12 +68,6 @@ def disk_gb(value: float, found: Violations) -> float:
     if value == 0:
         return DEFAULT_DISK_GB
     return found.number("disk_gb", value, MIN_DISK_GB, MAX_DISK_GB)
-
-
-def cuda_of(image: str) -> float:
-    """The CUDA version in an image's tag ("...-cuda12.1-..."); 0.0 if the tag has none."""
-    tag = _CUDA_TAG.search(image.rpartition("/")[2].partition(":")[2])
-    return float(tag.group(1)) if tag else 0.0
 
 
 def _image(image: str, found: Violations) -> str:

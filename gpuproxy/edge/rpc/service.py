@@ -8,7 +8,7 @@ method here answers UNIMPLEMENTED.
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from gpuproxy.billing.spending import Spending
 from gpuproxy.catalog.refresh import Catalog
@@ -305,12 +305,12 @@ class Service:
         return held[0]
 
     async def _offer(self, demand: Demand) -> Offer | None:
-        """The offer that a demand names, at any price; None if it isn't on offer or the market can't be read."""
+        """The offer that a demand names, at any price and end; None if it isn't on offer or no market can be read."""
         try:
             market = await self._catalog.market(demand.filter)
         except Unavailable:
             return None
-        offers = market.select(replace(demand.filter.at_any_price(), disk_gb=0)).offers
+        offers = market.select(replace(demand.filter.at_any_price(), disk_gb=0), _ANY_END).offers
         return offers[0] if offers else None
 
     async def _markets(self) -> dict[str, str]:
@@ -320,6 +320,9 @@ class Service:
         except (FailedPrecondition, Unavailable) as refusal:
             return {"market": refusal.message}
         return {name: f"silent for {seconds:.0f} s" for name, seconds in market.unreachable}
+
+
+_ANY_END = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _offer_gone(offer_id: str) -> Refusal:

@@ -106,10 +106,11 @@ def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
         body["order"] = [["machine_id", "asc"]]
         body["machine_id"] = {"gte": stretch.machine_from}
     if wanted.min_vram > 0:
-        body["gpu_ram"] = {"gte": 0.92 * 1024 * wanted.min_vram}
+        # A nominal size is up to 8 % more than what is reported, or half a GB where it was rounded.
+        body["gpu_ram"] = {"gte": 1024 * min(0.92 * wanted.min_vram, wanted.min_vram - 0.5)}
     if wanted.num_gpus:
         body["num_gpus"] = {"eq": wanted.num_gpus}
-    if wanted.min_cuda > 0:
+    if wanted.min_cuda > 0 and not wanted.cuda_assumed:
         body["cuda_max_good"] = {"gte": wanted.min_cuda}
     if wanted.offer_id is not None:
         body["ask_contract_id"] = {"eq": native_id(wanted.offer_id)}

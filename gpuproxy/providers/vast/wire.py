@@ -12,13 +12,14 @@ from math import inf, isfinite
 
 import msgspec
 
-from gpuproxy.model.gpus import gpu_name, nominal_vram
-from gpuproxy.model.money import micro
+from gpuproxy.model.gpus import gpu_name, nominal_ram, nominal_vram
+from gpuproxy.model.money import Micro, micro
 from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
-from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, typed
+from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, price, typed
 
 NAME = ProviderName("vast.ai")
 PREFIX = "vast"
+_ALL_PORTS = 65_535
 _SMALLEST_SHARE = 0.001
 """The smallest plausible share of a machine's GPUs."""
 
@@ -50,6 +51,21 @@ class WireOffer(msgspec.Struct, frozen=True, gc=False):
     host_id: int | str | None = None
     direct_port_count: int | None = None
     hosting_type: int | None = None
+    compute_cap: float | None = None
+    """Times 100: 890 is 8.9."""
+    cpu_cores_effective: float | None = None
+    cpu_ram: float | None = None
+    """MB; like `cpu_cores_effective`, of the offer's share of the machine."""
+    disk_bw: float | None = None
+    """MB/s."""
+    inet_down: float | None = None
+    """Mb/s."""
+    inet_up: float | None = None
+    """Mb/s."""
+    inet_down_cost: float | None = None
+    """Dollars per GB."""
+    inet_up_cost: float | None = None
+    """Dollars per GB."""
 
 
 class SearchPage(msgspec.Struct, frozen=True):
@@ -125,6 +141,15 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
         cuda_max=_sound(wire.cuda_max_good),
         conflict_keys=tuple([f"m{machine}g{gpu}" for gpu in wire.gpu_ids]) if wire.gpu_ids else (f"m{machine}",),
         expires_at=date(wire.end_date),
+        direct_ports=_ports(wire.direct_port_count),
+        compute_cap=_amount(wire.compute_cap) / 100,
+        cpu_cores=_amount(wire.cpu_cores_effective),
+        ram_gb=_ram(wire.cpu_ram),
+        disk_bandwidth=_amount(wire.disk_bw),
+        inet_down=_amount(wire.inet_down),
+        inet_up=_amount(wire.inet_up),
+        inet_down_price=_traffic(wire.inet_down_cost),
+        inet_up_price=_traffic(wire.inet_up_cost),
         extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type, marks),
     )
 
@@ -132,6 +157,27 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
 def _sound(number: float | None) -> float:
     """The number; 0 if it is missing, infinite or NaN."""
     return number if number is not None and isfinite(number) else 0.0
+
+
+def _amount(number: float | None) -> float:
+    """The number; 0 if it is missing or can't be an amount."""
+    return number if number is not None and isfinite(number) and number > 0 else 0.0
+
+
+def _ports(count: int | None) -> int | None:
+    """The number of direct ports; None if it is missing or impossible."""
+    return None if count is None or count < 0 else min(count, _ALL_PORTS)
+
+
+@lru_cache(maxsize=4096)
+def _ram(megabytes: float | None) -> float:
+    return nominal_ram(_amount(megabytes))
+
+
+@lru_cache(maxsize=4096)
+def _traffic(dollars: float | None) -> Micro | None:
+    """The price per GB; None if it is missing or impossible."""
+    return price(dollars)
 
 
 @lru_cache(maxsize=4096)

@@ -66,6 +66,15 @@ MODELS = (
     Model("B200", 183359, 2.86, 3.33, 3.88, 5, 1000, 59.6, 589.0, 8000.0, 1000, datacenter=True),
 )
 
+OLD_MODELS = (
+    Model("GTX 1080 Ti", 11264, 0.03, 0.05, 0.09, 0, 610, 11.3, 11.0, 484.0, 250),
+    Model("GTX TITAN X", 12288, 0.03, 0.05, 0.09, 0, 520, 6.7, 6.5, 336.0, 250),
+    Model("Tesla P40", 24576, 0.05, 0.08, 0.12, 0, 610, 11.8, 11.4, 347.0, 250, datacenter=True),
+    Model("Tesla P100", 16384, 0.05, 0.08, 0.12, 0, 600, 9.5, 10.1, 732.0, 250, datacenter=True),
+    Model("Tesla K80", 11441, 0.02, 0.03, 0.05, 0, 370, 4.1, 3.1, 240.0, 300, datacenter=True),
+)
+"""Models for which newer CUDA versions are not made. They are on odd hosts only."""
+
 
 class Shape(NamedTuple):
     """How a host divides a machine: its number of GPUs, its smallest chunk, and the relative frequency."""
@@ -163,3 +172,6 @@ DRIVERS = (
     ("595.58.03", 13.2),
 )
 """Drivers with the highest CUDA version of each. The newest models need one of the last three."""
+
+OLD_DRIVERS = (("470.223.02", 11.4), ("515.105.01", 11.7), ("525.147.05", 12.0))
+"""Drivers of odd hosts, for models before Blackwell."""

@@ -55,6 +55,8 @@ class Machine:
     """Bits of the GPUs that instances have."""
     strangers: int = 0
     """Bits of the GPUs that other customers, who aren't simulated, have."""
+    leaves: bool = False
+    """The host does not extend its offers."""
     online: bool = True
     broken: str = ""
     """How all new instances fail here: one of WAYS_TO_BREAK; "": they work."""
@@ -83,7 +85,7 @@ class Machine:
     def offer_longer(self, now: float) -> bool:
         """If the offers end within a week, extend them by half a year or more; True if they were extended."""
         until = float(str(self.columns["end_date"]))
-        if until >= now + 7 * _DAY:
+        if self.leaves or until >= now + 7 * _DAY:
             return False
         self.columns["end_date"] = until + (1 + (now + 7 * _DAY - until) // (180 * _DAY)) * 180 * _DAY
         return True
@@ -121,6 +123,10 @@ class Blueprint:
     reliability: float
     driver: tuple[str, float]
     end_date: float
+    direct_ports: int | None = None
+    """None: as many as usual."""
+    leaves: bool = False
+    """The host does not extend its offers after the end date."""
 
 
 def invented(seed: int, count: int, now: float) -> list[Blueprint]:
@@ -158,7 +164,11 @@ def build(blueprint: Blueprint, offer_ids: "numbers[int]", gpu_ids: "numbers[int
     """A machine with all its chunks; no GPU is in use."""
     ids = [next(gpu_ids) for _ in range(blueprint.gpus)]
     machine = Machine(
-        id=blueprint.id, gpus=blueprint.gpus, storage=blueprint.storage, columns=_machine_columns(blueprint)
+        id=blueprint.id,
+        gpus=blueprint.gpus,
+        storage=blueprint.storage,
+        columns=_machine_columns(blueprint),
+        leaves=blueprint.leaves,
     )
     machine.columns["avail_vol_ask_id"] = next(offer_ids)
     for first, gpus in blueprint.tiles:
@@ -286,7 +296,7 @@ def _network_columns(made: Blueprint) -> dict[str, Column]:
         "internet_up_cost_per_tb": made.inet_up_tb,
         "inet_down_cost": made.inet_down_tb / 1024,
         "inet_up_cost": made.inet_up_tb / 1024,
-        "direct_port_count": 99 if made.gpus < 8 else 399,
+        "direct_port_count": (99 if made.gpus < 8 else 399) if made.direct_ports is None else made.direct_ports,
         "static_ip": made.model.datacenter,
         "public_ipaddr": "127.0.0.1",
         "geolocation": made.place,

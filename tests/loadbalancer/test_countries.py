@@ -1,0 +1,131 @@
+"""same_country: all GPUs in the cheapest country that can make the sum."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from gpuproxy.loadbalancer.balancer import Choice, Want
+from gpuproxy.loadbalancer.balancer import choose as choose_anywhere
+from gpuproxy.loadbalancer.countries import CountryShortage, choose
+from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import Offer, country_of
+from gpuproxy.rental import replacements
+from tests.markets import nested, offer
+from tests.scenes import lease_of
+from tests.world import World, in_world
+
+
+def priced(number: int, country: str, cents: int) -> Offer:
+    place = f"Somewhere, {country}" if country else ""
+    return offer(number, location=place, gpu_price=Micro(cents * 10_000))
+
+
+def chosen(offers: Sequence[Offer], count: int, strategy: str = "lowest_price", *, only: str = "") -> Choice:
+    def within(own: Sequence[Offer]) -> Choice:
+        return choose_anywhere(Want(count=count), own, {}, strategy)
+
+    return choose(within, offers, only=only)
+
+
+MARKET = [
+    priced(1, "DE", 10), priced(2, "DE", 90), priced(3, "SE", 20), priced(4, "SE", 21),
+    priced(5, "US", 30), priced(6, "US", 30), priced(7, "US", 30), priced(8, "", 1), priced(9, "", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "ids"), [(1, "1"), (2, "34"), (3, "567")])
+def test_the_cheapest_country_that_has_enough_is_chosen(count: int, ids: str) -> None:
+    choice = chosen(MARKET, count)
+    assert sorted(pick.native_id() for pick in choice.picks) == list(ids)
+
+
+def test_offers_without_a_country_do_not_qualify_however_cheap() -> None:
+    assert chosen(MARKET, 1).picks[0].id == "vast-1"
+    with pytest.raises(CountryShortage) as caught:
+        chosen([priced(8, "", 1), priced(9, "", 1)], 1)
+    assert (caught.value.country, caught.value.available) == ("", 0)
+
+
+def test_the_strategy_chooses_the_hosts_within_the_country() -> None:
+    for strategy in ("round_robin", "least_connections", "weighted_round_robin"):
+        choice = chosen(MARKET, 2, strategy)
+        assert {country_of(pick.location) for pick in choice.picks} == {"SE"}
+
+
+def test_offers_of_other_countries_are_counted_and_the_reason_is_noted() -> None:
+    decision = chosen(MARKET, 2).decision
+    assert dict(decision.rejected) == {"same_country": 7}
+    assert decision.notes == ("all in SE: the cheapest of 3 countries that have enough (from $0.4100/h)",)
+    assert chosen(MARKET, 3).decision.notes == ("all in US: the only country that has enough (from $0.9000/h)",)
+
+
+def test_the_best_country_is_named_when_none_has_enough() -> None:
+    with pytest.raises(CountryShortage) as caught:
+        chosen(MARKET, 4)
+    assert (caught.value.country, caught.value.available) == ("US", 3)
+
+
+def test_chunks_of_a_country_must_make_the_exact_sum() -> None:
+    pairs = nested(iter(range(20, 40)), "m", 4, (2,), location="Paris, FR", gpu_price=Micro(20_000))
+    choice = chosen([*MARKET, *pairs], 3)
+    assert {country_of(pick.location) for pick in choice.picks} == {"US"}
+    assert {country_of(pick.location) for pick in chosen([*MARKET, *pairs], 4).picks} == {"FR"}
+
+
+def test_only_the_country_of_kept_machines_is_used_for_a_replacement() -> None:
+    assert chosen(MARKET, 1, only="US").picks[0].location == "Somewhere, US"
+    with pytest.raises(CountryShortage) as caught:
+        chosen(MARKET, 1, only="FR")
+    assert caught.value.country == "FR"
+
+
+def test_the_country_of_a_reservation_is_that_of_its_kept_machines() -> None:
+    lost = lease_of(1, state=LeaseState.LOST, location="Texas, US")
+    kept = lease_of(2, location="Sweden, SE")
+    assert replacements.country([lost, kept]) == "SE"
+    assert replacements.country([lost]) == ""
+    assert replacements.country([replace(kept, location="")]) == ""
+
+
+def test_all_machines_of_a_reservation_are_in_one_country() -> None:
+    async def story(world: World) -> None:
+        anywhere = await world.reserve(6, dry_run=True)
+        assert anywhere.reservation.decision is not None
+        view = await world.reserve(6, same_country=True)
+        places = {country_of(lease.location) for lease in view.leases}
+        assert len(places) == 1
+        assert "" not in places
+        decision = view.reservation.decision
+        assert decision is not None
+        assert dict(decision.rejected)["same_country"] > 0
+
+    in_world(story, machines=200)
+
+
+def test_a_refusal_names_the_best_country_and_the_nearest_price_is_enough_within_one() -> None:
+    async def story(world: World) -> None:
+        with pytest.raises(FailedPrecondition) as caught:
+            await world.reserve(8, max_price=0.001, same_country=True)
+        assert "asked 8 x any GPU at <=$0.001/GPU-h in one country" in str(caught.value)
+        nearest = float(caught.value.metadata["nearest_price"])
+        with pytest.raises(FailedPrecondition, match=r"can be rented at once in [A-Z]{2}, the best country") as caught:
+            await world.reserve(8, max_price=nearest - 1e-6, same_country=True)
+        assert len(caught.value.metadata["country"]) == 2
+        assert (await world.reserve(8, max_price=nearest, same_country=True)).leases
+
+    in_world(story, machines=200)
+
+
+def test_a_replacement_stays_in_the_country() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "never_ready", times=1)
+        view = await world.reserve(
+            3, same_country=True, wait_for="ready", seconds=3_000, max_price=0.9, request_id="one"
+        )
+        assert len(view.leases) > 3
+        assert len({country_of(lease.location) for lease in view.leases}) == 1
+
+    in_world(story, machines=300)
