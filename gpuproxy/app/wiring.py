@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from gpuproxy.app import figures
 from gpuproxy.app.access import Access
@@ -133,34 +134,17 @@ def build_engine(
     limits, metrics = _limits(settings), Metrics()
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
-    catalog, probes = _catalog(settings, providers, clock, lateness), Probes()
-    watches = Watches(
-        [
-            AccountWatch(
-                each,
-                db,
-                clock=clock,
-                probe=probe,
-                signer=signer,
-                limits=limits,
-                probes=probes,
-                lateness=lateness,
-                login=bool(check_key),
-            )
-            for each in accounts
-        ]
-    )
+    catalog = _catalog(settings, providers, clock, lateness)
+    watch = partial(
+        AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
+        lateness=lateness, login=bool(check_key),
+    )  # fmt: skip
+    watches = Watches([watch(each) for each in accounts])
     context = RentalContext(
-        db=db,
-        clock=clock,
-        limits=limits,
-        chooser=Chooser(catalog, accounts, db, limits),
-        accounts=accounts,
-        attempts=Attempts(accounts, watches, catalog, db=db, clock=clock),
-        watches=watches,
-        signer=signer,
+        db=db, clock=clock, limits=limits, chooser=Chooser(catalog, accounts, db, limits), accounts=accounts,
+        attempts=Attempts(accounts, watches, catalog, db=db, clock=clock), watches=watches, signer=signer,
         check_key=check_key,
-    )
+    )  # fmt: skip
     reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
     return Engine(
