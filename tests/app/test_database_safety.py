@@ -134,7 +134,7 @@ def test_a_server_logs_an_allowed_risk_and_a_command_does_not(
     monkeypatch.setenv("GPUPROXY_ALLOW_NETWORK_DATABASE", "true")
     monkeypatch.setenv("GPUPROXY_ALLOW_VULNERABLE_SQLITE", "true")
     result = CliRunner().invoke(root, ["keys", "create", "ci"])
-    assert (result.exit_code, result.output.count("\n")) == (0, 1)
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
 
 
 def test_a_safe_database_logs_nothing(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_state_of_another_market_is_a_readable_error(tmp_path: Path) -> None:
     state = tmp_path / "market.state"
     state.write_text('{"market":"another","now":5}\n')
     result = CliRunner().invoke(command.sandbox, ["--port", "0", "--state", str(state)])
-    assert (result.exit_code, "another" in result.output) == (1, True)
+    assert (result.exit_code, "another" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])  # noqa: S104
