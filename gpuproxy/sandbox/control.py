@@ -75,6 +75,9 @@ def _done(controls: Controls, what: str, number: int, request: Incoming) -> dict
         case "POST instances kill":
             _kill(controls, number, body)
             return {"id": number, "status": _status(controls, market.instances[number])}
+        case "POST instances contract":
+            market.contract_ends.move(market.instances[number], market.now + _number(body, "ends_in_seconds"))
+            return {"id": number, "ends_at": market.instances[number].end_date}
         case "POST images":
             return _break_image(market, body)
         case "DELETE images":

@@ -22,7 +22,7 @@ async def shown(world: World, reservation_id: str) -> pb.Reservation:
 
 def end_contract(world: World, contract: str, hours: float) -> None:
     """Let the host shorten the contract of a machine."""
-    world.sandbox.market.instances[int(contract)].end_date = world.sandbox.market.now + hours * 3600
+    world.control("POST", f"instances/{contract}/contract", {"ends_in_seconds": hours * 3600})
 
 
 async def kinds(world: World) -> list[str]:
@@ -50,6 +50,20 @@ def test_a_contract_that_ends_before_the_lease_is_told_in_every_place() -> None:
         await world.sleep(120)
         assert list((await shown(world, name)).instances[0].warnings) == []
         assert await kinds(world) == []
+
+    in_world(story)
+
+
+def test_a_machine_whose_contract_has_ended_is_shown_as_stopped_and_only_its_disk_costs() -> None:
+    async def story(world: World) -> None:
+        made = await world.reserve(1, wait_for="ready", seconds=600, lease_duration=WEEK, request_id="a")
+        contract = str(made.leases[0].instance_id)
+        end_contract(world, contract, hours=1)
+        await world.sleep(3600 + 120)
+        (instance,) = (await shown(world, made.reservation.id)).instances
+        assert (instance.status, instance.status_message) == ("stopped", "contract ended")
+        assert float(instance.metadata["billed_per_hour"]) < instance.price_per_hour / 2
+        await world.books_agree()
 
     in_world(story)
 

@@ -60,6 +60,27 @@ def test_one_address_that_answers_is_enough_and_is_the_one_that_is_shown(run_mod
     in_world(story)
 
 
+def test_a_requested_port_counts_once_ssh_has_been_silent_for_a_minute() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "ssh_down")
+        instance = await rented(world, LaunchSpec(ports=(8000,)))
+        assert instance.ready_evidence == "port 8000 accepts"
+        ran_for = instance.ready_at.ToDatetime() - instance.created_at.ToDatetime()
+        assert ran_for >= timedelta(seconds=60)
+
+    in_world(story)
+
+
+def test_without_a_requested_port_a_machine_without_ssh_is_replaced() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "ssh_down")
+        patience = timedelta(seconds=120)
+        made = await world.reserve(1, wait_for="ready", seconds=1500, ready_timeout=patience, request_id="a")
+        assert [lease.reason for lease in made.leases] == ["NOT_READY", ""]
+
+    in_world(story)
+
+
 def test_a_machine_none_of_whose_addresses_answers_is_replaced() -> None:
     async def story(world: World) -> None:
         world.arm("create", "no_ssh")

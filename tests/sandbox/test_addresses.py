@@ -117,6 +117,8 @@ FAULTS = [
     ("proxy_down", SSH, {"proxy": "-", "22/tcp": "ssh", "8000/tcp": "tcp"}),
     ("direct_down", SSH, {"proxy": "ssh", "22/tcp": "-", "8000/tcp": "-"}),
     ("no_ssh", SSH, {"proxy": "-", "22/tcp": "-", "8000/tcp": "-"}),
+    ("ssh_down", SSH, {"proxy": "-", "22/tcp": "-", "8000/tcp": "tcp"}),
+    ("ssh_down", JUPYTER, {"proxy": "tcp", "proxy + 1": "-", "22/tcp": "-", "8080/tcp": "tcp"}),
     ("proxy_down", JUPYTER, {"proxy + 1": "-", "22/tcp": "ssh", "8080/tcp": "tcp"}),
     ("direct_down", JUPYTER, {"proxy": "tcp", "proxy + 1": "ssh", "22/tcp": "-", "8080/tcp": "-"}),
     ("proxy_down", ENTRYPOINT, {"proxy": "-", "8000/tcp": "tcp"}),

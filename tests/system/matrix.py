@@ -59,6 +59,7 @@ host_fault               -        made      -        -        -         -       
 no_ssh                   -        made      -        -        -         -        -         -         -        -
 proxy_down               -        made      -        -        -         -        -         -         -        -
 direct_down              -        made      -        -        -         -        -         -         -        -
+ssh_down                 -        made      -        -        -         -        -         -         -        -
 keys_refreshed           -        made      -        -        -         -        -         -         -        -
 shy_row                  -        made      -        -        -         -        -         -         -        -
 other_name               -        made      -        -        -         -        -         -         -        -

@@ -19,8 +19,8 @@ from gpuproxy.sandbox.market.instances import Instance, Launch
 from gpuproxy.sandbox.market.port_table import PortTable
 
 RunKind = Literal["ssh", "jupyter", "args"]
-UNREACHABLE = ("proxy_down", "direct_down", "no_ssh")
-"""Which addresses of an instance never answer: those of the proxy, all others, or all."""
+UNREACHABLE = ("proxy_down", "direct_down", "ssh_down", "no_ssh")
+"""Which addresses of an instance never answer: those of the proxy, all others, those of SSH, or all."""
 _SSH = "22/tcp"
 _JUPYTER = "8080/tcp"
 _PUBLIC_KEY = re.compile(
@@ -112,6 +112,8 @@ def answering(instance: Instance) -> list[Address]:
     """The addresses that answer while the instance runs. UDP ports never do."""
     if instance.unreachable == "no_ssh":
         return []
+    if instance.unreachable == "ssh_down":
+        return [address for address in _all(instance) if address.kind != "ssh"]
     down = {"proxy_down": True, "direct_down": False}.get(instance.unreachable)
     return [address for address in _all(instance) if address.proxy is not down]
 

@@ -15,6 +15,7 @@ from itertools import count
 
 from gpuproxy.sandbox.market.addresses import Addresses, register_key, run_kind, run_onstart
 from gpuproxy.sandbox.market.changes import Changes
+from gpuproxy.sandbox.market.contract_ends import ContractEnds
 from gpuproxy.sandbox.market.contracts import contract, ended_contract
 from gpuproxy.sandbox.market.defects import Chances, Defects
 from gpuproxy.sandbox.market.instances import HOLDS_GPU, Ended, Instance, InstanceDefects, Launch, Phase
@@ -67,6 +68,7 @@ class SimulatedMarket:
         self.next_contract_id = FIRST_CONTRACT_ID
         self.defects = Defects(self.changes, seed, chances)
         self._build(blueprints)
+        self.contract_ends = ContractEnds(self)
         self.volumes = Volumes(self)
 
     # -- time
@@ -83,7 +85,7 @@ class SimulatedMarket:
             self._stop_without_credit()
         if self.now - self._ends_checked >= _DAY:
             self._ends_checked = self.now
-            self._offer_longer()
+            self.contract_ends.offer_longer()
 
     def at(self, when: float, happen: Callable[[], None]) -> None:
         """Run `happen` at the market's time `when`."""
@@ -102,6 +104,7 @@ class SimulatedMarket:
             raise NoCredit
         instance = self._instance(account, chunk, launch, defects or InstanceDefects())
         self.instances[instance.id] = instance
+        self.contract_ends.follow(instance)
         if launch.stopped or (instance.failure is not None and instance.failure.stopped):
             instance.phase = Phase.STOPPED
             self._relist(chunk.machine, chunk.mask)
@@ -271,6 +274,7 @@ class SimulatedMarket:
             machine = self.machines[instance.machine_id]
             self.instances[instance.id] = instance
             self._addresses.give_again(instance, machine.direct_ports)
+            self.contract_ends.follow(instance)
             if instance.phase in HOLDS_GPU:
                 machine.rented |= instance.mask
             if instance.phase is Phase.LOADING and instance.boot_at is not None:
@@ -371,7 +375,8 @@ class SimulatedMarket:
                 self._boot(instance)
 
     def _can_start(self, machine: Machine, instance: Instance) -> bool:
-        return machine.online and not instance.mask & machine.held and self.now >= instance.not_before
+        free = machine.online and not instance.mask & machine.held
+        return free and instance.not_before <= self.now < instance.end_date
 
     def _on(self, machine: Machine) -> list[Instance]:
         return [instance for instance in self.instances.values() if instance.machine_id == machine.id]
@@ -383,12 +388,6 @@ class SimulatedMarket:
     def _update_ports(self, instance: Instance) -> None:
         running = instance.phase is Phase.RUNNING and self.online(instance)
         self._addresses.update(instance, self.now, running=running)
-
-    def _offer_longer(self) -> None:
-        """Extend the offers of hosts that end within a week by half a year."""
-        for machine in self.machines.values():
-            if machine.offer_longer(self.now):
-                self.changes.machines.add(machine.id)
 
     def _stop_without_credit(self) -> None:
         for account in {instance.account for instance in self.instances.values()}:

@@ -33,8 +33,8 @@ class Chunk:
 
     @property
     def rentable(self) -> bool:
-        """True if all GPUs are free and the host is connected."""
-        return self.machine.online and not self.mask & self.machine.held
+        """True if all GPUs are free, and the host is connected and has not left the market."""
+        return self.machine.online and not self.machine.left and not self.mask & self.machine.held
 
     @property
     def min_bid(self) -> int:
@@ -57,6 +57,8 @@ class Machine:
     """Bits of the GPUs that other customers, who aren't simulated, have."""
     leaves: bool = False
     """The host does not extend its offers."""
+    left: bool = False
+    """The host's offers have ended."""
     online: bool = True
     broken: str = ""
     """How all new instances fail here: one of WAYS_TO_BREAK; "": they work."""

@@ -71,6 +71,7 @@ FAULTS: Mapping[str, frozenset[str]] = {
             "host_fault",
             "no_ssh",
             "proxy_down",
+            "ssh_down",
             "direct_down",
             "keys_refreshed",
             "shy_row",
