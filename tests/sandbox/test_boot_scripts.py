@@ -16,6 +16,7 @@ from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 from gpuproxy.sandbox.server.known_scripts import KNOWN, KNOWN_PACKED, digest, is_known
 from tests.sandbox.test_http_shell import ask, exchange
 
+pytestmark = pytest.mark.long
 KEY = "ssh-ed25519 AAAA me@host"
 REPORT = "gpuproxy-boot: version=1 keys=added onstart="
 BOTH = boot.script((KEY,), "echo mine")
