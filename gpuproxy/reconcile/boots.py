@@ -5,7 +5,7 @@ them. Both are tried several times, because a new machine may not be known every
 because of them. Tries are counted in memory; after a restart they start again.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -92,9 +92,7 @@ class Boots:
             tried.failed(self._clock.now(), _LONGEST_WAIT)
             if reported is None and tried.times < _READS:
                 return
-        found = reported or {}
-        parts = tuple((part, found.get(part, _unreported(state))) for part, state in lease.boot)
-        await self._write(lambda tx: _note(tx, lease.id, parts))
+        await self._write(lambda tx: _note_report(tx, lease.id, reported or {}))
 
     def _due(self, what: str, lease: Lease) -> _Tried | None:
         """The tries of a lease; None while it is too early for the next one."""
@@ -111,12 +109,12 @@ class Boots:
             log.warning("database_unavailable", account=self._provider.account, error=str(error.__cause__))
 
 
-def _unreported(state: str) -> str:
-    return BOOT_NOT_REPORTED if state == BOOT_REQUESTED else state
-
-
-def _note(tx: Tx, lease_id: LeaseId, parts: tuple[tuple[str, str], ...]) -> None:
+def _note_report(tx: Tx, lease_id: LeaseId, reported: Mapping[str, str]) -> None:
     lease = leases.get(tx, lease_id)
+    parts = tuple(
+        (part, reported.get(part, BOOT_NOT_REPORTED) if state == BOOT_REQUESTED else state)
+        for part, state in lease.boot
+    )
     if lease.state in RENTED:
         leases.note(tx, lease, boot=parts)
 

@@ -1,5 +1,6 @@
 """A machine is active when a caller can get in, and says what was seen."""
 
+from collections import deque
 from datetime import timedelta
 
 import pytest
@@ -199,6 +200,26 @@ def test_with_a_check_key_a_machine_that_only_greets_is_not_ready() -> None:
 
 
 # -- the boot report
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("gpuproxy-boot: version=1 keys=added onstart=started", {"keys": "added", "onstart": "started"}),
+        ("gpuproxy-boot: version=1 onstart=failed", {"keys": "not reported", "onstart": "failed"}),
+        ("gpuproxy-boot: version=1 keys=hacked onstart=started", {"keys": "not reported", "onstart": "started"}),
+    ],
+)
+def test_what_the_boot_script_reported_is_read_from_the_log(line: str, found: dict[str, str]) -> None:
+    async def story(world: World) -> None:
+        instance = await rented(world, LaunchSpec(onstart="true", ssh_public_keys=(KEY,)))
+        assert parts(instance)["onstart"] == "requested"
+        world.sandbox.market.printed[int(instance.contract_id)] = deque(["hello", line, "goodbye"])
+        await world.sleep(600)
+        (lease,) = await world.live()
+        assert dict(lease.boot) == found
+
+    in_world(story)
 
 
 def test_a_boot_that_is_never_reported_is_said_to_be_so_after_a_few_reads() -> None:

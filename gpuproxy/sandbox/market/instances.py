@@ -83,7 +83,7 @@ class InstanceDefects:
     """The container exits after so many seconds of running; None: never."""
     failure: Failure | None = None
     unreachable: str = ""
-    """Which addresses never answer, although it runs: proxy_down, direct_down, ssh_down or no_ssh (none answers); "": all do."""
+    """Which addresses never answer, although it runs: one of addresses.UNREACHABLE; "": all answer."""
     keys_refreshed_after: float | None = None
     """The keys that onstart appended vanish after so many seconds of running; None: never."""
     misreport: Misreport | None = None
