@@ -196,4 +196,22 @@ MISTAKES = (
         "now - first[i.id] >= ORPHAN_AGE",
         "now - (i.created_at or first[i.id]) >= ORPHAN_AGE",
     ),
+    Mistake(
+        "only the first address of a machine is probed",
+        "reconcile/effects.py",
+        "        ssh = [each for each in step.ways_in if not each.container_port]",
+        "        ssh = [each for each in step.ways_in if not each.container_port][:1]",
+    ),
+    Mistake(
+        "a machine is ready although the marketplace does not have its keys yet",
+        "reconcile/plan.py",
+        '    if lease.keys_state == "pending" and not overdue:',
+        '    if lease.keys_state == "lost" and not overdue:',
+    ),
+    Mistake(
+        "an offer that ends before the lease is rented",
+        "loadbalancer/choice.py",
+        "        selection = market.select(order.filter, until)",
+        "        selection = market.select(order.filter, None)",
+    ),
 )
