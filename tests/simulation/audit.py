@@ -34,6 +34,11 @@ class Violation(AssertionError):
         super().__init__(f"{kind}: {text}")
         self.kind = kind
         self.times = times
+        self._text = text
+
+    def __reduce__(self) -> tuple[type["Violation"], tuple[str, str, int]]:
+        """Violations cross from the processes that run the stories."""
+        return type(self), (self.kind, self._text, self.times)
 
 
 def no_working_machine_was_given_up(verdicts: Verdicts) -> None:
