@@ -1106,7 +1106,8 @@ type GPUInstance struct {
 	ReadyEvidence string `protobuf:"bytes,47,opt,name=ready_evidence,json=readyEvidence,proto3" json:"ready_evidence,omitempty"`
 	// What the boot script on the machine reported, by part ("keys", "onstart"): "requested" until its log is read, then
 	// "added", "started", "not reported", ..., or why a part can't run: "unsupported in entrypoint mode". Also
-	// "marketplace_keys", the SSH keys that the marketplace keeps on the machine: "pending", "registered" or "refused".
+	// "marketplace_keys", the SSH keys that the marketplace keeps on the machine: "pending", "registered", "refused" (at
+	// least one key) or "unregistered" (the calls fail, and are repeated).
 	BootParts map[string]string `protobuf:"bytes,48,rep,name=boot_parts,json=bootParts,proto3" json:"boot_parts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the owner should know about this machine, one sentence each: its contract ends before its lease, say.
 	Warnings      []string `protobuf:"bytes,49,rep,name=warnings,proto3" json:"warnings,omitempty"`

@@ -14,6 +14,7 @@ from gpuproxy.reconcile.doubts import Doubt, Unanswered, after_listing
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.steps import Advance, Scene, Step
+from gpuproxy.reconcile.ways_in import can_be_probed
 from gpuproxy.runtime.limits import Limits
 
 NOON = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
@@ -68,7 +69,12 @@ class Account:
         at = NOON + timedelta(seconds=seconds)
         listing = Listing(at, rows, tuple(unreadable))
         late = ready_is_overdue(self.lease, self.owner, listing)
-        self.doubts = after_listing(self.doubts, [self.lease], listing, lambda _: late)
+        self.doubts = after_listing(
+            self.doubts,
+            [self.lease],
+            listing,
+            lambda lease, instance: late and not can_be_probed(lease, instance, CAPABILITIES),
+        )
         return plan(self._scene(at, listing, facts))
 
     def hears_nothing(self, seconds: float) -> list[Step]:

@@ -244,12 +244,13 @@ class World:
 
 def demand(count: int, *, max_price: float = 5.0, min_vram: float = 0.0, **wanted: Any) -> Demand:
     """A demand for any GPUs at up to $5, unless `wanted` says otherwise."""
+    spec = wanted.pop("spec", LaunchSpec())
     chosen = OfferFilter(
         max_price=max_price,
         min_vram=min_vram,
+        ports=len(spec.ports),
         **{k: wanted.pop(k) for k in list(wanted) if k in OfferFilter.__dataclass_fields__},
     )
-    spec = wanted.pop("spec", LaunchSpec())
     if "lease" in wanted:
         wanted["lease_duration"] = timedelta(seconds=wanted.pop("lease"))
     made = Demand(count=count, filter=chosen, spec=spec, **wanted)

@@ -137,7 +137,7 @@ def build_engine(
     catalog = _catalog(settings, providers, clock, lateness)
     watch = partial(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
-        lateness=lateness, login=bool(check_key),
+        lateness=lateness, check_key=check_key,
     )  # fmt: skip
     watches = Watches([watch(each) for each in accounts])
     context = RentalContext(

@@ -55,8 +55,11 @@ class LeaseEvent(StrEnum):
     REAPPEARED = "reappeared"
 
 
-KeysState = Literal["", "pending", "registered", "refused"]
-"""Whether the marketplace has the machine's SSH keys. "": there are none, or the marketplace takes none."""
+KeysState = Literal["", "pending", "unregistered", "registered", "refused"]
+"""Whether the marketplace has the machine's SSH keys. "": there are none, or the marketplace takes none.
+
+pending: the machine's readiness waits for them. unregistered: it no longer waits, but they are still tried.
+"""
 
 _S, _E = LeaseState, LeaseEvent
 
@@ -208,7 +211,7 @@ class Lease:
     host_gpus: int = 0
     """The number of GPUs of the whole host; 0 if the marketplace doesn't say."""
     run_mode: str = "ssh"
-    """How the machine was launched; it decides which addresses must answer."""
+    """How the machine was launched, which decides what must answer. "": a lease of an older version, unknown."""
     asked_ports: tuple[int, ...] = ()
     """The container ports that the caller wants to reach."""
     ssh_keys: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ from gpuproxy.model.offers import AccountKey, HostKey
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
 from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.listings import Listing
-from gpuproxy.reconcile.ways_in import ways_in
 
 _LOOKS = 3
 _BLAME_LOOKS, _BLAME_FOR = 2, timedelta(seconds=10)
@@ -51,10 +50,10 @@ class Doubt:
 def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> str:
     """The objection to a machine that has not been ready yet; "" when there is none.
 
-    If the machine should be ready by now (`late`) and is not running, the objection is LATE, whatever else is wrong.
-    Otherwise objections that alternate would never become a verdict.
+    If the machine should be ready by now and can't even be probed (`late`), the objection is LATE, whatever else is
+    wrong. Otherwise objections that alternate would never become a verdict.
     """
-    if late and not (instance.status is InstanceStatus.RUNNING and _has_address(lease, instance)):
+    if late:
         return LATE
     if instance.num_gpus and instance.num_gpus < lease.num_gpus:
         return WRONG_GPU
@@ -65,18 +64,13 @@ def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> 
     return NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 
-def _has_address(lease: Lease, instance: ListedInstance) -> bool:
-    """True when the provider gives an address to probe, or none is needed."""
-    return bool(ways_in(lease, instance)) or (lease.run_mode == "entrypoint" and not lease.asked_ports)
-
-
 def after_listing(
     doubts: Mapping[LeaseId, Doubt],
     leases: Iterable[Lease],
     listing: Listing,
-    late: Callable[[Lease], bool],
+    late: Callable[[Lease, ListedInstance], bool],
 ) -> dict[LeaseId, Doubt]:
-    """The doubts after one more listing. `late` returns whether a lease's machine should be ready by now.
+    """The doubts after one more listing. `late`: whether a machine should be ready by now and can't be probed.
 
     A machine that the listing does not show, or shows without a clear status, keeps its doubt.
     """
@@ -85,7 +79,7 @@ def after_listing(
         if lease.state not in RENTED or lease.ready_at is not None:
             continue
         instance, before = listing.shown(lease), doubts.get(lease.id)
-        found = None if instance is None else objection(lease, instance, late=late(lease))
+        found = None if instance is None else objection(lease, instance, late=late(lease, instance))
         if found is None or (found == "" and instance is not None and instance.status in _NO_OPINION):
             if before is not None:
                 new[lease.id] = before

@@ -30,8 +30,6 @@ from gpuproxy.store import leases
 log = structlog.get_logger(__name__)
 
 _CANARIES = 3
-_SSH_TIME = timedelta(seconds=60)
-"""How long a running machine's SSH may stay silent before a requested port counts instead."""
 _PROMPTLY = 8
 """This many destroys that failed are repeated without a growing wait."""
 STOP_AGAIN = timedelta(seconds=15)
@@ -76,8 +74,6 @@ class Effects:
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._boots = Boots(provider, db, clock)
         self._asked: dict[LeaseId, _Asked] = {}
-        self._silent_since: dict[LeaseId, datetime] = {}
-        """When SSH was first probed without an answer."""
         self.read: list[ListedInstance] = []
         """Machines that a listing did not show but a read did. The next pass takes them."""
         self._background = Background("effect")
@@ -93,7 +89,6 @@ class Effects:
     def forget(self, missing: Collection[LeaseId], live: Collection[LeaseId]) -> None:
         """Forget the reads of leases that are not `missing` from listings, and all else about those not `live`."""
         self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in missing}
-        self._silent_since = {lease_id: at for lease_id, at in self._silent_since.items() if lease_id in live}
         self._boots.forget(live)
 
     async def done(self) -> None:
@@ -115,30 +110,20 @@ class Effects:
         elif isinstance(effect, ProbeReady):
             await self._probe_ready(effect)
         elif isinstance(effect, RegisterKeys):
-            await self._boots.register_keys(effect.lease)
+            await self._boots.register_keys(effect)
         else:
             await self._boots.read_report(effect.lease)
 
     async def _probe_ready(self, step: ProbeReady) -> None:
         lease = step.lease
-        if (found := await self._way_in(step)) is not None:
+        if (found := await self._answering(step.ways_in)) is not None:
             self._probes.answered(lease)
             await self._write(lambda tx: _ready(tx, lease.id, found))
         elif step.late and self._probes.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
 
-    async def _way_in(self, step: ProbeReady) -> WayIn | None:
-        """The first address that answers. If SSH is expected, a requested port counts only after SSH had its time."""
-        ssh = [each for each in step.ways_in if not each.container_port]
-        if (found := await self._answering(ssh)) is not None:
-            return found
-        now = self._clock.now()
-        silent_since = self._silent_since.setdefault(step.lease.id, now)
-        if ssh and not step.late and now - silent_since < _SSH_TIME:
-            return None
-        return await self._answering([each for each in step.ways_in if each.container_port])
-
     async def _answering(self, ways_in: Sequence[WayIn]) -> WayIn | None:
+        """The first address that answers. All are probed at once."""
         answers = await asyncio.gather(
             *(self._probe.reachable(at.kind, at.host, at.port, self._limits.probe_timeout) for at in ways_in)
         )

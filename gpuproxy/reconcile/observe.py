@@ -29,7 +29,7 @@ from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
-from gpuproxy.ports import Clock, Database, Probe, Provider, Tx
+from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.reconcile.account_identity import AccountIdentity
 from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effect, Effects
@@ -37,6 +37,7 @@ from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Adopt, Advance, Destroy, Note, Scene, Step
+from gpuproxy.reconcile.ways_in import can_be_probed
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
@@ -77,9 +78,9 @@ class AccountWatch:
         limits: Limits,
         probes: Probes,
         lateness: Lateness,
-        login: bool = False,
+        check_key: str = "",
     ) -> None:
-        """With `login`, SSH counts as ready only if it lets the server's check key in."""
+        """With `check_key`, a public key, SSH counts as ready only if it lets this key in."""
         self.provider = provider
         self._key = (provider.name, provider.account)
         self._db = db
@@ -87,7 +88,7 @@ class AccountWatch:
         self._signer = signer
         self._limits = limits
         self._probes = probes
-        self._login = login
+        self._check_key = check_key
         self._doubts: Mapping[LeaseId, Doubt] = {}
         self._effects = Effects(
             provider, db, clock=clock, probe=probe, limits=limits, probes=probes, changed=self.nudge,
@@ -308,10 +309,13 @@ class AccountWatch:
         rows = leases.live(tx, *self._key)
         owned_by = owners.of_all(tx, rows)
         doubts = self._doubts
+
+        def late(lease: Lease, instance: ListedInstance, listing: Listing) -> bool:
+            overdue = ready_is_overdue(lease, owned_by[lease.owner_id], listing)
+            return overdue and not can_be_probed(lease, instance, self.provider.capabilities)
+
         if listing is not None:
-            doubts = after_listing(
-                doubts, rows, listing, lambda lease: ready_is_overdue(lease, owned_by[lease.owner_id], listing)
-            )
+            doubts = after_listing(doubts, rows, listing, lambda lease, instance: late(lease, instance, listing))
         scene = Scene(
             leases=rows,
             owners=owned_by,
@@ -323,7 +327,7 @@ class AccountWatch:
             doubts=doubts,
             unanswered=self._probes.unanswered,
             credit_unchanged=credit_unchanged,
-            login=self._login,
+            check_key=self._check_key,
         )
         if listing is None:
             return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)

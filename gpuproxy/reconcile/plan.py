@@ -30,7 +30,7 @@ from gpuproxy.reconcile.steps import (
     Step,
     Stop,
 )
-from gpuproxy.reconcile.ways_in import RUNNING, runs_unprobed, ssh_address, ways_in
+from gpuproxy.reconcile.ways_in import RUNNING, expects_ssh, runs_unprobed, ssh_address, ways_in
 
 
 def plan(scene: Scene) -> list[Step]:
@@ -99,17 +99,22 @@ def _readiness(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator
     overdue = ready_is_overdue(lease, owner, scene.listing)
     if lease.keys_state == "pending" and not overdue:
         return  # nobody can log in before the marketplace has the keys, or has refused them
-    if runs_unprobed(lease, scene.capabilities):
+    if runs_unprobed(lease, instance, scene.capabilities):
         facts = {"ready_at": lease.ready_at or scene.now, "faltered_at": None, "ready_evidence": RUNNING}
         yield Advance(lease, LeaseEvent.READY, facts)
-    elif found := ways_in(lease, instance, login=scene.login):
+        return
+    found = ways_in(lease, instance, check_key=scene.check_key)
+    if expects_ssh(lease, scene.capabilities) and not overdue:
+        found = tuple(way for way in found if not way.container_port)
+    if found:
         yield ProbeReady(lease, found, late=overdue and _replaced(lease, owner))
 
 
 def _around_boot(lease: Lease, instance: ListedInstance) -> Iterator[Step]:
     """Steps for the SSH keys and the boot script of a machine."""
-    if lease.keys_state == "pending" and instance.status in (InstanceStatus.PENDING, InstanceStatus.RUNNING):
-        yield RegisterKeys(lease)
+    runs = instance.status is InstanceStatus.RUNNING
+    if lease.keys_state in ("pending", "unregistered") and (runs or instance.status is InstanceStatus.PENDING):
+        yield RegisterKeys(lease, runs)
     if lease.state is LeaseState.ACTIVE and any(state == BOOT_REQUESTED for _, state in lease.boot):
         yield ReadBoot(lease)
 

@@ -80,6 +80,8 @@ class RegisterKeys:
     """Give the machine's SSH keys to the marketplace."""
 
     lease: Lease
+    runs: bool
+    """The machine runs, so its readiness waits for the keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +113,5 @@ class Scene:
     unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
     credit_unchanged: bool = False
     """The account's credit has not changed for a minute: no unknown machine is being billed."""
-    login: bool = False
-    """SSH counts as ready only if it lets the server's check key in."""
+    check_key: str = ""
+    """The public key that SSH must let in, if the machine was rented with it; "": SSH's greeting is enough."""

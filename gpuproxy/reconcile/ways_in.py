@@ -3,15 +3,16 @@
 Marketplaces give several addresses, and often only some of them work. So every address is probed, and a machine is
 never given up while one of them answers. Pure.
 
-- Run modes ssh and jupyter: every address of the machine's SSH. A requested port counts only if SSH never answers.
+- Run modes ssh and jupyter: every address of the machine's SSH. At the ready timeout, a requested port counts too.
 - Run mode entrypoint: every requested port.
 - Without an address to probe (no port was requested, or the marketplace has no SSH), a running machine is ready.
+- Leases of older versions have no run mode: every address that is listed is probed, if there is one.
 """
 
 from dataclasses import dataclass
 
 from gpuproxy.model.leases import Lease, SshAddress
-from gpuproxy.ports import Capabilities, ListedInstance
+from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.ports.probe import ProbeKind
 
 RUNNING = "running"
@@ -35,25 +36,49 @@ class WayIn:
         return _SEEN.get(self.kind, f"port {self.container_port} accepts")
 
 
-def runs_unprobed(lease: Lease, capabilities: Capabilities) -> bool:
+def runs_unprobed(lease: Lease, instance: ListedInstance, capabilities: Capabilities) -> bool:
     """True if there is nothing to probe: the machine is ready once it runs."""
-    has_ssh = lease.run_mode != "entrypoint" and "ssh" not in capabilities.missing
-    return not has_ssh and not lease.asked_ports
+    if not lease.run_mode:
+        return not instance.ssh and not instance.ports
+    return not _has_ssh(lease, capabilities) and not lease.asked_ports
 
 
-def ways_in(lease: Lease, instance: ListedInstance, *, login: bool = False) -> tuple[WayIn, ...]:
-    """The addresses that the listing gives, SSH first. With `login`, SSH counts only if it lets the check key in."""
-    ssh = () if lease.run_mode == "entrypoint" else instance.ssh
+def ways_in(lease: Lease, instance: ListedInstance, *, check_key: str = "") -> tuple[WayIn, ...]:
+    """The addresses that the listing gives, SSH first.
+
+    If the machine was rented with this check key, SSH counts only if it lets the key in, and ports do not count.
+    """
+    login = bool(check_key) and check_key in lease.ssh_keys
     kind: ProbeKind = "ssh_login" if login else "ssh"
-    ports = () if login and ssh else instance.ports
+    ssh = () if lease.run_mode == "entrypoint" else instance.ssh
     return (
         *(WayIn(kind, address.host, address.port) for address in ssh),
         *(
             WayIn("tcp", port.host, port.public_port, port.container_port)
-            for port in ports
-            if port.container_port in lease.asked_ports and port.protocol == "tcp"
+            for port in instance.ports
+            if not login and port.protocol == "tcp" and _counts(lease, port.container_port)
         ),
     )
+
+
+def can_be_probed(lease: Lease, instance: ListedInstance, capabilities: Capabilities) -> bool:
+    """True if the machine runs, and the marketplace gives an address or none is needed."""
+    if instance.status is not InstanceStatus.RUNNING:
+        return False
+    return bool(ways_in(lease, instance)) or runs_unprobed(lease, instance, capabilities)
+
+
+def expects_ssh(lease: Lease, capabilities: Capabilities) -> bool:
+    """True if callers log in to the machine. Then a port that accepts is a weak sign: nothing may listen behind it."""
+    return bool(lease.run_mode) and _has_ssh(lease, capabilities)
+
+
+def _has_ssh(lease: Lease, capabilities: Capabilities) -> bool:
+    return lease.run_mode != "entrypoint" and "ssh" not in capabilities.missing
+
+
+def _counts(lease: Lease, container_port: int) -> bool:
+    return container_port in lease.asked_ports or not lease.run_mode
 
 
 def ssh_address(lease: Lease, instance: ListedInstance) -> SshAddress:

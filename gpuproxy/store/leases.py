@@ -113,10 +113,10 @@ def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
 
 
 def reachable(tx: Tx) -> tuple[Lease, ...]:
-    """Up to ten ready machines with an SSH address; the one that became ready last comes first."""
+    """Up to ten ready machines whose SSH has answered; the one that became ready last comes first."""
     rows = tx.fetch(
         f"SELECT {_COLUMNS} FROM leases WHERE state IN {LIVE_SQL} AND state = 'active' AND ssh_port > 0 "  # noqa: S608
-        "ORDER BY ready_at DESC, id LIMIT 10"
+        "AND ready_evidence NOT LIKE 'port%' ORDER BY ready_at DESC, id LIMIT 10"
     )
     return tuple(lease_from(row) for row in rows)
 

@@ -115,7 +115,7 @@ _SEVENTH = (
 )
 
 _EIGHTH = (
-    "ALTER TABLE leases ADD COLUMN run_mode TEXT NOT NULL DEFAULT 'ssh'",
+    "ALTER TABLE leases ADD COLUMN run_mode TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE leases ADD COLUMN asked_ports TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE leases ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE leases ADD COLUMN keys_state TEXT NOT NULL DEFAULT ''",

@@ -724,7 +724,8 @@ class GPUInstance(_message.Message):
     def boot_parts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the boot script on the machine reported, by part ("keys", "onstart"): "requested" until its log is read, then
         "added", "started", "not reported", ..., or why a part can't run: "unsupported in entrypoint mode". Also
-        "marketplace_keys", the SSH keys that the marketplace keeps on the machine: "pending", "registered" or "refused".
+        "marketplace_keys", the SSH keys that the marketplace keeps on the machine: "pending", "registered", "refused" (at
+        least one key) or "unregistered" (the calls fail, and are repeated).
         """
 
     @_builtins.property

@@ -43,12 +43,35 @@ def test_every_address_of_the_run_mode_is_probed(facts: dict[str, object], found
 
 
 def test_with_a_check_key_ssh_must_let_it_in_and_no_port_counts_instead():
-    found = ways_in(lease_of(asked_ports=(8000,)), RUNNING, login=True)
+    found = ways_in(lease_of(asked_ports=(8000,), ssh_keys=("check",)), RUNNING, check_key="check")
     assert [(each.kind, each.evidence) for each in found] == [("ssh_login", "ssh lets in")] * 2
 
 
+def test_a_check_key_that_the_machine_does_not_have_is_not_asked_for():
+    found = ways_in(lease_of(ssh_keys=("another",)), RUNNING, check_key="check")
+    assert [each.kind for each in found] == ["ssh", "ssh"]
+
+
 def test_with_a_check_key_a_machine_without_ssh_is_probed_at_its_ports():
-    assert ways_in(lease_of(run_mode="entrypoint", asked_ports=(8000,)), RUNNING, login=True) == (WEB,)
+    assert ways_in(lease_of(run_mode="entrypoint", asked_ports=(8000,)), RUNNING, check_key="check") == (WEB,)
+
+
+def test_a_lease_of_an_older_version_is_probed_at_every_address_that_is_listed():
+    found = ways_in(lease_of(run_mode=""), RUNNING)
+    assert [each.kind for each in found] == ["ssh", "ssh", "tcp", "tcp", "tcp"]
+
+
+def test_a_lease_of_an_older_version_without_an_address_is_ready_when_it_runs():
+    assert _ready(Account(lease_of(run_mode="")).sees(4, row(InstanceStatus.RUNNING))) == ["running"]
+
+
+def test_before_the_ready_timeout_a_port_does_not_count_where_callers_log_in():
+    account = Account(lease_of(asked_ports=(8000,)))
+    kinds = {
+        s: [way.kind for step in account.sees(s, RUNNING) if isinstance(step, ProbeReady) for way in step.ways_in]
+        for s in (4, 900)
+    }
+    assert kinds == {4: ["ssh", "ssh"], 900: ["ssh", "ssh", "tcp"]}
 
 
 def test_the_evidence_names_what_was_seen():
