@@ -189,7 +189,8 @@ def _contract_ends(lease: Lease, warning: str) -> Finding:
         kind="contract_ends",
         subject=lease.id,
         text=warning,
-        advice=f"Tell the owner of {lease.reservation_id} (project {lease.project}). A host may also extend its offer.",
+        advice=f"Tell the owner of {lease.reservation_id} (project {lease.project}). Until the contract ends, the host "
+        "may still extend it.",
     )
 
 

@@ -43,6 +43,7 @@ _DEFAULT_WAIT = 5.0
 _LOOKS = 30
 _UNDER_WAY = timedelta(seconds=180)
 """How long a start may be unanswered before the machine is stopped again: longer than any call."""
+CONTRACT_ENDED = "CONTRACT_ENDED"
 T = TypeVar("T")
 
 
@@ -82,6 +83,13 @@ class Machines:
         """Start a stopped machine with GPUs of its host. Its whole price is billed from then on."""
         found = await self._found(caller, provider, instance_id)
         market = self._able(found, "stop_start")
+        ends_at = found.lease.contract_ends_at
+        if ends_at is not None and ends_at <= self._clock.now():
+            raise FailedPrecondition(
+                f"The marketplace's contract of {instance_id} ended at {ends_at:%Y-%m-%d %H:%MZ}. The machine can't be "
+                "started again. Release it and rent another one.",
+                reason=CONTRACT_ENDED,
+            )
         await self._alone(found.lease, lambda: self._start(market, found.lease))
         return await self._looked_at(caller, found)
 

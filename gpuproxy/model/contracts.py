@@ -23,8 +23,8 @@ def warning(lease: Lease) -> str:
     if lease.state not in RENTED or lease.contract_warned_at is None or lease.contract_ends_at is None:
         return ""
     end = f"{lease.contract_ends_at:%Y-%m-%d %H:%MZ}"
-    lasts = "has no end" if lease.expires_at is None else f"ends at {lease.expires_at:%Y-%m-%d %H:%MZ}"
+    lasts = "the lease has no end" if lease.expires_at is None else f"the lease: {lease.expires_at:%Y-%m-%d %H:%MZ}"
     return (
-        f"The contract of {lease.provider} {lease.instance_id} ends at {end}, but the lease {lasts}. The machine stops "
-        "at the end of the contract, and its data may be deleted. Copy the data and rent another machine before that."
+        f"End of the contract of {lease.provider} {lease.instance_id}: {end}; {lasts}. The machine can't run after the "
+        "contract, and its data may be deleted then. Copy the data and rent another machine in time."
     )

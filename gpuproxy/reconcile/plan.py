@@ -73,7 +73,7 @@ def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: 
     elif reason:
         yield _release(lease, reason, scene.now)
     elif instance is not None:
-        yield from _around_boot(lease, instance)
+        yield from _around_boot(lease, instance, scene.now)
         yield from _progress(lease, instance, scene)
         yield from _stopping(lease, instance, scene)
     elif scene.listing is not None:
@@ -110,12 +110,13 @@ def _readiness(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator
         yield ProbeReady(lease, found, late=overdue and _replaced(lease, owner))
 
 
-def _around_boot(lease: Lease, instance: ListedInstance) -> Iterator[Step]:
-    """Steps for the SSH keys and the boot script of a machine."""
+def _around_boot(lease: Lease, instance: ListedInstance, now: datetime) -> Iterator[Step]:
+    """Steps for the SSH keys and the boot script of a machine. A report also tells why a machine does not get ready."""
     runs = instance.status is InstanceStatus.RUNNING
     if lease.keys_state in ("pending", "unregistered") and (runs or instance.status is InstanceStatus.PENDING):
         yield RegisterKeys(lease, runs)
-    if lease.state is LeaseState.ACTIVE and any(state == BOOT_REQUESTED for _, state in lease.boot):
+    slow = lease.started_at is not None and now - lease.started_at >= _SLOW_BOOT
+    if (lease.state is LeaseState.ACTIVE or (runs and slow)) and any(part[1] == BOOT_REQUESTED for part in lease.boot):
         yield ReadBoot(lease)
 
 
@@ -268,6 +269,8 @@ def _overdue(lease: Lease, scene: Scene) -> bool:
     return lease.call_deadline is not None and scene.now >= lease.call_deadline + patience
 
 
+_SLOW_BOOT = timedelta(minutes=3)
+"""After this time, the report of a running machine is read although the machine is not ready."""
 _FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
 """Statuses in which an active machine no longer counts as ready: the marketplace does not report it as running."""
 _JUDGED = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE})

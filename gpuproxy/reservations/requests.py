@@ -10,6 +10,7 @@ from datetime import datetime
 
 import msgspec
 
+from gpuproxy.model import contracts
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, ReservationId
@@ -116,7 +117,9 @@ class Reservations:
             reservations.change(tx, reservation, rows, expires_at=expires_at)
             for lease in rows:
                 if lease.state in LIVE:
-                    leases.note(tx, lease, expires_at=expires_at)
+                    too_soon = contracts.ends_too_soon(lease.contract_ends_at, expires_at, tx.now())
+                    warned_at = (lease.contract_warned_at or tx.now()) if too_soon else None
+                    leases.note(tx, lease, expires_at=expires_at, contract_warned_at=warned_at)
             return view(tx, reservation.id)
 
         return await self._db.write(write)

@@ -50,7 +50,7 @@ def test_a_warning_says_both_ends_and_what_to_do():
     account = Account(lease_of(expires_at=NOON + 24 * HOUR))
     _warned(account, 60, ends_at=NOON + HOUR)
     text = contracts.warning(account.lease)
-    assert "ends at 2026-06-12 13:00Z, but the lease ends at 2026-06-13 12:00Z" in text
+    assert "vast.ai 1: 2026-06-12 13:00Z; the lease: 2026-06-13 12:00Z" in text
     assert "Copy the data" in text
 
 

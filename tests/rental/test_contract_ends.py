@@ -7,6 +7,7 @@ import pytest
 from gpuproxy.edge.messages.reservations import reservation_message
 from gpuproxy.health.checkup import findings
 from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.world import World, in_world
 
@@ -41,7 +42,7 @@ def test_a_contract_that_ends_before_the_lease_is_told_in_every_place() -> None:
         await world.sleep(120)
         told = await shown(world, name)
         (warning,) = told.instances[0].warnings
-        assert f"The contract of vast.ai {contract} ends at " in warning
+        assert f"End of the contract of vast.ai {contract}: " in warning
         assert warning in told.message
         assert told.instances[0].contract_ends_at.ToDatetime() < told.expires_at.ToDatetime()
         assert await kinds(world) == ["contract_ends"]
@@ -68,6 +69,34 @@ def test_a_machine_whose_contract_has_ended_is_shown_as_stopped_and_only_its_dis
     in_world(story)
 
 
+def test_a_machine_whose_contract_has_ended_can_not_be_started_and_the_answer_says_why() -> None:
+    async def story(world: World) -> None:
+        made = await world.reserve(1, wait_for="ready", seconds=600, lease_duration=WEEK, request_id="a")
+        contract = str(made.leases[0].instance_id)
+        end_contract(world, contract, hours=1)
+        await world.sleep(3600 + 120)
+        with pytest.raises(FailedPrecondition, match="contract") as refused:
+            await world.engine.machines.start(CALLER, "vast.ai", contract)
+        assert refused.value.reason == "CONTRACT_ENDED"
+        assert world.calls("start") == 0
+
+    in_world(story)
+
+
+def test_an_extension_beyond_the_contract_is_warned_about_at_once() -> None:
+    async def story(world: World) -> None:
+        made = await world.reserve(1, wait_for="ready", seconds=600, lease_duration=WEEK, request_id="a")
+        end_contract(world, str(made.leases[0].instance_id), hours=24 * 30)
+        await world.sleep(60)
+        later = world.clock.now() + timedelta(days=60)
+        view = await world.engine.reservations.extend(CALLER, made.reservation.id, later)
+        told = reservation_message(view)
+        assert "End of the contract" in told.instances[0].warnings[0]
+        assert told.instances[0].warnings[0] in told.message
+
+    in_world(story)
+
+
 def test_a_watcher_gets_a_change_when_the_contract_comes_to_end_too_soon() -> None:
     async def story(world: World) -> None:
         made = await world.reserve(1, wait_for="ready", seconds=600, lease_duration=WEEK, request_id="a")
@@ -78,7 +107,7 @@ def test_a_watcher_gets_a_change_when_the_contract_comes_to_end_too_soon() -> No
         _, second = await anext(changes)
         while not (told := reservation_message(second)).instances[0].warnings:
             _, second = await anext(changes)
-        assert "ends at" in told.instances[0].warnings[0]
+        assert "End of the contract" in told.instances[0].warnings[0]
         await changes.aclose()
 
     in_world(story)
