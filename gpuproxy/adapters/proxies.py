@@ -71,7 +71,7 @@ class Proxies:
         except ValueError:
             return None
         proxy = {"https": self.https, "http": self.http}.get(parts.scheme)
-        if proxy is None or not host or is_loopback(host):
+        if proxy is None or not host or is_loopback(host) or _is_unspecified(host):
             return None
         return None if any(each.covers(host, port) for each in self.exceptions) else proxy
 
@@ -121,6 +121,12 @@ def is_loopback(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _is_unspecified(host: str) -> bool:
+    """True for `0.0.0.0` and `::`, which Linux connects to this machine. As a listen address they are not loopback."""
+    address = _address(host)
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_unspecified
 
 
 def _login(parts: SplitResult) -> tuple[str, str]:

@@ -32,6 +32,13 @@ def test_the_scheme_of_the_address_chooses_the_proxy() -> None:
         "2130706433",
         "0x7f.1",
         "[::1%lo]",
+        "0.0.0.0",  # noqa: S104 - never listened on
+        "0.0.0.0.",
+        "0",
+        "0x0",
+        "0.0",
+        "[::]",
+        "[::ffff:0.0.0.0]",
     ],
 )
 def test_no_address_of_this_machine_uses_a_proxy(host: str) -> None:
@@ -39,7 +46,9 @@ def test_no_address_of_this_machine_uses_a_proxy(host: str) -> None:
     assert proxies().for_url(f"https://{host}/") is None
 
 
-@pytest.mark.parametrize("host", ["128.0.0.1", "localhost.example.com", "mylocalhost", "[2001:db8::1]", "1.localhosts"])
+@pytest.mark.parametrize(
+    "host", ["128.0.0.1", "0.0.0.1", "[::2]", "localhost.example.com", "mylocalhost", "[2001:db8::1]", "1.localhosts"]
+)
 def test_other_addresses_use_the_proxy(host: str) -> None:
     assert proxies().for_url(f"http://{host}:8000/") == HTTP
 
@@ -141,6 +150,11 @@ def test_an_exception_that_could_have_no_effect_is_refused(text: str) -> None:
 def test_passwords_are_known_in_both_forms_to_be_redacted() -> None:
     assert Proxies(https=proxy_at("http://me:s%40cret1@p.test")).secrets == {"s@cret1", "bWU6c0BjcmV0MQ=="}
     assert proxies().secrets == frozenset()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])  # noqa: S104 - never listened on
+def test_the_address_of_every_interface_is_reached_by_other_machines(host: str) -> None:
+    assert not is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["", "vast.ai", "1270.0.0.1", "127.0.0.1.example.com"])
