@@ -141,10 +141,30 @@ def test_a_value_that_can_not_be_used_is_refused_without_quoting_it(text: str) -
     assert refusal.value.__cause__ is None
 
 
-@pytest.mark.parametrize("text", ["http://vast.ai", "10.0.0.0/99", "vast.ai/path", "vast.ai:port", "me@vast.ai"])
-def test_an_exception_that_could_have_no_effect_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a list"):
-        exceptions_in(f"example.com,{text}")
+@pytest.mark.parametrize(
+    "text", ["http://vast.ai", "10.0.0.0/99", "vast.ai/path", "vast.ai:port", "me@vast.ai", "10.0.0.1:8080-8090", ":80"]
+)
+def test_an_exception_that_could_have_no_effect_is_skipped_and_reported_by_its_position(text: str) -> None:
+    skipped: list[int] = []
+    read = exceptions_in(f"example.com,{text}, 10.0.0.0/8", skipped.append)
+    assert read == exceptions_in("example.com,10.0.0.0/8")
+    assert len(read) == 2
+    assert skipped == [2]
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [
+        ("https://console.vast.ai/", "https"),
+        ("http://console.vast.ai/", "http"),
+        ("http://127.0.0.1/", ""),
+        ("https://example.com/", ""),
+        ("ftp://console.vast.ai/", ""),
+        ("https://[::1", ""),
+    ],
+)
+def test_it_is_known_which_proxy_a_request_would_use_even_without_one(url: str, scheme: str) -> None:
+    assert Proxies(exceptions=exceptions_in("example.com")).scheme_for(url) == scheme
 
 
 def test_passwords_are_known_in_both_forms_to_be_redacted() -> None:
