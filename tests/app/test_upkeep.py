@@ -214,13 +214,16 @@ def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path,
 
 def test_a_notice_alone_is_printed_and_marked_but_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _use(monkeypatch, tmp_path)
-    with Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market:
-        with Server(tmp_path, market, **UNPACED) as server, server.client() as client:
-            wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
-            until(client.knows_offers)
-            (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
-            market.control("POST", f"instances/{machine.contract_id}/contract", {"ends_in_seconds": 3600})
-            until(lambda: "contract_ends" in CliRunner().invoke(root, ["doctor"]).stdout)
+    with (
+        Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market,
+        Server(tmp_path, market, **UNPACED) as server,
+        server.client() as client,
+    ):
+        wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
+        until(client.knows_offers)
+        (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
+        market.control("POST", f"instances/{machine.contract_id}/contract", {"ends_in_seconds": 3600})
+        until(lambda: "contract_ends" in CliRunner().invoke(root, ["doctor"]).stdout)
     told, as_json = CliRunner().invoke(root, ["doctor"]), CliRunner().invoke(root, ["doctor", "--json"])
     assert (told.exit_code, as_json.exit_code) == (0, 0)
     assert told.stdout.startswith("contract_ends (notice): ")

@@ -355,8 +355,8 @@ def test_a_proxy_that_can_not_be_used_and_is_not_needed_is_ignored(name: str, mo
     settings = load(VASTAI_API_KEY="k", **{name: UNUSABLE}, **more)
     check_start(settings, sandbox=False)
     assert settings.proxies.https is settings.proxies.http is None
-    assert [setting for setting, _ in settings.ignored_proxy_settings] == [name]
-    assert CANARY not in str(settings.ignored_proxy_settings)
+    assert [setting for setting, _ in settings.proxy_problems] == [name]
+    assert CANARY not in str(settings.proxy_problems)
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"])
@@ -373,15 +373,15 @@ def test_an_exception_that_can_not_be_read_is_skipped_and_the_others_are_used(na
     assert [settings.proxies.for_url(f"https://{host}/") is None for host in ("a.test", "b.test", "c.test")] == [
         True, True, False,
     ]  # fmt: skip
-    ((setting, problem),) = settings.ignored_proxy_settings
+    ((setting, problem),) = settings.proxy_problems
     assert setting == "NO_PROXY"
     assert problem.startswith("entry 2 must be a host name, an address or a network")
     assert entry not in problem
 
 
 def test_if_everything_about_proxies_can_be_read_nothing_is_ignored() -> None:
-    assert load(HTTPS_PROXY="http://proxy.test:1", NO_PROXY="a.test:80,10.0.0.0/8").ignored_proxy_settings == ()
-    assert load().ignored_proxy_settings == ()
+    assert load(HTTPS_PROXY="http://proxy.test:1", NO_PROXY="a.test:80,10.0.0.0/8").proxy_problems == ()
+    assert load().proxy_problems == ()
 
 
 def test_proxies_are_read_in_both_cases_and_lower_case_takes_precedence(tmp_path: Path) -> None:
