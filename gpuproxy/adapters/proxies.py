@@ -1,7 +1,7 @@
 """Which HTTP proxy a request goes through, by the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Pure.
 
-The rule: a request to this machine never goes through a proxy, whatever the variables say. Credentials of a proxy are
-in no text and no repr; `Proxies.secrets` names them for the log's redaction.
+The rule: a request to this machine (loopback, or `0.0.0.0`) never goes through a proxy, whatever the variables say.
+Credentials of a proxy are in no text and no repr; `Proxies.secrets` names them for the log's redaction.
 """
 
 import base64
@@ -65,15 +65,18 @@ class Proxies:
 
     def for_url(self, url: str) -> Proxy | None:
         """The proxy for a request to `url`. None: a direct connection, also for a URL that can't be read."""
+        return {"https": self.https, "http": self.http}.get(self.scheme_for(url))
+
+    def scheme_for(self, url: str) -> str:
+        """`https` or `http`: which proxy a request to `url` uses, if it is set. "": always a direct connection."""
         try:
             parts = urlsplit(url)
             host, port = (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS.get(parts.scheme)
         except ValueError:
-            return None
-        proxy = {"https": self.https, "http": self.http}.get(parts.scheme)
-        if proxy is None or not host or is_loopback(host):
-            return None
-        return None if any(each.covers(host, port) for each in self.exceptions) else proxy
+            return ""
+        if parts.scheme not in _DEFAULT_PORTS or not host or is_loopback(host) or _is_unspecified(host):
+            return ""
+        return "" if any(each.covers(host, port) for each in self.exceptions) else parts.scheme
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -109,8 +112,13 @@ def proxy_at(text: str) -> Proxy | None:
 
 
 def exceptions_in(text: str) -> tuple[Direct, ...]:
-    """The entries of NO_PROXY. Raises ValueError for an entry that could not have an effect."""
-    return tuple(_direct(entry) for entry in _SEPARATORS.split(text.strip()) if entry)
+    """The entries of NO_PROXY, without those that can't be read."""
+    return tuple(each for each in map(_direct, _entries(text)) if each is not None)
+
+
+def unreadable_in(text: str) -> tuple[int, ...]:
+    """The positions, from 1, of the entries of NO_PROXY that can't be read and so have no effect."""
+    return tuple(place for place, entry in enumerate(_entries(text), 1) if _direct(entry) is None)
 
 
 def is_loopback(host: str) -> bool:
@@ -121,6 +129,12 @@ def is_loopback(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _is_unspecified(host: str) -> bool:
+    """True for `0.0.0.0` and `::`, which Linux connects to this machine. As a listen address they are not loopback."""
+    address = _address(host)
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_unspecified
 
 
 def _login(parts: SplitResult) -> tuple[str, str]:
@@ -137,28 +151,29 @@ def _secrets(proxy: Proxy) -> Iterator[str]:
         yield proxy.authorization.removeprefix(_BASIC)
 
 
-def _direct(entry: str) -> Direct:
-    wrong = ValueError(
-        "must be a list of host names, addresses and networks, separated by commas, for example "
-        "example.com,10.0.0.0/8. An entry has no http:// and no path"
-    )
+def _entries(text: str) -> list[str]:
+    return [entry for entry in _SEPARATORS.split(text.strip()) if entry]
+
+
+def _direct(entry: str) -> Direct | None:
+    """None if the entry could not have an effect."""
     try:
         return Direct(host="", network=ip_network(entry.strip("[]"), strict=False))
     except ValueError:
         if "/" in entry:
-            raise wrong from None
+            return None
     try:
         parts = urlsplit(f"//{entry}")
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise wrong from None
+        return None
     if parts.username is not None or parts.query or parts.fragment:
-        raise wrong
+        return None
     host = host.rstrip(".")
     if host != "*":
         host = host.removeprefix("*").removeprefix(".")
     if not host:
-        raise wrong
+        return None
     address = _address(host)
     return Direct(host=host, network=None if address is None else ip_network(address), port=port)
 

@@ -30,7 +30,10 @@ class SshLogin:
         return f"{self._key.export_public_key().decode().strip()} gpuproxy-check"
 
     async def succeeds(self, host: str, port: int, timeout: float) -> bool:
-        """True if the machine lets root in with the key. Never raises. `timeout` is in real seconds."""
+        """True if the machine lets root in with the key. `timeout` is in real seconds.
+
+        Never raises, also for a host or a port that can't exist.
+        """
         import asyncssh
 
         try:
@@ -38,7 +41,7 @@ class SshLogin:
                 connection = await asyncssh.connect(
                     host, port, username=_USER, client_keys=[self._key], known_hosts=None, agent_path=None, config=None
                 )
-        except (OSError, TimeoutError, asyncssh.Error):
+        except (OSError, TimeoutError, ValueError, OverflowError, asyncssh.Error):
             return False
         connection.abort()
         return True

@@ -107,14 +107,14 @@ class SocketProbe:
     async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
         """True if the port accepts a connection ("tcp"), also sends "SSH-" ("ssh"), or lets the key in ("ssh_login").
 
-        Never raises. `timeout` is in real seconds.
+        Never raises, also for a host or a port that can't exist. `timeout` is in real seconds.
         """
         if kind == "ssh_login":
             return self._login is not None and await self._login.succeeds(host, port, timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await _answers(kind, host, port)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError, OverflowError):  # the last two: no such host name or port can exist
             return False
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpuproxy.adapters import logs, ssh_login
+from gpuproxy.adapters.proxies import DIRECT, Proxies
 from gpuproxy.adapters.ssh_login import SshLogin, UnusableKey
 from gpuproxy.adapters.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.adapters.transport import AioHttp
@@ -29,7 +30,7 @@ from gpuproxy.app.listening import allow_many_files, certificates_of, complain_r
 from gpuproxy.app.marketplaces import proxies_in_use, sandbox_accounts
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
-from gpuproxy.config.loading import check_start
+from gpuproxy.config.loading import check_proxies, check_start
 from gpuproxy.config.marketplaces import Account
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.interfaces import Interfaces
@@ -182,22 +183,33 @@ async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> S
 async def connect_accounts(
     stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None, lateness: Lateness
 ) -> list[Provider]:
-    """One Provider for each account, each with its own connection pool. `child`: use only this sandbox."""
+    """One Provider for each account, each with its own connection pool. `child`: use only this sandbox, and no proxy.
+
+    Raises ConfigError if a proxy is needed that can't be used.
+    """
 
     def late() -> float:
         return lateness.total() / clock.scale
 
     marketplaces = {each.name: each for each in settings.marketplaces}
     accounts = settings.accounts if child is None else sandbox_accounts(settings.marketplaces, child.url)
-    for name, proxy in proxies_in_use(settings, accounts).items():
-        log.info("proxy_used", provider=name, proxy=proxy)
-    providers, proxies = [], settings.proxies
+    providers, proxies = [], DIRECT if child else _proxies(settings)
     for account in accounts:
         http = AioHttp(late, proxies=proxies)
         stack.push_async_callback(http.close)
         setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
         providers.append(marketplaces[ProviderName(account.provider)].connect(setup))
     return providers
+
+
+def _proxies(settings: Settings) -> Proxies:
+    """The proxies for calls to marketplaces. The log names those in use, and the variables that can't be used."""
+    check_proxies(settings)
+    for setting, problem in settings.proxy_problems:
+        log.warning("proxy_setting_ignored", setting=setting, problem=problem)
+    for name, proxy in proxies_in_use(settings, settings.accounts).items():
+        log.info("proxy_used", provider=name, proxy=proxy)
+    return settings.proxies
 
 
 def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks: Mapping[str, str]) -> ProviderSetup:

@@ -44,10 +44,9 @@ def sandbox_accounts(marketplaces: Sequence[Descriptor], url: str) -> tuple[Acco
 
 def proxies_in_use(settings: Settings, accounts: Sequence[Account]) -> Mapping[str, str]:
     """The host and port of the HTTP proxy, by marketplace. Without those that are connected directly."""
-    real = {str(each.name): each.url for each in settings.marketplaces}
-    used = {}
+    used, proxies = {}, settings.proxies
     for account in accounts:
-        proxy = settings.proxies.for_url(account.base_url or real.get(account.provider, ""))
+        proxy = proxies.for_url(settings.url_of(account))
         if proxy is not None:
             used[account.provider] = proxy.place
     return used

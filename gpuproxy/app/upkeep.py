@@ -51,9 +51,15 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
 
 
 def proxy_notes(settings: Settings) -> list[str]:
-    """One line for each marketplace that is reached through an HTTP proxy: its host and port, no credentials."""
+    """One line for each marketplace that is reached through an HTTP proxy, and for each variable that can't be used.
+
+    No line has credentials. Without an account, nothing uses a proxy.
+    """
+    if not settings.accounts:
+        return []
     used = proxies_in_use(settings, settings.accounts)
-    return [f"{name} is reached through the HTTP proxy {proxy}" for name, proxy in used.items()]
+    lines = [f"{name} is reached through the HTTP proxy {proxy}" for name, proxy in used.items()]
+    return lines + [f"{setting} is not used: {problem}" for setting, problem in settings.proxy_problems]
 
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:

@@ -120,11 +120,13 @@ def transactions(connection: Connection, /, limit: int, offset: int) -> None:
     "--global",
     "everywhere",
     is_flag=True,
-    help="Set the strategy of all projects without one of their own (admins only).",
+    help="With NAME: set the strategy of all projects without one of their own (admins only).",
 )
 @client_command
 def strategy(connection: Connection, /, name: str | None, everywhere: bool) -> None:
     """Show the load balancing strategy, or set it to NAME. The change takes effect at once and is permanent."""
+    if everywhere and not name:
+        raise click.UsageError("--global needs NAME. Without both, the strategy is shown.")
     if name:
         scope = "global" if everywhere else "project"
         request = pb.SetLoadBalancerStrategyRequest(strategy=name, scope=scope)

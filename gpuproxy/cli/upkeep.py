@@ -15,29 +15,36 @@ from gpuproxy.cli.server import explained, settings_of_here
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """List problems and what to do about them. The exit code is 1 if there is a problem."""
+    """List problems and what to do about them. The exit code is 1 if there is a problem, and 0 if only notices."""
     from gpuproxy.app import upkeep
 
     with explained():
         settings = settings_of_here()
         found = upkeep.doctor(settings)
     notes = upkeep.proxy_notes(settings)
+    code = 0 if all(each.notice for each in found) else 1
     if as_json:
-        problems = [
-            {"kind": each.kind, "subject": each.subject, "text": each.text.strip(), "advice": each.advice}
+        listed = [
+            {
+                "kind": each.kind,
+                "notice": each.notice,
+                "subject": each.subject,
+                "text": each.text.strip(),
+                "advice": each.advice,
+            }
             for each in found
         ]
-        click.echo(json.dumps({"findings": problems, "notes": notes}, indent=2, ensure_ascii=False))
-        raise SystemExit(1 if found else 0)
+        click.echo(json.dumps({"findings": listed, "notes": notes}, indent=2, ensure_ascii=False))
+        raise SystemExit(code)
     for note in notes:
         click.echo(note)
     for finding in found:
-        click.echo(f"{finding.kind}: {finding.subject}")
+        click.echo(f"{finding.kind}{' (notice)' if finding.notice else ''}: {finding.subject}")
         click.echo(f"  {finding.text.strip()}")
         click.echo(f"  -> {finding.advice}")
-    if not found:
-        click.echo("No problems found.")
-    raise SystemExit(1 if found else 0)
+    if not code:
+        click.echo("No problems found, only notices." if found else "No problems found.")
+    raise SystemExit(code)
 
 
 @click.command()

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gpuproxy.adapters.proxies import exceptions_in, proxy_at
+from gpuproxy.adapters.proxies import proxy_at, unreadable_in
 from gpuproxy.model.demands import MIN_LEASE_DURATION
 
 LEAST_ADMIN_KEY = 20
@@ -55,17 +55,20 @@ def check_otel_endpoint(url: str) -> None:
         )
 
 
-def check_proxies(https: SecretStr | None, http: SecretStr | None, exceptions: str) -> None:
-    """Each proxy must have an address that can be used. No text quotes a value, because it may hold credentials."""
+def proxy_problems(https: SecretStr | None, http: SecretStr | None, exceptions: str) -> tuple[tuple[str, str], ...]:
+    """The variables for proxies that can't be used, each with the reason.
+
+    They stop no start by themselves, because they are set for all programs of a machine. No text quotes a value,
+    because it may hold credentials.
+    """
+    found = []
     for name, value in (("HTTPS_PROXY", https), ("HTTP_PROXY", http)):
         try:
             proxy_at(value.get_secret_value() if value else "")
         except ValueError as error:
-            raise ValueError(f"{name} (or {name.lower()}): {error}") from None
-    try:
-        exceptions_in(exceptions)
-    except ValueError as error:
-        raise ValueError(f"NO_PROXY (or no_proxy): {error}") from None
+            found.append((name, str(error)))
+    form = "must be a host name, an address or a network, for example example.com or 10.0.0.0/8; no http:// and no path"
+    return (*found, *(("NO_PROXY", f"entry {place} {form}") for place in unreadable_in(exceptions)))
 
 
 def check_database_url(url: str) -> None:

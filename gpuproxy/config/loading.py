@@ -2,7 +2,7 @@
 
 An unknown name is an error and never ignored: a key under a wrong name would rent nothing, and a limit under a wrong
 name would have no effect. `load_settings` checks the values. `check_start` checks what only a server needs: provider
-keys, and loopback addresses for a scaled clock.
+keys, usable proxies, and loopback addresses for a scaled clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,12 +68,23 @@ def check_start(settings: Settings, *, sandbox: bool) -> None:
         raise ConfigError(
             f"No provider key is set: not started. Set {keys}, or use --sandbox, where nothing costs money."
         )
+    check_proxies(settings)
     remote = [account for account in settings.accounts if not is_loopback(urlsplit(account.base_url).hostname or "")]
     if settings.time_scale != 1 and remote:
         raise ConfigError(
             f"GPUPROXY_TIME_SCALE is {settings.time_scale:g} but {remote[0].provider} is not on this machine: not "
             "started. A real marketplace runs in real time, so the scale must be 1."
         )
+
+
+def check_proxies(settings: Settings) -> None:
+    """Raise ConfigError if the calls to a marketplace would need a proxy that can't be used."""
+    for account in settings.accounts:
+        if problem := settings.unusable_proxy(settings.url_of(account)):
+            raise ConfigError(
+                f"{problem}: not started, because the calls to {account.provider} would use it. Correct or unset it, "
+                f"or add {account.provider}'s host to NO_PROXY."
+            )
 
 
 def setting_names(kind: type[Settings]) -> frozenset[str]:

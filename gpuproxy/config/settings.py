@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, create_model, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gpuproxy.adapters.proxies import Proxies, exceptions_in, proxy_at
+from gpuproxy.adapters.proxies import Proxies, Proxy, exceptions_in, proxy_at
 from gpuproxy.config import checks
 from gpuproxy.config.marketplaces import Account, chosen_for, fields_for
 from gpuproxy.config.names import env_name
@@ -182,7 +182,6 @@ class Settings(BaseSettings):
                     f"GPUPROXY_{name}_ADDR: other machines can reach {address}, and there is no TLS. Use 127.0.0.1, "
                     "or set GPUPROXY_GRPC_TLS_CERT. On a private network, set GPUPROXY_ALLOW_PLAINTEXT=true"
                 )
-        checks.check_proxies(self.https_proxy, self.http_proxy, self.no_proxy)
         checks.check_lease_duration(self.lease_duration)
         checks.check_otel_endpoint(self.otel_endpoint)
         checks.check_database_url(self.database_url)
@@ -221,12 +220,27 @@ class Settings(BaseSettings):
 
     @property
     def proxies(self) -> Proxies:
-        """The HTTP proxies for calls to marketplaces."""
+        """The HTTP proxies for calls to marketplaces, without those that can't be used: see `unusable_proxy`."""
         return Proxies(
-            https=proxy_at(self.https_proxy.get_secret_value()) if self.https_proxy else None,
-            http=proxy_at(self.http_proxy.get_secret_value()) if self.http_proxy else None,
+            https=_proxy_or_none(self.https_proxy),
+            http=_proxy_or_none(self.http_proxy),
             exceptions=exceptions_in(self.no_proxy),
         )
+
+    @property
+    def proxy_problems(self) -> tuple[tuple[str, str], ...]:
+        """The variables for proxies that can't be used, each with the reason. No text quotes a value."""
+        return checks.proxy_problems(self.https_proxy, self.http_proxy, self.no_proxy)
+
+    def unusable_proxy(self, url: str) -> str:
+        """The name and the problem of the proxy that a request to `url` would use; "" if nothing is wrong with it."""
+        name = f"{self.proxies.scheme_for(url).upper()}_PROXY"
+        problem = dict(self.proxy_problems).get(name, "")
+        return problem and f"{name} (or {name.lower()}): {problem}"
+
+    def url_of(self, account: Account) -> str:
+        """The base URL at which an account's marketplace is called."""
+        return account.base_url or next((each.url for each in self.marketplaces if each.name == account.provider), "")
 
     @property
     def database_path(self) -> Path:
@@ -247,6 +261,13 @@ class Settings(BaseSettings):
     def sandbox_state_file(self) -> Path:
         """The file in which the sandbox of `serve --sandbox` keeps its market."""
         return database_files.kept_beside(self.database_path, ".sandbox")
+
+
+def _proxy_or_none(value: SecretStr | None) -> Proxy | None:
+    try:
+        return proxy_at(value.get_secret_value()) if value else None
+    except ValueError:
+        return None
 
 
 def settings_class(marketplaces: Sequence[Descriptor]) -> type[Settings]:

@@ -38,7 +38,7 @@ Kind = Literal[
     "contract_ends",
 ]
 _NOTICES: frozenset[Kind] = frozenset({"contract_ends"})
-"""Findings that HealthCheck does not count: the owner of a machine must act, not the operator."""
+"""Findings that are no problems of the operator's: the owner of a machine must act."""
 _STUCK = timedelta(minutes=5)
 _MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
@@ -64,6 +64,11 @@ class Finding:
     subject: str
     text: str
     advice: str
+
+    @property
+    def notice(self) -> bool:
+        """True if it is only to be known: HealthCheck does not count it, and `gpuproxy doctor` exits with 0."""
+        return self.kind in _NOTICES
 
 
 def gpu_failures(providers: Iterable[tuple[ProviderName, Capabilities]]) -> GpuFailures:
@@ -99,7 +104,7 @@ class Health:
     async def summary(self) -> str:
         """The number of findings of each kind, or `ok`. `gpuproxy doctor` shows them in full."""
         found = await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
-        counted = Counter(finding.kind for finding in found if finding.kind not in _NOTICES)
+        counted = Counter(finding.kind for finding in found if not finding.notice)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
 
 

@@ -29,12 +29,15 @@ def nominal_vram(megabytes: float) -> int:
 def nominal_ram(megabytes: float) -> float:
     """The nominal memory of a machine, or of a share of it, in GB, from the MB that its system reports.
 
-    The system keeps some memory for itself: of 64 GB it reports 64485 MB. So the result is the next multiple of 4 GB,
-    if that is at most 3 % more than reported; other sizes are rounded to the nearest GB.
+    The system keeps some memory for itself: of 64 GB it reports 64485 MB, and of 512 GB 515000 MB. So the result is the
+    roundest size from what is reported to 3 % more: the multiple of the highest power of two, at least 4 GB. Without
+    one, it is rounded to the nearest GB. More memory never has a smaller result.
     """
     reported = megabytes / 1024
-    nominal = ceil(reported / _MODULE_GB) * _MODULE_GB
-    return float(nominal if nominal <= reported * _KEPT_BY_SYSTEM else int(reported + 0.5))
+    found, step = float(int(reported + 0.5)), _MODULE_GB
+    while 0 < (rounder := ceil(reported / step) * step) <= reported * _KEPT_BY_SYSTEM:
+        found, step = float(rounder), step * 2
+    return found
 
 
 @lru_cache(maxsize=4096)

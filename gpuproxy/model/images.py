@@ -6,12 +6,12 @@ name that says nothing, such as a digest alone, needs nothing.
 
 import re
 
-_DOTTED = re.compile(r"(?<![a-z])cu(?:da)?[-_]?([7-9]|[12][0-9])\.([0-9])(?![0-9])", re.IGNORECASE)
-"""`cuda12.8`. No CUDA before 7.0 runs on the machines of today; smaller numbers are versions of other things."""
-_GLUED = re.compile(r"(?<![a-z])cu(?:da)?[-_]?([12][0-9])([0-9])(?![0-9]|\.[0-9])", re.IGNORECASE)
+_DOTTED = re.compile(r"(?<![a-z])cu(?:da)?[-_]?([7-9]|1[0-5])\.([0-9])(?![0-9])", re.IGNORECASE)
+"""`cuda12.8`. Numbers below 7 and above 15 are versions of other things: older CUDA runs on no machine of today."""
+_GLUED = re.compile(r"(?<![a-z])cu(?:da)?[-_]?(1[0-5])([0-9])(?![0-9]|\.[0-9])", re.IGNORECASE)
 """`cu128`: always three digits, since `cu12` may be a major version or CUDA 1.2."""
 _CUDA_REPOSITORY = "cuda"
-_VERSION = re.compile(r"([7-9]|[12][0-9])\.([0-9])(?![0-9])")
+_VERSION = re.compile(r"([7-9]|1[0-5])\.([0-9])(?![0-9])")
 _COMPUTE_CAPS = ((13.0, 7.5), (12.0, 5.0), (11.0, 3.5))
 """By CUDA version: the lowest compute capability. 12.0 dropped Kepler, and 13.0 dropped Maxwell, Pascal and Volta."""
 

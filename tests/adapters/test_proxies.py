@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuproxy.adapters.proxies import Proxies, exceptions_in, is_loopback, proxy_at
+from gpuproxy.adapters.proxies import Proxies, exceptions_in, is_loopback, proxy_at, unreadable_in
 
 HTTPS, HTTP = proxy_at("http://secure.test:3128"), proxy_at("http://plain.test:3128")
 
@@ -32,6 +32,13 @@ def test_the_scheme_of_the_address_chooses_the_proxy() -> None:
         "2130706433",
         "0x7f.1",
         "[::1%lo]",
+        "0.0.0.0",  # noqa: S104 - never listened on
+        "0.0.0.0.",
+        "0",
+        "0x0",
+        "0.0",
+        "[::]",
+        "[::ffff:0.0.0.0]",
     ],
 )
 def test_no_address_of_this_machine_uses_a_proxy(host: str) -> None:
@@ -39,7 +46,9 @@ def test_no_address_of_this_machine_uses_a_proxy(host: str) -> None:
     assert proxies().for_url(f"https://{host}/") is None
 
 
-@pytest.mark.parametrize("host", ["128.0.0.1", "localhost.example.com", "mylocalhost", "[2001:db8::1]", "1.localhosts"])
+@pytest.mark.parametrize(
+    "host", ["128.0.0.1", "0.0.0.1", "[::2]", "localhost.example.com", "mylocalhost", "[2001:db8::1]", "1.localhosts"]
+)
 def test_other_addresses_use_the_proxy(host: str) -> None:
     assert proxies().for_url(f"http://{host}:8000/") == HTTP
 
@@ -132,15 +141,40 @@ def test_a_value_that_can_not_be_used_is_refused_without_quoting_it(text: str) -
     assert refusal.value.__cause__ is None
 
 
-@pytest.mark.parametrize("text", ["http://vast.ai", "10.0.0.0/99", "vast.ai/path", "vast.ai:port", "me@vast.ai"])
-def test_an_exception_that_could_have_no_effect_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a list"):
-        exceptions_in(f"example.com,{text}")
+@pytest.mark.parametrize(
+    "text", ["http://vast.ai", "10.0.0.0/99", "vast.ai/path", "vast.ai:port", "me@vast.ai", "10.0.0.1:8080-8090", ":80"]
+)
+def test_an_exception_that_could_have_no_effect_is_skipped_and_reported_by_its_position(text: str) -> None:
+    read = exceptions_in(f"example.com,{text}, 10.0.0.0/8")
+    assert read == exceptions_in("example.com,10.0.0.0/8")
+    assert len(read) == 2
+    assert unreadable_in(f"example.com,{text}, 10.0.0.0/8") == (2,)
+    assert unreadable_in("example.com, 10.0.0.0/8") == unreadable_in(" ") == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [
+        ("https://console.vast.ai/", "https"),
+        ("http://console.vast.ai/", "http"),
+        ("http://127.0.0.1/", ""),
+        ("https://example.com/", ""),
+        ("ftp://console.vast.ai/", ""),
+        ("https://[::1", ""),
+    ],
+)
+def test_it_is_known_which_proxy_a_request_would_use_even_without_one(url: str, scheme: str) -> None:
+    assert Proxies(exceptions=exceptions_in("example.com")).scheme_for(url) == scheme
 
 
 def test_passwords_are_known_in_both_forms_to_be_redacted() -> None:
     assert Proxies(https=proxy_at("http://me:s%40cret1@p.test")).secrets == {"s@cret1", "bWU6c0BjcmV0MQ=="}
     assert proxies().secrets == frozenset()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])  # noqa: S104 - never listened on
+def test_the_address_of_every_interface_is_reached_by_other_machines(host: str) -> None:
+    assert not is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["", "vast.ai", "1270.0.0.1", "127.0.0.1.example.com"])

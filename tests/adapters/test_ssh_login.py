@@ -11,6 +11,7 @@ import pytest
 from gpuproxy.adapters import ssh_login
 from gpuproxy.adapters.ssh_login import SshLogin, UnusableKey
 from gpuproxy.adapters.system import SocketProbe
+from gpuproxy.ports.probe import ProbeKind
 
 LIMIT = 60.0
 
@@ -83,6 +84,24 @@ async def test_a_machine_that_never_answers_ends_the_login_at_its_limit(tmp_path
 
 async def test_without_a_check_key_every_login_fails():
     assert not await SocketProbe().reachable("ssh_login", "127.0.0.1", 9, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ssh", "ssh_login"])
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("ssh..vast.ai", 22),
+        ("..", 22),
+        (f"{'a' * 70}.vast.ai", 22),
+        ("a\0b", 22),
+        ("\u00fc" * 80, 22),
+        ("fe80::1%zz", 22),
+        ("127.0.0.1", 70_000),
+        ("127.0.0.1", -1),
+    ],
+)
+async def test_an_address_that_can_not_exist_answers_nothing(tmp_path: Path, kind: ProbeKind, host: str, port: int):
+    assert not await SocketProbe(ssh_login.load(key_file(tmp_path))).reachable(kind, host, port, LIMIT)
 
 
 def test_the_public_key_is_one_line_in_openssh_format(tmp_path: Path):

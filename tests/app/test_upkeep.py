@@ -212,6 +212,38 @@ def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path,
     assert "vast-1" in done.stdout
 
 
+def test_a_notice_alone_is_printed_and_marked_but_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _use(monkeypatch, tmp_path)
+    with (
+        Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market,
+        Server(tmp_path, market, **UNPACED) as server,
+        server.client() as client,
+    ):
+        wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")
+        until(client.knows_offers)
+        (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
+        market.control("POST", f"instances/{machine.contract_id}/contract", {"ends_in_seconds": 3600})
+        until(lambda: "contract_ends" in CliRunner().invoke(root, ["doctor"]).stdout)
+    told, as_json = CliRunner().invoke(root, ["doctor"]), CliRunner().invoke(root, ["doctor", "--json"])
+    assert (told.exit_code, as_json.exit_code) == (0, 0)
+    assert told.stdout.startswith("contract_ends (notice): ")
+    assert f"The contract of vast.ai {machine.contract_id} ends at " in told.stdout
+    assert told.stdout.endswith("\nNo problems found, only notices.\n")
+    assert [(each["kind"], each["notice"]) for each in json.loads(as_json.stdout)["findings"]] == [
+        ("contract_ends", True)
+    ]
+    with closing(sqlite3.connect(tmp_path / "books.db")) as books, books:
+        books.execute("UPDATE leases SET account = 'vast-9'")
+    told, as_json = CliRunner().invoke(root, ["doctor"]), CliRunner().invoke(root, ["doctor", "--json"])
+    assert (told.exit_code, as_json.exit_code) == (1, 1)
+    assert "unconfigured: vast.ai vast-9" in told.stdout
+    assert "No problems" not in told.stdout
+    assert {each["kind"]: each["notice"] for each in json.loads(as_json.stdout)["findings"]} == {
+        "contract_ends": True,
+        "unconfigured": False,
+    }
+
+
 def _use(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setenv("GPUPROXY_DATABASE_URL", f"sqlite:///{directory}/books.db")
 

@@ -278,6 +278,14 @@ def test_the_strategy_is_shown_and_set(run: Run, world: World) -> None:
     assert world.strategy == "lowest_price"
 
 
+def test_a_strategy_for_all_projects_needs_a_name(run: Run) -> None:
+    for words in (("--global",), ("--global", "--json")):
+        result = run("strategy", *words)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--global needs NAME" in result.stderr
+    assert run("strategy").exit_code == 0
+
+
 @pytest.mark.parametrize(
     "command", [("list",), ("ps",), ("load",), ("strategy",), ("transactions",), ("show", "res-1"), ("reserve", "1")]
 )

@@ -61,6 +61,17 @@ def test_the_first_key_and_the_first_user_create_the_database(run: Run, tmp_path
     assert run("doctor").exit_code == 0
 
 
+def test_only_commands_that_call_a_marketplace_need_a_proxy_that_can_be_used(run: Run) -> None:
+    env = {"HTTPS_PROXY": "socks5h://me:cnryproxy7@proxy.test:1080", "VASTAI_API_KEY": "k"}
+    assert run("keys", "create", "ci", **env).exit_code == 0
+    assert run("backup", "copy.db", **env).exit_code == 0
+    for words in (("reconcile", "--once", "--dry-run"), ("reconcile", "--once"), ("serve",)):
+        result = run(*words, **env)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("HTTPS_PROXY (or https_proxy): must be http:// or https://")
+        assert "cnryproxy7" not in result.stderr
+
+
 @pytest.mark.parametrize("interface", ["GRPC", "HTTP"])
 def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path, interface: str) -> None:
     with socket.socket() as taken:

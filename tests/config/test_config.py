@@ -325,16 +325,63 @@ def test_an_invalid_line_of_the_env_file_is_named(tmp_path: Path, text: bytes, s
 CANARY = "canary7"
 
 
-@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
-def test_a_proxy_that_can_not_be_used_stops_the_start_without_quoting_it(name: str) -> None:
-    text = refusal(**{name: f"socks5://me:{CANARY}@proxy.test:1080"})
-    assert text.startswith(f"{name.upper()} (or {name.lower()}): must be http:// or https://")
-    assert CANARY not in text
+UNUSABLE = f"socks5h://me:{CANARY}@proxy.test:1080"
+NEAR, FAR = "http://127.0.0.1:9400", "http://market.test:9400"
+
+
+@pytest.mark.parametrize(
+    ("name", "url"), [("HTTPS_PROXY", ""), ("https_proxy", ""), ("HTTP_PROXY", FAR), ("http_proxy", FAR)]
+)
+def test_a_proxy_that_can_not_be_used_but_is_needed_stops_the_start_without_quoting_it(name: str, url: str) -> None:
+    settings = load(VASTAI_API_KEY="k", GPUPROXY_VASTAI_URL=url, **{name: UNUSABLE})
+    with pytest.raises(ConfigError) as caught:
+        check_start(settings, sandbox=False)
+    assert str(caught.value).startswith(f"{name.upper()} (or {name.lower()}): must be http:// or https://")
+    assert "vast.ai" in str(caught.value)
+    assert CANARY not in str(caught.value) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("HTTP_PROXY", {}),
+        ("HTTPS_PROXY", {"GPUPROXY_VASTAI_URL": FAR}),
+        ("HTTP_PROXY", {"GPUPROXY_VASTAI_URL": NEAR}),
+        ("HTTPS_PROXY", {"NO_PROXY": "vast.ai"}),
+        ("HTTPS_PROXY", {"no_proxy": "*"}),
+    ],
+)
+def test_a_proxy_that_can_not_be_used_and_is_not_needed_is_ignored(name: str, more: dict[str, str]) -> None:
+    settings = load(VASTAI_API_KEY="k", **{name: UNUSABLE}, **more)
+    check_start(settings, sandbox=False)
+    assert settings.proxies.https is settings.proxies.http is None
+    assert [setting for setting, _ in settings.proxy_problems] == [name]
+    assert CANARY not in str(settings.proxy_problems)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize("keys", [{}, {"VASTAI_API_KEY": "k"}])
+def test_the_sandbox_starts_whatever_the_variables_for_proxies_say(name: str, keys: dict[str, str]) -> None:
+    check_start(load(**{name: UNUSABLE}, **keys), sandbox=True)
 
 
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
-def test_an_exception_that_can_not_be_used_stops_the_start(name: str) -> None:
-    assert refusal(**{name: "https://vast.ai"}).startswith("NO_PROXY (or no_proxy): must be a list")
+@pytest.mark.parametrize("entry", ["10.0.0.1:8080-8090", "https://vast.ai", "10.0.0.0/99"])
+def test_an_exception_that_can_not_be_read_is_skipped_and_the_others_are_used(name: str, entry: str) -> None:
+    settings = load(VASTAI_API_KEY="k", HTTPS_PROXY="http://proxy.test:1", **{name: f"a.test, {entry} ,b.test"})
+    check_start(settings, sandbox=False)
+    assert [settings.proxies.for_url(f"https://{host}/") is None for host in ("a.test", "b.test", "c.test")] == [
+        True, True, False,
+    ]  # fmt: skip
+    ((setting, problem),) = settings.proxy_problems
+    assert setting == "NO_PROXY"
+    assert problem.startswith("entry 2 must be a host name, an address or a network")
+    assert entry not in problem
+
+
+def test_if_everything_about_proxies_can_be_read_nothing_is_ignored() -> None:
+    assert load(HTTPS_PROXY="http://proxy.test:1", NO_PROXY="a.test:80,10.0.0.0/8").proxy_problems == ()
+    assert load().proxy_problems == ()
 
 
 def test_proxies_are_read_in_both_cases_and_lower_case_takes_precedence(tmp_path: Path) -> None:

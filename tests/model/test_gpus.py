@@ -46,7 +46,12 @@ def test_memory_of_an_unusual_size_is_rounded_to_the_nearest_gigabyte() -> None:
 
 @pytest.mark.parametrize(
     ("megabytes", "gigabytes"),
-    [(64485, 64), (128803, 128), (60361, 60), (80581, 80), (65536, 64), (32000, 32), (31900, 32), (0, 0), (500, 0)],
+    [
+        *((64485, 64), (128803, 128), (60361, 60), (80581, 80), (1160771, 1152)),  # seen at vast.ai
+        *((65536, 64), (32000, 32), (31900, 32), (0, 0), (500, 0), (1000, 1), (100_800, 100)),
+        *((193_000, 192), (257_000, 256), (386_000, 384), (515_000, 512), (772_000, 768), (1_031_000, 1024)),
+        *((1_547_000, 1536), (2_063_000, 2048), (262_144, 256), (245_760, 240), (2_097_152, 2048)),
+    ],
 )
 def test_memory_of_a_machine_is_what_was_built_in(megabytes: float, gigabytes: float) -> None:
     assert nominal_ram(megabytes) == gigabytes
@@ -57,6 +62,18 @@ def test_memory_of_a_machine_is_at_most_three_percent_more_than_reported() -> No
     assert nominal_ram(62.2 * 1024) == 64
     for megabytes in range(1024, 2_000_000, 977):
         assert megabytes / 1024 - 0.5 <= nominal_ram(megabytes) <= max(1.03 * megabytes / 1024, megabytes / 1024 + 0.5)
+
+
+def test_a_machine_that_reports_more_memory_never_has_less() -> None:
+    sizes = [nominal_ram(megabytes) for megabytes in range(0, 2_200_000, 97)]
+    assert sizes == sorted(sizes)
+
+
+def test_a_size_that_is_sold_is_recognised_if_the_system_keeps_up_to_two_and_a_half_percent() -> None:
+    large = (72, 80, 96, 112, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512, 640, 768, 896, 1024, 1152, 1536, 2048)
+    for gigabytes in (*range(4, 65, 4), *large, 3072, 4096):
+        for kept in range(26):
+            assert nominal_ram(gigabytes * 1024 * (1 - kept / 1000)) == gigabytes
 
 
 def test_the_limits_of_a_size_belong_to_it() -> None:

@@ -39,6 +39,10 @@ from gpuproxy.model.images import compute_cap_of, cuda_of
         ("ghcr.io:443/a/b:cu126", 12.6),
         ("a/b:cu118-with-cuda12.1", 12.1),
         ("a/b:cuda9.2", 9.2),
+        ("a/b:cu159", 15.9),
+        ("a/b:cuda15.2", 15.2),
+        ("nvidia/cuda:15.0.1-base", 15.0),
+        ("a/b:cu201-cuda12.4", 12.4),
     ],
 )
 def test_the_cuda_version_is_in_the_tag(image: str, cuda: float) -> None:
@@ -88,6 +92,12 @@ def test_the_cuda_version_is_in_the_tag(image: str, cuda: float) -> None:
         "a/b:cudnn9",
         "a/b:cpu12.8",
         "a/b:cu2.5",
+        "a/b:2024-cu201",
+        "a/b:cu160",
+        "a/b:cuda16.0",
+        "a/b:cuda-20.1",
+        "someone/cuda:16.1",
+        "someone/cuda:22.0",
     ],
 )
 def test_nothing_else_is_taken_for_a_cuda_version(image: str) -> None:

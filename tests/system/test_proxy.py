@@ -25,16 +25,34 @@ async def test_a_server_rents_through_the_proxy_of_its_environment_and_names_it_
                 "GPUPROXY_DATABASE_URL": f"sqlite:///{tmp_path}/books.db",
                 "GPUPROXY_VASTAI_URL": market.url.replace("127.0.0.1", "market.test"),
                 "HTTP_PROXY": f"http://agent:{PASSWORD}@127.0.0.1:{proxy.port}",
+                "NO_PROXY": "10.0.0.1:8080-8090",
+                "HTTPS_PROXY": f"socks5h://agent:{PASSWORD}@proxy.test:1080",
                 "GPUPROXY_LOG_LEVEL": "debug",
             }
             log = await asyncio.to_thread(_rents_and_releases, tmp_path, market, settings)
     assert any(" http://market.test:" in head for head in proxy.heads)
     assert f"provider=vast.ai proxy=127.0.0.1:{proxy.port}" in log
+    assert log.count("proxy_setting_ignored") == 2
+    assert "setting=HTTPS_PROXY" in log
+    assert "setting=NO_PROXY" in log
     assert PASSWORD not in log
     for name, value in {**settings, "VASTAI_API_KEY": "sandbox-key"}.items():
         monkeypatch.setenv(name, value)
     result = await asyncio.to_thread(CliRunner().invoke, root, ["doctor"])
-    assert result.stdout == f"vast.ai is reached through the HTTP proxy 127.0.0.1:{proxy.port}\nNo problems found.\n"
+    used, https, exceptions, last = result.stdout.splitlines()
+    assert used == f"vast.ai is reached through the HTTP proxy 127.0.0.1:{proxy.port}"
+    assert https.startswith("HTTPS_PROXY is not used: must be http:// or https://")
+    assert exceptions.startswith("NO_PROXY is not used: entry 1 must be ")
+    assert last == "No problems found."
+
+
+def test_the_sandbox_starts_whatever_the_variables_say_and_logs_nothing_about_them(tmp_path: Path) -> None:
+    wrong = f"socks5h://agent:{PASSWORD}@proxy.test:1080"
+    variables = {"HTTPS_PROXY": wrong, "http_proxy": wrong, "NO_PROXY": "10.0.0.1:8080-8090"}
+    with Server(tmp_path, None, **variables) as server, server.client() as client:
+        until(client.knows_offers)
+        log = server.log()
+    assert "prox" not in log.replace("gpuproxy", "")
 
 
 def _rents_and_releases(folder: Path, market: Market, settings: dict[str, str]) -> str:
