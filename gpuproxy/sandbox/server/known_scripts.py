@@ -85,7 +85,8 @@ def _written(line: str, keys: Sequence[str]) -> str:
         return line
     name, bar, after = line[1:].partition(" ||")
     content = keys if name == "keys" else ()
-    end = next(each for number in range(len(content) + 1) if (each := f"gp-end{number}") not in content)
+    taken = frozenset(content)
+    end = next(each for number in range(len(taken) + 1) if (each := f"gp-end{number}") not in taken)
     return "\n".join([f"gp_do gp_put {name} <<'{end}'{bar}{after}", *content, end])
 
 
