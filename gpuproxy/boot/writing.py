@@ -4,11 +4,14 @@ The user's text and the keys are here-documents with a quoted delimiter, so the 
 are in no argument of a process.
 """
 
+import re
 from collections.abc import Sequence
 
 from gpuproxy.boot.parts import KEYS, Part, shell_file
 
-_DELIMITER = "gpuproxy-end"
+_DELIMITER = "gp-end"
+_OPTIONS_WITH_VALUE = frozenset({"-u", "--unset", "-C", "--chdir", "-a", "--argv0"})  # of env
+_PLAIN = re.compile(r"[\w./+-]+")
 
 
 def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = ()) -> str:
@@ -21,21 +24,47 @@ def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = ()) -> s
     if not parts and not onstart.strip():
         return ""
     text = [bare("begin")]
-    report = []
+    line = "gpuproxy-boot: version=1"
     if parts:
-        once = [part.name for part in parts if not part.stays]
+        once = "".join(f" {part.name}=failed" for part in parts if not part.stays)
         text.append(_file("program", _program(parts)))
         text += [_file("keys", "\n".join(lines))] if lines else []
         text.append(bare("start"))
-        report.append(f"$(gpuproxy_start '{' '.join(f'{name}=failed' for name in once)}')")
+        line += f"$(gp_do gp_start || echo '{once}')"
     if onstart.strip():
-        text += [_file("onstart", onstart), bare("command")]
-        report.append("onstart=$gpuproxy_onstart")
+        text += ["gp_onstart=${GPUPROXY_BOOT_ONSTART:+skipped}\n", _file("onstart", onstart, " || gp_onstart=failed")]
+        text += [bare("find"), f"gp_find {' '.join(map(_quoted, shebang(onstart)))}\n"]
+        line += " onstart=${gp_onstart:-started}"
     else:
-        report.append("onstart=none")
-    text += [bare("report"), f'gpuproxy_report "{" ".join(report)}"\n']
+        line += " onstart=none"
+    text += [f'gp_line="{line}"\n', bare("report")]
     text += [bare("run")] if onstart.strip() else []
     return "".join(text)
+
+
+def shebang(onstart: str) -> tuple[str, ...]:
+    """The program that runs a script, its argument, and the program which that must find on the machine.
+
+    As the kernel reads it: all after the program is one argument. It may be absent, and so may the last one, which only
+    `env` has. Without a shebang the program is "".
+    """
+    first = onstart.partition("\n")[0]
+    program, *rest = re.split(r"[ \t]+", first[2:].strip(" \t\r"), maxsplit=1) if first.startswith("#!") else [""]
+    needed = _needed_by_env(rest[0]) if rest and program.rpartition("/")[2] == "env" else ""
+    return (program, *rest, *([needed] if needed else []))
+
+
+def _needed_by_env(argument: str) -> str:
+    """The program that `env` runs; "" if that is not certain."""
+    if not argument.startswith("-"):
+        return "" if "=" in argument else argument
+    words = iter(re.sub(r"^(-v?S|--split-string=)", "-S ", argument).split())
+    for word in words:
+        if word in _OPTIONS_WITH_VALUE:
+            next(words, None)
+        elif not word.startswith("-") and "=" not in word:
+            return word if _PLAIN.fullmatch(word) else ""
+    return ""
 
 
 def _program(parts: Sequence[Part]) -> str:
@@ -47,12 +76,17 @@ def _program(parts: Sequence[Part]) -> str:
     return "".join([bare("program"), *(_stripped(part.text()) for part in parts), *calls])
 
 
-def _file(name: str, content: str) -> str:
-    """Shell lines that write `content`, with a final newline, to the file `name`."""
+def _file(name: str, content: str, after: str = "") -> str:
+    """Shell lines that write `content`, with a final newline, to the file `name`. `after` follows the command."""
     lines = set(content.split("\n"))
     delimiter = next(each for number in range(len(lines) + 1) if (each := f"{_DELIMITER}{number or ''}") not in lines)
     end = "" if content.endswith("\n") else "\n"
-    return f"gpuproxy_put {name} <<'{delimiter}'\n{content}{end}{delimiter}\n"
+    return f"gp_do gp_put {name} <<'{delimiter}'{after}\n{content}{end}{delimiter}\n"
+
+
+def _quoted(text: str) -> str:
+    """The text as a shell word, always in quotes."""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def bare(name: str) -> str:

@@ -90,7 +90,7 @@ class Machine:
 
 def moved(script: str) -> str:
     """The script for a machine without /usr/bin: it finds only what is in the machine's own folder."""
-    return script.replace("/usr/local/bin:/usr/bin:/bin", "/nowhere")
+    return script.replace("/usr/bin:/bin", "/nowhere")
 
 
 def machine(folder: Path, shell: str) -> Machine:

@@ -10,14 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.edge.test_fields import ecdsa_key, ssh_key
 
 _ODD = "'\"$HOME`id`$(id)\\ \\\\ !! %s ~ * ;|&<>(){}[]#\ttab grüße 日本語 ā\u0101\u0081\u0088\u007f 🙂 \u2028"
-_HERE = f"""cat <<'gpuproxy-end'
+_HERE = f"""cat <<'gp-end'
 {_ODD}
- gpuproxy-end
-gpuproxy-end1
-gpuproxy-end
-cat <<'gpuproxy-end1'
+ gp-end
+gp-end1
+gp-end
+cat <<'gp-end1'
 EOF
-gpuproxy-end1
+gp-end1
 """
 KEY_SETS = ("no key", "one key", "several keys", "RSA")
 
@@ -58,7 +58,7 @@ SCRIPTS: dict[str, Script] = {
     "exec": Script(text="#!/bin/sh\nexec /bin/echo replaced\n", prints="replaced\n"),
     "exit 1": Script(text="echo before\nexit 1\necho after\n", prints="before\n", status=1),
     "kill 0": Script(text="#!/bin/sh\necho before\nkill 0\necho after\n", prints="before\n", status=-15),
-    "odd characters": Script(text=_HERE, prints=f"{_ODD}\n gpuproxy-end\ngpuproxy-end1\nEOF\n"),
+    "odd characters": Script(text=_HERE, prints=f"{_ODD}\n gp-end\ngp-end1\nEOF\n"),
     "CRLF": Script(text="#!/bin/sh\r\necho hi\r\n", prints="hi\r\n"),
     "no final newline": Script(text="#!/bin/sh\necho hi\\\nho", prints="hiho\n"),
     "40 KB": Script(

@@ -150,12 +150,61 @@ def test_a_script_is_skipped_where_the_environment_says_so(place: Machine) -> No
     assert (ran.stdout.count("\n"), ran.returncode) == (1, 0)
 
 
-@pytest.mark.parametrize("shebang", ["#!/no/such/shell\n", "#!/usr/bin/no-env python3 -u\n"])
-def test_a_script_whose_interpreter_is_missing_is_reported_as_failed(place: Machine, shebang: str) -> None:
-    ran = place.start(boot.script([KEY], f"{shebang}echo mine\n"))
+@pytest.mark.parametrize(
+    "shebang", ["#!/no/such/shell", "#! /no/env python3", "#!/usr/bin/env no-such", "#!/usr/bin/env -S -u A no-such -u"]
+)
+def test_a_script_whose_interpreter_is_missing_runs_in_bash_and_our_log_says_so(place: Machine, shebang: str) -> None:
+    ran = place.start(boot.script([KEY], f"{shebang}\na=(1 2)\necho ${{#a[@]}}\n"))
+    assert boot.reported(ran.stdout.splitlines()) == {"keys": "added", "onstart": "started"}
+    assert (ran.stdout.splitlines()[1:], ran.returncode) == (["2"], 0), ran.stderr
+    [line] = [line for line in (place.ours / "log").read_text().splitlines() if "not found" in line]
+    assert line.startswith(f"onstart: {shebang.removeprefix('#!').split()[0]} ")
+    assert ("no-such" in line, line.endswith("bash runs it")) == ("no-such" in shebang, True)
+
+
+def test_without_bash_a_script_whose_interpreter_is_missing_runs_in_sh(place: Machine) -> None:
+    text = boot.script([], "#!/usr/bin/env python3\necho mine\n")
+    ran = place.without("bash", "python3").start(moved(text))
+    assert ran.stdout.endswith("onstart=started\nmine\n")
+
+
+@pytest.mark.parametrize(
+    "shebang", ["#!/usr/bin/env -S A=1 bash -u", "#!/usr/bin/env bash", "#!/usr/bin/env -Sbash", "#!/bin/bash\t-u"]
+)
+def test_a_script_whose_interpreter_is_there_runs_in_it(place: Machine, shebang: str) -> None:
+    ran = place.start(boot.script([], f"{shebang}\necho $A$-\n"), env={"A": ""})
+    assert "started\n" in ran.stdout, ran.stderr
+    assert (("1" in ran.stdout.splitlines()[-1]), ran.returncode) == ("A=1" in shebang, 0)
+    assert (place.ours / "log").read_text() == ""
+
+
+def test_a_script_for_sh_does_not_run_in_bash(place: Machine) -> None:
+    ran = place.start(boot.script([], f"#!{place.bin}/sh\nread -r name </proc/$$/comm\necho $name\n"))
+    assert ran.stdout.splitlines()[-1] == "sh"
+
+
+def test_a_script_that_cannot_be_written_is_reported_as_failed(place: Machine) -> None:
+    text = boot.script([KEY], "echo mine\n")
+    (place.ours / "onstart").mkdir(parents=True)
+    (place.ours / "onstart" / "new").mkdir()
+    ran = place.start(text)
     assert boot.reported(ran.stdout.splitlines()) == {"keys": "added", "onstart": "failed"}
     assert (ran.stdout.count("\n"), ran.returncode) == (1, 127)
-    assert shebang.split(maxsplit=1)[0].removeprefix("#!") in ran.stderr
+
+
+@pytest.mark.parametrize("options", ["allexport", "errexit:nounset", "allexport:errexit:nounset", "posix"])
+@pytest.mark.parametrize("form", FORMS)
+def test_options_of_the_shell_change_nothing(tmp_path: Path, form: str, options: str) -> None:
+    place = machine(tmp_path, "bash")
+    text = "#!/usr/bin/env python3\nimport json, os\nprint(json.dumps(dict(os.environ)))\n"
+    (place.folder / "direct").write_text(text)
+    unaided = place.start("exec python3 direct", env={"SHELLOPTS": options})
+    ran = place.start(FORMS[form](boot.script([KEY], text)), env={"SHELLOPTS": options})
+    assert boot.reported(ran.stdout.splitlines()) == {"keys": "added", "onstart": "started"}
+    theirs, found = json.loads(unaided.stdout), json.loads(ran.stdout.splitlines()[-1])
+    for environ in (theirs, found):
+        environ.pop("_", None)
+    assert found == theirs
 
 
 def test_without_bash_a_script_without_a_shebang_runs_in_sh(place: Machine) -> None:

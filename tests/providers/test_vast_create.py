@@ -118,6 +118,24 @@ def test_a_long_script_that_can_be_compressed_is_sent_within_the_limit() -> None
     assert not objections(spec)
 
 
+def test_a_script_that_fits_only_without_ours_is_sent_as_it_is() -> None:
+    spec = replace(SPEC, ssh_public_keys=(USERS_KEY,), onstart=f"echo {noise(4_043)}")
+    assert len(spec.onstart) == 4_048
+    assert body_of(spec)["onstart"] == spec.onstart
+    assert not objections(spec)
+    [violation] = objections(replace(spec, onstart=f"{spec.onstart}x"))
+    assert violation.field == "onstart"
+    [violation] = objections(replace(spec, onstart=f"ü{spec.onstart[1:]}"))  # 4,048 characters, but more bytes
+    assert violation.field == "onstart"
+
+
+def test_the_boot_script_is_sent_wherever_it_fits() -> None:
+    spec = replace(SPEC, ssh_public_keys=(USERS_KEY,), onstart=f"echo {noise(1_500)}")
+    assert body_of(spec)["onstart"] == boot.script((USERS_KEY,), spec.onstart)
+    spec = replace(SPEC, onstart=f"echo {noise(2_800)}")
+    assert body_of(spec)["onstart"] == boot.script((), spec.onstart)
+
+
 def test_keys_are_left_out_if_only_they_make_the_script_too_long() -> None:
     many = tuple(f"ssh-rsa {noise(700, seed)}" for seed in range(8))
     spec = replace(SPEC, ssh_public_keys=many, onstart="echo hi")

@@ -1,6 +1,8 @@
 """Start scripts that run for real: which of them, what they find, what is seen of them, and that they end."""
 
 import asyncio
+import base64
+import gzip
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,9 +13,11 @@ import pytest
 
 from gpuproxy import boot
 from gpuproxy.boot.packing import packed
+from gpuproxy.boot.writing import bare
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
-from gpuproxy.sandbox.server.known_scripts import KNOWN, KNOWN_PACKED, digest, is_known
+from gpuproxy.sandbox.server.known_scripts import KNOWN, KNOWN_PACKED, digest, executed, known_part
+from tests.boot.machine import SHELLS, machine
 from tests.sandbox.test_http_shell import ask, exchange
 
 pytestmark = pytest.mark.long
@@ -24,7 +28,9 @@ OURS = {
     "keys": boot.script((KEY,), ""),
     "script": boot.script((), "#!/usr/bin/env python3\nprint(1)"),
     "both": BOTH,
-    "odd": boot.script((KEY, "gpuproxy_put onstart <<'x'"), "gpuproxy_put keys <<'x'\ngpuproxy-end\nx\n"),
+    "odd": boot.script((KEY, "gp_do gp_put onstart <<'gp-end'"), "gp_do gp_put keys <<'gp-end'\ngp-end\nx\n"),
+    "a packed one": boot.script((KEY,), packed(BOTH)),
+    "odd shebang": boot.script((), '#!/usr/bin/env -S A=$(id) python3 -c "x"\n'),
 }
 _SECONDS = 120  # real; it only ends what hangs
 
@@ -81,12 +87,27 @@ def homes(tmp_path: Path) -> Sequence[Path]:
 @pytest.mark.parametrize("form", [str, packed])
 @pytest.mark.parametrize("name", OURS)
 def test_every_boot_script_of_gpu_proxy_is_known(name: str, form: Callable[[str], str]) -> None:
-    assert is_known(form(OURS[name]))
+    assert known_part(form(OURS[name]))
 
 
 def test_the_known_digests_are_those_of_the_boot_scripts() -> None:
-    assert {digest(text) for text in OURS.values()} == KNOWN, "the boot script has changed: update known_scripts.KNOWN"
-    assert digest(packed(BOTH)) == KNOWN_PACKED, "update known_scripts.KNOWN_PACKED"
+    assert {_digest(text) for text in OURS.values()} == KNOWN, "the boot script has changed: update known_scripts.KNOWN"
+    assert digest([bare("unpack")]) == KNOWN_PACKED, "update known_scripts.KNOWN_PACKED"
+
+
+def _digest(text: str) -> str:
+    read = executed(text)
+    assert read is not None
+    return digest(read[0])
+
+
+@pytest.mark.parametrize("form", [str, packed])
+def test_what_may_run_has_our_lines_and_the_keys_but_nothing_of_the_users_script(form: Callable[[str], str]) -> None:
+    sent = boot.script((KEY,), "#!/bin/mine\necho mine\n")
+    runs = known_part(form(sent))
+    assert runs is not None
+    assert (KEY in runs, "mine" in runs) == (True, False)
+    assert runs.replace("gp-end0", "gp-end") == sent.replace("#!/bin/mine\necho mine\n", "").replace("/bin/mine", "")
 
 
 @pytest.mark.parametrize(
@@ -96,25 +117,72 @@ def test_the_known_digests_are_those_of_the_boot_scripts() -> None:
         "echo mine",
         "#!/bin/sh\n# gpuproxy-boot 1\necho mine\n",
         f"{BOTH}echo mine\n",
+        f"{BOTH}\0",
         BOTH.replace("umask 077", "umask 077; echo mine", 1),
+        BOTH.replace("umask 077", "umask 077\r", 1),
         BOTH.replace("once keys", "echo mine\nonce keys"),
-        BOTH.replace("<<'gpuproxy-end'\nssh", "<<gpuproxy-end\n$(echo mine)\nssh"),
-        BOTH.replace(f"{KEY}\n", f"{KEY}\ngpuproxy-end\necho mine\n"),
-        BOTH.replace("part_keys() {", "gpuproxy_put keys <<'gpuproxy-end'\ngpuproxy-end\npart_keys() {"),
+        BOTH.replace("once keys", "gp-end\nonce keys"),
+        BOTH.replace("<<'gp-end'\nssh", "<<gp-end\n$(echo mine)\nssh"),
+        BOTH.replace("<<'gp-end'\nssh", "<<'gp-end\nssh"),
+        BOTH.replace(f"{KEY}\n", f"{KEY}\ngp-end\necho mine\n"),
+        BOTH.replace(f"{KEY}\n", f"{KEY}\r\n"),
+        BOTH.replace(f"{KEY}\n", f"{KEY}\x01\n"),
+        BOTH.replace(f"{KEY}\n", f"{KEY}\udc80\n"),
+        BOTH.replace(f"{KEY}\n", f"{KEY}\u2028\n"),
+        BOTH.replace("part_keys() {", "gp_do gp_put keys <<'gp-end'\ngp-end\npart_keys() {"),
+        BOTH.replace("gp_find ''", "gp_find '' $(echo mine)"),
+        BOTH.replace("gp_find ''", "gp_find ''; echo 'mine'"),
+        BOTH.replace("gp_find ''", "gp_find '$(echo' mine ')'"),
+        BOTH.replace("gp_find ''", "gp_find '' '' '' ''"),
+        BOTH.replace("gp_find ''", "gp_find '"),
+        BOTH.partition("gp_find() {")[0].rpartition("gp-end")[0],
         packed("echo mine"),
         packed(f"{BOTH}echo mine\n"),
         packed(packed("echo mine")),
         packed(packed(BOTH)),
-        packed(BOTH).replace("_text=H", "_text=$(echo mine)H"),
-        packed(BOTH).replace("_text=H", "_text=H\ngpuproxy_text=H"),
-        packed(BOTH).replace("_text=H4s", "_text=H4t"),
+        packed(BOTH).replace("%s H", "%s $(echo mine)H"),
+        packed(BOTH).replace("%s H", "%s H; }\ngp() { printf %s H"),
+        packed(BOTH).replace("%s H4s", "%s H4t"),
+        packed(f"{packed(BOTH)}\necho mine\n"),
         packed("a" * 3_000_000),
-        "gpuproxy_put keys <<'x'",
+        "gp_do gp_put keys <<'gp-end'",
         "\ud800\n\0",
     ],
 )
 def test_a_script_that_executes_anything_else_is_not_known(script: str) -> None:
-    assert not is_known(script)
+    assert known_part(script) is None
+    assert script not in (BOTH, packed(BOTH))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("form", [str, packed])
+def test_every_shell_reads_odd_text_in_a_known_script_as_data(
+    tmp_path: Path, shell: str, form: Callable[[str], str]
+) -> None:
+    evil = 'touch "$HOME/ran"'
+    ends = (
+        "gp-end\r",
+        " gp-end",
+        "gp-end ",
+        "\x01gp-end",
+        "gp-end\x7f",
+        "\ufeffgp-end",
+        "gp-end\\",
+        "\\",
+        "gp-end\u2028",
+    )
+    odd = [f"{end}\n{evil}\n" for end in (*ends, "x" * 100_000, "gp-end\r\r", "\x81\x88\x04\x1a", "日本", "gp-end1")]
+    keys = (KEY, "gp-end0", "gp-end1 ", "$(touch $HOME/ran)", "\\", "ssh-rsa AAAA wörk")
+    for number, mine in enumerate([*odd, "".join(odd), "gp-end\n" + "".join(odd), f"#!/bin/sh $(id) `id`\r\n{evil}"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        place = machine(folder, shell)
+        runs = known_part(form(boot.script(keys, mine)))
+        assert runs is not None
+        ran = place.start(runs, env={"GPUPROXY_BOOT_ONSTART": "skip"})
+        assert (ran.stdout, ran.stderr) == (f"{REPORT}skipped\n", "")
+        assert place.keys.read_text(encoding="utf-8").splitlines() == [key.strip() for key in keys]
+        assert not (place.home / "ran").exists()
 
 
 async def test_our_part_runs_and_the_users_script_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +215,44 @@ async def test_with_all_every_script_runs_with_the_instances_variables_and_no_ot
         [home] = homes(tmp_path)
         assert {"TOKEN=a b", f"HOME={home}", str(home)} <= set(lines)
         assert not any("s3cret" in line or line.startswith("-p") for line in lines)
+
+
+def frame(data: bytes) -> str:
+    """A packed boot script with other bytes as its content."""
+    return bare("unpack").replace("PACKED", base64.b64encode(data).decode())
+
+
+def attacks(evil: str) -> dict[str, str]:
+    """Start scripts that look like ours, and in which some shell, or the unpacked script, would execute `evil`."""
+    mine = boot.script((), "true")
+    delimiter = next(line for line in mine.splitlines() if line.endswith("-end"))
+    early = mine.replace(f"true\n{delimiter}\n", f"true\n{delimiter}\0\n{evil}\ncat <<'{delimiter}'\n{delimiter}\n")
+    assert "\0" in early
+    fills = 256 * 1024 - len(mine.encode())
+    long = boot.script((), "true" + "y" * fills).encode()
+    assert len(long) == 256 * 1024
+    return {
+        "NUL": early,
+        "NUL, packed": packed(early),
+        "a second gzip member": frame(gzip.compress(mine.encode()) + gzip.compress(f"{evil}\n".encode())),
+        "a second gzip member after keys": frame(
+            gzip.compress(boot.script((KEY,), "").encode()) + gzip.compress(evil.encode())
+        ),
+        "text after a gzip member": frame(gzip.compress(mine.encode()) + f"\n{evil}\n".encode()),
+        "text after what is unpacked": frame(gzip.compress(long + f"{evil}\n".encode())),
+        "an unfinished gzip member": frame(gzip.compress(mine.encode())[:-8] + gzip.compress(evil.encode())),
+        "invalid UTF-8": frame(gzip.compress(mine.encode() + b"\xff\n" + evil.encode())),
+    }
+
+
+@pytest.mark.parametrize("which", attacks(""))
+async def test_a_script_that_a_shell_reads_otherwise_than_the_check_runs_nothing_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    async with running(tmp_path, monkeypatch, boot_scripts="ours") as server:
+        contract = await rented(server, attacks(f"touch {tmp_path}/ran")[which])
+        await printed(server, contract, "was not run")
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_without_scripts_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

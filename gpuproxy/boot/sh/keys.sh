@@ -1,5 +1,4 @@
 # shellcheck shell=sh
-# shellcheck disable=SC2154
 # The part "keys": SSH keys that may log in. It runs at every start of the container and adds each key once.
 part_keys() {
   ssh=${HOME:-/root}/.ssh
@@ -12,6 +11,6 @@ part_keys() {
     grep -qxF -e "$key" "$file" && continue
     printf '%s\n' "$key" >>"$file" || return
     word=added
-  done <"$gpuproxy_dir/keys" || return
+  done <keys || return
   echo "$word"
 }

@@ -184,14 +184,17 @@ def _env(spec: LaunchSpec) -> dict[str, str]:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _boot_script(keys: tuple[str, ...], onstart: str) -> str | int:
-    """The boot script, "" if there is nothing to do, or its size in characters if it is too long.
+    """What is sent as onstart, "" if there is nothing to do, or its size in characters if it is too long.
 
-    The keys are left out if only they make it too long: the marketplace also gets them through its own API.
+    The keys are left out if only they make it too long: the marketplace also gets them through its own API. A user's
+    script that fits only without ours is sent as it is; then nothing is reported.
     """
     try:
         return boot.fitted(boot.script(keys, onstart), _MOST_TEXT)
     except boot.TooLong as error:
-        return _boot_script((), onstart) if keys else error.size
+        if keys:
+            return _boot_script((), onstart)
+        return onstart if len(onstart.encode()) <= _MOST_TEXT else error.size
 
 
 def _too_long(verb: str, size: int, how: str) -> str:

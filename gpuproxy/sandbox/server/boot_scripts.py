@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 
 from gpuproxy.sandbox.market.instances import Instance, Phase
-from gpuproxy.sandbox.server.known_scripts import is_known
+from gpuproxy.sandbox.server.known_scripts import known_part
 from gpuproxy.sandbox.world import Sandbox
 
 _MOST_SECONDS = 600.0  # real
@@ -70,8 +70,9 @@ class BootScripts:
 
     async def _run(self, instance: Instance) -> None:
         printed = self._market.printed.setdefault(instance.id, deque(maxlen=_MOST_LINES))
-        script = instance.launch.onstart or ""
-        if self._mode == "ours" and not is_known(script):
+        sent = instance.launch.onstart or ""
+        script = known_part(sent) if self._mode == "ours" else sent
+        if script is None:
             printed.append(_NOT_RUN)
             return
         folder = self._folder(instance.id)

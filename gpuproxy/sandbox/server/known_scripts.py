@@ -2,62 +2,101 @@
 
 Everybody who can reach the sandbox's port can send a start script, so a mark in its text proves nothing. A script is
 known if everything in it that a shell would execute is known. Only the content of the files `keys` and `onstart`, which
-it writes, may be anything: here-documents with a quoted delimiter are data. The sandbox imports nothing of the program
-that writes these scripts; a test compares the digests with it.
+it writes, and the words of the user's shebang may be anything.
+
+A shell may read a text differently than this module does. Therefore a known script is never run as it was sent. What
+runs is written anew: the known lines, keys of printable characters, and no word of the user's own script. The sandbox
+imports nothing of the program that writes these scripts; a test compares the digests with it.
 """
 
 import base64
-import binascii
 import hashlib
 import re
 import zlib
+from collections.abc import Sequence
 
-KNOWN = frozenset(
+KNOWN: frozenset[str] = frozenset(
     {
-        "e602d453fed471d56a821bcc8f16a4533b804807606c12c07adfb6fea0aee90b",
-        "8812db1bbb0ff954f0a8085f6677acf615dec0a176d7fc1397c0bcf22e4142ac",
-        "0855c7ae1218297b9e0256fb11ca69cc57958af8bd5e0f2cfdc5ecf48fc29cb8",
+        "6d3c63f0695c71c081dfc784a16ed82593a3086dd9545200067716cd55c32be3",
+        "fd38ec545634c2c714346f59d9e2d0c3efee3f692b3c763d84a3604f61b69b33",
+        "9e8816eb080042cdfa1ae57b5024df02ee80eb7e945e5bd64e525d881a7cd9a8",
     }
 )
 """SHA-256 of what is executed of a boot script: with keys, with a user's script, with both."""
-KNOWN_PACKED = "a68cbb62fa4104da6dab5dd449a0236794a8a55062cfba4b9e6c77488afb27b6"
+KNOWN_PACKED = "d7d05664cad0ec8c5bbbc650926801ee090fc461d2612719e9b24cf69f3b1ff0"
 """The same of a packed boot script, without its content."""
 _MOST_BYTES = 256 * 1024
-_FILE = re.compile(r"gpuproxy_put ([a-z]+) <<'([a-z0-9-]+)'")
-_PACKED = re.compile(r"(?<=^gpuproxy_text=)[A-Za-z0-9+/=]+$", re.MULTILINE)
-_DATA = frozenset({"keys", "onstart"})
+_FILE = re.compile(r"gp_do gp_put (keys|onstart) <<'(gp-end[0-9]*)'((?: \|\| gp_onstart=failed)?)")
+_SHEBANG = re.compile(r"gp_find(?: '[^']*'){1,3}")
+_PACKED = re.compile(r"(?<=^gp\(\) \{ printf %s )[A-Za-z0-9+/=]+(?=; \}$)", re.MULTILINE)
 _GZIP = 31
 
 
-def is_known(text: str) -> bool:
-    """True if nothing but the program of GPU Proxy is executed before the user's own script. Never raises."""
+def known_part(text: str) -> str | None:
+    """The boot script in a start script, unpacked and without the user's own script, as it may run.
+
+    None if a shell would execute anything besides the program of GPU Proxy. Never raises.
+    """
     packed = _PACKED.search(text)
-    if packed is not None and digest(text) == KNOWN_PACKED:
-        return digest(_unpacked(packed[0])) in KNOWN
-    return digest(text) in KNOWN
+    if packed is not None and digest([_PACKED.sub("PACKED", text)]) == KNOWN_PACKED:
+        unpacked = _unpacked(packed[0])
+        return None if unpacked is None else _plain(unpacked)
+    return _plain(text)
 
 
-def digest(text: str) -> str:
-    """The SHA-256 of what a shell executes of the text: without the content of data files, or of a packed script."""
-    executed: list[str] = []
+def executed(text: str) -> tuple[list[str], list[str]] | None:
+    """What a shell executes of a plain script, and the lines of its keys. None if a file in it has no end."""
+    found: list[str] = []
+    keys: list[str] = []
     lines = iter(text.split("\n"))
     for line in lines:
         file = _FILE.fullmatch(line)
-        executed.append(line if file is None else f"gpuproxy_put {file[1]}")
-        if file is not None:
-            content = []
-            for each in lines:
-                if each == file[2]:
-                    break
-                content.append(each)
-            executed += [] if file[1] in _DATA else content
-    return hashlib.sha256(_PACKED.sub("PACKED", "\n".join(executed)).encode("utf-8", "surrogatepass")).hexdigest()
+        if file is None:
+            found.append("gp_find ''" if _SHEBANG.fullmatch(line) else line)
+            continue
+        content: list[str] = []
+        for each in lines:
+            if each == file[2]:
+                break
+            content.append(each)
+        else:
+            return None
+        keys += content if file[1] == "keys" else []
+        found.append(f"\0{file[1]}{file[3]}")  # a NUL, so that no line of the text is the same
+    return found, keys
 
 
-def _unpacked(content: str) -> str:
-    """The text in a packed script; "" if it can't be unpacked or is too large."""
+def digest(lines: Sequence[str]) -> str:
+    """The SHA-256 of executed lines."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(text: str) -> str | None:
+    """What may run of a script that is not packed; None if it is not known."""
+    read = None if "\0" in text else executed(text)
+    if read is None or digest(read[0]) not in KNOWN or not all(key.isprintable() for key in read[1]):
+        return None
+    return "\n".join(_written(line, read[1]) for line in read[0])
+
+
+def _written(line: str, keys: Sequence[str]) -> str:
+    """The text for an executed line."""
+    if not line.startswith("\0"):
+        return line
+    name, bar, after = line[1:].partition(" ||")
+    content = keys if name == "keys" else ()
+    taken = frozenset(content)
+    end = next(each for number in range(len(taken) + 1) if (each := f"gp-end{number}") not in taken)
+    return "\n".join([f"gp_do gp_put {name} <<'{end}'{bar}{after}", *content, end])
+
+
+def _unpacked(content: str) -> str | None:
+    """The text in a packed script; None unless it is one whole gzip member of UTF-8, of at most _MOST_BYTES."""
     try:
-        data = zlib.decompressobj(_GZIP).decompress(base64.b64decode(content, validate=True), _MOST_BYTES)
+        unpacking = zlib.decompressobj(_GZIP)
+        data = unpacking.decompress(base64.b64decode(content, validate=True), _MOST_BYTES)
+        if not unpacking.eof or unpacking.unused_data or unpacking.unconsumed_tail:
+            return None
         return data.decode()
-    except (ValueError, binascii.Error, zlib.error):
-        return ""
+    except (ValueError, zlib.error):
+        return None
