@@ -49,7 +49,7 @@ def test_a_refusal_prints_message_fields_reason_and_trace_and_is_exit_code_1(run
     world.refuse_with = error(
         code_pb2.INVALID_ARGUMENT, "count: must be 1-16", "INVALID_ARGUMENT", {"count": "must be 1-16", "image": "bad"}
     )
-    result = run("reserve", "17")
+    result = run("reserve", "1")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[1:] == [
         "count: must be 1-16",
@@ -197,7 +197,7 @@ def test_showing_what_does_not_exist_is_refused(run: Run) -> None:
 
 def test_extend_sends_an_absolute_time_by_the_servers_clock(run: Run, world: World) -> None:
     world.rent(1)
-    assert run("extend", "res-1", "--for", "2h").exit_code == 0
+    assert run("extend", "res-1", "--for", "2h", "--yes").exit_code == 0
     assert run("extend", "res-1", "--until", "2026-02-01T12:00:00Z").exit_code == 0
     assert world.extended == [NOW + timedelta(hours=2), datetime(2026, 2, 1, 12, tzinfo=UTC)]
     assert run("extend", "res-1").exit_code == 2
