@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gpuproxy.cli import tables
+from gpuproxy.cli import no_offers, tables
 from gpuproxy.cli.arguments import IntegerType, NumberType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.filters import machine_options
@@ -74,6 +74,8 @@ def list_offers(connection: Connection, /, wide: bool, **fields: Any) -> None:
     if answer.instances:
         click.echo(_offers(answer, wide=wide))
     click.echo(_market_summary(connection, answer))
+    if not answer.total_count and (why := no_offers.hint(connection, request)):
+        click.echo(why, err=True)
 
 
 @click.command()
