@@ -43,6 +43,7 @@ class World(GPUProxyServiceServicer):
         self.during_list: Callable[[], None] = lambda: None
         self.during_health_check: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.has_offers = True
+        self.log = ["one", "two", "three"]
         self.silent: list[str] = []
         self.answer: pb.ReserveGPUsResponse | None = None
         """The answer of ReserveGPUs. None: it rents machines."""
@@ -281,7 +282,7 @@ class World(GPUProxyServiceServicer):
         self, request: pb.GetInstanceLogsRequest, context: grpc.ServicerContext
     ) -> pb.GetInstanceLogsResponse:
         self._machine(request.instance_id, context)
-        return pb.GetInstanceLogsResponse(lines=["one", "two", "three"][-request.tail :])
+        return pb.GetInstanceLogsResponse(lines=self.log[-request.tail :])
 
     def GetTransactions(
         self, request: pb.GetTransactionsRequest, context: grpc.ServicerContext
