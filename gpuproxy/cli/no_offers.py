@@ -23,7 +23,8 @@ def hint(connection: Connection, asked: pb.ListGPUInstancesRequest) -> str:
     except ServerRefused:
         return ""
     if not offers:
-        return "The market is still being read." if unread else "No marketplace has an offer now."
+        silent = f"the market is still being read, or {', '.join(unread)} does not answer"
+        return f"No offer is known: {silent}." if unread else "No marketplace has an offer now."
     lines = []
     models = sorted({offer.gpu_model for offer in offers if offer.gpu_model})
     if asked.gpu_model and not any(gpu_matches(asked.gpu_model, model) for model in models):
