@@ -54,10 +54,40 @@ class IntegerType(click.ParamType[int]):
         return number
 
 
-class DurationType(click.ParamType[float]):
-    """A duration such as `90`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years.
+class NumberType(click.FloatRange):
+    """A number of a range. With `or_zero`, 0 too: in a call it means the default. Never infinite or not a number."""
 
-    With `above_zero`, 0 is wrong too.
+    def __init__(self, least: float = 0.0, most: float | None = None, *, or_zero: bool = False) -> None:
+        super().__init__(least, most)
+        self._or_zero = or_zero
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Fails the command and gives the reason."""
+        try:
+            number = float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number if self._or_zero and not number else float(super().convert(number, param, ctx))
+
+
+class WordType(click.Choice[str]):
+    """One of a few words, in upper or lower case, `-` stands for `_`. A blank one is wrong, as for TextType."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        super().__init__([str(word) for word in words], case_sensitive=False)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Fails the command and lists the words."""
+        text = TextType().convert(value, param, ctx)
+        return str(super().convert(text.strip().replace("-", "_"), param, ctx))
+
+
+class DurationType(click.ParamType[float]):
+    """A duration such as `90s`, `15m`, `2h` or `7d`, converted to seconds; at most a hundred years.
+
+    A number other than 0 needs a unit: who types `--for 2` hardly means two seconds. With `above_zero`, 0 is wrong too.
     """
 
     name = "duration"
@@ -67,10 +97,15 @@ class DurationType(click.ParamType[float]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Fails the command and gives the reason."""
+        if isinstance(value, float):  # the default
+            return value
+        text = str(value).strip()
         try:
-            span = parse_duration(str(value))
+            span = parse_duration(text)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
+        if span and text[-1].isdigit():
+            self.fail(f"{text} has no unit: {text}s, {text}m, {text}h or {text}d", param, ctx)
         if span > _CENTURY:
             self.fail(f"{value!r} is more than a hundred years", param, ctx)
         if self._above_zero and not span:

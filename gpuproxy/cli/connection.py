@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import click
@@ -30,6 +31,7 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 DEFAULT_TIMEOUT = 30.0
 
+_NO_KEY = "No API key was found. Set GPUPROXY_API_KEY, or run this in the directory of the server's database."
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s:/@\[\]]+):\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
 """HOST:PORT, or an address with one of the schemes that gRPC knows."""
 
@@ -67,8 +69,11 @@ class ServerUnreachable(ServerRefused):
 class Connection:
     """One channel to one server. Use `stub` directly only for calls that `call` can't make."""
 
-    def __init__(self, server: str, key: str, *, as_json: bool = False, tls: Tls = NO_TLS) -> None:
-        """Raises UsageError if a file of `tls` can't be used."""
+    def __init__(
+        self, server: str, key: str, *, key_from: str = "The API key", as_json: bool = False, tls: Tls = NO_TLS
+    ) -> None:
+        """`key_from`: where the key comes from, for messages. Raises UsageError if a file of `tls` can't be used."""
+        self._key_from = key_from
         self.server = server
         self.as_json = as_json
         self.metadata = (("x-api-key", key),) if key else ()
@@ -105,9 +110,9 @@ class Connection:
         if not from_server and refusal.code == "DEADLINE_EXCEEDED":
             text = f"{self.server} did not answer in time."
             return ServerUnreachable(Refusal(code=refusal.code, message=text), as_json=self.as_json)
-        if refusal.code == "UNAUTHENTICATED" and not self.metadata:
-            hint = "No API key was found. Set GPUPROXY_API_KEY, or run this in the directory of the server's database."
-            refusal = replace(refusal, message=f"{refusal.message}\n{hint}")
+        if refusal.code == "UNAUTHENTICATED":  # the server's message is about headers
+            text = f"{self._key_from} is not valid at {self.server}."
+            refusal = replace(refusal, message=text if self.metadata else _NO_KEY)
         return ServerRefused(refusal, as_json=self.as_json)
 
     def server_now(self) -> datetime:
@@ -190,10 +195,13 @@ def client_command(command: Callable[Concatenate[Connection, P], None]) -> Calla
                 f"{named}: must be the HOST:PORT of gRPC, for example {DEFAULT_SERVER}, not {address}"
             )
         security = Tls(wanted=tls, ca=tls_ca or "", cert=tls_cert or "", key=tls_key or "").over(found)
-        key = api_key or _key(found, address)
+        named = "--api-key" if api_key else "GPUPROXY_API_KEY"
+        key = api_key or found.get("GPUPROXY_API_KEY", "")
+        if not key and (path := _key_file(found, address)) is not None:
+            key, named = _read_key(path), str(path)
         if wrong := key_error(key):
-            raise click.UsageError(f"{'--api-key' if api_key else 'GPUPROXY_API_KEY'}: {wrong}")
-        connection = Connection(address, key, as_json=as_json, tls=security)
+            raise click.UsageError(f"{named}: {wrong}")
+        connection = Connection(address, key, key_from=named, as_json=as_json, tls=security)
         try:
             command(connection, *args, **kwargs)
         finally:
@@ -211,12 +219,15 @@ def _environment() -> Mapping[str, str]:
         raise click.UsageError(str(error)) from None
 
 
-def _key(found: Mapping[str, str], server: str) -> str:
-    if key := found.get("GPUPROXY_API_KEY", ""):
-        return key
+def _key_file(found: Mapping[str, str], server: str) -> Path | None:
+    """The file of the local admin key; None for a server that is not on this machine."""
     if not is_loopback(server.rpartition(":")[0].strip("[]")):
-        return ""
-    path = admin_key_file(found.get("GPUPROXY_DATABASE_URL", DEFAULT_DATABASE))
+        return None
+    return admin_key_file(found.get("GPUPROXY_DATABASE_URL", DEFAULT_DATABASE))
+
+
+def _read_key(path: Path) -> str:
+    """The key in the file; "" if it can't be read."""
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError):

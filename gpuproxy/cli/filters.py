@@ -4,25 +4,21 @@ from collections.abc import Callable
 
 import click
 
+from gpuproxy.cli.arguments import NumberType
+
 
 def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for processor, memory, disk and network. An offer that does not tell a number does not pass."""
     for option in reversed(
         (
-            click.option(
-                "--min-cpu-cores", type=float, default=0.0, metavar="N", help="Minimum number of CPU cores of an offer."
-            ),
-            click.option(
-                "--min-ram", "min_ram_gb", type=float, default=0.0, metavar="GB", help="Minimum memory of an offer."
-            ),
-            click.option(
-                "--min-disk-bandwidth", type=float, default=0.0, metavar="MB/S", help="Minimum disk bandwidth."
-            ),
-            click.option("--min-inet-down", type=float, default=0.0, metavar="MBIT/S", help="Minimum download speed."),
-            click.option("--min-inet-up", type=float, default=0.0, metavar="MBIT/S", help="Minimum upload speed."),
+            _least("--min-cpu-cores", metavar="N", text="Minimum number of CPU cores of an offer."),
+            _least("--min-ram", "min_ram_gb", metavar="GB", text="Minimum memory of an offer."),
+            _least("--min-disk-bandwidth", metavar="MB/S", text="Minimum disk bandwidth."),
+            _least("--min-inet-down", metavar="MBIT/S", text="Minimum download speed."),
+            _least("--min-inet-up", metavar="MBIT/S", text="Minimum upload speed."),
             click.option(
                 "--max-traffic-price",
-                type=float,
+                type=NumberType(),
                 metavar="USD",
                 help="Maximum price of a GB of traffic, in both directions. 0: free traffic only.",
             ),
@@ -30,3 +26,7 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def _least(*names: str, metavar: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(*names, type=NumberType(), default=0.0, metavar=metavar, help=text)

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from gpuproxy.cli import readiness, tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
+from gpuproxy.cli.simulated import SANDBOX, is_simulated
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 NOT_THERE = frozenset({"NOT_FOUND", "INVALID_ARGUMENT"})
@@ -197,14 +198,6 @@ def seconds(span: float) -> Duration:
     duration = Duration()
     duration.FromTimedelta(timedelta(seconds=span))
     return duration
-
-
-SANDBOX = "a simulated machine: it costs nothing and only sends an SSH banner"
-
-
-def is_simulated(machine: pb.GPUInstance) -> bool:
-    """True for a machine of the sandbox."""
-    return machine.metadata.get("sandbox") == "true"
 
 
 RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)

@@ -9,17 +9,18 @@ from typing import Any
 
 import click
 
-from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import IntegerType, PriceType, TextType
+from gpuproxy.cli import no_offers, tables
+from gpuproxy.cli.arguments import IntegerType, NumberType, PriceType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.filters import machine_options
 from gpuproxy.cli.marketplaces import ProviderOption
+from gpuproxy.edge.messages.launch import MAX_DISK_GB, MIN_DISK_GB
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 
 @click.command("list")
 @click.option("--provider", cls=ProviderOption, type=TextType())
-@click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Minimum memory per GPU.")
+@click.option("--min-vram", type=NumberType(), default=0.0, metavar="GB", help="Minimum memory per GPU.")
 @click.option(
     "--max-price",
     type=PriceType(),
@@ -29,9 +30,14 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 @click.option("--gpu", "gpu_model", type=TextType(), help='GPU model, in any spelling: "RTX 4090", H100.')
 @click.option("--location", type=TextType(), help="Country code or part of the location: DE, Texas.")
 @click.option("--num-gpus", type=IntegerType(), default=0, help="Exact number of GPUs of an offer.")
-@click.option("--min-reliability", type=float, default=0.0, help="Minimum reliability, 0 to 1.")
+@click.option("--min-reliability", type=NumberType(0, 1), default=0.0, help="Minimum reliability, 0 to 1.")
 @click.option(
-    "--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk size that the prices include (default: 50)."
+    "--disk",
+    "disk_gb",
+    type=NumberType(MIN_DISK_GB, MAX_DISK_GB, or_zero=True),
+    default=0.0,
+    metavar="GB",
+    help="Disk size that the prices include (default: 50).",
 )
 @click.option(
     "--verified/--unverified",
@@ -68,6 +74,8 @@ def list_offers(connection: Connection, /, wide: bool, **fields: Any) -> None:
     if answer.instances:
         click.echo(_offers(answer, wide=wide))
     click.echo(_market_summary(connection, answer))
+    if not answer.total_count and (why := no_offers.hint(connection, request)):
+        click.echo(why, err=True)
 
 
 @click.command()

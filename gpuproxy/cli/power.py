@@ -47,6 +47,8 @@ def logs(connection: Connection, /, contract: str, tail: int) -> None:
     if connection.as_json:
         connection.print_json(answer)
         return
+    if not answer.lines:
+        click.echo(f"{contract} has no lines yet.", err=True)
     for line in answer.lines:
         click.echo(line)
 

@@ -1,11 +1,19 @@
 """What was seen of a machine: why it counts as ready, what its boot script reported, and what its owner should know."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from gpuproxy.cli.simulated import is_simulated
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_FINE = frozenset({"requested", "added", "started"})
-"""Reports of a part of the boot script that need no attention."""
+_FINE: Mapping[str, frozenset[str]] = {
+    "keys": frozenset({"requested", "added", "present"}),
+    "onstart": frozenset({"requested", "started", "none"}),
+    "marketplace_keys": frozenset({"pending", "registered"}),
+}
+"""What a part may report without needing attention."""
+_FINE_ELSEWHERE = frozenset[str]().union(*_FINE.values())
+"""For parts of newer servers."""
+_SKIPPED = "skipped"
 
 
 def evidence(machine: pb.GPUInstance) -> str:
@@ -15,7 +23,7 @@ def evidence(machine: pb.GPUInstance) -> str:
 
 def boot(machine: pb.GPUInstance) -> str:
     """What the boot script reported, by part: `keys: added, onstart: started`."""
-    return ", ".join(f"{part}: {report}" for part, report in sorted(machine.boot_parts.items()))
+    return ", ".join(f"{part}: {_report(machine, report)}" for part, report in sorted(machine.boot_parts.items()))
 
 
 def warnings(machines: Iterable[pb.GPUInstance]) -> list[str]:
@@ -27,13 +35,19 @@ def attention(machines: Iterable[pb.GPUInstance]) -> list[str]:
     """The warnings, and the parts of the boot script that did not run: `7001: keys: unsupported in entrypoint mode`."""
     lines = []
     for one in machines:
-        lines += [f"{_name(one)}: {part}: {report}" for part, report in _troubles(one)]
+        lines += [f"{_name(one)}: {part}: {_report(one, report)}" for part, report in _troubles(one)]
         lines += warnings([one])
     return lines
 
 
 def _troubles(machine: pb.GPUInstance) -> list[tuple[str, str]]:
-    return sorted((part, report) for part, report in machine.boot_parts.items() if report not in _FINE)
+    parts = machine.boot_parts.items()
+    return sorted((part, report) for part, report in parts if report not in _FINE.get(part, _FINE_ELSEWHERE))
+
+
+def _report(machine: pb.GPUInstance, report: str) -> str:
+    """The report; the sandbox may skip a script, which no other machine does."""
+    return f"{report} (the sandbox does not run it)" if report == _SKIPPED and is_simulated(machine) else report
 
 
 def _name(machine: pb.GPUInstance) -> str:

@@ -11,6 +11,7 @@ import click
 
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import TextType
+from gpuproxy.cli.confirming import confirm, yes_option
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.cli.machines import (
     NOT_THERE,
@@ -39,7 +40,7 @@ _REFUSED = "refused"
 
 @click.command()
 @click.argument("name", metavar="ID", type=TextType())
-@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @client_command
 def release(connection: Connection, name: str, yes: bool) -> None:
     """Release all machines of a reservation. Data on the machines is lost."""
@@ -50,7 +51,8 @@ def release(connection: Connection, name: str, yes: bool) -> None:
         click.echo(totals(reservation.instances), err=True)
     unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
     what = counted(len(reservation.instances)) + (f" and {unknown} with an unknown outcome" if unknown else "")
-    _ask(f"Release {what} of {reservation.reservation_id}?", reservation.price_per_hour, yes=yes or over)
+    count = len(reservation.instances) + unknown
+    _ask(f"Release {what} of {reservation.reservation_id}?", count, reservation.price_per_hour, yes=yes or over)
     request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
     released = connection.call(connection.stub.ReleaseReservation, request).reservation
     if connection.as_json:
@@ -65,7 +67,7 @@ def release(connection: Connection, name: str, yes: bool) -> None:
 @click.command()
 @click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
 @click.option("--provider", type=TextType(), help="Provider of the machines, if `gpuproxy ps` does not list them.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @client_command
 def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
     """Destroy single machines, by contract id. Data on the machines is lost."""
@@ -75,7 +77,7 @@ def destroy(connection: Connection, names: tuple[str, ...], provider: str | None
     if meant and not connection.as_json:
         click.echo(machine_table(list(meant.values()), connection.server_now()), err=True)
         click.echo(totals(list(meant.values())), err=True)
-    _ask(f"Destroy {counted(len(names))}?", sum(hourly(one) for one in meant.values()), yes=yes)
+    _ask(f"Destroy {counted(len(names))}?", len(names), sum(hourly(one) for one in meant.values()), yes=yes)
     became: Counter[str] = Counter()
     paid = 0.0
     for name in names:
@@ -89,21 +91,13 @@ def destroy(connection: Connection, names: tuple[str, ...], provider: str | None
         raise SystemExit(1)
 
 
-def _ask(question: str, price: float, *, yes: bool) -> None:
-    """Ask for confirmation; without it, end with exit code 1. `price`: what the machines cost, in USD per hour."""
+def _ask(question: str, count: int, price: float, *, yes: bool) -> None:
+    """Ask, unless `yes`. `price`: what the `count` machines cost together, in USD per hour."""
     if yes:
         return
-    try:
-        agreed = click.confirm(f"{question} Data on them is lost.", err=True)
-    except click.Abort as abort:
-        if not isinstance(abort.__context__, EOFError):
-            raise
-        click.echo("\nConfirmation is needed, but stdin has ended. Use --yes in scripts.", err=True)
-        agreed = False
-    if not agreed:
-        still = f" The machines still cost {tables.hourly(price)}." if price else ""
-        click.echo(f"Nothing was changed.{still}", err=True)
-        raise SystemExit(1)
+    one = count == 1
+    still = f"The machine{'' if one else 's'} still cost{'s' if one else ''} {tables.hourly(price)}." if price else ""
+    confirm(f"{question} Data on {'it' if one else 'them'} is lost.", kept=still)
 
 
 def _is_reservation(connection: Connection, name: str) -> bool:

@@ -33,6 +33,7 @@ _STABLE_SECONDS = 60.0
 """After a call that lasted this long, a broken connection is a new one."""
 OPEN = frozenset({"pending", "unknown"})
 """States of outcomes that are not known yet."""
+_NOT_RENTED = frozenset({"not_attempted", "failed"})
 _WAITING = "waiting: "
 """The start of the status message of a create that the provider refused for now. It will be sent again."""
 _READY = ", ready"
@@ -218,16 +219,27 @@ def _stopped(connection: Connection, request_id: str, stop: Stop) -> None:
     if found is None:
         print_error("Nothing was rented.")
         return
-    Progress(print_error).show(found.outcomes, found.instances)
+    by_lease = {machine.lease_id: machine for machine in found.instances}
+    for outcome in found.outcomes:
+        print_error(_line(outcome, by_lease.get(outcome.lease_id), stopped=found.reservation_id))
     print_error(f"Existing machines are kept. To release them: gpuproxy release {found.reservation_id}")
 
 
-def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:
+def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None, *, stopped: str = "") -> str:
+    """One attempt in words. `stopped`: the id of the reservation whose call has been cancelled."""
     what = f"{outcome.num_gpus} x {machine.gpu_model}" if machine else f"{outcome.num_gpus} x GPU"
-    line = f"#{outcome.attempt} {outcome.offer_id} on {outcome.host_id}, {what}: {_state(outcome, machine)}"
+    line = f"#{outcome.attempt} {outcome.offer_id} on {outcome.host_id}, {what}: "
+    line += (_stopped_state(outcome, stopped) if stopped else "") or _state(outcome, machine)
     if outcome.reason:
         line += f" ({outcome.reason})"
     return line
+
+
+def _stopped_state(outcome: pb.Outcome, reservation_id: str) -> str:
+    """The state after the call was cancelled: nothing is being rented any more. "": as in `_state`."""
+    if outcome.state in OPEN:
+        return f"may still appear; check: gpuproxy show {reservation_id}"
+    return "not rented" if outcome.state in _NOT_RENTED else ""
 
 
 def _state(outcome: pb.Outcome, machine: pb.GPUInstance | None) -> str:

@@ -6,18 +6,22 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import TIME_FORMS, DurationType, MomentType, PairType, TextType
+from gpuproxy.cli.arguments import TIME_FORMS, DurationType, MomentType, PairType, TextType, WordType
+from gpuproxy.cli.confirming import confirm, yes_option
 from gpuproxy.cli.connection import Connection, client_command
-from gpuproxy.cli.machines import OVER, find_reservation, told_reason
+from gpuproxy.cli.machines import GONE, OVER, counted, find_reservation, told_reason
+from gpuproxy.model.reservations import ReservationState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _PAGE = 200
 """The most reservations that a server puts on one page."""
+_SOON = timedelta(minutes=10)
+"""Before an end that is nearer than this, `extend` asks: the machines are released then, and their data is lost."""
 _END_FORMS = f"Give the new end: either --until TIME ({TIME_FORMS}; UTC) or --for DURATION from now (90m, 2h or 7d)."
 
 
 @click.command("reservations")
-@click.option("--state", type=TextType(), help="Only those in this state: active, partial, released, ...")
+@click.option("--state", type=WordType(ReservationState), help="Only those in this state.")
 @click.option(
     "--label",
     "labels",
@@ -66,13 +70,22 @@ class _Extend(click.Command):
 @click.argument("name", metavar="ID", type=TextType())
 @click.option("--until", "until", type=MomentType(), help=f"New end in UTC: {TIME_FORMS}.")
 @click.option("--for", "span", type=DurationType(above_zero=True), help="Duration from now: 90m, 2h or 7d.")
+@yes_option
 @client_command
-def extend(connection: Connection, name: str, until: datetime | None, span: float | None) -> None:
-    """Change when a reservation ends. With --until, repeating the command changes nothing."""
+def extend(connection: Connection, name: str, until: datetime | None, span: float | None, yes: bool) -> None:
+    """Change when a reservation ends. With --until, repeating the command changes nothing.
+
+    It asks before it gives an end to a reservation without one, and before an end in less than 10 minutes.
+    """
     if (until is None) == (span is None):
         raise click.UsageError(_END_FORMS)
-    end = until or connection.server_now() + timedelta(seconds=span or 0)
+    now = connection.server_now()
+    end = until or now + timedelta(seconds=span or 0)
+    if end <= now:
+        raise click.UsageError(f"--until {end:%Y-%m-%dT%H:%M:%SZ} is in the past: now it is {now:%Y-%m-%dT%H:%M:%SZ}.")
     reservation = find_reservation(connection, name)
+    if reservation.state not in OVER and not yes:
+        _ask(reservation, end, now)
     expires_at = Timestamp()
     expires_at.FromDatetime(end)
     request = pb.ExtendReservationRequest(reservation_id=reservation.reservation_id, expires_at=expires_at)
@@ -83,6 +96,17 @@ def extend(connection: Connection, name: str, until: datetime | None, span: floa
         had_end = reservation.HasField("expires_at")
         new = "" if had_end else ". It had no end before. Its machines are released at that time."
         click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}{new}")
+
+
+def _ask(reservation: pb.Reservation, end: datetime, now: datetime) -> None:
+    """Ask before an end that the reservation had not, or that is near."""
+    endless = not reservation.HasField("expires_at")
+    if not endless and end - now >= _SOON:
+        return
+    had = "It has no end now. " if endless else ""
+    count = sum(one.status not in GONE for one in reservation.instances)
+    at = f"{end:%Y-%m-%d %H:%M:%SZ}, in {tables.span((end - now).total_seconds())}"
+    confirm(f"{had}Release {counted(count)} of {reservation.reservation_id} at {at}?")
 
 
 def _table(answer: pb.ListReservationsResponse) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, IntegerType, PairType, PriceType, TextType
+from gpuproxy.cli.arguments import DurationType, NumberType, PairType, PriceType, TextType, WordType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, print_error
 from gpuproxy.cli.filters import machine_options
@@ -19,6 +19,8 @@ from gpuproxy.cli.readiness import attention
 from gpuproxy.cli.rental import OPEN, Output, rent
 from gpuproxy.cli.secret_options import RegistryType, SecretEnvType, registry_auth
 from gpuproxy.cli.stopping import stoppable
+from gpuproxy.edge.messages.launch import MAX_DISK_GB, MIN_DISK_GB
+from gpuproxy.model.demands import MAX_GPUS, PACKINGS, RUN_MODES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _NOTHING = 1
@@ -35,7 +37,7 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.option("--provider", cls=ProviderOption, type=TextType()),
             click.option("--gpu", "gpu_model", type=TextType(), help='GPU model, in any spelling: "RTX 4090", H100.'),
-            click.option("--min-vram", type=float, default=0.0, metavar="GB", help="Minimum memory per GPU."),
+            click.option("--min-vram", type=NumberType(), default=0.0, metavar="GB", help="Minimum memory per GPU."),
             click.option(
                 "--max-price",
                 type=PriceType(),
@@ -43,8 +45,8 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
                 help="Maximum price per GPU-hour, disk included (default: the server's GPUPROXY_MAX_PRICE).",
             ),
             click.option("--location", type=TextType(), help="Country code or part of the location: DE, Texas."),
-            click.option("--min-reliability", type=float, default=0.0, help="Minimum reliability, 0 to 1."),
-            click.option("--min-cuda", type=float, default=0.0, help="Minimum CUDA version of the host."),
+            click.option("--min-reliability", type=NumberType(0, 1), default=0.0, help="Minimum reliability, 0 to 1."),
+            click.option("--min-cuda", type=NumberType(), default=0.0, help="Minimum CUDA version of the host."),
             click.option(
                 "--exclude-host", "exclude_hosts", type=TextType(), multiple=True, help="Host to avoid (repeatable)."
             ),
@@ -63,13 +65,13 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--strategy", type=TextType(), help="Load balancing strategy for this call."),
             click.option(
                 "--packing",
-                type=TextType(),
-                help="How the GPUs are spread over machines: any (default), single, spread, pack or single_host.",
+                type=WordType(PACKINGS),
+                help="How the GPUs are spread over machines (default: any).",
             ),
             click.option(
                 "--min-count",
-                type=IntegerType(),
-                help="Minimum number of GPUs. If fewer can be rented, all are released.",
+                type=click.IntRange(1, MAX_GPUS),
+                help="Minimum number of GPUs, at most COUNT. If fewer can be rented, all are released.",
             ),
             click.option(
                 "--all-or-nothing", is_flag=True, help="If not all COUNT GPUs can be rented, release all of them."
@@ -109,9 +111,20 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 "GPUPROXY_REGISTRY_SECRET, else asked for, or read from stdin if that is not a terminal.",
             ),
             click.option(
-                "--port", "ports", type=IntegerType(), multiple=True, help="Container port to open (repeatable)."
+                "--port",
+                "ports",
+                type=click.IntRange(1, 65_535),
+                multiple=True,
+                help="Container port to open (repeatable).",
             ),
-            click.option("--disk", "disk_gb", type=float, default=0.0, metavar="GB", help="Disk size (default: 50)."),
+            click.option(
+                "--disk",
+                "disk_gb",
+                type=NumberType(MIN_DISK_GB, MAX_DISK_GB, or_zero=True),
+                default=0.0,
+                metavar="GB",
+                help="Disk size (default: 50).",
+            ),
             click.option(
                 "--ssh-key",
                 "ssh_keys",
@@ -121,9 +134,7 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 "Keys of `gpuproxy ssh-keys` are always added.",
             ),
             click.option("--onstart", type=TextType(), help="Shell script that runs when the container starts."),
-            click.option(
-                "--run-mode", type=TextType(), help="How the container runs: ssh (default), entrypoint or jupyter."
-            ),
+            click.option("--run-mode", type=WordType(RUN_MODES), help="How the container runs (default: ssh)."),
         )
     ):
         command = option(command)
@@ -162,8 +173,8 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--on-not-ready",
-                type=TextType(),
-                help="What to do with a machine that does not become ready: replace (default) or keep.",
+                type=WordType(("replace", "keep")),
+                help="What to do with a machine that does not become ready (default: replace).",
             ),
             click.option(
                 "--keep-late",
@@ -188,13 +199,15 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.argument("count", type=IntegerType())
+@click.argument("count", type=click.IntRange(1, MAX_GPUS))
 @_which
 @_launch
 @_life
 @client_command
 def reserve(connection: Connection, /, timeout: float | None, **options: Any) -> None:
     """Rent COUNT (1-16) GPUs in one call."""
+    if (least := options["min_count"] or 0) > options["count"]:
+        raise click.BadParameter(f"{least} is more than COUNT, {options['count']}", param_hint="'--min-count'")
     request = build_request(**options)
     limit = timeout or (_ready_seconds(request) + _READY_SLACK if request.wait_for == "ready" else 120.0)
     if request.dry_run:

@@ -46,7 +46,7 @@ By default the market is as difficult as the real one: real rate limits, at most
 first rows for a quarter of the new instances. For an easy market: --rate-limits off --search-page 0 --shy-rows 0.
 
 The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
-instances/ID/kill, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
+instances/ID/kill, instances/ID/contract, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
 machines/ID/reconnect, machines/ID/ports, offers/ID; DELETE faults, images. docs/sandbox.md describes these calls.
 """
 

@@ -13,7 +13,8 @@ import click
 
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
-from gpuproxy.cli.machines import GONE, SANDBOX, find_reservation, is_simulated
+from gpuproxy.cli.machines import GONE, find_reservation
+from gpuproxy.cli.simulated import SANDBOX, is_simulated
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")

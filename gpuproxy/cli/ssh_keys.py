@@ -37,13 +37,15 @@ def add(connection: Connection, /, file: Path | None, name: str | None) -> None:
     if file is None:
         click.echo(f"Using {path}", err=True)
     request = pb.AddSSHKeyRequest(name=name, public_key=line)
+    before = frozenset[str]() if connection.as_json else _ids(connection)
     key = connection.call(connection.stub.AddSSHKey, request).key
     if connection.as_json:
         connection.print_json(key)
         return
     click.echo(f"{key.id} {_named(key)} · new machines get this key, existing ones do not")
-    if name and key.name != name:
-        click.echo(f"The key was added before, as {key.name!r}. Its name was not changed.", err=True)
+    if key.id in before:
+        unchanged = "Its name was not changed." if name and key.name != name else "Nothing was changed."
+        click.echo(f"The key was added before, as {key.name!r}. {unchanged}", err=True)
 
 
 @ssh_keys.command("list")
@@ -75,6 +77,12 @@ def delete(connection: Connection, /, name: str) -> None:
         connection.print_json(key)
         return
     click.echo(f"{key.id} {_named(key)} deleted · new machines do not get it; machines that have it keep it")
+
+
+def _ids(connection: Connection) -> frozenset[str]:
+    """The ids of the keys that the project has."""
+    answer = connection.call(connection.stub.ListSSHKeys, pb.ListSSHKeysRequest())
+    return frozenset(key.id for key in answer.keys)
 
 
 def _meant(keys: Sequence[pb.SSHKey], name: str) -> pb.SSHKey:

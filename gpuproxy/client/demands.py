@@ -19,6 +19,7 @@ DEFAULT_TIMEOUT = 30.0
 RESERVE_TIMEOUT = 120.0
 READY_TIMEOUT = 900.0
 PAGE = 200
+_NEW_END = "the new end, as in datetime.now(UTC) + timedelta(hours=2)"
 _DURATIONS = frozenset({"lease_duration", "ready_timeout"})
 
 Request = TypeVar("Request", bound=Message)
@@ -151,9 +152,12 @@ def reserve_timeout(request: pb.ReserveGPUsRequest) -> float:
 
 
 def extend_request(reservation_id: str, until: datetime) -> pb.ExtendReservationRequest:
-    """The request to extend a reservation; raises WrongArgument if `until` has no time zone."""
+    """The request to extend a reservation; raises WrongArgument if `until` is no datetime with a time zone."""
+    if not isinstance(until, datetime):
+        kind = type(until).__name__
+        raise WrongArgument("until", f"must be a datetime with a time zone, not {kind}: {_NEW_END}")
     if until.tzinfo is None:
-        raise WrongArgument("until", "must have a time zone, as in datetime.now(UTC) + timedelta(hours=2)")
+        raise WrongArgument("until", f"must have a time zone: {_NEW_END}")
     expires_at = Timestamp()
     expires_at.FromDatetime(until)
     return pb.ExtendReservationRequest(reservation_id=reservation_id, expires_at=expires_at)

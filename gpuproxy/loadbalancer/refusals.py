@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 
 from gpuproxy.loadbalancer.balancer import Shortage
 from gpuproxy.loadbalancer.countries import CountryShortage
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import AuthFailed, FailedPrecondition, InsufficientFunds
-from gpuproxy.model.gpus import gpu_key, gpu_matches
+from gpuproxy.model.gpus import gpu_matches, near_models
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import Offer, ProviderName
 from gpuproxy.store.account_problems import AccountProblem
@@ -17,11 +16,6 @@ from gpuproxy.store.account_problems import AccountProblem
 Silence = Sequence[tuple[ProviderName, float]]
 """Providers that do not answer, and for how many seconds."""
 
-_NAMED_FILTERS = frozenset({"provider", "min_vram", "max_price", "gpu_model", "location"})
-"""Filters that the text about too few GPUs shows with their values."""
-_NEAR = 5
-_LIKE = 0.6
-"""How like a known model's name must be to be shown, 0 to 1."""
 _PAUSES = {
     AuthFailed.reason: "the marketplace does not accept its key",
     InsufficientFunds.reason: "the marketplace says that its credit is used up",
@@ -60,7 +54,7 @@ def not_enough(
         **{f"available.{name}": str(count) for name, count in shortage.per_provider.items()},
     }
     if _is_unknown(order, seen.models):
-        near = _near_models(order.filter.gpu_model, seen.models)
+        near = near_models(order.filter.gpu_model, seen.models)
         rejected = {"gpu_model": sum(rejected.values())}
         metadata |= {"unknown_gpu_model": order.filter.gpu_model, "near_gpu_models": ",".join(near)}
         text = _unknown_model(order, near, seen)
@@ -86,9 +80,14 @@ def _too_few(order: Order, shortage: Shortage, rejected: Mapping[str, int], seen
     else:
         why = f"{shortage.available} can be rented at once{there}" + (f" ({detail})" if detail else "")
     hint = f" {order.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
-    left_out = ", ".join(f"{count} by {name}" for name, count in sorted(rejected.items()) if name not in _NAMED_FILTERS)
-    left_out = f" Offers left out: {left_out}." if left_out else ""
-    return f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{_end(seen)}{left_out} Nothing was rented."
+    return f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{_end(seen)}{_left_out(rejected)} Nothing was rented."
+
+
+def _left_out(rejected: Mapping[str, int]) -> str:
+    """Every rule that left out offers, the one that left out most of them first."""
+    ordered = sorted(rejected.items(), key=lambda each: (-each[1], each[0]))
+    rules = ", ".join(f"{count} by {name}" for name, count in ordered if count)
+    return f" Offers left out: {rules}." if rules else ""
 
 
 def _end(seen: Seen) -> str:
@@ -116,12 +115,6 @@ def _unknown_model(order: Order, near: Sequence[str], seen: Seen) -> str:
         f'Not enough GPUs: no offer has a GPU model "{order.filter.gpu_model}".{like}{perhaps} '
         f"Asked {_asked(order)}. Nothing was rented."
     )
-
-
-def _near_models(wanted: str, models: Sequence[str]) -> list[str]:
-    """Up to five known models with names like this one, the nearest first."""
-    keys = {gpu_key(model): model for model in models}
-    return [keys[key] for key in get_close_matches(gpu_key(wanted), keys, n=_NEAR, cutoff=_LIKE)]
 
 
 def _silence(seen: Seen) -> str:

@@ -5,12 +5,17 @@ nominal size, which people filter by. `gpu_key` is equal for all spellings of a 
 """
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from math import ceil
 
 _NOMINAL_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 288)
 _MODULE_GB = 4
 _KEPT_BY_SYSTEM = 1.03
+_NEAR = 5
+_LIKE = 0.6
+"""How like a known model's name must be to be near, 0 to 1."""
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "amd"})
 _OMISSIBLE = re.compile(r"sxm\d?|pcie|nvl|tesla|\d+gb", re.IGNORECASE)
 """Form factor, family and memory size: words that distinguish variants of one model."""
@@ -60,6 +65,12 @@ def gpu_matches(wanted: str, model: str) -> bool:
     named = {word.casefold() for word in _words(wanted)}
     kept = [word for word in _words(model) if not _OMISSIBLE.fullmatch(word) or word.casefold() in named]
     return gpu_key(wanted) == "".join(kept).casefold()
+
+
+def near_models(wanted: str, models: Iterable[str]) -> list[str]:
+    """Up to five of the models with names like this one, the nearest first."""
+    keys = {gpu_key(model): model for model in models}
+    return [keys[key] for key in get_close_matches(gpu_key(wanted), keys, n=_NEAR, cutoff=_LIKE)]
 
 
 def _printed(word: str) -> str:

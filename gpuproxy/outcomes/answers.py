@@ -91,7 +91,7 @@ def answer(view: ReservationView) -> ReservationView:
     elif reservation.state is ReservationState.FAILED:
         what = "has failed"
     else:
-        what = "has ended" + (f" at {max(ends):%Y-%m-%d %H:%M:%S} UTC" if ends else "")
+        what = "ended" + (f" at {max(ends):%Y-%m-%d %H:%M:%S} UTC" if ends else "")
     text = (
         f"The reservation of this request_id {what}, and this call rented nothing. {reservation.message.strip()} "
         "To rent again, use another request_id."

@@ -70,13 +70,16 @@ def test_a_blank_option_is_wrong_usage_but_an_omitted_one_is_not(
         (("transactions", "--offset", "9" * 14), "not in the range"),
         (("transactions", "--offset", "-1"), "not in the range"),
         (("reserve", "1", "--lease", "9" * 14 + "d"), "more than a hundred years"),
-        (("reserve", "1", "--timeout", "9" * 400), "more than a hundred years"),
+        (("reserve", "1", "--timeout", "9" * 400 + "s"), "more than a hundred years"),
+        *(((*words.split(), "90"), "90 has no unit: 90s, 90m, 90h or 90d") for words in (
+            "reserve 1 --lease", "reserve 1 --for", "reserve 1 --timeout", "reserve 1 --ready-timeout",
+        )),
         (("extend", "res-1", "--for", "1000000d"), "more than a hundred years"),
         (("show", "\udcff"), "is not valid UTF-8"),
         (("reserve", "1", "--label", "a=\udcff"), "is not valid UTF-8"),
         (("backup", "\udcff"), "is not valid UTF-8"),
     ],
-)
+)  # fmt: skip
 def test_values_that_no_call_can_carry_are_wrong_usage(
     run: Run, world: World, words: tuple[str, ...], said: str
 ) -> None:
@@ -84,6 +87,70 @@ def test_values_that_no_call_can_carry_are_wrong_usage(
     result = run(*words)
     assert (result.exit_code, result.stdout, world.requests) == (2, "", [])
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("reserve 0", "0 is not in the range 1<=x<=16"),
+        ("reserve 17", "17 is not in the range 1<=x<=16"),
+        ("reserve 2 --port 0", "0 is not in the range 1<=x<=65535"),
+        ("reserve 2 --port 65536", "65536 is not in the range 1<=x<=65535"),
+        ("reserve 2 --packing tight", "'tight' is not one of 'any', 'single', 'spread', 'pack', 'single_host'"),
+        ("reserve 2 --run-mode docker", "'docker' is not one of 'ssh', 'entrypoint', 'jupyter'"),
+        ("reserve 2 --on-not-ready wait", "'wait' is not one of 'replace', 'keep'"),
+        ("reserve 2 --disk 7", "7.0 is not in the range 8<=x<=65536"),
+        ("reserve 2 --disk nan", "'nan' is not a finite number"),
+        ("reserve 2 --min-count 0", "0 is not in the range 1<=x<=16"),
+        ("reserve 2 --min-count 3", "3 is more than COUNT, 2"),
+        ("reserve 2 --min-reliability 1.1", "1.1 is not in the range 0<=x<=1"),
+        ("reserve 2 --min-reliability -0.1", "-0.1 is not in the range 0<=x<=1"),
+        ("reserve 2 --min-ram x", "'x' is not a number"),
+        ("list --disk 65537", "65537.0 is not in the range 8<=x<=65536"),
+        ("list --min-reliability 95", "95.0 is not in the range 0<=x<=1"),
+        ("list --min-inet-up -1", "-1.0 is not in the range x>=0"),
+        ("reservations --state running", "'running' is not one of 'pending', 'starting', 'active', 'partial',"),
+    ],
+)
+def test_a_value_outside_of_the_range_in_the_help_is_wrong_usage_before_any_call(
+    run: Run, world: World, words: str, said: str
+) -> None:
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout, world.requests, world.listed, world.polls) == (2, "", [], [], [])
+    assert said in " ".join(result.stderr.split())
+    assert "request id" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        ("16", "count", 16),
+        ("2 --port 1 --port 65535", "ports", [1, 65535]),
+        ("2 --packing SINGLE-host", "packing", "single_host"),
+        ("2 --run-mode Entrypoint", "run_mode", "entrypoint"),
+        ("2 --on-not-ready KEEP", "on_not_ready", "keep"),
+        ("2 --disk 0", "disk_gb", 0),
+        ("2 --disk 8", "disk_gb", 8),
+        ("2 --min-count 2", "min_count", 2),
+        ("2 --min-reliability 1", "min_reliability", 1),
+    ],
+)
+def test_the_limits_of_a_range_and_words_in_any_case_are_sent(
+    run: Run, world: World, words: str, field: str, value: object
+) -> None:
+    assert run("reserve", *words.split()).exit_code == 0
+    assert getattr(world.requests[0], field) == value
+
+
+def test_a_state_in_any_case_is_sent(run: Run, world: World) -> None:
+    world.rent(1)
+    assert "res-1" in run("reservations", "--state", "PENDING").stdout
+
+
+def test_zero_needs_no_unit_and_means_the_default(run: Run, world: World) -> None:
+    assert run("reserve", "1", "--lease", "0", "--ready-timeout", "0").exit_code == 0
+    assert not world.requests[0].HasField("lease_duration")
+    assert not world.requests[0].HasField("ready_timeout")
 
 
 def test_a_key_file_that_is_not_text_is_named_in_the_error(run: Run, tmp_path: Path) -> None:

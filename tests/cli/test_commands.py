@@ -2,6 +2,7 @@
 
 import _thread
 import json
+import re
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -49,7 +50,7 @@ def test_a_refusal_prints_message_fields_reason_and_trace_and_is_exit_code_1(run
     world.refuse_with = error(
         code_pb2.INVALID_ARGUMENT, "count: must be 1-16", "INVALID_ARGUMENT", {"count": "must be 1-16", "image": "bad"}
     )
-    result = run("reserve", "17")
+    result = run("reserve", "1")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[1:] == [
         "count: must be 1-16",
@@ -67,10 +68,23 @@ def test_a_refusal_as_json_has_the_same_parts(run: Run, world: World) -> None:
     assert (body["status"], body["reason"], body["trace_id"]) == ("FAILED_PRECONDITION", "NOT_ENOUGH_GPUS", "trace-1")
 
 
+def test_a_key_that_is_not_valid_is_named_by_its_origin(run: Run, address: str, tmp_path: Path) -> None:
+    (tmp_path / "gpuproxy.db.admin-key").write_text("gpx-old\n")
+    for origin, result in (
+        ("GPUPROXY_API_KEY", run("list", GPUPROXY_API_KEY="gpx-wrong")),
+        ("--api-key", run("list", "--api-key", "gpx-wrong")),
+        ("gpuproxy.db.admin-key", run("list", GPUPROXY_API_KEY="")),
+    ):
+        assert result.exit_code == 1
+        assert f"{origin} is not valid at {address}.\n(reason UNAUTHENTICATED" in result.stderr
+        assert "Send a valid key" not in result.stderr
+
+
 def test_the_admin_key_beside_the_database_is_used_on_this_machine(run: Run, tmp_path: Path) -> None:
     without = run("list", GPUPROXY_API_KEY="")
     assert without.exit_code == 1
     assert "No API key was found. Set GPUPROXY_API_KEY" in without.stderr
+    assert "Send a valid key" not in without.stderr
     (tmp_path / "gpuproxy.db.admin-key").write_text(KEY + "\n")
     assert run("list", GPUPROXY_API_KEY="").exit_code == 0
     (tmp_path / "other.db.admin-key").write_text("wrong\n")
@@ -155,6 +169,27 @@ def test_ctrl_c_stops_new_rentals_and_lists_existing_machines(run: Run, world: W
     assert len(world.machines) == 1
 
 
+def test_after_ctrl_c_no_line_says_that_a_machine_is_being_rented(run: Run, world: World) -> None:
+    ended = threading.Event()
+
+    def interrupted(context: grpc.ServicerContext) -> None:
+        for number, state in enumerate(("pending", "unknown", "not_attempted", "failed"), start=2):
+            world.reservations[0].outcomes.add(attempt=number, offer_id=f"vast-{number}", num_gpus=1, state=state)
+        context.add_callback(ended.set)
+        _thread.interrupt_main()
+        assert ended.wait(300)
+        context.abort(grpc.StatusCode.CANCELLED, "")
+
+    world.during_reserve = interrupted
+    result = run("reserve", "5", "--request-id", "mine")
+    assert result.exit_code == 130, result.stderr
+    said = [line.rpartition("GPU: ")[2] for line in result.stderr.splitlines() if line.startswith("#")]
+    check = "may still appear; check: gpuproxy show res-1"
+    assert said[1:] == [check, check, "not rented", "not rented"]
+    assert said[0].endswith("reserved as 7001 for $0.31/h")
+    assert "being rented" not in result.stderr
+
+
 def test_a_dry_run_shows_the_choice_and_rents_nothing(run: Run, world: World) -> None:
     text = run("reserve", "1", "--dry-run").stdout
     assert "free host" in text
@@ -197,11 +232,20 @@ def test_showing_what_does_not_exist_is_refused(run: Run) -> None:
 
 def test_extend_sends_an_absolute_time_by_the_servers_clock(run: Run, world: World) -> None:
     world.rent(1)
-    assert run("extend", "res-1", "--for", "2h").exit_code == 0
+    assert run("extend", "res-1", "--for", "2h", "--yes").exit_code == 0
     assert run("extend", "res-1", "--until", "2026-02-01T12:00:00Z").exit_code == 0
     assert world.extended == [NOW + timedelta(hours=2), datetime(2026, 2, 1, 12, tzinfo=UTC)]
     assert run("extend", "res-1").exit_code == 2
     assert run("extend", "res-1", "--for", "2h", "--until", "2026-02-01").exit_code == 2
+
+
+@pytest.mark.parametrize(("machines", "said"), [(1, "Data on it is lost."), (2, "Data on them is lost.")])
+def test_the_question_counts_the_machines(run: Run, world: World, machines: int, said: str) -> None:
+    for number in range(1, machines + 1):
+        world.rent(number)
+    assert f"of res-1? {said}" in run("release", "res-1", answer="n\n").stderr
+    ids = [f"700{number}" for number in range(1, machines + 1)]
+    assert f"? {said}" in run("destroy", *ids, answer="n\n").stderr
 
 
 def test_release_lists_the_machines_and_asks(run: Run, world: World) -> None:
@@ -301,3 +345,11 @@ def test_serve_explains_a_wrong_setting_and_does_not_start(tmp_path: Path, monke
     assert result.exit_code == 2
     assert result.stderr == "VAST_API_KEY is set but GPU Proxy reads VASTAI_API_KEY: not started.\n"
     assert CliRunner().invoke(root, ["serve"]).exit_code == 2
+
+
+def test_the_help_of_the_sandbox_names_every_control_call_of_the_docs() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"^\| `(?:GET|POST|DELETE) /sandbox/v1/([\w/]+)`", docs, re.MULTILINE))
+    text = " ".join(CliRunner().invoke(root, ["sandbox", "--help"]).stdout.split())
+    assert "instances/ID/contract" in paths
+    assert [path for path in sorted(paths) if path not in text] == []

@@ -40,7 +40,7 @@ def test_an_unconfirmed_release_names_the_option_and_the_remaining_cost(run: Run
         assert result.exit_code == 1
         assert result.stderr.splitlines()[-2:] == [
             "Confirmation is needed, but stdin has ended. Use --yes in scripts.",
-            "Nothing was changed. The machines still cost $0.31/h.",
+            "Nothing was changed. The machine still costs $0.31/h.",
         ]
     assert (world.reservations[0].state, world.destroyed) == ("pending", [])
 
@@ -104,7 +104,7 @@ def test_a_released_machine_is_shown(run: Run, world: World) -> None:
 def test_extend_says_if_there_was_no_end_before(run: Run, world: World) -> None:
     world.rent(1)
     new = ". It had no end before. Its machines are released at that time."
-    assert run("extend", "res-1", "--for", "2h").stdout == f"res-1 ends at 2026-01-02 05:04:05Z{new}\n"
+    assert run("extend", "res-1", "--for", "2h", "--yes").stdout == f"res-1 ends at 2026-01-02 05:04:05Z{new}\n"
     assert run("extend", "res-1", "--for", "3h").stdout == "res-1 ends at 2026-01-02 06:04:05Z\n"
     assert len(world.extended) == 2
     assert min(world.extended) > NOW

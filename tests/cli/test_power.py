@@ -37,3 +37,12 @@ def test_the_last_lines_of_a_log_are_printed_unchanged(run: Run, world: World) -
 def test_zero_or_too_many_log_lines_are_wrong_usage(run: Run) -> None:
     assert run("logs", "7001", "--tail", "0").exit_code == 2
     assert run("logs", "7001", "--tail", "1001").exit_code == 2
+
+
+def test_a_log_without_lines_says_so_on_stderr(run: Run, world: World) -> None:
+    world.rent(1, status="starting")
+    assert run("logs", "7001").stderr == ""
+    world.log = []
+    result = run("logs", "7001")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "7001 has no lines yet.\n")
+    assert run("logs", "7001", "--json").stderr == ""

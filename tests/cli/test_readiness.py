@@ -3,6 +3,9 @@
 import json
 from datetime import timedelta
 
+import pytest
+
+from gpuproxy.cli.readiness import attention, boot
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import NOW, Run, World
 
@@ -77,3 +80,35 @@ def test_json_has_the_facts(run: Run, world: World) -> None:
     shown = json.loads(run("show", "7001", "--json").stdout)
     assert (shown["ready_evidence"], shown["warnings"]) == ("ssh greets", [WARNING])
     assert shown["boot_parts"] == {"keys": "added", "onstart": "started"}
+
+
+FINE = (
+    ("keys", "requested"), ("keys", "added"), ("keys", "present"),
+    ("onstart", "requested"), ("onstart", "started"), ("onstart", "none"),
+    ("marketplace_keys", "pending"), ("marketplace_keys", "registered"),
+    ("watchdog", "started"),
+)  # fmt: skip
+TROUBLES = (
+    ("keys", "failed"), ("keys", "not reported"), ("keys", "none"), ("keys", "unsupported in entrypoint mode"),
+    ("onstart", "failed"), ("onstart", "not reported"), ("onstart", "skipped"),
+    ("marketplace_keys", "refused"), ("marketplace_keys", "unregistered"), ("marketplace_keys", "none"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "report"), FINE)
+def test_a_report_that_is_fine_needs_no_attention(part: str, report: str) -> None:
+    assert attention([pb.GPUInstance(contract_id="7001", boot_parts={part: report})]) == []
+
+
+@pytest.mark.parametrize(("part", "report"), TROUBLES)
+def test_a_report_of_trouble_is_shown(part: str, report: str) -> None:
+    machine = pb.GPUInstance(contract_id="7001", boot_parts={part: report})
+    assert attention([machine]) == [f"7001: {part}: {report}"]
+
+
+def test_a_script_that_the_sandbox_skips_is_explained() -> None:
+    machine = pb.GPUInstance(contract_id="7001", boot_parts={"onstart": "skipped"}, metadata={"sandbox": "true"})
+    assert attention([machine]) == ["7001: onstart: skipped (the sandbox does not run it)"]
+    assert boot(machine) == "onstart: skipped (the sandbox does not run it)"
+    del machine.metadata["sandbox"]
+    assert boot(machine) == "onstart: skipped"

@@ -83,7 +83,7 @@ def test_wrong_filters_are_wrong_usage(run: Run, words: tuple[str, ...]) -> None
 )
 def test_extend_accepts_each_documented_form_of_a_time(run: Run, world: World, text: str, meant: datetime) -> None:
     world.rent(1)
-    assert run("extend", "res-1", "--until", text).exit_code == 0
+    assert run("extend", "res-1", "--until", text, "--yes").exit_code == 0
     assert world.extended == [meant]
 
 
@@ -112,9 +112,39 @@ def test_extend_without_a_valid_end_names_the_forms(run: Run, world: World, word
         (("--until", "0001-01-01T00:00+10:00"), "is not a time."),
         (("--for", "soon"), "must be a duration, for example 30s, 15m, 2h or 7d"),
         (("--for", "0"), "must be above 0"),
+        (("--for", "2"), "2 has no unit: 2s, 2m, 2h or 2d"),
+        (("--for", "1.5"), "1.5 has no unit: 1.5s, 1.5m, 1.5h or 1.5d"),
+        (("--until", "2026-01-01"), "--until 2026-01-01T00:00:00Z is in the past: now it is 2026-01-02T03:04:05Z."),
     ],
 )
 def test_a_value_that_is_no_end_is_wrong_usage(run: Run, world: World, words: tuple[str, ...], said: str) -> None:
     world.rent(1)
     result = run("extend", "res-1", *words)
     assert (result.exit_code, said in result.stderr, world.extended) == (2, True, [])
+
+
+def test_a_reservation_without_an_end_gets_one_only_after_a_question(run: Run, world: World) -> None:
+    world.rent(1)
+    for answer in ("n\n", ""):
+        result = run("extend", "res-1", "--for", "2h", answer=answer)
+        assert (result.exit_code, world.extended, "Nothing was changed." in result.stderr) == (1, [], True)
+        asked = "It has no end now. Release 1 machine of res-1 at 2026-01-02 05:04:05Z, in 2 h? [y/N]"
+        assert asked in result.stderr
+    assert run("extend", "res-1", "--for", "2h", answer="y\n").exit_code == 0
+    assert run("extend", "res-1", "--for", "3h").exit_code == 0  # it has an end now
+    assert len(world.extended) == 2
+
+
+def test_an_end_in_less_than_ten_minutes_is_set_only_after_a_question(run: Run, world: World) -> None:
+    reserved(world, 1)
+    result = run("extend", "res-1", "--for", "2m", answer="n\n")
+    assert (result.exit_code, world.extended) == (1, [])
+    assert "Release 0 machines of res-1 at 2026-01-02 03:06:05Z, in 2 min? [y/N]" in result.stderr
+    assert run("extend", "res-1", "--for", "10m").exit_code == 0
+    assert run("extend", "res-1", "--for", "9m", "--yes").exit_code == 0
+    assert len(world.extended) == 2
+
+
+def test_an_ended_reservation_is_not_asked_about(run: Run, world: World) -> None:
+    reserved(world, 1, "released")
+    assert "?" not in run("extend", "res-1", "--for", "2m").stderr

@@ -94,9 +94,17 @@ def test_a_file_without_a_public_key_is_wrong_usage(
     assert run("ssh-keys", "add", "absent").exit_code == 2
 
 
+def test_a_new_key_is_not_called_an_old_one(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        make_key(tmp_path)
+        assert run("ssh-keys", "add", "id_ed25519.pub").stderr == ""
+
+
 def test_a_key_that_was_added_before_keeps_its_name(run: Run, tmp_path: Path) -> None:
     make_key(tmp_path)
     run("ssh-keys", "add", "id_ed25519.pub")
+    same = run("ssh-keys", "add", "id_ed25519.pub")
+    assert same.stderr == "The key was added before, as 'laptop'. Nothing was changed.\n"
     again = run("ssh-keys", "add", "id_ed25519.pub", "--name", "work")
     assert again.stderr == "The key was added before, as 'laptop'. Its name was not changed.\n"
     assert again.exit_code == 0

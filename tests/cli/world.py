@@ -11,9 +11,12 @@ from datetime import UTC, datetime, timedelta
 import grpc
 from click.testing import Result
 from google.protobuf.any_pb2 import Any
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from gpuproxy.model.gpus import gpu_matches
+from gpuproxy.model.offers import location_matches
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceServicer, add_GPUProxyServiceServicer_to_server
 
@@ -39,6 +42,9 @@ class World(GPUProxyServiceServicer):
         self.during_reserve: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.during_list: Callable[[], None] = lambda: None
         self.during_health_check: Callable[[grpc.ServicerContext], None] = lambda _: None
+        self.has_offers = True
+        self.log = ["one", "two", "three"]
+        self.silent: list[str] = []
         self.answer: pb.ReserveGPUsResponse | None = None
         """The answer of ReserveGPUs. None: it rents machines."""
         self.refuse_with: status_pb2.Status | None = None
@@ -57,6 +63,17 @@ class World(GPUProxyServiceServicer):
         with self._changes:
             self._version += 1
             self._changes.notify_all()
+
+    def fits(self, request: pb.ListGPUInstancesRequest, offer: pb.GPUInstance) -> bool:
+        """Whether the only offer is in the answer."""
+        is_model = not request.gpu_model or gpu_matches(request.gpu_model, offer.gpu_model)
+        return self.has_offers and is_model and location_matches(request.location, offer.location)
+
+    def as_of(self) -> Timestamp:
+        """When the offers were read."""
+        read = Timestamp()
+        read.FromDatetime(NOW - timedelta(seconds=4))
+        return read
 
     def rent(self, number: int, *, status: str = "reserved", request_id: str = "") -> pb.GPUInstance:
         """Add a machine to the only reservation, which is created first if necessary."""
@@ -150,11 +167,11 @@ class World(GPUProxyServiceServicer):
         )
         offer.expires_at.FromDatetime(NOW + timedelta(days=1))
         self.listed.append(request)
-        answer = pb.ListGPUInstancesResponse(
-            instances=[offer], total_count=12, available_gpus=31, unreachable=["io.net"]
+        if not self.fits(request, offer):
+            return pb.ListGPUInstancesResponse(as_of=self.as_of(), unreachable=self.silent)
+        return pb.ListGPUInstancesResponse(
+            instances=[offer], total_count=12, available_gpus=31, unreachable=["io.net"], as_of=self.as_of()
         )
-        answer.as_of.FromDatetime(NOW - timedelta(seconds=4))
-        return answer
 
     def GetGPUInstance(
         self, request: pb.GetGPUInstanceRequest, context: grpc.ServicerContext
@@ -265,7 +282,7 @@ class World(GPUProxyServiceServicer):
         self, request: pb.GetInstanceLogsRequest, context: grpc.ServicerContext
     ) -> pb.GetInstanceLogsResponse:
         self._machine(request.instance_id, context)
-        return pb.GetInstanceLogsResponse(lines=["one", "two", "three"][-request.tail :])
+        return pb.GetInstanceLogsResponse(lines=self.log[-request.tail :])
 
     def GetTransactions(
         self, request: pb.GetTransactionsRequest, context: grpc.ServicerContext

@@ -20,6 +20,7 @@ from gpuproxy.client import (
     NotEnoughGPUs,
     NotFound,
     Unavailable,
+    WrongArgument,
 )
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import error
@@ -117,6 +118,15 @@ def test_durations_are_sent_as_durations_and_ends_as_absolute_times(end: OtherEn
     assert end.answers("ExtendReservation", pb.ExtendReservationResponse()).expires_at.ToDatetime(UTC) == until
     with pytest.raises(ValueError, match="time zone"):
         made.result().extend(datetime(2026, 1, 2))  # noqa: DTZ001 - that is the mistake
+
+
+@pytest.mark.parametrize(("until", "kind"), [("2h", "str"), (60, "int"), (timedelta(hours=2), "timedelta")])
+def test_an_end_that_is_no_datetime_is_a_wrong_argument_with_its_type(end: OtherEnd, until: Any, kind: str) -> None:
+    made = end.begin(lambda client: client.reserve(1))
+    end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))
+    reservation = made.result()
+    with pytest.raises(WrongArgument, match=f"until: must be a datetime with a time zone, not {kind}: the new end"):
+        reservation.extend(until)
 
 
 def test_a_plan_rents_nothing(end: OtherEnd) -> None:

@@ -1,5 +1,6 @@
 """The contract that clients were compiled against: published names, numbers and types stay as they are."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,13 @@ def test_generated_files_are_up_to_date_and_break_no_client() -> None:
     command = [sys.executable, ROOT / "scripts" / "proto", "--check"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+def test_the_docs_name_the_fields_of_the_answers() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("| call | field of the answer |")[2]
+    rows = [line.split("|")[1:3] for line in text.partition("\n\n")[0].splitlines()[2:]]
+    methods = CONTRACT.methods_by_name
+    named = {call.strip(): set(re.findall(r"`(\w+)`", fields)) for calls, fields in rows for call in calls.split(",")}
+    assert len(named) > 10
+    unknown = {call: fields - set(methods[call].output_type.fields_by_name) for call, fields in named.items()}
+    assert [call for call, fields in named.items() if not fields or unknown[call]] == []

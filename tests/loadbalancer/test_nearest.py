@@ -78,3 +78,19 @@ def test_a_filter_that_rejected_offers_is_named_with_their_number() -> None:
         assert "left out" not in str(await refused(world, count=16, gpu_model="Unheard Of", verified_only=False))
 
     in_world(story)
+
+
+def test_the_rule_that_left_out_most_offers_is_named_first_and_none_is_hidden() -> None:
+    async def story(world: World) -> None:
+        told = await refused(world, count=1, location="Atlantis", min_vram=20.0)
+        counts = {
+            name.removeprefix("rejected."): int(count)
+            for name, count in told.metadata.items()
+            if name.startswith("rejected.") and count != "0"
+        }
+        assert counts["location"] == max(counts.values())
+        text = str(told).partition("Offers left out: ")[2].partition(".")[0]
+        assert text.startswith(f"{counts['location']} by location")
+        assert {part.split(" by ")[1]: int(part.split(" by ")[0]) for part in text.split(", ")} == counts
+
+    in_world(story)
