@@ -199,8 +199,8 @@ MISTAKES = (
     Mistake(
         "only the first address of a machine is probed",
         "reconcile/effects.py",
-        "        ssh = [each for each in step.ways_in if not each.container_port]",
-        "        ssh = [each for each in step.ways_in if not each.container_port][:1]",
+        "        if (found := await self._answering(step.ways_in)) is not None:",
+        "        if (found := await self._answering(step.ways_in[:1])) is not None:",
     ),
     Mistake(
         "a machine is ready although the marketplace does not have its keys yet",

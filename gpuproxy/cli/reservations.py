@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpuproxy.cli import tables
+from gpuproxy.cli import readiness, tables
 from gpuproxy.cli.arguments import TIME_FORMS, DurationType, MomentType, PairType, TextType, WordType
 from gpuproxy.cli.confirming import confirm, yes_option
 from gpuproxy.cli.connection import Connection, client_command
@@ -96,6 +96,8 @@ def extend(connection: Connection, name: str, until: datetime | None, span: floa
         had_end = reservation.HasField("expires_at")
         new = "" if had_end else ". It had no end before. Its machines are released at that time."
         click.echo(f"{extended.reservation_id} ends at {tables.moment(extended.expires_at)}{new}")
+        for line in readiness.warnings(extended.instances):
+            click.echo(line)
 
 
 def _ask(reservation: pb.Reservation, end: datetime, now: datetime) -> None:
