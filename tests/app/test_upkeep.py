@@ -227,7 +227,7 @@ def test_a_notice_alone_is_printed_and_marked_but_is_no_problem(tmp_path: Path, 
     told, as_json = CliRunner().invoke(root, ["doctor"]), CliRunner().invoke(root, ["doctor", "--json"])
     assert (told.exit_code, as_json.exit_code) == (0, 0)
     assert told.stdout.startswith("contract_ends (notice): ")
-    assert f"The contract of vast.ai {machine.contract_id} ends at " in told.stdout
+    assert f"End of the contract of vast.ai {machine.contract_id}: " in told.stdout
     assert told.stdout.endswith("\nNo problems found, only notices.\n")
     assert [(each["kind"], each["notice"]) for each in json.loads(as_json.stdout)["findings"]] == [
         ("contract_ends", True)

@@ -347,7 +347,7 @@ def test_recorded_offers_are_all_read() -> None:
 def test_recorded_offers_tell_everything_about_their_machines() -> None:
     recorded = json.loads(SAMPLE.read_bytes())["offers"]
     offers, _ = offers_of(says({"offers": [one | {"rentable": True} for one in recorded]}))
-    assert {offer.ram_gb for offer in offers} == {60.0, 64.0, 80.0, 128.0, 1136.0}
+    assert {offer.ram_gb for offer in offers} == {60.0, 64.0, 80.0, 128.0, 1152.0}
     assert {offer.compute_cap for offer in offers} == {8.0, 12.0}
     for offer in offers:
         assert min(offer.cpu_cores, offer.disk_bandwidth, offer.inet_down, offer.inet_up) > 0
