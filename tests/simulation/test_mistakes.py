@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gpuproxy.reconcile import absence
+from scripts import bite
 from scripts.bite import ROOT
 from scripts.mistakes import MISTAKES, Mistake
 from tests.simulation.audit import Violation
@@ -43,3 +44,9 @@ def test_a_process_that_dies_has_no_more_effects():
         life.passes_point()
     with pytest.raises(asyncio.CancelledError):
         life.goes_on()
+
+
+def test_a_copy_without_mistakes_can_be_tested(tmp_path):
+    """Otherwise every planted mistake would seem to be caught."""
+    bite._copy_to(tmp_path)
+    assert bite._complaint(tmp_path, (*bite._TESTS, "--collect-only")) is None
