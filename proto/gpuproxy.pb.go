@@ -1030,8 +1030,8 @@ type GPUInstance struct {
 	// The marketplace: "vast.ai", "io.net", ...
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
 	// Offers: "available". Answers of ReserveGPUs and CreateGPUInstance: "reserved". Rented: "unknown" (the create may
-	// have happened), "starting", "active" (the provider says running and its SSH or first port answers), "stopped",
-	// "releasing" (may still be billed), "released", "lost".
+	// have happened), "starting", "active" (the provider says running and a caller can get in, see ready_evidence),
+	// "stopped", "releasing" (may still be billed), "released", "lost".
 	Status string `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// USD per hour for the whole instance, all-in.
 	PricePerHour float64 `protobuf:"fixed64,4,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
@@ -2789,7 +2789,7 @@ type ReserveGPUsRequest struct {
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,41,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Keep what turns up after the caller has gone, even without a request_id. Default: false.
 	KeepLate bool `protobuf:"varint,42,opt,name=keep_late,json=keepLate,proto3" json:"keep_late,omitempty"`
-	// "created" (default): answer when the machines exist; "ready": when they answer on SSH or their first port.
+	// "created" (default): answer when the machines exist; "ready": when callers can get in.
 	WaitFor string `protobuf:"bytes,43,opt,name=wait_for,json=waitFor,proto3" json:"wait_for,omitempty"`
 	// A machine that is not ready after this is dealt with by on_not_ready. 0: 15 minutes; at most a day.
 	ReadyTimeout *durationpb.Duration `protobuf:"bytes,44,opt,name=ready_timeout,json=readyTimeout,proto3" json:"ready_timeout,omitempty"`

@@ -629,8 +629,8 @@ class GPUInstance(_message.Message):
     """The marketplace: "vast.ai", "io.net", ..."""
     status: _builtins.str
     """Offers: "available". Answers of ReserveGPUs and CreateGPUInstance: "reserved". Rented: "unknown" (the create may
-    have happened), "starting", "active" (the provider says running and its SSH or first port answers), "stopped",
-    "releasing" (may still be billed), "released", "lost".
+    have happened), "starting", "active" (the provider says running and a caller can get in, see ready_evidence),
+    "stopped", "releasing" (may still be billed), "released", "lost".
     """
     price_per_hour: _builtins.float
     """USD per hour for the whole instance, all-in."""
@@ -1646,7 +1646,7 @@ class ReserveGPUsRequest(_message.Message):
     keep_late: _builtins.bool
     """Keep what turns up after the caller has gone, even without a request_id. Default: false."""
     wait_for: _builtins.str
-    """"created" (default): answer when the machines exist; "ready": when they answer on SSH or their first port."""
+    """"created" (default): answer when the machines exist; "ready": when callers can get in."""
     on_not_ready: _builtins.str
     """"replace" (default): release a machine that is not ready in time, or that the provider shows as broken for long
     enough, and rent another while the caller waits; "keep": keep it. A machine with a wrong GPU or above the price
