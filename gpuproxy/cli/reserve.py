@@ -133,7 +133,7 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 help="File with a public SSH key for these machines (repeatable). "
                 "Keys of `gpuproxy ssh-keys` are always added.",
             ),
-            click.option("--onstart", type=TextType(), help="Shell script that runs when the container starts."),
+            click.option("--onstart", type=TextType(), help="Script that runs at the start, by its #! line or bash."),
             click.option("--run-mode", type=WordType(RUN_MODES), help="How the container runs (default: ssh)."),
         )
     ):
