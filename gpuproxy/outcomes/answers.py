@@ -93,8 +93,8 @@ def answer(view: ReservationView) -> ReservationView:
     else:
         what = "ended" + (f" at {max(ends):%Y-%m-%d %H:%M:%S} UTC" if ends else "")
     text = (
-        f"The reservation of this request_id {what}, and this call rented nothing. {reservation.message.strip()} "
-        "To rent again, use another request_id."
+        f"The reservation of this request_id {what}, and no machine is rented for it now. "
+        f"{reservation.message.strip()} To rent again, use another request_id."
     )
     return replace(view, reservation=replace(reservation, message=text))
 

@@ -104,10 +104,18 @@ def _readiness(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator
         yield Advance(lease, LeaseEvent.READY, facts)
         return
     found = ways_in(lease, instance, check_key=scene.check_key)
-    if expects_ssh(lease, scene.capabilities) and not overdue:
+    if expects_ssh(lease, scene.capabilities) and not _port_counts(lease, overdue=overdue):
         found = tuple(way for way in found if not way.container_port)
     if found:
         yield ProbeReady(lease, found, late=overdue and _replaced(lease, owner))
+
+
+def _port_counts(lease: Lease, *, overdue: bool) -> bool:
+    """True if a port that accepts shows that callers can get into a machine with SSH.
+
+    A restarted machine whose SSH answered before must answer by SSH again, however old the machine is.
+    """
+    return overdue if lease.ready_at is None else lease.ready_evidence.startswith("port")
 
 
 def _around_boot(lease: Lease, instance: ListedInstance, now: datetime) -> Iterator[Step]:

@@ -4,6 +4,7 @@ Marketplaces give several addresses, and often only some of them work. So every 
 never given up while one of them answers. Pure.
 
 - Run modes ssh and jupyter: every address of the machine's SSH. At the ready timeout, a requested port counts too.
+  After a restart it counts only if the machine was ready by a port before.
 - Run mode entrypoint: every requested port.
 - Without an address to probe (no port was requested, or the marketplace has no SSH), a running machine is ready.
 - Leases of older versions have no run mode: every address that is listed is probed, if there is one.

@@ -72,17 +72,32 @@ def test_a_requested_port_counts_if_ssh_is_silent_until_the_ready_timeout() -> N
     in_world(story)
 
 
-def test_a_port_does_not_count_for_a_restarted_machine_whose_ssh_is_silent() -> None:
+@pytest.mark.parametrize("stopped_for", [60.0, 2 * DEFAULT_READY_TIMEOUT.total_seconds()])
+def test_a_port_does_not_count_for_a_restarted_machine_whose_ssh_is_silent(stopped_for: float) -> None:
     async def story(world: World) -> None:
         instance = await rented(world, LaunchSpec(ports=(8000,)))
         contract = instance.contract_id
         await world.engine.machines.stop(CALLER, "vast.ai", contract)
-        await world.sleep(60)
+        await world.sleep(stopped_for)
         world.sandbox.market.instances[int(contract)].unreachable = "ssh_down"
         await world.engine.machines.start(CALLER, "vast.ai", contract)
         await world.sleep(300)
         (lease,) = await world.live()
         assert lease.state is LeaseState.STARTING
+
+    in_world(story, boot_time=(20.0, 20.0))
+
+
+def test_a_restarted_machine_that_was_ready_by_its_port_is_ready_by_its_port_again() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "ssh_down")
+        instance = await rented(world, LaunchSpec(ports=(8000,)))
+        await world.engine.machines.stop(CALLER, "vast.ai", instance.contract_id)
+        await world.sleep(60)
+        await world.engine.machines.start(CALLER, "vast.ai", instance.contract_id)
+        await world.sleep(300)
+        (lease,) = await world.live()
+        assert (lease.state, lease.ready_evidence) == (LeaseState.ACTIVE, "port 8000 accepts")
 
     in_world(story, boot_time=(20.0, 20.0))
 

@@ -87,7 +87,7 @@ def test_a_repeat_after_the_end_says_that_it_has_ended_when_and_why_and_rents_no
         assert again.reservation.state is ReservationState.RELEASED
         ended = max(lease.ended_at for lease in again.leases if lease.ended_at)
         text = again.reservation.message
-        assert f"ended at {ended:%Y-%m-%d %H:%M:%S} UTC, and this call rented nothing." in text
+        assert f"ended at {ended:%Y-%m-%d %H:%M:%S} UTC, and no machine is rented for it now." in text
         assert f"({'EXPIRED' if how == 'expired' else 'RELEASED'} 2); nothing is billed any more." in text
         assert text.endswith("To rent again, use another request_id.")
         assert world.created() == 2
@@ -108,7 +108,7 @@ def test_a_repeat_whose_only_create_never_happened_says_that_it_has_failed():
         await world.sleep(7200)
         again = (await world.reserve(1, request_id="a")).reservation
         assert again.state is ReservationState.FAILED
-        assert "request_id has failed, and this call rented nothing." in again.message
+        assert "request_id has failed, and no machine is rented for it now." in again.message
 
     in_world(story)
 
