@@ -69,7 +69,7 @@ MISTAKES = (
         "a destroy is not repeated after two tries",
         "reconcile/plan.py",
         "    if due:\n        yield Destroy(lease)",
-        "    if due and lease.destroy_tries < 2:\n        yield Destroy(lease)",
+        "    if due and lease.pending.destroy_tries < 2:\n        yield Destroy(lease)",
     ),
     Mistake(
         "labels are believed without their signature",
@@ -107,21 +107,21 @@ MISTAKES = (
         "a machine is released as not ready while the provider does not answer",
         "reconcile/plan.py",
         '    if instance is None:\n        return ""\n    unjudged',
-        "    if instance is None and lease.seen_at is None and _replaced(lease, owner):\n"
+        "    if instance is None and lease.observed.seen_at is None and _replaced(lease, owner):\n"
         '        return NOT_READY\n    if instance is None:\n        return ""\n    unjudged',
     ),
     Mistake(
         "a create in flight when the process died counts as never sent",
         "rental/recovery.py",
-        "    if lease.call_started_at is None:\n        record.not_attempted(tx, lease.id,",
-        "    if True:\n        lease = leases.note(tx, lease, call_started_at=None)\n"
-        "        record.not_attempted(tx, lease.id,",
+        "    if lease.creation.call_started_at is None:\n        record.not_attempted(tx, lease.id,",
+        "    if True:\n        from gpuproxy.model.lease_events import NotAttempted\n"
+        '        leases.advance(tx, lease, NotAttempted("INTERRUPTED"))\n        record.not_attempted(tx, lease.id,',
     ),
     Mistake(
         "an accepted destroy counts as proof that the machine is gone",
         "reconcile/effects.py",
-        "    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=now + timedelta(seconds=wait))",
-        "    lease = leases.advance(tx, lease, LeaseEvent.GONE)",
+        "        leases.note(tx, lease, DestroySent(now, answer, tries, now + timedelta(seconds=wait)))",
+        "        leases.advance(tx, lease, Gone())",
     ),
     Mistake(
         "a list that failed is read as an empty one",
@@ -181,8 +181,8 @@ MISTAKES = (
     Mistake(
         "a listing with unreadable rows proves absence",
         "reconcile/absence.py",
-        "    if lease.call_deadline is None or scene.listing is None or scene.listing.unreadable:",
-        "    if lease.call_deadline is None or scene.listing is None:",
+        "    if lease.creation.call_deadline is None or scene.listing is None or scene.listing.unreadable:",
+        "    if lease.creation.call_deadline is None or scene.listing is None:",
     ),
     Mistake(
         "a destroy waits for the next listing",
@@ -205,8 +205,8 @@ MISTAKES = (
     Mistake(
         "a machine is ready although the marketplace does not have its keys yet",
         "reconcile/plan.py",
-        '    if lease.keys_state == "pending" and not overdue:',
-        '    if lease.keys_state == "lost" and not overdue:',
+        '    if lease.pending.keys_state == "pending" and not overdue:',
+        '    if lease.pending.keys_state == "lost" and not overdue:',
     ),
     Mistake(
         "an offer that ends before the lease is rented",

@@ -1,10 +1,10 @@
 """One machine under the eyes of the reconcile plan: rows of listings in, steps out, nothing else involved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gpuproxy.model.lease_events import Release
 from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
@@ -13,9 +13,10 @@ from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.doubts import Doubt, Unanswered, after_listing
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
-from gpuproxy.reconcile.steps import Advance, Scene, Step
+from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
 from gpuproxy.reconcile.ways_in import can_be_probed
 from gpuproxy.runtime.limits import Limits
+from tests.flat_leases import flat_lease
 
 NOON = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
 VAST = ProviderName("vast.ai")
@@ -33,7 +34,7 @@ def lease_of(number: int = 1, **facts: Any) -> Lease:
         "created_at": NOON, "call_started_at": NOON, "call_deadline": NOON, "instance_id": InstanceId(str(number)),
         "started_at": NOON,
     }  # fmt: skip
-    return Lease(**(values | facts))
+    return flat_lease(**(values | facts))
 
 
 def reservation_of(**facts: Any) -> Reservation:
@@ -84,9 +85,8 @@ class Account:
     def applies(self, steps: Sequence[Step]) -> None:
         """Let the lease learn the facts of steps that change no state."""
         for step in steps:
-            facts = getattr(step, "facts", None)
-            if facts and not isinstance(step, Advance):
-                self.lease = replace(self.lease, **facts)
+            if isinstance(step, Note):
+                self.lease = step.fact.change(self.lease)
 
     def _scene(self, at: datetime, listing: Listing | None, facts: dict[str, Any]) -> Scene:
         values: dict[str, Any] = {
@@ -99,11 +99,10 @@ class Account:
 
 def reasons(steps: Sequence[Step]) -> list[str]:
     """Why machines are released."""
-    return [
-        str(step.facts["reason"]) for step in steps if isinstance(step, Advance) and step.event is LeaseEvent.RELEASE
-    ]
+    released = [step.event for step in steps if isinstance(step, Advance)]
+    return [event.reason for event in released if isinstance(event, Release)]
 
 
 def events(steps: Sequence[Step]) -> list[LeaseEvent]:
     """What happens to leases."""
-    return [step.event for step in steps if isinstance(step, Advance)]
+    return [step.event.kind for step in steps if isinstance(step, Advance)]

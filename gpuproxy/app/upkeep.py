@@ -23,6 +23,7 @@ from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox, 
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
+from gpuproxy.model.lease_events import Release
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.reconcile.doubts import Probes
@@ -185,8 +186,8 @@ def _lines(account: str, decided: Decided, *, silent: bool) -> list[str]:
 def _words(step: Step) -> str:
     what = f"{step.lease.id} ({step.lease.instance_id or 'no instance id'}, {step.lease.state})"
     if isinstance(step, Advance):
-        reason = step.facts.get("reason", "")
-        return f"{step.event} {what}" + (f": {reason}" if reason else "")
+        reason = f": {step.event.reason}" if isinstance(step.event, Release) else ""
+        return f"{step.event.kind} {what}{reason}"
     return f"{type(step).__name__.lower()} {what}"
 
 

@@ -111,27 +111,28 @@ class Health:
 def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
     now = tx.now()
     if lease.outcome_unknown:
-        since = lease.call_started_at or lease.created_at
-        checks = f"{lease.absent_checks} of 3 valid listings did not show it"
+        since = lease.creation.call_started_at or lease.created_at
+        checks = f"{lease.pending.absent_checks} of 3 valid listings did not show it"
         return Finding(
             kind="unknown",
             subject=lease.id,
-            text=f"{_age(now - since)}: it is unknown whether {lease.offer_id} was rented at {lease.provider} "
-            f"({lease.account}); {checks}. {lease.status_message}",
+            text=f"{_age(now - since)}: it is unknown whether {lease.offered.offer_id} was rented at {lease.provider} "
+            f"({lease.account}); {checks}. {lease.observed.status_message}",
             advice="The server resolves this on its own. To check it yourself, look for the label "
             f"{lease.label} in the provider's console.",
         )
-    if lease.state is LeaseState.RELEASING and lease.destroy_tries and lease.started_at is not None:
+    if lease.state is LeaseState.RELEASING and lease.pending.destroy_tries and lease.started_at is not None:
         since = events.first_at(tx, lease, LeaseEvent.RELEASE) or lease.started_at
         if now - since >= _STUCK:
             return Finding(
                 kind="stuck_release",
                 subject=lease.id,
                 text=f"{_age(now - since)}: {lease.provider} {lease.instance_id} still exists after "
-                f"{lease.destroy_tries} destroy calls; {_billed(lease)}.",
+                f"{lease.pending.destroy_tries} destroy calls; {_billed(lease)}.",
                 advice="The server repeats the destroy. If the machine stays, destroy it in the provider's console.",
             )
-    if lease.state in RENTED and lease.missing_since is not None and now - lease.missing_since >= _MISSING:
+    missing_since = lease.pending.missing_since
+    if lease.state in RENTED and missing_since is not None and now - missing_since >= _MISSING:
         return _missing(lease, now)
     if is_dead(lease, now, failures):
         return _dead(lease, now)
@@ -141,11 +142,12 @@ def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
 
 def _missing(lease: Lease, now: datetime) -> Finding:
     """A machine that listings do not show, and whose single reads do not say whether it exists."""
+    age = _age(now - (lease.pending.missing_since or now))
     return Finding(
         kind="missing",
         subject=lease.id,
-        text=f"{_age(now - (lease.missing_since or now))}: listings do not show {lease.provider} {lease.instance_id} "
-        f"of {lease.reservation_id}, and single reads give no clear answer; according to the last known state, "
+        text=f"{age}: listings do not show {lease.provider} {lease.instance_id} of {lease.reservation_id}, and single "
+        "reads give no clear answer; according to the last known state, "
         f"{_billed(lease)}.",
         advice="Look in the provider's console. If the machine does not exist there, release it: `gpuproxy destroy "
         f"{lease.instance_id}`.",
@@ -157,24 +159,24 @@ def is_dead(lease: Lease, now: datetime, failures: GpuFailures) -> bool:
 
     False if the machine is to be stopped.
     """
-    if lease.stop_at is not None:
+    if lease.pending.stop_at is not None:
         return False
     if lease.state is LeaseState.ACTIVE:
         own = failures.get(lease.provider)
-        message = lease.status_message
+        message = lease.observed.status_message
         return _GPU_FAILED.search(message) is not None or (own is not None and own.search(message) is not None)
-    if lease.state is not LeaseState.STARTING or lease.ready_at is None or lease.faltered_at is None:
+    if lease.state is not LeaseState.STARTING or lease.observed.ready_at is None or lease.observed.faltered_at is None:
         return False
-    return now - lease.faltered_at >= _DEAD
+    return now - lease.observed.faltered_at >= _DEAD
 
 
 def _dead(lease: Lease, now: datetime) -> Finding:
     machine = f"{lease.provider} {lease.instance_id} of {lease.reservation_id}"
-    if lease.faltered_at is None:
+    if lease.observed.faltered_at is None:
         text = f"{machine} has status running, but one of its GPUs has failed"
     else:
-        text = f"{_age(now - lease.faltered_at)}: {machine} was ready and no longer runs"
-    if lease.billed == "nothing":
+        text = f"{_age(now - lease.observed.faltered_at)}: {machine} was ready and no longer runs"
+    if lease.observed.billed == "nothing":
         advice = (
             "Its host may come back, and nothing is billed until then. Wait, or destroy the machine "
             f"(`gpuproxy destroy {lease.instance_id}`) and rent another."
@@ -184,7 +186,7 @@ def _dead(lease: Lease, now: datetime) -> Finding:
     return Finding(
         kind="dead_machine",
         subject=lease.id,
-        text=f"{text}; {_billed(lease)}. The provider's message: {lease.status_message}",
+        text=f"{text}; {_billed(lease)}. The provider's message: {lease.observed.status_message}",
         advice=advice,
     )
 
@@ -201,7 +203,7 @@ def _contract_ends(lease: Lease, warning: str) -> Finding:
 
 def _billed(lease: Lease) -> str:
     """The present cost of the machine, in words."""
-    return _BILLED[lease.billed].format(dollars(meter_rate(lease) or 0))
+    return _BILLED[lease.observed.billed].format(dollars(meter_rate(lease) or 0))
 
 
 def _unconfigured(account: AccountKey, count: int) -> Finding:

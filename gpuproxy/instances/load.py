@@ -63,7 +63,7 @@ class Load:
             hosts = counters.loads(tx)
             weighted = STRATEGIES[strategy].weighted
             return LoadReport(
-                server=tuple(_server_row(lease, hosts[lease.host], weighted=weighted) for lease in rows),
+                server=tuple(_server_row(lease, hosts[lease.offered.host], weighted=weighted) for lease in rows),
                 provider=_provider_rows(leases.live_of_project(tx, None), hosts),
                 strategy=strategy,
             )
@@ -76,10 +76,10 @@ def _server_row(lease: Lease, load: HostLoad, *, weighted: bool) -> LoadRow:
         id=lease.instance_id or "",
         provider=lease.provider,
         connections=load.live,
-        gpus=lease.host_gpus or lease.num_gpus,
+        gpus=lease.offered.host_gpus or lease.offered.num_gpus,
         response_ms=load.response_ms,
         samples=load.samples,
-        weight=weight(lease.vram_gb, lease.price, lease.num_gpus) / 10 if weighted else 0.0,
+        weight=weight(lease.offered.vram_gb, lease.observed.price, lease.offered.num_gpus) / 10 if weighted else 0.0,
         last_used=load.last_picked_at,
         picks=load.picks,
         ejected_until=load.ejected_until,
@@ -102,7 +102,7 @@ def _provider_row(provider: ProviderName, live: Sequence[Lease], hosts: Sequence
         id=provider,
         provider=provider,
         connections=len(live),
-        gpus=sum(lease.num_gpus for lease in live),
+        gpus=sum(lease.offered.num_gpus for lease in live),
         response_ms=sum(load.samples * load.response_ms for load in hosts) / samples if samples else 0.0,
         samples=samples,
         last_used=max(lease.created_at for lease in live),

@@ -27,6 +27,7 @@ from gpuproxy.model.errors import (
     Refusal,
     Unavailable,
 )
+from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, LeaseState, status_word
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.effects import STOP_AGAIN
@@ -73,7 +74,7 @@ class Machines:
     async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         """Stop a machine. It loses its GPUs and keeps its disk, which is still billed. Also cancels a pending start."""
         found = await self._found(caller, provider, instance_id)
-        if found.lease.ready_at is None:  # a stop now would look like a machine that never gets ready
+        if found.lease.observed.ready_at is None:  # a stop now would look like a machine that never gets ready
             raise _wrong_state(found, "is being started; stop it once it is active")
         market = self._able(found, "stop_start")
         await self._alone(found.lease, lambda: self._stop(market, found.lease))
@@ -83,7 +84,7 @@ class Machines:
         """Start a stopped machine with GPUs of its host. Its whole price is billed from then on."""
         found = await self._found(caller, provider, instance_id)
         market = self._able(found, "stop_start")
-        ends_at = found.lease.contract_ends_at
+        ends_at = found.lease.observed.contract_ends_at
         if ends_at is not None and ends_at <= self._clock.now():
             raise FailedPrecondition(
                 f"The marketplace's contract of {instance_id} ended at {ends_at:%Y-%m-%d %H:%MZ}. The machine can't be "
@@ -191,17 +192,17 @@ def _begin(tx: Tx, lease_id: LeaseId) -> bool:
     Until the start is accepted, the machine is still one that is to be stopped.
     """
     lease = leases.get(tx, lease_id)
-    if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.stop_at is None):
+    if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.pending.stop_at is None):
         return False
     tx.before_spending()
-    leases.note(tx, lease, stop_at=tx.now() + _UNDER_WAY)
+    leases.note(tx, lease, StopDue(tx.now() + _UNDER_WAY))
     return True
 
 
 def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state in RENTED:
-        leases.note(tx, lease, stop_at=at)
+        leases.note(tx, lease, StopDue(at))
 
 
 async def _asked(call: Awaitable[T], what: str) -> T:

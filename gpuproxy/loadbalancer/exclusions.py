@@ -27,9 +27,9 @@ class Exclusions:
             self.accounts.add((lease.provider, lease.account))
             return
         if refusal.scope is Scope.HOST:
-            self.hosts.add(lease.host)
+            self.hosts.add(lease.offered.host)
         elif refusal.scope is Scope.OFFER:
-            self.offers.add(lease.offer_id)
+            self.offers.add(lease.offered.offer_id)
         if not isinstance(refusal, OfferGone) and refusal.advice is not Advice.TRY_NEXT:
             failures = self._failures[lease.provider] = self._failures.get(lease.provider, 0) + 1
             if failures >= _FAILURES_ALLOWED:

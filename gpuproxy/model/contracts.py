@@ -20,9 +20,10 @@ def ends_too_soon(contract_ends_at: datetime | None, expires_at: datetime | None
 
 def warning(lease: Lease) -> str:
     """What the owner of a machine should know about its contract; "" if there is nothing."""
-    if lease.state not in RENTED or lease.contract_warned_at is None or lease.contract_ends_at is None:
+    ends_at = lease.observed.contract_ends_at
+    if lease.state not in RENTED or lease.observed.contract_warned_at is None or ends_at is None:
         return ""
-    end = f"{lease.contract_ends_at:%Y-%m-%d %H:%MZ}"
+    end = f"{ends_at:%Y-%m-%d %H:%MZ}"
     lasts = "the lease has no end" if lease.expires_at is None else f"the lease: {lease.expires_at:%Y-%m-%d %H:%MZ}"
     return (
         f"End of the contract of {lease.provider} {lease.instance_id}: {end}; {lasts}. The machine can't run after the "

@@ -61,6 +61,8 @@ KeysState = Literal["", "pending", "unregistered", "registered", "refused"]
 pending: the machine's readiness waits for them. unregistered: it no longer waits, but they are still tried.
 """
 
+Billed = Literal["nothing", "disk", "all"]
+
 _S, _E = LeaseState, LeaseEvent
 
 TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
@@ -136,112 +138,6 @@ def after(state: LeaseState, event: LeaseEvent) -> LeaseState:
         raise IllegalTransition(f"the event {event} is not allowed for a lease in the state {state}") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """One lease. Prices are micro-dollars per hour for the whole instance; times are aware UTC."""
-
-    id: LeaseId
-    reservation_id: ReservationId
-    project: str
-    attempt: int
-    provider: ProviderName
-    account: str
-    label: str
-    """Set on the machine when it is created; unique forever."""
-    offer_id: OfferId
-    host: HostKey
-    conflict_keys: tuple[str, ...]
-    """The exclusive keys of the offer. Two leases in a state of HOLDS_OFFER never share one."""
-    gpu_model: str
-    num_gpus: int
-    vram_gb: int
-    location: str
-    price: Micro
-    """The total price: first of the offer, later of the provider's listing."""
-    disk_price: Micro
-    """The part of `price` that is billed as long as the instance exists."""
-    ceiling: Micro
-    """The highest price that the caller accepts."""
-    state: LeaseState
-    version: int
-    created_at: datetime
-    call_started_at: datetime | None = None
-    call_deadline: datetime | None = None
-    """Until then, no other process may decide what came of the call."""
-    instance_id: InstanceId | None = None
-    started_at: datetime | None = None
-    """When the server learnt that the instance exists."""
-    seen_at: datetime | None = None
-    """The time of the first listing that showed the instance."""
-    priced_at: datetime | None = None
-    """The time of the first listing that gave its price, which is checked then."""
-    billed: Literal["nothing", "disk", "all"] = "disk"
-    """What the provider bills in its last reported status: all while running, nothing while the host is offline."""
-    ready_at: datetime | None = None
-    faltered_at: datetime | None = None
-    """Since when a machine that was ready no longer runs, according to the provider; None while it runs."""
-    ended_at: datetime | None = None
-    expires_at: datetime | None = None
-    missing_since: datetime | None = None
-    """The time of the first believable listing without the instance; None once a listing shows it again."""
-    absent_checks: int = 0
-    """The number of believable listings after the quarantine that did not show the instance."""
-    absent_checked_at: datetime | None = None
-    destroy_at: datetime | None = None
-    """When the next destroy call is due."""
-    destroy_tries: int = 0
-    destroy_taken_at: datetime | None = None
-    """When a destroy call first succeeded."""
-    gone_said_at: datetime | None = None
-    """When a destroy was first answered with "no such instance"; None once a listing shows the instance again."""
-    stop_at: datetime | None = None
-    """From then on the machine must be stopped; it is stopped again whenever it runs. None: it may run."""
-    reason: str = ""
-    """An upper-case constant: why the lease failed or is being released."""
-    status_message: str = ""
-    """The provider's own status text."""
-    ssh_host: str = ""
-    ssh_port: int = 0
-    ports: tuple["PortMapping", ...] = ()
-    extras: tuple[tuple[str, str], ...] = ()
-    disk_gb: float = 0.0
-    reliability_ppm: int = 0
-    verified: bool = False
-    cuda_max: float = 0.0
-    host_gpus: int = 0
-    """The number of GPUs of the whole host; 0 if the marketplace doesn't say."""
-    run_mode: str = "ssh"
-    """How the machine was launched, which decides what must answer. "": a lease of an older version, unknown."""
-    asked_ports: tuple[int, ...] = ()
-    """The container ports that the caller wants to reach."""
-    ssh_keys: tuple[str, ...] = ()
-    """The public keys that must be able to log in."""
-    keys_state: KeysState = ""
-    ready_evidence: str = ""
-    """What was seen when the machine became ready: "ssh greets", "port 8000 accepts"."""
-    boot: tuple[tuple[str, str], ...] = ()
-    """The parts of the boot script and what became of each, sorted by part."""
-    contract_ends_at: datetime | None = None
-    """When the marketplace's contract ends: the machine stops then, whatever the lease says."""
-    contract_warned_at: datetime | None = None
-    """Since when the contract is known to end too soon; None while it does not."""
-
-    @property
-    def owner_id(self) -> OwnerId:
-        """Whom the machine is rented for."""
-        return OwnerId(self.reservation_id)
-
-    @property
-    def outcome_unknown(self) -> bool:
-        """True when a create was sent and nobody knows whether an instance exists: released ones included."""
-        return self.instance_id is None and self.state in (LeaseState.UNKNOWN, LeaseState.RELEASING)
-
-    @property
-    def may_exist(self) -> bool:
-        """False for what was surely never created."""
-        return self.instance_id is not None or self.state in LIVE
-
-
 @dataclass(frozen=True, slots=True)
 class SshAddress:
     """An address at which the machine's SSH may answer."""
@@ -258,6 +154,140 @@ class PortMapping:
     protocol: str
     host: str
     public_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What the marketplace offered. It never changes."""
+
+    offer_id: OfferId
+    host: HostKey
+    conflict_keys: tuple[str, ...]
+    """The exclusive keys of the offer. Two leases in a state of LOCKS_KEYS never share one."""
+    gpu_model: str
+    num_gpus: int
+    vram_gb: int
+    location: str
+    disk_gb: float = 0.0
+    reliability_ppm: int = 0
+    verified: bool = False
+    cuda_max: float = 0.0
+    host_gpus: int = 0
+    """The number of GPUs of the whole host; 0 if the marketplace doesn't say."""
+    extras: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creation:
+    """What the create call asked for, and when it was sent."""
+
+    ceiling: Micro
+    """The highest price that the caller accepts, in micro-dollars per hour."""
+    call_started_at: datetime | None = None
+    call_deadline: datetime | None = None
+    """Until then, no other process may decide what came of the call."""
+    run_mode: str = "ssh"
+    """How the machine was launched, which decides what must answer. "": a lease of an older version, unknown."""
+    asked_ports: tuple[int, ...] = ()
+    """The container ports that the caller wants to reach."""
+    ssh_keys: tuple[str, ...] = ()
+    """The public keys that must be able to log in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the marketplace and the probes have shown of the machine. Prices are micro-dollars per hour."""
+
+    price: Micro
+    """The total price: first of the offer, later of the provider's listing."""
+    disk_price: Micro
+    """The part of `price` that is billed as long as the instance exists."""
+    billed: Billed = "disk"
+    """What the provider bills in its last reported status: all while running, nothing while the host is offline."""
+    seen_at: datetime | None = None
+    """The time of the first listing that showed the instance."""
+    priced_at: datetime | None = None
+    """The time of the first listing that gave its price, which is checked then."""
+    status_message: str = ""
+    """The provider's own status text."""
+    ssh_host: str = ""
+    ssh_port: int = 0
+    ports: tuple[PortMapping, ...] = ()
+    ready_at: datetime | None = None
+    ready_evidence: str = ""
+    """What was seen when the machine became ready: "ssh greets", "port 8000 accepts"."""
+    faltered_at: datetime | None = None
+    """Since when a machine that was ready no longer runs, according to the provider; None while it runs."""
+    boot: tuple[tuple[str, str], ...] = ()
+    """The parts of the boot script and what became of each, sorted by part."""
+    contract_ends_at: datetime | None = None
+    """When the marketplace's contract ends: the machine stops then, whatever the lease says."""
+    contract_warned_at: datetime | None = None
+    """Since when the contract is known to end too soon; None while it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """What is still to be done with the machine, or to be proven about it."""
+
+    missing_since: datetime | None = None
+    """The time of the first believable listing without the instance; None once a listing shows it again."""
+    absent_checks: int = 0
+    """The number of believable listings after the quarantine that did not show the instance."""
+    absent_checked_at: datetime | None = None
+    destroy_at: datetime | None = None
+    """When the next destroy call is due."""
+    destroy_tries: int = 0
+    destroy_taken_at: datetime | None = None
+    """When a destroy call first succeeded."""
+    gone_said_at: datetime | None = None
+    """When a destroy was first answered with "no such instance"; None once a listing shows the instance again."""
+    stop_at: datetime | None = None
+    """From then on the machine must be stopped; it is stopped again whenever it runs. None: it may run."""
+    keys_state: KeysState = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One lease. Times are aware UTC."""
+
+    id: LeaseId
+    reservation_id: ReservationId
+    project: str
+    attempt: int
+    provider: ProviderName
+    account: str
+    label: str
+    """Set on the machine when it is created; unique forever."""
+    state: LeaseState
+    version: int
+    created_at: datetime
+    instance_id: InstanceId | None = None
+    started_at: datetime | None = None
+    """When the server learnt that the instance exists."""
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    reason: str = ""
+    """Why the lease failed or is being released; empty while it does neither."""
+    offered: Offered
+    creation: Creation
+    observed: Observed
+    pending: Pending = Pending()
+
+    @property
+    def owner_id(self) -> OwnerId:
+        """Whom the machine is rented for."""
+        return OwnerId(self.reservation_id)
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """True when a create was sent and nobody knows whether an instance exists: released ones included."""
+        return self.instance_id is None and self.state in (LeaseState.UNKNOWN, LeaseState.RELEASING)
+
+    @property
+    def may_exist(self) -> bool:
+        """False for what was surely never created."""
+        return self.instance_id is not None or self.state in LIVE
 
 
 def status_word(state: LeaseState) -> str:

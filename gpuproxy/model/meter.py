@@ -12,4 +12,4 @@ def meter_rate(lease: Lease) -> Micro | None:
     """The rate in micro-dollars per hour; None if no meter runs."""
     if lease.instance_id is None or lease.state in TERMINAL:
         return None
-    return {"nothing": Micro(0), "disk": lease.disk_price, "all": lease.price}[lease.billed]
+    return {"nothing": Micro(0), "disk": lease.observed.disk_price, "all": lease.observed.price}[lease.observed.billed]

@@ -170,7 +170,7 @@ def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> Reservat
     kept = [lease for lease in live if lease.state in RENTED]
     if not kept:
         return _state_without_machines(leases, live)
-    if sum(lease.num_gpus for lease in kept) < reservation.count:
+    if sum(lease.offered.num_gpus for lease in kept) < reservation.count:
         return ReservationState.PARTIAL
     ready = all(lease.state is LeaseState.ACTIVE for lease in kept)
     return ReservationState.ACTIVE if ready else ReservationState.STARTING

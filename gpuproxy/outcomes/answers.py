@@ -55,7 +55,7 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, qu
     deadline, 0 if there was none.
     """
     kept = [lease for lease in leases if lease.state in RENTED]
-    gpus = sum(lease.num_gpus for lease in kept)
+    gpus = sum(lease.offered.num_gpus for lease in kept)
     open_leases = [lease for lease in leases if lease.state in UNRESOLVED]
     if reservation.closing:
         return Verdict(message="The reservation was released while machines were being created.")
@@ -73,7 +73,7 @@ def message(reservation: Reservation, leases: Sequence[Lease]) -> str:
     if any(lease.state in KEEPABLE for lease in leases) or not any(lease.instance_id for lease in leases):
         return _standing(reservation, leases)
     rented = [lease for lease in leases if lease.instance_id is not None]
-    gpus, open_ = sum(lease.num_gpus for lease in rented), sum(lease.state in LIVE for lease in rented)
+    gpus, open_ = sum(lease.offered.num_gpus for lease in rented), sum(lease.state in LIVE for lease in rented)
     reasons = ", ".join(f"{reason} {count}" for reason, count in _counted(lease.reason for lease in rented).items())
     ending = f"{open_} of {len(rented)} machines may still be billed" if open_ else "nothing is billed any more"
     text = f"{gpus} of {reservation.count} GPUs were rented and then released ({reasons}); {ending}."
@@ -100,11 +100,11 @@ def answer(view: ReservationView) -> ReservationView:
 
 
 def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
-    gpus = sum(lease.num_gpus for lease in leases if lease.state in RENTED)
-    price = sum(lease.price for lease in leases if lease.state in RENTED)
+    gpus = sum(lease.offered.num_gpus for lease in leases if lease.state in RENTED)
+    price = sum(lease.observed.price for lease in leases if lease.state in RENTED)
     text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."
-    unknown = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
-    pending = sum(lease.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
+    unknown = sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
+    pending = sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
     if unknown:
         text += f" {unknown} unknown: the marketplace did not say whether they were created. This resolves by itself."
     if pending:
@@ -117,7 +117,9 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
 
 def _unsupported(leases: Sequence[Lease]) -> str:
     """The parts of the boot script that the machines can't run, such as "keys: unsupported in entrypoint mode"."""
-    found = {f"{part}: {state}" for lease in leases for part, state in lease.boot if state.startswith("unsupported")}
+    found = {
+        f"{part}: {state}" for lease in leases for part, state in lease.observed.boot if state.startswith("unsupported")
+    }
     return f" {'; '.join(sorted(found))}." if found else ""
 
 

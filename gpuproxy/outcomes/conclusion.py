@@ -3,6 +3,8 @@
 A call that is answered, a call whose caller left, and a call whose process died all end in `conclude`.
 """
 
+from dataclasses import replace
+
 from gpuproxy.model.leases import LeaseState, ReservationId
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes import answers, record
@@ -18,20 +20,19 @@ def conclude(tx: Tx, reservation_id: ReservationId, *, gone: bool, queue_seconds
     if there was none.
     """
     for lease in leases.of_reservation(tx, reservation_id):
-        if lease.state is LeaseState.REQUESTED and lease.call_started_at is None:
+        if lease.state is LeaseState.REQUESTED and lease.creation.call_started_at is None:
             record.not_attempted(tx, lease.id)
     reservation, rows = with_leases(tx, reservation_id)
     verdict = answers.verdict(reservation, rows, gone=gone, queue_seconds=queue_seconds)
-    reservations.change(
-        tx,
+    concluded = replace(
         reservation,
-        rows,
         settled_at=reservation.settled_at or tx.now(),
         answered_at=tx.now(),
         message=verdict.message,
         failure=verdict.failure,
         request_id="" if verdict.retryable else reservation.request_id,
     )
+    reservations.change(tx, reservation, concluded, rows)
     if verdict.closing:
         close(tx, reservation_id, verdict.closing)
 
@@ -40,7 +41,8 @@ def close(tx: Tx, reservation_id: ReservationId, reason: str) -> Reservation:
     """Release all machines of a reservation, also those that are found later."""
     reservation, rows = with_leases(tx, reservation_id)
     if not reservation.closing:
-        reservations.change(tx, reservation, rows, closing=reason, settled_at=tx.now())
+        closing = replace(reservation, closing=reason, settled_at=tx.now())
+        reservations.change(tx, reservation, closing, rows)
     for lease in leases.of_reservation(tx, reservation_id):
         record.release(tx, lease, reason)
     return reservations.get(tx, reservation_id)

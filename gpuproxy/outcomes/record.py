@@ -7,16 +7,31 @@ dropped: if the lease had already ended, it returns to `releasing`.
 
 from datetime import datetime, timedelta
 
+from gpuproxy.model import lease_events
 from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
+from gpuproxy.model.lease_events import (
+    Created,
+    Deferred,
+    Found,
+    NotAttempted,
+    Reappeared,
+    RefusedLate,
+    Release,
+    ReplyLost,
+)
+from gpuproxy.model.lease_facts import CallStarted
 from gpuproxy.model.leases import (
     LIVE,
     RENTED,
     TERMINAL,
+    Billed,
+    Creation,
     InstanceId,
     Lease,
-    LeaseEvent,
     LeaseId,
     LeaseState,
+    Observed,
+    Offered,
     ReservationId,
 )
 from gpuproxy.model.measured import HOST_REFUSED
@@ -47,14 +62,14 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
         not_attempted(tx, lease_id)
         return False
     if lease.expires_at is not None and lease.expires_at <= tx.now():
-        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=EXPIRED)
+        leases.advance(tx, lease, NotAttempted(EXPIRED))
         return False
     paused = account_problems.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
         # The marketplace's words are left out: they were about another project's create.
-        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=paused.reason)
+        leases.advance(tx, lease, NotAttempted(paused.reason))
         return False
-    leases.note(tx, lease, call_started_at=tx.now(), call_deadline=deadline, status_message="")
+    leases.note(tx, lease, CallStarted(tx.now(), deadline))
     pace.hold(tx, (lease.provider, lease.account), tx.now() + timedelta(seconds=interval))
     return True
 
@@ -66,8 +81,8 @@ def deferred(tx: Tx, lease_id: LeaseId, limited: RateLimited, until: datetime) -
     if lease.state is not LeaseState.REQUESTED:
         refused(tx, lease_id, limited)
         return False
-    words = f"waiting: {lease.provider} wants fewer creates; the next one may be sent at {until:%H:%M:%SZ}"
-    leases.advance(tx, lease, LeaseEvent.DEFERRED, call_started_at=None, call_deadline=None, status_message=words)
+    message = f"waiting: {lease.provider} wants fewer creates; the next one may be sent at {until:%H:%M:%SZ}"
+    leases.advance(tx, lease, Deferred(message))
     return True
 
 
@@ -76,24 +91,20 @@ def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
     lease = leases.get(tx, lease_id)
     if lease.instance_id == receipt.instance_id and lease.state in LIVE:
         return lease
-    event = LeaseEvent.REAPPEARED if lease.state in TERMINAL else LeaseEvent.CREATED
-    return adopt(tx, lease, event, receipt.instance_id)
+    if lease.state in TERMINAL:
+        return leases.advance(tx, lease, Reappeared(tx.now(), receipt.instance_id))
+    return adopt(tx, lease, Created(receipt.instance_id, tx.now()))
 
 
-def adopt(tx: Tx, lease: Lease, event: LeaseEvent, instance_id: InstanceId) -> Lease:
+def found(tx: Tx, lease: Lease, instance_id: InstanceId) -> Lease:
+    """Record that a listing shows the lease's machine."""
+    return adopt(tx, lease, Found(instance_id, tx.now()))
+
+
+def adopt(tx: Tx, lease: Lease, event: Created) -> Lease:
     """Record the instance as the lease's machine. If its owner does not want it any more, it is released at once."""
     now = tx.now()
-    shown = {"seen_at": now} if event is LeaseEvent.FOUND else {}  # a listing has shown it
-    lease = leases.advance(
-        tx,
-        lease,
-        event,
-        instance_id=instance_id,
-        started_at=now,
-        destroy_at=now,
-        call_started_at=lease.call_started_at or now,  # empty if the create seemed to be rate limited but was executed
-        **shown,
-    )
+    lease = leases.advance(tx, lease, event)
     owner = owners.of(tx, lease)
     if lease.state in RENTED and not owner.wants(now):
         return release(tx, lease, owner.unwanted_because)
@@ -113,9 +124,9 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
     if not (lease.state is LeaseState.REQUESTED or lease.outcome_unknown):
         return lease
     if owners.of(tx, lease).strategy == "equal_weighted":
-        rotations.undo_pick(tx, "equal_weighted", lease.host, lease.num_gpus)
-    event = LeaseEvent.ABSENT if lease.state is LeaseState.UNKNOWN else LeaseEvent.REFUSED
-    return leases.advance(tx, lease, event, reason=lease.reason or _reason(refusal), status_message=str(refusal))
+        rotations.undo_pick(tx, "equal_weighted", lease.offered.host, lease.offered.num_gpus)
+    event = RefusedLate if lease.state is LeaseState.UNKNOWN else lease_events.Refused
+    return leases.advance(tx, lease, event(_reason(refusal), str(refusal)))
 
 
 def _reason(refusal: Refused) -> str:
@@ -130,16 +141,16 @@ def reply_lost(tx: Tx, lease_id: LeaseId, text: str) -> Lease:
     lease = leases.get(tx, lease_id)
     if lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return lease
-    return leases.advance(tx, lease, LeaseEvent.REPLY_LOST, status_message=text, call_deadline=tx.now())
+    return leases.advance(tx, lease, ReplyLost(text, tx.now()))
 
 
 def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> None:
     """Record that the create was not sent and will not be."""
     lease = leases.get(tx, lease_id)
-    if lease.call_started_at is not None or lease.instance_id is not None:
+    if lease.creation.call_started_at is not None or lease.instance_id is not None:
         return
     if lease.state in (LeaseState.REQUESTED, LeaseState.RELEASING):
-        leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED, reason=lease.reason or reason)
+        leases.advance(tx, lease, NotAttempted(reason))
 
 
 def releasable(lease: Lease) -> bool:
@@ -151,9 +162,9 @@ def release(tx: Tx, lease: Lease, reason: str) -> Lease:
     """Release one machine. A lease that is being released or has ended stays as it is."""
     if not releasable(lease):
         return lease
-    lease = leases.advance(tx, lease, LeaseEvent.RELEASE, reason=reason, destroy_at=tx.now())
-    if lease.call_started_at is None and lease.instance_id is None:  # never sent, and now it will not be
-        return leases.advance(tx, lease, LeaseEvent.NOT_ATTEMPTED)
+    lease = leases.advance(tx, lease, Release(reason, tx.now()))
+    if lease.creation.call_started_at is None and lease.instance_id is None:  # never sent, and now it will not be
+        return leases.advance(tx, lease, NotAttempted())
     return lease
 
 
@@ -168,16 +179,7 @@ def release_stray(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
         return _surplus(tx, stray, account, reservations.get(tx, owner))
     if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
         return None
-    return leases.advance(
-        tx,
-        known,
-        LeaseEvent.REAPPEARED,
-        instance_id=instance.id,
-        started_at=known.started_at or tx.now(),
-        seen_at=tx.now(),
-        destroy_at=tx.now(),
-        destroy_tries=0,
-    )
+    return leases.advance(tx, known, Reappeared(tx.now(), instance.id, listed=True))
 
 
 def _orphans_reservation(tx: Tx) -> ReservationId:
@@ -201,15 +203,15 @@ def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> L
     row = Lease(
         id=LeaseId(f"{owner.id.replace('res-', 'lease-')}-{stray.kind}-{instance.id}"), reservation_id=owner.id,
         project=owner.project, attempt=max(attempts, default=0) + 1, provider=account[0], account=account[1],
-        label=f"{instance.label}+{instance.id}", offer_id=OfferId(""),
-        host=HostKey(f"{account[0]}/{instance.machine_id}"), conflict_keys=(), gpu_model=instance.gpu_model,
-        num_gpus=instance.num_gpus, vram_gb=0, location="", price=instance.price or Micro(0),
-        disk_price=instance.stopped_price or Micro(0), ceiling=Micro(0), state=LeaseState.REQUESTED, version=1,
-        created_at=now, call_started_at=now, call_deadline=now,
+        label=f"{instance.label}+{instance.id}", state=LeaseState.REQUESTED, version=1, created_at=now,
+        offered=Offered(
+            offer_id=OfferId(""), host=HostKey(f"{account[0]}/{instance.machine_id}"), conflict_keys=(),
+            gpu_model=instance.gpu_model, num_gpus=instance.num_gpus, vram_gb=0, location="",
+        ),
+        creation=Creation(ceiling=Micro(0), call_started_at=now, call_deadline=now),
+        observed=Observed(price=instance.price or Micro(0), disk_price=instance.stopped_price or Micro(0)),
     )  # fmt: skip
     leases.insert(tx, row)
-    row = leases.advance(tx, row, LeaseEvent.RELEASE, reason=stray.kind.upper(), destroy_at=now)
-    billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
-    return leases.advance(
-        tx, row, LeaseEvent.FOUND, instance_id=instance.id, started_at=now, seen_at=now, billed=billed
-    )
+    row = leases.advance(tx, row, Release(stray.kind.upper(), now))
+    billed: Billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
+    return leases.advance(tx, row, Found(instance.id, now, billed=billed))

@@ -13,7 +13,9 @@ On a prepaid marketplace nothing is proven in this way: a wrong proof would pay 
 from collections.abc import Iterator
 from datetime import timedelta
 
-from gpuproxy.model.leases import RENTED, Lease, LeaseEvent
+from gpuproxy.model.lease_events import Absent
+from gpuproxy.model.lease_facts import NotListed, Suspected
+from gpuproxy.model.leases import RENTED, Lease
 from gpuproxy.ports import ListedInstance
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
@@ -31,17 +33,16 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
     suspect = _suspect(lease, scene.listing)
     if suspect is not None:
         text = f"instance {suspect.id} has no label and may be this one: if it is not yours, destroy it at the provider"
-        if lease.status_message != text or lease.absent_checks:
-            yield Note(lease, {"status_message": text, "absent_checks": 0})
+        if lease.observed.status_message != text or lease.pending.absent_checks:
+            yield Note(lease, Suspected(text))
         return
     began = scene.listing.began_at
-    if lease.absent_checked_at is not None and began < lease.absent_checked_at + LISTINGS_APART:
+    if lease.pending.absent_checked_at is not None and began < lease.pending.absent_checked_at + LISTINGS_APART:
         return
-    facts = {"absent_checks": lease.absent_checks + 1, "absent_checked_at": began}
-    if lease.absent_checks + 1 < ABSENT_LISTINGS:
-        yield Note(lease, facts)
+    if lease.pending.absent_checks + 1 < ABSENT_LISTINGS:
+        yield Note(lease, NotListed(began))
     else:
-        yield Advance(lease, LeaseEvent.ABSENT, {**facts, "reason": lease.reason or "NEVER_CREATED"})
+        yield Advance(lease, Absent(began, "NEVER_CREATED"))
 
 
 def may_be_proven(lease: Lease, scene: Scene) -> bool:
@@ -49,13 +50,13 @@ def may_be_proven(lease: Lease, scene: Scene) -> bool:
     bound = scene.capabilities.late_seconds
     if bound is None or scene.capabilities.billing == "prepaid":
         return False
-    if lease.call_deadline is None or scene.listing is None or scene.listing.unreadable:
+    if lease.creation.call_deadline is None or scene.listing is None or scene.listing.unreadable:
         return False
     canary = has_canary(scene)
     quarantine = timedelta(seconds=bound if canary else 2 * bound)
     if not (canary or scene.credit_unchanged):
         return False
-    return scene.listing.began_at > max(lease.call_deadline, scene.since) + quarantine
+    return scene.listing.began_at > max(lease.creation.call_deadline, scene.since) + quarantine
 
 
 def has_canary(scene: Scene) -> bool:
@@ -63,7 +64,9 @@ def has_canary(scene: Scene) -> bool:
     if scene.listing is None:
         return False
     shown = {instance.id for instance in scene.listing.instances}
-    return any(lease.state in RENTED and lease.seen_at and lease.instance_id in shown for lease in scene.leases)
+    return any(
+        lease.state in RENTED and lease.observed.seen_at and lease.instance_id in shown for lease in scene.leases
+    )
 
 
 def _suspect(lease: Lease, listing: Listing) -> ListedInstance | None:
@@ -71,11 +74,11 @@ def _suspect(lease: Lease, listing: Listing) -> ListedInstance | None:
 
     Its creation time is by the marketplace's clock, which may differ from ours.
     """
-    machine = lease.host.rpartition("/")[2]
+    machine = lease.offered.host.rpartition("/")[2]
     for instance in listing.instances:
         if instance.label or instance.machine_id != machine:
             continue
-        began = lease.call_started_at
+        began = lease.creation.call_started_at
         if instance.created_at is None or began is None or instance.created_at >= began - _SKEW:
             return instance
     return None

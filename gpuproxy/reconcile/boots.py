@@ -14,6 +14,7 @@ import structlog
 
 from gpuproxy import boot
 from gpuproxy.model.errors import InvalidRequest, ProviderError, RateLimited, Unavailable
+from gpuproxy.model.lease_facts import Booted, KeysGiven
 from gpuproxy.model.leases import BOOT_NOT_REPORTED, BOOT_REQUESTED, RENTED, InstanceId, KeysState, Lease, LeaseId
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.steps import RegisterKeys
@@ -55,7 +56,9 @@ class _Keys(_Tries):
 
     def open(self, lease: Lease) -> list[str]:
         """The keys that are neither registered nor refused for good."""
-        return [key for key in lease.ssh_keys if key not in self.done and self.refusals.get(key, 0) < _REFUSALS]
+        return [
+            key for key in lease.creation.ssh_keys if key not in self.done and self.refusals.get(key, 0) < _REFUSALS
+        ]
 
 
 class Boots:
@@ -88,7 +91,7 @@ class Boots:
         limited = error.retry_after if isinstance(error, RateLimited) else None
         keys.wait(self._clock.now(), keys.pause if limited is None else limited)
         keys.pause = min(2 * keys.pause, _LONGEST_WAIT)
-        if keys.times >= _FAILURES and lease.keys_state == "pending":
+        if keys.times >= _FAILURES and lease.pending.keys_state == "pending":
             await self._conclude(lease, "unregistered")
 
     async def _register(self, lease: Lease, contract: InstanceId, keys: _Keys) -> ProviderError | None:
@@ -148,13 +151,13 @@ def _note_report(tx: Tx, lease_id: LeaseId, reported: Mapping[str, str]) -> None
     lease = leases.get(tx, lease_id)
     parts = tuple(
         (part, reported.get(part, BOOT_NOT_REPORTED) if state == BOOT_REQUESTED else state)
-        for part, state in lease.boot
+        for part, state in lease.observed.boot
     )
     if lease.state in RENTED:
-        leases.note(tx, lease, boot=parts)
+        leases.note(tx, lease, Booted(parts))
 
 
 def _note_keys(tx: Tx, lease_id: LeaseId, state: KeysState) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state in RENTED:
-        leases.note(tx, lease, keys_state=state)
+        leases.note(tx, lease, KeysGiven(state))

@@ -55,9 +55,9 @@ def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> 
     """
     if late:
         return LATE
-    if instance.num_gpus and instance.num_gpus < lease.num_gpus:
+    if instance.num_gpus and instance.num_gpus < lease.offered.num_gpus:
         return WRONG_GPU
-    if instance.gpu_model and gpu_key(instance.gpu_model) != gpu_key(lease.gpu_model):
+    if instance.gpu_model and gpu_key(instance.gpu_model) != gpu_key(lease.offered.gpu_model):
         return WRONG_GPU
     if instance.blame is not None:
         return IMAGE_UNUSABLE if instance.blame is Blame.IMAGE else HOST_BROKEN
@@ -76,7 +76,7 @@ def after_listing(
     """
     new: dict[LeaseId, Doubt] = {}
     for lease in leases:
-        if lease.state not in RENTED or lease.ready_at is not None:
+        if lease.state not in RENTED or lease.observed.ready_at is not None:
             continue
         instance, before = listing.shown(lease), doubts.get(lease.id)
         found = None if instance is None else objection(lease, instance, late=late(lease, instance))
@@ -133,7 +133,7 @@ class Probes:
         """Record one more unanswered probe. True when our own network must be checked now."""
         before = self.unanswered.get(lease.id)
         if before is None:
-            found = Unanswered((lease.provider, lease.account), lease.host, at, at)
+            found = Unanswered((lease.provider, lease.account), lease.offered.host, at, at)
         else:
             found = replace(before, last=at, probes=before.probes + 1)
         self.unanswered[lease.id] = found

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
-from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.lease_events import Gone, Ready, Reappeared, Vanished
+from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
+from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseState, SshAddress
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
@@ -133,10 +135,10 @@ class Effects:
         """Check our own network before a machine is given up: probe other machines that should answer."""
         others = await self._db.read(leases.reachable)
         answers = await asyncio.gather(*(
-            self._probe.reachable("ssh", each.ssh_host, each.ssh_port, self._limits.probe_timeout)
+            self._probe.reachable("ssh", each.observed.ssh_host, each.observed.ssh_port, self._limits.probe_timeout)
             for each in others[:_CANARIES]
         ))  # fmt: skip
-        suspected = not any(answers) and (bool(answers) or self._probes.elsewhere(lease.host))
+        suspected = not any(answers) and (bool(answers) or self._probes.elsewhere(lease.offered.host))
         if self._probes.suspect_network(lease, suspected=suspected):
             log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
 
@@ -172,8 +174,10 @@ class Effects:
             turn.used = await self._db.read(lambda tx: _is_to_go(tx, lease.id))
         if not turn.used:
             return
-        wait = min(self._limits.destroy_again * 2 ** min(lease.destroy_tries, 10), self._limits.destroy_again_max)
-        answer: Literal["accepted", "none there", "error"] = "error"
+        wait = min(
+            self._limits.destroy_again * 2 ** min(lease.pending.destroy_tries, 10), self._limits.destroy_again_max
+        )
+        answer: DestroyAnswer = "error"
         try:
             answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
         except RateLimited as error:
@@ -187,12 +191,12 @@ class Effects:
                 reason=error.reason,
                 error=str(error),
             )
-            wait = wait if lease.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
+            wait = wait if lease.pending.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
         if answer == "none there":
             if not self._sure_of_key():  # another account's key never finds our machines
                 answer = "error"
             self.read = [each for each in self.read if each.id != lease.instance_id]
-        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.destroy_tries + 1, wait, answer))
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.pending.destroy_tries + 1, wait, answer))
         self._changed()
 
     async def _stop(self, lease: Lease) -> None:
@@ -229,16 +233,15 @@ class Effects:
 def _ready(tx: Tx, lease_id: LeaseId, found: WayIn) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
-        ssh = {} if found.container_port else {"ssh_host": found.host, "ssh_port": found.port}
-        facts = {"ready_at": lease.ready_at or tx.now(), "faltered_at": None, "ready_evidence": found.evidence, **ssh}
-        leases.advance(tx, lease, LeaseEvent.READY, **facts)
+        ssh = None if found.container_port else SshAddress(found.host, found.port)
+        leases.advance(tx, lease, Ready(tx.now(), found.evidence, ssh))
 
 
 def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
     """Neither a listing nor a read shows the machine: record it as gone or lost, unless the lease has changed since."""
     lease = leases.get(tx, lease_id)
     if lease.state is was:
-        leases.advance(tx, lease, LeaseEvent.GONE if was is LeaseState.RELEASING else LeaseEvent.VANISHED)
+        leases.advance(tx, lease, Gone() if was is LeaseState.RELEASING else Vanished())
     return True
 
 
@@ -246,18 +249,18 @@ def _still_there(tx: Tx, lease_id: LeaseId) -> bool:
     """Record that a read shows the machine. True when it had been recorded as gone and must be destroyed again."""
     lease = leases.get(tx, lease_id)
     if lease.state in TERMINAL:
-        leases.advance(tx, lease, LeaseEvent.REAPPEARED, destroy_at=tx.now(), destroy_tries=0)
+        leases.advance(tx, lease, Reappeared(tx.now()))
         return True
-    leases.note(tx, lease, missing_since=None)
+    leases.note(tx, lease, Missing(None))
     return False
 
 
 def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
     """True when a stop is due now; also schedules the next one."""
     lease, now = leases.get(tx, lease_id), tx.now()
-    if lease.state not in RENTED or lease.stop_at is None or lease.stop_at > now:
+    if lease.state not in RENTED or lease.pending.stop_at is None or lease.pending.stop_at > now:
         return False
-    leases.note(tx, lease, stop_at=now + STOP_AGAIN)
+    leases.note(tx, lease, StopDue(now + STOP_AGAIN))
     return True
 
 
@@ -268,15 +271,7 @@ def _is_to_go(tx: Tx, lease_id: LeaseId) -> bool:
     return lease.state is LeaseState.RELEASING or (lease.state in RENTED and ended)
 
 
-def _destroy_sent(
-    tx: Tx, lease_id: LeaseId, tries: int, wait: float, answer: Literal["accepted", "none there", "error"]
-) -> None:
-    """Record a destroy. After "none there" (no such instance) the provider bills nothing any more."""
+def _destroy_sent(tx: Tx, lease_id: LeaseId, tries: int, wait: float, answer: DestroyAnswer) -> None:
     lease, now = leases.get(tx, lease_id), tx.now()
-    if lease.state is not LeaseState.RELEASING:
-        return
-    lease = leases.note(tx, lease, destroy_tries=tries, destroy_at=now + timedelta(seconds=wait))
-    if answer != "error" and lease.destroy_taken_at is None:
-        lease = leases.note(tx, lease, destroy_taken_at=now, absent_checks=0, absent_checked_at=None)
-    if answer == "none there" and lease.gone_said_at is None:
-        leases.note(tx, lease, gone_said_at=now, billed="nothing", absent_checks=0, absent_checked_at=None)
+    if lease.state is LeaseState.RELEASING:
+        leases.note(tx, lease, DestroySent(now, answer, tries, now + timedelta(seconds=wait)))

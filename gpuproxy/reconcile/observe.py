@@ -25,8 +25,10 @@ from gpuproxy.model.errors import (
     UnreadableRows,
 )
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
+from gpuproxy.model.lease_events import Release
+from gpuproxy.model.leases import RENTED, Lease, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
+from gpuproxy.model.owners import EXPIRED
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
@@ -224,7 +226,7 @@ class AccountWatch:
     def _continue_destroys(self, decided: Decided) -> None:
         """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
         for step in decided.steps:
-            over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
+            over = isinstance(step, Advance) and isinstance(step.event, Release) and step.event.reason == EXPIRED
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
                 self._effects.start(Destroy(step.lease))
 
@@ -342,22 +344,22 @@ def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
     if lease.outcome_unknown:
         return lease.created_at > fresh
     if lease.state is LeaseState.RELEASING:
-        return lease.destroy_tries <= _QUICK_DESTROYS
+        return lease.pending.destroy_tries <= _QUICK_DESTROYS
     if lease.state is LeaseState.STARTING:
-        return lease.faltered_at is None or lease.faltered_at > now - _QUICKLY
+        return lease.observed.faltered_at is None or lease.observed.faltered_at > now - _QUICKLY
     return lease.state is LeaseState.REQUESTED
 
 
 def _due_at(lease: Lease) -> datetime | None:
     """When the lease needs a step that depends on the database alone."""
     if lease.state is LeaseState.RELEASING:
-        return lease.destroy_at
+        return lease.pending.destroy_at
     return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
 
 
 def _stuck(lease: Lease) -> bool:
     """True for a lease that was destroyed several times and is not proven gone."""
-    return lease.state is LeaseState.RELEASING and lease.destroy_tries > 1
+    return lease.state is LeaseState.RELEASING and lease.pending.destroy_tries > 1
 
 
 def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:
@@ -373,10 +375,10 @@ def _write(tx: Tx, step: Step) -> None:
     """Write the database part of a step. The lease is read again, because an earlier step may have changed it."""
     lease = leases.get(tx, step.lease.id)
     if isinstance(step, Advance):
-        leases.advance(tx, lease, step.event, **step.facts)
+        leases.advance(tx, lease, step.event)
     elif isinstance(step, Adopt):
-        record.adopt(tx, lease, LeaseEvent.FOUND, step.instance_id)
+        record.found(tx, lease, step.instance_id)
     elif isinstance(step, Note):
-        noted = leases.note(tx, lease, **step.facts)
-        if lease.contract_warned_at is None and (warning := contracts.warning(noted)):
+        noted = leases.note(tx, lease, step.fact)
+        if lease.observed.contract_warned_at is None and (warning := contracts.warning(noted)):
             tx.after_commit(lambda: log.warning("contract_ends_early", lease=lease.id, effect=warning))

@@ -6,10 +6,11 @@ does not prove absence. Steps change nothing by themselves: `observe` applies th
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
 
 from gpuproxy.model import contracts
-from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Lease, LeaseEvent, LeaseState
+from gpuproxy.model.lease_events import Faltered, Found, Gone, Parked, Ready, Release, ReplyLost, Woken
+from gpuproxy.model.lease_facts import Missing, NotListed, Shown, StopDue
+from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Billed, Lease, LeaseState
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
 from gpuproxy.ports import InstanceStatus, ListedInstance
@@ -49,29 +50,31 @@ def _steps(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: S
         yield from _releasing(lease, instance, scene)
     elif lease.state is LeaseState.UNKNOWN:
         yield from _unknown(lease, owner, instance, scene)
-    elif instance is not None and lease.call_started_at is None:  # the create was executed, whatever its answer said
+    elif (
+        instance is not None and lease.creation.call_started_at is None
+    ):  # the create was executed, whatever its answer said
         yield Adopt(lease, instance.id)
     elif _overdue(lease, scene):
-        yield Advance(lease, LeaseEvent.REPLY_LOST, {"status_message": "the outcome of the create was not recorded"})
+        yield Advance(lease, ReplyLost("the outcome of the create was not recorded"))
 
 
 def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None:
         yield Adopt(lease, instance.id)
     elif _over(lease, owner, scene.now):
-        yield _release(lease, owner.unwanted_because, scene.now)
+        yield Advance(lease, Release(owner.unwanted_because, scene.now))
     else:
         yield from absence(lease, scene)
 
 
 def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
-    if instance is not None and (facts := _news(lease, instance, scene.now)):
-        yield Note(lease, facts)
+    if instance is not None:
+        yield from _news(lease, instance, scene.now)
     reason = _release_reason(lease, owner, instance, scene)
     if reason == NOT_READY and instance is not None:
-        yield _release(lease, reason, scene.now, status_message=f"{NEVER_READY}: {_words(instance)}")
+        yield Advance(lease, Release(reason, scene.now, f"{NEVER_READY}: {_words(instance)}"))
     elif reason:
-        yield _release(lease, reason, scene.now)
+        yield Advance(lease, Release(reason, scene.now))
     elif instance is not None:
         yield from _around_boot(lease, instance, scene.now)
         yield from _progress(lease, instance, scene)
@@ -81,14 +84,14 @@ def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: 
 
 
 def _progress(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[Step]:
-    if lease.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
+    if lease.observed.ready_at is None and objection(lease, instance) and not _doubted_enough(lease, scene):
         return  # the first descriptions of a new machine may be wrong
     if instance.status is InstanceStatus.STOPPED and lease.state is not LeaseState.PARKED:
-        yield Advance(lease, LeaseEvent.PARKED, {"faltered_at": None})
+        yield Advance(lease, Parked())
     elif lease.state is LeaseState.PARKED and _wakes(lease, instance):
-        yield Advance(lease, LeaseEvent.WOKEN)
+        yield Advance(lease, Woken())
     elif lease.state is LeaseState.ACTIVE and instance.status in _FALTERING:
-        yield Advance(lease, LeaseEvent.FALTERED, {"faltered_at": scene.now})
+        yield Advance(lease, Faltered(scene.now))
     elif instance.status is InstanceStatus.RUNNING and lease.state is LeaseState.STARTING:
         yield from _readiness(lease, instance, scene)
 
@@ -97,11 +100,10 @@ def _readiness(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator
     """The step that finds out whether callers can get into a running machine."""
     owner = scene.owners[lease.owner_id]
     overdue = ready_is_overdue(lease, owner, scene.listing)
-    if lease.keys_state == "pending" and not overdue:
+    if lease.pending.keys_state == "pending" and not overdue:
         return  # nobody can log in before the marketplace has the keys, or has refused them
     if runs_unprobed(lease, instance, scene.capabilities):
-        facts = {"ready_at": lease.ready_at or scene.now, "faltered_at": None, "ready_evidence": RUNNING}
-        yield Advance(lease, LeaseEvent.READY, facts)
+        yield Advance(lease, Ready(scene.now, RUNNING))
         return
     found = ways_in(lease, instance, check_key=scene.check_key)
     if expects_ssh(lease, scene.capabilities) and not _port_counts(lease, overdue=overdue):
@@ -115,22 +117,23 @@ def _port_counts(lease: Lease, *, overdue: bool) -> bool:
 
     A restarted machine whose SSH answered before must answer by SSH again, however old the machine is.
     """
-    return overdue if lease.ready_at is None else lease.ready_evidence.startswith("port")
+    return overdue if lease.observed.ready_at is None else lease.observed.ready_evidence.startswith("port")
 
 
 def _around_boot(lease: Lease, instance: ListedInstance, now: datetime) -> Iterator[Step]:
     """Steps for the SSH keys and the boot script of a machine. A report also tells why a machine does not get ready."""
     runs = instance.status is InstanceStatus.RUNNING
-    if lease.keys_state in ("pending", "unregistered") and (runs or instance.status is InstanceStatus.PENDING):
+    if lease.pending.keys_state in ("pending", "unregistered") and (runs or instance.status is InstanceStatus.PENDING):
         yield RegisterKeys(lease, runs)
     slow = lease.started_at is not None and now - lease.started_at >= _SLOW_BOOT
-    if (lease.state is LeaseState.ACTIVE or (runs and slow)) and any(part[1] == BOOT_REQUESTED for part in lease.boot):
+    reported = lease.state is LeaseState.ACTIVE or (runs and slow)
+    if reported and any(state == BOOT_REQUESTED for _, state in lease.observed.boot):
         yield ReadBoot(lease)
 
 
 def _wakes(lease: Lease, instance: ListedInstance) -> bool:
     """True when a stopped machine is starting. One that boots although it is to be stopped will be stopped again."""
-    booting = instance.status is InstanceStatus.PENDING and lease.stop_at is None
+    booting = instance.status is InstanceStatus.PENDING and lease.pending.stop_at is None
     return booting or instance.status is InstanceStatus.RUNNING
 
 
@@ -141,52 +144,45 @@ def _stopping(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[
     """
     if instance.status not in (InstanceStatus.RUNNING, InstanceStatus.PENDING):
         return
-    woken = lease.state is LeaseState.PARKED or (lease.state is LeaseState.STARTING and lease.ready_at is not None)
-    if woken and lease.stop_at is None and instance.price is not None and instance.price > lease.ceiling:
-        yield Note(lease, {"stop_at": scene.now})
+    was_ready, stop_at = lease.observed.ready_at is not None, lease.pending.stop_at
+    woken = lease.state is LeaseState.PARKED or (lease.state is LeaseState.STARTING and was_ready)
+    if woken and stop_at is None and instance.price is not None and instance.price > lease.creation.ceiling:
+        yield Note(lease, StopDue(scene.now))
         yield Stop(lease)
-    elif lease.stop_at is not None and lease.stop_at <= scene.now:
+    elif stop_at is not None and stop_at <= scene.now:
         yield Stop(lease)
 
 
 def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     if not _could_be_shown(lease, listing, scene):
         return
-    if lease.missing_since is None:
-        yield Note(lease, {"missing_since": scene.now})
-    elif scene.now - lease.missing_since >= timedelta(seconds=scene.limits.gone_after):
+    if lease.pending.missing_since is None:
+        yield Note(lease, Missing(scene.now))
+    elif scene.now - lease.pending.missing_since >= timedelta(seconds=scene.limits.gone_after):
         yield Confirm(lease, alone=bool(listing.unreadable))
 
 
 def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.instance_id is None:
         if instance is not None:
-            yield Advance(
-                lease,
-                LeaseEvent.FOUND,
-                {
-                    "instance_id": instance.id,
-                    "started_at": scene.now,
-                    "seen_at": scene.now,
-                    "destroy_at": scene.now,
-                    "absent_checks": 0,
-                },
-            )
-        elif lease.call_started_at is not None:
+            yield Advance(lease, Found(instance.id, scene.now))
+        elif lease.creation.call_started_at is not None:
             yield from absence(lease, scene)
         return
-    due = lease.destroy_at is None or lease.destroy_at <= scene.now
+    due = lease.pending.destroy_at is None or lease.pending.destroy_at <= scene.now
     if scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene):
         yield from _going(lease, scene.listing, scene)
     if due:
         yield Destroy(lease)
-    if instance is not None and not _is_older(scene.listing, lease) and (facts := _news(lease, instance, scene.now)):
-        yield Note(lease, facts)
+    if instance is not None and not _is_older(scene.listing, lease):
+        yield from _news(lease, instance, scene.now)
 
 
 def _is_older(listing: Listing | None, lease: Lease) -> bool:
     """Whether a listing began before the provider answered that there is no such instance."""
-    return lease.gone_said_at is not None and (listing is None or listing.began_at <= lease.gone_said_at)
+    return lease.pending.gone_said_at is not None and (
+        listing is None or listing.began_at <= lease.pending.gone_said_at
+    )
 
 
 def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
@@ -197,26 +193,26 @@ def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
        believable after the destroy was answered with "no such instance", or when it shows another machine that is known
        to be alive, or while the account's credit does not change.
     """
-    if lease.destroy_tries == 0:
+    if lease.pending.destroy_tries == 0:
         return
     yield Confirm(lease, alone=bool(listing.unreadable))
-    if listing.unreadable or lease.destroy_taken_at is None or listing.began_at <= lease.destroy_taken_at:
+    taken_at, said_at = lease.pending.destroy_taken_at, lease.pending.gone_said_at
+    if listing.unreadable or taken_at is None or listing.began_at <= taken_at:
         return
-    said_gone = lease.gone_said_at is not None and listing.began_at > lease.gone_said_at
+    said_gone = said_at is not None and listing.began_at > said_at
     if not (said_gone or has_canary(scene) or scene.credit_unchanged):
         return
-    if lease.absent_checked_at is None or listing.began_at >= lease.absent_checked_at + LISTINGS_APART:
-        checks = lease.absent_checks + 1
-        facts = {"absent_checks": checks, "absent_checked_at": listing.began_at}
-        enough = checks >= ABSENT_LISTINGS
-        yield Advance(lease, LeaseEvent.GONE, facts) if enough else Note(lease, facts)
+    checked_at = lease.pending.absent_checked_at
+    if checked_at is None or listing.began_at >= checked_at + LISTINGS_APART:
+        enough = lease.pending.absent_checks + 1 >= ABSENT_LISTINGS
+        yield Advance(lease, Gone(listing.began_at)) if enough else Note(lease, NotListed(listing.began_at))
 
 
 def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
     """Whether the listing would show the instance if it existed. New instances may be missing for a while."""
     if lease.started_at is None or listing.began_at <= lease.started_at:
         return False
-    if lease.seen_at is not None:
+    if lease.observed.seen_at is not None:
         return True
     return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.listing_lag_seconds)
 
@@ -227,10 +223,12 @@ def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None,
         return owner.closing or "EXPIRED"
     if instance is None:
         return ""
-    unjudged = lease.ready_at is None or lease.priced_at is None  # the first listed price is the one that is checked
-    if unjudged and instance.price is not None and instance.price > lease.ceiling:
+    unjudged = (
+        lease.observed.ready_at is None or lease.observed.priced_at is None
+    )  # the first listed price is the one that is checked
+    if unjudged and instance.price is not None and instance.price > lease.creation.ceiling:
         return "PRICE_MOVED"
-    if lease.ready_at is not None:
+    if lease.observed.ready_at is not None:
         return ""
     if _doubted_enough(lease, scene):
         reason = scene.doubts[lease.id].objection
@@ -243,7 +241,7 @@ def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None,
 
 def _replaced(lease: Lease, owner: Owner) -> bool:
     """True if the machine is to be released when it does not get ready. It is not if it was ready once."""
-    return lease.state is LeaseState.STARTING and owner.replace_unready and lease.ready_at is None
+    return lease.state is LeaseState.STARTING and owner.replace_unready and lease.observed.ready_at is None
 
 
 def _doubted_enough(lease: Lease, scene: Scene) -> bool:
@@ -274,7 +272,7 @@ def _over(lease: Lease, owner: Owner, now: datetime) -> bool:
 
 def _overdue(lease: Lease, scene: Scene) -> bool:
     patience = timedelta(seconds=scene.limits.overdue_call)
-    return lease.call_deadline is not None and scene.now >= lease.call_deadline + patience
+    return lease.creation.call_deadline is not None and scene.now >= lease.creation.call_deadline + patience
 
 
 _SLOW_BOOT = timedelta(minutes=3)
@@ -282,7 +280,7 @@ _SLOW_BOOT = timedelta(minutes=3)
 _FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
 """Statuses in which an active machine no longer counts as ready: the marketplace does not report it as running."""
 _JUDGED = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE})
-_BILLED = {
+_BILLED: dict[InstanceStatus, Billed] = {
     InstanceStatus.PENDING: "disk",
     InstanceStatus.RUNNING: "all",
     InstanceStatus.STOPPED: "disk",
@@ -292,32 +290,23 @@ _BILLED = {
 """An unknown status does not change what is billed."""
 
 
-def _news(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
-    """Facts in the listing that differ from the lease; empty when there are none."""
-    facts = _facts(lease, instance, now)
-    return facts if any(getattr(lease, name) != value for name, value in facts.items()) else {}
-
-
-def _facts(lease: Lease, instance: ListedInstance, now: datetime) -> dict[str, Any]:
-    ssh = ssh_address(lease, instance)
-    contract_ends_at = instance.ends_at or lease.contract_ends_at
-    too_soon = contracts.ends_too_soon(contract_ends_at, lease.expires_at, now)
+def _news(lease: Lease, instance: ListedInstance, now: datetime) -> Iterator[Note]:
+    """A note of what the listing shows, unless the lease has it already."""
+    contract_ends_at = instance.ends_at or lease.observed.contract_ends_at
     judged = lease.reason in _JUDGED  # then the status message that explains the reason is kept
-    return {
-        "seen_at": lease.seen_at or now,
-        "priced_at": lease.priced_at or (None if instance.price is None else now),
-        "billed": _BILLED.get(instance.status, lease.billed),
-        "price": lease.price if instance.price is None else instance.price,
-        "disk_price": lease.disk_price if instance.stopped_price is None else instance.stopped_price,
-        "status_message": lease.status_message if judged else _words(instance),
-        "ssh_host": ssh.host,
-        "ssh_port": ssh.port,
-        "ports": instance.ports or lease.ports,
-        "missing_since": None,
-        "contract_ends_at": contract_ends_at,
-        "contract_warned_at": (lease.contract_warned_at or now) if too_soon else None,
-        **({"gone_said_at": None, "absent_checks": 0} if lease.gone_said_at or lease.absent_checks else {}),
-    }
+    shown = Shown(
+        at=now,
+        price=instance.price,
+        disk_price=instance.stopped_price,
+        billed=_BILLED.get(instance.status),
+        status_message=None if judged else _words(instance),
+        ssh=ssh_address(lease, instance),
+        ports=instance.ports,
+        contract_ends_at=contract_ends_at,
+        too_soon=contracts.ends_too_soon(contract_ends_at, lease.expires_at, now),
+    )
+    if shown.change(lease) != lease:
+        yield Note(lease, shown)
 
 
 def _words(instance: ListedInstance) -> str:
@@ -325,7 +314,3 @@ def _words(instance: ListedInstance) -> str:
     if instance.status in (InstanceStatus.BROKEN, InstanceStatus.OFFLINE) and instance.status_message:
         return f"{instance.raw_status}: {instance.status_message}"
     return instance.status_message or instance.raw_status
-
-
-def _release(lease: Lease, reason: str, now: datetime, **facts: Any) -> Advance:
-    return Advance(lease, LeaseEvent.RELEASE, {"reason": reason, "destroy_at": now, **facts})

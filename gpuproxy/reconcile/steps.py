@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId
+from gpuproxy.model.lease_events import Event
+from gpuproxy.model.lease_facts import Fact
+from gpuproxy.model.leases import InstanceId, Lease, LeaseId
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.ports import Capabilities
 from gpuproxy.reconcile.doubts import Doubt, Unanswered
@@ -22,8 +23,7 @@ class Advance:
     """The lease goes through an event."""
 
     lease: Lease
-    event: LeaseEvent
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    event: Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Record facts that change no state."""
+    """Record a fact that changes no state."""
 
     lease: Lease
-    facts: Mapping[str, Any]
+    fact: Fact
 
 
 @dataclass(frozen=True, slots=True)

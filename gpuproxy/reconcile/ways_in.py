@@ -39,9 +39,9 @@ class WayIn:
 
 def runs_unprobed(lease: Lease, instance: ListedInstance, capabilities: Capabilities) -> bool:
     """True if there is nothing to probe: the machine is ready once it runs."""
-    if not lease.run_mode:
+    if not lease.creation.run_mode:
         return not instance.ssh and not instance.ports
-    return not _has_ssh(lease, capabilities) and not lease.asked_ports
+    return not _has_ssh(lease, capabilities) and not lease.creation.asked_ports
 
 
 def ways_in(lease: Lease, instance: ListedInstance, *, check_key: str = "") -> tuple[WayIn, ...]:
@@ -49,9 +49,9 @@ def ways_in(lease: Lease, instance: ListedInstance, *, check_key: str = "") -> t
 
     If the machine was rented with this check key, SSH counts only if it lets the key in, and ports do not count.
     """
-    login = bool(check_key) and check_key in lease.ssh_keys
+    login = bool(check_key) and check_key in lease.creation.ssh_keys
     kind: ProbeKind = "ssh_login" if login else "ssh"
-    ssh = () if lease.run_mode == "entrypoint" else instance.ssh
+    ssh = () if lease.creation.run_mode == "entrypoint" else instance.ssh
     return (
         *(WayIn(kind, address.host, address.port) for address in ssh),
         *(
@@ -71,20 +71,20 @@ def can_be_probed(lease: Lease, instance: ListedInstance, capabilities: Capabili
 
 def expects_ssh(lease: Lease, capabilities: Capabilities) -> bool:
     """True if callers log in to the machine. Then a port that accepts is a weak sign: nothing may listen behind it."""
-    return bool(lease.run_mode) and _has_ssh(lease, capabilities)
+    return bool(lease.creation.run_mode) and _has_ssh(lease, capabilities)
 
 
 def _has_ssh(lease: Lease, capabilities: Capabilities) -> bool:
-    return lease.run_mode != "entrypoint" and "ssh" not in capabilities.missing
+    return lease.creation.run_mode != "entrypoint" and "ssh" not in capabilities.missing
 
 
 def _counts(lease: Lease, container_port: int) -> bool:
-    return container_port in lease.asked_ports or not lease.run_mode
+    return container_port in lease.creation.asked_ports or not lease.creation.run_mode
 
 
 def ssh_address(lease: Lease, instance: ListedInstance) -> SshAddress:
     """The address that clients are shown: the one that answered, as long as the listing still gives it."""
-    known = SshAddress(lease.ssh_host, lease.ssh_port)
-    if lease.run_mode == "entrypoint" or not instance.ssh or known in instance.ssh:
+    known = SshAddress(lease.observed.ssh_host, lease.observed.ssh_port)
+    if lease.creation.run_mode == "entrypoint" or not instance.ssh or known in instance.ssh:
         return known
     return instance.ssh[0]

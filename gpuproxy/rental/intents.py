@@ -14,7 +14,18 @@ from gpuproxy.loadbalancer.choice import Terms
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Conflict, TurnTaken
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.leases import KEEPABLE, Lease, LeaseEvent, LeaseId, LeaseState, ReservationId
+from gpuproxy.model.lease_events import NotAttempted
+from gpuproxy.model.leases import (
+    KEEPABLE,
+    Creation,
+    Lease,
+    LeaseId,
+    LeaseState,
+    Observed,
+    Offered,
+    Pending,
+    ReservationId,
+)
 from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
@@ -55,7 +66,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     else:
         intent = replace(intent, owner=_open(intent.read(tx)))  # its end may have moved since
         earlier = owners.leases_of(tx, intent.owner.id)
-    gpus = sum(lease.num_gpus for lease in earlier if lease.state in KEEPABLE)
+    gpus = sum(lease.offered.num_gpus for lease in earlier if lease.state in KEEPABLE)
     if gpus + sum(offer.num_gpus for offer in intent.picks) > intent.owner.gpus:
         raise Conflict(f"{intent.owner.kind} {intent.owner.id} would hold more GPUs than it wants")
     if intent.rotation is not None:
@@ -71,7 +82,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
         if tx.now() + timedelta(seconds=wait) <= intent.latest:
             queued[offer.provider, account] += 1
         else:
-            row = leases.advance(tx, row, LeaseEvent.NOT_ATTEMPTED, reason=NOT_ATTEMPTED)
+            row = leases.advance(tx, row, NotAttempted(NOT_ATTEMPTED))
         made.append(row)
     return tuple(made)
 
@@ -85,6 +96,7 @@ def _open(owner: Owner) -> Owner:
 def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: str, now: datetime) -> Lease:
     spec, lacks = intent.spec, intent.terms[offer.provider][account].missing
     keys = () if spec.run_mode == "entrypoint" else spec.ssh_public_keys
+    price = offer.price(intent.wanted.disk_gb)
     return Lease(
         id=LeaseId(f"{intent.owner.id.replace('res-', 'lease-')}-{attempt:02d}"),
         reservation_id=ReservationId(intent.owner.id),
@@ -93,6 +105,29 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
         provider=offer.provider,
         account=account,
         label=label,
+        state=LeaseState.REQUESTED,
+        version=1,
+        created_at=now,
+        expires_at=intent.owner.wanted_until,
+        offered=_offered(offer, intent.wanted.disk_gb),
+        creation=Creation(
+            ceiling=intent.wanted.ceiling(offer.num_gpus),
+            run_mode=spec.run_mode,
+            asked_ports=spec.ports,
+            ssh_keys=keys,
+        ),
+        observed=Observed(
+            price=price,
+            disk_price=Micro(price - offer.gpu_price),
+            boot=boot.parts_of(spec),
+            contract_ends_at=offer.expires_at,
+        ),
+        pending=Pending(keys_state="pending" if keys and "ssh_keys" not in lacks else ""),
+    )
+
+
+def _offered(offer: Offer, disk_gb: float) -> Offered:
+    return Offered(
         offer_id=offer.id,
         host=offer.host,
         conflict_keys=offer.conflict_keys,
@@ -100,25 +135,12 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
         num_gpus=offer.num_gpus,
         vram_gb=offer.vram_gb,
         location=offer.location,
-        disk_gb=intent.wanted.disk_gb,
+        disk_gb=disk_gb,
         reliability_ppm=offer.reliability_ppm,
         verified=offer.verified,
         cuda_max=offer.cuda_max,
         host_gpus=offer.host_gpus,
-        price=offer.price(intent.wanted.disk_gb),
-        disk_price=Micro(offer.price(intent.wanted.disk_gb) - offer.gpu_price),
-        ceiling=intent.wanted.ceiling(offer.num_gpus),
-        state=LeaseState.REQUESTED,
-        version=1,
-        created_at=now,
-        expires_at=intent.owner.wanted_until,
         extras=tuple(sorted(offer.extras.items())),
-        run_mode=spec.run_mode,
-        asked_ports=spec.ports,
-        ssh_keys=keys,
-        keys_state="pending" if keys and "ssh_keys" not in lacks else "",
-        boot=boot.parts_of(spec),
-        contract_ends_at=offer.expires_at,
     )
 
 

@@ -96,7 +96,7 @@ class ReservationRecord:
     def stop_renting(self, tx: Tx, reason: str) -> None:
         """Store the reason; the reservation's message shows it."""
         reservation, rows = with_leases(tx, self.id)
-        reservations.change(tx, reservation, rows, stopped=reason)
+        reservations.change(tx, reservation, replace(reservation, stopped=reason), rows)
 
 
 @dataclass(slots=True)

@@ -38,7 +38,8 @@ def _interrupt(tx: Tx, lease: Lease) -> None:
     """Record that the process waiting for this create has ended."""
     if lease.instance_id is not None or lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return
-    if lease.call_started_at is None:
+    deadline = lease.creation.call_deadline
+    if lease.creation.call_started_at is None:
         record.not_attempted(tx, lease.id, reason="INTERRUPTED")
-    elif lease.call_deadline is None or lease.call_deadline > tx.now() or lease.state is LeaseState.REQUESTED:
+    elif deadline is None or deadline > tx.now() or lease.state is LeaseState.REQUESTED:
         record.reply_lost(tx, lease.id, "the server stopped during the create")

@@ -40,23 +40,25 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
         return Replacement()
     if stopped := _common_cause(rows):
         return Replacement(stopped=stopped)
-    left = int(factor * count) - sum(lease.num_gpus for lease in rows if lease.may_exist)
+    left = int(factor * count) - sum(lease.offered.num_gpus for lease in rows if lease.may_exist)
     return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)
 
 
 def covered_gpus(rows: Sequence[Lease]) -> int:
     """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
-    return sum(lease.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
+    return sum(lease.offered.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
 
 
 def country(rows: Sequence[Lease]) -> str:
     """The country of the machines that are kept; "" if none is, or if it is unknown."""
-    return next((code for lease in rows if lease.state in KEEPABLE and (code := country_of(lease.location))), "")
+    return next(
+        (code for lease in rows if lease.state in KEEPABLE and (code := country_of(lease.offered.location))), ""
+    )
 
 
 def failed_hosts(rows: Sequence[Lease]) -> set[HostKey]:
     """The hosts whose machines failed this reservation."""
-    return {lease.host for lease in rows if _failed(lease)}
+    return {lease.offered.host for lease in rows if _failed(lease)}
 
 
 def _failed(lease: Lease) -> bool:
@@ -65,11 +67,11 @@ def _failed(lease: Lease) -> bool:
 
 def _common_cause(rows: Sequence[Lease]) -> str:
     """Why another machine would fail too; "" when no such cause is known. A machine that got ready disproves one."""
-    if any(lease.ready_at is not None for lease in rows):
+    if any(lease.observed.ready_at is not None for lease in rows):
         return ""
     hosts: dict[str, set[HostKey]] = {}
     for lease in filter(_failed, rows):
-        hosts.setdefault(lease.reason or lease.state, set()).add(lease.host)
+        hosts.setdefault(lease.reason or lease.state, set()).add(lease.offered.host)
     if IMAGE_UNUSABLE in hosts:
         return IMAGE_UNUSABLE
     return COMMON_CAUSE if any(len(alike) >= _ALIKE for alike in hosts.values()) else ""

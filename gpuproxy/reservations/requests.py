@@ -5,7 +5,7 @@ A caller sees only the reservations of its project. An admin sees those of all p
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from gpuproxy.model import contracts
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
+from gpuproxy.model.lease_facts import Extended
 from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, ReservationId
 from gpuproxy.model.reservations import RELEASED, Reservation, ReservationState, ReservationView
 from gpuproxy.outcomes import conclusion
@@ -114,12 +115,11 @@ class Reservations:
                     reason="RESERVATION_OVER",
                 )
             _require_later(reservation, expires_at, tx.now())
-            reservations.change(tx, reservation, rows, expires_at=expires_at)
+            reservations.change(tx, reservation, replace(reservation, expires_at=expires_at), rows)
             for lease in rows:
                 if lease.state in LIVE:
-                    too_soon = contracts.ends_too_soon(lease.contract_ends_at, expires_at, tx.now())
-                    warned_at = (lease.contract_warned_at or tx.now()) if too_soon else None
-                    leases.note(tx, lease, expires_at=expires_at, contract_warned_at=warned_at)
+                    too_soon = contracts.ends_too_soon(lease.observed.contract_ends_at, expires_at, tx.now())
+                    leases.note(tx, lease, Extended(expires_at, tx.now(), too_soon=too_soon))
             return view(tx, reservation.id)
 
         return await self._db.write(write)

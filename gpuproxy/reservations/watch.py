@@ -79,12 +79,14 @@ def _replayed(now: ReservationView, history: Sequence[EventRecord]) -> Iterator[
 
 
 def _lease_as_of(lease: Lease, record: LeaseRecord) -> Lease:
+    ready_at = lease.observed.ready_at
+    observed = replace(lease.observed, ready_at=None if ready_at is not None and ready_at > record.at else ready_at)
     return replace(
         lease,
         state=record.state,
         reason=record.reason,
         instance_id=record.instance_id,
-        ready_at=None if lease.ready_at is not None and lease.ready_at > record.at else lease.ready_at,
+        observed=observed,
         ended_at=None,
     )
 

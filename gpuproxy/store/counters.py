@@ -19,7 +19,7 @@ def picked(tx: Tx, lease: Lease) -> None:
     tx.execute(
         "INSERT INTO hosts (host, provider, live, picks, last_picked_at) VALUES (?, ?, 1, 1, ?) "
         "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
-        (lease.host, lease.provider, micros(lease.created_at)),
+        (lease.offered.host, lease.provider, micros(lease.created_at)),
     )
 
 
@@ -27,10 +27,10 @@ def follow(tx: Tx, old: Lease, new: Lease) -> None:
     """Update the counters after a lease has changed."""
     if (new.state in LIVE) != (old.state in LIVE):
         step = 1 if new.state in LIVE else -1
-        tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.host))
+        tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.offered.host))
     if _counts_as_pick(new) != _counts_as_pick(old):
         step = 1 if _counts_as_pick(new) else -1
-        tx.execute("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.host))
+        tx.execute("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.offered.host))
 
 
 def recount(tx: Tx) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from gpuproxy.model.errors import Scope
-from gpuproxy.model.leases import Lease
+from gpuproxy.model.leases import Lease, Offered
 from gpuproxy.model.offers import Offer
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros
@@ -19,7 +19,7 @@ def note(tx: Tx, lease: Lease, scope: Scope) -> None:
     if key is not None:
         tx.execute(
             "INSERT OR REPLACE INTO exhausted (provider, scope, key, until) VALUES (?, ?, ?, ?)",
-            (lease.provider, scope.value, key(lease), micros(tx.now() + _FOR)),
+            (lease.provider, scope.value, key(lease.offered), micros(tx.now() + _FOR)),
         )
 
 
@@ -31,8 +31,8 @@ def rule(tx: Tx) -> Callable[[Offer], bool]:
     return lambda offer: any((offer.provider, scope, _KEYS[scope](offer)) in marks for scope in scopes)
 
 
-_KEYS: dict[Scope, Callable[[Lease | Offer], str]] = {
-    Scope.OFFER: lambda it: it.offer_id if isinstance(it, Lease) else it.id,
+_KEYS: dict[Scope, Callable[[Offered | Offer], str]] = {
+    Scope.OFFER: lambda it: it.offer_id if isinstance(it, Offered) else it.id,
     Scope.HOST: lambda it: it.host,
     Scope.REGION: lambda it: f"{it.location}/{it.gpu_model}",
     Scope.PROVIDER: lambda _: "",

@@ -5,33 +5,24 @@ exclusive keys, the host's load and the reservation's state. The log line is wri
 """
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from gpuproxy.model.errors import Conflict
-from gpuproxy.model.leases import (
-    LOCKS_KEYS,
-    TERMINAL,
-    InstanceId,
-    Lease,
-    LeaseEvent,
-    LeaseId,
-    ReservationId,
-    after,
-)
+from gpuproxy.model.lease_events import Event, apply
+from gpuproxy.model.lease_facts import Fact
+from gpuproxy.model.leases import LOCKS_KEYS, InstanceId, Lease, LeaseEvent, LeaseId, ReservationId
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store import counters, events, measured, money_log, reservations, settlements
-from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
+from gpuproxy.store.rows import LEASE_COLUMNS, LIVE_SQL, lease_changes, lease_columns, lease_from, micros, moment
 
-_COLUMNS = ", ".join(field.name for field in fields(Lease))
-_SHOWN = ("price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at")
-"""Fields whose change notifies watchers, although it isn't an event of the lease."""
-_DUE = ("state", "expires_at", "destroy_at", "stop_at")
-"""Fields that determine when the next step of a lease is due."""
+_SHOWN = frozenset({"price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at"})
+"""Columns whose change notifies watchers, although it isn't an event of the lease."""
+_DUE = frozenset({"state", "expires_at", "destroy_at", "stop_at"})
+"""Columns that determine when the next step of a lease is due."""
 
 
 def due_topic(provider: ProviderName, account: str) -> str:
@@ -44,7 +35,7 @@ def insert(tx: Tx, lease: Lease) -> None:
 
     Raises the database's IntegrityError if another live lease has one of the keys.
     """
-    row = columns(lease)
+    row = lease_columns(lease)
     tx.execute(
         f"INSERT INTO leases ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - our own names
         list(row.values()),
@@ -52,7 +43,7 @@ def insert(tx: Tx, lease: Lease) -> None:
     _hold(tx, lease)
     tx.changed(due_topic(lease.provider, lease.account))
     counters.picked(tx, lease)
-    events.of_lease(tx, lease, "requested", {"offer_id": lease.offer_id, "price": lease.price})
+    events.of_lease(tx, lease, "requested", {"offer_id": lease.offered.offer_id, "price": lease.observed.price})
 
 
 def exist(tx: Tx) -> bool:
@@ -62,7 +53,7 @@ def exist(tx: Tx) -> bool:
 
 def get(tx: Tx, lease_id: LeaseId) -> Lease:
     """The current lease; raises Conflict for an unknown id. Leases are never deleted."""
-    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
+    row = tx.fetch_one(f"SELECT {LEASE_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
     if row is None:
         raise Conflict(f"there is no lease {lease_id}")
     return lease_from(row)
@@ -71,7 +62,7 @@ def get(tx: Tx, lease_id: LeaseId) -> Lease:
 def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
     """A reservation's leases, by attempt."""
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM leases WHERE reservation_id = ? ORDER BY attempt",  # noqa: S608
+        f"SELECT {LEASE_COLUMNS} FROM leases WHERE reservation_id = ? ORDER BY attempt",  # noqa: S608
         (reservation_id,),
     )
     return tuple(lease_from(row) for row in rows)
@@ -80,7 +71,7 @@ def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
 def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
     """The live leases of an account."""
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {LIVE_SQL} "  # noqa: S608
+        f"SELECT {LEASE_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY created_at, id",
         (provider, account),
     )
@@ -105,7 +96,7 @@ def last_event_at(tx: Tx) -> datetime | None:
 def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
     """The live leases of a project, or of all projects for None; unknown ones first."""
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {LIVE_SQL} "  # noqa: S608
+        f"SELECT {LEASE_COLUMNS} FROM leases WHERE (? IS NULL OR project = ?) AND state IN {LIVE_SQL} "  # noqa: S608
         "ORDER BY state <> 'unknown', created_at, id",
         (project, project),
     )
@@ -115,7 +106,7 @@ def live_of_project(tx: Tx, project: str | None) -> tuple[Lease, ...]:
 def reachable(tx: Tx) -> tuple[Lease, ...]:
     """Up to ten ready machines whose SSH has answered; the one that became ready last comes first."""
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM leases WHERE state IN {LIVE_SQL} AND state = 'active' AND ssh_port > 0 "  # noqa: S608
+        f"SELECT {LEASE_COLUMNS} FROM leases WHERE state IN {LIVE_SQL} AND state = 'active' AND ssh_port > 0 "  # noqa: S608
         "AND ready_evidence NOT LIKE 'port%' ORDER BY ready_at DESC, id LIMIT 10"
     )
     return tuple(lease_from(row) for row in rows)
@@ -124,7 +115,7 @@ def reachable(tx: Tx) -> tuple[Lease, ...]:
 def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Lease | None:
     """The lease of a contract id; None if there is none."""
     row = tx.fetch_one(
-        f"SELECT {_COLUMNS} FROM leases WHERE provider = ? AND instance_id = ?",  # noqa: S608
+        f"SELECT {LEASE_COLUMNS} FROM leases WHERE provider = ? AND instance_id = ?",  # noqa: S608
         (provider, instance_id),
     )
     return None if row is None else lease_from(row)
@@ -132,7 +123,7 @@ def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Leas
 
 def by_label(tx: Tx, label: str) -> Lease | None:
     """The lease of a label, also one that ended long ago; None if there is none."""
-    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
+    row = tx.fetch_one(f"SELECT {LEASE_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
     return None if row is None else lease_from(row)
 
 
@@ -159,23 +150,18 @@ def count_sent(tx: Tx, provider: ProviderName, since: datetime) -> int:
     return 0 if row is None else int(row["n"])
 
 
-def advance(tx: Tx, lease: Lease, event: LeaseEvent, **facts: Any) -> Lease:
-    """Apply an event and set the fields in `facts`; returns the new lease.
+def advance(tx: Tx, lease: Lease, event: Event) -> Lease:
+    """Apply an event; returns the new lease.
 
     Raises Conflict if the row has changed since it was read, and IllegalTransition if the state table doesn't allow
     the event. Neither changes anything.
     """
-    state = after(lease.state, event)
-    if state in TERMINAL:
-        facts.setdefault("ended_at", tx.now())
-    elif lease.state in TERMINAL:
-        facts.setdefault("ended_at", None)
-    return _save(tx, lease, replace(lease, state=state, **facts), event)
+    return _save(tx, lease, apply(lease, event, tx.now()), event.kind)
 
 
-def note(tx: Tx, lease: Lease, **facts: Any) -> Lease:
-    """Set fields without an event, such as price, address and status message; returns the new lease."""
-    changed = replace(lease, **facts)
+def note(tx: Tx, lease: Lease, fact: Fact) -> Lease:
+    """Store a fact that is no event, such as what a listing shows; returns the new lease. Raises Conflict."""
+    changed = fact.change(lease)
     return lease if changed == lease else _save(tx, lease, changed, None)
 
 
@@ -200,11 +186,7 @@ def costs(tx: Tx, leases: Iterable[Lease]) -> tuple[Micro, ...]:
 
 def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     new = replace(new, version=old.version + 1)
-    changes = {
-        field.name: stored(getattr(new, field.name))
-        for field in fields(Lease)
-        if getattr(new, field.name) != getattr(old, field.name)
-    }
+    changes = lease_changes(old, new)
     assignments = ", ".join(f"{name} = ?" for name in changes)
     rows = tx.execute(
         f"UPDATE leases SET {assignments} WHERE id = ? AND version = ?",  # noqa: S608 - our own column names
@@ -215,15 +197,15 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     _follow(tx, old, new)
     if event is not None:
         measured.observe(tx, old, event, new.reason)
-        data = {"reason": new.reason, "instance_id": new.instance_id, "price": new.price}
+        data = {"reason": new.reason, "instance_id": new.instance_id, "price": new.observed.price}
         events.of_lease(tx, new, event.value, data)
         reservation = reservations.refresh(tx, new.reservation_id, of_reservation(tx, new.reservation_id))
         if (line := money_log.of_event(old, new, event, reservation, lambda: cost(tx, new.id))) is not None:
             tx.after_commit(line)
-    elif any(getattr(new, name) != getattr(old, name) for name in _SHOWN):
+    elif _SHOWN & changes.keys():
         events.of_reservation(tx, reservations.get(tx, new.reservation_id))
     tx.changed(f"reservation:{new.reservation_id}")
-    if any(getattr(new, name) != getattr(old, name) for name in _DUE):
+    if _DUE & changes.keys():
         tx.changed(due_topic(new.provider, new.account))
     return new
 
@@ -243,13 +225,13 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
 
 
 def _hold(tx: Tx, lease: Lease) -> None:
-    for key in lease.conflict_keys:
+    for key in lease.offered.conflict_keys:
         tx.execute("INSERT INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id))
 
 
 def _hold_again(tx: Tx, lease: Lease) -> None:
     """Take the exclusive keys of a woken machine, if they are free: the provider has given it the GPUs in any case."""
-    for key in lease.conflict_keys:
+    for key in lease.offered.conflict_keys:
         tx.execute(
             "INSERT OR IGNORE INTO holds (provider, key, lease_id) VALUES (?, ?, ?)", (lease.provider, key, lease.id)
         )

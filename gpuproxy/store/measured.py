@@ -15,10 +15,10 @@ _COLUMNS = tuple(field.name for field in fields(Measured))
 
 def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: str) -> None:
     """Update the host's record after an event; `lease` is its state before the event."""
-    observed = outcome(lease.call_started_at, lease.ready_at is not None, event, reason, tx.now())
+    observed = outcome(lease.creation.call_started_at, lease.observed.ready_at is not None, event, reason, tx.now())
     if observed is not None:
-        before = find(tx, lease.host) or Measured(provider=lease.provider, gpu_model=lease.gpu_model)
-        _save(tx, lease.host, after_outcome(before, observed, tx.now()))
+        before = find(tx, lease.offered.host) or Measured(provider=lease.provider, gpu_model=lease.offered.gpu_model)
+        _save(tx, lease.offered.host, after_outcome(before, observed, tx.now()))
 
 
 def find(tx: Tx, host: HostKey) -> Measured | None:

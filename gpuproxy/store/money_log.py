@@ -57,12 +57,12 @@ def of_event(
         fields["how"] = event.value
     elif name == "instance_died":
         fields |= {
-            "billed": new.billed,
+            "billed": new.observed.billed,
             "billed_per_hour": usd(meter_rate(new) or 0),
-            "status_message": new.status_message,
+            "status_message": new.observed.status_message,
         }
     elif name.startswith("create_"):
-        fields |= {"offer": new.offer_id, "error": new.status_message}
+        fields |= {"offer": new.offered.offer_id, "error": new.observed.status_message}
     elif event in _ENDS:
         fields["cost"] = usd(cost())
     return LogLine(name, fields)
@@ -84,8 +84,9 @@ def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
     """The name of the line's event; "" for no line."""
     if old.instance_id is None and new.instance_id is not None:
         return "instance_rented"
-    if event is LeaseEvent.REFUSED or (event is LeaseEvent.ABSENT and new.absent_checks == old.absent_checks):
-        return "create_refused"  # the refusal may arrive after the outcome was recorded as unknown
+    late = event is LeaseEvent.ABSENT and new.pending.absent_checks == old.pending.absent_checks
+    if event is LeaseEvent.REFUSED or late:
+        return "create_refused"  # it may arrive after the outcome was recorded as unknown
     if event is LeaseEvent.ABSENT:
         return "create_disproved"
     if event is LeaseEvent.REPLY_LOST:
@@ -93,7 +94,7 @@ def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
     if new.reason == EXPIRED != old.reason:
         return "lease_expired"
     if event is LeaseEvent.RELEASE:
-        return "release_started" if new.call_started_at is not None else ""  # otherwise no create was sent
+        return "release_started" if new.creation.call_started_at is not None else ""  # otherwise no create was sent
     return _ENDS.get(event) or _CHANGES.get(event, "")
 
 
@@ -101,12 +102,12 @@ def _common(lease: Lease, reservation: Reservation) -> Fields:
     return {
         "reservation": reservation.id,
         "contract": lease.instance_id or "",
-        "price": usd(lease.price),
+        "price": usd(lease.observed.price),
         "project": lease.project,
         "key": reservation.key_id,
         "provider": lease.provider,
         "account": lease.account,
         "lease": lease.id,
-        "num_gpus": lease.num_gpus,
+        "num_gpus": lease.offered.num_gpus,
         "reason": lease.reason,
     }

@@ -6,14 +6,26 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
-from gpuproxy.model.leases import LIVE, Lease, LeaseState, PortMapping
+from gpuproxy.model.leases import (
+    LIVE,
+    Creation,
+    Lease,
+    LeaseState,
+    Observed,
+    Offered,
+    Pending,
+    PortMapping,
+)
 from gpuproxy.model.reservations import Decision, Failure, Pick, Reservation, ReservationState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-V = TypeVar("V", Lease, Reservation)
+Row = Lease | Offered | Creation | Observed | Pending | Reservation
+LEASE_PARTS: dict[str, type[Offered | Creation | Observed | Pending]] = {
+    "offered": Offered, "creation": Creation, "observed": Observed, "pending": Pending,
+}  # fmt: skip
 
 LIVE_SQL = str(tuple(state.value for state in LeaseState if state in LIVE))
 """The live states, written exactly as in the index of live leases: SQLite uses the index only for this text."""
@@ -31,17 +43,46 @@ def moment(value: int) -> datetime:
 
 def lease_from(row: Mapping[str, Any]) -> Lease:
     """The lease in a row of `leases`."""
-    return _value(Lease, row)
+    return Lease(
+        **_values(Lease, row),
+        offered=Offered(**_values(Offered, row)),
+        creation=Creation(**_values(Creation, row)),
+        observed=Observed(**_values(Observed, row)),
+        pending=Pending(**_values(Pending, row)),
+    )
 
 
 def reservation_from(row: Mapping[str, Any]) -> Reservation:
     """The reservation in a row of `reservations`."""
-    return _value(Reservation, row)
+    return Reservation(**_values(Reservation, row))
 
 
-def columns(value: Lease | Reservation) -> dict[str, Any]:
-    """All columns of a value's row, by name."""
-    return {name: stored(getattr(value, name)) for name in _FIELDS[type(value)]}
+def lease_columns(lease: Lease) -> dict[str, Any]:
+    """All columns of a lease's row, by name. The fields of its parts are columns of the same table."""
+    row = _columns(lease)
+    for part in LEASE_PARTS:
+        row |= _columns(getattr(lease, part))
+    return row
+
+
+def lease_changes(old: Lease, new: Lease) -> dict[str, Any]:
+    """The columns in which two versions of a lease differ, with the new values."""
+    found = _changes(old, new)
+    for part in LEASE_PARTS:
+        before, now = getattr(old, part), getattr(new, part)
+        if before is not now:
+            found |= _changes(before, now)
+    return found
+
+
+def reservation_columns(reservation: Reservation) -> dict[str, Any]:
+    """All columns of a reservation's row, by name."""
+    return _columns(reservation)
+
+
+def reservation_changes(old: Reservation, new: Reservation) -> dict[str, Any]:
+    """The columns in which two versions of a reservation differ, with the new values."""
+    return _changes(old, new)
 
 
 def stored(value: object) -> Any:
@@ -59,16 +100,21 @@ def stored(value: object) -> Any:
     return value
 
 
-def _names(kind: type[Lease] | type[Reservation]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+def _columns(value: Row) -> dict[str, Any]:
+    return {name: stored(getattr(value, name)) for name in _FIELDS[type(value)]}
 
 
-def _value(kind: type[V], row: Mapping[str, Any]) -> V:
+def _changes(old: Row, new: Row) -> dict[str, Any]:
+    return {name: stored(getattr(new, name)) for name in _FIELDS[type(new)] if getattr(new, name) != getattr(old, name)}
+
+
+def _values(kind: type[Row], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a value as they are encoded in a row."""
     values = {name: row[name] for name in _FIELDS[kind]}
     for name, reader in _READERS[kind].items():
         if (raw := values[name]) is not None:
             values[name] = reader(raw)
-    return kind(**values)
+    return values
 
 
 # An event of a lease re-reads its siblings and its reservation, so parsed immutable values are cached.
@@ -114,28 +160,26 @@ def _decision(raw: str) -> Decision:
     )
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {Lease: _names(Lease), Reservation: _names(Reservation)}
 _Reader = Callable[[Any], Any]
 _READERS: dict[type, dict[str, _Reader]] = {
     Lease: {
-        "conflict_keys": _strings,
         "state": LeaseState,
-        "verified": bool,
+        **dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment),
+    },
+    Offered: {"conflict_keys": _strings, "verified": bool, "extras": _pairs},
+    Creation: {
+        "asked_ports": _numbers, "ssh_keys": _strings, **dict.fromkeys(("call_started_at", "call_deadline"), moment),
+    },
+    Observed: {
         "ports": _ports,
-        "extras": _pairs,
-        "asked_ports": _numbers,
-        "ssh_keys": _strings,
         "boot": _pairs,
         **dict.fromkeys(
-            (
-                "created_at", "call_started_at", "call_deadline", "started_at", "seen_at",
-                "ready_at", "ended_at", "expires_at", "missing_since", "absent_checked_at",
-                "destroy_at", "stop_at", "gone_said_at", "faltered_at", "priced_at",
-                "destroy_taken_at", "contract_ends_at", "contract_warned_at",
-            ),
-            moment,
+            ("seen_at", "priced_at", "ready_at", "faltered_at", "contract_ends_at", "contract_warned_at"), moment
         ),
     },
+    Pending: dict.fromkeys(
+        ("missing_since", "absent_checked_at", "destroy_at", "destroy_taken_at", "gone_said_at", "stop_at"), moment
+    ),
     Reservation: {
         "labels": _pairs,
         "keep": bool,
@@ -146,3 +190,8 @@ _READERS: dict[type, dict[str, _Reader]] = {
         **dict.fromkeys(("created_at", "expires_at", "settled_at", "answered_at"), moment),
     },
 }  # fmt: skip
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in dataclasses.fields(kind) if field.name not in LEASE_PARTS) for kind in _READERS
+}
+LEASE_COLUMNS = ", ".join(name for kind in (Lease, *LEASE_PARTS.values()) for name in _FIELDS[kind])
+RESERVATION_COLUMNS = ", ".join(_FIELDS[Reservation])

@@ -108,8 +108,8 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
         reading = await world.engine.billing_checks[0].step()
         assert reading is not None
         assert not reading.alarm
-        assert (await world.leases())[0].billed == rate
-        assert reading.booked < made.leases[0].price * 1700 // 3600 // 4
+        assert (await world.leases())[0].observed.billed == rate
+        assert reading.booked < made.leases[0].observed.price * 1700 // 3600 // 4
 
     in_world(story, machines=20, settings=_SELDOM_READ)
 

@@ -28,7 +28,7 @@ def test_in_the_first_minute_the_rate_limit_leaves_room_for_a_targeted_search():
         await world.sleep(10)
         dear = max(chunk.price for chunk in world.sandbox.market.chunks.values()) / 1e6
         made = await world.reserve(2, min_vram=80, max_price=dear, seconds=60)
-        assert sum(lease.num_gpus for lease in made.kept) == 2
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 2
 
     in_world(story, **_CAPPED)
 

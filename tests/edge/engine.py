@@ -27,6 +27,7 @@ from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.store.users import UserRow
 from tests.edge.face import key_row
+from tests.flat_leases import changed, flat_lease
 
 NOW = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
 VAST = ProviderName("vast.ai")
@@ -56,7 +57,7 @@ def offer(number: int, *, price: int = 400_000, gpus: int = 1, vram: int = 24, *
 
 def lease(number: int, state: LeaseState = LeaseState.STARTING, **facts: object) -> Lease:
     rented = state in (LeaseState.STARTING, LeaseState.ACTIVE, LeaseState.RELEASING, LeaseState.LOST)
-    made = Lease(
+    made = flat_lease(
         id=LeaseId(f"lease-{number}"),
         reservation_id=ReservationId("res-1"),
         project="p1",
@@ -84,7 +85,7 @@ def lease(number: int, state: LeaseState = LeaseState.STARTING, **facts: object)
         ports=(PortMapping(container_port=8080, protocol="tcp", host="1.2.3.4", public_port=40001),) if rented else (),
         extras=(("sandbox", "true"),),
     )
-    return replace(made, **facts)  # type: ignore[arg-type]
+    return changed(made, **facts)
 
 
 def reservation(**facts: object) -> Reservation:

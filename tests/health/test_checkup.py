@@ -10,6 +10,7 @@ from gpuproxy.app.metrics import Metrics
 from gpuproxy.health.checkup import Finding, findings, gpu_failures
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import UnreadableRows
+from gpuproxy.model.lease_facts import Suspected
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import ProviderName
@@ -65,7 +66,7 @@ def test_a_machine_whose_container_ended_is_reported_with_its_present_cost() -> 
         lease = await lease_of(world)
         assert (dead.kind, dead.subject) == ("dead_machine", lease.id)
         assert dead.text.startswith(f"3 min: vast.ai {contract} of {lease.reservation_id} was ready and no longer runs")
-        assert f"only its disk is billed, {dollars(lease.disk_price)}/h" in dead.text
+        assert f"only its disk is billed, {dollars(lease.observed.disk_price)}/h" in dead.text
         assert "container exited with code 137" in dead.text
         assert f"gpuproxy destroy {contract}" in dead.advice
         assert await world.engine.health.summary() == "dead_machine 1"
@@ -89,7 +90,7 @@ def test_a_machine_that_stopped_running_a_moment_ago_is_not_dead_yet() -> None:
     async def story(world: World) -> None:
         kill(world, await ready(world), "container")
         await world.sleep(100)
-        assert (await lease_of(world)).faltered_at is not None
+        assert (await lease_of(world)).observed.faltered_at is not None
         assert await found(world) == []
 
     in_world(story)
@@ -123,7 +124,7 @@ def test_a_machine_that_was_never_ready_is_not_dead() -> None:
         world.arm("create", "never_ready")
         await world.reserve(1)
         await world.sleep(400)
-        assert (await lease_of(world)).ready_at is None
+        assert (await lease_of(world)).observed.ready_at is None
         assert await found(world) == []
 
     in_world(story)
@@ -138,7 +139,7 @@ def test_a_machine_with_a_failed_gpu_is_dead_although_its_status_is_running() ->
         assert lease.state == "active"
         (dead,) = await found(world)
         assert (dead.kind, dead.subject) == ("dead_machine", lease.id)
-        assert f"it costs {dollars(lease.price)}/h" in dead.text
+        assert f"it costs {dollars(lease.observed.price)}/h" in dead.text
         assert "fallen off the bus" in dead.text
         assert f"gpuproxy destroy {contract}" in dead.advice
 
@@ -164,7 +165,7 @@ def test_only_clear_status_messages_make_a_running_machine_dead(words: str, dead
         contract = await ready(world)
         world.sandbox.market.instances[int(contract)].status_msg = words
         lease = await lease_of(world)
-        await world.db.write(lambda tx: leases.note(tx, lease, status_message=words))
+        await world.db.write(lambda tx: leases.note(tx, lease, Suspected(words)))
         assert [finding.kind for finding in await found(world)] == ["dead_machine"] * dead
         assert await world.engine.health.summary() == ("dead_machine 1" if dead else "ok")
         assert f"{DEAD} {float(dead)}" in await measured(world)
@@ -176,7 +177,7 @@ def test_the_gpu_failure_pattern_of_a_marketplace_applies_only_there() -> None:
     async def story(world: World) -> None:
         await ready(world)
         lease = await lease_of(world)
-        await world.db.write(lambda tx: leases.note(tx, lease, status_message="GPU error"))
+        await world.db.write(lambda tx: leases.note(tx, lease, Suspected("GPU error")))
         accounts = {(lease.provider, lease.account)}
         assert not await world.db.read(lambda tx: findings(tx, accounts, {ProviderName("io.net"): GPU_FAILURE}))
         assert await world.db.read(lambda tx: findings(tx, accounts, {VAST: GPU_FAILURE}))
@@ -236,7 +237,7 @@ def test_a_release_that_does_not_end_is_reported_with_its_present_cost(how: str 
         await world.sleep(900)
         (stuck,) = await found(world)
         lease = await lease_of(world)
-        rate = {"all": lease.price, "disk": lease.disk_price, "nothing": 0}[lease.billed]
+        rate = {"all": lease.observed.price, "disk": lease.observed.disk_price, "nothing": 0}[lease.observed.billed]
         assert stuck.kind == "stuck_release"
         assert words in stuck.text
         assert rate == 0 or f"{dollars(rate)}/h" in stuck.text

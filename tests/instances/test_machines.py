@@ -40,7 +40,7 @@ def test_a_stopped_machine_keeps_its_lease_and_costs_its_disk_only():
         before = (await world.engine.instances.by_contract(CALLER, VAST, contract)).cost
         await world.sleep(3600)
         stopped = await world.engine.instances.by_contract(CALLER, VAST, contract)
-        assert stopped.cost - before == pytest.approx(stopped.lease.disk_price, abs=2)
+        assert stopped.cost - before == pytest.approx(stopped.lease.observed.disk_price, abs=2)
         await world.books_agree()
 
     in_world(story)
@@ -232,7 +232,7 @@ def test_a_start_during_which_the_process_dies_runs_or_is_cancelled(after: float
         call.cancel()
         await world.start()
         await world.sleep(600)
-        accepted = (await world.engine.instances.by_contract(CALLER, VAST, contract)).lease.stop_at is None
+        accepted = (await world.engine.instances.by_contract(CALLER, VAST, contract)).lease.pending.stop_at is None
         assert world.alive()[contract]["status"] == ("running" if accepted else "stopped")
 
     in_world(story)

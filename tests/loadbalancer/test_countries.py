@@ -1,7 +1,6 @@
 """same_country: all GPUs in the cheapest country that can make the sum."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, country_of
 from gpuproxy.rental import replacements
+from tests.flat_leases import changed
 from tests.markets import nested, offer
 from tests.scenes import lease_of
 from tests.world import World, in_world
@@ -87,7 +87,7 @@ def test_the_country_of_a_reservation_is_that_of_its_kept_machines() -> None:
     kept = lease_of(2, location="Sweden, SE")
     assert replacements.country([lost, kept]) == "SE"
     assert replacements.country([lost]) == ""
-    assert replacements.country([replace(kept, location="")]) == ""
+    assert replacements.country([changed(kept, location="")]) == ""
 
 
 def test_all_machines_of_a_reservation_are_in_one_country() -> None:
@@ -95,7 +95,7 @@ def test_all_machines_of_a_reservation_are_in_one_country() -> None:
         anywhere = await world.reserve(6, dry_run=True)
         assert anywhere.reservation.decision is not None
         view = await world.reserve(6, same_country=True)
-        places = {country_of(lease.location) for lease in view.leases}
+        places = {country_of(lease.offered.location) for lease in view.leases}
         assert len(places) == 1
         assert "" not in places
         decision = view.reservation.decision
@@ -126,6 +126,6 @@ def test_a_replacement_stays_in_the_country() -> None:
             3, same_country=True, wait_for="ready", seconds=3_000, max_price=0.9, request_id="one"
         )
         assert len(view.leases) > 3
-        assert len({country_of(lease.location) for lease in view.leases}) == 1
+        assert len({country_of(lease.offered.location) for lease in view.leases}) == 1
 
     in_world(story, machines=300)

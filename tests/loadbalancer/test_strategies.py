@@ -29,7 +29,7 @@ async def books(world: World) -> dict[str, list[Any]]:
 
 
 def hosts(view: ReservationView) -> list[str]:
-    return [lease.host for lease in view.leases]
+    return [lease.offered.host for lease in view.leases]
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -99,10 +99,10 @@ def test_a_refused_pick_does_not_count() -> None:
         view = await world.reserve(1, strategy="equal_weighted")
         refused, kept = view.leases
         loads = await world.db.read(counters.loads)
-        assert (loads[refused.host].picks, loads[refused.host].live) == (0, 0)
-        assert (loads[kept.host].picks, loads[kept.host].live) == (1, 1)
+        assert (loads[refused.offered.host].picks, loads[refused.offered.host].live) == (0, 0)
+        assert (loads[kept.offered.host].picks, loads[kept.offered.host].live) == (1, 1)
         standing = (await world.db.read(lambda tx: rotations.read(tx, "equal_weighted"))).standing
-        assert (standing[kept.host], standing.get(refused.host, 0)) == (1, 0)
+        assert (standing[kept.offered.host], standing.get(refused.offered.host, 0)) == (1, 0)
 
     in_world(story)
 
@@ -131,16 +131,16 @@ def test_a_place_without_capacity_is_not_used_for_three_minutes(scope: Scope) ->
         refuse_once(world, NoCapacity("none left", scope=scope))
         empty, kept = (await world.reserve(1, strategy="lowest_price")).leases
         assert empty.reason == "NO_CAPACITY"
-        assert kept.host != empty.host
+        assert kept.offered.host != empty.offered.host
         decision = await decided(world)
         assert dict(decision.rejected)["no_capacity"] >= 1
-        assert empty.host not in {pick.host for pick in decision.top}
+        assert empty.offered.host not in {pick.host for pick in decision.top}
         await world.restart()
         assert dict((await decided(world)).rejected)["no_capacity"] >= 1
         await world.sleep(181)
         decision = await decided(world)
         assert "no_capacity" not in dict(decision.rejected)
-        assert empty.host in {pick.host for pick in decision.top}
+        assert empty.offered.host in {pick.host for pick in decision.top}
 
     in_world(story)
 
@@ -160,7 +160,7 @@ def test_a_refusal_caused_by_the_host_has_its_own_reason() -> None:
         refuse_once(world, InvalidRequest("not on this machine", scope=Scope.HOST, advice=Advice.TRY_NEXT))
         refused, _ = (await world.reserve(1)).leases
         assert refused.reason == "HOST_REFUSED"
-        record = await world.db.read(lambda tx: measured.find(tx, refused.host))
+        record = await world.db.read(lambda tx: measured.find(tx, refused.offered.host))
         assert record is not None
         assert (record.failures, record.samples, record.response_ms) == (1, 1, 600_000)
 
@@ -238,11 +238,12 @@ def test_load_info_has_the_measurements() -> None:
         ready = [lease for lease in await world.leases() if lease.state is LeaseState.ACTIVE]
         assert len(report.server) == len(ready) == 2
         for row, lease in zip(sorted(report.server, key=lambda row: row.id), sorted(ready, key=_id), strict=True):
-            assert lease.ready_at is not None
-            assert lease.call_started_at is not None
+            assert lease.observed.ready_at is not None
+            assert lease.creation.call_started_at is not None
             assert (row.samples, row.connections, row.picks) == (1, 1, 1)
-            assert row.response_ms == int((lease.ready_at - lease.call_started_at).total_seconds() * 1000)
-            assert row.gpus == lease.host_gpus >= lease.num_gpus
+            response = lease.observed.ready_at - lease.creation.call_started_at
+            assert row.response_ms == int(response.total_seconds() * 1000)
+            assert row.gpus == lease.offered.host_gpus >= lease.offered.num_gpus
             assert row.weight in (1.0, 1.2, 1.5, 1.8, 2.0, 2.4, 3.0, 3.6)
         (provider,) = report.provider
         assert (provider.samples, provider.picks, provider.connections) == (2, 2, 2)

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, OfferGone
-from gpuproxy.model.leases import LeaseEvent
+from gpuproxy.model.lease_events import Vanished
 from gpuproxy.model.money import usd
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.outcomes import record
@@ -56,7 +56,7 @@ def test_the_life_of_a_machine_is_four_lines_and_one_for_the_request_to_release_
     common = {
         "reservation": view.reservation.id,
         "contract": lease.instance_id,
-        "price": usd(lease.price),
+        "price": usd(lease.observed.price),
         "project": "p1",
         "key": "key-1",
         "provider": VAST,
@@ -125,7 +125,7 @@ def test_a_refused_create_is_one_line_with_the_marketplaces_words() -> None:
     view, lines = told(life)
     (refused,) = named(lines, "create_refused")
     assert (refused["contract"], refused["reason"], refused["key"]) == ("", view.leases[0].reason, "key-1")
-    assert refused["error"] == view.leases[0].status_message != ""
+    assert refused["error"] == view.leases[0].observed.status_message != ""
     assert events(lines).count("instance_rented") == 1
 
 
@@ -193,7 +193,7 @@ def test_work_that_is_rolled_back_leaves_no_line() -> None:
         lease = (await reserve(world, 1)).leases[0]
 
         def rolled_back(tx: Tx) -> None:
-            leases.advance(tx, leases.get(tx, lease.id), LeaseEvent.VANISHED)
+            leases.advance(tx, leases.get(tx, lease.id), Vanished())
             raise KeyError(lease.id)
 
         with pytest.raises(KeyError):

@@ -135,11 +135,11 @@ def test_an_unlabelled_instance_on_the_machine_makes_absence_unprovable(behind: 
         made = await world.reserve(1, request_id="a", max_price=20, verified_only=False)
         contract = rent_by_hand(world, None)
         machine = world.alive()[contract]["machine_id"]
-        assert made.leases[0].host == f"vast.ai/{machine}"
+        assert made.leases[0].offered.host == f"vast.ai/{machine}"
         await world.sleep(900)
         lease = (await world.view(made.reservation.id)).leases[0]
         assert lease.state is LeaseState.UNKNOWN
-        assert contract in lease.status_message
+        assert contract in lease.observed.status_message
         call(world, "DELETE", f"/api/v0/instances/{contract}/", {})
         await world.sleep(300)
         assert await state_of(world, made.reservation.id) is LeaseState.FAILED

@@ -36,7 +36,7 @@ def test_a_warning_ends_when_the_host_extends_the_contract():
     account = Account(lease_of(expires_at=NOON + 24 * HOUR))
     assert _warned(account, 60, ends_at=NOON + HOUR)
     assert _warned(account, 62, ends_at=NOON + HOUR)
-    assert account.lease.contract_warned_at == NOON + timedelta(seconds=60)
+    assert account.lease.observed.contract_warned_at == NOON + timedelta(seconds=60)
     assert not _warned(account, 64, ends_at=NOON + 48 * HOUR)
 
 

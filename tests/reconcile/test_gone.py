@@ -10,7 +10,7 @@ from gpuproxy.health.checkup import findings
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseEvent, LeaseState
 from gpuproxy.ports import InstanceStatus
-from gpuproxy.reconcile.steps import Advance, Confirm
+from gpuproxy.reconcile.steps import Confirm
 from tests.scenes import NOON, Account, events, lease_of, row
 from tests.world import World, in_world
 
@@ -60,7 +60,8 @@ def test_a_machine_that_is_listed_again_is_billed_again_and_restarts_the_count()
     account = Account(lease_of(**RELEASING, gone_said_at=NOON, billed="nothing"))
     _listings(account, 2, 20)
     account.applies(account.sees(25, row(InstanceStatus.RUNNING)))
-    assert (account.lease.gone_said_at, account.lease.absent_checks, account.lease.billed) == (None, 0, "all")
+    pending = account.lease.pending
+    assert (pending.gone_said_at, pending.absent_checks, account.lease.observed.billed) == (None, 0, "all")
     assert _listings(account, 40, 60, 80) == [[]] * 3
 
 
@@ -236,7 +237,7 @@ def test_a_machine_that_answers_elsewhere_clears_our_own_network():
         made = await world.reserve(2, wait_for="created", ready_timeout=timedelta(seconds=120), request_id="a")
         await world.sleep(250)
         leases = (await world.view(made.reservation.id)).leases
-        bad = [lease for lease in leases if int(lease.host.rpartition("/")[2]) not in good]
+        bad = [lease for lease in leases if int(lease.offered.host.rpartition("/")[2]) not in good]
         assert bad
         assert {lease.reason for lease in bad} == {"NOT_READY"}
 
@@ -250,6 +251,7 @@ def test_listings_with_another_machine_of_ours_prove_an_accepted_destroy_and_no_
         told: list[LeaseEvent] = []
         for at in (2, 20, 40):
             steps = account.sees(at, row(id="2", label="label-2"), leases=[account.lease, canary])
-            told = [step.event for step in steps if isinstance(step, Advance) and step.lease.id == account.lease.id]
-            account.applies([step for step in steps if step.lease.id == account.lease.id])
+            own = [step for step in steps if step.lease.id == account.lease.id]
+            told = events(own)
+            account.applies(own)
         assert told == gone

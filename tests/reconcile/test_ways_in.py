@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from gpuproxy.model.leases import Lease, LeaseEvent, LeaseState, PortMapping, SshAddress
+from gpuproxy.model.lease_events import Ready
+from gpuproxy.model.leases import Lease, LeaseState, PortMapping, SshAddress
 from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.steps import Advance, ProbeReady, RegisterKeys, Step
 from gpuproxy.reconcile.ways_in import WayIn, ssh_address, ways_in
@@ -79,7 +80,7 @@ def test_the_evidence_names_what_was_seen():
 
 
 def _ready(steps: list[Step]) -> list[object]:
-    return [s.facts["ready_evidence"] for s in steps if isinstance(s, Advance) and s.event is LeaseEvent.READY]
+    return [s.event.evidence for s in steps if isinstance(s, Advance) and isinstance(s.event, Ready)]
 
 
 def test_a_running_entrypoint_without_ports_is_ready_without_a_probe():

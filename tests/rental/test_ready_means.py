@@ -97,7 +97,7 @@ def test_a_restarted_machine_that_was_ready_by_its_port_is_ready_by_its_port_aga
         await world.engine.machines.start(CALLER, "vast.ai", instance.contract_id)
         await world.sleep(300)
         (lease,) = await world.live()
-        assert (lease.state, lease.ready_evidence) == (LeaseState.ACTIVE, "port 8000 accepts")
+        assert (lease.state, lease.observed.ready_evidence) == (LeaseState.ACTIVE, "port 8000 accepts")
 
     in_world(story, boot_time=(20.0, 20.0))
 
@@ -201,7 +201,7 @@ def test_an_outage_of_the_calls_for_keys_is_no_refusal_and_ends_with_the_keys_re
         world.control("DELETE", "faults")
         await world.sleep(600)
         (lease,) = await world.live()
-        assert lease.keys_state == "registered"
+        assert lease.pending.keys_state == "registered"
         assert KEY.split()[1] in keys_of(world)[0][0]
 
     in_world(story)
@@ -214,7 +214,7 @@ def test_the_keys_of_the_project_are_registered_after_a_restart_too() -> None:
         await world.restart()
         await world.sleep(600)
         (lease,) = await world.live()
-        assert (lease.state, lease.keys_state) == (LeaseState.ACTIVE, "registered")
+        assert (lease.state, lease.pending.keys_state) == (LeaseState.ACTIVE, "registered")
 
     in_world(story)
 
@@ -283,7 +283,7 @@ def test_a_check_key_that_is_set_later_is_not_asked_of_machines_rented_before() 
         world.check_key = CHECK_KEY
         await world.start()
         await world.sleep(1500)
-        assert [(lease.state, lease.ready_evidence) for lease in await world.leases()] == [
+        assert [(lease.state, lease.observed.ready_evidence) for lease in await world.leases()] == [
             (LeaseState.ACTIVE, "ssh greets")
         ]
 
@@ -327,7 +327,7 @@ def test_what_the_boot_script_reported_is_read_from_the_log(line: str, found: di
         world.sandbox.market.printed[int(instance.contract_id)] = deque(["hello", line, "goodbye"])
         await world.sleep(600)
         (lease,) = await world.live()
-        assert dict(lease.boot) == found
+        assert dict(lease.observed.boot) == found
 
     in_world(story)
 
@@ -349,7 +349,7 @@ def test_a_boot_that_is_never_reported_is_said_to_be_so_after_a_few_reads() -> N
         assert parts(instance) == {"onstart": "requested"}
         await world.sleep(600)
         (lease,) = await world.live()
-        assert lease.boot == (("onstart", "not reported"),)
+        assert lease.observed.boot == (("onstart", "not reported"),)
         assert world.calls("logs") == 3
 
     in_world(story)

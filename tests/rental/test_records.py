@@ -9,6 +9,7 @@ import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Conflict, IllegalTransition, Refusal
+from gpuproxy.model.lease_events import Absent, Ready, Release
 from gpuproxy.model.leases import LOCKS_KEYS, LeaseEvent, LeaseState, after
 from gpuproxy.ports import Tx
 from gpuproxy.store import counters, leases
@@ -56,7 +57,7 @@ def test_locked_keys_are_exactly_those_of_leases_in_locking_states():
         await world.engine.reservations.release(P1, made[0].reservation.id)
         held = await world.db.read(leases.locked_keys)
         rows = [lease for lease in await world.leases() if lease.state in LOCKS_KEYS]
-        assert held == {(lease.provider, key) for lease in rows for key in lease.conflict_keys}
+        assert held == {(lease.provider, key) for lease in rows for key in lease.offered.conflict_keys}
 
     in_world(story)
 
@@ -66,7 +67,7 @@ def test_an_illegal_event_raises_and_changes_nothing():
         lease = (await world.reserve(1)).leases[0]
 
         def absurd(tx: Tx) -> None:
-            leases.advance(tx, leases.get(tx, lease.id), LeaseEvent.ABSENT)
+            leases.advance(tx, leases.get(tx, lease.id), Absent(tx.now(), "NEVER_CREATED"))
 
         with pytest.raises(IllegalTransition):
             await world.db.write(absurd)
@@ -78,9 +79,9 @@ def test_an_illegal_event_raises_and_changes_nothing():
 def test_a_lease_that_changed_since_it_was_read_is_not_overwritten():
     async def story(world: World) -> None:
         lease = (await world.reserve(1)).leases[0]
-        await world.db.write(lambda tx: leases.advance(tx, lease, LeaseEvent.RELEASE))
+        await world.db.write(lambda tx: leases.advance(tx, lease, Release("DESTROYED", tx.now())))
         with pytest.raises(Conflict):
-            await world.db.write(lambda tx: leases.advance(tx, lease, LeaseEvent.READY))
+            await world.db.write(lambda tx: leases.advance(tx, lease, Ready(tx.now(), "running")))
         assert (await world.db.read(lambda tx: leases.get(tx, lease.id))).state is LeaseState.RELEASING
 
     in_world(story)

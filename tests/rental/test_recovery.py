@@ -40,7 +40,7 @@ def test_a_start_does_not_restart_the_call_deadline_of_an_unknown_outcome():
         await world.restart()
         [after] = await world.live()
         assert after.reservation_id == made.reservation.id
-        assert after.call_deadline == before.call_deadline
+        assert after.creation.call_deadline == before.creation.call_deadline
 
     in_world(story)
 

@@ -101,10 +101,10 @@ def test_one_bad_host_is_replaced_by_another_and_the_reservation_is_filled():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=1)
         made = await world.reserve(4, wait_for="ready", ready_timeout=_SOON, seconds=1800)
-        assert sum(lease.num_gpus for lease in made.kept) == 4
-        failed = {lease.host for lease in made.leases if lease.reason == "NOT_READY"}
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 4
+        failed = {lease.offered.host for lease in made.leases if lease.reason == "NOT_READY"}
         assert len(failed) == 1
-        assert failed.isdisjoint(lease.host for lease in made.kept)
+        assert failed.isdisjoint(lease.offered.host for lease in made.kept)
         assert world.created() == 5
 
     in_world(story)
@@ -114,9 +114,9 @@ def test_a_replacement_never_goes_to_a_host_that_failed_this_reservation():
     async def story(world: World) -> None:
         world.arm("create", "never_ready", times=2)
         made = await world.reserve(3, wait_for="ready", ready_timeout=_SOON, seconds=3600, strategy="lowest_price")
-        hosts = [lease.host for lease in made.leases if lease.reason == "NOT_READY"]
+        hosts = [lease.offered.host for lease in made.leases if lease.reason == "NOT_READY"]
         assert len(hosts) == len(set(hosts)) == 2
-        assert set(hosts).isdisjoint(lease.host for lease in made.kept)
+        assert set(hosts).isdisjoint(lease.offered.host for lease in made.kept)
 
     in_world(story)
 
@@ -153,8 +153,8 @@ def test_a_waiting_create_is_shown_as_waiting():
         await world.sleep(5)
         [lease] = (await world.view(made.reservation.id)).leases
         assert lease.state is LeaseState.REQUESTED
-        assert lease.call_started_at is None
-        assert "wants fewer creates" in lease.status_message
+        assert lease.creation.call_started_at is None
+        assert "wants fewer creates" in lease.observed.status_message
         await world.sleep(60)
         assert len((await world.view(made.reservation.id)).kept) == 1
 
@@ -197,7 +197,7 @@ def test_refusals_of_one_account_do_not_exclude_the_marketplace(fault: str):
         body = {"provider": "vast.ai", "account": KEYS[0], "call": "create", "fault": fault, "times": 0}
         world.control("POST", "faults", body)
         made = await world.reserve(4)
-        assert sum(lease.num_gpus for lease in made.kept) == 4
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 4
         assert {lease.account for lease in made.kept} == {"vast-2"}
 
     in_world(story, accounts=2)
@@ -218,7 +218,7 @@ def test_a_create_that_would_wait_past_its_deadline_uses_another_account():
         body = {"provider": "vast.ai", "account": KEYS[0], "call": "create", "fault": "rate_limited", "times": 0}
         world.control("POST", "faults", {**body, "args": {"retry_after": 250}})
         made = await world.reserve(2, seconds=60)
-        assert sum(lease.num_gpus for lease in made.kept) == 2
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 2
         assert {lease.account for lease in made.kept} == {"vast-2"}
         assert made.reservation.created_at + timedelta(seconds=10) > world.books_clock.now()
 

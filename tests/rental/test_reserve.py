@@ -13,7 +13,7 @@ from tests.world import World, demand, in_world
 def test_four_gpus_are_rented_billed_and_released():
     async def story(world: World) -> None:
         made = await world.reserve(4, min_vram=16, max_price=2.0)
-        assert sum(lease.num_gpus for lease in made.kept) == 4
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 4
         assert made.reservation.message.startswith("Reserved 4 of 4 GPUs")
         await world.books_agree()
         await world.sleep(3600)
@@ -48,7 +48,7 @@ def test_the_metered_cost_is_what_the_market_bills():
 def test_a_reservation_prefers_single_gpu_instances():
     async def story(world: World) -> None:
         made = await world.reserve(6)
-        assert [lease.num_gpus for lease in made.leases] == [1] * 6
+        assert [lease.offered.num_gpus for lease in made.leases] == [1] * 6
 
     in_world(story)
 
@@ -56,10 +56,10 @@ def test_a_reservation_prefers_single_gpu_instances():
 def test_the_deadline_cuts_off_paced_creates_as_not_attempted():
     async def story(world: World) -> None:
         made = await world.reserve(16, seconds=30, keep_late=True)
-        kept = sum(lease.num_gpus for lease in made.kept)
+        kept = sum(lease.offered.num_gpus for lease in made.kept)
         cut = [lease for lease in made.leases if outcome_word(lease) == "not_attempted"]
         assert 4 <= kept <= 7
-        assert kept + sum(lease.num_gpus for lease in cut) == 16
+        assert kept + sum(lease.offered.num_gpus for lease in cut) == 16
         assert made.reservation.state is ReservationState.PARTIAL
         assert world.calls("create") == len(made.kept)
         await world.books_agree()
@@ -133,7 +133,7 @@ def test_a_call_that_does_not_wait_answers_pending_and_continues():
         assert made.reservation.state is ReservationState.PENDING
         await world.sleep(60)
         later = await world.view(made.reservation.id)
-        assert sum(lease.num_gpus for lease in later.kept) == 6
+        assert sum(lease.offered.num_gpus for lease in later.kept) == 6
 
     in_world(story, paced=True)
 
@@ -216,7 +216,7 @@ def test_refused_offers_are_replaced_by_others():
     async def story(world: World) -> None:
         world.arm("create", "offer_gone", times=3)
         made = await world.reserve(4)
-        assert sum(lease.num_gpus for lease in made.kept) == 4
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 4
         assert [lease.reason for lease in made.leases].count("OFFER_GONE") == 3
         await world.books_agree()
 
@@ -237,7 +237,7 @@ def test_partial_success_keeps_what_there_is_and_says_why():
     async def story(world: World) -> None:
         world.arm("create", "insufficient_credit", times=0, after=2)
         made = await world.reserve(4)
-        assert sum(lease.num_gpus for lease in made.kept) == 2
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 2
         assert "PROVIDER_FUNDS" in made.reservation.message
         assert made.reservation.state is ReservationState.PARTIAL
         await world.books_agree()
@@ -264,7 +264,7 @@ def test_min_count_that_is_reached_keeps_them():
     async def story(world: World) -> None:
         world.arm("create", "insufficient_credit", times=0, after=3)
         made = await world.reserve(4, min_count=3)
-        assert sum(lease.num_gpus for lease in made.kept) == 3
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 3
 
     in_world(story)
 
@@ -309,7 +309,7 @@ def test_the_decision_names_the_cheapest_alternative():
         decision = made.reservation.decision
         assert decision is not None
         assert decision.cheapest_alternative is not None
-        assert decision.cheapest_alternative <= sum(lease.price for lease in made.leases)
+        assert decision.cheapest_alternative <= sum(lease.observed.price for lease in made.leases)
         assert decision.strategy == "least_connections"
         assert demand(1).least == 1
 

@@ -107,7 +107,7 @@ class Books(RuleBasedStateMachine):
         gpus: dict[str, int] = {}
         for lease in await self.world.leases():
             if lease.state in KEEPABLE:
-                gpus[lease.reservation_id] = gpus.get(lease.reservation_id, 0) + lease.num_gpus
+                gpus[lease.reservation_id] = gpus.get(lease.reservation_id, 0) + lease.offered.num_gpus
         for reservation, held in gpus.items():
             assert held <= (await self.world.view(reservation)).reservation.count
 

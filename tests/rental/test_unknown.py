@@ -37,7 +37,7 @@ def test_a_lost_reply_is_found_by_the_listing_before_the_answer():
     async def story(world: World) -> None:
         world.arm("create", "reset_after")
         made = await world.reserve(2)
-        assert sum(lease.num_gpus for lease in made.kept) == 2
+        assert sum(lease.offered.num_gpus for lease in made.kept) == 2
         assert world.calls("create") == 2
         await world.books_agree()
 
@@ -148,7 +148,7 @@ def test_a_machine_above_the_price_ceiling_is_released_and_replaced():
         world.arm("create", "price_moved", factor=50)
         made = await world.reserve(1, max_price=0.5)
         moved = [lease for lease in made.leases if lease.reason == "PRICE_MOVED"]
-        assert [lease.price <= lease.ceiling for lease in made.kept] == [True]
+        assert [lease.observed.price <= lease.creation.ceiling for lease in made.kept] == [True]
         assert len(moved) == 1
         await world.sleep(120)
         await world.books_agree()

@@ -114,7 +114,7 @@ def test_a_moved_end_and_a_new_address_are_changes_too() -> None:
         await world.sleep(1)
         assert seen[-1][1].reservation.expires_at == until
         assert seen[0][1].reservation.expires_at != until
-        assert seen[0][1].leases[0].ssh_host == "" or len(seen) > 2
+        assert seen[0][1].leases[0].observed.ssh_host == "" or len(seen) > 2
         watching.cancel()
 
     in_world(story)

@@ -211,7 +211,7 @@ class _Story:
 
     def _is_filled(self, ask: _Ask) -> bool:
         leases = ask.view.leases if ask.view is not None else ()
-        return sum(lease.num_gpus for lease in leases if lease.state is LeaseState.ACTIVE) == ask.count
+        return sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.ACTIVE) == ask.count
 
     def _could_be_filled(self, ask: _Ask) -> bool:
         """Whether as many single GPUs are free, at the price and on hosts that work, as a partial answer lacks.
@@ -220,7 +220,7 @@ class _Story:
         """
         if ask.view is None:
             return True
-        had = sum(lease.num_gpus for lease in ask.view.leases if lease.state is LeaseState.ACTIVE)
+        had = sum(lease.offered.num_gpus for lease in ask.view.leases if lease.state is LeaseState.ACTIVE)
         free = sum(
             chunk.gpus == 1
             and chunk.rentable
@@ -277,5 +277,5 @@ def _pairs(raw: str) -> list[tuple[str, str]]:
 def _told(ask: _Ask) -> str:
     if ask.view is None:
         return repr(ask.refusal)
-    leases = [(lease.state.value, lease.reason, lease.host) for lease in ask.view.leases]
+    leases = [(lease.state.value, lease.reason, lease.offered.host) for lease in ask.view.leases]
     return f"{ask.view.reservation.message} {leases}"

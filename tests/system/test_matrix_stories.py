@@ -66,7 +66,7 @@ async def _one_create_each(world: World, *, waited: int) -> None:
 
     `waited`: creates that the market answered with 429; the same lease waits then, and its call starts anew.
     """
-    started = [lease for lease in await world.leases() if lease.call_started_at is not None]
+    started = [lease for lease in await world.leases() if lease.creation.call_started_at is not None]
     assert world.calls("create") == len(started) + waited
     labels = [instance["label"] for instance in world.market["instances"]]
     assert len(labels) == len(set(labels))

@@ -82,31 +82,31 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
         id=contract,
         provider=lease.provider,
         status=status_word(lease.state),
-        price_per_hour=usd(lease.price),
-        vram_gb=lease.vram_gb,
-        gpu_model=lease.gpu_model,
-        num_gpus=lease.num_gpus,
-        location=lease.location,
+        price_per_hour=usd(lease.observed.price),
+        vram_gb=lease.offered.vram_gb,
+        gpu_model=lease.offered.gpu_model,
+        num_gpus=lease.offered.num_gpus,
+        location=lease.offered.location,
         metadata=_metadata(lease),
-        price_per_gpu_hour=_per_gpu(lease.price, lease.num_gpus),
-        host_id=lease.host,
+        price_per_gpu_hour=_per_gpu(lease.observed.price, lease.offered.num_gpus),
+        host_id=lease.offered.host,
         lease_id=lease.id,
         reservation_id=lease.reservation_id,
         created_at=timestamp(lease.started_at),
-        ready_at=timestamp(lease.ready_at),
+        ready_at=timestamp(lease.observed.ready_at),
         expires_at=timestamp(lease.expires_at),
         account=lease.account,
         contract_id=contract,
         ssh=_ssh(lease),
-        port_mappings=[_port(port) for port in lease.ports],
-        status_message=lease.status_message,
+        port_mappings=[_port(port) for port in lease.observed.ports],
+        status_message=lease.observed.status_message,
         cost_so_far=usd(cost),
-        reliability=lease.reliability_ppm / 1_000_000,
-        verified=lease.verified,
-        cuda_max=lease.cuda_max,
-        disk_gb=lease.disk_gb,
-        contract_ends_at=timestamp(lease.contract_ends_at),
-        ready_evidence=lease.ready_evidence,
+        reliability=lease.offered.reliability_ppm / 1_000_000,
+        verified=lease.offered.verified,
+        cuda_max=lease.offered.cuda_max,
+        disk_gb=lease.offered.disk_gb,
+        contract_ends_at=timestamp(lease.observed.contract_ends_at),
+        ready_evidence=lease.observed.ready_evidence,
         boot_parts=_boot_parts(lease),
         warnings=[warning] if (warning := contracts.warning(lease)) else [],
     )
@@ -115,7 +115,7 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
 def reserved(lease: Lease, cost: Micro) -> pb.GPUInstance:
     """A lease in the answer of the call that created it: with the offer's id and the status "reserved"."""
     instance = rented(lease, cost)
-    instance.id = lease.offer_id
+    instance.id = lease.offered.offer_id
     instance.status = "reserved"
     return instance
 
@@ -133,28 +133,28 @@ def destroy_answer(lease: Lease) -> pb.DestroyGPUInstanceResponse:
 
 
 def _metadata(lease: Lease) -> dict[str, str]:
-    facts = dict(lease.extras) | {"lease_id": lease.id, "offer_id": lease.offer_id}
+    facts = dict(lease.offered.extras) | {"lease_id": lease.id, "offer_id": lease.offered.offer_id}
     if lease.instance_id:
         facts["contract_id"] = lease.instance_id
     if (rate := meter_rate(lease)) is not None:
         facts["billed_per_hour"] = f"{usd(rate):f}"
-    if lease.faltered_at is not None:
-        facts["not_running_since"] = f"{lease.faltered_at:%Y-%m-%dT%H:%M:%SZ}"
+    if lease.observed.faltered_at is not None:
+        facts["not_running_since"] = f"{lease.observed.faltered_at:%Y-%m-%dT%H:%M:%SZ}"
     return facts
 
 
 def _boot_parts(lease: Lease) -> dict[str, str]:
-    parts = dict(lease.boot)
-    if lease.keys_state:
-        parts["marketplace_keys"] = lease.keys_state
+    parts = dict(lease.observed.boot)
+    if lease.pending.keys_state:
+        parts["marketplace_keys"] = lease.pending.keys_state
     return parts
 
 
 def _ssh(lease: Lease) -> pb.SSHAccess | None:
-    if not lease.ssh_host:
+    if not lease.observed.ssh_host:
         return None
-    command = f"ssh -p {lease.ssh_port} {_SSH_USER}@{lease.ssh_host}"
-    return pb.SSHAccess(host=lease.ssh_host, port=lease.ssh_port, user=_SSH_USER, command=command)
+    command = f"ssh -p {lease.observed.ssh_port} {_SSH_USER}@{lease.observed.ssh_host}"
+    return pb.SSHAccess(host=lease.observed.ssh_host, port=lease.observed.ssh_port, user=_SSH_USER, command=command)
 
 
 def _port(port: PortMapping) -> pb.PortMapping:

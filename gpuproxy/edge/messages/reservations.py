@@ -14,11 +14,13 @@ def reserve_answer(view: ReservationView) -> pb.ReserveGPUsResponse:
     """The answer of ReserveGPUs, also for a dry run."""
     kept, reservation, decision = view.kept, view.reservation, view.reservation.decision
     dry_run = not view.leases and decision is not None
-    prices = [pick.price for pick in decision.picks] if dry_run and decision else [lease.price for lease in kept]
+    prices = (
+        [pick.price for pick in decision.picks] if dry_run and decision else [lease.observed.price for lease in kept]
+    )
     alternative = decision.cheapest_alternative if decision else None
     return pb.ReserveGPUsResponse(
         reserved_instances=_instances(view, reserved),
-        reserved_count=sum(lease.num_gpus for lease in kept),
+        reserved_count=sum(lease.offered.num_gpus for lease in kept),
         message=reservation.message or _under_way(view),
         reservation_id="" if dry_run else reservation.id,
         state="" if dry_run else reservation.state,
@@ -33,8 +35,9 @@ def reserve_answer(view: ReservationView) -> pb.ReserveGPUsResponse:
 def create_answer(view: ReservationView) -> pb.CreateGPUInstanceResponse:
     """The answer of CreateGPUInstance: a reservation of one instance."""
     lease = (view.kept or view.leases)[0]
-    price = f"{dollars(lease.price)}/h"
-    text = f"{lease.offer_id}: {lease.num_gpus} x {lease.gpu_model} at {price}, contract {lease.instance_id}."
+    price = f"{dollars(lease.observed.price)}/h"
+    offered = lease.offered
+    text = f"{offered.offer_id}: {offered.num_gpus} x {offered.gpu_model} at {price}, contract {lease.instance_id}."
     return pb.CreateGPUInstanceResponse(
         instance_id=lease.instance_id or "",
         provider=lease.provider,
@@ -59,10 +62,10 @@ def reservation_message(view: ReservationView) -> pb.Reservation:
         state=reservation.state,
         instances=_instances(view, rented),
         outcomes=outcomes(view.leases),
-        reserved_count=sum(lease.num_gpus for lease in kept),
-        ready_count=sum(lease.num_gpus for lease in kept if lease.state is LeaseState.ACTIVE),
+        reserved_count=sum(lease.offered.num_gpus for lease in kept),
+        ready_count=sum(lease.offered.num_gpus for lease in kept if lease.state is LeaseState.ACTIVE),
         requested_count=reservation.count,
-        price_per_hour=usd(sum(lease.price for lease in kept)),
+        price_per_hour=usd(sum(lease.observed.price for lease in kept)),
         cost_so_far=usd(sum(view.costs)),
         created_at=timestamp(reservation.created_at),
         expires_at=timestamp(reservation.expires_at),
@@ -80,14 +83,14 @@ def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
         pb.Outcome(
             attempt=lease.attempt,
             lease_id=lease.id,
-            offer_id=lease.offer_id,
+            offer_id=lease.offered.offer_id,
             provider=lease.provider,
-            host_id=lease.host,
-            num_gpus=lease.num_gpus,
+            host_id=lease.offered.host,
+            num_gpus=lease.offered.num_gpus,
             state=outcome_word(lease),
             reason=lease.reason or ("OUTCOME_UNKNOWN" if lease.state is LeaseState.UNKNOWN else ""),
             instance_id=lease.instance_id or "",
-            status_message=lease.status_message,
+            status_message=lease.observed.status_message,
         )
         for lease in leases
     ]
@@ -99,7 +102,7 @@ def _instances(view: ReservationView, shown: Callable[[Lease, Micro], pb.GPUInst
 
 
 def _under_way(view: ReservationView) -> str:
-    held = sum(lease.num_gpus for lease in view.kept)
+    held = sum(lease.offered.num_gpus for lease in view.kept)
     return (
         f"{held} of {view.reservation.count} GPUs are reserved so far; the others are still being rented. "
         "Call GetReservation with the reservation_id to follow."

@@ -227,15 +227,15 @@ def _requested_key(query: ListQuery, entry: Offer | LeaseView) -> float:
 
 
 def _price(entry: Offer | LeaseView, disk_gb: float) -> float:
-    return entry.price(disk_gb) if isinstance(entry, Offer) else entry.lease.price
+    return entry.price(disk_gb) if isinstance(entry, Offer) else entry.lease.observed.price
 
 
 def _price_per_gpu(entry: Offer | LeaseView, disk_gb: float) -> float:
-    return _price(entry, disk_gb) / (entry.num_gpus if isinstance(entry, Offer) else entry.lease.num_gpus)
+    return _price(entry, disk_gb) / (entry.num_gpus if isinstance(entry, Offer) else entry.lease.offered.num_gpus)
 
 
 def _vram(entry: Offer | LeaseView, _disk_gb: float) -> float:
-    return entry.vram_gb if isinstance(entry, Offer) else entry.lease.vram_gb
+    return entry.vram_gb if isinstance(entry, Offer) else entry.lease.offered.vram_gb
 
 
 def _reliability(entry: Offer | LeaseView, _disk_gb: float) -> float:
@@ -255,11 +255,11 @@ def _matches(query: ListQuery, view: LeaseView) -> bool:
     lease, wanted = view.lease, query.filter
     return (
         (not wanted.providers or lease.provider in wanted.providers)
-        and lease.vram_gb >= wanted.min_vram
-        and (not wanted.num_gpus or lease.num_gpus == wanted.num_gpus)
-        and (not wanted.gpu_model or gpu_matches(wanted.gpu_model, lease.gpu_model))
-        and (not wanted.location or location_matches(wanted.location, lease.location))
-        and (not query.price_asked or lease.price <= wanted.ceiling(lease.num_gpus))
+        and lease.offered.vram_gb >= wanted.min_vram
+        and (not wanted.num_gpus or lease.offered.num_gpus == wanted.num_gpus)
+        and (not wanted.gpu_model or gpu_matches(wanted.gpu_model, lease.offered.gpu_model))
+        and (not wanted.location or location_matches(wanted.location, lease.offered.location))
+        and (not query.price_asked or lease.observed.price <= wanted.ceiling(lease.offered.num_gpus))
     )
 
 

@@ -1,0 +1,256 @@
+"""What can happen to a lease: one class for each event, with what is learnt from it.
+
+`apply` makes the lease after an event. The state table in `leases` decides whether the event is allowed.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import ClassVar
+
+from gpuproxy.model.leases import TERMINAL, Billed, InstanceId, Lease, LeaseEvent, SshAddress, after
+
+
+def apply(lease: Lease, event: "Event", now: datetime) -> Lease:
+    """The lease after the event; raises IllegalTransition if its state does not allow the event."""
+    state = after(lease.state, event.kind)
+    ended_at = lease.ended_at
+    if state in TERMINAL:
+        ended_at = now
+    elif lease.state in TERMINAL:
+        ended_at = None
+    return replace(event.change(lease), state=state, ended_at=ended_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NotAttempted:
+    """The create was not sent and will not be. `reason` does not replace an earlier one."""
+
+    reason: str = ""
+    kind: ClassVar = LeaseEvent.NOT_ATTEMPTED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return replace(lease, reason=lease.reason or self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The marketplace refused the create unprocessed because of its rate limit; it is sent again."""
+
+    message: str
+    kind: ClassVar = LeaseEvent.DEFERRED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        creation = replace(lease.creation, call_started_at=None, call_deadline=None)
+        return replace(lease, creation=creation, observed=replace(lease.observed, status_message=self.message))
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The marketplace did not create the machine. `reason` does not replace an earlier one."""
+
+    reason: str
+    message: str
+    kind: ClassVar = LeaseEvent.REFUSED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        observed = replace(lease.observed, status_message=self.message)
+        return replace(lease, reason=lease.reason or self.reason, observed=observed)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLate(Refused):
+    """A refusal that arrived after the outcome of the create was recorded as unknown."""
+
+    kind: ClassVar = LeaseEvent.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLost:
+    """Nobody knows whether the create was executed. `ended_at`: when the call ended; None for its deadline."""
+
+    message: str
+    ended_at: datetime | None = None
+    kind: ClassVar = LeaseEvent.REPLY_LOST
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        creation = replace(lease.creation, call_deadline=self.ended_at or lease.creation.call_deadline)
+        return replace(lease, creation=creation, observed=replace(lease.observed, status_message=self.message))
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The marketplace answered that it has created the machine."""
+
+    instance_id: InstanceId
+    at: datetime
+    kind: ClassVar = LeaseEvent.CREATED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        # The time of the call is empty if the create seemed to be rate limited but was executed.
+        creation = replace(lease.creation, call_started_at=lease.creation.call_started_at or self.at)
+        pending = replace(lease.pending, destroy_at=self.at)
+        return replace(lease, instance_id=self.instance_id, started_at=self.at, creation=creation, pending=pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Created):
+    """A listing shows the machine of a create whose answer is missing. `billed` is None if it isn't known."""
+
+    billed: Billed | None = None
+    kind: ClassVar = LeaseEvent.FOUND
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        new = Created(self.instance_id, self.at).change(lease)
+        observed = replace(new.observed, seen_at=self.at, billed=self.billed or new.observed.billed)
+        return replace(new, observed=observed, pending=replace(new.pending, absent_checks=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Reappeared:
+    """A machine exists although its lease has ended: it must be destroyed.
+
+    `instance_id` is None if the lease has it. `listed`: a listing shows the machine.
+    """
+
+    at: datetime
+    instance_id: InstanceId | None = None
+    listed: bool = False
+    kind: ClassVar = LeaseEvent.REAPPEARED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return replace(
+            lease,
+            instance_id=self.instance_id or lease.instance_id,
+            started_at=lease.started_at or self.at,
+            creation=replace(lease.creation, call_started_at=lease.creation.call_started_at or self.at),
+            observed=replace(lease.observed, seen_at=self.at if self.listed else lease.observed.seen_at),
+            pending=replace(lease.pending, destroy_at=self.at, destroy_tries=0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """It is proven that the create was not executed. The last proof is a listing that began at `checked_at`."""
+
+    checked_at: datetime
+    reason: str
+    kind: ClassVar = LeaseEvent.ABSENT
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        checks = lease.pending.absent_checks + 1
+        pending = replace(lease.pending, absent_checks=checks, absent_checked_at=self.checked_at)
+        return replace(lease, reason=lease.reason or self.reason, pending=pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A caller can get into the machine. `ssh` is the address that answered; None if it was a port or nothing."""
+
+    at: datetime
+    evidence: str
+    ssh: SshAddress | None = None
+    kind: ClassVar = LeaseEvent.READY
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        known = SshAddress(lease.observed.ssh_host, lease.observed.ssh_port)
+        ssh = self.ssh or known
+        observed = replace(
+            lease.observed,
+            ready_at=lease.observed.ready_at or self.at,
+            ready_evidence=self.evidence,
+            faltered_at=None,
+            ssh_host=ssh.host,
+            ssh_port=ssh.port,
+        )
+        return replace(lease, observed=observed)
+
+
+@dataclass(frozen=True, slots=True)
+class Faltered:
+    """The machine was ready, and the marketplace says that it no longer runs."""
+
+    at: datetime
+    kind: ClassVar = LeaseEvent.FALTERED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return replace(lease, observed=replace(lease.observed, faltered_at=self.at))
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The machine is stopped at the provider."""
+
+    kind: ClassVar = LeaseEvent.PARKED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return replace(lease, observed=replace(lease.observed, faltered_at=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A stopped machine starts."""
+
+    kind: ClassVar = LeaseEvent.WOKEN
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return lease
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nobody wants the machine any more. `message` replaces the provider's status text unless it is empty."""
+
+    reason: str
+    at: datetime
+    message: str = ""
+    kind: ClassVar = LeaseEvent.RELEASE
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        observed = replace(lease.observed, status_message=self.message) if self.message else lease.observed
+        pending = replace(lease.pending, destroy_at=self.at)
+        return replace(lease, reason=self.reason, observed=observed, pending=pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """The provider took the machine away."""
+
+    kind: ClassVar = LeaseEvent.VANISHED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return lease
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A destroyed machine is proven gone, by a listing that began at `checked_at`; None: by a read of the machine."""
+
+    checked_at: datetime | None = None
+    kind: ClassVar = LeaseEvent.GONE
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        if self.checked_at is None:
+            return lease
+        checks = lease.pending.absent_checks + 1
+        return replace(lease, pending=replace(lease.pending, absent_checks=checks, absent_checked_at=self.checked_at))
+
+
+Event = (
+    NotAttempted | Deferred | Refused | ReplyLost | Created | Reappeared | Absent | Ready | Faltered | Parked | Woken
+    | Release | Vanished | Gone
+)  # fmt: skip

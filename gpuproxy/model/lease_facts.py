@@ -1,0 +1,172 @@
+"""What can be learnt about a lease without an event: one class for each kind of fact.
+
+`change` makes the lease with the fact. It never changes the lease's state.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from gpuproxy.model.leases import Billed, KeysState, Lease, Observed, PortMapping, SshAddress
+from gpuproxy.model.money import Micro
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The create is about to be sent. `deadline`: when the call ends at the latest."""
+
+    at: datetime
+    deadline: datetime
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        creation = replace(lease.creation, call_started_at=self.at, call_deadline=self.deadline)
+        return replace(lease, creation=creation, observed=replace(lease.observed, status_message=""))
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """The owner wants the machine until `expires_at`. `too_soon`: the marketplace's contract ends before."""
+
+    expires_at: datetime
+    at: datetime
+    too_soon: bool
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, expires_at=self.expires_at, observed=_warned(lease, self.at, too_soon=self.too_soon))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a listing shows of the machine. A value of None is one that the listing doesn't give."""
+
+    at: datetime
+    price: Micro | None
+    disk_price: Micro | None
+    billed: Billed | None
+    status_message: str | None
+    ssh: SshAddress
+    """The address that clients are shown."""
+    ports: tuple[PortMapping, ...]
+    contract_ends_at: datetime | None
+    too_soon: bool
+    """The marketplace's contract ends before the lease does."""
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact. What spoke for the machine's absence no longer counts."""
+        old = _warned(lease, self.at, too_soon=self.too_soon)
+        observed = replace(
+            old,
+            seen_at=old.seen_at or self.at,
+            priced_at=old.priced_at or (None if self.price is None else self.at),
+            price=old.price if self.price is None else self.price,
+            disk_price=old.disk_price if self.disk_price is None else self.disk_price,
+            billed=self.billed or old.billed,
+            status_message=old.status_message if self.status_message is None else self.status_message,
+            ssh_host=self.ssh.host,
+            ssh_port=self.ssh.port,
+            ports=self.ports or old.ports,
+            contract_ends_at=self.contract_ends_at or old.contract_ends_at,
+        )
+        pending = replace(lease.pending, missing_since=None, gone_said_at=None, absent_checks=0)
+        return replace(lease, observed=observed, pending=pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A believable listing does not show the machine since `since`; None: a read shows it."""
+
+    since: datetime | None
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, pending=replace(lease.pending, missing_since=self.since))
+
+
+@dataclass(frozen=True, slots=True)
+class NotListed:
+    """One more believable listing, which began at `checked_at`, does not show the machine."""
+
+    checked_at: datetime
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        checks = lease.pending.absent_checks + 1
+        return replace(lease, pending=replace(lease.pending, absent_checks=checks, absent_checked_at=self.checked_at))
+
+
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """Another instance may be the one that a create made; `message` says which. The proof of absence begins again."""
+
+    message: str
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        observed = replace(lease.observed, status_message=self.message)
+        return replace(lease, observed=observed, pending=replace(lease.pending, absent_checks=0))
+
+
+@dataclass(frozen=True, slots=True)
+class StopDue:
+    """The machine must be stopped from `at` on; None: it may run."""
+
+    at: datetime | None
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, pending=replace(lease.pending, stop_at=self.at))
+
+
+DestroyAnswer = Literal["accepted", "none there", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySent:
+    """A destroy was sent and answered. After "none there" (no such instance) the provider bills nothing any more."""
+
+    at: datetime
+    answer: DestroyAnswer
+    tries: int
+    again_at: datetime
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact. The proof that the machine is gone begins anew with each kind of answer."""
+        observed, pending = lease.observed, lease.pending
+        pending = replace(pending, destroy_tries=self.tries, destroy_at=self.again_at)
+        if self.answer != "error" and pending.destroy_taken_at is None:
+            pending = replace(pending, destroy_taken_at=self.at, absent_checks=0, absent_checked_at=None)
+        if self.answer == "none there" and pending.gone_said_at is None:
+            observed = replace(observed, billed="nothing")
+            pending = replace(pending, gone_said_at=self.at, absent_checks=0, absent_checked_at=None)
+        return replace(lease, observed=observed, pending=pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """The parts of the boot script and what became of each, sorted by part."""
+
+    parts: tuple[tuple[str, str], ...]
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, observed=replace(lease.observed, boot=self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class KeysGiven:
+    """Whether the marketplace has the machine's SSH keys."""
+
+    state: KeysState
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, pending=replace(lease.pending, keys_state=self.state))
+
+
+def _warned(lease: Lease, at: datetime, *, too_soon: bool) -> Observed:
+    return replace(lease.observed, contract_warned_at=(lease.observed.contract_warned_at or at) if too_soon else None)
+
+
+Fact = CallStarted | Extended | Shown | Missing | NotListed | Suspected | StopDue | DestroySent | Booted | KeysGiven
