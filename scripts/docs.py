@@ -15,6 +15,7 @@ from gpuproxy.app import marketplaces
 from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.conformance import RULES
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports.provider import CAPABILITY_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +54,25 @@ def lease_diagram() -> str:
     return "\n".join([*lines, "```"])
 
 
+def refusal_table() -> str:
+    """Each reason with which calls are refused, its gRPC status and what to do."""
+    lines = ["| reason | status | meaning and what to do |", "|---|---|---|"]
+    means = ((reason, reason.meaning) for reason in Reason)
+    return "\n".join([*lines, *(f"| `{name}` | {it.status} | {it.refusal} |" for name, it in means if it.refusal)])
+
+
+def outcome_table() -> str:
+    """Each reason with which a create or a machine ends."""
+    lines = ["| reason | meaning |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{it}` | {it.meaning.outcome} |" for it in Reason if it.meaning.outcome)])
+
+
+def stop_table() -> str:
+    """Each reason for which renting stops early."""
+    lines = ["| reason | meaning and what to do |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{it}` | {it.meaning.stop} |" for it in Reason if it.meaning.stop)])
+
+
 def call_table() -> str:
     """Each RPC with the first sentence of its comment, and whether the server has it."""
     contract = (ROOT / "proto/gpuproxy/v1/gpuproxy.proto").read_text(encoding="utf-8")
@@ -84,7 +104,12 @@ def capability_list() -> str:
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "docs" / "settings.md": {"settings": settings_table},
     ROOT / "docs" / "reservations.md": {"leases": lease_diagram},
-    ROOT / "docs" / "api.md": {"calls": call_table},
+    ROOT / "docs" / "api.md": {
+        "calls": call_table,
+        "refusals": refusal_table,
+        "outcomes": outcome_table,
+        "stops": stop_table,
+    },
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
     ROOT / "docs" / "providers.md": {"capabilities": capability_list, "rules": rule_table},
 }

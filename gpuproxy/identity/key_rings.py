@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 
 from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.users import Role
 from gpuproxy.ports import Database, Random, Tx
 from gpuproxy.store import keys, ssh_keys
@@ -85,7 +86,7 @@ class SshKeyRing:
             if len(ssh_keys.listed(tx, project)) > _MAX_SSH_KEYS:
                 raise FailedPrecondition(
                     f"A project can have at most {_MAX_SSH_KEYS} SSH keys. Delete one first.",
-                    reason="TOO_MANY_SSH_KEYS",
+                    reason=Reason.TOO_MANY_SSH_KEYS,
                 )
             return row
 

@@ -29,6 +29,7 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, LeaseState, status_word
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.effects import STOP_AGAIN
 from gpuproxy.reconcile.watches import Watches
@@ -44,7 +45,6 @@ _DEFAULT_WAIT = 5.0
 _LOOKS = 30
 _UNDER_WAY = timedelta(seconds=180)
 """How long a start may be unanswered before the machine is stopped again: longer than any call."""
-CONTRACT_ENDED = "CONTRACT_ENDED"
 T = TypeVar("T")
 
 
@@ -89,7 +89,7 @@ class Machines:
             raise FailedPrecondition(
                 f"The marketplace's contract of {instance_id} ended at {ends_at:%Y-%m-%d %H:%MZ}. The machine can't be "
                 "started again. Release it and rent another one.",
-                reason=CONTRACT_ENDED,
+                reason=Reason.CONTRACT_ENDED,
             )
         await self._alone(found.lease, lambda: self._start(market, found.lease))
         return await self._looked_at(caller, found)
@@ -230,6 +230,6 @@ def _contract(lease: Lease) -> InstanceId:
 def _wrong_state(found: LeaseView, what: str) -> FailedPrecondition:
     return FailedPrecondition(
         f"Instance {found.lease.instance_id} {what}.",
-        reason="WRONG_STATE",
+        reason=Reason.WRONG_STATE,
         metadata={"status": status_word(found.lease.state)},
     )

@@ -12,7 +12,7 @@ from gpuproxy.model.errors import NotFound
 from gpuproxy.model.leases import UNRESOLVED, InstanceId, Lease
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.model.reservations import DESTROYED
+from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import leases, money_log, reservations
@@ -60,7 +60,7 @@ class Instances:
             if record.releasable(lease):
                 reservation = reservations.get(tx, lease.reservation_id)
                 tx.after_commit(money_log.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))
-            return record.release(tx, lease, DESTROYED)
+            return record.release(tx, lease, Reason.DESTROYED)
 
         lease = await self._db.write(write)
         self._nudge()

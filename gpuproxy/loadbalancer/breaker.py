@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases
@@ -48,7 +49,7 @@ def refusal_of(found: tuple[OpenBreaker, ...]) -> Unavailable:
     why = "; ".join(each.why for each in found)
     return Unavailable(
         f"No machines are created for now, because the circuit breaker is open: {why}. Nothing was rented.",
-        reason="STORM_BREAKER",
+        reason=Reason.STORM_BREAKER,
         metadata={"providers": ",".join(each.provider for each in found)},
         retry_after=min(each.retry_after for each in found),
     )

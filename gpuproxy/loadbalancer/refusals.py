@@ -11,6 +11,7 @@ from gpuproxy.model.errors import AuthFailed, FailedPrecondition, InsufficientFu
 from gpuproxy.model.gpus import gpu_matches, near_models
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import Offer, ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.store.account_problems import AccountProblem
 
 Silence = Sequence[tuple[ProviderName, float]]
@@ -67,7 +68,7 @@ def not_enough(
         metadata["offer_ends_at"] = f"{seen.named.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(shortage, CountryShortage):
         metadata["country"] = shortage.country
-    return FailedPrecondition(text, reason="NOT_ENOUGH_GPUS", metadata=metadata)
+    return FailedPrecondition(text, reason=Reason.NOT_ENOUGH_GPUS, metadata=metadata)
 
 
 def _too_few(order: Order, shortage: Shortage, rejected: Mapping[str, int], seen: Seen, nearest: Micro | None) -> str:

@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gpuproxy.model.reasons import Reason
+
 
 class IllegalTransition(Exception):
     """An event that the state table does not allow in the current state."""
@@ -62,7 +64,7 @@ class ProviderError(Exception):
 
     scope = Scope.PROVIDER
     advice = Advice.RETRY_LATER
-    reason = "PROVIDER_ERROR"
+    reason = Reason.PROVIDER_ERROR
 
     def __init__(
         self, message: str, *, scope: Scope | None = None, advice: Advice | None = None, status: int = 0, body: str = ""
@@ -81,25 +83,25 @@ class Refused(ProviderError):
 class OfferGone(Refused):
     """The offer was rented by somebody else or withdrawn."""
 
-    scope, advice, reason = Scope.OFFER, Advice.TRY_NEXT, "OFFER_GONE"
+    scope, advice, reason = Scope.OFFER, Advice.TRY_NEXT, Reason.OFFER_GONE
 
 
 class NoCapacity(Refused):
     """The scope of the error (host, region, provider) has no capacity left."""
 
-    scope, advice, reason = Scope.HOST, Advice.TRY_NEXT, "NO_CAPACITY"
+    scope, advice, reason = Scope.HOST, Advice.TRY_NEXT, Reason.NO_CAPACITY
 
 
 class PriceMoved(Refused):
     """The offer now costs more than the agreed price."""
 
-    scope, advice, reason = Scope.OFFER, Advice.TRY_NEXT, "PRICE_MOVED"
+    scope, advice, reason = Scope.OFFER, Advice.TRY_NEXT, Reason.PRICE_MOVED
 
 
 class RateLimited(Refused):
     """Too many calls. `retry_after` and the `interval` between calls are in seconds; None if the provider gave none."""
 
-    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "RATE_LIMITED"
+    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, Reason.RATE_LIMITED
 
     def __init__(
         self,
@@ -118,49 +120,49 @@ class RateLimited(Refused):
 class InsufficientFunds(Refused):
     """The account has not enough credit."""
 
-    scope, advice, reason = Scope.ACCOUNT, Advice.STOP, "PROVIDER_FUNDS"
+    scope, advice, reason = Scope.ACCOUNT, Advice.STOP, Reason.PROVIDER_FUNDS
 
 
 class AuthFailed(Refused):
     """The marketplace does not accept the account's key."""
 
-    scope, advice, reason = Scope.ACCOUNT, Advice.STOP, "PROVIDER_CREDENTIALS"
+    scope, advice, reason = Scope.ACCOUNT, Advice.STOP, Reason.PROVIDER_CREDENTIALS
 
 
 class InvalidRequest(Refused):
     """The provider does not accept this request, and a retry can't succeed."""
 
-    scope, advice, reason = Scope.OFFER, Advice.STOP, "PROVIDER_REFUSED"
+    scope, advice, reason = Scope.OFFER, Advice.STOP, Reason.PROVIDER_REFUSED
 
 
 class ProviderUnavailable(Refused):
     """The marketplace did not answer, or its answer can't be read; for a read also: the answer isn't credible."""
 
-    scope, advice, reason = Scope.PROVIDER, Advice.RETRY_LATER, "PROVIDER_UNAVAILABLE"
+    scope, advice, reason = Scope.PROVIDER, Advice.RETRY_LATER, Reason.PROVIDER_UNAVAILABLE
 
 
 class UnreadableRows(ProviderError):
     """A listing has rows that can't be read: the account has machines that are not known."""
 
-    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "UNREADABLE_ROWS"
+    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, Reason.UNREADABLE_ROWS
 
 
 class OrphansFound(ProviderError):
     """Machines with our label exist that are not in the database."""
 
-    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, "ORPHANS_FOUND"
+    scope, advice, reason = Scope.ACCOUNT, Advice.RETRY_LATER, Reason.ORPHANS_FOUND
 
 
 class NotSupported(Refused):
     """The provider does not support this."""
 
-    scope, advice, reason = Scope.PROVIDER, Advice.STOP, "NOT_SUPPORTED"
+    scope, advice, reason = Scope.PROVIDER, Advice.STOP, Reason.NOT_SUPPORTED
 
 
 class OutcomeUnknown(ProviderError):
     """The call may have been executed, or may be executed later. A create is never repeated after this error."""
 
-    scope, advice, reason = Scope.OFFER, Advice.STOP, "OUTCOME_UNKNOWN"
+    scope, advice, reason = Scope.OFFER, Advice.STOP, Reason.OUTCOME_UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,11 @@ class Violation:
 class Refusal(Exception):
     """An error for a client. `reason` is an upper-case constant; `metadata` has the variable parts of the message."""
 
-    reason = "INTERNAL"
+    reason = Reason.INTERNAL
 
-    def __init__(self, message: str, *, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: Reason = Reason.NONE, metadata: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason or type(self).reason
@@ -186,9 +190,9 @@ class Refusal(Exception):
 class InvalidArgument(Refusal):
     """The request is invalid; repeating it can't succeed."""
 
-    reason = "INVALID_ARGUMENT"
+    reason = Reason.INVALID_ARGUMENT
 
-    def __init__(self, violations: Sequence[Violation], *, reason: str = "") -> None:
+    def __init__(self, violations: Sequence[Violation], *, reason: Reason = Reason.NONE) -> None:
         first = violations[0]
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         super().__init__(f"{first.field}: {first.description}{more}", reason=reason, metadata={"field": first.field})
@@ -198,46 +202,51 @@ class InvalidArgument(Refusal):
 class NotFound(Refusal):
     """The resource does not exist in the caller's project."""
 
-    reason = "NOT_FOUND"
+    reason = Reason.NOT_FOUND
 
 
 class Unauthenticated(Refusal):
     """The credentials are missing or not valid."""
 
-    reason = "UNAUTHENTICATED"
+    reason = Reason.UNAUTHENTICATED
 
 
 class PermissionDenied(Refusal):
     """The caller's role does not allow the call."""
 
-    reason = "PERMISSION_DENIED"
+    reason = Reason.PERMISSION_DENIED
 
 
 class NotBuilt(Refusal):
     """The server does not implement the call yet."""
 
-    reason = "NOT_IMPLEMENTED"
+    reason = Reason.NOT_IMPLEMENTED
 
 
 class FailedPrecondition(Refusal):
     """The current state does not allow the call; something else must change first."""
 
-    reason = "FAILED_PRECONDITION"
+    reason = Reason.FAILED_PRECONDITION
 
 
 class AlreadyExists(Refusal):
     """The request_id is already used for another demand."""
 
-    reason = "REQUEST_ID_REUSED"
+    reason = Reason.REQUEST_ID_REUSED
 
 
 class Unavailable(Refusal):
     """Nothing happened. The caller should retry after `retry_after` seconds."""
 
-    reason = "UNAVAILABLE"
+    reason = Reason.UNAVAILABLE
 
     def __init__(
-        self, message: str, *, reason: str = "", metadata: Mapping[str, str] | None = None, retry_after: float = 5.0
+        self,
+        message: str,
+        *,
+        reason: Reason = Reason.NONE,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float = 5.0,
     ) -> None:
         super().__init__(message, reason=reason, metadata=metadata)
         self.retry_after = retry_after
@@ -246,16 +255,16 @@ class Unavailable(Refusal):
 class TooManyCalls(Unavailable):
     """A limit of concurrent calls is reached."""
 
-    reason = "TOO_MANY_CALLS"
+    reason = Reason.TOO_MANY_CALLS
 
 
 class DeadlineExceeded(Refusal):
     """The caller's deadline has passed."""
 
-    reason = "DEADLINE_EXCEEDED"
+    reason = Reason.DEADLINE_EXCEEDED
 
 
 class CreationFailed(Refusal):
     """Every create failed for certain. Nothing is rented."""
 
-    reason = "INSTANCE_CREATION_FAILED"
+    reason = Reason.INSTANCE_CREATION_FAILED

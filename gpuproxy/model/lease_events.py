@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from gpuproxy.model.leases import TERMINAL, Billed, InstanceId, Lease, LeaseEvent, SshAddress, after
+from gpuproxy.model.reasons import Reason
 
 
 def apply(lease: Lease, event: "Event", now: datetime) -> Lease:
@@ -25,7 +26,7 @@ def apply(lease: Lease, event: "Event", now: datetime) -> Lease:
 class NotAttempted:
     """The create was not sent and will not be. `reason` does not replace an earlier one."""
 
-    reason: str = ""
+    reason: Reason = Reason.NONE
     kind: ClassVar = LeaseEvent.NOT_ATTEMPTED
 
     def change(self, lease: Lease) -> Lease:
@@ -50,7 +51,7 @@ class Deferred:
 class Refused:
     """The marketplace did not create the machine. `reason` does not replace an earlier one."""
 
-    reason: str
+    reason: Reason
     message: str
     kind: ClassVar = LeaseEvent.REFUSED
 
@@ -140,7 +141,7 @@ class Absent:
     """It is proven that the create was not executed. The last proof is a listing that began at `checked_at`."""
 
     checked_at: datetime
-    reason: str
+    reason: Reason
     kind: ClassVar = LeaseEvent.ABSENT
 
     def change(self, lease: Lease) -> Lease:
@@ -212,7 +213,7 @@ class Woken:
 class Release:
     """Nobody wants the machine any more. `message` replaces the provider's status text unless it is empty."""
 
-    reason: str
+    reason: Reason
     at: datetime
     message: str = ""
     kind: ClassVar = LeaseEvent.RELEASE

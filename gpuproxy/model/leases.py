@@ -14,6 +14,7 @@ from gpuproxy.model.errors import IllegalTransition
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.owners import OwnerId
+from gpuproxy.model.reasons import Reason
 
 LeaseId = NewType("LeaseId", str)
 ReservationId = NewType("ReservationId", str)
@@ -267,7 +268,7 @@ class Lease:
     """When the server learnt that the instance exists."""
     ended_at: datetime | None = None
     expires_at: datetime | None = None
-    reason: str = ""
+    reason: Reason = Reason.NONE
     """Why the lease failed or is being released; empty while it does neither."""
     offered: Offered
     creation: Creation

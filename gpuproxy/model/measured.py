@@ -10,11 +10,9 @@ from math import exp
 
 from gpuproxy.model.leases import LeaseEvent
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.model.reservations import HOST_BROKEN, NOT_READY, WRONG_GPU
+from gpuproxy.model.reasons import Reason
 
-HOST_REFUSED = "HOST_REFUSED"
-"""The reason of a create that failed because of its host."""
-_BLAMED = frozenset({HOST_REFUSED, NOT_READY, WRONG_GPU, HOST_BROKEN})
+_BLAMED = frozenset({Reason.HOST_REFUSED, Reason.NOT_READY, Reason.WRONG_GPU, Reason.HOST_BROKEN})
 _TAU_S = 3600.0
 _FRESH = timedelta(hours=24)
 _FAILED_MS = 600_000
@@ -52,7 +50,7 @@ class Outcome:
     ms: float | None
 
 
-def outcome(began: datetime | None, was_ready: bool, event: LeaseEvent, reason: str, at: datetime) -> Outcome | None:
+def outcome(began: datetime | None, was_ready: bool, event: LeaseEvent, reason: Reason, at: datetime) -> Outcome | None:
     """The outcome for the host of an event; None if the event says nothing about the host.
 
     `began` is the time when the create was sent. Refusals because of capacity, price or credit say nothing about the

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NewType
 
+from gpuproxy.model.reasons import Reason
+
 OwnerId = NewType("OwnerId", str)
 OwnerKind = Literal["reservation"]
-
-EXPIRED = "EXPIRED"
-"""Why a machine is released whose lease reached its end."""
-CAME_TOO_LATE = "CAME_TOO_LATE"
-"""Why a machine is released that was found after its owner had stopped waiting for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +30,9 @@ class Owner:
     """It keeps a machine that is found late, because it is still waiting or can find the machine later."""
     concluded: bool
     """No further machine is rented for it."""
-    closing: str = ""
+    closing: Reason = Reason.NONE
     """Why everything is being released, an upper-case constant; empty while it is not."""
-    stopped: str = ""
+    stopped: Reason = Reason.NONE
     """Why no more machines are rented although some are missing; empty while renting may continue."""
     replace_unready: bool = True
     """A machine that does not get ready in time is released."""
@@ -46,6 +43,6 @@ class Owner:
         return self.waits and not self.closing and (self.wanted_until is None or now < self.wanted_until)
 
     @property
-    def unwanted_because(self) -> str:
+    def unwanted_because(self) -> Reason:
         """The reason for releasing a machine that was found and is not wanted."""
-        return self.closing or (EXPIRED if self.waits else CAME_TOO_LATE)
+        return self.closing or (Reason.EXPIRED if self.waits else Reason.CAME_TOO_LATE)

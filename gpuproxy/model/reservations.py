@@ -12,23 +12,7 @@ from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, Lease, LeaseState, R
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
 from gpuproxy.model.owners import Owner, OwnerId
-
-DESTROYED = "DESTROYED"
-"""Reason of a release: the owner destroyed the machine."""
-RELEASED = "RELEASED"
-"""Reason of a release: the owner released the reservation."""
-NOT_READY = "NOT_READY"
-"""Reason of a release: the machine did not become ready in time."""
-WRONG_GPU = "WRONG_GPU"
-"""Reason of a release: the machine has another GPU than the offer."""
-IMAGE_UNUSABLE = "IMAGE_UNUSABLE"
-"""Reason of a release: the image, registry or entry point can't work on any host. No more machines are rented then."""
-HOST_BROKEN = "HOST_BROKEN"
-"""Reason of a release: the host reports that it can't run the machine."""
-COMMON_CAUSE = "COMMON_CAUSE"
-"""No more machines are rented: they failed on several hosts with the same error."""
-REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
-"""No more machines are rented: the reservation has reached its limit of rented machines."""
+from gpuproxy.model.reasons import Reason
 
 
 class ReservationState(StrEnum):
@@ -82,7 +66,7 @@ class Decision:
 class Failure:
     """The error of a finished call. It is stored so that a repeated request_id gets the same answer."""
 
-    reason: str
+    reason: Reason
     message: str
     metadata: tuple[tuple[str, str], ...] = ()
 
@@ -112,13 +96,13 @@ class Reservation:
     """The process that runs the call."""
     key_id: str = ""
     """The API key of the caller; empty if it used none."""
-    stopped: str = ""
+    stopped: Reason = Reason.NONE
     """An upper-case constant: why renting has stopped although machines are missing. Empty while it goes on."""
     settled_at: datetime | None = None
     """When the call was concluded; no create is started after it."""
     answered_at: datetime | None = None
     """When the caller got the answer, or could no longer get one."""
-    closing: str = ""
+    closing: Reason = Reason.NONE
     """The reason why everything is being released; empty while it isn't."""
     failure: Failure | None = None
     decision: Decision | None = None
@@ -183,8 +167,6 @@ def _state_without_machines(leases: Sequence[Lease], live: Sequence[Lease]) -> R
     return ReservationState.RELEASED if had_one else ReservationState.FAILED
 
 
-NOT_ATTEMPTED = "NOT_ATTEMPTED"
-
 _OUTCOMES = {
     LeaseState.REQUESTED: "pending",
     LeaseState.STARTING: "reserved",
@@ -195,6 +177,6 @@ _OUTCOMES = {
 
 def outcome_word(lease: Lease) -> str:
     """The outcome of a lease as the contract names it."""
-    if lease.state is LeaseState.FAILED and lease.reason == NOT_ATTEMPTED:
+    if lease.state is LeaseState.FAILED and lease.reason == Reason.NOT_ATTEMPTED:
         return "not_attempted"
     return _OUTCOMES.get(lease.state, lease.state.value)

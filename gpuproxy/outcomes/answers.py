@@ -19,20 +19,9 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.model.reservations import (
-    COMMON_CAUSE,
-    ENDED,
-    IMAGE_UNUSABLE,
-    NOT_ATTEMPTED,
-    REPLACEMENT_LIMIT,
-    Failure,
-    Reservation,
-    ReservationState,
-    ReservationView,
-)
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import ENDED, Failure, Reservation, ReservationState, ReservationView
 
-NO_ACCOUNT = "NO_ACCOUNT"
-CREATE_QUEUE = "CREATE_QUEUE"
 _SOON = 5.0
 _OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
 
@@ -43,7 +32,7 @@ class Verdict:
 
     message: str
     failure: Failure | None = None
-    closing: str = ""
+    closing: Reason = Reason.NONE
     retryable: bool = False
     """Nothing was rented and no outcome is pending, so the request_id may be used again."""
 
@@ -60,7 +49,7 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, qu
     if reservation.closing:
         return Verdict(message="The reservation was released while machines were being created.")
     if gone and not reservation.keep:
-        return Verdict(message="The caller left before the answer. Everything is released.", closing="CALLER_GONE")
+        return Verdict(message="The caller left before the answer. Everything is released.", closing=Reason.CALLER_GONE)
     if not kept and not open_leases:
         return _nothing(reservation, leases, queue_seconds)
     if gpus < reservation.least:
@@ -131,10 +120,10 @@ def _warnings(leases: Sequence[Lease]) -> str:
 
 
 _STOPS = {
-    IMAGE_UNUSABLE: "the image, its registry or its entry point can't work on any host: see the status messages",
-    COMMON_CAUSE: "machines failed in the same way on several hosts, so another one would fail too: check the image, "
-    "the account and this server's network",
-    REPLACEMENT_LIMIT: "the limit of machines for one reservation is reached (GPUPROXY_REPLACEMENT_FACTOR)",
+    Reason.IMAGE_UNUSABLE: "the image, its registry or its entry point can't work on any host: see the status messages",
+    Reason.COMMON_CAUSE: "machines failed in the same way on several hosts, so another one would fail too: check the "
+    "image, the account and this server's network",
+    Reason.REPLACEMENT_LIMIT: "the limit of machines for one reservation is reached (GPUPROXY_REPLACEMENT_FACTOR)",
 }
 
 
@@ -150,7 +139,7 @@ def refusal_of(failure: Failure) -> Refusal:
         return CreationFailed(failure.message, metadata=metadata)
     if failure.reason == DeadlineExceeded.reason:
         return DeadlineExceeded(failure.message, metadata=metadata)
-    if failure.reason in ("PROVIDERS_UNREACHABLE", CREATE_QUEUE):
+    if failure.reason in (Reason.PROVIDERS_UNREACHABLE, Reason.CREATE_QUEUE):
         wait = float(metadata.get("queue_seconds", _SOON))
         return Unavailable(failure.message, reason=failure.reason, metadata=metadata, retry_after=wait)
     return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
@@ -160,7 +149,7 @@ def no_account(providers: Collection[ProviderName]) -> FailedPrecondition:
     """The refusal when no account is configured for any of these providers; empty: for any provider at all."""
     names = ", ".join(sorted(providers)) or "any provider"
     return FailedPrecondition(
-        f"No account is configured for {names}.", reason=NO_ACCOUNT, metadata={"providers": names}
+        f"No account is configured for {names}.", reason=Reason.NO_ACCOUNT, metadata={"providers": names}
     )
 
 
@@ -195,21 +184,21 @@ def _nothing(reservation: Reservation, leases: Sequence[Lease], queue_seconds: f
         return _failed(InsufficientFunds.reason, text, reasons)
     if kinds == {AuthFailed.reason}:
         return _failed(AuthFailed.reason, "The marketplace does not accept our API key. Nothing was rented.", reasons)
-    if kinds == {NOT_ATTEMPTED} and queue_seconds > 0:
+    if kinds == {Reason.NOT_ATTEMPTED} and queue_seconds > 0:
         return _queue_too_long(queue_seconds, len(leases))
-    if kinds == {NOT_ATTEMPTED}:
+    if kinds == {Reason.NOT_ATTEMPTED}:
         text = "The deadline left no time to create a machine. Nothing was rented."
         return _failed(DeadlineExceeded.reason, text, reasons, retryable=True)
-    if kinds <= _OUT_OF_REACH | {NOT_ATTEMPTED}:
+    if kinds <= _OUT_OF_REACH | {Reason.NOT_ATTEMPTED}:
         text = f"No marketplace could be reached to create a machine ({tried}). Nothing was rented."
-        return _failed("PROVIDERS_UNREACHABLE", text, reasons, retryable=True)
+        return _failed(Reason.PROVIDERS_UNREACHABLE, text, reasons, retryable=True)
     rented = any(lease.instance_id is not None for lease in leases)
     ending = "What was created is released." if rented else "Nothing was rented."
     return _failed(
         CreationFailed.reason,
         f"None of {reservation.count} GPUs could be reserved: {tried}.{_stopped(reservation)} {ending}",
         {**reasons, **({"stopped": reservation.stopped} if reservation.stopped else {})},
-        closing=CreationFailed.reason if rented else "",
+        closing=CreationFailed.reason if rented else Reason.NONE,
     )
 
 
@@ -219,8 +208,8 @@ def _queue_too_long(seconds: float, creates: int) -> Verdict:
         "after the deadline of this call. Nothing was rented. Repeat the call later, or with a longer deadline."
     )
     metadata = (("not_attempted", str(creates)), ("queue_seconds", f"{seconds:.0f}"))
-    failure = Failure(reason=CREATE_QUEUE, message=text, metadata=metadata)
-    return Verdict(message=text, failure=failure, closing=CREATE_QUEUE, retryable=True)
+    failure = Failure(reason=Reason.CREATE_QUEUE, message=text, metadata=metadata)
+    return Verdict(message=text, failure=failure, closing=Reason.CREATE_QUEUE, retryable=True)
 
 
 def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Verdict:
@@ -231,11 +220,16 @@ def _too_few(reservation: Reservation, leases: Sequence[Lease], gpus: int) -> Ve
         f"({because}). Everything is released."
     )
     metadata = {"reserved": gpus, "required": reservation.least, **reasons}
-    return _failed("NOT_ALL_RESERVED", text, metadata, closing="NOT_ALL_RESERVED")
+    return _failed(Reason.NOT_ALL_RESERVED, text, metadata, closing=Reason.NOT_ALL_RESERVED)
 
 
 def _failed(
-    reason: str, text: str, reasons: Mapping[str, int | str], *, retryable: bool = False, closing: str = ""
+    reason: Reason,
+    text: str,
+    reasons: Mapping[str, int | str],
+    *,
+    retryable: bool = False,
+    closing: Reason = Reason.NONE,
 ) -> Verdict:
     metadata = tuple((name.lower(), str(count)) for name, count in reasons.items())
     failure = Failure(reason=reason, message=text, metadata=metadata)

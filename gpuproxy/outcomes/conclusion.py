@@ -6,6 +6,7 @@ A call that is answered, a call whose caller left, and a call whose process died
 from dataclasses import replace
 
 from gpuproxy.model.leases import LeaseState, ReservationId
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes import answers, record
 from gpuproxy.outcomes.view import with_leases
@@ -37,7 +38,7 @@ def conclude(tx: Tx, reservation_id: ReservationId, *, gone: bool, queue_seconds
         close(tx, reservation_id, verdict.closing)
 
 
-def close(tx: Tx, reservation_id: ReservationId, reason: str) -> Reservation:
+def close(tx: Tx, reservation_id: ReservationId, reason: Reason) -> Reservation:
     """Release all machines of a reservation, also those that are found later."""
     reservation, rows = with_leases(tx, reservation_id)
     if not reservation.closing:

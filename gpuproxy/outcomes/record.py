@@ -34,11 +34,10 @@ from gpuproxy.model.leases import (
     Offered,
     ReservationId,
 )
-from gpuproxy.model.measured import HOST_REFUSED
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
-from gpuproxy.model.owners import EXPIRED
-from gpuproxy.model.reservations import NOT_ATTEMPTED, Reservation
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
 from gpuproxy.store import account_problems, exhausted, leases, owners, pace, reservations, rotations
@@ -62,7 +61,7 @@ def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime
         not_attempted(tx, lease_id)
         return False
     if lease.expires_at is not None and lease.expires_at <= tx.now():
-        leases.advance(tx, lease, NotAttempted(EXPIRED))
+        leases.advance(tx, lease, NotAttempted(Reason.EXPIRED))
         return False
     paused = account_problems.paused(tx).get((lease.provider, lease.account))
     if paused is not None:  # another create of the account was refused since the intent, as this one would be
@@ -129,10 +128,10 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
     return leases.advance(tx, lease, event(_reason(refusal), str(refusal)))
 
 
-def _reason(refusal: Refused) -> str:
+def _reason(refusal: Refused) -> Reason:
     """The reason constant that clients see. Refusals caused by the host have a constant of their own."""
     if refusal.scope is Scope.HOST and not isinstance(refusal, NoCapacity):
-        return HOST_REFUSED
+        return Reason.HOST_REFUSED
     return refusal.reason
 
 
@@ -144,7 +143,7 @@ def reply_lost(tx: Tx, lease_id: LeaseId, text: str) -> Lease:
     return leases.advance(tx, lease, ReplyLost(text, tx.now()))
 
 
-def not_attempted(tx: Tx, lease_id: LeaseId, reason: str = NOT_ATTEMPTED) -> None:
+def not_attempted(tx: Tx, lease_id: LeaseId, reason: Reason = Reason.NOT_ATTEMPTED) -> None:
     """Record that the create was not sent and will not be."""
     lease = leases.get(tx, lease_id)
     if lease.creation.call_started_at is not None or lease.instance_id is not None:
@@ -158,7 +157,7 @@ def releasable(lease: Lease) -> bool:
     return lease.state in LIVE and lease.state is not LeaseState.RELEASING
 
 
-def release(tx: Tx, lease: Lease, reason: str) -> Lease:
+def release(tx: Tx, lease: Lease, reason: Reason) -> Lease:
     """Release one machine. A lease that is being released or has ended stays as it is."""
     if not releasable(lease):
         return lease
@@ -190,7 +189,7 @@ def _orphans_reservation(tx: Tx) -> ReservationId:
             Reservation(
                 id=ORPHANS, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
                 strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
-                ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
+                ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing=Reason.ORPHAN,
                 message="Machines with this deployment's label that the database did not know.",
             ),
         )  # fmt: skip
@@ -212,6 +211,6 @@ def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> L
         observed=Observed(price=instance.price or Micro(0), disk_price=instance.stopped_price or Micro(0)),
     )  # fmt: skip
     leases.insert(tx, row)
-    row = leases.advance(tx, row, Release(stray.kind.upper(), now))
+    row = leases.advance(tx, row, Release(Reason.ORPHAN if stray.kind == "orphan" else Reason.SURPLUS, now))
     billed: Billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
     return leases.advance(tx, row, Found(instance.id, now, billed=billed))

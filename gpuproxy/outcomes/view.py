@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from gpuproxy.model.leases import Lease, ReservationId
-from gpuproxy.model.reservations import RELEASED, Reservation, ReservationView
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import Reservation, ReservationView
 from gpuproxy.outcomes import answers
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, reservations
@@ -17,7 +18,7 @@ def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
 
 def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservation:
     """The reservation with a message about its present state, unless it is still renting or was closed by an error."""
-    if reservation.settled_at is None or reservation.closing not in ("", RELEASED):
+    if reservation.settled_at is None or reservation.closing not in ("", Reason.RELEASED):
         return reservation
     return replace(reservation, message=answers.message(reservation, rows))
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 from gpuproxy.model.lease_events import Absent
 from gpuproxy.model.lease_facts import NotListed, Suspected
 from gpuproxy.model.leases import RENTED, Lease
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import ListedInstance
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
@@ -42,7 +43,7 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
     if lease.pending.absent_checks + 1 < ABSENT_LISTINGS:
         yield Note(lease, NotListed(began))
     else:
-        yield Advance(lease, Absent(began, "NEVER_CREATED"))
+        yield Advance(lease, Absent(began, Reason.NEVER_CREATED))
 
 
 def may_be_proven(lease: Lease, scene: Scene) -> bool:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from gpuproxy.model.gpus import gpu_key
 from gpuproxy.model.leases import RENTED, Lease, LeaseId
 from gpuproxy.model.offers import AccountKey, HostKey
-from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Blame, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.listings import Listing
 
@@ -40,7 +40,7 @@ class Doubt:
 
     def is_verdict(self, verdict_seconds: float) -> bool:
         """True when it was seen often enough, for long enough."""
-        if self.objection in (IMAGE_UNUSABLE, HOST_BROKEN):
+        if self.objection in (Reason.IMAGE_UNUSABLE, Reason.HOST_BROKEN):
             return self.looks >= _BLAME_LOOKS and self.last - self.since >= _BLAME_FOR
         if self.objection == LATE:
             return self.looks >= _LAST_LOOKS and self.last - self.since >= _LAST_LOOKED_FOR
@@ -56,12 +56,12 @@ def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> 
     if late:
         return LATE
     if instance.num_gpus and instance.num_gpus < lease.offered.num_gpus:
-        return WRONG_GPU
+        return Reason.WRONG_GPU
     if instance.gpu_model and gpu_key(instance.gpu_model) != gpu_key(lease.offered.gpu_model):
-        return WRONG_GPU
+        return Reason.WRONG_GPU
     if instance.blame is not None:
-        return IMAGE_UNUSABLE if instance.blame is Blame.IMAGE else HOST_BROKEN
-    return NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
+        return Reason.IMAGE_UNUSABLE if instance.blame is Blame.IMAGE else Reason.HOST_BROKEN
+    return Reason.NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 
 def after_listing(

@@ -28,7 +28,7 @@ from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Release
 from gpuproxy.model.leases import RENTED, Lease, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
-from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
@@ -226,7 +226,7 @@ class AccountWatch:
     def _continue_destroys(self, decided: Decided) -> None:
         """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
         for step in decided.steps:
-            over = isinstance(step, Advance) and isinstance(step.event, Release) and step.event.reason == EXPIRED
+            over = isinstance(step, Advance) and isinstance(step.event, Release) and step.event.reason == Reason.EXPIRED
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
                 self._effects.start(Destroy(step.lease))
 

@@ -12,7 +12,7 @@ from gpuproxy.model.lease_events import Faltered, Found, Gone, Parked, Ready, Re
 from gpuproxy.model.lease_facts import Missing, NotListed, Shown, StopDue
 from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Billed, Lease, LeaseState
 from gpuproxy.model.owners import Owner
-from gpuproxy.model.reservations import HOST_BROKEN, IMAGE_UNUSABLE, NOT_READY, WRONG_GPU
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
 from gpuproxy.reconcile.doubts import LATE, objection
@@ -71,7 +71,7 @@ def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: 
     if instance is not None:
         yield from _news(lease, instance, scene.now)
     reason = _release_reason(lease, owner, instance, scene)
-    if reason == NOT_READY and instance is not None:
+    if reason == Reason.NOT_READY and instance is not None:
         yield Advance(lease, Release(reason, scene.now, f"{NEVER_READY}: {_words(instance)}"))
     elif reason:
         yield Advance(lease, Release(reason, scene.now))
@@ -217,26 +217,25 @@ def _could_be_shown(lease: Lease, listing: Listing, scene: Scene) -> bool:
     return listing.began_at - lease.started_at >= timedelta(seconds=scene.capabilities.listing_lag_seconds)
 
 
-def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> str:
-    """Why the machine must be released; "" when it must not."""
+def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Reason:
+    """Why the machine must be released; NONE when it must not."""
     if _over(lease, owner, scene.now):
-        return owner.closing or "EXPIRED"
+        return owner.closing or Reason.EXPIRED
     if instance is None:
-        return ""
-    unjudged = (
-        lease.observed.ready_at is None or lease.observed.priced_at is None
-    )  # the first listed price is the one that is checked
+        return Reason.NONE
+    # The first listed price is the one that is checked.
+    unjudged = lease.observed.ready_at is None or lease.observed.priced_at is None
     if unjudged and instance.price is not None and instance.price > lease.creation.ceiling:
-        return "PRICE_MOVED"
+        return Reason.PRICE_MOVED
     if lease.observed.ready_at is not None:
-        return ""
+        return Reason.NONE
     if _doubted_enough(lease, scene):
         reason = scene.doubts[lease.id].objection
-        if reason == WRONG_GPU or _replaced(lease, owner):
-            return NOT_READY if reason == LATE else reason
+        if reason == Reason.WRONG_GPU or _replaced(lease, owner):
+            return Reason.NOT_READY if reason == LATE else Reason(reason)
     if _replaced(lease, owner) and ready_is_overdue(lease, owner, scene.listing) and _silent(lease, scene):
-        return NOT_READY
-    return ""
+        return Reason.NOT_READY
+    return Reason.NONE
 
 
 def _replaced(lease: Lease, owner: Owner) -> bool:
@@ -279,7 +278,7 @@ _SLOW_BOOT = timedelta(minutes=3)
 """After this time, the report of a running machine is read although the machine is not ready."""
 _FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})
 """Statuses in which an active machine no longer counts as ready: the marketplace does not report it as running."""
-_JUDGED = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE})
+_JUDGED = frozenset({Reason.NOT_READY, Reason.WRONG_GPU, Reason.HOST_BROKEN, Reason.IMAGE_UNUSABLE})
 _BILLED: dict[InstanceStatus, Billed] = {
     InstanceStatus.PENDING: "disk",
     InstanceStatus.RUNNING: "all",

@@ -30,7 +30,7 @@ from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.owners import Owner
-from gpuproxy.model.reservations import NOT_ATTEMPTED
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
 from gpuproxy.store import account_problems, leases, owners, rotations
 
@@ -82,7 +82,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
         if tx.now() + timedelta(seconds=wait) <= intent.latest:
             queued[offer.provider, account] += 1
         else:
-            row = leases.advance(tx, row, NotAttempted(NOT_ATTEMPTED))
+            row = leases.advance(tx, row, NotAttempted(Reason.NOT_ATTEMPTED))
         made.append(row)
     return tuple(made)
 

@@ -17,6 +17,7 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.owners import Owner
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Decision, Reservation, ReservationView
 from gpuproxy.outcomes import answers, conclusion
 from gpuproxy.outcomes.view import view, with_leases
@@ -93,7 +94,7 @@ class ReservationRecord:
         """The reservation as it is stored."""
         return reservations.get(tx, self.id).as_owner
 
-    def stop_renting(self, tx: Tx, reason: str) -> None:
+    def stop_renting(self, tx: Tx, reason: Reason) -> None:
         """Store the reason; the reservation's message shows it."""
         reservation, rows = with_leases(tx, self.id)
         reservations.change(tx, reservation, replace(reservation, stopped=reason), rows)
@@ -136,7 +137,7 @@ class Reserver:
         When the awaiting task is cancelled, the caller counts as having left.
         """
         if self._draining:
-            raise Unavailable("The server is shutting down; nothing was rented.", reason="SHUTTING_DOWN")
+            raise Unavailable("The server is shutting down; nothing was rented.", reason=Reason.SHUTTING_DOWN)
         self._context.chooser.check(demand)
         if demand.dry_run:
             return await self._preview(caller, demand)
@@ -263,7 +264,7 @@ class Reserver:
             await write_until_committed(
                 self._db,
                 self._context.clock,
-                lambda tx: conclusion.close(tx, call.reservation_id, "CALLER_GONE"),
+                lambda tx: conclusion.close(tx, call.reservation_id, Reason.CALLER_GONE),
                 call.reservation_id,
             )
             self._context.watches.nudge()

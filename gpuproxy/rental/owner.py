@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Protocol
 
 from gpuproxy.model.owners import Owner
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Decision
 from gpuproxy.ports import Tx
 
@@ -27,5 +28,5 @@ class OwnerRecord(Protocol):
     def read(self, tx: Tx) -> Owner:
         """The owner as it is stored."""
 
-    def stop_renting(self, tx: Tx, reason: str) -> None:
+    def stop_renting(self, tx: Tx, reason: Reason) -> None:
         """Store why no more machines are rented although some are missing; "" means that renting may continue."""

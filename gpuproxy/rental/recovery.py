@@ -3,6 +3,7 @@
 import structlog
 
 from gpuproxy.model.leases import Lease, LeaseState
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes import conclusion, record
 from gpuproxy.ports import Database, Tx
@@ -40,6 +41,6 @@ def _interrupt(tx: Tx, lease: Lease) -> None:
         return
     deadline = lease.creation.call_deadline
     if lease.creation.call_started_at is None:
-        record.not_attempted(tx, lease.id, reason="INTERRUPTED")
+        record.not_attempted(tx, lease.id, reason=Reason.INTERRUPTED)
     elif deadline is None or deadline > tx.now() or lease.state is LeaseState.REQUESTED:
         record.reply_lost(tx, lease.id, "the server stopped during the create")

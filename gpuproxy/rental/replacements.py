@@ -10,19 +10,13 @@ from dataclasses import dataclass
 
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseState
 from gpuproxy.model.offers import HostKey, country_of
-from gpuproxy.model.reservations import (
-    COMMON_CAUSE,
-    DESTROYED,
-    HOST_BROKEN,
-    IMAGE_UNUSABLE,
-    NOT_READY,
-    REPLACEMENT_LIMIT,
-    WRONG_GPU,
-)
+from gpuproxy.model.reasons import Reason
 
 _ALIKE = 3
 """If this many hosts fail a call in the same way and none succeeds, the failures have a common cause."""
-_FAILURES = frozenset({NOT_READY, WRONG_GPU, HOST_BROKEN, IMAGE_UNUSABLE, "PRICE_MOVED"})
+_FAILURES = frozenset(
+    {Reason.NOT_READY, Reason.WRONG_GPU, Reason.HOST_BROKEN, Reason.IMAGE_UNUSABLE, Reason.PRICE_MOVED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +24,7 @@ class Replacement:
     """How many GPUs may be rented now, or why no more may be rented."""
 
     gpus: int = 0
-    stopped: str = ""
+    stopped: Reason = Reason.NONE
 
 
 def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement:
@@ -41,12 +35,12 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
     if stopped := _common_cause(rows):
         return Replacement(stopped=stopped)
     left = int(factor * count) - sum(lease.offered.num_gpus for lease in rows if lease.may_exist)
-    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)
+    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=Reason.REPLACEMENT_LIMIT)
 
 
 def covered_gpus(rows: Sequence[Lease]) -> int:
     """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
-    return sum(lease.offered.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == DESTROYED)
+    return sum(lease.offered.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == Reason.DESTROYED)
 
 
 def country(rows: Sequence[Lease]) -> str:
@@ -65,13 +59,13 @@ def _failed(lease: Lease) -> bool:
     return lease.instance_id is not None and (lease.state is LeaseState.LOST or lease.reason in _FAILURES)
 
 
-def _common_cause(rows: Sequence[Lease]) -> str:
-    """Why another machine would fail too; "" when no such cause is known. A machine that got ready disproves one."""
+def _common_cause(rows: Sequence[Lease]) -> Reason:
+    """Why another machine would fail too; NONE when no such cause is known. A machine that got ready disproves one."""
     if any(lease.observed.ready_at is not None for lease in rows):
-        return ""
+        return Reason.NONE
     hosts: dict[str, set[HostKey]] = {}
     for lease in filter(_failed, rows):
         hosts.setdefault(lease.reason or lease.state, set()).add(lease.offered.host)
-    if IMAGE_UNUSABLE in hosts:
-        return IMAGE_UNUSABLE
-    return COMMON_CAUSE if any(len(alike) >= _ALIKE for alike in hosts.values()) else ""
+    if Reason.IMAGE_UNUSABLE in hosts:
+        return Reason.IMAGE_UNUSABLE
+    return Reason.COMMON_CAUSE if any(len(alike) >= _ALIKE for alike in hosts.values()) else Reason.NONE

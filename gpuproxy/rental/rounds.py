@@ -27,7 +27,7 @@ from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.owners import Owner, OwnerId
-from gpuproxy.model.reservations import NOT_ATTEMPTED
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.strategies import STRATEGIES
 from gpuproxy.ports import Clock, Database, Tx, Wakeups
 from gpuproxy.reconcile.watches import Watches
@@ -174,7 +174,7 @@ class Rental:
             if lease.state is LeaseState.REQUESTED:
                 attempt = self._context.attempts.of(lease, offer, self._order.spec, latest)
                 self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
-            elif lease.reason == NOT_ATTEMPTED:
+            elif lease.reason == Reason.NOT_ATTEMPTED:
                 turns = self._context.accounts.creates((lease.provider, lease.account))
                 self._exclusions.queued(turns.wait(self._record.project))
 
@@ -241,7 +241,7 @@ class Rental:
         left = (latest - self._clock.now()).total_seconds()
         return any(waits[0] <= left for waits in self._waits(terms, 0).values())
 
-    async def _note_stop(self, reason: str) -> None:
+    async def _note_stop(self, reason: Reason) -> None:
         if reason:
             log.info("renting_stopped", owner=self._owner_id, reason=reason)
         await write_until_committed(

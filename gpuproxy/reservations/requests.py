@@ -15,7 +15,8 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from gpuproxy.model.lease_facts import Extended
 from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, ReservationId
-from gpuproxy.model.reservations import RELEASED, Reservation, ReservationState, ReservationView
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
 from gpuproxy.outcomes import conclusion
 from gpuproxy.outcomes.view import view
 from gpuproxy.ports import Database, Tx
@@ -87,7 +88,7 @@ class Reservations:
             rows = leases.of_reservation(tx, reservation.id)
             if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
                 tx.after_commit(money_log.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
-                conclusion.close(tx, reservation.id, RELEASED)
+                conclusion.close(tx, reservation.id, Reason.RELEASED)
             return view(tx, reservation.id)
 
         released = await self._db.write(write)
@@ -107,12 +108,12 @@ class Reservations:
             if reservation.closing or not any(r.state in RENTED | UNRESOLVED for r in rows):
                 raise FailedPrecondition(
                     f"Reservation {reservation.id} is {reservation.state}: there is nothing to extend.",
-                    reason="RESERVATION_OVER",
+                    reason=Reason.RESERVATION_OVER,
                 )
             if reservation.expires_at is not None and reservation.expires_at <= tx.now():
                 raise FailedPrecondition(
                     f"Reservation {reservation.id} has reached its end; its machines are being released.",
-                    reason="RESERVATION_OVER",
+                    reason=Reason.RESERVATION_OVER,
                 )
             _require_later(reservation, expires_at, tx.now())
             reservations.change(tx, reservation, replace(reservation, expires_at=expires_at), rows)

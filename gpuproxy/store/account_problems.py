@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, ProviderError
 from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros, moment
 
@@ -22,7 +23,7 @@ class AccountProblem:
     """One problem of an account. It ends at `until`; for None, it ends with the next successful listing."""
 
     account: AccountKey
-    reason: str
+    reason: Reason
     message: str
     """The marketplace's own text."""
     since: datetime
@@ -64,7 +65,7 @@ def current(tx: Tx) -> tuple[AccountProblem, ...]:
     return tuple(
         AccountProblem(
             account=(ProviderName(row["provider"]), row["account"]),
-            reason=row["reason"],
+            reason=Reason(row["reason"]),
             message=row["said"],
             since=moment(row["since"]),
             until=None if row["until"] is None else moment(row["until"]),

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, ReservationId
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import micros, moment
@@ -25,7 +26,7 @@ class LeaseRecord:
     at: datetime
     lease_id: LeaseId
     state: LeaseState
-    reason: str
+    reason: Reason
     instance_id: InstanceId | None
 
 
@@ -35,7 +36,7 @@ class ReservationRecord:
 
     seq: int
     settled: bool
-    closing: str
+    closing: Reason
     expires_at: datetime | None
 
 
@@ -85,14 +86,14 @@ def _record(row: Mapping[str, Any]) -> EventRecord:
     if row["lease_id"] == _NO_LEASE:
         expires_at = None if data["expires_at"] is None else moment(data["expires_at"])
         return ReservationRecord(
-            seq=row["seq"], settled=data["settled"], closing=data["closing"], expires_at=expires_at
+            seq=row["seq"], settled=data["settled"], closing=Reason(data["closing"]), expires_at=expires_at
         )
     return LeaseRecord(
         seq=row["seq"],
         at=moment(row["at"]),
         lease_id=LeaseId(row["lease_id"]),
         state=LeaseState(row["state"]),
-        reason=data.get("reason", ""),
+        reason=Reason(data.get("reason", "")),
         instance_id=data.get("instance_id"),
     )
 

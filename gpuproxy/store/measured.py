@@ -7,13 +7,14 @@ from typing import Any
 from gpuproxy.model.leases import Lease, LeaseEvent
 from gpuproxy.model.measured import Measured, after_outcome, outcome
 from gpuproxy.model.offers import HostKey, ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import moment, stored
 
 _COLUMNS = tuple(field.name for field in fields(Measured))
 
 
-def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: str) -> None:
+def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: Reason) -> None:
     """Update the host's record after an event; `lease` is its state before the event."""
     observed = outcome(lease.creation.call_started_at, lease.observed.ready_at is not None, event, reason, tx.now())
     if observed is not None:
@@ -43,9 +44,12 @@ def replay(tx: Tx) -> None:
     ):
         began = row["call_started_at"]
         observed = outcome(
-            None if began is None else moment(began), row["id"] in ready, LeaseEvent(row["event"]), row["reason"] or "",
+            None if began is None else moment(began),
+            row["id"] in ready,
+            LeaseEvent(row["event"]),
+            Reason(row["reason"] or ""),
             moment(row["at"]),
-        )  # fmt: skip
+        )
         if observed is not None:
             host = HostKey(row["host"])
             new = Measured(provider=ProviderName(row["provider"]), gpu_model=row["gpu_model"])

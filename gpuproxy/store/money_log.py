@@ -12,7 +12,7 @@ import structlog
 from gpuproxy.model.leases import Lease, LeaseEvent
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
-from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 
 log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
         return "create_disproved"
     if event is LeaseEvent.REPLY_LOST:
         return "create_unknown"
-    if new.reason == EXPIRED != old.reason:
+    if new.reason == Reason.EXPIRED != old.reason:
         return "lease_expired"
     if event is LeaseEvent.RELEASE:
         return "release_started" if new.creation.call_started_at is not None else ""  # otherwise no create was sent

@@ -18,6 +18,7 @@ from gpuproxy.model.leases import (
     Pending,
     PortMapping,
 )
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Decision, Failure, Pick, Reservation, ReservationState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,7 +143,7 @@ def _ports(raw: str) -> tuple[PortMapping, ...]:
 
 def _failure(raw: str) -> Failure:
     data = json.loads(raw)
-    return Failure(reason=data["reason"], message=data["message"], metadata=tuple(map(tuple, data["metadata"])))
+    return Failure(reason=Reason(data["reason"]), message=data["message"], metadata=tuple(map(tuple, data["metadata"])))
 
 
 @lru_cache(maxsize=64)
@@ -164,6 +165,7 @@ _Reader = Callable[[Any], Any]
 _READERS: dict[type, dict[str, _Reader]] = {
     Lease: {
         "state": LeaseState,
+        "reason": Reason,
         **dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment),
     },
     Offered: {"conflict_keys": _strings, "verified": bool, "extras": _pairs},
@@ -187,6 +189,8 @@ _READERS: dict[type, dict[str, _Reader]] = {
         "failure": _failure,
         "decision": _decision,
         "state": ReservationState,
+        "closing": Reason,
+        "stopped": Reason,
         **dict.fromkeys(("created_at", "expires_at", "settled_at", "answered_at"), moment),
     },
 }  # fmt: skip

@@ -20,6 +20,7 @@ from gpuproxy.edge.rpc.rpcs import CONTRACT, MAX_REQUEST_BYTES, Answer, Ready, R
 from gpuproxy.edge.rpc.status import status_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
+from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import published_pb2
 
 PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
@@ -142,7 +143,7 @@ class GrpcServer:
             body = _wire(reply.answer)
             if len(body) > MAX_ANSWER_BYTES:
                 refusal = FailedPrecondition(
-                    "The answer is too large to send. Request smaller pages.", reason="ANSWER_TOO_LARGE"
+                    "The answer is too large to send. Request smaller pages.", reason=Reason.ANSWER_TOO_LARGE
                 )
         await _finish(refusal, reply.trace_id, context)
         return body

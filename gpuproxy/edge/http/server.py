@@ -31,6 +31,7 @@ from gpuproxy.edge.rpc.dispatch import SMALL_BYTES, Call, Dispatcher, identifies
 from gpuproxy.edge.rpc.rpcs import MAX_REQUEST_BYTES, Rpc, rpcs_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import InvalidArgument, NotBuilt, NotFound, Refusal, Violation
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Clock, Random
 
 DEFAULT_SECONDS = 120.0
@@ -160,7 +161,9 @@ class HttpServer:
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             text = f"This path accepts {allowed}, not {request.method[:20]}."
-            problem = replace(problem_of(NotBuilt(text, reason="METHOD_NOT_ALLOWED")), headers={hdrs.ALLOW: allowed})
+            problem = replace(
+                problem_of(NotBuilt(text, reason=Reason.METHOD_NOT_ALLOWED)), headers={hdrs.ALLOW: allowed}
+            )
         except web.HTTPNotFound:
             problem = problem_of(NotFound("This path does not exist. /openapi.json lists all paths."))
         except web.HTTPException as error:

@@ -6,6 +6,7 @@ from gpuproxy.edge.messages.instances import rented, reserved
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.model.leases import Lease, LeaseState, status_word
 from gpuproxy.model.money import Micro, dollars, usd
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import ENDED, Decision, Pick, ReservationState, ReservationView, outcome_word
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -88,7 +89,7 @@ def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
             host_id=lease.offered.host,
             num_gpus=lease.offered.num_gpus,
             state=outcome_word(lease),
-            reason=lease.reason or ("OUTCOME_UNKNOWN" if lease.state is LeaseState.UNKNOWN else ""),
+            reason=lease.reason or (Reason.OUTCOME_UNKNOWN if lease.state is LeaseState.UNKNOWN else Reason.NONE),
             instance_id=lease.instance_id or "",
             status_message=lease.observed.status_message,
         )

@@ -34,6 +34,7 @@ from gpuproxy.model.errors import (
     Unavailable,
     Violation,
 )
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
@@ -263,7 +264,7 @@ class Dispatcher:
 
     def _internal_error(self, call: Call, trace_id: str, error: BaseException) -> Reply:
         log.error("rpc_crashed", rpc=call.rpc.name, exc_info=error)
-        refusal = Refusal("internal error", reason="INTERNAL", metadata={"trace_id": trace_id})
+        refusal = Refusal("internal error", reason=Reason.INTERNAL, metadata={"trace_id": trace_id})
         return Reply(trace_id=trace_id, refusal=refusal)
 
     def _log(self, call: Call, caller: Caller, started: float, *, trace_id: str, code: str, reason: str = "") -> None:
@@ -300,7 +301,7 @@ def _polls(call: Call) -> bool:
 
 def _shutting_down() -> Unavailable:
     text = "The server is shutting down. Open the stream again with the last resume_token."
-    return Unavailable(text, reason="SHUTTING_DOWN")
+    return Unavailable(text, reason=Reason.SHUTTING_DOWN)
 
 
 def _expire(guard: asyncio.Timeout) -> None:

@@ -33,7 +33,7 @@ from gpuproxy.model.errors import (
     Violation,
 )
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.outcomes.answers import NO_ACCOUNT
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Clock
 from gpuproxy.rental.joins import Reserver
 from gpuproxy.reservations.requests import Reservations
@@ -113,7 +113,7 @@ class Service:
         try:
             market = await self._catalog.market(asked.filter)
         except (Unavailable, FailedPrecondition) as refusal:
-            if asked.state != "all" or refusal.reason == NO_ACCOUNT:
+            if asked.state != "all" or refusal.reason == Reason.NO_ACCOUNT:
                 raise
             silent = [name for name, _ in self._catalog.silent(asked.filter)]
             return listing.page(asked, mine, None, unreachable=silent)
@@ -138,7 +138,7 @@ class Service:
         try:
             view = await self._reserver.reserve(caller, demand)
         except FailedPrecondition as refusal:
-            if offer is None and refusal.reason == "NOT_ENOUGH_GPUS":
+            if offer is None and refusal.reason == Reason.NOT_ENOUGH_GPUS:
                 raise _offer_gone(request.instance_id) from refusal
             raise
         return reservations.create_answer(view)
@@ -328,6 +328,6 @@ _ANY_END = datetime(1970, 1, 1, tzinfo=UTC)
 def _offer_gone(offer_id: str) -> Refusal:
     return FailedPrecondition(
         f"Offer {offer_id} is no longer available. Nothing was rented. List the offers again and choose another.",
-        reason="OFFER_GONE",
+        reason=Reason.OFFER_GONE,
         metadata={"offer_id": offer_id},
     )

@@ -1,4 +1,4 @@
-"""Refusals on the wire: the table from error class to gRPC status code, and the google.rpc.Status.
+"""Refusals on the wire: their gRPC status code and the google.rpc.Status.
 
 Clients reject trailers above 8 kB and then report a different error. The trailers contain the message twice (once
 with each non-ASCII byte tripled) and the Status in base64. Therefore the Status stays below `MAX_BYTES`: texts and
@@ -25,25 +25,10 @@ _MAX_FIELD = 64
 _MAX_METADATA = 1536
 _MAX_VALUE = 200
 
-CODES: dict[type[Exception], grpc.StatusCode] = {
-    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.NotFound: grpc.StatusCode.NOT_FOUND,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    errors.NotBuilt: grpc.StatusCode.UNIMPLEMENTED,
-    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.TooManyCalls: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.CreationFailed: grpc.StatusCode.INTERNAL,
-    errors.Refusal: grpc.StatusCode.INTERNAL,
-}
-
 
 def code_of(refusal: errors.Refusal) -> grpc.StatusCode:
-    """The gRPC code of a refusal: that of its class, or of its nearest base class in the table."""
-    return next(CODES[kind] for kind in type(refusal).__mro__ if kind in CODES)
+    """The gRPC code of a refusal, which its reason determines."""
+    return grpc.StatusCode[refusal.reason.meaning.status or grpc.StatusCode.INTERNAL.name]
 
 
 def status_of(refusal: errors.Refusal) -> status_pb2.Status:

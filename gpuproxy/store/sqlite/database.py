@@ -21,6 +21,7 @@ import structlog
 from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.reasons import Reason
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.driver import sqlite3
@@ -369,14 +370,14 @@ def _unavailable(error: sqlite3.Error) -> Unavailable:
         failure = _disk_full()
     else:
         text = "The server can't write its database at the moment. Nothing was changed. Repeat the call later."
-        failure = Unavailable(text, reason="DATABASE")
+        failure = Unavailable(text, reason=Reason.DATABASE)
     failure.__cause__ = error
     return failure
 
 
 def _disk_full() -> Unavailable:
     text = "The server can't write its database because its disk is full. Nothing was changed. Repeat the call later."
-    return Unavailable(text, reason="DATABASE")
+    return Unavailable(text, reason=Reason.DATABASE)
 
 
 def _files_changed() -> Unavailable:
@@ -384,7 +385,7 @@ def _files_changed() -> Unavailable:
         "The server's database files were removed or replaced while it runs. Nothing was changed. Until the files are "
         "put back, nothing can be rented or started; releases still work."
     )
-    return Unavailable(text, reason="DATABASE")
+    return Unavailable(text, reason=Reason.DATABASE)
 
 
 def _is_full(error: BaseException | None) -> bool:
