@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Database, Http, HttpRequest, HttpResponse, Tx, Wakeups
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class MortalDatabase:
         await asyncio.sleep(self._delay())
         self._life.passes_point()
         if self._life.books_fail:
-            raise Unavailable("The books can't be written at the moment; nothing was changed.", reason="DATABASE")
+            raise Unavailable("The books can't be written at the moment; nothing was changed.", reason=Reason.DATABASE)
         result = await self._db.write(fn)
         self._written()
         self._life.passes_point()

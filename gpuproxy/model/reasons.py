@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NO_ACCOUNT = "NO_ACCOUNT"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     RESERVATION_OVER = "RESERVATION_OVER"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     CONTRACT_ENDED = "CONTRACT_ENDED"
     WRONG_STATE = "WRONG_STATE"
     NO_CAPACITY = "NO_CAPACITY"
@@ -151,6 +152,10 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     Reason.RESERVATION_OVER: Meaning(
         status="FAILED_PRECONDITION",
         refusal="The reservation is released or failed. It can't be extended.",
+    ),
+    Reason.BUDGET_EXCEEDED: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="Kept for spending limits, which are not built yet. Over HTTP the status will be 402.",
     ),
     Reason.CONTRACT_ENDED: Meaning(
         status="FAILED_PRECONDITION",

@@ -13,6 +13,7 @@ from gpuproxy.edge.rpc.dispatch import MAX_SECONDS
 from gpuproxy.edge.rpc.rpcs import ADMIN_ONLY, CONTRACT, OPEN, READS, SECONDS, WRITES
 from gpuproxy.model import errors
 from gpuproxy.model.demands import Caller
+from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.face import KeyBook, all_keys, facing, key_row
 
@@ -97,7 +98,11 @@ async def test_the_text_of_a_marketplace_error_never_reaches_a_client(error: Exc
     [
         (errors.InvalidArgument([errors.Violation("count", "x")]), StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
         (errors.NotFound("x"), StatusCode.NOT_FOUND, "NOT_FOUND"),
-        (errors.FailedPrecondition("x", reason="NOT_ENOUGH_GPUS"), StatusCode.FAILED_PRECONDITION, "NOT_ENOUGH_GPUS"),
+        (
+            errors.FailedPrecondition("x", reason=Reason.NOT_ENOUGH_GPUS),
+            StatusCode.FAILED_PRECONDITION,
+            "NOT_ENOUGH_GPUS",
+        ),
         (errors.AlreadyExists("x"), StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
         (errors.Unavailable("x"), StatusCode.UNAVAILABLE, "UNAVAILABLE"),
         (errors.DeadlineExceeded("x"), StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),

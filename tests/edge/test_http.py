@@ -11,6 +11,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import CreationFailed, FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, lease, offer, service_over, view
@@ -268,8 +269,8 @@ async def test_large_answers_are_compressed_if_the_client_accepts_it() -> None:
 @pytest.mark.parametrize(
     ("refusal", "status", "word"),
     [
-        (FailedPrecondition("too few", reason="NOT_ENOUGH_GPUS"), 400, "FAILED_PRECONDITION"),
-        (FailedPrecondition("too dear", reason="BUDGET_EXCEEDED"), 402, "FAILED_PRECONDITION"),
+        (FailedPrecondition("too few", reason=Reason.NOT_ENOUGH_GPUS), 400, "FAILED_PRECONDITION"),
+        (FailedPrecondition("too dear", reason=Reason.BUDGET_EXCEEDED), 402, "FAILED_PRECONDITION"),
         (CreationFailed("all failed"), 500, "INTERNAL"),
         (Unavailable("silent", retry_after=6.2), 503, "UNAVAILABLE"),
     ],

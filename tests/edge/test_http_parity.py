@@ -22,6 +22,7 @@ from gpuproxy.edge.messages import json_codec
 from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.money import Micro
+from gpuproxy.model.reasons import Reason
 from tests.edge.engine import StubEngine, lease, offer, service_over, view
 from tests.edge.http_face import Answer, Both, both_faces
 
@@ -96,7 +97,9 @@ async def _compare_all(asked: list[Asked], failing: str) -> None:
         mine=[LeaseView(lease=lease(1), cost=Micro(12))],
     )
     if failing == "few":
-        engine.answer = FailedPrecondition("Not enough GPUs.", reason="NOT_ENOUGH_GPUS", metadata={"requested": "4"})
+        engine.answer = FailedPrecondition(
+            "Not enough GPUs.", reason=Reason.NOT_ENOUGH_GPUS, metadata={"requested": "4"}
+        )
     if failing == "silent":
         engine.answer = engine.market_refusal = Unavailable("No market can be read.", retry_after=3)
     else:

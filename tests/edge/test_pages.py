@@ -9,6 +9,7 @@ from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, offer, service_over
 from tests.edge.face import Face, facing
@@ -106,7 +107,7 @@ async def test_offers_alone_are_unavailable_while_no_market_can_be_read() -> Non
 
 
 async def test_a_marketplace_without_an_account_is_not_unreachable() -> None:
-    engine = StubEngine(mine=[mine(1)], market_refusal=FailedPrecondition("No account.", reason="NO_ACCOUNT"))
+    engine = StubEngine(mine=[mine(1)], market_refusal=FailedPrecondition("No account.", reason=Reason.NO_ACCOUNT))
     async with facing(service_over(engine)) as face:
         for state in ("available", "all"):
             refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest(state=state, provider="io.net"))

@@ -12,6 +12,7 @@ from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import DECISION, NOW, StubEngine, lease, offer, service_over, view
@@ -238,8 +239,7 @@ async def test_a_repeated_create_finds_its_reservation_without_offer_and_market(
 
 
 async def test_an_offer_that_is_gone_is_refused_with_its_id() -> None:
-    engine = StubEngine(answer=FailedPrecondition("x", reason="NOT_ENOUGH_GPUS"))
-    async with facing(service_over(engine)) as face:
+    async with facing(service_over(StubEngine(answer=FailedPrecondition("x", reason=Reason.NOT_ENOUGH_GPUS)))) as face:
         refused = await face.refused("CreateGPUInstance", pb.CreateGPUInstanceRequest(instance_id="vast-1"))
     assert (refused.code, refused.info.reason) == (StatusCode.FAILED_PRECONDITION, "OFFER_GONE")
     assert "Nothing was rented" in refused.text
@@ -256,7 +256,7 @@ async def test_an_unanswered_create_is_unknown_not_reserved() -> None:
 
 
 async def test_reserved_machines_are_named_by_offer_and_carry_their_contract() -> None:
-    answer_view = view(lease(1), lease(2, LeaseState.FAILED, reason="OFFER_GONE"), lease(3), decision=DECISION)
+    answer_view = view(lease(1), lease(2, LeaseState.FAILED, reason=Reason.OFFER_GONE), lease(3), decision=DECISION)
     async with facing(service_over(StubEngine(answer=answer_view))) as face:
         answer = await face.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2))
     assert [(i.id, i.status, i.metadata["contract_id"]) for i in answer.reserved_instances] == [

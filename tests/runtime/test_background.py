@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.reasons import Reason
 from gpuproxy.runtime.background import Background
 
 
@@ -14,7 +15,7 @@ async def crash() -> None:
 
 
 async def refuse() -> None:
-    raise Unavailable("not now", reason="LATER")
+    raise Unavailable("not now", reason=Reason.UNAVAILABLE)
 
 
 async def test_a_crash_is_logged_with_its_subject_although_nobody_awaits_the_task() -> None:

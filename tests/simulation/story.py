@@ -369,7 +369,7 @@ class _Story:
             try:
                 await self.world.reserve(**ask.wanted)
             except Refusal as refusal:
-                self.audit.log.append((ask.number, refusal.reason))
+                self.audit.log.append((ask.number, str(refusal.reason)))
             if self.world.calls("create") != before:
                 raise Violation("twin", f"request_id {name} was repeated and rented anew")
 

@@ -19,6 +19,7 @@ from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.rpc.rpcs import Answer, Ready
 from gpuproxy.edge.rpc.status import code_of, status_of
 from gpuproxy.model.errors import Refusal, Unavailable
+from gpuproxy.model.reasons import Reason
 
 TRACE_ID = "X-Trace-Id"
 JSON_TYPE = "application/json"
@@ -36,7 +37,7 @@ CODES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-BY_REASON: Mapping[str, int] = {"BUDGET_EXCEEDED": 402, "METHOD_NOT_ALLOWED": 405}
+BY_REASON: Mapping[Reason, int] = {Reason.BUDGET_EXCEEDED: 402, Reason.METHOD_NOT_ALLOWED: 405}
 """HTTP statuses that depend on the reason instead of the gRPC code."""
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
