@@ -25,11 +25,13 @@ from gpuproxy.model.reservations import (
     IMAGE_UNUSABLE,
     NOT_ATTEMPTED,
     REPLACEMENT_LIMIT,
+    Decision,
     Failure,
     Reservation,
     ReservationState,
     ReservationView,
 )
+from gpuproxy.model.spread import Placed, spread
 
 NO_ACCOUNT = "NO_ACCOUNT"
 CREATE_QUEUE = "CREATE_QUEUE"
@@ -112,7 +114,33 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     if gpus + unknown + pending < reservation.count:
         reasons = _counted(lease.reason for lease in leases if lease.reason)
         text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
-    return text + _stopped(reservation) + _unsupported(leases) + _warnings(leases)
+    return text + _spread(reservation, leases) + _stopped(reservation) + _unsupported(leases) + _warnings(leases)
+
+
+def _spread(reservation: Reservation, leases: Sequence[Lease]) -> str:
+    """What the rented machines are spread over; "" for one host.
+
+    The note of the decision says the same and what one host would have cost, unless other machines replaced the chosen
+    ones.
+    """
+    text = spread([_placed(lease) for lease in leases if lease.state in RENTED])
+    notes = reservation.decision.notes if reservation.decision else ()
+    return text and f" {next((note for note in notes if note.startswith(text)), text)}."
+
+
+def _placed(lease: Lease) -> Placed:
+    return Placed(
+        host=lease.host,
+        num_gpus=lease.num_gpus,
+        gpu_model=lease.gpu_model,
+        vram_gb=lease.vram_gb,
+        location=lease.location,
+    )
+
+
+def dry_run(decision: Decision) -> str:
+    """The message of a dry run: what shaped the choice."""
+    return " ".join(["Dry run: nothing was rented.", *(f"{note[0].upper()}{note[1:]}." for note in decision.notes)])
 
 
 def _unsupported(leases: Sequence[Lease]) -> str:

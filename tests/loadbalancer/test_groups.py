@@ -1,4 +1,4 @@
-"""same_country: all GPUs in the cheapest country that can make the sum."""
+"""same_country and same_model: all GPUs in the cheapest country, or of the cheapest model, that can make the sum."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +7,9 @@ import pytest
 
 from gpuproxy.loadbalancer.balancer import Choice, Want
 from gpuproxy.loadbalancer.balancer import choose as choose_anywhere
-from gpuproxy.loadbalancer.countries import CountryShortage, choose
+from gpuproxy.loadbalancer.groups import GroupShortage, choose
 from gpuproxy.model.errors import FailedPrecondition
+from gpuproxy.model.groups import ANY_GROUP, Alike, Group
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, country_of
@@ -27,9 +28,10 @@ def chosen(offers: Sequence[Offer], count: int, strategy: str = "lowest_price", 
     def within(own: Sequence[Offer]) -> Choice:
         return choose_anywhere(Want(count=count), own, {}, strategy)
 
-    return choose(within, offers, only=only)
+    return choose(within, offers, COUNTRY, only=Group(country=only))
 
 
+COUNTRY = Alike(country=True)
 MARKET = [
     priced(1, "DE", 10), priced(2, "DE", 90), priced(3, "SE", 20), priced(4, "SE", 21),
     priced(5, "US", 30), priced(6, "US", 30), priced(7, "US", 30), priced(8, "", 1), priced(9, "", 1),
@@ -44,9 +46,9 @@ def test_the_cheapest_country_that_has_enough_is_chosen(count: int, ids: str) ->
 
 def test_offers_without_a_country_do_not_qualify_however_cheap() -> None:
     assert chosen(MARKET, 1).picks[0].id == "vast-1"
-    with pytest.raises(CountryShortage) as caught:
+    with pytest.raises(GroupShortage) as caught:
         chosen([priced(8, "", 1), priced(9, "", 1)], 1)
-    assert (caught.value.country, caught.value.available) == ("", 0)
+    assert (caught.value.group.country, caught.value.available) == ("", 0)
 
 
 def test_the_strategy_chooses_the_hosts_within_the_country() -> None:
@@ -63,9 +65,9 @@ def test_offers_of_other_countries_are_counted_and_the_reason_is_noted() -> None
 
 
 def test_the_best_country_is_named_when_none_has_enough() -> None:
-    with pytest.raises(CountryShortage) as caught:
+    with pytest.raises(GroupShortage) as caught:
         chosen(MARKET, 4)
-    assert (caught.value.country, caught.value.available) == ("US", 3)
+    assert (caught.value.group.country, caught.value.available) == ("US", 3)
 
 
 def test_chunks_of_a_country_must_make_the_exact_sum() -> None:
@@ -77,17 +79,18 @@ def test_chunks_of_a_country_must_make_the_exact_sum() -> None:
 
 def test_only_the_country_of_kept_machines_is_used_for_a_replacement() -> None:
     assert chosen(MARKET, 1, only="US").picks[0].location == "Somewhere, US"
-    with pytest.raises(CountryShortage) as caught:
+    with pytest.raises(GroupShortage) as caught:
         chosen(MARKET, 1, only="FR")
-    assert caught.value.country == "FR"
+    assert caught.value.group.country == "FR"
 
 
 def test_the_country_of_a_reservation_is_that_of_its_kept_machines() -> None:
     lost = lease_of(1, state=LeaseState.LOST, location="Texas, US")
     kept = lease_of(2, location="Sweden, SE")
-    assert replacements.country([lost, kept]) == "SE"
-    assert replacements.country([lost]) == ""
-    assert replacements.country([replace(kept, location="")]) == ""
+    assert replacements.group([lost, kept], COUNTRY) == Group(country="SE")
+    assert replacements.group([lost], COUNTRY) == ANY_GROUP
+    assert replacements.group([replace(kept, location="")], COUNTRY) == ANY_GROUP
+    assert replacements.group([lost, kept], Alike()) == ANY_GROUP
 
 
 def test_all_machines_of_a_reservation_are_in_one_country() -> None:
