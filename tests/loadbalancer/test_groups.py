@@ -132,3 +132,122 @@ def test_a_replacement_stays_in_the_country() -> None:
         assert len({country_of(lease.location) for lease in view.leases}) == 1
 
     in_world(story, machines=300)
+
+
+# ----------------------------------------------------------------------------------------------------------- same_model
+
+
+MODEL, BOTH = Alike(model=True), Alike(model=True, country=True)
+
+
+def made(number: int, model: str, cents: int, *, vram_gb: int = 24, country: str = "DE") -> Offer:
+    place = f"Somewhere, {country}"
+    return offer(number, gpu_model=model, vram_gb=vram_gb, location=place, gpu_price=Micro(cents * 10_000))
+
+
+def alike(offers: Sequence[Offer], count: int, rule: Alike, *, only: Group = ANY_GROUP) -> Choice:
+    def within(own: Sequence[Offer]) -> Choice:
+        return choose_anywhere(Want(count=count), own, {}, "lowest_price")
+
+    return choose(within, offers, rule, only=only)
+
+
+MODELS = [
+    made(1, "RTX 3060", 10), made(2, "RTX 3090", 20), made(3, "RTX 3090", 21), made(4, "A100 PCIE", 90, vram_gb=40),
+    made(5, "A100 PCIE", 90, vram_gb=80), made(6, "RTX 3090", 22, country="SE"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "model"), [(1, "RTX 3060"), (2, "RTX 3090"), (3, "RTX 3090")])
+def test_the_cheapest_model_that_has_enough_is_chosen(count: int, model: str) -> None:
+    assert {pick.gpu_model for pick in alike(MODELS, count, MODEL).picks} == {model}
+
+
+def test_one_name_with_two_sizes_of_memory_is_two_models() -> None:
+    with pytest.raises(GroupShortage) as caught:
+        alike(MODELS[3:5], 2, MODEL)
+    assert (caught.value.group, caught.value.available) == (Group("A100 PCIE", 40), 1)
+
+
+def test_without_a_known_model_an_offer_does_not_qualify() -> None:
+    with pytest.raises(GroupShortage) as caught:
+        alike([made(1, "", 1)], 1, MODEL)
+    assert caught.value.group == ANY_GROUP
+
+
+def test_model_and_country_are_chosen_together() -> None:
+    assert [pick.id for pick in alike(MODELS, 2, BOTH).picks] == ["vast-2", "vast-3"]
+    with pytest.raises(GroupShortage) as caught:
+        alike(MODELS, 3, BOTH)
+    assert str(caught.value.group) == "RTX 3090 (24 GB) in DE"
+
+
+def test_an_offer_is_counted_at_the_first_rule_that_keeps_it_out_of_the_group() -> None:
+    decision = alike(MODELS, 2, BOTH).decision
+    assert dict(decision.rejected) == {"same_model": 3, "same_country": 1}
+    assert decision.notes == (
+        "all RTX 3090 (24 GB) in DE: the only pair of model and country that has enough (from $0.4100/h)",
+    )
+    assert alike(MODELS, 1, MODEL).decision.notes == (
+        "all RTX 3060 (24 GB): the cheapest of 4 models that have enough (from $0.1000/h)",
+    )
+
+
+def test_only_the_model_of_kept_machines_is_used_for_a_replacement() -> None:
+    kept, lost = lease_of(1, gpu_model="RTX 3090", vram_gb=24), lease_of(2, state=LeaseState.LOST, gpu_model="L4")
+    group = replacements.group([lost, kept], MODEL)
+    assert group == Group("RTX 3090", 24)
+    assert {pick.gpu_model for pick in alike(MODELS, 1, MODEL, only=group).picks} == {"RTX 3090"}
+    assert replacements.group([lost], MODEL) == ANY_GROUP
+
+
+def test_all_machines_of_a_reservation_are_of_one_model_if_asked() -> None:
+    async def story(world: World) -> None:
+        mixed = await world.reserve(6, min_vram=16)
+        assert len({lease.gpu_model for lease in mixed.leases}) > 1
+        view = await world.reserve(6, min_vram=16, same_model=True)
+        assert len({(lease.gpu_model, lease.vram_gb) for lease in view.leases}) == 1
+        decision = view.reservation.decision
+        assert decision is not None
+        assert dict(decision.rejected)["same_model"] > 0
+
+    in_world(story, machines=200)
+
+
+def test_a_refusal_for_one_model_names_the_best_model_and_the_rule_without_which_there_are_enough() -> None:
+    async def story(world: World) -> None:
+        with pytest.raises(FailedPrecondition) as caught:
+            await world.reserve(16, min_vram=16, max_price=0.3, same_model=True, same_country=True)
+        text = str(caught.value)
+        assert "asked 16 x >=16 GB at <=$0.30/GPU-h of one model in one country" in text
+        assert "the best pair of model and country" in text
+        assert "Without same_model and same_country there are enough." in text
+        assert f"of {caught.value.metadata['gpu_model']} ({caught.value.metadata['vram_gb']} GB) in " in text
+        assert (await world.reserve(16, min_vram=16, max_price=0.3, dry_run=True)).reservation.decision
+        with pytest.raises(FailedPrecondition) as caught:
+            await world.reserve(8, max_price=0.001, same_model=True)
+        assert "Without" not in str(caught.value)
+
+    in_world(story, machines=200)
+
+
+def test_a_replacement_is_of_the_same_model() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "never_ready", times=1)
+        view = await world.reserve(
+            3, same_model=True, min_vram=16, wait_for="ready", seconds=3_000, max_price=0.9, request_id="one"
+        )
+        assert len(view.leases) > 3
+        assert len({(lease.gpu_model, lease.vram_gb) for lease in view.leases}) == 1
+
+    in_world(story, machines=300)
+
+
+def test_a_replacement_after_a_refused_create_is_of_the_same_model() -> None:
+    async def story(world: World) -> None:
+        world.arm("create", "offer_gone", times=1, after=1)
+        view = await world.reserve(3, same_model=True, min_vram=16)
+        assert [lease.state for lease in view.leases].count(LeaseState.FAILED) == 1
+        assert len({(lease.gpu_model, lease.vram_gb) for lease in view.leases}) == 1
+
+    in_world(story, machines=300)
