@@ -55,8 +55,7 @@ def test_the_price_of_one_host_is_that_of_the_packing_single_host() -> None:
         "2 GPUs on 2 hosts in US, all RTX 4090; packing single_host would cost $0.5000/h"
     )
     assert told([*SINGLES, *PAIR], 3) == (
-        "3 GPUs on 3 hosts in US, all RTX 4090; packing single_host is not possible: "
-        "no host offers exactly 3 such GPUs"
+        "3 GPUs on 3 hosts in US, all RTX 4090; packing single_host is not possible: no host offers exactly 3 such GPUs"
     )
 
 

@@ -270,10 +270,8 @@ def _offer_id(instance_id: str, named: frozenset[ProviderName], defaults: Defaul
     prefix, _, native = stripped.partition("-")
     if prefix not in defaults.prefixes or not _ID.fullmatch(native):
         example = f"{defaults.example[0]}-123"
-        text = f"must be an offer's id from ListGPUInstances such as {example}"
-        found.add(
-            "instance_id", f"{text}. {said}" if (said := ids.hint(stripped)) else f"{text}, not {shown(stripped)}"
-        )
+        text = f"must be an offer's id from ListGPUInstances such as {example}{_not(stripped)}"
+        found.add("instance_id", f"{text}. {said}" if (said := ids.hint(stripped)) else text)
     elif named and defaults.prefixes[prefix] not in named:
         found.add("instance_id", f"{shown(stripped)} is not an offer of {', '.join(named)}")
     return stripped
