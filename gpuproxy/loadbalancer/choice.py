@@ -99,10 +99,12 @@ class Chooser:
         *,
         until: datetime,
         group: Group = ANY_GROUP,
+        first: bool = True,
     ) -> Choice:
         """Offers for exactly `gpus` GPUs or, in a first choice with a min_count, for as many as there are.
 
-        The offers last until `until`, and are all of `group`, if it is given. If an intent follows, hold the lock.
+        The offers last until `until`, and are all of `group`, if it is given. Only the `first` choice of a rental is
+        shown, so only its decision says what one host would cost. If an intent follows, hold the lock.
         Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and Unavailable.
         """
         market = await self._catalog.market(order.filter)
@@ -128,11 +130,13 @@ class Chooser:
         want = Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb)
         ranking = _Ranking(want, capable(offered), known, strategy)
         try:
-            choice = _noted(_choice(ranking, order, group), ranking, order, group)
+            choice = _choice(ranking, order, group)
         except Shortage as shortage:
             dearer = capable(free(market.select(order.filter.at_any_price(), until)))
             nearest = _nearest_of(want, min(order.least, gpus), dearer, order, group)
             raise not_enough(order, shortage, selection.rejected, _seen(market, order, until), nearest) from shortage
+        if first:
+            choice = _noted(choice, ranking, order)
         used_up = len(offered) - len(ranking.offers)
         return replace(
             choice,
@@ -219,14 +223,16 @@ def _choice(ranking: _Ranking, order: Order, group: Group) -> Choice:
         raise
 
 
-def _noted(choice: Choice, ranking: _Ranking, order: Order, group: Group) -> Choice:
+def _noted(choice: Choice, ranking: _Ranking, order: Order) -> Choice:
     """The choice with what it is spread over, and with the price of one host out of the same offers."""
 
     def on_one_host(gpus: int) -> Choice:
         want = replace(ranking.want, count=gpus, packing="single_host")
         # How many ejected hosts are left out depends on all offers.
         offers = ranking.offers if ranking.ejected else one_host.large_enough(ranking.offers, gpus)
-        return _choice(replace(ranking, want=want, offers=offers), replace(order, count=gpus, min_count=None), group)
+        return _choice(
+            replace(ranking, want=want, offers=offers), replace(order, count=gpus, min_count=None), ANY_GROUP
+        )
 
     return one_host.noted(choice, order.packing, on_one_host)
 

@@ -131,7 +131,7 @@ class Rental:
     async def _choose(self, gpus: int, owner: Owner | None, group: Group = ANY_GROUP) -> Choice:
         until = self._needed_until(owner)
         return await self._context.chooser.choose(
-            self._order, gpus, self._order.strategy, self._exclusions, until=until, group=group
+            self._order, gpus, self._order.strategy, self._exclusions, until=until, group=group, first=owner is None
         )
 
     def _needed_until(self, owner: Owner | None) -> datetime:
