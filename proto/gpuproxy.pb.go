@@ -1802,6 +1802,9 @@ type ListGPUInstancesResponse struct {
 	Unreachable []string `protobuf:"bytes,22,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	// GPUs that could be rented at once under these filters: overlapping chunks of a machine are not added up.
 	AvailableGpus int32 `protobuf:"varint,23,opt,name=available_gpus,json=availableGpus,proto3" json:"available_gpus,omitempty"`
+	// The defaults that left out offers or set prices because the call does not set these fields: only verified hosts, a
+	// highest price, the disk. Empty if there is none, and for state "rented": defaults never hide a rented instance.
+	Message       string `protobuf:"bytes,24,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1876,6 +1879,13 @@ func (x *ListGPUInstancesResponse) GetAvailableGpus() int32 {
 		return x.AvailableGpus
 	}
 	return 0
+}
+
+func (x *ListGPUInstancesResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 // GetGPUInstanceRequest names a rented instance.
@@ -2794,8 +2804,8 @@ type ReserveGPUsRequest struct {
 	// A machine that is not ready after this is dealt with by on_not_ready. 0: 15 minutes; at most a day.
 	ReadyTimeout *durationpb.Duration `protobuf:"bytes,44,opt,name=ready_timeout,json=readyTimeout,proto3" json:"ready_timeout,omitempty"`
 	// "replace" (default): release a machine that is not ready in time, or that the provider shows as broken for long
-	// enough, and rent another while the caller waits; "keep": keep it. A machine with a wrong GPU or above the price
-	// limit is never kept.
+	// enough, and rent another while the caller waits; "release": release it and rent no other in its place; "keep": keep
+	// it. A machine with a wrong GPU or above the price limit is never kept, and is replaced while the caller waits.
 	OnNotReady string `protobuf:"bytes,45,opt,name=on_not_ready,json=onNotReady,proto3" json:"on_not_ready,omitempty"`
 	// false: answer at once, with state "pending". Default: true.
 	Wait *bool `protobuf:"varint,46,opt,name=wait,proto3,oneof" json:"wait,omitempty"`
@@ -2803,6 +2813,9 @@ type ReserveGPUsRequest struct {
 	Labels map[string]string `protobuf:"bytes,47,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Rent nothing; the answer's `decision` says what would be. Default: false.
 	DryRun bool `protobuf:"varint,48,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// All GPUs of one model with one size of memory: the cheapest model that has enough, and replacements of the same one.
+	// With same_country: the cheapest model and country that have enough. Default: false.
+	SameModel bool `protobuf:"varint,49,opt,name=same_model,json=sameModel,proto3" json:"same_model,omitempty"`
 	// CPU cores of each instance, at least; up to 10,000. 0: any. Of this and the following filters: an offer whose number
 	// is unknown is left out where the filter is set.
 	MinCpuCores float64 `protobuf:"fixed64,50,opt,name=min_cpu_cores,json=minCpuCores,proto3" json:"min_cpu_cores,omitempty"`
@@ -3079,6 +3092,13 @@ func (x *ReserveGPUsRequest) GetLabels() map[string]string {
 func (x *ReserveGPUsRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReserveGPUsRequest) GetSameModel() bool {
+	if x != nil {
+		return x.SameModel
 	}
 	return false
 }
@@ -3405,7 +3425,8 @@ type Decision struct {
 	Picks []*Pick `protobuf:"bytes,6,rep,name=picks,proto3" json:"picks,omitempty"`
 	// The best few candidates for the first size, best first.
 	Top []*Pick `protobuf:"bytes,7,rep,name=top,proto3" json:"top,omitempty"`
-	// What else shaped the choice, in words: hosts with failures that were taken for want of others, say.
+	// What else shaped the choice, in words: hosts with failures that were taken for want of others, say. For a choice on
+	// several hosts: on how many, in which countries, of which models, and what one host would cost.
 	Notes         []string `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4563,7 +4584,7 @@ func (x *GetLoadInfoRequest) GetInstanceId() string {
 // GetLoadInfoResponse shows counters.
 type GetLoadInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project's live instances.
+	// The project's live instances, without those that are being released.
 	ServerLoad []*LoadInfo `protobuf:"bytes,1,rep,name=server_load,json=serverLoad,proto3" json:"server_load,omitempty"`
 	// The providers.
 	ProviderLoad []*LoadInfo `protobuf:"bytes,2,rep,name=provider_load,json=providerLoad,proto3" json:"provider_load,omitempty"`
@@ -4631,7 +4652,8 @@ type LoadInfo struct {
 	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// The marketplace.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
-	// Live leases on that instance's host (creates under way included); in provider_load, on that provider.
+	// Live leases on that instance's host (creates under way included, releases under way not); in provider_load, on that
+	// provider. The load balancer itself counts a machine until it is proven gone.
 	Connections int32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Milliseconds from create to ready, a peak-sensitive moving average. 0: not measured yet.
 	AvgResponseTimeMs float64 `protobuf:"fixed64,4,opt,name=avg_response_time_ms,json=avgResponseTimeMs,proto3" json:"avg_response_time_ms,omitempty"`
@@ -8111,7 +8133,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\vmin_inet_up\x18! \x01(\x01R\tminInetUp\x12/\n" +
 	"\x11max_traffic_price\x18\" \x01(\x01H\x01R\x0fmaxTrafficPrice\x88\x01\x01B\x10\n" +
 	"\x0e_verified_onlyB\x14\n" +
-	"\x12_max_traffic_price\"\x95\x02\n" +
+	"\x12_max_traffic_price\"\xaf\x02\n" +
 	"\x18ListGPUInstancesResponse\x126\n" +
 	"\tinstances\x18\x01 \x03(\v2\x18.gpuproxy.v1.GPUInstanceR\tinstances\x12\x1f\n" +
 	"\vtotal_count\x18\x02 \x01(\x05R\n" +
@@ -8119,7 +8141,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x14 \x01(\tR\rnextPageToken\x12/\n" +
 	"\x05as_of\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12 \n" +
 	"\vunreachable\x18\x16 \x03(\tR\vunreachable\x12%\n" +
-	"\x0eavailable_gpus\x18\x17 \x01(\x05R\ravailableGpus\"T\n" +
+	"\x0eavailable_gpus\x18\x17 \x01(\x05R\ravailableGpus\x12\x18\n" +
+	"\amessage\x18\x18 \x01(\tR\amessage\"T\n" +
 	"\x15GetGPUInstanceRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -8187,7 +8210,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\fRegistryAuth\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x16\n" +
-	"\x06secret\x18\x03 \x01(\tR\x06secret\"\xb3\r\n" +
+	"\x06secret\x18\x03 \x01(\tR\x06secret\"\xd2\r\n" +
 	"\x12ReserveGPUsRequest\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x19\n" +
@@ -8224,7 +8247,9 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"onNotReady\x12\x17\n" +
 	"\x04wait\x18. \x01(\bH\x02R\x04wait\x88\x01\x01\x12C\n" +
 	"\x06labels\x18/ \x03(\v2+.gpuproxy.v1.ReserveGPUsRequest.LabelsEntryR\x06labels\x12\x17\n" +
-	"\adry_run\x180 \x01(\bR\x06dryRun\x12\"\n" +
+	"\adry_run\x180 \x01(\bR\x06dryRun\x12\x1d\n" +
+	"\n" +
+	"same_model\x181 \x01(\bR\tsameModel\x12\"\n" +
 	"\rmin_cpu_cores\x182 \x01(\x01R\vminCpuCores\x12\x1c\n" +
 	"\n" +
 	"min_ram_gb\x183 \x01(\x01R\bminRamGb\x12,\n" +

@@ -140,7 +140,7 @@ type GPUProxyServiceClient interface {
 	SetLoadBalancerStrategy(ctx context.Context, in *SetLoadBalancerStrategyRequest, opts ...grpc.CallOption) (*SetLoadBalancerStrategyResponse, error)
 	// GetLoadBalancerStrategy returns the strategy that applies to the caller.
 	GetLoadBalancerStrategy(ctx context.Context, in *GetLoadBalancerStrategyRequest, opts ...grpc.CallOption) (*GetLoadBalancerStrategyResponse, error)
-	// GetLoadInfo shows the counters that the load balancer uses.
+	// GetLoadInfo shows how busy hosts and providers are. What is being released counts no longer.
 	GetLoadInfo(ctx context.Context, in *GetLoadInfoRequest, opts ...grpc.CallOption) (*GetLoadInfoResponse, error)
 	// GetTransactions lists what was spent, newest first. The sum of `amount` over "completed" is the money spent.
 	GetTransactions(ctx context.Context, in *GetTransactionsRequest, opts ...grpc.CallOption) (*GetTransactionsResponse, error)
@@ -672,7 +672,7 @@ type GPUProxyServiceServer interface {
 	SetLoadBalancerStrategy(context.Context, *SetLoadBalancerStrategyRequest) (*SetLoadBalancerStrategyResponse, error)
 	// GetLoadBalancerStrategy returns the strategy that applies to the caller.
 	GetLoadBalancerStrategy(context.Context, *GetLoadBalancerStrategyRequest) (*GetLoadBalancerStrategyResponse, error)
-	// GetLoadInfo shows the counters that the load balancer uses.
+	// GetLoadInfo shows how busy hosts and providers are. What is being released counts no longer.
 	GetLoadInfo(context.Context, *GetLoadInfoRequest) (*GetLoadInfoResponse, error)
 	// GetTransactions lists what was spent, newest first. The sum of `amount` over "completed" is the money spent.
 	GetTransactions(context.Context, *GetTransactionsRequest) (*GetTransactionsResponse, error)

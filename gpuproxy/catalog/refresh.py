@@ -19,9 +19,10 @@ import structlog
 from gpuproxy.catalog.market import Market
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged
-from gpuproxy.model.chunks import most_in_a_country, rentable_gpus
+from gpuproxy.model.chunks import most_alike, rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
+from gpuproxy.model.groups import Alike
 from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
@@ -41,6 +42,7 @@ _BURST, _BACKGROUND_SHARE = 5, 1.6
 _TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
+_ANY = Alike()
 
 Encoder = Callable[[Offer], bytes]
 
@@ -132,11 +134,11 @@ class Catalog:
         return tuple((name, seconds - self._lateness.within(seconds)) for name, seconds in heeded)
 
     async def targeted(
-        self, wanted: OfferFilter, deadline: float, *, until: datetime | None = None, one_country: bool = False
+        self, wanted: OfferFilter, deadline: float, *, until: datetime | None = None, alike: Alike = _ANY
     ) -> None:
         """Search for `wanted` directly at marketplaces with incomplete offers, if the known offers may not be enough.
 
-        Only offers that last until `until` (None: now) count; with `one_country`, those of the best country.
+        Only offers that last until `until` (None: now) count; with `alike`, those of the best group.
         Returns at `deadline` (a reading of Clock.monotonic()) at the latest. A search that fails changes nothing.
         """
         asked = self._asked(wanted)
@@ -145,10 +147,10 @@ class Catalog:
 
         def at_once(offers: Iterable[Offer]) -> int:
             lasting = [offer for offer in offers if not wanted.rejects(offer, until)]
-            return most_in_a_country(lasting) if one_country else rentable_gpus(lasting)
+            return most_alike(lasting, alike) if alike else rentable_gpus(lasting)
 
         known = self._view().select(wanted, until)
-        if (at_once(known.offers) if one_country else known.available_gpus) >= MAX_GPUS:
+        if (at_once(known.offers) if alike else known.available_gpus) >= MAX_GPUS:
             return
         seconds = min(deadline - self._clock.monotonic(), _TARGET_SECONDS)
         if seconds > 0:

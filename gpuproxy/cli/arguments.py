@@ -16,6 +16,8 @@ _MAX_NAME = 64
 _MOST = 2**31 - 1
 _CENTURY = 36_525 * 86_400.0
 TIME_FORMS = "2026-07-01, 2026-07-01T12:00 or 2026-07-01T12:00:00Z"
+_ABOVE_ZERO = "must be above 0, for example 90s or 5m"
+_NEGATIVE = re.compile(r"-\s*[\d.]")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
@@ -100,6 +102,12 @@ class DurationType(click.ParamType[float]):
         if isinstance(value, float):  # the default
             return value
         text = str(value).strip()
+        if _NEGATIVE.match(text):
+            self.fail(
+                f"{text} must {'be above 0, for example 90s or 5m' if self._above_zero else 'not be negative'}",
+                param,
+                ctx,
+            )
         try:
             span = parse_duration(text)
         except ValueError as error:
@@ -109,7 +117,7 @@ class DurationType(click.ParamType[float]):
         if span > _CENTURY:
             self.fail(f"{value!r} is more than a hundred years", param, ctx)
         if self._above_zero and not span:
-            self.fail("must be above 0", param, ctx)
+            self.fail(f"{text} {_ABOVE_ZERO}", param, ctx)
         return span
 
 

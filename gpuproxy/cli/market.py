@@ -42,7 +42,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 @click.option(
     "--verified/--unverified",
     "verified_only",
-    default=True,
+    default=None,
     help="Only hosts that the marketplace verified, or all hosts (default: verified).",
 )
 @machine_options
@@ -74,6 +74,8 @@ def list_offers(connection: Connection, /, wide: bool, **fields: Any) -> None:
     if answer.instances:
         click.echo(_offers(answer, wide=wide))
     click.echo(_market_summary(connection, answer))
+    if answer.message:
+        click.echo(answer.message)
     if not answer.total_count and (why := no_offers.hint(connection, request)):
         click.echo(why, err=True)
 

@@ -20,7 +20,7 @@ from gpuproxy.cli.rental import OPEN, Output, rent
 from gpuproxy.cli.secret_options import RegistryType, SecretEnvType, registry_auth
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.edge.messages.launch import MAX_DISK_GB, MIN_DISK_GB
-from gpuproxy.model.demands import MAX_GPUS, PACKINGS, RUN_MODES
+from gpuproxy.model.demands import MAX_GPUS, ON_NOT_READY, PACKINGS, RUN_MODES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _NOTHING = 1
@@ -57,6 +57,11 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
                 help="Only verified hosts, or all hosts (default: verified).",
             ),
             machine_options,
+            click.option(
+                "--same-model",
+                is_flag=True,
+                help="All GPUs of one model: the cheapest model that has enough.",
+            ),
             click.option(
                 "--same-country",
                 is_flag=True,
@@ -173,7 +178,7 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--on-not-ready",
-                type=WordType(("replace", "keep")),
+                type=WordType(ON_NOT_READY),
                 help="What to do with a machine that does not become ready (default: replace).",
             ),
             click.option(
@@ -276,7 +281,8 @@ def summary(count: int, answer: pb.ReserveGPUsResponse) -> str:
     if _STOPPED in answer.message:
         hint = f"To see the provider's message for each machine: gpuproxy show {answer.reservation_id}"
         return f"{answer.message}\n{hint}\n{line}"
-    return line if answer.reserved_count == count else f"{answer.message}\n{line}"
+    one_host = len({machine.host_id for machine in answer.reserved_instances}) < 2
+    return line if answer.reserved_count == count and one_host else f"{answer.message}\n{line}"
 
 
 def nothing_held(request_id: str, answer: pb.ReserveGPUsResponse) -> str:
@@ -329,6 +335,7 @@ def _dry_run(answer: pb.ReserveGPUsResponse) -> str:
             tables.table(("OFFER", "HOST", "GPUS", "$/H", "WHY"), rows),
             f"{decision.strategy}: {decision.eligible} of {decision.considered} offers fit"
             + (f" (rejected: {rejected})" if rejected else ""),
+            *decision.notes,
             f"would cost {tables.costs(sum(pick.price_per_hour for pick in decision.picks))}; nothing was rented",
         ]
     )

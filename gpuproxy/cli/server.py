@@ -18,6 +18,7 @@ from gpuproxy.config.loading import check_start, load_settings, without_effect
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.edge.messages.json_codec import plain
 from gpuproxy.edge.messages.keys import key_message
+from gpuproxy.model import ids
 from gpuproxy.store.keys import KeyRow
 
 
@@ -107,8 +108,16 @@ def revoke_key(key_id: str) -> None:
     with explained():
         revoked = user_admin.revoke_key(settings_of_here(), key_id)
     if not revoked:
-        raise click.ClickException(f"There is no key {key_id}. To list the keys: gpuproxy keys list")
+        raise click.ClickException(_no_key(key_id))
     click.echo(f"{key_id} is revoked")
+
+
+def _no_key(key_id: str) -> str:
+    said = ids.hint(key_id)
+    named = "with this id" if ids.is_secret(key_id) else key_id
+    return (
+        f"There is no API key {named}.{said and f' {said[0].upper()}{said[1:]}'} To list the keys: gpuproxy keys list"
+    )
 
 
 @keys.command("export-signing")

@@ -95,7 +95,8 @@ def _meant(keys: Sequence[pb.SSHKey], name: str) -> pb.SSHKey:
         ids = ", ".join(key.id for key in found)
         raise click.UsageError(f"{len(found)} keys have the name {name}. Name one by its id: {ids}")
     if not found:
-        raise click.ClickException(f"There is no SSH key {name}. To list the keys: gpuproxy ssh-keys list")
+        other = " This is the id of an API key: gpuproxy keys revoke takes it." if name.startswith("key-") else ""
+        raise click.ClickException(f"There is no SSH key {name}.{other} To list the keys: gpuproxy ssh-keys list")
     return found[0]
 
 

@@ -88,6 +88,7 @@ class Demand(TypedDict, total=False):
     min_inet_down: float
     min_inet_up: float
     max_traffic_price: float
+    same_model: bool
     same_country: bool
 
 

@@ -1,5 +1,6 @@
 """Checks of settings beyond their types. Each check raises ValueError with a text that names the setting."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from gpuproxy.model.demands import MIN_LEASE_DURATION
 
 LEAST_ADMIN_KEY = 20
 """Characters."""
+_HOST = re.compile(r"[^\s/\\?#@,;<>\"'|^`{}]+")
+"""A host name or address. Only what can't be one is refused: resolving it is the system's part."""
 
 
 def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
@@ -46,13 +49,23 @@ def check_lease_duration(seconds: float) -> None:
         raise ValueError(f"GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least {least:g} s")
 
 
-def check_otel_endpoint(url: str) -> None:
-    """The endpoint must be a base URL without a user or a query; the exporter appends /v1/traces."""
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
-        raise ValueError(
-            "GPUPROXY_OTEL_ENDPOINT: must be http:// or https:// and a host, for example http://127.0.0.1:4318"
-        )
+def check_base_url(name: str, url: str, example: str) -> None:
+    """The URL of setting `name` must be a base to which paths are appended: no user, query or fragment. "" is unset.
+
+    The text does not quote the URL, because it may hold credentials.
+    """
+    if not url:
+        return
+    form = f"must be http:// or https:// and a host, for example {example}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is not a number, brackets without an address
+        raise ValueError(f"{name}: {form}") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0 or not _HOST.fullmatch(host):
+        raise ValueError(f"{name}: {form}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(f"{name}: {form}; without a user, a query (?) and a fragment (#)")
 
 
 def proxy_problems(https: SecretStr | None, http: SecretStr | None, exceptions: str) -> tuple[tuple[str, str], ...]:

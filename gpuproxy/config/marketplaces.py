@@ -51,7 +51,9 @@ class Chosen:
         )
 
     def check(self) -> None:
-        """Raise ValueError if two accounts have the same key or name, or if there are more names than keys."""
+        """Raise ValueError for a wrong URL, two accounts with the same key or name, or more names than keys."""
+        example = self.marketplace.url or "http://127.0.0.1:9400"
+        checks.check_base_url(f"GPUPROXY_{self.marketplace.env}_URL", self.url, example)
         names = [account.name for account in self.accounts]
         checks.check_accounts(f"{self.marketplace.env}_API_KEY", self.keys, names, self.names, self.regions)
 

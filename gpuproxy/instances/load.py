@@ -1,13 +1,18 @@
-"""The load of hosts and providers, as the load balancer counts it."""
+"""The load of hosts and providers, as callers see it.
 
+Machines that are being released are left out. The balancer counts them, because their GPUs are not free yet.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from gpuproxy.loadbalancer.setting import strategy_for
+from gpuproxy.model import ids
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
-from gpuproxy.model.leases import Lease
+from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.load import HostLoad
 from gpuproxy.model.offers import HostKey, ProviderName
 from gpuproxy.model.strategies import STRATEGIES, weight
@@ -54,28 +59,40 @@ class Load:
         """The load of the project's live instances (or of one), and of each provider in use. Raises NotFound."""
 
         def read(tx: Tx) -> LoadReport:
-            rows = [lease for lease in leases.live_of_project(tx, caller.scope) if lease.instance_id is not None]
+            held = [lease for lease in leases.live_of_project(tx, None) if lease.state is not LeaseState.RELEASING]
+            rows = [lease for lease in held if lease.instance_id is not None and caller.sees(lease.project)]
             if instance_id:
                 rows = [lease for lease in rows if lease.instance_id == instance_id]
                 if not rows:
-                    raise NotFound(f"No live instance {instance_id}.", metadata={"instance_id": instance_id})
+                    raise _not_held(instance_id)
             strategy = strategy_for(tx, caller.project, self._default_strategy)
             hosts = counters.loads(tx)
             weighted = STRATEGIES[strategy].weighted
+            on_host = Counter(lease.offered.host for lease in held)
             return LoadReport(
-                server=tuple(_server_row(lease, hosts[lease.offered.host], weighted=weighted) for lease in rows),
-                provider=_provider_rows(leases.live_of_project(tx, None), hosts),
+                server=tuple(
+                    _server_row(lease, on_host[lease.offered.host], hosts[lease.offered.host], weighted=weighted)
+                    for lease in rows
+                ),
+                provider=_provider_rows(held, hosts),
                 strategy=strategy,
             )
 
         return await self._db.read(read)
 
 
-def _server_row(lease: Lease, load: HostLoad, *, weighted: bool) -> LoadRow:
+def _not_held(instance_id: str) -> NotFound:
+    said = ids.hint(instance_id) or (
+        "It does not exist, or it is being released. ListGPUInstances with `state: rented` lists your instances."
+    )
+    return NotFound(f"You have no instance {instance_id}. {said}", metadata={"instance_id": instance_id})
+
+
+def _server_row(lease: Lease, connections: int, load: HostLoad, *, weighted: bool) -> LoadRow:
     return LoadRow(
         id=lease.instance_id or "",
         provider=lease.provider,
-        connections=load.live,
+        connections=connections,
         gpus=lease.offered.host_gpus or lease.offered.num_gpus,
         response_ms=load.response_ms,
         samples=load.samples,

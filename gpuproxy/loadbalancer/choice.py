@@ -13,12 +13,13 @@ from datetime import datetime
 from gpuproxy.catalog.market import Market
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.catalog.snapshot import Selection
-from gpuproxy.loadbalancer import breaker, countries
+from gpuproxy.loadbalancer import breaker, groups, one_host
 from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose, reach
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.loadbalancer.refusals import Seen, account_paused, not_enough
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotSupported
+from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, Offer, ProviderName
@@ -87,16 +88,24 @@ class Chooser:
 
     async def refresh(self, order: Order, deadline: float, until: datetime) -> None:
         """Search the marketplaces whose snapshots are incomplete. Call it without the lock: it takes a while."""
-        await self._catalog.targeted(order.filter, deadline, until=until, one_country=order.same_country)
+        await self._catalog.targeted(order.filter, deadline, until=until, alike=order.alike)
 
     async def choose(
-        self, order: Order, gpus: int, strategy: str, exclusions: Exclusions, *, until: datetime, country: str = ""
+        self,
+        order: Order,
+        gpus: int,
+        strategy: str,
+        exclusions: Exclusions,
+        *,
+        until: datetime,
+        group: Group = ANY_GROUP,
+        first: bool = True,
     ) -> Choice:
         """Offers for exactly `gpus` GPUs or, in a first choice with a min_count, for as many as there are.
 
-        The offers last until `until`. With a `country` (a two-letter code) they are all there. If an intent follows,
-        hold the lock. Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and
-        Unavailable.
+        The offers last until `until`, and are all of `group`, if it is given. Only the `first` choice of a rental is
+        shown, so only its decision says what one host would cost. If an intent follows, hold the lock.
+        Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and Unavailable.
         """
         market = await self._catalog.market(order.filter)
         terms = self.terms(order, exclusions)
@@ -121,11 +130,13 @@ class Chooser:
         want = Want(count=gpus, packing=order.packing, disk_gb=order.filter.disk_gb)
         ranking = _Ranking(want, capable(offered), known, strategy)
         try:
-            choice = _choice(ranking, order, country)
+            choice = _choice(ranking, order, group)
         except Shortage as shortage:
             dearer = capable(free(market.select(order.filter.at_any_price(), until)))
-            nearest = _nearest_of(want, min(order.least, gpus), dearer, order, country)
+            nearest = _nearest_of(want, min(order.least, gpus), dearer, order, group)
             raise not_enough(order, shortage, selection.rejected, _seen(market, order, until), nearest) from shortage
+        if first:
+            choice = _noted(choice, ranking, order)
         used_up = len(offered) - len(ranking.offers)
         return replace(
             choice,
@@ -167,10 +178,14 @@ class _Ranking:
     known: _Known
     strategy: str
 
+    @property
+    def ejected(self) -> set[HostKey]:
+        """All hosts that are ejected now."""
+        return {host for host, load in self.known.loads.items() if load.ejected_until is not None}
+
     def choose(self, least: int) -> Choice:
         """Raises Shortage when even all hosts together have fewer than `least` GPUs."""
-        ejected = {host for host, load in self.known.loads.items() if load.ejected_until is not None}
-        out, kept = ejection(self.offers, ejected)
+        out, kept = ejection(self.offers, self.ejected)
         notes = [f"ejected, but used: {', '.join(sorted(kept))}"] if kept else []
         if out:
             try:
@@ -193,21 +208,40 @@ class _Ranking:
         return choose(want, offers, self.known.loads, self.strategy, self.known.rotation)
 
 
-def _choice(ranking: _Ranking, order: Order, country: str) -> Choice:
-    if not order.same_country:
+def _choice(ranking: _Ranking, order: Order, group: Group) -> Choice:
+    if not order.alike:
         return ranking.choose(order.least)
 
     def within(offers: Sequence[Offer]) -> Choice:
         return replace(ranking, offers=offers).choose(order.least)
 
-    return countries.choose(within, ranking.offers, only=country)
+    try:
+        return groups.choose(within, ranking.offers, order.alike, only=group)
+    except groups.GroupShortage as shortage:
+        least = min(order.least, ranking.want.count)
+        shortage.enough_without = reach(replace(ranking.want, count=least), ranking.offers) >= least
+        raise
 
 
-def _nearest_of(want: Want, least: int, offers: Sequence[Offer], order: Order, country: str) -> Micro | None:
-    """As `_nearest`; with same_country, the lowest limit of any country that may be used."""
-    if not order.same_country:
+def _noted(choice: Choice, ranking: _Ranking, order: Order) -> Choice:
+    """The choice with what it is spread over, and with the price of one host out of the same offers."""
+
+    def on_one_host(gpus: int) -> Choice:
+        want = replace(ranking.want, count=gpus, packing="single_host")
+        # How many ejected hosts are left out depends on all offers.
+        offers = ranking.offers if ranking.ejected else one_host.large_enough(ranking.offers, gpus)
+        return _choice(
+            replace(ranking, want=want, offers=offers), replace(order, count=gpus, min_count=None), ANY_GROUP
+        )
+
+    return one_host.noted(choice, order.packing, on_one_host)
+
+
+def _nearest_of(want: Want, least: int, offers: Sequence[Offer], order: Order, group: Group) -> Micro | None:
+    """As `_nearest`; if all GPUs must be alike, the lowest limit of any group that may be used."""
+    if not order.alike:
         return _nearest(want, least, offers)
-    there = countries.usable(offers, only=country).values()
+    there = groups.usable(offers, order.alike, only=group).values()
     limits = [limit for own in there if (limit := _nearest(want, least, own)) is not None]
     return min(limits, default=None)
 

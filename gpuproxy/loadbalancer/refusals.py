@@ -1,11 +1,11 @@
 """The refusals when nothing can be chosen: too few GPUs, or every account is paused. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from gpuproxy.loadbalancer.balancer import Shortage
-from gpuproxy.loadbalancer.countries import CountryShortage
+from gpuproxy.loadbalancer.groups import GroupShortage
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import AuthFailed, FailedPrecondition, InsufficientFunds
 from gpuproxy.model.gpus import gpu_matches, near_models
@@ -66,28 +66,52 @@ def not_enough(
         metadata["nearest_price"] = f"{usd(nearest):.6f}"
     if seen.named is not None and seen.named.expires_at is not None:
         metadata["offer_ends_at"] = f"{seen.named.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-    if isinstance(shortage, CountryShortage):
-        metadata["country"] = shortage.country
+    if isinstance(shortage, GroupShortage):
+        metadata |= _best(shortage)
     return FailedPrecondition(text, reason=Reason.NOT_ENOUGH_GPUS, metadata=metadata)
 
 
 def _too_few(order: Order, shortage: Shortage, rejected: Mapping[str, int], seen: Seen, nearest: Micro | None) -> str:
     per_provider = ", ".join(f"{name} {count}" for name, count in sorted(shortage.per_provider.items()))
     detail = "; ".join(part for part in (per_provider, _silence(seen)) if part)
-    there = f" in {shortage.country}, the best country" if isinstance(shortage, CountryShortage) else ""
+    there = _there(shortage)
     if shortage.available >= order.least:
         sizes = _listed(shortage.sizes)
         why = f"{shortage.available} are free{there}, but in chunks of {sizes} GPUs that do not add up to {order.least}"
     else:
         why = f"{shortage.available} can be rented at once{there}" + (f" ({detail})" if detail else "")
     hint = f" {order.least} exist at <={_limit(usd(nearest))}." if nearest is not None else ""
-    return f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{_end(seen)}{_left_out(rejected)} Nothing was rented."
+    hint += _without_rule(shortage)
+    left_out = _left_out(rejected, order.defaulted)
+    return f"Not enough GPUs: asked {_asked(order)}; {why}.{hint}{_end(seen)}{left_out} Nothing was rented."
 
 
-def _left_out(rejected: Mapping[str, int]) -> str:
-    """Every rule that left out offers, the one that left out most of them first."""
+def _there(shortage: Shortage) -> str:
+    """Where the GPUs are, if they must be alike: in the group that has most of them."""
+    if not isinstance(shortage, GroupShortage) or not shortage.available:
+        return ""
+    of = "of " if shortage.group.model else ""
+    return f" {of}{shortage.group}, the best {shortage.alike.nouns[0]}"
+
+
+def _without_rule(shortage: Shortage) -> str:
+    """The rules that all GPUs must be alike, if there would be enough without them."""
+    if not isinstance(shortage, GroupShortage) or not shortage.enough_without:
+        return ""
+    return f" Without {' and '.join(shortage.alike.rules)} there are enough."
+
+
+def _best(shortage: GroupShortage) -> dict[str, str]:
+    """The group with the most GPUs, as metadata."""
+    group = shortage.group
+    model = {"gpu_model": group.model, "vram_gb": str(group.vram_gb or "")} if shortage.alike.model else {}
+    return model | ({"country": group.country} if shortage.alike.country else {})
+
+
+def _left_out(rejected: Mapping[str, int], defaulted: Collection[str]) -> str:
+    """Every rule that left out offers, the one that left out most of them first, and whether it is a default."""
     ordered = sorted(rejected.items(), key=lambda each: (-each[1], each[0]))
-    rules = ", ".join(f"{count} by {name}" for name, count in ordered if count)
+    rules = ", ".join(f"{count} by {name}{' (default)' * (name in defaulted)}" for name, count in ordered if count)
     return f" Offers left out: {rules}." if rules else ""
 
 
@@ -142,8 +166,11 @@ def _asked(order: Order) -> str:
     what = [wanted.gpu_model] if wanted.gpu_model else []
     if wanted.min_vram:
         what.append(f">={wanted.min_vram:g} GB")
-    parts = [f"{order.count} x {' '.join(what) or 'any GPU'}", f"at <={_limit(wanted.max_price)}/GPU-h"]
-    if order.same_country:
+    usual = " (default)" if "max_price" in order.defaulted else ""
+    parts = [f"{order.count} x {' '.join(what) or 'any GPU'}", f"at <={_limit(wanted.max_price)}/GPU-h{usual}"]
+    if order.alike.model:
+        parts.append("of one model")
+    if order.alike.country:
         parts.append("in one country")
     if wanted.location:
         parts.append(f"in {wanted.location}")

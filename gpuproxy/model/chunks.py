@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Literal
 
 from gpuproxy.model.demands import MAX_GPUS
-from gpuproxy.model.offers import HostKey, Offer, country_of
+from gpuproxy.model.groups import Alike, by_group
+from gpuproxy.model.offers import HostKey, Offer
 
 Aim = Literal["singles", "few", "one"]
 """Which combination of chunks for a sum is best.
@@ -47,18 +48,9 @@ def rentable_gpus(offers: Iterable[Offer]) -> int:
     return sum(shape(own, "singles").most for own in by_host(offers).values())
 
 
-def most_in_a_country(offers: Iterable[Offer]) -> int:
-    """The number of GPUs that can be rented at the same time in the country that has most of them."""
-    return max(map(rentable_gpus, by_country(offers).values()), default=0)
-
-
-def by_country(offers: Iterable[Offer]) -> dict[str, list[Offer]]:
-    """The offers of each country, in their original order; without those whose country is unknown."""
-    countries: dict[str, list[Offer]] = {}
-    for offer in offers:
-        if country := country_of(offer.location):
-            countries.setdefault(country, []).append(offer)
-    return countries
+def most_alike(offers: Iterable[Offer], alike: Alike) -> int:
+    """The number of GPUs that can be rented at the same time in the group that has most of them."""
+    return max(map(rentable_gpus, by_group(offers, alike).values()), default=0)
 
 
 def by_host(offers: Iterable[Offer]) -> dict[HostKey, list[Offer]]:

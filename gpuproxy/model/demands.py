@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from gpuproxy.model.groups import Alike
 from gpuproxy.model.offers import DEFAULT_DISK_GB, OfferFilter
 from gpuproxy.model.users import Role
 
@@ -19,7 +20,8 @@ Packing = Literal["any", "single", "spread", "pack", "single_host"]
 PACKINGS: tuple[Packing, ...] = ("any", "single", "spread", "pack", "single_host")
 RunMode = Literal["ssh", "entrypoint", "jupyter"]
 RUN_MODES: tuple[RunMode, ...] = ("ssh", "entrypoint", "jupyter")
-OnNotReady = Literal["replace", "keep"]
+OnNotReady = Literal["replace", "release", "keep"]
+ON_NOT_READY: tuple[OnNotReady, ...] = ("replace", "release", "keep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +61,21 @@ class Order:
     strategy: str = ""
     """Empty: the strategy of the project."""
     packing: Packing = "any"
+    same_model: bool = False
+    """All GPUs of one model, with one size of memory. A replacement is of the model of the machines that are kept."""
     same_country: bool = False
     """All GPUs in one country. A replacement stays in the country of the machines that are kept."""
     min_count: int | None = None
     all_or_nothing: bool = False
     ready_timeout: timedelta = DEFAULT_READY_TIMEOUT
     on_not_ready: OnNotReady = "replace"
+    defaulted: frozenset[str] = frozenset()
+    """The fields of the filter that the caller left empty and that have a default which can exclude offers."""
+
+    @property
+    def alike(self) -> Alike:
+        """What all GPUs must have in common."""
+        return Alike(model=self.same_model, country=self.same_country)
 
     @property
     def least(self) -> int:

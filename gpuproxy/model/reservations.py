@@ -90,7 +90,7 @@ class Reservation:
     expires_at: datetime | None
     version: int
     replace_unready: bool
-    """True: a machine that doesn't become ready is released, and replaced while the caller waits."""
+    """True: a machine that doesn't become ready is released. False: it is kept."""
     ready_timeout_s: float
     owner: str
     """The process that runs the call."""

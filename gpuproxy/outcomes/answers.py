@@ -20,7 +20,8 @@ from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, UNRESOLVED, Lease, Lea
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reasons import Reason
-from gpuproxy.model.reservations import ENDED, Failure, Reservation, ReservationState, ReservationView
+from gpuproxy.model.reservations import ENDED, Decision, Failure, Reservation, ReservationState, ReservationView
+from gpuproxy.model.spread import Placed, spread
 
 _SOON = 5.0
 _OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
@@ -101,7 +102,33 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     if gpus + unknown + pending < reservation.count:
         reasons = _counted(lease.reason for lease in leases if lease.reason)
         text += " Not reserved: " + (", ".join(f"{k} {v}" for k, v in reasons.items()) or "no more offers fit") + "."
-    return text + _stopped(reservation) + _unsupported(leases) + _warnings(leases)
+    return text + _spread(reservation, leases) + _stopped(reservation) + _unsupported(leases) + _warnings(leases)
+
+
+def _spread(reservation: Reservation, leases: Sequence[Lease]) -> str:
+    """What the rented machines are spread over; "" for one host.
+
+    The note of the decision says the same and what one host would have cost, unless other machines replaced the chosen
+    ones.
+    """
+    text = spread([_placed(lease) for lease in leases if lease.state in RENTED])
+    notes = reservation.decision.notes if reservation.decision else ()
+    return text and f" {next((note for note in notes if note.startswith(text)), text)}."
+
+
+def _placed(lease: Lease) -> Placed:
+    return Placed(
+        host=lease.offered.host,
+        num_gpus=lease.offered.num_gpus,
+        gpu_model=lease.offered.gpu_model,
+        vram_gb=lease.offered.vram_gb,
+        location=lease.offered.location,
+    )
+
+
+def dry_run(decision: Decision) -> str:
+    """The message of a dry run: what shaped the choice."""
+    return " ".join(["Dry run: nothing was rented.", *(f"{note[0].upper()}{note[1:]}." for note in decision.notes)])
 
 
 def _unsupported(leases: Sequence[Lease]) -> str:

@@ -78,7 +78,7 @@ class ReservationRecord:
             created_at=now,
             expires_at=self.wanted_until(now),
             version=1,
-            replace_unready=demand.on_not_ready == "replace",
+            replace_unready=demand.on_not_ready != "keep",
             ready_timeout_s=demand.ready_timeout.total_seconds(),
             owner=self._process,
             key_id=self._caller.key_id,
@@ -171,7 +171,7 @@ class Reserver:
         order = await self._with_strategy(caller, demand)
         choice = await Rental(self._context, record, order, until=self._until(caller, demand)).preview()
         record.draft(choice.decision, self._context.clock.now())
-        reservation = replace(record.drafted, id=ReservationId(""), message="Dry run: nothing was rented.")
+        reservation = replace(record.drafted, id=ReservationId(""), message=answers.dry_run(choice.decision))
         return ReservationView(reservation=reservation, leases=(), costs=())
 
     async def _run(self, call: _Call, caller: Caller) -> ReservationView:

@@ -8,15 +8,16 @@ too. In addition, the number of GPUs ever rented for one reservation is limited.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpuproxy.model.demands import OnNotReady
+from gpuproxy.model.groups import ANY_GROUP, Alike, Group
 from gpuproxy.model.leases import KEEPABLE, Lease, LeaseState
-from gpuproxy.model.offers import HostKey, country_of
+from gpuproxy.model.offers import HostKey
 from gpuproxy.model.reasons import Reason
 
 _ALIKE = 3
 """If this many hosts fail a call in the same way and none succeeds, the failures have a common cause."""
-_FAILURES = frozenset(
-    {Reason.NOT_READY, Reason.WRONG_GPU, Reason.HOST_BROKEN, Reason.IMAGE_UNUSABLE, Reason.PRICE_MOVED}
-)
+_UNREADY = frozenset({Reason.NOT_READY, Reason.HOST_BROKEN, Reason.IMAGE_UNUSABLE})
+_FAILURES = _UNREADY | {Reason.WRONG_GPU, "PRICE_MOVED"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,9 @@ class Replacement:
     stopped: Reason = Reason.NONE
 
 
-def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement:
+def replacement(count: int, rows: Sequence[Lease], factor: float, on_not_ready: OnNotReady = "replace") -> Replacement:
     """What may be rented for a reservation of `count` GPUs with these leases; its limit is `factor` times `count`."""
-    missing = count - covered_gpus(rows)
+    missing = count - covered_gpus(rows, on_not_ready)
     if missing <= 0:
         return Replacement()
     if stopped := _common_cause(rows):
@@ -38,16 +39,20 @@ def replacement(count: int, rows: Sequence[Lease], factor: float) -> Replacement
     return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=Reason.REPLACEMENT_LIMIT)
 
 
-def covered_gpus(rows: Sequence[Lease]) -> int:
-    """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed."""
-    return sum(lease.offered.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason == Reason.DESTROYED)
+def covered_gpus(rows: Sequence[Lease], on_not_ready: OnNotReady = "replace") -> int:
+    """The number of GPUs that need no replacement: those kept, and those that the owner has destroyed.
+
+    With "release", also those whose machines did not become ready.
+    """
+    final = {Reason.DESTROYED, *(_UNREADY if on_not_ready == "release" else ())}
+    return sum(lease.offered.num_gpus for lease in rows if lease.state in KEEPABLE or lease.reason in final)
 
 
-def country(rows: Sequence[Lease]) -> str:
-    """The country of the machines that are kept; "" if none is, or if it is unknown."""
-    return next(
-        (code for lease in rows if lease.state in KEEPABLE and (code := country_of(lease.offered.location))), ""
-    )
+def group(rows: Sequence[Lease], alike: Alike) -> Group:
+    """What a replacement must have in common with the machines that are kept; ANY_GROUP if none is."""
+    kept = [lease for lease in rows if lease.state in KEEPABLE]
+    found = (alike.group(lease.offered.gpu_model, lease.offered.vram_gb, lease.offered.location) for lease in kept)
+    return next((group for group in found if group is not None), ANY_GROUP)
 
 
 def failed_hosts(rows: Sequence[Lease]) -> set[HostKey]:

@@ -23,6 +23,7 @@ from gpuproxy.loadbalancer.choice import Chooser, Terms
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import Order
 from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
+from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
 from gpuproxy.model.offers import AccountKey
@@ -127,10 +128,10 @@ class Rental:
     async def _refresh(self, owner: Owner | None) -> None:
         await self._context.chooser.refresh(self._order, self._until, self._needed_until(owner))
 
-    async def _choose(self, gpus: int, owner: Owner | None, country: str = "") -> Choice:
+    async def _choose(self, gpus: int, owner: Owner | None, group: Group = ANY_GROUP) -> Choice:
         until = self._needed_until(owner)
         return await self._context.chooser.choose(
-            self._order, gpus, self._order.strategy, self._exclusions, until=until, country=country
+            self._order, gpus, self._order.strategy, self._exclusions, until=until, group=group, first=owner is None
         )
 
     def _needed_until(self, owner: Owner | None) -> datetime:
@@ -139,14 +140,14 @@ class Rental:
         end = self._record.wanted_until(now) if owner is None else owner.wanted_until
         return end or now + timedelta(seconds=self._context.limits.min_offer_seconds)
 
-    async def _choose_and_intend(self, gpus: int, owner: Owner | None, country: str = "") -> None:
+    async def _choose_and_intend(self, gpus: int, owner: Owner | None, group: Group = ANY_GROUP) -> None:
         """Choose and commit the intents under one lock, for the stored `owner` or for a new one (None).
 
-        `country`: the two-letter code of the only country to rent in; "" for any.
+        `group`: the only group to rent from.
         """
         async with self._context.chooser.lock:
             while True:
-                choice = await self._choose(gpus, owner, country)
+                choice = await self._choose(gpus, owner, group)
                 intended_for = owner or self._record.draft(choice.decision, self._clock.now())
                 try:
                     await self._intend(intended_for, choice, first=owner is None)
@@ -208,7 +209,8 @@ class Rental:
             return False
         owner, rows = await self._stored()
         self._exclusions.hosts |= replacements.failed_hosts(rows)
-        allowed = replacements.replacement(owner.gpus, rows, self._context.limits.replacement_factor)
+        factor, on_not_ready = self._context.limits.replacement_factor, self._order.on_not_ready
+        allowed = replacements.replacement(owner.gpus, rows, factor, on_not_ready)
         if allowed.stopped != owner.stopped:
             await self._note_stop(allowed.stopped)
         if not allowed.gpus or owner.closing or len(rows) >= self._context.limits.max_rounds * owner.gpus:
@@ -217,8 +219,7 @@ class Rental:
             return False
         try:
             await self._refresh(owner)
-            country = replacements.country(rows) if self._order.same_country else ""
-            await self._choose_and_intend(allowed.gpus, owner, country)
+            await self._choose_and_intend(allowed.gpus, owner, replacements.group(rows, self._order.alike))
         except (Refusal, Conflict) as error:
             log.info("replacement_failed", owner=self._owner_id, missing=allowed.gpus, error=str(error))
             return False
@@ -266,7 +267,7 @@ class Rental:
                 while self._may_continue():
                     owner, rows = await self._stored()
                     kept = [lease for lease in rows if lease.state in KEEPABLE]
-                    if replacements.covered_gpus(rows) < owner.gpus and await self._replace_missing():
+                    if self._covered(rows) < owner.gpus and await self._replace_missing():
                         return True
                     if all(lease.state in (LeaseState.ACTIVE, LeaseState.PARKED) for lease in kept):
                         return False
@@ -275,6 +276,9 @@ class Rental:
         except TimeoutError:
             pass
         return False
+
+    def _covered(self, rows: Sequence[Lease]) -> int:
+        return replacements.covered_gpus(rows, self._order.on_not_ready)
 
     async def _changed_or_stopped(self, wakeups: Wakeups) -> None:
         waits = [asyncio.ensure_future(wakeups.wait()), asyncio.ensure_future(self._stop.wait())]

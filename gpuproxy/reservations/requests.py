@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from gpuproxy.model import contracts
+from gpuproxy.model import contracts, ids
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from gpuproxy.model.lease_facts import Extended
@@ -134,8 +134,21 @@ def _newest_first(reservation: Reservation) -> tuple[int, str]:
 def _own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
     found = reservations.find(tx, ReservationId(reservation_id))
     if found is None or not caller.sees(found.project):
-        raise NotFound(f"No reservation {reservation_id!r}.", metadata={"reservation_id": reservation_id})
+        text = f"You have no reservation {reservation_id}. {_what_it_is(tx, caller, reservation_id)}"
+        raise NotFound(text, metadata={"reservation_id": reservation_id})
     return found
+
+
+def _what_it_is(tx: Tx, caller: Caller, other_id: str) -> str:
+    """What the caller may have named instead of a reservation."""
+    if (named := reservations.by_request(tx, caller.project, other_id)) is not None:
+        return f"This is the request_id of reservation {named.id}: use that id."
+    if other_id.startswith("res-"):
+        return "ListReservations lists your reservations."
+    return ids.hint(other_id) or (
+        "The id of a reservation begins with `res-`. If this is a contract id, GetGPUInstance shows the instance and "
+        "its reservation_id."
+    )
 
 
 def _require_later(reservation: Reservation, expires_at: datetime, now: datetime) -> None:

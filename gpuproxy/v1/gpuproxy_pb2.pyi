@@ -990,12 +990,17 @@ class ListGPUInstancesResponse(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     AVAILABLE_GPUS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     total_count: _builtins.int
     """How many match in all, on all pages."""
     next_page_token: _builtins.str
     """For the next page; empty on the last."""
     available_gpus: _builtins.int
     """GPUs that could be rented at once under these filters: overlapping chunks of a machine are not added up."""
+    message: _builtins.str
+    """The defaults that left out offers or set prices because the call does not set these fields: only verified hosts, a
+    highest price, the disk. Empty if there is none, and for state "rented": defaults never hide a rented instance.
+    """
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___GPUInstance]:
         """The instances."""
@@ -1017,10 +1022,11 @@ class ListGPUInstancesResponse(_message.Message):
         as_of: _timestamp_pb2.Timestamp | None = ...,
         unreachable: _abc.Iterable[_builtins.str] | None = ...,
         available_gpus: _builtins.int = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "available_gpus", b"available_gpus", "instances", b"instances", "next_page_token", b"next_page_token", "total_count", b"total_count", "unreachable", b"unreachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "available_gpus", b"available_gpus", "instances", b"instances", "message", b"message", "next_page_token", b"next_page_token", "total_count", b"total_count", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1584,6 +1590,7 @@ class ReserveGPUsRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    SAME_MODEL_FIELD_NUMBER: _builtins.int
     MIN_CPU_CORES_FIELD_NUMBER: _builtins.int
     MIN_RAM_GB_FIELD_NUMBER: _builtins.int
     MIN_DISK_BANDWIDTH_FIELD_NUMBER: _builtins.int
@@ -1649,13 +1656,17 @@ class ReserveGPUsRequest(_message.Message):
     """"created" (default): answer when the machines exist; "ready": when callers can get in."""
     on_not_ready: _builtins.str
     """"replace" (default): release a machine that is not ready in time, or that the provider shows as broken for long
-    enough, and rent another while the caller waits; "keep": keep it. A machine with a wrong GPU or above the price
-    limit is never kept.
+    enough, and rent another while the caller waits; "release": release it and rent no other in its place; "keep": keep
+    it. A machine with a wrong GPU or above the price limit is never kept, and is replaced while the caller waits.
     """
     wait: _builtins.bool
     """false: answer at once, with state "pending". Default: true."""
     dry_run: _builtins.bool
     """Rent nothing; the answer's `decision` says what would be. Default: false."""
+    same_model: _builtins.bool
+    """All GPUs of one model with one size of memory: the cheapest model that has enough, and replacements of the same one.
+    With same_country: the cheapest model and country that have enough. Default: false.
+    """
     min_cpu_cores: _builtins.float
     """CPU cores of each instance, at least; up to 10,000. 0: any. Of this and the following filters: an offer whose number
     is unknown is left out where the filter is set.
@@ -1752,6 +1763,7 @@ class ReserveGPUsRequest(_message.Message):
         wait: _builtins.bool | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         dry_run: _builtins.bool = ...,
+        same_model: _builtins.bool = ...,
         min_cpu_cores: _builtins.float = ...,
         min_ram_gb: _builtins.float = ...,
         min_disk_bandwidth: _builtins.float = ...,
@@ -1762,7 +1774,7 @@ class ReserveGPUsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "lease_duration", b"lease_duration", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "verified_only", b"verified_only", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "all_or_nothing", b"all_or_nothing", "args", b"args", "count", b"count", "disk_gb", b"disk_gb", "dry_run", b"dry_run", "env", b"env", "exclude_hosts", b"exclude_hosts", "gpu_model", b"gpu_model", "image", b"image", "keep_late", b"keep_late", "labels", b"labels", "lease_duration", b"lease_duration", "location", b"location", "max_price", b"max_price", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "min_cpu_cores", b"min_cpu_cores", "min_cuda", b"min_cuda", "min_disk_bandwidth", b"min_disk_bandwidth", "min_inet_down", b"min_inet_down", "min_inet_up", b"min_inet_up", "min_ram_gb", b"min_ram_gb", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "on_not_ready", b"on_not_ready", "onstart", b"onstart", "packing", b"packing", "ports", b"ports", "provider", b"provider", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "request_id", b"request_id", "run_mode", b"run_mode", "same_country", b"same_country", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "strategy", b"strategy", "verified_only", b"verified_only", "wait", b"wait", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "all_or_nothing", b"all_or_nothing", "args", b"args", "count", b"count", "disk_gb", b"disk_gb", "dry_run", b"dry_run", "env", b"env", "exclude_hosts", b"exclude_hosts", "gpu_model", b"gpu_model", "image", b"image", "keep_late", b"keep_late", "labels", b"labels", "lease_duration", b"lease_duration", "location", b"location", "max_price", b"max_price", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "min_cpu_cores", b"min_cpu_cores", "min_cuda", b"min_cuda", "min_disk_bandwidth", b"min_disk_bandwidth", "min_inet_down", b"min_inet_down", "min_inet_up", b"min_inet_up", "min_ram_gb", b"min_ram_gb", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "on_not_ready", b"on_not_ready", "onstart", b"onstart", "packing", b"packing", "ports", b"ports", "provider", b"provider", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "request_id", b"request_id", "run_mode", b"run_mode", "same_country", b"same_country", "same_model", b"same_model", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "strategy", b"strategy", "verified_only", b"verified_only", "wait", b"wait", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_traffic_price: _TypeAlias = _typing.Literal["max_traffic_price"]  # noqa: Y015
     _WhichOneofArgType__max_traffic_price: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price"]  # noqa: Y015
@@ -1969,7 +1981,9 @@ class Decision(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What else shaped the choice, in words: hosts with failures that were taken for want of others, say."""
+        """What else shaped the choice, in words: hosts with failures that were taken for want of others, say. For a choice on
+        several hosts: on how many, in which countries, of which models, and what one host would cost.
+        """
 
     def __init__(
         self,
@@ -2574,7 +2588,7 @@ class GetLoadInfoResponse(_message.Message):
     """The strategy that applies to the caller's project."""
     @_builtins.property
     def server_load(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadInfo]:
-        """The project's live instances."""
+        """The project's live instances, without those that are being released."""
 
     @_builtins.property
     def provider_load(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadInfo]:
@@ -2616,7 +2630,9 @@ class LoadInfo(_message.Message):
     provider: _builtins.str
     """The marketplace."""
     connections: _builtins.int
-    """Live leases on that instance's host (creates under way included); in provider_load, on that provider."""
+    """Live leases on that instance's host (creates under way included, releases under way not); in provider_load, on that
+    provider. The load balancer itself counts a machine until it is proven gone.
+    """
     avg_response_time_ms: _builtins.float
     """Milliseconds from create to ready, a peak-sensitive moving average. 0: not measured yet."""
     load_score: _builtins.float

@@ -417,7 +417,7 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLoadInfo(self, request, context):
-        """GetLoadInfo shows the counters that the load balancer uses.
+        """GetLoadInfo shows how busy hosts and providers are. What is being released counts no longer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

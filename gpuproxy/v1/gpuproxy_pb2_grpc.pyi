@@ -112,7 +112,7 @@ class GPUProxyServiceStub:
     GetLoadBalancerStrategy: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadBalancerStrategyRequest, _gpuproxy_pb2.GetLoadBalancerStrategyResponse]
     """GetLoadBalancerStrategy returns the strategy that applies to the caller."""
     GetLoadInfo: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadInfoRequest, _gpuproxy_pb2.GetLoadInfoResponse]
-    """GetLoadInfo shows the counters that the load balancer uses."""
+    """GetLoadInfo shows how busy hosts and providers are. What is being released counts no longer."""
     GetTransactions: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetTransactionsRequest, _gpuproxy_pb2.GetTransactionsResponse]
     """GetTransactions lists what was spent, newest first. The sum of `amount` over "completed" is the money spent."""
     GetSpendingInfo: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetSpendingInfoRequest, _gpuproxy_pb2.GetSpendingInfoResponse]
@@ -225,7 +225,7 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     GetLoadBalancerStrategy: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadBalancerStrategyRequest, _gpuproxy_pb2.GetLoadBalancerStrategyResponse]  # type: ignore[assignment]
     """GetLoadBalancerStrategy returns the strategy that applies to the caller."""
     GetLoadInfo: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetLoadInfoRequest, _gpuproxy_pb2.GetLoadInfoResponse]  # type: ignore[assignment]
-    """GetLoadInfo shows the counters that the load balancer uses."""
+    """GetLoadInfo shows how busy hosts and providers are. What is being released counts no longer."""
     GetTransactions: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetTransactionsRequest, _gpuproxy_pb2.GetTransactionsResponse]  # type: ignore[assignment]
     """GetTransactions lists what was spent, newest first. The sum of `amount` over "completed" is the money spent."""
     GetSpendingInfo: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetSpendingInfoRequest, _gpuproxy_pb2.GetSpendingInfoResponse]  # type: ignore[assignment]
@@ -479,7 +479,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.GetLoadInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetLoadInfoResponse, _abc.Awaitable[_gpuproxy_pb2.GetLoadInfoResponse]]:
-        """GetLoadInfo shows the counters that the load balancer uses."""
+        """GetLoadInfo shows how busy hosts and providers are. What is being released counts no longer."""
 
     @_abc_1.abstractmethod
     def GetTransactions(

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from gpuproxy.model.errors import ProviderUnavailable
+from gpuproxy.model.groups import Alike
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import OfferId
 from tests.catalog.test_catalog import ANY, Account, Street, at_noon, catalog_of, ids
@@ -53,6 +54,6 @@ async def test_offers_of_many_countries_do_not_make_a_search_for_one_country_unn
     await catalog.targeted(ANY, clock.monotonic() + 20)
     assert len(street.searches) == 1
     street.fault = None
-    await catalog.targeted(ANY, clock.monotonic() + 20, one_country=True)
+    await catalog.targeted(ANY, clock.monotonic() + 20, alike=Alike(country=True))
     assert len(street.searches) == 2
     assert len(await ids(catalog, replace(ANY, location="SE"))) >= 16

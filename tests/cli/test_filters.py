@@ -25,12 +25,14 @@ def test_list_sends_the_filters_that_were_given(run: Run, world: World) -> None:
 
 
 def test_reserve_sends_the_filters_that_were_given(run: Run, world: World) -> None:
-    assert run("reserve", "1", *OPTIONS, "--same-country").exit_code == 0
+    assert run("reserve", "1", *OPTIONS, "--same-country", "--same-model").exit_code == 0
     assert {name: getattr(world.requests[-1], name) for name in FIELDS} == FIELDS
     assert world.requests[-1].same_country
+    assert world.requests[-1].same_model
     run("reserve", "1")
     assert not world.requests[-1].HasField("max_traffic_price")
     assert not world.requests[-1].same_country
+    assert not world.requests[-1].same_model
 
 
 def test_wide_shows_what_the_machine_of_an_offer_is_like(run: Run) -> None:

@@ -170,6 +170,28 @@ def test_a_trace_endpoint_is_a_url_without_secrets(url: str) -> None:
     assert load(GPUPROXY_OTEL_ENDPOINT="http://127.0.0.1:4318").otel_endpoint
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nope", "127.0.0.1:9400", "ftp://x", "http://", "https:console.vast.ai", "http://x:port", "http://x:0",
+        "http://user:canary@x", "http://x?key=canary", "http://x#y", "http://a b", "http://[::1", "http://a,http://b",
+    ],
+)  # fmt: skip
+def test_a_wrong_url_of_a_marketplace_prevents_startup_and_is_not_quoted(url: str) -> None:
+    text = refusal(GPUPROXY_VASTAI_URL=url)
+    assert text.startswith(
+        "GPUPROXY_VASTAI_URL: must be http:// or https:// and a host, for example https://console.vast.ai"
+    )
+    assert "canary" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://127.0.0.1:9400", "https://console.vast.ai/", "http://[::1]:9400/base", "https://ma_rket-1:8443"]
+)
+def test_a_base_url_of_a_marketplace_is_accepted(url: str) -> None:
+    assert load(GPUPROXY_VASTAI_URL=url, VASTAI_API_KEY="k" * 20).accounts[0].base_url == url
+
+
 @pytest.mark.parametrize("addr", ["0.0.0.0:9090", ":9090", "10.0.0.5:9090", "[::]:9090", "example.org:9090"])
 def test_a_public_address_without_tls_needs_permission(addr: str) -> None:
     assert "GPUPROXY_ALLOW_PLAINTEXT=true" in refusal(GPUPROXY_GRPC_ADDR=addr)

@@ -145,3 +145,8 @@ def test_a_setting_not_built_yet_has_effect_with_an_adapter_for_it() -> None:
 def test_a_descriptor_with_an_invalid_name_or_prefix_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"the descriptor of {wrong.get('name', MOON.name)!r}")):
         replace(MOON, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_url_of_any_marketplace_is_checked() -> None:
+    assert refusal(GPUPROXY_MOON_URL="nope").startswith("GPUPROXY_MOON_URL: must be http:// or https:// and a host")
+    assert load(GPUPROXY_MOON_URL="http://127.0.0.1:9400")

@@ -245,6 +245,8 @@ async def test_an_inner_timeout_that_is_not_the_deadline_is_an_internal_error() 
         {"authorization": "Basic gp_user"},
         {"authorization": "Bearer"},
         {"authorization": "gp_user"},
+        {"authorization": "Bearer gp_wrong", "x-api-key": "gp_user"},
+        {"authorization": "Basic gp_user", "x-api-key": "gp_wrong"},
     ],
 )
 async def test_a_missing_and_a_wrong_key_get_the_same_answer(metadata: dict[str, str]) -> None:
@@ -267,6 +269,9 @@ async def test_a_missing_and_a_wrong_key_get_the_same_answer(metadata: dict[str,
         {"authorization": "Bearer gp_user"},
         {"authorization": "bearer  gp_user "},
         {"authorization": "Basic abc", "x-api-key": "gp_user"},
+        {"authorization": "Bearer", "x-api-key": "gp_user"},
+        {"authorization": "Bearer gp_user", "x-api-key": "gp_admin"},
+        {"authorization": "Bearer gp_user", "x-api-key": "gp_wrong"},
     ],
 )
 async def test_a_valid_key_gives_its_project_and_role(metadata: dict[str, str]) -> None:

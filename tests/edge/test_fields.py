@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import struct
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from grpc import StatusCode
 
 from gpuproxy.edge.messages.demands import Defaults, create_demand, reserve_demand
 from gpuproxy.edge.rpc.listing import list_query
-from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT
+from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT, KEYED
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
@@ -291,6 +292,31 @@ def test_filters_of_machines_are_the_same_for_reservations_and_lists() -> None:
     assert {name: getattr(unset, name) for name in BOUNDS} == {**dict.fromkeys(BOUNDS, 0), "max_traffic_price": None}
 
 
+def test_same_model_is_off_unless_asked_for() -> None:
+    asked = reserve_demand(pb.ReserveGPUsRequest(count=1, same_model=True), DEFAULTS)
+    assert (asked.alike.model, asked.alike.country) == (True, False)
+    assert not reserve_demand(pb.ReserveGPUsRequest(count=1), DEFAULTS).alike
+
+
+@pytest.mark.parametrize("word", ["replace", "release", "keep", "RELEASE", " Keep "])
+def test_what_happens_to_a_machine_that_is_not_ready_is_one_of_three_words(word: str) -> None:
+    demand = reserve_demand(pb.ReserveGPUsRequest(count=1, on_not_ready=word), DEFAULTS)
+    assert demand.on_not_ready == word.strip().lower()
+
+
+def test_another_word_for_a_machine_that_is_not_ready_is_refused_with_the_three() -> None:
+    with pytest.raises(InvalidArgument, match="must be one of replace, release, keep, not 'drop'"):
+        reserve_demand(pb.ReserveGPUsRequest(count=1, on_not_ready="drop"), DEFAULTS)
+
+
+def test_the_defaults_that_can_exclude_offers_are_known() -> None:
+    assert reserve_demand(pb.ReserveGPUsRequest(count=1), DEFAULTS).defaulted == {
+        "verified_only", "max_price", "disk_gb",
+    }  # fmt: skip
+    given = pb.ReserveGPUsRequest(count=1, verified_only=True, max_price=1, disk_gb=50)
+    assert reserve_demand(given, DEFAULTS).defaulted == frozenset()
+
+
 def test_as_many_direct_ports_are_needed_as_different_ports_were_asked_for() -> None:
     demand = reserve_demand(pb.ReserveGPUsRequest(count=1, ports=[80, 443, 80], same_country=True), DEFAULTS)
     assert (demand.filter.ports, demand.same_country) == (2, True)
@@ -347,3 +373,14 @@ def test_a_demand_matches_its_own_old_fingerprint_and_no_other() -> None:
 def test_secrets_are_not_in_the_repr_of_a_demand() -> None:
     request = pb.ReserveGPUsRequest(count=1, secret_env={"TOKEN": SECRET}, registry_auth=auth())
     assert SECRET not in repr(reserve_demand(request, DEFAULTS))
+
+
+def test_the_fingerprint_of_a_call_without_newer_fields_is_that_of_its_bytes() -> None:
+    """So a field that is added later changes no stored fingerprint; same_country is field 56."""
+    known = b"ReserveGPUsRequest\0\x08\x02\xc0\x03\x01"
+    demand = reserve_demand(pb.ReserveGPUsRequest(count=2, same_country=True), DEFAULTS)
+    assert demand.old_fingerprint == hashlib.sha256(known).hexdigest()
+    assert demand.fingerprint == KEYED + hmac.digest(DEFAULTS.fingerprint_key, known, "sha256").hex()
+    other = reserve_demand(pb.ReserveGPUsRequest(count=2, same_country=True, same_model=True), DEFAULTS)
+    assert other.fingerprint != demand.fingerprint
+    assert other.old_fingerprint != demand.old_fingerprint

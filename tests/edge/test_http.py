@@ -49,7 +49,8 @@ async def test_flat_fields_give_the_same_demand() -> None:
 
 async def test_filters_of_machines_are_taken_in_the_body_and_in_a_query() -> None:
     engine = StubEngine(offers=[offer(1, cpu_cores=8.0), offer(2, cpu_cores=16.0)])
-    bounds = {"min_cpu_cores": 16, "min_ram_gb": 32, "min_inet_down": 1.5, "max_traffic_price": 0, "same_country": True}
+    bounds = {"min_cpu_cores": 16, "min_ram_gb": 32, "min_inet_down": 1.5, "max_traffic_price": 0}
+    bounds |= {"same_country": True, "same_model": True}
     async with both_faces(service_over(engine)) as both:
         await both.send("POST", RESERVE, {"count": 1, "filters": bounds})
         await both.send("POST", RESERVE, {"count": 1, **bounds})
@@ -58,10 +59,18 @@ async def test_filters_of_machines_are_taken_in_the_body_and_in_a_query() -> Non
     demand = engine.demands[0]
     assert demand == engine.demands[1]
     assert (demand.filter.min_cpu_cores, demand.filter.min_ram_gb, demand.filter.min_inet_down) == (16, 32, 1.5)
-    assert (demand.filter.max_traffic_price, demand.same_country) == (0, True)
+    assert (demand.filter.max_traffic_price, demand.same_country, demand.same_model) == (0, True, True)
     assert [each["id"] for each in listed.json["instances"]] == ["vast-2"]
     assert refused.status == 400
     assert set(refused.violations()) <= {"min_cpu_cores", "max_traffic_price"}
+
+
+async def test_a_word_is_taken_in_any_case_over_http_too() -> None:
+    engine = StubEngine()
+    assert (await reserve(engine, {"count": 1, "on_not_ready": "Release"})).status == 201
+    assert engine.demands[0].on_not_ready == "release"
+    answer = await reserve(engine, {"count": 1, "on_not_ready": "drop"})
+    assert answer.violations() == {"on_not_ready": "must be one of replace, release, keep, not 'drop'"}
 
 
 async def test_a_group_may_repeat_a_flat_field_only_with_the_same_value() -> None:

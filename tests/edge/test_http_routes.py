@@ -113,7 +113,7 @@ def test_filters_of_machines_are_in_the_description_of_lists_and_reservations() 
     listing = described["paths"]["/api/v1/gpu/instances"]["get"]
     assert names <= {each["name"] for each in listing["parameters"]}
     text = json.dumps(described["paths"]["/api/v1/gpu/instances/reserve"]) + json.dumps(described["components"])
-    assert all(f'"{name}"' in text for name in names | {"same_country"})
+    assert all(f'"{name}"' in text for name in names | {"same_country", "same_model"})
 
 
 def test_the_description_has_exactly_the_implemented_calls() -> None:

@@ -1,5 +1,6 @@
 """Paged lists of offers and rented instances: entries that exist all the time are never missing, whatever changes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, offer, service_over
 from tests.edge.face import Face, facing
+from tests.edge.http_face import both_faces
 from tests.edge.test_service import ids, listed, mine
 
 
@@ -26,6 +28,7 @@ async def rest(face: Face, token: str, **fields: Any) -> list[str]:
     return seen
 
 
+LIST = "/api/v1/gpu/instances"
 ORDERS = ["", "price_per_gpu_hour desc", "price_per_hour", "price_per_hour desc", "vram_gb", "reliability desc"]
 
 
@@ -112,3 +115,32 @@ async def test_a_marketplace_without_an_account_is_not_unreachable() -> None:
         for state in ("available", "all"):
             refused = await face.refused("ListGPUInstances", pb.ListGPUInstancesRequest(state=state, provider="io.net"))
             assert (refused.code, refused.info.reason) == (StatusCode.FAILED_PRECONDITION, "NO_ACCOUNT")
+
+
+# ------------------------------------------------------------------------------------------------------------- defaults
+
+
+async def test_a_list_says_which_defaults_were_applied_and_what_they_left_out() -> None:
+    offers = [offer(1), replace(offer(2), verified=False), replace(offer(3), verified=False)]
+    async with both_faces(service_over(StubEngine(offers=offers))) as both:
+        plain = await listed(both.grpc)
+        paged = await listed(both.grpc, page_size=1, order_by="price_per_hour")
+        asked = await listed(both.grpc, verified_only=True, max_price=1, disk_gb=50)
+        some = await listed(both.grpc, verified_only=False, disk_gb=20)
+        over_http = [(await both.send("GET", f"{LIST}{query}")).json["message"] for query in ("", "?page_size=1")]
+    said = (
+        "Defaults applied: verified hosts only (verified_only, leaves out 2 offers), at most $10.00 per GPU-hour "
+        "(max_price), 50 GB of disk (disk_gb)."
+    )
+    assert {plain.message, paged.message, *over_http} == {said}
+    assert asked.message == ""
+    assert some.message == "Defaults applied: at most $10.00 per GPU-hour (max_price)."
+
+
+async def test_a_list_of_rented_instances_has_no_defaults() -> None:
+    engine = StubEngine(offers=[offer(1)], mine=[mine(1)])
+    async with facing(service_over(engine)) as face:
+        assert (await listed(face, state="rented")).message == ""
+        assert (await listed(face, state="all")).message.startswith("Defaults applied: ")
+        engine.market_refusal = Unavailable("silent")
+        assert (await listed(face, state="all")).message == ""

@@ -94,3 +94,16 @@ def test_the_rule_that_left_out_most_offers_is_named_first_and_none_is_hidden() 
         assert {part.split(" by ")[1]: int(part.split(" by ")[0]) for part in text.split(", ")} == counts
 
     in_world(story)
+
+
+def test_a_refusal_marks_the_limits_that_are_defaults() -> None:
+    async def story(world: World) -> None:
+        for defaulted in (frozenset({"max_price", "verified_only"}), frozenset[str]()):
+            with pytest.raises(FailedPrecondition) as caught:
+                await world.reserve(16, min_vram=80, max_price=1.0, defaulted=defaulted)
+            text = str(caught.value)
+            assert ("at <=$1.00/GPU-h (default);" in text) == bool(defaulted)
+            assert ("by verified_only (default)" in text) == bool(defaulted)
+            assert "by min_vram," in text
+
+    in_world(story, machines=100)

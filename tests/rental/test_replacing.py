@@ -32,6 +32,18 @@ def test_gpus_that_the_owner_destroyed_are_not_missing():
     assert replacement(2, [_kept(1), _failed(2, "DESTROYED")], 2.0) == Replacement()
 
 
+@pytest.mark.parametrize("reason", ["NOT_READY", "HOST_BROKEN", "IMAGE_UNUSABLE"])
+def test_with_release_a_machine_that_is_not_ready_is_not_replaced(reason: str):
+    rows = [_kept(1), _failed(2, reason)]
+    assert replacement(2, rows, 2.0, "release") == Replacement()
+    assert replacement(2, [_kept(1), _failed(2, "NOT_READY")], 2.0, "keep") == Replacement(gpus=1)
+
+
+@pytest.mark.parametrize("reason", ["WRONG_GPU", "PRICE_MOVED", "OFFER_GONE"])
+def test_with_release_other_failures_are_replaced(reason: str):
+    assert replacement(2, [_kept(1), _failed(2, reason)], 2.0, "release") == Replacement(gpus=1)
+
+
 def test_three_hosts_that_fail_in_the_same_way_stop_renting():
     rows = [_failed(number) for number in (1, 2, 3)]
     assert replacement(4, rows, 2.0) == Replacement(stopped="COMMON_CAUSE")
@@ -233,5 +245,18 @@ def test_a_call_that_would_wait_at_every_account_gets_the_wait_in_its_error():
         assert refused.value.reason == "CREATE_QUEUE"
         assert 200 < float(refused.value.metadata["queue_seconds"]) <= 260
         assert world.created() == 0
+
+    in_world(story)
+
+
+@pytest.mark.parametrize(("how", "kept", "attempts"), [("release", 1, 2), ("replace", 2, 3), ("keep", 2, 2)])
+def test_what_becomes_of_a_machine_that_is_not_ready_is_what_the_caller_chose(how: str, kept: int, attempts: int):
+    async def story(world: World) -> None:
+        world.arm("create", "never_ready", times=1)
+        wanted = {"on_not_ready": how, "wait_for": "ready", "ready_timeout": timedelta(seconds=300)}
+        view = await world.reserve(2, seconds=2_000, request_id="one", **wanted)
+        assert (len(view.kept), len(view.leases)) == (kept, attempts)
+        await world.sleep(600)
+        assert len(world.alive()) == kept
 
     in_world(story)

@@ -25,7 +25,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _FILTERS = (
     "min_vram max_price provider gpu_model location verified_only min_reliability min_cuda exclude_hosts "
-    "min_cpu_cores min_ram_gb min_disk_bandwidth min_inet_down min_inet_up max_traffic_price same_country"
+    "min_cpu_cores min_ram_gb min_disk_bandwidth min_inet_down min_inet_up max_traffic_price same_model same_country"
 )
 _CONFIG = "image registry_auth env secret_env ports disk_gb ssh_public_keys onstart run_mode args"
 GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {

@@ -17,11 +17,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from gpuproxy.edge.messages.launch import disk_gb, launch_spec
 from gpuproxy.edge.messages.violations import Violations, shown
+from gpuproxy.model import ids
 from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
     KEYED,
     MAX_GPUS,
     MIN_LEASE_DURATION,
+    ON_NOT_READY,
     PACKINGS,
     Demand,
     OnNotReady,
@@ -105,7 +107,9 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         spec=spec,
         strategy=found.word("strategy", request.strategy, STRATEGIES, ""),
         packing=cast("Packing", found.word("packing", request.packing, PACKINGS, "any")),
+        same_model=request.same_model,
         same_country=request.same_country,
+        defaulted=defaulted(request),
         min_count=_min_count(request, found),
         all_or_nothing=request.all_or_nothing,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
@@ -113,7 +117,7 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         keep_late=request.keep_late,
         wait_for=cast("Literal['created', 'ready']", found.word("wait_for", request.wait_for, _WAIT_FOR, "created")),
         ready_timeout=_duration(request, "ready_timeout", _LONGEST_READY, found) or DEFAULT_READY_TIMEOUT,
-        on_not_ready=cast("OnNotReady", found.word("on_not_ready", request.on_not_ready, _NOT_READY, "replace")),
+        on_not_ready=cast("OnNotReady", found.word("on_not_ready", request.on_not_ready, ON_NOT_READY, "replace")),
         wait=request.wait if request.HasField("wait") else True,
         labels=labels(request.labels, found),
         dry_run=request.dry_run,
@@ -125,7 +129,6 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
 
 
 _WAIT_FOR = ("created", "ready")
-_NOT_READY = ("replace", "keep")
 
 
 def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> Demand:
@@ -172,6 +175,16 @@ def market_filter(request: MarketRequest, defaults: Defaults, found: Violations)
     )
 
 
+def defaulted(request: MarketRequest) -> frozenset[str]:
+    """The fields that the caller left empty and whose default can exclude offers."""
+    asked = {
+        "verified_only": request.HasField("verified_only"),
+        "max_price": request.max_price > 0,
+        "disk_gb": request.disk_gb > 0,
+    }
+    return frozenset(name for name, given in asked.items() if not given)
+
+
 def _traffic_price(request: MarketRequest, found: Violations) -> float | None:
     if not request.HasField("max_traffic_price"):
         return None
@@ -202,16 +215,27 @@ def provider(field: str, name: str, defaults: Defaults, found: Violations) -> fr
 def contract_id(instance_id: str, defaults: Defaults, found: Violations) -> str:
     """The id of something rented; an offer's is refused, for it was never paid for."""
     stripped = instance_id.strip()
-    if stripped.partition("-")[0] in defaults.prefixes and "-" in stripped:
-        found.add("instance_id", f"{shown(stripped)} is an offer; give the contract id (metadata contract_id)")
+    if ids.is_secret(stripped):
+        found.add("instance_id", ids.hint(stripped))
+    elif ids.is_offer(stripped, defaults.prefixes):
+        found.add(
+            "instance_id",
+            f"{shown(stripped)} is an offer, which CreateGPUInstance takes; give the contract id of a rented instance "
+            "(metadata contract_id)",
+        )
     elif not _ID.fullmatch(stripped):
         found.add("instance_id", "must be a contract id: 1 to 128 letters, digits or _.:-")
     return stripped
 
 
-def reservation_id(request_id: str) -> str:
+def reservation_id(named: str, defaults: Defaults) -> str:
     """The id of a reservation; raises InvalidArgument."""
-    stripped = request_id.strip()
+    stripped = named.strip()
+    if ids.is_secret(stripped):
+        raise InvalidArgument([Violation("reservation_id", ids.hint(stripped))])
+    if ids.is_offer(stripped, defaults.prefixes):
+        text = f"{shown(stripped)} is an offer, which CreateGPUInstance takes; give the id of a reservation (res-...)"
+        raise InvalidArgument([Violation("reservation_id", text)])
     if not _ID.fullmatch(stripped):
         raise InvalidArgument([Violation("reservation_id", "must be the id of a reservation: letters, digits or _.:-")])
     return stripped
@@ -246,12 +270,16 @@ def _offer_id(instance_id: str, named: frozenset[ProviderName], defaults: Defaul
     prefix, _, native = stripped.partition("-")
     if prefix not in defaults.prefixes or not _ID.fullmatch(native):
         example = f"{defaults.example[0]}-123"
-        found.add(
-            "instance_id", f"must be an offer's id from ListGPUInstances such as {example}, not {shown(stripped)}"
-        )
+        text = f"must be an offer's id from ListGPUInstances such as {example}{_not(stripped)}"
+        found.add("instance_id", f"{text}. {said}" if (said := ids.hint(stripped)) else text)
     elif named and defaults.prefixes[prefix] not in named:
         found.add("instance_id", f"{shown(stripped)} is not an offer of {', '.join(named)}")
     return stripped
+
+
+def _not(value: str) -> str:
+    """What was given instead, unless it is a secret."""
+    return "" if ids.is_secret(value) else f", not {shown(value)}"
 
 
 def _min_count(request: pb.ReserveGPUsRequest, found: Violations) -> int | None:
@@ -265,10 +293,12 @@ def _min_count(request: pb.ReserveGPUsRequest, found: Violations) -> int | None:
 def _hosts(hosts: Collection[str], defaults: Defaults, found: Violations) -> frozenset[str]:
     found.at_most("exclude_hosts", "entries", len(hosts), _MAX_HOSTS)
     named = [found.text(f"exclude_hosts[{at}]", host, _MAX_TEXT).strip() for at, host in enumerate(hosts)]
+    example = f"{defaults.example[1]}/12345"
     for at, host in enumerate(named):
-        if not host or " " in host:
-            example = f"{defaults.example[1]}/12345"
-            found.add(f"exclude_hosts[{at}]", f"must be a host_id such as {example}, or the machine's id alone")
+        said = ids.hint(host, offer_prefixes=defaults.prefixes)
+        if not host or " " in host or said:
+            text = f"must be a host_id such as {example}, or the machine's id alone{_not(host)}"
+            found.add(f"exclude_hosts[{at}]", f"{text}. {said}" if said else text)
     return frozenset(named)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gpuproxy.catalog import snapshot
 from gpuproxy.catalog.refresh import Market, Selection
 from gpuproxy.edge.messages import json_codec
-from gpuproxy.edge.messages.demands import Defaults, listing_filter
+from gpuproxy.edge.messages.demands import Defaults, defaulted, listing_filter
 from gpuproxy.edge.messages.instances import lease_element, offer_element, offer_json, rented
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.edge.messages.violations import Violations
@@ -65,7 +65,8 @@ class ListQuery:
     """The last entry of the previous page; None for the first page."""
     request: pb.ListGPUInstancesRequest
     """The original request: a page token is valid only for the same request."""
-    price_asked: bool
+    defaulted: frozenset[str]
+    """The fields that are not set and whose default can exclude offers."""
 
     @property
     def plain(self) -> bool:
@@ -94,7 +95,7 @@ def list_query(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> ListQ
         page_size=min(request.page_size, MAX_PAGE),
         after=_after(request, found),
         request=request,
-        price_asked=request.max_price > 0,
+        defaulted=defaulted(request),
     )
     found.finish()
     return query
@@ -110,7 +111,9 @@ def page(
     """
     selection = market.select(query.filter) if market else None
     if market and selection and query.plain and query.filter.disk_gb == DEFAULT_DISK_GB and selection.total <= MAX_PAGE:
-        tail = _tail(market.as_of, _unreachable(market), selection.total, selection.available_gpus)
+        tail = _tail(
+            market.as_of, _unreachable(market), selection.total, selection.available_gpus, _defaults(query, selection)
+        )
         body = selection.joined(ENCODING, tail.grpc)
         if len(body) <= MAX_PAGE_BYTES:
             return Ready(body, lambda: selection.joined(JSON, tail.json, head=_JSON_HEAD, between=b","))
@@ -133,6 +136,7 @@ def page(
         as_of=market.as_of if market else None,
         unreachable=_unreachable(market) if market else unreachable,
         available_gpus=selection.available_gpus if selection else 0,
+        message=_defaults(query, selection) if selection else "",
     )
     shown = [entry for entry, _ in entries[start:end]]
     return Ready(b"".join(parts) + rest.SerializeToString(), lambda: _in_json(query, shown, selection, rest))
@@ -169,9 +173,11 @@ class _Tail:
 
 
 @lru_cache(maxsize=256)
-def _tail(as_of: datetime, unreachable: tuple[ProviderName, ...], total: int, available_gpus: int) -> _Tail:
+def _tail(
+    as_of: datetime, unreachable: tuple[ProviderName, ...], total: int, available_gpus: int, message: str
+) -> _Tail:
     """Cached: it is the same for all answers from one snapshot with the same totals."""
-    rest = _rest(as_of=as_of, unreachable=unreachable, total=total, available_gpus=available_gpus)
+    rest = _rest(as_of=as_of, unreachable=unreachable, total=total, available_gpus=available_gpus, message=message)
     return _Tail(rest.SerializeToString(), _json_tail(rest))
 
 
@@ -180,7 +186,13 @@ def _unreachable(market: Market) -> tuple[ProviderName, ...]:
 
 
 def _rest(
-    *, as_of: datetime | None, unreachable: Sequence[ProviderName], total: int, available_gpus: int, token: str = ""
+    *,
+    as_of: datetime | None,
+    unreachable: Sequence[ProviderName],
+    total: int,
+    available_gpus: int,
+    message: str,
+    token: str = "",
 ) -> pb.ListGPUInstancesResponse:
     """The answer without its elements."""
     return pb.ListGPUInstancesResponse(
@@ -189,7 +201,26 @@ def _rest(
         as_of=timestamp(as_of) if as_of else None,
         unreachable=unreachable,
         available_gpus=available_gpus,
+        message=message,
     )
+
+
+def _defaults(query: ListQuery, selection: Selection) -> str:
+    """The defaults that stand for fields of the request that are not set, and how many offers each of them left out."""
+    values = {
+        "verified_only": "verified hosts only",
+        "max_price": f"at most ${query.filter.max_price:.2f} per GPU-hour",
+        "disk_gb": f"{DEFAULT_DISK_GB:g} GB of disk",
+    }
+    left_out = selection.rejected
+    parts = [
+        f"{what} ({name}{_left_out(left_out.get(name, 0))})" for name, what in values.items() if name in query.defaulted
+    ]
+    return f"Defaults applied: {', '.join(parts)}." if parts else ""
+
+
+def _left_out(offers: int) -> str:
+    return f", leaves out {offers} offer{'' if offers == 1 else 's'}" if offers else ""
 
 
 def _ordered(query: ListQuery, mine: Sequence[LeaseView], selection: Selection | None) -> list[_Entry]:
@@ -259,7 +290,7 @@ def _matches(query: ListQuery, view: LeaseView) -> bool:
         and (not wanted.num_gpus or lease.offered.num_gpus == wanted.num_gpus)
         and (not wanted.gpu_model or gpu_matches(wanted.gpu_model, lease.offered.gpu_model))
         and (not wanted.location or location_matches(wanted.location, lease.offered.location))
-        and (not query.price_asked or lease.observed.price <= wanted.ceiling(lease.offered.num_gpus))
+        and ("max_price" in query.defaulted or lease.observed.price <= wanted.ceiling(lease.offered.num_gpus))
     )
 
 

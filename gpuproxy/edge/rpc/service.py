@@ -23,6 +23,7 @@ from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
 from gpuproxy.instances.requests import Instances, LeaseView
 from gpuproxy.loadbalancer.setting import StrategySetting
+from gpuproxy.model import ids
 from gpuproxy.model.demands import MAX_GPUS, Caller, Demand
 from gpuproxy.model.errors import (
     FailedPrecondition,
@@ -184,14 +185,14 @@ class Service:
 
     async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
         """Return a reservation in its current state."""
-        view = await self._reservations.by_id(caller, demands.reservation_id(request.reservation_id))
+        view = await self._reservations.by_id(caller, demands.reservation_id(request.reservation_id, self._defaults))
         return pb.GetReservationResponse(reservation=reservations.reservation_message(view))
 
     async def WatchReservation(
         self, request: pb.WatchReservationRequest, caller: Caller
     ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
         """Yield a reservation each time it changes."""
-        reservation_id = demands.reservation_id(request.reservation_id)
+        reservation_id = demands.reservation_id(request.reservation_id, self._defaults)
         async with aclosing(self._reservations.watch(caller, reservation_id, request.resume_token)) as changes:
             async for token, view in changes:
                 reservation = reservations.reservation_message(view)
@@ -223,14 +224,14 @@ class Service:
         self, request: pb.ReleaseReservationRequest, caller: Caller
     ) -> pb.ReleaseReservationResponse:
         """Release all machines of a reservation."""
-        view = await self._reservations.release(caller, demands.reservation_id(request.reservation_id))
+        view = await self._reservations.release(caller, demands.reservation_id(request.reservation_id, self._defaults))
         return pb.ReleaseReservationResponse(reservation=reservations.reservation_message(view))
 
     async def ExtendReservation(
         self, request: pb.ExtendReservationRequest, caller: Caller
     ) -> pb.ExtendReservationResponse:
         """Change the end of a reservation."""
-        reservation_id = demands.reservation_id(request.reservation_id)
+        reservation_id = demands.reservation_id(request.reservation_id, self._defaults)
         view = await self._reservations.extend(caller, reservation_id, demands.extend_until(request))
         return pb.ExtendReservationResponse(reservation=reservations.reservation_message(view))
 
@@ -295,10 +296,8 @@ class Service:
             with suppress(NotFound):
                 held.append(await self._instances.by_contract(caller, name, instance_id))
         if not held:
-            raise NotFound(
-                f"You have no instance {instance_id}. ListGPUInstances with `state: rented` lists your instances.",
-                metadata={"instance_id": instance_id},
-            )
+            said = ids.hint(instance_id) or "ListGPUInstances with `state: rented` lists your instances."
+            raise NotFound(f"You have no instance {instance_id}. {said}", metadata={"instance_id": instance_id})
         if len(held) > 1:
             names = ", ".join(view.lease.provider for view in held)
             raise InvalidArgument([Violation("provider", f"is required: {instance_id} exists at {names}")])

@@ -11,6 +11,7 @@ from gpuproxy.edge.rpc.concurrency import network_of
 from gpuproxy.edge.rpc.rpcs import RANK
 from gpuproxy.identity.key_rings import KeyRing, SshKeyRing
 from gpuproxy.identity.logins import Logins
+from gpuproxy.model import ids
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, NotFound, PermissionDenied, Violation
 from gpuproxy.model.users import MAX_EMAIL, MAX_PASSWORD_BYTES, ROLES
@@ -81,7 +82,7 @@ class Session:
                 metadata={"needed": role, "role": caller.role},
             )
         if not await self._keys.revoke(caller.scope, request.id):
-            raise NotFound("No API key has this id. ListAPIKeys shows the ids of your keys.")
+            raise _no_key("API key", "ListAPIKeys", request.id, "key-")
         return pb.RevokeAPIKeyResponse()
 
     async def AddSSHKey(self, request: pb.AddSSHKeyRequest, caller: Caller) -> pb.AddSSHKeyResponse:
@@ -106,8 +107,13 @@ class Session:
         if not request.id:
             raise InvalidArgument([Violation("id", "is required: the id of the key, not the key itself")])
         if not await self._ssh_keys.delete(caller.scope, request.id):
-            raise NotFound("No SSH key has this id. ListSSHKeys shows the ids of your keys.")
+            raise _no_key("SSH key", "ListSSHKeys", request.id, "ssh-")
         return pb.DeleteSSHKeyResponse()
+
+
+def _no_key(kind: str, listing: str, key_id: str, expected: str) -> NotFound:
+    said = ids.hint(key_id, expected=expected) or f"{listing} shows the ids of your keys."
+    return NotFound(f"No {kind} has this id. {said}")
 
 
 def _public_key(text: str, found: Violations) -> PublicKey:
