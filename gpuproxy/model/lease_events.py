@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
-from gpuproxy.model.leases import TERMINAL, Billed, InstanceId, Lease, LeaseEvent, SshAddress, after
+from gpuproxy.model.leases import TERMINAL, Billed, InstanceId, Lease, LeaseEvent, Pending, SshAddress, after
 from gpuproxy.model.reasons import Reason
 
 
@@ -114,7 +114,7 @@ class Found(Created):
 
 @dataclass(frozen=True, slots=True)
 class Reappeared:
-    """A machine exists although its lease has ended: it must be destroyed.
+    """A machine exists although its lease has ended: it must be destroyed, and proven gone anew.
 
     `instance_id` is None if the lease has it. `listed`: a listing shows the machine.
     """
@@ -132,7 +132,7 @@ class Reappeared:
             started_at=lease.started_at or self.at,
             creation=replace(lease.creation, call_started_at=lease.creation.call_started_at or self.at),
             observed=replace(lease.observed, seen_at=self.at if self.listed else lease.observed.seen_at),
-            pending=replace(lease.pending, destroy_at=self.at, destroy_tries=0),
+            pending=Pending(keys_state=lease.pending.keys_state, destroy_at=self.at),
         )
 
 
