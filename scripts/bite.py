@@ -1,6 +1,7 @@
 """`make bite`: mutation tests. Known mistakes are planted one by one in a copy of the project; each must be caught.
 
-The catchers run in turn, cheapest first, until one fails: random stories, the tests of the parts, crash points.
+The catchers run in turn, cheapest first, until one fails: some random stories, the tests of the mistake's own room,
+more stories, the tests of all rooms, crash points.
 ONLY=text selects the mistakes whose names contain it. Exit code 0: every mistake was caught.
 """
 
@@ -10,25 +11,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from scripts.mistakes import MISTAKES, Mistake
 
 ROOT = Path(__file__).resolve().parent.parent
 _COPIED = ("gpuproxy", "scripts", "tests", "proto", "docs")
-_STORIES = "300"
+_FEW, _MANY = "60", "300"
 _ROOMS = (
     "model", "store", "providers", "runtime", "outcomes", "reconcile", "catalog", "billing", "loadbalancer", "health",
     "rental", "reservations", "instances",
 )  # fmt: skip
-_TESTS = ("-m", "pytest", "-x", "-q", *(f"tests/{room}" for room in _ROOMS))
+_TESTS = ("-m", "pytest", "-x", "-q")
+_STORIES = ("-m", "scripts.simulate")
 _MINUTES = 20.0
-CATCHERS: tuple[tuple[str, Sequence[str]], ...] = (
-    ("stories", ("-m", "scripts.simulate")),
-    ("tests", _TESTS),
-    ("crash points", ("-m", "pytest", "-x", "-q", "tests/simulation/test_crash_points.py")),
-)
 
 
 def main() -> int:
@@ -46,7 +43,7 @@ def _broken_without_mistakes() -> str | None:
     """Why the tests can't even be collected in a copy without a mistake; then every mistake would seem to be caught."""
     with tempfile.TemporaryDirectory() as folder:
         _copy_to(Path(folder))
-        return _complaint(Path(folder), (*_TESTS, "--collect-only"))
+        return _complaint(Path(folder), (*_TESTS, "--collect-only", *_folders(_ROOMS)))
 
 
 def _copy_to(copy: Path) -> None:
@@ -61,8 +58,8 @@ def _bites(mistake: Mistake) -> bool:
         copy = Path(folder)
         _copy_to(copy)
         mistake.plant(copy)
-        for catcher, command in CATCHERS:
-            if (said := _complaint(copy, command)) is not None:
+        for catcher, command, stories in _catchers(mistake):
+            if (said := _complaint(copy, command, stories)) is not None:
                 seconds = time.monotonic() - began
                 print(f"caught  {mistake.name}\n        by {catcher} in {seconds:.0f} s: {said}", flush=True)
                 return True
@@ -70,9 +67,24 @@ def _bites(mistake: Mistake) -> bool:
     return False
 
 
-def _complaint(copy: Path, command: Sequence[str]) -> str | None:
+def _catchers(mistake: Mistake) -> Iterator[tuple[str, Sequence[str], str]]:
+    """Name, command and number of stories of each catcher."""
+    yield "stories", _STORIES, _FEW
+    room = mistake.file.partition("/")[0]
+    if (ROOT / "tests" / room).is_dir():
+        yield f"tests/{room}", (*_TESTS, *_folders([room])), _FEW
+    yield "more stories", _STORIES, _MANY
+    yield "tests", (*_TESTS, "-n", "2", *_folders(_ROOMS)), _FEW
+    yield "crash points", (*_TESTS, "tests/simulation/test_crash_points.py"), _FEW
+
+
+def _folders(rooms: Iterable[str]) -> list[str]:
+    return [f"tests/{room}" for room in rooms]
+
+
+def _complaint(copy: Path, command: Sequence[str], stories: str = _FEW) -> str | None:
     """The failure that a catcher reports for the copy; None if it reports none."""
-    settings = {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "0", "SEEDS": _STORIES, "FIRST": "1"}
+    settings = {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "0", "SEEDS": stories, "FIRST": "1"}
     ended = subprocess.run(
         [sys.executable, *command],
         cwd=copy,
