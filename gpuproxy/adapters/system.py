@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from gpuproxy.adapters.ssh_login import SshLogin
@@ -14,6 +15,10 @@ from gpuproxy.ports.probe import ProbeKind
 
 T = TypeVar("T")
 
+_elapsed: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Monotonic seconds, including the time in system suspend where the platform supports that."""
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 """Maps each byte to a letter; each letter has the same number of bytes."""
 
@@ -124,10 +129,3 @@ async def _answers(kind: str, host: str, port: int) -> bool:
         return kind == "tcp" or (await reader.read(4)).startswith(b"SSH-")
     finally:
         writer.close()
-
-
-def _elapsed() -> float:
-    """Monotonic seconds, including the time in system suspend where the platform supports that."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()

@@ -110,26 +110,27 @@ class Catalog:
         asked = self._asked(wanted)
         if not asked:
             raise no_account(wanted.providers)
-        await self._first_answers(asked)
+        if [source for source in asked if not source.answered]:
+            await self._first_answers(asked)
         now, time = self._clock.monotonic(), self._clock.now()
-        silent, usable = self.silent(wanted), self._usable(asked)
+        every = self._usable(self._sources.values(), now)
+        usable = every if len(asked) == len(self._sources) else [source for source in asked if source in every]
+        silent = self._silent(asked, now)
         if not usable and all(source.refused for source in asked):
             raise keys_refused([source.name for source in asked])
         if not usable:
             why = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
             raise Unavailable(f"No market can be read: {why}. Nothing happened.", metadata={"unreachable": names})
-        as_of = time - timedelta(seconds=now - min(source.as_of for source in usable))
+        as_of = time - timedelta(seconds=now - min([source.as_of for source in usable]))
         # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
-        return Market(as_of, silent, any(source.truncated for source in usable), self._view(), time)
+        truncated = bool([source for source in usable if source.truncated])
+        return Market(as_of, silent, truncated, self._view(every), time)
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         """The marketplaces among those that `wanted` names that do not answer, and for how many seconds."""
-        now = self._clock.monotonic()
-        silence = ((source.name, source.silent(now, self._stale_after)) for source in self._asked(wanted))
-        heeded = ((name, seconds) for name, seconds in silence if seconds is not None)
-        return tuple((name, seconds - self._lateness.within(seconds)) for name, seconds in heeded)
+        return self._silent(self._asked(wanted), self._clock.monotonic())
 
     async def targeted(
         self, wanted: OfferFilter, deadline: float, *, until: datetime | None = None, one_country: bool = False
@@ -169,17 +170,25 @@ class Catalog:
             self._sources[offer.provider].gone(offer_id, self._clock.monotonic())
             self._hidden |= self._snapshot.named(offer_id)
 
+    def _silent(self, asked: Iterable[Source], now: float) -> tuple[tuple[ProviderName, float], ...]:
+        silence = [(source.name, seconds) for source in asked if (seconds := source.silent(now)) is not None]
+        return tuple([(name, seconds - self._lateness.within(seconds)) for name, seconds in silence])
+
     def _asked(self, wanted: OfferFilter) -> list[Source]:
-        return [source for source in self._sources.values() if not wanted.providers or source.name in wanted.providers]
+        sources = list(self._sources.values())
+        return [source for source in sources if source.name in wanted.providers] if wanted.providers else sources
 
-    def _usable(self, sources: Iterable[Source]) -> list[Source]:
-        now = self._clock.monotonic()
-        return [source for source in sources if source.usable(now, self._stale_after)]
+    def _usable(self, sources: Iterable[Source], now: float | None = None) -> list[Source]:
+        """Those with offers that are not too old at `now`; the default is this moment."""
+        now = self._clock.monotonic() if now is None else now
+        return [source for source in sources if source.usable(now)]
 
-    def _view(self) -> View:
-        """The snapshot without taken and too old offers."""
-        usable = self._usable(self._sources.values())
-        stale = [source.name for source in self._sources.values() if source.batches and source not in usable]
+    def _view(self, usable: Sequence[Source] | None = None) -> View:
+        """The snapshot without taken and too old offers. `usable`: the sources whose offers are not too old."""
+        usable = self._usable(self._sources.values()) if usable is None else usable
+        stale: list[ProviderName] = []
+        if len(usable) < len(self._sources):
+            stale = [source.name for source in self._sources.values() if source.batches and source not in usable]
         hidden = self._hidden | (self._snapshot.of_providers(stale) if stale else 0)
         if self._shown.snapshot is not self._snapshot or self._shown.hidden != hidden:
             self._shown = View(self._snapshot, hidden)
@@ -340,7 +349,7 @@ class Catalog:
             for each in self._sources.values():
                 entries += merged(batches if each is source else each.batches).values()
             snapshot = await _in_slices(build(entries, self._encoders))
-            source.batches = batches
+            source.keep(batches, self._stale_after)
             self._snapshot = snapshot
             self._hidden = 0
             for each in self._sources.values():
