@@ -27,6 +27,7 @@ from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
+from gpuproxy.app.loops import running_loop
 from gpuproxy.app.marketplaces import proxies_in_use, sandbox_accounts
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
@@ -55,6 +56,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     check_start(settings, sandbox=sandbox)
     collect_rarely()
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
+    log.info("server_starting", loop=running_loop())
     random = SystemRandom()
     allow_many_files()
     complain_rarely(asyncio.get_running_loop())

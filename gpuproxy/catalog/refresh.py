@@ -23,6 +23,7 @@ from gpuproxy.model.chunks import most_in_a_country, rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.quick import quick
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
 from gpuproxy.runtime.lateness import Lateness
@@ -42,6 +43,7 @@ _TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
 
+_new_market = quick(Market)
 Encoder = Callable[[Offer], bytes]
 
 
@@ -126,7 +128,7 @@ class Catalog:
         # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
         truncated = bool([source for source in usable if source.truncated])
-        return Market(as_of, silent, truncated, self._view(every), time)
+        return _new_market(as_of, silent, truncated, self._view(every), time)
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         """The marketplaces among those that `wanted` names that do not answer, and for how many seconds."""

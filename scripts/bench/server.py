@@ -25,6 +25,7 @@ from gpuproxy.adapters import logs
 from gpuproxy.adapters.system import ScaledClock, SocketProbe, SystemRandom
 from gpuproxy.app import deployment, marketplaces
 from gpuproxy.app.access import open_access
+from gpuproxy.app.loops import loop_factory
 from gpuproxy.app.main import collect_rarely
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import load_settings
@@ -56,11 +57,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Running]:
-    """One until the end of the block, with its books and its log in `folder`."""
+def running(folder: Path, loop: str = "asyncio") -> Iterator[Running]:
+    """One until the end of the block, with its books and its log in `folder`, on the event loop asyncio or uvloop."""
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder)],
+            [sys.executable, "-m", "scripts.bench.server", str(folder), loop],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
         try:
@@ -160,4 +161,5 @@ async def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1])))
+    with asyncio.Runner(loop_factory=loop_factory(sys.argv[2])) as runner:  # type: ignore[arg-type]
+        runner.run(run(Path(sys.argv[1])))

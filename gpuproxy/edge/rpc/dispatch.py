@@ -35,6 +35,7 @@ from gpuproxy.model.errors import (
     Unavailable,
     Violation,
 )
+from gpuproxy.model.quick import quick
 from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
@@ -46,6 +47,7 @@ SMALL_BYTES = 16 * 1024
 _TRACE_ID_LENGTH, _TRACE_IDS = 20, 64
 _ANONYMOUS_CALLS = 32
 _ANONYMOUS_CALLS_PER_NETWORK = 8
+_NO_SLOT = nullcontext()
 _NOBODY = Caller(project="", role="viewer")
 
 Send = Callable[[Answer], Awaitable[None]]
@@ -80,6 +82,7 @@ class Reply:
     refusal: Refusal | None = None
 
 
+_new_caller, _new_reply = quick(Caller), quick(Reply)
 Handle = Callable[[Call, object, Caller], Awaitable[Answer]]
 Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
 """Wraps each call: gets the call, its trace id and its awaitable reply; awaits and returns that reply."""
@@ -150,14 +153,14 @@ class Dispatcher:
         try:
             try:
                 first = identifies_itself(call.rpc, call.metadata)
-                with self._anonymous_calls.slot(call.peer) if first else nullcontext():
+                with self._anonymous_calls.slot(call.peer) if first else _NO_SLOT:
                     if not first:
                         caller = await self._identified(call, call.metadata)
                     request = await _request(call, small=first or call.rpc.role is None)
                     if first or _token(call, request):
                         caller = await self._identified(call, _token(call, request) or call.metadata)
                     answer = await handle(call, request, self._in_time(call, caller))
-                reply = Reply(trace_id=trace_id, answer=answer)
+                reply = _new_reply(trace_id=trace_id, answer=answer)
             except Refusal as refusal:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
             except asyncio.CancelledError as error:
@@ -207,7 +210,7 @@ class Dispatcher:
         """The caller with its deadline, counted from the moment when the request has arrived."""
         own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
         seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
-        return Caller(  # three times as fast as dataclasses.replace
+        return _new_caller(
             project=caller.project,
             role=caller.role,
             key_id=caller.key_id,
