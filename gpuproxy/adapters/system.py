@@ -15,6 +15,7 @@ from gpuproxy.ports.probe import ProbeKind
 
 T = TypeVar("T")
 
+_PORTS = 65_536
 _elapsed: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
@@ -114,6 +115,8 @@ class SocketProbe:
 
         Never raises, also for a host or a port that can't exist. `timeout` is in real seconds.
         """
+        if not 0 < port < _PORTS or "\0" in host:  # uvloop would cut them short, and so probe another address
+            return False
         if kind == "ssh_login":
             return self._login is not None and await self._login.succeeds(host, port, timeout)
         try:

@@ -9,7 +9,6 @@ back.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -17,6 +16,7 @@ from itertools import count
 import structlog
 
 from gpuproxy.catalog.market import Market
+from gpuproxy.catalog.search import Encoder, Search
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged
 from gpuproxy.model.chunks import most_in_a_country, rentable_gpus
@@ -44,7 +44,6 @@ _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
 
 _new_market = quick(Market)
-Encoder = Callable[[Offer], bytes]
 
 
 class Catalog:
@@ -83,6 +82,8 @@ class Catalog:
         self._snapshot = built([], encoders)
         self._hidden = 0
         self._shown = View(self._snapshot, 0)
+        self._standing: tuple[Market, float] | None = None
+        """The last answer about all marketplaces, and until when it holds if nothing changes; None: it has changed."""
 
     async def run(self) -> None:
         """Read every marketplace at its own interval, until cancelled."""
@@ -109,6 +110,10 @@ class Catalog:
         Raises Unavailable when none of them has usable offers, and FailedPrecondition (NO_ACCOUNT) when no account is
         configured for any of them.
         """
+        if self._standing is not None and not wanted.providers:
+            known, until = self._standing
+            if self._clock.monotonic() <= until:
+                return _new_market(known.as_of, (), known.truncated, known.view, self._clock.now())
         asked = self._asked(wanted)
         if not asked:
             raise no_account(wanted.providers)
@@ -128,7 +133,10 @@ class Catalog:
         # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
         truncated = bool([source for source in usable if source.truncated])
-        return _new_market(as_of, silent, truncated, self._view(every), time)
+        market = _new_market(as_of, silent, truncated, self._view(every), time)
+        if len(usable) == len(self._sources) and not silent:
+            self._standing = market, min([source.usable_until for source in usable])
+        return market
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         """The marketplaces among those that `wanted` names that do not answer, and for how many seconds."""
@@ -162,6 +170,7 @@ class Catalog:
 
     def taken(self, offer: Offer) -> None:
         """Hide an offer that is being rented, and all offers that share its conflict keys."""
+        self._standing = None
         self._sources[offer.provider].taken(offer, self._clock.monotonic())
         self._hidden |= self._snapshot.sharing(offer)
 
@@ -169,6 +178,7 @@ class Catalog:
         """Hide an offer that the marketplace no longer has."""
         offer = self._snapshot.offer(offer_id)
         if offer is not None:
+            self._standing = None
             self._sources[offer.provider].gone(offer_id, self._clock.monotonic())
             self._hidden |= self._snapshot.named(offer_id)
 
@@ -233,7 +243,7 @@ class Catalog:
 
     async def _refresh(self, source: Source) -> None:
         """Make one search for all offers."""
-        search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
+        search = Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
         whole = False
         showing = asyncio.create_task(self._show_progress(source, search))
         try:
@@ -248,11 +258,12 @@ class Catalog:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=whole), ended=True)
             return
         source.failures += 1
+        self._standing = None
         if source.expired(self._clock.monotonic(), self._stale_after):
             await self._publish(source, None, ended=True)
         await self._tell(source)
 
-    async def _show_progress(self, source: Source, search: "_Search") -> None:
+    async def _show_progress(self, source: Source, search: Search) -> None:
         """Publish what a long search has found so far every few seconds; at once if known offers are incomplete."""
         if not source.truncated:
             await self._clock.sleep(_PROGRESS_SECONDS)
@@ -263,7 +274,7 @@ class Catalog:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
             await self._clock.sleep(_PROGRESS_SECONDS)
 
-    async def _search_all(self, source: Source, search: "_Search") -> bool:
+    async def _search_all(self, source: Source, search: Search) -> bool:
         """Search with one account after the other, until a search completes. True if one did."""
         refused = 0
         for account in source.in_turn():
@@ -285,7 +296,7 @@ class Catalog:
         source.refused = refused == len(source.accounts)
         return False
 
-    async def _leave_room(self, account: Provider, search: "_Search") -> bool:
+    async def _leave_room(self, account: Provider, search: Search) -> bool:
         """After a page of a search for all offers, pause if the market has many small pages.
 
         This leaves part of the rate limit to searches that a caller waits for. Returns False: read the next page.
@@ -304,7 +315,7 @@ class Catalog:
 
         `at_once` returns how many of the wanted GPUs could be rented at once out of some offers.
         """
-        search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
+        search = Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
 
         async def enough() -> bool:
             return at_once(offer for offer, _ in search.found.values()) >= MAX_GPUS
@@ -327,7 +338,7 @@ class Catalog:
         return (source.name, wanted) in recent
 
     async def _collect(
-        self, account: Provider, wanted: OfferFilter, search: "_Search", after_page: Callable[[], Awaitable[bool]]
+        self, account: Provider, wanted: OfferFilter, search: Search, after_page: Callable[[], Awaitable[bool]]
     ) -> None:
         """Add what `account` finds, page by page, until the end or until `after_page` returns True."""
         pages = account.search(wanted)
@@ -352,7 +363,7 @@ class Catalog:
                 entries += merged(batches if each is source else each.batches).values()
             snapshot = await _in_slices(build(entries, self._encoders))
             source.keep(batches, self._stale_after)
-            self._snapshot = snapshot
+            self._snapshot, self._standing = snapshot, None
             self._hidden = 0
             for each in self._sources.values():
                 self._hidden |= each.hidden(snapshot)
@@ -364,29 +375,6 @@ class Catalog:
         source.answered = True
         async with self._news:
             self._news.notify_all()
-
-
-@dataclass(slots=True)
-class _Search:
-    """A running search."""
-
-    number: int
-    began: float
-    known: Mapping[OfferId, Entry]
-    found: dict[OfferId, Entry] = field(default_factory=dict)
-    pages: int = 0
-    grew: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, offer: Offer, encoders: Mapping[str, Encoder]) -> None:
-        """Add an offer. If it has not changed, its known object and encoded forms are kept."""
-        entry = self.known.get(offer.id)
-        if entry is None or entry[0] != offer:
-            entry = offer, {kind: encode(offer) for kind, encode in encoders.items()}
-        self.found[offer.id] = entry
-
-    def batch(self, until: float, *, whole: bool) -> Batch:
-        """What has been found so far."""
-        return Batch(self.number, self.began, until, dict(self.found), whole)
 
 
 async def _in_slices(steps: Generator[None, None, Snapshot]) -> Snapshot:
