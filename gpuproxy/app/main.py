@@ -56,7 +56,6 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
     check_start(settings, sandbox=sandbox)
     collect_rarely()
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
-    log.info("server_starting", loop=running_loop())
     random = SystemRandom()
     allow_many_files()
     complain_rarely(asyncio.get_running_loop())
@@ -104,6 +103,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             await interfaces.drain(0)  # close the interface that did start
             raise
         print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
+        log.info("server_started", loop=running_loop())
         await _until_signalled(engine, interfaces)
         log.info("draining", seconds=settings.drain_seconds)
         await asyncio.gather(interfaces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
