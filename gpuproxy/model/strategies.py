@@ -101,7 +101,9 @@ def lowest_price(_target: Target, _course: TurnState) -> int:
 
 def weight(vram_gb: int, price: int, num_gpus: int) -> int:
     """The weight for weighted_round_robin, in tenths. `price` is in micro-dollars per hour for all GPUs."""
-    tenths = next(tenths for least, tenths in _WEIGHTS if vram_gb >= least)
+    for least, tenths in _WEIGHTS:
+        if vram_gb >= least:
+            break
     return tenths * 6 // 5 if price < _CHEAP * num_gpus else tenths
 
 
