@@ -2,6 +2,7 @@
 
 .DEFAULT_GOAL := help
 VENV := .venv
+export LOOP ?= asyncio
 READY := $(VENV)/.ready
 
 .PHONY: help setup run demo proto check test unit seeds simulate fairness replay texts bite chaos soak bench http-fuzz interop clean
@@ -27,7 +28,7 @@ proto: setup ## regenerate gpuproxy/v1 from proto/
 check: setup ## style, types, layers, sizes, generated files: everything except the tests
 	@scripts/check
 
-test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some
+test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some; LOOP=uvloop
 	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 unit: setup ## the fast tests: no processes, no long runs

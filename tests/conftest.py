@@ -3,9 +3,14 @@
 --unit       without the tests that start processes or tell long stories: those of `_LONG_ROOMS`, and marked `long`
 --all-seeds  a test marked `seeds(few, all)` gets the argument `seed` from range(all) instead of range(few)
 --shuffle N  modules, and the tests of each, in an order that depends on N alone; without N a random one, which is said
+
+With LOOP=uvloop in the environment, tests on real time, and the servers that they start, run on uvloop.
 """
 
+import asyncio
+import os
 import random
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,11 +34,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _use_loop(os.environ.get("LOOP", "asyncio"))
     config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")
     config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
     if config.option.shuffle == _ANY_SEED:  # a worker reads the command line again, and gets the controller's seed
         shared = getattr(config, "workerinput", {}).get("shuffle")
         config.option.shuffle = random.SystemRandom().randrange(1_000_000) if shared is None else shared
+
+
+def _use_loop(name: str) -> None:
+    if name not in ("asyncio", "uvloop"):
+        raise pytest.UsageError(f"LOOP must be asyncio or uvloop, not {name!r}")
+    if name == "uvloop":
+        import uvloop
+
+        with warnings.catch_warnings():  # newer Pythons will do without policies
+            warnings.simplefilter("ignore", DeprecationWarning)
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -134,12 +134,15 @@ class _Printer:
     def __init__(self, out: TextIO, name: str = "") -> None:
         self.name = name
         self._out = out
+        self._flushes_itself = bool(getattr(out, "line_buffering", False))
+        """True of stderr: it needs no flush after a line."""
 
     def msg(self, line: str) -> None:
         """Print the line and flush."""
         try:  # suppress() would be measurably slower
             self._out.write(line + "\n")
-            self._out.flush()
+            if not self._flushes_itself:
+                self._out.flush()
         except (OSError, ValueError):
             pass
 
@@ -175,7 +178,10 @@ def _shown(value: object) -> str:
 
 
 def _quick_plain(logger: str, event: str, fields: dict[str, str | float]) -> str:
-    shown = " ".join([f"{name}={_shown(value)}" for name, value in fields.items()])
+    if _NEEDS_NO_QUOTES("".join([value for value in fields.values() if isinstance(value, str)])):  # usually: one check
+        shown = " ".join([f"{name}={value}" for name, value in fields.items()])
+    else:
+        shown = " ".join([f"{name}={_shown(value)}" for name, value in fields.items()])
     return f"{_now()} [info    ] {event} [{logger}] {shown}".rstrip()
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from gpuproxy.adapters.ssh_login import SshLogin
@@ -14,6 +15,11 @@ from gpuproxy.ports.probe import ProbeKind
 
 T = TypeVar("T")
 
+_PORTS = 65_536
+_elapsed: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Monotonic seconds, including the time in system suspend where the platform supports that."""
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 """Maps each byte to a letter; each letter has the same number of bytes."""
 
@@ -109,6 +115,8 @@ class SocketProbe:
 
         Never raises, also for a host or a port that can't exist. `timeout` is in real seconds.
         """
+        if not 0 < port < _PORTS or "\0" in host:  # uvloop would cut them short, and so probe another address
+            return False
         if kind == "ssh_login":
             return self._login is not None and await self._login.succeeds(host, port, timeout)
         try:
@@ -124,10 +132,3 @@ async def _answers(kind: str, host: str, port: int) -> bool:
         return kind == "tcp" or (await reader.read(4)).startswith(b"SSH-")
     finally:
         writer.close()
-
-
-def _elapsed() -> float:
-    """Monotonic seconds, including the time in system suspend where the platform supports that."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()

@@ -27,6 +27,7 @@ from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
+from gpuproxy.app.loops import running_loop
 from gpuproxy.app.marketplaces import proxies_in_use, sandbox_accounts
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
@@ -102,6 +103,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             await interfaces.drain(0)  # close the interface that did start
             raise
         print(banner(settings, *ports, child.url if child else ""), flush=True)  # noqa: T201
+        log.info("server_started", loop=running_loop())
         await _until_signalled(engine, interfaces)
         log.info("draining", seconds=settings.drain_seconds)
         await asyncio.gather(interfaces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))

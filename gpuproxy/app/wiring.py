@@ -155,7 +155,7 @@ def build_engine(
         load=Load(db, settings.lb_strategy),
         spending=Spending(db),
         strategies=StrategySetting(db, settings.lb_strategy),
-        health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts)),
+        health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts), clock),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog,
         watches=watches,

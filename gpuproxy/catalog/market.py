@@ -18,24 +18,24 @@ class Market:
     """The marketplaces that do not answer, and for how many seconds. Their last offers may still be included."""
     truncated: bool
     """There may be more offers than are known."""
-    _view: View
+    view: View
     now: datetime
     """When the catalog was asked."""
 
     def select(self, wanted: OfferFilter, until: datetime | None = None) -> Selection:
         """The offers that pass the filter and last until `until` (None: now), cheapest first."""
-        return self._view.select(wanted, until or self.now)
+        return self.view.select(wanted, until or self.now)
 
     def offer(self, offer_id: OfferId) -> Offer | None:
         """The offer with this id, also if it has ended or is being rented; None if it is not known."""
-        return self._view.snapshot.offer(offer_id)
+        return self.view.snapshot.offer(offer_id)
 
     @property
     def models(self) -> Sequence[str]:
         """The printed names of all known GPU models, including those of marketplaces that were not asked for."""
-        return self._view.snapshot.models
+        return self.view.snapshot.models
 
     @property
     def hosts(self) -> Container[HostKey]:
         """All hosts with offers, including those of marketplaces that were not asked for."""
-        return self._view.snapshot.hosts
+        return self.view.snapshot.hosts

@@ -9,7 +9,6 @@ back.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -17,6 +16,7 @@ from itertools import count
 import structlog
 
 from gpuproxy.catalog.market import Market
+from gpuproxy.catalog.search import Encoder, Search
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged
 from gpuproxy.model.chunks import most_alike, rentable_gpus
@@ -24,6 +24,7 @@ from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.groups import Alike
 from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.quick import quick
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
 from gpuproxy.runtime.lateness import Lateness
@@ -44,7 +45,7 @@ _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
 _ANY = Alike()
 
-Encoder = Callable[[Offer], bytes]
+_new_market = quick(Market)
 
 
 class Catalog:
@@ -83,6 +84,8 @@ class Catalog:
         self._snapshot = built([], encoders)
         self._hidden = 0
         self._shown = View(self._snapshot, 0)
+        self._standing: tuple[Market, float] | None = None
+        """The last answer about all marketplaces, and until when it holds if nothing changes; None: it has changed."""
 
     async def run(self) -> None:
         """Read every marketplace at its own interval, until cancelled."""
@@ -109,29 +112,37 @@ class Catalog:
         Raises Unavailable when none of them has usable offers, and FailedPrecondition (NO_ACCOUNT) when no account is
         configured for any of them.
         """
+        if self._standing is not None and not wanted.providers:
+            known, until = self._standing
+            if self._clock.monotonic() <= until:
+                return _new_market(known.as_of, (), known.truncated, known.view, self._clock.now())
         asked = self._asked(wanted)
         if not asked:
             raise no_account(wanted.providers)
-        await self._first_answers(asked)
+        if [source for source in asked if not source.answered]:
+            await self._first_answers(asked)
         now, time = self._clock.monotonic(), self._clock.now()
-        silent, usable = self.silent(wanted), self._usable(asked)
+        every = self._usable(self._sources.values(), now)
+        usable = every if len(asked) == len(self._sources) else [source for source in asked if source in every]
+        silent = self._silent(asked, now)
         if not usable and all(source.refused for source in asked):
             raise keys_refused([source.name for source in asked])
         if not usable:
             why = ", ".join(f"{name} silent for {seconds:.0f} s" for name, seconds in silent) or "no account for it"
             names = ",".join(name for name, _ in silent)
             raise Unavailable(f"No market can be read: {why}. Nothing happened.", metadata={"unreachable": names})
-        as_of = time - timedelta(seconds=now - min(source.as_of for source in usable))
+        as_of = time - timedelta(seconds=now - min([source.as_of for source in usable]))
         # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
-        return Market(as_of, silent, any(source.truncated for source in usable), self._view(), time)
+        truncated = bool([source for source in usable if source.truncated])
+        market = _new_market(as_of, silent, truncated, self._view(every), time)
+        if len(usable) == len(self._sources) and not silent:
+            self._standing = market, min([source.usable_until for source in usable])
+        return market
 
     def silent(self, wanted: OfferFilter) -> tuple[tuple[ProviderName, float], ...]:
         """The marketplaces among those that `wanted` names that do not answer, and for how many seconds."""
-        now = self._clock.monotonic()
-        silence = ((source.name, source.silent(now, self._stale_after)) for source in self._asked(wanted))
-        heeded = ((name, seconds) for name, seconds in silence if seconds is not None)
-        return tuple((name, seconds - self._lateness.within(seconds)) for name, seconds in heeded)
+        return self._silent(self._asked(wanted), self._clock.monotonic())
 
     async def targeted(
         self, wanted: OfferFilter, deadline: float, *, until: datetime | None = None, alike: Alike = _ANY
@@ -161,6 +172,7 @@ class Catalog:
 
     def taken(self, offer: Offer) -> None:
         """Hide an offer that is being rented, and all offers that share its conflict keys."""
+        self._standing = None
         self._sources[offer.provider].taken(offer, self._clock.monotonic())
         self._hidden |= self._snapshot.sharing(offer)
 
@@ -168,20 +180,29 @@ class Catalog:
         """Hide an offer that the marketplace no longer has."""
         offer = self._snapshot.offer(offer_id)
         if offer is not None:
+            self._standing = None
             self._sources[offer.provider].gone(offer_id, self._clock.monotonic())
             self._hidden |= self._snapshot.named(offer_id)
 
+    def _silent(self, asked: Iterable[Source], now: float) -> tuple[tuple[ProviderName, float], ...]:
+        silence = [(source.name, seconds) for source in asked if (seconds := source.silent(now)) is not None]
+        return tuple([(name, seconds - self._lateness.within(seconds)) for name, seconds in silence])
+
     def _asked(self, wanted: OfferFilter) -> list[Source]:
-        return [source for source in self._sources.values() if not wanted.providers or source.name in wanted.providers]
+        sources = list(self._sources.values())
+        return [source for source in sources if source.name in wanted.providers] if wanted.providers else sources
 
-    def _usable(self, sources: Iterable[Source]) -> list[Source]:
-        now = self._clock.monotonic()
-        return [source for source in sources if source.usable(now, self._stale_after)]
+    def _usable(self, sources: Iterable[Source], now: float | None = None) -> list[Source]:
+        """Those with offers that are not too old at `now`; the default is this moment."""
+        now = self._clock.monotonic() if now is None else now
+        return [source for source in sources if source.usable(now)]
 
-    def _view(self) -> View:
-        """The snapshot without taken and too old offers."""
-        usable = self._usable(self._sources.values())
-        stale = [source.name for source in self._sources.values() if source.batches and source not in usable]
+    def _view(self, usable: Sequence[Source] | None = None) -> View:
+        """The snapshot without taken and too old offers. `usable`: the sources whose offers are not too old."""
+        usable = self._usable(self._sources.values()) if usable is None else usable
+        stale: list[ProviderName] = []
+        if len(usable) < len(self._sources):
+            stale = [source.name for source in self._sources.values() if source.batches and source not in usable]
         hidden = self._hidden | (self._snapshot.of_providers(stale) if stale else 0)
         if self._shown.snapshot is not self._snapshot or self._shown.hidden != hidden:
             self._shown = View(self._snapshot, hidden)
@@ -224,7 +245,7 @@ class Catalog:
 
     async def _refresh(self, source: Source) -> None:
         """Make one search for all offers."""
-        search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
+        search = Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
         whole = False
         showing = asyncio.create_task(self._show_progress(source, search))
         try:
@@ -239,11 +260,12 @@ class Catalog:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=whole), ended=True)
             return
         source.failures += 1
+        self._standing = None
         if source.expired(self._clock.monotonic(), self._stale_after):
             await self._publish(source, None, ended=True)
         await self._tell(source)
 
-    async def _show_progress(self, source: Source, search: "_Search") -> None:
+    async def _show_progress(self, source: Source, search: Search) -> None:
         """Publish what a long search has found so far every few seconds; at once if known offers are incomplete."""
         if not source.truncated:
             await self._clock.sleep(_PROGRESS_SECONDS)
@@ -254,7 +276,7 @@ class Catalog:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
             await self._clock.sleep(_PROGRESS_SECONDS)
 
-    async def _search_all(self, source: Source, search: "_Search") -> bool:
+    async def _search_all(self, source: Source, search: Search) -> bool:
         """Search with one account after the other, until a search completes. True if one did."""
         refused = 0
         for account in source.in_turn():
@@ -276,7 +298,7 @@ class Catalog:
         source.refused = refused == len(source.accounts)
         return False
 
-    async def _leave_room(self, account: Provider, search: "_Search") -> bool:
+    async def _leave_room(self, account: Provider, search: Search) -> bool:
         """After a page of a search for all offers, pause if the market has many small pages.
 
         This leaves part of the rate limit to searches that a caller waits for. Returns False: read the next page.
@@ -295,7 +317,7 @@ class Catalog:
 
         `at_once` returns how many of the wanted GPUs could be rented at once out of some offers.
         """
-        search = _Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
+        search = Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
 
         async def enough() -> bool:
             return at_once(offer for offer, _ in search.found.values()) >= MAX_GPUS
@@ -318,7 +340,7 @@ class Catalog:
         return (source.name, wanted) in recent
 
     async def _collect(
-        self, account: Provider, wanted: OfferFilter, search: "_Search", after_page: Callable[[], Awaitable[bool]]
+        self, account: Provider, wanted: OfferFilter, search: Search, after_page: Callable[[], Awaitable[bool]]
     ) -> None:
         """Add what `account` finds, page by page, until the end or until `after_page` returns True."""
         pages = account.search(wanted)
@@ -342,8 +364,8 @@ class Catalog:
             for each in self._sources.values():
                 entries += merged(batches if each is source else each.batches).values()
             snapshot = await _in_slices(build(entries, self._encoders))
-            source.batches = batches
-            self._snapshot = snapshot
+            source.keep(batches, self._stale_after)
+            self._snapshot, self._standing = snapshot, None
             self._hidden = 0
             for each in self._sources.values():
                 self._hidden |= each.hidden(snapshot)
@@ -355,29 +377,6 @@ class Catalog:
         source.answered = True
         async with self._news:
             self._news.notify_all()
-
-
-@dataclass(slots=True)
-class _Search:
-    """A running search."""
-
-    number: int
-    began: float
-    known: Mapping[OfferId, Entry]
-    found: dict[OfferId, Entry] = field(default_factory=dict)
-    pages: int = 0
-    grew: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, offer: Offer, encoders: Mapping[str, Encoder]) -> None:
-        """Add an offer. If it has not changed, its known object and encoded forms are kept."""
-        entry = self.known.get(offer.id)
-        if entry is None or entry[0] != offer:
-            entry = offer, {kind: encode(offer) for kind, encode in encoders.items()}
-        self.found[offer.id] = entry
-
-    def batch(self, until: float, *, whole: bool) -> Batch:
-        """What has been found so far."""
-        return Batch(self.number, self.began, until, dict(self.found), whole)
 
 
 async def _in_slices(steps: Generator[None, None, Snapshot]) -> Snapshot:

@@ -6,6 +6,7 @@ kept from earlier searches until they are too old. Nothing here waits or sends r
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from gpuproxy.catalog.snapshot import Entry, Snapshot
 from gpuproxy.model.offers import Offer, OfferId, ProviderName
@@ -27,7 +28,11 @@ class Batch:
 
     def stale(self, now: float, stale_after: float) -> bool:
         """Whether its offers are too old to be rented. A batch that took long to read stays valid for as long again."""
-        return now - self.until > max(stale_after, self.until - self.began)
+        return now > self.usable_until(stale_after)
+
+    def usable_until(self, stale_after: float) -> float:
+        """When its offers become too old to be rented."""
+        return self.until + max(stale_after, self.until - self.began)
 
 
 def merged(batches: Sequence[Batch]) -> Mapping[OfferId, Entry]:
@@ -56,6 +61,13 @@ class Source:
     accounts: Sequence[Provider]
     started: float
     batches: tuple[Batch, ...] = ()
+    """Changed by `keep` only."""
+    as_of: float = inf
+    """When the search for the oldest known offers began."""
+    truncated: bool = True
+    """Whether the marketplace may have more offers than are known."""
+    usable_until: float = -inf
+    """Until when there are known offers that are not too old to be rented."""
     failures: int = 0
     """Consecutive searches without a result."""
     pause: float = 0.0
@@ -74,23 +86,20 @@ class Source:
         self._turn = (self._turn + 1) % len(self.accounts)
         return [*self.accounts[self._turn :], *self.accounts[: self._turn]]
 
-    @property
-    def truncated(self) -> bool:
-        """Whether the marketplace may have more offers than are known."""
-        return not any(batch.whole for batch in self.batches)
+    def keep(self, batches: tuple[Batch, ...], stale_after: float) -> None:
+        """Replace the batches. What every call asks of them is computed here, once."""
+        self.batches = batches
+        self.as_of = min((batch.began for batch in batches), default=inf)
+        self.truncated = not any(batch.whole for batch in batches)
+        self.usable_until = max((batch.usable_until(stale_after) for batch in batches), default=-inf)
 
-    @property
-    def as_of(self) -> float:
-        """When the search for the oldest known offers began."""
-        return min(batch.began for batch in self.batches)
-
-    def usable(self, now: float, stale_after: float) -> bool:
+    def usable(self, now: float) -> bool:
         """Whether there are known offers that are not too old to be rented."""
-        return not all(batch.stale(now, stale_after) for batch in self.batches)
+        return now <= self.usable_until
 
-    def silent(self, now: float, stale_after: float) -> float | None:
+    def silent(self, now: float) -> float | None:
         """For how many seconds it has not answered; None if its last search had a result that is not too old."""
-        if not self.failures and self.usable(now, stale_after):
+        if not self.failures and now <= self.usable_until:
             return None
         return now - (self.started if self.heard is None else self.heard)
 

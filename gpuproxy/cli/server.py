@@ -42,10 +42,10 @@ def serve(sandbox: bool) -> None:
         check_start(settings, sandbox=sandbox)
     for name in without_effect(os.environ, settings):
         click.echo(f"{name} has no effect: its feature is not built yet.", err=True)
-    from gpuproxy.app import main
+    from gpuproxy.app import loops, main
 
-    with explained():
-        code = asyncio.run(main.serve(settings, sandbox=sandbox))
+    with explained(), asyncio.Runner(loop_factory=loops.loop_factory(settings.event_loop)) as runner:
+        code = runner.run(main.serve(settings, sandbox=sandbox))
     raise SystemExit(code)
 
 

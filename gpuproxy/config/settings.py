@@ -172,6 +172,11 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="`console` (one line of text for each event) or `json`"
     )
+    event_loop: Literal["auto", "asyncio", "uvloop"] = Field(
+        "auto",
+        description="`uvloop` (needs `gpuproxy[uvloop]`, and takes less CPU for each call), `asyncio`, or `auto`: "
+        "uvloop if it is installed",
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

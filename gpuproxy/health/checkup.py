@@ -3,6 +3,8 @@
 The code here only reads the database. `gpuproxy doctor` prints the findings with advice; HealthCheck counts them.
 """
 
+import asyncio
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -18,7 +20,7 @@ from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import AccountKey, ProviderName
-from gpuproxy.ports import Capabilities, Database, Tx
+from gpuproxy.ports import Capabilities, Clock, Database, Tx
 from gpuproxy.reconcile.silence import SILENT_AFTER
 from gpuproxy.store import account_problems, events, leases
 from gpuproxy.store.account_problems import AccountProblem
@@ -39,6 +41,8 @@ Kind = Literal[
 ]
 _NOTICES: frozenset[Kind] = frozenset({"contract_ends"})
 """Findings that are no problems of the operator's: the owner of a machine must act."""
+SUMMARY_SECONDS = 1.0
+"""Real seconds. The maximum age of what HealthCheck says of the database."""
 _STUCK = timedelta(minutes=5)
 _MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
@@ -94,15 +98,32 @@ def findings(
 
 
 class Health:
-    """A short summary of the findings, for HealthCheck."""
+    """A short summary of the findings, for HealthCheck. It is read from the database at most once a second."""
 
-    def __init__(self, db: Database, accounts: Collection[AccountKey], failures: GpuFailures) -> None:
+    def __init__(self, db: Database, accounts: Collection[AccountKey], failures: GpuFailures, clock: Clock) -> None:
         self._db = db
         self._accounts = accounts
         self._failures = failures
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._summary = ""
+        self._valid_until = -math.inf
 
     async def summary(self) -> str:
-        """The number of findings of each kind, or `ok`. `gpuproxy doctor` shows them in full."""
+        """The number of findings of each kind, or `ok`, at most `SUMMARY_SECONDS` old. `gpuproxy doctor` shows all.
+
+        Anybody may ask, without credentials, so the number of reads does not grow with the number of calls.
+        """
+        if self._clock.monotonic() < self._valid_until:
+            return self._summary
+        async with self._reading:
+            asked = self._clock.monotonic()
+            if asked >= self._valid_until:
+                self._summary = await self._read()
+                self._valid_until = asked + SUMMARY_SECONDS * self._clock.scale
+            return self._summary
+
+    async def _read(self) -> str:
         found = await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
         counted = Counter(finding.kind for finding in found if not finding.notice)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"

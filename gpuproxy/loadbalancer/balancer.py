@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from gpuproxy.model.chunks import IMPOSSIBLE, Aim, Shape, by_host, canonical, exact_sum, shape
+from gpuproxy.model.chunks import IMPOSSIBLE, Aim, Shape, canonical, exact_sum, shape
 from gpuproxy.model.demands import Packing
 from gpuproxy.model.load import UNTOUCHED, HostLoad, Rotation
 from gpuproxy.model.money import Micro, dollars
-from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, ProviderName
+from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, OfferId, ProviderName
 from gpuproxy.model.reservations import Decision, Pick
 from gpuproxy.model.strategies import STRATEGIES, PeerTimes, Strategy, Target, TurnState, strategy_by_name, weight
 
@@ -153,16 +153,19 @@ class _Market:
         self, want: Want, offers: Sequence[Offer], load: Mapping[HostKey, HostLoad], *, measured: bool
     ) -> None:
         self.want = want
-        self.prices = {offer.id: offer.price(want.disk_gb) for offer in offers}
-        usable = [offer for offer in offers if want.packing != "single" or offer.num_gpus == 1]
-        # One total order for the whole call, so that no result depends on the order of the offers.
-        usable.sort(key=self._rank)
+        self.prices: dict[OfferId, Micro] = {}
+        only_single, disk_gb = want.packing == "single", want.disk_gb
+        hosts: dict[HostKey, list[_Ranked]] = {}
+        for place, offer in enumerate(offers):
+            size, offer_id = offer.num_gpus, offer.id
+            price = self.prices[offer_id] = offer.price(disk_gb)
+            if size == 1 or not only_single:
+                native = offer_id.partition("-")[2]
+                number = int(native) if native.isdecimal() else 0  # ids that are no numbers are compared as text
+                ranked = size, price, -offer.reliability_ppm, number, offer_id, place, offer
+                hosts.setdefault(offer.host, []).append(ranked)
         like = PeerTimes(load) if measured else None
-        self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like) for key, own in by_host(usable).items()]
-
-    def _rank(self, offer: Offer) -> tuple[int, int, int, int, str]:
-        """The sort key of offers: best first among those of one size and host."""
-        return offer.num_gpus, self.prices[offer.id], -offer.reliability_ppm, _number(offer), offer.id
+        self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like) for key, own in hosts.items()]
 
     def plan(self) -> Sequence[_Part]:
         """The parts that make the sum, and the hosts that could give each part. Raises Shortage."""
@@ -197,6 +200,8 @@ class _Market:
         return Shortage(available=available, best=best, per_provider=per_provider, sizes=tuple(sorted(sizes)))
 
 
+_Ranked = tuple[int, int, int, int, OfferId, int, Offer]
+"""An offer behind its rank among those of its host: best first among those of one size. No two have the same rank."""
 _Rank = tuple[int, int, int, int, int, str, str]
 """Score, second score, price, minus reliability, last pick, provider and host: smaller is better.
 
@@ -378,18 +383,16 @@ def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
     return "same as the runner-up by every rule; first by name"
 
 
-def _host(key: HostKey, offers: list[Offer], load: HostLoad, like: PeerTimes | None) -> _Host:
+def _host(key: HostKey, ranked: "list[_Ranked]", load: HostLoad, like: PeerTimes | None) -> _Host:
     picked_at = load.last_picked_at
     last = 0 if picked_at is None else (picked_at - _EPOCH) // timedelta(microseconds=1)
+    if len(ranked) > 1:
+        # A total order within the host, so that no result depends on the order of the offers. Hosts are ranked later.
+        ranked.sort()
+    offers = [each[-1] for each in ranked]
     sizes: dict[int, list[Offer]] = {}
     for offer in offers:
         sizes.setdefault(offer.num_gpus, []).append(offer)
     provider = offers[0].provider
     expected = like.expected(load, provider, offers[0].gpu_model) if like else 0
     return _Host(key, provider, Target(key, load, last, expected), offers, sizes)
-
-
-def _number(offer: Offer) -> int:
-    """The number of a numeric id; 0 for other ids, which are compared as text."""
-    native = offer.native_id()
-    return int(native) if native.isdecimal() else 0

@@ -110,14 +110,7 @@ def shape(offers: Sequence[Offer], aim: Aim) -> Shape:
     """The shape of one host, from its offers."""
     if len(offers) == 1:
         return _shape(((offers[0].num_gpus, int(bool(offers[0].conflict_keys))),), aim)
-    bits: dict[str, int] = {}
-    chunks = []
-    for offer in canonical(offers):
-        mask = 0
-        for key in offer.conflict_keys:
-            mask |= bits.setdefault(key, 1 << len(bits))
-        chunks.append((offer.num_gpus, mask))
-    return _shape(tuple(chunks), aim)
+    return _shape(_chunks(tuple([(offer.num_gpus, offer.conflict_keys) for offer in offers])), aim)
 
 
 def _size_descending(offer: Offer) -> int:
@@ -128,6 +121,23 @@ _Chunks = tuple[tuple[int, int], ...]
 """The size of each chunk, and its keys as a bit mask."""
 _Table = list[tuple[int, tuple[int, ...]]]
 """Cost and way, indexed by the sum."""
+
+
+@lru_cache(maxsize=8192)
+def _chunks(offers: tuple[tuple[int, tuple[str, ...]], ...]) -> _Chunks:
+    """The chunks of a host, largest first, from their sizes and keys. They are the same in many calls."""
+    bits: dict[str, int] = {}
+    chunks = []
+    for size, keys in sorted(offers, key=_first_descending):
+        mask = 0
+        for key in keys:
+            mask |= bits.setdefault(key, 1 << len(bits))
+        chunks.append((size, mask))
+    return tuple(chunks)
+
+
+def _first_descending(offer: tuple[int, tuple[str, ...]]) -> int:
+    return -offer[0]
 
 
 @lru_cache(maxsize=8192)

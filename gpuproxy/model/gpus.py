@@ -23,6 +23,7 @@ _SPLIT = re.compile(r"[\s_\-]+")
 _GLUED = re.compile(r"^(rtx|gtx)(?=a?\d)")
 
 
+@lru_cache(maxsize=4096)
 def nominal_vram(megabytes: float) -> int:
     """The nominal memory in GB, from the MB that the driver reports; other sizes are rounded to the nearest GB."""
     for size in _NOMINAL_GB:

@@ -10,6 +10,7 @@ from typing import NewType
 Micro = NewType("Micro", int)
 """Micro-dollars: 1 USD = 1,000,000."""
 
+_QUICK = 1000.0
 _MILLION = Decimal(1_000_000)
 _HOUR_US = 3_600_000_000
 HOURS_PER_MONTH = 720
@@ -18,6 +19,13 @@ HOURS_PER_MONTH = 720
 
 def micro(usd: float | str | Decimal) -> Micro:
     """An amount in USD as micro-dollars; raises ValueError for NaN and infinities."""
+    if isinstance(usd, float) and -_QUICK < usd < _QUICK:
+        # Up to this amount, the product differs from that of the decimal text by less than 3e-7, so that both round
+        # alike unless they are that close to a half. This takes a tenth of the time.
+        product = usd * 1_000_000
+        nearest = round(product)
+        if -0.499_999 < product - nearest < 0.499_999:
+            return Micro(nearest)
     value = usd if isinstance(usd, Decimal) else Decimal(str(usd))
     if not value.is_finite():
         raise ValueError(f"{usd} is not an amount of money")

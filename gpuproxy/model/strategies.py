@@ -7,6 +7,7 @@ strategies take turns: besides the hosts' counters, they use a `TurnState`, whic
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 
 from gpuproxy.model.errors import InvalidArgument, Violation
@@ -101,8 +102,13 @@ def lowest_price(_target: Target, _course: TurnState) -> int:
 
 def weight(vram_gb: int, price: int, num_gpus: int) -> int:
     """The weight for weighted_round_robin, in tenths. `price` is in micro-dollars per hour for all GPUs."""
-    tenths = next(tenths for least, tenths in _WEIGHTS if vram_gb >= least)
+    tenths = _tenths(vram_gb)
     return tenths * 6 // 5 if price < _CHEAP * num_gpus else tenths
+
+
+@lru_cache(maxsize=1024)
+def _tenths(vram_gb: int) -> int:
+    return next(tenths for least, tenths in _WEIGHTS if vram_gb >= least)
 
 
 def _take_level(course: TurnState, host: HostKey, score: int, gpus: int) -> None:

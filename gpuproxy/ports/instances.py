@@ -61,3 +61,5 @@ class Inventory:
     unreadable: tuple[str, ...] = ()
     """Rows that could not be read, in a few words each. While there are any, something unknown exists on the account,
     and no instance may be concluded absent because this listing does not show it."""
+    sent_at: float | None = None
+    """When the first request was sent, after any wait for its turn: a reading of Clock.monotonic(). None: unknown."""

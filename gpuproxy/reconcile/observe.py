@@ -10,6 +10,7 @@ on time.
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -108,6 +109,9 @@ class AccountWatch:
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
+        self._asked = self._sent = self._seen = -math.inf
+        """Readings of Clock.monotonic(): when `look` was last called, when the last listing was sent, and the same of
+        the last one whose conclusions are stored."""
         self._looked_at = _NEVER
         """When the last listing began whose conclusions are stored."""
         self._blind = timedelta()
@@ -120,7 +124,8 @@ class AccountWatch:
         self._nudged.set()
 
     async def look(self) -> None:
-        """Return after a pass that began after this call; callers share passes."""
+        """Return after a pass whose listing was sent after this call; callers share passes."""
+        self._asked = self._clock.monotonic()
         if self._next is None:
             # In a context of its own, so that its log lines don't carry the trace id of the call that waits for it.
             self._next = self._passes.start(self._pass_after(self._current), context=contextvars.Context())
@@ -199,7 +204,9 @@ class AccountWatch:
         if earlier is not None and not earlier.done():
             await asyncio.wait([earlier])
         self._current, self._next = self._next, None
-        await self._pass()
+        # The earlier pass may have waited long for its turn, so that its listing shows what this one is to show.
+        if self._seen <= self._asked:
+            await self._pass()
 
     async def _pass(self) -> None:
         listing = await self._listing()
@@ -216,7 +223,7 @@ class AccountWatch:
         missing = {lease.id for lease in decided.live if listing is None or listing.shown(lease) is None}
         self._effects.forget(missing, {lease.id for lease in decided.live})
         if listing is not None:
-            self._looked_at = listing.began_at
+            self._looked_at, self._seen = listing.began_at, self._sent
         for step in decided.steps:
             if isinstance(step, Effect):
                 self._effects.start(step)
@@ -245,7 +252,7 @@ class AccountWatch:
             )
 
     async def _listing(self) -> Listing | None:
-        began = self._clock.now()
+        began, began_at = self._clock.now(), self._clock.monotonic()
         try:
             doubtful = await self._identity.doubt()
             found = await self.provider.list()
@@ -265,7 +272,8 @@ class AccountWatch:
         self._listed_at = began
         read = tuple(self._effects.read)
         self._effects.read.clear()
-        return Listing(began, found.instances, found.unreadable, read)
+        self._sent = began_at if found.sent_at is None else found.sent_at
+        return Listing(began + timedelta(seconds=self._sent - began_at), found.instances, found.unreadable, read)
 
     async def _credit_unchanged(self, listing: Listing | None) -> bool:
         """Whether the account's credit has been the same for a minute. Read only while an outcome is unknown.

@@ -123,6 +123,8 @@ class Rental:
         if await self._replace_missing():
             return True
         await self._check_prices()
+        if self._until_ready:
+            self._context.watches.nudge()  # otherwise a pass of an account that was idle could be half a minute away
         return await self._replace_missing() or (self._until_ready and await self._wait_for_ready())
 
     async def _refresh(self, owner: Owner | None) -> None:

@@ -22,7 +22,7 @@ SECONDS = 0.5
 FILTERS = 64
 _CONNECTIONS = 4
 _CALLERS = 8
-_LIST = "/gpuproxy.v1.GPUProxyService/ListGPUInstances"
+LIST = "/gpuproxy.v1.GPUProxyService/ListGPUInstances"
 _READY = f"/{SERVICE}/{METHOD}"
 
 Measured = dict[str, float]
@@ -40,9 +40,9 @@ async def run(port: int, key: str, pid: int) -> list[dict[str, Measured]]:
     many = [request.SerializeToString() for request in requests(offers(), FILTERS)]
     sizes = [await _size(channels[0], raw, metadata) for raw in many]
     phases = {
-        "same": (_LIST, many[:1]),
+        "same": (LIST, many[:1]),
         "same_ready": (_READY, sizes[:1]),
-        "many": (_LIST, many),
+        "many": (LIST, many),
         "many_ready": (_READY, sizes),
     }
     try:
@@ -59,7 +59,7 @@ async def run(port: int, key: str, pid: int) -> list[dict[str, Measured]]:
 
 async def _size(channel: aio.Channel, raw: bytes, metadata: tuple[tuple[str, str], ...]) -> bytes:
     """The length of the answer, as a request for so many ready bytes."""
-    listing: Raw = channel.unary_unary(_LIST)
+    listing: Raw = channel.unary_unary(LIST)
     body = await listing(raw, metadata=metadata, timeout=30)
     answer = pb.ListGPUInstancesResponse.FromString(body)
     if not MATCHING * 0.9 <= len(answer.instances) == answer.total_count <= MATCHING * 1.1:

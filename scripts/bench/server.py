@@ -1,8 +1,9 @@
 """The real server over twenty thousand offers, with one call more: ready bytes, of as many as the request says.
 
-Over gRPC as a call of the same dispatcher, over HTTP as the plainest handler of the same library, on a port of its own.
-A second call of the bench's own switches counting and logging of calls off and on. A process of its own, which prints
-the ports of gRPC, HTTP and the plain handler, and its key, and ends with stdin: `running` starts it and reads them.
+Over gRPC as a call of the same dispatcher, and as a bare handler of grpc.aio on a port of its own; over HTTP as the
+plainest handler of the same library, on another port. A second call of the bench's own switches counting and logging of
+calls off and on. A process of its own, which prints the ports of gRPC, HTTP and the bare handlers, and its key, and
+ends with stdin: `running` starts it and reads them.
 """
 
 import asyncio
@@ -16,12 +17,15 @@ from functools import lru_cache
 from pathlib import Path
 from random import randbytes
 
+import grpc
 from aiohttp import web
+from grpc import aio
 
 from gpuproxy.adapters import logs
 from gpuproxy.adapters.system import ScaledClock, SocketProbe, SystemRandom
 from gpuproxy.app import deployment, marketplaces
 from gpuproxy.app.access import open_access
+from gpuproxy.app.loops import loop_factory
 from gpuproxy.app.main import collect_rarely
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import load_settings
@@ -46,21 +50,24 @@ class Running:
     grpc: int
     http: int
     plain: int
+    """Bare HTTP."""
+    bare: int
+    """Bare gRPC."""
     key: str
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Running]:
-    """One until the end of the block, with its books and its log in `folder`."""
+def running(folder: Path, loop: str = "asyncio") -> Iterator[Running]:
+    """One until the end of the block, with its books and its log in `folder`, on the event loop asyncio or uvloop."""
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder)],
+            [sys.executable, "-m", "scripts.bench.server", str(folder), loop],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
         try:
             assert server.stdout is not None  # noqa: S101 - it was asked for
-            grpc, http, plain, key = server.stdout.readline().split()
-            yield Running(server.pid, int(grpc), int(http), int(plain), key)
+            *ports, key = server.stdout.readline().split()
+            yield Running(server.pid, *map(int, ports), key)
         finally:
             server.communicate(timeout=30)
 
@@ -94,6 +101,18 @@ async def _plain() -> web.AppRunner:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     return runner
+
+
+async def _bare() -> tuple[aio.Server, int]:
+    async def answer(raw: bytes, _context: object) -> bytes:
+        return _ready(int(raw))
+
+    server = aio.server()
+    methods = {METHOD: grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    return server, port
 
 
 @asynccontextmanager
@@ -133,11 +152,14 @@ async def run(folder: Path) -> None:
         port = await faces.grpc.start("127.0.0.1:0")
         http = await faces.http.start("127.0.0.1", 0)
         runner = await _plain()
-        print(port, http, runner.addresses[0][1], key, flush=True)
+        bare, bare_port = await _bare()
+        print(port, http, runner.addresses[0][1], bare_port, key, flush=True)
         await asyncio.to_thread(sys.stdin.read)
+        await bare.stop(None)
         await faces.drain(1)
         await runner.cleanup()
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1])))
+    with asyncio.Runner(loop_factory=loop_factory(sys.argv[2])) as runner:  # type: ignore[arg-type]
+        runner.run(run(Path(sys.argv[1])))

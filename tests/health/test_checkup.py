@@ -7,10 +7,9 @@ import pytest
 
 from gpuproxy.app import figures
 from gpuproxy.app.metrics import Metrics
-from gpuproxy.health.checkup import Finding, findings, gpu_failures
+from gpuproxy.health.checkup import SUMMARY_SECONDS, Finding, findings, gpu_failures
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import UnreadableRows
-from gpuproxy.model.lease_facts import Suspected
+from gpuproxy.model.errors import Unavailable, UnreadableRows
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import ProviderName
@@ -270,5 +269,60 @@ def test_the_advice_for_a_refused_key_covers_an_expired_login_session() -> None:
         await world.sleep(40)
         (paused,) = await found(world)
         assert "does not expire with a login session or a two-factor session" in paused.advice
+
+    in_world(story)
+
+
+# -- what HealthCheck says
+
+
+def test_the_summary_is_read_once_a_second_however_many_ask() -> None:
+    async def story(world: World) -> None:
+        reads = 0
+        read = world.engine.health._read
+
+        async def counted():
+            nonlocal reads
+            reads += 1
+            return await read()
+
+        world.engine.health._read = counted
+        for _ in range(50):
+            assert await world.engine.health.summary() == "ok"
+        assert reads == 1
+        await world.sleep(SUMMARY_SECONDS)
+        assert await world.engine.health.summary() == "ok"
+        assert reads == 2
+
+    in_world(story)
+
+
+def test_the_summary_shows_a_problem_within_a_second() -> None:
+    async def story(world: World) -> None:
+        contract = await ready(world)
+        assert await world.engine.health.summary() == "ok"
+        kill(world, contract, "container")
+        while not await found(world):
+            await world.sleep(1)
+        await world.sleep(SUMMARY_SECONDS)
+        assert await world.engine.health.summary() == "dead_machine 1"
+
+    in_world(story)
+
+
+def test_a_summary_that_could_not_be_read_is_no_summary() -> None:
+    async def story(world: World) -> None:
+        assert await world.engine.health.summary() == "ok"
+        await world.sleep(SUMMARY_SECONDS)
+        read = world.engine.health._read
+
+        async def broken():
+            raise Unavailable("no database")
+
+        world.engine.health._read = broken
+        with pytest.raises(Unavailable):
+            await world.engine.health.summary()
+        world.engine.health._read = read
+        assert await world.engine.health.summary() == "ok"
 
     in_world(story)

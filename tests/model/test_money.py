@@ -1,7 +1,9 @@
 from datetime import timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpuproxy.model.money import accrued, dollars, micro, usd
 
@@ -39,3 +41,14 @@ def test_money_is_shown_in_cents_and_finer_only_where_cents_would_hide_it(amount
 
 def test_messages_are_in_dollars() -> None:
     assert usd(1_250_000) == 1.25
+
+
+@given(st.floats(min_value=-2000, max_value=2000, allow_nan=False))
+def test_the_short_way_for_usual_amounts_rounds_as_the_decimal_text_does(amount: float) -> None:
+    exact = (Decimal(str(amount)) * 1_000_000).to_integral_value(ROUND_HALF_EVEN)
+    assert micro(amount) == int(exact)
+
+
+@pytest.mark.parametrize("half", [0.0000005, 0.0000015, 1.0000005, 999.9999995, -0.0000025, 0.1234565])
+def test_halves_of_a_micro_dollar_round_to_even(half: float) -> None:
+    assert micro(half) == int((Decimal(str(half)) * 1_000_000).to_integral_value(ROUND_HALF_EVEN))

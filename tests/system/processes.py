@@ -70,6 +70,7 @@ class Server:
         }
         if market is not None:
             own |= {"GPUPROXY_VASTAI_URL": market.url, "VASTAI_API_KEY": "sandbox-key"}
+        own["GPUPROXY_EVENT_LOOP"] = os.environ.get("LOOP", "asyncio")
         self._settings = own | settings
         self._options = [] if market else ["--sandbox"]
         self.start()

@@ -5,8 +5,8 @@ error. Answers that are already encoded aren't parsed again. `abort` is called i
 objects belong to the event loop in which `start` runs.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import grpc
 from grpc import aio
@@ -20,7 +20,7 @@ from gpuproxy.edge.rpc.rpcs import CONTRACT, MAX_REQUEST_BYTES, Answer, Ready, R
 from gpuproxy.edge.rpc.status import status_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
-from gpuproxy.model.reasons import Reason
+from gpuproxy.model.quick import quick
 from gpuproxy.v1 import published_pb2
 
 PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
@@ -49,8 +49,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
+_new_call = quick(Call)
 _Context: TypeAlias = "aio.ServicerContext[bytes, bytes]"
-RawHandler = Callable[[bytes], Awaitable[bytes]]
+RawHandler = Callable[[bytes], Coroutine[Any, Any, bytes]]
 
 
 class GrpcServer:
@@ -134,7 +135,9 @@ class GrpcServer:
             await context.write(_wire(answer))
 
         reply = await self._dispatcher.stream(_call(rpc, raw, context), send)
-        await _finish(reply.refusal, reply.trace_id, context)
+        if reply.refusal is not None:
+            await _refuse(reply.refusal, reply.trace_id, context)
+        context.set_trailing_metadata(((TRACE_ID, reply.trace_id),))
 
     async def _answer(self, rpc: Rpc, raw: bytes, context: _Context) -> bytes:
         reply = await self._dispatcher.run(_call(rpc, raw, context))
@@ -145,7 +148,9 @@ class GrpcServer:
                 refusal = FailedPrecondition(
                     "The answer is too large to send. Request smaller pages.", reason=Reason.ANSWER_TOO_LARGE
                 )
-        await _finish(refusal, reply.trace_id, context)
+        if refusal is not None:
+            await _refuse(refusal, reply.trace_id, context)
+        context.set_trailing_metadata(((TRACE_ID, reply.trace_id),))
         return body
 
 
@@ -155,7 +160,7 @@ def raw_rpc(name: str, handler: RawHandler) -> Rpc:
 
 
 def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
-    return Call(
+    return _new_call(
         rpc=rpc,
         raw=raw,
         metadata=_text(context.invocation_metadata() or ()),
@@ -164,12 +169,11 @@ def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
     )
 
 
-async def _finish(refusal: Refusal | None, trace_id: str, context: _Context) -> None:
-    if refusal is not None:
-        status = rpc_status.to_status(status_of(refusal))
-        trailers = (*status.trailing_metadata, (TRACE_ID, trace_id), *_pushback(refusal, context.time_remaining()))
-        await context.abort(status.code, status.details, trailers)
-    context.set_trailing_metadata(((TRACE_ID, trace_id),))
+async def _refuse(refusal: Refusal, trace_id: str, context: _Context) -> None:
+    """End the call with the refusal. Raises grpc's AbortError."""
+    status = rpc_status.to_status(status_of(refusal))
+    trailers = (*status.trailing_metadata, (TRACE_ID, trace_id), *_pushback(refusal, context.time_remaining()))
+    await context.abort(status.code, status.details, trailers)
 
 
 def _pushback(refusal: Refusal, seconds_left: float | None) -> tuple[tuple[str, str], ...]:
@@ -194,4 +198,4 @@ def _wire(answer: Answer) -> bytes:
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    return merged_metadata((name, value) for name, value in metadata if isinstance(value, str))
+    return merged_metadata([pair for pair in metadata if isinstance(pair[1], str)])  # type: ignore[misc]

@@ -104,9 +104,10 @@ def merged_metadata(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def credentials(metadata: Mapping[str, str]) -> str:
     """The key or token of a call; "" if there is none, or if one name has two values: the server doesn't guess."""
-    if any(_SEPARATOR in metadata.get(name, "") for name in ("authorization", "x-api-key")):
+    authorization, key = metadata.get("authorization", ""), metadata.get("x-api-key", "")
+    if _SEPARATOR in authorization or _SEPARATOR in key:
         return ""
-    scheme, _, token = metadata.get("authorization", "").strip().partition(" ")
+    scheme, _, token = authorization.strip().partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    return metadata.get("x-api-key", "").strip()
+    return key.strip()

@@ -12,7 +12,7 @@ Each interface turns the Reply into its own protocol.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from gpuproxy.adapters.logs import FrequentEvent
 from gpuproxy.edge.rpc.auth import Authenticator, credentials
+from gpuproxy.edge.rpc.begun import Begun
 from gpuproxy.edge.rpc.concurrency import ConcurrencyLimit
 from gpuproxy.edge.rpc.rpcs import POLL, READS, Answer, Rpc, allows
 from gpuproxy.edge.rpc.status import code_of
@@ -34,7 +35,7 @@ from gpuproxy.model.errors import (
     Unavailable,
     Violation,
 )
-from gpuproxy.model.reasons import Reason
+from gpuproxy.model.quick import quick
 from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
@@ -43,8 +44,10 @@ RECHECK_SECONDS = 3.0
 """Real seconds between two checks of a waiting stream's credentials."""
 SMALL_BYTES = 16 * 1024
 """The largest request that is read before its sender is authenticated."""
+_TRACE_ID_LENGTH, _TRACE_IDS = 20, 64
 _ANONYMOUS_CALLS = 32
 _ANONYMOUS_CALLS_PER_NETWORK = 8
+_NO_SLOT = nullcontext()
 _NOBODY = Caller(project="", role="viewer")
 
 Send = Callable[[Answer], Awaitable[None]]
@@ -79,6 +82,7 @@ class Reply:
     refusal: Refusal | None = None
 
 
+_new_caller, _new_reply = quick(Caller), quick(Reply)
 Handle = Callable[[Call, object, Caller], Awaitable[Answer]]
 Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
 """Wraps each call: gets the call, its trace id and its awaitable reply; awaits and returns that reply."""
@@ -106,8 +110,11 @@ class Dispatcher:
         self._observe = observe
         self._around = around
         self._tasks: set[asyncio.Task[object]] = set()
+        """Those that run a call now."""
         self._streams: set[asyncio.Timeout] = set()
         self._draining = False
+        self._trace_ids: list[str] = []
+        """Made many at once, because a read of the system's randomness costs as much as the rest of the dispatcher."""
         self._anonymous_calls = ConcurrencyLimit(_ANONYMOUS_CALLS, per_network=_ANONYMOUS_CALLS_PER_NETWORK)
 
     async def run(self, call: Call) -> Reply:
@@ -128,25 +135,32 @@ class Dispatcher:
             _expire(guard)
 
     async def _run(self, call: Call, handle: Handle) -> Reply:
-        self._track()
-        trace_id = self._random.token(20)
-        reply = self._reply(call, trace_id, handle)
-        return await (reply if self._around is None else self._around(call, trace_id, reply))
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+        try:
+            trace_id = self._trace_id()
+            reply = self._reply(call, trace_id, handle)
+            return await (reply if self._around is None else self._around(call, trace_id, reply))
+        finally:
+            if task is not None:
+                self._tasks.discard(task)
 
     async def _reply(self, call: Call, trace_id: str, handle: Handle) -> Reply:
         started = self._clock.monotonic()
         caller = _NOBODY
-        with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+        structlog.contextvars.bind_contextvars(trace_id=trace_id)
+        try:
             try:
                 first = identifies_itself(call.rpc, call.metadata)
-                with self._anonymous_calls.slot(call.peer) if first else nullcontext():
+                with self._anonymous_calls.slot(call.peer) if first else _NO_SLOT:
                     if not first:
                         caller = await self._identified(call, call.metadata)
                     request = await _request(call, small=first or call.rpc.role is None)
                     if first or _token(call, request):
                         caller = await self._identified(call, _token(call, request) or call.metadata)
                     answer = await handle(call, request, self._in_time(call, caller))
-                reply = Reply(trace_id=trace_id, answer=answer)
+                reply = _new_reply(trace_id=trace_id, answer=answer)
             except Refusal as refusal:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
             except asyncio.CancelledError as error:
@@ -160,6 +174,8 @@ class Dispatcher:
             code = "OK" if reply.refusal is None else code_of(reply.refusal).name
             reason = "" if reply.refusal is None else reply.refusal.reason
             self._log(call, caller, started, trace_id=trace_id, code=code, reason=reason)
+        finally:
+            structlog.contextvars.unbind_contextvars("trace_id")
         return reply
 
     async def idle(self, seconds: float) -> bool:
@@ -172,11 +188,12 @@ class Dispatcher:
             await asyncio.wait(others, timeout=seconds)
         return all(task.done() for task in others)
 
-    def _track(self) -> None:
-        task = asyncio.current_task()
-        if task is not None and task not in self._tasks:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _trace_id(self) -> str:
+        if not self._trace_ids:
+            letters = self._random.token(_TRACE_ID_LENGTH * _TRACE_IDS)
+            starts = range(0, len(letters), _TRACE_ID_LENGTH)
+            self._trace_ids = [letters[start : start + _TRACE_ID_LENGTH] for start in starts]
+        return self._trace_ids.pop()
 
     async def _identified(self, call: Call, metadata: Mapping[str, str]) -> Caller:
         if call.rpc.role is None:
@@ -193,16 +210,26 @@ class Dispatcher:
         """The caller with its deadline, counted from the moment when the request has arrived."""
         own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
         seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
-        return replace(caller, deadline=self._clock.monotonic() + seconds * self._clock.scale, peer=call.peer)
+        return _new_caller(
+            project=caller.project,
+            role=caller.role,
+            key_id=caller.key_id,
+            user_id=caller.user_id,
+            peer=call.peer,
+            deadline=self._clock.monotonic() + seconds * self._clock.scale,
+        )
 
     async def _handled(self, call: Call, request: object, caller: Caller) -> Answer:
         rpc = call.rpc
         if rpc.handler is None:
             raise _unimplemented(rpc)
+        begun = Begun(rpc.handler(request, caller))
+        if begun.ended:
+            return begun.result
         seconds = (caller.deadline - self._clock.monotonic()) / self._clock.scale
         try:
             async with asyncio.timeout(seconds) as guard:
-                return await rpc.handler(request, caller)
+                return await begun
         except TimeoutError:
             if not guard.expired():
                 raise

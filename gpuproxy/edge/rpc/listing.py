@@ -35,6 +35,7 @@ MAX_PAGE = 5000
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 
 _JSON_HEAD = b'{"instances":['
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 256, 1024
 _STATES = ("available", "rented", "all")
 _DEFAULT_ORDER = "price_per_gpu_hour"
 _Entry = tuple[Offer | LeaseView, bytes]
@@ -77,6 +78,26 @@ class ListQuery:
     def unsorted(self) -> bool:
         """True if the requested order is the default order, which the catalog's offers already have."""
         return self.order == _DEFAULT_ORDER and not self.descending
+
+
+class Queries:
+    """Validated requests by their bytes: clients that poll send the same request again and again."""
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+        self._known: dict[bytes, ListQuery] = {}
+
+    def of(self, request: pb.ListGPUInstancesRequest) -> ListQuery:
+        """As `list_query`."""
+        raw = request.SerializeToString()
+        known = self._known.get(raw)
+        if known is None:
+            known = list_query(request, self._defaults)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            if len(raw) <= _MAX_KNOWN_BYTES:
+                self._known[raw] = known
+        return known
 
 
 def list_query(request: pb.ListGPUInstancesRequest, defaults: Defaults) -> ListQuery:
@@ -182,7 +203,7 @@ def _tail(
 
 
 def _unreachable(market: Market) -> tuple[ProviderName, ...]:
-    return tuple(name for name, _ in market.unreachable)
+    return tuple([name for name, _ in market.unreachable])
 
 
 def _rest(

@@ -5,7 +5,7 @@ answers UNIMPLEMENTED. Each RPC is in exactly one of OPEN, READS, WRITES and ADM
 is missing. Resources of another project are NOT_FOUND for everybody but admins, whatever the role.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Ready:
 
 Answer = Message | bytes | Ready
 """Plain bytes are the answer of a call outside the contract."""
-Handler = Callable[[Any, Caller], Awaitable[Answer]]
+Handler = Callable[[Any, Caller], Coroutine[Any, Any, Answer]]
 """Takes a decoded request and returns the answer."""
 Streamer = Callable[[Any, Caller], AsyncGenerator[Message, None]]
 """Takes a decoded request and yields the answers."""

@@ -95,6 +95,7 @@ class Service:
             marketplaces=marketplaces,
             fingerprint_key=fingerprint_key,
         )
+        self._list_queries = listing.Queries(self._defaults)
         self.Login = session.Login
         self.CreateAPIKey = session.CreateAPIKey
         self.ListAPIKeys = session.ListAPIKeys
@@ -107,7 +108,7 @@ class Service:
 
     async def ListGPUInstances(self, request: pb.ListGPUInstancesRequest, caller: Caller) -> Ready:
         """Return one page of offers, of rented instances, or of both."""
-        asked = listing.list_query(request, self._defaults)
+        asked = self._list_queries.of(request)
         mine = await self._instances.rented(caller) if asked.state != "available" else ()
         if asked.state == "rented":
             return listing.page(asked, mine, None)
@@ -315,12 +316,13 @@ class Service:
     async def _markets(self) -> dict[str, str]:
         """Marketplaces that don't answer, with the seconds since their last answer."""
         try:
-            market = await self._catalog.market(OfferFilter())
+            market = await self._catalog.market(_ANY_OFFER)
         except (FailedPrecondition, Unavailable) as refusal:
             return {"market": refusal.message}
         return {name: f"silent for {seconds:.0f} s" for name, seconds in market.unreachable}
 
 
+_ANY_OFFER = OfferFilter()
 _ANY_END = datetime(1970, 1, 1, tzinfo=UTC)
 
 

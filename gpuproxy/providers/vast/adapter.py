@@ -166,10 +166,12 @@ class VastAi:
         instances: dict[InstanceId, ListedInstance] = {}
         troubles: list[str] = []
         rows = lost = 0
+        sent_at: float | None = None
         query = _LIST_QUERY
         while True:
             left = pages.real_seconds_left(self._api.wait("list"))
             reply = await self._api.read("list", f"/api/v1/instances/?{urlencode(query)}", within=left)
+            sent_at = reply.sent_at if sent_at is None else sent_at
             page = await self._api.decoded("list", reply, read_listing, pages.number, self._discretion())
             before = len(instances)
             instances |= page.instances
@@ -181,7 +183,9 @@ class VastAi:
                     raise ProviderUnavailable(f"{NAME} claims {page.total} instances, lists {rows}")
                 if page.total > len(instances) + lost:  # a repeated row may have replaced one that is missing
                     troubles.append(f"{rows - lost - len(instances)} rows repeat an instance")
-                return Inventory(instances=tuple(instances.values()), unreadable=in_few_words(troubles))
+                return Inventory(
+                    instances=tuple(instances.values()), unreadable=in_few_words(troubles), sent_at=sent_at
+                )
             if len(instances) == before and not page.lost:
                 raise ProviderUnavailable(f"{NAME} lists the same page again")
             pages.turn_to(page.next_token)

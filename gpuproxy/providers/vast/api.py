@@ -62,9 +62,15 @@ class VastApi:
         self, request: HttpRequest, secrets: Sequence[str] = (), *, patience: float = LONGEST_RETRY_AFTER
     ) -> Reply:
         """Send the request; nothing else sends. Raises the errors of the Http port."""
+        sent_at = self._setup.clock.monotonic()
         response = await self._setup.http.send(request)
-        received_at = self._setup.clock.now()
-        return Reply(response=response, received_at=received_at, secrets=(self._setup.key, *secrets), patience=patience)
+        return Reply(
+            response=response,
+            received_at=self._setup.clock.now(),
+            secrets=(self._setup.key, *secrets),
+            patience=patience,
+            sent_at=sent_at,
+        )
 
     async def read(
         self, endpoint: str, path: str, body: Mapping[str, object] | None = None, *, within: float | None = None

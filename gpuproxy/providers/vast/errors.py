@@ -102,6 +102,8 @@ class Reply:
     secrets: Sequence[str] = field(default=(), repr=False)
     patience: float = LONGEST_RETRY_AFTER
     """The maximum seconds that the answer can delay the next call of this kind."""
+    sent_at: float = 0.0
+    """When the request was sent: a reading of Clock.monotonic()."""
 
     def answer(self) -> Answer:
         """The body as an error object. It is empty if the body is not a JSON object."""

@@ -5,20 +5,26 @@ an unexpected type, and the row is still used. Fields that are not declared here
 Units: `dph_*` are dollars per hour for the whole offer, memory is in MB, dates are seconds since 1970.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
-from math import inf, isfinite
+from math import inf
 
 import msgspec
 
 from gpuproxy.model.gpus import gpu_name, nominal_ram, nominal_vram
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
+from gpuproxy.model.quick import quick
 from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, price, typed
 
 NAME = ProviderName("vast.ai")
 PREFIX = "vast"
+_HEAD, _TAIL = re.compile(rb'\s*\{\s*"offers"\s*:\s*\['), re.compile(rb"\]\s*\}\s*\Z")
+_LONGEST_TAIL = 64
+_SLICE_BYTES = 64 * 1024
 _ALL_PORTS = 65_535
 _SMALLEST_SHARE = 0.001
 """The smallest plausible share of a machine's GPUs."""
@@ -91,77 +97,114 @@ def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
 
     `marks` are added to the extras of every offer. Raises one of Unreadable if the body is not a search answer.
     """
-    rows = decoded(body, SearchPage)[0].offers
     shared = tuple(marks.items())
     scores: dict[int, float] = {}
     offers: dict[int, Offer] = {}
-    last_price, last_machine, undecodable = -1.0, -1, 0
-    for row in rows:
+    rows = _rows(body)
+    read: list[WireOffer] = []
+    for wire in rows:
         try:
-            wire, _ = typed(row, WireOffer, _OFFERS)
-            offer = _offer(wire, shared)
-        except (*Unreadable, ValueError, OverflowError):
-            undecodable += 1
+            offer = None if wire is None else _offer(wire, shared)
+        except (ValueError, OverflowError):
+            offer = None
+        if wire is None or offer is None:
             continue
-        last_price = max(last_price, wire.dph_total)
-        last_machine = max(last_machine, wire.machine_id)
-        score = _sound(wire.score)
-        if wire.rentable is not False and not wire.is_bid and score > scores.get(wire.id, -inf):
-            scores[wire.id], offers[wire.id] = score, offer
+        read.append(wire)
+        if wire.rentable is not False and not wire.is_bid:
+            score = wire.score
+            score = score if score and -inf < score < inf else 0.0
+            if wire.id not in scores or score > scores[wire.id]:
+                scores[wire.id], offers[wire.id] = score, offer
     return Found(
         rows=len(rows),
         offers=tuple(offers.values()),
-        undecodable=undecodable,
-        last_price=last_price,
-        last_machine=last_machine,
+        undecodable=len(rows) - len(read),
+        last_price=max([wire.dph_total for wire in read], default=-1.0),
+        last_machine=max([wire.machine_id for wire in read], default=-1),
     )
 
 
+def _rows(body: bytes) -> Sequence[WireOffer | None]:
+    """The rows of a search answer; None for one that can't be decoded. Raises one of Unreadable if it is no answer."""
+    rows = _rows_in_slices(body)
+    return [_row(row) for row in decoded(body, SearchPage)[0].offers] if rows is None else rows
+
+
+def _rows_in_slices(body: bytes) -> list[WireOffer | None] | None:
+    """The rows of `{"offers":[{...},{...}]}`, decoded in slices, so that others run in between. None for other bodies.
+
+    The body is cut where `},{` stands. If a cut is in the middle of a row, or if anything else is wrong, a slice is not
+    a valid JSON list. If all are valid, they have exactly the rows of the body, because JSON is read in one way only.
+    """
+    start, end = _HEAD.match(body), _TAIL.search(body, max(0, len(body) - _LONGEST_TAIL))
+    if start is None or end is None:
+        return None
+    rows: list[WireOffer | None] = []
+    view = memoryview(body)
+    at, last = start.end(), end.start()
+    while at < last:
+        cut = body.find(b"},{", at + _SLICE_BYTES, last) + 1 or last
+        piece = b"".join((b"[", view[at:cut], b"]"))
+        at = cut + 1
+        try:
+            rows += _SLICES.decode(piece)
+        except Unreadable:
+            try:
+                rows += map(_row, msgspec.json.decode(piece, type=list[msgspec.Raw]))
+            except Unreadable:
+                return None
+    return rows
+
+
+def _row(row: msgspec.Raw) -> WireOffer | None:
+    try:
+        return typed(row, WireOffer, _OFFERS)[0]
+    except Unreadable:
+        return None
+
+
 def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
-    if wire.num_gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= wire.dph_total < ABSURD:
+    """The offer of a row. A number that is missing, infinite or NaN counts as 0.
+
+    Those checks are written out here: as functions, they would take as long as decoding the row.
+    """
+    gpus, total = wire.num_gpus, wire.dph_total
+    if gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= total < ABSURD:
         raise ValueError("impossible price or GPU count")
-    machine = str(wire.machine_id)
+    machine, ids = str(wire.machine_id), wire.gpu_ids
     reliability = wire.reliability2 if wire.reliability is None else wire.reliability
-    share = _sound(wire.gpu_frac)
-    return Offer(
+    share, disk, cuda = wire.gpu_frac, wire.disk_space, wire.cuda_max_good
+    cap, cores, speed = wire.compute_cap, wire.cpu_cores_effective, wire.disk_bw
+    down, up = wire.inet_down, wire.inet_up
+    return _new_offer(
         id=OfferId(f"{PREFIX}-{wire.id}"),
         provider=NAME,
         host=HostKey(f"{NAME}/{machine}"),
         machine_id=machine,
         gpu_model=gpu_name(wire.gpu_name),
-        num_gpus=wire.num_gpus,
+        num_gpus=gpus,
         vram_gb=nominal_vram(wire.gpu_ram),
         gpu_price=micro(wire.dph_base),
-        disk_price_month=micro(wire.storage_cost),
-        max_disk_gb=_sound(wire.disk_space),
-        host_gpus=round(wire.num_gpus / share) if _SMALLEST_SHARE <= share <= 1 else 0,
-        location=_place(wire.geolocation or ""),
-        reliability_ppm=round(_sound(reliability) * 1_000_000),
+        disk_price_month=_monthly(wire.storage_cost),
+        max_disk_gb=disk if -inf < disk < inf else 0.0,
+        host_gpus=round(gpus / share) if share and _SMALLEST_SHARE <= share <= 1 else 0,
+        location=_place(wire.geolocation) if wire.geolocation else "",
+        reliability_ppm=round(reliability * 1_000_000) if reliability and -inf < reliability < inf else 0,
         verified=wire.verification == "verified" or (wire.verification is None and wire.vericode == 1),
-        cuda_max=_sound(wire.cuda_max_good),
-        conflict_keys=tuple([f"m{machine}g{gpu}" for gpu in wire.gpu_ids]) if wire.gpu_ids else (f"m{machine}",),
-        expires_at=date(wire.end_date),
+        cuda_max=cuda if cuda and -inf < cuda < inf else 0.0,
+        conflict_keys=tuple([f"m{machine}g{gpu}" for gpu in ids]) if ids else (f"m{machine}",),
+        expires_at=_end(wire.end_date),
         direct_ports=_ports(wire.direct_port_count),
-        compute_cap=_amount(wire.compute_cap) / 100,
-        cpu_cores=_amount(wire.cpu_cores_effective),
+        compute_cap=cap / 100 if cap and 0 < cap < inf else 0.0,
+        cpu_cores=cores if cores and 0 < cores < inf else 0.0,
         ram_gb=_ram(wire.cpu_ram),
-        disk_bandwidth=_amount(wire.disk_bw),
-        inet_down=_amount(wire.inet_down),
-        inet_up=_amount(wire.inet_up),
+        disk_bandwidth=speed if speed and 0 < speed < inf else 0.0,
+        inet_down=down if down and 0 < down < inf else 0.0,
+        inet_up=up if up and 0 < up < inf else 0.0,
         inet_down_price=_traffic(wire.inet_down_cost),
         inet_up_price=_traffic(wire.inet_up_cost),
         extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type, marks),
     )
-
-
-def _sound(number: float | None) -> float:
-    """The number; 0 if it is missing, infinite or NaN."""
-    return number if number is not None and isfinite(number) else 0.0
-
-
-def _amount(number: float | None) -> float:
-    """The number; 0 if it is missing or can't be an amount."""
-    return number if number is not None and isfinite(number) and number > 0 else 0.0
 
 
 def _ports(count: int | None) -> int | None:
@@ -169,9 +212,18 @@ def _ports(count: int | None) -> int | None:
     return None if count is None or count < 0 else min(count, _ALL_PORTS)
 
 
+_monthly = lru_cache(maxsize=4096)(micro)
+
+
+@lru_cache(maxsize=4096)
+def _end(epoch: float | None) -> datetime | None:
+    """The end of the offer. All chunks of a machine have the same one."""
+    return date(epoch)
+
+
 @lru_cache(maxsize=4096)
 def _ram(megabytes: float | None) -> float:
-    return nominal_ram(_amount(megabytes))
+    return nominal_ram(megabytes) if megabytes and 0 < megabytes < inf else 0.0
 
 
 @lru_cache(maxsize=4096)
@@ -196,3 +248,5 @@ def _extras(
 
 
 _OFFERS = msgspec.json.Decoder(WireOffer, strict=False)
+_SLICES = msgspec.json.Decoder(list[WireOffer], strict=False)
+_new_offer = quick(Offer)
