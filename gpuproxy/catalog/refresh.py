@@ -24,7 +24,6 @@ from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.groups import Alike
 from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId, ProviderName
-from gpuproxy.model.quick import quick
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
 from gpuproxy.runtime.lateness import Lateness
@@ -44,8 +43,6 @@ _TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
 _ANY = Alike()
-
-_new_market = quick(Market)
 
 
 class Catalog:
@@ -115,7 +112,7 @@ class Catalog:
         if self._standing is not None and not wanted.providers:
             known, until = self._standing
             if self._clock.monotonic() <= until:
-                return _new_market(known.as_of, (), known.truncated, known.view, self._clock.now())
+                return Market(known.as_of, (), known.truncated, known.view, self._clock.now())
         asked = self._asked(wanted)
         if not asked:
             raise no_account(wanted.providers)
@@ -135,7 +132,7 @@ class Catalog:
         # Rounded to the millisecond, so that it is the same each time and an encoded answer can be reused.
         as_of = as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
         truncated = bool([source for source in usable if source.truncated])
-        market = _new_market(as_of, silent, truncated, self._view(every), time)
+        market = Market(as_of, silent, truncated, self._view(every), time)
         if len(usable) == len(self._sources) and not silent:
             self._standing = market, min([source.usable_until for source in usable])
         return market

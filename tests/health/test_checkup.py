@@ -10,6 +10,7 @@ from gpuproxy.app.metrics import Metrics
 from gpuproxy.health.checkup import SUMMARY_SECONDS, Finding, findings, gpu_failures
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Unavailable, UnreadableRows
+from gpuproxy.model.lease_facts import Suspected
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import ProviderName

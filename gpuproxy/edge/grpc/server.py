@@ -20,7 +20,7 @@ from gpuproxy.edge.rpc.rpcs import CONTRACT, MAX_REQUEST_BYTES, Answer, Ready, R
 from gpuproxy.edge.rpc.status import status_of
 from gpuproxy.edge.tls import Certificates
 from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
-from gpuproxy.model.quick import quick
+from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import published_pb2
 
 PUBLISHED = published_pb2.DESCRIPTOR.services_by_name["GPUProxyService"]
@@ -49,7 +49,6 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-_new_call = quick(Call)
 _Context: TypeAlias = "aio.ServicerContext[bytes, bytes]"
 RawHandler = Callable[[bytes], Coroutine[Any, Any, bytes]]
 
@@ -160,7 +159,7 @@ def raw_rpc(name: str, handler: RawHandler) -> Rpc:
 
 
 def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
-    return _new_call(
+    return Call(
         rpc=rpc,
         raw=raw,
         metadata=_text(context.invocation_metadata() or ()),

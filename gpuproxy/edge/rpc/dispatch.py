@@ -35,7 +35,7 @@ from gpuproxy.model.errors import (
     Unavailable,
     Violation,
 )
-from gpuproxy.model.quick import quick
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Clock, Random
 
 MAX_SECONDS = 30 * 60.0
@@ -82,7 +82,6 @@ class Reply:
     refusal: Refusal | None = None
 
 
-_new_caller, _new_reply = quick(Caller), quick(Reply)
 Handle = Callable[[Call, object, Caller], Awaitable[Answer]]
 Around = Callable[[Call, str, Awaitable[Reply]], Awaitable[Reply]]
 """Wraps each call: gets the call, its trace id and its awaitable reply; awaits and returns that reply."""
@@ -160,7 +159,7 @@ class Dispatcher:
                     if first or _token(call, request):
                         caller = await self._identified(call, _token(call, request) or call.metadata)
                     answer = await handle(call, request, self._in_time(call, caller))
-                reply = _new_reply(trace_id=trace_id, answer=answer)
+                reply = Reply(trace_id=trace_id, answer=answer)
             except Refusal as refusal:
                 reply = Reply(trace_id=trace_id, refusal=refusal)
             except asyncio.CancelledError as error:
@@ -210,7 +209,7 @@ class Dispatcher:
         """The caller with its deadline, counted from the moment when the request has arrived."""
         own = MAX_SECONDS if call.rpc.streams else call.rpc.seconds
         seconds = min(own if call.seconds_left is None else call.seconds_left, MAX_SECONDS)
-        return _new_caller(
+        return Caller(
             project=caller.project,
             role=caller.role,
             key_id=caller.key_id,
