@@ -63,17 +63,16 @@ class Reservations:
             states = ", ".join(ReservationState)
             raise InvalidArgument([Violation("state", f"{state!r} is none of {states}")])
         request = pages.digest("ListReservations", msgspec.json.encode((state, sorted(labels.items()))))
-        after = pages.after(page_token, request, tuple[int, str])
+        after = pages.after(page_token, request, reservations.Place)
 
         def read(tx: Tx) -> ReservationPage:
-            matching = [r for r in reservations.newest(tx, caller.scope, state) if labels.items() <= set(r.labels)]
-            start = pages.start(matching, after, _newest_first)
-            page = matching[start : start + (min(page_size, _PAGE_MAX) or _PAGE)]
-            more = start + len(page) < len(matching)
+            size = min(page_size, _PAGE_MAX) or _PAGE
+            found = reservations.newest(tx, caller.scope, state, labels, after=after, limit=size + 1)
+            page = found[:size]
             return ReservationPage(
                 views=tuple(view(tx, r.id) for r in page),
-                next_page_token=pages.token(request, _newest_first(page[-1])) if more else "",
-                total=len(matching),
+                next_page_token=pages.token(request, _newest_first(page[-1])) if len(found) > size else "",
+                total=reservations.count(tx, caller.scope, state, labels),
             )
 
         return await self._db.read(read)
@@ -125,7 +124,7 @@ class Reservations:
         return await self._db.write(write)
 
 
-def _newest_first(reservation: Reservation) -> tuple[int, str]:
+def _newest_first(reservation: Reservation) -> reservations.Place:
     """The place of a reservation in the list."""
     return -micros(reservation.created_at), reservation.id
 

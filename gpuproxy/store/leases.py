@@ -95,10 +95,9 @@ def live_accounts(tx: Tx) -> frozenset[AccountKey]:
 
 def last_event_at(tx: Tx) -> datetime | None:
     """The time of the last event of any lease; None if no lease is live."""
-    row = tx.fetch_one(
-        f"SELECT at FROM events WHERE EXISTS (SELECT 1 FROM leases WHERE state IN {LIVE_SQL}) "  # noqa: S608
-        "ORDER BY seq DESC LIMIT 1"
-    )
+    if tx.fetch_one(f"SELECT 1 AS one FROM leases WHERE state IN {LIVE_SQL} LIMIT 1") is None:  # noqa: S608
+        return None
+    row = tx.fetch_one("SELECT at FROM events ORDER BY seq DESC LIMIT 1")
     return None if row is None else moment(row["at"])
 
 
@@ -234,7 +233,10 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
         now = micros(tx.now())
         tx.execute("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, new.id))
         if rate is not None:
-            tx.execute("INSERT INTO meters (lease_id, opened_at, rate) VALUES (?, ?, ?)", (new.id, now, rate))
+            tx.execute(
+                "INSERT INTO meters (lease_id, project, opened_at, rate) VALUES (?, ?, ?, ?)",
+                (new.id, new.project, now, rate),
+            )
     if (new.state in LOCKS_KEYS) != (old.state in LOCKS_KEYS):
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
         if new.state in LOCKS_KEYS:
