@@ -47,7 +47,9 @@ def recomputed_sums(tx: Tx) -> dict[str, Any]:
         "metered": sum(accrued(row["rate"], moment(row["closed_at"]) - moment(row["opened_at"])) for row in closed),
         "adjusted": sum(row["amount"] for row in adjusted),
         "leases": Counter((row["provider"], row["state"]) for row in tx.fetch("SELECT provider, state FROM leases")),
-        "reservations": Counter((r["project"], r["state"]) for r in tx.fetch("SELECT project, state FROM reservations")),
+        "reservations": Counter(
+            (r["project"], r["state"]) for r in tx.fetch("SELECT project, state FROM reservations")
+        ),
         "transactions": _without_zeros(transactions),
     }
 

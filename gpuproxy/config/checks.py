@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from gpuproxy.adapters.proxies import proxy_at, unreadable_in
 from gpuproxy.model.demands import MIN_LEASE_DURATION
+from gpuproxy.model.transactions import KEPT_AT_LEAST
 
 LEAST_ADMIN_KEY = 20
 """Characters."""
@@ -44,6 +45,12 @@ def check_lease_duration(seconds: float) -> None:
     least = MIN_LEASE_DURATION.total_seconds()
     if 0 < seconds < least:
         raise ValueError(f"GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least {least:g} s")
+
+
+def check_keep_history(seconds: float) -> None:
+    """History must be kept while charges can be corrected. 0: it is kept for ever."""
+    if 0 < seconds < KEPT_AT_LEAST.total_seconds():
+        raise ValueError(f"GPUPROXY_KEEP_HISTORY: must be 0 (for ever) or at least {KEPT_AT_LEAST.days}d")
 
 
 def check_otel_endpoint(url: str) -> None:

@@ -63,7 +63,7 @@ class Reservations:
             states = ", ".join(ReservationState)
             raise InvalidArgument([Violation("state", f"{state!r} is none of {states}")])
         request = pages.digest("ListReservations", msgspec.json.encode((state, sorted(labels.items()))))
-        after = pages.after(page_token, request, reservations.Place)
+        after = pages.after(page_token, request, tuple[int, str])
 
         def read(tx: Tx) -> ReservationPage:
             size = min(page_size, _PAGE_MAX) or _PAGE
@@ -124,7 +124,7 @@ class Reservations:
         return await self._db.write(write)
 
 
-def _newest_first(reservation: Reservation) -> reservations.Place:
+def _newest_first(reservation: Reservation) -> tuple[int, str]:
     """The place of a reservation in the list."""
     return -micros(reservation.created_at), reservation.id
 

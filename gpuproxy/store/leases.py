@@ -24,7 +24,7 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import counters, events, measured, money_log, reservations, settlements
+from gpuproxy.store import counters, events, forgotten, measured, money_log, reservations, settlements
 from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
 
 _COLUMNS = ", ".join(field.name for field in fields(Lease))
@@ -57,15 +57,21 @@ def insert(tx: Tx, lease: Lease) -> None:
 
 def exist(tx: Tx) -> bool:
     """True if a lease was ever created; then labels have been signed with the deployment's key."""
-    return tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None
+    return tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None or forgotten.any_lease(tx)
+
+
+def find(tx: Tx, lease_id: LeaseId) -> Lease | None:
+    """The current lease; None if there is none. `history` deletes leases that ended long ago."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
+    return None if row is None else lease_from(row)
 
 
 def get(tx: Tx, lease_id: LeaseId) -> Lease:
-    """The current lease; raises Conflict for an unknown id. Leases are never deleted."""
-    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
-    if row is None:
+    """The current lease; raises Conflict for an unknown id."""
+    found = find(tx, lease_id)
+    if found is None:
         raise Conflict(f"there is no lease {lease_id}")
-    return lease_from(row)
+    return found
 
 
 def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
@@ -130,9 +136,9 @@ def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Leas
 
 
 def by_label(tx: Tx, label: str) -> Lease | None:
-    """The lease of a label, also one that ended long ago; None if there is none."""
+    """The lease of a label, also one that ended long ago or was deleted since; None if there is none."""
     row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
-    return None if row is None else lease_from(row)
+    return forgotten.by_label(tx, label) if row is None else lease_from(row)
 
 
 def locked_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:

@@ -174,7 +174,8 @@ _NINTH_TABLES = (
         project TEXT NOT NULL, state TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (project, state)) STRICT""",
     "CREATE TABLE transaction_counts (project TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT",
     """CREATE TABLE verified_hosts (
-        host TEXT PRIMARY KEY, provider TEXT NOT NULL, picks INTEGER NOT NULL, last_picked_at INTEGER NOT NULL) STRICT""",
+        host TEXT PRIMARY KEY, provider TEXT NOT NULL, picks INTEGER NOT NULL,
+        last_picked_at INTEGER NOT NULL) STRICT""",
     """CREATE TABLE verified_measured (
         host TEXT PRIMARY KEY, provider TEXT NOT NULL, gpu_model TEXT NOT NULL, response_ms REAL NOT NULL,
         sampled_at INTEGER, samples INTEGER NOT NULL, failures INTEGER NOT NULL, ejections INTEGER NOT NULL,
@@ -216,7 +217,7 @@ _NINTH_TRIGGERS = (
         UPDATE transaction_counts SET number = number - {_hours("old")} WHERE project = old.project; END""",  # noqa: S608
     f"""CREATE TRIGGER settlement_inserted AFTER INSERT ON settlements WHEN new.amount <> 0 BEGIN
         UPDATE spent SET adjusted = adjusted + new.amount;
-        {_count("transaction_counts", "number", "project", "new.project", "1")} END""",
+        {_count("transaction_counts", "number", "project", "new.project", "1")} END""",  # noqa: S608
     """CREATE TRIGGER settlement_forgotten AFTER DELETE ON settlements WHEN old.amount <> 0 BEGIN
         UPDATE spent SET forgotten_adjusted = forgotten_adjusted + old.amount;
         UPDATE transaction_counts SET number = number - 1 WHERE project = old.project; END""",
@@ -224,7 +225,7 @@ _NINTH_TRIGGERS = (
         {_count("lease_counts", "number", "provider, state", "new.provider, new.state", "1")} END""",
     f"""CREATE TRIGGER lease_changed_state AFTER UPDATE OF state ON leases WHEN new.state <> old.state BEGIN
         UPDATE lease_counts SET number = number - 1 WHERE provider = old.provider AND state = old.state;
-        {_count("lease_counts", "number", "provider, state", "new.provider, new.state", "1")} END""",
+        {_count("lease_counts", "number", "provider, state", "new.provider, new.state", "1")} END""",  # noqa: S608
     """CREATE TRIGGER lease_forgotten AFTER DELETE ON leases BEGIN
         UPDATE lease_counts SET forgotten = forgotten + 1 WHERE provider = old.provider AND state = old.state; END""",
     """CREATE TRIGGER lease_ended_again AFTER UPDATE OF ended_at ON leases
@@ -238,7 +239,7 @@ _NINTH_TRIGGERS = (
     f"""CREATE TRIGGER reservation_changed_state AFTER UPDATE OF state ON reservations
         WHEN new.state <> old.state BEGIN
         UPDATE reservation_counts SET number = number - 1 WHERE project = old.project AND state = old.state;
-        {_count("reservation_counts", "number", "project, state", "new.project, new.state", "1")} END""",
+        {_count("reservation_counts", "number", "project, state", "new.project, new.state", "1")} END""",  # noqa: S608
     """CREATE TRIGGER reservation_forgotten AFTER DELETE ON reservations BEGIN
         UPDATE reservation_counts SET number = number - 1 WHERE project = old.project AND state = old.state; END""",
 )

@@ -33,28 +33,48 @@ class _Past:
         self.was_ready = self.was_ready or row["event"] == LeaseEvent.READY
 
 
+@dataclass(slots=True)
+class _Host:
+    """What the events say about one host so far."""
+
+    provider: str
+    gpu_model: str
+    picks: int
+    last_picked_at: int
+    measured: Measured | None
+
+
 def checkpoint(tx: Tx) -> int:
     """The sequence number of the last event that was read; 0 before the first."""
     return int(meta.read(tx, meta.VERIFIED) or 0)
 
 
 def fold(tx: Tx, most: int) -> int:
-    """Read at most `most` events after the checkpoint and move it; returns their number."""
+    """Move the checkpoint by at most `most` events; returns by how many, including those of deleted leases."""
+    since = checkpoint(tx)
     rows = tx.fetch(
         "SELECT e.seq, e.at, e.event, e.state, e.reservation_id, json_extract(e.data, '$.reason') AS reason, "
         "json_extract(e.data, '$.instance_id') AS instance_id, l.id, l.host, l.provider, l.gpu_model, l.created_at, "
-        "l.call_started_at FROM events e LEFT JOIN leases l ON l.id = e.lease_id WHERE e.seq > ? ORDER BY e.seq LIMIT ?",
-        (checkpoint(tx), most),
+        "l.call_started_at FROM events e CROSS JOIN leases l ON l.id = e.lease_id "
+        "WHERE e.seq > ? AND e.seq <= ? ORDER BY e.seq",
+        (since, since + most),
     )
     pasts: dict[str, _Past] = {}
+    hosts: dict[HostKey, _Host] = {}
     for row in rows:
-        if row["id"] is not None:
-            if row["id"] not in pasts:
-                pasts[row["id"]] = _past(tx, row)
-            _fold_one(tx, row, pasts[row["id"]])
-    if rows:
-        meta.write(tx, meta.VERIFIED, str(rows[-1]["seq"]))
-    return len(rows)
+        if row["id"] not in pasts:
+            pasts[row["id"]] = _past(tx, row)
+        if row["host"] not in hosts:
+            hosts[row["host"]] = _host(tx, row)
+        _follow(row, pasts[row["id"]], hosts[row["host"]])
+    for key, host in hosts.items():
+        _save(tx, key, host)
+    newest = tx.fetch_one("SELECT max(seq) AS seq FROM events")
+    last = 0 if newest is None or newest["seq"] is None else int(newest["seq"])
+    until = max(since, min(since + most, last))
+    if until > since:
+        meta.write(tx, meta.VERIFIED, str(until))
+    return until - since
 
 
 def restore_measured(tx: Tx) -> None:
@@ -76,28 +96,37 @@ def _past(tx: Tx, row: Mapping[str, Any]) -> _Past:
     return past
 
 
-def _fold_one(tx: Tx, row: Mapping[str, Any], past: _Past) -> None:
-    before = _Past(past.counted, past.was_ready)
+def _host(tx: Tx, row: Mapping[str, Any]) -> _Host:
+    key = HostKey(row["host"])
+    stored = tx.fetch_one("SELECT picks, last_picked_at FROM verified_hosts WHERE host = ?", (key,))
+    return _Host(
+        provider=row["provider"],
+        gpu_model=row["gpu_model"],
+        picks=0 if stored is None else stored["picks"],
+        last_picked_at=0 if stored is None else stored["last_picked_at"],
+        measured=measured.find(tx, key, "verified_measured"),
+    )
+
+
+def _follow(row: Mapping[str, Any], past: _Past, host: _Host) -> None:
+    counted, was_ready = past.counted, past.was_ready
     past.follow(row)
-    picks = past.counted - before.counted
-    if picks or row["event"] == REQUESTED:
-        picked_at = row["created_at"] if row["event"] == REQUESTED else 0
-        tx.execute(
-            "INSERT INTO verified_hosts (host, provider, picks, last_picked_at) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (host) DO UPDATE SET picks = picks + excluded.picks, "
-            "last_picked_at = max(last_picked_at, excluded.last_picked_at)",
-            (row["host"], row["provider"], picks, picked_at),
-        )
-    if row["event"] != REQUESTED:
-        _measure(tx, row, before)
-
-
-def _measure(tx: Tx, row: Mapping[str, Any], before: _Past) -> None:
-    began = None if row["call_started_at"] is None else moment(row["call_started_at"])
+    host.picks += past.counted - counted
+    if row["event"] == REQUESTED:
+        host.last_picked_at = max(host.last_picked_at, row["created_at"])
+        return
     at = moment(row["at"])
-    observed = outcome(began, before.was_ready, LeaseEvent(row["event"]), row["reason"] or "", at)
+    began = None if row["call_started_at"] is None else moment(row["call_started_at"])
+    observed = outcome(began, was_ready, LeaseEvent(row["event"]), row["reason"] or "", at)
     if observed is not None:
-        host = HostKey(row["host"])
-        new = Measured(provider=ProviderName(row["provider"]), gpu_model=row["gpu_model"])
-        record = measured.find(tx, host, "verified_measured") or new
-        measured.save(tx, host, after_outcome(record, observed, at), "verified_measured")
+        new = Measured(provider=ProviderName(host.provider), gpu_model=host.gpu_model)
+        host.measured = after_outcome(host.measured or new, observed, at)
+
+
+def _save(tx: Tx, key: HostKey, host: _Host) -> None:
+    tx.execute(
+        "INSERT OR REPLACE INTO verified_hosts (host, provider, picks, last_picked_at) VALUES (?, ?, ?, ?)",
+        (key, host.provider, host.picks, host.last_picked_at),
+    )
+    if host.measured is not None:
+        measured.save(tx, key, host.measured, "verified_measured")

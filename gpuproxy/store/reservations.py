@@ -48,7 +48,8 @@ def get(tx: Tx, reservation_id: ReservationId) -> Reservation:
 def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
     """The reservation of an earlier call with this request_id; None if there is none."""
     row = tx.fetch_one(
-        f"SELECT {_COLUMNS} FROM reservations WHERE project = ? AND request_id = ?",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM reservations "  # noqa: S608
+        "WHERE project = ? AND request_id = ? AND request_id <> ''",  # as the index says
         (project, request_id),
     )
     return None if row is None else reservation_from(row)

@@ -46,9 +46,7 @@ def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: ti
             ended=moment(row["ended_at"]),
         )
         for row in rows
-        if row["read_at"] is None
-        or row["read_at"] < row["ended_at"]
-        or moment(row["read_at"]) <= tx.now() - again
+        if row["read_at"] is None or row["read_at"] < row["ended_at"] or moment(row["read_at"]) <= tx.now() - again
     )
 
 
