@@ -131,7 +131,7 @@ def test_no_statement_reads_the_whole_history(statements: Statements):
         assert any("forgotten_leases" in sql and sql.startswith("INSERT") for sql in statements), "history was deleted"
         assert explained(world, statements) == {}
 
-    in_world(story, settings={"keep_history": 20 * 86_400.0})
+    in_world(story, settings={"keep_history": 20 * 86_400.0, "reconcile_interval": 240.0})
 
 
 @pytest.mark.parametrize(
