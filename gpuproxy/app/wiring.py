@@ -85,10 +85,12 @@ class Engine:
         await recover(self.db, self.accounts)
         loops = [
             self.catalog.run(),
-            self._keep_history(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(self._every(each.step, self.true_up_seconds, "true-up", each.provider) for each in self.true_ups),
+            *(
+                self._every(partial(self._true_up, each), self.true_up_seconds, "true-up", each.provider)
+                for each in self.true_ups
+            ),
             *(
                 self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
                 for each in self.billing_checks
@@ -100,9 +102,9 @@ class Engine:
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
 
-    async def _keep_history(self) -> None:
-        await self.clock.sleep(self.history_seconds)  # the start has just recomputed the counters
-        await repeat_every(self.history.step, self.history_seconds, self.clock, "history")
+    async def _true_up(self, each: TrueUp) -> None:
+        await each.step()
+        await self.history.step_when_due(self.history_seconds)
 
     async def _due(self, watch: AccountWatch) -> None:
         topic = due_topic(watch.provider.name, watch.provider.account)

@@ -31,7 +31,15 @@ class History:
     def __init__(self, db: Database, clock: Clock, keep: timedelta | None) -> None:
         self._db = db
         self._clock = clock
+        self._last = clock.now()  # the start recomputes the counters itself
         self._keep = None if keep is None else max(keep, KEPT_AT_LEAST)
+
+    async def step_when_due(self, seconds: float) -> None:
+        """Do a step if the last one, or the start, was at least so many seconds ago. The true-ups' loop calls it."""
+        now = self._clock.now()
+        if now >= self._last + timedelta(seconds=seconds):
+            self._last = now
+            await self.step()
 
     async def step(self) -> None:
         """Do all that is due, in small units of work."""

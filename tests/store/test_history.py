@@ -3,19 +3,21 @@
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy.app import figures
+from gpuproxy.billing.history import History
 from gpuproxy.billing.spending import Spending
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import AlreadyExists, Conflict, NotFound
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, reservations
+from gpuproxy.store import leases, replay, reservations
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.rows import micros
 from gpuproxy.store.sqlite.driver import sqlite3
@@ -313,3 +315,18 @@ def test_a_lease_that_is_not_in_the_database_is_a_conflict():
             await world.db.read(lambda tx: leases.get(tx, "lease-x"))  # type: ignore[arg-type]
 
     in_world(story)
+
+
+def test_a_step_is_due_some_time_after_the_start_and_after_the_last_one():
+    async def story(world: World) -> None:
+        history = History(world.db, world.clock, None)
+        made = [await world.db.read(replay.checkpoint)]
+        for seconds in (0, 3599, 1, 3599, 1):
+            await world.reserve(1)
+            await world.sleep(seconds)
+            await history.step_when_due(3600)
+            made.append(await world.db.read(replay.checkpoint))
+        moved = [after > before for before, after in pairwise(made)]
+        assert moved == [False, False, True, False, True]
+
+    in_world(story, settings={"catalog_refresh_interval": 120.0, "reconcile_interval": 240.0})
