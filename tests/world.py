@@ -7,6 +7,7 @@ their ports. `World.restart` is a kill -9: whatever was running is gone, the boo
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from gpuproxy.sandbox.world import build
 from gpuproxy.store import leases, reservations
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from tests.mortal import MARKET, Life, MortalDatabase, MortalHttp
+from tests.sums import Undone, check_sums
 from tests.virtual_time import VirtualClock, run_virtual
 
 T = TypeVar("T")
@@ -230,6 +232,8 @@ class World:
         )
         assert open_meters == {lease.id for lease in live.values()}
         assert all(lease.ended_at is not None for lease in await self.leases() if lease.state in TERMINAL)
+        with suppress(Undone):
+            await self.db.write(check_sums)
 
     async def sleep(self, seconds: float) -> None:
         """Let the world turn."""
@@ -239,7 +243,7 @@ class World:
         return await self.engine.reservations.by_id(Caller(project=project), reservation_id)
 
     async def reservations(self) -> int:
-        return len(await self.db.read(lambda tx: reservations.newest(tx, None, "")))
+        return await self.db.read(lambda tx: reservations.count(tx, None, "", {}))
 
 
 def demand(count: int, *, max_price: float = 5.0, min_vram: float = 0.0, **wanted: Any) -> Demand:

@@ -180,7 +180,7 @@ def _gauges(figures: Figures) -> CollectorRegistry:
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"gpuproxy_{name}", text, labels, registry=registry)
 
-    leases = gauge("leases", "Leases in the database.", "provider", "state")
+    leases = gauge("leases", "Leases ever created, by their present state.", "provider", "state")
     for (provider, state), count in figures.leases.items():
         leases.labels(provider, state).set(count)
     unknown = gauge("unknown_outcomes", "Creates whose outcome is unknown.", "provider")

@@ -10,6 +10,7 @@ from gpuproxy.app import figures
 from gpuproxy.app.access import Access
 from gpuproxy.app.metrics import Begin, Counted, Metrics
 from gpuproxy.billing.check import BillingCheck
+from gpuproxy.billing.history import History
 from gpuproxy.billing.spending import Spending
 from gpuproxy.billing.true_up import TrueUp
 from gpuproxy.catalog.refresh import Catalog
@@ -71,6 +72,8 @@ class Engine:
     billing_check_seconds: float
     true_ups: tuple[TrueUp, ...]
     true_up_seconds: float
+    history: History
+    history_seconds: float
     readiness: Readiness
     metrics: Metrics
     accounts: Accounts
@@ -84,7 +87,10 @@ class Engine:
             self.catalog.run(),
             *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(self._every(each.step, self.true_up_seconds, "true-up", each.provider) for each in self.true_ups),
+            *(
+                self._every(partial(self._true_up, each), self.true_up_seconds, "true-up", each.provider)
+                for each in self.true_ups
+            ),
             *(
                 self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
                 for each in self.billing_checks
@@ -95,6 +101,10 @@ class Engine:
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
+
+    async def _true_up(self, each: TrueUp) -> None:
+        await each.step()
+        await self.history.step_when_due(self.history_seconds)
 
     async def _due(self, watch: AccountWatch) -> None:
         topic = due_topic(watch.provider.name, watch.provider.account)
@@ -166,6 +176,8 @@ def build_engine(
         billing_check_seconds=limits.billing_check_seconds,
         true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
         true_up_seconds=limits.true_up_seconds,
+        history=History(db, clock, timedelta(seconds=settings.keep_history) if settings.keep_history else None),
+        history_seconds=limits.history_seconds,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
     )

@@ -3,7 +3,7 @@
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.transactions import Adjustment, Transaction, count, newest
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import meters, settlements
+from gpuproxy.store import meters, settlements, totals
 
 
 class Spending:
@@ -16,9 +16,10 @@ class Spending:
         """A page of transactions, newest first, and the number of all transactions."""
 
         def read(tx: Tx) -> tuple[list[Transaction | Adjustment], int]:
-            metered, now = meters.of_project(tx, caller.scope), tx.now()
-            adjusted = settlements.of_project(tx, caller.scope)
-            total = len(adjusted) + sum(count(meter, now) for meter in metered)
+            metered, now = meters.newest(tx, caller.scope, offset + limit), tx.now()
+            adjusted = settlements.newest(tx, caller.scope, offset + limit)
+            running = sum(count(meter, now) for meter in metered if meter.closed_at is None)
+            total = totals.transactions(tx, caller.scope) + running
             return newest(metered, adjusted, now, offset, limit), total
 
         return await self._db.read(read)

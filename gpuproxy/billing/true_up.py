@@ -14,6 +14,7 @@ import structlog
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, usd
+from gpuproxy.model.transactions import CORRECTED_FOR
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.store import leases, settlements
 from gpuproxy.store.settlements import Unsettled
@@ -23,9 +24,10 @@ log = structlog.get_logger(__name__)
 _AFTER = timedelta(hours=2)
 """The delay after a machine's end before its charges are read: marketplaces list charges late."""
 _AGAIN = timedelta(hours=24)
-"""The time between two readings. They repeat until two agree, because charges may be incomplete at first."""
-_AT_MOST = timedelta(days=14)
-"""After this time a charge is no longer read, even if two readings never agreed."""
+"""The time between two readings. They repeat until two agree, because charges may be incomplete at first.
+
+After `CORRECTED_FOR` a charge is no longer read, even if two readings never agreed.
+"""
 _EXACT = Micro(1_000)
 """Charges are listed to a tenth of a cent. Smaller differences are ignored."""
 
@@ -43,7 +45,7 @@ class TrueUp:
         if "charges" in self.provider.capabilities.missing:
             return
         account, now = (self.provider.name, self.provider.account), self._clock.now()
-        due = await self._db.read(lambda tx: settlements.due(tx, account, now - _AT_MOST, now - _AFTER, _AGAIN))
+        due = await self._db.read(lambda tx: settlements.due(tx, account, now - CORRECTED_FOR, now - _AFTER, _AGAIN))
         if not due:
             return
         try:

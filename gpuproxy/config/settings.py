@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         description="number of unresolved creates that opens a provider's circuit breaker; "
         "while it is open, nothing is created there",
     )
+    keep_history: Seconds = Field(
+        0.0,
+        description="time for which finished reservations, their transactions and events are kept, at least 15d; "
+        "0: for ever. See [operations.md](operations.md#how-long-history-is-kept)",
+    )
     replacement_factor: float = Field(
         2.0,
         ge=1.0,
@@ -188,7 +193,8 @@ class Settings(BaseSettings):
                     "or set GPUPROXY_GRPC_TLS_CERT. On a private network, set GPUPROXY_ALLOW_PLAINTEXT=true"
                 )
         checks.check_lease_duration(self.lease_duration)
-        checks.check_base_url("GPUPROXY_OTEL_ENDPOINT", self.otel_endpoint, "http://127.0.0.1:4318")
+        checks.check_keep_history(self.keep_history)
+        checks.check_otel_endpoint(self.otel_endpoint)
         checks.check_database_url(self.database_url)
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())

@@ -14,6 +14,10 @@ from gpuproxy.model.leases import InstanceId, LeaseId, ReservationId
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import ProviderName
 
+CORRECTED_FOR = timedelta(days=14)
+"""The time after a machine's end in which its cost may be corrected to the marketplace's charge."""
+KEPT_AT_LEAST = CORRECTED_FOR + timedelta(days=1)
+"""The shortest time for which the records of a finished reservation can be kept."""
 _HOUR = timedelta(hours=1)
 
 

@@ -19,9 +19,18 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.model.reasons import Reason
-from gpuproxy.model.reservations import ENDED, Decision, Failure, Reservation, ReservationState, ReservationView
-from gpuproxy.model.spread import Placed, spread
+from gpuproxy.model.reservations import (
+    COMMON_CAUSE,
+    ENDED,
+    IMAGE_UNUSABLE,
+    NOT_ATTEMPTED,
+    REPLACEMENT_LIMIT,
+    Failure,
+    Reservation,
+    ReservationState,
+    ReservationView,
+)
+from gpuproxy.store.forgotten import ForgottenReservation
 
 _SOON = 5.0
 _OUT_OF_REACH = frozenset({ProviderUnavailable.reason, RateLimited.reason})
@@ -199,6 +208,16 @@ def request_id_reused(request_id: str, reservation_id: ReservationId) -> Already
         f"request_id {request_id!r} belongs to {owner}, which asked for something else. {look}: look there first. "
         "Use a new request_id only to rent in addition to it.",
         metadata={"request_id": request_id, **({"reservation_id": reservation_id} if reservation_id else {})},
+    )
+
+
+def request_id_forgotten(past: ForgottenReservation) -> AlreadyExists:
+    """The refusal of a request_id whose reservation ended so long ago that its records were deleted."""
+    return AlreadyExists(
+        f"request_id {past.request_id!r} belongs to reservation {past.id}, which ended at "
+        f"{past.ended_at:%Y-%m-%d %H:%M:%S} UTC. Its records are no longer kept, and no machine is rented for it. "
+        "To rent again, use another request_id.",
+        metadata={"request_id": past.request_id, "reservation_id": past.id},
     )
 
 

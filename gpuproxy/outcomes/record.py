@@ -36,11 +36,11 @@ from gpuproxy.model.leases import (
 )
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
-from gpuproxy.model.reasons import Reason
-from gpuproxy.model.reservations import Reservation
+from gpuproxy.model.owners import EXPIRED
+from gpuproxy.model.reservations import NOT_ATTEMPTED, RELEASED, Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
-from gpuproxy.store import account_problems, exhausted, leases, owners, pace, reservations, rotations
+from gpuproxy.store import account_problems, exhausted, forgotten, leases, owners, pace, reservations, rotations
 
 ORPHANS = ReservationId("res-orphans")
 _PAUSE = timedelta(minutes=3)
@@ -172,10 +172,10 @@ def release_stray(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
     instance, lease = stray.instance, stray.lease
     known = leases.by_instance(tx, account[0], instance.id)  # a surplus machine or an orphan may reappear, too
     if known is None and stray.kind == "reappeared" and lease is not None:
-        known = leases.get(tx, lease.id)
+        known = leases.find(tx, lease.id)
     if known is None:
         owner = lease.reservation_id if lease is not None else _orphans_reservation(tx)
-        return _surplus(tx, stray, account, reservations.get(tx, owner))
+        return _surplus(tx, stray, account, _known_again(tx, owner))
     if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
         return None
     return leases.advance(tx, known, Reappeared(tx.now(), instance.id, listed=True))
@@ -194,6 +194,23 @@ def _orphans_reservation(tx: Tx) -> ReservationId:
             ),
         )  # fmt: skip
     return ORPHANS
+
+
+def _known_again(tx: Tx, reservation_id: ReservationId) -> Reservation:
+    """The reservation. If it was deleted because it ended long ago, it gets a new row without what is forgotten."""
+    if (found := reservations.find(tx, reservation_id)) is not None:
+        return found
+    if (past := forgotten.take_back(tx, reservation_id)) is not None:
+        reservations.insert(
+            tx,
+            Reservation(
+                id=past.id, project=past.project, request_id=past.request_id, fingerprint=past.fingerprint, count=0,
+                least=0, keep=False, strategy="", labels=(), created_at=past.created_at, expires_at=None, version=1,
+                replace_unready=False, ready_timeout_s=0.0, owner="", settled_at=past.ended_at,
+                answered_at=past.ended_at, closing=RELEASED,
+            ),
+        )  # fmt: skip
+    return reservations.get(tx, reservation_id)
 
 
 def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> Lease:

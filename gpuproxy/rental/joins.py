@@ -25,7 +25,7 @@ from gpuproxy.ports import Random, Tx
 from gpuproxy.rental.rounds import Rental, RentalContext
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.persist import write_until_committed
-from gpuproxy.store import reservations, ssh_keys
+from gpuproxy.store import forgotten, reservations, ssh_keys
 
 _NONE = ReservationId("")
 
@@ -185,7 +185,14 @@ class Reserver:
         request_id = call.demand.request_id
         if not request_id:
             return None
-        found = await self._db.read(lambda tx: reservations.by_request(tx, caller.project, request_id))
+        found, past = await self._db.read(
+            lambda tx: (
+                reservations.by_request(tx, caller.project, request_id),
+                forgotten.by_request(tx, caller.project, request_id),
+            )
+        )
+        if past is not None:
+            raise answers.request_id_forgotten(past)
         if found is None:
             return None
         if not call.demand.matches_fingerprint(found.fingerprint):

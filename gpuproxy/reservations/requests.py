@@ -68,14 +68,13 @@ class Reservations:
         after = pages.after(page_token, request, tuple[int, str])
 
         def read(tx: Tx) -> ReservationPage:
-            matching = [r for r in reservations.newest(tx, caller.scope, state) if labels.items() <= set(r.labels)]
-            start = pages.start(matching, after, _newest_first)
-            page = matching[start : start + (min(page_size, _PAGE_MAX) or _PAGE)]
-            more = start + len(page) < len(matching)
+            size = min(page_size, _PAGE_MAX) or _PAGE
+            found = reservations.newest(tx, caller.scope, state, labels, after=after, limit=size + 1)
+            page = found[:size]
             return ReservationPage(
                 views=tuple(view(tx, r.id) for r in page),
-                next_page_token=pages.token(request, _newest_first(page[-1])) if more else "",
-                total=len(matching),
+                next_page_token=pages.token(request, _newest_first(page[-1])) if len(found) > size else "",
+                total=reservations.count(tx, caller.scope, state, labels),
             )
 
         return await self._db.read(read)

@@ -38,6 +38,8 @@ class Limits:
     """Between two billing checks, which compare the ledger with the fall of the account's credit."""
     true_up_seconds: float = 3600.0
     """Between two true-ups, which compare the ledger with the provider's charges for finished machines."""
+    history_seconds: float = 21_600.0
+    """Between two steps of history: the counters are recomputed up to now, and what is too old is deleted."""
     replacement_factor: float = 2.0
     """The GPUs ever rented for one reservation are limited to this factor times its count."""
     min_offer_seconds: float = 86_400.0

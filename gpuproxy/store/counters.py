@@ -1,4 +1,4 @@
-"""The load of each host, for the strategies: counters that follow the leases and can be recomputed from them."""
+"""The load of each host, for the strategies: counters that follow the leases and can be recomputed from the events."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,8 +10,11 @@ from gpuproxy.model.load import HostLoad
 from gpuproxy.model.measured import Measured
 from gpuproxy.model.offers import HostKey
 from gpuproxy.ports import Tx
-from gpuproxy.store import measured
+from gpuproxy.store import measured, replay
 from gpuproxy.store.rows import LIVE_SQL, micros, moment
+
+_BATCH = 10_000
+"""Events that are read at once."""
 
 
 def picked(tx: Tx, lease: Lease) -> None:
@@ -34,14 +37,18 @@ def follow(tx: Tx, old: Lease, new: Lease) -> None:
 
 
 def recount(tx: Tx) -> None:
-    """Recompute all counters from the leases and events. Normally they already agree; after a crash this ensures it."""
-    measured.replay(tx)
+    """Recompute all counters and measurements from the events. Normally they already agree.
+
+    Events are read once in the life of a database: `replay` stores what follows from the earlier ones.
+    """
+    while replay.fold(tx, _BATCH):
+        pass
+    replay.restore_measured(tx)
     tx.execute("DELETE FROM hosts")
     tx.execute(
         "INSERT INTO hosts (host, provider, live, picks, last_picked_at) "  # noqa: S608 - our own words
-        f"SELECT host, min(provider), sum(state IN {LIVE_SQL}), "
-        f"sum(state IN {LIVE_SQL} OR instance_id IS NOT NULL), max(created_at) "
-        "FROM leases GROUP BY host"
+        "SELECT v.host, v.provider, coalesce(l.live, 0), v.picks, v.last_picked_at FROM verified_hosts v LEFT JOIN "
+        f"(SELECT host, count(*) AS live FROM leases WHERE state IN {LIVE_SQL} GROUP BY host) l ON l.host = v.host"
     )
 
 

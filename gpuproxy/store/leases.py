@@ -16,8 +16,8 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import counters, events, measured, money_log, reservations, settlements
-from gpuproxy.store.rows import LEASE_COLUMNS, LIVE_SQL, lease_changes, lease_columns, lease_from, micros, moment
+from gpuproxy.store import counters, events, forgotten, measured, money_log, reservations, settlements
+from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
 
 _SHOWN = frozenset({"price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at"})
 """Columns whose change notifies watchers, although it isn't an event of the lease."""
@@ -48,15 +48,21 @@ def insert(tx: Tx, lease: Lease) -> None:
 
 def exist(tx: Tx) -> bool:
     """True if a lease was ever created; then labels have been signed with the deployment's key."""
-    return tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None
+    return tx.fetch_one("SELECT 1 AS one FROM leases LIMIT 1") is not None or forgotten.any_lease(tx)
+
+
+def find(tx: Tx, lease_id: LeaseId) -> Lease | None:
+    """The current lease; None if there is none. `history` deletes leases that ended long ago."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
+    return None if row is None else lease_from(row)
 
 
 def get(tx: Tx, lease_id: LeaseId) -> Lease:
-    """The current lease; raises Conflict for an unknown id. Leases are never deleted."""
-    row = tx.fetch_one(f"SELECT {LEASE_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
-    if row is None:
+    """The current lease; raises Conflict for an unknown id."""
+    found = find(tx, lease_id)
+    if found is None:
         raise Conflict(f"there is no lease {lease_id}")
-    return lease_from(row)
+    return found
 
 
 def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
@@ -86,10 +92,9 @@ def live_accounts(tx: Tx) -> frozenset[AccountKey]:
 
 def last_event_at(tx: Tx) -> datetime | None:
     """The time of the last event of any lease; None if no lease is live."""
-    row = tx.fetch_one(
-        f"SELECT at FROM events WHERE EXISTS (SELECT 1 FROM leases WHERE state IN {LIVE_SQL}) "  # noqa: S608
-        "ORDER BY seq DESC LIMIT 1"
-    )
+    if tx.fetch_one(f"SELECT 1 AS one FROM leases WHERE state IN {LIVE_SQL} LIMIT 1") is None:  # noqa: S608
+        return None
+    row = tx.fetch_one("SELECT at FROM events ORDER BY seq DESC LIMIT 1")
     return None if row is None else moment(row["at"])
 
 
@@ -122,9 +127,9 @@ def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Leas
 
 
 def by_label(tx: Tx, label: str) -> Lease | None:
-    """The lease of a label, also one that ended long ago; None if there is none."""
-    row = tx.fetch_one(f"SELECT {LEASE_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
-    return None if row is None else lease_from(row)
+    """The lease of a label, also one that ended long ago or was deleted since; None if there is none."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
+    return forgotten.by_label(tx, label) if row is None else lease_from(row)
 
 
 def locked_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
@@ -216,7 +221,10 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
         now = micros(tx.now())
         tx.execute("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, new.id))
         if rate is not None:
-            tx.execute("INSERT INTO meters (lease_id, opened_at, rate) VALUES (?, ?, ?)", (new.id, now, rate))
+            tx.execute(
+                "INSERT INTO meters (lease_id, project, opened_at, rate) VALUES (?, ?, ?, ?)",
+                (new.id, new.project, now, rate),
+            )
     if (new.state in LOCKS_KEYS) != (old.state in LOCKS_KEYS):
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
         if new.state in LOCKS_KEYS:

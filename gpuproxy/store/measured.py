@@ -1,16 +1,17 @@
-"""Measurements of hosts from the outcomes of leases. They follow the events and can be recomputed from them."""
+"""Measurements of hosts from the outcomes of leases. They follow the events; `replay` recomputes them."""
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from gpuproxy.model.leases import Lease, LeaseEvent
 from gpuproxy.model.measured import Measured, after_outcome, outcome
-from gpuproxy.model.offers import HostKey, ProviderName
-from gpuproxy.model.reasons import Reason
+from gpuproxy.model.offers import HostKey
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import moment, stored
 
+Table = Literal["measured", "verified_measured"]
+"""The current records, or those that `replay` has recomputed up to its checkpoint."""
 _COLUMNS = tuple(field.name for field in fields(Measured))
 
 
@@ -18,13 +19,13 @@ def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: Reason) -> None:
     """Update the host's record after an event; `lease` is its state before the event."""
     observed = outcome(lease.creation.call_started_at, lease.observed.ready_at is not None, event, reason, tx.now())
     if observed is not None:
-        before = find(tx, lease.offered.host) or Measured(provider=lease.provider, gpu_model=lease.offered.gpu_model)
-        _save(tx, lease.offered.host, after_outcome(before, observed, tx.now()))
+        before = find(tx, lease.host) or Measured(provider=lease.provider, gpu_model=lease.gpu_model)
+        save(tx, lease.host, after_outcome(before, observed, tx.now()))
 
 
-def find(tx: Tx, host: HostKey) -> Measured | None:
+def find(tx: Tx, host: HostKey, table: Table = "measured") -> Measured | None:
     """The record of a host; None if nothing was measured there."""
-    row = tx.fetch_one("SELECT * FROM measured WHERE host = ?", (host,))
+    row = tx.fetch_one(f"SELECT * FROM {table} WHERE host = ?", (host,))  # noqa: S608
     return None if row is None else _measured(row)
 
 
@@ -33,38 +34,11 @@ def every(tx: Tx) -> Mapping[HostKey, Measured]:
     return {HostKey(row["host"]): _measured(row) for row in tx.fetch("SELECT * FROM measured")}
 
 
-def replay(tx: Tx) -> None:
-    """Recompute all records from the events. The result equals the stored records."""
-    records: dict[HostKey, Measured] = {}
-    ready: set[str] = set()
-    for row in tx.fetch(
-        "SELECT e.at, e.event, json_extract(e.data, '$.reason') AS reason, l.id, l.host, l.provider, l.gpu_model, "
-        "l.call_started_at FROM events e JOIN leases l ON l.id = e.lease_id "
-        "WHERE e.event IN ('ready', 'refused', 'release', 'vanished') ORDER BY e.seq"
-    ):
-        began = row["call_started_at"]
-        observed = outcome(
-            None if began is None else moment(began),
-            row["id"] in ready,
-            LeaseEvent(row["event"]),
-            Reason(row["reason"] or ""),
-            moment(row["at"]),
-        )
-        if observed is not None:
-            host = HostKey(row["host"])
-            new = Measured(provider=ProviderName(row["provider"]), gpu_model=row["gpu_model"])
-            records[host] = after_outcome(records.get(host, new), observed, moment(row["at"]))
-        if row["event"] == LeaseEvent.READY:
-            ready.add(row["id"])
-    tx.execute("DELETE FROM measured")
-    for host, record in records.items():
-        _save(tx, host, record)
-
-
-def _save(tx: Tx, host: HostKey, record: Measured) -> None:
+def save(tx: Tx, host: HostKey, record: Measured, table: Table = "measured") -> None:
+    """Store the record of a host."""
     values = [stored(getattr(record, name)) for name in _COLUMNS]
     tx.execute(
-        f"INSERT OR REPLACE INTO measured (host, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(values)})",  # noqa: S608
+        f"INSERT OR REPLACE INTO {table} (host, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(values)})",  # noqa: S608
         [host, *values],
     )
 

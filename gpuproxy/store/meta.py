@@ -12,6 +12,8 @@ LOGIN_KEY = "login_key"
 """The signing key of login tokens, if the operator sets none."""
 ACCOUNTS = "accounts"
 """The accounts of the last server that used the database."""
+VERIFIED = "counters_verified"
+"""The sequence number of the last event that the counters of hosts were recomputed from."""
 WRITTEN = "written_at"
 """The time of the last write by the readiness check."""
 

@@ -1,6 +1,8 @@
-"""The meters: the costs of an account in a period, and all meters of a project's leases."""
+"""The meters: the costs of an account in a period, and the newest meters of a project's leases."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, accrued
@@ -24,10 +26,14 @@ def accrued_by_each(tx: Tx, account: AccountKey, since: datetime, until: datetim
 
 
 def _touching(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> list[tuple[datetime, datetime, int]]:
+    # CROSS JOIN: from the few meters to their leases. The other way round, all leases of the account are read.
+    of_account = (
+        "SELECT m.opened_at, m.closed_at, m.rate FROM meters m CROSS JOIN leases l ON l.id = m.lease_id "
+        "WHERE l.provider = ? AND l.account = ? AND m.opened_at < ?"
+    )
     rows = tx.fetch(
-        "SELECT m.opened_at, m.closed_at, m.rate FROM meters m JOIN leases l ON l.id = m.lease_id "
-        "WHERE l.provider = ? AND l.account = ? AND m.opened_at < ? AND (m.closed_at IS NULL OR m.closed_at > ?)",
-        (*account, micros(until), micros(since)),
+        f"{of_account} AND m.closed_at IS NULL UNION ALL {of_account} AND m.closed_at > ?",
+        (*account, micros(until), *account, micros(until), micros(since)),
     )
     return [
         (moment(row["opened_at"]), until if row["closed_at"] is None else moment(row["closed_at"]), row["rate"])
@@ -35,26 +41,38 @@ def _touching(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> 
     ]
 
 
-def of_project(tx: Tx, project: str | None) -> tuple[Meter, ...]:
-    """All meters of a project's leases, or of all projects for None."""
-    rows = tx.fetch(
-        "SELECT m.lease_id, m.opened_at, m.closed_at, m.rate, l.reservation_id, l.provider, l.instance_id, "
-        "l.gpu_model, l.num_gpus, l.disk_price FROM meters m JOIN leases l ON l.id = m.lease_id "
-        "WHERE ? IS NULL OR l.project = ? ORDER BY m.rowid",
-        (project, project),
+def newest(tx: Tx, project: str | None, limit: int) -> tuple[Meter, ...]:
+    """The open meters of a project, or of all projects for None, and its `limit` closed meters that ended last.
+
+    Meters without duration are left out. The newest `limit` transactions are all of these meters: each meter that ended
+    later has one transaction at least that is newer.
+    """
+    of_project, which = ("", ()) if project is None else ("m.project = ? AND ", (project,))
+    still = tx.fetch(f"{_SELECT} WHERE {of_project}m.closed_at IS NULL", which)
+    ended = tx.fetch(
+        f"{_SELECT} WHERE {of_project}m.closed_at IS NOT NULL AND m.closed_at > m.opened_at "
+        "ORDER BY m.closed_at DESC, m.lease_id LIMIT ?",
+        (*which, limit),
     )
-    return tuple(
-        Meter(
-            lease_id=row["lease_id"],
-            reservation_id=row["reservation_id"],
-            provider=row["provider"],
-            instance_id=InstanceId(row["instance_id"] or ""),
-            gpu_model=row["gpu_model"],
-            num_gpus=row["num_gpus"],
-            storage=row["rate"] <= row["disk_price"],
-            rate=row["rate"],
-            opened_at=moment(row["opened_at"]),
-            closed_at=None if row["closed_at"] is None else moment(row["closed_at"]),
-        )
-        for row in rows
+    return tuple(_meter(row) for row in (*still, *ended))
+
+
+_SELECT = (
+    "SELECT m.lease_id, m.opened_at, m.closed_at, m.rate, l.reservation_id, l.provider, l.instance_id, l.gpu_model, "
+    "l.num_gpus, l.disk_price FROM meters m CROSS JOIN leases l ON l.id = m.lease_id"
+)
+
+
+def _meter(row: Mapping[str, Any]) -> Meter:
+    return Meter(
+        lease_id=row["lease_id"],
+        reservation_id=row["reservation_id"],
+        provider=row["provider"],
+        instance_id=InstanceId(row["instance_id"] or ""),
+        gpu_model=row["gpu_model"],
+        num_gpus=row["num_gpus"],
+        storage=row["rate"] <= row["disk_price"],
+        rate=row["rate"],
+        opened_at=moment(row["opened_at"]),
+        closed_at=None if row["closed_at"] is None else moment(row["closed_at"]),
     )

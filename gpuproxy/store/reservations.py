@@ -1,20 +1,24 @@
 """Reservations: one row for each renting call whose intent was committed."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 from gpuproxy.model.demands import KEYED
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import Lease, ReservationId
 from gpuproxy.model.reservations import Reservation, derived_state
 from gpuproxy.ports import Tx
-from gpuproxy.store import events
-from gpuproxy.store.rows import (
-    RESERVATION_COLUMNS,
-    reservation_changes,
-    reservation_columns,
-    reservation_from,
+from gpuproxy.store import events, totals
+from gpuproxy.store.rows import columns, reservation_from, stored
+
+_COLUMNS = ", ".join(field.name for field in fields(Reservation))
+_HAS_LABEL = (
+    "EXISTS (SELECT 1 FROM json_each(labels) WHERE json_extract(value, '$[0]') = ? AND json_extract(value, '$[1]') = ?)"
 )
+_LARGEST = 2**63 - 1
+Place = tuple[int, str]
+"""The place of a reservation in a list, newest first: its negative time of creation in microseconds, and its id."""
 
 
 def insert(tx: Tx, reservation: Reservation) -> None:
@@ -44,7 +48,8 @@ def get(tx: Tx, reservation_id: ReservationId) -> Reservation:
 def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
     """The reservation of an earlier call with this request_id; None if there is none."""
     row = tx.fetch_one(
-        f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE project = ? AND request_id = ?",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM reservations "  # noqa: S608
+        "WHERE project = ? AND request_id = ? AND request_id <> ''",  # as the index says
         (project, request_id),
     )
     return None if row is None else reservation_from(row)
@@ -52,11 +57,11 @@ def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
 
 def has_keyed(tx: Tx) -> bool:
     """True if there is a reservation whose repeated call can be recognised only with the deployment's key."""
-    row = tx.fetch_one(
-        "SELECT 1 AS one FROM reservations WHERE request_id <> '' AND substr(fingerprint, 1, ?) = ? LIMIT 1",
-        (len(KEYED), KEYED),
+    keyed = f"request_id <> '' AND substr(fingerprint, 1, {len(KEYED)}) = '{KEYED}'"  # as the index has it
+    return any(
+        tx.fetch_one(f"SELECT 1 AS one FROM {table} WHERE {keyed} LIMIT 1") is not None  # noqa: S608
+        for table in ("reservations", "forgotten_reservations")
     )
-    return row is not None
 
 
 def unsettled(tx: Tx) -> tuple[Reservation, ...]:
@@ -65,18 +70,51 @@ def unsettled(tx: Tx) -> tuple[Reservation, ...]:
     return tuple(reservation_from(row) for row in rows)
 
 
-def newest(tx: Tx, project: str | None, state: str) -> tuple[Reservation, ...]:
-    """The reservations of a project, or of all projects for None; newest first. The state "" means any state."""
+def newest(
+    tx: Tx, project: str | None, state: str, labels: Mapping[str, str], *, after: Place | None, limit: int
+) -> tuple[Reservation, ...]:
+    """At most `limit` reservations of a project, or of all projects for None; newest first, those after a place.
+
+    The state "" means any state. All of `labels` must match; they are compared one reservation after the other.
+    """
+    matching, values = _matching(project, state, labels)
+    if after is not None:
+        created_at = min(max(-after[0], -_LARGEST), _LARGEST)
+        matching += ["created_at <= ?", "(created_at < ? OR id > ?)"]
+        values += [created_at, created_at, after[1]]
     rows = tx.fetch(
-        f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE (? IS NULL OR project = ?) AND (? = '' OR state = ?) "  # noqa: S608
-        "ORDER BY created_at DESC, id",
-        (project, project, state, state),
+        f"SELECT {_COLUMNS} FROM reservations WHERE {' AND '.join(matching)} "  # noqa: S608 - our own conditions
+        "ORDER BY created_at DESC, id LIMIT ?",
+        (*values, limit),
     )
     return tuple(reservation_from(row) for row in rows)
 
 
-def change(tx: Tx, old: Reservation, new: Reservation, leases: Sequence[Lease]) -> Reservation:
-    """Store the new version of a reservation with the state that its leases give it, and return it.
+def count(tx: Tx, project: str | None, state: str, labels: Mapping[str, str]) -> int:
+    """The number of all reservations that `newest` would show without a limit."""
+    if not labels:
+        return totals.reservations(tx, project, state)
+    matching, values = _matching(project, state, labels)
+    row = tx.fetch_one(f"SELECT count(*) AS n FROM reservations WHERE {' AND '.join(matching)}", values)  # noqa: S608
+    return 0 if row is None else int(row["n"])
+
+
+def _matching(project: str | None, state: str, labels: Mapping[str, str]) -> tuple[list[str], list[Any]]:
+    """The conditions of a list as SQL, and their values. Only those that are asked for, so that an index can serve."""
+    conditions: list[str] = ["TRUE"]
+    values: list[Any] = []
+    for column, wanted in (("project", project), ("state", state or None)):
+        if wanted is not None:
+            conditions.append(f"{column} = ?")
+            values.append(wanted)
+    for label in labels.items():
+        conditions.append(_HAS_LABEL)
+        values += label
+    return conditions, values
+
+
+def change(tx: Tx, reservation: Reservation, leases: Sequence[Lease], **facts: Any) -> Reservation:
+    """Set the fields in `facts`, update the derived state, and return the new reservation.
 
     Raises Conflict if the reservation has changed since `old` was read.
     """

@@ -33,8 +33,9 @@ def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: ti
     """
     rows = tx.fetch(
         "SELECT l.id, l.instance_id, coalesce(l.call_started_at, l.created_at) AS began, l.ended_at, "
-        "(SELECT max(at) FROM settlements s WHERE s.lease_id = l.id) AS read_at "
-        "FROM leases l WHERE provider = ? AND account = ? AND instance_id IS NOT NULL AND ended_at BETWEEN ? AND ?",
+        "(SELECT max(at) FROM settlements s WHERE s.lease_id = l.id) AS read_at FROM leases l "
+        "WHERE provider = ? AND account = ? AND instance_id IS NOT NULL AND ended_at BETWEEN ? AND ? "
+        "AND charge_final = 0",
         (*account, micros(since), micros(until)),
     )
     return tuple(
@@ -45,20 +46,24 @@ def due(tx: Tx, account: AccountKey, since: datetime, until: datetime, again: ti
             ended=moment(row["ended_at"]),
         )
         for row in rows
-        if row["read_at"] is None
-        or row["read_at"] < row["ended_at"]
-        or (moment(row["read_at"]) <= tx.now() - again and not _certain(tx, row["id"]))
+        if row["read_at"] is None or row["read_at"] < row["ended_at"] or moment(row["read_at"]) <= tx.now() - again
     )
 
 
 def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> Micro:
-    """Store a reading of the total charge; returns the adjustment in micro-dollars. Each reading has its own time."""
+    """Store a reading of the total charge; returns the adjustment in micro-dollars. Each reading has its own time.
+
+    The charge is final if this reading equals the last one. If the machine reappears, its charge is due again.
+    """
     amount = Micro(charged - metered - difference(tx, lease_id))
     tx.execute(
-        "INSERT INTO settlements (lease_id, at, charged, metered, amount) "
-        "SELECT ?, max(?, coalesce(max(at) + 1, 0)), ?, ?, ? FROM settlements WHERE lease_id = ?",
-        (lease_id, micros(tx.now()), charged, metered, amount, lease_id),
+        "INSERT INTO settlements (lease_id, project, at, charged, metered, amount) "
+        "SELECT ?, (SELECT project FROM leases WHERE id = ?), max(?, coalesce(max(at) + 1, 0)), ?, ?, ? "
+        "FROM settlements WHERE lease_id = ?",
+        (lease_id, lease_id, micros(tx.now()), charged, metered, amount, lease_id),
     )
+    if _certain(tx, lease_id):
+        tx.execute("UPDATE leases SET charge_final = 1 WHERE id = ?", (lease_id,))
     return amount
 
 
@@ -68,12 +73,14 @@ def difference(tx: Tx, lease_id: LeaseId) -> Micro:
     return Micro(0 if row is None else row["short"])
 
 
-def of_project(tx: Tx, project: str | None) -> tuple[Adjustment, ...]:
-    """The adjustments of a project's leases, or of all projects for None."""
+def newest(tx: Tx, project: str | None, limit: int) -> tuple[Adjustment, ...]:
+    """The last `limit` adjustments of a project's leases, or of all projects for None."""
+    of_project, which = ("", ()) if project is None else ("s.project = ? AND ", (project,))
     rows = tx.fetch(
-        "SELECT s.*, l.reservation_id, l.provider, l.instance_id FROM settlements s JOIN leases l ON l.id = s.lease_id "
-        "WHERE s.amount <> 0 AND (? IS NULL OR l.project = ?)",
-        (project, project),
+        "SELECT s.*, l.reservation_id, l.provider, l.instance_id FROM settlements s "  # noqa: S608 - our own words
+        f"CROSS JOIN leases l ON l.id = s.lease_id WHERE {of_project}s.amount <> 0 "
+        "ORDER BY s.at DESC, s.lease_id LIMIT ?",
+        (*which, limit),
     )
     return tuple(
         Adjustment(

@@ -76,6 +76,12 @@ def test_the_default_lease_duration_has_the_minimum_of_a_request() -> None:
     assert load(GPUPROXY_LEASE_DURATION="0").lease_duration == 0
 
 
+def test_history_is_kept_for_ever_or_as_long_as_charges_can_be_corrected() -> None:
+    assert load().keep_history == 0
+    assert load(GPUPROXY_KEEP_HISTORY="15d").keep_history == 15 * 86_400
+    assert "GPUPROXY_KEEP_HISTORY: must be 0 (for ever) or at least 15d" in refusal(GPUPROXY_KEEP_HISTORY="14d")
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [

@@ -1,0 +1,97 @@
+"""The stored sums and counts, recomputed in Python from the rows that they are made of."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from gpuproxy.model.leases import LIVE, InstanceId, ReservationId
+from gpuproxy.model.money import accrued
+from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.transactions import Meter, count
+from gpuproxy.ports import Tx
+from gpuproxy.store import counters, leases
+from gpuproxy.store.rows import moment
+
+
+class Undone(Exception):
+    """Rolls a unit of work back, and carries what it found."""
+
+
+def stored_sums(tx: Tx) -> dict[str, Any]:
+    """Every sum as it is stored, without what was deleted from the rows."""
+    [spent] = tx.fetch("SELECT * FROM spent")
+    return {
+        "metered": spent["metered"] - spent["forgotten_metered"],
+        "adjusted": spent["adjusted"] - spent["forgotten_adjusted"],
+        "leases": _without_zeros(
+            {(r["provider"], r["state"]): r["number"] - r["forgotten"] for r in tx.fetch("SELECT * FROM lease_counts")}
+        ),
+        "reservations": _without_zeros(
+            {(r["project"], r["state"]): r["number"] for r in tx.fetch("SELECT * FROM reservation_counts")}
+        ),
+        "transactions": _without_zeros(
+            {r["project"]: r["number"] for r in tx.fetch("SELECT * FROM transaction_counts")}
+        ),
+    }
+
+
+def recomputed_sums(tx: Tx) -> dict[str, Any]:
+    """The same from the meters, adjustments, leases and reservations."""
+    closed = tx.fetch("SELECT m.*, l.project AS owner FROM meters m JOIN leases l ON l.id = m.lease_id "
+                      "WHERE closed_at IS NOT NULL")  # fmt: skip
+    adjusted = tx.fetch("SELECT s.*, l.project AS owner FROM settlements s JOIN leases l ON l.id = s.lease_id")
+    transactions: Counter[str] = Counter(row["owner"] for row in adjusted if row["amount"])
+    for row in closed:
+        transactions[row["owner"]] += count(_meter(row), tx.now())
+    return {
+        "metered": sum(accrued(row["rate"], moment(row["closed_at"]) - moment(row["opened_at"])) for row in closed),
+        "adjusted": sum(row["amount"] for row in adjusted),
+        "leases": Counter((row["provider"], row["state"]) for row in tx.fetch("SELECT provider, state FROM leases")),
+        "reservations": Counter(
+            (r["project"], r["state"]) for r in tx.fetch("SELECT project, state FROM reservations")
+        ),
+        "transactions": _without_zeros(transactions),
+    }
+
+
+def loads_of_the_leases(tx: Tx) -> dict[str, tuple[int, int]]:
+    """The live leases and the picks of each host."""
+    found: dict[str, list[int]] = {}
+    for row in tx.fetch("SELECT id FROM leases"):
+        lease = leases.get(tx, row["id"])
+        counted = found.setdefault(lease.host, [0, 0])
+        counted[0] += lease.state in LIVE
+        counted[1] += lease.state in LIVE or lease.instance_id is not None
+    return {host: (live, picks) for host, (live, picks) in found.items()}
+
+
+def check_sums(tx: Tx) -> None:
+    """Raises Undone, so that nothing is changed, or AssertionError."""
+    assert stored_sums(tx) == recomputed_sums(tx)
+    of_projects = "SELECT count(*) AS n FROM {} x JOIN leases l ON l.id = x.lease_id WHERE x.project <> l.project"
+    for table in ("meters", "settlements"):
+        assert tx.fetch(of_projects.format(table)) == [{"n": 0}]
+    hosts, measured = _table(tx, "hosts"), _table(tx, "measured")
+    if not tx.fetch("SELECT 1 AS one FROM forgotten_leases LIMIT 1"):
+        loads = {row["host"]: (row["live"], row["picks"]) for row in hosts}
+        assert loads == loads_of_the_leases(tx)
+    counters.recount(tx)
+    assert _table(tx, "hosts") == hosts
+    assert _table(tx, "measured") == measured
+    raise Undone
+
+
+def _meter(row: Mapping[str, Any]) -> Meter:
+    return Meter(
+        lease_id=row["lease_id"], reservation_id=ReservationId(""), provider=ProviderName(""),
+        instance_id=InstanceId(""), gpu_model="", num_gpus=1, storage=False, rate=row["rate"],
+        opened_at=moment(row["opened_at"]), closed_at=moment(row["closed_at"]),
+    )  # fmt: skip
+
+
+def _table(tx: Tx, name: str) -> list[Mapping[str, Any]]:
+    return tx.fetch(f"SELECT * FROM {name} ORDER BY host")  # noqa: S608
+
+
+def _without_zeros(counted: Mapping[Any, int]) -> dict[Any, int]:
+    return {key: number for key, number in counted.items() if number}
