@@ -8,7 +8,8 @@ from typing import Any
 from gpuproxy.model.leases import Lease, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
-from gpuproxy.model.reservations import RELEASED, Decision, Pick, Reservation, ReservationState
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState
 from gpuproxy.store.rows import columns, micros
 from gpuproxy.store.sqlite.driver import sqlite3
 
@@ -69,8 +70,8 @@ def _events(seq: int, times: tuple[int, int, int], project: str, name: str) -> I
         (began, "created", "starting", lease),
         (ready, "ready", "active", lease),
         (ready, "changed", "active", settled),
-        (ended, "release", "releasing", {**lease, "reason": RELEASED}),
-        (ended, "gone", "released", {**lease, "reason": RELEASED}),
+        (ended, "release", "releasing", {**lease, "reason": Reason.RELEASED}),
+        (ended, "gone", "released", {**lease, "reason": Reason.RELEASED}),
     )
     for number, (at, event, state, data) in enumerate(story, start=1):
         of = "" if event == "changed" else f"lease-{name}-01"
@@ -93,7 +94,7 @@ def _reservation(at: datetime) -> Reservation:
     return Reservation(
         id=ReservationId(""), project="", request_id="", fingerprint="", count=1, least=0, keep=True,
         strategy="least_connections", labels=(("team", "vision"),), created_at=at, expires_at=None, version=9,
-        replace_unready=True, ready_timeout_s=600.0, owner="abcd2345", key_id="key-abcd2345", closing=RELEASED,
+        replace_unready=True, ready_timeout_s=600.0, owner="abcd2345", key_id="key-abcd2345", closing=Reason.RELEASED,
         decision=decision, message="1 GPU reserved.", state=ReservationState.RELEASED,
     )  # fmt: skip
 
@@ -104,6 +105,6 @@ def _lease(at: datetime) -> Lease:
         account="vast-1", label="", offer_id=OfferId("1"), host=HostKey(""), conflict_keys=("vast.ai/m/1/0",),
         gpu_model="RTX 4090", num_gpus=1, vram_gb=24, location="SE", price=_PRICE, disk_price=_DISK,
         ceiling=Micro(5_000_000), state=LeaseState.RELEASED, version=14, created_at=at, billed="all",
-        destroy_tries=1, reason=RELEASED, status_message="success, running ubuntu", ssh_host="ssh5.vast.ai",
+        destroy_tries=1, reason=Reason.RELEASED, status_message="success, running ubuntu", ssh_host="ssh5.vast.ai",
         ssh_port=22, ready_evidence="ssh greets", disk_gb=8.0, reliability_ppm=998_000, verified=True, cuda_max=12.4,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def loads_of_the_leases(tx: Tx) -> dict[str, tuple[int, int]]:
     found: dict[str, list[int]] = {}
     for row in tx.fetch("SELECT id FROM leases"):
         lease = leases.get(tx, row["id"])
-        counted = found.setdefault(lease.host, [0, 0])
+        counted = found.setdefault(lease.offered.host, [0, 0])
         counted[0] += lease.state in LIVE
         counted[1] += lease.state in LIVE or lease.instance_id is not None
     return {host: (live, picks) for host, (live, picks) in found.items()}

@@ -50,19 +50,29 @@ def check_lease_duration(seconds: float) -> None:
         raise ValueError(f"GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least {least:g} s")
 
 
+def check_base_url(name: str, url: str, example: str) -> None:
+    """The URL of setting `name` must be a base to which paths are appended: no user, query or fragment. "" is unset.
+
+    The text does not quote the URL, because it may hold credentials.
+    """
+    if not url:
+        return
+    form = f"must be http:// or https:// and a host, for example {example}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is not a number, brackets without an address
+        raise ValueError(f"{name}: {form}") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0 or not _HOST.fullmatch(host):
+        raise ValueError(f"{name}: {form}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(f"{name}: {form}; without a user, a query (?) and a fragment (#)")
+
+
 def check_keep_history(seconds: float) -> None:
     """History must be kept while charges can be corrected. 0: it is kept for ever."""
     if 0 < seconds < KEPT_AT_LEAST.total_seconds():
         raise ValueError(f"GPUPROXY_KEEP_HISTORY: must be 0 (for ever) or at least {KEPT_AT_LEAST.days}d")
-
-
-def check_otel_endpoint(url: str) -> None:
-    """The endpoint must be a base URL without a user or a query; the exporter appends /v1/traces."""
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
-        raise ValueError(
-            "GPUPROXY_OTEL_ENDPOINT: must be http:// or https:// and a host, for example http://127.0.0.1:4318"
-        )
 
 
 def proxy_problems(https: SecretStr | None, http: SecretStr | None, exceptions: str) -> tuple[tuple[str, str], ...]:

@@ -194,7 +194,7 @@ class Settings(BaseSettings):
                 )
         checks.check_lease_duration(self.lease_duration)
         checks.check_keep_history(self.keep_history)
-        checks.check_otel_endpoint(self.otel_endpoint)
+        checks.check_base_url("GPUPROXY_OTEL_ENDPOINT", self.otel_endpoint, "http://127.0.0.1:4318")
         checks.check_database_url(self.database_url)
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())

@@ -62,6 +62,7 @@ class Reason(StrEnum):
     CAME_TOO_LATE = "CAME_TOO_LATE"
     SURPLUS = "SURPLUS"
     ORPHAN = "ORPHAN"
+    REAPPEARED = "REAPPEARED"
     EXPIRED = "EXPIRED"
     RELEASED = "RELEASED"
     DESTROYED = "DESTROYED"
@@ -261,6 +262,7 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.SURPLUS: Meaning(outcome="It was a second machine with the same label. It was destroyed."),
     Reason.ORPHAN: Meaning(outcome="It was our machine, but the database did not know it. It was destroyed."),
+    Reason.REAPPEARED: Meaning(outcome="It was proven gone and appeared again. It was destroyed."),
     Reason.EXPIRED: Meaning(outcome="The lease reached its end."),
     Reason.RELEASED: Meaning(outcome="You released the reservation."),
     Reason.DESTROYED: Meaning(outcome="You destroyed the machine."),

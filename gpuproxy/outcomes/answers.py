@@ -19,17 +19,9 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import KEEPABLE, LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.model.reservations import (
-    COMMON_CAUSE,
-    ENDED,
-    IMAGE_UNUSABLE,
-    NOT_ATTEMPTED,
-    REPLACEMENT_LIMIT,
-    Failure,
-    Reservation,
-    ReservationState,
-    ReservationView,
-)
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import ENDED, Decision, Failure, Reservation, ReservationState, ReservationView
+from gpuproxy.model.spread import Placed, spread
 from gpuproxy.store.forgotten import ForgottenReservation
 
 _SOON = 5.0

@@ -36,8 +36,8 @@ from gpuproxy.model.leases import (
 )
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId
-from gpuproxy.model.owners import EXPIRED
-from gpuproxy.model.reservations import NOT_ATTEMPTED, RELEASED, Reservation
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
 from gpuproxy.store import account_problems, exhausted, forgotten, leases, owners, pace, reservations, rotations
@@ -207,7 +207,7 @@ def _known_again(tx: Tx, reservation_id: ReservationId) -> Reservation:
                 id=past.id, project=past.project, request_id=past.request_id, fingerprint=past.fingerprint, count=0,
                 least=0, keep=False, strategy="", labels=(), created_at=past.created_at, expires_at=None, version=1,
                 replace_unready=False, ready_timeout_s=0.0, owner="", settled_at=past.ended_at,
-                answered_at=past.ended_at, closing=RELEASED,
+                answered_at=past.ended_at, closing=Reason.RELEASED,
             ),
         )  # fmt: skip
     return reservations.get(tx, reservation_id)
@@ -228,6 +228,6 @@ def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> L
         observed=Observed(price=instance.price or Micro(0), disk_price=instance.stopped_price or Micro(0)),
     )  # fmt: skip
     leases.insert(tx, row)
-    row = leases.advance(tx, row, Release(Reason.ORPHAN if stray.kind == "orphan" else Reason.SURPLUS, now))
+    row = leases.advance(tx, row, Release(Reason[stray.kind.upper()], now))
     billed: Billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
     return leases.advance(tx, row, Found(instance.id, now, billed=billed))

@@ -6,7 +6,7 @@ A request_id never becomes free again, and a machine that reappears at the marke
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, ReservationId
+from gpuproxy.model.leases import Creation, InstanceId, Lease, LeaseId, LeaseState, Observed, Offered, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.ports import Tx
@@ -61,11 +61,14 @@ def by_label(tx: Tx, label: str) -> Lease | None:
         return None
     return Lease(
         id=LeaseId(row["id"]), reservation_id=ReservationId(row["reservation_id"]), project=row["project"], attempt=0,
-        provider=ProviderName(row["provider"]), account=row["account"], label=label, offer_id=OfferId(""),
-        host=HostKey(""), conflict_keys=(), gpu_model="", num_gpus=0, vram_gb=0, location="", price=Micro(0),
-        disk_price=Micro(0), ceiling=Micro(0), state=LeaseState.RELEASED, version=0,
+        provider=ProviderName(row["provider"]), account=row["account"], label=label,
+        state=LeaseState.RELEASED, version=0,
         created_at=moment(row["created_at"]), ended_at=moment(row["ended_at"]),
         instance_id=None if row["instance_id"] is None else InstanceId(row["instance_id"]),
+        offered=Offered(
+            offer_id=OfferId(""), host=HostKey(""), conflict_keys=(), gpu_model="", num_gpus=0, vram_gb=0, location="",
+        ),
+        creation=Creation(ceiling=Micro(0)), observed=Observed(price=Micro(0), disk_price=Micro(0)),
     )  # fmt: skip
 
 

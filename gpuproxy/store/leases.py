@@ -17,7 +17,7 @@ from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
 from gpuproxy.store import counters, events, forgotten, measured, money_log, reservations, settlements
-from gpuproxy.store.rows import LIVE_SQL, columns, lease_from, micros, moment, stored
+from gpuproxy.store.rows import LEASE_COLUMNS, LIVE_SQL, lease_changes, lease_columns, lease_from, micros, moment
 
 _SHOWN = frozenset({"price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at"})
 """Columns whose change notifies watchers, although it isn't an event of the lease."""
@@ -53,7 +53,7 @@ def exist(tx: Tx) -> bool:
 
 def find(tx: Tx, lease_id: LeaseId) -> Lease | None:
     """The current lease; None if there is none. `history` deletes leases that ended long ago."""
-    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
+    row = tx.fetch_one(f"SELECT {LEASE_COLUMNS} FROM leases WHERE id = ?", (lease_id,))  # noqa: S608
     return None if row is None else lease_from(row)
 
 
@@ -128,7 +128,7 @@ def by_instance(tx: Tx, provider: ProviderName, instance_id: InstanceId) -> Leas
 
 def by_label(tx: Tx, label: str) -> Lease | None:
     """The lease of a label, also one that ended long ago or was deleted since; None if there is none."""
-    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
+    row = tx.fetch_one(f"SELECT {LEASE_COLUMNS} FROM leases WHERE label = ?", (label,))  # noqa: S608
     return forgotten.by_label(tx, label) if row is None else lease_from(row)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from gpuproxy.model.leases import Lease, LeaseEvent
 from gpuproxy.model.measured import Measured, after_outcome, outcome
 from gpuproxy.model.offers import HostKey
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
 from gpuproxy.store.rows import moment, stored
 
@@ -19,8 +20,8 @@ def observe(tx: Tx, lease: Lease, event: LeaseEvent, reason: Reason) -> None:
     """Update the host's record after an event; `lease` is its state before the event."""
     observed = outcome(lease.creation.call_started_at, lease.observed.ready_at is not None, event, reason, tx.now())
     if observed is not None:
-        before = find(tx, lease.host) or Measured(provider=lease.provider, gpu_model=lease.gpu_model)
-        save(tx, lease.host, after_outcome(before, observed, tx.now()))
+        before = find(tx, lease.offered.host) or Measured(provider=lease.provider, gpu_model=lease.offered.gpu_model)
+        save(tx, lease.offered.host, after_outcome(before, observed, tx.now()))
 
 
 def find(tx: Tx, host: HostKey, table: Table = "measured") -> Measured | None:

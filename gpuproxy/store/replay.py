@@ -11,6 +11,7 @@ from typing import Any
 from gpuproxy.model.leases import LIVE, LeaseEvent, LeaseState
 from gpuproxy.model.measured import Measured, after_outcome, outcome
 from gpuproxy.model.offers import HostKey, ProviderName
+from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
 from gpuproxy.store import measured, meta
 from gpuproxy.store.rows import moment
@@ -117,7 +118,7 @@ def _follow(row: Mapping[str, Any], past: _Past, host: _Host) -> None:
         return
     at = moment(row["at"])
     began = None if row["call_started_at"] is None else moment(row["call_started_at"])
-    observed = outcome(began, was_ready, LeaseEvent(row["event"]), row["reason"] or "", at)
+    observed = outcome(began, was_ready, LeaseEvent(row["event"]), Reason(row["reason"] or ""), at)
     if observed is not None:
         new = Measured(provider=ProviderName(host.provider), gpu_model=host.gpu_model)
         host.measured = after_outcome(host.measured or new, observed, at)

@@ -1,7 +1,7 @@
 """Reservations: one row for each renting call whose intent was committed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from gpuproxy.model.demands import KEYED
@@ -10,9 +10,8 @@ from gpuproxy.model.leases import Lease, ReservationId
 from gpuproxy.model.reservations import Reservation, derived_state
 from gpuproxy.ports import Tx
 from gpuproxy.store import events, totals
-from gpuproxy.store.rows import columns, reservation_from, stored
+from gpuproxy.store.rows import RESERVATION_COLUMNS, reservation_changes, reservation_columns, reservation_from
 
-_COLUMNS = ", ".join(field.name for field in fields(Reservation))
 _HAS_LABEL = (
     "EXISTS (SELECT 1 FROM json_each(labels) WHERE json_extract(value, '$[0]') = ? AND json_extract(value, '$[1]') = ?)"
 )
@@ -48,7 +47,7 @@ def get(tx: Tx, reservation_id: ReservationId) -> Reservation:
 def by_request(tx: Tx, project: str, request_id: str) -> Reservation | None:
     """The reservation of an earlier call with this request_id; None if there is none."""
     row = tx.fetch_one(
-        f"SELECT {_COLUMNS} FROM reservations "  # noqa: S608
+        f"SELECT {RESERVATION_COLUMNS} FROM reservations "  # noqa: S608
         "WHERE project = ? AND request_id = ? AND request_id <> ''",  # as the index says
         (project, request_id),
     )
@@ -83,7 +82,7 @@ def newest(
         matching += ["created_at <= ?", "(created_at < ? OR id > ?)"]
         values += [created_at, created_at, after[1]]
     rows = tx.fetch(
-        f"SELECT {_COLUMNS} FROM reservations WHERE {' AND '.join(matching)} "  # noqa: S608 - our own conditions
+        f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE {' AND '.join(matching)} "  # noqa: S608 - our own conditions
         "ORDER BY created_at DESC, id LIMIT ?",
         (*values, limit),
     )
@@ -113,8 +112,8 @@ def _matching(project: str | None, state: str, labels: Mapping[str, str]) -> tup
     return conditions, values
 
 
-def change(tx: Tx, reservation: Reservation, leases: Sequence[Lease], **facts: Any) -> Reservation:
-    """Set the fields in `facts`, update the derived state, and return the new reservation.
+def change(tx: Tx, old: Reservation, new: Reservation, leases: Sequence[Lease]) -> Reservation:
+    """Store the new version of a reservation with the state that its leases give it, and return it.
 
     Raises Conflict if the reservation has changed since `old` was read.
     """
