@@ -64,6 +64,10 @@ class MortalDatabase:
         self._delay = delay
         self._written = written
 
+    @property
+    def exclusive(self) -> bool:
+        return self._db.exclusive
+
     async def write(self, fn: Callable[[Tx], T]) -> T:
         await asyncio.sleep(self._delay())
         self._life.passes_point()

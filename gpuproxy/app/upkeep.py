@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -32,8 +32,8 @@ from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import files as database_files
+from gpuproxy.store.sqlite.copying import copy_to
 from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import UnusableLocation, require_one_name
 
 T = TypeVar("T")
@@ -157,10 +157,9 @@ def backup(settings: Settings, file: Path) -> None:
     _write_secret(file, "")
     whole = False
     try:
-        with closing(sqlite3.connect(origin)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+        copy_to(copy, origin)
         whole = True
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         raise ConfigError(f"{file} can't be written: {error}.") from error
     finally:
         if not whole:

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from gpuproxy.loadbalancer.setting import strategy_for
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
-from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.errors import Taken, Unavailable
 from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reservations import Decision, Reservation, ReservationView
@@ -86,7 +86,7 @@ class ReservationRecord:
         return self._drafted.as_owner
 
     def insert(self, tx: Tx) -> None:
-        """Store the last draft. Raises the database's IntegrityError when the request_id is taken."""
+        """Store the last draft. Raises Taken if the request_id is in use."""
         reservations.insert(tx, self.drafted)
 
     def read(self, tx: Tx) -> Owner:
@@ -176,6 +176,10 @@ class Reserver:
     async def _run(self, call: _Call, caller: Caller) -> ReservationView:
         try:
             return await self._stored(call, caller) or await self._rent(call, caller)
+        except Taken as taken:  # another process has stored a reservation with this request_id meanwhile
+            if taken.table == "reservations" and (found := await self._stored(call, caller)) is not None:
+                return found
+            raise
         finally:
             self._joinable.pop((caller.project, call.demand.request_id), None)
 

@@ -22,7 +22,7 @@ from gpuproxy.loadbalancer.balancer import Choice
 from gpuproxy.loadbalancer.choice import Chooser, Terms
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import Order
-from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
+from gpuproxy.model.errors import Conflict, Refusal, Taken, TurnTaken, Unavailable
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
 from gpuproxy.model.offers import AccountKey
@@ -150,7 +150,9 @@ class Rental:
                 intended_for = owner or self._record.draft(choice.decision, self._clock.now())
                 try:
                     await self._intend(intended_for, choice, first=owner is None)
-                except TurnTaken:
+                except (TurnTaken, Taken) as error:  # another process has chosen the same meanwhile
+                    if isinstance(error, Taken) and error.table != "holds":
+                        raise
                     continue
                 self._owner_id = intended_for.id
                 return

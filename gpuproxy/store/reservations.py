@@ -16,7 +16,7 @@ _COLUMNS = ", ".join(field.name for field in fields(Reservation))
 
 
 def insert(tx: Tx, reservation: Reservation) -> None:
-    """Insert a new reservation. Raises the database's IntegrityError if the request_id is in use."""
+    """Insert a new reservation. Raises Taken (table `reservations`) if the request_id is in use."""
     row = columns(reservation)
     tx.execute(
         f"INSERT INTO reservations ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608
