@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from gpuproxy.loadbalancer import choice
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import AlreadyExists
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases
 from tests.world import VAST, World, in_world
 
 
@@ -146,21 +146,20 @@ def test_a_request_id_that_another_process_stores_meanwhile_is_joined_and_rents_
 
 
 def test_gpus_that_another_process_takes_meanwhile_are_not_rented_twice(monkeypatch):
-    """The choice is made on keys as they were before the other process took them; then it is made again."""
+    """The choice is made on what was stored before the other process took them; then it is made again."""
 
     async def story(world: World) -> None:
-        before, choices = await world.db.read(leases.locked_keys), []
-        locked = leases.locked_keys
+        read, seen = choice._known, []
 
-        def stale(tx: Tx) -> Any:
-            choices.append(locked(tx))
-            return before if len(choices) == 2 else choices[-1]
+        def stale(tx: Tx, *args: Any) -> Any:
+            seen.append(read(tx, *args))
+            return seen[0] if len(seen) == 2 else seen[-1]
 
-        monkeypatch.setattr(leases, "locked_keys", stale)
-        monkeypatch.setattr(world.engine.catalog, "taken", lambda offer: None)  # nor does it know of that
+        monkeypatch.setattr(choice, "_known", stale)
+        monkeypatch.setattr(world.engine.catalog, "taken", lambda offer: None)
         await world.reserve(1)
         await world.reserve(1)
-        assert len(choices) == 3
+        assert len(seen) == 3
         held = [lease.conflict_keys for lease in await world.live()]
         assert len(held) == len(set(held)) == 2
         await world.books_agree()
