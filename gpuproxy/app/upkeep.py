@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from gpuproxy.ports import Tx
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch, Decided
 from gpuproxy.reconcile.steps import Advance, Note, Step
+from gpuproxy.runtime.claims import Claims
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
@@ -74,19 +76,25 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
             lines: list[str] = []
-            lateness = Lateness(clock)
+            lateness, claims = Lateness(clock), Claims(db, clock, SystemRandom().token(8))
             for provider in await connect_accounts(stack, settings, clock, None, lateness):
                 watch = AccountWatch(
                     provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
-                    lateness=lateness,
+                    lateness=lateness, claim=claims.of_account(provider.name, provider.account),
                 )  # fmt: skip
                 lines += _lines(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
+                    await db.write(partial(_claim, claims, watch))
                     await watch.step()
                     await watch.close()
             return lines
 
     return _with_database(settings, run, alone=not dry_run)
+
+
+def _claim(claims: Claims, watch: AccountWatch, tx: Tx) -> None:
+    claims.begin(tx)
+    watch.claim.take(tx)
 
 
 def _sandbox_hint(settings: Settings) -> str:

@@ -38,11 +38,12 @@ from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental.attempt import Attempts
 from gpuproxy.rental.joins import Reserver
-from gpuproxy.rental.recovery import recover
+from gpuproxy.rental.recovery import Recovery
 from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.claims import Claims
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
@@ -55,6 +56,7 @@ class Engine:
     """Everything below the edge, wired, and its background work."""
 
     reserver: Reserver
+    recovery: Recovery
     reservations: Reservations
     instances: Instances
     load: Load
@@ -79,11 +81,12 @@ class Engine:
     async def start(self) -> None:
         """Recover what an earlier process left, then start the background loops."""
         await self.db.write(counters.recount)
-        await recover(self.db, self.accounts)
+        await self.recovery.start()
         loops = [
             self.catalog.run(),
-            *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
+            *(self._supervise(watch) for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
+            *(watch.claim.keep(watch.nudge, again=True) for watch in self.watches if not self.db.exclusive),
             *(self._every(each.step, self.true_up_seconds, "true-up", each.provider) for each in self.true_ups),
             *(
                 self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
@@ -92,6 +95,13 @@ class Engine:
         ]
         for loop in loops:
             self._loops.start(loop)
+
+    async def _supervise(self, watch: AccountWatch) -> None:
+        async def step() -> None:
+            await watch.look()
+            await self.recovery.step()
+
+        await repeat(step, watch.wait, self.clock, f"watch {watch.provider.account}")
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
@@ -135,20 +145,24 @@ def build_engine(
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
     catalog = _catalog(settings, providers, clock, lateness)
+    claims = Claims(db, clock, random.token(8))
     watch = partial(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
         lateness=lateness, check_key=check_key,
     )  # fmt: skip
-    watches = Watches([watch(each) for each in accounts])
+    watches = Watches([watch(each, claim=claims.of_account(each.name, each.account)) for each in accounts])
     context = RentalContext(
         db=db, clock=clock, limits=limits, chooser=Chooser(catalog, accounts, db, limits), accounts=accounts,
         attempts=Attempts(accounts, watches, catalog, db=db, clock=clock), watches=watches, signer=signer,
         check_key=check_key,
     )  # fmt: skip
-    reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
+    reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
     return Engine(
         reserver=reserver,
+        recovery=Recovery(
+            db, accounts, claims, supervised=[watch.claim for watch in watches], is_running=reserver.is_running
+        ),
         accounts=accounts,
         reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,

@@ -4,6 +4,7 @@
     ├─ IllegalTransition          a bug: an event that the state table does not allow
     ├─ Conflict                   the row was changed meanwhile: read it again
     │  └─ TurnTaken               the rotation was changed meanwhile: choose again
+    ├─ ClaimLost                  another process has taken over the work: stop it
     ├─ Taken                      the database has a row with this unique value already
     ├─ StatementRefused           a bug: a statement or a row that the database does not accept
     ├─ ProviderError              an error of a marketplace (scope, advice, raw status and body)
@@ -40,6 +41,10 @@ class Conflict(Exception):
 
 class TurnTaken(Conflict):
     """The rotation has changed since it was read: choose again."""
+
+
+class ClaimLost(Exception):
+    """The process has a claim no longer: it is over, or another process has it. The work must stop at once."""
 
 
 class Taken(Exception):

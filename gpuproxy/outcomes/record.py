@@ -5,6 +5,7 @@ that takes a lease expects it as read in the same unit of work. So no write conf
 dropped: if the lease had already ended, it returns to `releasing`.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
@@ -33,12 +34,21 @@ _PAUSE = timedelta(minutes=3)
 """How long an account is paused after it was the reason for a refused create."""
 
 
-def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime, interval: float) -> bool:
+def call_started(
+    tx: Tx,
+    lease_id: LeaseId,
+    deadline: datetime,
+    latest: datetime,
+    interval: float,
+    *,
+    require: Callable[[Tx], None],
+) -> bool:
     """Record that the create is about to be sent. False when it must not be sent any more.
 
     `deadline`: when the call ends at the latest. `latest`: the last time at which the create may be sent. `interval`:
-    the seconds until the account's next create.
+    the seconds until the account's next create. `require` raises ClaimLost if another process rents for the owner.
     """
+    require(tx)
     lease = leases.get(tx, lease_id)
     if lease.state is not LeaseState.REQUESTED:
         not_attempted(tx, lease_id)
@@ -188,7 +198,7 @@ def _orphans_reservation(tx: Tx) -> ReservationId:
             Reservation(
                 id=ORPHANS, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
                 strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
-                ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
+                ready_timeout_s=0.0, settled_at=tx.now(), answered_at=tx.now(), closing="ORPHAN",
                 message="Machines with this deployment's label that the database did not know.",
             ),
         )  # fmt: skip

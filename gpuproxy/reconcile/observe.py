@@ -19,6 +19,7 @@ import structlog
 
 from gpuproxy.model import contracts
 from gpuproxy.model.errors import (
+    ClaimLost,
     OrphansFound,
     ProviderError,
     Unavailable,
@@ -39,9 +40,11 @@ from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Adopt, Advance, Destroy, Note, Scene, Step
 from gpuproxy.reconcile.ways_in import can_be_probed
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import account_problems, leases, owners
+from gpuproxy.store import account_problems, claims, leases, owners
+from gpuproxy.store.claims import Claim
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +78,15 @@ class AccountWatch:
         clock: Clock,
         probe: Probe,
         signer: Signer,
+        claim: HeldClaim,
         limits: Limits,
         probes: Probes,
         lateness: Lateness,
         check_key: str = "",
     ) -> None:
-        """With `check_key`, a public key, SSH counts as ready only if it lets this key in."""
+        """Nothing is planned or sent without the `claim`. With `check_key`, a public key, SSH must let this key in."""
         self.provider = provider
+        self.claim = claim
         self._key = (provider.name, provider.account)
         self._db = db
         self._clock = clock
@@ -131,18 +136,23 @@ class AccountWatch:
 
     async def due(self) -> float:
         """Perform the steps that need only the database and are due. Returns the seconds until the next one."""
+        if (claim := self.claim.claim) is None:
+            return self._limits.poll_seconds
         decided = await self._db.read(lambda tx: self._decide(tx, None, credit_unchanged=False))
         if any(not isinstance(step, Destroy) for step in decided.steps):
             try:
                 decided = await self._db.write(
-                    lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False))
+                    lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False), claim)
                 )
             except Unavailable:
-                self._continue_destroys(decided)
+                self._continue_destroys(decided, claim)
                 raise
+            except ClaimLost:
+                self.claim.lose()
+                return self._limits.poll_seconds
         for step in decided.steps:
             if isinstance(step, Destroy):
-                self._effects.start(step)
+                self._effects.start(step, claim)
         now = self._clock.now()
         times = [(at - now).total_seconds() for lease in decided.live if (at := _due_at(lease)) is not None]
         # A step that is already due is running or has failed, so it is checked again soon.
@@ -200,13 +210,20 @@ class AccountWatch:
         await self._pass()
 
     async def _pass(self) -> None:
+        if (claim := self.claim.claim) is None:  # another process supervises the account
+            self.last_pass_at = self._clock.now()
+            return
         listing = await self._listing()
         credit_unchanged = await self._credit_unchanged(listing)
         try:
-            decided = await self._db.write(lambda tx: self._apply(tx, listing, credit_unchanged=credit_unchanged))
+            decided = await self._db.write(lambda tx: self._apply(tx, listing, claim, credit_unchanged))
         except Unavailable:
-            self._continue_destroys(await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=False)))
+            planned = await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=False))
+            self._continue_destroys(planned, claim)
             raise
+        except ClaimLost:
+            self.claim.lose()
+            return
         self._warn_of_orphans(decided.sightings)
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
@@ -217,16 +234,16 @@ class AccountWatch:
             self._looked_at = listing.began_at
         for step in decided.steps:
             if isinstance(step, Effect):
-                self._effects.start(step)
+                self._effects.start(step, claim)
         for stray in decided.strays:
-            self._effects.release_stray(stray)
+            self._effects.release_stray(stray, claim)
 
-    def _continue_destroys(self, decided: Decided) -> None:
+    def _continue_destroys(self, decided: Decided, claim: Claim) -> None:
         """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
         for step in decided.steps:
             over = isinstance(step, Advance) and step.facts.get("reason") == "EXPIRED"
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
-                self._effects.start(Destroy(step.lease))
+                self._effects.start(Destroy(step.lease), claim)
 
     def _warn_of_orphans(self, sightings: Sightings) -> None:
         """Warn long before orphans are destroyed, for an operator who has restored an old copy of the database."""
@@ -284,8 +301,8 @@ class AccountWatch:
         self._credit = credit, since
         return now - since >= _STANDSTILL
 
-    def _apply(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
-        decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged))
+    def _apply(self, tx: Tx, listing: Listing | None, claim: Claim, credit_unchanged: bool) -> Decided:
+        decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged), claim)
         self._identity.note(tx)
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
@@ -299,8 +316,9 @@ class AccountWatch:
             account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
         return decided
 
-    def _written(self, tx: Tx, decided: Decided) -> Decided:
-        """The decision with its steps written to the database."""
+    def _written(self, tx: Tx, decided: Decided, claim: Claim) -> Decided:
+        """The decision with its steps written to the database. Raises ClaimLost."""
+        claims.require(tx, claim)
         for step in decided.steps:
             _write(tx, step)
         return replace(decided, live=leases.live(tx, *self._key))

@@ -125,6 +125,12 @@ _EIGHTH = (
     "ALTER TABLE leases ADD COLUMN contract_warned_at INTEGER",
 )
 
+_TENTH = (
+    """CREATE TABLE claims (
+        name TEXT PRIMARY KEY, owner TEXT NOT NULL, fence INTEGER NOT NULL, until INTEGER NOT NULL) STRICT""",
+    "ALTER TABLE reservations DROP COLUMN owner",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -179,4 +185,11 @@ def m0007_slow_to_condemn(db: Database) -> None:
 def m0008_ready_means_a_caller_can_get_in(db: Database) -> None:
     """Store how a machine was launched, who must be able to log in, what its boot reported and when it must end."""
     for statement in _EIGHTH:
+        db.execute(statement)
+
+
+@migrations()
+def m0010_work_is_claimed(db: Database) -> None:
+    """Store which process supervises an account or runs a call. It replaces the reservations' column `owner`."""
+    for statement in _TENTH:
         db.execute(statement)
