@@ -18,13 +18,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from gpuproxy.model import contracts
-from gpuproxy.model.errors import (
-    ClaimLost,
-    OrphansFound,
-    ProviderError,
-    Unavailable,
-    UnreadableRows,
-)
+from gpuproxy.model.errors import ClaimLost, OrphansFound, ProviderError, Unavailable, UnreadableRows
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
@@ -87,6 +81,7 @@ class AccountWatch:
         """Nothing is planned or sent without the `claim`. With `check_key`, a public key, SSH must let this key in."""
         self.provider = provider
         self.claim = claim
+        self._fence: int | None = None
         self._key = (provider.name, provider.account)
         self._db = db
         self._clock = clock
@@ -211,8 +206,11 @@ class AccountWatch:
 
     async def _pass(self) -> None:
         if (claim := self.claim.claim) is None:  # another process supervises the account
-            self.last_pass_at = self._clock.now()
+            self._live, self.last_pass_at = (), self._clock.now()
             return
+        if self._fence not in (None, claim.fence):  # what was seen before another process took over is old
+            self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
+        self._fence = claim.fence
         listing = await self._listing()
         credit_unchanged = await self._credit_unchanged(listing)
         try:

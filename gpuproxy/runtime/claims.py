@@ -16,12 +16,9 @@ from gpuproxy.store.claims import Claim
 
 log = structlog.get_logger(__name__)
 
+_RESERVATION = "reservation:"
 CLAIM_SECONDS = 30.0
 """How long a claim lasts. A process that is not heard of for so long is replaced."""
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
 
 
 class HeldClaim:
@@ -65,8 +62,8 @@ class HeldClaim:
         """Remove the claim: its work is done for ever."""
         claims.forget(tx, self.name)
 
-    async def keep(self, lost: Callable[[], None] = _nothing, *, again: bool) -> None:
-        """Renew the claim until cancelled. `lost` is called when another process has it, or its work is done.
+    async def keep(self, changed: Callable[[], None], *, again: bool) -> None:
+        """Renew the claim until cancelled. `changed` is called when this process has lost it or has got it.
 
         `again`: take it whenever it is free. Otherwise this returns when it is lost. In a database of one process this
         returns at once, because no claim ends.
@@ -74,15 +71,17 @@ class HeldClaim:
         if self._seconds is None:
             return
         while again or self.claim is not None:
-            await guarded(lambda: self._kept(lost), self._clock, f"claim {self.name}")
+            await guarded(lambda: self._kept(changed), self._clock, f"claim {self.name}")
             await self._clock.sleep(self._seconds / 3)
 
-    async def _kept(self, lost: Callable[[], None]) -> None:
+    async def _kept(self, changed: Callable[[], None]) -> None:
+        had = self.claim is not None
         try:
-            await self._db.write(self.take if self.claim is None else self.renew)
+            await self._db.write(self.renew if had else self.take)
         except ClaimLost:
             self.lose()
-            lost()
+        if (self.claim is not None) != had:
+            changed()
 
     def _set(self, claim: Claim | None) -> None:
         self.claim = claim
@@ -107,9 +106,10 @@ class Claims:
         return self._held(reservation_claim(reservation_id))
 
     def begin(self, tx: Tx) -> None:
-        """The first unit of a process: in a database of one process, all claims are of dead processes."""
+        """A part of the first unit of a process: in a database of one process, all claims are of dead processes."""
         if self._seconds is None:
             claims.void(tx)
+        claims.sweep(tx, _RESERVATION)
 
     def _held(self, name: str) -> HeldClaim:
         return HeldClaim(name, self.owner, self._db, self._clock, self._seconds)
@@ -117,4 +117,4 @@ class Claims:
 
 def reservation_claim(reservation_id: str) -> str:
     """The name of the claim of a running call."""
-    return f"reservation:{reservation_id}"
+    return f"{_RESERVATION}{reservation_id}"

@@ -78,6 +78,12 @@ def forget(tx: Tx, name: str) -> None:
     tx.execute("DELETE FROM claims WHERE name = ?", (name,))
 
 
+def sweep(tx: Tx, prefix: str) -> None:
+    """Forget the claims that are over and whose names begin with `prefix`."""
+    now = micros(tx.now())
+    tx.execute("DELETE FROM claims WHERE substr(name, 1, ?) = ? AND until <= ?", (len(prefix), prefix, now))
+
+
 def is_free(tx: Tx, name: str) -> bool:
     """True if no process has the claim."""
     row = tx.fetch_one("SELECT until FROM claims WHERE name = ?", (name,))

@@ -205,7 +205,7 @@ class _Story:
 def _renews_too_late(engine: Engine) -> None:
     """Once it resumes, everything else in the process comes before the renewal that would tell it of the loss."""
 
-    async def later(_lost: Callable[[], None]) -> None:
+    async def later(_changed: Callable[[], None]) -> None:
         """It does not come."""
 
     calls = [call.record.claim for call in engine.reserver._open.values()]

@@ -103,6 +103,16 @@ async def test_a_forgotten_claim_is_lost_and_never_blocks(db: Database):
         await db.write(lambda tx: claims.renew(tx, claim, 30))
 
 
+async def test_claims_that_are_over_are_swept_by_their_prefix_and_others_are_not(store: Store, db: Database):
+    await db.write(lambda tx: claims.take(tx, "call:over", "a", 10))
+    await db.write(lambda tx: claims.take(tx, "account:over", "a", 10))
+    await db.write(lambda tx: claims.take(tx, "call:held", "a", 20))
+    store.clock.advance(10)
+    await db.write(lambda tx: claims.sweep(tx, "call:"))
+    left = await db.read(lambda tx: tx.fetch("SELECT name FROM claims ORDER BY name"))
+    assert [row["name"] for row in left] == ["account:over", "call:held"]
+
+
 async def test_work_that_checks_its_claim_is_done_by_one_process_at_a_time(store: Store, db: Database):
     """Many processes take the claim whenever it is free. What one writes under it, no older owner writes after it."""
     seen: list[int] = []
