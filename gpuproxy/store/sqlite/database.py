@@ -175,7 +175,7 @@ class SqliteDatabase:
             if self._location is not None:
                 self._location.remember_files()
             self._resources = resources.pop_all()
-        self._watchers: dict[str, set[_Wakeups]] = {}
+        self._watchers: dict[str, list[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._reader_pool: ThreadPoolExecutor | None = None
@@ -214,11 +214,11 @@ class SqliteDatabase:
     async def watch(self, topic: str) -> AsyncIterator[_Wakeups]:
         """Subscribe to the changes of a topic, from now on."""
         wakeups = _Wakeups()
-        self._watchers.setdefault(topic, set()).add(wakeups)
+        self._watchers.setdefault(topic, []).append(wakeups)
         try:
             yield wakeups
         finally:
-            self._watchers[topic].discard(wakeups)
+            self._watchers[topic].remove(wakeups)
             if not self._watchers[topic]:
                 del self._watchers[topic]
 
