@@ -214,4 +214,16 @@ MISTAKES = (
         "        selection = market.select(order.filter, until)",
         "        selection = market.select(order.filter, None)",
     ),
+    Mistake(
+        "a claim is not checked before the effect",
+        "store/claims.py",
+        '    if row is None or not held or moment(row["until"]) <= tx.now():',
+        "    if held is None:",
+    ),
+    Mistake(
+        "a driver's exception escapes from the database port",
+        "store/sqlite/database.py",
+        "            self.failure = errors.of_statement(error)\n            raise self.failure from error",
+        "            raise",
+    ),
 )

@@ -1,7 +1,8 @@
 """`make simulate`: the whole engine, store, adapter and market under one seeded scheduler, 10,000 different stories.
 
 Each seed has two stories: one with faults, crashes and callers that leave, and one with callers that wait until their
-machines are ready, on a market where every machine fails in the same way or where at most one host is bad.
+machines are ready, on a market where every machine fails in the same way or where at most one host is bad. Every fourth
+seed has a third one: two processes on one database, of which one is paused past its claims and resumes.
 
 SEEDS=N (from 0) or SEEDS=FROM-TO selects the seeds. SEED=N replays one and prints its events. Every 20th seed runs
 twice and must end with the same hash of all events (`make` fixes PYTHONHASHSEED, which sets the order of sets of
@@ -18,21 +19,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tests.simulation import patience
+from tests.simulation import patience, takeover
 from tests.simulation.audit import GRACE, Violation
 from tests.simulation.patience import Patience
 from tests.simulation.report import Report
 from tests.simulation.story import run
+from tests.simulation.takeover import Takeover
 
 _ALL = "10000"
 _PROCESSES = 2
 _TWICE_EVERY = 20
+_TAKEOVER_EVERY = 4
 _CHUNK = 25
 _PROGRESS_EVERY = 1000
 _SHOWN = 10
 
 
-Told = tuple[Report, Patience]
+Told = tuple[Report, Patience, Takeover | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +59,27 @@ def main() -> int:
         results = list(_told(pool.imap_unordered(tell, seeds, min(_CHUNK, 1 + len(seeds) // 100)), len(seeds)))
     told = [result for result in results if not isinstance(result, Failure)]
     failures = sorted((r for r in results if isinstance(r, Failure)), key=lambda failure: failure.seed)
-    _print_figures([report for report, _ in told], time.monotonic() - began)
-    _print_patience([patient for _, patient in told])
+    _print_figures([report for report, _, _ in told], time.monotonic() - began)
+    _print_patience([patient for _, patient, _ in told])
+    _print_takeovers([takeover for _, _, takeover in told if takeover is not None])
     return _verdict(failures)
 
 
 def tell(seed: int) -> Told | Failure:
     """Run the stories of a seed; those of every 20th seed twice."""
     try:
-        told = run(seed), patience.run(seed)
-        if seed % _TWICE_EVERY == 0 and (run(seed), patience.run(seed)) != told:
+        told = _stories(seed)
+        if seed % _TWICE_EVERY == 0 and _stories(seed) != told:
             return Failure(seed, "undetermined", "two runs ended in different ways")
     except Violation as violation:
         return Failure(seed, violation.kind, str(violation), violation.times)
     except Exception as error:  # noqa: BLE001 - one broken story must not end all others
         return Failure(seed, "broken", f"{type(error).__name__}: {error}")
     return told
+
+
+def _stories(seed: int) -> Told:
+    return run(seed), patience.run(seed), takeover.run(seed) if seed % _TAKEOVER_EVERY == 0 else None
 
 
 def _seeds(text: str) -> range:
@@ -83,6 +91,7 @@ def _replay(seed: int) -> int:
     try:
         print(run(seed, tell=True))
         print(patience.run(seed))
+        print(takeover.run(seed))
     except Violation as violation:
         print(f"seed {seed}: {violation}")
         return 1
@@ -137,6 +146,15 @@ def _print_patience(patient: list[Patience]) -> None:
         f"one fails   {len(others)} schedules in which at most one host is bad: {sum(p.filled for p in others)} of "
         f"{sum(p.callers for p in others)} reservations filled; at worst "
         f"{max((p.worst for p in others), default=0.0):.2f} GPUs rented for each (limit 2)"
+    )
+
+
+def _print_takeovers(takeovers: list[Takeover]) -> None:
+    pauses, taken = sum(each.pauses for each in takeovers), sum(each.taken for each in takeovers)
+    print(
+        f"takeovers   {len(takeovers)} schedules of two processes: {pauses} times one was paused, {taken} times past "
+        f"its claims. When it resumed, it sent {sum(each.held for each in takeovers)} calls whose check was before the "
+        "pause, and no other"
     )
 
 

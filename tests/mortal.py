@@ -28,6 +28,27 @@ class Life:
         self.books_fail = False
         """The database refuses every write, as with a full disk."""
         self._last = die_after
+        self._runs: asyncio.Event | None = None
+        """Unset while the process is paused; None if it never was."""
+        self.sent: list[str] = []
+        """The methods of all requests that this life has handed to the network."""
+        self.held = 0
+        """Requests that wait for the end of the pause, to be sent."""
+
+    def pause(self) -> None:
+        """From here on nothing that this process does reaches the database or the market, until `resume`."""
+        self._runs = asyncio.Event()
+
+    def resume(self) -> None:
+        """Let the process go on where it was."""
+        if self._runs is not None:
+            self._runs.set()
+
+    async def runs(self) -> None:
+        """Return when the process is not paused."""
+        if self._runs is not None and not self._runs.is_set():
+            await self._runs.wait()
+            self.goes_on()
 
     def die_after(self, points: int) -> None:
         """Die at the n-th point from now; 1 is the next."""
@@ -58,8 +79,20 @@ class Life:
 class MortalDatabase:
     """The Database port as one life sees it."""
 
-    def __init__(self, db: Database, life: Life, delay: Callable[[], float], written: Callable[[], None]) -> None:
-        """`delay`: seconds that others run before and after each unit of work; `written` is told each commit."""
+    def __init__(
+        self,
+        db: Database,
+        life: Life,
+        delay: Callable[[], float],
+        written: Callable[[], None],
+        *,
+        exclusive: bool = True,
+    ) -> None:
+        """`delay`: seconds that others run before and after each unit of work; `written` is told each commit.
+
+        `exclusive`: False for a database that several processes share.
+        """
+        self.exclusive = exclusive
         self._db = db
         self._life = life
         self._delay = delay
@@ -67,6 +100,7 @@ class MortalDatabase:
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         await asyncio.sleep(self._delay())
+        await self._life.runs()
         self._life.passes_point()
         if self._life.books_fail:
             raise Unavailable("The books can't be written at the moment; nothing was changed.", reason=Reason.DATABASE)
@@ -74,11 +108,13 @@ class MortalDatabase:
         self._written()
         self._life.passes_point()
         await asyncio.sleep(self._delay())
+        await self._life.runs()
         self._life.goes_on()
         return result
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         self._life.goes_on()
+        await self._life.runs()
         return await self._db.read(fn)
 
     def watch(self, topic: str) -> AbstractAsyncContextManager[Wakeups]:
@@ -108,6 +144,12 @@ class MortalHttp:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self._life.passes_point()
+        self._life.held += 1
+        try:
+            await self._life.runs()
+        finally:
+            self._life.held -= 1
+        self._life.sent.append(request.method)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[HttpResponse] = loop.create_future()
         seconds = self._delay()
@@ -118,6 +160,7 @@ class MortalHttp:
         try:
             return await answer
         finally:
+            await self._life.runs()
             self._life.passes_point()
 
     def _arrive(self, request: HttpRequest, answer: "asyncio.Future[HttpResponse]") -> None:

@@ -94,7 +94,7 @@ def _reservation(at: datetime) -> Reservation:
     return Reservation(
         id=ReservationId(""), project="", request_id="", fingerprint="", count=1, least=0, keep=True,
         strategy="least_connections", labels=(("team", "vision"),), created_at=at, expires_at=None, version=9,
-        replace_unready=True, ready_timeout_s=600.0, owner="abcd2345", key_id="key-abcd2345", closing=Reason.RELEASED,
+        replace_unready=True, ready_timeout_s=600.0, key_id="key-abcd2345", closing=Reason.RELEASED,
         decision=decision, message="1 GPU reserved.", state=ReservationState.RELEASED,
     )  # fmt: skip
 

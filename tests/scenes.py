@@ -42,7 +42,7 @@ def reservation_of(**facts: Any) -> Reservation:
     values: dict[str, Any] = {
         "id": ReservationId("res-aaaaaaaa"), "project": "p1", "request_id": "a", "fingerprint": "f", "count": 1,
         "least": 0, "keep": True, "strategy": "lowest_price", "labels": (), "created_at": NOON, "expires_at": None,
-        "version": 1, "replace_unready": True, "ready_timeout_s": 900.0, "owner": "o",
+        "version": 1, "replace_unready": True, "ready_timeout_s": 900.0,
     }  # fmt: skip
     return Reservation(**(values | facts))
 

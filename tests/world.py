@@ -90,6 +90,8 @@ class World:
         """Told every commit of the process, also the last one before it dies."""
         self.life = Life()
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
+        self.shared = False
+        """Several processes use the database, so a process can't know that the others are dead."""
         plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
         self.settings = plain.model_copy(update=settings or {})
         self.engine: Engine
@@ -104,7 +106,7 @@ class World:
         self.life = Life(die_after)
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
         self.db.use_clock(self.books_clock.now)
-        db = MortalDatabase(self.db, self.life, self.delay, self._written)
+        db = MortalDatabase(self.db, self.life, self.delay, self._written, exclusive=not self.shared)
         providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
         self.engine = build_engine(
             self.settings,

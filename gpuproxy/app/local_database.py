@@ -9,9 +9,8 @@ from typing import TypeVar
 
 from gpuproxy.app.main import open_database
 from gpuproxy.config.settings import ConfigError, Settings
-from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.errors import StatementRefused, Unavailable
 from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.driver import sqlite3
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ def with_database(
         check_exists(settings)
     try:
         return asyncio.run(run())
-    except (Unavailable, sqlite3.Error) as error:
+    except (Unavailable, StatementRefused) as error:
         reason = error.__cause__ or error
         raise ConfigError(f"{settings.database_path}: {reason}; nothing was changed.") from error
 

@@ -42,7 +42,6 @@ from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ async def open_database(settings: Settings, *, alone: bool = True) -> AsyncItera
         db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
     except DatabaseLocked as error:
         raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
-    except (UnusableLocation, sqlite3.Error, OSError) as error:
+    except (UnusableLocation, OSError) as error:
         raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
     try:
         yield db

@@ -8,8 +8,9 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +30,13 @@ from gpuproxy.ports import Tx
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch, Decided
 from gpuproxy.reconcile.steps import Advance, Note, Step
+from gpuproxy.runtime.claims import Claims
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
 from gpuproxy.store.sqlite import files as database_files
+from gpuproxy.store.sqlite.copying import copy_to
 from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import UnusableLocation, require_one_name
 
 T = TypeVar("T")
@@ -75,19 +77,25 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
             db.use_clock(clock.now)
             signer = await deployment.signer(db, SystemRandom())
             lines: list[str] = []
-            lateness = Lateness(clock)
+            lateness, claims = Lateness(clock), Claims(db, clock, SystemRandom().token(8))
             for provider in await connect_accounts(stack, settings, clock, None, lateness):
                 watch = AccountWatch(
                     provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
-                    lateness=lateness,
+                    lateness=lateness, claim=claims.of_account(provider.name, provider.account),
                 )  # fmt: skip
                 lines += _lines(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
+                    await db.write(partial(_claim, claims, watch))
                     await watch.step()
                     await watch.close()
             return lines
 
     return _with_database(settings, run, alone=not dry_run)
+
+
+def _claim(claims: Claims, watch: AccountWatch, tx: Tx) -> None:
+    claims.begin(tx)
+    watch.claim.take(tx)
 
 
 def _sandbox_hint(settings: Settings) -> str:
@@ -158,10 +166,9 @@ def backup(settings: Settings, file: Path) -> None:
     _write_secret(file, "")
     whole = False
     try:
-        with closing(sqlite3.connect(origin)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+        copy_to(copy, origin)
         whole = True
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         raise ConfigError(f"{file} can't be written: {error}.") from error
     finally:
         if not whole:

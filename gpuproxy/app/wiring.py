@@ -39,11 +39,12 @@ from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental.attempt import Attempts
 from gpuproxy.rental.joins import Reserver
-from gpuproxy.rental.recovery import recover
+from gpuproxy.rental.recovery import Recovery
 from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.claims import Claims
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
@@ -56,6 +57,7 @@ class Engine:
     """Everything below the edge, wired, and its background work."""
 
     reserver: Reserver
+    recovery: Recovery
     reservations: Reservations
     instances: Instances
     load: Load
@@ -82,11 +84,12 @@ class Engine:
     async def start(self) -> None:
         """Recover what an earlier process left, then start the background loops."""
         await self.db.write(counters.recount)
-        await recover(self.db, self.accounts)
+        await self.recovery.start()
         loops = [
             self.catalog.run(),
-            *(repeat(watch.look, watch.wait, self.clock, f"watch {watch.provider.account}") for watch in self.watches),
+            *(self._supervise(watch) for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
+            *(watch.claim.keep(watch.nudge, again=True) for watch in self.watches if not self.db.exclusive),
             *(
                 self._every(partial(self._true_up, each), self.true_up_seconds, "true-up", each.provider)
                 for each in self.true_ups
@@ -98,6 +101,13 @@ class Engine:
         ]
         for loop in loops:
             self._loops.start(loop)
+
+    async def _supervise(self, watch: AccountWatch) -> None:
+        async def step() -> None:
+            await watch.look()
+            await self.recovery.step()
+
+        await repeat(step, watch.wait, self.clock, f"watch {watch.provider.account}")
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
@@ -141,7 +151,7 @@ def build_engine(
     With `check_key`, a public key, a machine is ready only if it lets the probe log in.
     """
     lateness = lateness or Lateness(clock)
-    limits, metrics = _limits(settings), Metrics()
+    limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, random.token(8))
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock)
     catalog = _catalog(settings, providers, clock, lateness)
@@ -149,16 +159,18 @@ def build_engine(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
         lateness=lateness, check_key=check_key,
     )  # fmt: skip
-    watches = Watches([watch(each) for each in accounts])
+    supervised = [claims.of_account(each.name, each.account) for each in accounts]
+    watches = Watches([watch(each, claim=claim) for each, claim in zip(accounts, supervised, strict=True)])
     context = RentalContext(
         db=db, clock=clock, limits=limits, chooser=Chooser(catalog, accounts, db, limits), accounts=accounts,
         attempts=Attempts(accounts, watches, catalog, db=db, clock=clock), watches=watches, signer=signer,
         check_key=check_key,
     )  # fmt: skip
-    reserver = Reserver(context, random=random, default_strategy=settings.lb_strategy)
+    reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
     return Engine(
         reserver=reserver,
+        recovery=Recovery(db, accounts, claims, supervised=supervised, is_running=reserver.is_running),
         accounts=accounts,
         reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,

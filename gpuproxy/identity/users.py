@@ -1,6 +1,7 @@
 """The users of a deployment: create, find, change, disable, enable."""
 
 from gpuproxy.identity.passwords import Passwords
+from gpuproxy.model.errors import Taken
 from gpuproxy.model.users import Role, normalized_email
 from gpuproxy.ports import Database, Random, Tx
 from gpuproxy.store import users
@@ -25,8 +26,6 @@ class Users:
         user_id = f"user-{self._random.token(8)}"
 
         def write(tx: Tx) -> UserRow:
-            if users.by_email(tx, normalized_email(email)) is not None:
-                raise UserExists(f"A user with the email address {normalized_email(email)} already exists.")
             row = UserRow(
                 id=user_id,
                 email=normalized_email(email),
@@ -38,7 +37,11 @@ class Users:
             users.insert(tx, row)
             return row
 
-        return await self._db.write(write)
+        try:
+            return await self._db.write(write)
+        except Taken:
+            text = f"A user with the email address {normalized_email(email)} already exists."
+            raise UserExists(text) from None
 
     async def ensure_admin(self, email: str, password: str, project: str) -> None:
         """Create this admin, or give the existing user this password; an existing user keeps role and project."""

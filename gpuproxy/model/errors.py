@@ -4,6 +4,9 @@
     ├─ IllegalTransition          a bug: an event that the state table does not allow
     ├─ Conflict                   the row was changed meanwhile: read it again
     │  └─ TurnTaken               the rotation was changed meanwhile: choose again
+    ├─ ClaimLost                  another process has taken over the work: stop it
+    ├─ Taken                      the database has a row with this unique value already
+    ├─ StatementRefused           a bug: a statement or a row that the database does not accept
     ├─ ProviderError              an error of a marketplace (scope, advice, raw status and body)
     │  ├─ Refused                 nothing happened for certain
     │  │  ├─ OfferGone  NoCapacity  PriceMoved  RateLimited  InsufficientFunds
@@ -16,6 +19,7 @@
        ├─ FailedPrecondition      NOT_ENOUGH_GPUS, NOT_ALL_RESERVED, PROVIDER_FUNDS, ...
        ├─ AlreadyExists           REQUEST_ID_REUSED
        ├─ Unavailable             retry later
+       │  └─ Busy  ReadOnly  DiskFull    why the database can't be used
        ├─ DeadlineExceeded
        └─ CreationFailed          INSTANCE_CREATION_FAILED
 
@@ -39,6 +43,26 @@ class Conflict(Exception):
 
 class TurnTaken(Conflict):
     """The rotation has changed since it was read: choose again."""
+
+
+class ClaimLost(Exception):
+    """The process has a claim no longer: it is over, or another process has it. The work must stop at once."""
+
+
+class Taken(Exception):
+    """A row with this value of a unique key exists already. `table` and `columns` name the key."""
+
+    def __init__(self, table: str, columns: tuple[str, ...]) -> None:
+        super().__init__(f"{table} has a row with this {', '.join(columns)} already")
+        self.table = table
+        self.columns = columns
+
+
+class StatementRefused(Exception):
+    """A bug: the database does not accept a statement, a value's type, or a row (a constraint other than a unique key).
+
+    Repeating the unit of work can't succeed. The text is for the log.
+    """
 
 
 class Scope(StrEnum):
@@ -250,6 +274,24 @@ class Unavailable(Refusal):
     ) -> None:
         super().__init__(message, reason=reason, metadata=metadata)
         self.retry_after = retry_after
+
+
+class Busy(Unavailable):
+    """Another process has locked the database for too long."""
+
+    reason = Reason.DATABASE
+
+
+class ReadOnly(Unavailable):
+    """The database can be read but not written."""
+
+    reason = Reason.DATABASE
+
+
+class DiskFull(Unavailable):
+    """The database can't be written because its disk is full."""
+
+    reason = Reason.DATABASE
 
 
 class TooManyCalls(Unavailable):

@@ -92,8 +92,6 @@ class Reservation:
     replace_unready: bool
     """True: a machine that doesn't become ready is released. False: it is kept."""
     ready_timeout_s: float
-    owner: str
-    """The process that runs the call."""
     key_id: str = ""
     """The API key of the caller; empty if it used none."""
     stopped: Reason = Reason.NONE

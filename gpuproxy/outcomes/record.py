@@ -5,6 +5,7 @@ that takes a lease expects it as read in the same unit of work. So no write conf
 dropped: if the lease had already ended, it returns to `releasing`.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from gpuproxy.model import lease_events
@@ -47,12 +48,21 @@ _PAUSE = timedelta(minutes=3)
 """How long an account is paused after it was the reason for a refused create."""
 
 
-def call_started(tx: Tx, lease_id: LeaseId, deadline: datetime, latest: datetime, interval: float) -> bool:
+def call_started(
+    tx: Tx,
+    lease_id: LeaseId,
+    deadline: datetime,
+    latest: datetime,
+    interval: float,
+    *,
+    require: Callable[[Tx], None],
+) -> bool:
     """Record that the create is about to be sent. False when it must not be sent any more.
 
     `deadline`: when the call ends at the latest. `latest`: the last time at which the create may be sent. `interval`:
-    the seconds until the account's next create.
+    the seconds until the account's next create. `require` raises ClaimLost if another process rents for the owner.
     """
+    require(tx)
     lease = leases.get(tx, lease_id)
     if lease.state is not LeaseState.REQUESTED:
         not_attempted(tx, lease_id)
@@ -189,7 +199,7 @@ def _orphans_reservation(tx: Tx) -> ReservationId:
             Reservation(
                 id=ORPHANS, project="system", request_id="", fingerprint="", count=0, least=0, keep=False,
                 strategy="", labels=(), created_at=tx.now(), expires_at=None, version=1, replace_unready=False,
-                ready_timeout_s=0.0, owner="", settled_at=tx.now(), answered_at=tx.now(), closing=Reason.ORPHAN,
+                ready_timeout_s=0.0, settled_at=tx.now(), answered_at=tx.now(), closing=Reason.ORPHAN,
                 message="Machines with this deployment's label that the database did not know.",
             ),
         )  # fmt: skip
@@ -206,7 +216,7 @@ def _known_again(tx: Tx, reservation_id: ReservationId) -> Reservation:
             Reservation(
                 id=past.id, project=past.project, request_id=past.request_id, fingerprint=past.fingerprint, count=0,
                 least=0, keep=False, strategy="", labels=(), created_at=past.created_at, expires_at=None, version=1,
-                replace_unready=False, ready_timeout_s=0.0, owner="", settled_at=past.ended_at,
+                replace_unready=False, ready_timeout_s=0.0, settled_at=past.ended_at,
                 answered_at=past.ended_at, closing=Reason.RELEASED,
             ),
         )  # fmt: skip

@@ -1,4 +1,15 @@
-"""The database port: durable units of work."""
+"""The database port: durable units of work, and what every store promises about them.
+
+The contract suite in tests/store states each promise as a test. Every store must pass it.
+
+**SQL.** A statement has `?` for each parameter. Parameters and values are None, int (64 bits), float and str. A store
+whose database has another syntax translates it.
+
+**Errors.** No exception of a driver crosses the port. A statement raises Taken for a value of a unique key that is in
+use, StatementRefused for a bug in the statement or its row, and Unavailable (Busy, ReadOnly, DiskFull) if the database
+can't be used now. The driver's exception is the `__cause__`. After the first error of a statement, all further
+statements of the unit are refused, and the unit fails even if it passes over the error.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,16 +23,21 @@ class Tx(Protocol):
     """One unit of work inside a transaction. Rows are mappings by column name."""
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Run a statement; returns the number of changed rows."""
+        """Run a statement; returns the number of changed rows. Raises Taken, StatementRefused, Unavailable."""
 
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
-        """All rows of a query."""
+        """All rows of a query. Raises StatementRefused, Unavailable."""
 
     def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
-        """The first row of a query; None if there is none."""
+        """The first row of a query; None if there is none. Raises StatementRefused, Unavailable."""
 
     def now(self) -> datetime:
-        """The database's time, by which claims and deadlines are judged. Aware UTC."""
+        """The database's time, by which claims and deadlines are judged: aware UTC in whole microseconds.
+
+        It is one value for the whole unit, read when this run of the unit begins, from one clock that all processes of
+        the database share. So two processes never disagree on whether a claim or a deadline is over, whatever their own
+        clocks say. A database of one process uses that process's clock.
+        """
 
     def changed(self, topic: str) -> None:
         """Wake the watchers of `topic` once this unit is committed."""
@@ -44,19 +60,33 @@ class Tx(Protocol):
 
 
 class Database(Protocol):
-    """Durable units of work. `fn` has no outside effects, because the database may run it again after a conflict."""
+    """Durable units of work.
+
+    A unit is a function of a Tx without outside effects. The database may run it several times, for example after a
+    conflict with another process; only the last run counts. Units that write are serialised: each sees all of those
+    that were committed before it, and no part of any other.
+    """
+
+    @property
+    def exclusive(self) -> bool:
+        """True if no other process can use the database as a server, so that claims of earlier processes are void."""
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
-        """Run `fn` in a transaction. When this returns, the writes survive a crash. Raises Unavailable."""
+        """Run `fn` in a transaction. When this returns, the writes survive a crash.
+
+        Raises what `fn` raises; then nothing is written. Raises Unavailable if the database can't be written now. Then
+        nothing is written either, unless the connection to a remote database broke during the commit. Whoever repeats
+        a unit after Unavailable must therefore tolerate that it was written.
+        """
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
-        """Run `fn` on a consistent snapshot."""
+        """Run `fn` on a consistent snapshot, which has all units that were answered before. Raises Unavailable."""
 
     def watch(self, topic: str) -> AbstractAsyncContextManager["Wakeups"]:
-        """Wakeups for the changes of a topic from now on."""
+        """Wakeups for the changes of a topic from now on. What is read after a wakeup has the change."""
 
     async def close(self) -> None:
-        """Flush and close."""
+        """Finish the units that were given to `write`, and close."""
 
 
 class Wakeups(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from gpuproxy.model.errors import ProviderError, RateLimited, Unavailable
+from gpuproxy.model.errors import ClaimLost, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.lease_events import Gone, Ready, Reappeared, Vanished
 from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseState, SshAddress
@@ -27,7 +27,8 @@ from gpuproxy.reconcile.ways_in import WayIn
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.turns import FairTurns
-from gpuproxy.store import leases
+from gpuproxy.store import claims, leases
+from gpuproxy.store.claims import Claim
 
 log = structlog.get_logger(__name__)
 
@@ -80,13 +81,13 @@ class Effects:
         """Machines that a listing did not show but a read did. The next pass takes them."""
         self._background = Background("effect")
 
-    def start(self, effect: Effect) -> None:
-        """Perform a step, unless the same step is running."""
-        self._background.start_once(lambda: self._perform(effect), f"{type(effect).__name__} {effect.lease.id}")
+    def start(self, effect: Effect, claim: Claim) -> None:
+        """Perform a step of whoever has the claim, unless the same step is running."""
+        self._background.start_once(lambda: self._perform(effect, claim), f"{type(effect).__name__} {effect.lease.id}")
 
-    def release_stray(self, stray: Stray) -> None:
+    def release_stray(self, stray: Stray, claim: Claim) -> None:
         """Check that a stray machine is alive, and store it as one to be released."""
-        self._background.start_once(lambda: self._release_stray(stray), f"Stray {stray.instance.id}")
+        self._background.start_once(lambda: self._release_stray(stray, claim), f"Stray {stray.instance.id}")
 
     def forget(self, missing: Collection[LeaseId], live: Collection[LeaseId]) -> None:
         """Forget the reads of leases that are not `missing` from listings, and all else about those not `live`."""
@@ -102,25 +103,32 @@ class Effects:
         await self._background.close()
         await self._destroys.close()
 
-    async def _perform(self, effect: Effect) -> None:
+    async def _perform(self, effect: Effect, claim: Claim) -> None:
+        try:
+            await self._db.read(lambda tx: claims.require(tx, claim))
+            await self._performed(effect, claim)
+        except ClaimLost:
+            log.info("effect_left_to_another_process", effect=type(effect).__name__, lease=effect.lease.id)
+
+    async def _performed(self, effect: Effect, claim: Claim) -> None:
         if isinstance(effect, Destroy):
-            await self._destroy(effect.lease)
+            await self._destroy(effect.lease, claim)
         elif isinstance(effect, Stop):
-            await self._stop(effect.lease)
+            await self._stop(effect.lease, claim)
         elif isinstance(effect, Confirm):
-            await self._confirm(effect)
+            await self._confirm(effect, claim)
         elif isinstance(effect, ProbeReady):
-            await self._probe_ready(effect)
+            await self._probe_ready(effect, claim)
         elif isinstance(effect, RegisterKeys):
             await self._boots.register_keys(effect)
         else:
             await self._boots.read_report(effect.lease)
 
-    async def _probe_ready(self, step: ProbeReady) -> None:
+    async def _probe_ready(self, step: ProbeReady, claim: Claim) -> None:
         lease = step.lease
         if (found := await self._answering(step.ways_in)) is not None:
             self._probes.answered(lease)
-            await self._write(lambda tx: _ready(tx, lease.id, found))
+            await self._write(lambda tx: _ready(tx, lease.id, found), claim)
         elif step.late and self._probes.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
 
@@ -142,7 +150,7 @@ class Effects:
         if self._probes.suspect_network(lease, suspected=suspected):
             log.warning("own_network_suspected", lease=lease.id, contract=lease.instance_id, others=len(answers))
 
-    async def _confirm(self, confirm: Confirm) -> None:
+    async def _confirm(self, confirm: Confirm, claim: Claim) -> None:
         lease, now = confirm.lease, self._clock.now()
         asked = self._asked.setdefault(lease.id, _Asked())
         if lease.instance_id is None or (asked.next_at is not None and now < asked.next_at):
@@ -156,22 +164,22 @@ class Effects:
         if found is not None:
             self._asked.pop(lease.id, None)
             self.read.append(found)
-            if await self._write(lambda tx: _still_there(tx, lease.id)):
+            if await self._write(lambda tx: _still_there(tx, lease.id), claim):
                 self._changed()
             return
         asked.missed_at = asked.missed_at or now
         if confirm.alone and now - asked.missed_at < timedelta(seconds=self._limits.gone_after):
             asked.next_at = asked.missed_at + timedelta(seconds=self._limits.gone_after)
             return
-        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state)):
+        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state), claim):
             self._asked.pop(lease.id, None)
 
-    async def _destroy(self, lease: Lease) -> None:
+    async def _destroy(self, lease: Lease, claim: Claim) -> None:
         """Destroy the machine. Projects take turns, so that no project waits for all releases of another."""
         if lease.instance_id is None:
             return
         async with self._destroys.turn(lease.project) as turn:
-            turn.used = await self._db.read(lambda tx: _is_to_go(tx, lease.id))
+            turn.used = await self._db.read(lambda tx: _is_to_go(tx, lease.id, claim))
         if not turn.used:
             return
         wait = min(
@@ -196,12 +204,12 @@ class Effects:
             if not self._sure_of_key():  # another account's key never finds our machines
                 answer = "error"
             self.read = [each for each in self.read if each.id != lease.instance_id]
-        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.pending.destroy_tries + 1, wait, answer))
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.pending.destroy_tries + 1, wait, answer), None)
         self._changed()
 
-    async def _stop(self, lease: Lease) -> None:
+    async def _stop(self, lease: Lease, claim: Claim) -> None:
         """Stop the machine, unless a start was requested in the meantime."""
-        if lease.instance_id is None or not await self._write(lambda tx: _is_to_stop(tx, lease.id)):
+        if lease.instance_id is None or not await self._write(lambda tx: _is_to_stop(tx, lease.id), claim):
             return
         log.info("instance_stopped_again", lease=lease.id, contract=lease.instance_id)
         try:
@@ -210,7 +218,7 @@ class Effects:
             log.info("stop_failed", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error))
         self._changed()
 
-    async def _release_stray(self, stray: Stray) -> None:
+    async def _release_stray(self, stray: Stray, claim: Claim) -> None:
         try:
             alive = await self._provider.get(stray.instance.id)
         except ProviderError:
@@ -218,13 +226,23 @@ class Effects:
         if alive is None or alive.label != stray.instance.label:
             return
         account = (self._provider.name, self._provider.account)
-        lease = await self._write(lambda tx: record.release_stray(tx, stray, account))
+        try:
+            lease = await self._write(lambda tx: record.release_stray(tx, stray, account), claim)
+        except ClaimLost:
+            return
         if lease is not None:
             self._changed()  # otherwise it is being released already, and another pass would find the same
 
-    async def _write(self, unit: Callable[[Tx], Any]) -> Any:
+    async def _write(self, unit: Callable[[Tx], Any], claim: Claim | None) -> Any:
+        """Write a unit under the claim; None: it records what was sent, whoever has the claim now. Raises ClaimLost."""
+
+        def claimed(tx: Tx) -> Any:
+            if claim is not None:
+                claims.require(tx, claim)
+            return unit(tx)
+
         try:
-            return await self._db.write(unit)
+            return await self._db.write(claimed)
         except Unavailable as error:
             log.warning("database_unavailable", account=self._provider.account, error=str(error.__cause__))
             return None
@@ -264,8 +282,12 @@ def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
     return True
 
 
-def _is_to_go(tx: Tx, lease_id: LeaseId) -> bool:
-    """False when the lease is over, or when its end was moved while the destroy waited for its turn."""
+def _is_to_go(tx: Tx, lease_id: LeaseId, claim: Claim) -> bool:
+    """False when the lease is over, or when its end was moved while the destroy waited for its turn.
+
+    Raises ClaimLost when another process supervises the account now.
+    """
+    claims.require(tx, claim)
     lease = leases.get(tx, lease_id)
     ended = lease.expires_at is not None and lease.expires_at <= tx.now()
     return lease.state is LeaseState.RELEASING or (lease.state in RENTED and ended)

@@ -19,20 +19,16 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from gpuproxy.model import contracts
-from gpuproxy.model.errors import (
-    OrphansFound,
-    ProviderError,
-    Unavailable,
-    UnreadableRows,
-)
+from gpuproxy.model.errors import ClaimLost, OrphansFound, ProviderError, Unavailable, UnreadableRows
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Release
-from gpuproxy.model.leases import RENTED, Lease, LeaseId, LeaseState
+from gpuproxy.model.leases import Lease, LeaseId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
+from gpuproxy.reconcile import urgency
 from gpuproxy.reconcile.account_identity import AccountIdentity
 from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effect, Effects
@@ -42,18 +38,17 @@ from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Adopt, Advance, Destroy, Note, Scene, Step
 from gpuproxy.reconcile.ways_in import can_be_probed
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import account_problems, leases, owners
+from gpuproxy.store import account_problems, claims, leases, owners
+from gpuproxy.store.claims import Claim
 
 log = structlog.get_logger(__name__)
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _NOTHING_DUE = 3600.0
 _STANDSTILL = timedelta(seconds=60)
-_QUICK_DESTROYS = 4
-_QUICKLY = timedelta(minutes=5)
-"""After this time without a change, a machine no longer makes passes frequent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +73,16 @@ class AccountWatch:
         clock: Clock,
         probe: Probe,
         signer: Signer,
+        claim: HeldClaim,
         limits: Limits,
         probes: Probes,
         lateness: Lateness,
         check_key: str = "",
     ) -> None:
-        """With `check_key`, a public key, SSH counts as ready only if it lets this key in."""
+        """Nothing is planned or sent without the `claim`. With `check_key`, a public key, SSH must let this key in."""
         self.provider = provider
+        self.claim = claim
+        self._fence: int | None = None
         self._key = (provider.name, provider.account)
         self._db = db
         self._clock = clock
@@ -138,20 +136,25 @@ class AccountWatch:
 
     async def due(self) -> float:
         """Perform the steps that need only the database and are due. Returns the seconds until the next one."""
+        if (claim := self.claim.claim) is None:
+            return self._limits.poll_seconds
         decided = await self._db.read(lambda tx: self._decide(tx, None, credit_unchanged=False))
         if any(not isinstance(step, Destroy) for step in decided.steps):
             try:
                 decided = await self._db.write(
-                    lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False))
+                    lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False), claim)
                 )
             except Unavailable:
-                self._continue_destroys(decided)
+                self._continue_destroys(decided, claim)
                 raise
+            except ClaimLost:
+                self.claim.lose()
+                return self._limits.poll_seconds
         for step in decided.steps:
             if isinstance(step, Destroy):
-                self._effects.start(step)
+                self._effects.start(step, claim)
         now = self._clock.now()
-        times = [(at - now).total_seconds() for lease in decided.live if (at := _due_at(lease)) is not None]
+        times = [(at - now).total_seconds() for lease in decided.live if (at := urgency.due_at(lease)) is not None]
         # A step that is already due is running or has failed, so it is checked again soon.
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
@@ -198,7 +201,7 @@ class AccountWatch:
     def _is_changing(self) -> bool:
         now = self._clock.now()
         fresh = now - timedelta(seconds=self._limits.unknown_fresh)
-        return any(_about_to_change(lease, fresh, now) for lease in self._live)
+        return any(urgency.about_to_change(lease, fresh, now) for lease in self._live)
 
     async def _pass_after(self, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None and not earlier.done():
@@ -209,13 +212,23 @@ class AccountWatch:
             await self._pass()
 
     async def _pass(self) -> None:
+        if (claim := self.claim.claim) is None:  # another process supervises the account
+            self._live, self.last_pass_at = (), self._clock.now()
+            return
+        if self._fence not in (None, claim.fence):  # what was seen before another process took over is old
+            self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
+        self._fence = claim.fence
         listing = await self._listing()
         credit_unchanged = await self._credit_unchanged(listing)
         try:
-            decided = await self._db.write(lambda tx: self._apply(tx, listing, credit_unchanged=credit_unchanged))
+            decided = await self._db.write(lambda tx: self._apply(tx, listing, claim, credit_unchanged))
         except Unavailable:
-            self._continue_destroys(await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=False)))
+            planned = await self._db.read(lambda tx: self._decide(tx, listing, credit_unchanged=False))
+            self._continue_destroys(planned, claim)
             raise
+        except ClaimLost:
+            self.claim.lose()
+            return
         self._warn_of_orphans(decided.sightings)
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
@@ -226,16 +239,16 @@ class AccountWatch:
             self._looked_at, self._seen = listing.began_at, self._sent
         for step in decided.steps:
             if isinstance(step, Effect):
-                self._effects.start(step)
+                self._effects.start(step, claim)
         for stray in decided.strays:
-            self._effects.release_stray(stray)
+            self._effects.release_stray(stray, claim)
 
-    def _continue_destroys(self, decided: Decided) -> None:
+    def _continue_destroys(self, decided: Decided, claim: Claim) -> None:
         """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
         for step in decided.steps:
             over = isinstance(step, Advance) and isinstance(step.event, Release) and step.event.reason == Reason.EXPIRED
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
-                self._effects.start(Destroy(step.lease))
+                self._effects.start(Destroy(step.lease), claim)
 
     def _warn_of_orphans(self, sightings: Sightings) -> None:
         """Warn long before orphans are destroyed, for an operator who has restored an old copy of the database."""
@@ -280,7 +293,7 @@ class AccountWatch:
 
         A machine that runs unseen costs money, so an unchanged credit means that none does.
         """
-        open_outcome = any(lease.outcome_unknown or _stuck(lease) for lease in self._live)
+        open_outcome = any(lease.outcome_unknown or urgency.stuck(lease) for lease in self._live)
         if listing is None or not open_outcome:
             self._credit = None
             return False
@@ -294,8 +307,8 @@ class AccountWatch:
         self._credit = credit, since
         return now - since >= _STANDSTILL
 
-    def _apply(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
-        decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged))
+    def _apply(self, tx: Tx, listing: Listing | None, claim: Claim, credit_unchanged: bool) -> Decided:
+        decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged), claim)
         self._identity.note(tx)
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
@@ -309,8 +322,9 @@ class AccountWatch:
             account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
         return decided
 
-    def _written(self, tx: Tx, decided: Decided) -> Decided:
-        """The decision with its steps written to the database."""
+    def _written(self, tx: Tx, decided: Decided, claim: Claim) -> Decided:
+        """The decision with its steps written to the database. Raises ClaimLost."""
+        claims.require(tx, claim)
         for step in decided.steps:
             _write(tx, step)
         return replace(decided, live=leases.live(tx, *self._key))
@@ -346,28 +360,6 @@ class AccountWatch:
             listing.instances, _by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
         )
         return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts)
-
-
-def _about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
-    if lease.outcome_unknown:
-        return lease.created_at > fresh
-    if lease.state is LeaseState.RELEASING:
-        return lease.pending.destroy_tries <= _QUICK_DESTROYS
-    if lease.state is LeaseState.STARTING:
-        return lease.observed.faltered_at is None or lease.observed.faltered_at > now - _QUICKLY
-    return lease.state is LeaseState.REQUESTED
-
-
-def _due_at(lease: Lease) -> datetime | None:
-    """When the lease needs a step that depends on the database alone."""
-    if lease.state is LeaseState.RELEASING:
-        return lease.pending.destroy_at
-    return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
-
-
-def _stuck(lease: Lease) -> bool:
-    """True for a lease that was destroyed several times and is not proven gone."""
-    return lease.state is LeaseState.RELEASING and lease.pending.destroy_tries > 1
 
 
 def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import LaunchSpec
-from gpuproxy.model.errors import OutcomeUnknown, RateLimited, Refused, Scope
+from gpuproxy.model.errors import ClaimLost, OutcomeUnknown, RateLimited, Refused, Scope
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import Offer
 from gpuproxy.outcomes import record
@@ -40,8 +40,13 @@ class Attempts:
         self._db = db
         self._clock = clock
 
-    def of(self, lease: Lease, offer: Offer, spec: LaunchSpec, latest: datetime) -> "Attempt":
-        """The attempt to rent `offer` for `lease`; its create may not be sent after `latest`."""
+    def of(
+        self, lease: Lease, offer: Offer, spec: LaunchSpec, latest: datetime, require: Callable[[Tx], None]
+    ) -> "Attempt":
+        """The attempt to rent `offer` for `lease`; its create may not be sent after `latest`.
+
+        `require` raises ClaimLost if another process rents for the lease's owner now.
+        """
         return Attempt(
             lease,
             offer,
@@ -49,6 +54,7 @@ class Attempts:
             provider=self._accounts.provider_of(lease),
             turns=self._accounts.creates((lease.provider, lease.account)),
             latest=latest,
+            require=require,
             listed_since=self._watches.of(lease).listed_since,
             catalog=self._catalog,
             db=self._db,
@@ -68,6 +74,7 @@ class Attempt:
         provider: Provider,
         turns: FairTurns,
         latest: datetime,
+        require: Callable[[Tx], None],
         listed_since: Callable[[datetime], Awaitable[bool]],
         catalog: Catalog,
         db: Database,
@@ -82,6 +89,7 @@ class Attempt:
         self._spec = spec
         self._provider = provider
         self._turns = turns
+        self._require = require
         self._listed_since = listed_since
         self._catalog = catalog
         self._db = db
@@ -93,9 +101,12 @@ class Attempt:
         self._deferred_at: datetime | None = None
 
     async def run(self, stop: asyncio.Event, exclusions: Exclusions) -> None:
-        """Send the create, unless `stop` is set first or the turn comes too late."""
-        while await self._start(stop, exclusions) and await self._send(exclusions):
-            pass
+        """Send the create, unless `stop` is set first, the turn comes too late or another process rents now."""
+        try:
+            while await self._start(stop, exclusions) and await self._send(exclusions):
+                pass
+        except ClaimLost:
+            stop.set()
 
     async def _send(self, exclusions: Exclusions) -> bool:
         """Send the create and record its outcome. True when it has to wait for another turn."""
@@ -166,7 +177,9 @@ class Attempt:
                 return False
             self._in_turn = True
             turn.used = await self._write(
-                lambda tx: record.call_started(tx, self.lease.id, tx.now() + deadline, self._latest_at, interval)
+                lambda tx: record.call_started(
+                    tx, self.lease.id, tx.now() + deadline, self._latest_at, interval, require=self._require
+                )
             )
             return turn.used
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from gpuproxy.loadbalancer.setting import strategy_for
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
-from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.errors import ClaimLost, Taken, Unavailable
 from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reasons import Reason
@@ -24,6 +24,7 @@ from gpuproxy.outcomes.view import view, with_leases
 from gpuproxy.ports import Random, Tx
 from gpuproxy.rental.rounds import Rental, RentalContext
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.claims import Claims, HeldClaim
 from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import forgotten, reservations, ssh_keys
 
@@ -33,12 +34,13 @@ _NONE = ReservationId("")
 class ReservationRecord:
     """A reservation as the owner of the machines that a rental rents."""
 
-    def __init__(self, caller: Caller, demand: Demand, random: Random, process: str) -> None:
-        """`process` names the running server."""
+    def __init__(self, caller: Caller, demand: Demand, random: Random, claims: Claims) -> None:
+        """`claims` makes the claim that this process rents for the reservation."""
         self._caller = caller
         self._demand = demand
         self._random = random
-        self._process = process
+        self._claims = claims
+        self._claim: HeldClaim | None = None
         self._drafted: Reservation | None = None
 
     @property
@@ -52,6 +54,13 @@ class ReservationRecord:
         if self._drafted is None:
             raise RuntimeError("a reservation was read before it was drafted")
         return self._drafted
+
+    @property
+    def claim(self) -> HeldClaim:
+        """The claim on the last draft."""
+        if self._claim is None:
+            raise RuntimeError("a reservation was claimed before it was drafted")
+        return self._claim
 
     @property
     def id(self) -> ReservationId:
@@ -80,22 +89,28 @@ class ReservationRecord:
             version=1,
             replace_unready=demand.on_not_ready != "keep",
             ready_timeout_s=demand.ready_timeout.total_seconds(),
-            owner=self._process,
             key_id=self._caller.key_id,
             decision=decision,
         )
+        self._claim = self._claims.of_reservation(self._drafted.id)
         return self._drafted.as_owner
 
     def insert(self, tx: Tx) -> None:
-        """Store the last draft. Raises the database's IntegrityError when the request_id is taken."""
+        """Store the last draft, and claim it. Raises Taken if the request_id is in use."""
         reservations.insert(tx, self.drafted)
+        self.claim.take(tx)
 
     def read(self, tx: Tx) -> Owner:
         """The reservation as it is stored."""
         return reservations.get(tx, self.id).as_owner
 
+    def require(self, tx: Tx) -> None:
+        """Raise ClaimLost if another process has taken the reservation over, or has concluded it."""
+        self.claim.require(tx)
+
     def stop_renting(self, tx: Tx, reason: Reason) -> None:
-        """Store the reason; the reservation's message shows it."""
+        """Store the reason; the reservation's message shows it. Raises ClaimLost."""
+        self.require(tx)
         reservation, rows = with_leases(tx, self.id)
         reservations.change(tx, reservation, replace(reservation, stopped=reason), rows)
 
@@ -120,14 +135,16 @@ class _Call:
 class Reserver:
     """Runs ReserveGPUs calls."""
 
-    def __init__(self, context: RentalContext, *, random: Random, default_strategy: str) -> None:
+    def __init__(self, context: RentalContext, claims: Claims, *, random: Random, default_strategy: str) -> None:
         self._context = context
         self._db = context.db
         self._random = random
         self._default_strategy = default_strategy
-        self._process = random.token(8)
+        self._claims = claims
         self._joinable: dict[tuple[str, str], _Call] = {}
         self._open: dict[ReservationId, _Call] = {}
+        self._beginning: list[_Call] = []
+        """Calls that choose, and store their reservation."""
         self._calls = Background("reserve")
         self._draining = False
 
@@ -144,7 +161,7 @@ class Reserver:
         key = (caller.project, demand.request_id)
         call = self._joinable.get(key) if demand.request_id else None
         if call is None:
-            record = ReservationRecord(caller, demand, self._random, self._process)
+            record = ReservationRecord(caller, demand, self._random, self._claims)
             call = _Call(demand, record, self._until(caller, demand))
             if demand.request_id:
                 self._joinable[key] = call
@@ -152,6 +169,10 @@ class Reserver:
         elif call.demand.fingerprint != demand.fingerprint:
             raise answers.request_id_reused(demand.request_id, call.reservation_id)
         return answers.answer(await self._wait(call, call.task))
+
+    def is_running(self, reservation_id: ReservationId) -> bool:
+        """Whether this process runs the call of a reservation. A call that has ended never runs again."""
+        return reservation_id in self._open or any(call.record.id == reservation_id for call in self._beginning)
 
     def stop(self, reservation_id: ReservationId) -> None:
         """Start no more creates for a reservation that is being released."""
@@ -167,7 +188,7 @@ class Reserver:
 
     async def _preview(self, caller: Caller, demand: Demand) -> ReservationView:
         """What would be picked, and at which price. Nothing is written."""
-        record = ReservationRecord(caller, demand, self._random, self._process)
+        record = ReservationRecord(caller, demand, self._random, self._claims)
         order = await self._with_strategy(caller, demand)
         choice = await Rental(self._context, record, order, until=self._until(caller, demand)).preview()
         record.draft(choice.decision, self._context.clock.now())
@@ -177,6 +198,10 @@ class Reserver:
     async def _run(self, call: _Call, caller: Caller) -> ReservationView:
         try:
             return await self._stored(call, caller) or await self._rent(call, caller)
+        except Taken as taken:  # another process has stored a reservation with this request_id meanwhile
+            if taken.table == "reservations" and (found := await self._stored(call, caller)) is not None:
+                return found
+            raise
         finally:
             self._joinable.pop((caller.project, call.demand.request_id), None)
 
@@ -214,9 +239,13 @@ class Reserver:
             until_ready=call.demand.wait_for == "ready",
             stop=call.stop,
         )
-        await rental.begin()
-        call.reservation_id = call.record.id
-        self._open[call.reservation_id] = call
+        self._beginning.append(call)
+        try:
+            await rental.begin()
+            call.reservation_id = call.record.id
+            self._open[call.reservation_id] = call
+        finally:
+            self._beginning.remove(call)
         if self._draining:  # since it began to choose
             call.stop.set()
         answer = self._calls.start(self._finish(call, rental), call.reservation_id)
@@ -226,18 +255,25 @@ class Reserver:
 
     async def _finish(self, call: _Call, rental: Rental) -> ReservationView:
         """Run the rental to its end and return the answer. Raises the call's refusal."""
+        keeping = self._calls.start(call.record.claim.keep(call.stop.set, again=False), call.reservation_id)
         try:
             await rental.run()
             return await self._concluded(call, rental)
         finally:
+            keeping.cancel()
             self._open.pop(call.reservation_id, None)
 
     async def _concluded(self, call: _Call, rental: Rental) -> ReservationView:
         def write(tx: Tx) -> ReservationView:
+            call.record.claim.renew(tx)
             conclusion.conclude(tx, call.reservation_id, gone=call.abandoned, queue_seconds=rental.queue_seconds)
+            call.record.claim.end(tx)
             return view(tx, call.reservation_id)
 
-        answered = await write_until_committed(self._db, self._context.clock, write, call.reservation_id)
+        try:
+            answered = await write_until_committed(self._db, self._context.clock, write, call.reservation_id)
+        except ClaimLost:  # another process has concluded the call, or will
+            answered = await self._view(call.reservation_id)
         self._context.watches.nudge()
         if answered.reservation.failure is not None:
             raise answers.refusal_of(answered.reservation.failure)

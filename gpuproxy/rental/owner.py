@@ -28,5 +28,8 @@ class OwnerRecord(Protocol):
     def read(self, tx: Tx) -> Owner:
         """The owner as it is stored."""
 
+    def require(self, tx: Tx) -> None:
+        """Raise ClaimLost unless this process is the one that rents for the owner."""
+
     def stop_renting(self, tx: Tx, reason: Reason) -> None:
         """Store why no more machines are rented although some are missing; "" means that renting may continue."""

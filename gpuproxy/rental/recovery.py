@@ -1,38 +1,87 @@
-"""Recovery at startup: finish the rentals that an earlier process left unfinished."""
+"""Recovery: finish the rentals that a process has left unfinished, when it starts and while it runs.
+
+Only work that no process has a claim on is taken over. In a database of one process, all claims of earlier processes
+are void, so a server that starts takes over everything at once. In a shared one it waits until the claims are over.
+"""
+
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
-from gpuproxy.model.leases import Lease, LeaseState
+from gpuproxy.model.leases import Lease, LeaseState, ReservationId
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes import conclusion, record
 from gpuproxy.ports import Database, Tx
 from gpuproxy.runtime.accounts import Accounts
-from gpuproxy.store import leases, reservations
+from gpuproxy.runtime.claims import Claims, HeldClaim, reservation_claim
+from gpuproxy.store import claims, leases, reservations
 
 log = structlog.get_logger(__name__)
 
 
-async def recover(db: Database, accounts: Accounts) -> None:
-    """Recover leases and reservations of an earlier process.
+class Recovery:
+    """Takes over what nobody has a claim on."""
 
-    A create that was sent has an unknown outcome now. A create that was not sent is recorded as not attempted.
-    """
-    left = await db.write(lambda tx: _take_over(tx, accounts))
-    await db.read(accounts.restore_pauses)
-    for reservation in left:
-        log.info("reservation_recovered", reservation=reservation.id, kept=reservation.keep)
+    def __init__(
+        self,
+        db: Database,
+        accounts: Accounts,
+        claims_: Claims,
+        *,
+        supervised: Sequence[HeldClaim],
+        is_running: Callable[[ReservationId], bool],
+    ) -> None:
+        """`supervised`: the claims on the accounts. `is_running`: whether this process runs a reservation's call."""
+        self._db = db
+        self._accounts = accounts
+        self._claims = claims_
+        self._supervised = supervised
+        self._is_running = is_running
 
+    async def start(self) -> None:
+        """The first work of a process: claim the accounts, and take over what is left.
 
-def _take_over(tx: Tx, accounts: Accounts) -> tuple[Reservation, ...]:
-    """A create may run longer than its call, so this checks every live lease, not only those of open calls."""
-    for provider in accounts:
-        for lease in leases.live(tx, provider.name, provider.account):
-            _interrupt(tx, lease)
-    left = reservations.unsettled(tx)
-    for reservation in left:
-        conclusion.conclude(tx, reservation.id, gone=True)
-    return left
+        A create that was sent has an unknown outcome now. A create that was not sent is recorded as not attempted.
+        """
+        self._tell(await self._db.write(self._begin))
+        await self._db.read(self._accounts.restore_pauses)
+
+    async def step(self) -> None:
+        """Take over what was left meanwhile, also by an error in this process."""
+        found = await self._db.read(self._unclaimed)
+        if left := [reservation_id for reservation_id in found if not self._is_running(reservation_id)]:
+            self._tell(await self._db.write(lambda tx: self._take_over(tx, left)))
+
+    def _begin(self, tx: Tx) -> tuple[Reservation, ...]:
+        self._claims.begin(tx)
+        for claim in self._supervised:
+            claim.take(tx)
+        if self._db.exclusive:  # a create may run longer than its call, so this is not only about open calls
+            for provider in self._accounts:
+                for lease in leases.live(tx, provider.name, provider.account):
+                    _interrupt(tx, lease)
+        return self._take_over(tx, self._unclaimed(tx))
+
+    def _unclaimed(self, tx: Tx) -> tuple[ReservationId, ...]:
+        """The calls that have not been concluded and that no other process runs."""
+        free = ("", self._claims.owner)
+        open_calls = [reservation.id for reservation in reservations.unsettled(tx)]
+        return tuple(each for each in open_calls if claims.owner_of(tx, reservation_claim(each)) in free)
+
+    def _take_over(self, tx: Tx, chosen: Collection[ReservationId]) -> tuple[Reservation, ...]:
+        unclaimed = self._unclaimed(tx)
+        left = tuple(reservations.get(tx, each) for each in chosen if each in unclaimed)
+        for reservation in left:
+            for lease in leases.of_reservation(tx, reservation.id):
+                _interrupt(tx, lease)
+            conclusion.conclude(tx, reservation.id, gone=True)
+            claims.forget(tx, reservation_claim(reservation.id))
+        return left
+
+    def _tell(self, left: Sequence[Reservation]) -> None:
+        for reservation in left:
+            log.info("reservation_recovered", reservation=reservation.id, kept=reservation.keep)
 
 
 def _interrupt(tx: Tx, lease: Lease) -> None:

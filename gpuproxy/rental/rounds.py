@@ -22,7 +22,7 @@ from gpuproxy.loadbalancer.balancer import Choice
 from gpuproxy.loadbalancer.choice import Chooser, Terms
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import Order
-from gpuproxy.model.errors import Conflict, Refusal, TurnTaken, Unavailable
+from gpuproxy.model.errors import ClaimLost, Conflict, Refusal, Taken, TurnTaken, Unavailable
 from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
@@ -112,6 +112,8 @@ class Rental:
         try:
             while await self._run_round():
                 pass
+        except ClaimLost:
+            log.info("rental_taken_over", owner=self._owner_id)
         except Exception:
             log.exception("rental_crashed", owner=self._owner_id)
         self._stop.set()
@@ -153,7 +155,9 @@ class Rental:
                 intended_for = owner or self._record.draft(choice.decision, self._clock.now())
                 try:
                     await self._intend(intended_for, choice, first=owner is None)
-                except TurnTaken:
+                except (TurnTaken, Taken) as error:  # another process has chosen the same meanwhile
+                    if isinstance(error, Taken) and error.table != "holds":
+                        raise
                     continue
                 self._owner_id = intended_for.id
                 return
@@ -172,10 +176,16 @@ class Rental:
             waits=self._waits(terms, len(choice.picks)),
             latest=latest,
         )
-        made = await self._db.write(lambda tx: intents.write(tx, intent, self._context.signer))
+
+        def write(tx: Tx) -> tuple[Lease, ...]:
+            if not first:
+                self._record.require(tx)
+            return intents.write(tx, intent, self._context.signer)
+
+        made = await self._db.write(write)
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
-                attempt = self._context.attempts.of(lease, offer, self._order.spec, latest)
+                attempt = self._context.attempts.of(lease, offer, self._order.spec, latest, self._record.require)
                 self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
             elif lease.reason == Reason.NOT_ATTEMPTED:
                 turns = self._context.accounts.creates((lease.provider, lease.account))

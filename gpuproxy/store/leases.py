@@ -33,7 +33,7 @@ def due_topic(provider: ProviderName, account: str) -> str:
 def insert(tx: Tx, lease: Lease) -> None:
     """Insert a new lease in state `requested` with its exclusive keys.
 
-    Raises the database's IntegrityError if another live lease has one of the keys.
+    Raises Taken (table `holds`) if another live lease has one of the keys.
     """
     row = lease_columns(lease)
     tx.execute(

@@ -261,6 +261,12 @@ _NINTH_INDEXES = (
         WHERE request_id <> '' AND substr(fingerprint, 1, 3) = 'k1:'""",
 )
 
+_TENTH = (
+    """CREATE TABLE claims (
+        name TEXT PRIMARY KEY, owner TEXT NOT NULL, fence INTEGER NOT NULL, until INTEGER NOT NULL) STRICT""",
+    "ALTER TABLE reservations DROP COLUMN owner",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -326,4 +332,11 @@ def m0009_costs_do_not_grow_with_history(db: Database) -> None:
     `forgotten` and `forgotten_*` are the parts of a sum whose rows were deleted.
     """
     for statement in (*_NINTH_TABLES, *_NINTH_SUMS, *_NINTH_TRIGGERS, *_NINTH_INDEXES):
+        db.execute(statement)
+
+
+@migrations()
+def m0010_work_is_claimed(db: Database) -> None:
+    """Store which process supervises an account or runs a call. It replaces the reservations' column `owner`."""
+    for statement in _TENTH:
         db.execute(statement)

@@ -21,7 +21,7 @@ Place = tuple[int, str]
 
 
 def insert(tx: Tx, reservation: Reservation) -> None:
-    """Insert a new reservation. Raises the database's IntegrityError if the request_id is in use."""
+    """Insert a new reservation. Raises Taken (table `reservations`) if the request_id is in use."""
     row = reservation_columns(reservation)
     tx.execute(
         f"INSERT INTO reservations ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608

@@ -26,7 +26,7 @@ class UserRow:
 
 
 def insert(tx: Tx, user: UserRow) -> None:
-    """Insert a new user. Raises the database's IntegrityError if the email address is in use."""
+    """Insert a new user. Raises Taken if the email address is in use."""
     tx.execute(
         "INSERT INTO users (id, email, project, role, password, created_at) VALUES (?, ?, ?, ?, ?, ?)",
         (user.id, user.email, user.project, user.role, user.password, micros(user.created_at)),

@@ -48,7 +48,6 @@ def _made(tx: Tx, fingerprint: str) -> Reservation:
         version=1,
         replace_unready=False,
         ready_timeout_s=60.0,
-        owner="o",
     )
 
 

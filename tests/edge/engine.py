@@ -104,7 +104,6 @@ def reservation(**facts: object) -> Reservation:
         version=1,
         replace_unready=True,
         ready_timeout_s=900,
-        owner="me",
         message="Reserved 2 of 2 GPUs at $0.80/h.",
         state=ReservationState.STARTING,
     )

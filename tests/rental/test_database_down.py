@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.store.sqlite.driver import sqlite3
+from gpuproxy.model.errors import Unavailable
 from tests.world import World, in_world
 
 
@@ -55,7 +55,7 @@ def test_a_database_that_can_not_be_read_during_a_call_leaves_no_machine_without
         async def failing(fn: Any) -> Any:
             if world.created():
                 monkeypatch.setattr(world.db, "read", read)
-                raise sqlite3.OperationalError("unable to open database file")
+                raise Unavailable("The database can't be read.", reason="DATABASE")
             return await read(fn)
 
         monkeypatch.setattr(world.db, "read", failing)

@@ -1,12 +1,15 @@
 """One request_id of a project is one reservation: repeats find it or join its running call."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from gpuproxy.loadbalancer import choice
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import AlreadyExists
 from gpuproxy.model.reservations import ReservationState
+from gpuproxy.ports import Tx
 from tests.world import VAST, World, in_world
 
 
@@ -125,3 +128,50 @@ def test_a_repeat_while_a_machine_is_left_does_not_speak_of_an_end():
         assert "another request_id" not in again.reservation.message
 
     in_world(story)
+
+
+def test_a_request_id_that_another_process_stores_meanwhile_is_joined_and_rents_nothing(monkeypatch):
+    async def story(world: World) -> None:
+        made = await world.reserve(1, request_id="a")
+        overlooked(world, monkeypatch)
+        again = await world.reserve(1, request_id="a")
+        assert again.reservation.id == made.reservation.id
+        overlooked(world, monkeypatch)
+        with pytest.raises(AlreadyExists):
+            await world.reserve(2, request_id="a")
+        assert world.created() == 1
+        await world.books_agree()
+
+    in_world(story)
+
+
+def test_gpus_that_another_process_takes_meanwhile_are_not_rented_twice(monkeypatch):
+    """The choice is made on what was stored before the other process took them; then it is made again."""
+
+    async def story(world: World) -> None:
+        read, seen = choice._known, []
+
+        def stale(tx: Tx, *args: Any) -> Any:
+            seen.append(read(tx, *args))
+            return seen[0] if len(seen) == 2 else seen[-1]
+
+        monkeypatch.setattr(choice, "_known", stale)
+        monkeypatch.setattr(world.engine.catalog, "taken", lambda offer: None)
+        await world.reserve(1)
+        await world.reserve(1)
+        assert len(seen) == 3
+        held = [lease.offered.conflict_keys for lease in await world.live()]
+        assert len(held) == len(set(held)) == 2
+        await world.books_agree()
+
+    in_world(story)
+
+
+def overlooked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next look for the reservation of a request_id finds none, as if it were stored right after it."""
+    stored = world.engine.reserver._stored
+
+    async def once(*args: Any) -> None:
+        monkeypatch.setattr(world.engine.reserver, "_stored", stored)
+
+    monkeypatch.setattr(world.engine.reserver, "_stored", once)

@@ -4,13 +4,14 @@ import asyncio
 import os
 import shutil
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import structlog
 
-from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.errors import Busy, DiskFull, ReadOnly, StatementRefused
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite.database import SqliteDatabase
@@ -126,7 +127,7 @@ async def test_a_full_disk_refuses_the_write_and_the_database_recovers_by_itself
     db = opened(tmp_path)
     pages = db._writer.conn.execute("PRAGMA page_count").fetchone()[0]
     db._writer.conn.execute(f"PRAGMA max_page_count={pages}")
-    with pytest.raises(Unavailable):
+    with pytest.raises(DiskFull):
         for n in range(100):
             await db.write(lambda tx, n=n: meta.write(tx, f"k{n}", "x" * 4000))
     db._writer.conn.execute("PRAGMA max_page_count=1000000")
@@ -135,22 +136,66 @@ async def test_a_full_disk_refuses_the_write_and_the_database_recovers_by_itself
     await db.close()
 
 
-async def test_a_violated_constraint_is_reported_to_the_unit_of_work_that_caused_it(tmp_path: Path):
-    db = opened(tmp_path)
-    with pytest.raises(sqlite3.IntegrityError):
-        await db.write(lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES ('a', NULL)"))
-    await db.close()
-
-
 async def test_a_database_locked_by_another_process_refuses_the_write_and_recovers(tmp_path: Path):
     db = opened(tmp_path)
     db._writer.conn.execute("PRAGMA busy_timeout=20")
     other = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Busy):
         await db.write(lambda tx: meta.write(tx, "a", "1"))
     other.execute("ROLLBACK")
     other.close()
     await db.write(lambda tx: meta.write(tx, "a", "2"))
     assert await db.read(lambda tx: meta.read(tx, "a")) == "2"
+    await db.close()
+
+
+async def test_a_database_that_can_only_be_read_refuses_the_write_and_recovers(tmp_path: Path):
+    db = opened(tmp_path)
+    db._writer.conn.execute("PRAGMA query_only=ON")
+    with pytest.raises(ReadOnly) as refused:
+        await db.write(lambda tx: meta.write(tx, "a", "1"))
+    assert isinstance(refused.value.__cause__, sqlite3.Error)
+    db._writer.conn.execute("PRAGMA query_only=OFF")
+    await db.write(lambda tx: meta.write(tx, "a", "2"))
+    assert await db.read(lambda tx: meta.read(tx, "a")) == "2"
+    await db.close()
+
+
+async def test_a_connection_that_fails_during_a_read_is_no_exception_of_the_driver(tmp_path: Path):
+    db = opened(tmp_path)
+    broken = db._idle_readers.get()
+    broken.conn.close()
+    db._idle_readers.put(broken)
+    outcomes = [await _outcome(db) for _ in range(4)]
+    assert outcomes.count(None) == outcomes.count("Unavailable") == 2
+    await db.close()
+
+
+async def _outcome(db: SqliteDatabase) -> str | None:
+    try:
+        return await db.read(lambda tx: meta.read(tx, "a"))
+    except Exception as error:  # noqa: BLE001 - the class of any error is the result
+        return type(error).__name__
+
+
+async def test_a_unit_that_passes_over_a_full_disk_is_not_committed(tmp_path: Path):
+    """SQLite has ended the transaction, so that each further statement would be committed by itself."""
+    db = opened(tmp_path)
+    pages = db._writer.conn.execute("PRAGMA page_count").fetchone()[0]
+    db._writer.conn.execute(f"PRAGMA max_page_count={pages}")
+
+    def careless(tx: Tx) -> None:
+        for n in range(100):
+            with suppress(DiskFull):
+                meta.write(tx, f"k{n}", "x" * 4000)
+        with suppress(StatementRefused):
+            meta.write(tx, "k0", "small")
+
+    with pytest.raises(DiskFull):
+        await db.write(careless)
+    db._writer.conn.execute("PRAGMA max_page_count=1000000")
+    await db.write(lambda tx: meta.write(tx, "after", "1"))
+    rows = await db.read(lambda tx: tx.fetch("SELECT key FROM meta"))
+    assert [row["key"] for row in rows] == ["after"]
     await db.close()

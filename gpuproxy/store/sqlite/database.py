@@ -20,9 +20,9 @@ from typing import Any, TypeVar, cast
 import structlog
 from sqlite_utils import Database as SqliteUtils
 
-from gpuproxy.model.errors import Unavailable
-from gpuproxy.model.reasons import Reason
+from gpuproxy.model.errors import DiskFull, StatementRefused, Unavailable
 from gpuproxy.store.migrations import migrations
+from gpuproxy.store.sqlite import errors
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
@@ -51,7 +51,7 @@ class _Unit:
     @property
     def hit_full_disk(self) -> bool:
         """True if the unit failed because the disk is full."""
-        return self.error is not None and _is_full(self.error.__cause__)
+        return isinstance(self.error, DiskFull) and self.error.__cause__ is not None
 
 
 class SqliteTx:
@@ -66,16 +66,25 @@ class SqliteTx:
         self._has_space = has_space
         self.topics: list[str] = []
         self.callbacks: list[Callable[[], None]] = []
+        self.failure: Exception | None = None
+        """The error of the first statement that failed. No further statement is executed."""
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; returns the number of changed rows."""
-        return int(self._db.execute(sql, params).rowcount)
+        return int(self._answer(sql, params, lambda cursor: cursor.rowcount))
 
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         """Run a query; returns all rows."""
-        cursor = self._db.execute(sql, params)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return cast("list[Mapping[str, Any]]", self._answer(sql, params, _rows))
+
+    def _answer(self, sql: str, params: Sequence[Any], read: Callable[[sqlite3.Cursor], Any]) -> Any:
+        if self.failure is not None:  # SQLite may have ended the transaction, and would commit each further statement
+            raise StatementRefused("an earlier statement of this unit has failed") from self.failure
+        try:
+            return read(self._db.execute(sql, params))
+        except sqlite3.Error as error:
+            self.failure = errors.of_statement(error)
+            raise self.failure from error
 
     def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
         """Run a query; returns the first row, or None if there is none."""
@@ -101,9 +110,22 @@ class SqliteTx:
     def before_spending(self) -> None:
         """Raise Unavailable if nothing may be rented: the disk is full, or the database files were replaced."""
         if not self._has_space:
-            raise _disk_full()
+            raise errors.disk_full()
         if not self.lasting():
-            raise _files_changed()
+            raise errors.files_changed()
+
+
+def _result(fn: Callable[[SqliteTx], T], tx: SqliteTx) -> T:
+    """The result of a unit; raises the error of a statement even if the unit has passed over it."""
+    result = fn(tx)
+    if tx.failure is not None:
+        raise tx.failure
+    return result
+
+
+def _rows(cursor: sqlite3.Cursor) -> list[Mapping[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 class _Wakeups:
@@ -132,7 +154,8 @@ class SqliteDatabase:
     ) -> None:
         """Open the database; create or migrate it if necessary. `now` gives the time of transactions.
 
-        Raises DatabaseLocked if another server uses it, and UnusableLocation if the path can't hold our database.
+        Raises DatabaseLocked if another server uses it, and UnusableLocation if the path can't hold our database or it
+        can't be opened.
         With `alone=False`, a server may use it at the same time; that is for commands that change a few rows.
         """
         self._now = now
@@ -144,12 +167,15 @@ class SqliteDatabase:
                 None if path == ":memory:" else resources.enter_context(closing(DatabaseLocation(Path(path))))
             )
             path = str(self._location.path) if self._location else path
-            self._writer = _open(path, self._location, resources, alone=alone)
-            self._idle_readers = _open_readers(path, resources, _READERS if threads else 0)
+            try:
+                self._writer = _open(path, self._location, resources, alone=alone)
+                self._idle_readers = _open_readers(path, resources, _READERS if threads else 0)
+            except sqlite3.Error as error:
+                raise UnusableLocation(str(error)) from error
             if self._location is not None:
                 self._location.remember_files()
             self._resources = resources.pop_all()
-        self._watchers: dict[str, set[_Wakeups]] = {}
+        self._watchers: dict[str, list[_Wakeups]] = {}
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._reader_pool: ThreadPoolExecutor | None = None
@@ -157,6 +183,11 @@ class SqliteDatabase:
             self._thread = threading.Thread(target=self._write_forever, name="gpuproxy-writer", daemon=True)
             self._thread.start()
             self._reader_pool = ThreadPoolExecutor(_READERS, "gpuproxy-reader")
+
+    @property
+    def exclusive(self) -> bool:
+        """True if this object has the lock on the database file: no other server uses the database."""
+        return self._location is None or self._location.locked
 
     def use_clock(self, now: Callable[[], datetime]) -> None:
         """Use `now` as the time of transactions from now on."""
@@ -176,18 +207,18 @@ class SqliteDatabase:
     async def read(self, fn: Callable[[SqliteTx], T]) -> T:
         """Run `fn` in a read transaction, on a consistent snapshot."""
         if self._reader_pool is None:
-            return fn(SqliteTx(self._writer, self._now(), location=self._location))
+            return _result(fn, SqliteTx(self._writer, self._now(), location=self._location))
         return await asyncio.get_running_loop().run_in_executor(self._reader_pool, self._read, fn)
 
     @asynccontextmanager
     async def watch(self, topic: str) -> AsyncIterator[_Wakeups]:
         """Subscribe to the changes of a topic, from now on."""
         wakeups = _Wakeups()
-        self._watchers.setdefault(topic, set()).add(wakeups)
+        self._watchers.setdefault(topic, []).append(wakeups)
         try:
             yield wakeups
         finally:
-            self._watchers[topic].discard(wakeups)
+            self._watchers[topic].remove(wakeups)
             if not self._watchers[topic]:
                 del self._watchers[topic]
 
@@ -205,9 +236,12 @@ class SqliteDatabase:
         try:
             db.conn.execute("BEGIN")
             try:
-                return fn(SqliteTx(db, self._now(), location=self._location))
+                return _result(fn, SqliteTx(db, self._now(), location=self._location))
             finally:
-                db.conn.execute("COMMIT")
+                if db.conn.in_transaction:  # an I/O error may have ended it
+                    db.conn.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise errors.unavailable(error) from error
         finally:
             self._idle_readers.put(db)
 
@@ -250,12 +284,13 @@ class SqliteDatabase:
             for unit in batch:
                 self._run(unit)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, Unavailable) as error:
             if connection.in_transaction:
                 with suppress(sqlite3.Error):  # if this fails, the next BEGIN fails and retries it
                     connection.execute("ROLLBACK")
+            cause = error if isinstance(error, sqlite3.Error) else error.__cause__
             for unit in batch:
-                unit.error = _unavailable(error)
+                unit.error = errors.unavailable(cause)
 
     def _run(self, unit: _Unit) -> None:
         connection = self._writer.conn
@@ -264,14 +299,12 @@ class SqliteDatabase:
         tx = SqliteTx(self._writer, now, location=self._location, has_space=has_space)
         connection.execute("SAVEPOINT unit")
         try:
-            unit.result = unit.fn(tx)
+            unit.result = _result(unit.fn, tx)
             unit.topics, unit.callbacks = tuple(tx.topics), tuple(tx.callbacks)
-        except sqlite3.Error as error:
-            if not connection.in_transaction:  # a full disk or an I/O error has ended the whole transaction
-                raise
-            unit.error = error if isinstance(error, sqlite3.IntegrityError) else _unavailable(error)
         except Exception as error:  # noqa: BLE001 - it is passed unchanged to the unit's caller
             unit.error = error
+        if not connection.in_transaction:  # a full disk or an I/O error has ended it, for every unit
+            raise errors.unavailable(tx.failure and tx.failure.__cause__)
         if unit.error is not None:
             connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
@@ -354,7 +387,7 @@ def _open_existing(path: str, location: DatabaseLocation) -> SqliteUtils:
 
 
 def _require_ours(db: SqliteUtils) -> None:
-    """Raise UnusableLocation for another program's database, and sqlite3.DatabaseError for another kind of file."""
+    """Raise UnusableLocation for another program's database."""
     if set(db.table_names()) - {migrations.migrations_table} and not migrations.applied(db):
         raise UnusableLocation("it is the database of another program; choose another path")
 
@@ -363,30 +396,3 @@ def _set_up(db: SqliteUtils) -> None:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=ON")
-
-
-def _unavailable(error: sqlite3.Error) -> Unavailable:
-    if _is_full(error):
-        failure = _disk_full()
-    else:
-        text = "The server can't write its database at the moment. Nothing was changed. Repeat the call later."
-        failure = Unavailable(text, reason=Reason.DATABASE)
-    failure.__cause__ = error
-    return failure
-
-
-def _disk_full() -> Unavailable:
-    text = "The server can't write its database because its disk is full. Nothing was changed. Repeat the call later."
-    return Unavailable(text, reason=Reason.DATABASE)
-
-
-def _files_changed() -> Unavailable:
-    text = (
-        "The server's database files were removed or replaced while it runs. Nothing was changed. Until the files are "
-        "put back, nothing can be rented or started; releases still work."
-    )
-    return Unavailable(text, reason=Reason.DATABASE)
-
-
-def _is_full(error: BaseException | None) -> bool:
-    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"

@@ -1,0 +1,213 @@
+"""Stories of two processes on one database: one is paused past its claims, another takes over, the first resumes.
+
+A paused process stands still wherever it waits for the database or the marketplace: before a call is sent, or before
+its answer is read. When it resumes, it must stop before its next effect. Only what had passed its check before the
+pause may still be sent. The draws are independent of those of the other stories.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from gpuproxy.app.wiring import Engine
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import Refusal
+from gpuproxy.runtime.claims import CLAIM_SECONDS
+from tests.mortal import Life
+from tests.simulation.audit import Agreement, Audit, Violation
+from tests.simulation.logs import errors_logged
+from tests.simulation.report import hits_of
+from tests.virtual_time import VirtualClock, run_virtual
+from tests.world import World
+
+_LONGEST_PAUSE = 240.0
+"""Seconds. With the other delays, a create that was held is not later than the marketplace promises."""
+_QUIET = 1200.0
+_STEP = 15.0
+_FAULTS = (
+    ("create", "reset_after"), ("create", "reset_before"), ("create", "hang_after"), ("create", "offer_gone"),
+    ("create", "rate_limited"), ("create", "never_ready"), ("create", "shy_row"), ("destroy", "reset_after"),
+    ("destroy", "destroy_ignored"), ("destroy", "status_500_before"), ("list", "status_500_before"),
+    ("get", "status_500_before"), ("list", "empty_list"),
+)  # fmt: skip
+_EFFECTS = frozenset({"PUT", "POST", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Takeover:
+    """The result of one story."""
+
+    seed: int
+    pauses: int
+    taken: int
+    """Pauses after which another process had taken over."""
+    held: int
+    """Calls that had passed their check before such a pause and were sent after it."""
+    creates: int
+    faults: int
+    digest: str
+
+
+def run(seed: int) -> Takeover:
+    """Run the story of a seed. Raises Violation."""
+    with errors_logged() as errors:
+        return run_virtual(lambda clock: _Story(seed, clock).run(errors))
+
+
+class _Story:
+    def __init__(self, seed: int, clock: VirtualClock) -> None:
+        self.seed = seed
+        self.dice = dice = random.Random(f"takeover {seed}")
+        self.clock = clock
+        self.world = World(
+            clock, paced=False, accounts=dice.choice((1, 1, 2)), seed=seed, machines=dice.choice((5, 8)),
+            boot_time=(3.0, 15.0), create_latency=dice.choice((0.0, 3.0, 12.0)), list_lag=dice.choice((0.0, 0.0, 10.0)),
+        )  # fmt: skip
+        self.world.shared = True
+        longest = dice.choice((0.0, 0.05, 1.5))
+        self.world.delay = lambda: dice.uniform(0.0, longest) if longest else 0.0
+        self.audit = Audit(self.world, beyond=False)
+        self.hits = hits_of(self.world)
+        self.calls: list[asyncio.Task[Any]] = []
+        self.processes: list[tuple[Engine, Life]] = []
+        self.pauses = self.taken = self.held = 0
+
+    async def run(self, errors: list[str]) -> Takeover:
+        await self._begin()
+        for _ in range(self.dice.choice((1, 1, 2))):
+            await self._some_steps()
+            await self._pause_and_resume()
+        await self._some_steps()
+        await self._rest()
+        self.audit.final()
+        for engine, _ in self.processes:
+            await engine.stop()
+        if errors:
+            raise Violation("broken", f"the program logged errors: {errors[:3]}")
+        digest = hashlib.blake2b(repr(self.audit.digest()).encode(), digest_size=12).hexdigest()
+        return Takeover(
+            seed=self.seed, pauses=self.pauses, taken=self.taken, held=self.held, creates=self.world.calls("create"),
+            faults=self.hits.total(), digest=digest,
+        )  # fmt: skip
+
+    async def _begin(self) -> None:
+        """Start another process. Callers reach the one that was started last."""
+        await self.world.start()
+        self.processes.append((self.world.engine, self.world.life))
+
+    async def _pause_and_resume(self) -> None:
+        """Pause the process that was started last, in the middle of its work, and start another one."""
+        engine, life = self.processes[-1]
+        life.pause()
+        if self.dice.random() < 0.7:
+            _renews_too_late(engine)
+        self.pauses += 1
+        await self._begin()
+        until = self.clock.monotonic() + self.dice.uniform(0.5 * CLAIM_SECONDS, _LONGEST_PAUSE)
+        while self.clock.monotonic() < until:
+            await self._step()
+        owners = {row["owner"] for row in self.audit.rows("SELECT owner FROM claims WHERE name LIKE 'account:%'")}
+        others = {claim.claim.owner for each in self.world.engine.watches if (claim := each.claim).claim is not None}
+        held, sent = life.held, len(life.sent)
+        over = owners == others
+        life.resume()
+        await self._some_steps()
+        effects = [method for method in life.sent[sent:] if method in _EFFECTS]
+        if not over:
+            return
+        self.taken += 1
+        self.held += len(effects)
+        if len(effects) > held:
+            raise Violation("broken", f"{len(effects)} effects after the claims were lost; {held} calls had been held")
+
+    # -- what callers do
+
+    async def _some_steps(self) -> None:
+        for _ in range(self.dice.randint(1, 4)):
+            await self._step()
+
+    async def _step(self) -> None:
+        if self.dice.random() < 0.6:
+            call, fault = self.dice.choice(_FAULTS)
+            args = {"seconds": self.dice.choice((1, 20))}
+            self.world.arm(call, fault, times=self.dice.choice((1, 2)), **args)
+        await self.dice.choices((self._ask, self._release, self._leave), (4, 2, 1))[0]()
+        await self.world.sleep(self.dice.uniform(0.0, self.dice.choice((1.0, 15.0))))
+        self.audit.safety()
+
+    async def _ask(self) -> None:
+        number = str(len(self.audit.agreements))
+        request_id = f"r{number}" if self.dice.random() < 0.6 else ""
+        lease = self.dice.choice((None, None, 60.0, 300.0))
+        wanted: dict[str, Any] = {
+            "count": self.dice.choice((1, 1, 2, 3)), "request_id": request_id, "verified_only": False,
+            "wait": self.dice.random() < 0.8, "wait_for": self.dice.choice(("created", "ready")),
+            "labels": (("ask", number),), "ready_timeout": timedelta(seconds=self.dice.choice((120, 600))),
+        }  # fmt: skip
+        if lease is not None:
+            wanted["lease"] = lease
+        self.audit.agreements[number] = Agreement(
+            keep=bool(request_id) or not wanted["wait"], findable=bool(request_id),
+            ends_after=None if lease is None else self.clock.monotonic() + lease,
+        )  # fmt: skip
+        self.calls.append(asyncio.create_task(self._reserve(wanted)))
+
+    async def _reserve(self, wanted: dict[str, Any]) -> None:
+        try:
+            await self.world.reserve(seconds=self.dice.choice((30.0, 120.0)), **wanted)
+        except Refusal as refusal:
+            self.audit.log.append((wanted["labels"], refusal.reason))
+
+    async def _release(self) -> None:
+        rows = self.audit.rows("SELECT id FROM reservations ORDER BY created_at, id")
+        if not rows:
+            return
+        chosen = self.dice.choice(rows)["id"]
+        for agreement in self.audit.agreements.values():
+            agreement.release_asked.add(chosen)
+        try:
+            await self.world.engine.reservations.release(Caller(project="p1"), chosen)
+        except Refusal:
+            return
+        for agreement in self.audit.agreements.values():
+            agreement.released.add(chosen)
+
+    async def _leave(self) -> None:
+        if waiting := [call for call in self.calls if not call.done()]:
+            self.dice.choice(waiting).cancel()
+
+    # -- the end
+
+    async def _rest(self) -> None:
+        """Stop the faults, and wait until everything is at rest; it must not take long, and it must last."""
+        self.world.control("DELETE", "faults")
+        began, rests = self.clock.monotonic(), 0
+        while rests < 3:
+            if self.clock.monotonic() - began > _QUIET:
+                raise Violation("leak", f"after {_QUIET:.0f} s of quiet: {self._unfinished() or 'a call hangs'}")
+            await self.world.sleep(_STEP)
+            self.audit.safety()
+            rests = rests + 1 if all(call.done() for call in self.calls) and not self._unfinished() else 0
+        for call in self.calls:
+            if not call.cancelled() and (error := call.exception()) is not None:
+                raise Violation("broken", f"a call ended with {error!r}")
+
+    def _unfinished(self) -> str:
+        if left := self.audit.rows("SELECT id FROM reservations WHERE settled_at IS NULL"):
+            return f"not concluded: {[row['id'] for row in left]}"
+        return self.audit.unfinished()
+
+
+def _renews_too_late(engine: Engine) -> None:
+    """Once it resumes, everything else in the process comes before the renewal that would tell it of the loss."""
+
+    async def later(_changed: Callable[[], None]) -> None:
+        """It does not come."""
+
+    calls = [call.record.claim for call in engine.reserver._open.values()]
+    for claim in [*(watch.claim for watch in engine.watches), *calls]:
+        claim._kept = later
