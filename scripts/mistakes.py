@@ -106,9 +106,9 @@ MISTAKES = (
     Mistake(
         "a machine is released as not ready while the provider does not answer",
         "reconcile/plan.py",
-        '    if instance is None:\n        return ""\n    unjudged',
+        "    if instance is None:\n        return Reason.NONE\n    # The first",
         "    if instance is None and lease.observed.seen_at is None and _replaced(lease, owner):\n"
-        '        return NOT_READY\n    if instance is None:\n        return ""\n    unjudged',
+        "        return Reason.NOT_READY\n    if instance is None:\n        return Reason.NONE\n    # The first",
     ),
     Mistake(
         "a create in flight when the process died counts as never sent",
@@ -151,8 +151,8 @@ MISTAKES = (
     Mistake(
         "machines that fail in the same way are replaced for ever",
         "rental/replacements.py",
-        "    return Replacement(gpus=min(missing, left)) if left > 0 else Replacement(stopped=REPLACEMENT_LIMIT)",
-        "    return Replacement(gpus=missing if left else missing)",
+        "    return Replacement(gpus=min(missing, left)) if left > 0",
+        "    return Replacement(gpus=missing) if left is not None",
     ),
     Mistake(
         "a rental forgets its owner",

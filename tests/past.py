@@ -10,8 +10,9 @@ from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import HostKey, OfferId, ProviderName
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Decision, Pick, Reservation, ReservationState
-from gpuproxy.store.rows import columns, micros
+from gpuproxy.store.rows import lease_columns, micros, reservation_columns
 from gpuproxy.store.sqlite.driver import sqlite3
+from tests.flat_leases import flat_lease
 
 PROJECTS = ("p1", "p2", "p3", "p4")
 RAN = timedelta(minutes=90)
@@ -27,7 +28,7 @@ def fill(connection: sqlite3.Connection, number: int, since: datetime, until: da
     Each has its events, its meters (disk, then all) and two equal readings of its charge.
     """
     step = (until - since) / max(number, 1)
-    reservation, lease = columns(_reservation(since)), columns(_lease(since))
+    reservation, lease = reservation_columns(_reservation(since)), lease_columns(_lease(since))
     lease["charge_final"] = 1
     for first in range(0, number, 5_000):
         rows: _Rows = {"reservations": [], "leases": [], "events": [], "meters": [], "settlements": []}
@@ -100,7 +101,7 @@ def _reservation(at: datetime) -> Reservation:
 
 
 def _lease(at: datetime) -> Lease:
-    return Lease(
+    return flat_lease(
         id=LeaseId(""), reservation_id=ReservationId(""), project="", attempt=1, provider=ProviderName("vast.ai"),
         account="vast-1", label="", offer_id=OfferId("1"), host=HostKey(""), conflict_keys=("vast.ai/m/1/0",),
         gpu_model="RTX 4090", num_gpus=1, vram_gb=24, location="SE", price=_PRICE, disk_price=_DISK,

@@ -17,7 +17,7 @@ from gpuproxy.model.reasons import Reason
 _ALIKE = 3
 """If this many hosts fail a call in the same way and none succeeds, the failures have a common cause."""
 _UNREADY = frozenset({Reason.NOT_READY, Reason.HOST_BROKEN, Reason.IMAGE_UNUSABLE})
-_FAILURES = _UNREADY | {Reason.WRONG_GPU, "PRICE_MOVED"}
+_FAILURES = _UNREADY | {Reason.WRONG_GPU, Reason.PRICE_MOVED}
 
 
 @dataclass(frozen=True, slots=True)

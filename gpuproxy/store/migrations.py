@@ -203,6 +203,8 @@ _NINTH_SUMS = (
         UNION ALL SELECT project, 1 FROM settlements WHERE amount <> 0) GROUP BY 1""",  # noqa: S608
 )
 
+_REQUEST_ID_TAKEN = "UNIQUE constraint failed: reservations.project, reservations.request_id"
+"""A request_id that was used before is in use for ever: the error is that of the unique index."""
 _METER_CLOSED = (
     f"UPDATE spent SET metered = metered + {_cost('new')};"  # noqa: S608
     f"{_count('transaction_counts', 'number', 'project', 'new.project', _hours('new'))}"
@@ -231,9 +233,9 @@ _NINTH_TRIGGERS = (
     """CREATE TRIGGER lease_ended_again AFTER UPDATE OF ended_at ON leases
         WHEN new.charge_final <> 0 AND new.ended_at IS NOT old.ended_at BEGIN
         UPDATE leases SET charge_final = 0 WHERE id = new.id; END""",
-    """CREATE TRIGGER request_id_is_forgotten BEFORE INSERT ON reservations WHEN new.request_id <> '' AND EXISTS (
+    f"""CREATE TRIGGER request_id_is_forgotten BEFORE INSERT ON reservations WHEN new.request_id <> '' AND EXISTS (
         SELECT 1 FROM forgotten_reservations WHERE project = new.project AND request_id = new.request_id)
-        BEGIN SELECT raise(ABORT, 'this request_id was used by a reservation that is no longer kept'); END""",
+        BEGIN SELECT raise(ABORT, '{_REQUEST_ID_TAKEN}'); END""",  # noqa: S608 - our own words
     f"""CREATE TRIGGER reservation_inserted AFTER INSERT ON reservations BEGIN
         {_count("reservation_counts", "number", "project, state", "new.project, new.state", "1")} END""",
     f"""CREATE TRIGGER reservation_changed_state AFTER UPDATE OF state ON reservations

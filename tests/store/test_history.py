@@ -13,7 +13,7 @@ from gpuproxy.app import figures
 from gpuproxy.billing.history import History
 from gpuproxy.billing.spending import Spending
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import AlreadyExists, Conflict, NotFound
+from gpuproxy.model.errors import AlreadyExists, Conflict, NotFound, Taken
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.ports import Tx
@@ -138,7 +138,7 @@ def test_the_request_id_of_a_deleted_reservation_never_rents_again(count: int):
         with pytest.raises(AlreadyExists, match="Its records are no longer kept, and no machine is rented") as caught:
             await world.reserve(count, request_id="a")
         assert caught.value.metadata == {"request_id": "a", "reservation_id": old}
-        with pytest.raises(sqlite3.IntegrityError, match="request_id was used"):
+        with pytest.raises(Taken, match="request_id"):
             await world.db.write(lambda tx: reservations.insert(tx, reservations_like(tx, "a")))
         assert world.created() == created
         other = await world.reserve(1, request_id="a", project="p2")

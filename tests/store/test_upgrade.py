@@ -5,6 +5,7 @@
 
 import gzip
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gpuproxy.model.reservations import ReservationState
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
 from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
-from tests.world import World
+from tests.world import World, demand
 
 UPGRADES = sorted((Path(__file__).parent / "upgrades").iterdir())
 CALLER = Caller(project="p1")
@@ -48,6 +49,13 @@ def contracts(old: Path, *states: str) -> set[str]:
     return {contract for contract, state in rows if state in states}
 
 
+def fingerprint(old: Path, request_id: str) -> str:
+    """What the earlier version stored: the fingerprints of a test's demands follow their fields."""
+    with sqlite3.connect(old / "books.db") as books:
+        row = books.execute("SELECT fingerprint FROM reservations WHERE request_id = ?", (request_id,)).fetchone()
+    return str(row[0])
+
+
 def test_machines_of_an_earlier_version_are_kept_and_its_open_ends_are_resolved(old: Path) -> None:
     had = contracts(old, "active", "parked", "starting")
     given_back = contracts(old, "releasing", "released")
@@ -69,8 +77,9 @@ def test_a_call_that_an_earlier_version_did_not_finish_is_concluded_and_rents_no
     async def story(clock: VirtualClock) -> None:
         world = await taken_over(clock, old)
         created = world.created()
-        for request_id in ("unknown", "running"):
-            again = await world.reserve(2 if request_id == "running" else 1, seconds=60, request_id=request_id)
+        for request_id, count in (("unknown", 1), ("running", 2)):
+            asked = replace(demand(count, request_id=request_id), fingerprint=fingerprint(old, request_id))
+            again = await world.engine.reserver.reserve(replace(CALLER, deadline=clock.monotonic() + 60), asked)
             assert again.reservation.settled_at is not None
             assert len(again.kept) == len(again.leases) > 0
         assert world.created() == created
