@@ -33,7 +33,7 @@ class Life:
         self.sent: list[str] = []
         """The methods of all requests that this life has handed to the network."""
         self.held = 0
-        """Requests that wait for the end of the pause, to be sent."""
+        """Requests that wait for the end of the pause, to be sent, and committed units whose result waits for it."""
 
     def pause(self) -> None:
         """From here on nothing that this process does reaches the database or the market, until `resume`."""
@@ -49,6 +49,14 @@ class Life:
         if self._runs is not None and not self._runs.is_set():
             await self._runs.wait()
             self.goes_on()
+
+    async def holds(self) -> None:
+        """Return when the process is not paused. What has been checked is counted as held while it waits."""
+        self.held += 1
+        try:
+            await self.runs()
+        finally:
+            self.held -= 1
 
     def die_after(self, points: int) -> None:
         """Die at the n-th point from now; 1 is the next."""
@@ -108,7 +116,7 @@ class MortalDatabase:
         self._written()
         self._life.passes_point()
         await asyncio.sleep(self._delay())
-        await self._life.runs()
+        await self._life.holds()
         self._life.goes_on()
         return result
 
@@ -144,11 +152,7 @@ class MortalHttp:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self._life.passes_point()
-        self._life.held += 1
-        try:
-            await self._life.runs()
-        finally:
-            self._life.held -= 1
+        await self._life.holds()
         self._life.sent.append(request.method)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[HttpResponse] = loop.create_future()

@@ -46,7 +46,7 @@ class Takeover:
     taken: int
     """Pauses after which another process had taken over."""
     held: int
-    """Calls that had passed their check before such a pause and were sent after it."""
+    """Calls that had passed their check before such a pause, with it committed or not yet sent, and were sent after."""
     creates: int
     faults: int
     digest: str
@@ -122,7 +122,9 @@ class _Story:
         self.taken += 1
         self.held += len(effects)
         if len(effects) > held:
-            raise Violation("broken", f"{len(effects)} effects after the claims were lost; {held} calls had been held")
+            raise Violation(
+                "broken", f"{len(effects)} effects after the claims were lost; at most {held} had been checked before"
+            )
 
     # -- what callers do
 

@@ -222,7 +222,10 @@ def test_when_every_create_is_refused_the_reason_is_the_marketplaces(
         with Server(tmp_path, market, GPUPROXY_TIME_SCALE="50", **UNPACED) as server, server.client() as client:
             shop = Shop(market=market, server=server, client=client)
             until(client.knows_offers)
-            told = shop.refused("ReserveGPUs", reserve(verified_only=False, request_id="r"), seconds=20)
+            for _ in range(5):  # on a busy machine the client's own deadline may pass before the answer arrives
+                told = shop.refused("ReserveGPUs", reserve(verified_only=False, request_id="r"), seconds=20)
+                if told.code is not StatusCode.DEADLINE_EXCEEDED:
+                    break
             assert (told.code, told.reason) == (code, reason)
             assert market.state()["instances"] == []
             assert client.instances() == []
