@@ -30,8 +30,8 @@ class Life:
         self._last = die_after
         self._runs: asyncio.Event | None = None
         """Unset while the process is paused; None if it never was."""
-        self.sent: list[str] = []
-        """The methods of all requests that this life has handed to the network."""
+        self.sent: list[HttpRequest] = []
+        """All requests that this life has handed to the network."""
         self.held = 0
         """Requests that wait for the end of the pause, to be sent, and committed units whose result waits for it."""
 
@@ -153,7 +153,7 @@ class MortalHttp:
     async def send(self, request: HttpRequest) -> HttpResponse:
         self._life.passes_point()
         await self._life.holds()
-        self._life.sent.append(request.method)
+        self._life.sent.append(request)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[HttpResponse] = loop.create_future()
         seconds = self._delay()
