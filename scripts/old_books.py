@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "store" / "upgrades"
-FILES = ("books.db", "market.jsonl")
+FILES = ("books.sqlite", "market.jsonl")
 
 _STORY = """
 import asyncio
@@ -48,7 +48,7 @@ async def story(clock):
     await world.kill()
     world.control("DELETE", "faults")
     world.sandbox.close()
-    world.db._writer.conn.execute("VACUUM INTO ?", (str(folder / "books.db"),))
+    world.db._writer.conn.execute("VACUUM INTO ?", (str(folder / "books.sqlite"),))
 
 run_virtual(story)
 """

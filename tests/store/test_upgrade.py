@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(params=UPGRADES, ids=lambda folder: folder.name)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder with an old database and the market that it was used with."""
-    for packed in request.param.glob("*.gz"):
+    for packed in (request.param / "books.sqlite.gz", request.param / "market.jsonl.gz"):
         with gzip.open(packed) as source, (tmp_path / packed.stem).open("wb") as target:
             shutil.copyfileobj(source, target)
     return tmp_path
@@ -37,21 +37,21 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 async def taken_over(clock: VirtualClock, old: Path) -> World:
     """The present version on the old database, an hour and a half after its server died."""
     world = World(clock, paced=False, accounts=1, seed=7, state=old / "market.jsonl", machines=12, create_latency=2.0)
-    world.db = SqliteDatabase(old / "books.db", clock.now, threads=False)
+    world.db = SqliteDatabase(old / "books.sqlite", clock.now, threads=False)
     await world.start()
     await world.sleep(3600)
     return world
 
 
 def contracts(old: Path, *states: str) -> set[str]:
-    with sqlite3.connect(old / "books.db") as books:
+    with sqlite3.connect(old / "books.sqlite") as books:
         rows = books.execute("SELECT instance_id, state FROM leases").fetchall()
     return {contract for contract, state in rows if state in states}
 
 
 def fingerprint(old: Path, request_id: str) -> str:
     """What the earlier version stored: the fingerprints of a test's demands follow their fields."""
-    with sqlite3.connect(old / "books.db") as books:
+    with sqlite3.connect(old / "books.sqlite") as books:
         row = books.execute("SELECT fingerprint FROM reservations WHERE request_id = ?", (request_id,)).fetchone()
     return str(row[0])
 
