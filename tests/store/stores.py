@@ -63,6 +63,15 @@ class SqliteStore:
         return SqliteDatabase(str(folder / "books.db"), self.clock)
 
 
+class InlineSqliteStore(SqliteStore):
+    """The same without threads, as the stories in virtual time use it."""
+
+    reads_beside_writes = False
+
+    def open(self) -> SqliteDatabase:
+        return SqliteDatabase(str(self._folder / "books.db"), self.clock, threads=False)
+
+
 class MemoryStore:
     """Rows in memory, as simple as a store can be."""
 
@@ -81,5 +90,6 @@ class MemoryStore:
 
 STORES: dict[str, Callable[[Path], Store]] = {
     "sqlite": SqliteStore,
+    "sqlite without threads": InlineSqliteStore,
     "memory": MemoryStore,
 }

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import structlog
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.ports import Tx
@@ -39,19 +38,6 @@ async def test_the_callback_runs_on_the_loop_after_the_commit_is_visible(db: Sql
     assert seen == [(True, "1")]
 
 
-async def test_the_callback_does_not_run_for_rolled_back_work(db: SqliteDatabase):
-    seen: list[str] = []
-
-    def write(tx: Tx) -> None:
-        tx.after_commit(lambda: seen.append("called"))
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        await db.write(write)
-    await db.write(lambda tx: meta.write(tx, "a", "1"))
-    assert seen == []
-
-
 async def test_the_callback_does_not_run_if_the_commit_fails(db: SqliteDatabase):
     seen: list[str] = []
     db._writer.conn.execute("PRAGMA query_only=ON")
@@ -65,32 +51,6 @@ async def test_the_callback_does_not_run_if_the_commit_fails(db: SqliteDatabase)
     db._writer.conn.execute("PRAGMA query_only=OFF")
     await db.write(lambda tx: meta.write(tx, "a", "1"))
     assert seen == []
-
-
-async def test_a_callback_that_raises_affects_neither_its_own_unit_nor_others(db: SqliteDatabase):
-    seen: list[str] = []
-
-    def write(tx: Tx) -> str:
-        tx.after_commit(lambda: {}["missing"])
-        tx.after_commit(lambda: seen.append("next"))
-        return "written"
-
-    with structlog.testing.capture_logs() as lines:
-        assert await asyncio.gather(db.write(write), db.write(write)) == ["written", "written"]
-    assert seen == ["next", "next"]
-    assert [line["event"] for line in lines] == ["commit_callback_failed"] * 2
-
-
-async def test_log_lines_of_a_callback_have_the_writers_trace_id(db: SqliteDatabase):
-    seen: list[object] = []
-
-    def write(tx: Tx) -> None:
-        tx.after_commit(lambda: seen.append(structlog.contextvars.get_contextvars().get("trace_id")))
-
-    with structlog.contextvars.bound_contextvars(trace_id="t1"):
-        await db.write(write)
-    await db.write(write)
-    assert seen == ["t1", None]
 
 
 async def test_the_callback_of_a_cancelled_caller_runs_because_its_work_is_committed(db: SqliteDatabase):
