@@ -182,9 +182,8 @@ class Effects:
             turn.used = await self._db.read(lambda tx: _is_to_go(tx, lease.id, claim))
         if not turn.used:
             return
-        wait = min(
-            self._limits.destroy_again * 2 ** min(lease.pending.destroy_tries, 10), self._limits.destroy_again_max
-        )
+        tries = lease.pending.destroy_tries
+        wait = min(self._limits.destroy_again * 2 ** min(tries, 10), self._limits.destroy_again_max)
         answer: DestroyAnswer = "error"
         try:
             answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
@@ -199,12 +198,12 @@ class Effects:
                 reason=error.reason,
                 error=str(error),
             )
-            wait = wait if lease.pending.destroy_tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
+            wait = wait if tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
         if answer == "none there":
             if not self._sure_of_key():  # another account's key never finds our machines
                 answer = "error"
             self.read = [each for each in self.read if each.id != lease.instance_id]
-        await self._write(lambda tx: _destroy_sent(tx, lease.id, lease.pending.destroy_tries + 1, wait, answer), None)
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, tries + 1, wait, answer), None)
         self._changed()
 
     async def _stop(self, lease: Lease, claim: Claim) -> None:
