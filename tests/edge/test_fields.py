@@ -384,3 +384,17 @@ def test_the_fingerprint_of_a_call_without_newer_fields_is_that_of_its_bytes() -
     other = reserve_demand(pb.ReserveGPUsRequest(count=2, same_country=True, same_model=True), DEFAULTS)
     assert other.fingerprint != demand.fingerprint
     assert other.old_fingerprint != demand.old_fingerprint
+
+
+@pytest.mark.parametrize("field", ["labels", "env", "secret_env"])
+def test_faults_of_a_map_are_reported_in_the_order_of_its_keys(field: str) -> None:
+    long = "v" * 256 if field == "labels" else "\0"
+    faulty = [("a", long), ("b", long), *((f"c{i}\x1f", "") for i in range(8)), ("d", long)]
+    told = []
+    for entries in (faulty, faulty[::-1]):
+        request = pb.ReserveGPUsRequest(count=1)
+        getattr(request, field).update(dict(entries))
+        with pytest.raises(InvalidArgument) as refused:
+            reserve_demand(request, DEFAULTS)
+        told.append([violation.field for violation in refused.value.violations])
+    assert told[0] == told[1] == [f"{field}.a", f"{field}.b", *[field] * 8, f"{field}.d"]

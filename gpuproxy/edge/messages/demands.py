@@ -255,14 +255,15 @@ def extend_until(request: pb.ExtendReservationRequest) -> datetime:
 
 
 def labels(given: Mapping[str, str], found: Violations) -> tuple[tuple[str, str], ...]:
-    """The caller's own labels, sorted."""
+    """The caller's own labels, sorted, since a protobuf map keeps no order and the errors must not change by chance."""
     found.at_most("labels", "entries", len(given), _MAX_LABELS)
-    for key, value in given.items():
+    entries = tuple(sorted(given.items()))
+    for key, value in entries:
         if not 1 <= len(key) <= _MAX_LABEL_KEY or not key.isprintable():
             found.add("labels", f"a key must be 1 to {_MAX_LABEL_KEY} printable characters: {shown(key)}")
         elif len(value) > _MAX_LABEL or not value.isprintable():
             found.add(f"labels.{key}", f"must be at most {_MAX_LABEL} printable characters")
-    return tuple(sorted(given.items()))
+    return entries
 
 
 def _offer_id(instance_id: str, named: frozenset[ProviderName], defaults: Defaults, found: Violations) -> str:

@@ -83,14 +83,15 @@ def _image(image: str, found: Violations) -> str:
 
 def _env(field: str, env: Mapping[str, str], found: Violations) -> tuple[tuple[str, str], ...]:
     found.at_most(field, "entries", len(env), _MAX_ENV)
-    for name, value in env.items():
+    entries = tuple(sorted(env.items()))  # a protobuf map keeps no order; the errors must not change by chance
+    for name, value in entries:
         if not _ENV_NAME.fullmatch(name) or len(name) > _MAX_ENV_NAME:
             found.add(
                 field, f"a name must be letters, digits and _ (at most {_MAX_ENV_NAME}), and not begin with a digit"
             )
         elif "\0" in value:
             found.add(f"{field}.{name}", "must not contain a NUL")
-    return tuple(sorted(env.items()))
+    return entries
 
 
 def _ports(ports: Sequence[int], found: Violations) -> tuple[int, ...]:
