@@ -37,6 +37,8 @@ _FAULTS = (
     ("get", "status_500_before"), ("list", "empty_list"),
 )  # fmt: skip
 _EFFECTS = frozenset({"PUT", "POST", "DELETE"})
+_SEARCH = "/bundles/"
+"""A search is a POST too, but it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ class _Story:
         life.resume()
         await self._some_steps()
         begun = {row["label"] for row in self.audit.rows("SELECT label FROM leases WHERE created_at > ?", resumed)}
-        effects = [each for each in life.sent[sent:] if each.method in _EFFECTS and not _carries(each, begun)]
+        effects = [each for each in life.sent[sent:] if _is_effect(each) and not _carries(each, begun)]
         if not over:
             return
         self.taken += 1
@@ -205,6 +207,11 @@ class _Story:
         if left := self.audit.rows("SELECT id FROM reservations WHERE settled_at IS NULL"):
             return f"not concluded: {[row['id'] for row in left]}"
         return self.audit.unfinished()
+
+
+def _is_effect(request: HttpRequest) -> bool:
+    """True if the call changes something at the marketplace."""
+    return request.method in _EFFECTS and not request.url.endswith(_SEARCH)
 
 
 def _carries(request: HttpRequest, labels: Collection[str]) -> bool:
