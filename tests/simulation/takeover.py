@@ -120,7 +120,7 @@ class _Story:
         over, resumed = owners == others, micros(self.clock.now())
         life.resume()
         await self._some_steps()
-        begun = {row["label"] for row in self.audit.rows("SELECT label FROM leases WHERE created_at > ?", resumed)}
+        begun = {row["label"] for row in self.audit.rows("SELECT label FROM leases WHERE created_at >= ?", resumed)}
         effects = [each for each in life.sent[sent:] if _is_effect(each) and not _carries(each, begun)]
         if not over:
             return
