@@ -110,7 +110,7 @@ class SocketProbe:
         """`login` makes the logins of the kind "ssh_login"; without it, they all fail."""
         self._login = login
 
-    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
+    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
         """True if the port accepts a connection ("tcp"), also sends "SSH-" ("ssh"), or lets the key in ("ssh_login").
 
         Never raises, also for a host or a port that can't exist. `timeout` is in real seconds.

@@ -34,6 +34,24 @@ class RegistryAuth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMount:
+    """A volume that a machine mounts from its first start to its end.
+
+    With a `nonce`, the machine's boot script runs the user's script only while it alone has the volume: it checks that
+    the volume is the one with this nonce, and then waits for its lock.
+    """
+
+    volume_id: str
+    """The provider's id."""
+    path: str
+    nonce: str = ""
+    founds: bool = False
+    """The machine may write the nonce, if the volume is empty."""
+    wait_seconds: int = 60
+    """How long a start waits for the lock. After that the user's script is not run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """What runs on the machine. `demanded` names the fields that the caller set; only those can exclude a provider."""
 
@@ -47,6 +65,9 @@ class LaunchSpec:
     args: tuple[str, ...] = ()
     ssh_public_keys: tuple[str, ...] = ()
     registry_auth: RegistryAuth | None = None
+    volume: VolumeMount | None = None
+    stopped: bool = False
+    """The machine is created stopped, without running first. It needs free GPUs all the same."""
     demanded: frozenset[str] = frozenset()
 
 

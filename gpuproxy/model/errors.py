@@ -165,6 +165,12 @@ class ProviderUnavailable(Refused):
     scope, advice, reason = Scope.PROVIDER, Advice.RETRY_LATER, Reason.PROVIDER_UNAVAILABLE
 
 
+class VolumeInUse(Refused):
+    """An instance has the volume: it can't be deleted, or another instance can't mount it."""
+
+    scope, advice, reason = Scope.OFFER, Advice.RETRY_LATER, Reason.VOLUME_IN_USE
+
+
 class UnreadableRows(ProviderError):
     """A listing has rows that can't be read: the account has machines that are not known."""
 

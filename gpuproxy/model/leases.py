@@ -63,6 +63,8 @@ pending: the machine's readiness waits for them. unregistered: it no longer wait
 """
 
 Billed = Literal["nothing", "disk", "all"]
+LeaseKind = Literal["machine", "volume"]
+"""A volume is leased like a machine: same states, intents, meters and proofs. It has no GPUs."""
 
 _S, _E = LeaseState, LeaseEvent
 
@@ -193,6 +195,8 @@ class Creation:
     """The container ports that the caller wants to reach."""
     ssh_keys: tuple[str, ...] = ()
     """The public keys that must be able to log in."""
+    volume: str = ""
+    """The provider's id of the volume that the machine mounts; "": none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +250,8 @@ class Pending:
     stop_at: datetime | None = None
     """From then on the machine must be stopped; it is stopped again whenever it runs. None: it may run."""
     keys_state: KeysState = ""
+    keeps_gpus: bool = False
+    """While it is stopped, this server rents its GPUs for nobody else: it is to be started again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +269,7 @@ class Lease:
     state: LeaseState
     version: int
     created_at: datetime
+    kind: LeaseKind = "machine"
     instance_id: InstanceId | None = None
     started_at: datetime | None = None
     """When the server learnt that the instance exists."""

@@ -131,6 +131,8 @@ class OfferFilter:
     disk_gb: float = DEFAULT_DISK_GB
     exclude_hosts: frozenset[str] = frozenset()
     """Host keys or bare machine ids."""
+    machine_ids: frozenset[str] = frozenset()
+    """The marketplace's ids of the only hosts; empty: all."""
     offer_id: OfferId | None = None
 
     def at_any_price(self) -> "OfferFilter":
@@ -162,6 +164,8 @@ class OfferFilter:
             return "max_price"
         if self.num_gpus and offer.num_gpus != self.num_gpus:
             return "num_gpus"
+        if self.machine_ids and offer.machine_id not in self.machine_ids:
+            return "machine_ids"
         if self.verified_only and not offer.verified:
             return "verified_only"
         return self._rejects_detail(offer) or self._rejects_machine(offer) or self._rejects_end(offer, until)

@@ -11,7 +11,7 @@ from typing import Literal, NewType
 from gpuproxy.model.reasons import Reason
 
 OwnerId = NewType("OwnerId", str)
-OwnerKind = Literal["reservation"]
+OwnerKind = Literal["reservation", "pool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,15 @@ class Reason(StrEnum):
     REPLACEMENT_LIMIT = "REPLACEMENT_LIMIT"
     UNREADABLE_ROWS = "UNREADABLE_ROWS"
     ORPHANS_FOUND = "ORPHANS_FOUND"
+    IN_WARM_POOL = "IN_WARM_POOL"
+    NO_SPEC = "NO_SPEC"
+    POOL_STATE = "POOL_STATE"
+    POOL_EXISTS = "POOL_EXISTS"
+    FAILOVER_FAILED = "FAILOVER_FAILED"
+    PROVISION_FAILED = "PROVISION_FAILED"
+    DESTROYS_PRIMARY = "DESTROYS_PRIMARY"
+    VOLUME_IN_USE = "VOLUME_IN_USE"
+    POOL_CHANGED = "POOL_CHANGED"
 
     @property
     def meaning(self) -> "Meaning":
@@ -275,4 +284,38 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.UNREADABLE_ROWS: Meaning(status="FAILED_PRECONDITION"),
     Reason.ORPHANS_FOUND: Meaning(status="FAILED_PRECONDITION"),
+    Reason.IN_WARM_POOL: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="The machine or volume belongs to a warm pool. Use the calls of the warm pool.",
+    ),
+    Reason.NO_SPEC: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="Nothing is stored for this machine_id, and the server has no default pool. Call ProvisionWarmPool.",
+    ),
+    Reason.POOL_STATE: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="The warm pool's state does not allow the call. The message names the state. HTTP 409.",
+    ),
+    Reason.POOL_EXISTS: Meaning(
+        status="ALREADY_EXISTS",
+        refusal="The machine_id has a warm pool with other parameters. Disable it first, or repeat the same call.",
+    ),
+    Reason.FAILOVER_FAILED: Meaning(
+        status="INTERNAL",
+        refusal="No machine could take over. The message says why, and the pool's status what is done next.",
+    ),
+    Reason.PROVISION_FAILED: Meaning(
+        status="INTERNAL",
+        refusal="The warm pool could not be made. The message says why, and the pool's status what is left.",
+    ),
+    Reason.DESTROYS_PRIMARY: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="In the mode `recreate` a failover destroys the primary. Set `allow_destroy` if you want that.",
+    ),
+    Reason.VOLUME_IN_USE: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="The volume is in use. It can be deleted once no pool uses it.",
+        outcome="The marketplace does not give the volume to another machine while one has it.",
+    ),
+    Reason.POOL_CHANGED: Meaning(outcome="The warm pool does not need the machine any more. It was released."),
 }

@@ -11,7 +11,7 @@ from enum import StrEnum
 from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, Lease, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
-from gpuproxy.model.owners import Owner, OwnerId
+from gpuproxy.model.owners import Owner, OwnerId, OwnerKind
 from gpuproxy.model.reasons import Reason
 
 
@@ -106,19 +106,21 @@ class Reservation:
     decision: Decision | None = None
     message: str = ""
     state: ReservationState = ReservationState.PENDING
+    kind: OwnerKind = "reservation"
+    """pool: it has the machines and volumes of a warm pool, which alone decides about them."""
 
     @property
     def as_owner(self) -> Owner:
         """The reservation as an owner of leases."""
         return Owner(
-            kind="reservation",
+            kind=self.kind,
             id=OwnerId(self.id),
             project=self.project,
             gpus=self.count,
             strategy=self.strategy,
             wanted_until=self.expires_at,
             waits=self.keep or self.answered_at is None,
-            concluded=self.settled_at is not None,
+            concluded=self.kind == "reservation" and self.settled_at is not None,
             closing=self.closing,
             stopped=self.stopped,
             replace_unready=self.replace_unready,
@@ -149,7 +151,9 @@ def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> Reservat
         return ReservationState.FAILED if reservation.failure else ReservationState.RELEASED
     if reservation.settled_at is None or any(lease.state in UNRESOLVED for lease in live):
         return ReservationState.PENDING
-    kept = [lease for lease in live if lease.state in RENTED]
+    kept = [lease for lease in live if lease.state in RENTED and lease.kind == "machine"]
+    if reservation.kind == "pool" and any(lease.state is LeaseState.ACTIVE for lease in kept):
+        return ReservationState.ACTIVE
     if not kept:
         return _state_without_machines(leases, live)
     if sum(lease.offered.num_gpus for lease in kept) < reservation.count:

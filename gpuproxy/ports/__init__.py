@@ -12,6 +12,7 @@ from gpuproxy.ports.instances import Blame, InstanceStatus, Inventory, ListedIns
 from gpuproxy.ports.probe import Probe
 from gpuproxy.ports.provider import Capabilities, Provider, ProviderSetup, Receipt, Spend
 from gpuproxy.ports.random import Random
+from gpuproxy.ports.volumes import ListedVolume, VolumeInventory, VolumeOffer
 from gpuproxy.ports.workers import Workers
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "InstanceStatus",
     "Inventory",
     "ListedInstance",
+    "ListedVolume",
     "PacedCall",
     "Probe",
     "Provider",
@@ -36,6 +38,8 @@ __all__ = [
     "Receipt",
     "Spend",
     "Tx",
+    "VolumeInventory",
+    "VolumeOffer",
     "Wakeups",
     "Workers",
 ]

@@ -51,6 +51,11 @@ class ListedInstance:
     """Every address at which SSH may answer, the usual one first. Empty while there is none."""
     ports: tuple[PortMapping, ...] = ()
     """The public addresses of container ports. The one of SSH, if there is one, is also in `ssh`."""
+    at_rest: bool = False
+    """Everything that the provider says about it agrees that it is stopped, is to be stopped, and has no start queued.
+
+    False whenever a part is missing or unclear: then it may run, now or later.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

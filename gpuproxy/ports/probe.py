@@ -2,12 +2,18 @@
 
 from typing import Literal, Protocol
 
-ProbeKind = Literal["tcp", "ssh", "ssh_login"]
-"""What an address must do: accept a connection; also send SSH's banner; also let the check key in."""
+ProbeKind = Literal["tcp", "ssh", "ssh_login", "http"]
+"""What an address must do: accept a connection; also send SSH's banner; also let the check key in.
+
+http: a GET of `path` is answered with a status from 200 to 299.
+"""
 
 
 class Probe(Protocol):
     """Checks whether an address is reachable from this server."""
 
-    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
-        """True if the address does what `kind` names. Never raises. `timeout` is in real seconds."""
+    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
+        """True if the address does what `kind` names. Never raises. `timeout` is in real seconds.
+
+        `path` is for http only: the path and query of the URL.
+        """

@@ -1,7 +1,7 @@
 """One account at one marketplace."""
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -14,6 +14,7 @@ from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.http import Http
 from gpuproxy.ports.instances import Inventory, ListedInstance
+from gpuproxy.ports.volumes import VolumeInventory, VolumeOffer
 from gpuproxy.ports.workers import Workers
 
 
@@ -42,6 +43,7 @@ CAPABILITY_NAMES = frozenset(
         "charges",
         "volumes",
         "volume_sharing",
+        "hold_gpu",
         "spot",
         "ssh",
         "ssh_keys",
@@ -151,6 +153,27 @@ class Provider(Protocol):
 
     async def spend(self) -> Spend:
         """Read the account's credit."""
+
+    async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
+        """Where on these hosts a volume of this size could be rented now. Only with the capability `volumes`.
+
+        Complete or a ProviderError: a host that is not in the answer has no such space.
+        """
+
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        """Rent a volume, which has the label from the moment it exists. The request is sent at most once.
+
+        Raises a Refused if certainly nothing was created, and OutcomeUnknown if that is not certain.
+        """
+
+    async def list_volumes(self) -> VolumeInventory:
+        """List all volumes of the account. If a part fails, this raises ProviderError; the list is never shorter."""
+
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        """Request the deletion of a volume and its data. True: the provider reports that there is no such volume.
+
+        Neither answer proves that it is gone; `list_volumes` does. Raises VolumeInUse while an instance has it.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

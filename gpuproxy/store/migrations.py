@@ -269,6 +269,26 @@ _TENTH = (
     "ALTER TABLE reservations DROP COLUMN owner",
 )
 
+_ELEVENTH = (
+    "ALTER TABLE reservations ADD COLUMN kind TEXT NOT NULL DEFAULT 'reservation'",
+    "ALTER TABLE leases ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine'",
+    "ALTER TABLE leases ADD COLUMN volume TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE leases ADD COLUMN keeps_gpus INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE pools (
+        id TEXT PRIMARY KEY, project TEXT NOT NULL, machine_id INTEGER NOT NULL, ledger TEXT NOT NULL,
+        state TEXT NOT NULL, wanted TEXT NOT NULL, version INTEGER NOT NULL, data TEXT NOT NULL) STRICT""",
+    "CREATE UNIQUE INDEX pools_machine ON pools (project, machine_id)",
+    "CREATE UNIQUE INDEX pools_ledger ON pools (ledger)",
+    """CREATE TABLE pool_transitions (
+        pool_id TEXT NOT NULL REFERENCES pools (id), seq INTEGER NOT NULL, at INTEGER NOT NULL, before TEXT NOT NULL,
+        after TEXT NOT NULL, event TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (pool_id, seq)) STRICT""",
+    """CREATE TABLE pool_incidents (
+        pool_id TEXT NOT NULL REFERENCES pools (id), number INTEGER NOT NULL, primary_id TEXT NOT NULL,
+        ended_at INTEGER, data TEXT NOT NULL, PRIMARY KEY (pool_id, number)) STRICT""",
+    "CREATE UNIQUE INDEX pool_incidents_open ON pool_incidents (pool_id) WHERE ended_at IS NULL",
+    "CREATE UNIQUE INDEX pool_incidents_of_primary ON pool_incidents (primary_id) WHERE ended_at IS NULL",
+)
+
 
 @migrations()
 def m0001_the_books(db: Database) -> None:
@@ -341,4 +361,11 @@ def m0009_costs_do_not_grow_with_history(db: Database) -> None:
 def m0010_work_is_claimed(db: Database) -> None:
     """Store which process supervises an account or runs a call. It replaces the reservations' column `owner`."""
     for statement in _TENTH:
+        db.execute(statement)
+
+
+@migrations()
+def m0011_warm_pools(db: Database) -> None:
+    """Create the tables of warm pools. A lease may be of a volume, and a reservation may have a pool's leases."""
+    for statement in _ELEVENTH:
         db.execute(statement)

@@ -179,9 +179,12 @@ _READERS: dict[type, dict[str, _Reader]] = {
             ("seen_at", "priced_at", "ready_at", "faltered_at", "contract_ends_at", "contract_warned_at"), moment
         ),
     },
-    Pending: dict.fromkeys(
-        ("missing_since", "absent_checked_at", "destroy_at", "destroy_taken_at", "gone_said_at", "stop_at"), moment
-    ),
+    Pending: {
+        "keeps_gpus": bool,
+        **dict.fromkeys(
+            ("missing_since", "absent_checked_at", "destroy_at", "destroy_taken_at", "gone_said_at", "stop_at"), moment
+        ),
+    },
     Reservation: {
         "labels": _pairs,
         "keep": bool,

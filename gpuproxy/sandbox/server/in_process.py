@@ -45,7 +45,7 @@ class InProcessProbe:
         self._sandbox = sandbox
         self._check_key = check_key
 
-    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float) -> bool:
+    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
         """True if the port answers; "ssh": as SSH; "ssh_login": and the instance has the check key. Takes no time."""
         del timeout
         self._sandbox.tick()
