@@ -313,10 +313,9 @@ class _Index:
         return left & self.disk.at_least(wanted.disk_gb)
 
     def by_host(self, wanted: OfferFilter, left: int) -> int:
-        hosts = wanted.exclude_hosts
-        if not hosts:
-            return left
-        return self.without(left, lambda offer: offer.host in hosts or offer.machine_id in hosts)
+        hosts, only = wanted.exclude_hosts, wanted.machine_ids
+        left = self.without(left, lambda offer: offer.machine_id not in only) if only else left
+        return self.without(left, lambda each: each.host in hosts or each.machine_id in hosts) if hosts else left
 
     def by_ports(self, wanted: OfferFilter, left: int) -> int:
         return left & self.ports.matching(wanted.ports, suits_ports) if wanted.ports else left

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from gpuproxy.model.leases import Billed, KeysState, Lease, Observed, PortMapping, SshAddress
+from gpuproxy.model.leases import BOOT_REQUESTED, Billed, KeysState, Lease, Observed, PortMapping, SshAddress
 from gpuproxy.model.money import Micro
 
 
@@ -119,6 +119,29 @@ class StopDue:
         return replace(lease, pending=replace(lease.pending, stop_at=self.at))
 
 
+@dataclass(frozen=True, slots=True)
+class KeepGpus:
+    """Whether this server rents the machine's GPUs to nobody else while it is stopped."""
+
+    keep: bool
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, pending=replace(lease.pending, keeps_gpus=self.keep))
+
+
+@dataclass(frozen=True, slots=True)
+class BootsAgain:
+    """The machine is started again, so its boot script will report again."""
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact. Parts that never report stay as they are."""
+        boot = tuple(
+            (part, word if word.startswith("unsupported ") else BOOT_REQUESTED) for part, word in lease.observed.boot
+        )
+        return replace(lease, observed=replace(lease.observed, boot=boot))
+
+
 DestroyAnswer = Literal["accepted", "none there", "error"]
 
 
@@ -169,4 +192,17 @@ def _warned(lease: Lease, at: datetime, *, too_soon: bool) -> Observed:
     return replace(lease.observed, contract_warned_at=(lease.observed.contract_warned_at or at) if too_soon else None)
 
 
-Fact = CallStarted | Extended | Shown | Missing | NotListed | Suspected | StopDue | DestroySent | Booted | KeysGiven
+Fact = (
+    CallStarted
+    | Extended
+    | Shown
+    | Missing
+    | NotListed
+    | Suspected
+    | StopDue
+    | KeepGpus
+    | BootsAgain
+    | DestroySent
+    | Booted
+    | KeysGiven
+)

@@ -64,6 +64,7 @@ pending: the machine's readiness waits for them. unregistered: it no longer wait
 
 Billed = Literal["nothing", "disk", "all"]
 LeaseKind = Literal["machine", "volume"]
+KINDS: tuple[LeaseKind, ...] = ("machine", "volume")
 """A volume is leased like a machine: same states, intents, meters and proofs. It has no GPUs."""
 
 _S, _E = LeaseState, LeaseEvent
@@ -296,6 +297,11 @@ class Lease:
     def may_exist(self) -> bool:
         """False for what was surely never created."""
         return self.instance_id is not None or self.state in LIVE
+
+
+def locks_keys(lease: Lease) -> bool:
+    """Whether no other lease can rent the same GPUs."""
+    return lease.state in LOCKS_KEYS or (lease.state is LeaseState.PARKED and lease.pending.keeps_gpus)
 
 
 def status_word(state: LeaseState) -> str:

@@ -17,6 +17,8 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, ProviderName
 
 PoolId = NewType("PoolId", str)
 
+_NO_HOST = HostKey("")
+_NOTHING = Micro(0)
 DEFAULT_VOLUME_GB = 100
 DEFAULT_MOUNT_PATH = "/data"
 DEFAULT_KEEP_FAILED = timedelta(hours=24)
@@ -126,6 +128,31 @@ class Degraded(StrEnum):
     SECRETS_UNAVAILABLE = "secrets_unavailable"  # the key of the stored secrets is missing
     UNKNOWN_OUTCOME = "unknown_outcome"  # a create may have happened; nothing is started before it is resolved
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, for people."""
+        return _SENTENCES[self]
+
+
+_SENTENCES: dict[Degraded, str] = {
+    Degraded.NONE: "",
+    Degraded.NO_STANDBY: "There is no standby. A new one is made as soon as the host has free GPUs.",
+    Degraded.NO_FREE_GPU: "The standby's GPUs are rented to another customer of the marketplace.",
+    Degraded.UNCHECKED: "For 60 s nobody could look whether the standby's GPUs are free.",
+    Degraded.HOST_OFFLINE: "The marketplace does not reach the host. That proves nothing about the primary.",
+    Degraded.UNREACHABLE: "The marketplace says that the primary runs, but it does not answer.",
+    Degraded.STOPPED_OUTSIDE: "The primary was stopped, and not by this server.",
+    Degraded.NOT_FENCED: "The old primary is not proven stopped, so nothing may write to the volume beside it.",
+    Degraded.LOCK_HELD: "Another machine holds the lock of the volume.",
+    Degraded.WRONG_VOLUME: "What is mounted on the primary is not this pool's volume.",
+    Degraded.NO_HOST: "No host has room for a primary, a standby and the volume at this price.",
+    Degraded.PROVISION_FAILED: "The pool could not be made.",
+    Degraded.START_FAILED: "No machine could take over.",
+    Degraded.CONTRACT_ENDS: "The marketplace's contract ends within 72 hours.",
+    Degraded.LOW_CREDIT: "The account's credit is enough for less than 24 hours.",
+    Degraded.SECRETS_UNAVAILABLE: "The key of the stored secrets is missing, so no machine can be launched.",
+    Degraded.UNKNOWN_OUTCOME: "The outcome of a create is unknown. Nothing is started before it is resolved.",
+}
 
 Mode = Literal["", "shared", "recreate"]
 """shared: primary and stopped standby mount the volume. recreate: there is no standby, and failover makes a machine.
@@ -206,8 +233,10 @@ class Pool:
     """Is written to the volume by the first primary, so that a machine knows its pool's volume."""
     provider: ProviderName
     account: str = ""
-    host: HostKey = HostKey("")
+    host: HostKey = _NO_HOST
     """Empty while a host is searched."""
+    seeks: bool = False
+    """The server chooses the host, and goes on looking for one."""
     mode: Mode = ""
     """How it works now; "" before that is known."""
     mode_why: str = ""
@@ -226,6 +255,8 @@ class Pool:
     """What is being done, for people."""
     asked: Literal["", "test", "manual", "drill"] = ""
     """A failover that was asked for and has not begun."""
+    asked_by: str = ""
+    """The key that asked for it."""
     unfenced: bool = False
     """The failover that was asked for may begin although the old primary is not proven stopped."""
     keep_volume: bool = False
@@ -332,7 +363,7 @@ class PoolView:
     """The newest finished failovers, oldest first."""
     health_checked_at: datetime | None = None
     """When the primary was last probed."""
-    price: Micro = Micro(0)
+    price: Micro = _NOTHING
     """Per hour, of everything now."""
     next_action: str = ""
     """What the server does next, or what the owner can do, for people."""
@@ -344,7 +375,7 @@ class PoolPlan:
 
     spec: PoolSpec
     mode: Mode
-    host: HostKey = HostKey("")
+    host: HostKey = _NO_HOST
     gpu_model: str = ""
     primary_price: Micro | None = None
     """None while no host is chosen."""

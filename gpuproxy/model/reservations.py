@@ -14,6 +14,9 @@ from gpuproxy.model.offers import HostKey, OfferId
 from gpuproxy.model.owners import Owner, OwnerId, OwnerKind
 from gpuproxy.model.reasons import Reason
 
+_POOL_GPUS = 8
+"""A pool may have this many times its usual GPUs: failed primaries are kept for a while."""
+
 
 class ReservationState(StrEnum):
     """The state of a reservation, as clients see it."""
@@ -116,7 +119,7 @@ class Reservation:
             kind=self.kind,
             id=OwnerId(self.id),
             project=self.project,
-            gpus=self.count,
+            gpus=self.count if self.kind == "reservation" else _POOL_GPUS * self.count,
             strategy=self.strategy,
             wanted_until=self.expires_at,
             waits=self.keep or self.answered_at is None,

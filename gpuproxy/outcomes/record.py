@@ -30,6 +30,7 @@ from gpuproxy.model.leases import (
     InstanceId,
     Lease,
     LeaseId,
+    LeaseKind,
     LeaseState,
     Observed,
     Offered,
@@ -126,7 +127,7 @@ def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:
     A process that was suspended may record this after the call was recorded as unknown. The refusal is valid even then.
     """
     lease = leases.get(tx, lease_id)
-    if isinstance(refusal, NoCapacity):
+    if isinstance(refusal, NoCapacity) and lease.kind == "machine":
         exhausted.note(tx, lease, refusal.scope)
     if refusal.reason in account_problems.PAUSING:
         account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
@@ -177,7 +178,7 @@ def release(tx: Tx, lease: Lease, reason: Reason) -> Lease:
     return lease
 
 
-def release_stray(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
+def release_stray(tx: Tx, stray: Stray, account: AccountKey, kind: LeaseKind = "machine") -> Lease | None:
     """Store a machine that should not exist as a lease that is being released. None if another pass has done so."""
     instance, lease = stray.instance, stray.lease
     known = leases.by_instance(tx, account[0], instance.id)  # a surplus machine or an orphan may reappear, too
@@ -185,7 +186,7 @@ def release_stray(tx: Tx, stray: Stray, account: AccountKey) -> Lease | None:
         known = leases.find(tx, lease.id)
     if known is None:
         owner = lease.reservation_id if lease is not None else _orphans_reservation(tx)
-        return _surplus(tx, stray, account, _known_again(tx, owner))
+        return _surplus(tx, stray, account, _known_again(tx, owner), kind)
     if known.state not in TERMINAL or known.instance_id not in (None, instance.id):
         return None
     return leases.advance(tx, known, Reappeared(tx.now(), instance.id, listed=True))
@@ -223,13 +224,13 @@ def _known_again(tx: Tx, reservation_id: ReservationId) -> Reservation:
     return reservations.get(tx, reservation_id)
 
 
-def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation) -> Lease:
+def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation, kind: LeaseKind) -> Lease:
     instance, now = stray.instance, tx.now()
     attempts = [lease.attempt for lease in leases.of_reservation(tx, owner.id)]
     row = Lease(
         id=LeaseId(f"{owner.id.replace('res-', 'lease-')}-{stray.kind}-{instance.id}"), reservation_id=owner.id,
         project=owner.project, attempt=max(attempts, default=0) + 1, provider=account[0], account=account[1],
-        label=f"{instance.label}+{instance.id}", state=LeaseState.REQUESTED, version=1, created_at=now,
+        label=f"{instance.label}+{instance.id}", state=LeaseState.REQUESTED, version=1, created_at=now, kind=kind,
         offered=Offered(
             offer_id=OfferId(""), host=HostKey(f"{account[0]}/{instance.machine_id}"), conflict_keys=(),
             gpu_model=instance.gpu_model, num_gpus=instance.num_gpus, vram_gb=0, location="",

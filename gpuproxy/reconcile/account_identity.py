@@ -8,6 +8,7 @@ can't answer, a listing is believed only if it shows one of our machines.
 from collections.abc import Sequence
 
 from gpuproxy.model.errors import AuthFailed, ProviderError, ProviderUnavailable
+from gpuproxy.model.leases import LeaseKind
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Database, ListedInstance, Provider, Tx
 from gpuproxy.store import leases, meta
@@ -16,10 +17,12 @@ from gpuproxy.store import leases, meta
 class AccountIdentity:
     """The identity of one account, as the marketplace gives it."""
 
-    def __init__(self, provider: Provider, db: Database) -> None:
+    def __init__(self, provider: Provider, db: Database, kind: LeaseKind = "machine") -> None:
+        """`kind`: whether the listings are of machines or of volumes."""
         self._provider = provider
         self._account: AccountKey = (provider.name, provider.account)
         self._db = db
+        self._kind = kind
         self._owner = ""
         """The marketplace's id of the account; "" until it is known."""
 
@@ -35,7 +38,7 @@ class AccountIdentity:
         """
         if self._owner:
             return None
-        known = await self._db.read(lambda tx: self._known(tx) if leases.live(tx, *self._account) else None)
+        known = await self._db.read(lambda tx: self._known(tx) if leases.live(tx, *self._account, self._kind) else None)
         try:
             owner = (await self._provider.spend()).owner
         except ProviderError as error:  # a key that may not ask this, among others
@@ -54,7 +57,10 @@ class AccountIdentity:
     async def lists_our_machines(self, instances: Sequence[ListedInstance]) -> bool:
         """Whether a machine rented with this account is among `instances`: then the listing is of this account."""
         labels = {instance.label for instance in instances}
-        return any(lease.label in labels for lease in await self._db.read(lambda tx: leases.live(tx, *self._account)))
+        return any(
+            lease.label in labels
+            for lease in await self._db.read(lambda tx: leases.live(tx, *self._account, self._kind))
+        )
 
     def note(self, tx: Tx) -> None:
         """Store which account the key belongs to."""

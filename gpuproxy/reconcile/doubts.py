@@ -61,6 +61,8 @@ def objection(lease: Lease, instance: ListedInstance, *, late: bool = False) -> 
         return Reason.WRONG_GPU
     if instance.blame is not None:
         return Reason.IMAGE_UNUSABLE if instance.blame is Blame.IMAGE else Reason.HOST_BROKEN
+    if instance.status is InstanceStatus.STOPPED and lease.pending.stop_at is not None:
+        return ""  # it was created stopped
     return Reason.NOT_READY if instance.status in (InstanceStatus.BROKEN, InstanceStatus.STOPPED) else ""
 
 

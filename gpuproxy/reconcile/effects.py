@@ -15,7 +15,7 @@ import structlog
 from gpuproxy.model.errors import ClaimLost, ProviderError, RateLimited, Unavailable
 from gpuproxy.model.lease_events import Gone, Ready, Reappeared, Vanished
 from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
-from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseState, SshAddress
+from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseKind, LeaseState, SshAddress
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
@@ -64,6 +64,7 @@ class Effects:
         probes: Probes,
         changed: Callable[[], None],
         sure_of_key: Callable[[], bool],
+        kind: LeaseKind = "machine",
     ) -> None:
         """`sure_of_key` returns whether the key is certainly of the account that the machines were rented with."""
         self._provider = provider
@@ -74,6 +75,7 @@ class Effects:
         self._probes = probes
         self._changed = changed
         self._sure_of_key = sure_of_key
+        self._kind = kind
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._boots = Boots(provider, db, clock)
         self._asked: dict[LeaseId, _Asked] = {}
@@ -226,7 +228,7 @@ class Effects:
             return
         account = (self._provider.name, self._provider.account)
         try:
-            lease = await self._write(lambda tx: record.release_stray(tx, stray, account), claim)
+            lease = await self._write(lambda tx: record.release_stray(tx, stray, account, self._kind), claim)
         except ClaimLost:
             return
         if lease is not None:

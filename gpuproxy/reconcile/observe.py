@@ -11,21 +11,19 @@ on time.
 import asyncio
 import contextvars
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from gpuproxy.model import contracts
 from gpuproxy.model.errors import ClaimLost, OrphansFound, ProviderError, Unavailable, UnreadableRows
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Release
-from gpuproxy.model.leases import Lease, LeaseId
+from gpuproxy.model.leases import Lease, LeaseId, LeaseKind
 from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
-from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.reconcile import urgency
@@ -35,8 +33,9 @@ from gpuproxy.reconcile.effects import Effect, Effects
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
-from gpuproxy.reconcile.steps import Adopt, Advance, Destroy, Note, Scene, Step
+from gpuproxy.reconcile.steps import Advance, Destroy, Scene, Step
 from gpuproxy.reconcile.ways_in import can_be_probed
+from gpuproxy.reconcile.writing import by_label, write
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.runtime.lateness import Lateness
@@ -49,6 +48,8 @@ log = structlog.get_logger(__name__)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _NOTHING_DUE = 3600.0
 _STANDSTILL = timedelta(seconds=60)
+_WITHOUT_VOLUMES = 1800.0
+"""Seconds between two listings of an account's volumes while none is leased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,17 @@ class AccountWatch:
         probes: Probes,
         lateness: Lateness,
         check_key: str = "",
+        kind: LeaseKind = "machine",
     ) -> None:
-        """Nothing is planned or sent without the `claim`. With `check_key`, a public key, SSH must let this key in."""
+        """Nothing is planned or sent without the `claim`. With `check_key`, a public key, SSH must let this key in.
+
+        For the leases of volumes (`kind`), `provider` is a VolumeSide.
+        """
         self.provider = provider
         self.claim = claim
         self._fence: int | None = None
         self._key = (provider.name, provider.account)
+        self._kind = kind
         self._db = db
         self._clock = clock
         self._signer = signer
@@ -93,7 +99,7 @@ class AccountWatch:
         self._doubts: Mapping[LeaseId, Doubt] = {}
         self._effects = Effects(
             provider, db, clock=clock, probe=probe, limits=limits, probes=probes, changed=self.nudge,
-            sure_of_key=lambda: self._identity.is_known or self._looked_at > _NEVER,
+            sure_of_key=lambda: self._identity.is_known or self._looked_at > _NEVER, kind=kind,
         )  # fmt: skip
         self._passes = Background("pass")
         self._current: asyncio.Task[None] | None = None
@@ -103,7 +109,9 @@ class AccountWatch:
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading of the account's credit, and since when it has been the same."""
-        self._identity = AccountIdentity(provider, db)
+        self._identity = AccountIdentity(provider, db, kind)
+        self.listing: Listing | None = None
+        """What the last pass listed; None if the provider did not answer."""
         self._trouble: ProviderError | None = None
         self._since = clock.now()
         self._listed_at = self._since
@@ -128,6 +136,11 @@ class AccountWatch:
             # In a context of its own, so that its log lines don't carry the trace id of the call that waits for it.
             self._next = self._passes.start(self._pass_after(self._current), context=contextvars.Context())
         await asyncio.shield(self._next)
+
+    async def look_quietly(self) -> None:
+        """As `look`, for who can do without the result."""
+        with suppress(Unavailable):
+            await self.look()
 
     async def step(self) -> None:
         """One pass and all of its outside effects."""
@@ -174,7 +187,9 @@ class AccountWatch:
         """Return when the next pass is due: soon while something is changing, otherwise at the slow interval."""
         await self._sleep(self._limits.poll_seconds)
         if not self._is_changing():
-            await self._sleep(self._limits.reconcile_seconds - self._limits.poll_seconds)
+            rarely = self._kind == "volume" and not self._live  # only strays could be there
+            idle = _WITHOUT_VOLUMES if rarely else self._limits.reconcile_seconds
+            await self._sleep(idle - self._limits.poll_seconds)
         self._nudged.clear()
 
     def longest_listing_gap(self) -> timedelta:
@@ -218,7 +233,7 @@ class AccountWatch:
         if self._fence not in (None, claim.fence):  # what was seen before another process took over is old
             self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
         self._fence = claim.fence
-        listing = await self._listing()
+        listing = self.listing = await self._listing()
         credit_unchanged = await self._credit_unchanged(listing)
         try:
             decided = await self._db.write(lambda tx: self._apply(tx, listing, claim, credit_unchanged))
@@ -232,7 +247,8 @@ class AccountWatch:
         self._warn_of_orphans(decided.sightings)
         self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
-        self._probes.keep(self._key, {lease.id for lease in decided.live})
+        if self._kind == "machine":
+            self._probes.keep(self._key, {lease.id for lease in decided.live})
         missing = {lease.id for lease in decided.live if listing is None or listing.shown(lease) is None}
         self._effects.forget(missing, {lease.id for lease in decided.live})
         if listing is not None:
@@ -310,6 +326,8 @@ class AccountWatch:
     def _apply(self, tx: Tx, listing: Listing | None, claim: Claim, credit_unchanged: bool) -> Decided:
         decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged), claim)
         self._identity.note(tx)
+        if self._kind == "volume":  # the account's problems are those of its machines
+            return decided
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
@@ -326,11 +344,11 @@ class AccountWatch:
         """The decision with its steps written to the database. Raises ClaimLost."""
         claims.require(tx, claim)
         for step in decided.steps:
-            _write(tx, step)
-        return replace(decided, live=leases.live(tx, *self._key))
+            write(tx, step)
+        return replace(decided, live=leases.live(tx, *self._key, self._kind))
 
     def _decide(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
-        rows = leases.live(tx, *self._key)
+        rows = leases.live(tx, *self._key, self._kind)
         owned_by = owners.of_all(tx, rows)
         doubts = self._doubts
 
@@ -357,28 +375,6 @@ class AccountWatch:
             return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)
         ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
         found, sightings = strays(
-            listing.instances, _by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
+            listing.instances, by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
         )
         return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts)
-
-
-def _by_label(tx: Tx, labels: Sequence[str], rows: Sequence[Lease]) -> dict[str, Lease]:
-    """The leases with these labels. Most are among the live rows."""
-    known = {lease.label: lease for lease in rows}
-    for label in labels:
-        if label not in known and (lease := leases.by_label(tx, label)) is not None:
-            known[label] = lease
-    return known
-
-
-def _write(tx: Tx, step: Step) -> None:
-    """Write the database part of a step. The lease is read again, because an earlier step may have changed it."""
-    lease = leases.get(tx, step.lease.id)
-    if isinstance(step, Advance):
-        leases.advance(tx, lease, step.event)
-    elif isinstance(step, Adopt):
-        record.found(tx, lease, step.instance_id)
-    elif isinstance(step, Note):
-        noted = leases.note(tx, lease, step.fact)
-        if lease.observed.contract_warned_at is None and (warning := contracts.warning(noted)):
-            tx.after_commit(lambda: log.warning("contract_ends_early", lease=lease.id, effect=warning))

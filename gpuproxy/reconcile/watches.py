@@ -25,6 +25,10 @@ class Watches:
         """The watch of the lease's account."""
         return self._all[lease.provider, lease.account]
 
+    def at(self, account: AccountKey) -> AccountWatch:
+        """The watch of an account. Raises KeyError if this server has no such account."""
+        return self._all[account]
+
     def nudge(self) -> None:
         """Make the next pass of every account begin soon."""
         for watch in self._all.values():

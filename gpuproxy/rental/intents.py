@@ -72,7 +72,7 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     if intent.rotation is not None:
         rotations.save(tx, intent.owner.strategy, intent.rotation)
     first_attempt = 1 + max((lease.attempt for lease in earlier), default=0)
-    slot = intent.owner.id.removeprefix("res-")
+    slot = intent.owner.id.removeprefix("res-").removeprefix("pool-")
     queued: Counter[AccountKey] = Counter()
     made: list[Lease] = []
     for attempt, offer in enumerate(intent.picks, start=first_attempt):
@@ -115,6 +115,7 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
             run_mode=spec.run_mode,
             asked_ports=spec.ports,
             ssh_keys=keys,
+            volume=spec.volume.volume_id if spec.volume is not None else "",
         ),
         observed=Observed(
             price=price,
@@ -122,7 +123,9 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
             boot=boot.parts_of(spec),
             contract_ends_at=offer.expires_at,
         ),
-        pending=Pending(keys_state="pending" if keys and "ssh_keys" not in lacks else ""),
+        pending=Pending(
+            keys_state="pending" if keys and "ssh_keys" not in lacks else "", stop_at=now if spec.stopped else None
+        ),
     )
 
 

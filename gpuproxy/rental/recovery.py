@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
-from gpuproxy.model.leases import Lease, LeaseState, ReservationId
+from gpuproxy.model.leases import KINDS, Lease, LeaseState, ReservationId
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes import conclusion, record
@@ -59,8 +59,9 @@ class Recovery:
             claim.take(tx)
         if self._db.exclusive:  # a create may run longer than its call, so this is not only about open calls
             for provider in self._accounts:
-                for lease in leases.live(tx, provider.name, provider.account):
-                    _interrupt(tx, lease)
+                for kind in KINDS:
+                    for lease in leases.live(tx, provider.name, provider.account, kind):
+                        _interrupt(tx, lease)
         return self._take_over(tx, self._unclaimed(tx))
 
     def _unclaimed(self, tx: Tx) -> tuple[ReservationId, ...]:

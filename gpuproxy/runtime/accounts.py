@@ -26,6 +26,10 @@ class Accounts:
         """The Provider of the account that a lease was made with. A lease never changes its account."""
         return self._all[lease.provider, lease.account]
 
+    def provider(self, account: AccountKey) -> Provider:
+        """The Provider of an account. Raises KeyError if this server has no such account."""
+        return self._all[account]
+
     def creates(self, account: AccountKey) -> FairTurns:
         """The queue of creates of an account."""
         return self._creates[account]

@@ -11,7 +11,7 @@ from datetime import datetime
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.lease_events import Event, apply
 from gpuproxy.model.lease_facts import Fact
-from gpuproxy.model.leases import LOCKS_KEYS, InstanceId, Lease, LeaseEvent, LeaseId, ReservationId
+from gpuproxy.model.leases import InstanceId, Lease, LeaseEvent, LeaseId, LeaseKind, ReservationId, locks_keys
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
@@ -74,12 +74,12 @@ def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
     return tuple(lease_from(row) for row in rows)
 
 
-def live(tx: Tx, provider: ProviderName, account: str) -> tuple[Lease, ...]:
-    """The live leases of an account."""
+def live(tx: Tx, provider: ProviderName, account: str, kind: LeaseKind = "machine") -> tuple[Lease, ...]:
+    """The live leases of an account's machines, or of its volumes."""
     rows = tx.fetch(
         f"SELECT {LEASE_COLUMNS} FROM leases WHERE provider = ? AND account = ? AND state IN {LIVE_SQL} "  # noqa: S608
-        "ORDER BY created_at, id",
-        (provider, account),
+        "AND kind = ? ORDER BY created_at, id",
+        (provider, account, kind),
     )
     return tuple(lease_from(row) for row in rows)
 
@@ -225,9 +225,9 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
                 "INSERT INTO meters (lease_id, project, opened_at, rate) VALUES (?, ?, ?, ?)",
                 (new.id, new.project, now, rate),
             )
-    if (new.state in LOCKS_KEYS) != (old.state in LOCKS_KEYS):
+    if locks_keys(new) != locks_keys(old):
         tx.execute("DELETE FROM holds WHERE lease_id = ?", (new.id,))
-        if new.state in LOCKS_KEYS:
+        if locks_keys(new):
             _hold_again(tx, new)
     counters.follow(tx, old, new)
 

@@ -278,7 +278,7 @@ _ELEVENTH = (
         id TEXT PRIMARY KEY, project TEXT NOT NULL, machine_id INTEGER NOT NULL, ledger TEXT NOT NULL,
         state TEXT NOT NULL, wanted TEXT NOT NULL, version INTEGER NOT NULL, data TEXT NOT NULL) STRICT""",
     "CREATE UNIQUE INDEX pools_machine ON pools (project, machine_id)",
-    "CREATE UNIQUE INDEX pools_ledger ON pools (ledger)",
+    "CREATE UNIQUE INDEX pools_ledger ON pools (ledger) WHERE ledger <> ''",
     """CREATE TABLE pool_transitions (
         pool_id TEXT NOT NULL REFERENCES pools (id), seq INTEGER NOT NULL, at INTEGER NOT NULL, before TEXT NOT NULL,
         after TEXT NOT NULL, event TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (pool_id, seq)) STRICT""",

@@ -1,0 +1,361 @@
+"""What a pool needs next: one act, decided from what is stored and seen. Pure.
+
+A decision about an absent or silent thing needs more than one look: `signals` and `Scene.writers` see to that. While
+the outcome of a create is unknown, nothing is started that could write to the volume beside it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
+from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
+from gpuproxy.model.pools import Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
+from gpuproxy.model.reasons import Reason
+from gpuproxy.warmpool.failing_over import failing_over
+from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
+from gpuproxy.warmpool.signals import Signal
+
+MOST_TRIES = 3
+"""Failed tries of one step of provisioning. After that, what was made is given back."""
+_SOON = 1.0
+
+
+def decide(s: Scene) -> Act:
+    """The next act."""
+    if s.pool.wanted == "gone":
+        return _ending(s)
+    if s.pool.wanted == "disabled" and s.pool.state is not PoolState.FAILOVER:
+        return _disabling(s)
+    if (tidied := _tidied(s)) is not None:
+        return tidied
+    if s.pool.state is PoolState.SEARCHING:
+        return Seek() if s.may_try else _until_try(s)
+    if s.pool.state is PoolState.PROVISIONING:
+        return _provisioning(s)
+    if s.pool.state is PoolState.FAILOVER:
+        return failing_over(s)
+    return _upkeep(s) if s.pool.state is PoolState.ACTIVE else _degraded(s)
+
+
+def _tidied(s: Scene) -> Act | None:
+    """Release what the pool does not need, and give up creates that were never sent."""
+    pool, incident = s.pool, s.incident
+    needed = {pool.primary, pool.standby, pool.failed, incident.successor if incident else None}
+    facts: list[tuple[LeaseId, Reason]] = [
+        (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id not in needed and _releasable(each)
+    ]
+    if pool.failed is not None and pool.failed_until is not None and pool.failed_until <= s.now:
+        failed = s.lease(pool.failed)
+        if failed is not None and _releasable(failed):
+            facts.append((failed.id, Reason.POOL_CHANGED))
+        return Change(
+            reason="the failed primary was kept long enough",
+            pool=replace(pool, failed=None, failed_until=None),
+            releases=tuple(facts),
+        )
+    unsent = tuple(
+        each.id
+        for each in s.leases.values()
+        if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
+    )
+    if facts or unsent:
+        return Change(reason="the pool does not need this any more", releases=tuple(facts), unsent=unsent)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ provisioning
+
+
+def _provisioning(s: Scene) -> Act:
+    return _volume_first(s) or _primary_first(s) or _standby_last(s)
+
+
+def _volume_first(s: Scene) -> Act | None:
+    volume = s.volume
+    if volume is None or volume.state in TERMINAL:
+        return _again_or_failed(s, RentVolume(), Degraded.PROVISION_FAILED, volume)
+    if volume.state in UNRESOLVED:
+        return _unresolved(s, volume)
+    return None
+
+
+def _primary_first(s: Scene) -> Act | None:
+    primary = s.primary
+    if primary is None or primary.state in TERMINAL or primary.state is LeaseState.RELEASING:
+        if s.writers():
+            return _excluded(s)
+        return _again_or_failed(s, RentMachine("primary"), Degraded.NO_FREE_GPU, primary)
+    if primary.state in UNRESOLVED:
+        return _unresolved(s, primary)
+    if primary.state is LeaseState.PARKED:
+        others = s.writers(but=primary.id)
+        return Fence(others) if others else Start(primary, "primary")
+    if primary.state is LeaseState.STARTING:
+        return _booting(s, primary)
+    if not s.pool.founded:
+        return Change(reason="the primary answers", pool=replace(s.pool, founded=True, tries=0, step_began_at=s.now))
+    return None
+
+
+def _standby_last(s: Scene) -> Act:
+    pool, standby = s.pool, s.standby
+    if pool.mode == "recreate":
+        return _checked_first(s)
+    if standby is None or standby.state in TERMINAL or standby.state is LeaseState.RELEASING:
+        return _again_or_failed(s, RentMachine("standby"), Degraded.NO_STANDBY, standby)
+    if standby.state in UNRESOLVED:
+        return _unresolved(s, standby)
+    if standby.state is not LeaseState.PARKED:
+        return _booting(s, standby)
+    return _checked_first(s)
+
+
+def _checked_first(s: Scene) -> Act:
+    """The pool is ready once the standby's GPUs were seen free."""
+    if (trouble := s.trouble) is Degraded.NONE and s.pool.looked_at is not None:
+        return Change(event=PoolEvent.PROVISIONED, reason="a standby can take over", pool=_calm(s.pool))
+    if trouble not in (Degraded.NONE, Degraded.UNCHECKED) or s.waited(s.pool.step_began_at, s.limits.unchecked_seconds):
+        reason = trouble or Degraded.UNCHECKED
+        return _failed(s, reason, reason.sentence)
+    return Rest(_SOON)
+
+
+def _booting(s: Scene, lease: Lease) -> Act:
+    """Wait for a new machine, up to its time limit."""
+    if s.waited(lease.started_at, s.limits.ready_seconds) and s.waited(s.pool.step_began_at, s.limits.start_seconds):
+        return Change(
+            reason=f"machine {lease.instance_id} did not get ready",
+            pool=_tried(s, f"machine {lease.instance_id} did not get ready in time"),
+            releases=((lease.id, Reason.NOT_READY),),
+        )
+    return Rest(_SOON)
+
+
+def _unresolved(s: Scene, lease: Lease) -> Act:
+    """Wait until the outcome of a create is known. Nothing is started beside it."""
+    if not s.waited(lease.created_at, s.limits.create_seconds):
+        return Rest(_SOON)
+    if s.pool.state is PoolState.PROVISIONING:
+        return _failed(s, Degraded.UNKNOWN_OUTCOME, f"the outcome of a create ({lease.label}) is unknown", keep=True)
+    return Rest(_SOON)
+
+
+def _again_or_failed(s: Scene, act: Act, reason: Degraded, last: Lease | None) -> Act:
+    if s.pool.tries >= MOST_TRIES:
+        why = s.pool.error or (last.observed.status_message if last else "") or reason.sentence
+        return _failed(s, s.pool.degraded or reason, why)
+    return act if s.may_try else _until_try(s)
+
+
+def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False) -> Change:
+    """Provisioning failed: give back what was made, unless the primary was ready once."""
+    kept = s.pool.founded or keep
+    pool = replace(s.pool, degraded=degraded, error=why, progress="", tries=0, next_try_at=_later(s, s.pool.tries))
+    if not kept:
+        pool = replace(pool, primary=None, standby=None, volume=None, checked_at=None, looked_at=None, misses=0)
+    made = [each for each in s.leases.values() if _releasable(each)] if not kept else []
+    return Change(
+        event=PoolEvent.FAILED,
+        reason=why,
+        pool=pool,
+        releases=tuple((each.id, Reason.POOL_CHANGED) for each in made),
+    )
+
+
+# -------------------------------------------------------------------------------------------------- active and degraded
+
+
+def _upkeep(s: Scene) -> Act:
+    if (begun := _beginning(s)) is not None:
+        return begun
+    trouble = _primary_trouble(s) or s.trouble
+    if trouble is not Degraded.NONE:
+        pool = replace(s.pool, degraded=trouble, error=trouble.sentence, tries=0, next_try_at=None)
+        return Change(event=PoolEvent.STANDBY_LOST, reason=trouble.sentence, pool=pool)
+    return Rest(s.limits.check_seconds)
+
+
+def _beginning(s: Scene) -> Act | None:
+    """A failover that was asked for, or that the primary's failure demands."""
+    pool, primary = s.pool, s.primary
+    if primary is None or s.incident is not None:
+        return None
+    if pool.asked and primary.state in RENTED:
+        kind: IncidentKind = pool.asked
+        event = PoolEvent.PRIMARY_LOST if kind == "manual" else PoolEvent.TEST
+        return _begun(s, kind, event, f"a failover was asked for ({kind})")
+    if s.health.is_verdict(Signal.LOST, s.limits.failures) or primary.state is LeaseState.LOST:
+        return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary is lost")
+    return None
+
+
+def _begun(s: Scene, kind: IncidentKind, event: PoolEvent, reason: str) -> Change:
+    pool = replace(s.pool, asked="", unfenced=False, tries=0, next_try_at=None, step_began_at=s.now, progress=reason)
+    incident = Incident(
+        pool_id=s.pool.id,
+        number=0,
+        kind=kind,
+        primary=s.pool.primary or LeaseId(""),
+        asked_by=s.pool.asked_by,
+        unfenced=s.pool.unfenced,
+        began_at=s.now,
+        last_good_at=s.health.good_at if kind == "failure" else s.now,
+    )
+    return Change(event=event, reason=reason, pool=pool, incident=incident, opens=True)
+
+
+def _primary_trouble(s: Scene) -> Degraded:
+    """What is wrong with a primary that is not proven lost."""
+    health, limits = s.health, s.limits
+    if health.is_verdict(Signal.HOST_OFFLINE, limits.failures):
+        return Degraded.HOST_OFFLINE
+    if health.is_verdict(Signal.STOPPED, limits.failures):
+        return Degraded.STOPPED_OUTSIDE
+    if health.signal is Signal.RUNS_SILENT and s.waited(health.since, limits.unreachable_seconds):
+        return Degraded.UNREACHABLE
+    return Degraded.NONE
+
+
+def _degraded(s: Scene) -> Act:
+    if s.incident is not None:
+        return _suspended(s, s.incident)
+    if (begun := _beginning(s)) is not None:
+        return begun
+    pool, primary = s.pool, s.primary
+    if primary is None:
+        return Seek() if pool.seeks and s.may_try else _until_try(s)
+    if primary.state in UNRESOLVED or primary.state is LeaseState.STARTING:
+        return Rest(_SOON)
+    trouble = _primary_trouble(s)
+    if trouble is Degraded.NONE and primary.state is LeaseState.ACTIVE:
+        if (mended := _standby_again(s)) is not None:
+            return mended
+        trouble = s.trouble
+        if trouble is Degraded.NONE:
+            return Change(event=PoolEvent.STANDBY_READY, reason="a standby can take over again", pool=_calm(pool))
+    return _told(s, trouble or pool.degraded)
+
+
+def _standby_again(s: Scene) -> Act | None:
+    """Make a new standby where one is missing, one try at a time."""
+    pool, standby = s.pool, s.standby
+    if pool.mode == "recreate":
+        return None
+    if standby is None or standby.state in TERMINAL or standby.state is LeaseState.RELEASING:
+        return RentMachine("standby") if s.may_try else None
+    if standby.state is LeaseState.STARTING and s.waited(standby.started_at, s.limits.ready_seconds):
+        return _booting(s, standby)
+    return None
+
+
+def _suspended(s: Scene, incident: Incident) -> Act:
+    """A failover that could not go on. It ends if the primary is healthy, and goes on once it is proven not to run."""
+    primary = s.primary
+    if primary is not None and primary.state is LeaseState.ACTIVE and s.health.is_verdict(Signal.HEALTHY, 2):
+        ended = replace(incident, ended_at=s.now, outcome="recovered", reason="the primary is healthy again")
+        return Change(reason="the primary is healthy again", incident=ended, pool=replace(s.pool, step_began_at=s.now))
+    if primary is not None and primary.state is LeaseState.LOST and primary.id not in s.gone:
+        return ConfirmGone(primary)
+    stopped = any(s.health.is_verdict(each, s.limits.failures) for each in (Signal.LOST, Signal.STOPPED))
+    if (stopped or primary is None or primary.state in TERMINAL) and s.may_try:
+        pool = replace(s.pool, step_began_at=s.now, next_try_at=None)
+        again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
+        return Change(event=PoolEvent.PRIMARY_LOST, reason="the failover goes on", pool=pool, incident=again)
+    return _told(s, _primary_trouble(s) or s.pool.degraded)
+
+
+def _told(s: Scene, trouble: Degraded) -> Act:
+    """Store a new reason; otherwise wait."""
+    if trouble is s.pool.degraded:
+        return Rest(s.limits.check_seconds)
+    return Change(reason=trouble.sentence, pool=replace(s.pool, degraded=trouble, error=trouble.sentence))
+
+
+# --------------------------------------------------------------------------------------------------- disabling, ending
+
+
+def _disabling(s: Scene) -> Act:
+    """Give back all but the primary and the volume. The state is disabled already, or becomes so."""
+    pool = s.pool
+    if pool.state is not PoolState.DISABLED:
+        calm = replace(
+            _calm(pool), standby=None, failed=None, failed_until=None, checked_at=None, looked_at=None, misses=0
+        )
+        incident = None if s.incident is None else replace(
+            s.incident, ended_at=s.now, outcome="failed", reason="the pool was disabled"
+        )  # fmt: skip
+        given_back = tuple(
+            (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id != pool.primary and _releasable(each)
+        )
+        return Change(
+            event=PoolEvent.DISABLE, reason="it was asked for", pool=calm, incident=incident, releases=given_back
+        )
+    return _tidied(s) or Rest()
+
+
+def _ending(s: Scene) -> Act:
+    """Release the machines, prove them gone, and then the volumes, which can't be deleted while a machine has them."""
+    left = [each for each in s.leases.values() if each.state not in TERMINAL]
+    machines = [each for each in left if each.kind == "machine"]
+    unsent = tuple(
+        each.id for each in left if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
+    )
+    due = [each for each in (machines or ([] if s.pool.keep_volume else left)) if _releasable(each)]
+    if due or unsent:
+        return Change(reason="cleanup", releases=tuple((each.id, Reason.RELEASED) for each in due), unsent=unsent)
+    if machines or (left and not s.pool.keep_volume):
+        return Rest(_SOON)
+    return Change(
+        reason="everything is proven gone",
+        pool=replace(
+            s.pool, wanted="disabled", primary=None, standby=None, volume=None, failed=None, failed_until=None,
+            founded=False, host=type(s.pool.host)(""), account="", mode="", keep_volume=False, progress="", error="",
+            degraded=Degraded.NONE,
+        ),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+def _releasable(lease: Lease) -> bool:
+    return lease.state not in TERMINAL and lease.state is not LeaseState.RELEASING
+
+
+def _excluded(s: Scene) -> Act:
+    """Prove that nothing writes to the volume, before something is started."""
+    lost = next((each for each in s.writers() if each.state is LeaseState.LOST), None)
+    if lost is not None:
+        return ConfirmGone(lost)
+    rented = tuple(each for each in s.writers() if each.state in RENTED)
+    return Fence(rented) if rented else Rest(_SOON)
+
+
+def _tried(s: Scene, why: str) -> Pool:
+    """The pool after a failed try."""
+    tries = s.pool.tries + 1
+    return replace(s.pool, tries=tries, error=why, next_try_at=_later(s, tries), step_began_at=s.now)
+
+
+def _later(s: Scene, tries: int) -> datetime:
+    wait = min(s.limits.retry_seconds * 2 ** max(0, tries - 1), s.limits.retry_most)
+    return s.now + timedelta(seconds=wait)
+
+
+def _until_try(s: Scene) -> Rest:
+    if s.pool.next_try_at is None:
+        return Rest(s.limits.check_seconds)
+    return Rest(max(_SOON, (s.pool.next_try_at - s.now).total_seconds()))
+
+
+def _calm(pool: Pool) -> Pool:
+    return replace(
+        pool, degraded=Degraded.NONE, error="", progress="", tries=0, next_try_at=None, asked="", unfenced=False
+    )
+
+
+def stop_facts(lease: Lease, at: datetime | None, *, keep: bool) -> Iterator[tuple[LeaseId, Fact]]:
+    """The facts of a machine that is to stay stopped from `at`, or that may run (None)."""
+    yield lease.id, StopDue(at)
+    yield lease.id, KeepGpus(keep)

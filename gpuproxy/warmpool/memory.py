@@ -1,0 +1,58 @@
+"""What a supervisor has seen of one pool. It is lost with the process; then it is seen again before anything follows."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from gpuproxy.model.leases import LeaseId
+from gpuproxy.model.offers import OfferId
+from gpuproxy.warmpool.scene import AtRest
+from gpuproxy.warmpool.signals import Health
+
+STOP_EVERY = timedelta(seconds=10)
+"""A stop is repeated after this time if the machine is not at rest."""
+
+_STOP_AGAIN = timedelta(seconds=2)
+
+
+@dataclass(slots=True)
+class Memory:
+    """Observations about the machines of one pool."""
+
+    health: Health = field(default_factory=Health)
+    of: LeaseId | None = None
+    """The primary that `health` is about."""
+    at_rest: dict[LeaseId, AtRest] = field(default_factory=dict)
+    stopped_at: dict[LeaseId, datetime] = field(default_factory=dict)
+    """When the marketplace last accepted a stop."""
+    stop_sent_at: dict[LeaseId, datetime] = field(default_factory=dict)
+    gone: set[LeaseId] = field(default_factory=set)
+    refused: set[OfferId] = field(default_factory=set)
+    """Offers of the host that were refused, so that the next one is tried."""
+
+    def primary_is(self, primary: LeaseId | None) -> None:
+        """Begin anew if the pool has another primary."""
+        if primary != self.of:
+            self.of, self.health = primary, Health()
+
+    def wants_stop(self, lease_id: LeaseId, now: datetime) -> bool:
+        """Whether a stop is to be sent now."""
+        sent = self.stop_sent_at.get(lease_id)
+        return sent is None or now - sent >= STOP_EVERY
+
+    def stop_failed(self, lease_id: LeaseId, now: datetime) -> None:
+        """Record that a stop was not accepted: it is sent again soon."""
+        self.stop_sent_at[lease_id] = now - STOP_EVERY + _STOP_AGAIN
+
+    def read(self, lease_id: LeaseId, *, at_rest: bool, sent_at: datetime) -> None:
+        """Record a read of a machine. It counts only if it was sent after a stop was accepted."""
+        accepted = self.stopped_at.get(lease_id)
+        if not at_rest:
+            self.at_rest.pop(lease_id, None)
+        elif accepted is not None and sent_at >= accepted:
+            before = self.at_rest.get(lease_id)
+            self.at_rest[lease_id] = AtRest(sent_at if before is None else before.first, sent_at)
+
+    def started(self, lease_id: LeaseId) -> None:
+        """Forget all proofs about a machine that is about to be started."""
+        for seen in (self.at_rest, self.stopped_at, self.stop_sent_at):
+            seen.pop(lease_id, None)

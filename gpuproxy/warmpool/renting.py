@@ -1,0 +1,276 @@
+"""Renting the parts of a pool: its volume, and machines on its host that mount the volume.
+
+The rule is that of every rental: the intent is committed before the call, the call is sent at most once, and its
+outcome is recorded. The pool names the lease of each part in the transaction of the intent.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.loadbalancer.choice import Chooser
+from gpuproxy.loadbalancer.exclusions import Exclusions
+from gpuproxy.model.demands import LaunchSpec, VolumeMount
+from gpuproxy.model.errors import Conflict, OutcomeUnknown, ProviderError, Refused, Taken, TurnTaken
+from gpuproxy.model.labels import Signer
+from gpuproxy.model.lease_facts import KeepGpus
+from gpuproxy.model.leases import Creation, Lease, LeaseId, LeaseState, Observed, Offered
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId
+from gpuproxy.model.owners import Owner
+from gpuproxy.model.pools import Degraded, Pool, PoolSecrets
+from gpuproxy.outcomes import record
+from gpuproxy.ports import Clock, Database, Provider, Tx, VolumeOffer
+from gpuproxy.rental import intents
+from gpuproxy.rental.attempt import Attempts
+from gpuproxy.runtime.accounts import Accounts
+from gpuproxy.runtime.persist import write_until_committed
+from gpuproxy.store import leases, pools, reservations
+from gpuproxy.warmpool.limits import PoolLimits
+from gpuproxy.warmpool.scene import Role
+
+log = structlog.get_logger(__name__)
+
+Require = Callable[[Tx], None]
+_PICKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Nothing was rented. `offer` is an offer that is not to be tried again."""
+
+    why: str
+    degraded: Degraded
+    offer: OfferId | None = None
+    unshared: bool = False
+    """The marketplace does not give the volume to a second machine."""
+
+
+class Renting:
+    """Rents for the pools of all accounts."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        accounts: Accounts,
+        attempts: Attempts,
+        chooser: Chooser,
+        signer: Signer,
+        limits: PoolLimits,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._accounts = accounts
+        self._attempts = attempts
+        self._chooser = chooser
+        self._signer = signer
+        self._limits = limits
+
+    async def offers(self, pool: Pool, *, any_price: bool = False) -> list[Offer]:
+        """What can be rented on the pool's host for one of its machines, cheapest first. Raises ProviderError."""
+        wanted = machine_filter(pool)
+        provider = self._accounts.provider((pool.provider, pool.account))
+        found = [each async for page in provider.search(wanted) for each in page]
+        wanted = wanted.at_any_price() if any_price else wanted
+        return sorted((each for each in found if not wanted.rejects(each)), key=lambda each: (each.gpu_price, each.id))
+
+    async def volume(self, pool: Pool, require: Require) -> Tried | None:
+        """Rent the volume. Returns why nothing was rented; None if it was, or may have been. Raises ProviderError."""
+        provider = self._accounts.provider((pool.provider, pool.account))
+        machine = pool.host.rpartition("/")[2]
+        found = await provider.volume_offers([machine], pool.spec.volume_gb)
+        fitting = [each for each in found if each.machine_id == machine and each.max_gb >= pool.spec.volume_gb]
+        if not fitting:
+            return Tried(f"The host has no space for a volume of {pool.spec.volume_gb} GB.", Degraded.PROVISION_FAILED)
+        offer = min(fitting, key=lambda each: (each.price_month, each.id))
+        lease = await self._db.write(lambda tx: self._intend_volume(tx, pool, offer, require))
+        return await self._create_volume(provider, pool, offer, lease, require)
+
+    async def machine(
+        self, pool: Pool, role: Role, secrets: PoolSecrets, refused: frozenset[OfferId], require: Require
+    ) -> Tried | None:
+        """Rent a machine. Returns why nothing was rented; None if it was, or may have been. Raises ProviderError."""
+        spec = launch(pool, role, await self._volume_id(pool), secrets, self._limits)
+        found = [each for each in await self.offers(pool) if each.id not in refused]
+        stop, latest = asyncio.Event(), self._clock.now() + timedelta(seconds=self._limits.create_seconds / 2)
+        async with self._chooser.lock:
+            locked = await self._db.read(leases.locked_keys)
+            free = [each for each in found if not any((each.provider, key) in locked for key in each.conflict_keys)]
+            if not free:
+                size = f"{pool.spec.num_gpus} GPU" + ("s" if pool.spec.num_gpus > 1 else "")
+                return Tried(f"The host has no free chunk of {size} at this price.", Degraded.NO_FREE_GPU)
+            offer = free[0]
+            intent = self._intent(pool, offer, spec, await self._owner(pool), latest)
+            try:
+                lease = await self._db.write(lambda tx: self._intend(tx, pool, role, intent, require))
+            except (Taken, TurnTaken) as error:
+                return Tried(str(error), Degraded.NO_FREE_GPU)
+        if lease.state is LeaseState.REQUESTED:
+            await self._attempts.of(lease, offer, spec, latest, require).run(stop, Exclusions())
+            lease = await self._db.read(lambda tx: leases.get(tx, lease.id))
+        if lease.state is not LeaseState.FAILED:
+            return None
+        why = lease.observed.status_message or lease.reason.meaning.outcome
+        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id, unshared=lease.reason == "VOLUME_IN_USE")
+
+    async def _owner(self, pool: Pool) -> Owner:
+        return await self._db.read(lambda tx: reservations.get(tx, pool.ledger).as_owner)
+
+    async def _volume_id(self, pool: Pool) -> str:
+        volume = (
+            None if pool.volume is None else await self._db.read(lambda tx: leases.find(tx, LeaseId(pool.volume or "")))
+        )
+        if volume is None or volume.instance_id is None:
+            raise Conflict(f"pool {pool.id} has no volume")
+        return volume.instance_id
+
+    def _intent(self, pool: Pool, offer: Offer, spec: LaunchSpec, owner: Owner, latest: datetime) -> intents.Intent:
+        key = (pool.provider, pool.account)
+        return intents.Intent(
+            owner=owner,
+            insert=None,
+            read=lambda tx: reservations.get(tx, pool.ledger).as_owner,
+            picks=(offer,),
+            wanted=machine_filter(pool),
+            spec=spec,
+            terms={pool.provider: {pool.account: self._accounts.provider(key).capabilities}},
+            waits={key: self._accounts.waits(key, pool.project, 1)},
+            latest=latest,
+        )
+
+    def _intend(self, tx: Tx, pool: Pool, role: Role, intent: intents.Intent, require: Require) -> Lease:
+        """Write the intent, and name the lease as the pool's part in the same transaction."""
+        require(tx)
+        (lease,) = intents.write(tx, intent, self._signer)
+        now = pools.get(tx, pool.id)
+        if now.version != pool.version:
+            raise Conflict(f"pool {pool.id} changed while its machine was chosen")
+        if role == "successor":
+            incident = pools.open_incident(tx, pool.id)
+            if incident is None:
+                raise Conflict(f"pool {pool.id} has no incident")
+            pools.save_incident(tx, replace(incident, successor=lease.id, start_sent_at=tx.now()))
+            return lease
+        if role == "standby":
+            lease = leases.note(tx, lease, KeepGpus(keep=True))
+            pools.save(tx, now, replace(now, standby=lease.id, progress="creating the standby", step_began_at=tx.now()))
+        else:
+            pools.save(tx, now, replace(now, primary=lease.id, progress="creating the primary", step_began_at=tx.now()))
+        return lease
+
+    def _intend_volume(self, tx: Tx, pool: Pool, offer: VolumeOffer, require: Require) -> Lease:
+        require(tx)
+        tx.before_spending()
+        now = pools.get(tx, pool.id)
+        if now.version != pool.version:
+            raise Conflict(f"pool {pool.id} changed while its volume was chosen")
+        attempt = 1 + max((each.attempt for each in leases.of_reservation(tx, pool.ledger)), default=0)
+        lease = _volume_lease(pool, offer, attempt, self._signer.label(slot_of(pool), attempt), tx.now())
+        leases.insert(tx, lease)
+        pools.save(tx, now, replace(now, volume=lease.id, progress="creating the volume", step_began_at=tx.now()))
+        return lease
+
+    async def _create_volume(
+        self, provider: Provider, pool: Pool, offer: VolumeOffer, lease: Lease, require: Require
+    ) -> Tried | None:
+        deadline = timedelta(seconds=provider.capabilities.create_timeout * self._clock.scale)
+        latest = self._clock.now() + timedelta(seconds=self._limits.create_seconds)
+
+        def write(unit: Callable[[Tx], object]) -> "asyncio.Future[object]":
+            return asyncio.ensure_future(write_until_committed(self._db, self._clock, unit, lease.id))
+
+        sent = await write(
+            lambda tx: record.call_started(tx, lease.id, tx.now() + deadline, latest, 0.0, require=require)
+        )
+        if not sent:
+            return Tried("The volume was not created, because the account is paused.", Degraded.PROVISION_FAILED)
+        try:
+            receipt = await provider.create_volume(offer, pool.spec.volume_gb, lease.label)
+        except Refused as error:
+            refusal = error
+            await write(lambda tx: record.refused(tx, lease.id, refusal))
+            return Tried(str(refusal), Degraded.PROVISION_FAILED)
+        except (OutcomeUnknown, ProviderError) as lost:
+            text = str(lost)
+            await write(lambda tx: record.reply_lost(tx, lease.id, text))
+            return None
+        await write(lambda tx: record.created(tx, lease.id, receipt))
+        return None
+
+
+def machine_filter(pool: Pool) -> OfferFilter:
+    """What an offer for one of the pool's machines must satisfy."""
+    return OfferFilter(
+        providers=frozenset({pool.provider}),
+        machine_ids=frozenset({pool.host.rpartition("/")[2]}),
+        num_gpus=pool.spec.num_gpus,
+        max_price=min(pool.spec.max_price, HIGHEST_PRICE),
+        gpu_model=pool.spec.gpu_model,
+        verified_only=False,  # the host was chosen by its number
+        disk_gb=pool.spec.disk_gb,
+        ports=len(pool.spec.ports),
+    )
+
+
+def launch(pool: Pool, role: Role, volume_id: str, secrets: PoolSecrets, limits: PoolLimits) -> LaunchSpec:
+    """What runs on a machine of the pool. A standby is created stopped."""
+    spec = pool.spec
+    mount = VolumeMount(
+        volume_id=volume_id,
+        path=spec.mount_path,
+        nonce=pool.nonce,
+        founds=not pool.founded and role == "primary",
+        wait_seconds=round(limits.start_seconds),
+    )
+    return LaunchSpec(
+        image=spec.image,
+        disk_gb=spec.disk_gb,
+        env=spec.env,
+        secret_env=secrets.secret_env,
+        registry_auth=secrets.registry_auth,
+        ports=spec.ports,
+        onstart=spec.onstart,
+        ssh_public_keys=spec.ssh_public_keys,
+        volume=mount,
+        stopped=role == "standby",
+    )
+
+
+def slot_of(pool: Pool) -> str:
+    """The part of a label that names the pool."""
+    return pool.ledger.removeprefix("pool-")
+
+
+def _volume_lease(pool: Pool, offer: VolumeOffer, attempt: int, label: str, now: datetime) -> Lease:
+    price = offer.price(pool.spec.volume_gb)
+    return Lease(
+        id=LeaseId(f"{pool.ledger}-{attempt:02d}"),
+        reservation_id=pool.ledger,
+        project=pool.project,
+        attempt=attempt,
+        provider=pool.provider,
+        account=pool.account,
+        label=label,
+        state=LeaseState.REQUESTED,
+        version=1,
+        created_at=now,
+        kind="volume",
+        offered=Offered(
+            offer_id=offer.id,
+            # A host of its own, so that what happens to volumes is not counted as what its GPUs do.
+            host=HostKey(f"{pool.provider}/volumes/{offer.machine_id}"),
+            conflict_keys=(),
+            gpu_model="",
+            num_gpus=0,
+            vram_gb=0,
+            location="",
+            disk_gb=float(pool.spec.volume_gb),
+        ),
+        creation=Creation(ceiling=Micro(price + price // 50 + 10)),  # the listing may round differently
+        observed=Observed(price=price, disk_price=price, contract_ends_at=offer.ends_at),
+    )
