@@ -1,7 +1,7 @@
-"""Whether the GPUs of the standbys are free: one search for many pools, because marketplaces limit searches.
+"""Whether the GPUs of the standbys are free: one search for many pools, because searches are limited.
 
-A stopped standby holds no GPU. Its pool is active only while its own chunk was rentable at the last look. Two looks in a
-row that do not find it are a verdict; a look that could not be made is none.
+A stopped standby holds no GPU. Its pool is active only while its own chunk was rentable at the last look. Two looks
+in a row that do not find it are a verdict; a look that could not be made is none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

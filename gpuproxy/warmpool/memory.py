@@ -1,4 +1,4 @@
-"""What a supervisor has seen of one pool. It is lost with the process; then it is seen again before anything follows."""
+"""What a supervisor has seen of one pool. It is lost with the process, and seen again before anything follows."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
