@@ -40,7 +40,7 @@ from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import account_problems, claims, leases, owners
+from gpuproxy.store import account_problems, claims, leases, listed, owners
 from gpuproxy.store.claims import Claim
 
 log = structlog.get_logger(__name__)
@@ -172,9 +172,15 @@ class AccountWatch:
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
     async def listed_since(self, at: datetime) -> bool:
-        """Whether a listing that began at or after `at` succeeded and its conclusions are stored. Makes one pass."""
+        """Whether a listing that began at or after `at` succeeded and its conclusions are stored. Makes one pass.
+
+        If another process supervises the account, its listings count.
+        """
         with suppress(Unavailable):
             await self.look()
+        if self.claim.claim is None:
+            ago = self._clock.now() - at
+            return await self._db.read(lambda tx: listed.last_began(tx, self._key) >= tx.now() - ago)
         return self._looked_at >= at
 
     async def preview(self) -> Decided:
@@ -328,6 +334,8 @@ class AccountWatch:
         self._identity.note(tx)
         if self._kind == "volume":  # the account's problems are those of its machines
             return decided
+        if listing is not None and not self._db.exclusive:
+            listed.note(tx, self._key, tx.now() - (self._clock.now() - listing.began_at))
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))

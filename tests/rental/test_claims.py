@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.model.demands import Caller
+from gpuproxy.model.leases import LeaseState
 from gpuproxy.runtime.claims import CLAIM_SECONDS
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import claims
@@ -153,6 +154,20 @@ def test_a_caller_whose_call_was_taken_over_gets_the_stored_outcome():
         assert len(view.kept) == len(world.alive()) == 2
 
     in_world(story, boot_time=(60.0, 60.0))
+
+
+def test_a_rate_limited_create_is_sent_again_although_another_process_supervises_the_account():
+    async def story(world: World) -> None:
+        await shared(world)
+        supervisor = await owner(world)
+        await world.start()  # callers reach this process, which does not get the claim on the account
+        world.arm("create", "rate_limited", times=1, retry_after=5)
+        answer = await world.reserve(1, request_id="a", seconds=120)
+        assert [lease.state for lease in answer.leases] == [LeaseState.STARTING]
+        assert world.calls("create") == 2
+        assert await owner(world) == supervisor
+
+    in_world(story)
 
 
 @pytest.mark.parametrize("crashes", [True, False])

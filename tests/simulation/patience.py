@@ -214,13 +214,12 @@ class _Story:
         return sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.ACTIVE) == ask.count
 
     def _could_be_filled(self, ask: _Ask) -> bool:
-        """Whether as many single GPUs are free, at the price and on hosts that work, as a partial answer lacks.
+        """Whether as many single GPUs are free, at the price and on hosts that work, as the answer lacks.
 
         Only a host with direct ports can map what a caller requests.
         """
-        if ask.view is None:
-            return True
-        had = sum(lease.offered.num_gpus for lease in ask.view.leases if lease.state is LeaseState.ACTIVE)
+        leases = ask.view.leases if ask.view is not None else ()
+        had = sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.ACTIVE)
         free = sum(
             chunk.gpus == 1
             and chunk.rentable
