@@ -123,7 +123,7 @@ def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
 
 def numeric(machine_ids: Collection[str]) -> tuple[int, ...]:
     """Those of the ids that a machine of vast.ai can have, in order."""
-    return tuple(sorted(number for each in machine_ids if (number := whole_number(each)) is not None))
+    return tuple(sorted({number for each in machine_ids if (number := whole_number(each)) is not None}))
 
 
 def can_find(wanted: OfferFilter) -> bool:
