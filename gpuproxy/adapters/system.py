@@ -1,6 +1,7 @@
 """Adapters without configuration: the real clock, randomness, threads and network probe."""
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from gpuproxy.adapters.ssh_login import SshLogin
 from gpuproxy.ports import Clock
@@ -16,6 +18,10 @@ from gpuproxy.ports.probe import ProbeKind
 T = TypeVar("T")
 
 _PORTS = 65_536
+_MOST_READ = 65_536
+"""Bytes of an answer over HTTP."""
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?=[ \r])")
+_IN_URLS = "%/?:@!$&'()*+,;=-._~[]"
 _elapsed: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
@@ -113,7 +119,8 @@ class SocketProbe:
     async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
         """True if the port accepts a connection ("tcp"), also sends "SSH-" ("ssh"), or lets the key in ("ssh_login").
 
-        Never raises, also for a host or a port that can't exist. `timeout` is in real seconds.
+        "http": a GET of `path` without TLS is answered with 2xx; redirects are not followed. Never raises, also for a
+        host, a port or a path that can't exist. `timeout` is in real seconds, for all of it.
         """
         if not 0 < port < _PORTS or "\0" in host:  # uvloop would cut them short, and so probe another address
             return False
@@ -121,14 +128,39 @@ class SocketProbe:
             return self._login is not None and await self._login.succeeds(host, port, timeout)
         try:
             async with asyncio.timeout(timeout):
-                return await _answers(kind, host, port)
-        except (OSError, TimeoutError, ValueError, OverflowError):  # the last two: no such host name or port can exist
+                return await _answers(kind, host, port, path)
+        except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
+            return False
+        except (ValueError, OverflowError):  # no such host name or port can exist
             return False
 
 
-async def _answers(kind: str, host: str, port: int) -> bool:
-    reader, writer = await asyncio.open_connection(host, port)
+async def _answers(kind: str, host: str, port: int, path: str) -> bool:
+    reader, writer = await asyncio.open_connection(host, port, limit=_MOST_READ // 2)  # asyncio buffers twice as much
     try:
+        if kind == "http":
+            writer.write(_get(host, port, path))
+            return await _succeeds(reader)
         return kind == "tcp" or (await reader.read(4)).startswith(b"SSH-")
     finally:
         writer.close()
+
+
+def _get(host: str, port: int, path: str) -> bytes:
+    """A request for the path and query. Characters that no URL can have are escaped, so nothing is added to it."""
+    target = quote(f"/{path.partition('#')[0].removeprefix('/')}", safe=_IN_URLS)
+    there = f"[{host}]" if ":" in host else host
+    lines = (f"GET {target} HTTP/1.1", f"Host: {there}:{port}", "User-Agent: gpuproxy", "Accept: */*")
+    return "\r\n".join((*lines, "Connection: close", "", "")).encode("ascii")
+
+
+async def _succeeds(reader: asyncio.StreamReader) -> bool:
+    """Whether the first final status of the answer is 2xx. Its body is not read."""
+    left = _MOST_READ
+    while left > 0:
+        head = await reader.readuntil(b"\r\n\r\n")
+        left -= len(head)
+        status = _STATUS.match(head)
+        if status is None or status[1][:1] != b"1":  # 1xx: another status follows
+            return status is not None and status[1][:1] == b"2"
+    return False

@@ -5,7 +5,7 @@ Events are counted when they happen. What the database knows is read for each sc
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -17,7 +17,16 @@ from gpuproxy.model.errors import ProviderError, Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Clock, Inventory, ListedInstance, Provider, Receipt, Spend
+from gpuproxy.ports import (
+    Clock,
+    Inventory,
+    ListedInstance,
+    Provider,
+    Receipt,
+    Spend,
+    VolumeInventory,
+    VolumeOffer,
+)
 
 _RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
 _CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
@@ -154,6 +163,26 @@ class Counted:
         """As the provider's."""
         with self._counted("spend"):
             return await self._provider.spend()
+
+    async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
+        """As the provider's."""
+        with self._counted("volume_search"):
+            return await self._provider.volume_offers(machine_ids, size_gb)
+
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        """As the provider's."""
+        with self._counted("volume_create"):
+            return await self._provider.create_volume(offer, size_gb, label)
+
+    async def list_volumes(self) -> VolumeInventory:
+        """As the provider's."""
+        with self._counted("volume_list"):
+            return await self._provider.list_volumes()
+
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        """As the provider's."""
+        with self._counted("volume_delete"):
+            return await self._provider.delete_volume(volume_id)
 
     @contextmanager
     def _counted(self, call: str) -> Iterator[None]:

@@ -15,13 +15,24 @@ only `ports` and `model`.
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from gpuproxy.conformance import adapter_rules, create_rules, read_rules
+from gpuproxy.conformance import adapter_rules, create_rules, read_rules, volume_rules
 from gpuproxy.conformance.bench import QuickClock
-from gpuproxy.conformance.subject import KnownRefusal, Make, Subject
+from gpuproxy.conformance.subject import KnownRefusal, Make, Subject, VolumeFacts
 from gpuproxy.conformance.verdict import Broken, NotJudged, Result
 from gpuproxy.model.errors import ProviderError
 
-__all__ = ["RULES", "KnownRefusal", "Make", "QuickClock", "Result", "Rule", "Subject", "check", "check_all"]
+__all__ = [
+    "RULES",
+    "KnownRefusal",
+    "Make",
+    "QuickClock",
+    "Result",
+    "Rule",
+    "Subject",
+    "VolumeFacts",
+    "check",
+    "check_all",
+]
 
 Rule = Callable[[Make], Awaitable[None]]
 """Returns if the rule is kept. Raises Broken or NotJudged."""
@@ -44,6 +55,13 @@ _ALL: tuple[Rule, ...] = (
     read_rules.a_search_shows_the_cheapest_first,
     read_rules.a_failed_page_of_a_search_is_an_error,
     read_rules.a_search_of_another_schema_is_an_error,
+    volume_rules.a_volume_is_created_at_most_once_and_in_doubt_unknown,
+    volume_rules.an_error_with_a_volume_id_is_a_created_volume,
+    volume_rules.a_listing_of_volumes_is_everything_with_its_labels,
+    volume_rules.a_failed_listing_of_volumes_is_an_error,
+    volume_rules.a_failed_search_for_volumes_is_an_error,
+    volume_rules.a_deletion_of_a_volume_says_what_is_gone,
+    volume_rules.a_volume_that_a_machine_has_is_in_use,
     adapter_rules.a_missing_capability_has_a_reason,
     adapter_rules.a_launch_is_checked_without_a_call_and_always_the_same,
     adapter_rules.an_adapter_and_its_offers_have_the_names_of_the_descriptor,

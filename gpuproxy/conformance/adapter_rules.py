@@ -141,9 +141,13 @@ def _call_named(bench: Bench, name: str, instance_id: InstanceId) -> Awaitable[o
 
 
 def _calls(bench: Bench) -> tuple[Callable[[], Awaitable[object]], ...]:
-    """Every call that all adapters have, except creates."""
+    """Every call that all adapters have, except creates, and those about volumes if it has any."""
     provider = bench.provider
-    return bench.all_offers, provider.list, lambda: provider.get(_MISSING), lambda: provider.destroy(_MISSING)
+    calls = (bench.all_offers, provider.list, lambda: provider.get(_MISSING), lambda: provider.destroy(_MISSING))
+    if bench.subject.volumes is None:
+        return calls
+    some_id = bench.subject.volumes.some_id
+    return (*calls, provider.list_volumes, lambda: provider.delete_volume(some_id))
 
 
 def _echoes(key: str) -> list[HttpResponse]:

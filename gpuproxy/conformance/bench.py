@@ -88,6 +88,11 @@ class Bench:
         self._labels += 1
         return f"conformance-{self._labels}"
 
+    def lease_label(self) -> str:
+        """A new label in the form of the engine's own ones."""
+        self._labels += 1
+        return f"gpx-abcdef-ghijklmn-{self._labels:02}-opqrst"
+
     async def offers(self) -> list[Offer]:
         """The offers of the first page."""
         async for page in self.search():

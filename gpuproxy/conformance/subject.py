@@ -18,6 +18,20 @@ class KnownRefusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeFacts:
+    """Facts about the stand-in's volumes, for a marketplace that has some. At first there is none."""
+
+    is_create: Callable[[HttpRequest], bool]
+    """True for the request that rents a volume."""
+    volumes: Callable[[], Mapping[InstanceId, str]]
+    """The labels of the volumes that exist at the stand-in, by id."""
+    some_id: InstanceId
+    """An id that a volume could have."""
+    error_with_id: Callable[[InstanceId], HttpResponse] | None = None
+    """An error answer of the marketplace with the id of a created volume. None: there is no such error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """One adapter and a new stand-in of its marketplace, in which no machine is rented.
 
@@ -42,6 +56,8 @@ class Subject:
     """An error answer of the marketplace with the id of a created machine. None: there is no such error."""
     spoil_row: Callable[[], None] | None = None
     """Makes one row of the next listing unreadable. None: the stand-in can't do that."""
+    volumes: VolumeFacts | None = None
+    """None: the marketplace has no volumes, and the adapter declares that."""
     spec: LaunchSpec = LaunchSpec(disk_gb=10)  # noqa: RUF009 - frozen
     """The launch of every create. The suite adds its own secrets."""
 

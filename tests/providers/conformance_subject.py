@@ -2,7 +2,7 @@
 
 import json
 
-from gpuproxy.conformance import KnownRefusal, Subject
+from gpuproxy.conformance import KnownRefusal, Subject, VolumeFacts
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, InvalidRequest, OfferGone, RateLimited
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import Clock, HttpRequest, HttpResponse
@@ -32,6 +32,10 @@ def subject(clock: Clock) -> Subject:
         instances = sandbox.market.instances.values()
         return {InstanceId(str(each.id)): each.label or "" for each in instances}
 
+    def volumes() -> dict[InstanceId, str]:
+        existing = (each for each in sandbox.market.volumes.all.values() if each.deleted_at is None)
+        return {InstanceId(f"V.{each.id}"): (each.name or "").replace("_", "-") for each in existing}
+
     def spoil_row() -> None:
         args = {"kind": "no_id", "whose": "mine"}
         sandbox.faults.arm({"provider": "vast.ai", "call": "list", "fault": "odd_row", "times": 1, "args": args})
@@ -47,11 +51,22 @@ def subject(clock: Clock) -> Subject:
         refusals=REFUSALS,
         error_with_id=_error_with_id,
         spoil_row=spoil_row,
+        volumes=VolumeFacts(
+            is_create=lambda request: request.method == "PUT" and request.url.endswith("/api/v0/volumes/"),
+            volumes=volumes,
+            some_id=InstanceId("V.20118481"),
+            error_with_id=_error_with_volume_id,
+        ),
     )
 
 
 def _is_create(request: HttpRequest) -> bool:
     return request.method == "PUT" and "/asks/" in request.url
+
+
+def _error_with_volume_id(volume_id: InstanceId) -> HttpResponse:
+    body = {"success": False, "error": "invalid_args", "msg": "failed", "volume_name": volume_id}
+    return HttpResponse(status=400, headers={}, body=json.dumps(body).encode())
 
 
 def _error_with_id(instance_id: InstanceId) -> HttpResponse:

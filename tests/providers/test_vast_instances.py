@@ -367,7 +367,8 @@ def test_the_adapter_does_not_pace_creates_but_declares_their_interval() -> None
 def test_a_missing_capability_is_declared_with_its_reason() -> None:
     async def use(clock: VirtualClock) -> None:
         missing = vast(Script(says({})), clock).capabilities.missing
-        assert {"volumes", "spot"} <= missing.keys()
+        assert {"hold_gpu", "spot"} <= missing.keys()
+        assert not {"volumes", "volume_sharing"} & missing.keys()
         assert all(len(reason) > 20 for reason in missing.values())
         assert not missing.keys() & {"ssh", "ports", "labels", "custom_image", "registry_auth"}
 

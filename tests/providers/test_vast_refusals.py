@@ -17,7 +17,7 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse
 from gpuproxy.providers.vast.adapter import VastAi
-from tests.providers.wires import LABEL, OFFER, SPEC, found, on_script, page, says, wire
+from tests.providers.wires import LABEL, OFFER, SPEC, VOLUME, VOLUME_OFFER, found, on_script, page, says, wire
 
 ID = InstanceId("27182818")
 
@@ -172,6 +172,10 @@ CALLS: dict[str, Callable[[VastAi], Any]] = {
     "start": lambda adapter: adapter.start(ID),
     "stop": lambda adapter: adapter.stop(ID),
     "search": found,
+    "volume_offers": lambda adapter: adapter.volume_offers(["29575"], 50),
+    "create_volume": lambda adapter: adapter.create_volume(VOLUME_OFFER, 50, LABEL),
+    "list_volumes": lambda adapter: adapter.list_volumes(),
+    "delete_volume": lambda adapter: adapter.delete_volume(VOLUME),
     "spend": lambda adapter: adapter.spend(),
     "logs": lambda adapter: adapter.logs(ID, 5),
     "charges": lambda adapter: adapter.charges(

@@ -354,3 +354,37 @@ def test_recorded_offers_tell_everything_about_their_machines() -> None:
         assert offer.direct_ports
         assert offer.expires_at
         assert offer.inet_down_price
+
+
+# -- some machines only
+
+
+def only(*machine_ids: str) -> OfferFilter:
+    return OfferFilter(max_price=1000.0, verified_only=False, machine_ids=frozenset(machine_ids))
+
+
+def test_a_search_for_some_machines_names_them() -> None:
+    _, script = offers_of(says({"offers": []}), wanted=only("29575", "7", "m5"))
+    assert script.sent()["machine_id"] == {"in": [7, 29575]}
+
+
+def test_a_search_for_all_machines_names_none() -> None:
+    _, script = offers_of(says({"offers": []}))
+    assert "machine_id" not in script.sent()
+
+
+def test_machines_that_vast_can_not_have_find_nothing_and_ask_nothing() -> None:
+    offers, script = offers_of(says({"offers": [row(1)]}), wanted=only("m5", "", "-3"))
+    assert not offers
+    assert not script.requests
+
+
+def test_the_machines_are_named_on_every_page_also_with_a_lowest_machine() -> None:
+    rows = [row(n, dph_total=0.25, machine_id=5) for n in range(70)]
+    rows += [row(n, dph_total=0.25, machine_id=6) for n in range(100, 105)]
+    offers, script = offers_of(market(rows), wanted=only("5", "6"))
+    assert len(offers) >= 64
+    spans = [script.sent(at)["machine_id"] for at in range(len(script.requests))]
+    assert all(span["in"] == [5, 6] for span in spans)
+    assert any("gte" in span for span in spans)
+    assert {offer.machine_id for offer in offers} == {"5", "6"}

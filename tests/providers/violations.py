@@ -1,7 +1,7 @@
 """Adapters with one violation each: vast.ai's adapter with one call that breaks one rule of the contract."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,10 +16,20 @@ from gpuproxy.model.errors import (
     ProviderError,
     ProviderUnavailable,
     Violation,
+    VolumeInUse,
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer, OfferFilter, OfferId
-from gpuproxy.ports import HttpReplyLost, HttpRequest, Inventory, ListedInstance, ProviderSetup, Receipt
+from gpuproxy.ports import (
+    HttpReplyLost,
+    HttpRequest,
+    Inventory,
+    ListedInstance,
+    ProviderSetup,
+    Receipt,
+    VolumeInventory,
+    VolumeOffer,
+)
 from gpuproxy.providers.vast import DESCRIPTOR
 
 
@@ -51,6 +61,18 @@ class Planted:
 
     async def destroy(self, instance_id: InstanceId) -> bool:
         return await self._good.destroy(instance_id)
+
+    async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
+        return await self._good.volume_offers(machine_ids, size_gb)
+
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        return await self._good.create_volume(offer, size_gb, label)
+
+    async def list_volumes(self) -> VolumeInventory:
+        return await self._good.list_volumes()
+
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        return await self._good.delete_volume(volume_id)
 
 
 class ForgetsALaunch(Planted):
@@ -217,6 +239,60 @@ class SeesAnEmptyMarketInAnotherSchema(Planted):
                 raise
 
 
+class OrdersAVolumeTwice(Planted):
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        try:
+            return await self._good.create_volume(offer, size_gb, label)
+        except OutcomeUnknown:
+            return await self._good.create_volume(offer, size_gb, label)
+
+
+class ForgetsAVolume(Planted):
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        receipt = await self._good.create_volume(offer, size_gb, label)
+        if receipt.instance_id == "V.20118481":
+            raise InvalidRequest("refused")
+        return receipt
+
+
+class ForgetsLabelsOfVolumes(Planted):
+    async def list_volumes(self) -> VolumeInventory:
+        found = await self._good.list_volumes()
+        return replace(found, volumes=tuple(replace(volume, label=None) for volume in found.volumes))
+
+
+class SeesNoVolumesAfterAFailure(Planted):
+    async def list_volumes(self) -> VolumeInventory:
+        try:
+            return await self._good.list_volumes()
+        except ProviderUnavailable:
+            return VolumeInventory(volumes=())
+
+
+class FindsNoVolumesAfterAFailure(Planted):
+    async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
+        try:
+            return await self._good.volume_offers(machine_ids, size_gb)
+        except ProviderUnavailable:
+            return ()
+
+
+class DeletesVolumesWhateverIsAnswered(Planted):
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        try:
+            return await self._good.delete_volume(volume_id)
+        except OutcomeUnknown:
+            return True
+
+
+class DoesNotKnowVolumesInUse(Planted):
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        try:
+            return await self._good.delete_volume(volume_id)
+        except VolumeInUse as error:
+            raise InvalidRequest("refused") from error
+
+
 class LacksWithoutAReason(Planted):
     def __init__(self, setup: ProviderSetup) -> None:
         super().__init__(setup)
@@ -280,6 +356,13 @@ VIOLATIONS: dict[type[Planted], str] = {
     SearchesInNoOrder: "a_search_shows_the_cheapest_first",
     EndsASearchAtAFailedPage: "a_failed_page_of_a_search_is_an_error",
     SeesAnEmptyMarketInAnotherSchema: "a_search_of_another_schema_is_an_error",
+    OrdersAVolumeTwice: "a_volume_is_created_at_most_once_and_in_doubt_unknown",
+    ForgetsAVolume: "an_error_with_a_volume_id_is_a_created_volume",
+    ForgetsLabelsOfVolumes: "a_listing_of_volumes_is_everything_with_its_labels",
+    SeesNoVolumesAfterAFailure: "a_failed_listing_of_volumes_is_an_error",
+    FindsNoVolumesAfterAFailure: "a_failed_search_for_volumes_is_an_error",
+    DeletesVolumesWhateverIsAnswered: "a_deletion_of_a_volume_says_what_is_gone",
+    DoesNotKnowVolumesInUse: "a_volume_that_a_machine_has_is_in_use",
     ForgetsALaunch: "a_launch_is_checked_without_a_call_and_always_the_same",
     LacksWithoutAReason: "a_missing_capability_has_a_reason",
     PrefixesOtherwise: "an_adapter_and_its_offers_have_the_names_of_the_descriptor",

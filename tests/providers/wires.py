@@ -4,9 +4,23 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import pytest
+
 from gpuproxy.model.demands import LaunchSpec
-from gpuproxy.model.offers import Offer, OfferFilter
-from gpuproxy.ports import Clock, Http, HttpRequest, HttpResponse, ProviderSetup
+from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import Offer, OfferFilter, OfferId
+from gpuproxy.ports import (
+    Clock,
+    Http,
+    HttpNotSent,
+    HttpReplyLost,
+    HttpRequest,
+    HttpResponse,
+    ProviderSetup,
+    VolumeOffer,
+)
 from gpuproxy.providers.vast.adapter import VastAi
 from tests.markets import offer
 from tests.virtual_time import VirtualClock, run_virtual
@@ -15,10 +29,12 @@ T = TypeVar("T")
 
 KEY = "k3y-that-must-not-show"
 UNLIMITED: Mapping[str, float] = dict.fromkeys(
-    ("search", "list", "get", "destroy", "create", "user", "manage", "charges"), 0.0
+    ("search", "list", "get", "destroy", "create", "user", "manage", "charges", "volumes"), 0.0
 )
 OFFER: Offer = offer(7654321)
 LABEL = "gpx-aaaaaa-bbbbbbbb-01-cccccc"
+VOLUME_OFFER = VolumeOffer(id=OfferId("vast-39209552"), machine_id="29575", max_gb=1302, price_month=Micro(66_700))
+VOLUME = InstanceId("V.20118481")
 SPEC = LaunchSpec(image="pytorch/pytorch:2.4.0", disk_gb=40.0)
 
 
@@ -140,3 +156,33 @@ def page(*rows: object, token: str | None = None, total: int | None = None, **mo
     """One page of a list of instances."""
     total = len(rows) if total is None else total
     return says({"success": True, "instances": rows, "next_token": token, "total_instances": total, **more})
+
+
+def error_of(call: Any, answer: Any) -> tuple[ProviderError, Script]:
+    """The error that a call raises for this answer, and the script with the requests."""
+    script = Script(answer)
+
+    async def use(clock: VirtualClock) -> None:
+        await call(vast(script, clock))
+
+    with pytest.raises(ProviderError) as raised:
+        run_virtual(use)
+    return raised.value, script
+
+
+WRONG_ANSWERS = [
+    says(""),
+    says("[]"),
+    says("null"),
+    says('"text"'),
+    says({}),
+    says({"unexpected": True}),
+    says({"offers": None, "volumes": None}),
+    says({"offers": {}, "volumes": {}}),
+    says("{"),
+    says("<html>502</html>", 502),
+    says("Internal Server Error", 500),
+    HttpReplyLost("reset"),
+    HttpNotSent("refused"),
+]
+"""Answers that are no answer to any read."""

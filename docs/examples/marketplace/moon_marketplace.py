@@ -5,7 +5,7 @@ secret. Nothing is sent twice: the engine decides what is tried again.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -40,6 +40,8 @@ from gpuproxy.ports import (
     ProviderSetup,
     Receipt,
     Spend,
+    VolumeInventory,
+    VolumeOffer,
 )
 from gpuproxy.ports.pacing import Pace
 
@@ -65,6 +67,7 @@ CAPABILITIES = Capabilities(
         "charges": "moon.example does not say what a machine cost",
         "volumes": "moon.example has no volumes",
         "volume_sharing": "moon.example has no volumes",
+        "hold_gpu": "moon.example has no volumes, and so no machine that waits for one",
         "spot": "moon.example has no interruptible machines",
         "extend": "a machine of moon.example runs until it is destroyed",
     },
@@ -206,6 +209,22 @@ class Moon:
         if response.status != 200:
             raise _refusal(response, _object(response)) or _useless(response)
         return _read(lambda said: Spend(credit=micro(str(said["credit_usd"]))), _object(response))
+
+    async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
+        """Not possible."""
+        raise NotSupported(f"{CAPABILITIES.missing['volumes']}: {size_gb} GB on {len(machine_ids)} machines")
+
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        """Not possible."""
+        raise NotSupported(f"{CAPABILITIES.missing['volumes']}: {label}, {size_gb} GB of {offer.id}")
+
+    async def list_volumes(self) -> VolumeInventory:
+        """Not possible."""
+        raise NotSupported(CAPABILITIES.missing["volumes"])
+
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        """Not possible."""
+        raise NotSupported(f"{CAPABILITIES.missing['volumes']}: {volume_id}")
 
     async def _pages(self, call: str, path: str, what: str) -> AsyncIterator[Sequence[Row]]:
         """The rows of each page. Ends, whatever is answered: each page must go on where the one before ended."""

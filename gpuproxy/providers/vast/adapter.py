@@ -5,7 +5,7 @@ destroys keep their intervals here. The caller paces creates, because it may run
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
@@ -30,6 +30,8 @@ from gpuproxy.ports import (
     ProviderSetup,
     Receipt,
     Spend,
+    VolumeInventory,
+    VolumeOffer,
 )
 from gpuproxy.providers.secrecy import MOST_SECRETS, cut, secrets_of
 from gpuproxy.providers.vast.account import Charge, by_instance, read_charges, read_spend
@@ -39,15 +41,16 @@ from gpuproxy.providers.vast.instances import Discretion, in_few_words, read_lis
 from gpuproxy.providers.vast.requests import (
     SEARCH_CAP,
     Stretch,
+    can_find,
     charges_query,
     create_body,
     is_log_address,
     launch_violations,
-    native_id,
     next_stretch,
     search_body,
 )
 from gpuproxy.providers.vast.status import GPU_FAILURE
+from gpuproxy.providers.vast.volume_calls import VOLUME_ENDPOINTS, VolumeCalls
 from gpuproxy.providers.vast.wire import NAME, Found, read_search
 
 log = structlog.get_logger(__name__)
@@ -60,6 +63,7 @@ CALLS = (
     PacedCall(name="get", seconds=2.0, what="single reads"),
     PacedCall(name="destroy", seconds=3.0, what="destroys"),
     PacedCall(name="manage", seconds=1.0, what="starts, stops and log reads"),
+    PacedCall(name="volumes", seconds=5.5, what="volume calls"),  # of one kind: search, create, list, delete
 )
 _UNLISTED = {"user": 1.0, "charges": 1.0, "ssh_key": 1.0}
 INTERVALS: Mapping[str, float] = {call.name: call.seconds for call in CALLS} | _UNLISTED
@@ -77,8 +81,8 @@ _LOG_LOOKS, _LOG_SECONDS, _LOG_BYTES = 20, 1.0, 4 * 1024 * 1024
 _LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": str(_LIST_ROWS)}
 
 _MISSING = {
-    "volumes": "volumes of vast.ai are not supported yet",
-    "volume_sharing": "it is not known whether two machines of vast.ai can share a volume",
+    "hold_gpu": "a container of vast.ai can't read its own label, so a running standby would not know when it is "
+    "promoted",
     "spot": "interruptible machines are not rented, because vast.ai may stop them without notice",
     "extend": "a machine of vast.ai runs until it is destroyed or its offer ends; its time can't be extended",
 }
@@ -111,7 +115,9 @@ class VastAi:
         self.skipped_offers = 0
         """The number of search rows that could not be decoded since the start."""
         intervals = {name: setup.intervals.get(name, seconds) for name, seconds in INTERVALS.items()}
-        self._api = VastApi(setup, (setup.base_url or BASE_URL).rstrip("/"), intervals)
+        paced = intervals | dict.fromkeys(VOLUME_ENDPOINTS, intervals["volumes"])
+        self._api = VastApi(setup, (setup.base_url or BASE_URL).rstrip("/"), paced)
+        self._volumes = VolumeCalls(self._api)
         self.capabilities = replace(
             CAPABILITIES,
             search_interval=intervals["search"],
@@ -129,7 +135,7 @@ class VastAi:
 
     async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
         """Pages of rentable offers, cheapest first. Raises a ProviderError if a page fails, also after other pages."""
-        if wanted.offer_id is not None and native_id(wanted.offer_id) is None:
+        if not can_find(wanted):
             return
         seen: set[str] = set()
         stretch = Stretch()
@@ -156,7 +162,7 @@ class VastAi:
             raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
         except HttpReplyLost as error:
             raise OutcomeUnknown(f"the answer to a create was lost: {error}") from error
-        return created(reply)
+        return created(reply, mounts=spec.volume is not None)
 
     async def list(self) -> Inventory:
         """All instances of the account. Raises a ProviderError if a page is missing, invalid or too short."""
@@ -271,6 +277,22 @@ class VastAi:
     async def spend(self) -> Spend:
         """The credit of the account, and its owner."""
         return await self._api.decoded("user", await self._api.read("user", "/api/v0/users/current/"), read_spend)
+
+    async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
+        """Space of this size on these machines. Complete or a ProviderError; ids that are no numbers find nothing."""
+        return await self._volumes.offers(machine_ids, size_gb)
+
+    async def create_volume(self, offer: VolumeOffer, size_gb: int, label: str) -> Receipt:
+        """Rent a volume, whose name is the label with "_" for "-". The request is sent at most once."""
+        return await self._volumes.create(offer, size_gb, label)
+
+    async def list_volumes(self) -> VolumeInventory:
+        """All volumes of the account."""
+        return await self._volumes.list()
+
+    async def delete_volume(self, volume_id: InstanceId) -> bool:
+        """False: accepted. True: vast.ai says that there is no such volume. VolumeInUse: an instance has it."""
+        return await self._volumes.delete(volume_id)
 
     async def _switch(self, instance_id: InstanceId, state: str) -> None:
         """Ask vast.ai to start or stop an instance. After OutcomeUnknown the call can be repeated without harm."""

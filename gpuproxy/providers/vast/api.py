@@ -86,15 +86,21 @@ class VastApi:
         except (HttpNotSent, HttpReplyLost) as error:
             raise ProviderUnavailable(f"{NAME} did not answer: {error}") from error
 
-    async def change(self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], T]) -> T:
-        """Send a change that can be repeated. `judge` returns if the answer is an acceptance, and raises otherwise."""
+    async def change(
+        self, endpoint: str, request: HttpRequest, judge: Callable[[Reply, float], T], *, repeatable: bool = True
+    ) -> T:
+        """Send a change once. `judge` returns if the answer is an acceptance, and raises otherwise.
+
+        `repeatable`: the caller can repeat the change without harm if its answer is lost.
+        """
         await self.turn(endpoint)
         try:
             reply = await self.sent(request)
         except HttpNotSent as error:
             raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
         except HttpReplyLost as error:
-            raise OutcomeUnknown(f"the answer was lost: {error}", advice=Advice.RETRY_LATER) from error
+            advice = Advice.RETRY_LATER if repeatable else Advice.STOP
+            raise OutcomeUnknown(f"the answer was lost: {error}", advice=advice) from error
         try:
             return judge(reply, self.intervals[endpoint])
         except RateLimited as error:

@@ -27,12 +27,19 @@ from gpuproxy.model.errors import (
     RateLimited,
     Refused,
     Scope,
+    VolumeInUse,
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse, Receipt
 from gpuproxy.providers.secrecy import cut
-from gpuproxy.providers.vast.decode import Unreadable, fields_of, whole_number
-from gpuproxy.providers.vast.refusals import says_credentials_are_dead, says_instance_is_gone
+from gpuproxy.providers.vast.decode import Unreadable, fields_of, volume_id, whole_number
+from gpuproxy.providers.vast.refusals import (
+    says_credentials_are_dead,
+    says_instance_is_gone,
+    says_volume_is_gone,
+    says_volume_is_taken,
+    says_volume_offer_is_gone,
+)
 from gpuproxy.providers.vast.wire import NAME
 
 E = TypeVar("E", bound=ProviderError)
@@ -49,6 +56,7 @@ _EXCERPT = 300
 _PARSED = 65_536
 _REFUSING = frozenset({400, 403, 404, 410, 422})
 """Statuses with which the application refuses a request before it does anything."""
+_CONFLICT = 409
 _THRESHOLD = re.compile(r"threshold\s*=\s*(\d+(?:\.\d+)?)")
 _SECRET_FIELDS = re.compile(r'("(?:instance_api_key|api_key|jupyter_token|ssh_key|image_login)"\s*:\s*)"[^"]*"?')
 
@@ -77,6 +85,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     message: object = None
     detail: object = None
     new_contract: object = None
+    volume_id: object = None
+    volume_name: object = None
 
     def text(self) -> str:
         """All its texts, in lower case."""
@@ -91,6 +101,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """The id of the created machine, if there is one. It exists whatever else the answer says."""
         number = whole_number(self.new_contract)
         return None if number is None else InstanceId(str(number))
+
+    def volumes(self) -> frozenset[InstanceId | None]:
+        """The ids that name the created volume; None stands for one that can't be read."""
+        named = frozenset({volume_id(self.volume_id)} if self.volume_id not in (None, "") else ())
+        if self.volume_name in (None, ""):
+            return named
+        name = self.volume_name
+        return named | {volume_id(name) if isinstance(name, str) and name.startswith("V.") else None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,15 +172,52 @@ class Reply:
         return None if seconds is None else _within(seconds, LONGEST_RETRY_AFTER)
 
 
-def created(reply: Reply) -> Receipt:
-    """The receipt of a create. Raises a Refused if certainly nothing happened, otherwise OutcomeUnknown."""
+def created(reply: Reply, *, mounts: bool = False) -> Receipt:
+    """The receipt of a create. Raises a Refused if certainly nothing happened, otherwise OutcomeUnknown.
+
+    `mounts`: the machine was to have a volume, so a refusal may be about that.
+    """
     answer = reply.answer()
     contract = answer.contract()
     if contract is not None:
         return Receipt(instance_id=contract)
-    if refusal := _refusal(reply, answer, wait=CREATE_PENALTY):
-        raise refusal
-    raise _error(OutcomeUnknown, reply)
+    refusal = _refusal(reply, answer, wait=CREATE_PENALTY)
+    if mounts and isinstance(refusal, InvalidRequest) and says_volume_is_taken(answer.text()):
+        raise _error(VolumeInUse, reply)
+    raise refusal or _error(OutcomeUnknown, reply)
+
+
+def volume_created(reply: Reply, wait: float) -> Receipt:
+    """The receipt of a volume: an answer with its id is one, even an error. Otherwise as `created`."""
+    answer = reply.answer()
+    named = answer.volumes()
+    known = named - {None}
+    if len(known) == 1:
+        (made,) = known
+        return Receipt(instance_id=InstanceId(str(made)))
+    refusal = None if named or answer.contract() else _refusal(reply, answer, wait=wait)
+    if isinstance(refusal, InvalidRequest) and says_volume_offer_is_gone(answer.text()):
+        raise _error(OfferGone, reply)
+    raise refusal or _error(OutcomeUnknown, reply)
+
+
+def volume_deleted(reply: Reply, wait: float, number: str) -> bool:
+    """False if a deletion was accepted, True if vast.ai says that there is no such volume. Else a ProviderError.
+
+    As for `destroyed`, "not found" is enough: only a listing proves that the volume is gone.
+    """
+    answer, status = reply.answer(), reply.response.status
+    if status == 200 and answer.success is True:
+        return False
+    code, text = answer.code(), answer.text()
+    dead = says_credentials_are_dead(status, code, text)
+    if not dead and says_volume_is_gone(status, code, text, number):
+        return True
+    refusal = _refusal(reply, answer, wait=wait)
+    refused = isinstance(refusal, InvalidRequest) or (refusal is None and status == _CONFLICT)
+    if refused and says_volume_is_taken(f"{code} {text}"):
+        raise _error(VolumeInUse, reply)
+    raise refusal or _error(OutcomeUnknown, reply, advice=Advice.RETRY_LATER)
 
 
 def destroyed(reply: Reply, wait: float, instance_id: InstanceId) -> bool:

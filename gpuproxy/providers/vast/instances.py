@@ -28,6 +28,7 @@ _MOST_ROWS = 100_000
 _NAMED_TROUBLES = 20
 """Unreadable rows of one listing that are described; the others are only counted."""
 _LONGEST_LABEL = 40
+_AT_REST = frozenset({"exited", "stopped"})
 
 
 class WirePrices(msgspec.Struct, frozen=True):
@@ -44,6 +45,7 @@ class WireInstance(msgspec.Struct, frozen=True):
     actual_status: str | UnsetType | None = UNSET
     intended_status: str | None = None
     cur_state: str | None = None
+    next_state: str | None = None
     status_msg: str | None = None
     image_uuid: str | None = None
     image_runtype: str | None = None
@@ -206,6 +208,7 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[List
         ends_at=date(wire.end_date),
         ssh=_ssh(wire, ports),
         ports=ports,
+        at_rest=actual in _AT_REST and {wire.cur_state, wire.next_state, wire.intended_status} == {"stopped"},
     )
     return instance, trouble
 

@@ -1,6 +1,6 @@
-"""Two errors with many wordings at vast.ai: the account's key is not valid, and the instance does not exist.
+"""Errors with many wordings at vast.ai: the key is not valid, an instance or a volume does not exist, a volume is used.
 
-The rule: both are recognised by the error's code and text, never by a 403, 404 or 410 alone. A code for another cause
+The rule: they are recognised by the error's code and text, never by a 403, 404 or 410 alone. A code for another cause
 takes precedence over words that may come from a start script, a registry or a container.
 """
 
@@ -61,6 +61,19 @@ _IS_GONE = re.compile(
     r"|no longer exists|(?:was|is|has been|been|already) (?:destroyed|deleted|removed))"
 )
 
+_NAMED_VOLUME = re.compile(r"\bvolumes?(?: with)?(?: id)?[ #:=]{1,3}(?:v\.)?(\d{1,25})\b")
+_VOLUME_IS_GONE = re.compile(
+    r"\bno such volume\b|\bvolume\b.{0,60}?\b(?:not found|does not exist|doesn't exist|no longer exists"
+    r"|(?:was|is|has been|been|already) (?:destroyed|deleted|removed))"
+)
+_VOLUME_IS_TAKEN = re.compile(
+    r"(?<![a-z])in[ _-]use(?![a-z])|\bused by\b|\balready (?:attached|mounted|linked)\b"
+    r"|\b(?:attached|mounted|linked) (?:to|by) (?:(?:another|other|an existing|an) )?instances?\b"
+    r"|\baccess denied\b"
+)
+"""Observed for a second machine with the same volume: "access denied"."""
+_VOLUME_OFFER_IS_GONE = re.compile(r"\b(?:offer|ask)\b.{0,40}?\b(?:is not|no longer|not) available\b")
+
 
 def says_credentials_are_dead(status: int, code: str, text: str) -> bool:
     """True if the account's key or session is not valid. `code` and `text` are in lower case."""
@@ -91,3 +104,25 @@ def says_instance_is_gone(status: int, code: str, text: str, instance_id: Instan
         return True
     # For `get`, a 404 is proof only if it names this instance: it may also mean a bad key or a wrong path.
     return bool(_IS_GONE.search(text)) and (loosely or status == 410 or instance_id in named)
+
+
+def says_volume_is_gone(status: int, code: str, text: str, number: str) -> bool:
+    """True if a refusal says that the volume with this number does not exist. An ambiguous "not found" is enough."""
+    named = set(_NAMED_VOLUME.findall(text))
+    if status >= 500 or (named and number not in named):
+        return False
+    if code == "no_such_volume" or "no_such_volume" in text:
+        return True
+    if _OF_THE_CALL.search(f"{code} {text}"):
+        return False
+    return code == "not_found" or (status in (404, 410) and bool(_VOLUME_IS_GONE.search(text)))
+
+
+def says_volume_is_taken(text: str) -> bool:
+    """True if a refusal says that an instance has the volume."""
+    return "volume" in text and bool(_VOLUME_IS_TAKEN.search(text))
+
+
+def says_volume_offer_is_gone(text: str) -> bool:
+    """True if a refusal of a volume says that its offer is not available."""
+    return bool(_VOLUME_OFFER_IS_GONE.search(text))

@@ -7,6 +7,7 @@ more rows have the same price than an answer can hold, they are read by machine.
 
 import json
 import shlex
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -14,15 +15,17 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from gpuproxy import boot
-from gpuproxy.model.demands import LaunchSpec, RunMode
+from gpuproxy.model.demands import LaunchSpec, RunMode, VolumeMount
 from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope, Violation
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import OfferFilter, OfferId
+from gpuproxy.providers.vast.decode import volume_id, whole_number
 from gpuproxy.providers.vast.wire import NAME, PREFIX, Found
 
 SEARCH_CAP = 64
 """An answer with fewer rows than this is the last one."""
-_LIMIT = 3000  # rows per answer: about 9 MB, which are scanned within a few milliseconds
+SEARCH_LIMIT = 3000
+"""Rows that are requested: about 9 MB, which are scanned within a few milliseconds."""
 _HAIR = 0.000_001  # USD: the service may round prices in answers, but not when it compares them
 
 _MOST_TEXT = 4_048
@@ -98,13 +101,14 @@ def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
         "dph_total": _prices(wanted, stretch),
         "order": [["dph_total", "asc"]],
         "type": "on-demand",
-        "limit": _LIMIT,
+        "limit": SEARCH_LIMIT,
         "allocated_storage": wanted.disk_gb,
         "disable_bundling": True,
     }
     if stretch.price_to is not None:
         body["order"] = [["machine_id", "asc"]]
-        body["machine_id"] = {"gte": stretch.machine_from}
+    if machines := _machines(wanted, stretch):
+        body["machine_id"] = machines
     if wanted.min_vram > 0:
         # A nominal size is up to 8 % more than what is reported, or half a GB where it was rounded.
         body["gpu_ram"] = {"gte": 1024 * min(0.92 * wanted.min_vram, wanted.min_vram - 0.5)}
@@ -115,6 +119,24 @@ def search_body(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
     if wanted.offer_id is not None:
         body["ask_contract_id"] = {"eq": native_id(wanted.offer_id)}
     return body
+
+
+def numeric(machine_ids: Collection[str]) -> tuple[int, ...]:
+    """Those of the ids that a machine of vast.ai can have, in order."""
+    return tuple(sorted({number for each in machine_ids if (number := whole_number(each)) is not None}))
+
+
+def can_find(wanted: OfferFilter) -> bool:
+    """False if an id in the filter is none of vast.ai, so that nothing can be found."""
+    if wanted.offer_id is not None and native_id(wanted.offer_id) is None:
+        return False
+    return not wanted.machine_ids or bool(numeric(wanted.machine_ids))
+
+
+def _machines(wanted: OfferFilter, stretch: Stretch) -> dict[str, object]:
+    """The wanted machines, and those that this part begins with; the service combines both."""
+    wanted_ids: dict[str, object] = {"in": [*numeric(wanted.machine_ids)]} if wanted.machine_ids else {}
+    return wanted_ids | ({} if stretch.price_to is None else {"gte": stretch.machine_from})
 
 
 def native_id(offer_id: OfferId) -> int | None:
@@ -137,7 +159,7 @@ def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
 def launch_violations(spec: LaunchSpec) -> tuple[Violation, ...]:
     """What vast.ai does not accept in a launch."""
     if spec.run_mode != "entrypoint":
-        script = _boot_script(spec.ssh_public_keys, spec.onstart)
+        script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
         return () if isinstance(script, str) else (Violation("onstart", _too_long("is", script, " after compression")),)
     found: list[Violation] = []
     if spec.onstart:
@@ -153,11 +175,11 @@ def launch_violations(spec: LaunchSpec) -> tuple[Violation, ...]:
 def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
     """The body that rents an on-demand machine, which starts at once or not at all.
 
-    Raises InvalidRequest for a launch that vast.ai does not accept.
+    Raises InvalidRequest for a launch that vast.ai does not accept, or a volume that it can't have.
     """
     for violation in launch_violations(spec):
         raise InvalidRequest(f"{violation.field} {violation.description}", scope=Scope.PROVIDER)
-    script = None if spec.run_mode == "entrypoint" else _boot_script(spec.ssh_public_keys, spec.onstart)
+    script = None if spec.run_mode == "entrypoint" else _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
     body: dict[str, object] = {
         "client_id": "me",
         "image": spec.image,
@@ -168,12 +190,29 @@ def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
         "onstart": script or None,
         "image_login": _image_login(spec),
         "price": None,  # with a number the machine would be interruptible
-        "cancel_unavail": True,  # otherwise a machine that can't start is created anyway, stopped and billed
-        "target_state": "running",
+        # Otherwise a machine whose GPUs are taken is created anyway, stopped and billed. A machine that is created
+        # stopped must fail too: it is wanted where its GPUs are free.
+        "cancel_unavail": True,
+        "target_state": "stopped" if spec.stopped else "running",
     }
+    if spec.volume is not None:
+        body["volume_info"] = _volume_info(spec.volume)
     if spec.run_mode == "entrypoint":
         body["args"] = [*spec.args]
     return body
+
+
+def _volume_info(mount: VolumeMount) -> dict[str, object]:
+    """The existing volume that a machine mounts. It can't be attached later."""
+    known = volume_id(mount.volume_id)
+    if known is None:
+        raise InvalidRequest(f"{mount.volume_id[:64]!r} is no volume of {NAME}", scope=Scope.PROVIDER)
+    return {"create_new": False, "volume_id": int(known.removeprefix("V.")), "mount_path": mount.path}
+
+
+def _lock(spec: LaunchSpec) -> VolumeMount | None:
+    """The volume whose lock the boot script waits for; None: it waits for nothing."""
+    return spec.volume if spec.volume is not None and spec.volume.nonce else None
 
 
 def _env(spec: LaunchSpec) -> dict[str, str]:
@@ -182,19 +221,23 @@ def _env(spec: LaunchSpec) -> dict[str, str]:
     return {**dict(spec.env), **dict(spec.secret_env), **ports}
 
 
+_script: Callable[..., str] = boot.script
+
+
 @lru_cache(maxsize=_REMEMBERED)
-def _boot_script(keys: tuple[str, ...], onstart: str) -> str | int:
+def _boot_script(keys: tuple[str, ...], onstart: str, lock: VolumeMount | None) -> str | int:
     """What is sent as onstart, "" if there is nothing to do, or its size in characters if it is too long.
 
     The keys are left out if only they make it too long: the marketplace also gets them through its own API. A user's
-    script that fits only without ours is sent as it is; then nothing is reported.
+    script that fits only without ours is sent as it is; then nothing is reported. It is never sent without its lock.
     """
     try:
-        return boot.fitted(boot.script(keys, onstart), _MOST_TEXT)
+        text = _script(keys, onstart) if lock is None else _script(keys, onstart, lock=lock)
+        return boot.fitted(text, _MOST_TEXT)
     except boot.TooLong as error:
         if keys:
-            return _boot_script((), onstart)
-        return onstart if len(onstart.encode()) <= _MOST_TEXT else error.size
+            return _boot_script((), onstart, lock)
+        return onstart if lock is None and len(onstart.encode()) <= _MOST_TEXT else error.size
 
 
 def _too_long(verb: str, size: int, how: str) -> str:
