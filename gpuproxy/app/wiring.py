@@ -9,6 +9,7 @@ from functools import partial
 from gpuproxy.app import figures
 from gpuproxy.app.access import Access
 from gpuproxy.app.metrics import Begin, Counted, Metrics
+from gpuproxy.app.pools import build_pools
 from gpuproxy.billing.check import BillingCheck
 from gpuproxy.billing.history import History
 from gpuproxy.billing.spending import Spending
@@ -36,6 +37,7 @@ from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch
+from gpuproxy.reconcile.volumes import VolumeSide
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental.attempt import Attempts
 from gpuproxy.rental.joins import Reserver
@@ -50,6 +52,9 @@ from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
 from gpuproxy.store.leases import due_topic
+from gpuproxy.warmpool.limits import PoolLimits
+from gpuproxy.warmpool.requests import WarmPools
+from gpuproxy.warmpool.supervisor import Supervisor
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +81,9 @@ class Engine:
     true_up_seconds: float
     history: History
     history_seconds: float
+    pools: WarmPools
+    supervisor: Supervisor
+    volume_watches: Watches
     readiness: Readiness
     metrics: Metrics
     accounts: Accounts
@@ -89,6 +97,11 @@ class Engine:
             self.catalog.run(),
             *(self._supervise(watch) for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
+            *(
+                repeat(watch.look, watch.wait, self.clock, f"volumes {watch.provider.account}")
+                for watch in self.volume_watches
+            ),
+            self.supervisor.run(),
             *(watch.claim.keep(watch.nudge, again=True) for watch in self.watches if not self.db.exclusive),
             *(
                 self._every(partial(self._true_up, each), self.true_up_seconds, "true-up", each.provider)
@@ -128,7 +141,8 @@ class Engine:
         """Stop the background work. The database has what is left to do."""
         await self._loops.close()
         await self.machines.close()
-        for watch in self.watches:
+        await self.supervisor.close()
+        for watch in (*self.watches, *self.volume_watches):
             await watch.close()
         await self.accounts.close()
 
@@ -145,8 +159,11 @@ def build_engine(
     lateness: Lateness | None = None,
     begin: Begin | None = None,
     check_key: str = "",
+    secrets_key: bytes | None = None,
 ) -> Engine:
     """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual.
+
+    The secrets of warm pools are encrypted with `secrets_key`.
 
     With `check_key`, a public key, a machine is ready only if it lets the probe log in.
     """
@@ -165,6 +182,15 @@ def build_engine(
         db=db, clock=clock, limits=limits, chooser=Chooser(catalog, accounts, db, limits), accounts=accounts,
         attempts=Attempts(accounts, watches, catalog, db=db, clock=clock), watches=watches, signer=signer,
         check_key=check_key,
+    )  # fmt: skip
+    volume_watches = Watches([
+        watch(VolumeSide(each), claim=claim, kind="volume")
+        for each, claim in zip(accounts, supervised, strict=True)
+        if "volumes" not in each.capabilities.missing
+    ])  # fmt: skip
+    pools, supervisor = build_pools(
+        context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches, secrets_key=secrets_key,
+        limits=PoolLimits(),
     )  # fmt: skip
     reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
@@ -190,6 +216,9 @@ def build_engine(
         true_up_seconds=limits.true_up_seconds,
         history=History(db, clock, timedelta(seconds=settings.keep_history) if settings.keep_history else None),
         history_seconds=limits.history_seconds,
+        pools=pools,
+        supervisor=supervisor,
+        volume_watches=volume_watches,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
     )

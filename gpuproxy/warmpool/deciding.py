@@ -30,12 +30,19 @@ def decide(s: Scene) -> Act:
     if (tidied := _tidied(s)) is not None:
         return tidied
     if s.pool.state is PoolState.SEARCHING:
-        return Seek() if s.may_try else _until_try(s)
+        return _searching(s)
     if s.pool.state is PoolState.PROVISIONING:
         return _provisioning(s)
     if s.pool.state is PoolState.FAILOVER:
         return failing_over(s)
     return _upkeep(s) if s.pool.state is PoolState.ACTIVE else _degraded(s)
+
+
+def _searching(s: Scene) -> Act:
+    if s.pool.host:
+        pool = replace(s.pool, step_began_at=s.now)
+        return Change(event=PoolEvent.HOST_FOUND, reason="the pool has a host", pool=pool)
+    return Seek() if s.may_try else _until_try(s)
 
 
 def _tidied(s: Scene) -> Act | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -113,7 +114,7 @@ class Supervisor:
         await self._check([row for row in rows if self._is_due(row)])
         self._look_for_free_gpus(rows)
         for row in rows:
-            self._work.start_once(lambda row=row: self._work_on(row.pool.id), row.pool.id)
+            self._work.start_once(partial(self._work_on, row.pool.id), row.pool.id)
 
     async def settle(self) -> None:
         """Return when no work on a pool is running."""
@@ -165,8 +166,7 @@ class Supervisor:
         for account in {free_gpus.account_of(row.pool) for row in rows}:
             watch = self._watches.at(account)
             self._looks.start_once(watch.look_quietly, f"{account[0]} {account[1]}")
-        answers = await asyncio.gather(*(self._answer(row) for row in rows))
-        answers = self._believable(rows, answers)
+        answers = self._believable(rows, await asyncio.gather(*(self._answer(row) for row in rows)))
         now = self._clock.now()
         oldest = now - timedelta(seconds=_OLDEST_LISTING * self._limits.check_seconds)
         for row, answer in zip(rows, answers, strict=True):
@@ -218,9 +218,7 @@ class Supervisor:
         for account in {free_gpus.account_of(each.pool) for each in wanted}:
             of_account = [each for each in wanted if free_gpus.account_of(each.pool) == account]
             provider = self._accounts.provider(account)
-            self._looks.start_once(
-                lambda provider=provider, mine=of_account: self._free.look(provider, mine), f"free {account}"
-            )
+            self._looks.start_once(partial(self._free.look, provider, of_account), f"free {account}")
 
     # -- acting
 

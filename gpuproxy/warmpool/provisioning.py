@@ -1,0 +1,161 @@
+"""Turning a call that provisions or enables a pool into what is stored: spec, plan, and the pool itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+
+from gpuproxy.model.errors import FailedPrecondition, Refusal
+from gpuproxy.model.gpus import gpu_matches
+from gpuproxy.model.leases import TERMINAL, LeaseState, ReservationId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HostKey, Offer, ProviderName
+from gpuproxy.model.pools import Degraded, Pool, PoolId, PoolPlan, PoolSpec, PoolState
+from gpuproxy.model.reasons import Reason
+from gpuproxy.model.reservations import Reservation
+from gpuproxy.ports import Capabilities, Tx, VolumeOffer
+from gpuproxy.store import leases, reservations
+from gpuproxy.warmpool.hosts import pool_size
+
+BUSY = frozenset({PoolState.SEARCHING, PoolState.PROVISIONING, PoolState.ACTIVE, PoolState.FAILOVER})
+"""In these states a pool takes no other parameters."""
+LABEL = "warm_pool"
+"""The label of a pool's ledger; its value is the machine_id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a host offers for a pool now."""
+
+    host: HostKey
+    offers: tuple[Offer, ...]
+    """That pass the spec."""
+    rejected: tuple[Offer, ...]
+    """That are free but do not pass it."""
+    volume: VolumeOffer | None
+
+
+def check_capabilities(capabilities: Capabilities, provider: str, spec: PoolSpec) -> None:
+    """Refuse what the marketplace can't do, before it is asked. Raises NOT_SUPPORTED."""
+    needed = ["stop_start", "volumes", *(["hold_gpu"] if spec.hold_gpu else [])]
+    if spec.mode == "shared":
+        needed.append("volume_sharing")
+    for what in needed:
+        if (why := capabilities.missing.get(what)) is not None:
+            raise FailedPrecondition(
+                f"{provider} can't carry this warm pool: {what}: {why}.", reason=Reason.NOT_SUPPORTED
+            )
+
+
+def sized(spec: PoolSpec, ground: Ground) -> PoolSpec:
+    """The spec with the size of the machines that the host can give twice. Raises NOT_ENOUGH_GPUS."""
+    size = pool_size(ground.offers)
+    if size is None:
+        raise FailedPrecondition(_too_few(spec, ground), reason=Reason.NOT_ENOUGH_GPUS)
+    if ground.volume is None:
+        raise FailedPrecondition(
+            f"Host {ground.host} has no space for a volume of {spec.volume_gb} GB. Nothing was rented. "
+            "`warmpool hosts` lists hosts that can carry a pool.",
+            reason=Reason.NOT_ENOUGH_GPUS,
+        )
+    return replace(spec, num_gpus=size)
+
+
+def _too_few(spec: PoolSpec, ground: Ground) -> str:
+    other = sorted({each.gpu_model for each in ground.rejected if not gpu_matches(spec.gpu_model, each.gpu_model)})
+    if spec.gpu_model and other and not ground.offers:
+        return f"Host {ground.host} has {', '.join(other)}, not {spec.gpu_model}. Nothing was rented."
+    dear = sum(1 for each in ground.rejected)
+    limit = f" at most ${spec.max_price:g} per GPU-hour ({spec.price_from or 'max_price'})"
+    left_out = f" {dear} free offers do not fit the request." if dear else ""
+    return (
+        f"Host {ground.host} does not have two chunks of GPUs that can be rented at once for{limit}.{left_out} "
+        "Nothing was rented. `warmpool hosts` lists hosts that can carry a pool."
+    )
+
+
+def planned(spec: PoolSpec, mode: str, ground: Ground | None, host: HostKey) -> PoolPlan:
+    """What a pool is made of. Without `ground` no price is known."""
+    chosen = spec.mode or ("recreate" if mode == "recreate" else "shared")
+    if ground is None or not ground.offers:
+        return PoolPlan(spec=spec, mode=chosen, host=host, gpu_model=spec.gpu_model)
+    usable = [each for each in ground.offers if each.num_gpus == spec.num_gpus] or list(ground.offers)
+    first = min(usable, key=lambda each: each.price(spec.disk_gb))
+    disk = Micro(first.price(spec.disk_gb) - first.gpu_price)
+    return PoolPlan(
+        spec=spec,
+        mode=chosen,
+        host=host,
+        gpu_model=first.gpu_model,
+        primary_price=first.price(spec.disk_gb),
+        standby_price=Micro(0) if chosen == "recreate" else disk,
+        volume_price=None if ground.volume is None else ground.volume.price(spec.volume_gb),
+    )
+
+
+def merged(spec: PoolSpec, given: Sequence[tuple[str, object]]) -> PoolSpec:
+    """The spec with the fields that a call has set."""
+    known = {each.name for each in fields(PoolSpec)}
+    changes: Mapping[str, object] = {name: value for name, value in given if name in known}
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+def require_same(pool: Pool, spec: PoolSpec, host: HostKey, *, same_secrets: bool) -> None:
+    """Refuse other parameters while the pool is busy. Raises POOL_EXISTS."""
+    asked = replace(spec, num_gpus=pool.spec.num_gpus, price_from=pool.spec.price_from)
+    if asked == pool.spec and host == pool.host and same_secrets:
+        return
+    different = [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
+    different += ["host_machine_id"] if host != pool.host else []
+    different += [] if same_secrets else ["secret_env or registry_auth"]
+    raise Refusal(
+        f"Machine {pool.machine_id} has a warm pool in the state {pool.state} with other parameters: "
+        f"{', '.join(different)}. Disable it first, or repeat the call with the same parameters.",
+        reason=Reason.POOL_EXISTS,
+        metadata={"state": pool.state.value},
+    )
+
+
+def with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
+    """The pool with a reservation that has its leases."""
+    if pool.ledger and reservations.find(tx, pool.ledger) is not None:
+        return pool
+    ledger = ReservationId(f"pool-{token}")
+    reservations.insert(
+        tx,
+        Reservation(
+            id=ledger, project=pool.project, request_id="", fingerprint="", count=2 * pool.spec.num_gpus, least=0,
+            keep=True, strategy="", labels=((LABEL, str(pool.machine_id)),), created_at=tx.now(), expires_at=None,
+            version=1, replace_unready=False, ready_timeout_s=0.0, settled_at=tx.now(), answered_at=tx.now(),
+            key_id=pool.key_id, message=f"The machines and volumes of warm pool {pool.machine_id}.", kind="pool",
+        ),
+    )  # fmt: skip
+    return replace(pool, ledger=ledger)
+
+
+def begun(tx: Tx, pool: Pool, spec: PoolSpec, host: HostKey, account: str, sealed: str) -> Pool:
+    """The facts of a pool that is provisioned on a host. The supervisor gives back what stands on another one."""
+    mode = spec.mode if pool.mode != "recreate" or spec.mode else pool.mode
+    new = replace(
+        pool, spec=spec, sealed=sealed, wanted="supervised", mode=mode or "shared", tries=0, next_try_at=None,
+        degraded=Degraded.NONE, error="", progress="beginning", step_began_at=tx.now(), asked="", unfenced=False,
+        misses=0, looked_at=None, checked_at=None, keep_volume=False,
+    )  # fmt: skip
+    if pool.host == host and pool.account == account:
+        return new
+    return replace(new, host=host, account=account, primary=None, standby=None, volume=None, founded=False)
+
+
+def draft(
+    pool_id: PoolId, project: str, machine_id: int, provider: ProviderName, spec: PoolSpec, *, nonce: str, at: datetime
+) -> Pool:
+    """A pool that has nothing yet."""
+    return Pool(
+        id=pool_id, project=project, machine_id=machine_id, ledger=ReservationId(""), created_at=at, spec=spec,
+        nonce=nonce, provider=provider,
+    )  # fmt: skip
+
+
+def stands(tx: Tx, pool: Pool) -> bool:
+    """Whether the pool has a primary that is not gone."""
+    primary = None if pool.primary is None else leases.find(tx, pool.primary)
+    return primary is not None and primary.state not in TERMINAL and primary.state is not LeaseState.RELEASING
