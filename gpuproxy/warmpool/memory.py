@@ -44,12 +44,17 @@ class Memory:
         self.stop_sent_at[lease_id] = now - STOP_EVERY + _STOP_AGAIN
 
     def read(self, lease_id: LeaseId, *, at_rest: bool, sent_at: datetime) -> None:
-        """Record a read of a machine. It counts only if it was sent after a stop was accepted."""
-        accepted = self.stopped_at.get(lease_id)
+        """Record a read of a machine. It counts only if it was sent after a stop was accepted.
+
+        A primary that has answered since the first read begins a new proof.
+        """
+        accepted, good_at = self.stopped_at.get(lease_id), self.health.good_at
+        before = self.at_rest.get(lease_id)
+        if before is not None and lease_id == self.of and good_at is not None and good_at >= before.first:
+            before = None
         if not at_rest:
             self.at_rest.pop(lease_id, None)
         elif accepted is not None and sent_at >= accepted:
-            before = self.at_rest.get(lease_id)
             self.at_rest[lease_id] = AtRest(sent_at if before is None else before.first, sent_at)
 
     def started(self, lease_id: LeaseId) -> None:

@@ -1,0 +1,130 @@
+"""The life of a pool over the simulated market: provision, fail over, test, disable, clean up."""
+
+from typing import Any
+
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.pools import HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
+from tests.world import VAST, World, in_world
+
+PRICE = 5.0
+
+
+def caller(world: World, seconds: float = 600.0) -> Caller:
+    return Caller(project="p1", key_id="k1", deadline=world.clock.monotonic() + seconds)
+
+
+async def a_host(world: World) -> int:
+    """The marketplace's number of the cheapest host that can carry a pool."""
+    found = await world.engine.pools.hosts(caller(world), HostQuery(max_price=PRICE, provider=VAST, verified_only=False))
+    return next(each.machine_id for each in found if each.fits)
+
+
+async def provisioned(world: World, machine_id: int = 123, **spec: Any) -> PoolView:
+    demand = ProvisionDemand(
+        machine_id=machine_id,
+        host_machine_id=await a_host(world),
+        provider=VAST,
+        spec=PoolSpec(max_price=PRICE, **spec),
+    )
+    view, _ = await world.engine.pools.provision(caller(world), demand)
+    return view
+
+
+async def status(world: World, machine_id: int = 123) -> PoolView:
+    found = await world.engine.pools.status(caller(world), machine_id)
+    assert found is not None
+    return found
+
+
+def test_a_provisioned_pool_has_a_running_primary_and_a_stopped_standby_on_one_volume():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        view = await provisioned(world)
+        assert view.pool.state is PoolState.ACTIVE, view
+        assert view.primary is not None and view.standby is not None and view.volume is not None
+        print(view.pool)
+        rows = {row["id"]: row for row in world.market["instances"]}
+        assert rows[view.primary.instance_id]["status"] == "running"
+        assert rows[view.standby.instance_id]["status"] == "stopped"
+
+    in_world(story)
+
+
+def instance(world: World, view: PoolView, role: str) -> dict[str, Any]:
+    lease = getattr(view, role)
+    return next(row for row in world.market["instances"] if row["id"] == lease.instance_id)
+
+
+def writers(world: World) -> int:
+    return sum(row["writer"] for row in world.market["instances"])
+
+
+def test_the_standby_takes_over_when_the_primarys_container_dies():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        assert before.primary is not None and before.standby is not None
+        began = world.clock.monotonic()
+        world.control("POST", f"instances/{before.primary.instance_id}/kill", {"how": "container"})
+        while (await status(world)).pool.failover_count == 0:
+            assert world.clock.monotonic() - began < 300, (await status(world)).pool
+            await world.sleep(0.5)
+            assert writers(world) <= 1
+        after = await status(world)
+        assert after.primary is not None and after.primary.id == before.standby.id
+        print("outage", after.pool.outage_s, after.pool.recovery_s, after.failovers[-1])
+        await world.sleep(400)
+        later = await status(world)
+        assert later.pool.state is PoolState.ACTIVE, later.pool
+        assert later.standby is not None and later.standby.id not in (before.primary.id, before.standby.id)
+        assert later.pool.failed == before.primary.id
+
+    in_world(story)
+
+
+def test_a_tested_failover_swaps_the_roles_and_destroys_nothing():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        result = await world.engine.pools.test(caller(world), 123, allow_destroy=False)
+        after = await status(world)
+        assert after.pool.state is PoolState.ACTIVE
+        assert (after.pool.primary, after.pool.standby) == (before.pool.standby, before.pool.primary)
+        assert result.new_primary.id == before.pool.standby
+        print("recovery", result.recovery_s)
+        assert len(world.market["instances"]) == 2
+
+    in_world(story)
+
+
+def test_cleanup_leaves_nothing_at_the_market():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        await provisioned(world)
+        result = await world.engine.pools.cleanup(caller(world), 123, keep_volume=False)
+        assert result.pending_ids == ()
+        assert result.view.pool.state is PoolState.DISABLED
+        assert world.alive() == {}
+        assert [row for row in world.market["volumes"] if row["deleted_at"] is None] == []
+
+    in_world(story)
+
+
+def test_a_disabled_pool_keeps_primary_and_volume_and_can_be_enabled_again():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        await world.engine.pools.disable(caller(world), 123)
+        await world.sleep(60)
+        off = await status(world)
+        assert off.pool.state is PoolState.DISABLED
+        assert set(world.alive()) == {before.primary.instance_id}
+        from gpuproxy.model.pools import EnableDemand
+
+        await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
+        await world.sleep(120)
+        on = await status(world)
+        assert on.pool.state is PoolState.ACTIVE, on.pool
+        assert on.primary.id == before.primary.id
+
+    in_world(story)
