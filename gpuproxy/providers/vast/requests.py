@@ -159,7 +159,10 @@ def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
 def launch_violations(spec: LaunchSpec) -> tuple[Violation, ...]:
     """What vast.ai does not accept in a launch."""
     if spec.run_mode != "entrypoint":
-        script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
+        try:
+            script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
+        except ValueError as error:
+            return (Violation("volume", str(error)),)
         return () if isinstance(script, str) else (Violation("onstart", _too_long("is", script, " after compression")),)
     found: list[Violation] = []
     if spec.onstart:
