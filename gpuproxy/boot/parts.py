@@ -9,6 +9,8 @@ from gpuproxy.model.demands import LaunchSpec
 
 ONSTART = "onstart"
 """The name under which the user's own script is reported."""
+LOCK = "lock"
+"""The name under which the lock of a volume is reported. It is no Part, because the user's script inherits it."""
 _IN_ENTRYPOINT = "unsupported in entrypoint mode"
 _FOLDER = files("gpuproxy.boot") / "sh"
 
@@ -36,19 +38,21 @@ PARTS: tuple[Part, ...] = (KEYS,)
 """All parts, in the order in which they run."""
 WORDS: Mapping[str, frozenset[str]] = {
     **{part.name: part.words | {"failed"} for part in PARTS if not part.stays},
-    ONSTART: frozenset({"started", "none", "failed", "skipped"}),
+    LOCK: frozenset({"held", "lock_held", "wrong_volume", "unsupported"}),
+    ONSTART: frozenset({"started", "none", "failed", "skipped", "not_run"}),
 }
 """The words that each part may report."""
 
 
 def parts_of(spec: LaunchSpec) -> tuple[tuple[str, str], ...]:
     """The parts of a launch and their state before the machine has reported, sorted by part; empty: there are none."""
-    parts: dict[str, str] = {}
-    if spec.ssh_public_keys:
-        parts[KEYS.name] = _IN_ENTRYPOINT if spec.run_mode == "entrypoint" else "requested"
-    if spec.onstart.strip():
-        parts[ONSTART] = _IN_ENTRYPOINT if spec.run_mode == "entrypoint" else "requested"
-    return tuple(sorted(parts.items()))
+    wanted = {
+        KEYS.name: bool(spec.ssh_public_keys),
+        LOCK: spec.volume is not None and bool(spec.volume.nonce),
+        ONSTART: bool(spec.onstart.strip()),
+    }
+    word = _IN_ENTRYPOINT if spec.run_mode == "entrypoint" else "requested"
+    return tuple(sorted((name, word) for name, is_wanted in wanted.items() if is_wanted))
 
 
 @cache

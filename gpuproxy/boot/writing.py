@@ -8,20 +8,25 @@ import re
 from collections.abc import Sequence
 
 from gpuproxy.boot.parts import KEYS, Part, shell_file
+from gpuproxy.model.demands import VolumeMount
 
 _DELIMITER = "gp-end"
 _OPTIONS_WITH_VALUE = frozenset({"-u", "--unset", "-C", "--chdir", "-a", "--argv0"})  # of env
+_NONCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PLAIN = re.compile(r"[\w./+-]+")
 
 
-def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = ()) -> str:
+def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = (), lock: VolumeMount | None = None) -> str:
     """The boot script, which lets `keys` (OpenSSH lines) log in and then runs `onstart`; "" if it has nothing to do.
 
-    `more` are parts that run besides the keys.
+    `more` are parts that run besides the keys. With `lock`, a volume with a nonce, `onstart` runs only while this
+    machine has the lock of the volume. A nonce has ASCII letters, digits, "_" and "-", and begins with a letter or
+    digit. Raises ValueError for any other nonce.
     """
+    volume = lock if lock is not None and lock.nonce else None
     lines = list(dict.fromkeys(key.strip() for key in keys if key.strip()))
     parts = [*([KEYS] if lines else []), *more]
-    if not parts and not onstart.strip():
+    if not parts and not onstart.strip() and volume is None:
         return ""
     text = [bare("begin")]
     line = "gpuproxy-boot: version=1"
@@ -34,12 +39,24 @@ def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = ()) -> s
     if onstart.strip():
         text += ["gp_onstart=${GPUPROXY_BOOT_ONSTART:+skipped}\n", _file("onstart", onstart, " || gp_onstart=failed")]
         text += [bare("find"), f"gp_find {' '.join(map(_quoted, shebang(onstart)))}\n"]
-        line += " onstart=${gp_onstart:-started}"
-    else:
-        line += " onstart=none"
+    if volume is not None:
+        text += [f'gp_line="{line}"\n', bare("lock"), _call_of_lock(volume)]
+        text += [bare("bar")] if onstart.strip() else []
+        line = "$gp_line lock=$gp_word"
+    line += " onstart=${gp_onstart:-started}" if onstart.strip() else " onstart=none"
     text += [f'gp_line="{line}"\n', bare("report")]
-    text += [bare("run")] if onstart.strip() else []
+    if onstart.strip():
+        text += [bare("barred") if volume is not None else "", bare("run")]
     return "".join(text)
+
+
+def _call_of_lock(volume: VolumeMount) -> str:
+    if not _NONCE.fullmatch(volume.nonce):
+        raise ValueError(
+            f"nonce must be letters, digits, _ and -, and begin with a letter or digit, not {volume.nonce!r}"
+        )
+    founds = " founds" if volume.founds else ""
+    return f"gp_lock {_quoted(volume.path)} {volume.nonce} {volume.wait_seconds}{founds}\n"
 
 
 def shebang(onstart: str) -> tuple[str, ...]:

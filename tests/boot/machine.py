@@ -1,7 +1,9 @@
 """A folder that stands for a machine: the boot script runs there for real, under one of the shells that images have."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 
 SHELLS = ("dash", "bash", "busybox")
-TOOLS = ("base64", "cat", "chmod", "date", "env", "grep", "gzip", "mkdir", "mktemp", "mv", "openssl", "rm", "setsid",
-         "sleep", "tail", "touch", "tr")  # fmt: skip
+TOOLS = ("base64", "cat", "chmod", "date", "df", "env", "flock", "grep", "gzip", "ls", "mkdir", "mktemp", "mv",
+         "openssl", "rm", "setsid", "sleep", "stat", "tail", "touch", "tr")  # fmt: skip
 """What scripts may find on a machine, besides a shell, bash and python3."""
 _SECONDS = 60
 
@@ -66,18 +68,10 @@ class Machine:
         self, script: str, *, stdin: str = "", env: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Start the container, and wait for the end of the user's script."""
-        path = self.folder / "onstart.sh"
-        path.write_text(script, encoding="utf-8", newline="")
-        settings = {
-            "PATH": str(self.bin),
-            "HOME": str(self.home),
-            "GPUPROXY_BOOT_CONSOLE": str(self.console),
-            **(env or {}),
-        }
         ran = subprocess.run(
-            [str(self.bin / "sh"), str(path), *arguments],
+            [*self._command(script), *arguments],
             input=stdin.encode(),
-            env=settings,
+            env=self._settings(env),
             cwd=self.folder,
             capture_output=True,
             timeout=_SECONDS,
@@ -86,6 +80,62 @@ class Machine:
         )
         said, complained = (stream.decode(errors="replace") for stream in (ran.stdout, ran.stderr))
         return subprocess.CompletedProcess(ran.args, ran.returncode, said, complained)
+
+    def begin(self, script: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start the container and do not wait. What it prints is in `printed`."""
+        with (self.folder / "printed").open("wb") as printed:
+            return subprocess.Popen(
+                self._command(script),
+                env=self._settings(env),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def printed(self) -> str:
+        """What the scripts of `begin` have printed."""
+        return (self.folder / "printed").read_text(errors="replace")
+
+    def processes(self) -> list[int]:
+        """All processes of the container."""
+        mark = f"HOME={self.home}\0".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
+
+    def stop(self) -> None:
+        """Stop the container: nothing of it goes on."""
+        while found := self.processes():
+            for number in found:
+                kill(number)
+
+    def _command(self, script: str) -> list[str]:
+        path = self.folder / "onstart.sh"
+        path.write_text(script, encoding="utf-8", newline="")
+        return [str(self.bin / "sh"), str(path)]
+
+    def _settings(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        return {
+            "PATH": str(self.bin),
+            "HOME": str(self.home),
+            "GPUPROXY_BOOT_CONSOLE": str(self.console),
+            **(env or {}),
+        }
+
+
+def kill(number: int) -> None:
+    """Kill a process, and return when its files are closed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        while Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+            os.sched_yield()
 
 
 def moved(script: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from gpuproxy import boot
 from gpuproxy.boot import Part
 from gpuproxy.boot.packing import packed
+from gpuproxy.model.demands import VolumeMount
 from tests.boot.machine import SHELLS, Machine, machine, moved, needed
 from tests.boot.scripts import KEY_SETS, SCRIPTS, keys
 
@@ -252,8 +253,9 @@ def test_nothing_of_the_script_or_the_environment_is_in_an_argument_or_an_output
 
 
 def test_generated_scripts_are_clean_shell(tmp_path: Path) -> None:
-    for number, (mine, which) in enumerate(product(SCRIPTS.values(), KEY_SETS)):
-        text = boot.script(keys(which), mine.text)
+    mount = VolumeMount(volume_id="7", path="/it's data", nonce="n0nce", founds=True)
+    for number, (mine, which, lock) in enumerate(product(SCRIPTS.values(), KEY_SETS, (None, mount))):
+        text = boot.script(keys(which), mine.text, lock=lock)
         for form, put in FORMS.items() if text else ():
             (tmp_path / f"{number}-{form}.sh").write_text(put(text), encoding="utf-8", newline="")
     _is_clean(tmp_path)

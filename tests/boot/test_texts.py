@@ -7,9 +7,10 @@ import pytest
 from gpuproxy import boot
 from gpuproxy.boot.packing import packed
 from gpuproxy.boot.writing import shebang
-from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.demands import LaunchSpec, VolumeMount
 
 KEY = "ssh-ed25519 AAAA me@host"
+LOCKED = VolumeMount(volume_id="7", path="/data", nonce="k3J9x0Zq8LmN2pRs5tUv", founds=True)
 RANDOM = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=5_000))
 
 
@@ -63,6 +64,11 @@ def test_ours_leaves_most_of_the_marketplaces_limit_to_the_user(
     assert (len(text) <= plain, len(packed(text)) <= compressed) == (True, True)
 
 
+def test_with_a_lock_there_is_still_room_for_a_usual_script() -> None:
+    text = boot.script((f"ssh-ed25519 {RANDOM[:68]} me@host",), "x", lock=LOCKED)
+    assert (len(text) <= 3_900, len(packed(text)) <= 2_800) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("onstart", "words"),
     [
@@ -95,6 +101,9 @@ def test_a_shebang_is_read_as_the_kernel_and_env_read_it(onstart: str, words: tu
         (LaunchSpec(onstart="x", ssh_public_keys=(KEY,)), (("keys", "requested"), ("onstart", "requested"))),
         (LaunchSpec(run_mode="jupyter", onstart="x"), (("onstart", "requested"),)),
         (LaunchSpec(run_mode="entrypoint"), ()),
+        (LaunchSpec(volume=LOCKED, onstart="x"), (("lock", "requested"), ("onstart", "requested"))),
+        (LaunchSpec(volume=VolumeMount(volume_id="7", path="/data")), ()),
+        (LaunchSpec(run_mode="entrypoint", volume=LOCKED), (("lock", "unsupported in entrypoint mode"),)),
         (LaunchSpec(run_mode="entrypoint", ssh_public_keys=(KEY,)), (("keys", "unsupported in entrypoint mode"),)),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from gpuproxy import boot
 from gpuproxy.boot.packing import packed
 from gpuproxy.boot.writing import bare
+from gpuproxy.model.demands import VolumeMount
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 from gpuproxy.sandbox.server.known_scripts import KNOWN, KNOWN_PACKED, digest, executed, known_part
@@ -24,12 +25,19 @@ pytestmark = pytest.mark.long
 KEY = "ssh-ed25519 AAAA me@host"
 REPORT = "gpuproxy-boot: version=1 keys=added onstart="
 BOTH = boot.script((KEY,), "echo mine")
+MOUNT = VolumeMount(volume_id="7", path="/data", nonce="n0nce-1", wait_seconds=5)
+FOUNDS = VolumeMount(volume_id="7", path="/mnt/my data", nonce="n0nce-1", wait_seconds=5, founds=True)
+LOCKED = boot.script((KEY,), "echo mine", lock=MOUNT)
 OURS = {
     "keys": boot.script((KEY,), ""),
     "script": boot.script((), "#!/usr/bin/env python3\nprint(1)"),
     "both": BOTH,
     "odd": boot.script((KEY, "gp_do gp_put onstart <<'gp-end'"), "gp_do gp_put keys <<'gp-end'\ngp-end\nx\n"),
     "a packed one": boot.script((KEY,), packed(BOTH)),
+    "lock": boot.script((), "", lock=FOUNDS),
+    "lock and keys": boot.script((KEY,), "", lock=MOUNT),
+    "lock and script": boot.script((), "echo mine", lock=FOUNDS),
+    "all": LOCKED,
     "odd shebang": boot.script((), '#!/usr/bin/env -S A=$(id) python3 -c "x"\n'),
 }
 _SECONDS = 120  # real; it only ends what hangs
@@ -98,7 +106,7 @@ def test_the_known_digests_are_those_of_the_boot_scripts() -> None:
 def _digest(text: str) -> str:
     read = executed(text)
     assert read is not None
-    return digest(read[0])
+    return digest(read.lines)
 
 
 @pytest.mark.parametrize("form", [str, packed])
@@ -110,11 +118,25 @@ def test_what_may_run_has_our_lines_and_the_keys_but_nothing_of_the_users_script
     assert runs.replace("gp-end0", "gp-end") == sent.replace("#!/bin/mine\necho mine\n", "").replace("/bin/mine", "")
 
 
+@pytest.mark.parametrize("form", [str, packed])
+def test_what_may_run_of_a_lock_is_the_nonce_and_the_wait_but_not_the_path(form: Callable[[str], str]) -> None:
+    runs = known_part(form(boot.script((), "echo mine", lock=FOUNDS)))
+    assert runs is not None
+    assert [line for line in runs.splitlines() if line.startswith("gp_lock ")] == ["gp_lock '' n0nce-1 5 founds"]
+
+
 @pytest.mark.parametrize(
     "script",
     [
         "",
         "echo mine",
+        LOCKED.replace(" n0nce-1 5", " $(id) 5"),
+        LOCKED.replace(" n0nce-1 5", " n0nce-1 5;id"),
+        LOCKED.replace(" n0nce-1 5", " n0nce-1 5 finds"),
+        LOCKED.replace(" n0nce-1 5", " n0nce-1 5\ngp_lock '' n0nce-1 5"),
+        LOCKED.replace("'/data'", "'/data'$(id)''"),
+        LOCKED.replace("'/data'", '"$(id)"'),
+        LOCKED.replace("exec 9>>", "exec 9>"),
         "#!/bin/sh\n# gpuproxy-boot 1\necho mine\n",
         f"{BOTH}echo mine\n",
         f"{BOTH}\0",

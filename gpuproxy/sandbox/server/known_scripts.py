@@ -2,10 +2,11 @@
 
 Everybody who can reach the sandbox's port can send a start script, so a mark in its text proves nothing. A script is
 known if everything in it that a shell would execute is known. Only the content of the files `keys` and `onstart`, which
-it writes, and the words of the user's shebang may be anything.
+it writes, the words of the user's shebang, and the path, nonce and wait of a lock may be anything.
 
 A shell may read a text differently than this module does. Therefore a known script is never run as it was sent. What
-runs is written anew: the known lines, keys of printable characters, and no word of the user's own script. The sandbox
+runs is written anew: the known lines, keys of printable characters, a nonce of plain characters, and no word of the
+user's own script. The path of a volume is not needed, because a folder of the sandbox stands for it. The sandbox
 imports nothing of the program that writes these scripts; a test compares the digests with it.
 """
 
@@ -14,20 +15,26 @@ import hashlib
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 KNOWN: frozenset[str] = frozenset(
     {
         "6d3c63f0695c71c081dfc784a16ed82593a3086dd9545200067716cd55c32be3",
         "fd38ec545634c2c714346f59d9e2d0c3efee3f692b3c763d84a3604f61b69b33",
         "9e8816eb080042cdfa1ae57b5024df02ee80eb7e945e5bd64e525d881a7cd9a8",
+        "8d0e64216d317d20ed31184b4105d79f1e21d0f568824b3b38b7927a987132c1",
+        "82c855b63be13689a6cf1c91d21ad51861f9e4584e36d548900b096515b7359f",
+        "3f0b981d0df43878ba47bed8c049a33f238cd4475f7180c510c426e9804c576f",
+        "b19e6247ea1b0674279ba61e46f9e0dbecac959df00e57110cc8c24ec8e8efc9",
     }
 )
-"""SHA-256 of what is executed of a boot script: with keys, with a user's script, with both."""
+"""SHA-256 of what is executed of a boot script: with keys, a user's script and a lock, and without each of them."""
 KNOWN_PACKED = "d7d05664cad0ec8c5bbbc650926801ee090fc461d2612719e9b24cf69f3b1ff0"
 """The same of a packed boot script, without its content."""
 _MOST_BYTES = 256 * 1024
 _FILE = re.compile(r"gp_do gp_put (keys|onstart) <<'(gp-end[0-9]*)'((?: \|\| gp_onstart=failed)?)")
 _SHEBANG = re.compile(r"gp_find(?: '[^']*'){1,3}")
+_LOCK = re.compile(r"gp_lock '[^']*' (?P<arguments>[A-Za-z0-9][A-Za-z0-9_-]{0,127} [0-9]{1,6}( founds)?)", re.ASCII)
 _PACKED = re.compile(r"(?<=^gp\(\) \{ printf %s )[A-Za-z0-9+/=]+(?=; \}$)", re.MULTILINE)
 _GZIP = 31
 
@@ -44,15 +51,31 @@ def known_part(text: str) -> str | None:
     return _plain(text)
 
 
-def executed(text: str) -> tuple[list[str], list[str]] | None:
-    """What a shell executes of a plain script, and the lines of its keys. None if a file in it has no end."""
-    found: list[str] = []
-    keys: list[str] = []
+@dataclass(slots=True)
+class Executed:
+    """What a shell executes of a plain script."""
+
+    lines: list[str] = field(default_factory=list)
+    """With a mark, which begins with a NUL, for each file and for the lock."""
+    keys: list[str] = field(default_factory=list)
+    lock: str = ""
+    """The nonce, the wait in seconds and perhaps "founds"."""
+
+
+def executed(text: str) -> Executed | None:
+    """What a shell executes of a plain script. None if a file in it has no end, or if it has two locks."""
+    read = Executed()
     lines = iter(text.split("\n"))
     for line in lines:
         file = _FILE.fullmatch(line)
+        if lock := _LOCK.fullmatch(line):
+            if read.lock:
+                return None
+            read.lock = lock["arguments"]
+            read.lines.append("\0lock")
+            continue
         if file is None:
-            found.append("gp_find ''" if _SHEBANG.fullmatch(line) else line)
+            read.lines.append("gp_find ''" if _SHEBANG.fullmatch(line) else line)
             continue
         content: list[str] = []
         for each in lines:
@@ -61,9 +84,9 @@ def executed(text: str) -> tuple[list[str], list[str]] | None:
             content.append(each)
         else:
             return None
-        keys += content if file[1] == "keys" else []
-        found.append(f"\0{file[1]}{file[3]}")  # a NUL, so that no line of the text is the same
-    return found, keys
+        read.keys += content if file[1] == "keys" else []
+        read.lines.append(f"\0{file[1]}{file[3]}")  # a NUL, so that no line of the text is the same
+    return read
 
 
 def digest(lines: Sequence[str]) -> str:
@@ -74,17 +97,19 @@ def digest(lines: Sequence[str]) -> str:
 def _plain(text: str) -> str | None:
     """What may run of a script that is not packed; None if it is not known."""
     read = None if "\0" in text else executed(text)
-    if read is None or digest(read[0]) not in KNOWN or not all(key.isprintable() for key in read[1]):
+    if read is None or digest(read.lines) not in KNOWN or not all(key.isprintable() for key in read.keys):
         return None
-    return "\n".join(_written(line, read[1]) for line in read[0])
+    return "\n".join(_written(line, read) for line in read.lines)
 
 
-def _written(line: str, keys: Sequence[str]) -> str:
+def _written(line: str, read: Executed) -> str:
     """The text for an executed line."""
     if not line.startswith("\0"):
         return line
+    if line == "\0lock":
+        return f"gp_lock '' {read.lock}"
     name, bar, after = line[1:].partition(" ||")
-    content = keys if name == "keys" else ()
+    content = read.keys if name == "keys" else ()
     taken = frozenset(content)
     end = next(each for number in range(len(taken) + 1) if (each := f"gp-end{number}") not in taken)
     return "\n".join([f"gp_do gp_put {name} <<'{end}'{bar}{after}", *content, end])
