@@ -66,7 +66,6 @@ def test_an_id_that_is_no_volume_is_refused_without_a_request(volume_id: str) ->
 
 
 LOCKED = replace(SPEC, volume=replace(MOUNT, nonce="n0nce", founds=True, wait_seconds=45), onstart="serve")
-KEY = "ssh-ed25519 AAAA it's me"
 
 
 @pytest.mark.parametrize("onstart", ["serve", ""])
