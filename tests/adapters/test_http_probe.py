@@ -56,6 +56,7 @@ NOT_REACHABLE: dict[str, Answer] = {
     "binary": says(bytes(range(256)) * 8, then_close=True),
     "a head without end": says(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000),
     "interim answers without end": says(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000),
+    "too much before the answer": says(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3_000 + OK),
     "a close": closes,
     "a reset": resets,
 }

@@ -1,15 +1,20 @@
 """Creates at vast.ai with a volume, and creates of stopped machines."""
 
+import random
+import string
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gpuproxy import boot
 from gpuproxy.model.demands import LaunchSpec, VolumeMount
-from gpuproxy.model.errors import InvalidRequest, OfferGone, OutcomeUnknown, ProviderError, VolumeInUse
+from gpuproxy.model.errors import InvalidRequest, OfferGone, OutcomeUnknown, ProviderError, Violation, VolumeInUse
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.dialects.vast import errors as said
-from tests.providers.wires import LABEL, OFFER, SPEC, on_script, says
+from tests.providers.wires import LABEL, OFFER, SPEC, Script, on_script, says, vast
+from tests.virtual_time import VirtualClock, run_virtual
 
 MOUNT = VolumeMount(volume_id="V.20118481", path="/data")
 MOUNTING = replace(SPEC, volume=MOUNT)
@@ -18,6 +23,18 @@ CREATED = says({"success": True, "new_contract": 12345678})
 
 def body_of(spec: LaunchSpec) -> Any:
     return on_script(lambda adapter: adapter.create(OFFER, spec, LABEL), CREATED)[1].sent()
+
+
+def objections(spec: LaunchSpec) -> Sequence[Violation]:
+    async def use(clock: VirtualClock) -> Sequence[Violation]:
+        return vast(Script(), clock).check_launch(spec)
+
+    return run_virtual(use)
+
+
+def noise(size: int, seed: int = 1) -> str:
+    """Text that can't be compressed much."""
+    return "".join(random.Random(seed).choices(string.ascii_letters + string.digits, k=size))
 
 
 def error_of(answer: HttpResponse, spec: LaunchSpec = MOUNTING) -> ProviderError:
@@ -43,6 +60,56 @@ def test_a_machine_is_created_stopped_only_where_its_gpus_are_free() -> None:
 def test_an_id_that_is_no_volume_is_refused_without_a_request(volume_id: str) -> None:
     with pytest.raises(InvalidRequest):
         body_of(replace(SPEC, volume=replace(MOUNT, volume_id=volume_id)))
+
+
+# -- the lock
+
+
+LOCKED = replace(SPEC, volume=replace(MOUNT, nonce="n0nce", founds=True, wait_seconds=45), onstart="serve")
+
+
+@pytest.mark.parametrize("onstart", ["serve", ""])
+def test_with_a_nonce_the_boot_script_takes_the_lock(onstart: str) -> None:
+    spec = replace(LOCKED, onstart=onstart)
+    assert body_of(spec)["onstart"] == boot.fitted(boot.script((), onstart, lock=spec.volume), 4_048)
+    assert "gp_lock '/data' n0nce 45 founds" in boot.script((), onstart, lock=spec.volume)
+
+
+def test_without_a_nonce_it_waits_for_nothing() -> None:
+    spec = replace(MOUNTING, onstart="serve")
+    assert body_of(spec)["onstart"] == boot.script((), "serve")
+
+
+def test_keys_are_left_out_before_the_lock_is() -> None:
+    keys = tuple(f"ssh-rsa {noise(700, seed)}" for seed in range(8))
+    spec = replace(LOCKED, ssh_public_keys=keys)
+    assert body_of(spec)["onstart"] == boot.fitted(boot.script((), "serve", lock=spec.volume), 4_048)
+
+
+def test_a_script_that_fits_only_without_the_lock_is_an_objection() -> None:
+    spec = replace(LOCKED, onstart=f"echo {noise(4_043)}")
+    [violation] = objections(spec)
+    assert violation.field == "onstart"
+    assert not objections(replace(spec, volume=MOUNT))
+    with pytest.raises(InvalidRequest):
+        body_of(spec)
+
+
+def test_a_nonce_that_no_script_can_have_is_an_objection_to_the_volume() -> None:
+    spec = replace(LOCKED, volume=replace(MOUNT, nonce="a'; rm -rf /"))
+    [violation] = objections(spec)
+    assert violation.field == "volume"
+    with pytest.raises(InvalidRequest):
+        body_of(spec)
+
+
+def test_an_entry_point_has_the_volume_but_no_lock() -> None:
+    body = body_of(replace(LOCKED, onstart="", run_mode="entrypoint", args=("serve",)))
+    assert body["onstart"] is None
+    assert body["volume_info"]["volume_id"] == 20118481
+
+
+# -- refusals
 
 
 def refusal(text: str, status: int = 400, error: str = "invalid_args") -> HttpResponse:

@@ -1,4 +1,4 @@
-"""The listing of vast.ai's volumes: complete or an error, and no volume is free while that is unclear."""
+"""The listing of vast.ai's volumes: complete or an error, and none is free while its machines are unclear."""
 
 import json
 from typing import Any
@@ -84,9 +84,10 @@ def test_only_a_name_of_ours_is_a_label(facts: dict[str, object], label: str | N
         ({}, False, True),
         ({"instances": None}, False, True),
         ({"status": "in-use"}, True, True),  # its last machine was just destroyed
-        ({"status": None}, True, True),
-        ({"status": ...}, True, True),
-        ({"status": "new-word"}, True, True),
+        ({"status": None}, False, True),
+        ({"status": "new-word"}, False, True),
+        ({"status": "new-word", "instances": [5]}, True, True),
+        ({"status": "new-word", "instances": None}, True, False),
         ({"instances": [5]}, True, True),
         ({"instances": None, "status": "in-use"}, True, False),
         ({"instances": ...}, True, False),
@@ -96,7 +97,9 @@ def test_only_a_name_of_ours_is_a_label(facts: dict[str, object], label: str | N
         ({"instances": [{"id": 5}]}, True, False),
     ],
 )
-def test_a_volume_is_free_only_if_the_row_says_so(facts: dict[str, object], in_use: bool, clear: bool) -> None:
+def test_a_volume_is_free_only_if_its_machines_are_listed_and_none(
+    facts: dict[str, object], in_use: bool, clear: bool
+) -> None:
     [found], unreadable = listed(volume(**facts))
     assert (found.in_use, not unreadable) == (in_use, clear)
 

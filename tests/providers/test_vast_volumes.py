@@ -7,6 +7,7 @@ import pytest
 
 from gpuproxy.model.errors import (
     Advice,
+    AuthFailed,
     InsufficientFunds,
     InvalidRequest,
     OfferGone,
@@ -293,6 +294,7 @@ UNCLEAR: list[tuple[Any, type[ProviderError]]] = [
     (says({"msg": "the path was not found"}, 404), InvalidRequest),
     (says({"msg": "volume 7 not found"}, 404), InvalidRequest),
     (says({"success": False, "error": "no_such_volume"}, 500), OutcomeUnknown),
+    (says({"error": "auth_error", "msg": "Volume not found: invalid user key"}, 404), AuthFailed),
     (says({"success": False, "error": "volume_in_use"}, 503), OutcomeUnknown),
     (says({"success": False, "error": "rate_limit_exceeded", "msg": "threshold=5.5"}, 429), RateLimited),
 ]

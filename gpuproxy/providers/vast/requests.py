@@ -7,7 +7,7 @@ more rows have the same price than an answer can hold, they are read by machine.
 
 import json
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -159,7 +159,10 @@ def _prices(wanted: OfferFilter, stretch: Stretch) -> dict[str, float]:
 def launch_violations(spec: LaunchSpec) -> tuple[Violation, ...]:
     """What vast.ai does not accept in a launch."""
     if spec.run_mode != "entrypoint":
-        script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
+        try:
+            script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
+        except ValueError as error:
+            return (Violation("volume", str(error)),)
         return () if isinstance(script, str) else (Violation("onstart", _too_long("is", script, " after compression")),)
     found: list[Violation] = []
     if spec.onstart:
@@ -221,9 +224,6 @@ def _env(spec: LaunchSpec) -> dict[str, str]:
     return {**dict(spec.env), **dict(spec.secret_env), **ports}
 
 
-_script: Callable[..., str] = boot.script
-
-
 @lru_cache(maxsize=_REMEMBERED)
 def _boot_script(keys: tuple[str, ...], onstart: str, lock: VolumeMount | None) -> str | int:
     """What is sent as onstart, "" if there is nothing to do, or its size in characters if it is too long.
@@ -232,8 +232,7 @@ def _boot_script(keys: tuple[str, ...], onstart: str, lock: VolumeMount | None) 
     script that fits only without ours is sent as it is; then nothing is reported. It is never sent without its lock.
     """
     try:
-        text = _script(keys, onstart) if lock is None else _script(keys, onstart, lock=lock)
-        return boot.fitted(text, _MOST_TEXT)
+        return boot.fitted(boot.script(keys, onstart, lock=lock), _MOST_TEXT)
     except boot.TooLong as error:
         if keys:
             return _boot_script((), onstart, lock)

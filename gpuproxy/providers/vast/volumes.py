@@ -1,7 +1,7 @@
 """Decoding of vast.ai's volumes and volume offers from the wire, and the requests about them.
 
 The rule: a search is complete or an error, so one unreadable offer spoils the answer. A listing names each unreadable
-volume and lists the others. What is unclear about a volume never makes it free: it counts as in use.
+volume and lists the others. A volume whose machines are unclear counts as in use.
 """
 
 import re
@@ -35,6 +35,8 @@ from gpuproxy.providers.vast.wire import NAME, PREFIX
 _OURS = "gpx_"
 """The beginning of a name that was made of a label. Names have no "-", and labels no "_"."""
 _NAMEABLE = re.compile(r"[A-Za-z0-9-]{1,64}")
+_IN_USE = frozenset({"in-use", "in_use", "in use"})
+"""A new word means nothing: if it did, a volume could never be deleted. vast.ai refuses to delete one in use."""
 _MOST_GB = 10_000_000
 _MOST_ROWS = 100_000
 
@@ -209,7 +211,7 @@ def _volume(row: msgspec.Raw, *, mended: bool) -> tuple[ListedVolume, str]:
         size_gb=_size(wire.disk_space),
         price=_hourly(wire),
         used_by=users or (),
-        in_use=bool(users) or users is None or wire.status != "created",
+        in_use=bool(users) or users is None or wire.status in _IN_USE,
         created_at=date(wire.start_date),
         ends_at=date(wire.end_date),
     )
