@@ -38,7 +38,7 @@ PARTS: tuple[Part, ...] = (KEYS,)
 """All parts, in the order in which they run."""
 WORDS: Mapping[str, frozenset[str]] = {
     **{part.name: part.words | {"failed"} for part in PARTS if not part.stays},
-    LOCK: frozenset({"held", "lock_held", "wrong_volume", "unsupported"}),
+    LOCK: frozenset({"waiting", "held", "lock_held", "wrong_volume", "unsupported"}),
     ONSTART: frozenset({"started", "none", "failed", "skipped", "not_run"}),
 }
 """The words that each part may report."""

@@ -28,7 +28,7 @@ def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = (), lock
     parts = [*([KEYS] if lines else []), *more]
     if not parts and not onstart.strip() and volume is None:
         return ""
-    text = [bare("begin")]
+    text = [bare("begin"), bare("say") if volume is not None else ""]
     line = "gpuproxy-boot: version=1"
     if parts:
         once = "".join(f" {part.name}=failed" for part in parts if not part.stays)
@@ -44,7 +44,7 @@ def script(keys: Sequence[str], onstart: str, *, more: Sequence[Part] = (), lock
         text += [bare("bar")] if onstart.strip() else []
         line = "$gp_line lock=$gp_word"
     line += " onstart=${gp_onstart:-started}" if onstart.strip() else " onstart=none"
-    text += [f'gp_line="{line}"\n', bare("report")]
+    text += [f'gp_line="{line}"\n', bare("report" if volume is None else "said")]
     if onstart.strip():
         text += [bare("barred") if volume is not None else "", bare("run")]
     return "".join(text)

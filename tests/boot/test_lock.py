@@ -183,6 +183,16 @@ def test_while_one_workload_works_no_second_one_starts(shared: Shared) -> None:
     assert shared.written() == ["begin"]
 
 
+def test_a_start_that_waits_says_so_at_once_where_an_earlier_start_had_the_lock(shared: Shared) -> None:
+    shared.found()
+    assert shared.tried(shared.second) == "held"
+    shared.second.stop()
+    shared.begun(shared.first)
+    shared.start(shared.second, locked(MARKS_ONCE, wait=3_600))
+    eventually(lambda: boot.reported(shared.second.printed.splitlines()) == {"lock": "waiting"})
+    eventually(lambda: shared.second.console.read_text().endswith("lock=waiting\n"))
+
+
 def test_after_the_first_machine_has_stopped_the_second_workload_starts(shared: Shared) -> None:
     shared.found()
     shared.begun(shared.first)

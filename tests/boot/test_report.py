@@ -51,7 +51,7 @@ def test_only_known_parts_with_known_words_count() -> None:
     assert boot.reported([f"{LINE.replace('added', 'hacked')} admin=started"]) == {"onstart": "started"}
 
 
-@pytest.mark.parametrize("word", ["held", "lock_held", "wrong_volume", "unsupported"])
+@pytest.mark.parametrize("word", ["waiting", "held", "lock_held", "wrong_volume", "unsupported"])
 def test_the_word_of_the_lock_is_read(word: str) -> None:
     line = f"gpuproxy-boot: version=1 keys=added lock={word} onstart=not_run"
     assert boot.reported([line]) == {"keys": "added", "lock": word, "onstart": "not_run"}

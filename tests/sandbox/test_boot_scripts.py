@@ -17,7 +17,7 @@ from gpuproxy.boot.writing import bare
 from gpuproxy.model.demands import VolumeMount
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
-from gpuproxy.sandbox.server.known_scripts import KNOWN, KNOWN_PACKED, digest, executed, known_part
+from gpuproxy.sandbox.protocol.known_scripts import KNOWN, KNOWN_PACKED, digest, executed, known_part
 from tests.boot.machine import SHELLS, machine
 from tests.sandbox.test_http_shell import ask, exchange
 

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 
 from gpuproxy.sandbox.market.instances import Instance, Phase
-from gpuproxy.sandbox.server.known_scripts import known_part
+from gpuproxy.sandbox.protocol.known_scripts import known_part
 from gpuproxy.sandbox.world import Sandbox
 
 _MOST_SECONDS = 600.0  # real
