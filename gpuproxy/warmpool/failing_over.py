@@ -121,7 +121,7 @@ def _following(s: Scene, incident: Incident, successor: Lease) -> Act:
         if s.waited(successor.created_at, s.limits.create_seconds):
             return _next_rung(s, incident, "the outcome of a create is unknown", release=successor)
         return Rest(_SOON)
-    if incident.running_at is None and successor.state is LeaseState.STARTING:
+    if incident.running_at is None and successor.observed.billed == "all":
         running = replace(incident, running_at=s.now)
         return Change(reason="the successor runs", incident=running, pool=_at(s, "waiting for the successor to answer"))
     limit = s.limits.start_seconds if incident.rung != NEW_MACHINE else s.limits.ready_seconds
