@@ -10,7 +10,8 @@
 //   that were never published.
 // - Every error carries a google.rpc.ErrorInfo (domain "gpuproxy.v1"), every answer the trailing metadata `x-trace-id`.
 // - Where the caller sets no deadline it is 30 s, but 120 s for ReserveGPUs and CreateGPUInstance and 600 s for
-//   ProvisionWarmPool and TestWarmPoolFailover; a caller's own is honoured up to 30 minutes.
+//   ProvisionWarmPool, TestWarmPoolFailover, FailoverWarmPool, CleanupWarmPool and DeleteRetainedVolume; a caller's own
+//   is honoured up to 30 minutes.
 // - The same calls are served as HTTP/JSON: `google.api.http` says where. Field names stay as they are here, 64-bit
 //   integers are numbers, what is absent is null.
 
@@ -5811,11 +5812,13 @@ type WarmPoolStatus struct {
 	ErrorMessage *string `protobuf:"bytes,13,opt,name=error_message,json=errorMessage,proto3,oneof" json:"error_message,omitempty"`
 	// The marketplace.
 	Provider string `protobuf:"bytes,14,opt,name=provider,proto3" json:"provider,omitempty"`
-	// Why it is "degraded": "no_free_gpu", "host_offline", "unreachable", "stopped_outside", ...
+	// Why it is "degraded": "no_standby", "no_free_gpu", "unchecked", "host_offline", "unreachable", "stopped_outside",
+	// "lock_held", "secrets_unavailable", ... docs/warm-pool.md lists them all.
 	DegradedReason *string `protobuf:"bytes,15,opt,name=degraded_reason,json=degradedReason,proto3,oneof" json:"degraded_reason,omitempty"`
-	// "shared", "recreate" or "own_disk".
+	// "shared": the stopped standby has the volume too. "recreate": there is no standby, and failover makes a machine on
+	// the host. "": not known yet.
 	Mode string `protobuf:"bytes,16,opt,name=mode,proto3" json:"mode,omitempty"`
-	// What the primary's data is after the last failover: "same_volume", "restored" or "empty".
+	// What the primary's data is after the last failover: "same_volume" or "empty".
 	DataState *string `protobuf:"bytes,17,opt,name=data_state,json=dataState,proto3,oneof" json:"data_state,omitempty"`
 	// When the standby's GPUs were last seen rentable.
 	StandbyCheckedAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=standby_checked_at,json=standbyCheckedAt,proto3" json:"standby_checked_at,omitempty"`
@@ -5843,10 +5846,35 @@ type WarmPoolStatus struct {
 	PrimaryContractId *string `protobuf:"bytes,29,opt,name=primary_contract_id,json=primaryContractId,proto3,oneof" json:"primary_contract_id,omitempty"`
 	// The standby's contract id, for providers with any kind of id.
 	StandbyContractId *string `protobuf:"bytes,30,opt,name=standby_contract_id,json=standbyContractId,proto3,oneof" json:"standby_contract_id,omitempty"`
-	// What to open the next WatchWarmPool with.
-	ResumeToken   string `protobuf:"bytes,31,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What to open the next WatchWarmPool with; set in the messages of WatchWarmPool only.
+	ResumeToken string `protobuf:"bytes,31,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// Why the pool works in this mode.
+	ModeReason string `protobuf:"bytes,32,opt,name=mode_reason,json=modeReason,proto3" json:"mode_reason,omitempty"`
+	// How the old primary was kept from the volume at the last start of a primary: "api_only" (the marketplace showed it
+	// stopped), "api_and_lock" (the machine's log also confirmed the lock on the volume). "": nothing is known.
+	Fence string `protobuf:"bytes,33,opt,name=fence,proto3" json:"fence,omitempty"`
+	// USD per GPU-hour that its machines may cost at most.
+	MaxPricePerHour float64 `protobuf:"fixed64,34,opt,name=max_price_per_hour,json=maxPricePerHour,proto3" json:"max_price_per_hour,omitempty"`
+	// Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE".
+	MaxPriceSource string `protobuf:"bytes,35,opt,name=max_price_source,json=maxPriceSource,proto3" json:"max_price_source,omitempty"`
+	// The latest finished failovers, tests and drills, oldest first.
+	Failovers []*WarmPoolFailover `protobuf:"bytes,36,rep,name=failovers,proto3" json:"failovers,omitempty"`
+	// The median of their seconds.
+	FailoverP50Seconds *float64 `protobuf:"fixed64,37,opt,name=failover_p50_seconds,json=failoverP50Seconds,proto3,oneof" json:"failover_p50_seconds,omitempty"`
+	// The 95th percentile of the same.
+	FailoverP95Seconds *float64 `protobuf:"fixed64,38,opt,name=failover_p95_seconds,json=failoverP95Seconds,proto3,oneof" json:"failover_p95_seconds,omitempty"`
+	// What it costs now, by part.
+	Costs []*WarmPoolCost `protobuf:"bytes,39,rep,name=costs,proto3" json:"costs,omitempty"`
+	// The failover that is under way.
+	Incident *WarmPoolIncident `protobuf:"bytes,40,opt,name=incident,proto3" json:"incident,omitempty"`
+	// What is being done now, for people.
+	Progress string `protobuf:"bytes,41,opt,name=progress,proto3" json:"progress,omitempty"`
+	// When the next drill may begin.
+	NextDrillAt *timestamppb.Timestamp `protobuf:"bytes,42,opt,name=next_drill_at,json=nextDrillAt,proto3" json:"next_drill_at,omitempty"`
+	// What the owner can do about a degraded or slow pool, for people.
+	Troubleshooting []string `protobuf:"bytes,43,rep,name=troubleshooting,proto3" json:"troubleshooting,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *WarmPoolStatus) Reset() {
@@ -6096,6 +6124,410 @@ func (x *WarmPoolStatus) GetResumeToken() string {
 	return ""
 }
 
+func (x *WarmPoolStatus) GetModeReason() string {
+	if x != nil {
+		return x.ModeReason
+	}
+	return ""
+}
+
+func (x *WarmPoolStatus) GetFence() string {
+	if x != nil {
+		return x.Fence
+	}
+	return ""
+}
+
+func (x *WarmPoolStatus) GetMaxPricePerHour() float64 {
+	if x != nil {
+		return x.MaxPricePerHour
+	}
+	return 0
+}
+
+func (x *WarmPoolStatus) GetMaxPriceSource() string {
+	if x != nil {
+		return x.MaxPriceSource
+	}
+	return ""
+}
+
+func (x *WarmPoolStatus) GetFailovers() []*WarmPoolFailover {
+	if x != nil {
+		return x.Failovers
+	}
+	return nil
+}
+
+func (x *WarmPoolStatus) GetFailoverP50Seconds() float64 {
+	if x != nil && x.FailoverP50Seconds != nil {
+		return *x.FailoverP50Seconds
+	}
+	return 0
+}
+
+func (x *WarmPoolStatus) GetFailoverP95Seconds() float64 {
+	if x != nil && x.FailoverP95Seconds != nil {
+		return *x.FailoverP95Seconds
+	}
+	return 0
+}
+
+func (x *WarmPoolStatus) GetCosts() []*WarmPoolCost {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *WarmPoolStatus) GetIncident() *WarmPoolIncident {
+	if x != nil {
+		return x.Incident
+	}
+	return nil
+}
+
+func (x *WarmPoolStatus) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *WarmPoolStatus) GetNextDrillAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextDrillAt
+	}
+	return nil
+}
+
+func (x *WarmPoolStatus) GetTroubleshooting() []string {
+	if x != nil {
+		return x.Troubleshooting
+	}
+	return nil
+}
+
+// WarmPoolPhases are the parts of a failover in seconds, each from the end of the one before. A part that has not ended,
+// or did not take place, is absent.
+type WarmPoolPhases struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the last answer of the primary to the verdict.
+	Detect *float64 `protobuf:"fixed64,1,opt,name=detect,proto3,oneof" json:"detect,omitempty"`
+	// Until the old primary was proven stopped or gone.
+	Fence *float64 `protobuf:"fixed64,2,opt,name=fence,proto3,oneof" json:"fence,omitempty"`
+	// Until the marketplace said that the successor runs.
+	Start *float64 `protobuf:"fixed64,3,opt,name=start,proto3,oneof" json:"start,omitempty"`
+	// Until the successor answered.
+	Reachable *float64 `protobuf:"fixed64,4,opt,name=reachable,proto3,oneof" json:"reachable,omitempty"`
+	// Until it was the primary.
+	Promote       *float64 `protobuf:"fixed64,5,opt,name=promote,proto3,oneof" json:"promote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmPoolPhases) Reset() {
+	*x = WarmPoolPhases{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmPoolPhases) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmPoolPhases) ProtoMessage() {}
+
+func (x *WarmPoolPhases) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmPoolPhases.ProtoReflect.Descriptor instead.
+func (*WarmPoolPhases) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *WarmPoolPhases) GetDetect() float64 {
+	if x != nil && x.Detect != nil {
+		return *x.Detect
+	}
+	return 0
+}
+
+func (x *WarmPoolPhases) GetFence() float64 {
+	if x != nil && x.Fence != nil {
+		return *x.Fence
+	}
+	return 0
+}
+
+func (x *WarmPoolPhases) GetStart() float64 {
+	if x != nil && x.Start != nil {
+		return *x.Start
+	}
+	return 0
+}
+
+func (x *WarmPoolPhases) GetReachable() float64 {
+	if x != nil && x.Reachable != nil {
+		return *x.Reachable
+	}
+	return 0
+}
+
+func (x *WarmPoolPhases) GetPromote() float64 {
+	if x != nil && x.Promote != nil {
+		return *x.Promote
+	}
+	return 0
+}
+
+// WarmPoolFailover is one finished failover.
+type WarmPoolFailover struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it ended.
+	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// "failure"; "manual" (FailoverWarmPool), "test" (TestWarmPoolFailover) or "drill" (drill_every).
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Seconds in all.
+	Seconds float64 `protobuf:"fixed64,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// Its parts.
+	Phases        *WarmPoolPhases `protobuf:"bytes,4,opt,name=phases,proto3" json:"phases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmPoolFailover) Reset() {
+	*x = WarmPoolFailover{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmPoolFailover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmPoolFailover) ProtoMessage() {}
+
+func (x *WarmPoolFailover) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmPoolFailover.ProtoReflect.Descriptor instead.
+func (*WarmPoolFailover) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *WarmPoolFailover) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *WarmPoolFailover) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *WarmPoolFailover) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *WarmPoolFailover) GetPhases() *WarmPoolPhases {
+	if x != nil {
+		return x.Phases
+	}
+	return nil
+}
+
+// WarmPoolIncident is a failover that is under way.
+type WarmPoolIncident struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As WarmPoolFailover.kind.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// What it is at: "fence", "start", "reachable" or "promote".
+	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Seconds since it began.
+	Seconds float64 `protobuf:"fixed64,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// When the primary counted as lost, or the failover was asked for.
+	BeganAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=began_at,json=beganAt,proto3" json:"began_at,omitempty"`
+	// The parts that have ended.
+	Phases        *WarmPoolPhases `protobuf:"bytes,5,opt,name=phases,proto3" json:"phases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmPoolIncident) Reset() {
+	*x = WarmPoolIncident{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmPoolIncident) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmPoolIncident) ProtoMessage() {}
+
+func (x *WarmPoolIncident) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmPoolIncident.ProtoReflect.Descriptor instead.
+func (*WarmPoolIncident) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *WarmPoolIncident) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *WarmPoolIncident) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *WarmPoolIncident) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *WarmPoolIncident) GetBeganAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeganAt
+	}
+	return nil
+}
+
+func (x *WarmPoolIncident) GetPhases() *WarmPoolPhases {
+	if x != nil {
+		return x.Phases
+	}
+	return nil
+}
+
+// WarmPoolCost is what one part of a pool costs now.
+type WarmPoolCost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "primary", "standby", "volume", "failed_primary", "retained_volume" or "other".
+	Part string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	// Its state: "active", "stopped", ...; of a volume: its size.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// USD per hour.
+	PricePerHour float64 `protobuf:"fixed64,3,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	// USD per 30 days.
+	PricePerMonth float64 `protobuf:"fixed64,4,opt,name=price_per_month,json=pricePerMonth,proto3" json:"price_per_month,omitempty"`
+	// Its contract or volume id; empty before it is known.
+	ContractId    string `protobuf:"bytes,5,opt,name=contract_id,json=contractId,proto3" json:"contract_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmPoolCost) Reset() {
+	*x = WarmPoolCost{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmPoolCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmPoolCost) ProtoMessage() {}
+
+func (x *WarmPoolCost) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmPoolCost.ProtoReflect.Descriptor instead.
+func (*WarmPoolCost) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *WarmPoolCost) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *WarmPoolCost) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WarmPoolCost) GetPricePerHour() float64 {
+	if x != nil {
+		return x.PricePerHour
+	}
+	return 0
+}
+
+func (x *WarmPoolCost) GetPricePerMonth() float64 {
+	if x != nil {
+		return x.PricePerMonth
+	}
+	return 0
+}
+
+func (x *WarmPoolCost) GetContractId() string {
+	if x != nil {
+		return x.ContractId
+	}
+	return ""
+}
+
 // RetainedVolume is a volume that remains and is billed.
 type RetainedVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -6117,7 +6549,7 @@ type RetainedVolume struct {
 
 func (x *RetainedVolume) Reset() {
 	*x = RetainedVolume{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6129,7 +6561,7 @@ func (x *RetainedVolume) String() string {
 func (*RetainedVolume) ProtoMessage() {}
 
 func (x *RetainedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6142,7 +6574,7 @@ func (x *RetainedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedVolume.ProtoReflect.Descriptor instead.
 func (*RetainedVolume) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{76}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RetainedVolume) GetVolumeId() string {
@@ -6206,7 +6638,7 @@ type WarmPoolTransition struct {
 
 func (x *WarmPoolTransition) Reset() {
 	*x = WarmPoolTransition{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6218,7 +6650,7 @@ func (x *WarmPoolTransition) String() string {
 func (*WarmPoolTransition) ProtoMessage() {}
 
 func (x *WarmPoolTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6231,7 +6663,7 @@ func (x *WarmPoolTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolTransition.ProtoReflect.Descriptor instead.
 func (*WarmPoolTransition) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{77}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *WarmPoolTransition) GetAt() *timestamppb.Timestamp {
@@ -6280,7 +6712,7 @@ type GetWarmPoolStatusRequest struct {
 
 func (x *GetWarmPoolStatusRequest) Reset() {
 	*x = GetWarmPoolStatusRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6292,7 +6724,7 @@ func (x *GetWarmPoolStatusRequest) String() string {
 func (*GetWarmPoolStatusRequest) ProtoMessage() {}
 
 func (x *GetWarmPoolStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6305,7 +6737,7 @@ func (x *GetWarmPoolStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWarmPoolStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetWarmPoolStatusRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{78}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *GetWarmPoolStatusRequest) GetMachineId() int64 {
@@ -6328,7 +6760,7 @@ type ListWarmPoolsRequest struct {
 
 func (x *ListWarmPoolsRequest) Reset() {
 	*x = ListWarmPoolsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6340,7 +6772,7 @@ func (x *ListWarmPoolsRequest) String() string {
 func (*ListWarmPoolsRequest) ProtoMessage() {}
 
 func (x *ListWarmPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6353,7 +6785,7 @@ func (x *ListWarmPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{79}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListWarmPoolsRequest) GetPageSize() int32 {
@@ -6385,7 +6817,7 @@ type ListWarmPoolsResponse struct {
 
 func (x *ListWarmPoolsResponse) Reset() {
 	*x = ListWarmPoolsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6397,7 +6829,7 @@ func (x *ListWarmPoolsResponse) String() string {
 func (*ListWarmPoolsResponse) ProtoMessage() {}
 
 func (x *ListWarmPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6410,7 +6842,7 @@ func (x *ListWarmPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{80}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListWarmPoolsResponse) GetPools() []*WarmPoolStatus {
@@ -6451,7 +6883,7 @@ type ListWarmPoolHostsRequest struct {
 
 func (x *ListWarmPoolHostsRequest) Reset() {
 	*x = ListWarmPoolHostsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6463,7 +6895,7 @@ func (x *ListWarmPoolHostsRequest) String() string {
 func (*ListWarmPoolHostsRequest) ProtoMessage() {}
 
 func (x *ListWarmPoolHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6476,7 +6908,7 @@ func (x *ListWarmPoolHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolHostsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{81}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListWarmPoolHostsRequest) GetGpuName() string {
@@ -6507,7 +6939,7 @@ func (x *ListWarmPoolHostsRequest) GetVerified() bool {
 	return false
 }
 
-// ListWarmPoolHostsResponse lists hosts, cheapest first.
+// ListWarmPoolHostsResponse lists hosts: those that can carry a pool come first, then the cheapest.
 type ListWarmPoolHostsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The hosts.
@@ -6520,7 +6952,7 @@ type ListWarmPoolHostsResponse struct {
 
 func (x *ListWarmPoolHostsResponse) Reset() {
 	*x = ListWarmPoolHostsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6532,7 +6964,7 @@ func (x *ListWarmPoolHostsResponse) String() string {
 func (*ListWarmPoolHostsResponse) ProtoMessage() {}
 
 func (x *ListWarmPoolHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6545,7 +6977,7 @@ func (x *ListWarmPoolHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolHostsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{82}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListWarmPoolHostsResponse) GetHosts() []*WarmPoolHost {
@@ -6591,7 +7023,7 @@ type WarmPoolHost struct {
 
 func (x *WarmPoolHost) Reset() {
 	*x = WarmPoolHost{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6603,7 +7035,7 @@ func (x *WarmPoolHost) String() string {
 func (*WarmPoolHost) ProtoMessage() {}
 
 func (x *WarmPoolHost) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6616,7 +7048,7 @@ func (x *WarmPoolHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolHost.ProtoReflect.Descriptor instead.
 func (*WarmPoolHost) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{83}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WarmPoolHost) GetMachineId() int64 {
@@ -6714,7 +7146,7 @@ type WarmPoolHostOffer struct {
 
 func (x *WarmPoolHostOffer) Reset() {
 	*x = WarmPoolHostOffer{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6726,7 +7158,7 @@ func (x *WarmPoolHostOffer) String() string {
 func (*WarmPoolHostOffer) ProtoMessage() {}
 
 func (x *WarmPoolHostOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6739,7 +7171,7 @@ func (x *WarmPoolHostOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolHostOffer.ProtoReflect.Descriptor instead.
 func (*WarmPoolHostOffer) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{84}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *WarmPoolHostOffer) GetOfferId() int64 {
@@ -6813,11 +7245,12 @@ type ProvisionWarmPoolRequest struct {
 	DiskSize int32 `protobuf:"varint,5,opt,name=disk_size,json=diskSize,proto3" json:"disk_size,omitempty"`
 	// The shared volume in GB. 0: 100.
 	VolumeSize int32 `protobuf:"varint,6,opt,name=volume_size,json=volumeSize,proto3" json:"volume_size,omitempty"`
-	// USD per GPU-hour, at most. 0: the server's GPUPROXY_WARMPOOL_MAX_PRICE.
+	// USD per GPU-hour, at most. 0: the server's GPUPROXY_WARMPOOL_MAX_PRICE, else its GPUPROXY_MAX_PRICE; the answer says
+	// which.
 	MaxPrice float64 `protobuf:"fixed64,7,opt,name=max_price,json=maxPrice,proto3" json:"max_price,omitempty"`
 	// As in ReserveGPUsRequest.
 	Env map[string]string `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// As in ReserveGPUsRequest; runs once the volume is this machine's alone.
+	// As in ReserveGPUsRequest; runs once the machine has the lock on the volume.
 	Onstart string `protobuf:"bytes,9,opt,name=onstart,proto3" json:"onstart,omitempty"`
 	// As in ReserveGPUsRequest.
 	Ports []int32 `protobuf:"varint,10,rep,packed,name=ports,proto3" json:"ports,omitempty"`
@@ -6825,31 +7258,43 @@ type ProvisionWarmPoolRequest struct {
 	SshPublicKeys []string `protobuf:"bytes,11,rep,name=ssh_public_keys,json=sshPublicKeys,proto3" json:"ssh_public_keys,omitempty"`
 	// Where the volume is mounted. "": "/data".
 	MountPath string `protobuf:"bytes,12,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
-	// "shared": both machines mount the volume; "recreate": failover makes a new machine with it; "own_disk". "": the
-	// best that the marketplace is seen to allow.
+	// "shared": both machines have the volume; "recreate": failover makes a new machine with it. "": "shared" where the
+	// marketplace allows it, else "recreate". "own_disk" is not supported (NOT_SUPPORTED).
 	Mode string `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`
 	// Make nothing; the answer's `plan` says what would be. Default: false.
 	DryRun bool `protobuf:"varint,14,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// false: answer at once, with state "provisioning". Default: true.
 	Wait *bool `protobuf:"varint,15,opt,name=wait,proto3,oneof" json:"wait,omitempty"`
-	// What to do when the host is lost: "" (default): nothing; "empty": another host, without data; "restore": another
-	// host, with the last backup.
+	// What to do when the host is lost: "" (default): nothing; "empty": another host, without data. "restore" is not
+	// supported (NOT_SUPPORTED).
 	CrossHost string `protobuf:"bytes,16,opt,name=cross_host,json=crossHost,proto3" json:"cross_host,omitempty"`
 	// How long a failed primary is kept stopped. Absent: 24 hours; 0: it is destroyed at once.
 	KeepFailedPrimary *durationpb.Duration `protobuf:"bytes,17,opt,name=keep_failed_primary,json=keepFailedPrimary,proto3" json:"keep_failed_primary,omitempty"`
-	// How the primary is probed: "tcp", "ssh" (the banner) or an http URL. "": "ssh", or "tcp" where there is none.
+	// How the primary is probed: "tcp", "ssh" (the banner) or an http URL such as "http://localhost:8000/health" whose port
+	// is one of `ports` and whose host is not used. "": "ssh", or "tcp" where there is none.
 	Health string `protobuf:"bytes,18,opt,name=health,proto3" json:"health,omitempty"`
-	// With mode "own_disk": promote although the standby has no data. Default: false.
+	// Belongs to the mode "own_disk", which is not supported: must be false.
 	AllowEmpty bool `protobuf:"varint,19,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	// The marketplace. "": "vast.ai".
-	Provider      string `protobuf:"bytes,20,opt,name=provider,proto3" json:"provider,omitempty"`
+	Provider string `protobuf:"bytes,20,opt,name=provider,proto3" json:"provider,omitempty"`
+	// As in ReserveGPUsRequest. Stored encrypted, because a new standby needs it.
+	RegistryAuth *RegistryAuth `protobuf:"bytes,21,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`
+	// As in ReserveGPUsRequest. Stored encrypted, because a new standby needs it.
+	SecretEnv map[string]string `protobuf:"bytes,22,rep,name=secret_env,json=secretEnv,proto3" json:"secret_env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Keep the standby running, so that it keeps its GPUs. It costs as much as the primary; the answer's plan says how
+	// much. Default: false.
+	HoldGpu bool `protobuf:"varint,23,opt,name=hold_gpu,json=holdGpu,proto3" json:"hold_gpu,omitempty"`
+	// How often the failover is tested by itself, at least every hour. Absent or 0: never.
+	DrillEvery *durationpb.Duration `protobuf:"bytes,24,opt,name=drill_every,json=drillEvery,proto3" json:"drill_every,omitempty"`
+	// When drills may begin, in full hours UTC, as in "02:00-05:00". "": at any time.
+	DrillWindow   string `protobuf:"bytes,25,opt,name=drill_window,json=drillWindow,proto3" json:"drill_window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProvisionWarmPoolRequest) Reset() {
 	*x = ProvisionWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6861,7 +7306,7 @@ func (x *ProvisionWarmPoolRequest) String() string {
 func (*ProvisionWarmPoolRequest) ProtoMessage() {}
 
 func (x *ProvisionWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6874,7 +7319,7 @@ func (x *ProvisionWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{85}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ProvisionWarmPoolRequest) GetMachineId() int64 {
@@ -7017,6 +7462,41 @@ func (x *ProvisionWarmPoolRequest) GetProvider() string {
 	return ""
 }
 
+func (x *ProvisionWarmPoolRequest) GetRegistryAuth() *RegistryAuth {
+	if x != nil {
+		return x.RegistryAuth
+	}
+	return nil
+}
+
+func (x *ProvisionWarmPoolRequest) GetSecretEnv() map[string]string {
+	if x != nil {
+		return x.SecretEnv
+	}
+	return nil
+}
+
+func (x *ProvisionWarmPoolRequest) GetHoldGpu() bool {
+	if x != nil {
+		return x.HoldGpu
+	}
+	return false
+}
+
+func (x *ProvisionWarmPoolRequest) GetDrillEvery() *durationpb.Duration {
+	if x != nil {
+		return x.DrillEvery
+	}
+	return nil
+}
+
+func (x *ProvisionWarmPoolRequest) GetDrillWindow() string {
+	if x != nil {
+		return x.DrillWindow
+	}
+	return ""
+}
+
 // ProvisionWarmPoolResponse shows the pool.
 type ProvisionWarmPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -7027,14 +7507,18 @@ type ProvisionWarmPoolResponse struct {
 	// The pool.
 	Status *WarmPoolStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// What is or would be made.
-	Plan          *WarmPoolPlan `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Plan *WarmPoolPlan `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"`
+	// USD per GPU-hour that its machines may cost at most.
+	MaxPricePerHour float64 `protobuf:"fixed64,5,opt,name=max_price_per_hour,json=maxPricePerHour,proto3" json:"max_price_per_hour,omitempty"`
+	// Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE".
+	MaxPriceSource string `protobuf:"bytes,6,opt,name=max_price_source,json=maxPriceSource,proto3" json:"max_price_source,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProvisionWarmPoolResponse) Reset() {
 	*x = ProvisionWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7046,7 +7530,7 @@ func (x *ProvisionWarmPoolResponse) String() string {
 func (*ProvisionWarmPoolResponse) ProtoMessage() {}
 
 func (x *ProvisionWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7059,7 +7543,7 @@ func (x *ProvisionWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{86}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ProvisionWarmPoolResponse) GetSuccess() bool {
@@ -7090,6 +7574,20 @@ func (x *ProvisionWarmPoolResponse) GetPlan() *WarmPoolPlan {
 	return nil
 }
 
+func (x *ProvisionWarmPoolResponse) GetMaxPricePerHour() float64 {
+	if x != nil {
+		return x.MaxPricePerHour
+	}
+	return 0
+}
+
+func (x *ProvisionWarmPoolResponse) GetMaxPriceSource() string {
+	if x != nil {
+		return x.MaxPriceSource
+	}
+	return ""
+}
+
 // WarmPoolPlan is what a warm pool is made of.
 type WarmPoolPlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -7101,21 +7599,29 @@ type WarmPoolPlan struct {
 	DiskSize int32 `protobuf:"varint,3,opt,name=disk_size,json=diskSize,proto3" json:"disk_size,omitempty"`
 	// The shared volume in GB.
 	VolumeSize int32 `protobuf:"varint,4,opt,name=volume_size,json=volumeSize,proto3" json:"volume_size,omitempty"`
-	// "shared", "recreate" or "own_disk".
+	// "shared" or "recreate"; "": "shared" where the marketplace allows it, else "recreate".
 	Mode string `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`
 	// Where the volume is mounted.
 	MountPath string `protobuf:"bytes,6,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
 	// The provider's host; absent while one is searched.
 	HostMachineId *int64 `protobuf:"varint,7,opt,name=host_machine_id,json=hostMachineId,proto3,oneof" json:"host_machine_id,omitempty"`
-	// USD per hour of everything, once active.
-	PricePerHour  float64 `protobuf:"fixed64,8,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	// USD per hour of everything, once active. 0 while no host is chosen, as the three that follow.
+	PricePerHour float64 `protobuf:"fixed64,8,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	// USD per hour of the primary.
+	PrimaryPricePerHour float64 `protobuf:"fixed64,9,opt,name=primary_price_per_hour,json=primaryPricePerHour,proto3" json:"primary_price_per_hour,omitempty"`
+	// USD per hour of the standby: of its disk while it is stopped, of everything with hold_gpu.
+	StandbyPricePerHour float64 `protobuf:"fixed64,10,opt,name=standby_price_per_hour,json=standbyPricePerHour,proto3" json:"standby_price_per_hour,omitempty"`
+	// USD per hour of the volume.
+	VolumePricePerHour float64 `protobuf:"fixed64,11,opt,name=volume_price_per_hour,json=volumePricePerHour,proto3" json:"volume_price_per_hour,omitempty"`
+	// The standby keeps running and so keeps its GPUs.
+	HoldGpu       bool `protobuf:"varint,12,opt,name=hold_gpu,json=holdGpu,proto3" json:"hold_gpu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WarmPoolPlan) Reset() {
 	*x = WarmPoolPlan{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7127,7 +7633,7 @@ func (x *WarmPoolPlan) String() string {
 func (*WarmPoolPlan) ProtoMessage() {}
 
 func (x *WarmPoolPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7140,7 +7646,7 @@ func (x *WarmPoolPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolPlan.ProtoReflect.Descriptor instead.
 func (*WarmPoolPlan) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{87}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *WarmPoolPlan) GetGpuName() string {
@@ -7199,6 +7705,34 @@ func (x *WarmPoolPlan) GetPricePerHour() float64 {
 	return 0
 }
 
+func (x *WarmPoolPlan) GetPrimaryPricePerHour() float64 {
+	if x != nil {
+		return x.PrimaryPricePerHour
+	}
+	return 0
+}
+
+func (x *WarmPoolPlan) GetStandbyPricePerHour() float64 {
+	if x != nil {
+		return x.StandbyPricePerHour
+	}
+	return 0
+}
+
+func (x *WarmPoolPlan) GetVolumePricePerHour() float64 {
+	if x != nil {
+		return x.VolumePricePerHour
+	}
+	return 0
+}
+
+func (x *WarmPoolPlan) GetHoldGpu() bool {
+	if x != nil {
+		return x.HoldGpu
+	}
+	return false
+}
+
 // EnableWarmPoolRequest names a pool. What is not set is taken from the machine's last specification, else from
 // GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; the price is never unlimited.
 type EnableWarmPoolRequest struct {
@@ -7228,14 +7762,30 @@ type EnableWarmPoolRequest struct {
 	// As in ProvisionWarmPoolRequest.
 	MountPath *string `protobuf:"bytes,12,opt,name=mount_path,json=mountPath,proto3,oneof" json:"mount_path,omitempty"`
 	// As in ProvisionWarmPoolRequest.
-	Mode          *string `protobuf:"bytes,13,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	Mode *string `protobuf:"bytes,13,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	// As in ProvisionWarmPoolRequest.
+	CrossHost *string `protobuf:"bytes,14,opt,name=cross_host,json=crossHost,proto3,oneof" json:"cross_host,omitempty"`
+	// As in ProvisionWarmPoolRequest.
+	KeepFailedPrimary *durationpb.Duration `protobuf:"bytes,15,opt,name=keep_failed_primary,json=keepFailedPrimary,proto3" json:"keep_failed_primary,omitempty"`
+	// As in ProvisionWarmPoolRequest.
+	Health *string `protobuf:"bytes,16,opt,name=health,proto3,oneof" json:"health,omitempty"`
+	// As in ProvisionWarmPoolRequest.
+	RegistryAuth *RegistryAuth `protobuf:"bytes,17,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`
+	// As in ProvisionWarmPoolRequest.
+	SecretEnv map[string]string `protobuf:"bytes,18,rep,name=secret_env,json=secretEnv,proto3" json:"secret_env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// As in ProvisionWarmPoolRequest.
+	HoldGpu *bool `protobuf:"varint,19,opt,name=hold_gpu,json=holdGpu,proto3,oneof" json:"hold_gpu,omitempty"`
+	// As in ProvisionWarmPoolRequest; 0 ends the drills.
+	DrillEvery *durationpb.Duration `protobuf:"bytes,20,opt,name=drill_every,json=drillEvery,proto3" json:"drill_every,omitempty"`
+	// As in ProvisionWarmPoolRequest.
+	DrillWindow   *string `protobuf:"bytes,21,opt,name=drill_window,json=drillWindow,proto3,oneof" json:"drill_window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnableWarmPoolRequest) Reset() {
 	*x = EnableWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7247,7 +7797,7 @@ func (x *EnableWarmPoolRequest) String() string {
 func (*EnableWarmPoolRequest) ProtoMessage() {}
 
 func (x *EnableWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7260,7 +7810,7 @@ func (x *EnableWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*EnableWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{88}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *EnableWarmPoolRequest) GetMachineId() int64 {
@@ -7354,6 +7904,62 @@ func (x *EnableWarmPoolRequest) GetMode() string {
 	return ""
 }
 
+func (x *EnableWarmPoolRequest) GetCrossHost() string {
+	if x != nil && x.CrossHost != nil {
+		return *x.CrossHost
+	}
+	return ""
+}
+
+func (x *EnableWarmPoolRequest) GetKeepFailedPrimary() *durationpb.Duration {
+	if x != nil {
+		return x.KeepFailedPrimary
+	}
+	return nil
+}
+
+func (x *EnableWarmPoolRequest) GetHealth() string {
+	if x != nil && x.Health != nil {
+		return *x.Health
+	}
+	return ""
+}
+
+func (x *EnableWarmPoolRequest) GetRegistryAuth() *RegistryAuth {
+	if x != nil {
+		return x.RegistryAuth
+	}
+	return nil
+}
+
+func (x *EnableWarmPoolRequest) GetSecretEnv() map[string]string {
+	if x != nil {
+		return x.SecretEnv
+	}
+	return nil
+}
+
+func (x *EnableWarmPoolRequest) GetHoldGpu() bool {
+	if x != nil && x.HoldGpu != nil {
+		return *x.HoldGpu
+	}
+	return false
+}
+
+func (x *EnableWarmPoolRequest) GetDrillEvery() *durationpb.Duration {
+	if x != nil {
+		return x.DrillEvery
+	}
+	return nil
+}
+
+func (x *EnableWarmPoolRequest) GetDrillWindow() string {
+	if x != nil && x.DrillWindow != nil {
+		return *x.DrillWindow
+	}
+	return ""
+}
+
 // EnableWarmPoolResponse confirms.
 type EnableWarmPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -7363,15 +7969,17 @@ type EnableWarmPoolResponse struct {
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// What will be made.
 	Plan *WarmPoolPlan `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
-	// USD per GPU-hour that it may cost at most.
+	// USD per GPU-hour that its machines may cost at most.
 	MaxPricePerHour float64 `protobuf:"fixed64,4,opt,name=max_price_per_hour,json=maxPricePerHour,proto3" json:"max_price_per_hour,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE".
+	MaxPriceSource string `protobuf:"bytes,5,opt,name=max_price_source,json=maxPriceSource,proto3" json:"max_price_source,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *EnableWarmPoolResponse) Reset() {
 	*x = EnableWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7383,7 +7991,7 @@ func (x *EnableWarmPoolResponse) String() string {
 func (*EnableWarmPoolResponse) ProtoMessage() {}
 
 func (x *EnableWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7396,7 +8004,7 @@ func (x *EnableWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*EnableWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{89}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *EnableWarmPoolResponse) GetStatus() string {
@@ -7427,6 +8035,13 @@ func (x *EnableWarmPoolResponse) GetMaxPricePerHour() float64 {
 	return 0
 }
 
+func (x *EnableWarmPoolResponse) GetMaxPriceSource() string {
+	if x != nil {
+		return x.MaxPriceSource
+	}
+	return ""
+}
+
 // DisableWarmPoolRequest names a pool.
 type DisableWarmPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -7438,7 +8053,7 @@ type DisableWarmPoolRequest struct {
 
 func (x *DisableWarmPoolRequest) Reset() {
 	*x = DisableWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7450,7 +8065,7 @@ func (x *DisableWarmPoolRequest) String() string {
 func (*DisableWarmPoolRequest) ProtoMessage() {}
 
 func (x *DisableWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7463,7 +8078,7 @@ func (x *DisableWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*DisableWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{90}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *DisableWarmPoolRequest) GetMachineId() int64 {
@@ -7492,7 +8107,7 @@ type DisableWarmPoolResponse struct {
 
 func (x *DisableWarmPoolResponse) Reset() {
 	*x = DisableWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7504,7 +8119,7 @@ func (x *DisableWarmPoolResponse) String() string {
 func (*DisableWarmPoolResponse) ProtoMessage() {}
 
 func (x *DisableWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7517,7 +8132,7 @@ func (x *DisableWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*DisableWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{91}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *DisableWarmPoolResponse) GetStatus() string {
@@ -7559,14 +8174,16 @@ func (x *DisableWarmPoolResponse) GetFallbackDetail() string {
 type TestWarmPoolFailoverRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's own number for the machine. Required.
-	MachineId     int64 `protobuf:"varint,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	MachineId int64 `protobuf:"varint,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	// In the mode "recreate": destroy the primary, as a failover of that mode does. Default: false.
+	AllowDestroy  bool `protobuf:"varint,2,opt,name=allow_destroy,json=allowDestroy,proto3" json:"allow_destroy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TestWarmPoolFailoverRequest) Reset() {
 	*x = TestWarmPoolFailoverRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7578,7 +8195,7 @@ func (x *TestWarmPoolFailoverRequest) String() string {
 func (*TestWarmPoolFailoverRequest) ProtoMessage() {}
 
 func (x *TestWarmPoolFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7591,7 +8208,7 @@ func (x *TestWarmPoolFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestWarmPoolFailoverRequest.ProtoReflect.Descriptor instead.
 func (*TestWarmPoolFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{92}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *TestWarmPoolFailoverRequest) GetMachineId() int64 {
@@ -7599,6 +8216,13 @@ func (x *TestWarmPoolFailoverRequest) GetMachineId() int64 {
 		return x.MachineId
 	}
 	return 0
+}
+
+func (x *TestWarmPoolFailoverRequest) GetAllowDestroy() bool {
+	if x != nil {
+		return x.AllowDestroy
+	}
+	return false
 }
 
 // TestWarmPoolFailoverResponse tells how it went.
@@ -7618,7 +8242,7 @@ type TestWarmPoolFailoverResponse struct {
 
 func (x *TestWarmPoolFailoverResponse) Reset() {
 	*x = TestWarmPoolFailoverResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7630,7 +8254,7 @@ func (x *TestWarmPoolFailoverResponse) String() string {
 func (*TestWarmPoolFailoverResponse) ProtoMessage() {}
 
 func (x *TestWarmPoolFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7643,7 +8267,7 @@ func (x *TestWarmPoolFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestWarmPoolFailoverResponse.ProtoReflect.Descriptor instead.
 func (*TestWarmPoolFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{93}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *TestWarmPoolFailoverResponse) GetSuccess() bool {
@@ -7679,7 +8303,8 @@ type FailoverWarmPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's own number for the machine. Required.
 	MachineId int64 `protobuf:"varint,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
-	// Go on although the old primary is not proven stopped: two machines may then write to the volume. Default: false.
+	// Go on although the marketplace does not show the old primary stopped: only the lock then keeps two machines from
+	// writing to the volume. Default: false.
 	AllowUnfenced bool `protobuf:"varint,2,opt,name=allow_unfenced,json=allowUnfenced,proto3" json:"allow_unfenced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7687,7 +8312,7 @@ type FailoverWarmPoolRequest struct {
 
 func (x *FailoverWarmPoolRequest) Reset() {
 	*x = FailoverWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7699,7 +8324,7 @@ func (x *FailoverWarmPoolRequest) String() string {
 func (*FailoverWarmPoolRequest) ProtoMessage() {}
 
 func (x *FailoverWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7712,7 +8337,7 @@ func (x *FailoverWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*FailoverWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{94}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *FailoverWarmPoolRequest) GetMachineId() int64 {
@@ -7746,7 +8371,7 @@ type FailoverWarmPoolResponse struct {
 
 func (x *FailoverWarmPoolResponse) Reset() {
 	*x = FailoverWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7758,7 +8383,7 @@ func (x *FailoverWarmPoolResponse) String() string {
 func (*FailoverWarmPoolResponse) ProtoMessage() {}
 
 func (x *FailoverWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7771,7 +8396,7 @@ func (x *FailoverWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*FailoverWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{95}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *FailoverWarmPoolResponse) GetSuccess() bool {
@@ -7815,7 +8440,7 @@ type CleanupWarmPoolRequest struct {
 
 func (x *CleanupWarmPoolRequest) Reset() {
 	*x = CleanupWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7827,7 +8452,7 @@ func (x *CleanupWarmPoolRequest) String() string {
 func (*CleanupWarmPoolRequest) ProtoMessage() {}
 
 func (x *CleanupWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7840,7 +8465,7 @@ func (x *CleanupWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*CleanupWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{96}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CleanupWarmPoolRequest) GetMachineId() int64 {
@@ -7857,14 +8482,14 @@ func (x *CleanupWarmPoolRequest) GetKeepVolume() bool {
 	return false
 }
 
-// CleanupWarmPoolResponse confirms that the release is committed.
+// CleanupWarmPoolResponse confirms that everything is gone, or that its release is committed and goes on.
 type CleanupWarmPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Always true; failure is an error status.
 	Success bool `protobuf:"varint,1,opt,name=success,proto3" json:"success,omitempty"`
 	// "Warm pool for machine 123 cleaned up".
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// Contract and volume ids that are not proven gone yet.
+	// Contract and volume ids that are not proven gone yet: the deadline has passed before. Over HTTP the status is 202.
 	PendingIds    []string `protobuf:"bytes,3,rep,name=pending_ids,json=pendingIds,proto3" json:"pending_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7872,7 +8497,7 @@ type CleanupWarmPoolResponse struct {
 
 func (x *CleanupWarmPoolResponse) Reset() {
 	*x = CleanupWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7884,7 +8509,7 @@ func (x *CleanupWarmPoolResponse) String() string {
 func (*CleanupWarmPoolResponse) ProtoMessage() {}
 
 func (x *CleanupWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7897,7 +8522,7 @@ func (x *CleanupWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*CleanupWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{97}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *CleanupWarmPoolResponse) GetSuccess() bool {
@@ -7921,6 +8546,125 @@ func (x *CleanupWarmPoolResponse) GetPendingIds() []string {
 	return nil
 }
 
+// DeleteRetainedVolumeRequest names a volume in WarmPoolStatus.retained_volumes.
+type DeleteRetainedVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's own number for the machine. Required.
+	MachineId int64 `protobuf:"varint,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	// RetainedVolume.volume_id. Required.
+	VolumeId      string `protobuf:"bytes,2,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRetainedVolumeRequest) Reset() {
+	*x = DeleteRetainedVolumeRequest{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRetainedVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRetainedVolumeRequest) ProtoMessage() {}
+
+func (x *DeleteRetainedVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRetainedVolumeRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRetainedVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *DeleteRetainedVolumeRequest) GetMachineId() int64 {
+	if x != nil {
+		return x.MachineId
+	}
+	return 0
+}
+
+func (x *DeleteRetainedVolumeRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+// DeleteRetainedVolumeResponse confirms that the volume is gone, or that its deletion is committed and goes on.
+type DeleteRetainedVolumeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always true; failure is an error status.
+	Success bool `protobuf:"varint,1,opt,name=success,proto3" json:"success,omitempty"`
+	// What was done.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The volume's id while it is not proven gone: the deadline has passed before. Over HTTP the status is 202.
+	PendingIds    []string `protobuf:"bytes,3,rep,name=pending_ids,json=pendingIds,proto3" json:"pending_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRetainedVolumeResponse) Reset() {
+	*x = DeleteRetainedVolumeResponse{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRetainedVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRetainedVolumeResponse) ProtoMessage() {}
+
+func (x *DeleteRetainedVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRetainedVolumeResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRetainedVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *DeleteRetainedVolumeResponse) GetSuccess() bool {
+	if x != nil {
+		return x.Success
+	}
+	return false
+}
+
+func (x *DeleteRetainedVolumeResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *DeleteRetainedVolumeResponse) GetPendingIds() []string {
+	if x != nil {
+		return x.PendingIds
+	}
+	return nil
+}
+
 // WatchWarmPoolRequest names a pool.
 type WatchWarmPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -7934,7 +8678,7 @@ type WatchWarmPoolRequest struct {
 
 func (x *WatchWarmPoolRequest) Reset() {
 	*x = WatchWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7946,7 +8690,7 @@ func (x *WatchWarmPoolRequest) String() string {
 func (*WatchWarmPoolRequest) ProtoMessage() {}
 
 func (x *WatchWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7959,7 +8703,7 @@ func (x *WatchWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*WatchWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{98}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WatchWarmPoolRequest) GetMachineId() int64 {
@@ -8477,7 +9221,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\tgpu_hours\x18\x03 \x01(\x01R\bgpuHours\x1a7\n" +
 	"\tKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x12\n" +
 	"\x0eWarmPoolStatus\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12\x14\n" +
@@ -8514,7 +9258,20 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"nextAction\x123\n" +
 	"\x13primary_contract_id\x18\x1d \x01(\tH\fR\x11primaryContractId\x88\x01\x01\x123\n" +
 	"\x13standby_contract_id\x18\x1e \x01(\tH\rR\x11standbyContractId\x88\x01\x01\x12!\n" +
-	"\fresume_token\x18\x1f \x01(\tR\vresumeTokenB\x12\n" +
+	"\fresume_token\x18\x1f \x01(\tR\vresumeToken\x12\x1f\n" +
+	"\vmode_reason\x18  \x01(\tR\n" +
+	"modeReason\x12\x14\n" +
+	"\x05fence\x18! \x01(\tR\x05fence\x12+\n" +
+	"\x12max_price_per_hour\x18\" \x01(\x01R\x0fmaxPricePerHour\x12(\n" +
+	"\x10max_price_source\x18# \x01(\tR\x0emaxPriceSource\x12;\n" +
+	"\tfailovers\x18$ \x03(\v2\x1d.gpuproxy.v1.WarmPoolFailoverR\tfailovers\x125\n" +
+	"\x14failover_p50_seconds\x18% \x01(\x01H\x0eR\x12failoverP50Seconds\x88\x01\x01\x125\n" +
+	"\x14failover_p95_seconds\x18& \x01(\x01H\x0fR\x12failoverP95Seconds\x88\x01\x01\x12/\n" +
+	"\x05costs\x18' \x03(\v2\x19.gpuproxy.v1.WarmPoolCostR\x05costs\x129\n" +
+	"\bincident\x18( \x01(\v2\x1d.gpuproxy.v1.WarmPoolIncidentR\bincident\x12\x1a\n" +
+	"\bprogress\x18) \x01(\tR\bprogress\x12>\n" +
+	"\rnext_drill_at\x18* \x01(\v2\x1a.google.protobuf.TimestampR\vnextDrillAt\x12(\n" +
+	"\x0ftroubleshooting\x18+ \x03(\tR\x0ftroubleshootingB\x12\n" +
 	"\x10_host_machine_idB\f\n" +
 	"\n" +
 	"_volume_idB\x11\n" +
@@ -8529,7 +9286,40 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x16_last_recovery_secondsB\x11\n" +
 	"\x0f_outage_secondsB\x16\n" +
 	"\x14_primary_contract_idB\x16\n" +
-	"\x14_standby_contract_id\"\xc8\x01\n" +
+	"\x14_standby_contract_idB\x17\n" +
+	"\x15_failover_p50_secondsB\x17\n" +
+	"\x15_failover_p95_seconds\"\xde\x01\n" +
+	"\x0eWarmPoolPhases\x12\x1b\n" +
+	"\x06detect\x18\x01 \x01(\x01H\x00R\x06detect\x88\x01\x01\x12\x19\n" +
+	"\x05fence\x18\x02 \x01(\x01H\x01R\x05fence\x88\x01\x01\x12\x19\n" +
+	"\x05start\x18\x03 \x01(\x01H\x02R\x05start\x88\x01\x01\x12!\n" +
+	"\treachable\x18\x04 \x01(\x01H\x03R\treachable\x88\x01\x01\x12\x1d\n" +
+	"\apromote\x18\x05 \x01(\x01H\x04R\apromote\x88\x01\x01B\t\n" +
+	"\a_detectB\b\n" +
+	"\x06_fenceB\b\n" +
+	"\x06_startB\f\n" +
+	"\n" +
+	"_reachableB\n" +
+	"\n" +
+	"\b_promote\"\xa1\x01\n" +
+	"\x10WarmPoolFailover\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\aseconds\x18\x03 \x01(\x01R\aseconds\x123\n" +
+	"\x06phases\x18\x04 \x01(\v2\x1b.gpuproxy.v1.WarmPoolPhasesR\x06phases\"\xc2\x01\n" +
+	"\x10WarmPoolIncident\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x18\n" +
+	"\aseconds\x18\x03 \x01(\x01R\aseconds\x125\n" +
+	"\bbegan_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\x123\n" +
+	"\x06phases\x18\x05 \x01(\v2\x1b.gpuproxy.v1.WarmPoolPhasesR\x06phases\"\xa7\x01\n" +
+	"\fWarmPoolCost\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12$\n" +
+	"\x0eprice_per_hour\x18\x03 \x01(\x01R\fpricePerHour\x12&\n" +
+	"\x0fprice_per_month\x18\x04 \x01(\x01R\rpricePerMonth\x12\x1f\n" +
+	"\vcontract_id\x18\x05 \x01(\tR\n" +
+	"contractId\"\xc8\x01\n" +
 	"\x0eRetainedVolume\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12&\n" +
@@ -8588,7 +9378,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x0eprice_per_hour\x18\x05 \x01(\x01R\fpricePerHour\x12 \n" +
 	"\vreliability\x18\x06 \x01(\x01R\vreliability\x12\x1a\n" +
 	"\bverified\x18\a \x01(\bR\bverified\x12 \n" +
-	"\vgeolocation\x18\b \x01(\tR\vgeolocation\"\xec\x05\n" +
+	"\vgeolocation\x18\b \x01(\tR\vgeolocation\"\xb9\b\n" +
 	"\x18ProvisionWarmPoolRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12&\n" +
@@ -8615,16 +9405,28 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x06health\x18\x12 \x01(\tR\x06health\x12\x1f\n" +
 	"\vallow_empty\x18\x13 \x01(\bR\n" +
 	"allowEmpty\x12\x1a\n" +
-	"\bprovider\x18\x14 \x01(\tR\bprovider\x1a6\n" +
+	"\bprovider\x18\x14 \x01(\tR\bprovider\x12>\n" +
+	"\rregistry_auth\x18\x15 \x01(\v2\x19.gpuproxy.v1.RegistryAuthR\fregistryAuth\x12S\n" +
+	"\n" +
+	"secret_env\x18\x16 \x03(\v24.gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntryR\tsecretEnv\x12\x19\n" +
+	"\bhold_gpu\x18\x17 \x01(\bR\aholdGpu\x12:\n" +
+	"\vdrill_every\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"drillEvery\x12!\n" +
+	"\fdrill_window\x18\x19 \x01(\tR\vdrillWindow\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eSecretEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05_wait\"\xb3\x01\n" +
+	"\x05_wait\"\x8a\x02\n" +
 	"\x19ProvisionWarmPoolResponse\x12\x18\n" +
 	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x123\n" +
 	"\x06status\x18\x03 \x01(\v2\x1b.gpuproxy.v1.WarmPoolStatusR\x06status\x12-\n" +
-	"\x04plan\x18\x04 \x01(\v2\x19.gpuproxy.v1.WarmPoolPlanR\x04plan\"\x97\x02\n" +
+	"\x04plan\x18\x04 \x01(\v2\x19.gpuproxy.v1.WarmPoolPlanR\x04plan\x12+\n" +
+	"\x12max_price_per_hour\x18\x05 \x01(\x01R\x0fmaxPricePerHour\x12(\n" +
+	"\x10max_price_source\x18\x06 \x01(\tR\x0emaxPriceSource\"\xcf\x03\n" +
 	"\fWarmPoolPlan\x12\x19\n" +
 	"\bgpu_name\x18\x01 \x01(\tR\agpuName\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1b\n" +
@@ -8635,8 +9437,13 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\n" +
 	"mount_path\x18\x06 \x01(\tR\tmountPath\x12+\n" +
 	"\x0fhost_machine_id\x18\a \x01(\x03H\x00R\rhostMachineId\x88\x01\x01\x12$\n" +
-	"\x0eprice_per_hour\x18\b \x01(\x01R\fpricePerHourB\x12\n" +
-	"\x10_host_machine_id\"\x94\x05\n" +
+	"\x0eprice_per_hour\x18\b \x01(\x01R\fpricePerHour\x123\n" +
+	"\x16primary_price_per_hour\x18\t \x01(\x01R\x13primaryPricePerHour\x123\n" +
+	"\x16standby_price_per_hour\x18\n" +
+	" \x01(\x01R\x13standbyPricePerHour\x121\n" +
+	"\x15volume_price_per_hour\x18\v \x01(\x01R\x12volumePricePerHour\x12\x19\n" +
+	"\bhold_gpu\x18\f \x01(\bR\aholdGpuB\x12\n" +
+	"\x10_host_machine_id\"\xac\t\n" +
 	"\x15EnableWarmPoolRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12+\n" +
@@ -8654,8 +9461,23 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x0fssh_public_keys\x18\v \x03(\tR\rsshPublicKeys\x12\"\n" +
 	"\n" +
 	"mount_path\x18\f \x01(\tH\aR\tmountPath\x88\x01\x01\x12\x17\n" +
-	"\x04mode\x18\r \x01(\tH\bR\x04mode\x88\x01\x01\x1a6\n" +
+	"\x04mode\x18\r \x01(\tH\bR\x04mode\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"cross_host\x18\x0e \x01(\tH\tR\tcrossHost\x88\x01\x01\x12I\n" +
+	"\x13keep_failed_primary\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x11keepFailedPrimary\x12\x1b\n" +
+	"\x06health\x18\x10 \x01(\tH\n" +
+	"R\x06health\x88\x01\x01\x12>\n" +
+	"\rregistry_auth\x18\x11 \x01(\v2\x19.gpuproxy.v1.RegistryAuthR\fregistryAuth\x12P\n" +
+	"\n" +
+	"secret_env\x18\x12 \x03(\v21.gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntryR\tsecretEnv\x12\x1e\n" +
+	"\bhold_gpu\x18\x13 \x01(\bH\vR\aholdGpu\x88\x01\x01\x12:\n" +
+	"\vdrill_every\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"drillEvery\x12&\n" +
+	"\fdrill_window\x18\x15 \x01(\tH\fR\vdrillWindow\x88\x01\x01\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eSecretEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x12\n" +
 	"\x10_host_machine_idB\v\n" +
@@ -8669,12 +9491,17 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\n" +
 	"\b_onstartB\r\n" +
 	"\v_mount_pathB\a\n" +
-	"\x05_mode\"\xa6\x01\n" +
+	"\x05_modeB\r\n" +
+	"\v_cross_hostB\t\n" +
+	"\a_healthB\v\n" +
+	"\t_hold_gpuB\x0f\n" +
+	"\r_drill_window\"\xd0\x01\n" +
 	"\x16EnableWarmPoolResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12-\n" +
 	"\x04plan\x18\x03 \x01(\v2\x19.gpuproxy.v1.WarmPoolPlanR\x04plan\x12+\n" +
-	"\x12max_price_per_hour\x18\x04 \x01(\x01R\x0fmaxPricePerHour\"7\n" +
+	"\x12max_price_per_hour\x18\x04 \x01(\x01R\x0fmaxPricePerHour\x12(\n" +
+	"\x10max_price_source\x18\x05 \x01(\tR\x0emaxPriceSource\"7\n" +
 	"\x16DisableWarmPoolRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\"\xb7\x01\n" +
@@ -8683,10 +9510,11 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1a\n" +
 	"\bfallback\x18\x03 \x01(\tR\bfallback\x12%\n" +
 	"\x0efallback_ready\x18\x04 \x01(\bR\rfallbackReady\x12'\n" +
-	"\x0ffallback_detail\x18\x05 \x01(\tR\x0efallbackDetail\"<\n" +
+	"\x0ffallback_detail\x18\x05 \x01(\tR\x0efallbackDetail\"a\n" +
 	"\x1bTestWarmPoolFailoverRequest\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x01 \x01(\x03R\tmachineId\"\xb3\x01\n" +
+	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12#\n" +
+	"\rallow_destroy\x18\x02 \x01(\bR\fallowDestroy\"\xb3\x01\n" +
 	"\x1cTestWarmPoolFailoverResponse\x12\x18\n" +
 	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x122\n" +
@@ -8710,11 +9538,20 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
 	"\vpending_ids\x18\x03 \x03(\tR\n" +
+	"pendingIds\"Y\n" +
+	"\x1bDeleteRetainedVolumeRequest\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12\x1b\n" +
+	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"s\n" +
+	"\x1cDeleteRetainedVolumeResponse\x12\x18\n" +
+	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
+	"\vpending_ids\x18\x03 \x03(\tR\n" +
 	"pendingIds\"X\n" +
 	"\x14WatchWarmPoolRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12!\n" +
-	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\xe0*\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\x89,\n" +
 	"\x0fGPUProxyService\x12]\n" +
 	"\x05Login\x12\x19.gpuproxy.v1.LoginRequest\x1a\x1a.gpuproxy.v1.LoginResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/auth/login\x12l\n" +
 	"\fCreateAPIKey\x12 .gpuproxy.v1.CreateAPIKeyRequest\x1a!.gpuproxy.v1.CreateAPIKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/api/v1/keys\x12f\n" +
@@ -8754,7 +9591,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x0fDisableWarmPool\x12#.gpuproxy.v1.DisableWarmPoolRequest\x1a$.gpuproxy.v1.DisableWarmPoolResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/api/v1/warmpool/disable/{machine_id}\x12\xa3\x01\n" +
 	"\x14TestWarmPoolFailover\x12(.gpuproxy.v1.TestWarmPoolFailoverRequest\x1a).gpuproxy.v1.TestWarmPoolFailoverResponse\"6\x82\xd3\xe4\x93\x020:\x01*\"+/api/v1/warmpool/failover/test/{machine_id}\x12\x92\x01\n" +
 	"\x10FailoverWarmPool\x12$.gpuproxy.v1.FailoverWarmPoolRequest\x1a%.gpuproxy.v1.FailoverWarmPoolResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/warmpool/failover/{machine_id}\x12\x8b\x01\n" +
-	"\x0fCleanupWarmPool\x12#.gpuproxy.v1.CleanupWarmPoolRequest\x1a$.gpuproxy.v1.CleanupWarmPoolResponse\"-\x82\xd3\xe4\x93\x02'*%/api/v1/warmpool/cleanup/{machine_id}\x12\x7f\n" +
+	"\x0fCleanupWarmPool\x12#.gpuproxy.v1.CleanupWarmPoolRequest\x1a$.gpuproxy.v1.CleanupWarmPoolResponse\"-\x82\xd3\xe4\x93\x02'*%/api/v1/warmpool/cleanup/{machine_id}\x12\xa6\x01\n" +
+	"\x14DeleteRetainedVolume\x12(.gpuproxy.v1.DeleteRetainedVolumeRequest\x1a).gpuproxy.v1.DeleteRetainedVolumeResponse\"9\x82\xd3\xe4\x93\x023*1/api/v1/warmpool/volumes/{machine_id}/{volume_id}\x12\x7f\n" +
 	"\rWatchWarmPool\x12!.gpuproxy.v1.WatchWarmPoolRequest\x1a\x1b.gpuproxy.v1.WarmPoolStatus\",\x82\xd3\xe4\x93\x02&\x12$/api/v1/warmpool/events/{machine_id}0\x01B)Z'github.com/aiserve/gpuproxy/proto;protob\x06proto3"
 
 var (
@@ -8769,7 +9607,7 @@ func file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP() []byte {
 	return file_gpuproxy_v1_gpuproxy_proto_rawDescData
 }
 
-var file_gpuproxy_v1_gpuproxy_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
+var file_gpuproxy_v1_gpuproxy_proto_msgTypes = make([]protoimpl.MessageInfo, 121)
 var file_gpuproxy_v1_gpuproxy_proto_goTypes = []any{
 	(*LoginRequest)(nil),                    // 0: gpuproxy.v1.LoginRequest
 	(*LoginResponse)(nil),                   // 1: gpuproxy.v1.LoginResponse
@@ -8847,212 +9685,237 @@ var file_gpuproxy_v1_gpuproxy_proto_goTypes = []any{
 	(*GetCostReportResponse)(nil),           // 73: gpuproxy.v1.GetCostReportResponse
 	(*CostReportRow)(nil),                   // 74: gpuproxy.v1.CostReportRow
 	(*WarmPoolStatus)(nil),                  // 75: gpuproxy.v1.WarmPoolStatus
-	(*RetainedVolume)(nil),                  // 76: gpuproxy.v1.RetainedVolume
-	(*WarmPoolTransition)(nil),              // 77: gpuproxy.v1.WarmPoolTransition
-	(*GetWarmPoolStatusRequest)(nil),        // 78: gpuproxy.v1.GetWarmPoolStatusRequest
-	(*ListWarmPoolsRequest)(nil),            // 79: gpuproxy.v1.ListWarmPoolsRequest
-	(*ListWarmPoolsResponse)(nil),           // 80: gpuproxy.v1.ListWarmPoolsResponse
-	(*ListWarmPoolHostsRequest)(nil),        // 81: gpuproxy.v1.ListWarmPoolHostsRequest
-	(*ListWarmPoolHostsResponse)(nil),       // 82: gpuproxy.v1.ListWarmPoolHostsResponse
-	(*WarmPoolHost)(nil),                    // 83: gpuproxy.v1.WarmPoolHost
-	(*WarmPoolHostOffer)(nil),               // 84: gpuproxy.v1.WarmPoolHostOffer
-	(*ProvisionWarmPoolRequest)(nil),        // 85: gpuproxy.v1.ProvisionWarmPoolRequest
-	(*ProvisionWarmPoolResponse)(nil),       // 86: gpuproxy.v1.ProvisionWarmPoolResponse
-	(*WarmPoolPlan)(nil),                    // 87: gpuproxy.v1.WarmPoolPlan
-	(*EnableWarmPoolRequest)(nil),           // 88: gpuproxy.v1.EnableWarmPoolRequest
-	(*EnableWarmPoolResponse)(nil),          // 89: gpuproxy.v1.EnableWarmPoolResponse
-	(*DisableWarmPoolRequest)(nil),          // 90: gpuproxy.v1.DisableWarmPoolRequest
-	(*DisableWarmPoolResponse)(nil),         // 91: gpuproxy.v1.DisableWarmPoolResponse
-	(*TestWarmPoolFailoverRequest)(nil),     // 92: gpuproxy.v1.TestWarmPoolFailoverRequest
-	(*TestWarmPoolFailoverResponse)(nil),    // 93: gpuproxy.v1.TestWarmPoolFailoverResponse
-	(*FailoverWarmPoolRequest)(nil),         // 94: gpuproxy.v1.FailoverWarmPoolRequest
-	(*FailoverWarmPoolResponse)(nil),        // 95: gpuproxy.v1.FailoverWarmPoolResponse
-	(*CleanupWarmPoolRequest)(nil),          // 96: gpuproxy.v1.CleanupWarmPoolRequest
-	(*CleanupWarmPoolResponse)(nil),         // 97: gpuproxy.v1.CleanupWarmPoolResponse
-	(*WatchWarmPoolRequest)(nil),            // 98: gpuproxy.v1.WatchWarmPoolRequest
-	nil,                                     // 99: gpuproxy.v1.HealthCheckResponse.DetailsEntry
-	nil,                                     // 100: gpuproxy.v1.GPUInstance.MetadataEntry
-	nil,                                     // 101: gpuproxy.v1.GPUInstance.BootPartsEntry
-	nil,                                     // 102: gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
-	nil,                                     // 103: gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
-	nil,                                     // 104: gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	nil,                                     // 105: gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	nil,                                     // 106: gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
-	nil,                                     // 107: gpuproxy.v1.Decision.RejectedEntry
-	nil,                                     // 108: gpuproxy.v1.Reservation.LabelsEntry
-	nil,                                     // 109: gpuproxy.v1.ListReservationsRequest.LabelsEntry
-	nil,                                     // 110: gpuproxy.v1.CostReportRow.KeysEntry
-	nil,                                     // 111: gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	nil,                                     // 112: gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil),           // 113: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),             // 114: google.protobuf.Duration
+	(*WarmPoolPhases)(nil),                  // 76: gpuproxy.v1.WarmPoolPhases
+	(*WarmPoolFailover)(nil),                // 77: gpuproxy.v1.WarmPoolFailover
+	(*WarmPoolIncident)(nil),                // 78: gpuproxy.v1.WarmPoolIncident
+	(*WarmPoolCost)(nil),                    // 79: gpuproxy.v1.WarmPoolCost
+	(*RetainedVolume)(nil),                  // 80: gpuproxy.v1.RetainedVolume
+	(*WarmPoolTransition)(nil),              // 81: gpuproxy.v1.WarmPoolTransition
+	(*GetWarmPoolStatusRequest)(nil),        // 82: gpuproxy.v1.GetWarmPoolStatusRequest
+	(*ListWarmPoolsRequest)(nil),            // 83: gpuproxy.v1.ListWarmPoolsRequest
+	(*ListWarmPoolsResponse)(nil),           // 84: gpuproxy.v1.ListWarmPoolsResponse
+	(*ListWarmPoolHostsRequest)(nil),        // 85: gpuproxy.v1.ListWarmPoolHostsRequest
+	(*ListWarmPoolHostsResponse)(nil),       // 86: gpuproxy.v1.ListWarmPoolHostsResponse
+	(*WarmPoolHost)(nil),                    // 87: gpuproxy.v1.WarmPoolHost
+	(*WarmPoolHostOffer)(nil),               // 88: gpuproxy.v1.WarmPoolHostOffer
+	(*ProvisionWarmPoolRequest)(nil),        // 89: gpuproxy.v1.ProvisionWarmPoolRequest
+	(*ProvisionWarmPoolResponse)(nil),       // 90: gpuproxy.v1.ProvisionWarmPoolResponse
+	(*WarmPoolPlan)(nil),                    // 91: gpuproxy.v1.WarmPoolPlan
+	(*EnableWarmPoolRequest)(nil),           // 92: gpuproxy.v1.EnableWarmPoolRequest
+	(*EnableWarmPoolResponse)(nil),          // 93: gpuproxy.v1.EnableWarmPoolResponse
+	(*DisableWarmPoolRequest)(nil),          // 94: gpuproxy.v1.DisableWarmPoolRequest
+	(*DisableWarmPoolResponse)(nil),         // 95: gpuproxy.v1.DisableWarmPoolResponse
+	(*TestWarmPoolFailoverRequest)(nil),     // 96: gpuproxy.v1.TestWarmPoolFailoverRequest
+	(*TestWarmPoolFailoverResponse)(nil),    // 97: gpuproxy.v1.TestWarmPoolFailoverResponse
+	(*FailoverWarmPoolRequest)(nil),         // 98: gpuproxy.v1.FailoverWarmPoolRequest
+	(*FailoverWarmPoolResponse)(nil),        // 99: gpuproxy.v1.FailoverWarmPoolResponse
+	(*CleanupWarmPoolRequest)(nil),          // 100: gpuproxy.v1.CleanupWarmPoolRequest
+	(*CleanupWarmPoolResponse)(nil),         // 101: gpuproxy.v1.CleanupWarmPoolResponse
+	(*DeleteRetainedVolumeRequest)(nil),     // 102: gpuproxy.v1.DeleteRetainedVolumeRequest
+	(*DeleteRetainedVolumeResponse)(nil),    // 103: gpuproxy.v1.DeleteRetainedVolumeResponse
+	(*WatchWarmPoolRequest)(nil),            // 104: gpuproxy.v1.WatchWarmPoolRequest
+	nil,                                     // 105: gpuproxy.v1.HealthCheckResponse.DetailsEntry
+	nil,                                     // 106: gpuproxy.v1.GPUInstance.MetadataEntry
+	nil,                                     // 107: gpuproxy.v1.GPUInstance.BootPartsEntry
+	nil,                                     // 108: gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	nil,                                     // 109: gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	nil,                                     // 110: gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	nil,                                     // 111: gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	nil,                                     // 112: gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	nil,                                     // 113: gpuproxy.v1.Decision.RejectedEntry
+	nil,                                     // 114: gpuproxy.v1.Reservation.LabelsEntry
+	nil,                                     // 115: gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	nil,                                     // 116: gpuproxy.v1.CostReportRow.KeysEntry
+	nil,                                     // 117: gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	nil,                                     // 118: gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	nil,                                     // 119: gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	nil,                                     // 120: gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	(*timestamppb.Timestamp)(nil),           // 121: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 122: google.protobuf.Duration
 }
 var file_gpuproxy_v1_gpuproxy_proto_depIdxs = []int32{
-	113, // 0: gpuproxy.v1.LoginResponse.expires_at:type_name -> google.protobuf.Timestamp
+	121, // 0: gpuproxy.v1.LoginResponse.expires_at:type_name -> google.protobuf.Timestamp
 	6,   // 1: gpuproxy.v1.ListAPIKeysResponse.keys:type_name -> gpuproxy.v1.APIKey
-	113, // 2: gpuproxy.v1.APIKey.created_at:type_name -> google.protobuf.Timestamp
-	113, // 3: gpuproxy.v1.APIKey.revoked_at:type_name -> google.protobuf.Timestamp
+	121, // 2: gpuproxy.v1.APIKey.created_at:type_name -> google.protobuf.Timestamp
+	121, // 3: gpuproxy.v1.APIKey.revoked_at:type_name -> google.protobuf.Timestamp
 	11,  // 4: gpuproxy.v1.AddSSHKeyResponse.key:type_name -> gpuproxy.v1.SSHKey
-	113, // 5: gpuproxy.v1.SSHKey.created_at:type_name -> google.protobuf.Timestamp
+	121, // 5: gpuproxy.v1.SSHKey.created_at:type_name -> google.protobuf.Timestamp
 	11,  // 6: gpuproxy.v1.ListSSHKeysResponse.keys:type_name -> gpuproxy.v1.SSHKey
-	99,  // 7: gpuproxy.v1.HealthCheckResponse.details:type_name -> gpuproxy.v1.HealthCheckResponse.DetailsEntry
-	100, // 8: gpuproxy.v1.GPUInstance.metadata:type_name -> gpuproxy.v1.GPUInstance.MetadataEntry
-	113, // 9: gpuproxy.v1.GPUInstance.created_at:type_name -> google.protobuf.Timestamp
-	113, // 10: gpuproxy.v1.GPUInstance.ready_at:type_name -> google.protobuf.Timestamp
-	113, // 11: gpuproxy.v1.GPUInstance.expires_at:type_name -> google.protobuf.Timestamp
+	105, // 7: gpuproxy.v1.HealthCheckResponse.details:type_name -> gpuproxy.v1.HealthCheckResponse.DetailsEntry
+	106, // 8: gpuproxy.v1.GPUInstance.metadata:type_name -> gpuproxy.v1.GPUInstance.MetadataEntry
+	121, // 9: gpuproxy.v1.GPUInstance.created_at:type_name -> google.protobuf.Timestamp
+	121, // 10: gpuproxy.v1.GPUInstance.ready_at:type_name -> google.protobuf.Timestamp
+	121, // 11: gpuproxy.v1.GPUInstance.expires_at:type_name -> google.protobuf.Timestamp
 	19,  // 12: gpuproxy.v1.GPUInstance.ssh:type_name -> gpuproxy.v1.SSHAccess
 	20,  // 13: gpuproxy.v1.GPUInstance.port_mappings:type_name -> gpuproxy.v1.PortMapping
-	113, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
-	101, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
+	121, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
+	107, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
 	18,  // 16: gpuproxy.v1.ListGPUInstancesResponse.instances:type_name -> gpuproxy.v1.GPUInstance
-	113, // 17: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
+	121, // 17: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
 	18,  // 18: gpuproxy.v1.GetGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
 	18,  // 19: gpuproxy.v1.StartGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
 	18,  // 20: gpuproxy.v1.StopGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	102, // 21: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	108, // 21: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
 	35,  // 22: gpuproxy.v1.CreateGPUInstanceRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	103, // 23: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	109, // 23: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
 	35,  // 24: gpuproxy.v1.ReserveGPUsRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	104, // 25: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	105, // 26: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	114, // 27: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
-	114, // 28: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
-	106, // 29: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	110, // 25: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	111, // 26: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	122, // 27: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
+	122, // 28: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
+	112, // 29: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
 	18,  // 30: gpuproxy.v1.ReserveGPUsResponse.reserved_instances:type_name -> gpuproxy.v1.GPUInstance
 	38,  // 31: gpuproxy.v1.ReserveGPUsResponse.outcomes:type_name -> gpuproxy.v1.Outcome
 	39,  // 32: gpuproxy.v1.ReserveGPUsResponse.decision:type_name -> gpuproxy.v1.Decision
-	113, // 33: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	107, // 34: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
+	121, // 33: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	113, // 34: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
 	40,  // 35: gpuproxy.v1.Decision.picks:type_name -> gpuproxy.v1.Pick
 	40,  // 36: gpuproxy.v1.Decision.top:type_name -> gpuproxy.v1.Pick
 	18,  // 37: gpuproxy.v1.Reservation.instances:type_name -> gpuproxy.v1.GPUInstance
 	38,  // 38: gpuproxy.v1.Reservation.outcomes:type_name -> gpuproxy.v1.Outcome
-	113, // 39: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	113, // 40: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
-	108, // 41: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
+	121, // 39: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	121, // 40: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	114, // 41: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
 	41,  // 42: gpuproxy.v1.GetReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	109, // 43: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	115, // 43: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
 	41,  // 44: gpuproxy.v1.ListReservationsResponse.reservations:type_name -> gpuproxy.v1.Reservation
 	41,  // 45: gpuproxy.v1.ReleaseReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	113, // 46: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
+	121, // 46: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
 	41,  // 47: gpuproxy.v1.ExtendReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
 	41,  // 48: gpuproxy.v1.WatchReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
 	58,  // 49: gpuproxy.v1.GetLoadInfoResponse.server_load:type_name -> gpuproxy.v1.LoadInfo
 	58,  // 50: gpuproxy.v1.GetLoadInfoResponse.provider_load:type_name -> gpuproxy.v1.LoadInfo
-	113, // 51: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
-	113, // 52: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
+	121, // 51: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
+	121, // 52: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
 	61,  // 53: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
-	113, // 54: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
-	113, // 55: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
+	121, // 54: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
+	121, // 55: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
 	64,  // 56: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
 	64,  // 57: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
 	67,  // 58: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
 	67,  // 59: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
-	113, // 60: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
-	113, // 61: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
+	121, // 60: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
+	121, // 61: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
 	74,  // 62: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
-	110, // 63: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
-	113, // 64: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
-	113, // 65: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
-	113, // 66: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
-	113, // 67: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
-	76,  // 68: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
-	77,  // 69: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
-	113, // 70: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
-	75,  // 71: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
-	83,  // 72: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
-	84,  // 73: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
-	111, // 74: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	114, // 75: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	75,  // 76: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
-	87,  // 77: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	112, // 78: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	87,  // 79: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	0,   // 80: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
-	2,   // 81: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
-	4,   // 82: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
-	7,   // 83: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
-	9,   // 84: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
-	12,  // 85: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
-	14,  // 86: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
-	16,  // 87: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
-	21,  // 88: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
-	23,  // 89: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
-	25,  // 90: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
-	27,  // 91: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
-	29,  // 92: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
-	31,  // 93: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
-	33,  // 94: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
-	36,  // 95: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
-	42,  // 96: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
-	44,  // 97: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
-	46,  // 98: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
-	48,  // 99: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
-	50,  // 100: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
-	52,  // 101: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
-	54,  // 102: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
-	56,  // 103: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
-	59,  // 104: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
-	62,  // 105: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
-	65,  // 106: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
-	68,  // 107: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
-	70,  // 108: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
-	72,  // 109: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
-	78,  // 110: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
-	79,  // 111: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
-	81,  // 112: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
-	85,  // 113: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
-	88,  // 114: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
-	90,  // 115: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
-	92,  // 116: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
-	94,  // 117: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
-	96,  // 118: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
-	98,  // 119: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
-	1,   // 120: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
-	3,   // 121: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
-	5,   // 122: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
-	8,   // 123: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
-	10,  // 124: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
-	13,  // 125: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
-	15,  // 126: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
-	17,  // 127: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
-	22,  // 128: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
-	24,  // 129: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
-	26,  // 130: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
-	28,  // 131: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
-	30,  // 132: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
-	32,  // 133: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
-	34,  // 134: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
-	37,  // 135: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
-	43,  // 136: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
-	45,  // 137: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
-	47,  // 138: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
-	49,  // 139: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
-	51,  // 140: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
-	53,  // 141: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
-	55,  // 142: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
-	57,  // 143: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
-	60,  // 144: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
-	63,  // 145: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
-	66,  // 146: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
-	69,  // 147: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
-	71,  // 148: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
-	73,  // 149: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
-	75,  // 150: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
-	80,  // 151: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
-	82,  // 152: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
-	86,  // 153: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
-	89,  // 154: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
-	91,  // 155: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
-	93,  // 156: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
-	95,  // 157: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
-	97,  // 158: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
-	75,  // 159: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
-	120, // [120:160] is the sub-list for method output_type
-	80,  // [80:120] is the sub-list for method input_type
-	80,  // [80:80] is the sub-list for extension type_name
-	80,  // [80:80] is the sub-list for extension extendee
-	0,   // [0:80] is the sub-list for field type_name
+	116, // 63: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
+	121, // 64: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
+	121, // 65: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
+	121, // 66: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
+	121, // 67: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
+	80,  // 68: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
+	81,  // 69: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
+	77,  // 70: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
+	79,  // 71: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
+	78,  // 72: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
+	121, // 73: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
+	121, // 74: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
+	76,  // 75: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	121, // 76: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
+	76,  // 77: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	121, // 78: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
+	75,  // 79: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
+	87,  // 80: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
+	88,  // 81: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
+	117, // 82: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	122, // 83: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 84: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	118, // 85: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	122, // 86: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	75,  // 87: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
+	91,  // 88: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	119, // 89: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	122, // 90: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 91: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	120, // 92: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	122, // 93: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	91,  // 94: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	0,   // 95: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
+	2,   // 96: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
+	4,   // 97: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
+	7,   // 98: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
+	9,   // 99: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
+	12,  // 100: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
+	14,  // 101: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
+	16,  // 102: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
+	21,  // 103: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
+	23,  // 104: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
+	25,  // 105: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
+	27,  // 106: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
+	29,  // 107: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
+	31,  // 108: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
+	33,  // 109: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
+	36,  // 110: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
+	42,  // 111: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
+	44,  // 112: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
+	46,  // 113: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
+	48,  // 114: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
+	50,  // 115: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
+	52,  // 116: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
+	54,  // 117: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
+	56,  // 118: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
+	59,  // 119: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
+	62,  // 120: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
+	65,  // 121: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
+	68,  // 122: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
+	70,  // 123: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
+	72,  // 124: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
+	82,  // 125: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
+	83,  // 126: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
+	85,  // 127: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
+	89,  // 128: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
+	92,  // 129: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
+	94,  // 130: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
+	96,  // 131: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
+	98,  // 132: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
+	100, // 133: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
+	102, // 134: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
+	104, // 135: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
+	1,   // 136: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
+	3,   // 137: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
+	5,   // 138: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
+	8,   // 139: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
+	10,  // 140: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
+	13,  // 141: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
+	15,  // 142: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
+	17,  // 143: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
+	22,  // 144: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
+	24,  // 145: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
+	26,  // 146: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
+	28,  // 147: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
+	30,  // 148: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
+	32,  // 149: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
+	34,  // 150: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
+	37,  // 151: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
+	43,  // 152: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
+	45,  // 153: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
+	47,  // 154: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
+	49,  // 155: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
+	51,  // 156: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
+	53,  // 157: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
+	55,  // 158: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
+	57,  // 159: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
+	60,  // 160: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
+	63,  // 161: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
+	66,  // 162: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
+	69,  // 163: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
+	71,  // 164: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
+	73,  // 165: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
+	75,  // 166: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
+	84,  // 167: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
+	86,  // 168: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
+	90,  // 169: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
+	93,  // 170: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
+	95,  // 171: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
+	97,  // 172: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
+	99,  // 173: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
+	101, // 174: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
+	103, // 175: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
+	75,  // 176: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
+	136, // [136:177] is the sub-list for method output_type
+	95,  // [95:136] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_gpuproxy_v1_gpuproxy_proto_init() }
@@ -9064,17 +9927,18 @@ func file_gpuproxy_v1_gpuproxy_proto_init() {
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[21].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[36].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[75].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[81].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[76].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[85].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[87].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[88].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[89].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[91].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[92].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gpuproxy_v1_gpuproxy_proto_rawDesc), len(file_gpuproxy_v1_gpuproxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   113,
+			NumMessages:   121,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,7 +10,8 @@
 //   that were never published.
 // - Every error carries a google.rpc.ErrorInfo (domain "gpuproxy.v1"), every answer the trailing metadata `x-trace-id`.
 // - Where the caller sets no deadline it is 30 s, but 120 s for ReserveGPUs and CreateGPUInstance and 600 s for
-//   ProvisionWarmPool and TestWarmPoolFailover; a caller's own is honoured up to 30 minutes.
+//   ProvisionWarmPool, TestWarmPoolFailover, FailoverWarmPool, CleanupWarmPool and DeleteRetainedVolume; a caller's own
+//   is honoured up to 30 minutes.
 // - The same calls are served as HTTP/JSON: `google.api.http` says where. Field names stay as they are here, 64-bit
 //   integers are numbers, what is absent is null.
 
@@ -74,6 +75,7 @@ const (
 	GPUProxyService_TestWarmPoolFailover_FullMethodName    = "/gpuproxy.v1.GPUProxyService/TestWarmPoolFailover"
 	GPUProxyService_FailoverWarmPool_FullMethodName        = "/gpuproxy.v1.GPUProxyService/FailoverWarmPool"
 	GPUProxyService_CleanupWarmPool_FullMethodName         = "/gpuproxy.v1.GPUProxyService/CleanupWarmPool"
+	GPUProxyService_DeleteRetainedVolume_FullMethodName    = "/gpuproxy.v1.GPUProxyService/DeleteRetainedVolume"
 	GPUProxyService_WatchWarmPool_FullMethodName           = "/gpuproxy.v1.GPUProxyService/WatchWarmPool"
 )
 
@@ -161,21 +163,31 @@ type GPUProxyServiceClient interface {
 	GetWarmPoolStatus(ctx context.Context, in *GetWarmPoolStatusRequest, opts ...grpc.CallOption) (*WarmPoolStatus, error)
 	// ListWarmPools lists the project's warm pools by machine_id.
 	ListWarmPools(ctx context.Context, in *ListWarmPoolsRequest, opts ...grpc.CallOption) (*ListWarmPoolsResponse, error)
-	// ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first.
+	// ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby: those that can carry a pool come
+	// first, then the cheapest.
 	ListWarmPoolHosts(ctx context.Context, in *ListWarmPoolHostsRequest, opts ...grpc.CallOption) (*ListWarmPoolHostsResponse, error)
 	// ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
-	// caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
+	// caller's deadline; over HTTP, 202 says that the state is still "provisioning". The same call again joins the
+	// running one; with other parameters it is ALREADY_EXISTS with reason POOL_EXISTS.
 	ProvisionWarmPool(ctx context.Context, in *ProvisionWarmPoolRequest, opts ...grpc.CallOption) (*ProvisionWarmPoolResponse, error)
-	// EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision.
+	// EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision. Without any field but
+	// machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
+	// GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
 	EnableWarmPool(ctx context.Context, in *EnableWarmPoolRequest, opts ...grpc.CallOption) (*EnableWarmPoolResponse, error)
-	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed.
+	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
+	// failover it takes effect when that ends.
 	DisableWarmPool(ctx context.Context, in *DisableWarmPoolRequest, opts ...grpc.CallOption) (*DisableWarmPoolResponse, error)
-	// TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing.
+	// TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
+	// "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
 	TestWarmPoolFailover(ctx context.Context, in *TestWarmPoolFailoverRequest, opts ...grpc.CallOption) (*TestWarmPoolFailoverResponse, error)
 	// FailoverWarmPool starts a failover by hand. It is logged with the caller's key.
 	FailoverWarmPool(ctx context.Context, in *FailoverWarmPoolRequest, opts ...grpc.CallOption) (*FailoverWarmPoolResponse, error)
-	// CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state.
+	// CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state. Waits until each of them is
+	// proven gone, up to the caller's deadline.
 	CleanupWarmPool(ctx context.Context, in *CleanupWarmPoolRequest, opts ...grpc.CallOption) (*CleanupWarmPoolResponse, error)
+	// DeleteRetainedVolume deletes a volume that a pool no longer uses, and its data. Waits until it is proven gone, up to
+	// the caller's deadline.
+	DeleteRetainedVolume(ctx context.Context, in *DeleteRetainedVolumeRequest, opts ...grpc.CallOption) (*DeleteRetainedVolumeResponse, error)
 	// WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
 	// last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -590,6 +602,16 @@ func (c *gPUProxyServiceClient) CleanupWarmPool(ctx context.Context, in *Cleanup
 	return out, nil
 }
 
+func (c *gPUProxyServiceClient) DeleteRetainedVolume(ctx context.Context, in *DeleteRetainedVolumeRequest, opts ...grpc.CallOption) (*DeleteRetainedVolumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRetainedVolumeResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_DeleteRetainedVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *gPUProxyServiceClient) WatchWarmPool(ctx context.Context, in *WatchWarmPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WarmPoolStatus], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &GPUProxyService_ServiceDesc.Streams[1], GPUProxyService_WatchWarmPool_FullMethodName, cOpts...)
@@ -693,21 +715,31 @@ type GPUProxyServiceServer interface {
 	GetWarmPoolStatus(context.Context, *GetWarmPoolStatusRequest) (*WarmPoolStatus, error)
 	// ListWarmPools lists the project's warm pools by machine_id.
 	ListWarmPools(context.Context, *ListWarmPoolsRequest) (*ListWarmPoolsResponse, error)
-	// ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first.
+	// ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby: those that can carry a pool come
+	// first, then the cheapest.
 	ListWarmPoolHosts(context.Context, *ListWarmPoolHostsRequest) (*ListWarmPoolHostsResponse, error)
 	// ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
-	// caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
+	// caller's deadline; over HTTP, 202 says that the state is still "provisioning". The same call again joins the
+	// running one; with other parameters it is ALREADY_EXISTS with reason POOL_EXISTS.
 	ProvisionWarmPool(context.Context, *ProvisionWarmPoolRequest) (*ProvisionWarmPoolResponse, error)
-	// EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision.
+	// EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision. Without any field but
+	// machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
+	// GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
 	EnableWarmPool(context.Context, *EnableWarmPoolRequest) (*EnableWarmPoolResponse, error)
-	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed.
+	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
+	// failover it takes effect when that ends.
 	DisableWarmPool(context.Context, *DisableWarmPoolRequest) (*DisableWarmPoolResponse, error)
-	// TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing.
+	// TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
+	// "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
 	TestWarmPoolFailover(context.Context, *TestWarmPoolFailoverRequest) (*TestWarmPoolFailoverResponse, error)
 	// FailoverWarmPool starts a failover by hand. It is logged with the caller's key.
 	FailoverWarmPool(context.Context, *FailoverWarmPoolRequest) (*FailoverWarmPoolResponse, error)
-	// CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state.
+	// CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state. Waits until each of them is
+	// proven gone, up to the caller's deadline.
 	CleanupWarmPool(context.Context, *CleanupWarmPoolRequest) (*CleanupWarmPoolResponse, error)
+	// DeleteRetainedVolume deletes a volume that a pool no longer uses, and its data. Waits until it is proven gone, up to
+	// the caller's deadline.
+	DeleteRetainedVolume(context.Context, *DeleteRetainedVolumeRequest) (*DeleteRetainedVolumeResponse, error)
 	// WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
 	// last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -839,6 +871,9 @@ func (UnimplementedGPUProxyServiceServer) FailoverWarmPool(context.Context, *Fai
 }
 func (UnimplementedGPUProxyServiceServer) CleanupWarmPool(context.Context, *CleanupWarmPoolRequest) (*CleanupWarmPoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CleanupWarmPool not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) DeleteRetainedVolume(context.Context, *DeleteRetainedVolumeRequest) (*DeleteRetainedVolumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRetainedVolume not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) WatchWarmPool(*WatchWarmPoolRequest, grpc.ServerStreamingServer[WarmPoolStatus]) error {
 	return status.Error(codes.Unimplemented, "method WatchWarmPool not implemented")
@@ -1559,6 +1594,24 @@ func _GPUProxyService_CleanupWarmPool_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GPUProxyService_DeleteRetainedVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRetainedVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).DeleteRetainedVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_DeleteRetainedVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).DeleteRetainedVolume(ctx, req.(*DeleteRetainedVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GPUProxyService_WatchWarmPool_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchWarmPoolRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1728,6 +1781,10 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CleanupWarmPool",
 			Handler:    _GPUProxyService_CleanupWarmPool_Handler,
+		},
+		{
+			MethodName: "DeleteRetainedVolume",
+			Handler:    _GPUProxyService_DeleteRetainedVolume_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -130,8 +130,8 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
             one.contract_id,
             one.status,
             one.provider,
-            str(one.num_gpus),
-            one.gpu_model,
+            "" if is_volume(one) else str(one.num_gpus),
+            f"volume {one.metadata['size_gb']} GB" if is_volume(one) else one.gpu_model,
             tables.price(hourly(one)),
             tables.price(one.cost_so_far),
             tables.age(one.created_at, now),
@@ -224,6 +224,11 @@ def _is(machine: pb.GPUInstance, name: str) -> bool:
     return name in (machine.contract_id, machine.lease_id)
 
 
+def is_volume(one: pb.GPUInstance) -> bool:
+    """True for a volume of a warm pool, which is listed and billed like a machine."""
+    return one.metadata.get("kind") == "volume"
+
+
 def counted(count: int) -> str:
     """`1 machine`, `2 machines`."""
     return "1 machine" if count == 1 else f"{count} machines"
@@ -233,7 +238,9 @@ def totals(machines: Sequence[pb.GPUInstance]) -> str:
     """The number of machines and GPUs, and what they cost together."""
     unknown = sum(one.status == "unknown" for one in machines)
     gpus = sum(one.num_gpus for one in machines)
-    text = f"{counted(len(machines))}, {gpus} GPU{'' if gpus == 1 else 's'} · "
+    volumes = sum(is_volume(one) for one in machines)
+    text = f"{counted(len(machines) - volumes)}, {gpus} GPU{'' if gpus == 1 else 's'}"
+    text += f", {volumes} volume{'' if volumes == 1 else 's'} · " if volumes else " · "
     text += tables.costs(sum(hourly(one) for one in machines))
     text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
     return text + (
@@ -263,7 +270,8 @@ def _machine(one: pb.GPUInstance) -> str:
     ports = ", ".join(f"{p.container_port} at {p.host}:{p.public_port}" for p in one.port_mappings)
     over = one.status in ("released", "lost")
     facts = {
-        "gpus": f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
+        "gpus": "" if is_volume(one) else f"{one.num_gpus} x {one.gpu_model}, {one.vram_gb} GB",
+        "volume": f"{one.metadata['size_gb']} GB" if is_volume(one) else "",
         "where": where,
         "price": _price(one),
         "running": f"{tables.hourly(one.price_per_hour)} after a start" if one.status == "stopped" else "",

@@ -15,12 +15,14 @@ from gpuproxy.client import demands, watching
 from gpuproxy.client.channel import channel_options, endpoint
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
+from gpuproxy.client.pools import AsyncWarmPools
 from gpuproxy.client.rentals import with_request_ids
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+View = TypeVar("View", bound=Message)
 
 
 class AsyncClient:
@@ -55,6 +57,8 @@ class AsyncClient:
             channel = aio.secure_channel(self._endpoint.server, credentials, options=options)
         self._channel = channel or aio.insecure_channel(self._endpoint.server, options=options)
         self.stub = with_request_ids(GPUProxyServiceStub(self._channel))
+        self.pools = AsyncWarmPools(self)
+        """The calls about warm pools."""
 
     async def call(
         self,
@@ -145,15 +149,29 @@ class AsyncClient:
         `timeout` is the limit of the whole watch in seconds; the default is none. Raises DeadlineExceeded after it.
         """
         resume = watching.Resume(reservation_id=reservation_id, timeout=timeout)
+        views = self.follow(self.stub.WatchReservation, resume.request, resume.received, resume)
+        async with aclosing(views):
+            async for view in views:
+                yield view
+
+    async def follow(
+        self,
+        method: "aio.UnaryStreamMultiCallable[Request, Response]",
+        request: Callable[[], Request],
+        received: Callable[[Response], View],
+        streams: watching.Streams,
+    ) -> AsyncGenerator[View, None]:
+        """Yield `received` of each message of a streaming method of the stub. Broken streams are resumed.
+
+        `request` makes the request of the next stream, and `streams` says when it is opened.
+        """
         while True:
-            stream = self.stub.WatchReservation(
-                resume.request(), timeout=resume.seconds(), metadata=self._endpoint.metadata
-            )
+            stream = method(request(), timeout=streams.seconds(), metadata=self._endpoint.metadata)
             try:
                 async for answer in stream:
-                    yield resume.received(answer)
+                    yield received(answer)
             except grpc.RpcError as error:
-                pause = resume.pause(error_of(error))
+                pause = streams.pause(error_of(error))
             else:
                 return
             finally:

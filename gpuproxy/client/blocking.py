@@ -14,12 +14,14 @@ from gpuproxy.client import demands, watching
 from gpuproxy.client.channel import channel_options, endpoint
 from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
+from gpuproxy.client.pools import WarmPools
 from gpuproxy.client.rentals import with_request_ids
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+View = TypeVar("View", bound=Message)
 
 
 class Client:
@@ -54,6 +56,8 @@ class Client:
             channel = grpc.secure_channel(self._endpoint.server, credentials, options=options)
         self._channel = channel or grpc.insecure_channel(self._endpoint.server, options=options)
         self.stub = with_request_ids(GPUProxyServiceStub(self._channel))
+        self.pools = WarmPools(self)
+        """The calls about warm pools."""
 
     def call(
         self,
@@ -140,15 +144,26 @@ class Client:
         `timeout` is the limit of the whole watch in seconds; the default is none. Raises DeadlineExceeded after it.
         """
         resume = watching.Resume(reservation_id=reservation_id, timeout=timeout)
+        yield from self.follow(self.stub.WatchReservation, resume.request, resume.received, resume)
+
+    def follow(
+        self,
+        method: "grpc.UnaryStreamMultiCallable[Request, Response]",
+        request: Callable[[], Request],
+        received: Callable[[Response], View],
+        streams: watching.Streams,
+    ) -> Iterator[View]:
+        """Yield `received` of each message of a streaming method of the stub. Broken streams are resumed.
+
+        `request` makes the request of the next stream, and `streams` says when it is opened.
+        """
         while True:
-            stream = self.stub.WatchReservation(
-                resume.request(), timeout=resume.seconds(), metadata=self._endpoint.metadata
-            )
+            stream = method(request(), timeout=streams.seconds(), metadata=self._endpoint.metadata)
             try:
                 for answer in stream:
-                    yield resume.received(answer)
+                    yield received(answer)
             except grpc.RpcError as error:
-                pause = resume.pause(error_of(error))
+                pause = streams.pause(error_of(error))
             else:
                 return
             finally:

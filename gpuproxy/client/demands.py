@@ -20,7 +20,9 @@ RESERVE_TIMEOUT = 120.0
 READY_TIMEOUT = 900.0
 PAGE = 200
 _NEW_END = "the new end, as in datetime.now(UTC) + timedelta(hours=2)"
-_DURATIONS = frozenset({"lease_duration", "ready_timeout"})
+POOL_TIMEOUT = 600.0
+"""Of the calls that wait for machines of a warm pool, as on the server."""
+_DURATIONS = frozenset({"lease_duration", "ready_timeout", "keep_failed_primary", "drill_every"})
 
 Request = TypeVar("Request", bound=Message)
 
@@ -92,21 +94,57 @@ class Demand(TypedDict, total=False):
     same_country: bool
 
 
+class PoolSpec(TypedDict, total=False):
+    """Fields of ProvisionWarmPoolRequest and EnableWarmPoolRequest. Durations are timedeltas or seconds."""
+
+    provider: str
+    """Only for ProvisionWarmPool."""
+    gpu_name: str
+    image: str
+    disk_size: int
+    volume_size: int
+    max_price: float
+    env: Mapping[str, str]
+    secret_env: Mapping[str, str]
+    registry_auth: pb.RegistryAuth
+    onstart: str
+    ports: Sequence[int]
+    ssh_public_keys: Sequence[str]
+    mount_path: str
+    mode: str
+    cross_host: str
+    keep_failed_primary: timedelta | float
+    health: str
+    hold_gpu: bool
+    drill_every: timedelta | float
+    drill_window: str
+
+
+class HostFilters(TypedDict, total=False):
+    """Fields of ListWarmPoolHostsRequest."""
+
+    gpu_name: str
+    min_gpus: int
+    max_price: float
+    verified: bool
+
+
+def filled(request: Request, fields: Mapping[str, object]) -> Request:
+    """The request with these fields set; raises WrongArgument."""
+    for name, value in fields.items():
+        sent = _duration(name, value) if name in _DURATIONS and value is not None else value
+        request.MergeFrom(_with(request, name, sent))
+    return request
+
+
 def list_request(filters: Filters) -> pb.ListGPUInstancesRequest:
     """The request for a list of offers; raises WrongArgument."""
-    request = pb.ListGPUInstancesRequest()
-    for name, value in filters.items():
-        request.MergeFrom(_with(request, name, value))
-    return request
+    return filled(pb.ListGPUInstancesRequest(), filters)
 
 
 def reserve_request(count: int, demand: Demand, *, dry_run: bool = False) -> pb.ReserveGPUsRequest:
     """The request to reserve `count` GPUs, with a new request id if the caller gives none; raises WrongArgument."""
-    request = pb.ReserveGPUsRequest(dry_run=dry_run)
-    for name, value in {"count": count, **demand}.items():
-        sent = _duration(name, value) if name in _DURATIONS and value is not None else value
-        request.MergeFrom(_with(request, name, sent))
-    return with_request_id(request)
+    return with_request_id(filled(pb.ReserveGPUsRequest(dry_run=dry_run), {"count": count, **demand}))
 
 
 def _with(request: Request, name: str, value: object) -> Request:

@@ -1,4 +1,4 @@
-"""The logic of watching a reservation: whether it is ready, and when a broken stream is opened again. No I/O here."""
+"""The logic of watching: when a broken stream is opened again, and whether a reservation is ready. No I/O here."""
 
 import random
 import time
@@ -15,34 +15,30 @@ _MAX_PAUSE_SECONDS = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Resume:
+class Streams:
     """The state of one watch over several streams: resume token, remaining time, consecutive failures."""
 
-    reservation_id: str
+    what: str
+    """What is watched, for messages."""
     timeout: float | None
     token: str = ""
     broken: int = 0
     _began: float = field(default_factory=time.monotonic)
-
-    def request(self) -> pb.WatchReservationRequest:
-        """The request that opens the next stream."""
-        return pb.WatchReservationRequest(reservation_id=self.reservation_id, resume_token=self.token)
 
     def seconds(self) -> float:
         """The timeout of the next stream, in seconds."""
         left = self._left()
         return _MAX_STREAM_SECONDS if left is None else max(0.0, min(left, _MAX_STREAM_SECONDS))
 
-    def received(self, answer: pb.WatchReservationResponse) -> pb.Reservation:
-        """The reservation in an answer; its resume token is stored."""
-        self.token, self.broken = answer.resume_token, 0
-        return answer.reservation
+    def arrived(self, token: str) -> None:
+        """Store the resume token of a message."""
+        self.token, self.broken = token, 0
 
     def pause(self, failure: GPUProxyError) -> float:
         """Seconds to wait before the next stream; raises the failure if another stream can't help."""
         left = self._left()
         if left is not None and left <= 0:
-            text = f"Reservation {self.reservation_id} was watched until the timeout of {self.timeout:g} s"
+            text = f"{self.what} was watched until the timeout of {self.timeout:g} s"
             raise DeadlineExceeded(Refusal(code="DEADLINE_EXCEEDED", message=text)) from failure
         if isinstance(failure, DeadlineExceeded):
             return 0.0
@@ -55,6 +51,48 @@ class Resume:
 
     def _left(self) -> float | None:
         return None if self.timeout is None else self._began + self.timeout - time.monotonic()
+
+
+@dataclass(slots=True, kw_only=True)
+class Resume(Streams):
+    """The watch of a reservation."""
+
+    reservation_id: str
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        """Name the reservation in messages."""
+        self.what = f"Reservation {self.reservation_id}"
+
+    def request(self) -> pb.WatchReservationRequest:
+        """The request that opens the next stream."""
+        return pb.WatchReservationRequest(reservation_id=self.reservation_id, resume_token=self.token)
+
+    def received(self, answer: pb.WatchReservationResponse) -> pb.Reservation:
+        """The reservation in an answer; its resume token is stored."""
+        self.arrived(answer.resume_token)
+        return answer.reservation
+
+
+@dataclass(slots=True, kw_only=True)
+class PoolResume(Streams):
+    """The watch of a warm pool."""
+
+    machine_id: int
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        """Name the pool in messages."""
+        self.what = f"The warm pool of machine {self.machine_id}"
+
+    def request(self) -> pb.WatchWarmPoolRequest:
+        """The request that opens the next stream."""
+        return pb.WatchWarmPoolRequest(machine_id=self.machine_id, resume_token=self.token)
+
+    def received(self, answer: pb.WarmPoolStatus) -> pb.WarmPoolStatus:
+        """The status; its resume token is stored."""
+        self.arrived(answer.resume_token)
+        return answer
 
 
 def is_ready(reservation: pb.Reservation) -> bool:

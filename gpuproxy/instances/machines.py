@@ -30,6 +30,7 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, LeaseState, status_word
 from gpuproxy.model.reasons import Reason
+from gpuproxy.outcomes.pool_owned import require_direct
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.effects import STOP_AGAIN
 from gpuproxy.reconcile.watches import Watches
@@ -74,6 +75,7 @@ class Machines:
     async def stop(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         """Stop a machine. It loses its GPUs and keeps its disk, which is still billed. Also cancels a pending start."""
         found = await self._found(caller, provider, instance_id)
+        await self._db.read(lambda tx: require_direct(tx, found.lease, "stop"))
         if found.lease.observed.ready_at is None:  # a stop now would look like a machine that never gets ready
             raise _wrong_state(found, "is being started; stop it once it is active")
         market = self._able(found, "stop_start")
@@ -83,6 +85,7 @@ class Machines:
     async def start(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
         """Start a stopped machine with GPUs of its host. Its whole price is billed from then on."""
         found = await self._found(caller, provider, instance_id)
+        await self._db.read(lambda tx: require_direct(tx, found.lease, "start"))
         market = self._able(found, "stop_start")
         ends_at = found.lease.observed.contract_ends_at
         if ends_at is not None and ends_at <= self._clock.now():
@@ -143,7 +146,7 @@ class Machines:
                 return
 
     async def _stop(self, market: Provider, lease: Lease) -> None:
-        await self._db.write(lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN))
+        await self._db.write(lambda tx: _begin_stop(tx, lease))
         await _asked(market.stop(_contract(lease)), f"Stopping {lease.instance_id}")
 
     async def _start(self, market: Provider, lease: Lease) -> None:
@@ -197,6 +200,12 @@ def _begin(tx: Tx, lease_id: LeaseId) -> bool:
     tx.before_spending()
     leases.note(tx, lease, StopDue(tx.now() + _UNDER_WAY))
     return True
+
+
+def _begin_stop(tx: Tx, lease: Lease) -> None:
+    """Record that the machine is to be stopped. A warm pool may have taken it up since the call began."""
+    require_direct(tx, lease, "stop")
+    _stop_from(tx, lease.id, tx.now() + STOP_AGAIN)
 
 
 def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:

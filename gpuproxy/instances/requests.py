@@ -13,7 +13,7 @@ from gpuproxy.model.leases import UNRESOLVED, InstanceId, Lease
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.reasons import Reason
-from gpuproxy.outcomes import record
+from gpuproxy.outcomes import pool_owned, record
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import leases, money_log, reservations
 from gpuproxy.store.rows import micros
@@ -53,10 +53,12 @@ class Instances:
         return await self._db.read(read)
 
     async def destroy(self, caller: Caller, provider: str, instance_id: str) -> Lease:
-        """Release one machine. Repeating it changes nothing. Raises NotFound."""
+        """Release one machine. Repeating it changes nothing. Raises NotFound, and IN_WARM_POOL for a pool's machine."""
 
         def write(tx: Tx) -> Lease:
             lease = _lease_of(tx, caller, provider, instance_id)
+            if record.releasable(lease):
+                pool_owned.require_direct(tx, lease, "destroy")
             if record.releasable(lease):
                 reservation = reservations.get(tx, lease.reservation_id)
                 tx.after_commit(money_log.of_request(reservation, lease, key=caller.key_id, user=caller.user_id))

@@ -444,6 +444,8 @@ class EnableDemand:
     machine_id: int
     host_machine_id: int | None = None
     given: tuple[tuple[str, object], ...] = ()
+    secrets: PoolSecrets | None = None
+    """None: the caller set none, and what is stored stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

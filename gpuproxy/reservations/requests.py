@@ -18,6 +18,7 @@ from gpuproxy.model.leases import LIVE, RENTED, UNRESOLVED, ReservationId
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation, ReservationState, ReservationView
 from gpuproxy.outcomes import conclusion
+from gpuproxy.outcomes.pool_owned import require_no_pool
 from gpuproxy.outcomes.view import view
 from gpuproxy.ports import Database, Tx
 from gpuproxy.reservations import pages
@@ -80,10 +81,11 @@ class Reservations:
         return await self._db.read(read)
 
     async def release(self, caller: Caller, reservation_id: str) -> ReservationView:
-        """Release all machines of a reservation. Repeating it changes nothing. Raises NotFound."""
+        """Release all machines of a reservation. Repeating it changes nothing. Raises NotFound, and IN_WARM_POOL."""
 
         def write(tx: Tx) -> ReservationView:
             reservation = _own(tx, caller, reservation_id)
+            require_no_pool(reservation)
             rows = leases.of_reservation(tx, reservation.id)
             if not reservation.closing and (reservation.settled_at is None or any(r.state in LIVE for r in rows)):
                 tx.after_commit(money_log.of_request(reservation, None, key=caller.key_id, user=caller.user_id))
@@ -98,11 +100,12 @@ class Reservations:
     async def extend(self, caller: Caller, reservation_id: str, expires_at: datetime) -> ReservationView:
         """Move the end to `expires_at`, which must not be earlier than the present end.
 
-        Raises NotFound, InvalidArgument, and FailedPrecondition (RESERVATION_OVER).
+        Raises NotFound, InvalidArgument, and FailedPrecondition (RESERVATION_OVER, IN_WARM_POOL).
         """
 
         def write(tx: Tx) -> ReservationView:
             reservation = _own(tx, caller, reservation_id)
+            require_no_pool(reservation)
             rows = leases.of_reservation(tx, reservation.id)
             if reservation.closing or not any(r.state in RENTED | UNRESOLVED for r in rows):
                 raise FailedPrecondition(

@@ -13,7 +13,8 @@ Conventions that hold for every message here:
   that were never published.
 - Every error carries a google.rpc.ErrorInfo (domain "gpuproxy.v1"), every answer the trailing metadata `x-trace-id`.
 - Where the caller sets no deadline it is 30 s, but 120 s for ReserveGPUs and CreateGPUInstance and 600 s for
-  ProvisionWarmPool and TestWarmPoolFailover; a caller's own is honoured up to 30 minutes.
+  ProvisionWarmPool, TestWarmPoolFailover, FailoverWarmPool, CleanupWarmPool and DeleteRetainedVolume; a caller's own
+  is honoured up to 30 minutes.
 - The same calls are served as HTTP/JSON: `google.api.http` says where. Field names stay as they are here, 64-bit
   integers are numbers, what is absent is null.
 """
@@ -3232,6 +3233,18 @@ class WarmPoolStatus(_message.Message):
     PRIMARY_CONTRACT_ID_FIELD_NUMBER: _builtins.int
     STANDBY_CONTRACT_ID_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    MODE_REASON_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_SOURCE_FIELD_NUMBER: _builtins.int
+    FAILOVERS_FIELD_NUMBER: _builtins.int
+    FAILOVER_P50_SECONDS_FIELD_NUMBER: _builtins.int
+    FAILOVER_P95_SECONDS_FIELD_NUMBER: _builtins.int
+    COSTS_FIELD_NUMBER: _builtins.int
+    INCIDENT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    NEXT_DRILL_AT_FIELD_NUMBER: _builtins.int
+    TROUBLESHOOTING_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.int
     """The caller's own number for the machine, unique within the project."""
     state: _builtins.str
@@ -3257,11 +3270,15 @@ class WarmPoolStatus(_message.Message):
     provider: _builtins.str
     """The marketplace."""
     degraded_reason: _builtins.str
-    """Why it is "degraded": "no_free_gpu", "host_offline", "unreachable", "stopped_outside", ..."""
+    """Why it is "degraded": "no_standby", "no_free_gpu", "unchecked", "host_offline", "unreachable", "stopped_outside",
+    "lock_held", "secrets_unavailable", ... docs/warm-pool.md lists them all.
+    """
     mode: _builtins.str
-    """"shared", "recreate" or "own_disk"."""
+    """"shared": the stopped standby has the volume too. "recreate": there is no standby, and failover makes a machine on
+    the host. "": not known yet.
+    """
     data_state: _builtins.str
-    """What the primary's data is after the last failover: "same_volume", "restored" or "empty"."""
+    """What the primary's data is after the last failover: "same_volume" or "empty"."""
     detected_after_seconds: _builtins.float
     """Seconds from the last failure to its detection."""
     last_recovery_seconds: _builtins.float
@@ -3281,7 +3298,23 @@ class WarmPoolStatus(_message.Message):
     standby_contract_id: _builtins.str
     """The standby's contract id, for providers with any kind of id."""
     resume_token: _builtins.str
-    """What to open the next WatchWarmPool with."""
+    """What to open the next WatchWarmPool with; set in the messages of WatchWarmPool only."""
+    mode_reason: _builtins.str
+    """Why the pool works in this mode."""
+    fence: _builtins.str
+    """How the old primary was kept from the volume at the last start of a primary: "api_only" (the marketplace showed it
+    stopped), "api_and_lock" (the machine's log also confirmed the lock on the volume). "": nothing is known.
+    """
+    max_price_per_hour: _builtins.float
+    """USD per GPU-hour that its machines may cost at most."""
+    max_price_source: _builtins.str
+    """Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE"."""
+    failover_p50_seconds: _builtins.float
+    """The median of their seconds."""
+    failover_p95_seconds: _builtins.float
+    """The 95th percentile of the same."""
+    progress: _builtins.str
+    """What is being done now, for people."""
     @_builtins.property
     def last_health_check(self) -> _timestamp_pb2.Timestamp:
         """When the primary was last looked at."""
@@ -3305,6 +3338,26 @@ class WarmPoolStatus(_message.Message):
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarmPoolTransition]:
         """Recent changes of state, oldest first."""
+
+    @_builtins.property
+    def failovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarmPoolFailover]:
+        """The latest finished failovers, tests and drills, oldest first."""
+
+    @_builtins.property
+    def costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarmPoolCost]:
+        """What it costs now, by part."""
+
+    @_builtins.property
+    def incident(self) -> Global___WarmPoolIncident:
+        """The failover that is under way."""
+
+    @_builtins.property
+    def next_drill_at(self) -> _timestamp_pb2.Timestamp:
+        """When the next drill may begin."""
+
+    @_builtins.property
+    def troubleshooting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the owner can do about a degraded or slow pool, for people."""
 
     def __init__(
         self,
@@ -3340,10 +3393,22 @@ class WarmPoolStatus(_message.Message):
         primary_contract_id: _builtins.str | None = ...,
         standby_contract_id: _builtins.str | None = ...,
         resume_token: _builtins.str = ...,
+        mode_reason: _builtins.str = ...,
+        fence: _builtins.str = ...,
+        max_price_per_hour: _builtins.float = ...,
+        max_price_source: _builtins.str = ...,
+        failovers: _abc.Iterable[Global___WarmPoolFailover] | None = ...,
+        failover_p50_seconds: _builtins.float | None = ...,
+        failover_p95_seconds: _builtins.float | None = ...,
+        costs: _abc.Iterable[Global___WarmPoolCost] | None = ...,
+        incident: Global___WarmPoolIncident | None = ...,
+        progress: _builtins.str = ...,
+        next_drill_at: _timestamp_pb2.Timestamp | None = ...,
+        troubleshooting: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "host_machine_id", b"host_machine_id", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "outage_seconds", b"outage_seconds", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "volume_id", b"volume_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_failover_p50_seconds", b"_failover_p50_seconds", "_failover_p95_seconds", b"_failover_p95_seconds", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "failover_p50_seconds", b"failover_p50_seconds", "failover_p95_seconds", b"failover_p95_seconds", "host_machine_id", b"host_machine_id", "incident", b"incident", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "next_drill_at", b"next_drill_at", "outage_seconds", b"outage_seconds", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "volume_id", b"volume_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "failover_count", b"failover_count", "fallback_ready", b"fallback_ready", "host_machine_id", b"host_machine_id", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "machine_id", b"machine_id", "mode", b"mode", "next_action", b"next_action", "outage_seconds", b"outage_seconds", "price_per_hour", b"price_per_hour", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "provider", b"provider", "resume_token", b"resume_token", "retained_volumes", b"retained_volumes", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "standby_price_per_hour", b"standby_price_per_hour", "standby_state", b"standby_state", "state", b"state", "transitions", b"transitions", "volume_id", b"volume_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_failover_p50_seconds", b"_failover_p50_seconds", "_failover_p95_seconds", b"_failover_p95_seconds", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "costs", b"costs", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "failover_count", b"failover_count", "failover_p50_seconds", b"failover_p50_seconds", "failover_p95_seconds", b"failover_p95_seconds", "failovers", b"failovers", "fallback_ready", b"fallback_ready", "fence", b"fence", "host_machine_id", b"host_machine_id", "incident", b"incident", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "machine_id", b"machine_id", "max_price_per_hour", b"max_price_per_hour", "max_price_source", b"max_price_source", "mode", b"mode", "mode_reason", b"mode_reason", "next_action", b"next_action", "next_drill_at", b"next_drill_at", "outage_seconds", b"outage_seconds", "price_per_hour", b"price_per_hour", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "progress", b"progress", "provider", b"provider", "resume_token", b"resume_token", "retained_volumes", b"retained_volumes", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "standby_price_per_hour", b"standby_price_per_hour", "standby_state", b"standby_state", "state", b"state", "transitions", b"transitions", "troubleshooting", b"troubleshooting", "volume_id", b"volume_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data_state: _TypeAlias = _typing.Literal["data_state"]  # noqa: Y015
     _WhichOneofArgType__data_state: _TypeAlias = _typing.Literal["_data_state", b"_data_state"]  # noqa: Y015
@@ -3353,6 +3418,10 @@ class WarmPoolStatus(_message.Message):
     _WhichOneofArgType__detected_after_seconds: _TypeAlias = _typing.Literal["_detected_after_seconds", b"_detected_after_seconds"]  # noqa: Y015
     _WhichOneofReturnType__error_message: _TypeAlias = _typing.Literal["error_message"]  # noqa: Y015
     _WhichOneofArgType__error_message: _TypeAlias = _typing.Literal["_error_message", b"_error_message"]  # noqa: Y015
+    _WhichOneofReturnType__failover_p50_seconds: _TypeAlias = _typing.Literal["failover_p50_seconds"]  # noqa: Y015
+    _WhichOneofArgType__failover_p50_seconds: _TypeAlias = _typing.Literal["_failover_p50_seconds", b"_failover_p50_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__failover_p95_seconds: _TypeAlias = _typing.Literal["failover_p95_seconds"]  # noqa: Y015
+    _WhichOneofArgType__failover_p95_seconds: _TypeAlias = _typing.Literal["_failover_p95_seconds", b"_failover_p95_seconds"]  # noqa: Y015
     _WhichOneofReturnType__host_machine_id: _TypeAlias = _typing.Literal["host_machine_id"]  # noqa: Y015
     _WhichOneofArgType__host_machine_id: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id"]  # noqa: Y015
     _WhichOneofReturnType__last_recovery_seconds: _TypeAlias = _typing.Literal["last_recovery_seconds"]  # noqa: Y015
@@ -3382,6 +3451,10 @@ class WarmPoolStatus(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error_message) -> _WhichOneofReturnType__error_message | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failover_p50_seconds) -> _WhichOneofReturnType__failover_p50_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failover_p95_seconds) -> _WhichOneofReturnType__failover_p95_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host_machine_id) -> _WhichOneofReturnType__host_machine_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_recovery_seconds) -> _WhichOneofReturnType__last_recovery_seconds | None: ...
@@ -3403,6 +3476,183 @@ class WarmPoolStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__volume_id) -> _WhichOneofReturnType__volume_id | None: ...
 
 Global___WarmPoolStatus: _TypeAlias = WarmPoolStatus  # noqa: Y015
+
+@_typing.final
+class WarmPoolPhases(_message.Message):
+    """WarmPoolPhases are the parts of a failover in seconds, each from the end of the one before. A part that has not ended,
+    or did not take place, is absent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECT_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    detect: _builtins.float
+    """From the last answer of the primary to the verdict."""
+    fence: _builtins.float
+    """Until the old primary was proven stopped or gone."""
+    start: _builtins.float
+    """Until the marketplace said that the successor runs."""
+    reachable: _builtins.float
+    """Until the successor answered."""
+    promote: _builtins.float
+    """Until it was the primary."""
+    def __init__(
+        self,
+        *,
+        detect: _builtins.float | None = ...,
+        fence: _builtins.float | None = ...,
+        start: _builtins.float | None = ...,
+        reachable: _builtins.float | None = ...,
+        promote: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_detect", b"_detect", "_fence", b"_fence", "_promote", b"_promote", "_reachable", b"_reachable", "_start", b"_start", "detect", b"detect", "fence", b"fence", "promote", b"promote", "reachable", b"reachable", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_detect", b"_detect", "_fence", b"_fence", "_promote", b"_promote", "_reachable", b"_reachable", "_start", b"_start", "detect", b"detect", "fence", b"fence", "promote", b"promote", "reachable", b"reachable", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__detect: _TypeAlias = _typing.Literal["detect"]  # noqa: Y015
+    _WhichOneofArgType__detect: _TypeAlias = _typing.Literal["_detect", b"_detect"]  # noqa: Y015
+    _WhichOneofReturnType__fence: _TypeAlias = _typing.Literal["fence"]  # noqa: Y015
+    _WhichOneofArgType__fence: _TypeAlias = _typing.Literal["_fence", b"_fence"]  # noqa: Y015
+    _WhichOneofReturnType__promote: _TypeAlias = _typing.Literal["promote"]  # noqa: Y015
+    _WhichOneofArgType__promote: _TypeAlias = _typing.Literal["_promote", b"_promote"]  # noqa: Y015
+    _WhichOneofReturnType__reachable: _TypeAlias = _typing.Literal["reachable"]  # noqa: Y015
+    _WhichOneofArgType__reachable: _TypeAlias = _typing.Literal["_reachable", b"_reachable"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__detect) -> _WhichOneofReturnType__detect | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fence) -> _WhichOneofReturnType__fence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__promote) -> _WhichOneofReturnType__promote | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reachable) -> _WhichOneofReturnType__reachable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+
+Global___WarmPoolPhases: _TypeAlias = WarmPoolPhases  # noqa: Y015
+
+@_typing.final
+class WarmPoolFailover(_message.Message):
+    """WarmPoolFailover is one finished failover."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"failure"; "manual" (FailoverWarmPool), "test" (TestWarmPoolFailover) or "drill" (drill_every)."""
+    seconds: _builtins.float
+    """Seconds in all."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    @_builtins.property
+    def phases(self) -> Global___WarmPoolPhases:
+        """Its parts."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        phases: Global___WarmPoolPhases | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "phases", b"phases"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "kind", b"kind", "phases", b"phases", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmPoolFailover: _TypeAlias = WarmPoolFailover  # noqa: Y015
+
+@_typing.final
+class WarmPoolIncident(_message.Message):
+    """WarmPoolIncident is a failover that is under way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    BEGAN_AT_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """As WarmPoolFailover.kind."""
+    phase: _builtins.str
+    """What it is at: "fence", "start", "reachable" or "promote"."""
+    seconds: _builtins.float
+    """Seconds since it began."""
+    @_builtins.property
+    def began_at(self) -> _timestamp_pb2.Timestamp:
+        """When the primary counted as lost, or the failover was asked for."""
+
+    @_builtins.property
+    def phases(self) -> Global___WarmPoolPhases:
+        """The parts that have ended."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        began_at: _timestamp_pb2.Timestamp | None = ...,
+        phases: Global___WarmPoolPhases | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "phases", b"phases"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "kind", b"kind", "phase", b"phase", "phases", b"phases", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmPoolIncident: _TypeAlias = WarmPoolIncident  # noqa: Y015
+
+@_typing.final
+class WarmPoolCost(_message.Message):
+    """WarmPoolCost is what one part of a pool costs now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    PRICE_PER_MONTH_FIELD_NUMBER: _builtins.int
+    CONTRACT_ID_FIELD_NUMBER: _builtins.int
+    part: _builtins.str
+    """"primary", "standby", "volume", "failed_primary", "retained_volume" or "other"."""
+    state: _builtins.str
+    """Its state: "active", "stopped", ...; of a volume: its size."""
+    price_per_hour: _builtins.float
+    """USD per hour."""
+    price_per_month: _builtins.float
+    """USD per 30 days."""
+    contract_id: _builtins.str
+    """Its contract or volume id; empty before it is known."""
+    def __init__(
+        self,
+        *,
+        part: _builtins.str = ...,
+        state: _builtins.str = ...,
+        price_per_hour: _builtins.float = ...,
+        price_per_month: _builtins.float = ...,
+        contract_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_id", b"contract_id", "part", b"part", "price_per_hour", b"price_per_hour", "price_per_month", b"price_per_month", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmPoolCost: _TypeAlias = WarmPoolCost  # noqa: Y015
 
 @_typing.final
 class RetainedVolume(_message.Message):
@@ -3604,7 +3854,7 @@ Global___ListWarmPoolHostsRequest: _TypeAlias = ListWarmPoolHostsRequest  # noqa
 
 @_typing.final
 class ListWarmPoolHostsResponse(_message.Message):
-    """ListWarmPoolHostsResponse lists hosts, cheapest first."""
+    """ListWarmPoolHostsResponse lists hosts: those that can carry a pool come first, then the cheapest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3766,6 +4016,26 @@ class ProvisionWarmPoolRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretEnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     HOST_MACHINE_ID_FIELD_NUMBER: _builtins.int
     GPU_NAME_FIELD_NUMBER: _builtins.int
@@ -3786,6 +4056,11 @@ class ProvisionWarmPoolRequest(_message.Message):
     HEALTH_FIELD_NUMBER: _builtins.int
     ALLOW_EMPTY_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
+    SECRET_ENV_FIELD_NUMBER: _builtins.int
+    HOLD_GPU_FIELD_NUMBER: _builtins.int
+    DRILL_EVERY_FIELD_NUMBER: _builtins.int
+    DRILL_WINDOW_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.int
     """The caller's own number for the machine, positive, unique within the project. Required."""
     host_machine_id: _builtins.int
@@ -3799,29 +4074,39 @@ class ProvisionWarmPoolRequest(_message.Message):
     volume_size: _builtins.int
     """The shared volume in GB. 0: 100."""
     max_price: _builtins.float
-    """USD per GPU-hour, at most. 0: the server's GPUPROXY_WARMPOOL_MAX_PRICE."""
+    """USD per GPU-hour, at most. 0: the server's GPUPROXY_WARMPOOL_MAX_PRICE, else its GPUPROXY_MAX_PRICE; the answer says
+    which.
+    """
     onstart: _builtins.str
-    """As in ReserveGPUsRequest; runs once the volume is this machine's alone."""
+    """As in ReserveGPUsRequest; runs once the machine has the lock on the volume."""
     mount_path: _builtins.str
     """Where the volume is mounted. "": "/data"."""
     mode: _builtins.str
-    """"shared": both machines mount the volume; "recreate": failover makes a new machine with it; "own_disk". "": the
-    best that the marketplace is seen to allow.
+    """"shared": both machines have the volume; "recreate": failover makes a new machine with it. "": "shared" where the
+    marketplace allows it, else "recreate". "own_disk" is not supported (NOT_SUPPORTED).
     """
     dry_run: _builtins.bool
     """Make nothing; the answer's `plan` says what would be. Default: false."""
     wait: _builtins.bool
     """false: answer at once, with state "provisioning". Default: true."""
     cross_host: _builtins.str
-    """What to do when the host is lost: "" (default): nothing; "empty": another host, without data; "restore": another
-    host, with the last backup.
+    """What to do when the host is lost: "" (default): nothing; "empty": another host, without data. "restore" is not
+    supported (NOT_SUPPORTED).
     """
     health: _builtins.str
-    """How the primary is probed: "tcp", "ssh" (the banner) or an http URL. "": "ssh", or "tcp" where there is none."""
+    """How the primary is probed: "tcp", "ssh" (the banner) or an http URL such as "http://localhost:8000/health" whose port
+    is one of `ports` and whose host is not used. "": "ssh", or "tcp" where there is none.
+    """
     allow_empty: _builtins.bool
-    """With mode "own_disk": promote although the standby has no data. Default: false."""
+    """Belongs to the mode "own_disk", which is not supported: must be false."""
     provider: _builtins.str
     """The marketplace. "": "vast.ai"."""
+    hold_gpu: _builtins.bool
+    """Keep the standby running, so that it keeps its GPUs. It costs as much as the primary; the answer's plan says how
+    much. Default: false.
+    """
+    drill_window: _builtins.str
+    """When drills may begin, in full hours UTC, as in "02:00-05:00". "": at any time."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """As in ReserveGPUsRequest."""
@@ -3837,6 +4122,18 @@ class ProvisionWarmPoolRequest(_message.Message):
     @_builtins.property
     def keep_failed_primary(self) -> _duration_pb2.Duration:
         """How long a failed primary is kept stopped. Absent: 24 hours; 0: it is destroyed at once."""
+
+    @_builtins.property
+    def registry_auth(self) -> Global___RegistryAuth:
+        """As in ReserveGPUsRequest. Stored encrypted, because a new standby needs it."""
+
+    @_builtins.property
+    def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in ReserveGPUsRequest. Stored encrypted, because a new standby needs it."""
+
+    @_builtins.property
+    def drill_every(self) -> _duration_pb2.Duration:
+        """How often the failover is tested by itself, at least every hour. Absent or 0: never."""
 
     def __init__(
         self,
@@ -3861,10 +4158,15 @@ class ProvisionWarmPoolRequest(_message.Message):
         health: _builtins.str = ...,
         allow_empty: _builtins.bool = ...,
         provider: _builtins.str = ...,
+        registry_auth: Global___RegistryAuth | None = ...,
+        secret_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        hold_gpu: _builtins.bool = ...,
+        drill_every: _duration_pb2.Duration | None = ...,
+        drill_window: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait", b"_wait", "keep_failed_primary", b"keep_failed_primary", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait", b"_wait", "drill_every", b"drill_every", "keep_failed_primary", b"keep_failed_primary", "registry_auth", b"registry_auth", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait", b"_wait", "allow_empty", b"allow_empty", "cross_host", b"cross_host", "disk_size", b"disk_size", "dry_run", b"dry_run", "env", b"env", "gpu_name", b"gpu_name", "health", b"health", "host_machine_id", b"host_machine_id", "image", b"image", "keep_failed_primary", b"keep_failed_primary", "machine_id", b"machine_id", "max_price", b"max_price", "mode", b"mode", "mount_path", b"mount_path", "onstart", b"onstart", "ports", b"ports", "provider", b"provider", "ssh_public_keys", b"ssh_public_keys", "volume_size", b"volume_size", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait", b"_wait", "allow_empty", b"allow_empty", "cross_host", b"cross_host", "disk_size", b"disk_size", "drill_every", b"drill_every", "drill_window", b"drill_window", "dry_run", b"dry_run", "env", b"env", "gpu_name", b"gpu_name", "health", b"health", "hold_gpu", b"hold_gpu", "host_machine_id", b"host_machine_id", "image", b"image", "keep_failed_primary", b"keep_failed_primary", "machine_id", b"machine_id", "max_price", b"max_price", "mode", b"mode", "mount_path", b"mount_path", "onstart", b"onstart", "ports", b"ports", "provider", b"provider", "registry_auth", b"registry_auth", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "volume_size", b"volume_size", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__wait: _TypeAlias = _typing.Literal["wait"]  # noqa: Y015
     _WhichOneofArgType__wait: _TypeAlias = _typing.Literal["_wait", b"_wait"]  # noqa: Y015
@@ -3882,10 +4184,16 @@ class ProvisionWarmPoolResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_SOURCE_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """Always true; failure is an error status."""
     message: _builtins.str
     """What was made, or what goes on."""
+    max_price_per_hour: _builtins.float
+    """USD per GPU-hour that its machines may cost at most."""
+    max_price_source: _builtins.str
+    """Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE"."""
     @_builtins.property
     def status(self) -> Global___WarmPoolStatus:
         """The pool."""
@@ -3901,10 +4209,12 @@ class ProvisionWarmPoolResponse(_message.Message):
         message: _builtins.str = ...,
         status: Global___WarmPoolStatus | None = ...,
         plan: Global___WarmPoolPlan | None = ...,
+        max_price_per_hour: _builtins.float = ...,
+        max_price_source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "plan", b"plan", "status", b"status", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_price_per_hour", b"max_price_per_hour", "max_price_source", b"max_price_source", "message", b"message", "plan", b"plan", "status", b"status", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3924,6 +4234,10 @@ class WarmPoolPlan(_message.Message):
     MOUNT_PATH_FIELD_NUMBER: _builtins.int
     HOST_MACHINE_ID_FIELD_NUMBER: _builtins.int
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    PRIMARY_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    STANDBY_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    VOLUME_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    HOLD_GPU_FIELD_NUMBER: _builtins.int
     gpu_name: _builtins.str
     """The model, printed as "RTX_4090"."""
     image: _builtins.str
@@ -3933,13 +4247,21 @@ class WarmPoolPlan(_message.Message):
     volume_size: _builtins.int
     """The shared volume in GB."""
     mode: _builtins.str
-    """"shared", "recreate" or "own_disk"."""
+    """"shared" or "recreate"; "": "shared" where the marketplace allows it, else "recreate"."""
     mount_path: _builtins.str
     """Where the volume is mounted."""
     host_machine_id: _builtins.int
     """The provider's host; absent while one is searched."""
     price_per_hour: _builtins.float
-    """USD per hour of everything, once active."""
+    """USD per hour of everything, once active. 0 while no host is chosen, as the three that follow."""
+    primary_price_per_hour: _builtins.float
+    """USD per hour of the primary."""
+    standby_price_per_hour: _builtins.float
+    """USD per hour of the standby: of its disk while it is stopped, of everything with hold_gpu."""
+    volume_price_per_hour: _builtins.float
+    """USD per hour of the volume."""
+    hold_gpu: _builtins.bool
+    """The standby keeps running and so keeps its GPUs."""
     def __init__(
         self,
         *,
@@ -3951,10 +4273,14 @@ class WarmPoolPlan(_message.Message):
         mount_path: _builtins.str = ...,
         host_machine_id: _builtins.int | None = ...,
         price_per_hour: _builtins.float = ...,
+        primary_price_per_hour: _builtins.float = ...,
+        standby_price_per_hour: _builtins.float = ...,
+        volume_price_per_hour: _builtins.float = ...,
+        hold_gpu: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id", "host_machine_id", b"host_machine_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id", "disk_size", b"disk_size", "gpu_name", b"gpu_name", "host_machine_id", b"host_machine_id", "image", b"image", "mode", b"mode", "mount_path", b"mount_path", "price_per_hour", b"price_per_hour", "volume_size", b"volume_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id", "disk_size", b"disk_size", "gpu_name", b"gpu_name", "hold_gpu", b"hold_gpu", "host_machine_id", b"host_machine_id", "image", b"image", "mode", b"mode", "mount_path", b"mount_path", "price_per_hour", b"price_per_hour", "primary_price_per_hour", b"primary_price_per_hour", "standby_price_per_hour", b"standby_price_per_hour", "volume_price_per_hour", b"volume_price_per_hour", "volume_size", b"volume_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_machine_id: _TypeAlias = _typing.Literal["host_machine_id"]  # noqa: Y015
     _WhichOneofArgType__host_machine_id: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id"]  # noqa: Y015
@@ -3990,6 +4316,26 @@ class EnableWarmPoolRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretEnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     HOST_MACHINE_ID_FIELD_NUMBER: _builtins.int
     GPU_NAME_FIELD_NUMBER: _builtins.int
@@ -4003,6 +4349,14 @@ class EnableWarmPoolRequest(_message.Message):
     SSH_PUBLIC_KEYS_FIELD_NUMBER: _builtins.int
     MOUNT_PATH_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    CROSS_HOST_FIELD_NUMBER: _builtins.int
+    KEEP_FAILED_PRIMARY_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
+    SECRET_ENV_FIELD_NUMBER: _builtins.int
+    HOLD_GPU_FIELD_NUMBER: _builtins.int
+    DRILL_EVERY_FIELD_NUMBER: _builtins.int
+    DRILL_WINDOW_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.int
     """The caller's own number for the machine, positive, unique within the project. Required."""
     host_machine_id: _builtins.int
@@ -4023,6 +4377,14 @@ class EnableWarmPoolRequest(_message.Message):
     """As in ProvisionWarmPoolRequest."""
     mode: _builtins.str
     """As in ProvisionWarmPoolRequest."""
+    cross_host: _builtins.str
+    """As in ProvisionWarmPoolRequest."""
+    health: _builtins.str
+    """As in ProvisionWarmPoolRequest."""
+    hold_gpu: _builtins.bool
+    """As in ProvisionWarmPoolRequest."""
+    drill_window: _builtins.str
+    """As in ProvisionWarmPoolRequest."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """As in ProvisionWarmPoolRequest."""
@@ -4034,6 +4396,22 @@ class EnableWarmPoolRequest(_message.Message):
     @_builtins.property
     def ssh_public_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in ProvisionWarmPoolRequest."""
+
+    @_builtins.property
+    def keep_failed_primary(self) -> _duration_pb2.Duration:
+        """As in ProvisionWarmPoolRequest."""
+
+    @_builtins.property
+    def registry_auth(self) -> Global___RegistryAuth:
+        """As in ProvisionWarmPoolRequest."""
+
+    @_builtins.property
+    def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in ProvisionWarmPoolRequest."""
+
+    @_builtins.property
+    def drill_every(self) -> _duration_pb2.Duration:
+        """As in ProvisionWarmPoolRequest; 0 ends the drills."""
 
     def __init__(
         self,
@@ -4051,15 +4429,31 @@ class EnableWarmPoolRequest(_message.Message):
         ssh_public_keys: _abc.Iterable[_builtins.str] | None = ...,
         mount_path: _builtins.str | None = ...,
         mode: _builtins.str | None = ...,
+        cross_host: _builtins.str | None = ...,
+        keep_failed_primary: _duration_pb2.Duration | None = ...,
+        health: _builtins.str | None = ...,
+        registry_auth: Global___RegistryAuth | None = ...,
+        secret_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        hold_gpu: _builtins.bool | None = ...,
+        drill_every: _duration_pb2.Duration | None = ...,
+        drill_window: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_size", b"_disk_size", "_gpu_name", b"_gpu_name", "_host_machine_id", b"_host_machine_id", "_image", b"_image", "_max_price", b"_max_price", "_mode", b"_mode", "_mount_path", b"_mount_path", "_onstart", b"_onstart", "_volume_size", b"_volume_size", "disk_size", b"disk_size", "gpu_name", b"gpu_name", "host_machine_id", b"host_machine_id", "image", b"image", "max_price", b"max_price", "mode", b"mode", "mount_path", b"mount_path", "onstart", b"onstart", "volume_size", b"volume_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cross_host", b"_cross_host", "_disk_size", b"_disk_size", "_drill_window", b"_drill_window", "_gpu_name", b"_gpu_name", "_health", b"_health", "_hold_gpu", b"_hold_gpu", "_host_machine_id", b"_host_machine_id", "_image", b"_image", "_max_price", b"_max_price", "_mode", b"_mode", "_mount_path", b"_mount_path", "_onstart", b"_onstart", "_volume_size", b"_volume_size", "cross_host", b"cross_host", "disk_size", b"disk_size", "drill_every", b"drill_every", "drill_window", b"drill_window", "gpu_name", b"gpu_name", "health", b"health", "hold_gpu", b"hold_gpu", "host_machine_id", b"host_machine_id", "image", b"image", "keep_failed_primary", b"keep_failed_primary", "max_price", b"max_price", "mode", b"mode", "mount_path", b"mount_path", "onstart", b"onstart", "registry_auth", b"registry_auth", "volume_size", b"volume_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_size", b"_disk_size", "_gpu_name", b"_gpu_name", "_host_machine_id", b"_host_machine_id", "_image", b"_image", "_max_price", b"_max_price", "_mode", b"_mode", "_mount_path", b"_mount_path", "_onstart", b"_onstart", "_volume_size", b"_volume_size", "disk_size", b"disk_size", "env", b"env", "gpu_name", b"gpu_name", "host_machine_id", b"host_machine_id", "image", b"image", "machine_id", b"machine_id", "max_price", b"max_price", "mode", b"mode", "mount_path", b"mount_path", "onstart", b"onstart", "ports", b"ports", "ssh_public_keys", b"ssh_public_keys", "volume_size", b"volume_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cross_host", b"_cross_host", "_disk_size", b"_disk_size", "_drill_window", b"_drill_window", "_gpu_name", b"_gpu_name", "_health", b"_health", "_hold_gpu", b"_hold_gpu", "_host_machine_id", b"_host_machine_id", "_image", b"_image", "_max_price", b"_max_price", "_mode", b"_mode", "_mount_path", b"_mount_path", "_onstart", b"_onstart", "_volume_size", b"_volume_size", "cross_host", b"cross_host", "disk_size", b"disk_size", "drill_every", b"drill_every", "drill_window", b"drill_window", "env", b"env", "gpu_name", b"gpu_name", "health", b"health", "hold_gpu", b"hold_gpu", "host_machine_id", b"host_machine_id", "image", b"image", "keep_failed_primary", b"keep_failed_primary", "machine_id", b"machine_id", "max_price", b"max_price", "mode", b"mode", "mount_path", b"mount_path", "onstart", b"onstart", "ports", b"ports", "registry_auth", b"registry_auth", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "volume_size", b"volume_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cross_host: _TypeAlias = _typing.Literal["cross_host"]  # noqa: Y015
+    _WhichOneofArgType__cross_host: _TypeAlias = _typing.Literal["_cross_host", b"_cross_host"]  # noqa: Y015
     _WhichOneofReturnType__disk_size: _TypeAlias = _typing.Literal["disk_size"]  # noqa: Y015
     _WhichOneofArgType__disk_size: _TypeAlias = _typing.Literal["_disk_size", b"_disk_size"]  # noqa: Y015
+    _WhichOneofReturnType__drill_window: _TypeAlias = _typing.Literal["drill_window"]  # noqa: Y015
+    _WhichOneofArgType__drill_window: _TypeAlias = _typing.Literal["_drill_window", b"_drill_window"]  # noqa: Y015
     _WhichOneofReturnType__gpu_name: _TypeAlias = _typing.Literal["gpu_name"]  # noqa: Y015
     _WhichOneofArgType__gpu_name: _TypeAlias = _typing.Literal["_gpu_name", b"_gpu_name"]  # noqa: Y015
+    _WhichOneofReturnType__health: _TypeAlias = _typing.Literal["health"]  # noqa: Y015
+    _WhichOneofArgType__health: _TypeAlias = _typing.Literal["_health", b"_health"]  # noqa: Y015
+    _WhichOneofReturnType__hold_gpu: _TypeAlias = _typing.Literal["hold_gpu"]  # noqa: Y015
+    _WhichOneofArgType__hold_gpu: _TypeAlias = _typing.Literal["_hold_gpu", b"_hold_gpu"]  # noqa: Y015
     _WhichOneofReturnType__host_machine_id: _TypeAlias = _typing.Literal["host_machine_id"]  # noqa: Y015
     _WhichOneofArgType__host_machine_id: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id"]  # noqa: Y015
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
@@ -4075,9 +4469,17 @@ class EnableWarmPoolRequest(_message.Message):
     _WhichOneofReturnType__volume_size: _TypeAlias = _typing.Literal["volume_size"]  # noqa: Y015
     _WhichOneofArgType__volume_size: _TypeAlias = _typing.Literal["_volume_size", b"_volume_size"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cross_host) -> _WhichOneofReturnType__cross_host | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_size) -> _WhichOneofReturnType__disk_size | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drill_window) -> _WhichOneofReturnType__drill_window | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_name) -> _WhichOneofReturnType__gpu_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__health) -> _WhichOneofReturnType__health | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_gpu) -> _WhichOneofReturnType__hold_gpu | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host_machine_id) -> _WhichOneofReturnType__host_machine_id | None: ...
     @_typing.overload
@@ -4105,12 +4507,15 @@ class EnableWarmPoolResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     MAX_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_SOURCE_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """"enabled"."""
     message: _builtins.str
     """"Warm pool enabled for machine 123"."""
     max_price_per_hour: _builtins.float
-    """USD per GPU-hour that it may cost at most."""
+    """USD per GPU-hour that its machines may cost at most."""
+    max_price_source: _builtins.str
+    """Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE"."""
     @_builtins.property
     def plan(self) -> Global___WarmPoolPlan:
         """What will be made."""
@@ -4122,10 +4527,11 @@ class EnableWarmPoolResponse(_message.Message):
         message: _builtins.str = ...,
         plan: Global___WarmPoolPlan | None = ...,
         max_price_per_hour: _builtins.float = ...,
+        max_price_source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_price_per_hour", b"max_price_per_hour", "message", b"message", "plan", b"plan", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_price_per_hour", b"max_price_per_hour", "max_price_source", b"max_price_source", "message", b"message", "plan", b"plan", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4198,16 +4604,20 @@ class TestWarmPoolFailoverRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MACHINE_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_DESTROY_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.int
     """The caller's own number for the machine. Required."""
+    allow_destroy: _builtins.bool
+    """In the mode "recreate": destroy the primary, as a failover of that mode does. Default: false."""
     def __init__(
         self,
         *,
         machine_id: _builtins.int = ...,
+        allow_destroy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_destroy", b"allow_destroy", "machine_id", b"machine_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4258,7 +4668,9 @@ class FailoverWarmPoolRequest(_message.Message):
     machine_id: _builtins.int
     """The caller's own number for the machine. Required."""
     allow_unfenced: _builtins.bool
-    """Go on although the old primary is not proven stopped: two machines may then write to the volume. Default: false."""
+    """Go on although the marketplace does not show the old primary stopped: only the lock then keeps two machines from
+    writing to the volume. Default: false.
+    """
     def __init__(
         self,
         *,
@@ -4335,7 +4747,7 @@ Global___CleanupWarmPoolRequest: _TypeAlias = CleanupWarmPoolRequest  # noqa: Y0
 
 @_typing.final
 class CleanupWarmPoolResponse(_message.Message):
-    """CleanupWarmPoolResponse confirms that the release is committed."""
+    """CleanupWarmPoolResponse confirms that everything is gone, or that its release is committed and goes on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -4348,7 +4760,7 @@ class CleanupWarmPoolResponse(_message.Message):
     """"Warm pool for machine 123 cleaned up"."""
     @_builtins.property
     def pending_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Contract and volume ids that are not proven gone yet."""
+        """Contract and volume ids that are not proven gone yet: the deadline has passed before. Over HTTP the status is 202."""
 
     def __init__(
         self,
@@ -4364,6 +4776,64 @@ class CleanupWarmPoolResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CleanupWarmPoolResponse: _TypeAlias = CleanupWarmPoolResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRetainedVolumeRequest(_message.Message):
+    """DeleteRetainedVolumeRequest names a volume in WarmPoolStatus.retained_volumes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    VOLUME_ID_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.int
+    """The caller's own number for the machine. Required."""
+    volume_id: _builtins.str
+    """RetainedVolume.volume_id. Required."""
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.int = ...,
+        volume_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "volume_id", b"volume_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRetainedVolumeRequest: _TypeAlias = DeleteRetainedVolumeRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRetainedVolumeResponse(_message.Message):
+    """DeleteRetainedVolumeResponse confirms that the volume is gone, or that its deletion is committed and goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PENDING_IDS_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """Always true; failure is an error status."""
+    message: _builtins.str
+    """What was done."""
+    @_builtins.property
+    def pending_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The volume's id while it is not proven gone: the deadline has passed before. Over HTTP the status is 202."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        pending_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "pending_ids", b"pending_ids", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRetainedVolumeResponse: _TypeAlias = DeleteRetainedVolumeResponse  # noqa: Y015
 
 @_typing.final
 class WatchWarmPoolRequest(_message.Message):

@@ -233,6 +233,11 @@ class GPUProxyServiceStub:
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.CleanupWarmPoolRequest.SerializeToString,
                 response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.CleanupWarmPoolResponse.FromString,
                 _registered_method=True)
+        self.DeleteRetainedVolume = channel.unary_unary(
+                '/gpuproxy.v1.GPUProxyService/DeleteRetainedVolume',
+                request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.DeleteRetainedVolumeRequest.SerializeToString,
+                response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.DeleteRetainedVolumeResponse.FromString,
+                _registered_method=True)
         self.WatchWarmPool = channel.unary_stream(
                 '/gpuproxy.v1.GPUProxyService/WatchWarmPool',
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.WatchWarmPoolRequest.SerializeToString,
@@ -483,7 +488,8 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWarmPoolHosts(self, request, context):
-        """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first.
+        """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby: those that can carry a pool come
+        first, then the cheapest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -491,28 +497,33 @@ class GPUProxyServiceServicer:
 
     def ProvisionWarmPool(self, request, context):
         """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
-        caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
+        caller's deadline; over HTTP, 202 says that the state is still "provisioning". The same call again joins the
+        running one; with other parameters it is ALREADY_EXISTS with reason POOL_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnableWarmPool(self, request, context):
-        """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision.
+        """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision. Without any field but
+        machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
+        GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableWarmPool(self, request, context):
-        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed.
+        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
+        failover it takes effect when that ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TestWarmPoolFailover(self, request, context):
-        """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing.
+        """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
+        "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -526,7 +537,16 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CleanupWarmPool(self, request, context):
-        """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state.
+        """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state. Waits until each of them is
+        proven gone, up to the caller's deadline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRetainedVolume(self, request, context):
+        """DeleteRetainedVolume deletes a volume that a pool no longer uses, and its data. Waits until it is proven gone, up to
+        the caller's deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -739,6 +759,11 @@ def add_GPUProxyServiceServicer_to_server(servicer, server):
                     servicer.CleanupWarmPool,
                     request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.CleanupWarmPoolRequest.FromString,
                     response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.CleanupWarmPoolResponse.SerializeToString,
+            ),
+            'DeleteRetainedVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRetainedVolume,
+                    request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.DeleteRetainedVolumeRequest.FromString,
+                    response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.DeleteRetainedVolumeResponse.SerializeToString,
             ),
             'WatchWarmPool': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchWarmPool,
@@ -1803,6 +1828,33 @@ class GPUProxyService:
             '/gpuproxy.v1.GPUProxyService/CleanupWarmPool',
             gpuproxy_dot_v1_dot_gpuproxy__pb2.CleanupWarmPoolRequest.SerializeToString,
             gpuproxy_dot_v1_dot_gpuproxy__pb2.CleanupWarmPoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRetainedVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpuproxy.v1.GPUProxyService/DeleteRetainedVolume',
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.DeleteRetainedVolumeRequest.SerializeToString,
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.DeleteRetainedVolumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

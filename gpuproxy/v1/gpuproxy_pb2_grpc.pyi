@@ -13,7 +13,8 @@ Conventions that hold for every message here:
   that were never published.
 - Every error carries a google.rpc.ErrorInfo (domain "gpuproxy.v1"), every answer the trailing metadata `x-trace-id`.
 - Where the caller sets no deadline it is 30 s, but 120 s for ReserveGPUs and CreateGPUInstance and 600 s for
-  ProvisionWarmPool and TestWarmPoolFailover; a caller's own is honoured up to 30 minutes.
+  ProvisionWarmPool, TestWarmPoolFailover, FailoverWarmPool, CleanupWarmPool and DeleteRetainedVolume; a caller's own
+  is honoured up to 30 minutes.
 - The same calls are served as HTTP/JSON: `google.api.http` says where. Field names stay as they are here, 64-bit
   integers are numbers, what is absent is null.
 """
@@ -134,21 +135,37 @@ class GPUProxyServiceStub:
     ListWarmPools: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListWarmPoolsRequest, _gpuproxy_pb2.ListWarmPoolsResponse]
     """ListWarmPools lists the project's warm pools by machine_id."""
     ListWarmPoolHosts: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListWarmPoolHostsRequest, _gpuproxy_pb2.ListWarmPoolHostsResponse]
-    """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first."""
+    """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby: those that can carry a pool come
+    first, then the cheapest.
+    """
     ProvisionWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ProvisionWarmPoolRequest, _gpuproxy_pb2.ProvisionWarmPoolResponse]
     """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
-    caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
+    caller's deadline; over HTTP, 202 says that the state is still "provisioning". The same call again joins the
+    running one; with other parameters it is ALREADY_EXISTS with reason POOL_EXISTS.
     """
     EnableWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.EnableWarmPoolRequest, _gpuproxy_pb2.EnableWarmPoolResponse]
-    """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision."""
+    """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision. Without any field but
+    machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
+    GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
+    """
     DisableWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.DisableWarmPoolRequest, _gpuproxy_pb2.DisableWarmPoolResponse]
-    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed."""
+    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
+    failover it takes effect when that ends.
+    """
     TestWarmPoolFailover: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.TestWarmPoolFailoverRequest, _gpuproxy_pb2.TestWarmPoolFailoverResponse]
-    """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing."""
+    """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
+    "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
+    """
     FailoverWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.FailoverWarmPoolRequest, _gpuproxy_pb2.FailoverWarmPoolResponse]
     """FailoverWarmPool starts a failover by hand. It is logged with the caller's key."""
     CleanupWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.CleanupWarmPoolRequest, _gpuproxy_pb2.CleanupWarmPoolResponse]
-    """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state."""
+    """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state. Waits until each of them is
+    proven gone, up to the caller's deadline.
+    """
+    DeleteRetainedVolume: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.DeleteRetainedVolumeRequest, _gpuproxy_pb2.DeleteRetainedVolumeResponse]
+    """DeleteRetainedVolume deletes a volume that a pool no longer uses, and its data. Waits until it is proven gone, up to
+    the caller's deadline.
+    """
     WatchWarmPool: _grpc.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchWarmPoolRequest, _gpuproxy_pb2.WarmPoolStatus]
     """WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
     last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
@@ -247,21 +264,37 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     ListWarmPools: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListWarmPoolsRequest, _gpuproxy_pb2.ListWarmPoolsResponse]  # type: ignore[assignment]
     """ListWarmPools lists the project's warm pools by machine_id."""
     ListWarmPoolHosts: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListWarmPoolHostsRequest, _gpuproxy_pb2.ListWarmPoolHostsResponse]  # type: ignore[assignment]
-    """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first."""
+    """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby: those that can carry a pool come
+    first, then the cheapest.
+    """
     ProvisionWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ProvisionWarmPoolRequest, _gpuproxy_pb2.ProvisionWarmPoolResponse]  # type: ignore[assignment]
     """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
-    caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
+    caller's deadline; over HTTP, 202 says that the state is still "provisioning". The same call again joins the
+    running one; with other parameters it is ALREADY_EXISTS with reason POOL_EXISTS.
     """
     EnableWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.EnableWarmPoolRequest, _gpuproxy_pb2.EnableWarmPoolResponse]  # type: ignore[assignment]
-    """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision."""
+    """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision. Without any field but
+    machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
+    GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
+    """
     DisableWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.DisableWarmPoolRequest, _gpuproxy_pb2.DisableWarmPoolResponse]  # type: ignore[assignment]
-    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed."""
+    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
+    failover it takes effect when that ends.
+    """
     TestWarmPoolFailover: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.TestWarmPoolFailoverRequest, _gpuproxy_pb2.TestWarmPoolFailoverResponse]  # type: ignore[assignment]
-    """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing."""
+    """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
+    "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
+    """
     FailoverWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.FailoverWarmPoolRequest, _gpuproxy_pb2.FailoverWarmPoolResponse]  # type: ignore[assignment]
     """FailoverWarmPool starts a failover by hand. It is logged with the caller's key."""
     CleanupWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.CleanupWarmPoolRequest, _gpuproxy_pb2.CleanupWarmPoolResponse]  # type: ignore[assignment]
-    """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state."""
+    """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state. Waits until each of them is
+    proven gone, up to the caller's deadline.
+    """
+    DeleteRetainedVolume: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.DeleteRetainedVolumeRequest, _gpuproxy_pb2.DeleteRetainedVolumeResponse]  # type: ignore[assignment]
+    """DeleteRetainedVolume deletes a volume that a pool no longer uses, and its data. Waits until it is proven gone, up to
+    the caller's deadline.
+    """
     WatchWarmPool: _aio.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchWarmPoolRequest, _gpuproxy_pb2.WarmPoolStatus]  # type: ignore[assignment]
     """WatchWarmPool sends the current status, then every change in order. When the stream ends, open it again with the
     last resume_token. Each message is the status itself, unwrapped, as GetWarmPoolStatus answers it.
@@ -555,7 +588,9 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ListWarmPoolHostsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ListWarmPoolHostsResponse, _abc.Awaitable[_gpuproxy_pb2.ListWarmPoolHostsResponse]]:
-        """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby, cheapest first."""
+        """ListWarmPoolHosts lists hosts with enough free GPUs for a primary and a standby: those that can carry a pool come
+        first, then the cheapest.
+        """
 
     @_abc_1.abstractmethod
     def ProvisionWarmPool(
@@ -564,7 +599,8 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ProvisionWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.ProvisionWarmPoolResponse]]:
         """ProvisionWarmPool creates a warm pool on a given host: volume, primary, standby. Waits for "active" up to the
-        caller's deadline. The same call again joins the running one; with other parameters it is ALREADY_EXISTS.
+        caller's deadline; over HTTP, 202 says that the state is still "provisioning". The same call again joins the
+        running one; with other parameters it is ALREADY_EXISTS with reason POOL_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -573,7 +609,10 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.EnableWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.EnableWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.EnableWarmPoolResponse]]:
-        """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision."""
+        """EnableWarmPool creates a warm pool on a host that the service chooses, or resumes supervision. Without any field but
+        machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
+        GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
+        """
 
     @_abc_1.abstractmethod
     def DisableWarmPool(
@@ -581,7 +620,9 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.DisableWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.DisableWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.DisableWarmPoolResponse]]:
-        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed."""
+        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
+        failover it takes effect when that ends.
+        """
 
     @_abc_1.abstractmethod
     def TestWarmPoolFailover(
@@ -589,7 +630,9 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.TestWarmPoolFailoverRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.TestWarmPoolFailoverResponse, _abc.Awaitable[_gpuproxy_pb2.TestWarmPoolFailoverResponse]]:
-        """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing."""
+        """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
+        "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
+        """
 
     @_abc_1.abstractmethod
     def FailoverWarmPool(
@@ -605,7 +648,19 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.CleanupWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.CleanupWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.CleanupWarmPoolResponse]]:
-        """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state."""
+        """CleanupWarmPool destroys primary, standby and volume of a warm pool, in any state. Waits until each of them is
+        proven gone, up to the caller's deadline.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteRetainedVolume(
+        self,
+        request: _gpuproxy_pb2.DeleteRetainedVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gpuproxy_pb2.DeleteRetainedVolumeResponse, _abc.Awaitable[_gpuproxy_pb2.DeleteRetainedVolumeResponse]]:
+        """DeleteRetainedVolume deletes a volume that a pool no longer uses, and its data. Waits until it is proven gone, up to
+        the caller's deadline.
+        """
 
     @_abc_1.abstractmethod
     def WatchWarmPool(

@@ -29,7 +29,7 @@ var File_gpuproxy_v1_published_proto protoreflect.FileDescriptor
 
 const file_gpuproxy_v1_published_proto_rawDesc = "" +
 	"\n" +
-	"\x1bgpuproxy/v1/published.proto\x12\bgpuproxy\x1a\x1agpuproxy/v1/gpuproxy.proto2\xa4\x1d\n" +
+	"\x1bgpuproxy/v1/published.proto\x12\bgpuproxy\x1a\x1agpuproxy/v1/gpuproxy.proto2\x91\x1e\n" +
 	"\x0fGPUProxyService\x12>\n" +
 	"\x05Login\x12\x19.gpuproxy.v1.LoginRequest\x1a\x1a.gpuproxy.v1.LoginResponse\x12S\n" +
 	"\fCreateAPIKey\x12 .gpuproxy.v1.CreateAPIKeyRequest\x1a!.gpuproxy.v1.CreateAPIKeyResponse\x12P\n" +
@@ -69,7 +69,8 @@ const file_gpuproxy_v1_published_proto_rawDesc = "" +
 	"\x0fDisableWarmPool\x12#.gpuproxy.v1.DisableWarmPoolRequest\x1a$.gpuproxy.v1.DisableWarmPoolResponse\x12k\n" +
 	"\x14TestWarmPoolFailover\x12(.gpuproxy.v1.TestWarmPoolFailoverRequest\x1a).gpuproxy.v1.TestWarmPoolFailoverResponse\x12_\n" +
 	"\x10FailoverWarmPool\x12$.gpuproxy.v1.FailoverWarmPoolRequest\x1a%.gpuproxy.v1.FailoverWarmPoolResponse\x12\\\n" +
-	"\x0fCleanupWarmPool\x12#.gpuproxy.v1.CleanupWarmPoolRequest\x1a$.gpuproxy.v1.CleanupWarmPoolResponse\x12Q\n" +
+	"\x0fCleanupWarmPool\x12#.gpuproxy.v1.CleanupWarmPoolRequest\x1a$.gpuproxy.v1.CleanupWarmPoolResponse\x12k\n" +
+	"\x14DeleteRetainedVolume\x12(.gpuproxy.v1.DeleteRetainedVolumeRequest\x1a).gpuproxy.v1.DeleteRetainedVolumeResponse\x12Q\n" +
 	"\rWatchWarmPool\x12!.gpuproxy.v1.WatchWarmPoolRequest\x1a\x1b.gpuproxy.v1.WarmPoolStatus0\x01B7Z5github.com/aiserve/gpuproxy/proto/published;publishedb\x06proto3"
 
 var file_gpuproxy_v1_published_proto_goTypes = []any{
@@ -112,46 +113,48 @@ var file_gpuproxy_v1_published_proto_goTypes = []any{
 	(*proto.TestWarmPoolFailoverRequest)(nil),     // 36: gpuproxy.v1.TestWarmPoolFailoverRequest
 	(*proto.FailoverWarmPoolRequest)(nil),         // 37: gpuproxy.v1.FailoverWarmPoolRequest
 	(*proto.CleanupWarmPoolRequest)(nil),          // 38: gpuproxy.v1.CleanupWarmPoolRequest
-	(*proto.WatchWarmPoolRequest)(nil),            // 39: gpuproxy.v1.WatchWarmPoolRequest
-	(*proto.LoginResponse)(nil),                   // 40: gpuproxy.v1.LoginResponse
-	(*proto.CreateAPIKeyResponse)(nil),            // 41: gpuproxy.v1.CreateAPIKeyResponse
-	(*proto.ListAPIKeysResponse)(nil),             // 42: gpuproxy.v1.ListAPIKeysResponse
-	(*proto.RevokeAPIKeyResponse)(nil),            // 43: gpuproxy.v1.RevokeAPIKeyResponse
-	(*proto.AddSSHKeyResponse)(nil),               // 44: gpuproxy.v1.AddSSHKeyResponse
-	(*proto.ListSSHKeysResponse)(nil),             // 45: gpuproxy.v1.ListSSHKeysResponse
-	(*proto.DeleteSSHKeyResponse)(nil),            // 46: gpuproxy.v1.DeleteSSHKeyResponse
-	(*proto.HealthCheckResponse)(nil),             // 47: gpuproxy.v1.HealthCheckResponse
-	(*proto.ListGPUInstancesResponse)(nil),        // 48: gpuproxy.v1.ListGPUInstancesResponse
-	(*proto.GetGPUInstanceResponse)(nil),          // 49: gpuproxy.v1.GetGPUInstanceResponse
-	(*proto.StartGPUInstanceResponse)(nil),        // 50: gpuproxy.v1.StartGPUInstanceResponse
-	(*proto.StopGPUInstanceResponse)(nil),         // 51: gpuproxy.v1.StopGPUInstanceResponse
-	(*proto.GetInstanceLogsResponse)(nil),         // 52: gpuproxy.v1.GetInstanceLogsResponse
-	(*proto.CreateGPUInstanceResponse)(nil),       // 53: gpuproxy.v1.CreateGPUInstanceResponse
-	(*proto.DestroyGPUInstanceResponse)(nil),      // 54: gpuproxy.v1.DestroyGPUInstanceResponse
-	(*proto.ReserveGPUsResponse)(nil),             // 55: gpuproxy.v1.ReserveGPUsResponse
-	(*proto.GetReservationResponse)(nil),          // 56: gpuproxy.v1.GetReservationResponse
-	(*proto.ListReservationsResponse)(nil),        // 57: gpuproxy.v1.ListReservationsResponse
-	(*proto.ReleaseReservationResponse)(nil),      // 58: gpuproxy.v1.ReleaseReservationResponse
-	(*proto.ExtendReservationResponse)(nil),       // 59: gpuproxy.v1.ExtendReservationResponse
-	(*proto.WatchReservationResponse)(nil),        // 60: gpuproxy.v1.WatchReservationResponse
-	(*proto.SetLoadBalancerStrategyResponse)(nil), // 61: gpuproxy.v1.SetLoadBalancerStrategyResponse
-	(*proto.GetLoadBalancerStrategyResponse)(nil), // 62: gpuproxy.v1.GetLoadBalancerStrategyResponse
-	(*proto.GetLoadInfoResponse)(nil),             // 63: gpuproxy.v1.GetLoadInfoResponse
-	(*proto.GetTransactionsResponse)(nil),         // 64: gpuproxy.v1.GetTransactionsResponse
-	(*proto.GetSpendingInfoResponse)(nil),         // 65: gpuproxy.v1.GetSpendingInfoResponse
-	(*proto.CheckSpendingLimitResponse)(nil),      // 66: gpuproxy.v1.CheckSpendingLimitResponse
-	(*proto.SetSpendingLimitResponse)(nil),        // 67: gpuproxy.v1.SetSpendingLimitResponse
-	(*proto.ListSpendingLimitsResponse)(nil),      // 68: gpuproxy.v1.ListSpendingLimitsResponse
-	(*proto.GetCostReportResponse)(nil),           // 69: gpuproxy.v1.GetCostReportResponse
-	(*proto.WarmPoolStatus)(nil),                  // 70: gpuproxy.v1.WarmPoolStatus
-	(*proto.ListWarmPoolsResponse)(nil),           // 71: gpuproxy.v1.ListWarmPoolsResponse
-	(*proto.ListWarmPoolHostsResponse)(nil),       // 72: gpuproxy.v1.ListWarmPoolHostsResponse
-	(*proto.ProvisionWarmPoolResponse)(nil),       // 73: gpuproxy.v1.ProvisionWarmPoolResponse
-	(*proto.EnableWarmPoolResponse)(nil),          // 74: gpuproxy.v1.EnableWarmPoolResponse
-	(*proto.DisableWarmPoolResponse)(nil),         // 75: gpuproxy.v1.DisableWarmPoolResponse
-	(*proto.TestWarmPoolFailoverResponse)(nil),    // 76: gpuproxy.v1.TestWarmPoolFailoverResponse
-	(*proto.FailoverWarmPoolResponse)(nil),        // 77: gpuproxy.v1.FailoverWarmPoolResponse
-	(*proto.CleanupWarmPoolResponse)(nil),         // 78: gpuproxy.v1.CleanupWarmPoolResponse
+	(*proto.DeleteRetainedVolumeRequest)(nil),     // 39: gpuproxy.v1.DeleteRetainedVolumeRequest
+	(*proto.WatchWarmPoolRequest)(nil),            // 40: gpuproxy.v1.WatchWarmPoolRequest
+	(*proto.LoginResponse)(nil),                   // 41: gpuproxy.v1.LoginResponse
+	(*proto.CreateAPIKeyResponse)(nil),            // 42: gpuproxy.v1.CreateAPIKeyResponse
+	(*proto.ListAPIKeysResponse)(nil),             // 43: gpuproxy.v1.ListAPIKeysResponse
+	(*proto.RevokeAPIKeyResponse)(nil),            // 44: gpuproxy.v1.RevokeAPIKeyResponse
+	(*proto.AddSSHKeyResponse)(nil),               // 45: gpuproxy.v1.AddSSHKeyResponse
+	(*proto.ListSSHKeysResponse)(nil),             // 46: gpuproxy.v1.ListSSHKeysResponse
+	(*proto.DeleteSSHKeyResponse)(nil),            // 47: gpuproxy.v1.DeleteSSHKeyResponse
+	(*proto.HealthCheckResponse)(nil),             // 48: gpuproxy.v1.HealthCheckResponse
+	(*proto.ListGPUInstancesResponse)(nil),        // 49: gpuproxy.v1.ListGPUInstancesResponse
+	(*proto.GetGPUInstanceResponse)(nil),          // 50: gpuproxy.v1.GetGPUInstanceResponse
+	(*proto.StartGPUInstanceResponse)(nil),        // 51: gpuproxy.v1.StartGPUInstanceResponse
+	(*proto.StopGPUInstanceResponse)(nil),         // 52: gpuproxy.v1.StopGPUInstanceResponse
+	(*proto.GetInstanceLogsResponse)(nil),         // 53: gpuproxy.v1.GetInstanceLogsResponse
+	(*proto.CreateGPUInstanceResponse)(nil),       // 54: gpuproxy.v1.CreateGPUInstanceResponse
+	(*proto.DestroyGPUInstanceResponse)(nil),      // 55: gpuproxy.v1.DestroyGPUInstanceResponse
+	(*proto.ReserveGPUsResponse)(nil),             // 56: gpuproxy.v1.ReserveGPUsResponse
+	(*proto.GetReservationResponse)(nil),          // 57: gpuproxy.v1.GetReservationResponse
+	(*proto.ListReservationsResponse)(nil),        // 58: gpuproxy.v1.ListReservationsResponse
+	(*proto.ReleaseReservationResponse)(nil),      // 59: gpuproxy.v1.ReleaseReservationResponse
+	(*proto.ExtendReservationResponse)(nil),       // 60: gpuproxy.v1.ExtendReservationResponse
+	(*proto.WatchReservationResponse)(nil),        // 61: gpuproxy.v1.WatchReservationResponse
+	(*proto.SetLoadBalancerStrategyResponse)(nil), // 62: gpuproxy.v1.SetLoadBalancerStrategyResponse
+	(*proto.GetLoadBalancerStrategyResponse)(nil), // 63: gpuproxy.v1.GetLoadBalancerStrategyResponse
+	(*proto.GetLoadInfoResponse)(nil),             // 64: gpuproxy.v1.GetLoadInfoResponse
+	(*proto.GetTransactionsResponse)(nil),         // 65: gpuproxy.v1.GetTransactionsResponse
+	(*proto.GetSpendingInfoResponse)(nil),         // 66: gpuproxy.v1.GetSpendingInfoResponse
+	(*proto.CheckSpendingLimitResponse)(nil),      // 67: gpuproxy.v1.CheckSpendingLimitResponse
+	(*proto.SetSpendingLimitResponse)(nil),        // 68: gpuproxy.v1.SetSpendingLimitResponse
+	(*proto.ListSpendingLimitsResponse)(nil),      // 69: gpuproxy.v1.ListSpendingLimitsResponse
+	(*proto.GetCostReportResponse)(nil),           // 70: gpuproxy.v1.GetCostReportResponse
+	(*proto.WarmPoolStatus)(nil),                  // 71: gpuproxy.v1.WarmPoolStatus
+	(*proto.ListWarmPoolsResponse)(nil),           // 72: gpuproxy.v1.ListWarmPoolsResponse
+	(*proto.ListWarmPoolHostsResponse)(nil),       // 73: gpuproxy.v1.ListWarmPoolHostsResponse
+	(*proto.ProvisionWarmPoolResponse)(nil),       // 74: gpuproxy.v1.ProvisionWarmPoolResponse
+	(*proto.EnableWarmPoolResponse)(nil),          // 75: gpuproxy.v1.EnableWarmPoolResponse
+	(*proto.DisableWarmPoolResponse)(nil),         // 76: gpuproxy.v1.DisableWarmPoolResponse
+	(*proto.TestWarmPoolFailoverResponse)(nil),    // 77: gpuproxy.v1.TestWarmPoolFailoverResponse
+	(*proto.FailoverWarmPoolResponse)(nil),        // 78: gpuproxy.v1.FailoverWarmPoolResponse
+	(*proto.CleanupWarmPoolResponse)(nil),         // 79: gpuproxy.v1.CleanupWarmPoolResponse
+	(*proto.DeleteRetainedVolumeResponse)(nil),    // 80: gpuproxy.v1.DeleteRetainedVolumeResponse
 }
 var file_gpuproxy_v1_published_proto_depIdxs = []int32{
 	0,  // 0: gpuproxy.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
@@ -193,49 +196,51 @@ var file_gpuproxy_v1_published_proto_depIdxs = []int32{
 	36, // 36: gpuproxy.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
 	37, // 37: gpuproxy.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
 	38, // 38: gpuproxy.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
-	39, // 39: gpuproxy.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
-	40, // 40: gpuproxy.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
-	41, // 41: gpuproxy.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
-	42, // 42: gpuproxy.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
-	43, // 43: gpuproxy.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
-	44, // 44: gpuproxy.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
-	45, // 45: gpuproxy.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
-	46, // 46: gpuproxy.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
-	47, // 47: gpuproxy.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
-	48, // 48: gpuproxy.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
-	49, // 49: gpuproxy.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
-	50, // 50: gpuproxy.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
-	51, // 51: gpuproxy.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
-	52, // 52: gpuproxy.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
-	53, // 53: gpuproxy.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
-	54, // 54: gpuproxy.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
-	55, // 55: gpuproxy.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
-	56, // 56: gpuproxy.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
-	57, // 57: gpuproxy.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
-	58, // 58: gpuproxy.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
-	59, // 59: gpuproxy.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
-	60, // 60: gpuproxy.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
-	61, // 61: gpuproxy.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
-	62, // 62: gpuproxy.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
-	63, // 63: gpuproxy.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
-	64, // 64: gpuproxy.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
-	65, // 65: gpuproxy.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
-	66, // 66: gpuproxy.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
-	67, // 67: gpuproxy.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
-	68, // 68: gpuproxy.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
-	69, // 69: gpuproxy.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
-	70, // 70: gpuproxy.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
-	71, // 71: gpuproxy.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
-	72, // 72: gpuproxy.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
-	73, // 73: gpuproxy.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
-	74, // 74: gpuproxy.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
-	75, // 75: gpuproxy.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
-	76, // 76: gpuproxy.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
-	77, // 77: gpuproxy.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
-	78, // 78: gpuproxy.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
-	70, // 79: gpuproxy.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
-	40, // [40:80] is the sub-list for method output_type
-	0,  // [0:40] is the sub-list for method input_type
+	39, // 39: gpuproxy.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
+	40, // 40: gpuproxy.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
+	41, // 41: gpuproxy.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
+	42, // 42: gpuproxy.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
+	43, // 43: gpuproxy.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
+	44, // 44: gpuproxy.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
+	45, // 45: gpuproxy.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
+	46, // 46: gpuproxy.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
+	47, // 47: gpuproxy.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
+	48, // 48: gpuproxy.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
+	49, // 49: gpuproxy.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
+	50, // 50: gpuproxy.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
+	51, // 51: gpuproxy.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
+	52, // 52: gpuproxy.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
+	53, // 53: gpuproxy.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
+	54, // 54: gpuproxy.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
+	55, // 55: gpuproxy.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
+	56, // 56: gpuproxy.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
+	57, // 57: gpuproxy.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
+	58, // 58: gpuproxy.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
+	59, // 59: gpuproxy.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
+	60, // 60: gpuproxy.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
+	61, // 61: gpuproxy.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
+	62, // 62: gpuproxy.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
+	63, // 63: gpuproxy.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
+	64, // 64: gpuproxy.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
+	65, // 65: gpuproxy.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
+	66, // 66: gpuproxy.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
+	67, // 67: gpuproxy.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
+	68, // 68: gpuproxy.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
+	69, // 69: gpuproxy.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
+	70, // 70: gpuproxy.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
+	71, // 71: gpuproxy.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
+	72, // 72: gpuproxy.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
+	73, // 73: gpuproxy.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
+	74, // 74: gpuproxy.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
+	75, // 75: gpuproxy.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
+	76, // 76: gpuproxy.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
+	77, // 77: gpuproxy.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
+	78, // 78: gpuproxy.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
+	79, // 79: gpuproxy.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
+	80, // 80: gpuproxy.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
+	71, // 81: gpuproxy.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
+	41, // [41:82] is the sub-list for method output_type
+	0,  // [0:41] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

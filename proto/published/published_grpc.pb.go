@@ -63,6 +63,7 @@ const (
 	GPUProxyService_TestWarmPoolFailover_FullMethodName    = "/gpuproxy.GPUProxyService/TestWarmPoolFailover"
 	GPUProxyService_FailoverWarmPool_FullMethodName        = "/gpuproxy.GPUProxyService/FailoverWarmPool"
 	GPUProxyService_CleanupWarmPool_FullMethodName         = "/gpuproxy.GPUProxyService/CleanupWarmPool"
+	GPUProxyService_DeleteRetainedVolume_FullMethodName    = "/gpuproxy.GPUProxyService/DeleteRetainedVolume"
 	GPUProxyService_WatchWarmPool_FullMethodName           = "/gpuproxy.GPUProxyService/WatchWarmPool"
 )
 
@@ -150,6 +151,8 @@ type GPUProxyServiceClient interface {
 	FailoverWarmPool(ctx context.Context, in *proto.FailoverWarmPoolRequest, opts ...grpc.CallOption) (*proto.FailoverWarmPoolResponse, error)
 	// CleanupWarmPool: see gpuproxy.v1.GPUProxyService.
 	CleanupWarmPool(ctx context.Context, in *proto.CleanupWarmPoolRequest, opts ...grpc.CallOption) (*proto.CleanupWarmPoolResponse, error)
+	// DeleteRetainedVolume: see gpuproxy.v1.GPUProxyService.
+	DeleteRetainedVolume(ctx context.Context, in *proto.DeleteRetainedVolumeRequest, opts ...grpc.CallOption) (*proto.DeleteRetainedVolumeResponse, error)
 	// WatchWarmPool: see gpuproxy.v1.GPUProxyService.
 	WatchWarmPool(ctx context.Context, in *proto.WatchWarmPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[proto.WarmPoolStatus], error)
 }
@@ -561,6 +564,16 @@ func (c *gPUProxyServiceClient) CleanupWarmPool(ctx context.Context, in *proto.C
 	return out, nil
 }
 
+func (c *gPUProxyServiceClient) DeleteRetainedVolume(ctx context.Context, in *proto.DeleteRetainedVolumeRequest, opts ...grpc.CallOption) (*proto.DeleteRetainedVolumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(proto.DeleteRetainedVolumeResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_DeleteRetainedVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *gPUProxyServiceClient) WatchWarmPool(ctx context.Context, in *proto.WatchWarmPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[proto.WarmPoolStatus], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &GPUProxyService_ServiceDesc.Streams[1], GPUProxyService_WatchWarmPool_FullMethodName, cOpts...)
@@ -664,6 +677,8 @@ type GPUProxyServiceServer interface {
 	FailoverWarmPool(context.Context, *proto.FailoverWarmPoolRequest) (*proto.FailoverWarmPoolResponse, error)
 	// CleanupWarmPool: see gpuproxy.v1.GPUProxyService.
 	CleanupWarmPool(context.Context, *proto.CleanupWarmPoolRequest) (*proto.CleanupWarmPoolResponse, error)
+	// DeleteRetainedVolume: see gpuproxy.v1.GPUProxyService.
+	DeleteRetainedVolume(context.Context, *proto.DeleteRetainedVolumeRequest) (*proto.DeleteRetainedVolumeResponse, error)
 	// WatchWarmPool: see gpuproxy.v1.GPUProxyService.
 	WatchWarmPool(*proto.WatchWarmPoolRequest, grpc.ServerStreamingServer[proto.WarmPoolStatus]) error
 	mustEmbedUnimplementedGPUProxyServiceServer()
@@ -792,6 +807,9 @@ func (UnimplementedGPUProxyServiceServer) FailoverWarmPool(context.Context, *pro
 }
 func (UnimplementedGPUProxyServiceServer) CleanupWarmPool(context.Context, *proto.CleanupWarmPoolRequest) (*proto.CleanupWarmPoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CleanupWarmPool not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) DeleteRetainedVolume(context.Context, *proto.DeleteRetainedVolumeRequest) (*proto.DeleteRetainedVolumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRetainedVolume not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) WatchWarmPool(*proto.WatchWarmPoolRequest, grpc.ServerStreamingServer[proto.WarmPoolStatus]) error {
 	return status.Error(codes.Unimplemented, "method WatchWarmPool not implemented")
@@ -1512,6 +1530,24 @@ func _GPUProxyService_CleanupWarmPool_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GPUProxyService_DeleteRetainedVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(proto.DeleteRetainedVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).DeleteRetainedVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_DeleteRetainedVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).DeleteRetainedVolume(ctx, req.(*proto.DeleteRetainedVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GPUProxyService_WatchWarmPool_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(proto.WatchWarmPoolRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1681,6 +1717,10 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CleanupWarmPool",
 			Handler:    _GPUProxyService_CleanupWarmPool_Handler,
+		},
+		{
+			MethodName: "DeleteRetainedVolume",
+			Handler:    _GPUProxyService_DeleteRetainedVolume_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -24,6 +24,11 @@ REPEATABLE = {
     "ExtendReservation",
     "SetLoadBalancerStrategy",
     "RevokeAPIKey",
+    "ProvisionWarmPool",
+    "EnableWarmPool",
+    "DisableWarmPool",
+    "CleanupWarmPool",
+    "DeleteRetainedVolume",
 }
 BY_REQUEST_ID = {"ReserveGPUs", "CreateGPUInstance"}
 SAID = (("x-api-key", KEY),)

@@ -26,6 +26,7 @@ from gpuproxy.reservations.requests import ReservationPage
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 from gpuproxy.store.users import UserRow
+from gpuproxy.warmpool.requests import WarmPools
 from tests.edge.face import key_row
 from tests.flat_leases import changed, flat_lease
 
@@ -258,7 +259,7 @@ class StubSession:
         return any(row.id == key_id for row in self.ssh_keys.values())
 
 
-def service_over(engine: StubEngine) -> Service:
+def service_over(engine: StubEngine, pools: WarmPools | None = None, *, pool_max_price: float | None = None) -> Service:
     session = StubSession()
     return Service(
         reserver=engine,  # type: ignore[arg-type]
@@ -275,4 +276,6 @@ def service_over(engine: StubEngine) -> Service:
         clock=ScaledClock(60.0, origin=NOW),
         default_max_price=10.0,
         marketplaces={"vast": "vast.ai"},
+        pools=pools,
+        pool_max_price=pool_max_price,
     )

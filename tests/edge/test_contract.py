@@ -73,7 +73,8 @@ ReserveGPUs GetReservation ListReservations ReleaseReservation ExtendReservation
 SetLoadBalancerStrategy GetLoadBalancerStrategy GetLoadInfo
 GetTransactions GetSpendingInfo CheckSpendingLimit SetSpendingLimit ListSpendingLimits GetCostReport
 GetWarmPoolStatus ListWarmPools ListWarmPoolHosts ProvisionWarmPool EnableWarmPool DisableWarmPool
-TestWarmPoolFailover FailoverWarmPool CleanupWarmPool WatchWarmPool
+TestWarmPoolFailover FailoverWarmPool CleanupWarmPool DeleteRetainedVolume
+WatchWarmPool
 """
 
 

@@ -46,6 +46,7 @@ POST /api/v1/warmpool/disable/{machine_id} DisableWarmPool
 POST /api/v1/warmpool/failover/test/{machine_id} TestWarmPoolFailover
 POST /api/v1/warmpool/failover/{machine_id} FailoverWarmPool
 DELETE /api/v1/warmpool/cleanup/{machine_id} CleanupWarmPool
+DELETE /api/v1/warmpool/volumes/{machine_id}/{volume_id} DeleteRetainedVolume
 """
 
 

@@ -37,7 +37,11 @@ CODES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-BY_REASON: Mapping[Reason, int] = {Reason.BUDGET_EXCEEDED: 402, Reason.METHOD_NOT_ALLOWED: 405}
+BY_REASON: Mapping[Reason, int] = {
+    Reason.BUDGET_EXCEEDED: 402,
+    Reason.METHOD_NOT_ALLOWED: 405,
+    Reason.POOL_STATE: 409,
+}
 """HTTP statuses that depend on the reason instead of the gRPC code."""
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",

@@ -46,6 +46,7 @@ _SUCCESSES: Mapping[str, tuple[int, ...]] = {
     "AddSSHKey": (201,),
     "ProvisionWarmPool": (200, 202),
     "CleanupWarmPool": (200, 202),
+    "DeleteRetainedVolume": (200, 202),
 }
 _WORDS = {
     200: "Done.",

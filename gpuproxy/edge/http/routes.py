@@ -107,7 +107,7 @@ def status_of_answer(rpc: str, answer: object) -> int:
         return {"reserved": 201, "unknown": 202}.get(answer.status, 200)
     if isinstance(answer, pb.ProvisionWarmPoolResponse) and answer.status.state == "provisioning":
         return 202
-    if isinstance(answer, pb.CleanupWarmPoolResponse) and answer.pending_ids:
+    if isinstance(answer, pb.CleanupWarmPoolResponse | pb.DeleteRetainedVolumeResponse) and answer.pending_ids:
         return 202
     return 201 if rpc in _CREATES else 200
 

@@ -136,6 +136,8 @@ def _metadata(lease: Lease) -> dict[str, str]:
     facts = dict(lease.offered.extras) | {"lease_id": lease.id, "offer_id": lease.offered.offer_id}
     if lease.instance_id:
         facts["contract_id"] = lease.instance_id
+    if lease.kind == "volume":
+        facts |= {"kind": "volume", "size_gb": f"{lease.offered.disk_gb:g}"}
     if (rate := meter_rate(lease)) is not None:
         facts["billed_per_hour"] = f"{usd(rate):f}"
     if lease.observed.faltered_at is not None:

@@ -1,7 +1,7 @@
 """Validation of what to run on a machine: image, environment, ports, SSH keys, disk, script.
 
-ReserveGPUs and CreateGPUInstance have these fields under the same names. Values of env, secret_env and registry_auth
-may be secrets, so errors never quote them.
+ReserveGPUs, CreateGPUInstance and the calls that make a warm pool have these fields under the same names. Values of
+env, secret_env and registry_auth may be secrets, so errors never quote them.
 """
 
 import re
@@ -15,6 +15,7 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 LaunchRequest = pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest
+PoolRequest = pb.ProvisionWarmPoolRequest | pb.EnableWarmPoolRequest
 
 MIN_DISK_GB = 8
 MAX_DISK_GB = 65_536
@@ -41,26 +42,32 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def launch_spec(request: LaunchRequest, found: Violations) -> LaunchSpec:
     """The launch specification of a request. `demanded` has the names of the fields that the caller set."""
     spec = LaunchSpec(
-        image=_image(request.image, found),
+        image=image(request.image, found),
         disk_gb=disk_gb(request.disk_gb, found),
-        env=_env("env", request.env, found),
-        secret_env=_env("secret_env", request.secret_env, found),
-        ports=_ports(request.ports, found),
-        onstart=_script(request.onstart, found),
+        env=env("env", request.env, found),
+        secret_env=env("secret_env", request.secret_env, found),
+        ports=ports(request.ports, found),
+        onstart=script(request.onstart, found),
         run_mode=cast("RunMode", found.word("run_mode", request.run_mode, RUN_MODES, "ssh")),
         args=_args(request.args, found),
-        ssh_public_keys=_ssh_keys(request.ssh_public_keys, found),
-        registry_auth=_registry_auth(request, found),
+        ssh_public_keys=ssh_keys(request.ssh_public_keys, found),
+        registry_auth=registry_auth(request, found),
         demanded=_demanded(request),
     )
     if spec.run_mode == "entrypoint" and spec.ssh_public_keys:
         found.add("ssh_public_keys", "can't be installed with run_mode entrypoint, which runs the image's own command")
+    check_env(request, found)
+    return spec
+
+
+def check_env(request: LaunchRequest | PoolRequest, found: Violations) -> None:
+    """Check env and secret_env together: no name in both, and their size."""
     for name in sorted(request.env.keys() & request.secret_env.keys()):
         found.add("secret_env", f"{shown(name)} is also in env; give it only once")
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in (*spec.env, *spec.secret_env))
+    entries = (*request.env.items(), *request.secret_env.items())
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in entries)
     if size > _MAX_ENV_BYTES:
         found.add("env", f"must have at most {_MAX_ENV_BYTES} bytes together with secret_env, not {size}")
-    return spec
 
 
 def disk_gb(value: float, found: Violations) -> float:
@@ -70,20 +77,22 @@ def disk_gb(value: float, found: Violations) -> float:
     return found.number("disk_gb", value, MIN_DISK_GB, MAX_DISK_GB)
 
 
-def _image(image: str, found: Violations) -> str:
-    image = image.strip()
-    if not image:
+def image(given: str, found: Violations) -> str:
+    """The Docker image; "" means the default image."""
+    name = given.strip()
+    if not name:
         return DEFAULT_IMAGE
-    if len(image) > _MAX_IMAGE:
+    if len(name) > _MAX_IMAGE:
         found.add("image", f"must have at most {_MAX_IMAGE} characters")
-    elif not _IMAGE.fullmatch(image):
-        found.add("image", f"must be a Docker image such as {DEFAULT_IMAGE}, not {shown(image)}")
-    return image
+    elif not _IMAGE.fullmatch(name):
+        found.add("image", f"must be a Docker image such as {DEFAULT_IMAGE}, not {shown(name)}")
+    return name
 
 
-def _env(field: str, env: Mapping[str, str], found: Violations) -> tuple[tuple[str, str], ...]:
-    found.at_most(field, "entries", len(env), _MAX_ENV)
-    entries = tuple(sorted(env.items()))  # a protobuf map keeps no order; the errors must not change by chance
+def env(field: str, given: Mapping[str, str], found: Violations) -> tuple[tuple[str, str], ...]:
+    """The environment variables, sorted by name."""
+    found.at_most(field, "entries", len(given), _MAX_ENV)
+    entries = tuple(sorted(given.items()))  # a protobuf map keeps no order; the errors must not change by chance
     for name, value in entries:
         if not _ENV_NAME.fullmatch(name) or len(name) > _MAX_ENV_NAME:
             found.add(
@@ -94,19 +103,21 @@ def _env(field: str, env: Mapping[str, str], found: Violations) -> tuple[tuple[s
     return entries
 
 
-def _ports(ports: Sequence[int], found: Violations) -> tuple[int, ...]:
-    found.at_most("ports", "entries", len(ports), _MAX_PORTS)
-    for at, port in enumerate(ports):
+def ports(given: Sequence[int], found: Violations) -> tuple[int, ...]:
+    """The container ports, each once."""
+    found.at_most("ports", "entries", len(given), _MAX_PORTS)
+    for at, port in enumerate(given):
         found.number(f"ports[{at}]", port, 1, 65_535)
-    return tuple(dict.fromkeys(ports))
+    return tuple(dict.fromkeys(given))
 
 
-def _script(script: str, found: Violations) -> str:
-    if len(script.encode()) > _MAX_SCRIPT:
+def script(text: str, found: Violations) -> str:
+    """The script onstart."""
+    if len(text.encode()) > _MAX_SCRIPT:
         found.add("onstart", f"must have at most {_MAX_SCRIPT} bytes")
-    if "\0" in script:
+    if "\0" in text:
         found.add("onstart", "must not contain a NUL")
-    return script
+    return text
 
 
 def _args(args: Sequence[str], found: Violations) -> tuple[str, ...]:
@@ -117,7 +128,8 @@ def _args(args: Sequence[str], found: Violations) -> tuple[str, ...]:
     return tuple(args)
 
 
-def _ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
+def ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
+    """The public keys, each once."""
     found.at_most("ssh_public_keys", "entries", len(keys), _MAX_SSH_KEYS)
     for at, key in enumerate(keys):
         try:
@@ -127,7 +139,8 @@ def _ssh_keys(keys: Sequence[str], found: Violations) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.strip() for key in keys))
 
 
-def _registry_auth(request: LaunchRequest, found: Violations) -> RegistryAuth | None:
+def registry_auth(request: LaunchRequest | PoolRequest, found: Violations) -> RegistryAuth | None:
+    """The registry login; None if the request has none."""
     if not request.HasField("registry_auth"):
         return None
     auth = request.registry_auth

@@ -12,6 +12,8 @@ def transaction_message(transaction: Transaction | Adjustment) -> pb.Transaction
         return _adjustment(transaction)
     meter = transaction.meter
     what = f"disk of {meter.gpu_model}" if meter.storage else f"{meter.num_gpus} x {meter.gpu_model}"
+    if not meter.num_gpus:
+        what = "volume"
     return pb.Transaction(
         id=transaction.id,
         type="usage",

@@ -283,7 +283,8 @@ def _price(entry: Offer | LeaseView, disk_gb: float) -> float:
 
 
 def _price_per_gpu(entry: Offer | LeaseView, disk_gb: float) -> float:
-    return _price(entry, disk_gb) / (entry.num_gpus if isinstance(entry, Offer) else entry.lease.offered.num_gpus)
+    gpus = entry.num_gpus if isinstance(entry, Offer) else entry.lease.offered.num_gpus
+    return _price(entry, disk_gb) / gpus if gpus else 0.0  # a volume has none
 
 
 def _vram(entry: Offer | LeaseView, _disk_gb: float) -> float:

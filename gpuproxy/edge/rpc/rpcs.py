@@ -82,11 +82,20 @@ WRITES = frozenset(
         "TestWarmPoolFailover",
         "FailoverWarmPool",
         "CleanupWarmPool",
+        "DeleteRetainedVolume",
     }
 )
 """A user may call them."""
 ADMIN_ONLY = frozenset({"SetSpendingLimit"})
-SECONDS = {"ReserveGPUs": 120.0, "CreateGPUInstance": 120.0, "ProvisionWarmPool": 600.0, "TestWarmPoolFailover": 600.0}
+SECONDS = {
+    "ReserveGPUs": 120.0,
+    "CreateGPUInstance": 120.0,
+    "ProvisionWarmPool": 600.0,
+    "TestWarmPoolFailover": 600.0,
+    "FailoverWarmPool": 600.0,
+    "CleanupWarmPool": 600.0,
+    "DeleteRetainedVolume": 600.0,
+}
 """Maximum duration in real seconds of a call without a deadline of the caller."""
 DEFAULT_SECONDS = 30.0
 

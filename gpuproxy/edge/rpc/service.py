@@ -14,8 +14,10 @@ from gpuproxy.billing.spending import Spending
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.edge.messages import demands, instances, load, reservations, transactions
 from gpuproxy.edge.messages.demands import Defaults, contract_id, create_demand, reserve_demand
+from gpuproxy.edge.messages.pool_demands import PoolDefaults
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc import listing
+from gpuproxy.edge.rpc.pools import PoolCalls
 from gpuproxy.edge.rpc.rpcs import Ready
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.health.checkup import Health
@@ -39,6 +41,7 @@ from gpuproxy.ports import Clock
 from gpuproxy.rental.joins import Reserver
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.warmpool.requests import WarmPools
 
 _MAX_RESERVATIONS = 200
 _USUAL_LINES, _MAX_LINES = 100, 1000
@@ -74,10 +77,14 @@ class Service:
         default_max_price: float,
         lease_duration: timedelta | None = None,
         marketplaces: Mapping[str, str],
+        pools: WarmPools | None = None,
+        pool_max_price: float | None = None,
     ) -> None:
         """`default_max_price` is in USD per GPU-hour. `marketplaces` has names by the prefix of their offers' ids.
 
-        Demands are hashed with `fingerprint_key`, which is stored outside the database.
+        Demands are hashed with `fingerprint_key`, which is stored outside the database. Without `pools`, the calls
+        about warm pools are not implemented. `pool_max_price` is the price limit of a pool whose request names none;
+        None: `default_max_price`.
         """
         self._reserver = reserver
         self._reservations = reservations
@@ -103,6 +110,22 @@ class Service:
         self.AddSSHKey = session.AddSSHKey
         self.ListSSHKeys = session.ListSSHKeys
         self.DeleteSSHKey = session.DeleteSSHKey
+        if pools is not None:
+            self._include(PoolCalls(pools, PoolDefaults(defaults=self._defaults, max_price=pool_max_price), clock))
+
+    def _include(self, pools: PoolCalls) -> None:
+        """Take over the RPCs for warm pools."""
+        self.GetWarmPoolStatus = pools.GetWarmPoolStatus
+        self.ListWarmPools = pools.ListWarmPools
+        self.ListWarmPoolHosts = pools.ListWarmPoolHosts
+        self.ProvisionWarmPool = pools.ProvisionWarmPool
+        self.EnableWarmPool = pools.EnableWarmPool
+        self.DisableWarmPool = pools.DisableWarmPool
+        self.TestWarmPoolFailover = pools.TestWarmPoolFailover
+        self.FailoverWarmPool = pools.FailoverWarmPool
+        self.CleanupWarmPool = pools.CleanupWarmPool
+        self.DeleteRetainedVolume = pools.DeleteRetainedVolume
+        self.WatchWarmPool = pools.WatchWarmPool
 
     # ------------------------------------------------------------------------------------------ market and instances
 
