@@ -275,6 +275,7 @@ def build_interfaces(
         lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
         marketplaces=marketplaces,
         clock=engine.clock,
+        pools=engine.pools,
     )
     token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
     authenticator = Authenticator(access.keys.find, engine.clock, token_auth)

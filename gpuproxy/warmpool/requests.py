@@ -158,7 +158,7 @@ class WarmPools:
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
                 return pool
-            facts = begun(tx, replace(pool, key_id=caller.key_id), spec, host, account[1], sealed)
+            facts = begun(tx.now(), replace(pool, key_id=caller.key_id, sealed=sealed), spec, host, account[1])
             facts = with_ledger(tx, facts, tokens[1])
             return pools.advance(tx, pool, PoolEvent.PROVISION, "it was asked for", facts)
 
@@ -195,7 +195,8 @@ class WarmPools:
                 host = HostKey(f"{pool.provider}/{demand.host_machine_id}")
             elif not stands(tx, pool):
                 host = HostKey("")
-            facts = begun(tx, pool, merged(pool.spec, demand.given), host, account[1], pool.sealed)
+            sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
+            facts = begun(tx.now(), replace(pool, sealed=sealed), merged(pool.spec, demand.given), host, account[1])
             facts = with_ledger(tx, replace(facts, key_id=caller.key_id, seeks=not host), tokens[1])
             return pools.advance(tx, pool, PoolEvent.ENABLE, "it was asked for", facts)
 
