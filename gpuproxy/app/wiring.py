@@ -189,8 +189,8 @@ def build_engine(
         if "volumes" not in each.capabilities.missing
     ])  # fmt: skip
     pools, supervisor = build_pools(
-        context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches, secrets_key=secrets_key,
-        limits=PoolLimits(),
+        context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches,
+        secrets_key=secrets_key, limits=PoolLimits(),
     )  # fmt: skip
     reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
