@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
-from gpuproxy.model.pools import Degraded, Incident, Pool, PoolEvent
+from gpuproxy.model.offers import HostKey
+from gpuproxy.model.pools import Degraded, Incident, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, Rest, Scene, Start
 from gpuproxy.warmpool.signals import Signal
@@ -214,8 +215,27 @@ def _restarted(s: Scene, ended: Incident, pool: Pool, facts: tuple[tuple[LeaseId
     return Change(event=PoolEvent.FAILED, reason=ended.reason, pool=pool, incident=ended, facts=facts)
 
 
+def elsewhere(s: Scene, why: str) -> Change | None:
+    """Begin anew on another host, without data, if the owner wants that. What stands here is given back.
+
+    The volume of this host is kept: nothing is deleted by itself.
+    """
+    if s.pool.spec.cross_host != "empty":
+        return None
+    pool = replace(
+        _failed(s, Degraded.NO_HOST), host=HostKey(""), seeks=True, primary=None, standby=None, volume=None,
+        failed=None, failed_until=None, founded=False, data_state="empty", checked_at=None, looked_at=None, misses=0,
+    )  # fmt: skip
+    incident = s.incident
+    ended = None if incident is None else replace(incident, ended_at=s.now, outcome="failed", reason=why)
+    event = PoolEvent.FAILED if s.pool.state is PoolState.FAILOVER else None
+    return Change(event=event, reason=f"{why}; another host is searched", pool=pool, incident=ended)
+
+
 def _ended_in_vain(s: Scene, incident: Incident) -> Change:
     """No rung is left. The incident stays open and is taken up again after a while."""
+    if incident.kind not in _SWAPS and (moved := elsewhere(s, incident.reason)) is not None:
+        return moved
     later = s.now + timedelta(seconds=s.limits.retry_seconds)
     pool = replace(_failed(s, Degraded.START_FAILED), error=incident.reason, next_try_at=later)
     again = replace(incident, rung=STANDBY, successor=None)

@@ -28,6 +28,7 @@ from gpuproxy.runtime.loops import guarded
 from gpuproxy.store import leases, pools
 from gpuproxy.warmpool import free_gpus
 from gpuproxy.warmpool.acting import Acting
+from gpuproxy.warmpool.credits import Credits
 from gpuproxy.warmpool.deciding import decide
 from gpuproxy.warmpool.free_gpus import FreeGpus
 from gpuproxy.warmpool.limits import PoolLimits
@@ -84,6 +85,7 @@ class Supervisor:
         self._limits = limits
         self._lateness = lateness
         self._memories: dict[PoolId, Memory] = {}
+        self._credits = Credits(db, clock)
         self._work = Background("pool")
         self._looks = Background("pool-look")
         self._suspected = False
@@ -113,6 +115,8 @@ class Supervisor:
             memory.primary_is(row.pool.primary)
         await self._check([row for row in rows if self._is_due(row)])
         self._look_for_free_gpus(rows)
+        for account in {free_gpus.account_of(row.pool) for row in rows}:
+            self._looks.start_once(partial(self._credits.look, self._accounts.provider(account)), f"credit {account}")
         for row in rows:
             self._work.start_once(partial(self._work_on, row.pool.id), row.pool.id)
 
@@ -262,4 +266,5 @@ class Supervisor:
             health=memory.health,
             at_rest=dict(memory.at_rest),
             gone=frozenset(memory.gone),
+            credit_hours=self._credits.hours(free_gpus.account_of(row.pool)),
         )
