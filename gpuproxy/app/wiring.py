@@ -197,21 +197,15 @@ def build_engine(
         strategies=StrategySetting(db, settings.lb_strategy),
         health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts), clock),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
-        catalog=catalog,
-        watches=watches,
-        clock=clock,
-        db=db,
-        signer=signer,
+        catalog=catalog, watches=watches, volume_watches=volume_watches, clock=clock, db=db, signer=signer,
         billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
         true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
         limits=limits,
         history=History(db, clock, timedelta(seconds=settings.keep_history) if settings.keep_history else None),
-        pools=pools,
-        supervisor=supervisor,
-        volume_watches=volume_watches,
+        pools=pools, supervisor=supervisor,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
-    )
+    )  # fmt: skip
 
 
 def _watches(
