@@ -95,10 +95,7 @@ class Engine:
             self.catalog.run(),
             *(self._supervise(watch) for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(
-                repeat(watch.look, watch.wait, self.clock, f"volumes {watch.provider.account}")
-                for watch in self.volume_watches
-            ),
+            *(self._volumes(watch) for watch in self.volume_watches),
             self.supervisor.run(),
             *(watch.claim.keep(watch.nudge, again=True) for watch in self.watches if not self.db.exclusive),
             *(
@@ -119,6 +116,12 @@ class Engine:
             await self.recovery.step()
 
         await repeat(step, watch.wait, self.clock, f"watch {watch.provider.account}")
+
+    async def _volumes(self, watch: AccountWatch) -> None:
+        """Reconcile an account's volumes. Without any, their listing is rare, and the first one comes late."""
+        if not await watch.has_leases():
+            await watch.wait()
+        await repeat(watch.look, watch.wait, self.clock, f"volumes {watch.provider.account}")
 
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
