@@ -222,7 +222,7 @@ def _fault(instance: Instance) -> str:
 
 def _ssh_addresses(market: SimulatedMarket, instance: Instance) -> list[str]:
     """The addresses at which SSH answers now, the proxy's first."""
-    if instance.phase is not Phase.RUNNING or not market.online(instance):
+    if not market.is_heard(instance):
         return []
     return [f"127.0.0.1:{address.port}" for address in answering(instance) if address.kind == "ssh"]
 

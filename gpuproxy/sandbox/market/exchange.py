@@ -193,6 +193,10 @@ class SimulatedMarket:
         """True while the instance's host is connected."""
         return self.machines[instance.machine_id].online
 
+    def is_heard(self, instance: Instance) -> bool:
+        """True if the instance runs, and its host and its network let its addresses answer."""
+        return instance.phase is Phase.RUNNING and self.online(instance) and self.now >= instance.muted_until
+
     def bill(self) -> int:
         """The costs of all accounts in micro-dollars, including ended instances and deleted volumes."""
         ended = sum(ended.billed for ended in self.ended)
@@ -365,9 +369,8 @@ class SimulatedMarket:
 
     def update_ports(self, instance: Instance) -> None:
         """Let the right addresses of an instance answer."""
-        heard = instance.phase is Phase.RUNNING and self.online(instance) and self.now >= instance.muted_until
         works = not instance.mask & self.machines[instance.machine_id].dead
-        self._addresses.update(instance, self.now, running=heard, gpu_works=works)
+        self._addresses.update(instance, self.now, running=self.is_heard(instance), gpu_works=works)
 
     def _stop_without_credit(self) -> None:
         for account in {instance.account for instance in self.instances.values()}:
