@@ -189,7 +189,7 @@ class Scene:
 
 def _trouble(s: Scene) -> Degraded:
     pool, primary, standby = s.pool, s.primary, s.standby
-    if primary is None or primary.state is not LeaseState.ACTIVE:
+    if primary is None:
         return pool.degraded or Degraded.START_FAILED
     words = dict(primary.observed.boot)
     if words.get("lock") in ("lock_held", "wrong_volume"):

@@ -6,10 +6,10 @@ acts for its pools.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -34,7 +34,7 @@ from gpuproxy.warmpool.free_gpus import FreeGpus
 from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.memory import Memory
 from gpuproxy.warmpool.scene import Rest, Scene
-from gpuproxy.warmpool.signals import Answer, after_check, opinion
+from gpuproxy.warmpool.signals import Answer, Api, after_check, opinion
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +42,8 @@ _ACTS = 200
 """Acts of one pool in a row. After that the next check comes first."""
 _BREATH = 0.25
 _CHECKED = frozenset({PoolState.ACTIVE, PoolState.FAILOVER, PoolState.DEGRADED})
+_SHOULD_ANSWER = frozenset({Api.RUNNING, Api.BOOTING, Api.NO_OPINION})
+"""What the marketplace says of machines whose silence it does not explain."""
 _OLDEST_LISTING = 3
 """Intervals between checks: an older listing has no opinion."""
 
@@ -88,8 +90,8 @@ class Supervisor:
         self._credits = Credits(db, clock)
         self._work = Background("pool")
         self._looks = Background("pool-look")
-        self._suspected = False
-        """Our own network seems to be cut: no failed probe counts."""
+        self._suspected_since: datetime | None = None
+        """Since when our own network seems to be cut, so that no failed probe counts; None: it does not."""
 
     async def run(self) -> None:
         """Check and act until cancelled."""
@@ -170,14 +172,19 @@ class Supervisor:
         for account in {free_gpus.account_of(row.pool) for row in rows}:
             watch = self._watches.at(account)
             self._looks.start_once(watch.look_quietly, f"{account[0]} {account[1]}")
-        answers = self._believable(rows, await asyncio.gather(*(self._answer(row) for row in rows)))
+        answers = await asyncio.gather(*(self._answer(row) for row in rows))
         now = self._clock.now()
         oldest = now - timedelta(seconds=_OLDEST_LISTING * self._limits.check_seconds)
-        for row, answer in zip(rows, answers, strict=True):
-            memory, primary = self._memories[row.pool.id], row.primary
-            if primary is not None:
-                listing = self._watches.at(free_gpus.account_of(row.pool)).listing
-                memory.health = after_check(memory.health, opinion(primary, listing, oldest), answer, now)
+        opinions = [self._opinion(row, oldest) for row in rows]
+        answers = self._believable(rows, opinions, answers)
+        for row, api, answer in zip(rows, opinions, answers, strict=True):
+            memory = self._memories[row.pool.id]
+            memory.health = after_check(memory.health, api, answer, now)
+
+    def _opinion(self, row: _Row, oldest: datetime) -> Api:
+        if row.primary is None:
+            return Api.NO_OPINION
+        return opinion(row.primary, self._watches.at(free_gpus.account_of(row.pool)).listing, oldest)
 
     async def _answer(self, row: _Row) -> Answer:
         primary, health, timeout = row.primary, row.pool.spec.health, self._limits.probe_timeout
@@ -202,19 +209,33 @@ class Supervisor:
             return Answer.NOT_PROBED
         return Answer.ANSWERS if good else Answer.SILENT
 
-    def _believable(self, rows: Sequence[_Row], answers: Sequence[Answer]) -> Sequence[Answer]:
+    def _believable(
+        self, rows: Sequence[_Row], opinions: Sequence[Api], answers: Sequence[Answer]
+    ) -> Sequence[Answer]:
         """The answers, without those that our own fault may explain: a late event loop, or a cut network."""
         late = self._lateness.within(self._limits.check_seconds) > self._limits.check_seconds / 2
         silent: set[HostKey] = {
-            row.pool.host for row, answer in zip(rows, answers, strict=True) if answer is Answer.SILENT
+            row.pool.host
+            for row, api, answer in zip(rows, opinions, answers, strict=True)
+            if answer is Answer.SILENT and api in _SHOULD_ANSWER
         }
-        suspected = len(silent) > 1 and Answer.ANSWERS not in answers
-        if suspected and not self._suspected:
-            log.warning("own_network_suspected_by_pools", primaries=len(rows), effect="no failover begins meanwhile")
-        self._suspected = suspected
-        if not (late or suspected):
+        if not (late or self._is_cut_off(silent, answers)):
             return answers
         return [Answer.NOT_PROBED if each is Answer.SILENT else each for each in answers]
+
+    def _is_cut_off(self, silent: Collection[HostKey], answers: Sequence[Answer]) -> bool:
+        """Whether our own network seems to be cut: several hosts are silent for no other reason, and none answers.
+
+        After a while the silence counts, because several primaries may be unreachable at once.
+        """
+        if len(silent) < 2 or Answer.ANSWERS in answers:
+            self._suspected_since = None
+            return False
+        now = self._clock.now()
+        if self._suspected_since is None:
+            log.warning("own_network_suspected_by_pools", hosts=len(silent), effect="no failover begins meanwhile")
+            self._suspected_since = now
+        return now - self._suspected_since < timedelta(seconds=self._limits.unreachable_seconds)
 
     def _look_for_free_gpus(self, rows: Sequence[_Row]) -> None:
         now = self._clock.now()

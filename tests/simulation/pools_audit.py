@@ -1,0 +1,270 @@
+"""What must be true of warm pools at every moment, and what is measured of their failovers.
+
+The audit reads the rows and the market directly, after each request, each event of the market and each commit. It does
+not use the program's own functions, because a mistake in them would hide errors.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from gpuproxy.ports import HttpRequest
+from gpuproxy.sandbox.market.instances import Instance, Phase
+from gpuproxy.sandbox.protocol.plan import Plan
+from tests.simulation.audit import Violation
+from tests.world import World
+
+WORKED = 10.0
+"""A primary that has answered for so many seconds is a working one: losing it to a failover is a false failover."""
+_USED = 60.0
+"""A volume has data once a machine that mounts it has worked for so many seconds."""
+_OPEN = ("requested", "unknown", "releasing")
+_OVER = ("released", "failed", "lost")
+_WISHED = ("test", "drill", "manual")
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """One failover of a lost primary, in seconds: from the last good probe, and what of it was not the marketplace's."""
+
+    seconds: float
+    ours: float
+
+
+class PoolAudit:
+    """Watches one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.market = world.sandbox.market
+        self.may_delete: set[int] = set()
+        """Volumes whose deletion was asked for."""
+        self.used: set[int] = set()
+        """Volumes with data."""
+        self.losses: Counter[str] = Counter()
+        """How often each machine stopped working, by contract."""
+        self.two_writers = 0
+        """Moments at which a volume had a second writer."""
+        self._crowded: set[int] = set()
+        self._deleted: set[int] = set()
+        self._worked: dict[int, float] = {}
+        self._incidents: set[tuple[str, int]] = set()
+        self._broken: Violation | None = None
+        self.log: list[object] = []
+        self._follow()
+
+    def break_with(self, violation: Violation) -> None:
+        """Make the next check raise the violation. Raised here, the program could catch it."""
+        self._broken = self._broken or violation
+
+    def safety(self) -> None:
+        """Raise what was found since the last call."""
+        self.world.sandbox.tick()
+        self.look()
+        if self._broken is not None:
+            raise self._broken
+
+    def rows(self, sql: str, *params: object) -> list[Any]:
+        """The rows of a query, directly from the database."""
+        cursor = self.world.db._writer.execute(sql, params)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def pools(self) -> list[dict[str, Any]]:
+        """All pools as they are stored."""
+        return [json.loads(row["data"]) for row in self.rows("SELECT data FROM pools ORDER BY machine_id")]
+
+    def contract(self, lease_id: str | None) -> str | None:
+        """The marketplace's id of a lease's machine."""
+        found = self.rows("SELECT instance_id FROM leases WHERE id = ?", lease_id)
+        return found[0]["instance_id"] if found else None
+
+    def instance(self, lease_id: str | None) -> Instance | None:
+        """The machine of a lease at the market; None if it is gone, or never was."""
+        contract = self.contract(lease_id)
+        return self.market.instances.get(int(contract)) if contract is not None and contract.isdecimal() else None
+
+    # -- at every moment
+
+    def look(self) -> None:
+        """The checks after every change of the market."""
+        now, running = self.market.now, Counter[int]()
+        for one in self.market.instances.values():
+            if one.phase is Phase.RUNNING:
+                running.update(list(one.launch.volumes))
+            since = one.works_since
+            if since is not None:
+                self._worked[one.id] = since
+                if now - since >= _USED:
+                    self.used.update(one.launch.volumes)
+            elif one.id in self._worked:
+                del self._worked[one.id]
+                self.losses[str(one.id)] += 1
+        crowded = {volume for volume, count in running.items() if count > 1}
+        for volume in crowded - self._crowded:
+            self.two_writers += 1
+            writers = [one.id for one in self.market.instances.values() if one.phase is Phase.RUNNING]
+            self.break_with(Violation("writers", f"volume {volume} has several writers at {now:.1f}: {writers}"))
+        self._crowded = crowded
+        for volume in self.market.volumes.all.values():
+            if volume.deleted_at is not None and volume.id not in self._deleted:
+                self._deleted.add(volume.id)
+                if volume.id in self.used and volume.id not in self.may_delete and not self._cleaned(volume.id):
+                    self.break_with(Violation("volume", f"volume {volume.id} was deleted, and nobody asked for that"))
+
+    def _cleaned(self, volume: int) -> bool:
+        """Whether the owner of the volume's pool asked for a cleanup that is not over."""
+        owners = self.rows("SELECT reservation_id FROM leases WHERE kind = 'volume' AND instance_id LIKE ?", f"%{volume}")
+        ledgers = {row["reservation_id"] for row in owners}
+        return any(
+            pool["ledger"] in ledgers and pool.get("wanted") == "gone" and not pool.get("keep_volume")
+            for pool in self.pools()
+        )
+
+    def _follow(self) -> None:
+        """Hear every request, every event of the market and every commit."""
+        sandbox, receive, at = self.world.sandbox, self.world.sandbox.receive, self.market.at
+
+        def received(request: HttpRequest) -> Plan:
+            sandbox.tick()
+            self.look()
+            judged = request.method in ("PUT", "DELETE") and "/instances/" in request.url
+            before = self._working() if judged else {}
+            plan = receive(request)
+            self.look()
+            if before:
+                self._judge_effects(request, before)
+            return plan
+
+        def timed(when: float, happen: Callable[[], None]) -> None:
+            def happened() -> None:
+                happen()
+                self.look()
+
+            at(when, happened)
+
+        sandbox.receive = received  # type: ignore[method-assign]
+        self.market.at = timed  # type: ignore[method-assign]
+        self.world.after_writes.append(self._judge_incidents)
+        self.world.overhear.append(self._hear)
+
+    def _hear(self, request: HttpRequest) -> None:
+        self.log.append((round(self.world.clock.monotonic(), 6), request.method, request.url.split("?")[0]))
+
+    def _working(self) -> dict[int, float]:
+        now = self.market.now
+        return {
+            one.id: now - one.works_since
+            for one in self.market.instances.values()
+            if one.works_since is not None and now - one.works_since >= WORKED
+        }
+
+    def _judge_effects(self, request: HttpRequest, before: dict[int, float]) -> None:
+        """A request of the program must not end a working primary, unless somebody asked for that."""
+        for number, worked in before.items():
+            one = self.market.instances.get(number)
+            if one is None or one.works_since is None:
+                pool = self._pool_of_primary(number)
+                if pool is not None and not self._wished(pool):
+                    what = f"{request.method} {request.url} ended primary {number}, which had worked for {worked:.0f} s"
+                    self.break_with(Violation("false", what))
+
+    def _pool_of_primary(self, number: int) -> dict[str, Any] | None:
+        return next((pool for pool in self.pools() if self.contract(pool.get("primary")) == str(number)), None)
+
+    def _wished(self, pool: dict[str, Any]) -> bool:
+        if pool.get("wanted") != "supervised" or pool["state"] == "disabled":
+            return True
+        found = self.rows("SELECT data FROM pool_incidents WHERE pool_id = ? AND ended_at IS NULL", pool["id"])
+        return any(json.loads(row["data"])["kind"] in _WISHED for row in found)
+
+    def _judge_incidents(self) -> None:
+        """An incident must not begin while its primary works."""
+        for row in self.rows("SELECT data FROM pool_incidents WHERE ended_at IS NULL"):
+            incident = json.loads(row["data"])
+            key = (incident["pool_id"], incident["number"])
+            if key in self._incidents:
+                continue
+            self._incidents.add(key)
+            self.world.sandbox.tick()
+            one = self.instance(incident["primary"])
+            worked = None if one is None or one.works_since is None else self.market.now - one.works_since
+            if incident["kind"] == "failure" and worked is not None and worked >= WORKED:
+                self.break_with(Violation("false", f"incident {key} began, but its primary had worked for {worked:.0f} s"))
+
+    # -- at rest
+
+    def unfinished(self) -> str:
+        """Why the world is not at rest yet; "" once it is."""
+        self.world.sandbox.tick()
+        if stuck := [(r["id"], r["state"]) for r in self.rows("SELECT id, state FROM leases") if r["state"] in _OPEN]:
+            return f"open: {stuck}"
+        if self.world.sandbox._late:
+            return "the market still has something to do"
+        busy = [p["machine_id"] for p in self.pools() if p["state"] in ("searching", "provisioning", "failover")]
+        if busy or any(pool.get("wanted") == "gone" for pool in self.pools()):
+            return f"pools at work: {busy}"
+        return self.orphans()
+
+    def orphans(self) -> str:
+        """How books and market differ; "" if they do not."""
+        live = self.rows(f"SELECT kind, instance_id FROM leases WHERE state NOT IN {_OVER}")
+        owned = {(row["kind"], (row["instance_id"] or "").rpartition(".")[2]) for row in live}
+        there = {("machine", str(number)) for number in self.market.instances}
+        there |= {("volume", str(one.id)) for one in self.market.volumes.all.values() if one.deleted_at is None}
+        if owned == there:
+            return ""
+        return f"at the market and not in the books {sorted(there - owned)}, the other way round {sorted(owned - there)}"
+
+    def final(self) -> None:
+        """The checks once everything is at rest."""
+        self.safety()
+        if told := self.orphans():
+            raise Violation("orphan", told)
+        metered = {row["lease_id"] for row in self.rows("SELECT lease_id FROM meters WHERE closed_at IS NULL")}
+        billed = {row["id"] for row in self.rows(f"SELECT id FROM leases WHERE state NOT IN {_OVER}")}
+        if metered != billed:
+            raise Violation("broken", f"open meters {metered} are not what exists {billed}")
+        for pool in self.pools():
+            self._one_incident_one_failover(pool)
+
+    def _one_incident_one_failover(self, pool: dict[str, Any]) -> None:
+        promoted = [each for each in self.incidents(pool["id"]) if each.get("outcome") == "promoted"]
+        if len(promoted) != pool.get("failover_count", 0):
+            raise Violation("twice", f"{pool['id']}: {len(promoted)} promotions, failover_count {pool['failover_count']}")
+        failures = Counter(self.contract(each["primary"]) for each in promoted if each["kind"] == "failure")
+        for contract, count in failures.items():
+            if count > self.losses[contract or ""]:
+                raise Violation("twice", f"machine {contract}: lost {self.losses[contract or '']} times, {count} failovers")
+
+    def incidents(self, pool_id: str) -> list[dict[str, Any]]:
+        """A pool's incidents, oldest first."""
+        found = self.rows("SELECT data FROM pool_incidents WHERE pool_id = ? ORDER BY number", pool_id)
+        return [json.loads(row["data"]) for row in found]
+
+    def outages(self) -> list[Outage]:
+        """The outages of the failovers that ended with a promotion and were not asked for."""
+        found = partial(map, self.incidents)
+        return [
+            _outage(each)
+            for incidents in found(pool["id"] for pool in self.pools())
+            for each in incidents
+            if each.get("outcome") == "promoted" and each["kind"] == "failure" and each.get("last_good_at")
+        ]
+
+    def digest(self) -> list[object]:
+        """Everything that happened, in order."""
+        told = self.rows("SELECT pool_id, seq, at, event, reason FROM pool_transitions ORDER BY pool_id, seq")
+        return [*self.log, *(tuple(row.values()) for row in told)]
+
+
+def _outage(incident: dict[str, Any]) -> Outage:
+    at = {name: datetime.fromisoformat(value) for name, value in incident.items() if name.endswith("_at") and value}
+    seconds = (at["ended_at"] - at["last_good_at"]).total_seconds()
+    started, running = at.get("start_sent_at"), at.get("running_at")
+    theirs = (running - started).total_seconds() if started and running else 0.0
+    return Outage(seconds, max(0.0, seconds - theirs))

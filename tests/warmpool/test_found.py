@@ -1,0 +1,70 @@
+"""Rules whose violation the random stories found. Each is told as a story of its own."""
+
+from typing import Any
+
+from gpuproxy.model.pools import Degraded, HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
+from tests.warmpool.test_life import PRICE, caller, provisioned, status
+from tests.world import VAST, World, in_world
+
+
+async def two_hosts(world: World) -> tuple[PoolView, PoolView]:
+    """Two pools on two hosts, with the machine ids 1 and 2."""
+    query = HostQuery(max_price=PRICE, provider=VAST, verified_only=False)
+    hosts = [each for each in await world.engine.pools.hosts(caller(world), query) if each.fits]
+    for number, host in enumerate(hosts[:2], start=1):
+        demand = ProvisionDemand(
+            machine_id=number, host_machine_id=host.machine_id, provider=VAST, spec=PoolSpec(max_price=PRICE)
+        )
+        await world.engine.pools.provision(caller(world), demand)
+    return await status(world, 1), await status(world, 2)
+
+
+def kill(world: World, view: PoolView, how: str = "container") -> None:
+    assert view.primary is not None
+    world.control("POST", f"instances/{view.primary.instance_id}/kill", {"how": how})
+
+
+def instance(world: World, lease: Any) -> Any:
+    """The machine of a lease at the market."""
+    return world.sandbox.market.instances[int(lease.instance_id)]
+
+
+def test_two_primaries_that_the_marketplace_calls_ended_are_not_our_own_network():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        one, two = await two_hosts(world)
+        kill(world, one)
+        kill(world, two)
+        await world.sleep(120)
+        assert ((await status(world, 1)).pool.failover_count, (await status(world, 2)).pool.failover_count) == (1, 1)
+
+    in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_two_primaries_that_run_and_are_silent_may_be_our_own_network_for_a_while():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        both = await two_hosts(world)
+        for view in both:
+            primary = instance(world, view.primary)
+            primary.unreachable = "no_ssh"
+            world.sandbox.market._update_ports(primary)
+        await world.sleep(100)
+        assert [(await status(world, number)).pool.state for number in (1, 2)] == [PoolState.ACTIVE] * 2
+        await world.sleep(400)
+        told = [(await status(world, number)).pool for number in (1, 2)]
+        assert [pool.degraded for pool in told] == [Degraded.UNREACHABLE] * 2
+        assert [pool.failover_count for pool in told] == [0, 0]
+
+    in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_a_primary_that_falters_is_no_reason_to_degrade_before_it_is_judged():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        kill(world, await provisioned(world))
+        await world.sleep(120)
+        told = [(each.before, each.after) for each in (await status(world)).transitions]
+        assert (PoolState.ACTIVE, PoolState.FAILOVER) in told
+
+    in_world(story, boot_time=(3.0, 5.0))
