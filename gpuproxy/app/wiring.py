@@ -52,7 +52,6 @@ from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
 from gpuproxy.store.leases import due_topic
-from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.requests import WarmPools
 from gpuproxy.warmpool.supervisor import Supervisor
 
@@ -185,18 +184,16 @@ def build_engine(
     )  # fmt: skip
     pools, supervisor = build_pools(
         context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches,
-        secrets_key=secrets_key, limits=PoolLimits(),
+        secrets_key=secrets_key, limits=settings.pool_limits, default_spec=settings.default_pool,
     )  # fmt: skip
     reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
     return Engine(
-        reserver=reserver,
+        reserver=reserver, accounts=accounts,
         recovery=Recovery(db, accounts, claims, supervised=supervised, is_running=reserver.is_running),
-        accounts=accounts,
         reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,
-        load=Load(db, settings.lb_strategy),
-        spending=Spending(db),
+        load=Load(db, settings.lb_strategy), spending=Spending(db),
         strategies=StrategySetting(db, settings.lb_strategy),
         health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts), clock),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
@@ -275,6 +272,7 @@ def build_interfaces(
         marketplaces=marketplaces,
         clock=engine.clock,
         pools=engine.pools,
+        pool_max_price=settings.warmpool_max_price,
     )
     token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
     authenticator = Authenticator(access.keys.find, engine.clock, token_auth)

@@ -172,11 +172,11 @@ class Supervisor:
         for account in {free_gpus.account_of(row.pool) for row in rows}:
             watch = self._watches.at(account)
             self._looks.start_once(watch.look_quietly, f"{account[0]} {account[1]}")
-        answers = await asyncio.gather(*(self._answer(row) for row in rows))
+        found = await asyncio.gather(*(self._answer(row) for row in rows))
         now = self._clock.now()
         oldest = now - timedelta(seconds=_OLDEST_LISTING * self._limits.check_seconds)
         opinions = [self._opinion(row, oldest) for row in rows]
-        answers = self._believable(rows, opinions, answers)
+        answers = self._believable(rows, opinions, found)
         for row, api, answer in zip(rows, opinions, answers, strict=True):
             memory = self._memories[row.pool.id]
             memory.health = after_check(memory.health, api, answer, now)
@@ -209,9 +209,7 @@ class Supervisor:
             return Answer.NOT_PROBED
         return Answer.ANSWERS if good else Answer.SILENT
 
-    def _believable(
-        self, rows: Sequence[_Row], opinions: Sequence[Api], answers: Sequence[Answer]
-    ) -> Sequence[Answer]:
+    def _believable(self, rows: Sequence[_Row], opinions: Sequence[Api], answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers, without those that our own fault may explain: a late event loop, or a cut network."""
         late = self._lateness.within(self._limits.check_seconds) > self._limits.check_seconds / 2
         silent: set[HostKey] = {
