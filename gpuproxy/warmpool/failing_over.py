@@ -152,6 +152,7 @@ def _promoted(s: Scene, incident: Incident, successor: Lease) -> Change:
     old = s.lease(incident.primary)
     ended = replace(
         incident,
+        running_at=incident.running_at or s.now,
         reachable_at=incident.reachable_at or s.now,
         ended_at=s.now,
         outcome="promoted",
@@ -176,11 +177,12 @@ def _promoted(s: Scene, incident: Incident, successor: Lease) -> Change:
     lives = old is not None and old.state is LeaseState.PARKED
     if lives and old is not None and pool.standby is None and incident.kind in _SWAPS and pool.mode != "recreate":
         facts.append((old.id, KeepGpus(keep=True)))
-        swapped = replace(pool, standby=old.id, degraded=Degraded.NONE, misses=0, looked_at=s.now, checked_at=s.now)
+        swapped = replace(pool, standby=old.id, degraded=Degraded.NONE, misses=0, looked_at=None, checked_at=None)
         return Change(
             event=PoolEvent.PROMOTED_WITH_STANDBY, reason="the roles are swapped", pool=swapped, incident=ended,
             facts=tuple(facts),
         )  # fmt: skip
+    ended = replace(ended, reason=f"machine {successor.instance_id} has taken over")
     return _without_standby(s, ended, pool, old if lives else None, facts)
 
 
@@ -201,7 +203,7 @@ def _without_standby(
     degraded = Degraded.NO_STANDBY if pool.mode != "recreate" else Degraded.UNCHECKED
     pool = replace(pool, degraded=degraded, error=degraded.sentence, looked_at=None, checked_at=None, misses=0)
     return Change(
-        event=PoolEvent.PROMOTED, reason=f"machine {ended.successor} has taken over", pool=pool, incident=ended,
+        event=PoolEvent.PROMOTED, reason=ended.reason, pool=pool, incident=ended,
         facts=tuple(facts), releases=tuple(releases),
     )  # fmt: skip
 
