@@ -111,10 +111,8 @@ class WarmPools:
     async def hosts(self, caller: Caller, query: HostQuery) -> Sequence[PoolHost]:
         """Hosts that match: those that can carry a pool first, then cheapest first."""
         del caller
-        try:
-            return await self._hosts.listed(query, self._account(query.provider))
-        except ProviderError as error:
-            raise _unavailable(query.provider, error) from error
+        self._account(query.provider)
+        return await self._hosts.listed(query)
 
     async def provision(self, caller: Caller, demand: ProvisionDemand) -> tuple[PoolView, PoolPlan]:
         """Make a pool on a host. Waits for `active` up to the caller's deadline, unless `wait` is False.
