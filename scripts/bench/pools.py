@@ -15,7 +15,7 @@ from gpuproxy.app import deployment
 from gpuproxy.app.wiring import Engine, build_engine
 from gpuproxy.config.settings import settings_class
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.pools import HostQuery, PoolId, PoolSpec, PoolState, ProvisionDemand
+from gpuproxy.model.pools import HostQuery, PoolHost, PoolId, PoolSpec, PoolState, ProvisionDemand
 from gpuproxy.ports import ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.sandbox.options import SandboxOptions
@@ -69,7 +69,10 @@ async def _provisioned(engine: Engine, clock: ScaledClock) -> None:
         return Caller(project="p1", deadline=clock.monotonic() + 1800)
 
     query = HostQuery(max_price=_PRICE, provider=DESCRIPTOR.name, verified_only=False)
-    hosts = [each for each in await engine.pools.hosts(caller(), query) if each.fits][:_POOLS]
+    hosts: list[PoolHost] = []
+    while len(hosts) < _POOLS:  # the first search goes on in the background
+        await asyncio.sleep(1)
+        hosts = [each for each in await engine.pools.hosts(caller(), query) if each.fits][:_POOLS]
     turn = asyncio.Semaphore(_AT_ONCE)
 
     async def one(number: int, host: int) -> PoolState:
