@@ -232,7 +232,7 @@ def _degraded(s: Scene) -> Act:
     pool, primary = s.pool, s.primary
     if primary is None:
         return Seek() if pool.seeks and s.may_try else _until_try(s)
-    if primary.state in UNRESOLVED or primary.state is LeaseState.STARTING:
+    if primary.state in UNRESOLVED:
         return Rest(_SOON)
     trouble = _primary_trouble(s)
     if trouble is Degraded.NONE and primary.state is LeaseState.ACTIVE:
