@@ -317,8 +317,8 @@ def _ending(s: Scene) -> Act:
         reason="everything is proven gone",
         pool=replace(
             s.pool, wanted="disabled", primary=None, standby=None, volume=None, failed=None, failed_until=None,
-            founded=False, host=type(s.pool.host)(""), account="", mode="", keep_volume=False, progress="", error="",
-            degraded=Degraded.NONE,
+            founded=False, host=type(s.pool.host)(""), account=s.pool.account if left else "", mode="",
+            keep_volume=False, progress="", error="", degraded=Degraded.NONE,
         ),
     )  # fmt: skip
 
