@@ -74,6 +74,16 @@ def of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
     return tuple(lease_from(row) for row in rows)
 
 
+def live_of_reservation(tx: Tx, reservation_id: ReservationId) -> tuple[Lease, ...]:
+    """A reservation's live leases, by attempt."""
+    rows = tx.fetch(
+        f"SELECT {LEASE_COLUMNS} FROM leases WHERE reservation_id = ? AND state IN {LIVE_SQL} "  # noqa: S608
+        "ORDER BY attempt",
+        (reservation_id,),
+    )
+    return tuple(lease_from(row) for row in rows)
+
+
 def live(tx: Tx, provider: ProviderName, account: str, kind: LeaseKind = "machine") -> tuple[Lease, ...]:
     """The live leases of an account's machines, or of its volumes."""
     rows = tx.fetch(

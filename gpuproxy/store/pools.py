@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gpuproxy.model.errors import Conflict
-from gpuproxy.model.leases import LIVE, Lease, LeaseId, ReservationId
+from gpuproxy.model.leases import Lease, LeaseId, ReservationId
 from gpuproxy.model.pools import (
     PHASES,
     FailoverTimes,
@@ -196,7 +196,7 @@ def failovers(tx: Tx, pool_id: PoolId) -> tuple[FailoverTimes, ...]:
 
 def machines(tx: Tx, pool: Pool) -> tuple[Lease, ...]:
     """The live leases of a pool, volumes included."""
-    return tuple(lease for lease in leases.of_reservation(tx, pool.ledger) if lease.state in LIVE)
+    return leases.live_of_reservation(tx, pool.ledger)
 
 
 def view(tx: Tx, pool: Pool) -> PoolView:

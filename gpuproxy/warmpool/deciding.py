@@ -234,7 +234,7 @@ def _degraded(s: Scene) -> Act:
     pool, primary = s.pool, s.primary
     if primary is None:
         return Seek() if pool.seeks and s.may_try else _until_try(s)
-    if primary.state in UNRESOLVED or primary.state is LeaseState.STARTING:
+    if primary.state in UNRESOLVED:
         return Rest(_SOON)
     trouble = _primary_trouble(s)
     gone = trouble is Degraded.HOST_OFFLINE and s.waited(s.health.since, s.limits.unreachable_seconds)
@@ -333,8 +333,8 @@ def _ending(s: Scene) -> Act:
         reason="everything is proven gone",
         pool=replace(
             s.pool, wanted="disabled", primary=None, standby=None, volume=None, failed=None, failed_until=None,
-            founded=False, host=type(s.pool.host)(""), account="", mode="", keep_volume=False, progress="", error="",
-            degraded=Degraded.NONE,
+            founded=False, host=type(s.pool.host)(""), account=s.pool.account if left else "", mode="",
+            keep_volume=False, progress="", error="", degraded=Degraded.NONE,
         ),
     )  # fmt: skip
 

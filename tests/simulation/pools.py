@@ -83,7 +83,7 @@ class _Story:
         self.calls: list[asyncio.Task[Any]] = []
         self.processes: list[tuple[Engine, Life]] = []
         self.incidents = self.crashes = self.pauses = 0
-        self.hosts: list[int] = []
+        self.hosts: list[int] | None = None
 
     async def run(self, errors: list[str]) -> PoolReport:
         self.say("weather", self.weather)
@@ -105,7 +105,7 @@ class _Story:
 
     async def _found(self) -> None:
         """Provision the pools."""
-        while not self.hosts:
+        while self.hosts is None:
             await self._pass(15.0)
             self._call(self._find_hosts())
         if not self.weather.calm_start:
@@ -122,7 +122,7 @@ class _Story:
     async def _provision(self, machine_id: int) -> None:
         spec = PoolSpec(max_price=PRICE, keep_failed=timedelta(hours=self.weather.keep_failed), verified_only=False)
         demand = ProvisionDemand(
-            machine_id=machine_id, host_machine_id=self.dice.choice(self.hosts), provider=VAST, spec=spec
+            machine_id=machine_id, host_machine_id=self.dice.choice(self.hosts or [0]), provider=VAST, spec=spec
         )
         await self.world.engine.pools.provision(self._caller(), demand)
 
@@ -154,6 +154,8 @@ class _Story:
         if not found:
             return
         pool = self.dice.choice(found)
+        if pool.get("degraded") == "stopped_outside" and self.dice.random() < 0.7:
+            what = "failover"
         primary = self.audit.instance(pool.get("primary"))
         self.say("incident", what, pool["machine_id"], pool["state"], pool.get("degraded"), primary and primary.id)
         if await self._happen(what, pool, primary):

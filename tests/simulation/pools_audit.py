@@ -113,17 +113,17 @@ class PoolAudit:
         for volume in self.market.volumes.all.values():
             if volume.deleted_at is not None and volume.id not in self._deleted:
                 self._deleted.add(volume.id)
-                if volume.id in self.used and volume.id not in self.may_delete and not self._cleaned(volume.id):
+                if volume.id in self.used and volume.id not in self.may_delete:
                     self.break_with(Violation("volume", f"volume {volume.id} was deleted, and nobody asked for that"))
 
-    def _cleaned(self, volume: int) -> bool:
-        """Whether the owner of the volume's pool asked for a cleanup that is not over."""
-        owners = self.rows("SELECT reservation_id FROM leases WHERE kind = 'volume' AND instance_id LIKE ?", f"%{volume}")
-        ledgers = {row["reservation_id"] for row in owners}
-        return any(
-            pool["ledger"] in ledgers and pool.get("wanted") == "gone" and not pool.get("keep_volume")
-            for pool in self.pools()
-        )
+    def _note_cleanups(self) -> None:
+        """The volumes of a pool that its owner cleans up may be deleted, now or later."""
+        for row in self.rows("SELECT data FROM pools WHERE wanted = 'gone'"):
+            pool = json.loads(row["data"])
+            if not pool.get("keep_volume"):
+                sql = "SELECT instance_id FROM leases WHERE kind = 'volume' AND reservation_id = ?"
+                found = [(each["instance_id"] or "").rpartition(".")[2] for each in self.rows(sql, pool["ledger"])]
+                self.may_delete |= {int(number) for number in found if number}
 
     def _follow(self) -> None:
         """Hear every request, every event of the market and every commit."""
@@ -149,7 +149,7 @@ class PoolAudit:
 
         sandbox.receive = received  # type: ignore[method-assign]
         self.market.at = timed  # type: ignore[method-assign]
-        self.world.after_writes.append(self._judge_incidents)
+        self.world.after_writes += (self._judge_incidents, self._note_cleanups)
         self.world.overhear.append(self._hear)
 
     def _hear(self, request: HttpRequest) -> None:

@@ -24,7 +24,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }
 """(call, fault) pairs that a story may arm."""
 INCIDENTS = {
-    "container": 8, "gpu": 1, "host": 3, "stopped outside": 2, "occupied": 4, "flap": 3, "outage": 3, "slow": 1,
+    "container": 14, "gpu": 1, "host": 3, "stopped outside": 1, "occupied": 4, "flap": 3, "outage": 3, "slow": 1,
     "test": 3, "failover": 2, "disable": 2, "cleanup": 1, "move": 1, "delete volume": 1,
 }  # fmt: skip
 """What can happen to a pool, and how often."""
@@ -83,13 +83,13 @@ def weather_of(seed: int) -> PoolWeather:
         calm_start=dice.random() < 0.8,
         incidents=tuple(happens),
         weights=tuple(INCIDENTS[name] for name in happens),
-        steps=dice.randint(6, 14),
+        steps=dice.randint(8, 20),
         pause=dice.choice((10.0, 90.0, 240.0)),
         pools=dice.choice((1, 2, 3)),
         crash_rate=0.0 if paused else dice.choice((0.0, 0.2, 0.5)),
         paused=paused,
         sharing="refuse" if dice.random() < 0.25 else "allow",
-        machines=dice.choice((8, 12)),
+        machines=dice.choice((12, 16)),
         boot_time=dice.choice(((3.0, 15.0), (20.0, 40.0))),
         create_latency=dice.choice((0.0, 0.0, 3.0)),
         list_lag=dice.choice((0.0, 0.0, 10.0)),

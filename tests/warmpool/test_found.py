@@ -68,3 +68,17 @@ def test_a_primary_that_falters_is_no_reason_to_degrade_before_it_is_judged():
         assert (PoolState.ACTIVE, PoolState.FAILOVER) in told
 
     in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_a_volume_that_one_cleanup_kept_is_deleted_by_the_next_one():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        await provisioned(world)
+        kept = await world.engine.pools.cleanup(caller(world), 123, keep_volume=True)
+        assert kept.pending_ids == ()
+        assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
+        gone = await world.engine.pools.cleanup(caller(world), 123, keep_volume=False)
+        assert gone.pending_ids == ()
+        assert [row for row in world.market["volumes"] if row["deleted_at"] is None] == []
+
+    in_world(story, boot_time=(3.0, 5.0))
