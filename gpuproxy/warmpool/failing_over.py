@@ -24,6 +24,10 @@ STANDBY, NEW_MACHINE, OLD_PRIMARY, NO_MORE = 0, 1, 2, 3
 _SOON = 0.5
 _UNFENCED_AFTER = 15.0
 """Seconds for which an unfenced failover still tries to stop the old primary."""
+_TRIES = 3
+"""Failed tries to rent a new machine. After that, the next rung begins."""
+_UNANSWERED = 15.0
+"""Seconds after which a start counts as not sent: the process ended before its answer, or before it was sent."""
 _SWAPS = frozenset({"test", "drill"})
 
 
@@ -37,6 +41,8 @@ def failing_over(s: Scene) -> Act:
         return _promoted(s, incident, successor)
     if successor is not None and successor.state not in TERMINAL:
         return _following(s, incident, successor)
+    if successor is not None and successor.instance_id is None and s.pool.tries < _TRIES:
+        return Change(reason="nothing was rented", incident=replace(incident, successor=None, start_sent_at=None))
     if successor is not None:
         return _next_rung(s, incident, f"machine {successor.instance_id or successor.label} is gone")
     if (fence := _fence(s, incident)) is not None:
@@ -101,7 +107,7 @@ def _rung(s: Scene, incident: Incident) -> Act:
 
 
 def _new_machine(s: Scene, incident: Incident, old: Lease | None) -> Act:
-    if s.pool.tries > 1:
+    if s.pool.tries >= _TRIES:
         return _next_rung(s, incident, s.pool.error)
     if s.pool.mode == "recreate" and old is not None and old.state not in TERMINAL:
         if s.pool.misses:
@@ -125,6 +131,10 @@ def _following(s: Scene, incident: Incident, successor: Lease) -> Act:
     if incident.running_at is None and successor.observed.billed == "all":
         running = replace(incident, running_at=s.now)
         return Change(reason="the successor runs", incident=running, pool=_at(s, "waiting for the successor to answer"))
+    unsent = successor.state is LeaseState.PARKED and successor.pending.stop_at is not None
+    if unsent and s.waited(incident.start_sent_at, _UNANSWERED):
+        others = tuple(each for each in s.writers(but=successor.id) if each.state in RENTED)
+        return Fence(others) if others else Start(successor, "successor")
     limit = s.limits.start_seconds if incident.rung != NEW_MACHINE else s.limits.ready_seconds
     if s.waited(incident.start_sent_at, limit):
         return _next_rung(s, incident, f"machine {successor.instance_id} did not answer in time")

@@ -162,7 +162,7 @@ class WarmPools:
     async def enable(self, caller: Caller, demand: EnableDemand) -> Enabled:
         """Take up supervision, on the host of the pool or on one that is searched. Raises NO_SPEC, POOL_EXISTS."""
         tokens, nonce = (self._random.token(8), self._random.token(8)), self._random.token(16)
-        default, provider = self._default_spec, next(iter(self._accounts)).name
+        default, provider = self._default_spec, self._marketplace()
 
         def write(tx: Tx) -> Pool:
             pool = pools.of_machine(tx, caller.project, demand.machine_id)
@@ -295,6 +295,15 @@ class WarmPools:
                 yield token, self._views.told(view)
 
     # -- parts
+
+    def _marketplace(self) -> ProviderName:
+        """Where pools are made whose call names no marketplace: the first one that can carry them."""
+        able = [each.name for each in self._accounts if "volumes" not in each.capabilities.missing]
+        if not able:
+            raise FailedPrecondition(
+                "The server has no account at a marketplace with volumes.", reason=Reason.NO_ACCOUNT
+            )
+        return able[0]
 
     def _account(self, provider: ProviderName) -> AccountKey:
         """The account that pools of a marketplace are rented with: the first one."""
