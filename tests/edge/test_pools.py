@@ -169,15 +169,22 @@ async def test_enable_passes_on_only_what_the_caller_set() -> None:
 
 
 async def test_disable_answers_as_published_and_says_that_nothing_takes_over() -> None:
-    answer = await sent(StubPools(), "POST", "/disable/123")
+    view = pool_view(facts={"state": PoolState.DISABLED})
+    answer = await sent(StubPools(view), "POST", "/disable/123")
     assert published("POST /warmpool/disable/{machine_id}").items() <= answer.json.items()
     assert (answer.json["fallback_ready"], answer.json["fallback_detail"]) == (False, "nothing takes over by itself")
 
 
-async def test_disable_during_a_failover_says_that_it_waits_for_its_end() -> None:
-    view = pool_view(facts={"state": PoolState.FAILOVER})
-    answer = await sent(StubPools(view), "POST", "/disable/123")
-    assert answer.json["message"].endswith("machine 123, once the failover that is under way has ended")
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [
+        (PoolState.FAILOVER, ", once the failover that is under way has ended"),
+        (PoolState.ACTIVE, "; its standby is still being given back"),
+    ],
+)
+async def test_disable_says_what_it_still_waits_for(state: PoolState, end: str) -> None:
+    answer = await sent(StubPools(pool_view(facts={"state": state})), "POST", "/disable/123")
+    assert answer.json["message"] == f"Warm pool disabled for machine 123{end}"
 
 
 async def test_a_test_of_the_failover_answers_as_published() -> None:

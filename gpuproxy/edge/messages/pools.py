@@ -135,7 +135,11 @@ def enable_answer(machine_id: int, enabled: Enabled) -> pb.EnableWarmPoolRespons
 
 def disable_answer(machine_id: int, view: PoolView) -> pb.DisableWarmPoolResponse:
     """The answer of DisableWarmPool. During a failover, supervision ends with that."""
-    later = ", once the failover that is under way has ended" if view.pool.state is PoolState.FAILOVER else ""
+    later = ""
+    if view.pool.state is PoolState.FAILOVER:
+        later = ", once the failover that is under way has ended"
+    elif view.pool.state is not PoolState.DISABLED:
+        later = "; its standby is still being given back"
     return pb.DisableWarmPoolResponse(
         status="disabled",
         message=f"Warm pool disabled for machine {machine_id}{later}",
