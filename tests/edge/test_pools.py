@@ -140,8 +140,8 @@ async def test_a_dry_run_says_what_it_would_cost_by_part_and_which_limit_applies
     answer = await sent(pools, "POST", "/provision", PROVISION | {"dry_run": True, "hold_gpu": True})
     assert answer.status == 200
     assert answer.json["message"] == (
-        "Dry run, nothing was rented. It would cost $0.4620/h = $332.64/month (30 d): primary $0.4500, standby "
-        "(running, because of hold_gpu) $0.0100, volume of 100 GB $0.0020 per hour. Price limit: $2.5 per GPU-hour "
+        "Dry run, nothing was rented. It would cost $0.4620/h = $332.64/month (30 d): primary with 1 x RTX_4090 "
+        "$0.4500, standby (running, because of hold_gpu) $0.0100, volume of 100 GB $0.0020 per hour. Price limit: $2.5 per GPU-hour "
         "(GPUPROXY_WARMPOOL_MAX_PRICE)."
     )
     assert answer.json["plan"]["price_per_hour"] == pytest.approx(0.462)
@@ -290,7 +290,7 @@ async def test_costs_come_by_part_and_retained_volumes_with_their_price() -> Non
     ]
     assert answer["costs"][0]["price_per_month"] == pytest.approx(324.0)
     kept = answer["retained_volumes"][0]
-    assert (kept["volume_id"], kept["host_machine_id"], kept["size_gb"]) == ("777", 88888, 40)
+    assert (kept["volume_id"], kept["host_machine_id"], kept["size_gb"]) == ("V.777", 88888, 40)
 
 
 async def test_failovers_are_shown_with_their_phases_and_percentiles() -> None:
