@@ -5859,7 +5859,7 @@ type WarmPoolStatus struct {
 	MaxPriceSource string `protobuf:"bytes,35,opt,name=max_price_source,json=maxPriceSource,proto3" json:"max_price_source,omitempty"`
 	// The latest finished failovers, tests and drills, oldest first.
 	Failovers []*WarmPoolFailover `protobuf:"bytes,36,rep,name=failovers,proto3" json:"failovers,omitempty"`
-	// The median of their seconds.
+	// The median of their `seconds`.
 	FailoverP50Seconds *float64 `protobuf:"fixed64,37,opt,name=failover_p50_seconds,json=failoverP50Seconds,proto3,oneof" json:"failover_p50_seconds,omitempty"`
 	// The 95th percentile of the same.
 	FailoverP95Seconds *float64 `protobuf:"fixed64,38,opt,name=failover_p95_seconds,json=failoverP95Seconds,proto3,oneof" json:"failover_p95_seconds,omitempty"`
@@ -6298,7 +6298,7 @@ type WarmPoolFailover struct {
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// "failure"; "manual" (FailoverWarmPool), "test" (TestWarmPoolFailover) or "drill" (drill_every).
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Seconds in all.
+	// Seconds from the verdict, or from the request, until the successor was the primary. The phase `detect` comes before.
 	Seconds float64 `protobuf:"fixed64,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	// Its parts.
 	Phases        *WarmPoolPhases `protobuf:"bytes,4,opt,name=phases,proto3" json:"phases,omitempty"`

@@ -3310,7 +3310,7 @@ class WarmPoolStatus(_message.Message):
     max_price_source: _builtins.str
     """Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE"."""
     failover_p50_seconds: _builtins.float
-    """The median of their seconds."""
+    """The median of their `seconds`."""
     failover_p95_seconds: _builtins.float
     """The 95th percentile of the same."""
     progress: _builtins.str
@@ -3549,7 +3549,7 @@ class WarmPoolFailover(_message.Message):
     kind: _builtins.str
     """"failure"; "manual" (FailoverWarmPool), "test" (TestWarmPoolFailover) or "drill" (drill_every)."""
     seconds: _builtins.float
-    """Seconds in all."""
+    """Seconds from the verdict, or from the request, until the successor was the primary. The phase `detect` comes before."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
