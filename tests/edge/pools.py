@@ -47,7 +47,7 @@ def volume(number: int, contract: int, size_gb: float = 100.0) -> Lease:
     """A volume for $0.002 an hour."""
     made = lease(number, LeaseState.ACTIVE, price=Micro(2_000), disk_price=Micro(2_000), host=HOST, disk_gb=size_gb)
     offered = replace(made.offered, num_gpus=0, vram_gb=0, gpu_model="")
-    return replace(made, kind="volume", instance_id=InstanceId(str(contract)), offered=offered)
+    return replace(made, kind="volume", instance_id=InstanceId(f"V.{contract}"), offered=offered)
 
 
 PRIMARY = machine(1, 456789)
