@@ -35,6 +35,7 @@ from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
+from gpuproxy.reconcile import vouching
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.volumes import VolumeSide
@@ -188,6 +189,8 @@ def build_engine(
         for each, claim in zip(accounts, supervised, strict=True)
         if "volumes" not in each.capabilities.missing
     ])  # fmt: skip
+    for each in volume_watches:
+        vouching.pair(watches.at((each.provider.name, each.provider.account)), each)
     pools, supervisor = build_pools(
         context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches, secrets_key=secrets_key,
         limits=PoolLimits(),
