@@ -14,7 +14,10 @@ from pydantic import SecretStr
 from gpuproxy.app import marketplaces
 from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.conformance import RULES
+from gpuproxy.edge.messages.pool_hints import HINTS
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
+from gpuproxy.model.pools import TRANSITIONS as POOL_TRANSITIONS
+from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports.provider import CAPABILITY_NAMES
 
@@ -52,6 +55,24 @@ def lease_diagram() -> str:
         lines += [f"    {state} --> {target}: {', '.join(names)}" for target, names in arrows.items()]
     lines += [f"    {state} --> [*]" for state in LeaseState if state in TERMINAL]
     return "\n".join([*lines, "```"])
+
+
+def pool_diagram() -> str:
+    """The transition table of warm pools as a Mermaid state diagram. Cleanup leads from every state to disabled."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {PoolState.DISABLED}"]
+    for state, events in POOL_TRANSITIONS.items():
+        arrows: dict[PoolState, list[str]] = {}
+        for event, target in events.items():
+            if (state, event) != (PoolState.DISABLED, PoolEvent.CLEANUP):
+                arrows.setdefault(target, []).append(event.value)
+        lines += [f"    {state} --> {target}: {', '.join(names)}" for target, names in arrows.items()]
+    return "\n".join([*lines, "```"])
+
+
+def pool_reason_table() -> str:
+    """Each reason for which a warm pool is degraded, and what its owner can do."""
+    lines = ["| `degraded_reason` | what to do |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{reason}` | {HINTS[reason]} |" for reason in Degraded if reason)])
 
 
 def refusal_table() -> str:
@@ -110,6 +131,8 @@ PARTS: dict[Path, dict[str, Callable[[], str]]] = {
         "outcomes": outcome_table,
         "stops": stop_table,
     },
+    ROOT / "docs" / "warm-pool.md": {"pool-states": pool_diagram, "pool-reasons": pool_reason_table},
+    ROOT / "docs" / "warm-pool.pt-BR.md": {"pool-states": pool_diagram},
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
     ROOT / "docs" / "providers.md": {"capabilities": capability_list, "rules": rule_table},
 }

@@ -29,6 +29,7 @@ from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.app.loops import running_loop
 from gpuproxy.app.marketplaces import proxies_in_use, sandbox_accounts
+from gpuproxy.app.pool_secrets import secrets_key
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import check_proxies, check_start
@@ -76,8 +77,9 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         except (WrongDatabase, SandboxFailed) as error:
             raise ConfigError(str(error)) from error
         access = await open_access(settings, db, clock, random)
-        redactor.add(access.secret)
         signer = await deployment.signer(db, random)
+        pool_key = await secrets_key(db, settings.pool_secrets_key_file)
+        redactor.add(access.secret, pool_key.decode() if pool_key else "")
         engine = build_engine(
             settings,
             db=db,
@@ -89,6 +91,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             signer=signer,
             lateness=lateness,
             begin=tracing.provider_call if tracing else None,
+            secrets_key=pool_key,
         )
         stack.push_async_callback(engine.stop)
         measuring = Background("lateness")

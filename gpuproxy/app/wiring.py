@@ -1,7 +1,7 @@
 """The engine and both interfaces, wired over the given ports: real ones, or those of a simulation."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -47,13 +47,12 @@ from gpuproxy.rental.rounds import RentalContext
 from gpuproxy.reservations.requests import Reservations
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
-from gpuproxy.runtime.claims import Claims
+from gpuproxy.runtime.claims import Claims, HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
 from gpuproxy.store import counters
 from gpuproxy.store.leases import due_topic
-from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.requests import WarmPools
 from gpuproxy.warmpool.supervisor import Supervisor
 
@@ -77,11 +76,9 @@ class Engine:
     db: Database
     signer: Signer
     billing_checks: tuple[BillingCheck, ...]
-    billing_check_seconds: float
     true_ups: tuple[TrueUp, ...]
-    true_up_seconds: float
     history: History
-    history_seconds: float
+    limits: Limits
     pools: WarmPools
     supervisor: Supervisor
     volume_watches: Watches
@@ -98,18 +95,15 @@ class Engine:
             self.catalog.run(),
             *(self._supervise(watch) for watch in self.watches),
             *(self._due(watch) for watch in self.watches),
-            *(
-                repeat(watch.look, watch.wait, self.clock, f"volumes {watch.provider.account}")
-                for watch in self.volume_watches
-            ),
+            *(self._volumes(watch) for watch in self.volume_watches),
             self.supervisor.run(),
             *(watch.claim.keep(watch.nudge, again=True) for watch in self.watches if not self.db.exclusive),
             *(
-                self._every(partial(self._true_up, each), self.true_up_seconds, "true-up", each.provider)
+                self._every(partial(self._true_up, each), self.limits.true_up_seconds, "true-up", each.provider)
                 for each in self.true_ups
             ),
             *(
-                self._every(each.step, self.billing_check_seconds, "billing check", each.provider)
+                self._every(each.step, self.limits.billing_check_seconds, "billing check", each.provider)
                 for each in self.billing_checks
             ),
         ]
@@ -123,12 +117,18 @@ class Engine:
 
         await repeat(step, watch.wait, self.clock, f"watch {watch.provider.account}")
 
+    async def _volumes(self, watch: AccountWatch) -> None:
+        """Reconcile an account's volumes. Without any, their listing is rare, and the first one comes late."""
+        if not await watch.has_leases():
+            await watch.wait()
+        await repeat(watch.look, watch.wait, self.clock, f"volumes {watch.provider.account}")
+
     async def _every(self, step: Step, seconds: float, what: str, provider: Provider) -> None:
         await repeat_every(step, seconds, self.clock, f"{what} {provider.account}")
 
     async def _true_up(self, each: TrueUp) -> None:
         await each.step()
-        await self.history.step_when_due(self.history_seconds)
+        await self.history.step_when_due(self.limits.history_seconds)
 
     async def _due(self, watch: AccountWatch) -> None:
         topic = due_topic(watch.provider.name, watch.provider.account)
@@ -164,9 +164,8 @@ def build_engine(
 ) -> Engine:
     """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual.
 
-    The secrets of warm pools are encrypted with `secrets_key`.
-
-    With `check_key`, a public key, a machine is ready only if it lets the probe log in.
+    With `check_key`, a public key, a machine is ready only if it lets the probe log in. The secrets of warm pools are
+    encrypted with `secrets_key`.
     """
     lateness = lateness or Lateness(clock)
     limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, random.token(8))
@@ -178,53 +177,50 @@ def build_engine(
         lateness=lateness, check_key=check_key,
     )  # fmt: skip
     supervised = [claims.of_account(each.name, each.account) for each in accounts]
-    watches = Watches([watch(each, claim=claim) for each, claim in zip(accounts, supervised, strict=True)])
+    watches, volume_watches = _watches(watch, accounts, supervised)
     context = RentalContext(
         db=db, clock=clock, limits=limits, chooser=Chooser(catalog, accounts, db, limits), accounts=accounts,
         attempts=Attempts(accounts, watches, catalog, db=db, clock=clock), watches=watches, signer=signer,
         check_key=check_key,
     )  # fmt: skip
-    volume_watches = Watches([
-        watch(VolumeSide(each), claim=claim, kind="volume")
-        for each, claim in zip(accounts, supervised, strict=True)
-        if "volumes" not in each.capabilities.missing
-    ])  # fmt: skip
-    for each in volume_watches:
-        vouching.pair(watches.at((each.provider.name, each.provider.account)), each)
     pools, supervisor = build_pools(
-        context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches, secrets_key=secrets_key,
-        limits=PoolLimits(),
+        context, catalog, random, probe=probe, lateness=lateness, volume_watches=volume_watches,
+        secrets_key=secrets_key, limits=settings.pool_limits, default_spec=settings.default_pool,
     )  # fmt: skip
     reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
     return Engine(
-        reserver=reserver,
+        reserver=reserver, accounts=accounts,
         recovery=Recovery(db, accounts, claims, supervised=supervised, is_running=reserver.is_running),
-        accounts=accounts,
         reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
         instances=instances,
-        load=Load(db, settings.lb_strategy),
-        spending=Spending(db),
+        load=Load(db, settings.lb_strategy), spending=Spending(db),
         strategies=StrategySetting(db, settings.lb_strategy),
         health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts), clock),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
-        catalog=catalog,
-        watches=watches,
-        clock=clock,
-        db=db,
-        signer=signer,
+        catalog=catalog, watches=watches, volume_watches=volume_watches, clock=clock, db=db, signer=signer,
         billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
-        billing_check_seconds=limits.billing_check_seconds,
         true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
-        true_up_seconds=limits.true_up_seconds,
+        limits=limits,
         history=History(db, clock, timedelta(seconds=settings.keep_history) if settings.keep_history else None),
-        history_seconds=limits.history_seconds,
-        pools=pools,
-        supervisor=supervisor,
-        volume_watches=volume_watches,
+        pools=pools, supervisor=supervisor,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
         metrics=metrics,
-    )
+    )  # fmt: skip
+
+
+def _watches(
+    watch: "partial[AccountWatch]", accounts: Accounts, claims: Sequence[HeldClaim]
+) -> tuple[Watches, Watches]:
+    """The watches of the accounts' machines, and of their volumes. Both of an account work under one claim."""
+    claimed = list(zip(accounts, claims, strict=True))
+    volumes = [each for each in claimed if "volumes" not in each[0].capabilities.missing]
+    of_machines = Watches([watch(provider, claim=claim) for provider, claim in claimed])
+    of_volumes = Watches([watch(VolumeSide(provider), claim=claim, kind="volume") for provider, claim in volumes])
+    for provider, _ in volumes:
+        key = (provider.name, provider.account)
+        vouching.pair(of_machines.at(key), of_volumes.at(key))
+    return of_machines, of_volumes
 
 
 def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:
@@ -278,6 +274,8 @@ def build_interfaces(
         lease_duration=timedelta(seconds=settings.lease_duration) if settings.lease_duration else None,
         marketplaces=marketplaces,
         clock=engine.clock,
+        pools=engine.pools,
+        pool_max_price=settings.warmpool_max_price,
     )
     token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
     authenticator = Authenticator(access.keys.find, engine.clock, token_auth)

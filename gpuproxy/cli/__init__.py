@@ -36,6 +36,7 @@ COMMANDS = {
     "extend": ("gpuproxy.cli.reservations:extend", "Change when a reservation ends."),
     "release": ("gpuproxy.cli.releasing:release", "Release all machines of a reservation."),
     "destroy": ("gpuproxy.cli.releasing:destroy", "Destroy single machines, by contract id."),
+    "warmpool": ("gpuproxy.cli.warmpool:warmpool", "Keep a standby beside a machine that must not go down."),
     "ssh-keys": ("gpuproxy.cli.ssh_keys:ssh_keys", "Add, list and delete the public SSH keys of new machines."),
     "load": ("gpuproxy.cli.market:load", "Show how busy hosts and providers are."),
     "transactions": ("gpuproxy.cli.market:transactions", "List what was spent."),

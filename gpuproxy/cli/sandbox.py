@@ -46,8 +46,9 @@ By default the market is as difficult as the real one: real rate limits, at most
 first rows for a quarter of the new instances. For an easy market: --rate-limits off --search-page 0 --shy-rows 0.
 
 The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
-instances/ID/kill, instances/ID/contract, machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair,
-machines/ID/reconnect, machines/ID/ports, offers/ID; DELETE faults, images. docs/sandbox.md describes these calls.
+instances/ID/kill, instances/ID/mute, instances/ID/unmute, instances/ID/contract, machines/ID/occupy,
+machines/ID/vacate, machines/ID/break, machines/ID/repair, machines/ID/reconnect, machines/ID/ports, offers/ID;
+DELETE faults, images. docs/sandbox.md describes these calls.
 """
 
 
@@ -200,14 +201,16 @@ machines/ID/reconnect, machines/ID/ports, offers/ID; DELETE faults, images. docs
     type=click.Choice(["allow", "refuse"]),
     default="allow",
     show_default=True,
-    help="Whether several instances may use one volume.",
+    help="Whether several instances may mount one volume. refuse: a create with a volume that is in use is answered "
+    "with 400.",
 )
 @click.option(
     "--standby-binding",
     type=click.Choice(["chunk", "any"]),
     default="chunk",
     show_default=True,
-    help="Reserved for standbys, which are not built yet. It has no effect.",
+    help="Which GPUs a stopped instance gets when it starts. chunk: only those that it had; any: any free ones of its "
+    "machine, as many as it had.",
 )
 @click.option(
     "--boot-scripts",

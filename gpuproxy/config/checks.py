@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from gpuproxy.adapters.proxies import proxy_at, unreadable_in
 from gpuproxy.model.demands import MIN_LEASE_DURATION
 from gpuproxy.model.transactions import KEPT_AT_LEAST
+from gpuproxy.warmpool.limits import PoolLimits
 
 LEAST_ADMIN_KEY = 20
 """Characters."""
@@ -89,6 +90,17 @@ def proxy_problems(https: SecretStr | None, http: SecretStr | None, exceptions: 
             found.append((name, str(error)))
     form = "must be a host name, an address or a network, for example example.com or 10.0.0.0/8; no http:// and no path"
     return (*found, *(("NO_PROXY", f"entry {place} {form}") for place in unreadable_in(exceptions)))
+
+
+def check_pools(gpu: str, max_price: float | None, limits: PoolLimits) -> None:
+    """The default pool needs both a GPU model and a price limit, and the numbers must fit together."""
+    if bool(gpu.strip()) != (max_price is not None):
+        given, missing = ("GPU", "MAX_PRICE") if gpu.strip() else ("MAX_PRICE", "GPU")
+        raise ValueError(
+            f"GPUPROXY_WARMPOOL_{missing}: is missing. Set it in addition to GPUPROXY_WARMPOOL_{given}, or set neither"
+        )
+    if problems := limits.problems():
+        raise ValueError(f"GPUPROXY_WARMPOOL_*: {'; '.join(problems)}")
 
 
 def check_database_url(url: str) -> None:

@@ -15,12 +15,16 @@ from gpuproxy.adapters.proxies import Proxies, Proxy, exceptions_in, proxy_at
 from gpuproxy.config import checks
 from gpuproxy.config.marketplaces import Account, chosen_for, fields_for
 from gpuproxy.config.names import env_name
+from gpuproxy.config.pools import limits_of, spec_of
 from gpuproxy.config.values import Address, ListenAddress, PositiveSeconds, Seconds, Usd
+from gpuproxy.model.pools import PoolSpec
 from gpuproxy.model.users import admin_error
 from gpuproxy.ports import Descriptor
 from gpuproxy.store.sqlite import files as database_files
+from gpuproxy.warmpool.limits import PoolLimits
 
 DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
+_POOL = PoolLimits()
 
 
 class ConfigError(Exception):
@@ -171,6 +175,58 @@ class Settings(BaseSettings):
     )
     max_concurrent_rpcs: int = Field(2000, ge=1, description="maximum calls at once; further calls are refused")
     drain_seconds: Seconds = Field(30.0, description="time for running calls to finish when the server stops")
+    warmpool_gpu: str = Field(
+        "",
+        max_length=128,
+        description="GPU model of a warm pool that is enabled without a specification: "
+        "[warm-pool.md](warm-pool.md); only together with GPUPROXY_WARMPOOL_MAX_PRICE",
+    )
+    warmpool_max_price: Usd | None = Field(
+        None,
+        description="price limit in USD per GPU-hour for warm pools without a limit; only together with "
+        "GPUPROXY_WARMPOOL_GPU. Default: GPUPROXY_MAX_PRICE",
+    )
+    warmpool_check_interval: PositiveSeconds = Field(
+        _POOL.check_seconds, description="interval between two checks of a warm pool's primary"
+    )
+    warmpool_probe_timeout: PositiveSeconds = Field(
+        _POOL.probe_timeout,
+        description="timeout of one probe of a primary, in real seconds; shorter than the interval between two checks",
+    )
+    warmpool_failures: int = Field(
+        _POOL.failures, ge=1, le=1000, description="failed checks in a row before a primary counts as lost, at least 2"
+    )
+    warmpool_unreachable_after: PositiveSeconds = Field(
+        _POOL.unreachable_seconds,
+        description="time after which a primary that runs and does not answer makes its pool degraded",
+    )
+    warmpool_fence_timeout: PositiveSeconds = Field(
+        _POOL.fence_seconds, description="time limit for the proof that an old primary is stopped, at least 15 s"
+    )
+    warmpool_start_timeout: PositiveSeconds = Field(
+        _POOL.start_seconds, description="time limit for a standby that was started to run, get the lock and answer"
+    )
+    warmpool_ready_timeout: PositiveSeconds = Field(
+        _POOL.ready_seconds, description="time limit for a new machine of a pool to run and answer"
+    )
+    warmpool_create_timeout: PositiveSeconds = Field(
+        _POOL.create_seconds, description="time for which a create with an unknown outcome is looked for"
+    )
+    warmpool_free_check_interval: PositiveSeconds = Field(
+        _POOL.free_check_seconds, description="interval between two looks whether a standby's GPUs are free"
+    )
+    warmpool_unchecked_after: PositiveSeconds = Field(
+        _POOL.unchecked_seconds, description="time without such a look after which a pool is degraded"
+    )
+    warmpool_retry_interval: PositiveSeconds = Field(
+        _POOL.retry_seconds, description="first wait before a failed step of a pool is tried again; it doubles"
+    )
+    warmpool_retry_max: PositiveSeconds = Field(_POOL.retry_most, description="longest such wait")
+    secrets_key_file: Path | None = Field(
+        None,
+        description="file (mode 0600) with the Fernet key that encrypts secret_env and registry_auth of warm pools in "
+        "the database. Default: a file beside the database, created when it is needed first",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged: `debug`, `info`, `warning` or `error`"
     )
@@ -196,6 +252,7 @@ class Settings(BaseSettings):
         checks.check_keep_history(self.keep_history)
         checks.check_base_url("GPUPROXY_OTEL_ENDPOINT", self.otel_endpoint, "http://127.0.0.1:4318")
         checks.check_database_url(self.database_url)
+        checks.check_pools(self.warmpool_gpu, self.warmpool_max_price, self.pool_limits)
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())
         password = self.admin_password.get_secret_value() if self.admin_password else ""
@@ -267,6 +324,21 @@ class Settings(BaseSettings):
     def fingerprint_key_file(self) -> Path:
         """The file (mode 0600) with the key that demands are hashed with."""
         return database_files.kept_beside(self.database_path, ".demand-key")
+
+    @property
+    def pool_secrets_key_file(self) -> Path:
+        """The file (mode 0600) with the key that the secrets of warm pools are encrypted with."""
+        return self.secrets_key_file or database_files.kept_beside(self.database_path, ".secrets-key")
+
+    @property
+    def pool_limits(self) -> PoolLimits:
+        """The intervals and limits of warm pools."""
+        return limits_of(self)
+
+    @property
+    def default_pool(self) -> PoolSpec | None:
+        """What a warm pool without a specification is made of; None if the operator has not said it."""
+        return spec_of(self.warmpool_gpu, self.warmpool_max_price)
 
     @property
     def sandbox_state_file(self) -> Path:

@@ -76,6 +76,8 @@ class Offer:
     """Per GB, billed in addition to the price; None: unknown."""
     inet_up_price: Micro | None = None
     """Per GB."""
+    volume_gb: float = 0.0
+    """Free space for volumes on the host, in GB; 0: none, or unknown."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Provider-specific facts for `GPUInstance.metadata`."""
 

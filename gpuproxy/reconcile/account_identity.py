@@ -8,7 +8,7 @@ can't answer, a listing is believed only if it shows one of our machines.
 from collections.abc import Sequence
 
 from gpuproxy.model.errors import AuthFailed, ProviderError, ProviderUnavailable
-from gpuproxy.model.leases import LeaseKind
+from gpuproxy.model.leases import KINDS, LeaseKind
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Database, ListedInstance, Provider, Tx
 from gpuproxy.store import leases, meta
@@ -38,7 +38,7 @@ class AccountIdentity:
         """
         if self._owner:
             return None
-        known = await self._db.read(lambda tx: self._known(tx) if leases.live(tx, *self._account, self._kind) else None)
+        known = await self._db.read(lambda tx: self._known(tx) if self._rents(tx) else None)
         try:
             owner = (await self._provider.spend()).owner
         except ProviderError as error:  # a key that may not ask this, among others
@@ -66,6 +66,9 @@ class AccountIdentity:
         """Store which account the key belongs to."""
         if self._owner and self._known(tx) != self._owner:
             meta.write(tx, self._key, self._owner)
+
+    def _rents(self, tx: Tx) -> bool:
+        return any(leases.live(tx, *self._account, kind) for kind in KINDS)
 
     def _known(self, tx: Tx) -> str | None:
         return meta.read(tx, self._key)

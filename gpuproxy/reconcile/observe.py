@@ -187,6 +187,10 @@ class AccountWatch:
             return await self._db.read(lambda tx: listed.last_began(tx, self._key) >= tx.now() - ago)
         return self._looked_at >= at
 
+    async def has_leases(self) -> bool:
+        """Whether a lease of the account is live."""
+        return bool(await self._db.read(lambda tx: leases.live(tx, *self._key, self._kind)))
+
     async def preview(self) -> Decided:
         """What a pass would do now. Nothing is written, and only reads are sent."""
         listing = await self._listing()

@@ -47,7 +47,7 @@ def respond(controls: Controls, request: Incoming) -> HttpResponse:
         return answer({"error": f"there is no call {request.method} {request.path}; see docs/sandbox.md"}, 404)
     what = " ".join(part for part in (request.method, path["what"], path["act"]) if part)
     try:
-        done = _done_to_machine if what.startswith("POST machines ") else _done
+        done = next((one for start, one in _TO_ONE.items() if what.startswith(start)), _done)
         return answer(done(controls, what, int(path["id"] or 0), request))
     except BadBody:
         return answer({"error": "the body must be a JSON object"}, 400)
@@ -72,12 +72,6 @@ def _done(controls: Controls, what: str, number: int, request: Incoming) -> dict
             controls.clock.advance(_number(body, "advance_seconds"))
             controls.tick()
             return {"now": market.now}
-        case "POST instances kill":
-            _kill(controls, number, body)
-            return {"id": number, "status": _status(controls, market.instances[number])}
-        case "POST instances contract":
-            market.contract_ends.move(market.instances[number], market.now + _number(body, "ends_in_seconds"))
-            return {"id": number, "ends_at": market.instances[number].end_date}
         case "POST images":
             return _break_image(market, body)
         case "DELETE images":
@@ -85,6 +79,26 @@ def _done(controls: Controls, what: str, number: int, request: Incoming) -> dict
         case "POST offers":
             market.reprice(market.chunks[number], round(_number(body, "price_per_hour") * 1_000_000))
             return {"id": number, "price_per_hour": market.chunks[number].price / 1e6}
+    raise _Wrong(f"there is no call {request.method} {request.path}; see docs/sandbox.md")
+
+
+def _done_to_instance(controls: Controls, what: str, number: int, request: Incoming) -> dict[str, Any]:
+    body = request.json()
+    market = controls.market
+    instance = market.instances[number]
+    match what:
+        case "POST instances kill":
+            _kill(controls, instance, body)
+            return {"id": number, "status": _status(controls, instance)}
+        case "POST instances mute":
+            market.troubles.mute(instance, _number(body, "seconds"))
+            return {"id": number, "muted": True}
+        case "POST instances unmute":
+            market.troubles.unmute(instance)
+            return {"id": number, "muted": False}
+        case "POST instances contract":
+            market.contract_ends.move(instance, market.now + _number(body, "ends_in_seconds"))
+            return {"id": number, "ends_at": instance.end_date}
     raise _Wrong(f"there is no call {request.method} {request.path}; see docs/sandbox.md")
 
 
@@ -107,8 +121,12 @@ def _done_to_machine(controls: Controls, what: str, number: int, request: Incomi
             market.defects.set_direct_ports(machine, int(_number(body, "count")))
             return {"id": number, "count": machine.direct_ports}
         case "POST machines repair":
+            market.troubles.repair_gpus(machine)
             return _break(market, machine, {"how": ""})
     raise _Wrong(f"there is no call {request.method} {request.path}; see docs/sandbox.md")
+
+
+_TO_ONE = {"POST machines ": _done_to_machine, "POST instances ": _done_to_instance}
 
 
 def _state(controls: Controls) -> dict[str, Any]:
@@ -134,6 +152,8 @@ def _live_row(controls: Controls, instance: Instance) -> dict[str, Any]:
         "label": instance.label,
         "status": _status(controls, instance),
         "writer": instance.phase is Phase.RUNNING and bool(instance.launch.volumes),
+        "workload": instance.workload,
+        "lock": instance.lock,
         "gpu_model": instance.gpu_model,
         "num_gpus": instance.gpus,
         "machine_id": str(instance.machine_id),
@@ -156,6 +176,8 @@ def _ended_row(gone: Ended) -> dict[str, Any]:
         "label": gone.label,
         "status": "destroyed",
         "writer": False,
+        "workload": False,
+        "lock": "",
         "gpu_model": gone.gpu_model,
         "num_gpus": gone.num_gpus,
         "machine_id": str(gone.machine_id),
@@ -180,6 +202,8 @@ def _volume_row(market: SimulatedMarket, volume: Volume) -> dict[str, Any]:
         "created_at": volume.created_at,
         "deleted_at": volume.deleted_at,
         "billed_micro_usd": market.volumes.billed(volume),
+        "most_writers": volume.most_writers,
+        "most_workloads": volume.most_workloads,
     }
 
 
@@ -198,7 +222,7 @@ def _fault(instance: Instance) -> str:
 
 def _ssh_addresses(market: SimulatedMarket, instance: Instance) -> list[str]:
     """The addresses at which SSH answers now, the proxy's first."""
-    if instance.phase is not Phase.RUNNING or not market.online(instance):
+    if not market.is_heard(instance):
         return []
     return [f"127.0.0.1:{address.port}" for address in answering(instance) if address.kind == "ssh"]
 
@@ -219,14 +243,13 @@ def _break_image(market: SimulatedMarket, body: dict[str, Any]) -> dict[str, Any
     return {"images": list(market.defects.images)}
 
 
-def _kill(controls: Controls, number: int, body: dict[str, Any]) -> None:
+def _kill(controls: Controls, instance: Instance, body: dict[str, Any]) -> None:
     market = controls.market
-    instance = market.instances[number]
     match body.get("how", "container"):
         case "container":
             market.container_dies(instance, "container exited with code 137")
         case "gpu":
-            market.gpu_dies(instance)
+            market.troubles.gpu_dies(instance)
         case "host":
             market.set_online(market.machines[instance.machine_id], online=False)
         case "outbid":

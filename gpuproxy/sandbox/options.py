@@ -53,7 +53,9 @@ class SandboxOptions:
     gone_as: GoneForm = "null"
     """The form of the answer that an instance does not exist."""
     volume_sharing: Literal["allow", "refuse"] = "allow"
+    """Whether several instances may mount one volume."""
     standby_binding: Literal["chunk", "any"] = "chunk"
+    """On which GPUs a stopped instance can start: only those of its chunk, or of any chunk of that size."""
     boot_scripts: BootScripts = "off"
     """Which start scripts run for real, in a shell on this computer. Only the HTTP server runs any.
 

@@ -53,6 +53,7 @@ class Sandbox:
             credit=round(options.credit * 1_000_000),
             chances=_chances(options),
             port_table=port_table,
+            standby_binding=options.standby_binding,
         )
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._late: list[tuple[float, int, Call]] = []

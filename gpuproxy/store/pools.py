@@ -99,6 +99,11 @@ def at_work(tx: Tx) -> tuple[Pool, ...]:
     return tuple(_decoded(row) for row in rows)
 
 
+def any_sealed(tx: Tx) -> bool:
+    """Whether a pool has encrypted secrets."""
+    return any(_decoded(row).sealed for row in tx.fetch("SELECT data FROM pools"))
+
+
 def save(tx: Tx, old: Pool, new: Pool) -> Pool:
     """Store a pool in the same state. Raises Conflict if it has changed since it was read."""
     if new.state is not old.state:

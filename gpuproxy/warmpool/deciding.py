@@ -12,7 +12,7 @@ from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
-from gpuproxy.warmpool.failing_over import failing_over
+from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
 from gpuproxy.warmpool.signals import Signal
 
@@ -229,12 +229,17 @@ def _degraded(s: Scene) -> Act:
         return _suspended(s, s.incident)
     if (begun := _beginning(s)) is not None:
         return begun
+    if (without := _without_workload(s)) is not None:
+        return without
     pool, primary = s.pool, s.primary
     if primary is None:
         return Seek() if pool.seeks and s.may_try else _until_try(s)
     if primary.state in UNRESOLVED:
         return Rest(_SOON)
     trouble = _primary_trouble(s)
+    gone = trouble is Degraded.HOST_OFFLINE and s.waited(s.health.since, s.limits.unreachable_seconds)
+    if gone and (moved := elsewhere(s, "the host is offline")) is not None:
+        return moved
     if trouble is Degraded.NONE and primary.state is LeaseState.ACTIVE:
         if (mended := _standby_again(s)) is not None:
             return mended
@@ -242,6 +247,17 @@ def _degraded(s: Scene) -> Act:
         if trouble is Degraded.NONE:
             return Change(event=PoolEvent.STANDBY_READY, reason="a standby can take over again", pool=_calm(pool))
     return _told(s, trouble or pool.degraded)
+
+
+def _without_workload(s: Scene) -> Act | None:
+    """A primary whose script did not get the lock runs nothing. It is stopped until somebody asks for a failover."""
+    primary = s.primary
+    if s.pool.degraded is not Degraded.LOCK_HELD or primary is None or primary.state not in RENTED:
+        return None
+    proof = s.at_rest.get(primary.id)
+    if primary.state is LeaseState.PARKED and proof is not None and proof.proves:
+        return Rest(s.limits.check_seconds)
+    return Fence((primary,))
 
 
 def _standby_again(s: Scene) -> Act | None:

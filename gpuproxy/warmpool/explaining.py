@@ -1,5 +1,8 @@
 """What a pool does next, and what its owner can do, in sentences for people. Pure."""
 
+from typing import Literal
+
+from gpuproxy.model.leases import RENTED
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import Degraded, PoolState, PoolView
@@ -46,6 +49,14 @@ def next_action(view: PoolView) -> str:
         case PoolState.ACTIVE:
             return "Nothing. The server checks the primary every two seconds."
     return _WAITS.get(pool.degraded, "The server tries again.")
+
+
+def fence_of(view: PoolView) -> Literal["", "api_only", "api_and_lock"]:
+    """What keeps two machines from writing to the volume: the lock counts once the primary's script has reported it."""
+    primary = view.primary
+    if primary is None or primary.state not in RENTED or not view.pool.founded:
+        return ""
+    return "api_and_lock" if dict(primary.observed.boot).get("lock") == "held" else "api_only"
 
 
 def price_now(view: PoolView) -> Micro:

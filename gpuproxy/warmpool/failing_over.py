@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
-from gpuproxy.model.pools import Degraded, Incident, Pool, PoolEvent
+from gpuproxy.model.offers import HostKey
+from gpuproxy.model.pools import Degraded, Incident, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, Rest, Scene, Start
 from gpuproxy.warmpool.signals import Signal
@@ -23,6 +24,10 @@ STANDBY, NEW_MACHINE, OLD_PRIMARY, NO_MORE = 0, 1, 2, 3
 _SOON = 0.5
 _UNFENCED_AFTER = 15.0
 """Seconds for which an unfenced failover still tries to stop the old primary."""
+_TRIES = 3
+"""Failed tries to rent a new machine. After that, the next rung begins."""
+_UNANSWERED = 15.0
+"""Seconds after which a start counts as not sent: the process ended before its answer, or before it was sent."""
 _SWAPS = frozenset({"test", "drill"})
 
 
@@ -36,6 +41,8 @@ def failing_over(s: Scene) -> Act:
         return _promoted(s, incident, successor)
     if successor is not None and successor.state not in TERMINAL:
         return _following(s, incident, successor)
+    if successor is not None and successor.instance_id is None and s.pool.tries < _TRIES:
+        return Change(reason="nothing was rented", incident=replace(incident, successor=None, start_sent_at=None))
     if successor is not None:
         return _next_rung(s, incident, f"machine {successor.instance_id or successor.label} is gone")
     if (fence := _fence(s, incident)) is not None:
@@ -100,7 +107,7 @@ def _rung(s: Scene, incident: Incident) -> Act:
 
 
 def _new_machine(s: Scene, incident: Incident, old: Lease | None) -> Act:
-    if s.pool.tries > 1:
+    if s.pool.tries >= _TRIES:
         return _next_rung(s, incident, s.pool.error)
     if s.pool.mode == "recreate" and old is not None and old.state not in TERMINAL:
         if s.pool.misses:
@@ -124,6 +131,10 @@ def _following(s: Scene, incident: Incident, successor: Lease) -> Act:
     if incident.running_at is None and successor.observed.billed == "all":
         running = replace(incident, running_at=s.now)
         return Change(reason="the successor runs", incident=running, pool=_at(s, "waiting for the successor to answer"))
+    unsent = successor.state is LeaseState.PARKED and successor.pending.stop_at is not None
+    if unsent and s.waited(incident.start_sent_at, _UNANSWERED):
+        others = tuple(each for each in s.writers(but=successor.id) if each.state in RENTED)
+        return Fence(others) if others else Start(successor, "successor")
     limit = s.limits.start_seconds if incident.rung != NEW_MACHINE else s.limits.ready_seconds
     if s.waited(incident.start_sent_at, limit):
         return _next_rung(s, incident, f"machine {successor.instance_id} did not answer in time")
@@ -151,6 +162,7 @@ def _promoted(s: Scene, incident: Incident, successor: Lease) -> Change:
     old = s.lease(incident.primary)
     ended = replace(
         incident,
+        running_at=incident.running_at or s.now,
         reachable_at=incident.reachable_at or s.now,
         ended_at=s.now,
         outcome="promoted",
@@ -175,11 +187,12 @@ def _promoted(s: Scene, incident: Incident, successor: Lease) -> Change:
     lives = old is not None and old.state is LeaseState.PARKED
     if lives and old is not None and pool.standby is None and incident.kind in _SWAPS and pool.mode != "recreate":
         facts.append((old.id, KeepGpus(keep=True)))
-        swapped = replace(pool, standby=old.id, degraded=Degraded.NONE, misses=0, looked_at=s.now, checked_at=s.now)
+        swapped = replace(pool, standby=old.id, degraded=Degraded.NONE, misses=0, looked_at=None, checked_at=None)
         return Change(
             event=PoolEvent.PROMOTED_WITH_STANDBY, reason="the roles are swapped", pool=swapped, incident=ended,
             facts=tuple(facts),
         )  # fmt: skip
+    ended = replace(ended, reason=f"machine {successor.instance_id} has taken over")
     return _without_standby(s, ended, pool, old if lives else None, facts)
 
 
@@ -200,7 +213,7 @@ def _without_standby(
     degraded = Degraded.NO_STANDBY if pool.mode != "recreate" else Degraded.UNCHECKED
     pool = replace(pool, degraded=degraded, error=degraded.sentence, looked_at=None, checked_at=None, misses=0)
     return Change(
-        event=PoolEvent.PROMOTED, reason=f"machine {ended.successor} has taken over", pool=pool, incident=ended,
+        event=PoolEvent.PROMOTED, reason=ended.reason, pool=pool, incident=ended,
         facts=tuple(facts), releases=tuple(releases),
     )  # fmt: skip
 
@@ -214,8 +227,27 @@ def _restarted(s: Scene, ended: Incident, pool: Pool, facts: tuple[tuple[LeaseId
     return Change(event=PoolEvent.FAILED, reason=ended.reason, pool=pool, incident=ended, facts=facts)
 
 
+def elsewhere(s: Scene, why: str) -> Change | None:
+    """Begin anew on another host, without data, if the owner wants that. What stands here is given back.
+
+    The volume of this host is kept: nothing is deleted by itself.
+    """
+    if s.pool.spec.cross_host != "empty":
+        return None
+    pool = replace(
+        _failed(s, Degraded.NO_HOST), host=HostKey(""), seeks=True, primary=None, standby=None, volume=None,
+        failed=None, failed_until=None, founded=False, data_state="empty", checked_at=None, looked_at=None, misses=0,
+    )  # fmt: skip
+    incident = s.incident
+    ended = None if incident is None else replace(incident, ended_at=s.now, outcome="failed", reason=why)
+    event = PoolEvent.FAILED if s.pool.state is PoolState.FAILOVER else None
+    return Change(event=event, reason=f"{why}; another host is searched", pool=pool, incident=ended)
+
+
 def _ended_in_vain(s: Scene, incident: Incident) -> Change:
     """No rung is left. The incident stays open and is taken up again after a while."""
+    if incident.kind not in _SWAPS and (moved := elsewhere(s, incident.reason)) is not None:
+        return moved
     later = s.now + timedelta(seconds=s.limits.retry_seconds)
     pool = replace(_failed(s, Degraded.START_FAILED), error=incident.reason, next_try_at=later)
     again = replace(incident, rung=STANDBY, successor=None)

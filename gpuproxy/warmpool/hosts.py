@@ -12,9 +12,6 @@ from gpuproxy.ports import Database, VolumeOffer
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.store import leases
 
-_MOST = 200
-"""Hosts for which space for a volume is asked."""
-
 
 class Hosts:
     """The hosts of the marketplaces, as pools see them."""
@@ -24,10 +21,10 @@ class Hosts:
         self._accounts = accounts
         self._db = db
 
-    async def listed(self, query: HostQuery, account: AccountKey) -> tuple[PoolHost, ...]:
+    async def listed(self, query: HostQuery) -> tuple[PoolHost, ...]:
         """The hosts that match: those that can carry a pool first, then cheapest first.
 
-        Raises Unavailable and FailedPrecondition of the catalog, and ProviderError.
+        Raises Unavailable and FailedPrecondition of the catalog.
         """
         wanted = OfferFilter(
             providers=frozenset({query.provider}),
@@ -42,9 +39,7 @@ class Hosts:
         grouped = {
             host: offers for host, offers in by_host(free).items() if rentable_gpus(offers) >= max(1, query.min_gpus)
         }
-        candidates = [offers[0].machine_id for offers in grouped.values() if pool_size(offers) is not None][:_MOST]
-        space = await self.space(account, candidates, query.volume_gb)
-        hosts = [_host(offers, space) for offers in grouped.values()]
+        hosts = [_host(offers, query.volume_gb) for offers in grouped.values()]
         return tuple(sorted(hosts, key=lambda each: (not each.fits, each.average_price, each.machine_id)))
 
     async def space(self, account: AccountKey, machine_ids: Collection[str], size_gb: int) -> Mapping[str, VolumeOffer]:
@@ -61,7 +56,7 @@ class Hosts:
             gpu_model=spec.gpu_model, max_price=spec.max_price, verified_only=spec.verified_only,
             volume_gb=spec.volume_gb, disk_gb=spec.disk_gb, provider=pool.provider,
         )  # fmt: skip
-        found = await self.listed(query, (pool.provider, pool.account))
+        found = await self.listed(query)
         return next((each for each in found if each.fits and pool_size(each.offers) == spec.num_gpus), None)
 
 
@@ -80,7 +75,7 @@ def _is_free(offer: Offer, locked: Collection[tuple[ProviderName, str]]) -> bool
     return not any((offer.provider, key) in locked for key in offer.conflict_keys)
 
 
-def _host(offers: Sequence[Offer], space: Mapping[str, VolumeOffer]) -> PoolHost:
+def _host(offers: Sequence[Offer], volume_gb: int) -> PoolHost:
     first = offers[0]
     gpus = sum(each.num_gpus for each in offers)
     price = sum(each.price(0) for each in offers)
@@ -94,6 +89,6 @@ def _host(offers: Sequence[Offer], space: Mapping[str, VolumeOffer]) -> PoolHost
         reliability_ppm=first.reliability_ppm,
         verified=first.verified,
         location=first.location,
-        fits=pool_size(offers) is not None and first.machine_id in space,
+        fits=pool_size(offers) is not None and max(each.volume_gb for each in offers) >= volume_gb,
         offers=tuple(sorted(offers, key=lambda each: (each.num_gpus, each.gpu_price, each.id))),
     )

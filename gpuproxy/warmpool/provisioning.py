@@ -132,12 +132,12 @@ def with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
     return replace(pool, ledger=ledger)
 
 
-def begun(tx: Tx, pool: Pool, spec: PoolSpec, host: HostKey, account: str, sealed: str) -> Pool:
+def begun(now: datetime, pool: Pool, spec: PoolSpec, host: HostKey, account: str) -> Pool:
     """The facts of a pool that is provisioned on a host. The supervisor gives back what stands on another one."""
     mode = spec.mode if pool.mode != "recreate" or spec.mode else pool.mode
     new = replace(
-        pool, spec=spec, sealed=sealed, wanted="supervised", mode=mode or "shared", tries=0, next_try_at=None,
-        degraded=Degraded.NONE, error="", progress="beginning", step_began_at=tx.now(), asked="", unfenced=False,
+        pool, spec=spec, wanted="supervised", mode=mode or "shared", tries=0, next_try_at=None,
+        degraded=Degraded.NONE, error="", progress="beginning", step_began_at=now, asked="", unfenced=False,
         misses=0, looked_at=None, checked_at=None, keep_volume=False,
     )  # fmt: skip
     if pool.host == host and pool.account == account:

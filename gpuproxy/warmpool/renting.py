@@ -28,7 +28,7 @@ from gpuproxy.rental import intents
 from gpuproxy.rental.attempt import Attempts
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.persist import write_until_committed
-from gpuproxy.store import leases, pools, reservations
+from gpuproxy.store import leases, pools, reservations, ssh_keys
 from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.scene import Role
 
@@ -62,7 +62,10 @@ class Renting:
         chooser: Chooser,
         signer: Signer,
         limits: PoolLimits,
+        check_key: str = "",
     ) -> None:
+        """With `check_key`, a public key, a machine is ready only if it lets the probe log in."""
+        self._check_key = check_key
         self._db = db
         self._clock = clock
         self._accounts = accounts
@@ -96,6 +99,7 @@ class Renting:
     ) -> Tried | None:
         """Rent a machine. Returns why nothing was rented; None if it was, or may have been. Raises ProviderError."""
         spec = launch(pool, role, await self._volume_id(pool), secrets, self._limits)
+        spec = replace(spec, ssh_public_keys=await self._keys(pool))
         found = [each for each in await self.offers(pool) if each.id not in refused]
         stop, latest = asyncio.Event(), self._clock.now() + timedelta(seconds=self._limits.create_seconds / 2)
         async with self._chooser.lock:
@@ -120,6 +124,12 @@ class Renting:
 
     async def _owner(self, pool: Pool) -> Owner:
         return await self._db.read(lambda tx: reservations.get(tx, pool.ledger).as_owner)
+
+    async def _keys(self, pool: Pool) -> tuple[str, ...]:
+        """The pool's own SSH keys, those of its project, and the check key."""
+        rows = await self._db.read(lambda tx: ssh_keys.listed(tx, pool.project))
+        check = [self._check_key] if self._check_key else []
+        return tuple(dict.fromkeys((*pool.spec.ssh_public_keys, *(row.public_key for row in rows), *check)))
 
     async def _volume_id(self, pool: Pool) -> str:
         volume = (

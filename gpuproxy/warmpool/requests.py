@@ -3,7 +3,7 @@
 So a call may arrive at any process, and a call that ends early changes nothing about what was wanted.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -23,7 +23,6 @@ from gpuproxy.model.pools import (
     EnableDemand,
     FailoverResult,
     HostQuery,
-    Incident,
     Pool,
     PoolEvent,
     PoolHost,
@@ -40,7 +39,7 @@ from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Random, Tx
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.store import leases, pools
-from gpuproxy.warmpool.explaining import next_action, price_now
+from gpuproxy.warmpool.asked_failovers import failed_over
 from gpuproxy.warmpool.grounds import Grounds
 from gpuproxy.warmpool.hosts import Hosts
 from gpuproxy.warmpool.provisioning import (
@@ -58,10 +57,8 @@ from gpuproxy.warmpool.provisioning import (
 )
 from gpuproxy.warmpool.secrets import Sealer, SecretsUnavailable
 from gpuproxy.warmpool.supervisor import Supervisor
+from gpuproxy.warmpool.views import PoolViews, known, wrong_state
 from gpuproxy.warmpool.watching import watch
-
-_MARGIN = 0.25
-"""Real seconds before the deadline at which a call answers with what there is."""
 
 
 class WarmPools:
@@ -88,7 +85,7 @@ class WarmPools:
         self._hosts = hosts
         self._grounds = grounds
         self._sealer = sealer
-        self._supervisor = supervisor
+        self._views = PoolViews(db, clock, supervisor)
         self._default_spec = default_spec
 
     async def status(self, caller: Caller, machine_id: int) -> PoolView | None:
@@ -99,7 +96,7 @@ class WarmPools:
             return None if pool is None else pools.view(tx, pool)
 
         found = await self._db.read(read)
-        return None if found is None else self._told(found)
+        return None if found is None else self._views.told(found)
 
     async def listed(self, caller: Caller, after: int, limit: int) -> tuple[Sequence[PoolView], int]:
         """At most `limit` pools with a machine_id above `after`, by machine_id; and how many there are in all."""
@@ -109,15 +106,13 @@ class WarmPools:
             return [pools.view(tx, each) for each in page], pools.count(tx, caller.project)
 
         found, total = await self._db.read(read)
-        return [self._told(each) for each in found], total
+        return [self._views.told(each) for each in found], total
 
     async def hosts(self, caller: Caller, query: HostQuery) -> Sequence[PoolHost]:
         """Hosts that match: those that can carry a pool first, then cheapest first."""
         del caller
-        try:
-            return await self._hosts.listed(query, self._account(query.provider))
-        except ProviderError as error:
-            raise _unavailable(query.provider, error) from error
+        self._account(query.provider)
+        return await self._hosts.listed(query)
 
     async def provision(self, caller: Caller, demand: ProvisionDemand) -> tuple[PoolView, PoolPlan]:
         """Make a pool on a host. Waits for `active` up to the caller's deadline, unless `wait` is False.
@@ -142,7 +137,7 @@ class WarmPools:
             now = draft(
                 PoolId(""), caller.project, demand.machine_id, demand.provider, spec, nonce="", at=self._clock.now()
             )
-            return self._told(before or PoolView(pool=replace(now, host=host))), plan
+            return self._views.told(before or PoolView(pool=replace(now, host=host))), plan
         nonce, tokens = self._random.token(16), (self._random.token(8), self._random.token(8))
 
         def write(tx: Tx) -> Pool:
@@ -158,7 +153,7 @@ class WarmPools:
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
                 return pool
-            facts = begun(tx, replace(pool, key_id=caller.key_id), spec, host, account[1], sealed)
+            facts = begun(tx.now(), replace(pool, key_id=caller.key_id, sealed=sealed), spec, host, account[1])
             facts = with_ledger(tx, facts, tokens[1])
             return pools.advance(tx, pool, PoolEvent.PROVISION, "it was asked for", facts)
 
@@ -167,7 +162,7 @@ class WarmPools:
     async def enable(self, caller: Caller, demand: EnableDemand) -> Enabled:
         """Take up supervision, on the host of the pool or on one that is searched. Raises NO_SPEC, POOL_EXISTS."""
         tokens, nonce = (self._random.token(8), self._random.token(8)), self._random.token(16)
-        default, provider = self._default_spec, next(iter(self._accounts)).name
+        default, provider = self._default_spec, self._marketplace()
 
         def write(tx: Tx) -> Pool:
             pool = pools.of_machine(tx, caller.project, demand.machine_id)
@@ -195,33 +190,34 @@ class WarmPools:
                 host = HostKey(f"{pool.provider}/{demand.host_machine_id}")
             elif not stands(tx, pool):
                 host = HostKey("")
-            facts = begun(tx, pool, merged(pool.spec, demand.given), host, account[1], pool.sealed)
+            sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
+            facts = begun(tx.now(), replace(pool, sealed=sealed), merged(pool.spec, demand.given), host, account[1])
             facts = with_ledger(tx, replace(facts, key_id=caller.key_id, seeks=not host), tokens[1])
             return pools.advance(tx, pool, PoolEvent.ENABLE, "it was asked for", facts)
 
         pool = await self._db.write(write)
         view = await self._db.read(lambda tx: pools.view(tx, pools.get(tx, pool.id)))
         ground = await self._ground((pool.provider, pool.account), pool.host, pool.spec) if pool.host else None
-        return Enabled(view=self._told(view), plan=planned(pool.spec, pool.mode, ground, pool.host))
+        return Enabled(view=self._views.told(view), plan=planned(pool.spec, pool.mode, ground, pool.host))
 
     async def disable(self, caller: Caller, machine_id: int) -> PoolView:
         """End supervision and give the standby back. During a failover it takes effect when that ends."""
 
         def write(tx: Tx) -> Pool:
-            pool = _known(tx, caller, machine_id)
+            pool = known(tx, caller, machine_id)
             if pool.wanted == "gone":
-                raise _wrong_state(pool, "is being cleaned up")
+                raise wrong_state(pool, "is being cleaned up")
             return pools.save(tx, pool, replace(pool, wanted="disabled", asked=""))
 
         pool = await self._db.write(write)
-        return await self._until(caller, pool.id, lambda view: view.pool.state is PoolState.DISABLED)
+        return await self._views.until(caller, pool.id, lambda view: view.pool.state is PoolState.DISABLED)
 
     async def test(self, caller: Caller, machine_id: int, *, allow_destroy: bool) -> FailoverResult:
         """Swap the roles as a failure would. Raises POOL_STATE, DESTROYS_PRIMARY, FAILOVER_FAILED."""
 
         def check(pool: Pool) -> None:
             if pool.state is not PoolState.ACTIVE:
-                raise _wrong_state(pool, f"is {pool.state}; a failover can be tested while it is active")
+                raise wrong_state(pool, f"is {pool.state}; a failover can be tested while it is active")
             if pool.mode == "recreate" and not allow_destroy:
                 raise FailedPrecondition(
                     f"Warm pool {machine_id} works in the mode recreate: a failover destroys the primary and makes a "
@@ -229,24 +225,27 @@ class WarmPools:
                     reason=Reason.DESTROYS_PRIMARY,
                 )
 
-        return await self._failed_over(caller, machine_id, check, lambda pool: replace(pool, asked="test"))
+        return await failed_over(
+            self._db, self._views, caller, machine_id, check=check, asked=lambda pool: replace(pool, asked="test")
+        )
 
     async def failover(self, caller: Caller, machine_id: int, *, allow_unfenced: bool) -> FailoverResult:
         """Fail over now. Raises POOL_STATE, FAILOVER_FAILED."""
 
         def check(pool: Pool) -> None:
             if pool.state not in (PoolState.ACTIVE, PoolState.DEGRADED) or pool.primary is None:
-                raise _wrong_state(pool, f"is {pool.state}; it can fail over while it is active or degraded")
+                raise wrong_state(pool, f"is {pool.state}; it can fail over while it is active or degraded")
 
-        return await self._failed_over(
-            caller, machine_id, check, lambda pool: replace(pool, asked="manual", unfenced=allow_unfenced)
-        )
+        def asked(pool: Pool) -> Pool:
+            return replace(pool, asked="manual", unfenced=allow_unfenced)
+
+        return await failed_over(self._db, self._views, caller, machine_id, check=check, asked=asked)
 
     async def cleanup(self, caller: Caller, machine_id: int, *, keep_volume: bool) -> CleanupResult:
         """Release everything. Waits up to the caller's deadline until each part is proven gone."""
 
         def write(tx: Tx) -> Pool:
-            pool = _known(tx, caller, machine_id)
+            pool = known(tx, caller, machine_id)
             if pool.wanted == "gone":
                 return pools.save(tx, pool, replace(pool, keep_volume=pool.keep_volume and keep_volume))
             incident = pools.open_incident(tx, pool.id)
@@ -257,7 +256,7 @@ class WarmPools:
             return pools.advance(tx, pool, PoolEvent.CLEANUP, "it was asked for", wanted)
 
         pool = await self._db.write(write)
-        view = await self._until(caller, pool.id, lambda view: view.pool.wanted != "gone")
+        view = await self._views.until(caller, pool.id, lambda view: view.pool.wanted != "gone")
         left = view.machines if view.pool.wanted == "gone" else ()
         return CleanupResult(pending_ids=_ids(left), view=view)
 
@@ -265,7 +264,7 @@ class WarmPools:
         """Delete a volume that the pool no longer uses, and its data. Waits like `cleanup`. Raises VOLUME_IN_USE."""
 
         def write(tx: Tx) -> Lease:
-            pool = _known(tx, caller, machine_id)
+            pool = known(tx, caller, machine_id)
             found = next(
                 (each for each in leases.of_reservation(tx, pool.ledger) if _names(each, volume_id)), None
             )  # fmt: skip
@@ -280,8 +279,8 @@ class WarmPools:
             return found
 
         lease = await self._db.write(write)
-        pool = await self._db.read(lambda tx: _known(tx, caller, machine_id))
-        view = await self._until(
+        pool = await self._db.read(lambda tx: known(tx, caller, machine_id))
+        view = await self._views.until(
             caller, pool.id, lambda view: not any(each.id == lease.id for each in view.machines), topic=lease
         )
         return CleanupResult(pending_ids=_ids(each for each in view.machines if each.id == lease.id), view=view)
@@ -290,12 +289,21 @@ class WarmPools:
         self, caller: Caller, machine_id: int, resume_token: str
     ) -> AsyncGenerator[tuple[str, PoolView], None]:
         """The present state or, with a token, the changes after it; then every further change, with its token."""
-        pool = await self._db.read(lambda tx: _known(tx, caller, machine_id))
+        pool = await self._db.read(lambda tx: known(tx, caller, machine_id))
         async with aclosing(watch(self._db, pool.id, resume_token)) as changes:
             async for token, view in changes:
-                yield token, self._told(view)
+                yield token, self._views.told(view)
 
     # -- parts
+
+    def _marketplace(self) -> ProviderName:
+        """Where pools are made whose call names no marketplace: the first one that can carry them."""
+        able = [each.name for each in self._accounts if "volumes" not in each.capabilities.missing]
+        if not able:
+            raise FailedPrecondition(
+                "The server has no account at a marketplace with volumes.", reason=Reason.NO_ACCOUNT
+            )
+        return able[0]
 
     def _account(self, provider: ProviderName) -> AccountKey:
         """The account that pools of a marketplace are rented with: the first one."""
@@ -324,18 +332,12 @@ class WarmPools:
         except SecretsUnavailable:
             return False
 
-    def _told(self, view: PoolView) -> PoolView:
-        memory = self._supervisor.health_of(view.pool.id)
-        checked_at = None if memory is None else memory.health.checked_at
-        view = replace(view, price=price_now(view), health_checked_at=checked_at)
-        return replace(view, next_action=next_action(view))
-
     async def _provisioned(
         self, caller: Caller, demand: ProvisionDemand, pool: Pool, plan: PoolPlan
     ) -> tuple[PoolView, PoolPlan]:
         if not demand.wait:
-            return await self._view(pool.id), plan
-        view = await self._until(caller, pool.id, lambda view: view.pool.state is not PoolState.PROVISIONING)
+            return await self._views.of(pool.id), plan
+        view = await self._views.until(caller, pool.id, lambda view: view.pool.state is not PoolState.PROVISIONING)
         if view.pool.state is PoolState.DEGRADED:
             raise Refusal(
                 f"Warm pool {demand.machine_id} could not be provisioned: {view.pool.error} {view.next_action}",
@@ -344,69 +346,6 @@ class WarmPools:
             )
         return view, plan
 
-    async def _failed_over(
-        self, caller: Caller, machine_id: int, check: Callable[[Pool], None], asked: Callable[[Pool], Pool]
-    ) -> FailoverResult:
-        def write(tx: Tx) -> tuple[Pool, int]:
-            pool = _known(tx, caller, machine_id)
-            check(pool)
-            if pool.wanted != "supervised":
-                raise _wrong_state(pool, "is being disabled")
-            open_now = pools.open_incident(tx, pool.id)
-            number = pools.next_number(tx, pool.id) if open_now is None else open_now.number
-            if open_now is not None and asked(pool).unfenced:
-                pools.save_incident(tx, replace(open_now, unfenced=True, asked_by=caller.key_id))
-            return pools.save(tx, pool, replace(asked(pool), asked_by=caller.key_id)), number
-
-        pool, number = await self._db.write(write)
-
-        def over(tx: Tx) -> Incident | None:
-            last = pools.last_incident(tx, pool.id)
-            return last if last is not None and last.number >= number and last.ended_at is not None else None
-
-        view = await self._until(caller, pool.id, lambda view: view.incident is None and view.pool.asked == "")
-        ended = await self._db.read(over)
-        if ended is None:
-            raise Refusal(
-                f"The failover of warm pool {machine_id} is not finished: {view.next_action}",
-                reason=Reason.DEADLINE_EXCEEDED,
-            )
-        if ended.outcome != "promoted" or view.primary is None:
-            raise Refusal(
-                f"The failover of warm pool {machine_id} failed: {ended.reason}. {view.next_action}",
-                reason=Reason.FAILOVER_FAILED,
-            )
-        seconds = ((ended.ended_at or ended.began_at) - ended.began_at).total_seconds()
-        return FailoverResult(recovery_s=seconds, new_primary=view.primary, view=view)
-
-    async def _view(self, pool_id: PoolId) -> PoolView:
-        return self._told(await self._db.read(lambda tx: pools.view(tx, pools.get(tx, pool_id))))
-
-    async def _until(
-        self, caller: Caller, pool_id: PoolId, done: Callable[[PoolView], bool], topic: Lease | None = None
-    ) -> PoolView:
-        """The pool once `done`, or as it is at the caller's deadline."""
-        name = pools.topic(pool_id) if topic is None else f"reservation:{topic.reservation_id}"
-        until = caller.deadline - _MARGIN * self._clock.scale
-        async with self._db.watch(name) as wakeups:
-            while True:
-                view = await self._view(pool_id)
-                left = until - self._clock.monotonic()
-                if done(view) or left <= 0:
-                    return view
-                try:
-                    async with self._clock.timeout(min(left, 5.0)):
-                        await wakeups.wait()
-                except TimeoutError:
-                    continue
-
-
-def _known(tx: Tx, caller: Caller, machine_id: int) -> Pool:
-    pool = pools.of_machine(tx, caller.project, machine_id)
-    if pool is None:
-        raise NotFound(f"There is no warm pool for machine {machine_id}. Provision one first.")
-    return pool
-
 
 def _no_spec(machine_id: int) -> FailedPrecondition:
     return FailedPrecondition(
@@ -414,12 +353,6 @@ def _no_spec(machine_id: int) -> FailedPrecondition:
         "POST /api/v1/warmpool/provision with machine_id and host_machine_id (`gpuproxy warmpool provision`). "
         "Hosts are listed by GET /api/v1/warmpool/hosts.",
         reason=Reason.NO_SPEC,
-    )
-
-
-def _wrong_state(pool: Pool, what: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"Warm pool {pool.machine_id} {what}.", reason=Reason.POOL_STATE, metadata={"state": pool.state.value}
     )
 
 

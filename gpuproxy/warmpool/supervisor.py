@@ -28,6 +28,7 @@ from gpuproxy.runtime.loops import guarded
 from gpuproxy.store import leases, pools
 from gpuproxy.warmpool import free_gpus
 from gpuproxy.warmpool.acting import Acting
+from gpuproxy.warmpool.credits import Credits
 from gpuproxy.warmpool.deciding import decide
 from gpuproxy.warmpool.free_gpus import FreeGpus
 from gpuproxy.warmpool.limits import PoolLimits
@@ -86,6 +87,7 @@ class Supervisor:
         self._limits = limits
         self._lateness = lateness
         self._memories: dict[PoolId, Memory] = {}
+        self._credits = Credits(db, clock)
         self._work = Background("pool")
         self._looks = Background("pool-look")
         self._suspected_since: datetime | None = None
@@ -115,6 +117,8 @@ class Supervisor:
             memory.primary_is(row.pool.primary)
         await self._check([row for row in rows if self._is_due(row)])
         self._look_for_free_gpus(rows)
+        for account in {free_gpus.account_of(row.pool) for row in rows}:
+            self._looks.start_once(partial(self._credits.look, self._accounts.provider(account)), f"credit {account}")
         for row in rows:
             self._work.start_once(partial(self._work_on, row.pool.id), row.pool.id)
 
@@ -168,11 +172,11 @@ class Supervisor:
         for account in {free_gpus.account_of(row.pool) for row in rows}:
             watch = self._watches.at(account)
             self._looks.start_once(watch.look_quietly, f"{account[0]} {account[1]}")
-        answers = await asyncio.gather(*(self._answer(row) for row in rows))
+        found = await asyncio.gather(*(self._answer(row) for row in rows))
         now = self._clock.now()
         oldest = now - timedelta(seconds=_OLDEST_LISTING * self._limits.check_seconds)
         opinions = [self._opinion(row, oldest) for row in rows]
-        answers = self._believable(rows, opinions, answers)
+        answers = self._believable(rows, opinions, found)
         for row, api, answer in zip(rows, opinions, answers, strict=True):
             memory = self._memories[row.pool.id]
             memory.health = after_check(memory.health, api, answer, now)
@@ -205,9 +209,7 @@ class Supervisor:
             return Answer.NOT_PROBED
         return Answer.ANSWERS if good else Answer.SILENT
 
-    def _believable(
-        self, rows: Sequence[_Row], opinions: Sequence[Api], answers: Sequence[Answer]
-    ) -> Sequence[Answer]:
+    def _believable(self, rows: Sequence[_Row], opinions: Sequence[Api], answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers, without those that our own fault may explain: a late event loop, or a cut network."""
         late = self._lateness.within(self._limits.check_seconds) > self._limits.check_seconds / 2
         silent: set[HostKey] = {
@@ -283,4 +285,5 @@ class Supervisor:
             health=memory.health,
             at_rest=dict(memory.at_rest),
             gone=frozenset(memory.gone),
+            credit_hours=self._credits.hours(free_gpus.account_of(row.pool)),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from gpuproxy.app.main import collect_rarely
 from scripts.bench.report import Row, table
 
-SECTIONS = ("calls", "listing", "http", "observing", "reserving", "choosing", "decoding", "memory", "history")
+SECTIONS = ("calls", "listing", "http", "observing", "reserving", "choosing", "decoding", "memory", "history", "pools")
 
 
 def main(wanted: list[str]) -> int:

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from gpuproxy import boot
 from gpuproxy.boot.packing import packed
 from gpuproxy.model.demands import VolumeMount
 from tests.boot.machine import SHELLS, Machine, kill, machine, moved
+from tests.boot.volume import MARKS_ONCE, NONCE, WAITS, Shared, eventually, lacking, locked
 
 pytestmark = pytest.mark.long
 KEY = "ssh-ed25519 AAAA me@host"
-NONCE = "n0nce-1"
-WAITS = """#!/bin/sh
-echo begin >>"$MARKS"
-read -r word <"$HOME/fifo"
-echo end >>"$MARKS"
-"""
-MARKS_ONCE = 'echo begin >>"$MARKS"; echo end >>"$MARKS"\n'
 LEAVES_A_DAEMON = """#!/usr/bin/env python3
 import os, sys
 if os.fork():
@@ -45,110 +38,6 @@ with open(os.environ["MARKS"], "a") as marks:
 """
 ENDS_WHILE_ITS_CHILD_WORKS = f"#!/bin/sh\n(\n{WAITS}) &\n"
 FORMS = {"plain": lambda text: text, "packed": packed}
-_SECONDS = 60.0
-
-
-class Shared:
-    """Two machines on one host, and the volume that both mount."""
-
-    def __init__(self, folder: Path, shell: str) -> None:
-        self.volume = folder / "volume"
-        self.volume.mkdir()
-        self.marks = folder / "marks"
-        self.machines: list[Machine] = []
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._open: list[int] = []
-        for name in ("first", "second"):
-            (folder / name).mkdir()
-            made = machine(folder / name, shell)
-            os.mkfifo(made.home / "fifo")
-            self.machines.append(made)
-
-    @property
-    def first(self) -> Machine:
-        return self.machines[0]
-
-    @property
-    def second(self) -> Machine:
-        return self.machines[1]
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"GPUPROXY_BOOT_VOLUME": str(self.volume), "MARKS": str(self.marks)}
-
-    def found(self, nonce: str = NONCE) -> None:
-        """The volume is one with this nonce."""
-        (self.volume / ".gpuproxy").mkdir()
-        (self.volume / ".gpuproxy" / "pool").write_text(f"{nonce}\n")
-
-    def begun(self, place: Machine, onstart: str = WAITS, *, moves: bool = False) -> subprocess.Popen[bytes]:
-        """Start a machine, and return when its workload works and waits for a word."""
-        text = locked(onstart)
-        process = self.start(place, moved(text) if moves else text)
-        eventually(lambda: self._is_read(place.home / "fifo"))
-        return process
-
-    def start(self, place: Machine, text: str) -> subprocess.Popen[bytes]:
-        """Start a machine."""
-        self._processes.append(place.begin(text, self.env))
-        return self._processes[-1]
-
-    def go_on(self) -> None:
-        """Let the workload of `begun` end."""
-        os.write(self._open[-1], b"go on\n")
-
-    def tried(self, place: Machine, *, moves: bool = False, **env: str) -> str:
-        """Start a machine that does not wait for the lock; the word of its lock. Its workload would make marks."""
-        text = locked(MARKS_ONCE)
-        before = self.written()
-        ran = place.start(moved(text) if moves else text, env={**self.env, **env})
-        report = boot.reported(ran.stdout.splitlines()) or {}
-        runs = report["lock"] in ("held", "unsupported")
-        assert (report["onstart"], ran.returncode) == (("started", 0) if runs else ("not_run", 1)), ran.stderr
-        assert self.written() == before + (["begin", "end"] if runs else [])
-        return report["lock"]
-
-    def written(self) -> list[str]:
-        return self.marks.read_text().split() if self.marks.exists() else []
-
-    def close(self) -> None:
-        for place in self.machines:
-            place.stop()
-        for process in self._processes:
-            process.wait(_SECONDS)
-        for each in self._open:
-            os.close(each)
-
-    def _is_read(self, fifo: Path) -> bool:
-        """True if a process waits at the fifo for something to read. It goes on waiting."""
-        try:
-            self._open.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            return False
-        return True
-
-
-def locked(onstart: str, *, wait: int = 0, founds: bool = False, nonce: str = NONCE, path: str = "/data") -> str:
-    """A boot script with a lock."""
-    mount = VolumeMount(volume_id="7", path=path, nonce=nonce, founds=founds, wait_seconds=wait)
-    return boot.script((), onstart, lock=mount)
-
-
-def lacking(place: Machine, *tools: str) -> Machine:
-    """The machine without these programs. Skips the test if the shell has one of them built in, as busybox may."""
-    place.without(*tools)
-    for tool in tools:
-        if place.start(f"command -v {tool}").returncode == 0:
-            pytest.skip(f"{place.shell} has {tool} built in")
-    return place
-
-
-def eventually(happens: Callable[[], bool]) -> None:
-    """Return when it has happened; fails after a minute."""
-    last = time.monotonic() + _SECONDS
-    while not happens():
-        assert time.monotonic() < last
-        os.sched_yield()
 
 
 @pytest.fixture(params=SHELLS)
@@ -172,7 +61,7 @@ def _holders(place: Machine) -> list[int]:
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
-    return process.wait(_SECONDS)
+    return process.wait(60)
 
 
 def test_while_one_workload_works_no_second_one_starts(shared: Shared) -> None:

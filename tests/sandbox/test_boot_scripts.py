@@ -16,8 +16,8 @@ from gpuproxy.boot.packing import packed
 from gpuproxy.boot.writing import bare
 from gpuproxy.model.demands import VolumeMount
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 from gpuproxy.sandbox.protocol.known_scripts import KNOWN, KNOWN_PACKED, digest, executed, known_part
+from gpuproxy.sandbox.server.http_shell import RunningSandbox, serve
 from tests.boot.machine import SHELLS, machine
 from tests.sandbox.test_http_shell import ask, exchange
 

@@ -18,6 +18,8 @@ def test_the_state_shows_all_rentals_and_all_requests() -> None:
         "label": "mine",
         "status": "loading",
         "writer": False,
+        "workload": False,
+        "lock": "",
         "gpu_model": row["gpu_model"],
         "num_gpus": 1,
         "machine_id": row["machine_id"],

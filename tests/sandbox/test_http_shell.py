@@ -99,6 +99,18 @@ async def _greeting(port: int) -> bytes:
         writer.close()
 
 
+async def _got(port: int) -> bytes:
+    """The first line of the answer to a GET."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in (b"GET /health HTTP/1.1\r\n", b"Host: x\r\n\r\n"):
+            writer.write(part)
+            await writer.drain()
+        return (await reader.read(-1)).partition(b"\r\n")[0]
+    finally:
+        writer.close()
+
+
 @pytest.mark.parametrize(("runtype", "behind"), [("ssh", 0), ("jupyter_direc ssh_direc ssh_proxy", 1)])
 async def test_an_ssh_port_sends_a_banner_only_while_its_instance_runs(runtype: str, behind: int) -> None:
     async with running() as server:
@@ -152,7 +164,7 @@ async def test_jupyter_answers_at_the_proxys_port_and_ssh_at_the_next_one(tmp_pa
             row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
             web, direct = (int(row["ports"][name][0]["HostPort"]) for name in ("8080/tcp", "22/tcp"))
             for port in (row["ssh_port"], web):
-                assert (await _greeting(port)).startswith(b"HTTP/1.1 400 ")
+                assert await _got(port) == b"HTTP/1.1 200 OK"
             for port in (row["ssh_port"] + 1, direct):
                 assert (await _greeting(port)).startswith(b"SSH-2.0-")
 
@@ -208,3 +220,34 @@ async def test_the_command_ends_when_its_parent_is_gone() -> None:
     process, _ = await _started("--machines", "20", "--exit-with-parent")
     await process.communicate(b"")  # closes its stdin, as the end of a parent does
     assert process.returncode == 0
+
+
+async def test_a_mapped_port_answers_gets_and_says_when_the_gpu_is_gone() -> None:
+    async with running() as server:
+        contract = await rented(server, runtype="ssh_direc ssh_proxy", env={"-p 8000:8000": "1"})
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+        row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+        own, ssh = (int(row["ports"][name][0]["HostPort"]) for name in ("8000/tcp", "22/tcp"))
+        assert await _got(own) == b"HTTP/1.1 200 OK"
+        assert (await _greeting(ssh)).startswith(b"SSH-2.0-")
+        await ask(server, "POST", f"/sandbox/v1/instances/{contract}/kill", {"how": "gpu"})
+        assert await _got(own) == b"HTTP/1.1 503 Service Unavailable"
+        assert (await _greeting(ssh)).startswith(b"SSH-2.0-")
+        await ask(server, "POST", f"/sandbox/v1/instances/{contract}/mute", {"seconds": 0})
+        for port in (own, ssh):
+            with pytest.raises(ConnectionRefusedError):
+                await _greeting(port)
+        await ask(server, "POST", f"/sandbox/v1/instances/{contract}/unmute", {})
+        assert (await _greeting(ssh)).startswith(b"SSH-2.0-")
+
+
+async def test_a_connection_that_sends_no_whole_request_gets_no_answer() -> None:
+    async with running() as server:
+        contract = await rented(server, env={"-p 8000:8000": "1"})
+        await ask(server, "POST", "/sandbox/v1/clock", {"advance_seconds": 10})
+        row = (await ask(server, "GET", f"/api/v0/instances/{contract}/"))["instances"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(row["ports"]["8000/tcp"][0]["HostPort"]))
+        writer.write(b"GET /")
+        writer.write_eof()
+        assert await reader.read(-1) == b""
+        writer.close()

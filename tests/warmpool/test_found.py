@@ -48,9 +48,8 @@ def test_two_primaries_that_run_and_are_silent_may_be_our_own_network_for_a_whil
         await world.sleep(5)
         both = await two_hosts(world)
         for view in both:
-            primary = instance(world, view.primary)
-            primary.unreachable = "no_ssh"
-            world.sandbox.market._update_ports(primary)
+            assert view.primary is not None
+            world.control("POST", f"instances/{view.primary.instance_id}/mute", {"seconds": 0})
         await world.sleep(100)
         assert [(await status(world, number)).pool.state for number in (1, 2)] == [PoolState.ACTIVE] * 2
         await world.sleep(400)

@@ -54,7 +54,7 @@ _WINDOW = re.compile(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", re.ASCII)
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MODES = ("shared", "recreate", "own_disk")
 _CROSS_HOSTS = ("empty", "restore")
-_SCHEME_PORTS = {"http": 80, "https": 443}
+_HTTP_PORT = 80
 
 
 class PagePlace(NamedTuple):
@@ -248,9 +248,9 @@ def _health_port(health: str) -> int | None:
         port = parts.port
     except ValueError:
         return None
-    if parts.scheme not in _SCHEME_PORTS or not parts.hostname or parts.username is not None:
+    if parts.scheme != "http" or not parts.hostname or parts.username is not None:
         return None
-    return _SCHEME_PORTS[parts.scheme] if port is None else port or None
+    return _HTTP_PORT if port is None else port or None
 
 
 def _keep_failed(request: PoolRequest, found: Violations) -> timedelta:

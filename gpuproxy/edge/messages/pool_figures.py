@@ -37,7 +37,7 @@ def failover_message(times: FailoverTimes, at: pb.WarmPoolFailover) -> pb.WarmPo
 
 def phase_of(incident: Incident) -> Phase:
     """What an open incident is at."""
-    if incident.fenced_at is None and not incident.unfenced:
+    if incident.fenced_at is None:
         return "fence"
     if incident.running_at is None:
         return "start"

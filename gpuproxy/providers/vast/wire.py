@@ -72,6 +72,8 @@ class WireOffer(msgspec.Struct, frozen=True, gc=False):
     """Dollars per GB."""
     inet_up_cost: float | None = None
     """Dollars per GB."""
+    avail_vol_size: float | None = None
+    """GB."""
 
 
 class SearchPage(msgspec.Struct, frozen=True):
@@ -175,7 +177,7 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
     reliability = wire.reliability2 if wire.reliability is None else wire.reliability
     share, disk, cuda = wire.gpu_frac, wire.disk_space, wire.cuda_max_good
     cap, cores, speed = wire.compute_cap, wire.cpu_cores_effective, wire.disk_bw
-    down, up = wire.inet_down, wire.inet_up
+    down, up, space = wire.inet_down, wire.inet_up, wire.avail_vol_size
     return _new_offer(
         id=OfferId(f"{PREFIX}-{wire.id}"),
         provider=NAME,
@@ -203,6 +205,7 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
         inet_up=up if up and 0 < up < inf else 0.0,
         inet_down_price=_traffic(wire.inet_down_cost),
         inet_up_price=_traffic(wire.inet_up_cost),
+        volume_gb=space if space and 0 < space < inf else 0.0,
         extras=_extras(wire.host_id, wire.direct_port_count, wire.hosting_type, marks),
     )
 

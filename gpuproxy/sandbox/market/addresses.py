@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpuproxy.sandbox.market.instances import Instance, Launch
-from gpuproxy.sandbox.market.port_table import PortTable
+from gpuproxy.sandbox.market.port_table import AnswerKind, PortTable
 
 RunKind = Literal["ssh", "jupyter", "args"]
 UNREACHABLE = ("proxy_down", "direct_down", "ssh_down", "no_ssh")
@@ -34,8 +34,8 @@ class Address:
     """One address of an instance on loopback."""
 
     port: int
-    kind: Literal["ssh", "http", "tcp"]
-    """What answers there."""
+    kind: AnswerKind
+    """What answers there. The user's own ports are "tcp"."""
     proxy: bool
     """True: an address of the marketplace's proxy; False: a port of the host."""
     gets_in: bool
@@ -69,11 +69,16 @@ class Addresses:
         for number in _numbers(instance):
             self._table.release(number)
 
-    def update(self, instance: Instance, now: float, *, running: bool) -> None:
-        """Let the right addresses answer. `running`: the container runs and its host is connected."""
-        kinds = {address.port: address.kind for address in answering(instance)} if running else {}
+    def update(self, instance: Instance, now: float, *, running: bool, gpu_works: bool = True) -> None:
+        """Let the right addresses answer. `running`: the container runs and its network and host are connected.
+
+        Without `gpu_works`, the user's own ports answer that they are not healthy.
+        """
+        own: AnswerKind = "tcp" if gpu_works else "ill"
+        found = answering(instance) if running else []
+        kinds = {address.port: own if address.kind == "tcp" else address.kind for address in found}
         for number in _numbers(instance):
-            self._table.set_open(number, kinds.get(number, ""), answers=number in kinds)
+            self._table.set_open(number, kinds.get(number))
         if not (running and works(instance)):
             instance.works_since = None
         elif instance.works_since is None:

@@ -22,7 +22,10 @@ from gpuproxy.sandbox.market.instances import HOLDS_GPU, Ended, Instance, Instan
 from gpuproxy.sandbox.market.machines import Blueprint, Chunk, Machine, build
 from gpuproxy.sandbox.market.port_table import PortTable
 from gpuproxy.sandbox.market.refusals import NoCredit, NoSuchAsk, NotRentable
+from gpuproxy.sandbox.market.starts import Binding, Starts
+from gpuproxy.sandbox.market.troubles import Troubles
 from gpuproxy.sandbox.market.volumes import Volume, Volumes
+from gpuproxy.sandbox.market.workloads import Workloads
 
 FIRST_OFFER_ID = 39_000_000
 FIRST_CONTRACT_ID = 27_000_000
@@ -45,10 +48,11 @@ class SimulatedMarket:
         credit: int = 100_000_000_000,
         chances: Chances = Chances(),  # noqa: B008 - immutable
         port_table: PortTable | None = None,
+        standby_binding: Binding = "chunk",
     ) -> None:
         """`blueprints` has pairs of a machine and the number of its first GPUs that other customers have.
 
-        `credit` is in micro-dollars.
+        `credit` is in micro-dollars. `standby_binding` says on which GPUs a stopped instance can start.
         """
         self.now = now
         self.accounts = tuple(accounts)
@@ -57,6 +61,8 @@ class SimulatedMarket:
         self.ended: list[Ended] = []
         self.printed: dict[int, deque[str]] = {}
         """What the start script of an instance printed, by id. Not saved."""
+        self.troubles = Troubles(self)
+        self._starts = Starts(self, standby_binding)
         self.changes = Changes()
         self._seed = seed
         self._boot_time = boot_time
@@ -70,6 +76,7 @@ class SimulatedMarket:
         self._build(blueprints)
         self.contract_ends = ContractEnds(self)
         self.volumes = Volumes(self)
+        self.workloads = Workloads(self)
 
     # -- time
 
@@ -109,7 +116,7 @@ class SimulatedMarket:
             instance.phase = Phase.STOPPED
             self._relist(chunk.machine, chunk.mask)
         else:
-            self._boot(instance, never_ready=defects is not None and defects.never_ready)
+            self.boot(instance, never_ready=defects is not None and defects.never_ready)
         return instance
 
     def stop(self, instance: Instance) -> None:
@@ -120,24 +127,17 @@ class SimulatedMarket:
     def start(self, instance: Instance, *, refuse_for: float = 0.0) -> bool:
         """Start an instance. False if its GPUs are in use, or for `refuse_for` seconds; then the start is queued."""
         if instance.phase in (Phase.LOADING, Phase.RUNNING):
+            if instance.pretends:
+                self.troubles.come_back(instance)
             return True
-        machine = self.machines[instance.machine_id]
-        if instance.phase is Phase.EXITED or (refuse_for <= 0 and self._can_start(machine, instance)):
-            self._boot(instance)
-            return True
-        self._accrue(instance)
-        instance.phase = Phase.QUEUED
-        instance.not_before = self.now + refuse_for
-        if refuse_for > 0:
-            self.at(instance.not_before, partial(self._start_queued, machine))
-        return False
+        return self._starts.start(instance, refuse_for=refuse_for)
 
     def restart(self, instance: Instance, transient: str) -> bool:
         """Restart the container, with the first status `transient` (rebooting, recycling); False without GPUs."""
-        if instance.phase not in HOLDS_GPU:
+        if instance.phase not in HOLDS_GPU or instance.pretends:
             return False
         self._enter(instance, Phase.EXITED)
-        self._boot(instance)
+        self.boot(instance)
         instance.transient = transient
         return True
 
@@ -145,7 +145,7 @@ class SimulatedMarket:
         """Set a bid in micro-dollars per hour (None: the minimum). A lower one interrupts; a higher one resumes."""
         least = self.chunk_of(instance).min_bid
         price = least if price is None else price
-        self._accrue(instance)
+        self.accrue(instance)
         instance.reprice(price)
         if price < least and instance.phase in HOLDS_GPU:
             self._leave(instance, Phase.STOPPED)
@@ -193,6 +193,10 @@ class SimulatedMarket:
         """True while the instance's host is connected."""
         return self.machines[instance.machine_id].online
 
+    def is_heard(self, instance: Instance) -> bool:
+        """True if the instance runs, and its host and its network let its addresses answer."""
+        return instance.phase is Phase.RUNNING and self.online(instance) and self.now >= instance.muted_until
+
     def bill(self) -> int:
         """The costs of all accounts in micro-dollars, including ended instances and deleted volumes."""
         ended = sum(ended.billed for ended in self.ended)
@@ -221,33 +225,27 @@ class SimulatedMarket:
         """Let other customers leave these GPUs; the default is all GPUs."""
         machine.strangers &= ~mask
         self.changes.machines.add(machine.id)
-        self._start_queued(machine)
+        self._starts.start_queued(machine)
 
     def set_online(self, machine: Machine, *, online: bool) -> None:
         """Disconnect or reconnect a host."""
-        for instance in self._on(machine):
-            self._accrue(instance)
+        for instance in self.on(machine):
+            self.accrue(instance)
         self.volumes.accrue_on(machine.id)
         machine.online = online
         self.changes.machines.add(machine.id)
-        for instance in self._on(machine):
-            self._update_ports(instance)
+        for instance in self.on(machine):
+            self.update_ports(instance)
         if online:
-            self._start_queued(machine)
+            self._starts.start_queued(machine)
 
     def container_dies(self, instance: Instance, why: str) -> None:
         """Let the container exit by itself. The contract keeps its GPUs."""
-        if instance.phase in HOLDS_GPU:
+        if instance.pretends:
+            self.stop(instance)
+        elif instance.phase in HOLDS_GPU:
             self._enter(instance, Phase.EXITED)
             instance.status_msg = why
-
-    def gpu_dies(self, instance: Instance) -> None:
-        """Let a GPU fail. The container keeps running; only the machine's record shows it."""
-        instance.status_msg = "GPU error: NVRM: Xid 79, GPU has fallen off the bus."
-        columns = self.machines[instance.machine_id].columns
-        columns.update(verification="deverified", vericode=2)
-        self.changes.instances.add(instance.id)
-        self.changes.machines.add(instance.machine_id)
 
     def outbid(self, instance: Instance) -> None:
         """Let another customer outbid an instance: it is stopped, and the other customer gets its GPUs."""
@@ -280,10 +278,12 @@ class SimulatedMarket:
             if instance.phase is Phase.LOADING and instance.boot_at is not None:
                 self.at(instance.boot_at, partial(self._runs, instance, instance.boot_at))
             elif instance.phase is Phase.QUEUED:
-                self.at(max(self.now, instance.not_before), partial(self._start_queued, machine))
+                self._starts.resume(instance)
             elif instance.phase is Phase.RUNNING:
-                self._schedule_troubles(instance, instance.boot_at or self.now)
-            self._update_ports(instance)
+                self.troubles.schedule(instance, instance.boot_at or self.now)
+            self.update_ports(instance)
+            self.troubles.resume(instance)
+            self.workloads.resume(instance)
 
     def relisted(self, chunk: Chunk, offer_id: int) -> None:
         """Offer the chunk under this id from now on."""
@@ -314,8 +314,9 @@ class SimulatedMarket:
         self._addresses.give(made, chunk.machine.direct_ports)
         return made
 
-    def _boot(self, instance: Instance, *, never_ready: bool = False) -> None:
-        self._accrue(instance)
+    def boot(self, instance: Instance, *, never_ready: bool = False) -> None:
+        """Let an instance take its GPUs and load; with `never_ready` it never runs."""
+        self.accrue(instance)
         instance.restarts += 1
         rng = random.Random(f"{self._seed}:boot:{instance.id}:{instance.restarts}")
         seconds = math.inf if never_ready else rng.uniform(*self._boot_time)
@@ -330,37 +331,25 @@ class SimulatedMarket:
         self._enter(instance, Phase.RUNNING)
         instance.status_msg = f"success, running {instance.launch.image}/{run_kind(instance.launch)}"
         run_onstart(instance)
-        self._schedule_troubles(instance, planned)
-
-    def _schedule_troubles(self, instance: Instance, ran_since: float) -> None:
-        if instance.dies_after is not None:
-            self.at(ran_since + instance.dies_after, partial(self._dies, instance, instance.restarts))
-        if instance.keys_refreshed_after is not None:
-            self.at(ran_since + instance.keys_refreshed_after, partial(self._refresh_keys, instance, instance.restarts))
-
-    def _dies(self, instance: Instance, restarts: int) -> None:
-        if instance.phase is Phase.RUNNING and instance.restarts == restarts:
-            self.container_dies(instance, "container exited with code 137")
-
-    def _refresh_keys(self, instance: Instance, restarts: int) -> None:
-        if instance.phase is Phase.RUNNING and instance.restarts == restarts:
-            instance.appended_keys = []
-            self.changes.instances.add(instance.id)
+        self.troubles.schedule(instance, planned)
 
     def _enter(self, instance: Instance, phase: Phase) -> None:
-        self._accrue(instance)
+        self.accrue(instance)
         instance.phase = phase
-        self._update_ports(instance)
+        self.update_ports(instance)
+        self.workloads.follow(instance)
 
     def _leave(self, instance: Instance, phase: Phase, *, then_held: int = 0) -> None:
         held = instance.phase in HOLDS_GPU
         self._enter(instance, phase)
+        if instance.pretends:
+            instance.pretends, instance.muted_until = False, 0.0
         if held:
             machine = self.machines[instance.machine_id]
             machine.rented &= ~instance.mask
             machine.strangers |= then_held
             self._relist(machine, instance.mask)
-            self._start_queued(machine)
+            self._starts.start_queued(machine)
 
     def _relist(self, machine: Machine, mask: int) -> None:
         for chunk in machine.chunks:
@@ -369,25 +358,19 @@ class SimulatedMarket:
                 self.next_offer_id += 1
         self.changes.machines.add(machine.id)
 
-    def _start_queued(self, machine: Machine) -> None:
-        for instance in self._on(machine):
-            if instance.phase is Phase.QUEUED and self._can_start(machine, instance):
-                self._boot(instance)
-
-    def _can_start(self, machine: Machine, instance: Instance) -> bool:
-        free = machine.online and not instance.mask & machine.held
-        return free and instance.not_before <= self.now < instance.end_date
-
-    def _on(self, machine: Machine) -> list[Instance]:
+    def on(self, machine: Machine) -> list[Instance]:
+        """The instances of a machine, oldest first."""
         return [instance for instance in self.instances.values() if instance.machine_id == machine.id]
 
-    def _accrue(self, instance: Instance) -> None:
+    def accrue(self, instance: Instance) -> None:
+        """Bring the bill of an instance up to date, before a change, and note that it changes."""
         instance.accrue(self.now, online=self.online(instance))
         self.changes.instances.add(instance.id)
 
-    def _update_ports(self, instance: Instance) -> None:
-        running = instance.phase is Phase.RUNNING and self.online(instance)
-        self._addresses.update(instance, self.now, running=running)
+    def update_ports(self, instance: Instance) -> None:
+        """Let the right addresses of an instance answer."""
+        works = not instance.mask & self.machines[instance.machine_id].dead
+        self._addresses.update(instance, self.now, running=self.is_heard(instance), gpu_works=works)
 
     def _stop_without_credit(self) -> None:
         for account in {instance.account for instance in self.instances.values()}:

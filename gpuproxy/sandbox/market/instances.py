@@ -23,7 +23,31 @@ class Phase(StrEnum):
     DESTROYED = "destroyed"
 
 
+FOREVER = 1e15
+"""A time that never comes. Infinity can't be saved as JSON."""
 HOLDS_GPU = frozenset({Phase.LOADING, Phase.RUNNING, Phase.EXITED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """The lock of a volume that a boot script takes before it runs the user's script."""
+
+    path: str
+    """Where the volume is mounted."""
+    nonce: str
+    wait_seconds: int
+    founds: bool
+    """It may write the nonce to a volume without data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """What a start script does that is GPU Proxy's boot script."""
+
+    keys: bool
+    script: bool
+    """It runs a script of the user."""
+    lock: Lock | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +60,8 @@ class Launch:
     runtype: str = "ssh"
     onstart: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    boot: Boot | None = None
+    """None: onstart is no boot script of GPU Proxy."""
     bid: int | None = None
     """Micro-dollars per hour; makes the instance interruptible."""
     stopped: bool = False
@@ -141,6 +167,16 @@ class Instance:
     misreport: Misreport | None = None
     reads: int = 0
     """The number of rows shown, if the name flips."""
+    muted_until: float = 0.0
+    """Until then no address answers, although it runs."""
+    pretends: bool = False
+    """True: its row shows that it is stopped, and no GPU is billed, but it runs."""
+    lock: str = ""
+    """The lock of its volume in this boot: waiting, held, lock_held, wrong_volume or unsupported; "": none yet."""
+    waits_since: float = 0.0
+    """If it waits for the lock, since when."""
+    workload: bool = False
+    """True: the user's command runs."""
     metered_us: int = 0
     gpu_us: int = 0
     disk_us: int = 0
@@ -181,7 +217,8 @@ class Instance:
 
     def _metered(self, now: float, *, online: bool) -> tuple[int, int]:
         passed = max(0, microseconds(now) - self.metered_us) if online else 0
-        return self.gpu_us + (passed if self.phase is Phase.RUNNING else 0), self.disk_us + passed
+        uses_gpu = self.phase is Phase.RUNNING and not self.pretends
+        return self.gpu_us + (passed if uses_gpu else 0), self.disk_us + passed
 
     def boots(self, now: float, seconds: float, *, ends: bool = True) -> None:
         """Begin to load, and run in `seconds`; if that is infinite or `ends` is False, never."""

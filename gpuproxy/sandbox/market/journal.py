@@ -179,6 +179,7 @@ class Journal:
         self._touched.add(machine.id)
         machine.strangers, machine.online = kept["strangers"], kept["online"]
         machine.broken, machine.broken_message = kept.get("broken", ""), kept.get("broken_message", "")
+        machine.dead = kept.get("dead", 0)
         machine.columns.update(verification=kept["verification"], vericode=kept["vericode"], end_date=kept["end_date"])
         machine.columns["direct_port_count"] = kept.get("direct_ports", machine.direct_ports)
         for chunk, (offer_id, price) in zip(machine.chunks, kept["asks"], strict=True):
@@ -207,6 +208,7 @@ def _machine_record(machine: Machine) -> dict[str, Any]:
         "online": machine.online,
         "broken": machine.broken,
         "broken_message": machine.broken_message,
+        "dead": machine.dead,
         "verification": machine.columns["verification"],
         "vericode": machine.columns["vericode"],
         "end_date": machine.columns["end_date"],

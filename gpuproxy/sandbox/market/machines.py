@@ -55,6 +55,8 @@ class Machine:
     """Bits of the GPUs that instances have."""
     strangers: int = 0
     """Bits of the GPUs that other customers, who aren't simulated, have."""
+    dead: int = 0
+    """Bits of the GPUs that have failed."""
     leaves: bool = False
     """The host does not extend its offers."""
     left: bool = False

@@ -5,15 +5,16 @@ that are open in the table.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
+AnswerKind = Literal["ssh", "http", "tcp", "ill"]
+"""What answers at a port: SSH's banner, a web server of the image, or the user's own program, which answers a GET with
+200 or, if it is ill, with 503."""
 _FIRST = 40_000
 
 
 class PortTable:
-    """The ports of all instances.
-
-    `open` maps each answering port to what answers: "ssh" (a banner), "http" (an error of a web server) or "tcp".
-    """
+    """The ports of all instances. `open` maps each answering port to what answers."""
 
     def __init__(self, reserve: Callable[[int | None, int], int] | None = None) -> None:
         """`reserve` is called with a preferred port or None, and a count.
@@ -23,7 +24,7 @@ class PortTable:
         self._reserve = reserve or self._next_numbers
         self._next = _FIRST
         self._released: list[int] = []
-        self.open: dict[int, str] = {}
+        self.open: dict[int, AnswerKind] = {}
         self.version = 0
         """A number that changes with every change of the table."""
 
@@ -31,19 +32,19 @@ class PortTable:
         """Reserve consecutive ports, which don't answer yet. Returns the first one."""
         return self._reserve(preferred, count)
 
-    def set_open(self, number: int, kind: str, *, answers: bool) -> None:
-        """Set whether a port answers, and as what."""
-        if answers == (number in self.open):
+    def set_open(self, number: int, kind: AnswerKind | None) -> None:
+        """Set what answers at a port; None: nothing."""
+        if kind == self.open.get(number):
             return
         self.version += 1
-        if answers:
-            self.open[number] = kind
-        else:
+        if kind is None:
             del self.open[number]
+        else:
+            self.open[number] = kind
 
     def release(self, number: int) -> None:
         """Release a port that is no longer needed."""
-        self.set_open(number, "", answers=False)
+        self.set_open(number, None)
         self._released.append(number)
         self.version += 1
 

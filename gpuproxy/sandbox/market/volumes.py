@@ -41,6 +41,14 @@ class Volume:
     """After its last instance was destroyed, the volume can't be deleted until then."""
     metered_us: int = 0
     existed_us: int = 0
+    nonce: str = ""
+    """The nonce that a boot script wrote to it; "": none."""
+    has_data: bool = False
+    """A workload has run with it."""
+    most_writers: int = 0
+    """The most running instances that mounted it at any moment."""
+    most_workloads: int = 0
+    """The most instances with it whose user's command ran at any moment."""
 
     def billed(self, now: float, *, online: bool) -> int:
         """The cost up to now in micro-dollars, rounded down."""
@@ -148,12 +156,14 @@ class Volumes:
     def check(self, account: str, machine_id: int, numbers: Collection[int], *, sharing: bool) -> None:
         """Check that an instance on this machine may mount these volumes.
 
-        Raises NoSuchVolume, ElsewhereVolume or, without `sharing`, VolumeInUse.
+        Raises NoSuchVolume, ElsewhereVolume or, without `sharing`, VolumeInUse. A volume is also in use for a while
+        after its last instance was destroyed.
         """
         for number in numbers:
-            if self.named(account, number).machine_id != machine_id:
+            volume = self.named(account, number)
+            if volume.machine_id != machine_id:
                 raise ElsewhereVolume
-            if not sharing and self.users(number):
+            if not sharing and (self.users(number) or self._market.now < volume.busy_until):
                 raise VolumeInUse
 
     def released(self, instance: Instance) -> None:

@@ -90,6 +90,7 @@ FAULTS: Mapping[str, frozenset[str]] = {
     "key_refused": frozenset({"ssh_key"}),
     "start_refused": frozenset({"start"}),
     "stop_ignored": frozenset({"stop"}),
+    "stop_lies": frozenset({"stop"}),
     "destroy_ignored": frozenset({"destroy", "volume_delete"}),
 }
 """Every fault, with the calls that it can hit."""

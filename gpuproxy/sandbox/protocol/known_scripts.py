@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gpuproxy.sandbox.market.instances import Boot, Lock
+
 KNOWN: frozenset[str] = frozenset(
     {
         "6d3c63f0695c71c081dfc784a16ed82593a3086dd9545200067716cd55c32be3",
@@ -34,21 +36,11 @@ KNOWN_PACKED = "d7d05664cad0ec8c5bbbc650926801ee090fc461d2612719e9b24cf69f3b1ff0
 _MOST_BYTES = 256 * 1024
 _FILE = re.compile(r"gp_do gp_put (keys|onstart) <<'(gp-end[0-9]*)'((?: \|\| gp_onstart=failed)?)")
 _SHEBANG = re.compile(r"gp_find(?: '[^']*'){1,3}")
-_LOCK = re.compile(r"gp_lock '[^']*' (?P<arguments>[A-Za-z0-9][A-Za-z0-9_-]{0,127} [0-9]{1,6}( founds)?)", re.ASCII)
+_LOCK = re.compile(
+    r"gp_lock '(?P<path>[^']*)' (?P<nonce>[A-Za-z0-9][A-Za-z0-9_-]{0,127}) (?P<wait>[0-9]{1,6})(?P<founds> founds)?"
+)
 _PACKED = re.compile(r"(?<=^gp\(\) \{ printf %s )[A-Za-z0-9+/=]+(?=; \}$)", re.MULTILINE)
 _GZIP = 31
-
-
-def known_part(text: str) -> str | None:
-    """The boot script in a start script, unpacked and without the user's own script, as it may run.
-
-    None if a shell would execute anything besides the program of GPU Proxy. Never raises.
-    """
-    packed = _PACKED.search(text)
-    if packed is not None and digest([_PACKED.sub("PACKED", text)]) == KNOWN_PACKED:
-        unpacked = _unpacked(packed[0])
-        return None if unpacked is None else _plain(unpacked)
-    return _plain(text)
 
 
 @dataclass(slots=True)
@@ -58,8 +50,33 @@ class Executed:
     lines: list[str] = field(default_factory=list)
     """With a mark, which begins with a NUL, for each file and for the lock."""
     keys: list[str] = field(default_factory=list)
-    lock: str = ""
-    """The nonce, the wait in seconds and perhaps "founds"."""
+    lock: Lock | None = None
+
+
+def known_part(text: str) -> str | None:
+    """The boot script in a start script, unpacked and without the user's own script, as it may run.
+
+    None if a shell would execute anything besides the program of GPU Proxy. Never raises.
+    """
+    read = _known(text)
+    return None if read is None else "\n".join(_written(line, read) for line in read.lines)
+
+
+def boot_of(text: str) -> Boot | None:
+    """What the boot script of GPU Proxy in a start script does; None for any other script. Never raises."""
+    read = _known(text)
+    if read is None:
+        return None
+    return Boot(keys="\0keys" in read.lines, script="\0onstart || gp_onstart=failed" in read.lines, lock=read.lock)
+
+
+def _known(text: str) -> Executed | None:
+    """What a shell executes of a start script; None if that is anything besides the program of GPU Proxy."""
+    packed = _PACKED.search(text)
+    if packed is None or digest([_PACKED.sub("PACKED", text)]) != KNOWN_PACKED:
+        return _plain(text)
+    unpacked = _unpacked(packed[0])
+    return None if unpacked is None else _plain(unpacked)
 
 
 def executed(text: str) -> Executed | None:
@@ -69,9 +86,14 @@ def executed(text: str) -> Executed | None:
     for line in lines:
         file = _FILE.fullmatch(line)
         if lock := _LOCK.fullmatch(line):
-            if read.lock:
+            if read.lock is not None:
                 return None
-            read.lock = lock["arguments"]
+            read.lock = Lock(
+                path=lock["path"],
+                nonce=lock["nonce"],
+                wait_seconds=int(lock["wait"]),
+                founds=lock["founds"] is not None,
+            )
             read.lines.append("\0lock")
             continue
         if file is None:
@@ -94,20 +116,20 @@ def digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _plain(text: str) -> str | None:
-    """What may run of a script that is not packed; None if it is not known."""
+def _plain(text: str) -> Executed | None:
+    """What a shell executes of a script that is not packed; None if it is not known."""
     read = None if "\0" in text else executed(text)
     if read is None or digest(read.lines) not in KNOWN or not all(key.isprintable() for key in read.keys):
         return None
-    return "\n".join(_written(line, read) for line in read.lines)
+    return read
 
 
 def _written(line: str, read: Executed) -> str:
     """The text for an executed line."""
     if not line.startswith("\0"):
         return line
-    if line == "\0lock":
-        return f"gp_lock '' {read.lock}"
+    if line == "\0lock" and (lock := read.lock) is not None:
+        return f"gp_lock '' {lock.nonce} {lock.wait_seconds}{' founds' if lock.founds else ''}"
     name, bar, after = line[1:].partition(" ||")
     content = read.keys if name == "keys" else ()
     taken = frozenset(content)

@@ -1,7 +1,8 @@
 """Running the start scripts of instances for real, in a shell and a temporary folder of each instance.
 
-The folder is the instance's home. It stays while the instance is stopped and goes with it. What a script leaves running
-is killed when the instance stops. On Linux this finds every process with the folder in its environment, elsewhere only
+The folder is the instance's home. It stays while the instance is stopped and goes with it. Another folder stands for
+each volume: all instances that mount the volume have it, and it goes with the volume. What a script leaves running is
+killed when the instance stops. On Linux this finds every process with the folder in its environment, elsewhere only
 the script's own process group.
 """
 
@@ -14,9 +15,12 @@ import signal
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from gpuproxy.sandbox.market.instances import Instance, Phase
+from gpuproxy.sandbox.market.volumes import Volume
 from gpuproxy.sandbox.protocol.known_scripts import known_part
 from gpuproxy.sandbox.world import Sandbox
 
@@ -36,10 +40,13 @@ class BootScripts:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._market = sandbox.market
+        if sandbox.options.boot_scripts != "off":
+            self._market.workloads.use_real_scripts()
         self._mode = sandbox.options.boot_scripts
         self._started: dict[_Start, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._processes: dict[int, Process] = {}
+        self._volumes: set[int] = set()
         self._base: Path | None = None
 
     def follow(self) -> None:
@@ -56,6 +63,7 @@ class BootScripts:
             self._end(start)
         for number in self._market.printed.keys() - instances.keys():
             self._forget(number)
+        self._forget_volumes()
         for start in running.keys() - self._started.keys():
             self._started[start] = asyncio.create_task(self._run(running[start]))
 
@@ -70,12 +78,13 @@ class BootScripts:
 
     async def _run(self, instance: Instance) -> None:
         printed = self._market.printed.setdefault(instance.id, deque(maxlen=_MOST_LINES))
+        hand_over = partial(self._printed, instance, instance.restarts)
         sent = instance.launch.onstart or ""
         script = known_part(sent) if self._mode == "ours" else sent
         if script is None:
             printed.append(_NOT_RUN)
             return
-        folder = self._folder(instance.id)
+        folder = self._folder(str(instance.id))
         try:
             process = await _process(_written(folder, script), self._environment(instance, folder))
         except OSError as error:
@@ -84,7 +93,7 @@ class BootScripts:
         self._processes[instance.id] = process
         try:
             async with asyncio.timeout(_MOST_SECONDS):
-                await _read_lines(process, printed)
+                await _read_lines(process, hand_over)
                 await process.wait()
         except TimeoutError:
             printed.append(f"sandbox: the start script was ended after {_MOST_SECONDS:.0f} real seconds")
@@ -93,6 +102,12 @@ class BootScripts:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await process.communicate()
+
+    def _printed(self, instance: Instance, restarts: int, lines: Sequence[str]) -> None:
+        self._market.printed.setdefault(instance.id, deque(maxlen=_MOST_LINES)).extend(lines)
+        if instance.restarts == restarts:
+            for line in lines:
+                self._market.workloads.reported(instance, line)
 
     def _end(self, start: _Start) -> None:
         number = start[0]
@@ -109,11 +124,26 @@ class BootScripts:
         if self._base is not None:
             shutil.rmtree(self._base / str(number), ignore_errors=True)
 
-    def _folder(self, number: int) -> Path:
+    def _forget_volumes(self) -> None:
+        for number in [number for number in self._volumes if self._market.volumes.all[number].deleted_at is not None]:
+            self._volumes.remove(number)
+            shutil.rmtree(self._folder(f"V.{number}"), ignore_errors=True)
+
+    def _folder(self, name: str) -> Path:
         if self._base is None:
             self._base = Path(tempfile.mkdtemp(prefix="gpuproxy-sandbox-"))
-        folder = self._base / str(number)
+        folder = self._base / name
         folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _volume(self, volume: Volume) -> Path:
+        """The folder that stands for a volume. After a restart of the sandbox it has only the nonce."""
+        folder = self._folder(f"V.{volume.id}")
+        pool = folder / ".gpuproxy" / "pool"
+        if volume.nonce and not pool.exists():
+            pool.parent.mkdir(mode=0o700, exist_ok=True)
+            pool.write_text(f"{volume.nonce}\n", encoding="utf-8")
+        self._volumes.add(volume.id)
         return folder
 
     def _environment(self, instance: Instance, folder: Path) -> dict[str, str]:
@@ -127,6 +157,11 @@ class BootScripts:
             "GPUPROXY_BOOT_DIR": str(folder / ".gpuproxy"),
             "GPUPROXY_BOOT_CONSOLE": os.devnull,
         }
+        volume = self._market.workloads.mounted(instance)
+        if volume is not None:
+            ours["GPUPROXY_BOOT_VOLUME"] = str(self._volume(volume))
+        elif instance.launch.boot is not None:  # the path of a lock is a folder of this computer, and not of the script
+            ours |= {"GPUPROXY_BOOT_VOLUME": str(folder), "GPUPROXY_BOOT_UNMOUNTED": "1"}
         if self._mode == "ours":
             return {**ours, "GPUPROXY_BOOT_ONSTART": "skip"}
         theirs = {name: value for name, value in instance.launch.env.items() if _NAME.fullmatch(name)}
@@ -152,17 +187,17 @@ async def _process(script: Path, environment: dict[str, str]) -> Process:
     )
 
 
-async def _read_lines(process: Process, printed: deque[str]) -> None:
-    """Append what the script prints, line by line, until it and what it left running have closed their stdout."""
+async def _read_lines(process: Process, printed: Callable[[Sequence[str]], None]) -> None:
+    """Hand over what the script prints, as lines, until it and what it left running have closed their stdout."""
     assert process.stdout is not None  # noqa: S101 - it was asked for
     begun = b""
     while data := await process.stdout.read(64 * 1024):
         *lines, begun = (begun + data).split(b"\n")
         if len(begun) > _MOST_CHARACTERS:
             lines, begun = [*lines, begun], b""
-        printed.extend(_text(line) for line in lines)
+        printed([_text(line) for line in lines])
     if begun:
-        printed.append(_text(begun))
+        printed([_text(begun)])
 
 
 def _text(line: bytes) -> str:

@@ -46,12 +46,17 @@ class InProcessProbe:
         self._check_key = check_key
 
     async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
-        """True if the port answers; "ssh": as SSH; "ssh_login": and the instance has the check key. Takes no time."""
-        del timeout
+        """True if the port answers as `kind` wants; "ssh_login": and the instance has the check key. Takes no time.
+
+        "http": a web server or a program of the user answers, and the GPU has not failed. Every path is answered.
+        """
+        del timeout, path
         self._sandbox.tick()
         if kind == "ssh_login":
             return self._sandbox.lets_in(port, self._check_key)
         answers = self._sandbox.port_table.open.get(port) if host.strip() in ("127.0.0.1", "localhost") else None
+        if kind == "http":
+            return answers in ("http", "tcp")
         return answers is not None and kind in ("tcp", answers)
 
 

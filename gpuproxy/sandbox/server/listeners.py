@@ -1,20 +1,25 @@
 """Real loopback ports for instances. A port is bound when its instance is created and listens while it runs.
 
-A port that doesn't answer is bound but not listening, so that connections are refused and no other program gets it.
+A port that doesn't answer is bound but not listening, so that connections are refused and no other program gets it. SSH
+sends its banner at once. All other ports wait for a request and answer it.
 """
 
 import asyncio
 import contextlib
 import resource
 import socket
+from dataclasses import dataclass
 
 from gpuproxy.sandbox.market.port_table import PortTable
 
 _HOST = "127.0.0.1"
-_GREETINGS = {
-    "ssh": b"SSH-2.0-OpenSSH_9.6p1 sandbox\r\n",
-    "http": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-}
+_BANNER = b"SSH-2.0-OpenSSH_9.6p1 sandbox\r\n"
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"
+_ILL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\nConnection: close\r\n\r\nno GPU!\n"
+_ANSWERS: dict[str | None, bytes] = {"http": _OK, "tcp": _OK, "ill": _ILL}
+_PATIENCE = 10.0  # real seconds for which a connection may take to send its request
+_MOST_BYTES = 64 * 1024
+_END = b"\r\n\r\n"
 _BACKLOG = 16
 _ATTEMPTS = 100
 _LAST_PORT = 65_535
@@ -28,6 +33,7 @@ class Listeners:
         self.port_table = PortTable(self._reserve)
         self._sockets: dict[int, socket.socket] = {}
         self._listening: set[int] = set()
+        self._requests: dict[socket.socket, _Request] = {}
         self._seen = -1
 
     def follow(self) -> None:
@@ -47,6 +53,8 @@ class Listeners:
         """Close all sockets."""
         for number in list(self._listening):
             self._shut(number)
+        for connection in list(self._requests):
+            self._drop(connection)
         for bound in self._sockets.values():
             bound.close()
         self._sockets.clear()
@@ -112,11 +120,58 @@ class Listeners:
             self._sockets[number] = again
 
     def _greet(self, listening: socket.socket, number: int) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = listening.accept()
-            with connection:
-                connection.sendall(_GREETINGS.get(self.port_table.open.get(number, ""), b""))
-                connection.shutdown(socket.SHUT_WR)
+        except OSError:  # the client has left again
+            return
+        if self.port_table.open.get(number) == "ssh":
+            _say(connection, _BANNER)
+            return
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        self._requests[connection] = _Request(number, loop.call_later(_PATIENCE, self._drop, connection))
+        loop.add_reader(connection, self._read, connection)
+
+    def _read(self, connection: socket.socket) -> None:
+        """Answer a request once it is complete."""
+        request = self._requests[connection]
+        try:
+            data = connection.recv(_MOST_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        request.data += data
+        if data and _END not in request.data and len(request.data) < _MOST_BYTES:
+            return
+        answer = _ANSWERS.get(self.port_table.open.get(request.number), b"") if _END in request.data else b""
+        self._forget(connection)
+        _say(connection, answer)
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._forget(connection)
+        connection.close()
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._requests.pop(connection).timer.cancel()
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            asyncio.get_running_loop().remove_reader(connection)
+
+
+@dataclass(slots=True)
+class _Request:
+    """What a connection to a port has sent so far."""
+
+    number: int
+    timer: asyncio.TimerHandle
+    data: bytes = b""
+
+
+def _say(connection: socket.socket, text: bytes) -> None:
+    """Send a short text and close the connection."""
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _port(bound: socket.socket) -> int:

@@ -6,7 +6,7 @@ SQLite resolves symbolic links before it names its own files (`-wal`, `-shm`). O
 import os
 from pathlib import Path
 
-ENDS = ("", "-wal", "-shm", "-journal", ".lock", ".ballast", ".admin-key", ".demand-key", ".sandbox")
+ENDS = ("", "-wal", "-shm", "-journal", ".lock", ".ballast", ".admin-key", ".demand-key", ".secrets-key", ".sandbox")
 """The suffixes of the database ("") and of all files beside it."""
 
 

@@ -193,7 +193,10 @@ class Vast:
 
     def _stop(self, call: Call, fault: Fault | None) -> HttpResponse:
         def stop(instance: Instance) -> bool:
-            if fault is None or fault.name != "stop_ignored":
+            if fault is not None and fault.name == "stop_lies":
+                silent = fault.args.get("silent") is not False
+                self._market.troubles.pretend_stop(instance, seconds=fault.number("seconds", 0.0), silent=silent)
+            elif fault is None or fault.name != "stop_ignored":
                 self._market.stop(instance)
             return True
 

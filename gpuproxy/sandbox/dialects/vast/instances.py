@@ -73,6 +73,8 @@ def actual_status(market: SimulatedMarket, instance: Instance) -> str | None:
     """The container's status as the host reports it."""
     if not market.online(instance):
         return "offline"
+    if instance.pretends:
+        return "exited"
     if hidden := _hidden(market, instance):
         return None if hidden == "null" else hidden
     if failed := _failed(market, instance):
@@ -86,12 +88,17 @@ def actual_status(market: SimulatedMarket, instance: Instance) -> str | None:
     return "running" if instance.phase is Phase.RUNNING else "exited"
 
 
+def _holds_gpu(instance: Instance) -> bool:
+    """True if the row shows that the instance has its GPUs."""
+    return instance.phase in HOLDS_GPU and not instance.pretends
+
+
 def row(market: SimulatedMarket, instance: Instance, *, with_volumes: bool = True) -> dict[str, Any]:
     """All columns of an instance."""
     machine = market.machines[instance.machine_id]
     shown: dict[str, Any] = {**machine.columns, **market.chunk_of(instance).columns}
     del shown["gpu_ids"], shown["gpu_total_ram"]
-    running = instance.phase is Phase.RUNNING and not _hidden(market, instance)
+    running = instance.phase is Phase.RUNNING and _holds_gpu(instance) and not _hidden(market, instance)
     shown |= _identity(instance, misreport.name(instance, market.now))
     shown |= _states(market, instance)
     shown |= _prices(instance)
@@ -143,7 +150,7 @@ def _identity(instance: Instance, gpu_name: str) -> dict[str, Any]:
 
 def _states(market: SimulatedMarket, instance: Instance) -> dict[str, Any]:
     hidden = _hidden(market, instance)
-    held = instance.phase in HOLDS_GPU and hidden in ("", "null")
+    held = _holds_gpu(instance) and hidden in ("", "null")
     failed = _failed(market, instance)
     queued = instance.phase is Phase.QUEUED
     return {
@@ -180,7 +187,7 @@ def _prices(instance: Instance) -> dict[str, Any]:
         "storage_cost": instance.storage / 1e6,
         "storage_total_cost": disk,
         "search": price_block(gpu, disk),
-        "instance": price_block(gpu if instance.phase in HOLDS_GPU else 0, disk),
+        "instance": price_block(gpu if _holds_gpu(instance) else 0, disk),
         "credit_balance": None,
         "credit_discount": None,
     }

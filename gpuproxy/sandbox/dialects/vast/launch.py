@@ -11,6 +11,7 @@ from gpuproxy.sandbox.market.defects import host_failure, image_failure, other_n
 from gpuproxy.sandbox.market.instances import InstanceDefects, Launch, Misreport
 from gpuproxy.sandbox.market.machines import Column
 from gpuproxy.sandbox.protocol.faults import Fault
+from gpuproxy.sandbox.protocol.known_scripts import boot_of
 
 _MIN_DISK_GB = 8
 _DIES_AFTER = 30.0
@@ -69,6 +70,7 @@ def launch_of(body: Mapping[str, Any], *, min_bid: int) -> Launch:
         runtype=str(body.get("runtype") or "ssh"),
         onstart=None if onstart is None else str(onstart),
         env={str(key): str(value) for key, value in env.items()} if isinstance(env, dict) else {},
+        boot=boot_of(str(onstart or "")),
         bid=bid,
         stopped=body.get("target_state") == "stopped" or (bid is not None and bid < min_bid),
     )

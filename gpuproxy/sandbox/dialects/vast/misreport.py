@@ -9,7 +9,7 @@ def hidden(instance: Instance, now: float) -> str:
     If the instance was stopped or its container died, the row always shows it.
     """
     misreport = _present(instance, now)
-    if misreport is None or instance.phase not in (Phase.LOADING, Phase.RUNNING):
+    if misreport is None or instance.pretends or instance.phase not in (Phase.LOADING, Phase.RUNNING):
         return ""
     return misreport.status
 

@@ -71,7 +71,7 @@ def clone(market: SimulatedMarket, call: Call, _: Fault | None) -> HttpResponse:
     size = _whole(body.get("size", source.size_gb))
     if size is None or size < source.size_gb:
         return errors.bad_args("size must be a whole number of at least the source's")
-    return _made(market, call, ask_id, size, source.name)
+    return _made(market, call, ask_id, size, source.name, source=source)
 
 
 def listed(market: SimulatedMarket, call: Call, _: Fault | None) -> HttpResponse:
@@ -97,7 +97,9 @@ def delete(market: SimulatedMarket, call: Call, fault: Fault | None) -> HttpResp
     return answer({"success": True})
 
 
-def _made(market: SimulatedMarket, call: Call, ask_id: int, size: int, name: str | None) -> HttpResponse:
+def _made(
+    market: SimulatedMarket, call: Call, ask_id: int, size: int, name: str | None, *, source: Volume | None = None
+) -> HttpResponse:
     try:
         made = market.volumes.create(call.request.key or "", ask_id, size, name)
     except NoSuchAsk:
@@ -106,6 +108,8 @@ def _made(market: SimulatedMarket, call: Call, ask_id: int, size: int, name: str
         return errors.bad_args(f"volume offer {ask_id} has no {size} GB")
     except NoCredit:
         return errors.insufficient_credit()
+    if source is not None:
+        made.nonce, made.has_data = source.nonce, source.has_data
     return answer({"success": True, "volume_name": f"V.{made.id}"})
 
 
