@@ -35,6 +35,7 @@ from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Probe, Provider, Random
+from gpuproxy.reconcile import vouching
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.volumes import VolumeSide
@@ -214,10 +215,12 @@ def _watches(
     """The watches of the accounts' machines, and of their volumes. Both of an account work under one claim."""
     claimed = list(zip(accounts, claims, strict=True))
     volumes = [each for each in claimed if "volumes" not in each[0].capabilities.missing]
-    return (
-        Watches([watch(provider, claim=claim) for provider, claim in claimed]),
-        Watches([watch(VolumeSide(provider), claim=claim, kind="volume") for provider, claim in volumes]),
-    )
+    of_machines = Watches([watch(provider, claim=claim) for provider, claim in claimed])
+    of_volumes = Watches([watch(VolumeSide(provider), claim=claim, kind="volume") for provider, claim in volumes])
+    for provider, _ in volumes:
+        key = (provider.name, provider.account)
+        vouching.pair(of_machines.at(key), of_volumes.at(key))
+    return of_machines, of_volumes
 
 
 def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:

@@ -11,7 +11,7 @@ on time.
 import asyncio
 import contextvars
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -105,7 +105,11 @@ class AccountWatch:
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._nudged = asyncio.Event()
-        self._live: tuple[Lease, ...] = ()
+        self.live: tuple[Lease, ...] = ()
+        """The leases that were live at the end of the last pass."""
+        self.vouched: Callable[[], bool] = lambda: False
+        """Whether the other listing of the account confirms one that shows nothing known (see vouching.py)."""
+        self.now = clock.now
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading of the account's credit, and since when it has been the same."""
@@ -197,7 +201,7 @@ class AccountWatch:
         """Return when the next pass is due: soon while something is changing, otherwise at the slow interval."""
         await self._sleep(self._limits.poll_seconds)
         if not self._is_changing():
-            rarely = self._kind == "volume" and not self._live  # only strays could be there
+            rarely = self._kind == "volume" and not self.live  # only strays could be there
             idle = _WITHOUT_VOLUMES if rarely else self._limits.reconcile_seconds
             await self._sleep(idle - self._limits.poll_seconds)
         self._nudged.clear()
@@ -226,7 +230,7 @@ class AccountWatch:
     def _is_changing(self) -> bool:
         now = self._clock.now()
         fresh = now - timedelta(seconds=self._limits.unknown_fresh)
-        return any(urgency.about_to_change(lease, fresh, now) for lease in self._live)
+        return any(urgency.about_to_change(lease, fresh, now) for lease in self.live)
 
     async def _pass_after(self, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None and not earlier.done():
@@ -238,7 +242,7 @@ class AccountWatch:
 
     async def _pass(self) -> None:
         if (claim := self.claim.claim) is None:  # another process supervises the account
-            self._live, self.last_pass_at = (), self._clock.now()
+            self.live, self.last_pass_at = (), self._clock.now()
             return
         if self._fence not in (None, claim.fence):  # what was seen before another process took over is old
             self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
@@ -255,7 +259,7 @@ class AccountWatch:
             self.claim.lose()
             return
         self._warn_of_orphans(decided.sightings)
-        self._live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
+        self.live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
         if self._kind == "machine":
             self._probes.keep(self._key, {lease.id for lease in decided.live})
@@ -317,12 +321,15 @@ class AccountWatch:
     async def _credit_unchanged(self, listing: Listing | None) -> bool:
         """Whether the account's credit has been the same for a minute. Read only while an outcome is unknown.
 
-        A machine that runs unseen costs money, so an unchanged credit means that none does.
+        A machine that runs unseen costs money, so an unchanged credit means that none does. So does the other listing
+        of the account, where the cost of what it shows changes the credit.
         """
-        open_outcome = any(lease.outcome_unknown or urgency.stuck(lease) for lease in self._live)
+        open_outcome = any(lease.outcome_unknown or urgency.stuck(lease) for lease in self.live)
         if listing is None or not open_outcome:
             self._credit = None
             return False
+        if self.vouched():
+            return True
         before, now = self._credit, self._clock.now()
         try:
             credit = (await self.provider.spend()).credit

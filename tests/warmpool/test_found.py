@@ -1,9 +1,11 @@
 """Rules whose violation the random stories found. Each is told as a story of its own."""
 
+from contextlib import suppress
 from typing import Any
 
+from gpuproxy.model.errors import Refusal
 from gpuproxy.model.pools import Degraded, HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
-from tests.warmpool.test_life import PRICE, caller, provisioned, status
+from tests.warmpool.test_life import PRICE, a_host, caller, provisioned, status
 from tests.world import VAST, World, in_world
 
 
@@ -79,5 +81,38 @@ def test_a_volume_that_one_cleanup_kept_is_deleted_by_the_next_one():
         gone = await world.engine.pools.cleanup(caller(world), 123, keep_volume=False)
         assert gone.pending_ids == ()
         assert [row for row in world.market["volumes"] if row["deleted_at"] is None] == []
+
+    in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_an_unknown_create_is_resolved_although_only_a_volume_is_left_of_the_account():
+    """The volume changes the credit, and no machine is listed that would make a listing believable."""
+
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        assert before.pool.mode == "recreate"
+        world.arm("create", "reset_before")
+        kill(world, before)
+        await world.sleep(1800)
+        after = await status(world)
+        assert after.pool.state is PoolState.ACTIVE, after.pool
+        assert after.pool.failover_count == 1
+
+    in_world(story, boot_time=(3.0, 5.0), volume_sharing="refuse")
+
+
+def test_an_unknown_volume_is_resolved_although_only_machines_are_left_of_the_account():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        await world.reserve(1, wait_for="ready")
+        world.arm("volume_create", "reset_before")
+        demand = ProvisionDemand(
+            machine_id=1, host_machine_id=await a_host(world), provider=VAST, spec=PoolSpec(max_price=PRICE)
+        )
+        with suppress(Refusal):
+            await world.engine.pools.provision(caller(world), demand)
+        await world.sleep(1500)
+        assert [lease for lease in await world.live() if lease.kind == "volume"] == []
 
     in_world(story, boot_time=(3.0, 5.0))

@@ -1,0 +1,41 @@
+"""How the listings of an account's machines and of its volumes make each other believable.
+
+A listing that shows nothing known may be wrong. The other listing of the same account is a second witness:
+
+- A machine of a warm pool mounts a volume. If the volumes are listed and none is in use, there is no such machine.
+- A machine that is listed shows that the account answers truthfully about what it has.
+"""
+
+from datetime import timedelta
+
+from gpuproxy.model.leases import RENTED
+from gpuproxy.reconcile.observe import AccountWatch
+
+_FRESH = timedelta(seconds=120)
+_IN_USE = "in use"
+
+
+def pair(machines: AccountWatch, volumes: AccountWatch) -> None:
+    """Let the two watches of an account vouch for each other."""
+    machines.vouched = lambda: _all_would_mount(machines) and _shows_known(volumes) and not _any_in_use(volumes)
+    volumes.vouched = lambda: _shows_known(machines)
+
+
+def _shows_known(watch: AccountWatch) -> bool:
+    """Whether a recent listing shows something that is leased and was seen before."""
+    listing = watch.listing
+    if listing is None or listing.unreadable or watch.now() - listing.began_at > _FRESH:
+        return False
+    return any(
+        lease.state in RENTED and lease.observed.seen_at is not None and listing.shown(lease) is not None
+        for lease in watch.live
+    )
+
+
+def _all_would_mount(machines: AccountWatch) -> bool:
+    """Whether each machine that may exist would have a volume in use."""
+    return all(lease.creation.volume for lease in machines.live if lease.outcome_unknown)
+
+
+def _any_in_use(volumes: AccountWatch) -> bool:
+    return volumes.listing is None or any(each.raw_status == _IN_USE for each in volumes.listing.instances)
