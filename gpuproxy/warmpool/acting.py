@@ -195,7 +195,7 @@ class Acting:
                 self.db, self.clock, lambda tx: _start_withdrawn(tx, scene, act, text), lease.id
             )
         else:
-            await write_until_committed(self.db, self.clock, lambda tx: _may_run(tx, lease.id), lease.id)
+            await write_until_committed(self.db, self.clock, lambda tx: _may_run(tx, scene, act), lease.id)
         self.watches.nudge()
 
     async def _confirm_gone(self, lease: Lease, scene: Scene, memory: Memory) -> None:
@@ -320,7 +320,11 @@ def _start_withdrawn(tx: Tx, scene: Scene, act: Start, why: str) -> None:
     pools.save(tx, pool, replace(pool, error=why, tries=pool.tries + 1, next_try_at=later))
 
 
-def _may_run(tx: Tx, lease_id: LeaseId) -> None:
-    lease = leases.get(tx, lease_id)
+def _may_run(tx: Tx, scene: Scene, act: Start) -> None:
+    """The start was accepted. It is not sent again before a listing could show the machine boot."""
+    lease = leases.get(tx, act.lease.id)
     if lease.state in RENTED:
         leases.note(tx, lease, StopDue(None))
+    if act.role == "primary":
+        pool = pools.get(tx, scene.pool.id)
+        pools.save(tx, pool, replace(pool, next_try_at=tx.now() + timedelta(seconds=scene.limits.retry_seconds)))

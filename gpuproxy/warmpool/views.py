@@ -13,6 +13,8 @@ from gpuproxy.store import pools
 from gpuproxy.warmpool.explaining import fence_of, next_action, price_now
 from gpuproxy.warmpool.supervisor import Supervisor
 
+_MOMENT = 0.001
+"""Seconds that are not worth waiting for. A shorter timer might not move the clock at all."""
 _MARGIN = 0.25
 """Real seconds before the deadline at which a call answers with what there is."""
 _LOOK_AGAIN = 5.0
@@ -48,7 +50,7 @@ class PoolViews:
             while True:
                 view = await self.of(pool_id)
                 left = until - self._clock.monotonic()
-                if done(view) or left <= 0:
+                if done(view) or left < _MOMENT:
                     return view
                 try:
                     async with self._clock.timeout(min(left, 5.0)):

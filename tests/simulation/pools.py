@@ -185,7 +185,7 @@ class _Story:
         elif what == "container":
             market.container_dies(primary, "container exited with code 137")
         elif what == "gpu":
-            market.gpu_dies(primary)
+            market.troubles.gpu_dies(primary)
         elif what == "stopped outside":
             market.stop(primary)
         elif what == "host":
@@ -208,14 +208,7 @@ class _Story:
 
     def _flap(self, primary: Instance) -> None:
         """Nothing answers for a moment, although the machine runs."""
-
-        def mute(*, on: bool) -> None:
-            if primary.id in self.world.sandbox.market.instances:
-                primary.unreachable = "no_ssh" if on else ""
-                self.world.sandbox.market._update_ports(primary)
-
-        mute(on=True)
-        self._later(self.dice.choice((3.0, 12.0, 60.0, 240.0)), lambda: mute(on=False))
+        self.world.sandbox.market.troubles.mute(primary, self.dice.choice((3.0, 12.0, 60.0, 240.0)))
 
     def _occupy(self, pool: dict[str, Any]) -> bool:
         """A stranger rents the standby's GPUs or, without a standby, whatever the host has."""

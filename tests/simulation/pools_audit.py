@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from gpuproxy.ports import HttpRequest
@@ -50,6 +49,10 @@ class PoolAudit:
         self.two_writers = 0
         """Moments at which a volume had a second writer."""
         self._crowded: set[int] = set()
+        self._double: set[int] = set()
+        self._phases: dict[int, Phase] = {}
+        self._ran_at: dict[str, list[float]] = {}
+        """When each machine began to run, on the market's clock."""
         self._deleted: set[int] = set()
         self._worked: dict[int, float] = {}
         self._incidents: set[tuple[str, int]] = set()
@@ -94,8 +97,11 @@ class PoolAudit:
         """The checks after every change of the market."""
         now, running = self.market.now, Counter[int]()
         for one in self.market.instances.values():
-            if one.phase is Phase.RUNNING:
+            if one.phase is Phase.RUNNING and not one.pretends:
                 running.update(list(one.launch.volumes))
+            if one.phase is Phase.RUNNING and self._phases.get(one.id) is not Phase.RUNNING:
+                self._ran_at.setdefault(str(one.id), []).append(now)
+            self._phases[one.id] = one.phase
             since = one.works_since
             if since is not None:
                 self._worked[one.id] = since
@@ -110,6 +116,10 @@ class PoolAudit:
             writers = [one.id for one in self.market.instances.values() if one.phase is Phase.RUNNING]
             self.break_with(Violation("writers", f"volume {volume} has several writers at {now:.1f}: {writers}"))
         self._crowded = crowded
+        for volume in self.market.volumes.all.values():
+            if volume.most_workloads > 1 and volume.id not in self._double:
+                self._double.add(volume.id)
+                self.break_with(Violation("workloads", f"volume {volume.id} had several workloads at {now:.1f}"))
         for volume in self.market.volumes.all.values():
             if volume.deleted_at is not None and volume.id not in self._deleted:
                 self._deleted.add(volume.id)
@@ -177,7 +187,7 @@ class PoolAudit:
         return next((pool for pool in self.pools() if self.contract(pool.get("primary")) == str(number)), None)
 
     def _wished(self, pool: dict[str, Any]) -> bool:
-        if pool.get("wanted") != "supervised" or pool["state"] == "disabled":
+        if pool.get("wanted") != "supervised" or pool["state"] in ("disabled", "provisioning"):
             return True
         found = self.rows("SELECT data FROM pool_incidents WHERE pool_id = ? AND ended_at IS NULL", pool["id"])
         return any(json.loads(row["data"])["kind"] in _WISHED for row in found)
@@ -248,13 +258,20 @@ class PoolAudit:
 
     def outages(self) -> list[Outage]:
         """The outages of the failovers that ended with a promotion and were not asked for."""
-        found = partial(map, self.incidents)
         return [
-            _outage(each)
-            for incidents in found(pool["id"] for pool in self.pools())
-            for each in incidents
+            self._outage(each)
+            for pool in self.pools()
+            for each in self.incidents(pool["id"])
             if each.get("outcome") == "promoted" and each["kind"] == "failure" and each.get("last_good_at")
         ]
+
+    def _outage(self, incident: dict[str, Any]) -> Outage:
+        """The marketplace's part is from the start that was sent to the moment when the machine ran."""
+        at = {key: datetime.fromisoformat(value).timestamp() for key, value in incident.items() if value and _is_at(key)}
+        seconds, started = at["ended_at"] - at["last_good_at"], at.get("start_sent_at", at["ended_at"])
+        ran = [each for each in self._ran_at.get(self.contract(incident["successor"]) or "", []) if each >= started]
+        theirs = max(0.0, min(ran[:1] or [started]) - started)
+        return Outage(seconds, max(0.0, seconds - theirs))
 
     def digest(self) -> list[object]:
         """Everything that happened, in order."""
@@ -262,9 +279,5 @@ class PoolAudit:
         return [*self.log, *(tuple(row.values()) for row in told)]
 
 
-def _outage(incident: dict[str, Any]) -> Outage:
-    at = {name: datetime.fromisoformat(value) for name, value in incident.items() if name.endswith("_at") and value}
-    seconds = (at["ended_at"] - at["last_good_at"]).total_seconds()
-    started, running = at.get("start_sent_at"), at.get("running_at")
-    theirs = (running - started).total_seconds() if started and running else 0.0
-    return Outage(seconds, max(0.0, seconds - theirs))
+def _is_at(key: str) -> bool:
+    return key.endswith("_at")

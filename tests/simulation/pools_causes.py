@@ -21,6 +21,8 @@ def allowed(
     if primary.phase is Phase.RUNNING:
         if primary.works_since is None:
             return frozenset({"unreachable"})
+        if primary.lock not in ("", "held"):
+            return frozenset({"lock_held", "wrong_volume"})
         return _with_primary(machine, pool, standby)
     startable = any(_free(machine, one.mask) for one in (primary, standby) if one is not None)
     if primary.phase is Phase.STOPPED and not startable:

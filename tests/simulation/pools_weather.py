@@ -17,6 +17,7 @@ _LOST = ("reset_after", "status_500_after", "hang_after", "late_effect")
 FAULTS: dict[str, tuple[str, ...]] = {
     **{call: faults for call, faults in MACHINE_FAULTS.items() if call != "ssh_key"},
     "create": (*MACHINE_FAULTS["create"], "volume_share_refused"),
+    "stop": (*MACHINE_FAULTS["stop"], "stop_lies", "stop_lies"),
     "volume_search": (*_READ, "empty_list"),
     "volume_create": (*_READ, *_LOST, "offer_gone", "insufficient_credit"),
     "volume_list": (*_READ, "empty_list", "missing_page"),

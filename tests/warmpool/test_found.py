@@ -1,10 +1,11 @@
 """Rules whose violation the random stories found. Each is told as a story of its own."""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.pools import Degraded, HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
+from gpuproxy.model.pools import Degraded, EnableDemand, HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
 from tests.warmpool.test_life import PRICE, a_host, caller, provisioned, status
 from tests.world import VAST, World, in_world
 
@@ -114,5 +115,30 @@ def test_an_unknown_volume_is_resolved_although_only_machines_are_left_of_the_ac
             await world.engine.pools.provision(caller(world), demand)
         await world.sleep(1500)
         assert [lease for lease in await world.live() if lease.kind == "volume"] == []
+
+    in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_a_stopped_primary_of_an_enabled_pool_is_started_once():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        await world.engine.pools.disable(caller(world), 123)
+        world.sandbox.market.stop(instance(world, before.primary))
+        await world.sleep(60)
+        await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
+        await world.sleep(60)
+        assert (await status(world)).pool.state is PoolState.ACTIVE
+        assert world.calls("start") == 1
+
+    in_world(story, boot_time=(3.0, 5.0), settings={"reconcile_interval": 5.0})
+
+
+def test_a_call_whose_deadline_is_a_hair_away_ends():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        until = replace(caller(world), deadline=world.clock.monotonic() + 0.25 + 1e-12)
+        await world.engine.pools._views.until(until, before.pool.id, lambda view: False)
 
     in_world(story, boot_time=(3.0, 5.0))
