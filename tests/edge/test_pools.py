@@ -141,8 +141,8 @@ async def test_a_dry_run_says_what_it_would_cost_by_part_and_which_limit_applies
     assert answer.status == 200
     assert answer.json["message"] == (
         "Dry run, nothing was rented. It would cost $0.4620/h = $332.64/month (30 d): primary with 1 x RTX_4090 "
-        "$0.4500, standby (running, because of hold_gpu) $0.0100, volume of 100 GB $0.0020 per hour. Price limit: $2.5 per GPU-hour "
-        "(GPUPROXY_WARMPOOL_MAX_PRICE)."
+        "$0.4500, standby (running, because of hold_gpu) $0.0100, volume of 100 GB $0.0020 per hour. Price limit: "
+        "$2.5 per GPU-hour (GPUPROXY_WARMPOOL_MAX_PRICE)."
     )
     assert answer.json["plan"]["price_per_hour"] == pytest.approx(0.462)
     assert pools.asked[0][1].dry_run
