@@ -25,9 +25,7 @@ def main(drills: int) -> int:
                 until(client.knows_offers)
                 _provision(client)
                 for _ in range(drills):
-                    client.call(
-                        "TestWarmPoolFailover", pb.TestWarmPoolFailoverRequest(machine_id=1), timeout=_PATIENCE
-                    )
+                    client.call("TestWarmPoolFailover", pb.TestWarmPoolFailoverRequest(machine_id=1), timeout=_PATIENCE)
                 before = _status(client)
                 market.control("POST", f"instances/{before.primary_gpu_id}/kill", {"how": "container"})
                 until(lambda: _status(client).failover_count == drills + 1)

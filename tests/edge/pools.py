@@ -10,23 +10,25 @@ from gpuproxy.model.errors import Refusal
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer
-from gpuproxy.model.pools import (
+from gpuproxy.model.pool_calls import (
     CleanupResult,
     Enabled,
     EnableDemand,
     FailoverResult,
-    FailoverTimes,
     HostQuery,
+    PoolHost,
+    PoolPlan,
+    ProvisionDemand,
+)
+from gpuproxy.model.pools import (
+    FailoverTimes,
     Incident,
     Pool,
     PoolEvent,
-    PoolHost,
     PoolId,
-    PoolPlan,
     PoolSpec,
     PoolState,
     PoolView,
-    ProvisionDemand,
     Transition,
 )
 from gpuproxy.warmpool.requests import WarmPools

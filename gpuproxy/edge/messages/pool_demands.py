@@ -20,16 +20,14 @@ from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model import ids
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, Refusal, Violation
 from gpuproxy.model.offers import DEFAULT_DISK_GB, HIGHEST_PRICE, ProviderName
+from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import (
     DEFAULT_KEEP_FAILED,
     DEFAULT_MIN_GPUS,
     DEFAULT_MOUNT_PATH,
     DEFAULT_VOLUME_GB,
-    EnableDemand,
-    HostQuery,
     PoolSecrets,
     PoolSpec,
-    ProvisionDemand,
 )
 from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import gpuproxy_pb2 as pb

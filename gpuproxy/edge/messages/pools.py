@@ -22,19 +22,8 @@ from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import UNRESOLVED, Lease, LeaseState
 from gpuproxy.model.money import HOURS_PER_MONTH, Micro, dollars, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, country_of
-from gpuproxy.model.pools import (
-    CleanupResult,
-    Degraded,
-    Enabled,
-    FailoverResult,
-    Incident,
-    PoolHost,
-    PoolPlan,
-    PoolSpec,
-    PoolState,
-    PoolView,
-    Transition,
-)
+from gpuproxy.model.pool_calls import CleanupResult, Enabled, FailoverResult, PoolHost, PoolPlan
+from gpuproxy.model.pools import Degraded, Incident, PoolSpec, PoolState, PoolView, Transition
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 FALLBACK = "cpu_standby"
