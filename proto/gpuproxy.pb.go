@@ -5790,7 +5790,7 @@ type WarmPoolStatus struct {
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// The provider's host.
 	HostMachineId *int64 `protobuf:"varint,3,opt,name=host_machine_id,json=hostMachineId,proto3,oneof" json:"host_machine_id,omitempty"`
-	// The shared volume.
+	// The number of the volume, 777 for "V.777".
 	VolumeId *int64 `protobuf:"varint,4,opt,name=volume_id,json=volumeId,proto3,oneof" json:"volume_id,omitempty"`
 	// The primary's contract id, where it is a number.
 	PrimaryGpuId *int64 `protobuf:"varint,5,opt,name=primary_gpu_id,json=primaryGpuId,proto3,oneof" json:"primary_gpu_id,omitempty"`
@@ -5859,7 +5859,7 @@ type WarmPoolStatus struct {
 	MaxPriceSource string `protobuf:"bytes,35,opt,name=max_price_source,json=maxPriceSource,proto3" json:"max_price_source,omitempty"`
 	// The latest finished failovers, tests and drills, oldest first.
 	Failovers []*WarmPoolFailover `protobuf:"bytes,36,rep,name=failovers,proto3" json:"failovers,omitempty"`
-	// The median of their seconds.
+	// The median of their `seconds`.
 	FailoverP50Seconds *float64 `protobuf:"fixed64,37,opt,name=failover_p50_seconds,json=failoverP50Seconds,proto3,oneof" json:"failover_p50_seconds,omitempty"`
 	// The 95th percentile of the same.
 	FailoverP95Seconds *float64 `protobuf:"fixed64,38,opt,name=failover_p95_seconds,json=failoverP95Seconds,proto3,oneof" json:"failover_p95_seconds,omitempty"`
@@ -6298,7 +6298,7 @@ type WarmPoolFailover struct {
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// "failure"; "manual" (FailoverWarmPool), "test" (TestWarmPoolFailover) or "drill" (drill_every).
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Seconds in all.
+	// Seconds from the verdict, or from the request, until the successor was the primary. The phase `detect` comes before.
 	Seconds float64 `protobuf:"fixed64,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	// Its parts.
 	Phases        *WarmPoolPhases `protobuf:"bytes,4,opt,name=phases,proto3" json:"phases,omitempty"`
@@ -6531,7 +6531,7 @@ func (x *WarmPoolCost) GetContractId() string {
 // RetainedVolume is a volume that remains and is billed.
 type RetainedVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The provider's id.
+	// The provider's id, such as "V.777". DeleteRetainedVolume also takes the number alone.
 	VolumeId string `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
 	// The marketplace.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
@@ -7614,7 +7614,9 @@ type WarmPoolPlan struct {
 	// USD per hour of the volume.
 	VolumePricePerHour float64 `protobuf:"fixed64,11,opt,name=volume_price_per_hour,json=volumePricePerHour,proto3" json:"volume_price_per_hour,omitempty"`
 	// The standby keeps running and so keeps its GPUs.
-	HoldGpu       bool `protobuf:"varint,12,opt,name=hold_gpu,json=holdGpu,proto3" json:"hold_gpu,omitempty"`
+	HoldGpu bool `protobuf:"varint,12,opt,name=hold_gpu,json=holdGpu,proto3" json:"hold_gpu,omitempty"`
+	// GPUs of each machine.
+	NumGpus       int32 `protobuf:"varint,13,opt,name=num_gpus,json=numGpus,proto3" json:"num_gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7731,6 +7733,13 @@ func (x *WarmPoolPlan) GetHoldGpu() bool {
 		return x.HoldGpu
 	}
 	return false
+}
+
+func (x *WarmPoolPlan) GetNumGpus() int32 {
+	if x != nil {
+		return x.NumGpus
+	}
+	return 0
 }
 
 // EnableWarmPoolRequest names a pool. What is not set is taken from the machine's last specification, else from
@@ -9426,7 +9435,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\v2\x1b.gpuproxy.v1.WarmPoolStatusR\x06status\x12-\n" +
 	"\x04plan\x18\x04 \x01(\v2\x19.gpuproxy.v1.WarmPoolPlanR\x04plan\x12+\n" +
 	"\x12max_price_per_hour\x18\x05 \x01(\x01R\x0fmaxPricePerHour\x12(\n" +
-	"\x10max_price_source\x18\x06 \x01(\tR\x0emaxPriceSource\"\xcf\x03\n" +
+	"\x10max_price_source\x18\x06 \x01(\tR\x0emaxPriceSource\"\xea\x03\n" +
 	"\fWarmPoolPlan\x12\x19\n" +
 	"\bgpu_name\x18\x01 \x01(\tR\agpuName\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1b\n" +
@@ -9442,7 +9451,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x16standby_price_per_hour\x18\n" +
 	" \x01(\x01R\x13standbyPricePerHour\x121\n" +
 	"\x15volume_price_per_hour\x18\v \x01(\x01R\x12volumePricePerHour\x12\x19\n" +
-	"\bhold_gpu\x18\f \x01(\bR\aholdGpuB\x12\n" +
+	"\bhold_gpu\x18\f \x01(\bR\aholdGpu\x12\x19\n" +
+	"\bnum_gpus\x18\r \x01(\x05R\anumGpusB\x12\n" +
 	"\x10_host_machine_id\"\xac\t\n" +
 	"\x15EnableWarmPoolRequest\x12\x1d\n" +
 	"\n" +

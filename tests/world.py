@@ -34,7 +34,9 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
-UNPACED = dict.fromkeys(("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key", "volumes"), 0.0)
+UNPACED = dict.fromkeys(
+    ("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key", "volumes"), 0.0
+)
 
 
 class SeededRandom:

@@ -177,7 +177,7 @@ def build_engine(
         lateness=lateness, check_key=check_key,
     )  # fmt: skip
     supervised = [claims.of_account(each.name, each.account) for each in accounts]
-    watches, volume_watches = _watches(watch, accounts, supervised)
+    watches, volume_watches = _watches(watch, accounts, supervised, clock)
     context = RentalContext(
         db=db, clock=clock, limits=limits, chooser=Chooser(catalog, accounts, db, limits), accounts=accounts,
         attempts=Attempts(accounts, watches, catalog, db=db, clock=clock), watches=watches, signer=signer,
@@ -210,7 +210,7 @@ def build_engine(
 
 
 def _watches(
-    watch: "partial[AccountWatch]", accounts: Accounts, claims: Sequence[HeldClaim]
+    watch: "partial[AccountWatch]", accounts: Accounts, claims: Sequence[HeldClaim], clock: Clock
 ) -> tuple[Watches, Watches]:
     """The watches of the accounts' machines, and of their volumes. Both of an account work under one claim."""
     claimed = list(zip(accounts, claims, strict=True))
@@ -219,7 +219,7 @@ def _watches(
     of_volumes = Watches([watch(VolumeSide(provider), claim=claim, kind="volume") for provider, claim in volumes])
     for provider, _ in volumes:
         key = (provider.name, provider.account)
-        vouching.pair(of_machines.at(key), of_volumes.at(key))
+        vouching.pair(of_machines.at(key), of_volumes.at(key), clock)
     return of_machines, of_volumes
 
 

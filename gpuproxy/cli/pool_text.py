@@ -48,7 +48,7 @@ def describe(pool: pb.WarmPoolStatus, now: datetime) -> str:
         "host": f"{pool.provider}/{pool.host_machine_id}" if pool.host_machine_id else "",
         "primary": _primary(pool, now),
         "standby": _standby(pool, now),
-        "data": _DATA.get(pool.data_state, pool.data_state),
+        "data": _DATA.get(pool.data_state, pool.data_state) if pool.primary_contract_id else "",
         "fence": _FENCES.get(pool.fence, pool.fence),
         "contract": f"ends at {ends}" if (ends := tables.moment(pool.contract_ends_at)) else "",
         "failovers": _failovers(pool, now),
@@ -205,7 +205,7 @@ def _standby(pool: pb.WarmPoolStatus, now: datetime) -> str:
     checked = tables.age(pool.standby_checked_at, now)
     seen = f"GPUs seen free {checked} ago" if checked else ""
     if pool.standby_state in ("", "none"):
-        return f"none; {seen}" if seen else ""
+        return f"none; {seen}" if seen and pool.state != "disabled" else ""
     return f"{pool.standby_contract_id} {pool.standby_state}{f', {seen}' if seen else ''}".strip()
 
 

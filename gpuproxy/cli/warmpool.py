@@ -94,7 +94,7 @@ def hosts(connection: Connection, gpu_name: str | None, min_gpus: int, max_price
     help="The host, from `gpuproxy warmpool hosts`.",
 )
 @pool_options
-@click.option("--provider", type=TextType(), help="Marketplace (default: vast.ai).")
+@click.option("--provider", type=TextType(), help="Name of the marketplace, if the server has several.")
 @click.option("--dry-run", is_flag=True, help="Show what it would cost, and rent nothing.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the pool is active.")
 @client_command

@@ -27,6 +27,8 @@ _REFUSALS = 3
 _FAILURES = 6
 """After this many failed tries on a running machine, its readiness no longer waits for the keys."""
 _READS = 3
+_WAITING_READS = 12
+"""Reads of a machine that waits for the lock of its volume. Together they take longer than it waits."""
 _LINES = 1_000
 """Log lines that are searched for the report. Images may print much before and after it."""
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 30.0
@@ -136,7 +138,7 @@ class Boots:
                 self._reading = False
             tries.times += 1
             tries.wait(self._clock.now(), _LONGEST_WAIT)
-            if reported is None and tries.times < _READS:
+            if tries.times < (_READS if reported is None else _WAITING_READS if _waits(reported) else 0):
                 return
         await self._write(lambda tx: _note_report(tx, lease.id, reported or {}))
 
@@ -145,6 +147,11 @@ class Boots:
             await self._db.write(unit)
         except Unavailable as error:
             log.warning("database_unavailable", account=self._provider.account, error=str(error.__cause__))
+
+
+def _waits(reported: Mapping[str, str]) -> bool:
+    """Whether the report is not final: the machine waits for the lock of its volume."""
+    return reported.get("lock") == "waiting"
 
 
 def _note_report(tx: Tx, lease_id: LeaseId, reported: Mapping[str, str]) -> None:

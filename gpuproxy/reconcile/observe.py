@@ -85,8 +85,7 @@ class AccountWatch:
 
         For the leases of volumes (`kind`), `provider` is a VolumeSide.
         """
-        self.provider = provider
-        self.claim = claim
+        self.provider, self.claim = provider, claim
         self._fence: int | None = None
         self._key = (provider.name, provider.account)
         self._kind = kind
@@ -109,7 +108,6 @@ class AccountWatch:
         """The leases that were live at the end of the last pass."""
         self.vouched: Callable[[], bool] = lambda: False
         """Whether the other listing of the account confirms one that shows nothing known (see vouching.py)."""
-        self.now = clock.now
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading of the account's credit, and since when it has been the same."""

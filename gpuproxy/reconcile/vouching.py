@@ -9,22 +9,27 @@ A listing that shows nothing known may be wrong. The other listing of the same a
 from datetime import timedelta
 
 from gpuproxy.model.leases import RENTED
+from gpuproxy.ports import Clock
 from gpuproxy.reconcile.observe import AccountWatch
 
 _FRESH = timedelta(seconds=120)
 _IN_USE = "in use"
 
 
-def pair(machines: AccountWatch, volumes: AccountWatch) -> None:
+def pair(machines: AccountWatch, volumes: AccountWatch, clock: Clock) -> None:
     """Let the two watches of an account vouch for each other."""
-    machines.vouched = lambda: _all_would_mount(machines) and _shows_known(volumes) and not _any_in_use(volumes)
-    volumes.vouched = lambda: _shows_known(machines)
+
+    def machines_are_vouched() -> bool:
+        return _all_would_mount(machines) and _shows_known(volumes, clock) and not _any_in_use(volumes)
+
+    machines.vouched = machines_are_vouched
+    volumes.vouched = lambda: _shows_known(machines, clock)
 
 
-def _shows_known(watch: AccountWatch) -> bool:
+def _shows_known(watch: AccountWatch, clock: Clock) -> bool:
     """Whether a recent listing shows something that is leased and was seen before."""
     listing = watch.listing
-    if listing is None or listing.unreadable or watch.now() - listing.began_at > _FRESH:
+    if listing is None or listing.unreadable or clock.now() - listing.began_at > _FRESH:
         return False
     return any(
         lease.state in RENTED and lease.observed.seen_at is not None and listing.shown(lease) is not None

@@ -3252,7 +3252,7 @@ class WarmPoolStatus(_message.Message):
     host_machine_id: _builtins.int
     """The provider's host."""
     volume_id: _builtins.int
-    """The shared volume."""
+    """The number of the volume, 777 for "V.777"."""
     primary_gpu_id: _builtins.int
     """The primary's contract id, where it is a number."""
     standby_gpu_id: _builtins.int
@@ -3310,7 +3310,7 @@ class WarmPoolStatus(_message.Message):
     max_price_source: _builtins.str
     """Where that limit comes from: "request", "GPUPROXY_WARMPOOL_MAX_PRICE" or "GPUPROXY_MAX_PRICE"."""
     failover_p50_seconds: _builtins.float
-    """The median of their seconds."""
+    """The median of their `seconds`."""
     failover_p95_seconds: _builtins.float
     """The 95th percentile of the same."""
     progress: _builtins.str
@@ -3549,7 +3549,7 @@ class WarmPoolFailover(_message.Message):
     kind: _builtins.str
     """"failure"; "manual" (FailoverWarmPool), "test" (TestWarmPoolFailover) or "drill" (drill_every)."""
     seconds: _builtins.float
-    """Seconds in all."""
+    """Seconds from the verdict, or from the request, until the successor was the primary. The phase `detect` comes before."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -3667,7 +3667,7 @@ class RetainedVolume(_message.Message):
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     volume_id: _builtins.str
-    """The provider's id."""
+    """The provider's id, such as "V.777". DeleteRetainedVolume also takes the number alone."""
     provider: _builtins.str
     """The marketplace."""
     host_machine_id: _builtins.int
@@ -4238,6 +4238,7 @@ class WarmPoolPlan(_message.Message):
     STANDBY_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     VOLUME_PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     HOLD_GPU_FIELD_NUMBER: _builtins.int
+    NUM_GPUS_FIELD_NUMBER: _builtins.int
     gpu_name: _builtins.str
     """The model, printed as "RTX_4090"."""
     image: _builtins.str
@@ -4262,6 +4263,8 @@ class WarmPoolPlan(_message.Message):
     """USD per hour of the volume."""
     hold_gpu: _builtins.bool
     """The standby keeps running and so keeps its GPUs."""
+    num_gpus: _builtins.int
+    """GPUs of each machine."""
     def __init__(
         self,
         *,
@@ -4277,10 +4280,11 @@ class WarmPoolPlan(_message.Message):
         standby_price_per_hour: _builtins.float = ...,
         volume_price_per_hour: _builtins.float = ...,
         hold_gpu: _builtins.bool = ...,
+        num_gpus: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id", "host_machine_id", b"host_machine_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id", "disk_size", b"disk_size", "gpu_name", b"gpu_name", "hold_gpu", b"hold_gpu", "host_machine_id", b"host_machine_id", "image", b"image", "mode", b"mode", "mount_path", b"mount_path", "price_per_hour", b"price_per_hour", "primary_price_per_hour", b"primary_price_per_hour", "standby_price_per_hour", b"standby_price_per_hour", "volume_price_per_hour", b"volume_price_per_hour", "volume_size", b"volume_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id", "disk_size", b"disk_size", "gpu_name", b"gpu_name", "hold_gpu", b"hold_gpu", "host_machine_id", b"host_machine_id", "image", b"image", "mode", b"mode", "mount_path", b"mount_path", "num_gpus", b"num_gpus", "price_per_hour", b"price_per_hour", "primary_price_per_hour", b"primary_price_per_hour", "standby_price_per_hour", b"standby_price_per_hour", "volume_price_per_hour", b"volume_price_per_hour", "volume_size", b"volume_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_machine_id: _TypeAlias = _typing.Literal["host_machine_id"]  # noqa: Y015
     _WhichOneofArgType__host_machine_id: _TypeAlias = _typing.Literal["_host_machine_id", b"_host_machine_id"]  # noqa: Y015

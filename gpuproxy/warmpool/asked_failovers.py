@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.pools import FailoverResult, Incident, Pool
+from gpuproxy.model.pool_calls import FailoverResult
+from gpuproxy.model.pools import Incident, Pool
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import pools

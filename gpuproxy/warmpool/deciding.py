@@ -97,7 +97,9 @@ def _primary_first(s: Scene) -> Act | None:
         return _unresolved(s, primary)
     if primary.state is LeaseState.PARKED:
         others = s.writers(but=primary.id)
-        return Fence(others) if others else _again_or_failed(s, Start(primary, "primary"), Degraded.START_FAILED, primary)
+        return (
+            Fence(others) if others else _again_or_failed(s, Start(primary, "primary"), Degraded.START_FAILED, primary)
+        )
     if primary.state is LeaseState.STARTING:
         return _booting(s, primary)
     if not s.pool.founded:

@@ -7,7 +7,8 @@ from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.model.chunks import by_host, rentable_gpus
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
-from gpuproxy.model.pools import HostQuery, Pool, PoolHost
+from gpuproxy.model.pool_calls import HostQuery, PoolHost
+from gpuproxy.model.pools import Pool
 from gpuproxy.ports import Database, VolumeOffer
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.store import leases

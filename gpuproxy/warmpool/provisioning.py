@@ -9,7 +9,8 @@ from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.leases import TERMINAL, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, ProviderName
-from gpuproxy.model.pools import Degraded, Pool, PoolId, PoolPlan, PoolSpec, PoolState
+from gpuproxy.model.pool_calls import PoolPlan
+from gpuproxy.model.pools import Degraded, Pool, PoolId, PoolSpec, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Capabilities, Tx, VolumeOffer

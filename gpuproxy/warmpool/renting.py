@@ -22,6 +22,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.pools import Degraded, Pool, PoolSecrets
+from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Provider, Tx, VolumeOffer
 from gpuproxy.rental import intents
@@ -120,7 +121,7 @@ class Renting:
         if lease.state is not LeaseState.FAILED:
             return None
         why = lease.observed.status_message or lease.reason.meaning.outcome
-        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id, unshared=lease.reason == "VOLUME_IN_USE")
+        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id, unshared=lease.reason is Reason.VOLUME_IN_USE)
 
     async def _owner(self, pool: Pool) -> Owner:
         return await self._db.read(lambda tx: reservations.get(tx, pool.ledger).as_owner)

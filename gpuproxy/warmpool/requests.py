@@ -17,23 +17,17 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.leases import LIVE, Lease
 from gpuproxy.model.offers import AccountKey, HostKey, ProviderName
-from gpuproxy.model.pools import (
+from gpuproxy.model.pool_calls import (
     CleanupResult,
     Enabled,
     EnableDemand,
     FailoverResult,
     HostQuery,
-    Pool,
-    PoolEvent,
     PoolHost,
-    PoolId,
     PoolPlan,
-    PoolSecrets,
-    PoolSpec,
-    PoolState,
-    PoolView,
     ProvisionDemand,
 )
+from gpuproxy.model.pools import Pool, PoolEvent, PoolId, PoolSecrets, PoolSpec, PoolState, PoolView
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Random, Tx

@@ -15,7 +15,8 @@ from gpuproxy.app import deployment
 from gpuproxy.app.wiring import Engine, build_engine
 from gpuproxy.config.settings import settings_class
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.pools import HostQuery, PoolHost, PoolId, PoolSpec, PoolState, ProvisionDemand
+from gpuproxy.model.pool_calls import HostQuery, PoolHost, ProvisionDemand
+from gpuproxy.model.pools import PoolId, PoolSpec, PoolState
 from gpuproxy.ports import ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.sandbox.options import SandboxOptions

@@ -4,6 +4,7 @@ The workloads themselves write when they begin and end. Two of them at a time wo
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from gpuproxy import boot
 from gpuproxy.boot.packing import packed
 from gpuproxy.model.demands import VolumeMount
 from tests.boot.machine import SHELLS, Machine, kill, machine, moved
+from tests.boot.test_machine import SAYS_ITS_SURROUNDINGS
 from tests.boot.volume import MARKS_ONCE, NONCE, WAITS, Shared, eventually, lacking, locked
 
 pytestmark = pytest.mark.long
@@ -298,6 +300,19 @@ def test_options_of_the_shell_do_not_weaken_the_lock(tmp_path: Path, form: str, 
     refused = shared.second.start(text, env=env)
     assert boot.reported(refused.stdout.splitlines()) == {"lock": "lock_held", "onstart": "not_run"}, refused.stderr
     shared.close()
+
+
+def test_the_users_script_finds_what_it_would_find_without_a_lock_and_file_9(shared: Shared) -> None:
+    shared.found()
+    ran = [
+        shared.first.start(text, stdin="typed\n", env={**shared.env, "word": "2", "name": "3"}, arguments=("a b", "c"))
+        for text in (boot.script((), SAYS_ITS_SURROUNDINGS), locked(SAYS_ITS_SURROUNDINGS))
+    ]
+    without, with_lock = (json.loads(each.stdout.splitlines()[-1]) for each in ran)
+    assert with_lock[-1].pop(-2) == "9"
+    for said in (without, with_lock):
+        said[4].pop("_", None)  # a shell sets it to the last command
+    assert with_lock == without
 
 
 def test_a_path_with_odd_characters_is_only_a_path(shared: Shared) -> None:

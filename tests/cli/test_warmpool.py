@@ -205,6 +205,15 @@ def test_a_pool_that_does_not_exist_is_one_line() -> None:
     assert describe(unknown, NOW) == "machine 7 disabled"
 
 
+def test_a_disabled_pool_says_nothing_about_a_standby_or_data_that_it_does_not_have() -> None:
+    gone = pool(state="disabled", standby_state="none", standby_contract_id="")
+    gone.ClearField("primary_contract_id")
+    shown = describe(gone, NOW)
+    assert "standby" not in shown
+    assert "the same volume" not in shown
+    assert "none; GPUs seen free 12 s ago" in describe(pool(mode="recreate", standby_state="none"), NOW)
+
+
 def test_json_is_the_answer(run: Run) -> None:
     assert json.loads(run("warmpool", "status", "123", "--json").stdout)["primary_gpu_id"] is None
 

@@ -10,23 +10,25 @@ from gpuproxy.model.errors import Refusal
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer
-from gpuproxy.model.pools import (
+from gpuproxy.model.pool_calls import (
     CleanupResult,
     Enabled,
     EnableDemand,
     FailoverResult,
-    FailoverTimes,
     HostQuery,
+    PoolHost,
+    PoolPlan,
+    ProvisionDemand,
+)
+from gpuproxy.model.pools import (
+    FailoverTimes,
     Incident,
     Pool,
     PoolEvent,
-    PoolHost,
     PoolId,
-    PoolPlan,
     PoolSpec,
     PoolState,
     PoolView,
-    ProvisionDemand,
     Transition,
 )
 from gpuproxy.warmpool.requests import WarmPools
@@ -47,7 +49,7 @@ def volume(number: int, contract: int, size_gb: float = 100.0) -> Lease:
     """A volume for $0.002 an hour."""
     made = lease(number, LeaseState.ACTIVE, price=Micro(2_000), disk_price=Micro(2_000), host=HOST, disk_gb=size_gb)
     offered = replace(made.offered, num_gpus=0, vram_gb=0, gpu_model="")
-    return replace(made, kind="volume", instance_id=InstanceId(str(contract)), offered=offered)
+    return replace(made, kind="volume", instance_id=InstanceId(f"V.{contract}"), offered=offered)
 
 
 PRIMARY = machine(1, 456789)

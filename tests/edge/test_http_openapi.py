@@ -14,6 +14,7 @@ from gpuproxy.model.money import Micro
 from scripts.http_fuzz import command
 from tests.edge.engine import StubEngine, lease, offer, service_over
 from tests.edge.http_face import both_faces
+from tests.edge.pools import StubPools
 
 pytestmark = pytest.mark.long
 
@@ -57,7 +58,7 @@ async def test_generated_requests_agree_with_the_description(tmp_path: Path) -> 
     engine = StubEngine(
         offers=[offer(number) for number in range(1, 4)], mine=[LeaseView(lease=lease(1), cost=Micro(5))]
     )
-    async with both_faces(service_over(engine)) as both:
+    async with both_faces(service_over(engine, StubPools())) as both:
         process = await asyncio.create_subprocess_exec(
             *command(both.url, "gp_admin", 12, "--seed", "7", "--no-color", "--phases", "examples,coverage,fuzzing"),
             cwd=tmp_path,

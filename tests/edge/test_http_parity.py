@@ -25,6 +25,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
 from tests.edge.engine import StubEngine, lease, offer, service_over, view
 from tests.edge.http_face import Answer, Both, both_faces
+from tests.edge.pools import StubPools
 
 pytestmark = pytest.mark.long
 
@@ -42,7 +43,7 @@ _LEFT_OUT = {"CreateAPIKey": {"token"}}
 ROUTES = {
     route.rpc: route
     for route in reversed(all_routes())
-    if hasattr(service_over(StubEngine()), route.rpc) and not route.method.server_streaming
+    if hasattr(service_over(StubEngine(), StubPools()), route.rpc) and not route.method.server_streaming
 }
 
 
@@ -79,7 +80,9 @@ def questions(draw: st.DrawFn) -> Asked:
     route = ROUTES[draw(st.sampled_from(sorted(ROUTES)))]
     values = draw(objects_of(route.method.input_type, frozenset(_LEFT_OUT.get(route.rpc, ()))))
     for name in route.path_fields:
-        values[name] = draw(st.sampled_from(["vast.ai", "vast-1", "9001", "res-1", "no such thing", "id-user"]))
+        named = ["vast.ai", "vast-1", "9001", "res-1", "no such thing", "id-user"]
+        numbers = [123, 1, 0, -7, 2**63 - 1]
+        values[name] = draw(st.sampled_from(numbers if name == "machine_id" else named))
     if route.rpc == "ReserveGPUs":
         values["count"] = draw(st.integers(-1, 18))
     return Asked(route, values)
@@ -104,16 +107,19 @@ async def _compare_all(asked: list[Asked], failing: str) -> None:
         engine.answer = engine.market_refusal = Unavailable("No market can be read.", retry_after=3)
     else:
         engine.answer = engine.answer if failing == "few" else view(lease(1), lease(2))
-    async with both_faces(service_over(engine)) as both:
+    pools = StubPools()
+    if failing == "few":
+        pools.view = FailedPrecondition("It is in failover.", reason=Reason.POOL_STATE, metadata={"state": "failover"})
+    async with both_faces(service_over(engine, pools)) as both:
         for each in asked:
-            await _compare(both, engine, each)
+            await _compare(both, engine, pools, each)
 
 
-async def _compare(both: Both, engine: StubEngine, asked: Asked) -> None:
+async def _compare(both: Both, engine: StubEngine, pools: StubPools, asked: Asked) -> None:
     message = GetMessageClass(asked.route.method.input_type)()
     ParseDict(asked.values, message)
-    expected, demanded = await _by_grpc(both, asked.route.rpc, message), _taken(engine)
-    answer, demanded_again = await _by_http(both, asked), _taken(engine)
+    expected, demanded = await _by_grpc(both, asked.route.rpc, message), _taken(engine, pools)
+    answer, demanded_again = await _by_http(both, asked), _taken(engine, pools)
     assert demanded == demanded_again
     if isinstance(expected, Message):
         assert answer.status in (200, 201, 202), (asked, answer.body)
@@ -146,7 +152,7 @@ async def _by_http(both: Both, asked: Asked) -> Answer:
     values, route = dict(asked.values), asked.route
     path = route.path
     for name in route.path_fields:
-        path = path.replace(f"{{{name}}}", _quoted(values.pop(name)))
+        path = path.replace(f"{{{name}}}", _quoted(str(values.pop(name))))
     if route.has_body:
         return await both.send(route.verb, path, values, key="gp_admin")
     pairs = [pair for name, value in values.items() for pair in _pairs(name, value)]
@@ -170,10 +176,11 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def _taken(engine: StubEngine) -> tuple[list[Any], list[Any]]:
-    taken = engine.demands[:], engine.asked[:]
-    engine.demands.clear()
-    engine.asked.clear()
+def _taken(engine: StubEngine, pools: StubPools) -> tuple[list[Any], ...]:
+    records = engine.demands, engine.asked, pools.asked
+    taken = tuple(list(record) for record in records)
+    for record in records:
+        record.clear()
     return taken
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from gpuproxy.edge.http.routes import all_routes
 from gpuproxy.edge.messages.pool_hints import HINTS
-from gpuproxy.model.pools import PHASES, Degraded, PoolState
+from gpuproxy.model.demands import Caller
+from gpuproxy.model.pools import PHASES, Degraded, PoolState, PoolView
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import Both, both_faces
 from tests.edge.pools import StubPools
@@ -36,6 +38,14 @@ def examples(page: str) -> list[tuple[list[str], dict[str, Any] | None]]:
     return found
 
 
+class Pools(StubPools):
+    """As on the page: an active pool, which is disabled once that was asked for."""
+
+    async def disable(self, caller: Caller, machine_id: int) -> PoolView:
+        view = await super().disable(caller, machine_id)
+        return replace(view, pool=replace(view.pool, state=PoolState.DISABLED))
+
+
 async def answered(both: Both, words: list[str]) -> Any:
     verb = words[words.index("-X") + 1] if "-X" in words else "GET"
     address = next(word for word in words if word.startswith("http://localhost:8080"))
@@ -47,7 +57,7 @@ async def answered(both: Both, words: list[str]) -> Any:
 async def test_every_command_works_and_every_answer_is_as_printed(page: str) -> None:
     pairs = examples(page)
     assert len(pairs) == 11
-    async with both_faces(service_over(StubEngine(), StubPools(), pool_max_price=2.5)) as both:
+    async with both_faces(service_over(StubEngine(), Pools(), pool_max_price=2.5)) as both:
         for words, printed in pairs:
             answer = await answered(both, words)
             assert answer.status == 200, words
@@ -57,7 +67,7 @@ async def test_every_command_works_and_every_answer_is_as_printed(page: str) -> 
 
 @pytest.mark.parametrize("page", PAGES)
 async def test_texts_and_numbers_of_short_answers_are_exactly_as_printed(page: str) -> None:
-    async with both_faces(service_over(StubEngine(), StubPools(), pool_max_price=2.5)) as both:
+    async with both_faces(service_over(StubEngine(), Pools(), pool_max_price=2.5)) as both:
         for words, printed in examples(page):
             if printed is not None and "last_health_check" not in printed and "status" not in printed:
                 answer = (await answered(both, words)).json

@@ -90,7 +90,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 RIGHT: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "mount_path", "/data"),
     ({"mount_path": "/mnt/my-data/"}, "mount_path", "/mnt/my-data"),
-    ({"mount_path": "/root/data"}, "mount_path", "/root/data"),
+    ({"mount_path": "/var/data"}, "mount_path", "/var/data"),
     ({}, "disk_gb", 50),
     ({"disk_size": 8}, "disk_gb", 8),
     ({}, "volume_gb", 100),

@@ -140,9 +140,9 @@ async def test_a_dry_run_says_what_it_would_cost_by_part_and_which_limit_applies
     answer = await sent(pools, "POST", "/provision", PROVISION | {"dry_run": True, "hold_gpu": True})
     assert answer.status == 200
     assert answer.json["message"] == (
-        "Dry run, nothing was rented. It would cost $0.4620/h = $332.64/month (30 d): primary $0.4500, standby "
-        "(running, because of hold_gpu) $0.0100, volume of 100 GB $0.0020 per hour. Price limit: $2.5 per GPU-hour "
-        "(GPUPROXY_WARMPOOL_MAX_PRICE)."
+        "Dry run, nothing was rented. It would cost $0.4620/h = $332.64/month (30 d): primary with 1 x RTX_4090 "
+        "$0.4500, standby (running, because of hold_gpu) $0.0100, volume of 100 GB $0.0020 per hour. Price limit: "
+        "$2.5 per GPU-hour (GPUPROXY_WARMPOOL_MAX_PRICE)."
     )
     assert answer.json["plan"]["price_per_hour"] == pytest.approx(0.462)
     assert pools.asked[0][1].dry_run
@@ -169,15 +169,22 @@ async def test_enable_passes_on_only_what_the_caller_set() -> None:
 
 
 async def test_disable_answers_as_published_and_says_that_nothing_takes_over() -> None:
-    answer = await sent(StubPools(), "POST", "/disable/123")
+    view = pool_view(facts={"state": PoolState.DISABLED})
+    answer = await sent(StubPools(view), "POST", "/disable/123")
     assert published("POST /warmpool/disable/{machine_id}").items() <= answer.json.items()
     assert (answer.json["fallback_ready"], answer.json["fallback_detail"]) == (False, "nothing takes over by itself")
 
 
-async def test_disable_during_a_failover_says_that_it_waits_for_its_end() -> None:
-    view = pool_view(facts={"state": PoolState.FAILOVER})
-    answer = await sent(StubPools(view), "POST", "/disable/123")
-    assert answer.json["message"].endswith("machine 123, once the failover that is under way has ended")
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [
+        (PoolState.FAILOVER, ", once the failover that is under way has ended"),
+        (PoolState.ACTIVE, "; its standby is still being given back"),
+    ],
+)
+async def test_disable_says_what_it_still_waits_for(state: PoolState, end: str) -> None:
+    answer = await sent(StubPools(pool_view(facts={"state": state})), "POST", "/disable/123")
+    assert answer.json["message"] == f"Warm pool disabled for machine 123{end}"
 
 
 async def test_a_test_of_the_failover_answers_as_published() -> None:
@@ -283,7 +290,7 @@ async def test_costs_come_by_part_and_retained_volumes_with_their_price() -> Non
     ]
     assert answer["costs"][0]["price_per_month"] == pytest.approx(324.0)
     kept = answer["retained_volumes"][0]
-    assert (kept["volume_id"], kept["host_machine_id"], kept["size_gb"]) == ("777", 88888, 40)
+    assert (kept["volume_id"], kept["host_machine_id"], kept["size_gb"]) == ("V.777", 88888, 40)
 
 
 async def test_failovers_are_shown_with_their_phases_and_percentiles() -> None:

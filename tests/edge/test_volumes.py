@@ -24,7 +24,7 @@ async def rented(**fields: object) -> list[pb.GPUInstance]:
 
 async def test_a_volume_is_listed_with_its_kind_and_size() -> None:
     shown = (await rented())[1]
-    assert (shown.contract_id, shown.metadata["kind"], shown.metadata["size_gb"]) == ("12345", "volume", "100")
+    assert (shown.contract_id, shown.metadata["kind"], shown.metadata["size_gb"]) == ("V.12345", "volume", "100")
     assert (shown.num_gpus, shown.disk_gb, shown.price_per_hour, shown.price_per_gpu_hour) == (0, 100.0, 0.002, 0.0)
 
 
@@ -55,6 +55,6 @@ def test_a_transaction_of_a_volume_says_so() -> None:
         closed_at=None,
     )
     spent = Transaction(meter=meter, started_at=NOW, ended_at=NOW, amount=Micro(1), pending=True)
-    assert transaction_message(spent).description == "volume at $0.0020/h on vast.ai, contract 12345"
+    assert transaction_message(spent).description == "volume at $0.0020/h on vast.ai, contract V.12345"
     machine = replace(spent, meter=replace(meter, gpu_model="RTX 4090", num_gpus=1))
     assert transaction_message(machine).description.startswith("1 x RTX 4090 at")

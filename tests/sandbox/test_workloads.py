@@ -16,6 +16,7 @@ from tests.sandbox.test_volumes import linked, made
 
 MOUNT = VolumeMount(volume_id="0", path="/data", nonce="n0nce-1", wait_seconds=60)
 FOUNDS = replace(MOUNT, founds=True)
+WAITING = "gpuproxy-boot: version=1 lock=waiting"
 ECHO = "echo mine\n"
 
 
@@ -59,7 +60,7 @@ def test_the_first_machine_founds_the_volume_and_runs_its_workload() -> None:
     assert pair.of(primary, "lock", "workload", "writer") == ["", False, False]
     pair.shop.wait(31)
     assert pair.of(primary, "lock", "workload", "writer") == ["held", True, True]
-    assert pair.log(primary) == ["gpuproxy-boot: version=1 lock=held onstart=started"]
+    assert pair.log(primary) == [WAITING, "gpuproxy-boot: version=1 lock=held onstart=started"]
     assert pair.most() == (1, 1)
 
 
@@ -91,7 +92,7 @@ def test_a_second_machine_waits_and_works_when_the_first_one_stops() -> None:
     pair.shop.manage(standby, state="running")
     pair.shop.wait(31)
     assert pair.of(standby, "lock", "workload", "writer") == ["waiting", False, True]
-    assert pair.log(standby) == []
+    assert pair.log(standby) == [WAITING]
     pair.shop.wait(20)
     pair.shop.manage(primary, state="stopped")
     assert pair.of(standby, "lock", "workload") == ["held", True]
@@ -105,7 +106,7 @@ def test_the_wait_is_bounded_and_then_the_workload_does_not_run() -> None:
     pair.shop.manage(standby, state="running")
     pair.shop.wait(31 + 60)
     assert pair.of(standby, "lock", "workload") == ["lock_held", False]
-    assert pair.log(standby) == ["gpuproxy-boot: version=1 lock=lock_held onstart=not_run"]
+    assert pair.log(standby) == [WAITING, "gpuproxy-boot: version=1 lock=lock_held onstart=not_run"]
     pair.shop.manage(primary, state="stopped")
     assert pair.of(standby, "lock", "workload") == ["lock_held", False]
     assert pair.most() == (2, 1)

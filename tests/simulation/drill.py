@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.pools import PHASES, HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
+from gpuproxy.model.pool_calls import HostQuery, ProvisionDemand
+from gpuproxy.model.pools import PHASES, PoolSpec, PoolState, PoolView
 from tests.simulation.logs import errors_logged
 from tests.world import VAST, World, in_world
 

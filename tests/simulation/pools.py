@@ -16,7 +16,8 @@ from typing import Any
 from gpuproxy.app.wiring import Engine
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.pools import EnableDemand, HostQuery, PoolSpec, ProvisionDemand
+from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
+from gpuproxy.model.pools import PoolSpec
 from gpuproxy.runtime.claims import CLAIM_SECONDS
 from gpuproxy.sandbox.market.instances import HOLDS_GPU, Instance
 from tests.mortal import Life

@@ -204,7 +204,9 @@ class PoolAudit:
             one = self.instance(incident["primary"])
             worked = None if one is None or one.works_since is None else self.market.now - one.works_since
             if incident["kind"] == "failure" and worked is not None and worked >= WORKED:
-                self.break_with(Violation("false", f"incident {key} began, but its primary had worked for {worked:.0f} s"))
+                self.break_with(
+                    Violation("false", f"incident {key} began, but its primary had worked for {worked:.0f} s")
+                )
 
     # -- at rest
 
@@ -228,7 +230,9 @@ class PoolAudit:
         there |= {("volume", str(one.id)) for one in self.market.volumes.all.values() if one.deleted_at is None}
         if owned == there:
             return ""
-        return f"at the market and not in the books {sorted(there - owned)}, the other way round {sorted(owned - there)}"
+        return (
+            f"at the market and not in the books {sorted(there - owned)}, the other way round {sorted(owned - there)}"
+        )
 
     def final(self) -> None:
         """The checks once everything is at rest."""
@@ -245,11 +249,15 @@ class PoolAudit:
     def _one_incident_one_failover(self, pool: dict[str, Any]) -> None:
         promoted = [each for each in self.incidents(pool["id"]) if each.get("outcome") == "promoted"]
         if len(promoted) != pool.get("failover_count", 0):
-            raise Violation("twice", f"{pool['id']}: {len(promoted)} promotions, failover_count {pool['failover_count']}")
+            raise Violation(
+                "twice", f"{pool['id']}: {len(promoted)} promotions, failover_count {pool['failover_count']}"
+            )
         failures = Counter(self.contract(each["primary"]) for each in promoted if each["kind"] == "failure")
         for contract, count in failures.items():
             if count > self.losses[contract or ""]:
-                raise Violation("twice", f"machine {contract}: lost {self.losses[contract or '']} times, {count} failovers")
+                raise Violation(
+                    "twice", f"machine {contract}: lost {self.losses[contract or '']} times, {count} failovers"
+                )
 
     def incidents(self, pool_id: str) -> list[dict[str, Any]]:
         """A pool's incidents, oldest first."""
@@ -267,7 +275,9 @@ class PoolAudit:
 
     def _outage(self, incident: dict[str, Any]) -> Outage:
         """The marketplace's part is from the start that was sent to the moment when the machine ran."""
-        at = {key: datetime.fromisoformat(value).timestamp() for key, value in incident.items() if value and _is_at(key)}
+        at = {
+            key: datetime.fromisoformat(value).timestamp() for key, value in incident.items() if value and _is_at(key)
+        }
         seconds, started = at["ended_at"] - at["last_good_at"], at.get("start_sent_at", at["ended_at"])
         ran = [each for each in self._ran_at.get(self.contract(incident["successor"]) or "", []) if each >= started]
         theirs = max(0.0, min(ran[:1] or [started]) - started)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.pools import Degraded, EnableDemand, HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
+from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
+from gpuproxy.model.pools import Degraded, PoolSpec, PoolState, PoolView
 from tests.warmpool.test_life import PRICE, a_host, caller, provisioned, status
 from tests.world import VAST, World, in_world
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.pools import HostQuery, PoolSpec, PoolState, PoolView, ProvisionDemand
+from gpuproxy.model.pool_calls import HostQuery, ProvisionDemand
+from gpuproxy.model.pools import PoolSpec, PoolState, PoolView
 from tests.world import VAST, World, in_world
 
 PRICE = 5.0
@@ -15,7 +16,9 @@ def caller(world: World, seconds: float = 600.0) -> Caller:
 
 async def a_host(world: World) -> int:
     """The marketplace's number of the cheapest host that can carry a pool."""
-    found = await world.engine.pools.hosts(caller(world), HostQuery(max_price=PRICE, provider=VAST, verified_only=False))
+    found = await world.engine.pools.hosts(
+        caller(world), HostQuery(max_price=PRICE, provider=VAST, verified_only=False)
+    )
     return next(each.machine_id for each in found if each.fits)
 
 
@@ -119,7 +122,7 @@ def test_a_disabled_pool_keeps_primary_and_volume_and_can_be_enabled_again():
         off = await status(world)
         assert off.pool.state is PoolState.DISABLED
         assert set(world.alive()) == {before.primary.instance_id}
-        from gpuproxy.model.pools import EnableDemand
+        from gpuproxy.model.pool_calls import EnableDemand
 
         await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
         await world.sleep(120)

@@ -20,21 +20,18 @@ from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model import ids
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, Refusal, Violation
 from gpuproxy.model.offers import DEFAULT_DISK_GB, HIGHEST_PRICE, ProviderName
+from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import (
     DEFAULT_KEEP_FAILED,
     DEFAULT_MIN_GPUS,
     DEFAULT_MOUNT_PATH,
     DEFAULT_VOLUME_GB,
-    EnableDemand,
-    HostQuery,
     PoolSecrets,
     PoolSpec,
-    ProvisionDemand,
 )
 from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-DEFAULT_PROVIDER = "vast.ai"
 POOL_PRICE_SETTING = "GPUPROXY_WARMPOOL_MAX_PRICE"
 PRICE_SETTING = "GPUPROXY_MAX_PRICE"
 MIN_DRILL_EVERY = timedelta(hours=1)
@@ -322,13 +319,11 @@ def _positive(field: str, value: int, found: Violations) -> int:
 
 
 def _provider(name: str, given: PoolDefaults, found: Violations) -> ProviderName:
-    """The marketplace; vast.ai by default, or another one if the server has no vast.ai."""
+    """The marketplace; by default the first one that the server has."""
     if name.strip().lower() == "all":
         found.add("provider", "must name one marketplace: a pool is on one host")
     named = provider("provider", name, given.defaults, found)
-    installed = sorted(given.defaults.marketplaces.values())
-    usual = DEFAULT_PROVIDER if DEFAULT_PROVIDER in installed or not installed else installed[0]
-    return next(iter(named), ProviderName(usual))
+    return next(iter(named), ProviderName(given.defaults.example[1]))
 
 
 def _check_supported(request: PoolRequest) -> None:

@@ -22,19 +22,8 @@ from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import UNRESOLVED, Lease, LeaseState
 from gpuproxy.model.money import HOURS_PER_MONTH, Micro, dollars, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, country_of
-from gpuproxy.model.pools import (
-    CleanupResult,
-    Degraded,
-    Enabled,
-    FailoverResult,
-    Incident,
-    PoolHost,
-    PoolPlan,
-    PoolSpec,
-    PoolState,
-    PoolView,
-    Transition,
-)
+from gpuproxy.model.pool_calls import CleanupResult, Enabled, FailoverResult, PoolHost, PoolPlan
+from gpuproxy.model.pools import Degraded, Incident, PoolSpec, PoolState, PoolView, Transition
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 FALLBACK = "cpu_standby"
@@ -135,7 +124,11 @@ def enable_answer(machine_id: int, enabled: Enabled) -> pb.EnableWarmPoolRespons
 
 def disable_answer(machine_id: int, view: PoolView) -> pb.DisableWarmPoolResponse:
     """The answer of DisableWarmPool. During a failover, supervision ends with that."""
-    later = ", once the failover that is under way has ended" if view.pool.state is PoolState.FAILOVER else ""
+    later = ""
+    if view.pool.state is PoolState.FAILOVER:
+        later = ", once the failover that is under way has ended"
+    elif view.pool.state is not PoolState.DISABLED:
+        later = "; its standby is still being given back"
     return pb.DisableWarmPoolResponse(
         status="disabled",
         message=f"Warm pool disabled for machine {machine_id}{later}",
@@ -197,6 +190,7 @@ def plan_message(plan: PoolPlan) -> pb.WarmPoolPlan:
         standby_price_per_hour=usd(plan.standby_price or 0),
         volume_price_per_hour=usd(plan.volume_price or 0),
         hold_gpu=spec.hold_gpu,
+        num_gpus=spec.num_gpus,
     )
 
 
@@ -223,8 +217,9 @@ def _plan_text(plan: PoolPlan) -> str:
     if plan.price is None:
         return f"No host is chosen yet. {limit}"
     standby = "running, because of hold_gpu" if spec.hold_gpu else "stopped"
+    model = printed(plan.gpu_model or spec.gpu_model)
     parts = (
-        ("primary", plan.primary_price),
+        (f"primary with {spec.num_gpus} x {model or 'GPU'}", plan.primary_price),
         (f"standby ({standby})", plan.standby_price),
         (f"volume of {spec.volume_gb} GB", plan.volume_price),
     )
@@ -234,8 +229,9 @@ def _plan_text(plan: PoolPlan) -> str:
 
 
 def _number(lease: Lease | None) -> int | None:
-    contract = _contract(lease) or ""
-    return int(contract) if contract.isdecimal() else None
+    """The number in the provider's id: of the machine "123", or of the volume "V.123"."""
+    native = (_contract(lease) or "").rpartition(".")[2]
+    return int(native) if native.isdecimal() else None
 
 
 def _contract(lease: Lease | None) -> str | None:

@@ -20,6 +20,7 @@ from gpuproxy.sandbox.market.volumes import Volume, Volumes
 
 _MOST_LINES = 1_000  # of a log
 _REPORT = re.compile(r"gpuproxy-boot: version=\d+ .*?\block=(\w+)(?:.*\bonstart=(\w+))?")
+_WAITING = "gpuproxy-boot: version=1 lock=waiting"
 _RUNS = frozenset({"started", "skipped", "none"})
 """What a report says of a user's script that is not kept from running. A skipped one counts as running."""
 
@@ -71,6 +72,7 @@ class Workloads:
     def resume(self, instance: Instance) -> None:
         """Go on with a restored instance."""
         if instance.lock == "waiting":
+            self._say(instance, _WAITING)
             self._wait(instance, _lock(instance))
         elif instance.lock:
             self._print(instance)
@@ -102,9 +104,13 @@ class Workloads:
             instance.workload = _has_command(instance.launch)
             if instance.workload:
                 self._used(instance)
-        elif self._real:
-            return
-        elif volume is None or not _fits(volume, lock):
+        elif not self._real:
+            self._try(instance, volume, lock)
+
+    def _try(self, instance: Instance, volume: Volume | None, lock: Lock) -> None:
+        """What the boot script does about the lock when it begins."""
+        self._say(instance, _WAITING)
+        if volume is None or not _fits(volume, lock):
             self._decide(instance, "wrong_volume")
         elif self._with_lock(volume, "held"):
             instance.lock, instance.waits_since = "waiting", self._market.now
@@ -151,8 +157,10 @@ class Workloads:
             return
         onstart = "none" if not boot.script else "started" if instance.workload else "not_run"
         keys = "" if not boot.keys else " keys=added" if instance.restarts == 1 else " keys=present"
-        printed = self._market.printed.setdefault(instance.id, deque(maxlen=_MOST_LINES))
-        printed.append(f"gpuproxy-boot: version=1{keys} lock={instance.lock} onstart={onstart}")
+        self._say(instance, f"gpuproxy-boot: version=1{keys} lock={instance.lock} onstart={onstart}")
+
+    def _say(self, instance: Instance, line: str) -> None:
+        self._market.printed.setdefault(instance.id, deque(maxlen=_MOST_LINES)).append(line)
 
     def _with_lock(self, volume: Volume, word: str) -> list[Instance]:
         """The instances with this volume whose lock is in this state."""
