@@ -226,4 +226,34 @@ MISTAKES = (
         "            self.failure = errors.of_statement(error)\n            raise self.failure from error",
         "            raise",
     ),
+    Mistake(
+        "a standby is started before the old primary is fenced",
+        "warmpool/failing_over.py",
+        "    if (fence := _fence(s, incident)) is not None:\n        return fence\n",
+        "",
+    ),
+    Mistake(
+        "a queued start counts as a machine at rest",
+        "providers/vast/instances.py",
+        "{wire.cur_state, wire.next_state, wire.intended_status} == {\"stopped\"}",
+        "wire.cur_state == \"stopped\"",
+    ),
+    Mistake(
+        "a marketplace that does not answer counts as one that calls the primary dead",
+        "warmpool/signals.py",
+        "    _A.NO_OPINION: {_P.ANSWERS: _S.HEALTHY, _P.SILENT: _S.NONE,",
+        "    _A.NO_OPINION: {_P.ANSWERS: _S.HEALTHY, _P.SILENT: _S.LOST,",
+    ),
+    Mistake(
+        "the incident of a failover is kept in memory only",
+        "warmpool/acting.py",
+        "    if act.incident is not None:\n        incident = act.incident\n        if act.opens:",
+        "    if act.incident is not None and not act.opens:\n        incident = act.incident\n        if act.opens:",
+    ),
+    Mistake(
+        "a cleanup forgets what it could not delete",
+        "warmpool/deciding.py",
+        "    if machines or (left and not s.pool.keep_volume):\n        return Rest(_SOON)\n",
+        "",
+    ),
 )
