@@ -235,8 +235,8 @@ MISTAKES = (
     Mistake(
         "a queued start counts as a machine at rest",
         "providers/vast/instances.py",
-        "{wire.cur_state, wire.next_state, wire.intended_status} == {\"stopped\"}",
-        "wire.cur_state == \"stopped\"",
+        '{wire.cur_state, wire.next_state, wire.intended_status} == {"stopped"}',
+        'wire.cur_state == "stopped"',
     ),
     Mistake(
         "a marketplace that does not answer counts as one that calls the primary dead",

@@ -5,7 +5,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpuproxy.model.leases import Creation, InstanceId, Lease, LeaseId, LeaseState, Observed, Offered, Pending, ReservationId
+from gpuproxy.model.leases import (
+    Creation,
+    InstanceId,
+    Lease,
+    LeaseId,
+    LeaseState,
+    Observed,
+    Offered,
+    Pending,
+    ReservationId,
+)
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
 from gpuproxy.model.pools import Incident, Pool, PoolId, PoolSpec, PoolState

@@ -248,7 +248,9 @@ def test_a_pool_is_active_once_the_standbys_gpus_were_seen_free():
 
 def test_a_stopped_primary_is_started_only_when_nothing_else_can_write():
     writer = lease("failed", S.ACTIVE)
-    s = scene(state=P.PROVISIONING, primary=S.PARKED, others=(writer,), pool={"failed": writer.id, "failed_until": at(-9)})
+    s = scene(
+        state=P.PROVISIONING, primary=S.PARKED, others=(writer,), pool={"failed": writer.id, "failed_until": at(-9)}
+    )
     act = decide(s)
     assert isinstance(act, Fence)
     assert {each.id for each in act.leases} == {"failed", "standby"}

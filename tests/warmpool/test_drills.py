@@ -57,7 +57,7 @@ def test_a_shorter_interval_moves_the_next_drill():
     ("window", "begins"),
     [((0, 24), True), ((13, 14), True), ((12, 13), False), ((14, 24), False), ((22, 14), True), ((22, 6), False)],
 )
-def test_a_drill_begins_only_within_its_hours(window: tuple[int, int], begins: bool):  # noqa: FBT001
+def test_a_drill_begins_only_within_its_hours(window: tuple[int, int], begins: bool):
     assert NOW.hour == 13
     assert isinstance(decide(drilling(window=window)), Change) is begins
 

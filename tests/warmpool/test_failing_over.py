@@ -223,7 +223,9 @@ def test_a_failover_whose_incident_has_ended_does_not_begin_again():
 
 def recreating(primary: LeaseState, *, facts: Any = None, **changes: Any) -> Scene:
     pool = {"mode": "recreate", **changes.pop("pool", {})}
-    return failing(primary=primary, standby=None, pool=pool, facts={"fenced_at": at(5), "rung": 1, **(facts or {})}, **changes)
+    return failing(
+        primary=primary, standby=None, pool=pool, facts={"fenced_at": at(5), "rung": 1, **(facts or {})}, **changes
+    )
 
 
 def test_in_the_mode_recreate_the_old_primary_is_destroyed_first():

@@ -99,7 +99,7 @@ GOOD = (Api.RUNNING, Answer.ANSWERS)
         ([(Api.MISSING, Answer.SILENT), DEAD, DEAD], True),
     ],
 )
-def test_three_failures_in_a_row_are_a_verdict(signs: list[tuple[Api, Answer]], verdict: bool):  # noqa: FBT001
+def test_three_failures_in_a_row_are_a_verdict(signs: list[tuple[Api, Answer]], verdict: bool):
     assert checked(*signs).is_verdict(Signal.LOST, 3) is verdict
 
 
