@@ -12,6 +12,7 @@ from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
+from gpuproxy.warmpool import drills
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
 from gpuproxy.warmpool.signals import Signal
@@ -182,7 +183,9 @@ def _upkeep(s: Scene) -> Act:
     if trouble is not Degraded.NONE:
         pool = replace(s.pool, degraded=trouble, error=trouble.sentence, tries=0, next_try_at=None)
         return Change(event=PoolEvent.STANDBY_LOST, reason=trouble.sentence, pool=pool)
-    return Rest(s.limits.check_seconds)
+    if drills.is_due(s):
+        return _begun(s, "drill", PoolEvent.TEST, "a drill is due")
+    return drills.planned(s) or Rest(s.limits.check_seconds)
 
 
 def _beginning(s: Scene) -> Act | None:
@@ -201,12 +204,14 @@ def _beginning(s: Scene) -> Act | None:
 
 def _begun(s: Scene, kind: IncidentKind, event: PoolEvent, reason: str) -> Change:
     pool = replace(s.pool, asked="", unfenced=False, tries=0, next_try_at=None, step_began_at=s.now, progress=reason)
+    if kind == "drill":
+        pool = drills.after_drill(pool, s.now)
     incident = Incident(
         pool_id=s.pool.id,
         number=0,
         kind=kind,
         primary=s.pool.primary or LeaseId(""),
-        asked_by=s.pool.asked_by,
+        asked_by=s.pool.asked_by if s.pool.asked else "",
         unfenced=s.pool.unfenced,
         began_at=s.now,
         last_good_at=s.health.good_at if kind == "failure" else s.now,

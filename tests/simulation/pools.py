@@ -164,7 +164,8 @@ class _Story:
         self.audit.look()
 
     async def _happen(self, what: str, pool: dict[str, Any], primary: Instance | None) -> bool:
-        market, pools, machine_id = self.world.sandbox.market, self.world.engine.pools, pool["machine_id"]
+        """Let it happen; False if the pool has nothing that it could happen to."""
+        pools, machine_id = self.world.engine.pools, pool["machine_id"]
         calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "test": lambda: pools.test(self._caller(), machine_id, allow_destroy=True),
             "failover": lambda: pools.failover(self._caller(), machine_id, allow_unfenced=False),
@@ -181,9 +182,14 @@ class _Story:
             self.world.arm("any", "slow_trickle", times=self.dice.choice((3, 30)), seconds=0.002)
         elif what == "occupied":
             return self._occupy(pool)
-        elif primary is None:
-            return False
-        elif what == "container":
+        elif primary is not None:
+            self._hurt(what, primary)
+        return primary is not None or what in calls or what in ("outage", "slow")
+
+    def _hurt(self, what: str, primary: Instance) -> None:
+        """Make something happen to a primary."""
+        market = self.world.sandbox.market
+        if what == "container":
             market.container_dies(primary, "container exited with code 137")
         elif what == "gpu":
             market.troubles.gpu_dies(primary)
@@ -191,9 +197,8 @@ class _Story:
             market.stop(primary)
         elif what == "host":
             self._disconnect(primary.machine_id)
-        elif what == "flap":
+        else:
             self._flap(primary)
-        return True
 
     def _disconnect(self, number: int) -> None:
         market = self.world.sandbox.market
@@ -246,10 +251,9 @@ class _Story:
 
     async def _delete_volume(self, pool: dict[str, Any]) -> None:
         rows = self.audit.rows(
-            "SELECT id, instance_id FROM leases WHERE kind = 'volume' AND reservation_id = ? AND instance_id IS NOT NULL",
-            pool["ledger"],
+            "SELECT id, instance_id FROM leases WHERE kind = 'volume' AND reservation_id = ?", pool["ledger"]
         )
-        retained = [row["instance_id"] for row in rows if row["id"] != pool.get("volume")]
+        retained = [row["instance_id"] for row in rows if row["instance_id"] and row["id"] != pool.get("volume")]
         if retained:
             volume = self.dice.choice(retained)
             self.audit.may_delete.add(int(volume.rpartition(".")[2]))
@@ -305,11 +309,12 @@ class _Story:
                 die_after = self.dice.randint(1, 8) if again else None
                 again = False
                 await asyncio.create_task(self.world.start(die_after=die_after))
-                self.processes.append((self.world.engine, self.world.life))
-                return
             except asyncio.CancelledError:
                 if not self.world.life.dead:
                     raise
+            else:
+                self.processes.append((self.world.engine, self.world.life))
+                return
 
     async def _pause_and_resume(self) -> None:
         """Pause the process, start another one, and let the first go on after the loss of its claims."""
@@ -338,7 +343,7 @@ class _Story:
         await self._alive_again()
 
     async def _rest(self) -> Counter[str]:
-        """Wait until everything is at rest, and every pool's state is explained; it must not take long, and it lasts."""
+        """Wait until everything is at rest and every pool's state is explained. It must not take long, and it lasts."""
         began, rests = self.clock.monotonic(), 0
         while rests < _RESTS:
             if self.clock.monotonic() - began > QUIET:

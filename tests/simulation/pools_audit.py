@@ -22,16 +22,18 @@ WORKED = 10.0
 _USED = 60.0
 """A volume has data once a machine that mounts it has worked for so many seconds."""
 _OPEN = ("requested", "unknown", "releasing")
-_OVER = ("released", "failed", "lost")
+_LIVE = "SELECT id, kind, instance_id FROM leases WHERE state NOT IN ('released', 'failed', 'lost')"
 _WISHED = ("test", "drill", "manual")
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One failover of a lost primary, in seconds: from the last good probe, and what of it was not the marketplace's."""
+    """One failover of a lost primary, in seconds."""
 
     seconds: float
+    """From the last good probe."""
     ours: float
+    """All but the marketplace's start."""
 
 
 class PoolAudit:
@@ -46,14 +48,10 @@ class PoolAudit:
         """Volumes with data."""
         self.losses: Counter[str] = Counter()
         """How often each machine stopped working, by contract."""
-        self.two_writers = 0
-        """Moments at which a volume had a second writer."""
         self._crowded: set[int] = set()
-        self._double: set[int] = set()
         self._phases: dict[int, Phase] = {}
         self._ran_at: dict[str, list[float]] = {}
         """When each machine began to run, on the market's clock."""
-        self._deleted: set[int] = set()
         self._worked: dict[int, float] = {}
         self._incidents: set[tuple[str, int]] = set()
         self._broken: Violation | None = None
@@ -95,36 +93,42 @@ class PoolAudit:
 
     def look(self) -> None:
         """The checks after every change of the market."""
-        now, running = self.market.now, Counter[int]()
+        for one in self.market.instances.values():
+            self._follow_machine(one)
+        self._count_writers()
+        self._check_volumes()
+
+    def _follow_machine(self, one: Instance) -> None:
+        now = self.market.now
+        if one.phase is Phase.RUNNING and self._phases.get(one.id) is not Phase.RUNNING:
+            self._ran_at.setdefault(str(one.id), []).append(now)
+        self._phases[one.id] = one.phase
+        if one.works_since is not None:
+            self._worked[one.id] = one.works_since
+            if now - one.works_since >= _USED:
+                self.used.update(one.launch.volumes)
+        elif one.id in self._worked:
+            del self._worked[one.id]
+            self.losses[str(one.id)] += 1
+
+    def _count_writers(self) -> None:
+        """A machine whose stop was reported and not done is no writer here: then the lock alone can help."""
+        running = Counter[int]()
         for one in self.market.instances.values():
             if one.phase is Phase.RUNNING and not one.pretends:
                 running.update(list(one.launch.volumes))
-            if one.phase is Phase.RUNNING and self._phases.get(one.id) is not Phase.RUNNING:
-                self._ran_at.setdefault(str(one.id), []).append(now)
-            self._phases[one.id] = one.phase
-            since = one.works_since
-            if since is not None:
-                self._worked[one.id] = since
-                if now - since >= _USED:
-                    self.used.update(one.launch.volumes)
-            elif one.id in self._worked:
-                del self._worked[one.id]
-                self.losses[str(one.id)] += 1
         crowded = {volume for volume, count in running.items() if count > 1}
         for volume in crowded - self._crowded:
-            self.two_writers += 1
             writers = [one.id for one in self.market.instances.values() if one.phase is Phase.RUNNING]
-            self.break_with(Violation("writers", f"volume {volume} has several writers at {now:.1f}: {writers}"))
+            self.break_with(Violation("writers", f"volume {volume} has writers {writers} at {self.market.now:.1f}"))
         self._crowded = crowded
+
+    def _check_volumes(self) -> None:
         for volume in self.market.volumes.all.values():
-            if volume.most_workloads > 1 and volume.id not in self._double:
-                self._double.add(volume.id)
-                self.break_with(Violation("workloads", f"volume {volume.id} had several workloads at {now:.1f}"))
-        for volume in self.market.volumes.all.values():
-            if volume.deleted_at is not None and volume.id not in self._deleted:
-                self._deleted.add(volume.id)
-                if volume.id in self.used and volume.id not in self.may_delete:
-                    self.break_with(Violation("volume", f"volume {volume.id} was deleted, and nobody asked for that"))
+            if volume.most_workloads > 1:
+                self.break_with(Violation("workloads", f"volume {volume.id} had two workloads"))
+            if volume.deleted_at is not None and volume.id in self.used and volume.id not in self.may_delete:
+                self.break_with(Violation("volume", f"volume {volume.id} was deleted, and nobody asked for that"))
 
     def _note_cleanups(self) -> None:
         """The volumes of a pool that its owner cleans up may be deleted, now or later."""
@@ -224,7 +228,7 @@ class PoolAudit:
 
     def orphans(self) -> str:
         """How books and market differ; "" if they do not."""
-        live = self.rows(f"SELECT kind, instance_id FROM leases WHERE state NOT IN {_OVER}")
+        live = self.rows(_LIVE)
         owned = {(row["kind"], (row["instance_id"] or "").rpartition(".")[2]) for row in live}
         there = {("machine", str(number)) for number in self.market.instances}
         there |= {("volume", str(one.id)) for one in self.market.volumes.all.values() if one.deleted_at is None}
@@ -240,7 +244,7 @@ class PoolAudit:
         if told := self.orphans():
             raise Violation("orphan", told)
         metered = {row["lease_id"] for row in self.rows("SELECT lease_id FROM meters WHERE closed_at IS NULL")}
-        billed = {row["id"] for row in self.rows(f"SELECT id FROM leases WHERE state NOT IN {_OVER}")}
+        billed = {row["id"] for row in self.rows(_LIVE)}
         if metered != billed:
             raise Violation("broken", f"open meters {metered} are not what exists {billed}")
         for pool in self.pools():
