@@ -27,7 +27,7 @@ from gpuproxy.cli.machines import (
 )
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_OFFER = re.compile(r"[a-z]+-[0-9]+")
+_OFFER = re.compile(r"(?!res-|lease-|pool-)[a-z]+-[0-9]+")
 _STATES: Mapping[str, str] = {
     "released": "released",
     "releasing": "releasing",
