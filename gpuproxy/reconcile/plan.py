@@ -79,7 +79,7 @@ def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: 
         yield from _around_boot(lease, instance, scene.now)
         yield from _progress(lease, instance, scene)
         yield from _stopping(lease, instance, scene)
-    elif scene.listing is not None:
+    elif scene.listing is not None and lease.kind != "volume":  # a volume that seemed lost would be deleted later
         yield from _missing(lease, scene.listing, scene)
 
 

@@ -1,5 +1,6 @@
 """Failovers at a marketplace's boot times, in virtual time and without other faults: how long each phase takes."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ BOOT_TIME = (20.0, 40.0)
 _PRICE = 60.0
 _LONGEST = 1800.0
 _BREATH = 0.5
+_LONGEST_WAIT = 10.0
+"""Seconds for which an active pool is left alone, so that a primary dies at any moment between two checks."""
 
 
 @dataclass(slots=True)
@@ -43,7 +46,8 @@ class Drills:
 def run(seed: int, failovers: int) -> Drills:
     """Kill the primary of one pool so many times, each time once the pool is active."""
     with errors_logged() as errors:
-        found = in_world(lambda world: _failovers(world, failovers), seed=seed, machines=16, boot_time=BOOT_TIME)
+        dice = random.Random(f"drill {seed}")
+        found = in_world(lambda world: _failovers(world, failovers, dice), seed=seed, machines=16, boot_time=BOOT_TIME)
     if errors:
         raise AssertionError(f"the program logged errors: {errors[:3]}")
     return found
@@ -55,7 +59,7 @@ def spread(values: Sequence[float], part: float) -> float:
     return found[min(len(found) - 1, int(len(found) * part))] if found else 0.0
 
 
-async def _failovers(world: World, count: int) -> Drills:
+async def _failovers(world: World, count: int, dice: random.Random) -> Drills:
     drills = Drills()
     await world.sleep(5)
     view = await _provisioned(world)
@@ -65,6 +69,7 @@ async def _failovers(world: World, count: int) -> Drills:
         assert view.primary is not None
         assert view.standby is not None
         standby = view.standby.id
+        await world.sleep(dice.uniform(0.0, _LONGEST_WAIT))
         world.control("POST", f"instances/{view.primary.instance_id}/kill", {"how": "container"})
         view = await _until(world, lambda now, before=before: now.pool.failover_count > before)  # type: ignore[misc]
         drills.failed += view.pool.primary != standby

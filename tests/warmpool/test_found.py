@@ -157,3 +157,20 @@ def test_a_second_cleanup_of_a_pool_that_is_gone_answers_at_once():
         assert (await status(world)).pool.wanted == "disabled"
 
     in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_a_volume_that_a_wrong_listing_does_not_show_is_neither_lost_nor_deleted():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        world.arm("volume_list", "empty_list", times=0)
+        await world.sleep(900)
+        world.control("DELETE", "faults")
+        await world.sleep(300)
+        after = await status(world)
+        assert after.pool.volume == before.pool.volume
+        assert after.volume is not None
+        assert after.volume.state is before.volume.state
+        assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
+
+    in_world(story, boot_time=(3.0, 5.0))
