@@ -24,7 +24,7 @@ def test_a_machine_that_runs_and_never_answers_is_released():
         made = await world.reserve(1, ready_timeout=timedelta(seconds=120))
         await world.sleep(10)
         assert world.sandbox.port_table.open == {}
-        world.sandbox.port_table.set_open = lambda number, kind, *, answers: None
+        world.sandbox.port_table.set_open = lambda *_, **__: None
         await world.sleep(90)
         assert len((await world.view(made.reservation.id)).kept) == 1
         await world.sleep(90)

@@ -73,6 +73,7 @@ gone_as                  -        -         -        ok       done      -       
 destroy_ignored          -        -         -        -        ignored   -        -         -         -        -
 start_refused            -        -         -        -        -         -        queued    -         -        -
 stop_ignored             -        -         -        -        -         -        -         ignored   -        -
+stop_lies                -        -         -        -        -         -        -         ok        -        -
 key_refused              -        -         -        -        -         -        -         -         -        -
 """
 """`volume_share_refused` speaks of volumes, which nothing rented here has; `gone_as` of machines that do not exist;
