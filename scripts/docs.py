@@ -14,12 +14,12 @@ from pydantic import SecretStr
 from gpuproxy.app import marketplaces
 from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.conformance import RULES
-from gpuproxy.edge.messages.pool_hints import HINTS
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
 from gpuproxy.model.pools import TRANSITIONS as POOL_TRANSITIONS
 from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports.provider import CAPABILITY_NAMES
+from gpuproxy.warmpool.hints import HINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 _RPC = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)

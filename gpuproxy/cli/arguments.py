@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,7 @@ from gpuproxy.config.values import parse_duration
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 """For commands on this machine's database. Client commands have an option of their own."""
 _MAX_NAME = 64
+_MOST_PATH = 255
 _MOST = 2**31 - 1
 _CENTURY = 36_525 * 86_400.0
 TIME_FORMS = "2026-07-01, 2026-07-01T12:00 or 2026-07-01T12:00:00Z"
@@ -34,6 +36,17 @@ class TextType(click.ParamType[str]):
         text = str(value)
         if not text.strip():
             self.fail("must not be empty. Is a shell variable unset?", param, ctx)
+        return text
+
+
+class ScriptType(TextType):
+    """The text of a script. The name of a file would be run as a command on the machine, where the file is not."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Fails the command if the text is blank, or if it is the name of a file."""
+        text = super().convert(value, param, ctx)
+        if "\n" not in text and len(text) <= _MOST_PATH and Path(text).is_file():
+            self.fail(f'is the text of a script, and {text} is a file. Give its text: "$(cat {text})".', param, ctx)
         return text
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gpuproxy.cli.arguments import DurationType, PairType, PriceType, TextType, WordType
+from gpuproxy.cli.arguments import DurationType, PairType, PriceType, ScriptType, TextType, WordType
 from gpuproxy.cli.key_files import read_public_key
 from gpuproxy.cli.machines import seconds
 from gpuproxy.cli.secret_options import RegistryType, SecretEnvType, registry_auth
@@ -65,7 +65,11 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         help="File with a public SSH key for these machines (repeatable).",
     ),
-    click.option("--onstart", type=TextType(), help="Script that runs once the machine has the lock on the volume."),
+    click.option(
+        "--onstart",
+        type=ScriptType(),
+        help='Text of a script that runs once the machine has the lock on the volume. From a file: "$(cat FILE)".',
+    ),
     click.option("--mount-path", type=TextType(), help="Where the volume is mounted (default: /data)."),
     click.option(
         "--mode",

@@ -3,6 +3,7 @@
 Their last line counts every machine once, by what became of it, so that the numbers add up.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ from gpuproxy.cli.machines import (
 )
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
+_OFFER = re.compile(r"(?!res-|lease-|pool-)[a-z]+-[0-9]+")
 _STATES: Mapping[str, str] = {
     "released": "released",
     "releasing": "releasing",
@@ -72,6 +74,8 @@ def release(connection: Connection, name: str, yes: bool) -> None:
 def destroy(connection: Connection, names: tuple[str, ...], provider: str | None, yes: bool) -> None:
     """Destroy single machines, by contract id. Data on the machines is lost."""
     names = tuple(dict.fromkeys(names))
+    if offers := [name for name in names if _OFFER.fullmatch(name)]:
+        raise click.UsageError(f"{offers[0]} is an offer, not a rented machine. `gpuproxy ps` shows contract ids.")
     rented = connection.call(connection.stub.ListGPUInstances, RENTED).instances
     meant = {name: one for name in names for one in rented if one.contract_id == name}
     if meant and not connection.as_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, NumberType, PairType, PriceType, TextType, WordType
+from gpuproxy.cli.arguments import DurationType, NumberType, PairType, PriceType, ScriptType, TextType, WordType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, print_error
 from gpuproxy.cli.filters import machine_options
@@ -138,7 +138,11 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 help="File with a public SSH key for these machines (repeatable). "
                 "Keys of `gpuproxy ssh-keys` are always added.",
             ),
-            click.option("--onstart", type=TextType(), help="Script that runs at the start, by its #! line or bash."),
+            click.option(
+                "--onstart",
+                type=ScriptType(),
+                help='Text of a script that runs at the start, by its #! line or bash. From a file: "$(cat FILE)".',
+            ),
             click.option("--run-mode", type=WordType(RUN_MODES), help="How the container runs (default: ssh)."),
         )
     ):

@@ -7,6 +7,8 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, ProviderName
 from gpuproxy.model.pools import DEFAULT_MIN_GPUS, DEFAULT_VOLUME_GB, NO_HOST, Mode, PoolSecrets, PoolSpec, PoolView
 
+_NO_SECRETS = PoolSecrets()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPlan:
@@ -71,7 +73,7 @@ class ProvisionDemand:
     host_machine_id: int
     provider: ProviderName
     spec: PoolSpec
-    secrets: PoolSecrets = PoolSecrets()
+    secrets: PoolSecrets = _NO_SECRETS
     dry_run: bool = False
     wait: bool = True
 

@@ -244,6 +244,8 @@ class WarmPools:
 
         def write(tx: Tx) -> Pool:
             pool = known(tx, caller, machine_id)
+            if pool.state is PoolState.DISABLED and not pools.machines(tx, pool):
+                return pools.save(tx, pool, replace(pool, wanted="disabled"))  # nothing is left
             if pool.wanted == "gone":
                 return pools.save(tx, pool, replace(pool, keep_volume=pool.keep_volume and keep_volume))
             incident = pools.open_incident(tx, pool.id)

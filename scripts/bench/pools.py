@@ -7,6 +7,7 @@ import asyncio
 import statistics
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +91,19 @@ async def _provisioned(engine: Engine, clock: ScaledClock) -> None:
 
 async def _steady(engine: Engine, sandbox: Sandbox, clock: ScaledClock) -> list[Row]:
     checks: dict[PoolId, list[float]] = defaultdict(list)
-    check = engine.supervisor._check
+    check = engine.supervisor._check  # noqa: SLF001 - the measured step
 
     async def noted(rows: Any) -> None:
         await check(rows)
         for row in rows:
             checks[row.pool.id].append(clock.monotonic())
 
-    engine.supervisor._check = noted  # type: ignore[method-assign]
+    engine.supervisor._check = noted  # type: ignore[method-assign]  # noqa: SLF001
     before, cpu, began = sandbox.calls["vast.ai"], time.process_time(), time.monotonic()
     await asyncio.sleep(_SECONDS)
     passed = time.monotonic() - began
     after = sandbox.calls["vast.ai"]
-    late = sorted(
-        max(0.0, later - earlier - 2.0)
-        for times in checks.values()
-        for earlier, later in zip(times, times[1:], strict=False)
-    )
+    late = sorted(max(0.0, later - earlier - 2.0) for times in checks.values() for earlier, later in pairwise(times))
     per_minute = {name: 60 * (after.get(name, 0) - before.get(name, 0)) / passed for name in ("list", "search")}
     return [
         Row(

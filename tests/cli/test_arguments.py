@@ -192,3 +192,18 @@ def test_after_an_error_with_existing_machines_show_is_suggested(run: Run, world
     world.refuse_with = error(code_pb2.UNAVAILABLE, "The books can't be written.", "DATABASE")
     result = run("reserve", "1", "--request-id", "train-7")
     assert "Machines may exist. To list them: gpuproxy show train-7" in result.stderr
+
+
+def test_the_name_of_a_file_is_no_script(run: Run, world: World, tmp_path: Path) -> None:
+    script = tmp_path / "on.sh"
+    script.write_text("echo hello\n")
+    result = run("reserve", "1", "--onstart", str(script))
+    assert (result.exit_code, world.reservations) == (2, [])
+    assert f'"$(cat {script})"' in result.stderr
+
+
+def test_an_offer_can_not_be_destroyed_and_nobody_is_asked(run: Run, world: World) -> None:
+    result = run("destroy", "vast-123")
+    assert (result.exit_code, world.destroyed) == (2, [])
+    assert "vast-123 is an offer, not a rented machine" in result.stderr
+    assert "Destroy 1 machine?" not in result.stderr + result.stdout

@@ -26,13 +26,14 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.deployed import Deployed, deployed
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.face import facing
+from tests.edge.pools import StubPools
 from tests.edge.test_fields import ssh_key
 from tests.world import demand
 
 pytestmark = pytest.mark.long
 
 METHODS = tuple(method.name for method in CONTRACT.methods)
-BUILT = built_of(service_over(StubEngine()))
+BUILT = built_of(service_over(StubEngine(), StubPools()))
 SECRET = "s" * 40
 PASSWORD = "correct horse"
 MINE, THEIRS = "p1", "p2"

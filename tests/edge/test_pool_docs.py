@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gpuproxy.edge.http.routes import all_routes
-from gpuproxy.edge.messages.pool_hints import HINTS
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.pools import PHASES, Degraded, PoolState, PoolView
+from gpuproxy.warmpool.hints import HINTS
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import Both, both_faces
 from tests.edge.pools import StubPools

@@ -41,7 +41,7 @@ _IMAGE = "example/broken"
 _PATIENCE = 7200.0
 _LIMIT = 5_000_000
 """Micro-dollars per GPU-hour, as `World.reserve` demands."""
-_REPEATS = 20
+_REPEATS = 200
 """Of a call that was told to come again later, with the same request id."""
 _READY = (60, 300, 900)
 _QUIET, _LOOKS = 1200.0, 20

@@ -145,6 +145,20 @@ def test_a_call_whose_deadline_is_a_hair_away_ends():
     in_world(story, boot_time=(3.0, 5.0))
 
 
+def test_a_second_cleanup_of_a_pool_that_is_gone_answers_at_once():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        await provisioned(world)
+        await world.engine.pools.cleanup(caller(world), 123, keep_volume=False)
+        began = world.clock.monotonic()
+        again = await world.engine.pools.cleanup(caller(world), 123, keep_volume=False)
+        assert again.pending_ids == ()
+        assert world.clock.monotonic() - began < 5
+        assert (await status(world)).pool.wanted == "disabled"
+
+    in_world(story, boot_time=(3.0, 5.0))
+
+
 def test_a_volume_that_a_wrong_listing_does_not_show_is_neither_lost_nor_deleted():
     async def story(world: World) -> None:
         await world.sleep(5)

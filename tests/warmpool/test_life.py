@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.pool_calls import HostQuery, ProvisionDemand
+from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import PoolSpec, PoolState, PoolView
 from tests.world import VAST, World, in_world
 
@@ -124,7 +124,6 @@ def test_a_disabled_pool_keeps_primary_and_volume_and_can_be_enabled_again():
         off = await status(world)
         assert off.pool.state is PoolState.DISABLED
         assert set(world.alive()) == {before.primary.instance_id}
-        from gpuproxy.model.pool_calls import EnableDemand
 
         await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
         await world.sleep(120)

@@ -16,7 +16,6 @@ from gpuproxy.edge.messages.pool_figures import (
     phase_of,
     phases_message,
 )
-from gpuproxy.edge.messages.pool_hints import hints
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import UNRESOLVED, Lease, LeaseState
@@ -25,6 +24,7 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer, country_of
 from gpuproxy.model.pool_calls import CleanupResult, Enabled, FailoverResult, PoolHost, PoolPlan
 from gpuproxy.model.pools import Degraded, Incident, PoolSpec, PoolState, PoolView, Transition
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.warmpool.hints import hints
 
 FALLBACK = "cpu_standby"
 FALLBACK_DETAIL = "nothing takes over by itself"

@@ -16,8 +16,8 @@ HINTS: Mapping[Degraded, str] = {
         "GPU; ProvisionWarmPool makes it try now, or moves the pool to another host."
     ),
     Degraded.NO_FREE_GPU: (
-        "The standby's GPUs are rented by somebody else, so it could not start. Wait, provision on a host with "
-        "more GPUs (ListWarmPoolHosts with min_gpus 2 or more), or use hold_gpu."
+        "The standby's GPUs are rented by somebody else, so it could not start. The server looks again every "
+        "minute. To be safe now, provision on a host with more GPUs (ListWarmPoolHosts with min_gpus 2 or more)."
     ),
     Degraded.UNCHECKED: (
         "The marketplace has not answered a search for 60 s, so nobody knows whether the standby could start. The "
