@@ -164,7 +164,8 @@ def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False) -> Ch
     pool = replace(s.pool, degraded=degraded, error=why, progress="", tries=0, next_try_at=_later(s, s.pool.tries))
     if not kept:
         pool = replace(pool, primary=None, standby=None, volume=None, checked_at=None, looked_at=None, misses=0)
-    made = [each for each in s.leases.values() if _releasable(each)] if not kept else []
+    parts = () if kept else (s.primary, s.standby, s.volume)  # a volume that is kept from another host is none
+    made = [each for each in parts if each is not None and _releasable(each)]
     return Change(
         event=PoolEvent.FAILED,
         reason=why,

@@ -144,6 +144,8 @@ class WarmPools:
                     nonce=nonce, at=tx.now(),
                 )  # fmt: skip
                 pools.insert(tx, pool)
+            if pool.wanted == "gone":
+                raise wrong_state(pool, "is being cleaned up")
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
                 return pool
@@ -171,6 +173,8 @@ class WarmPools:
                         at=tx.now(),
                     ),
                 )  # fmt: skip
+            if pool.wanted == "gone":
+                raise wrong_state(pool, "is being cleaned up")
             if pool.state is not PoolState.DISABLED:
                 require_same(pool, merged(pool.spec, demand.given), pool.host, same_secrets=True)
                 return pools.save(tx, pool, replace(pool, wanted="supervised"))

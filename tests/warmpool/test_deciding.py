@@ -333,3 +333,9 @@ def test_a_stopped_primary_is_started_once_it_is_the_only_writer():
 def test_a_refused_start_is_not_repeated_before_the_next_try():
     s = scene(state=P.PROVISIONING, primary=S.PARKED, at_rest={"standby": PROVEN}, pool={"next_try_at": at(-5)})
     assert isinstance(decide(s), Rest)
+
+
+def test_a_failed_provision_on_another_host_keeps_the_volume_of_the_old_one():
+    old = lease("old", S.ACTIVE, kind="volume", instance="V.9")
+    s = provisioning(primary=None, standby=None, others=(old,), pool={"tries": 3, "error": "no room"})
+    assert released(decide(s)) == ["volume"]

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from gpuproxy.model.errors import Refusal
+from gpuproxy.model.errors import FailedPrecondition, Refusal
 from gpuproxy.model.pool_calls import EnableDemand
 from gpuproxy.model.pools import Degraded, PoolState
 from tests.warmpool.test_life import caller, provisioned, status
@@ -108,5 +108,21 @@ def test_a_host_that_is_gone_for_good_is_told_and_its_volume_is_kept_and_listed(
         assert later.pool.failover_count == 0
         assert later.volume is not None
         assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
+
+    in_world(story, boot_time=(3.0, 4.0))
+
+
+def test_a_pool_that_is_being_cleaned_up_is_not_provisioned_or_enabled():
+    """Otherwise new machines would mount a volume that is being deleted."""
+
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        await provisioned(world)
+        world.arm("volume_delete", "status_500_before", times=0)
+        await world.engine.pools.cleanup(caller(world, 30), 123, keep_volume=False)
+        with pytest.raises(FailedPrecondition, match="is being cleaned up"):
+            await provisioned(world)
+        with pytest.raises(FailedPrecondition, match="is being cleaned up"):
+            await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
 
     in_world(story, boot_time=(3.0, 4.0))
