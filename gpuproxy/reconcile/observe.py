@@ -11,7 +11,7 @@ on time.
 import asyncio
 import contextvars
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,13 +24,14 @@ from gpuproxy.model.lease_events import Release
 from gpuproxy.model.leases import Lease, LeaseId, LeaseKind
 from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
-from gpuproxy.outcomes.sweep import ORPHAN_AGE, Sightings, Stray, strays
+from gpuproxy.outcomes.sweep import Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.reconcile import urgency
 from gpuproxy.reconcile.account_identity import AccountIdentity
 from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effect, Effects
 from gpuproxy.reconcile.listings import Listing
+from gpuproxy.reconcile.orphans import warn_of_orphans
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
 from gpuproxy.reconcile.steps import Advance, Destroy, Scene, Step
@@ -256,7 +257,8 @@ class AccountWatch:
         except ClaimLost:
             self.claim.lose()
             return
-        self._warn_of_orphans(decided.sightings)
+        if new := sorted(set(decided.sightings.orphans or ()) - set(self._sightings.orphans or ())):
+            warn_of_orphans(self._key, new, self._kind)
         self.live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
         self.last_pass_at = self._clock.now()
         if self._kind == "machine":
@@ -268,8 +270,7 @@ class AccountWatch:
         for step in decided.steps:
             if isinstance(step, Effect):
                 self._effects.start(step, claim)
-        for stray in decided.strays:
-            self._effects.release_stray(stray, claim)
+        self._release(decided.strays, claim)
 
     def _continue_destroys(self, decided: Decided, claim: Claim) -> None:
         """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
@@ -278,19 +279,10 @@ class AccountWatch:
             if isinstance(step, Destroy) or (over and step.lease.instance_id is not None):
                 self._effects.start(Destroy(step.lease), claim)
 
-    def _warn_of_orphans(self, sightings: Sightings) -> None:
-        """Warn long before orphans are destroyed, for an operator who has restored an old copy of the database."""
-        new = sorted(set(sightings.orphans or ()) - set(self._sightings.orphans or ()))
-        if new:
-            log.warning(
-                "orphans_found",
-                provider=self.provider.name,
-                account=self.provider.account,
-                instances=new,
-                minutes_left=ORPHAN_AGE.total_seconds() / 60,
-                effect="They carry our label, but the database does not know them. They are destroyed after this time. "
-                "If the database was restored and you need them, stop the server before that.",
-            )
+    def _release(self, found: Sequence[Stray], claim: Claim) -> None:
+        for stray in found:
+            if self._kind == "machine" or stray.kind != "orphan":  # a volume may have data that somebody needs
+                self._effects.release_stray(stray, claim)
 
     async def _listing(self) -> Listing | None:
         began, began_at = self._clock.now(), self._clock.monotonic()

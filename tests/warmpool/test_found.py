@@ -174,3 +174,16 @@ def test_a_volume_that_a_wrong_listing_does_not_show_is_neither_lost_nor_deleted
         assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
 
     in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_a_volume_that_the_database_has_forgotten_is_not_deleted():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        await provisioned(world)
+        world.lose_books()
+        await world.restart()
+        await world.sleep(3600)
+        assert world.alive() == {}
+        assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
+
+    in_world(story, boot_time=(3.0, 5.0))
