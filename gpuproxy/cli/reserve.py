@@ -87,6 +87,9 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_ONSTART = 'Text of a script that runs at the start, by its #! line or bash. From a file: "$(cat FILE)".'
+
+
 def _launch(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for what runs on the machines."""
     for option in reversed(
@@ -138,11 +141,7 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
                 help="File with a public SSH key for these machines (repeatable). "
                 "Keys of `gpuproxy ssh-keys` are always added.",
             ),
-            click.option(
-                "--onstart",
-                type=ScriptType(),
-                help='Text of a script that runs at the start, by its #! line or bash. From a file: "$(cat FILE)".',
-            ),
+            click.option("--onstart", type=ScriptType(), help=_ONSTART),
             click.option("--run-mode", type=WordType(RUN_MODES), help="How the container runs (default: ssh)."),
         )
     ):
