@@ -21,7 +21,7 @@ _COPIED = ("gpuproxy", "scripts", "tests", "proto", "docs")
 _FEW, _MANY = "60", "300"
 _ROOMS = (
     "model", "store", "providers", "runtime", "outcomes", "reconcile", "catalog", "billing", "loadbalancer", "health",
-    "rental", "reservations", "instances",
+    "rental", "reservations", "instances", "warmpool",
 )  # fmt: skip
 _TESTS = ("-m", "pytest", "-x", "-q")
 _STORIES = ("-m", "scripts.simulate")
