@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from math import inf
 from urllib.parse import urlsplit
 
 import structlog
@@ -87,6 +88,8 @@ class Supervisor:
         self._limits = limits
         self._lateness = lateness
         self._memories: dict[PoolId, Memory] = {}
+        self._looked_at: dict[AccountKey, float] = {}
+        """Readings of Clock.monotonic(): pools share the listings of their account."""
         self._credits = Credits(db, clock)
         self._work = Background("pool")
         self._looks = Background("pool-look")
@@ -170,8 +173,9 @@ class Supervisor:
         if not rows:
             return
         for account in {free_gpus.account_of(row.pool) for row in rows}:
-            watch = self._watches.at(account)
-            self._looks.start_once(watch.look_quietly, f"{account[0]} {account[1]}")
+            if self._clock.monotonic() - self._looked_at.get(account, -inf) >= 0.9 * self._limits.check_seconds:
+                self._looked_at[account] = self._clock.monotonic()
+                self._looks.start_once(self._watches.at(account).look_quietly, f"{account[0]} {account[1]}")
         found = await asyncio.gather(*(self._answer(row) for row in rows))
         now = self._clock.now()
         oldest = now - timedelta(seconds=_OLDEST_LISTING * self._limits.check_seconds)
