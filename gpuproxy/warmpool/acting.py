@@ -12,7 +12,7 @@ import structlog
 
 from gpuproxy.model.errors import Conflict, NoCapacity, ProviderError, Refusal
 from gpuproxy.model.lease_facts import BootsAgain, StopDue
-from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId
+from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, ReservationId
 from gpuproxy.model.pools import Degraded, Pool, PoolEvent, PoolSecrets, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import conclusion, record
@@ -127,19 +127,19 @@ class Acting:
         except (ProviderError, Refusal) as error:
             why = str(error)
         if found is not None:
-            event, new = PoolEvent.HOST_FOUND, replace(
+            new = replace(
                 pool, host=found.host, tries=0, next_try_at=None, step_began_at=scene.now, progress="host found",
                 degraded=Degraded.NONE, error="",
             )  # fmt: skip
-            act = Change(event=event, reason=f"host {found.machine_id} has room", pool=new)
+            act = Change(event=PoolEvent.HOST_FOUND, reason=f"host {found.machine_id} has room", pool=new)
         else:
             tries = pool.tries + 1
             wait = min(scene.limits.retry_seconds * 2 ** (tries - 1), scene.limits.retry_most)
             new = replace(
                 pool, tries=tries, next_try_at=scene.now + timedelta(seconds=wait), degraded=Degraded.NO_HOST, error=why
             )
-            event_ = PoolEvent.NO_HOST if pool.state is PoolState.SEARCHING else None
-            act = Change(event=event_, reason=why, pool=new)
+            event = PoolEvent.NO_HOST if pool.state is PoolState.SEARCHING else None
+            act = Change(event=event, reason=why, pool=new)
         await self.db.write(lambda tx: change(tx, pool, act, require))
 
     # -- stopping and starting
@@ -252,7 +252,7 @@ def _ended(tx: Tx, pool: Pool) -> Pool:
     """Close the pool's ledger, unless a volume that is kept is still in it."""
     if not pools.machines(tx, pool):
         conclusion.close(tx, pool.ledger, Reason.RELEASED)
-        return replace(pool, ledger=type(pool.ledger)(""))
+        return replace(pool, ledger=ReservationId(""))
     return pool
 
 

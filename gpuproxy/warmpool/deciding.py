@@ -4,13 +4,11 @@ A decision about an absent or silent thing needs more than one look: `signals` a
 the outcome of a create is unknown, nothing is started that could write to the volume beside it.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
-from gpuproxy.model.pools import Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
+from gpuproxy.model.pools import NO_HOST, Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool import drills
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
@@ -341,7 +339,7 @@ def _ending(s: Scene) -> Act:
         reason="everything is proven gone",
         pool=replace(
             s.pool, wanted="disabled", primary=None, standby=None, volume=None, failed=None, failed_until=None,
-            founded=False, host=type(s.pool.host)(""), account=s.pool.account if left else "", mode="",
+            founded=False, host=NO_HOST, account=s.pool.account if left else "", mode="",
             keep_volume=False, progress="", error="", degraded=Degraded.NONE,
         ),
     )  # fmt: skip
@@ -384,9 +382,3 @@ def _calm(pool: Pool) -> Pool:
     return replace(
         pool, degraded=Degraded.NONE, error="", progress="", tries=0, next_try_at=None, asked="", unfenced=False
     )
-
-
-def stop_facts(lease: Lease, at: datetime | None, *, keep: bool) -> Iterator[tuple[LeaseId, Fact]]:
-    """The facts of a machine that is to stay stopped from `at`, or that may run (None)."""
-    yield lease.id, StopDue(at)
-    yield lease.id, KeepGpus(keep)

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
-from gpuproxy.model.offers import HostKey
-from gpuproxy.model.pools import Degraded, Incident, Pool, PoolEvent, PoolState
+from gpuproxy.model.pools import NO_HOST, Degraded, Incident, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, Rest, Scene, Start
 from gpuproxy.warmpool.signals import Signal
@@ -235,7 +234,7 @@ def elsewhere(s: Scene, why: str) -> Change | None:
     if s.pool.spec.cross_host != "empty":
         return None
     pool = replace(
-        _failed(s, Degraded.NO_HOST), host=HostKey(""), seeks=True, primary=None, standby=None, volume=None,
+        _failed(s, Degraded.NO_HOST), host=NO_HOST, seeks=True, primary=None, standby=None, volume=None,
         failed=None, failed_until=None, founded=False, data_state="empty", checked_at=None, looked_at=None, misses=0,
     )  # fmt: skip
     incident = s.incident

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 READS_APART = 5.0
 """Two reads must agree, so far apart, before a machine counts as stopped."""
-GONE_APART = 10.0
-"""Two reads must agree, so far apart, before a machine counts as gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

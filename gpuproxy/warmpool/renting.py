@@ -9,12 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-import structlog
-
 from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import LaunchSpec, VolumeMount
-from gpuproxy.model.errors import Conflict, OutcomeUnknown, ProviderError, Refused, Taken, TurnTaken
+from gpuproxy.model.errors import Conflict, ProviderError, Refused, Taken, TurnTaken
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_facts import KeepGpus
 from gpuproxy.model.leases import Creation, Lease, LeaseId, LeaseState, Observed, Offered
@@ -33,10 +31,7 @@ from gpuproxy.store import leases, pools, reservations, ssh_keys
 from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.scene import Role
 
-log = structlog.get_logger(__name__)
-
 Require = Callable[[Tx], None]
-_PICKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +70,11 @@ class Renting:
         self._signer = signer
         self._limits = limits
 
-    async def offers(self, pool: Pool, *, any_price: bool = False) -> list[Offer]:
+    async def offers(self, pool: Pool) -> list[Offer]:
         """What can be rented on the pool's host for one of its machines, cheapest first. Raises ProviderError."""
         wanted = machine_filter(pool)
         provider = self._accounts.provider((pool.provider, pool.account))
         found = [each async for page in provider.search(wanted) for each in page]
-        wanted = wanted.at_any_price() if any_price else wanted
         return sorted((each for each in found if not wanted.rejects(each)), key=lambda each: (each.gpu_price, each.id))
 
     async def volume(self, pool: Pool, require: Require) -> Tried | None:
@@ -192,8 +186,8 @@ class Renting:
         deadline = timedelta(seconds=provider.capabilities.create_timeout * self._clock.scale)
         latest = self._clock.now() + timedelta(seconds=self._limits.create_seconds)
 
-        def write(unit: Callable[[Tx], object]) -> "asyncio.Future[object]":
-            return asyncio.ensure_future(write_until_committed(self._db, self._clock, unit, lease.id))
+        async def write(unit: Callable[[Tx], object]) -> object:
+            return await write_until_committed(self._db, self._clock, unit, lease.id)
 
         sent = await write(
             lambda tx: record.call_started(tx, lease.id, tx.now() + deadline, latest, 0.0, require=require)
@@ -206,7 +200,7 @@ class Renting:
             refusal = error
             await write(lambda tx: record.refused(tx, lease.id, refusal))
             return Tried(str(refusal), Degraded.PROVISION_FAILED)
-        except (OutcomeUnknown, ProviderError) as lost:
+        except ProviderError as lost:
             text = str(lost)
             await write(lambda tx: record.reply_lost(tx, lease.id, text))
             return None

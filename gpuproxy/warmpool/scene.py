@@ -13,7 +13,6 @@ from gpuproxy.model.lease_facts import Fact
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import Degraded, Incident, Pool, PoolEvent
 from gpuproxy.model.reasons import Reason
-from gpuproxy.ports import Capabilities
 from gpuproxy.warmpool.limits import READS_APART, PoolLimits
 from gpuproxy.warmpool.signals import Health
 
@@ -110,7 +109,6 @@ class Scene:
     incident: Incident | None
     now: datetime
     limits: PoolLimits
-    capabilities: Capabilities
     health: Health = UNSEEN
     """Of the primary."""
     at_rest: Mapping[LeaseId, AtRest] = field(default_factory=dict)

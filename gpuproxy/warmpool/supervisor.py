@@ -125,11 +125,6 @@ class Supervisor:
         for row in rows:
             self._work.start_once(partial(self._work_on, row.pool.id), row.pool.id)
 
-    async def settle(self) -> None:
-        """Return when no work on a pool is running."""
-        await self._work.finished()
-        await self._looks.finished()
-
     async def close(self) -> None:
         """Cancel the work. The database has what is left to do."""
         await self._work.close()
@@ -285,7 +280,6 @@ class Supervisor:
             incident=row.incident,
             now=self._clock.now(),
             limits=self._limits,
-            capabilities=self._accounts.provider(free_gpus.account_of(row.pool)).capabilities,
             health=memory.health,
             at_rest=dict(memory.at_rest),
             gone=frozenset(memory.gone),

@@ -64,7 +64,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("mount_path", {"mount_path": "/a:b"}),
     ("mount_path", {"mount_path": "/" + "a" * 300}),
     ("mount_path", {"mount_path": "/etc/x"}),
-    ("mount_path", {"mount_path": "/root/"}),
+    ("mount_path", {"mount_path": "/home/"}),
     ("mode", {"mode": "fast"}),
     ("cross_host", {"cross_host": "full"}),
     ("health", {"health": "udp"}),

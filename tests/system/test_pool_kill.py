@@ -8,12 +8,14 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.system.processes import Client, Market, Server, until
 
 _SCALE = "6"
+_PATIENT = {"GPUPROXY_WARMPOOL_START_TIMEOUT": "1h", "GPUPROXY_WARMPOOL_FENCE_TIMEOUT": "1h"}
+"""On a busy machine the market's clock runs while the processes wait for their turn."""
 
 
 @pytest.mark.parametrize("phase", ["detect", "fence", "start", "after"])
 def test_a_server_that_is_killed_in_a_failover_finishes_it_and_begins_no_other(tmp_path: Path, phase: str):
     with Market(tmp_path, "--time-scale", _SCALE, "--boot-scripts", "ours") as market:
-        server = Server(tmp_path, market, GPUPROXY_TIME_SCALE=_SCALE)
+        server = Server(tmp_path, market, GPUPROXY_TIME_SCALE=_SCALE, **_PATIENT)
         with server, server.client() as client:
             until(client.knows_offers)
             before = _provisioned(client)

@@ -19,7 +19,6 @@ from gpuproxy.model.leases import (
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, OfferId
 from gpuproxy.model.pools import Incident, Pool, PoolId, PoolSpec, PoolState
-from gpuproxy.ports import Capabilities
 from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.scene import AtRest, Scene
 from gpuproxy.warmpool.signals import Health, Signal
@@ -87,7 +86,7 @@ def scene(
     health = rest.pop("health", Health(signal, checks, at(2 * checks), NOW, good))
     return Scene(
         pool=made, leases={each.id: each for each in rows}, incident=incident, now=NOW, limits=LIMITS,
-        capabilities=Capabilities(), health=health,
+        health=health,
         at_rest={LeaseId(name): proof for name, proof in (at_rest or {}).items()}, **rest,
     )  # fmt: skip
 
