@@ -144,6 +144,11 @@ class Counted:
         with self._counted("stop"):
             await self._provider.stop(instance_id)
 
+    async def extend(self, instance_id: InstanceId, hours: int) -> None:
+        """As the provider's."""
+        with self._counted("extend"):
+            await self._provider.extend(instance_id, hours)
+
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """As the provider's."""
         with self._counted("logs"):

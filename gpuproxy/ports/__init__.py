@@ -8,7 +8,7 @@ from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.database import Database, Tx, Wakeups
 from gpuproxy.ports.descriptor import Descriptor, PacedCall
 from gpuproxy.ports.http import Http, HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
-from gpuproxy.ports.instances import Blame, InstanceStatus, Inventory, ListedInstance
+from gpuproxy.ports.instances import Blame, Booking, InstanceStatus, Inventory, ListedInstance
 from gpuproxy.ports.probe import Probe
 from gpuproxy.ports.provider import Capabilities, Provider, ProviderSetup, Receipt, Spend
 from gpuproxy.ports.random import Random
@@ -17,6 +17,7 @@ from gpuproxy.ports.workers import Workers
 
 __all__ = [
     "Blame",
+    "Booking",
     "Capabilities",
     "Clock",
     "Database",

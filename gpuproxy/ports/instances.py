@@ -28,6 +28,15 @@ class Blame(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """Time that was paid in advance. The provider ends the machine by itself at `until`."""
+
+    until: datetime
+    paid: Micro | None = None
+    """What was paid for the machine up to now, extensions included; None if this answer does not say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedInstance:
     """What the provider says exists. Prices per hour, whole instance."""
 
@@ -51,6 +60,8 @@ class ListedInstance:
     """Every address at which SSH may answer, the usual one first. Empty while there is none."""
     ports: tuple[PortMapping, ...] = ()
     """The public addresses of container ports. The one of SSH, if there is one, is also in `ssh`."""
+    booking: Booking | None = None
+    """None where the provider bills by use."""
     at_rest: bool = False
     """Everything that the provider says about it agrees that it is stopped, is to be stopped, and has no start queued.
 

@@ -67,6 +67,11 @@ class Capabilities:
     missing: Mapping[str, str] = field(default_factory=dict)
     """The capabilities that it lacks (of CAPABILITY_NAMES), each with the reason that clients see."""
     billing: Literal["metered", "prepaid"] = "metered"
+    """Prepaid: whole hours are paid at the create and by `extend`, and the machine ends with its booking."""
+    refund_after: float | None = None
+    """Prepaid: a destroy gives back what was paid for the time after this many seconds of use; None: nothing."""
+    listing_may_miss: bool = False
+    """A listing without errors may lack an instance that exists, so that only `get` proves that one is gone."""
     search_page: int | None = None
     """The maximum number of offers on one search page; None: no maximum is known."""
     search_interval: float = 0.0
@@ -142,6 +147,13 @@ class Provider(Protocol):
     async def stop(self, instance_id: InstanceId) -> None:
         """Request a stop. It also cancels a queued start. Stopping a stopped instance is no error."""
 
+    async def extend(self, instance_id: InstanceId, hours: int) -> None:
+        """Pay for `hours` more hours. The request is sent at most once. Only with the capability `extend`.
+
+        Raises a Refused if certainly nothing was bought, and OutcomeUnknown if that is not certain: then the instance's
+        `booking` tells, in two reads that agree.
+        """
+
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """The last lines that the container printed, oldest first."""
 
@@ -193,5 +205,7 @@ class ProviderSetup:
     """Minimum seconds between two calls, by endpoint. They replace the adapter's own; 0 means no limit."""
     timeouts: Mapping[str, float] = field(default_factory=dict)
     """Timeout of one call in real seconds, by endpoint: search, create, or "call" for all others."""
+    prepaid_hours: int = 1
+    """How many hours a create books where the marketplace is paid in advance."""
     marks: Mapping[str, str] = field(default_factory=dict)
     """Pairs that are added to the extras of every offer, for example sandbox=true."""

@@ -191,6 +191,10 @@ class Moon:
         """Not possible."""
         raise NotSupported(f"{CAPABILITIES.missing['stop_start']}: {instance_id}")
 
+    async def extend(self, instance_id: InstanceId, hours: int) -> None:
+        """Not possible."""
+        raise NotSupported(f"{CAPABILITIES.missing['extend']}: {instance_id}, {hours} hours")
+
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """Not possible."""
         raise NotSupported(f"{CAPABILITIES.missing['logs']}: {instance_id}, {lines} lines")

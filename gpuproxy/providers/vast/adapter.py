@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import structlog
 
 from gpuproxy.model.demands import LaunchSpec
-from gpuproxy.model.errors import OutcomeUnknown, ProviderUnavailable, RateLimited, Violation
+from gpuproxy.model.errors import NotSupported, OutcomeUnknown, ProviderUnavailable, RateLimited, Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter
@@ -224,6 +224,10 @@ class VastAi:
     async def stop(self, instance_id: InstanceId) -> None:
         """Stop the instance, and cancel a queued start; returns when accepted."""
         await self._switch(instance_id, "stopped")
+
+    async def extend(self, instance_id: InstanceId, hours: int) -> None:
+        """Not possible: machines are billed by use."""
+        raise NotSupported(f"{_MISSING['extend']}: {instance_id}, {hours} hours")
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """The last `lines` lines. The host uploads its log to a URL, which is polled without the API key."""
