@@ -136,7 +136,7 @@ class Engine:
 
     async def drain(self, seconds: float) -> None:
         """Start no more creates. Wait for running creates, stops and starts, for at most `seconds` real seconds."""
-        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
+        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds), self.supervisor.drain(seconds))
 
     async def stop(self) -> None:
         """Stop the background work. The database has what is left to do."""

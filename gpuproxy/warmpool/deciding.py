@@ -196,6 +196,8 @@ def _beginning(s: Scene) -> Act | None:
         kind: IncidentKind = pool.asked
         event = PoolEvent.PRIMARY_LOST if kind == "manual" else PoolEvent.TEST
         return _begun(s, kind, event, f"a failover was asked for ({kind})")
+    if s.volume_lost:
+        return None  # nothing can take over
     if s.health.is_verdict(Signal.LOST, s.limits.failures) or primary.state is LeaseState.LOST:
         return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary is lost")
     return None
@@ -219,8 +221,10 @@ def _begun(s: Scene, kind: IncidentKind, event: PoolEvent, reason: str) -> Chang
 
 
 def _primary_trouble(s: Scene) -> Degraded:
-    """What is wrong with a primary that is not proven lost."""
+    """What is wrong with a primary that is not proven lost, and with its volume."""
     health, limits = s.health, s.limits
+    if s.volume_lost:
+        return Degraded.VOLUME_LOST
     if health.is_verdict(Signal.HOST_OFFLINE, limits.failures):
         return Degraded.HOST_OFFLINE
     if health.is_verdict(Signal.STOPPED, limits.failures):

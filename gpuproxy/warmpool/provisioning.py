@@ -10,11 +10,11 @@ from gpuproxy.model.leases import TERMINAL, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, ProviderName
 from gpuproxy.model.pool_calls import PoolPlan
-from gpuproxy.model.pools import Degraded, Pool, PoolId, PoolSpec, PoolState
+from gpuproxy.model.pools import NO_HOST, Degraded, Pool, PoolEvent, PoolId, PoolSpec, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
-from gpuproxy.ports import Capabilities, Tx, VolumeOffer
-from gpuproxy.store import leases, reservations
+from gpuproxy.ports import Capabilities, Random, Tx, VolumeOffer
+from gpuproxy.store import leases, pools, reservations
 from gpuproxy.warmpool.hosts import pool_size
 
 BUSY = frozenset({PoolState.SEARCHING, PoolState.PROVISIONING, PoolState.ACTIVE, PoolState.FAILOVER})
@@ -116,7 +116,53 @@ def require_same(pool: Pool, spec: PoolSpec, host: HostKey, *, same_secrets: boo
     )
 
 
-def with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The random parts of a new pool. They are drawn before the unit of work, which may run several times."""
+
+    pool: str
+    ledger: str
+    nonce: str
+
+    @classmethod
+    def by(cls, random: Random) -> "Drawn":
+        """New ones."""
+        return cls(pool=random.token(8), ledger=random.token(8), nonce=random.token(16))
+
+
+def found_or_made(
+    tx: Tx, project: str, machine_id: int, *, provider: ProviderName, spec: PoolSpec, drawn: Drawn
+) -> tuple[Pool, bool]:
+    """The project's pool for a machine_id, and whether it was made now. Raises POOL_STATE while it is cleaned up."""
+    pool = pools.of_machine(tx, project, machine_id)
+    if pool is None:
+        pool_id = PoolId(f"pool-{drawn.pool}")
+        return pools.insert(
+            tx, draft(pool_id, project, machine_id, provider, spec, nonce=drawn.nonce, at=tx.now())
+        ), True
+    if pool.wanted == "gone":
+        raise wrong_state(pool, "is being cleaned up")
+    return pool, False
+
+
+def taken_up(
+    tx: Tx, pool: Pool, event: PoolEvent, *, spec: PoolSpec, host: HostKey, account: str, drawn: Drawn
+) -> Pool:
+    """Begin to provision a pool on a host, or on one that is searched (""). A lost volume takes all else with it."""
+    if pool.volume is not None and ((volume := leases.find(tx, pool.volume)) is None or volume.state in TERMINAL):
+        pool = replace(pool, host=NO_HOST)
+    facts = replace(begun(tx.now(), pool, spec, host, account), seeks=not host)
+    return pools.advance(tx, pool, event, "it was asked for", _with_ledger(tx, facts, drawn.ledger))
+
+
+def wrong_state(pool: Pool, what: str) -> FailedPrecondition:
+    """The refusal of a call that the pool's state does not allow. `what` follows the pool's name."""
+    return FailedPrecondition(
+        f"Warm pool {pool.machine_id} {what}.", reason=Reason.POOL_STATE, metadata={"state": pool.state.value}
+    )
+
+
+def _with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
     """The pool with a reservation that has its leases."""
     if pool.ledger and reservations.find(tx, pool.ledger) is not None:
         return pool

@@ -38,20 +38,22 @@ from gpuproxy.warmpool.grounds import Grounds
 from gpuproxy.warmpool.hosts import Hosts
 from gpuproxy.warmpool.provisioning import (
     BUSY,
+    Drawn,
     Ground,
-    begun,
     check_capabilities,
     draft,
+    found_or_made,
     merged,
     planned,
     require_same,
     sized,
     stands,
-    with_ledger,
+    taken_up,
+    wrong_state,
 )
 from gpuproxy.warmpool.secrets import Sealer, SecretsUnavailable
 from gpuproxy.warmpool.supervisor import Supervisor
-from gpuproxy.warmpool.views import PoolViews, known, wrong_state
+from gpuproxy.warmpool.views import PoolViews, known
 from gpuproxy.warmpool.watching import watch
 
 
@@ -132,66 +134,46 @@ class WarmPools:
                 PoolId(""), caller.project, demand.machine_id, demand.provider, spec, nonce="", at=self._clock.now()
             )
             return self._views.told(before or PoolView(pool=replace(now, host=host))), plan
-        nonce, tokens = self._random.token(16), (self._random.token(8), self._random.token(8))
+        drawn = Drawn.by(self._random)
 
         def write(tx: Tx) -> Pool:
             tx.before_spending()
-            pool = pools.of_machine(tx, caller.project, demand.machine_id)
-            new = pool is None
-            if pool is None:
-                pool = draft(
-                    PoolId(f"pool-{tokens[0]}"), caller.project, demand.machine_id, demand.provider, spec,
-                    nonce=nonce, at=tx.now(),
-                )  # fmt: skip
-                pools.insert(tx, pool)
-            if pool.wanted == "gone":
-                raise wrong_state(pool, "is being cleaned up")
+            pool, new = found_or_made(
+                tx, caller.project, demand.machine_id, provider=demand.provider, spec=spec, drawn=drawn
+            )
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
                 return pool
-            facts = begun(tx.now(), replace(pool, key_id=caller.key_id, sealed=sealed), spec, host, account[1])
-            facts = with_ledger(tx, facts, tokens[1])
-            return pools.advance(tx, pool, PoolEvent.PROVISION, "it was asked for", facts)
+            pool = replace(pool, key_id=caller.key_id, sealed=sealed)
+            return taken_up(tx, pool, PoolEvent.PROVISION, spec=spec, host=host, account=account[1], drawn=drawn)
 
         return await self._provisioned(caller, demand, await self._db.write(write), plan)
 
     async def enable(self, caller: Caller, demand: EnableDemand) -> Enabled:
         """Take up supervision, on the host of the pool or on one that is searched. Raises NO_SPEC, POOL_EXISTS."""
-        tokens, nonce = (self._random.token(8), self._random.token(8)), self._random.token(16)
-        default, provider = self._default_spec, self._marketplace()
+        drawn, default, provider = Drawn.by(self._random), self._default_spec, self._marketplace()
 
         def write(tx: Tx) -> Pool:
-            pool = pools.of_machine(tx, caller.project, demand.machine_id)
-            if pool is None and default is None:
+            if default is None and pools.of_machine(tx, caller.project, demand.machine_id) is None:
                 raise _no_spec(demand.machine_id)
-            if pool is None:
-                spec = merged(default or PoolSpec(max_price=0.0), demand.given)
-                pool = pools.insert(
-                    tx,
-                    draft(
-                        PoolId(f"pool-{tokens[0]}"), caller.project, demand.machine_id, provider, spec, nonce=nonce,
-                        at=tx.now(),
-                    ),
-                )  # fmt: skip
-            if pool.wanted == "gone":
-                raise wrong_state(pool, "is being cleaned up")
+            new_spec = merged(default or PoolSpec(max_price=0.0), demand.given)
+            pool, _ = found_or_made(
+                tx, caller.project, demand.machine_id, provider=provider, spec=new_spec, drawn=drawn
+            )
             if pool.state is not PoolState.DISABLED:
                 require_same(pool, merged(pool.spec, demand.given), pool.host, same_secrets=True)
                 return pools.save(tx, pool, replace(pool, wanted="supervised"))
             tx.before_spending()
-            account = self._account(pool.provider)
-            check_capabilities(
-                self._accounts.provider(account).capabilities, pool.provider, merged(pool.spec, demand.given)
-            )
+            account, spec = self._account(pool.provider), merged(pool.spec, demand.given)
+            check_capabilities(self._accounts.provider(account).capabilities, pool.provider, spec)
             host = pool.host
             if demand.host_machine_id is not None:
                 host = HostKey(f"{pool.provider}/{demand.host_machine_id}")
             elif not stands(tx, pool):
                 host = HostKey("")
             sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
-            facts = begun(tx.now(), replace(pool, sealed=sealed), merged(pool.spec, demand.given), host, account[1])
-            facts = with_ledger(tx, replace(facts, key_id=caller.key_id, seeks=not host), tokens[1])
-            return pools.advance(tx, pool, PoolEvent.ENABLE, "it was asked for", facts)
+            pool = replace(pool, key_id=caller.key_id, sealed=sealed)
+            return taken_up(tx, pool, PoolEvent.ENABLE, spec=spec, host=host, account=account[1], drawn=drawn)
 
         pool = await self._db.write(write)
         view = await self._db.read(lambda tx: pools.view(tx, pools.get(tx, pool.id)))

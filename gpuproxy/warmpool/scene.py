@@ -137,6 +137,11 @@ class Scene:
         return self.lease(self.pool.volume)
 
     @property
+    def volume_lost(self) -> bool:
+        """Whether the pool's volume is proven gone."""
+        return self.pool.volume is not None and (self.volume is None or self.volume.state in TERMINAL)
+
+    @property
     def machines(self) -> tuple[Lease, ...]:
         """Its machines that may exist."""
         return tuple(each for each in self.leases.values() if each.kind == "machine" and each.state in LIVE)
