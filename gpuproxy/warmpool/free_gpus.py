@@ -45,7 +45,7 @@ def due(views: Iterable[tuple[Pool, Mapping[LeaseId, Lease]]], now: datetime, li
     found = [
         Wanted(pool, standby.offered.conflict_keys if standby is not None else ())
         for pool, rows in views
-        if pool.state in _LOOKS_IN
+        if (pool.state in _LOOKS_IN or _is_asked_for(pool))
         and pool.founded
         and ((standby := _standby(pool, rows)) is not None or pool.mode == "recreate" or pool.state is _DEGRADED)
         and (pool.looked_at is None or now - pool.looked_at >= timedelta(seconds=limits.free_check_seconds))
@@ -56,6 +56,11 @@ def due(views: Iterable[tuple[Pool, Mapping[LeaseId, Lease]]], now: datetime, li
 def _standby(pool: Pool, rows: Mapping[LeaseId, Lease]) -> Lease | None:
     found = rows.get(pool.standby) if pool.standby else None
     return None if found is None or found.state in TERMINAL else found
+
+
+def _is_asked_for(pool: Pool) -> bool:
+    """Whether a failover waits for a look before it destroys the primary."""
+    return pool.state is PoolState.FAILOVER and pool.mode == "recreate" and pool.looked_at is None
 
 
 def is_free(wanted: Wanted, offers: Sequence[Offer]) -> bool:

@@ -106,6 +106,11 @@ class Supervisor:
                     async with self._clock.timeout(self._limits.check_seconds - _BREATH):
                         await wakeups.wait()
 
+    @property
+    def check_seconds(self) -> float:
+        """Seconds between two checks of a primary."""
+        return self._limits.check_seconds
+
     def health_of(self, pool_id: PoolId) -> Memory | None:
         """What was seen of a pool; None if this process does not supervise it."""
         return self._memories.get(pool_id)

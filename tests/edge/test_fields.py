@@ -17,7 +17,7 @@ from grpc import StatusCode
 
 from gpuproxy.edge.messages.demands import Defaults, create_demand, reserve_demand
 from gpuproxy.edge.rpc.listing import list_query
-from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT, KEYED
+from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT, KEYED, Demand
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
@@ -355,6 +355,28 @@ def test_a_fingerprint_without_its_key_does_not_allow_guessing_secrets() -> None
     assert plain not in {reserve_demand(request, each).fingerprint for each in (DEFAULTS, one, two)}
     assert "fingerprint_key" not in repr(one)
     assert plain not in repr(reserve_demand(request, one))
+
+
+def test_the_fields_that_differ_are_named_without_their_values() -> None:
+    def made(**fields: Any) -> Demand:
+        return reserve_demand(pb.ReserveGPUsRequest(**{"count": 2} | fields), DEFAULTS)
+
+    one = made(env={"A": "1"}, secret_env={"B": SECRET}, max_price=1.5, request_id="r")
+    same = made(env={"A": "1"}, secret_env={"B": SECRET}, max_price=1.5, request_id="other", wait=False)
+    assert same.different_fields(one.stored_fingerprint) == ()
+    assert same.matches_fingerprint(one.stored_fingerprint)
+    other = made(env={"A": "1"}, secret_env={"B": "x"}, image="ubuntu:24.04")
+    assert set(other.different_fields(one.stored_fingerprint)) == {"secret_env", "max_price", "image"}
+    assert not other.matches_fingerprint(one.stored_fingerprint)
+    assert SECRET not in one.stored_fingerprint
+    create = create_demand(pb.CreateGPUInstanceRequest(provider="vast.ai", instance_id="vast-1"), DEFAULTS)
+    assert "call" in create.different_fields(one.stored_fingerprint)
+
+
+def test_what_was_stored_without_marks_names_no_field() -> None:
+    one = reserve_demand(pb.ReserveGPUsRequest(count=1), DEFAULTS)
+    two = reserve_demand(pb.ReserveGPUsRequest(count=2), DEFAULTS)
+    assert two.different_fields(one.fingerprint) == ()
 
 
 def test_a_demand_matches_its_own_old_fingerprint_and_no_other() -> None:

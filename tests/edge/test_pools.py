@@ -290,7 +290,7 @@ async def test_costs_come_by_part_and_retained_volumes_with_their_price() -> Non
     ]
     assert answer["costs"][0]["price_per_month"] == pytest.approx(324.0)
     kept = answer["retained_volumes"][0]
-    assert (kept["volume_id"], kept["host_machine_id"], kept["size_gb"]) == ("V.777", 88888, 40)
+    assert (kept["volume_id"], kept["host_machine_id"], kept["size_gb"]) == ("777", 88888, 40)
 
 
 async def test_failovers_are_shown_with_their_phases_and_percentiles() -> None:
