@@ -10,7 +10,7 @@ import sys
 import time
 
 from gpuproxy.model.pools import PHASES
-from scripts.numbers import whole
+from scripts.variables import whole
 from tests.simulation.drill import BOOT_TIME, Drills, run, spread
 
 OUTAGE, OURS = 60.0, 15.0

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scripts.numbers import seeds, whole
+from scripts.variables import seeds, whole
 from tests.simulation.audit import Violation
 from tests.simulation.pools import PoolReport, run
 

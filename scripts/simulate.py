@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from scripts.numbers import seeds, whole
+from scripts.variables import seeds, whole
 from tests.simulation import patience, takeover
 from tests.simulation.audit import GRACE, Violation
 from tests.simulation.patience import Patience

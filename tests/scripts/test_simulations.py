@@ -7,7 +7,7 @@ from typing import Any, Self
 import pytest
 
 from scripts import drill, pools
-from scripts.numbers import seeds, whole
+from scripts.variables import seeds, whole
 from tests.simulation.audit import Violation
 from tests.simulation.drill import Drills
 from tests.simulation.pools import PoolReport
