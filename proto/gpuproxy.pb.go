@@ -6531,7 +6531,7 @@ func (x *WarmPoolCost) GetContractId() string {
 // RetainedVolume is a volume that remains and is billed.
 type RetainedVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The provider's id, such as "V.777". DeleteRetainedVolume also takes the number alone.
+	// The marketplace's own id, such as "777", as DeleteRetainedVolume takes it.
 	VolumeId string `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
 	// The marketplace.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`

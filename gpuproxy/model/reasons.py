@@ -157,7 +157,7 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     Reason.REQUEST_ID_REUSED: Meaning(
         status="ALREADY_EXISTS",
         refusal="This request_id belongs to a call with other parameters. `reservation_id` in the metadata names its "
-        "reservation. Look there before you rent with a new id.",
+        "reservation, `different` the fields that differ. Look there before you rent with a new id.",
     ),
     Reason.RESERVATION_OVER: Meaning(
         status="FAILED_PRECONDITION",

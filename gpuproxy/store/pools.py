@@ -237,11 +237,14 @@ def view(tx: Tx, pool: Pool) -> PoolView:
 
 
 def _times(incident: Incident) -> FailoverTimes:
-    """The durations of a finished failover. A phase whose beginning or end is unknown is left out."""
+    """The durations of a finished failover. Each phase begins where the one before ends, so no time is missing.
+
+    A phase whose beginning or end is unknown is left out.
+    """
     stages = (
         (incident.last_good_at, incident.began_at),
         (incident.began_at, incident.fenced_at),
-        (incident.start_sent_at, incident.running_at),
+        (incident.fenced_at, incident.running_at),
         (incident.running_at, incident.reachable_at),
         (incident.reachable_at, incident.ended_at),
     )

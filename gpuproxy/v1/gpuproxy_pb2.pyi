@@ -3667,7 +3667,7 @@ class RetainedVolume(_message.Message):
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     volume_id: _builtins.str
-    """The provider's id, such as "V.777". DeleteRetainedVolume also takes the number alone."""
+    """The marketplace's own id, such as "777", as DeleteRetainedVolume takes it."""
     provider: _builtins.str
     """The marketplace."""
     host_machine_id: _builtins.int

@@ -44,6 +44,8 @@ log = structlog.get_logger(__name__)
 _UNDER_WAY = timedelta(seconds=180)
 """How long a start may be unanswered before the machine is stopped again: longer than any call."""
 _AGAIN = 1.0
+_VOLUME_AGAIN = 5.0
+"""Seconds until another machine is tried with a volume that was in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +275,10 @@ def _note_try(tx: Tx, scene: Scene, tried: Tried, require: Callable[[Tx], None])
     pool = pools.get(tx, scene.pool.id)
     if tried.unshared and pool.spec.mode == "" and pool.mode == "shared":
         pools.save(tx, pool, replace(pool, mode="recreate", mode_why=tried.why, standby=None, tries=0, looked_at=None))
+        return
+    if tried.unshared and pool.state is PoolState.FAILOVER:  # the volume is not free yet; a time limit ends the wait
+        later = tx.now() + timedelta(seconds=_VOLUME_AGAIN)
+        pools.save(tx, pool, replace(pool, next_try_at=later, error=tried.why, progress="waiting for the volume"))
         return
     tries = pool.tries + 1
     wait = 0.0 if tried.offer is not None else min(

@@ -66,13 +66,18 @@ def due(of_account: Iterable[Pool], now: datetime, limits: PoolLimits) -> Sequen
     found = [
         pool
         for pool in of_account
-        if pool.state in _LOOKS_IN
+        if (pool.state in _LOOKS_IN or _is_asked_for(pool))
         and pool.founded
         and (pool.standby is not None or pool.mode == "recreate" or pool.state is _DEGRADED)
     ]
     found.sort(key=lambda each: (each.looked_at is not None, each.looked_at or now, each.id))
     oldest = found[0].looked_at if found else now
     return found if oldest is None or now - oldest >= timedelta(seconds=limits.free_check_seconds) else ()
+
+
+def _is_asked_for(pool: Pool) -> bool:
+    """Whether a failover waits for a look before it destroys the primary."""
+    return pool.state is PoolState.FAILOVER and pool.mode == "recreate" and pool.looked_at is None
 
 
 def is_free(wanted: Wanted, offers: Sequence[Offer]) -> bool:

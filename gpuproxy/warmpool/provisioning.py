@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from gpuproxy.model.errors import FailedPrecondition, Refusal
-from gpuproxy.model.gpus import gpu_matches
+from gpuproxy.model.gpus import gpu_matches, gpu_name
 from gpuproxy.model.leases import TERMINAL, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, ProviderName
-from gpuproxy.model.pool_calls import PoolPlan
+from gpuproxy.model.pool_calls import CALL_NAMES, PoolPlan
 from gpuproxy.model.pools import NO_HOST, Degraded, Pool, PoolEvent, PoolId, PoolSpec, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
@@ -19,6 +19,7 @@ from gpuproxy.warmpool.hosts import pool_size
 
 BUSY = frozenset({PoolState.SEARCHING, PoolState.PROVISIONING, PoolState.ACTIVE, PoolState.FAILOVER})
 """In these states a pool takes no other parameters."""
+_PASSING = frozenset({PoolState.SEARCHING, PoolState.FAILOVER})
 LABEL = "warm_pool"
 """The label of a pool's ledger; its value is the machine_id."""
 
@@ -101,16 +102,26 @@ def merged(spec: PoolSpec, given: Sequence[tuple[str, object]]) -> PoolSpec:
 
 
 def require_same(pool: Pool, spec: PoolSpec, host: HostKey, *, same_secrets: bool) -> None:
-    """Refuse other parameters while the pool is busy. Raises POOL_EXISTS."""
+    """Refuse other parameters while the pool is busy. Raises POOL_EXISTS, or POOL_STATE in a search or a failover."""
     asked = replace(spec, num_gpus=pool.spec.num_gpus, price_from=pool.spec.price_from)
-    if asked == pool.spec and host == pool.host and same_secrets:
-        return
-    different = [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
+    if gpu_name(asked.gpu_model) == gpu_name(pool.spec.gpu_model):
+        asked = replace(asked, gpu_model=pool.spec.gpu_model)
+    names = [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
+    different = [CALL_NAMES.get(name, name) for name in names]
     different += ["host_machine_id"] if host != pool.host else []
     different += [] if same_secrets else ["secret_env or registry_auth"]
+    if not different:
+        return
+    others = f"with other parameters: {', '.join(different)}"
+    if pool.state in _PASSING:
+        raise FailedPrecondition(
+            f"Warm pool {pool.machine_id} is {pool.state}, {others}. Wait until that ends, or clean it up.",
+            reason=Reason.POOL_STATE,
+            metadata={"state": pool.state.value},
+        )
     raise Refusal(
-        f"Machine {pool.machine_id} has a warm pool in the state {pool.state} with other parameters: "
-        f"{', '.join(different)}. Disable it first, or repeat the call with the same parameters.",
+        f"Machine {pool.machine_id} has a warm pool in the state {pool.state} {others}. Disable it first, or repeat "
+        "the call with the same parameters.",
         reason=Reason.POOL_EXISTS,
         metadata={"state": pool.state.value},
     )
@@ -189,7 +200,17 @@ def begun(now: datetime, pool: Pool, spec: PoolSpec, host: HostKey, account: str
     )  # fmt: skip
     if pool.host == host and pool.account == account:
         return new
-    return replace(new, host=host, account=account, primary=None, standby=None, volume=None, founded=False)
+    return replace(
+        new, host=host, account=account, primary=None, standby=None, volume=None, failed=None, failed_until=None,
+        data_state="empty" if pool.founded else new.data_state, founded=False,
+    )  # fmt: skip
+
+
+def end_incident(tx: Tx, pool: Pool, why: str) -> None:
+    """End the pool's open incident, because somebody decided what becomes of the pool. Without one, do nothing."""
+    incident = pools.open_incident(tx, pool.id)
+    if incident is not None:
+        pools.save_incident(tx, replace(incident, ended_at=tx.now(), outcome="failed", reason=why))
 
 
 def draft(

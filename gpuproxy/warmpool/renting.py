@@ -121,7 +121,9 @@ class Renting:
         if lease.state is not LeaseState.FAILED:
             return None
         why = lease.observed.status_message or lease.reason.meaning.outcome
-        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id, unshared=lease.reason is Reason.VOLUME_IN_USE)
+        if lease.reason is Reason.VOLUME_IN_USE:  # no other offer would help
+            return Tried(why, Degraded.NO_STANDBY, unshared=True)
+        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id)
 
     async def _create(self, attempt: Attempt) -> None:
         stop = asyncio.Event()

@@ -6,6 +6,7 @@ So a call may arrive at any process, and a call that ends early changes nothing 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import (
@@ -27,7 +28,7 @@ from gpuproxy.model.pool_calls import (
     PoolPlan,
     ProvisionDemand,
 )
-from gpuproxy.model.pools import Pool, PoolEvent, PoolId, PoolSecrets, PoolSpec, PoolState, PoolView
+from gpuproxy.model.pools import NO_HOST, Pool, PoolEvent, PoolId, PoolSecrets, PoolSpec, PoolState, PoolView
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Random, Tx
@@ -42,6 +43,7 @@ from gpuproxy.warmpool.provisioning import (
     Ground,
     check_capabilities,
     draft,
+    end_incident,
     found_or_made,
     merged,
     planned,
@@ -123,11 +125,13 @@ class WarmPools:
         before = await self.status(caller, demand.machine_id)
         stored = before.pool if before is not None else None
         ground = await self._ground(account, host, demand.spec)
-        if stored is not None and stored.state in BUSY and not demand.dry_run:
+        joins = stored is not None and stored.state in BUSY and not demand.dry_run
+        if stored is not None and joins:
             require_same(stored, demand.spec, host, same_secrets=self._same_secrets(stored, demand.secrets))
-            return await self._provisioned(caller, demand, stored, planned(stored.spec, stored.mode, ground, host))
-        kept = stored is not None and stored.host == host and await self._db.read(lambda tx: stands(tx, stored))
-        spec = replace(demand.spec, num_gpus=stored.spec.num_gpus) if kept and stored else sized(demand.spec, ground)
+        kept = stored if stored is not None and stored.host == host else None
+        if kept is not None and not joins and not await self._db.read(partial(stands, pool=kept)):
+            kept = None
+        spec = sized(demand.spec, ground) if kept is None else replace(demand.spec, num_gpus=kept.spec.num_gpus)
         plan = planned(spec, "" if stored is None else stored.mode, ground, host)
         if demand.dry_run:
             now = draft(
@@ -143,7 +147,8 @@ class WarmPools:
             )
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
-                return pool
+                return pools.save(tx, pool, replace(pool, wanted="supervised"))
+            end_incident(tx, pool, "the pool was provisioned anew")
             pool = replace(pool, key_id=caller.key_id, sealed=sealed)
             return taken_up(tx, pool, PoolEvent.PROVISION, spec=spec, host=host, account=account[1], drawn=drawn)
 
@@ -161,16 +166,14 @@ class WarmPools:
                 tx, caller.project, demand.machine_id, provider=provider, spec=new_spec, drawn=drawn
             )
             if pool.state is not PoolState.DISABLED:
-                require_same(pool, merged(pool.spec, demand.given), pool.host, same_secrets=True)
+                host = self._host(pool, demand) or pool.host
+                same_secrets = demand.secrets is None or self._same_secrets(pool, demand.secrets)
+                require_same(pool, merged(pool.spec, demand.given), host, same_secrets=same_secrets)
                 return pools.save(tx, pool, replace(pool, wanted="supervised"))
             tx.before_spending()
             account, spec = self._account(pool.provider), merged(pool.spec, demand.given)
             check_capabilities(self._accounts.provider(account).capabilities, pool.provider, spec)
-            host = pool.host
-            if demand.host_machine_id is not None:
-                host = HostKey(f"{pool.provider}/{demand.host_machine_id}")
-            elif not stands(tx, pool):
-                host = HostKey("")
+            host = self._host(pool, demand) or (pool.host if stands(tx, pool) else NO_HOST)
             sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
             pool = replace(pool, key_id=caller.key_id, sealed=sealed)
             return taken_up(tx, pool, PoolEvent.ENABLE, spec=spec, host=host, account=account[1], drawn=drawn)
@@ -230,10 +233,7 @@ class WarmPools:
                 return pools.save(tx, pool, replace(pool, wanted="disabled"))  # nothing is left
             if pool.wanted == "gone":
                 return pools.save(tx, pool, replace(pool, keep_volume=pool.keep_volume and keep_volume))
-            incident = pools.open_incident(tx, pool.id)
-            if incident is not None:
-                ended = replace(incident, ended_at=tx.now(), outcome="failed", reason="the pool was cleaned up")
-                pools.save_incident(tx, ended)
+            end_incident(tx, pool, "the pool was cleaned up")
             wanted = replace(pool, wanted="gone", keep_volume=keep_volume, asked="", progress="destroying")
             return pools.advance(tx, pool, PoolEvent.CLEANUP, "it was asked for", wanted)
 
@@ -286,6 +286,12 @@ class WarmPools:
                 "The server has no account at a marketplace with volumes.", reason=Reason.NO_ACCOUNT
             )
         return able[0]
+
+    @staticmethod
+    def _host(pool: Pool, demand: EnableDemand) -> HostKey:
+        """The host that the call names; NO_HOST if it names none."""
+        number = demand.host_machine_id
+        return NO_HOST if number is None else HostKey(f"{pool.provider}/{number}")
 
     def _account(self, provider: ProviderName) -> AccountKey:
         """The account that pools of a marketplace are rented with: the first one."""
@@ -344,9 +350,8 @@ def _unavailable(provider: str, error: ProviderError) -> Unavailable:
 
 def _names(lease: Lease, volume_id: str) -> bool:
     wanted = volume_id.strip()
-    native = lease.instance_id or ""
-    return lease.kind == "volume" and bool(wanted) and wanted in (native, native.rpartition(".")[2])
+    return lease.kind == "volume" and bool(wanted) and wanted in (lease.instance_id, lease.marketplace_id)
 
 
 def _ids(rows: Iterable[Lease]) -> tuple[str, ...]:
-    return tuple(each.instance_id or each.label for each in rows if each.state in LIVE)
+    return tuple(each.marketplace_id or each.label for each in rows if each.state in LIVE)

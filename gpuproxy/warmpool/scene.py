@@ -211,8 +211,8 @@ def _trouble(s: Scene) -> Degraded:
         return Degraded.NONE if pool.degraded is Degraded.NONE else Degraded.UNCHECKED
     if pool.looked_at is None or s.waited(pool.looked_at, s.limits.unchecked_seconds):
         return Degraded.UNCHECKED
-    ends_at = primary.observed.contract_ends_at
-    if ends_at is not None and (ends_at - s.now).total_seconds() < CONTRACT_SECONDS:
+    ends = [each.observed.contract_ends_at for each in (primary, standby, s.volume) if each is not None]
+    if any(at is not None and (at - s.now).total_seconds() < CONTRACT_SECONDS for at in ends):
         return Degraded.CONTRACT_ENDS
     if s.credit_hours is not None and s.credit_hours < CREDIT_HOURS:
         return Degraded.LOW_CREDIT

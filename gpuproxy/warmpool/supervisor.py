@@ -101,6 +101,11 @@ class Supervisor:
         """Check and act until cancelled."""
         await repeat_when_due(self.step, pools.work_topic(), self._db, self._clock, "pools")
 
+    @property
+    def check_seconds(self) -> float:
+        """Seconds between two checks of a primary."""
+        return self._limits.check_seconds
+
     def health_of(self, pool_id: PoolId) -> Memory | None:
         """What was seen of a pool; None if this process does not supervise it."""
         return self._memories.get(pool_id)

@@ -33,7 +33,7 @@ class PoolViews:
         checked_at = None if memory is None else memory.health.checked_at
         pool = replace(view.pool, fence=fence_of(view))
         view = replace(view, pool=pool, price=price_now(view), health_checked_at=checked_at)
-        return replace(view, next_action=next_action(view))
+        return replace(view, next_action=next_action(view, self._supervisor.check_seconds))
 
     async def of(self, pool_id: PoolId) -> PoolView:
         """The pool as it is now."""
