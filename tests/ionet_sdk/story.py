@@ -59,6 +59,7 @@ def machine(teller: Teller) -> dict[str, Any]:
     [listed] = [one for one in client.vms.list(page_size=1) if one.id == made.id]
     [worker] = client.vms.workers(made.id)
     target = client.vms.ssh_target(made.id)
+    paid = made.data.amount_paid
     extended = client.vms.extend(made.id, 1)
     client.vms.delete(made.id)
     ending = made.refresh().status.value
@@ -68,7 +69,7 @@ def machine(teller: Teller) -> dict[str, Any]:
         "at_first": at_first,
         "name": listed.name,
         "gpus": made.data.total_gpus,
-        "paid": made.data.amount_paid,
+        "paid": paid,
         "ssh": worker.ssh_access,
         "same_ssh": target,
         "service": worker.network_services["web"].model_dump(),

@@ -1,4 +1,4 @@
-"""The official SDK of io.net, unmodified, with the sandbox. It is skipped only if the package index can't be reached."""
+"""The official SDK of io.net, unmodified, with the sandbox. Skipped only if the package index can't be reached."""
 
 import json
 import os

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vastai_cli.expect import Shown, Step, compared
 from tests.own_venv import NotInstalled
+from tests.vastai_cli.expect import Shown, Step, compared
 from tests.vastai_cli.program import Program, installed
 from tests.vastai_cli.stage import Market, play
 
