@@ -256,4 +256,16 @@ MISTAKES = (
         "    if machines or (left and not s.pool.keep_volume):\n        return Rest(_SOON)\n",
         "",
     ),
+    Mistake(
+        "the lock is taken on the container's own disk, because the volume is not mounted",
+        "boot/sh/lock.sh",
+        '    device=$(gp_device .) && [ "$device" ] && [ "$device" != "$(gp_device /)" ]\n',
+        '    device=$(gp_device .) && [ "$device" ]\n',
+    ),
+    Mistake(
+        "the workload is started without the lock",
+        "boot/sh/bar.sh",
+        "*) gp_onstart=not_run ;; esac",
+        "*) ;; esac",
+    ),
 )
