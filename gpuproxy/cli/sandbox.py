@@ -9,7 +9,15 @@ import click
 
 from gpuproxy.sandbox import dialects
 from gpuproxy.sandbox.market.journal import WrongMarket
-from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, BootScripts, GoneForm, SandboxOptions
+from gpuproxy.sandbox.options import (
+    DEFAULT_ACCOUNTS,
+    DEFAULT_PORT,
+    BootScripts,
+    DeployBody,
+    GoneForm,
+    RetryAfter,
+    SandboxOptions,
+)
 from gpuproxy.sandbox.server.http_shell import run
 
 
@@ -43,7 +51,8 @@ Nothing costs money. Clients of the real marketplace work unchanged: give them t
 keys of --accounts. All times are in the market's time; --time-scale makes its clock faster.
 
 By default the market is as difficult as the real one: real rate limits, at most 64 offers in a search, and wrong
-first rows for a quarter of the new instances. For an easy market: --rate-limits off --search-page 0 --shy-rows 0.
+first rows for a quarter of the new instances. At io.net, new deployments are unknown for some seconds. For an easy
+market: --rate-limits off --search-page 0 --shy-rows 0 --ionet-lag 0.
 
 The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
 instances/ID/kill, instances/ID/mute, instances/ID/unmute, instances/ID/contract, machines/ID/occupy,
@@ -195,6 +204,27 @@ DELETE faults, images. docs/sandbox.md describes these calls.
     default="null",
     show_default=True,
     help="Form of the answer for an instance that does not exist.",
+)
+@click.option(
+    "--ionet-deploy-body",
+    type=click.Choice(get_args(DeployBody)),
+    default="empty",
+    show_default=True,
+    help="What io.net answers when a virtual machine was booked: nothing, or its id.",
+)
+@click.option(
+    "--ionet-lag",
+    type=click.FloatRange(0),
+    default=3.0,
+    show_default=True,
+    help="Seconds for which io.net does not know a new deployment: reads are answered with 404, lists miss it.",
+)
+@click.option(
+    "--ionet-retry-after",
+    type=click.Choice(get_args(RetryAfter)),
+    default="seconds",
+    show_default=True,
+    help="Form of Retry-After when io.net's rate limit of 300 calls a minute is exceeded.",
 )
 @click.option(
     "--volume-sharing",
