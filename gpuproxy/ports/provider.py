@@ -41,6 +41,7 @@ CAPABILITY_NAMES = frozenset(
         "stop_start",
         "logs",
         "charges",
+        "credit",
         "volumes",
         "volume_sharing",
         "hold_gpu",
