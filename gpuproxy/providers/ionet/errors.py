@@ -43,7 +43,7 @@ _OF_THE_OFFER = frozenset({"hardware_id", "gpus_per_vm", "location_ids", "vms_qt
 """Fields of a deploy that differ from offer to offer: another one may be accepted."""
 
 _NO_MONEY = re.compile(
-    r"\b(?:insufficient|not enough|too low|low|no|out of) (?:[\w.]+ ){0,2}?(?:credits?|balance|funds?)\b"
+    r"\b(?:insufficient|not enough|too low|low|out of) (?:[\w.]+ ){0,2}?(?:credits?|balance|funds?)\b"
     r"|\b(?:credits?|balance|funds?) (?:is |are )?(?:insufficient|too low|not enough|exhausted)\b"
     r"|\bpayment[ _]required\b"
 )
