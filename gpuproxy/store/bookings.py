@@ -6,7 +6,7 @@ are written by `outcomes.extensions`. A lease has at most one open booking: a un
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -125,25 +125,22 @@ def booked_between(tx: Tx, account: AccountKey, since: datetime, until: datetime
     return Micro(0 if row is None else row["booked"])
 
 
-def doubtful_between(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> Micro:
-    """The amounts of an account that may have been paid or refunded on another side of an end of a period.
+def doubtful_at(tx: Tx, account: AccountKey, at: datetime, late: timedelta) -> Micro:
+    """The amounts of an account of which nobody knows whether they were paid or refunded at a time; in micro-dollars.
 
-    These are bookings that were under way at one of its ends or still are, and what machines that are being destroyed
-    at its end will give back.
+    These are the bookings and the destroys that were under way then, or up to `late` before.
     """
-    rows = tx.fetch(
-        "SELECT b.amount FROM bookings b CROSS JOIN leases l ON l.id = b.lease_id "
-        "WHERE l.provider = ? AND l.account = ? AND b.kind <> 'refund' AND b.sent_at <= ? "
-        "AND (b.decided_at IS NULL OR b.decided_at > ? OR (b.sent_at <= ? AND b.decided_at > ?))",
-        (*account, micros(until), micros(until), micros(since), micros(since)),
+    paid = tx.fetch_one(
+        "SELECT coalesce(sum(b.amount), 0) AS amount FROM bookings b CROSS JOIN leases l ON l.id = b.lease_id "
+        "WHERE l.provider = ? AND l.account = ? AND b.sent_at <= ? AND (b.decided_at IS NULL OR b.decided_at > ?)",
+        (*account, micros(at), micros(at - late)),
     )
-    refunds = tx.fetch(
-        "SELECT l.paid AS amount FROM leases l WHERE l.provider = ? AND l.account = ? AND l.booked_hours > 0 "
-        "AND l.destroy_taken_at <= ? AND (l.ended_at IS NULL OR l.ended_at > ? OR "
-        "(l.destroy_taken_at <= ? AND l.ended_at > ?))",
-        (*account, micros(until), micros(until), micros(since), micros(since)),
+    back = tx.fetch_one(
+        "SELECT coalesce(sum(paid), 0) AS amount FROM leases WHERE provider = ? AND account = ? AND booked_hours > 0 "
+        "AND destroy_taken_at <= ? AND (ended_at IS NULL OR ended_at > ?)",
+        (*account, micros(at), micros(at - late)),
     )
-    return Micro(sum(abs(row["amount"]) for row in (*rows, *refunds)))
+    return Micro(sum(int(row["amount"]) for row in (paid, back) if row is not None))
 
 
 def newest(tx: Tx, project: str | None, limit: int) -> tuple[BookingLine, ...]:
