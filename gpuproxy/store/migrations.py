@@ -6,6 +6,8 @@ program generates all ids. The lock on the database ensures that one process at 
 
 from sqlite_utils import Database, Migrations
 
+from gpuproxy.store import booking_schema
+
 migrations = Migrations("gpuproxy")
 
 _FIRST = (
@@ -368,4 +370,11 @@ def m0010_work_is_claimed(db: Database) -> None:
 def m0011_warm_pools(db: Database) -> None:
     """Create the tables of warm pools. A lease may be of a volume, and a reservation may have a pool's leases."""
     for statement in _ELEVENTH:
+        db.execute(statement)
+
+
+@migrations()
+def m0012_paid_in_advance(db: Database) -> None:
+    """Store what is booked and paid for machines of marketplaces that are paid in advance."""
+    for statement in booking_schema.STATEMENTS:
         db.execute(statement)

@@ -5,11 +5,12 @@ contract id when it is shown as rented. A message never contains anything of a L
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.instances.requests import LeaseView
-from gpuproxy.model import contracts
+from gpuproxy.model import bookings, contracts
 from gpuproxy.model.leases import Lease, PortMapping, status_word
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
@@ -105,10 +106,13 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
         verified=lease.offered.verified,
         cuda_max=lease.offered.cuda_max,
         disk_gb=lease.offered.disk_gb,
-        contract_ends_at=timestamp(lease.observed.contract_ends_at),
+        contract_ends_at=timestamp(_contract_end(lease)),
         ready_evidence=lease.observed.ready_evidence,
         boot_parts=_boot_parts(lease),
-        warnings=[warning] if (warning := contracts.warning(lease)) else [],
+        warnings=[text for text in (contracts.warning(lease), bookings.warning(lease)) if text],
+        booked_until=timestamp(lease.prepaid.booked_until),
+        paid=usd(lease.prepaid.paid) if lease.is_prepaid else None,
+        refund_rule=bookings.refund_rule(lease),
     )
 
 
@@ -143,6 +147,11 @@ def _metadata(lease: Lease) -> dict[str, str]:
     if lease.observed.faltered_at is not None:
         facts["not_running_since"] = f"{lease.observed.faltered_at:%Y-%m-%dT%H:%M:%SZ}"
     return facts
+
+
+def _contract_end(lease: Lease) -> datetime | None:
+    """When the machine stops whatever its lease says: at the end of a booking that can't be extended at the moment."""
+    return lease.prepaid.booked_until if bookings.warning(lease) else lease.observed.contract_ends_at
 
 
 def _boot_parts(lease: Lease) -> dict[str, str]:
