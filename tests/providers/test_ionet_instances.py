@@ -194,7 +194,7 @@ def test_a_listing_that_would_have_to_wait_too_long_is_refused() -> None:
 
 def test_the_addresses_come_from_the_machine_and_its_command_is_passed_on() -> None:
     (instance,) = inventory(page(listed()), access=vms(network_services={"port-8000": WEB})).instances
-    assert instance.ssh == (SshAddress("203.0.113.7", 30022),)
+    assert instance.ssh == (SshAddress("203.0.113.7", 30022, "ubuntu"),)
     assert instance.ports == (PortMapping(container_port=8000, protocol="tcp", host="203.0.113.7", public_port=31000),)
     assert instance.status_message == "ssh ubuntu@203.0.113.7 -p 30022"
 
@@ -202,16 +202,24 @@ def test_the_addresses_come_from_the_machine_and_its_command_is_passed_on() -> N
 @pytest.mark.parametrize(
     ("command", "address"),
     [
-        ("ssh -p 30022 root@h.example", ("h.example", 30022)), ("ssh root@h.example", ("h.example", 22)),
-        ("ssh -i ~/.ssh/id -p30022 h.example", ("h.example", 30022)),
-        ("ssh -o StrictHostKeyChecking=no u@10.0.0.1 -p 7", ("10.0.0.1", 7)),
-        ("ssh ssh://u@h.example -p 5", ("h.example", 5)), ("scp h.example", None), ("ssh", None), ("soon", None),
-        ("ssh u@h -p 99999", None), ("ssh 'u@h;rm'", None), ("", None), (None, None),
+        ("ssh -p 30022 ubuntu@h.example", ("h.example", 30022, "ubuntu")),
+        ("ssh h.example", ("h.example", 22, "root")),
+        ("ssh -l me h.example", ("h.example", 22, "me")),
+        ("ssh -i ~/.ssh/id -p30022 h.example", ("h.example", 30022, "root")),
+        ("ssh -o StrictHostKeyChecking=no u@10.0.0.1 -p 7", ("10.0.0.1", 7, "u")),
+        ("ssh ssh://u@h.example -p 5", ("h.example", 5, "u")),
+        ("scp h.example", None),
+        ("ssh", None),
+        ("soon", None),
+        ("ssh u@h -p 99999", None),
+        ("ssh 'u@h;rm'", None),
+        ("", None),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_an_address_is_read_from_the_command_as_far_as_its_form_is_known(command: Any, address: Any) -> None:
     (instance,) = inventory(page(listed()), access=vms(command)).instances
-    assert [(each.host, each.port) for each in instance.ssh] == ([address] if address else [])
+    assert list(instance.ssh) == ([SshAddress(*address)] if address else [])
 
 
 def test_addresses_are_asked_for_only_until_they_are_known_and_only_of_running_machines() -> None:

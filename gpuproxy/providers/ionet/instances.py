@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -39,8 +40,10 @@ _LONGEST_WORD, _LONGEST_MESSAGE, _LONGEST_ID, _LONGEST_LABEL = 100, 2_000, 128, 
 _NAMED_TROUBLES = 20
 """Unreadable rows of one listing that are described; the others are only counted."""
 _ID = re.compile(r"[A-Za-z0-9_.:-]+")
-_HOST = re.compile(r"(?:[A-Za-z0-9_.+-]+@)?(?P<host>\[?[A-Za-z0-9.:-]+\]?)")
+_HOST = re.compile(r"(?:(?P<user>[A-Za-z0-9_.+-]+)@)?(?P<host>\[?[A-Za-z0-9.:-]+\]?)")
 _SSH_PORT = 22
+_WITH_VALUE = frozenset({"-i", "-o", "-F", "-J"})
+"""Options of ssh that are followed by a value."""
 
 
 class WireDeployment(msgspec.Struct, frozen=True):
@@ -238,17 +241,18 @@ def _moment(text: str | None) -> datetime | None:
 
 def _ssh(command: str) -> tuple[SshAddress, ...]:
     """The address in an ssh command, whose form is not documented: `ssh user@host -p port`."""
-    words, port, host = command.split(), _SSH_PORT, ""
-    for at, word in enumerate(words):
-        before = words[at - 1] if at else ""
+    words, port, user, host = command.split(), _SSH_PORT, "", ""
+    for before, word in pairwise(words):
         if before == "-p" or (word.startswith("-p") and len(word) > 2):
             port = _port(word.removeprefix("-p")) or 0
-        elif at and not word.startswith("-") and before not in {"-i", "-o", "-l", "-F"} and not host:
+        elif before == "-l":
+            user = word
+        elif not word.startswith("-") and before not in _WITH_VALUE and not host:
             match = _HOST.fullmatch(word.removeprefix("ssh://"))
-            host = match["host"].strip("[]") if match else ""
-    if words[:1] != ["ssh"]:
+            host, user = (match["host"].strip("[]"), match["user"] or user) if match else ("", user)
+    if words[:1] != ["ssh"] or not host or not port:
         return ()
-    return (SshAddress(host, port),) if host and port else ()
+    return (SshAddress(host, port, user) if user else SshAddress(host, port),)
 
 
 def _ports(services: object) -> tuple[PortMapping, ...]:
