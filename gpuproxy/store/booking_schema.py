@@ -24,6 +24,9 @@ STATEMENTS = (
     "CREATE UNIQUE INDEX bookings_open ON bookings (lease_id) WHERE state IN ('intended', 'sent', 'unknown')",
     "CREATE INDEX bookings_newest ON bookings (decided_at DESC, lease_id) WHERE state = 'confirmed'",
     "CREATE INDEX bookings_of_project ON bookings (project, decided_at DESC, lease_id) WHERE state = 'confirmed'",
+    "CREATE INDEX bookings_decided ON bookings (decided_at) WHERE decided_at IS NOT NULL",
+    """CREATE INDEX leases_prepaid_ended ON leases (provider, account, ended_at)
+        WHERE booked_hours > 0 AND ended_at IS NOT NULL""",
     "ALTER TABLE spent ADD COLUMN booked INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE spent ADD COLUMN forgotten_booked INTEGER NOT NULL DEFAULT 0",
     f"""CREATE TRIGGER booking_confirmed AFTER UPDATE OF state ON bookings

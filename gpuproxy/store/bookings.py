@@ -130,17 +130,17 @@ def doubtful_at(tx: Tx, account: AccountKey, at: datetime, late: timedelta) -> M
 
     These are the bookings and the destroys that were under way then, or up to `late` before.
     """
-    paid = tx.fetch_one(
-        "SELECT coalesce(sum(b.amount), 0) AS amount FROM bookings b CROSS JOIN leases l ON l.id = b.lease_id "
-        "WHERE l.provider = ? AND l.account = ? AND b.sent_at <= ? AND (b.decided_at IS NULL OR b.decided_at > ?)",
-        (*account, micros(at), micros(at - late)),
+    since, until = micros(at - late), micros(at)
+    paid = "SELECT b.amount FROM bookings b CROSS JOIN leases l ON l.id = b.lease_id WHERE b.sent_at <= ? "
+    of_account = "AND l.provider = ? AND l.account = ?"
+    back = "SELECT paid AS amount FROM leases WHERE provider = ? AND account = ? AND booked_hours > 0 "
+    found = (
+        *tx.fetch(f"{paid} AND b.state IN {_OPEN_SQL} {of_account}", (until, *account)),
+        *tx.fetch(f"{paid} AND b.decided_at > ? {of_account}", (until, since, *account)),
+        *tx.fetch(f"{back} AND destroy_taken_at <= ? AND state IN {LIVE_SQL}", (*account, until)),
+        *tx.fetch(f"{back} AND destroy_taken_at <= ? AND ended_at > ?", (*account, until, since)),
     )
-    back = tx.fetch_one(
-        "SELECT coalesce(sum(paid), 0) AS amount FROM leases WHERE provider = ? AND account = ? AND booked_hours > 0 "
-        "AND destroy_taken_at <= ? AND (ended_at IS NULL OR ended_at > ?)",
-        (*account, micros(at), micros(at - late)),
-    )
-    return Micro(sum(int(row["amount"]) for row in (paid, back) if row is not None))
+    return Micro(sum(int(row["amount"]) for row in found))
 
 
 def newest(tx: Tx, project: str | None, limit: int) -> tuple[BookingLine, ...]:
