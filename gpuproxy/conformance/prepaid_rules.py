@@ -64,10 +64,11 @@ async def an_extension_moves_the_end_by_its_hours(make: Make) -> None:
         return
     bench, facts = site
     (made,) = await bench.rented()
-    before = await _booking(bench, made)
+    before, hours = await _booking(bench, made), facts.hours(made)
     outcome = await ended(bench.provider.extend(made, _MORE))
     require(outcome is None, f"an extension without a fault ended as {_named(outcome)}")
-    require(facts.hours(made) == _HOURS + _MORE, f"{facts.hours(made) - _HOURS} hours were bought, not {_MORE}")
+    bought = facts.hours(made) - hours
+    require(bought == _MORE, f"{bought} hours were bought, not {_MORE}")
     after = await _booking(bench, made)
     _near(after.until, before.until + timedelta(hours=_MORE), timedelta(), "get after an extension")
     paid = (before.paid, after.paid)

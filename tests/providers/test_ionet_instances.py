@@ -109,7 +109,7 @@ def test_an_ended_deployment_is_not_listed_and_not_unreadable(word: str) -> None
 
 def test_every_page_is_read_and_a_repeated_row_counts_once() -> None:
     rows = [listed(f"d-{at}", name=f"n-{at}") for at in range(150)]
-    api = Api(list=[page(*rows[:100], total=151), page(rows[3], *rows[100:], total=151)], vms=vms(None))
+    api = Api(list=[page(*rows[:100], total=150), page(rows[3], *rows[100:], total=150)], vms=vms(None))
     listing = on_api(lambda provider: provider.list(), api)
     assert sorted(each.id for each in listing.instances) == sorted(f"d-{at}" for at in range(150))
     asked = [parse_qs(urlsplit(each.url).query) for each in api.requests if "deployments" in each.url]
@@ -455,3 +455,21 @@ def test_no_row_or_message_tells_the_key() -> None:
     assert KEY not in str([each.raw_status + each.status_message for each in listing.instances]) + str(
         listing.unreadable
     )
+
+
+def test_rows_that_were_missed_are_found_by_a_second_pass() -> None:
+    rows = [listed(f"d-{at}") for at in range(101)]
+    first, second = page(*rows[:100], total=101), page(rows[7], total=101)
+    listing = inventory(first, second, page(*rows[1:], total=101), page(rows[0], total=101))
+    assert len(listing.instances) == 101
+
+
+def test_what_two_passes_miss_fails_no_listing_if_later_pages_had_something_new() -> None:
+    rows = [listed(f"d-{at}") for at in range(103)]
+    first, second = page(*rows[:100], total=103), page(*rows[99:102], total=103)
+    assert len(inventory(first, second, first, second).instances) == 102
+
+
+def test_a_small_first_page_that_is_repeated_is_an_error() -> None:
+    rows = page(*(listed(f"d-{at}") for at in range(5)), total=6)
+    assert isinstance(error_of(lambda provider: provider.list(), Api(list=rows)), ProviderUnavailable)

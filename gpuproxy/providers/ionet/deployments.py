@@ -38,28 +38,66 @@ class Walk:
 
 
 async def walk(api: IoNetApi, clock: Clock, discreet: Discretion) -> Walk:
-    """Read every page. Raises a ProviderError if one fails or if the pages have no end."""
-    found: dict[InstanceId, Deployment] = {}
-    troubles: list[str] = []
+    """Read every page, and once more if rows were repeated in place of others.
+
+    Raises a ProviderError if a page fails, if the pages have no end, or if they repeat the first one.
+    """
+    latest = clock.monotonic() + _MOST_SECONDS * max(1.0, clock.scale)
+    first = await _pass(api, clock, discreet, latest)
+    if first.is_complete:
+        return first.walk()
+    second = await _pass(api, clock, discreet, latest)
+    second.deployments = first.deployments | second.deployments
+    if not second.is_complete and not (first.has_turned and second.has_turned):
+        raise ProviderUnavailable(f"{NAME} lists the same page again")
+    return replace(second.walk(), sent_at=first.sent_at)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """One pass over the pages."""
+
+    deployments: dict[InstanceId, Deployment]
+    troubles: list[str]
+    sent_at: float
+    lost: int = 0
+    total: int = 0
+    has_turned: bool = True
+    """False if there were several pages, and only the first had something new."""
+
+    @property
+    def is_complete(self) -> bool:
+        """True if as many deployments were listed as io.net claims."""
+        return len(self.deployments) + self.lost >= self.total
+
+    def walk(self) -> Walk:
+        """What was read."""
+        return Walk(deployments=tuple(self.deployments.values()), troubles=self.troubles, sent_at=self.sent_at)
+
+
+async def _pass(api: IoNetApi, clock: Clock, discreet: Discretion, latest: float) -> _Pass:
+    found = _Pass(deployments={}, troubles=[], sent_at=clock.monotonic())
     rows = 0
-    began = clock.monotonic()
-    sent_at: float | None = None
     for number in range(1, _MOST_PAGES + 1):
-        left = began + _MOST_SECONDS * max(1.0, clock.scale) - clock.monotonic() - api.wait("list")
+        left = latest - clock.monotonic() - api.wait("list")
         if left <= 0:
             raise ProviderUnavailable(f"{NAME} has not listed all deployments within {_MOST_SECONDS:.0f} s")
         reply = await api.read("list", f"/deployments?{page_query(number)}", within=left / clock.scale)
-        sent_at = reply.sent_at if sent_at is None else sent_at
+        found.sent_at = reply.sent_at if number == 1 else found.sent_at
         page = await api.decoded("list", reply, read_page, number, reply.received_at, discreet)
-        before = len(found)
-        found |= {each.instance.id: each for each in page.deployments}
-        troubles += page.troubles
+        before = len(found.deployments)
+        found.deployments |= {each.instance.id: each for each in page.deployments}
+        found.troubles += page.troubles
+        found.lost += page.lost
+        found.total = page.total
         rows += page.rows
+        is_new = len(found.deployments) > before or page.lost > 0
+        found.has_turned = number == 1 or is_new or (found.has_turned and number > 2)
         if page.rows < PAGE and rows >= page.total:
-            return Walk(deployments=tuple(found.values()), troubles=troubles, sent_at=sent_at)
+            return found
         if page.rows == 0:
             raise ProviderUnavailable(f"{NAME} claims {page.total} deployments, lists {rows}")
-        if len(found) == before and not page.lost:
+        if not is_new:
             raise ProviderUnavailable(f"{NAME} lists the same page again")
     raise ProviderUnavailable(f"{NAME} lists too many deployments: more than {_MOST_PAGES} pages")
 
