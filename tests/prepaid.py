@@ -65,7 +65,7 @@ class Market(StandIn):
         self.on_extend: list[str] = []
         """What becomes of the next extensions: lost, lost_executed, funds, busy or never; ok after the last one."""
         self.on_create = ""
-        """What becomes of creates: lost or lost_executed."""
+        """What becomes of creates: lost or lost_executed, or taken for the next one."""
         self.extended: list[datetime] = []
         """When an extension arrived, whatever became of it."""
         self.created: list[datetime] = []
@@ -86,6 +86,9 @@ class Market(StandIn):
             return self._extend(request.url.split("/")[-2], json.loads(request.body or b"{}")["hours"])
         if request.method == "POST":
             self.created.append(self.clock.now())
+            if self.on_create == "taken":
+                self.on_create = ""
+                return HttpResponse(status=409, headers={}, body=b'{"error": "taken"}')
             if self.on_create == "lost":
                 raise HttpReplyLost("cut")
         if self.reads_fail and request.method == "GET" and "/machines/" in request.url:
