@@ -4133,7 +4133,8 @@ func (x *ReleaseReservationResponse) GetReservation() *Reservation {
 	return nil
 }
 
-// ExtendReservationRequest moves the end of a reservation.
+// ExtendReservationRequest moves the end of a reservation. Where machines are paid in advance, the hours are bought near
+// the end of what is booked, and at once if that is near.
 type ExtendReservationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id. Required.

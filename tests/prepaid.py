@@ -7,6 +7,7 @@ label. `Market.on_extend` decides what becomes of the next extensions.
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ from gpuproxy.ports import (
 from gpuproxy.store import bookings, leases
 from tests.moon import KEY, StandIn
 from tests.mortal import MortalHttp
+from tests.sums import Undone, check_sums
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import InlineWorkers, World
 
@@ -63,12 +65,14 @@ class Market(StandIn):
         self.on_extend: list[str] = []
         """What becomes of the next extensions: lost, lost_executed, funds, busy or never; ok after the last one."""
         self.on_create = ""
-        """What becomes of creates: lost or lost_executed."""
+        """What becomes of creates: lost or lost_executed, or taken for the next one."""
         self.extended: list[datetime] = []
         """When an extension arrived, whatever became of it."""
         self.created: list[datetime] = []
         self.hidden = False
         """Listings lack all machines."""
+        self.reads_fail = False
+        """Single reads get no answer."""
         self.listing_lag = timedelta(0)
         """For so long a listing shows the booking from before the last extension."""
         self.ended: dict[str, dict[str, Any]] = {}
@@ -82,8 +86,13 @@ class Market(StandIn):
             return self._extend(request.url.split("/")[-2], json.loads(request.body or b"{}")["hours"])
         if request.method == "POST":
             self.created.append(self.clock.now())
+            if self.on_create == "taken":
+                self.on_create = ""
+                return HttpResponse(status=409, headers={}, body=b'{"error": "taken"}')
             if self.on_create == "lost":
                 raise HttpReplyLost("cut")
+        if self.reads_fail and request.method == "GET" and "/machines/" in request.url:
+            raise HttpReplyLost("cut")
         if request.method == "DELETE":
             self._refund(request.url.rpartition("/")[2])
         response = await super().send(request)
@@ -231,6 +240,14 @@ class PrepaidWorld(World):
         """The bookings of the only lease."""
         lease = await self.lease()
         return await self.db.read(lambda tx: bookings.of_lease(tx, lease.id))
+
+    async def books_agree_with_market(self) -> None:
+        """What the market holds is exactly what the books call live, no meter runs, and all sums are right."""
+        live = {str(lease.instance_id) for lease in await self.live() if lease.instance_id is not None}
+        assert live == set(self.market_.rented)
+        assert await self.db.read(lambda tx: tx.fetch("SELECT 1 AS one FROM meters")) == []
+        with suppress(Undone):
+            await self.db.write(check_sums)
 
     async def cost(self) -> int:
         """What the only lease has cost."""

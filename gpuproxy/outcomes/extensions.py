@@ -94,35 +94,37 @@ def unknown(tx: Tx, booking: BookingRecord, text: str) -> None:
     tx.after_commit(partial(money_log.extension_failed, noted, Reason.OUTCOME_UNKNOWN, text, unknown=True))
 
 
-def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Literal["decided", "again"]:
-    """Decide by a read of the machine. `first`: an earlier read that nothing followed from; None: there is none.
+Verdict = Literal["decided", "again", "too early"]
+"""What follows from a read: a decision; nothing, unless another read `READS_APART` later shows the same; nothing."""
 
-    again: the read alone decides nothing. Another one is needed, `READS_APART` later, that shows the same.
-    """
+
+def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Verdict:
+    """Decide by a read of the machine. `first`: an earlier read that showed the same; None: there is none."""
     lease = leases.get(tx, lease_id)
     if lease.state not in LIVE:
         return "decided"
-    agreed = first is not None and seen.at - first.at >= bookings.READS_APART and seen.agrees(first)
     booking = stored.open_of(tx, lease_id)
     if booking is not None and booking.kind == "extend":
-        ended = booking.call_deadline
-        return _resolved(
-            tx, lease, booking, seen, agreed=agreed and first is not None and ended is not None and first.at > ended
-        )
+        return _resolved(tx, lease, booking, first, seen)
     if bookings.agrees(lease.prepaid, seen):
         until = lease.prepaid.booked_until or seen.until
         leases.note(tx, lease, BookingRead(seen.at, until, lease.prepaid.paid))
         return "decided"
-    if not agreed:
+    if not _agreed(first, seen):
         return "again"
     _correct(tx, lease, seen)
     return "decided"
 
 
-def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, seen: Seen, *, agreed: bool) -> Literal["decided", "again"]:
+def _agreed(first: Seen | None, seen: Seen) -> bool:
+    return first is not None and seen.at - first.at >= bookings.READS_APART and seen.agrees(first)
+
+
+def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, seen: Seen) -> Verdict:
     """Decide an open extension. A read that began before the end of its call proves nothing."""
-    if booking.call_deadline is None or seen.at <= booking.call_deadline:
-        return "again"
+    ended = booking.call_deadline
+    if ended is None or seen.at <= ended:
+        return "too early"
     if bookings.shows_extension(booking, seen):
         expected = Micro(lease.prepaid.paid + booking.amount)
         paid = expected if seen.paid is None else seen.paid
@@ -133,7 +135,7 @@ def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, seen: Seen, *, agree
         longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid, read_at=seen.at))
         tx.after_commit(partial(money_log.booking_extended, longer, booking.hours, paid - lease.prepaid.paid))
         return "decided"
-    if not agreed:
+    if first is None or first.at <= ended or not _agreed(first, seen):
         return "again"
     stored.settle(tx, booking, BookingState.REFUSED, message="two reads of the machine do not show it")
     _failed(tx, lease, Reason.OUTCOME_UNKNOWN, _NOT_EXECUTED, tx.now())

@@ -100,17 +100,19 @@ class Extending:
             return
         seen = Seen(began, found.booking.until, found.booking.paid)
 
-        def decide(tx: Tx) -> str:
+        def decide(tx: Tx) -> extensions.Verdict:
             claims.require(tx, claim)
             return extensions.read(tx, lease.id, reads.first, seen)
 
         try:
-            decided = await self._db.write(decide) == "decided"
+            verdict = await self._db.write(decide)
         except Unavailable as error:
             log.warning("database_unavailable", account=self._provider.account, error=str(error.__cause__))
             return
-        if decided:
+        if verdict == "decided":
             self._reads.pop(lease.id, None)
             self._changed()
+        elif verdict == "too early":
+            reads.first = None
         elif reads.first is None or not seen.agrees(reads.first):
             reads.first, reads.next_at = seen, began + READS_APART

@@ -2362,7 +2362,9 @@ Global___ReleaseReservationResponse: _TypeAlias = ReleaseReservationResponse  # 
 
 @_typing.final
 class ExtendReservationRequest(_message.Message):
-    """ExtendReservationRequest moves the end of a reservation."""
+    """ExtendReservationRequest moves the end of a reservation. Where machines are paid in advance, the hours are bought near
+    the end of what is booked, and at once if that is near.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
