@@ -12,12 +12,12 @@ from gpuproxy.providers import ionet, vast
 
 
 def load(**env: str) -> Settings:
-    return load_settings(env, None, marketplaces=[ionet.DESCRIPTOR, vast.DESCRIPTOR])
+    return load_settings(env, None, marketplaces=[vast.DESCRIPTOR])
 
 
 def refusal(**env: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(**env)
+        load_settings(env, None, marketplaces=[ionet.DESCRIPTOR, vast.DESCRIPTOR])
     return str(caught.value)
 
 
