@@ -1111,7 +1111,15 @@ type GPUInstance struct {
 	// least one key) or "unregistered" (the calls fail, and are repeated).
 	BootParts map[string]string `protobuf:"bytes,48,rep,name=boot_parts,json=bootParts,proto3" json:"boot_parts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the owner should know about this machine, one sentence each: its contract ends before its lease, say.
-	Warnings      []string `protobuf:"bytes,49,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,49,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Where machines are paid in advance: until when this one is booked. The marketplace ends it then, unless the server
+	// extends it before. Absent where machines are billed by use.
+	BookedUntil *timestamppb.Timestamp `protobuf:"bytes,50,opt,name=booked_until,json=bookedUntil,proto3" json:"booked_until,omitempty"`
+	// Where machines are paid in advance: USD paid so far, extensions included and refunds not deducted. cost_so_far is
+	// this less refunds. Absent where machines are billed by use.
+	Paid *float64 `protobuf:"fixed64,51,opt,name=paid,proto3,oneof" json:"paid,omitempty"`
+	// Where machines are paid in advance: what a destroy gives back, as a sentence. Empty where they are billed by use.
+	RefundRule    string `protobuf:"bytes,52,opt,name=refund_rule,json=refundRule,proto3" json:"refund_rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1417,6 +1425,27 @@ func (x *GPUInstance) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *GPUInstance) GetBookedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BookedUntil
+	}
+	return nil
+}
+
+func (x *GPUInstance) GetPaid() float64 {
+	if x != nil && x.Paid != nil {
+		return *x.Paid
+	}
+	return 0
+}
+
+func (x *GPUInstance) GetRefundRule() string {
+	if x != nil {
+		return x.RefundRule
+	}
+	return ""
 }
 
 // SSHAccess is how to log in to an instance.
@@ -4104,7 +4133,8 @@ func (x *ReleaseReservationResponse) GetReservation() *Reservation {
 	return nil
 }
 
-// ExtendReservationRequest moves the end of a reservation.
+// ExtendReservationRequest moves the end of a reservation. Where machines are paid in advance, the hours are bought near
+// the end of what is booked, and at once if that is near.
 type ExtendReservationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id. Required.
@@ -4885,6 +4915,7 @@ func (x *GetTransactionsResponse) GetTotalCount() int32 {
 }
 
 // Transaction is one line of the bill. A running meter is cut into a "completed" one at each UTC hour and at its end.
+// Where machines are paid in advance, there is one for each booking and each refund instead.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -4897,7 +4928,7 @@ type Transaction struct {
 	Currency string `protobuf:"bytes,4,opt,name=currency,proto3" json:"currency,omitempty"`
 	// Seconds since 1970 in UTC.
 	Timestamp int64 `protobuf:"varint,5,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
-	// "completed", or "pending" for the running part of an open meter.
+	// "completed", or "pending" for the running part of an open meter and for a booking that may have been paid.
 	Status string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
 	// What it is for.
 	Description string `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
@@ -8796,7 +8827,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\adetails\x18\x03 \x03(\v2-.gpuproxy.v1.HealthCheckResponse.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\r\n" +
 	"\vGPUInstance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x16\n" +
@@ -8841,7 +8872,11 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x0eready_evidence\x18/ \x01(\tR\rreadyEvidence\x12F\n" +
 	"\n" +
 	"boot_parts\x180 \x03(\v2'.gpuproxy.v1.GPUInstance.BootPartsEntryR\tbootParts\x12\x1a\n" +
-	"\bwarnings\x181 \x03(\tR\bwarnings\x1a;\n" +
+	"\bwarnings\x181 \x03(\tR\bwarnings\x12=\n" +
+	"\fbooked_until\x182 \x01(\v2\x1a.google.protobuf.TimestampR\vbookedUntil\x12\x17\n" +
+	"\x04paid\x183 \x01(\x01H\x03R\x04paid\x88\x01\x01\x12\x1f\n" +
+	"\vrefund_rule\x184 \x01(\tR\n" +
+	"refundRule\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -8850,7 +8885,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x12\n" +
 	"\x10_inet_down_priceB\x10\n" +
 	"\x0e_inet_up_priceB\x0f\n" +
-	"\r_direct_ports\"a\n" +
+	"\r_direct_portsB\a\n" +
+	"\x05_paid\"a\n" +
 	"\tSSHAccess\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x12\n" +
@@ -9760,172 +9796,173 @@ var file_gpuproxy_v1_gpuproxy_proto_depIdxs = []int32{
 	20,  // 13: gpuproxy.v1.GPUInstance.port_mappings:type_name -> gpuproxy.v1.PortMapping
 	121, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
 	107, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
-	18,  // 16: gpuproxy.v1.ListGPUInstancesResponse.instances:type_name -> gpuproxy.v1.GPUInstance
-	121, // 17: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
-	18,  // 18: gpuproxy.v1.GetGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	18,  // 19: gpuproxy.v1.StartGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	18,  // 20: gpuproxy.v1.StopGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	108, // 21: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
-	35,  // 22: gpuproxy.v1.CreateGPUInstanceRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	109, // 23: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
-	35,  // 24: gpuproxy.v1.ReserveGPUsRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	110, // 25: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	111, // 26: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	122, // 27: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
-	122, // 28: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
-	112, // 29: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
-	18,  // 30: gpuproxy.v1.ReserveGPUsResponse.reserved_instances:type_name -> gpuproxy.v1.GPUInstance
-	38,  // 31: gpuproxy.v1.ReserveGPUsResponse.outcomes:type_name -> gpuproxy.v1.Outcome
-	39,  // 32: gpuproxy.v1.ReserveGPUsResponse.decision:type_name -> gpuproxy.v1.Decision
-	121, // 33: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	113, // 34: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
-	40,  // 35: gpuproxy.v1.Decision.picks:type_name -> gpuproxy.v1.Pick
-	40,  // 36: gpuproxy.v1.Decision.top:type_name -> gpuproxy.v1.Pick
-	18,  // 37: gpuproxy.v1.Reservation.instances:type_name -> gpuproxy.v1.GPUInstance
-	38,  // 38: gpuproxy.v1.Reservation.outcomes:type_name -> gpuproxy.v1.Outcome
-	121, // 39: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	121, // 40: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
-	114, // 41: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
-	41,  // 42: gpuproxy.v1.GetReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	115, // 43: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
-	41,  // 44: gpuproxy.v1.ListReservationsResponse.reservations:type_name -> gpuproxy.v1.Reservation
-	41,  // 45: gpuproxy.v1.ReleaseReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	121, // 46: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
-	41,  // 47: gpuproxy.v1.ExtendReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	41,  // 48: gpuproxy.v1.WatchReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	58,  // 49: gpuproxy.v1.GetLoadInfoResponse.server_load:type_name -> gpuproxy.v1.LoadInfo
-	58,  // 50: gpuproxy.v1.GetLoadInfoResponse.provider_load:type_name -> gpuproxy.v1.LoadInfo
-	121, // 51: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
-	121, // 52: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
-	61,  // 53: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
-	121, // 54: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
-	121, // 55: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
-	64,  // 56: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
-	64,  // 57: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
-	67,  // 58: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
-	67,  // 59: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
-	121, // 60: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
-	121, // 61: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
-	74,  // 62: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
-	116, // 63: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
-	121, // 64: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
-	121, // 65: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
-	121, // 66: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
-	121, // 67: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
-	80,  // 68: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
-	81,  // 69: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
-	77,  // 70: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
-	79,  // 71: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
-	78,  // 72: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
-	121, // 73: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
-	121, // 74: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
-	76,  // 75: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
-	121, // 76: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
-	76,  // 77: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
-	121, // 78: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
-	75,  // 79: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
-	87,  // 80: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
-	88,  // 81: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
-	117, // 82: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	122, // 83: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	35,  // 84: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	118, // 85: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
-	122, // 86: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
-	75,  // 87: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
-	91,  // 88: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	119, // 89: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	122, // 90: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	35,  // 91: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	120, // 92: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
-	122, // 93: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
-	91,  // 94: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	0,   // 95: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
-	2,   // 96: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
-	4,   // 97: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
-	7,   // 98: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
-	9,   // 99: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
-	12,  // 100: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
-	14,  // 101: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
-	16,  // 102: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
-	21,  // 103: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
-	23,  // 104: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
-	25,  // 105: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
-	27,  // 106: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
-	29,  // 107: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
-	31,  // 108: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
-	33,  // 109: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
-	36,  // 110: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
-	42,  // 111: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
-	44,  // 112: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
-	46,  // 113: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
-	48,  // 114: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
-	50,  // 115: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
-	52,  // 116: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
-	54,  // 117: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
-	56,  // 118: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
-	59,  // 119: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
-	62,  // 120: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
-	65,  // 121: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
-	68,  // 122: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
-	70,  // 123: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
-	72,  // 124: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
-	82,  // 125: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
-	83,  // 126: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
-	85,  // 127: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
-	89,  // 128: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
-	92,  // 129: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
-	94,  // 130: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
-	96,  // 131: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
-	98,  // 132: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
-	100, // 133: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
-	102, // 134: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
-	104, // 135: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
-	1,   // 136: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
-	3,   // 137: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
-	5,   // 138: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
-	8,   // 139: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
-	10,  // 140: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
-	13,  // 141: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
-	15,  // 142: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
-	17,  // 143: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
-	22,  // 144: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
-	24,  // 145: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
-	26,  // 146: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
-	28,  // 147: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
-	30,  // 148: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
-	32,  // 149: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
-	34,  // 150: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
-	37,  // 151: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
-	43,  // 152: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
-	45,  // 153: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
-	47,  // 154: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
-	49,  // 155: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
-	51,  // 156: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
-	53,  // 157: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
-	55,  // 158: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
-	57,  // 159: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
-	60,  // 160: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
-	63,  // 161: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
-	66,  // 162: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
-	69,  // 163: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
-	71,  // 164: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
-	73,  // 165: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
-	75,  // 166: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
-	84,  // 167: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
-	86,  // 168: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
-	90,  // 169: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
-	93,  // 170: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
-	95,  // 171: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
-	97,  // 172: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
-	99,  // 173: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
-	101, // 174: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
-	103, // 175: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
-	75,  // 176: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
-	136, // [136:177] is the sub-list for method output_type
-	95,  // [95:136] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	121, // 16: gpuproxy.v1.GPUInstance.booked_until:type_name -> google.protobuf.Timestamp
+	18,  // 17: gpuproxy.v1.ListGPUInstancesResponse.instances:type_name -> gpuproxy.v1.GPUInstance
+	121, // 18: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
+	18,  // 19: gpuproxy.v1.GetGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
+	18,  // 20: gpuproxy.v1.StartGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
+	18,  // 21: gpuproxy.v1.StopGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
+	108, // 22: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	35,  // 23: gpuproxy.v1.CreateGPUInstanceRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	109, // 24: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	35,  // 25: gpuproxy.v1.ReserveGPUsRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	110, // 26: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	111, // 27: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	122, // 28: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
+	122, // 29: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
+	112, // 30: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	18,  // 31: gpuproxy.v1.ReserveGPUsResponse.reserved_instances:type_name -> gpuproxy.v1.GPUInstance
+	38,  // 32: gpuproxy.v1.ReserveGPUsResponse.outcomes:type_name -> gpuproxy.v1.Outcome
+	39,  // 33: gpuproxy.v1.ReserveGPUsResponse.decision:type_name -> gpuproxy.v1.Decision
+	121, // 34: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	113, // 35: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
+	40,  // 36: gpuproxy.v1.Decision.picks:type_name -> gpuproxy.v1.Pick
+	40,  // 37: gpuproxy.v1.Decision.top:type_name -> gpuproxy.v1.Pick
+	18,  // 38: gpuproxy.v1.Reservation.instances:type_name -> gpuproxy.v1.GPUInstance
+	38,  // 39: gpuproxy.v1.Reservation.outcomes:type_name -> gpuproxy.v1.Outcome
+	121, // 40: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	121, // 41: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	114, // 42: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
+	41,  // 43: gpuproxy.v1.GetReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	115, // 44: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	41,  // 45: gpuproxy.v1.ListReservationsResponse.reservations:type_name -> gpuproxy.v1.Reservation
+	41,  // 46: gpuproxy.v1.ReleaseReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	121, // 47: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
+	41,  // 48: gpuproxy.v1.ExtendReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	41,  // 49: gpuproxy.v1.WatchReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	58,  // 50: gpuproxy.v1.GetLoadInfoResponse.server_load:type_name -> gpuproxy.v1.LoadInfo
+	58,  // 51: gpuproxy.v1.GetLoadInfoResponse.provider_load:type_name -> gpuproxy.v1.LoadInfo
+	121, // 52: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
+	121, // 53: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
+	61,  // 54: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
+	121, // 55: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
+	121, // 56: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
+	64,  // 57: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
+	64,  // 58: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
+	67,  // 59: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
+	67,  // 60: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
+	121, // 61: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
+	121, // 62: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
+	74,  // 63: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
+	116, // 64: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
+	121, // 65: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
+	121, // 66: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
+	121, // 67: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
+	121, // 68: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
+	80,  // 69: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
+	81,  // 70: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
+	77,  // 71: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
+	79,  // 72: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
+	78,  // 73: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
+	121, // 74: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
+	121, // 75: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
+	76,  // 76: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	121, // 77: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
+	76,  // 78: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	121, // 79: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
+	75,  // 80: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
+	87,  // 81: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
+	88,  // 82: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
+	117, // 83: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	122, // 84: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 85: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	118, // 86: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	122, // 87: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	75,  // 88: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
+	91,  // 89: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	119, // 90: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	122, // 91: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 92: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	120, // 93: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	122, // 94: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	91,  // 95: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	0,   // 96: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
+	2,   // 97: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
+	4,   // 98: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
+	7,   // 99: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
+	9,   // 100: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
+	12,  // 101: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
+	14,  // 102: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
+	16,  // 103: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
+	21,  // 104: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
+	23,  // 105: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
+	25,  // 106: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
+	27,  // 107: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
+	29,  // 108: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
+	31,  // 109: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
+	33,  // 110: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
+	36,  // 111: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
+	42,  // 112: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
+	44,  // 113: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
+	46,  // 114: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
+	48,  // 115: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
+	50,  // 116: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
+	52,  // 117: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
+	54,  // 118: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
+	56,  // 119: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
+	59,  // 120: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
+	62,  // 121: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
+	65,  // 122: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
+	68,  // 123: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
+	70,  // 124: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
+	72,  // 125: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
+	82,  // 126: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
+	83,  // 127: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
+	85,  // 128: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
+	89,  // 129: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
+	92,  // 130: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
+	94,  // 131: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
+	96,  // 132: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
+	98,  // 133: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
+	100, // 134: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
+	102, // 135: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
+	104, // 136: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
+	1,   // 137: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
+	3,   // 138: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
+	5,   // 139: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
+	8,   // 140: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
+	10,  // 141: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
+	13,  // 142: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
+	15,  // 143: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
+	17,  // 144: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
+	22,  // 145: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
+	24,  // 146: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
+	26,  // 147: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
+	28,  // 148: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
+	30,  // 149: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
+	32,  // 150: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
+	34,  // 151: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
+	37,  // 152: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
+	43,  // 153: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
+	45,  // 154: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
+	47,  // 155: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
+	49,  // 156: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
+	51,  // 157: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
+	53,  // 158: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
+	55,  // 159: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
+	57,  // 160: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
+	60,  // 161: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
+	63,  // 162: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
+	66,  // 163: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
+	69,  // 164: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
+	71,  // 165: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
+	73,  // 166: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
+	75,  // 167: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
+	84,  // 168: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
+	86,  // 169: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
+	90,  // 170: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
+	93,  // 171: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
+	95,  // 172: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
+	97,  // 173: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
+	99,  // 174: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
+	101, // 175: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
+	103, // 176: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
+	75,  // 177: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
+	137, // [137:178] is the sub-list for method output_type
+	96,  // [96:137] is the sub-list for method input_type
+	96,  // [96:96] is the sub-list for extension type_name
+	96,  // [96:96] is the sub-list for extension extendee
+	0,   // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_gpuproxy_v1_gpuproxy_proto_init() }

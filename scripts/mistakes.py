@@ -268,4 +268,24 @@ MISTAKES = (
         "*) gp_onstart=not_run ;; esac",
         "*) ;; esac",
     ),
+    Mistake(
+        "a second extend is sent after a lost reply",
+        "outcomes/extensions.py",
+        "    stored.settle(tx, now, BookingState.UNKNOWN, message=text)\n",
+        "    stored.settle(tx, now, BookingState.REFUSED, message=text)\n",
+    ),
+    Mistake(
+        "an extension counts as not executed after one read",
+        "outcomes/extensions.py",
+        '    if first is None or first.at <= ended or not _agreed(first, seen):\n        return "again"\n',
+        "",
+    ),
+    Mistake(
+        "a listing decides what is booked",
+        "reconcile/booked.py",
+        "        yield Note(lease, BookingDoubted())\n",
+        "        from gpuproxy.model.lease_facts import BookingRead\n\n"
+        "        assert instance is not None\n        assert instance.booking is not None\n"
+        "        yield Note(lease, BookingRead(scene.now, instance.booking.until, lease.prepaid.paid))\n",
+    ),
 )

@@ -3,9 +3,9 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from gpuproxy.model.leases import Creation, Lease, Observed, Offered, Pending
+from gpuproxy.model.leases import Creation, Lease, Observed, Offered, Pending, Prepaid
 
-PARTS = {"offered": Offered, "creation": Creation, "observed": Observed, "pending": Pending}
+PARTS = {"offered": Offered, "creation": Creation, "observed": Observed, "pending": Pending, "prepaid": Prepaid}
 
 
 def flat_lease(**facts: Any) -> Lease:

@@ -23,6 +23,7 @@ def stored_sums(tx: Tx) -> dict[str, Any]:
     return {
         "metered": spent["metered"] - spent["forgotten_metered"],
         "adjusted": spent["adjusted"] - spent["forgotten_adjusted"],
+        "booked": spent["booked"] - spent["forgotten_booked"],
         "leases": _without_zeros(
             {(r["provider"], r["state"]): r["number"] - r["forgotten"] for r in tx.fetch("SELECT * FROM lease_counts")}
         ),
@@ -41,11 +42,15 @@ def recomputed_sums(tx: Tx) -> dict[str, Any]:
                       "WHERE closed_at IS NOT NULL")  # fmt: skip
     adjusted = tx.fetch("SELECT s.*, l.project AS owner FROM settlements s JOIN leases l ON l.id = s.lease_id")
     transactions: Counter[str] = Counter(row["owner"] for row in adjusted if row["amount"])
+    booked = tx.fetch("SELECT b.*, l.project AS owner FROM bookings b JOIN leases l ON l.id = b.lease_id "
+                      "WHERE b.state = 'confirmed'")  # fmt: skip
+    transactions.update(row["owner"] for row in booked)
     for row in closed:
         transactions[row["owner"]] += count(_meter(row), tx.now())
     return {
         "metered": sum(accrued(row["rate"], moment(row["closed_at"]) - moment(row["opened_at"])) for row in closed),
         "adjusted": sum(row["amount"] for row in adjusted),
+        "booked": sum(row["amount"] for row in booked),
         "leases": Counter((row["provider"], row["state"]) for row in tx.fetch("SELECT provider, state FROM leases")),
         "reservations": Counter(
             (r["project"], r["state"]) for r in tx.fetch("SELECT project, state FROM reservations")
@@ -69,7 +74,7 @@ def check_sums(tx: Tx) -> None:
     """Raises Undone, so that nothing is changed, or AssertionError."""
     assert stored_sums(tx) == recomputed_sums(tx)
     of_projects = "SELECT count(*) AS n FROM {} x JOIN leases l ON l.id = x.lease_id WHERE x.project <> l.project"
-    for table in ("meters", "settlements"):
+    for table in ("meters", "settlements", "bookings"):
         assert tx.fetch(of_projects.format(table)) == [{"n": 0}]
     hosts, measured = _table(tx, "hosts"), _table(tx, "measured")
     if not tx.fetch("SELECT 1 AS one FROM forgotten_leases LIMIT 1"):

@@ -231,6 +231,7 @@ def _setup(settings: Settings, account: Account, http: Http, clock: Clock, marks
             "create": settings.create_timeout,
             "call": settings.call_timeout,
         },
+        prepaid_hours=settings.prepaid_hours,
         marks=marks,
     )
 

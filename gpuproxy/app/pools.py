@@ -34,7 +34,7 @@ def build_pools(
     hosts, sealer = Hosts(catalog, accounts, db), Sealer(secrets_key)
     renting = Renting(
         db=db, clock=clock, accounts=accounts, attempts=context.attempts, chooser=context.chooser,
-        signer=context.signer, limits=limits, check_key=context.check_key,
+        signer=context.signer, limits=limits, check_key=context.check_key, prepaid_hours=context.limits.prepaid_hours,
     )  # fmt: skip
     acting = Acting(
         db=db, clock=clock, accounts=accounts, watches=context.watches, volume_watches=volume_watches,

@@ -244,6 +244,8 @@ def _limits(settings: Settings) -> Limits:
         max_creates_per_minute=settings.max_creates_per_minute,
         billing_check_seconds=settings.witness_interval,
         min_offer_seconds=settings.min_offer_time,
+        prepaid_hours=settings.prepaid_hours,
+        extend_margin=settings.extend_margin,
     )
 
 

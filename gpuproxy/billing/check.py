@@ -1,10 +1,13 @@
-"""The billing check: compare the fall of an account's credit with what our meters show for the same time.
+"""The billing check: compare the fall of an account's credit with what our ledger shows for the same time.
 
 The ledger can't detect its own errors; the account's credit can. Each check compares the credit with the last reading.
 The tolerance is the larger of 1 % and 1 cent, plus the cost of every open meter for one minute or, if longer, for the
 longest time without a listing: starts and stops are not seen before the next listing. A larger difference is an alarm.
 Either something is billed that the ledger does not know, or the ledger counts something that is not billed. A credit
-that rose (a payment) starts a new comparison.
+that rose by more than our refunds explain (a payment) starts a new comparison.
+
+Bookings count when they are confirmed, and refunds when the machine is proven gone. What was under way at the beginning
+or at the end of the time may be on either side, so it is tolerated.
 """
 
 import json
@@ -17,7 +20,7 @@ import structlog
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.money import Micro, dollars
 from gpuproxy.ports import Clock, Database, Provider, Tx
-from gpuproxy.store import meta, meters
+from gpuproxy.store import bookings, meta, meters
 from gpuproxy.store.rows import micros, moment
 
 log = structlog.get_logger(__name__)
@@ -35,7 +38,7 @@ class Reading:
     spent: int = 0
     """The fall of the credit since the previous reading."""
     booked: int = 0
-    """The cost by our meters for the same time."""
+    """The cost by our meters and bookings for the same time, less refunds."""
     alarm: bool = False
 
 
@@ -54,6 +57,8 @@ class BillingCheck:
 
     async def step(self) -> Reading | None:
         """Make one comparison. None when the provider's credit could not be read."""
+        if "credit" in self.provider.capabilities.missing:
+            return None
         try:
             spend = await self.provider.spend()
         except ProviderError as error:
@@ -73,20 +78,24 @@ class BillingCheck:
     def _compare(self, tx: Tx, credit: Micro, now: datetime, gap: timedelta) -> Reading:
         before = reading_of(tx, self.provider.name, self.provider.account)
         fresh = Reading(at=micros(now), credit=credit)
-        if before is not None and credit <= before.credit:
-            fresh = self._judged(tx, before, fresh, gap)
+        if before is not None:
+            judged = self._judged(tx, before, fresh, gap)
+            explained = credit <= before.credit or (judged.booked < 0 and not judged.alarm)
+            fresh = judged if explained else fresh
         meta.write(tx, _key(self.provider.name, self.provider.account), json.dumps(asdict(fresh)))
         return fresh
 
     def _judged(self, tx: Tx, before: Reading, fresh: Reading, gap: timedelta) -> Reading:
         account = (self.provider.name, self.provider.account)
         since, until = moment(before.at), moment(fresh.at)
-        booked = meters.accrued_between(tx, account, since, until)
+        metered = meters.accrued_between(tx, account, since, until)
+        booked = metered + bookings.booked_between(tx, account, since, until)
         late = max(_LATE, gap, self._since - since)  # nothing was listed while the server was down
-        tolerance = meters.accrued_by_each(tx, account, since, until, late)
+        doubtful = sum(bookings.doubtful_at(tx, account, at, late) for at in (since, until))
+        tolerance = meters.accrued_by_each(tx, account, since, until, late) + doubtful
         spent = before.credit - fresh.credit
         difference = abs(spent - booked)
-        alarm = difference > max(booked // 100, _CENT) + tolerance
+        alarm = difference > max(abs(booked) // 100, _CENT) + tolerance
         return Reading(at=fresh.at, credit=fresh.credit, spent=spent, booked=booked, alarm=alarm)
 
 

@@ -65,7 +65,7 @@ def _settle(tx: Tx, due: Sequence[Unsettled], charged: Mapping[InstanceId, Micro
         amount = charged.get(each.instance_id)
         if amount is None:
             continue
-        metered = leases.metered(tx, each.lease_id)
+        metered = leases.recorded(tx, each.lease_id)
         if abs(amount - metered) < _EXACT:
             amount = metered
         if settlements.save(tx, each.lease_id, charged=amount, metered=metered):

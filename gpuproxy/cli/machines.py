@@ -123,8 +123,16 @@ def by_request_id(
 
 
 def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
-    """A table with one row for each machine: what it is, what it costs and how to reach it."""
-    headers = ("CONTRACT", "STATUS", "PROVIDER", "GPUS", "MODEL", "$/H", "SO FAR", "AGE", "ENDS", "RESERVATION", "SSH")
+    """A table with one row for each machine: what it is, what it costs and how to reach it.
+
+    If any machine is paid in advance, there are columns for the end of its booking and for what was paid.
+    """
+    prepaid = any(one.HasField("paid") for one in machines)
+    booked = ("BOOKED UNTIL", "PAID") if prepaid else ()
+    headers = (
+        "CONTRACT", "STATUS", "PROVIDER", "GPUS", "MODEL", "$/H", "SO FAR", "AGE", "ENDS", *booked, "RESERVATION",
+        "SSH",
+    )  # fmt: skip
     rows = [
         (
             one.contract_id,
@@ -136,6 +144,7 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
             tables.price(one.cost_so_far),
             tables.age(one.created_at, now),
             tables.moment(one.expires_at),
+            *((tables.moment(one.booked_until), _paid(one)) if prepaid else ()),
             one.reservation_id,
             f"{one.ssh.host}:{one.ssh.port}" if one.ssh.host else "",
         )
@@ -279,6 +288,8 @@ def _machine(one: pb.GPUInstance) -> str:
         "ready": _ready(one),
         "boot script": readiness.boot(one),
         "ends": "" if over else tables.moment(one.expires_at) or "no end",
+        "booked": "" if over else _booked(one),
+        "paid": _paid(one),
         "contract": "" if over else _contract_end(one),
         "ssh": "" if over else one.ssh.command,
         "ports": "" if over else ports,
@@ -295,6 +306,18 @@ def _machine(one: pb.GPUInstance) -> str:
 def _ready(one: pb.GPUInstance) -> str:
     moment = tables.moment(one.ready_at)
     return f"{moment}{readiness.evidence(one)}" if moment else one.ready_evidence
+
+
+def _paid(one: pb.GPUInstance) -> str:
+    return tables.price(one.paid) if one.HasField("paid") else ""
+
+
+def _booked(one: pb.GPUInstance) -> str:
+    """Until when a prepaid machine is booked, and what a destroy gives back."""
+    if not one.HasField("paid"):
+        return ""
+    until = tables.moment(one.booked_until)
+    return f"until {until}. {one.refund_rule}" if until else one.refund_rule
 
 
 def _contract_end(one: pb.GPUInstance) -> str:

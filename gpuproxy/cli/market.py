@@ -107,7 +107,7 @@ def load(connection: Connection, /, what: str) -> None:
 @click.option("--offset", type=IntegerType(least=0), default=0, help="Number of newest transactions to skip.")
 @client_command
 def transactions(connection: Connection, /, limit: int, offset: int) -> None:
-    """List what was spent, newest first: one line for each machine and hour."""
+    """List what was spent, newest first: one line for each machine and hour, or for each booking and refund."""
     request = pb.GetTransactionsRequest(limit=limit, offset=offset)
     answer = connection.call(connection.stub.GetTransactions, request)
     if connection.as_json:

@@ -116,6 +116,19 @@ class Settings(BaseSettings):
     )
     max_price: Usd = Field(10.0, description="price limit in USD per GPU-hour for requests without a limit")
     lease_duration: Seconds = Field(0.0, description="lease duration for requests without one; 0: no end")
+    prepaid_hours: int = Field(
+        1,
+        ge=1,
+        le=168,
+        description="hours that a create books at marketplaces that are paid in advance, and the most that one "
+        "extension buys: [billing.md](billing.md)",
+    )
+    extend_margin: PositiveSeconds = Field(
+        600.0,
+        ge=300,
+        le=3000,
+        description="time before the end of its booking at which a prepaid machine is extended; 5 min to 50 min",
+    )
     min_offer_time: Seconds = Field(
         86_400.0,
         description="time that an offer must last to be rented without an end. A lease with an end needs an offer that "

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from gpuproxy.billing.check import reading_of
-from gpuproxy.model import contracts
+from gpuproxy.model import bookings, contracts
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
@@ -38,6 +38,7 @@ Kind = Literal[
     "silent",
     "unreadable",
     "contract_ends",
+    "booking_ends",
 ]
 _NOTICES: frozenset[Kind] = frozenset({"contract_ends"})
 """Findings that are no problems of the operator's: the owner of a machine must act."""
@@ -131,6 +132,8 @@ class Health:
 
 def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
     now = tx.now()
+    if lease.outcome_unknown and lease.is_prepaid:
+        return _unknown_booking(lease, now)
     if lease.outcome_unknown:
         since = lease.creation.call_started_at or lease.created_at
         checks = f"{lease.pending.absent_checks} of 3 valid listings did not show it"
@@ -157,8 +160,34 @@ def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
         return _missing(lease, now)
     if is_dead(lease, now, failures):
         return _dead(lease, now)
+    if ending := bookings.warning(lease):
+        return _booking_ends(lease, ending)
     warning = contracts.warning(lease)
     return _contract_ends(lease, warning) if warning else None
+
+
+def _unknown_booking(lease: Lease, now: datetime) -> Finding:
+    """A prepaid create without an answer. Nothing but its machine proves that it was executed."""
+    since = lease.creation.call_started_at or lease.created_at
+    amount = dollars(bookings.price_of(lease, lease.prepaid.booked_hours))
+    return Finding(
+        kind="unknown",
+        subject=lease.id,
+        text=f"{_age(now - since)}: it is unknown whether {lease.offered.offer_id} was booked at {lease.provider} "
+        f"({lease.account}) for {amount}. {lease.observed.status_message}",
+        advice="The server looks for the machine until everything that the create may have booked is over. To check it "
+        f"yourself, look for the name {lease.label} in the provider's console.",
+    )
+
+
+def _booking_ends(lease: Lease, warning: str) -> Finding:
+    return Finding(
+        kind="booking_ends",
+        subject=lease.id,
+        text=warning,
+        advice=f"The server tries again until the booking ends. Tell the owner of {lease.reservation_id} (project "
+        f"{lease.project}). If credit is missing, add it at the marketplace.",
+    )
 
 
 def _missing(lease: Lease, now: datetime) -> Finding:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
-from gpuproxy.model.leases import TERMINAL, Billed, InstanceId, Lease, LeaseEvent, Pending, SshAddress, after
+from gpuproxy.model.bookings import HOUR, price_of
+from gpuproxy.model.leases import TERMINAL, Billed, InstanceId, Lease, LeaseEvent, Pending, Prepaid, SshAddress, after
+from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
 
 
@@ -84,18 +86,29 @@ class ReplyLost:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The marketplace answered that it has created the machine."""
+    """The marketplace answered that it has created the machine.
+
+    `paid` and `booked_until`: what was booked, if the marketplace is paid in advance and says it.
+    """
 
     instance_id: InstanceId
     at: datetime
+    paid: Micro | None = None
+    booked_until: datetime | None = None
     kind: ClassVar = LeaseEvent.CREATED
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
         # The time of the call is empty if the create seemed to be rate limited but was executed.
         creation = replace(lease.creation, call_started_at=lease.creation.call_started_at or self.at)
-        pending = replace(lease.pending, destroy_at=self.at)
-        return replace(lease, instance_id=self.instance_id, started_at=self.at, creation=creation, pending=pending)
+        return replace(
+            lease,
+            instance_id=self.instance_id,
+            started_at=self.at,
+            creation=creation,
+            pending=replace(lease.pending, destroy_at=self.at),
+            prepaid=_booked(lease, self.at, self.paid, self.booked_until),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +146,28 @@ class Reappeared:
             creation=replace(lease.creation, call_started_at=lease.creation.call_started_at or self.at),
             observed=replace(lease.observed, seen_at=self.at if self.listed else lease.observed.seen_at),
             pending=Pending(keys_state=lease.pending.keys_state, destroy_at=self.at),
+            prepaid=lease.prepaid if lease.instance_id is not None else _booked(lease, self.at, None, None),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """It is proven that the create was not executed. The last proof is a listing that began at `checked_at`."""
+    """It is proven that the create was not executed. The last proof is a listing that began at `checked_at`.
+
+    With BOOKING_NOT_FOUND nothing is proven: what the create may have booked is over. `message` says it.
+    """
 
     checked_at: datetime
     reason: Reason
+    message: str = ""
     kind: ClassVar = LeaseEvent.ABSENT
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
         checks = lease.pending.absent_checks + 1
         pending = replace(lease.pending, absent_checks=checks, absent_checked_at=self.checked_at)
-        return replace(lease, reason=lease.reason or self.reason, pending=pending)
+        observed = replace(lease.observed, status_message=self.message) if self.message else lease.observed
+        return replace(lease, reason=lease.reason or self.reason, observed=observed, pending=pending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +181,8 @@ class Ready:
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
-        known = SshAddress(lease.observed.ssh_host, lease.observed.ssh_port)
+        seen = lease.observed
+        known = SshAddress(seen.ssh_host, seen.ssh_port, seen.ssh_user)
         ssh = self.ssh or known
         observed = replace(
             lease.observed,
@@ -171,6 +191,7 @@ class Ready:
             faltered_at=None,
             ssh_host=ssh.host,
             ssh_port=ssh.port,
+            ssh_user=ssh.user,
         )
         return replace(lease, observed=observed)
 
@@ -237,6 +258,17 @@ class Vanished:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """The booking is over, and the machine with it."""
+
+    kind: ClassVar = LeaseEvent.ENDED
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the facts of the event."""
+        return replace(lease, reason=lease.reason or Reason.BOOKING_ENDED)
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """A destroyed machine is proven gone, by a listing that began at `checked_at`; None: by a read of the machine."""
 
@@ -253,5 +285,20 @@ class Gone:
 
 Event = (
     NotAttempted | Deferred | Refused | ReplyLost | Created | Reappeared | Absent | Ready | Faltered | Parked | Woken
-    | Release | Vanished | Gone
+    | Release | Vanished | Ended | Gone
 )  # fmt: skip
+
+
+def _booked(lease: Lease, at: datetime, paid: Micro | None, booked_until: datetime | None) -> Prepaid:
+    """What the create has booked. What the marketplace does not say is estimated, until a read of the machine says it.
+
+    A booking begins with the call at the earliest. An estimate that is too early only extends the machine too early.
+    """
+    if not lease.is_prepaid:
+        return lease.prepaid
+    began = lease.creation.call_started_at or at
+    return replace(
+        lease.prepaid,
+        booked_until=booked_until or began + lease.prepaid.booked_hours * HOUR,
+        paid=price_of(lease, lease.prepaid.booked_hours) if paid is None else paid,
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from gpuproxy.model.bookings import HOUR
 from gpuproxy.model.leases import BOOT_REQUESTED, Billed, KeysState, Lease, Observed, PortMapping, SshAddress
 from gpuproxy.model.money import Micro
 
@@ -66,6 +67,7 @@ class Shown:
             status_message=old.status_message if self.status_message is None else self.status_message,
             ssh_host=self.ssh.host,
             ssh_port=self.ssh.port,
+            ssh_user=self.ssh.user,
             ports=self.ports or old.ports,
             contract_ends_at=self.contract_ends_at or old.contract_ends_at,
         )
@@ -142,6 +144,72 @@ class BootsAgain:
         return replace(lease, observed=replace(lease.observed, boot=boot))
 
 
+@dataclass(frozen=True, slots=True)
+class BookingRead:
+    """A read of the machine shows what is booked and paid. Our bookings say the same from now on."""
+
+    at: datetime
+    until: datetime
+    paid: Micro
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact. A machine that was booked longer by somebody else has more hours."""
+        booked = lease.prepaid
+        more = 0 if booked.booked_until is None else round((self.until - booked.booked_until) / HOUR)
+        hours = max(1, booked.booked_hours + more)
+        new = replace(
+            booked, booked_hours=hours, booked_until=self.until, paid=self.paid, booking_read_at=self.at
+        )  # fmt: skip
+        return replace(lease, prepaid=new)
+
+
+@dataclass(frozen=True, slots=True)
+class BookingDoubted:
+    """A listing shows another end of the booking than ours, so the machine must be read again."""
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, prepaid=replace(lease.prepaid, booking_read_at=None))
+
+
+@dataclass(frozen=True, slots=True)
+class BookedLonger:
+    """An extension was executed. `read_at`: when a read showed these numbers; None: they follow from the answer."""
+
+    hours: int
+    until: datetime
+    paid: Micro
+    read_at: datetime | None = None
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        new = replace(
+            lease.prepaid,
+            booked_hours=lease.prepaid.booked_hours + self.hours,
+            booked_until=self.until,
+            paid=self.paid,
+            booking_read_at=self.read_at,
+            extend_at=None,
+            extend_tries=0,
+            extend_refusal="",
+        )
+        return replace(lease, prepaid=new)
+
+
+@dataclass(frozen=True, slots=True)
+class NotBookedLonger:
+    """An extension was not executed, or its outcome is unknown. No other one is sent before `again_at`."""
+
+    why: str
+    again_at: datetime | None
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        tries = lease.prepaid.extend_tries + 1
+        new = replace(lease.prepaid, extend_at=self.again_at, extend_tries=tries, extend_refusal=self.why)
+        return replace(lease, prepaid=new)
+
+
 DestroyAnswer = Literal["accepted", "none there", "error"]
 
 
@@ -202,6 +270,10 @@ Fact = (
     | StopDue
     | KeepGpus
     | BootsAgain
+    | BookingRead
+    | BookingDoubted
+    | BookedLonger
+    | NotBookedLonger
     | DestroySent
     | Booted
     | KeysGiven

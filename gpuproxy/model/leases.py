@@ -52,6 +52,7 @@ class LeaseEvent(StrEnum):
     WOKEN = "woken"
     RELEASE = "release"
     VANISHED = "vanished"
+    ENDED = "ended"  # the booking was over, and the marketplace has ended the machine
     GONE = "gone"
     REAPPEARED = "reappeared"
 
@@ -90,17 +91,20 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
         _E.PARKED: _S.PARKED,
         _E.RELEASE: _S.RELEASING,
         _E.VANISHED: _S.LOST,
+        _E.ENDED: _S.RELEASED,
     },
     _S.ACTIVE: {
         _E.FALTERED: _S.STARTING,
         _E.PARKED: _S.PARKED,
         _E.RELEASE: _S.RELEASING,
         _E.VANISHED: _S.LOST,
+        _E.ENDED: _S.RELEASED,
     },
     _S.PARKED: {
         _E.WOKEN: _S.STARTING,
         _E.RELEASE: _S.RELEASING,
         _E.VANISHED: _S.LOST,
+        _E.ENDED: _S.RELEASED,
     },
     _S.RELEASING: {
         _E.CREATED: _S.RELEASING,
@@ -116,6 +120,7 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
     _S.LOST: {_E.REAPPEARED: _S.RELEASING},
 }
 
+_NOTHING = Micro(0)
 BOOT_REQUESTED = "requested"
 """The state of a part of the boot script whose report has not been read yet."""
 BOOT_NOT_REPORTED = "not reported"
@@ -144,10 +149,11 @@ def after(state: LeaseState, event: LeaseEvent) -> LeaseState:
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """An address at which the machine's SSH may answer."""
+    """An address at which the machine's SSH may answer, and the user that logs in there."""
 
     host: str
     port: int
+    user: str = "root"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +224,7 @@ class Observed:
     """The provider's own status text."""
     ssh_host: str = ""
     ssh_port: int = 0
+    ssh_user: str = "root"
     ports: tuple[PortMapping, ...] = ()
     ready_at: datetime | None = None
     ready_evidence: str = ""
@@ -256,6 +263,28 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepaid:
+    """What was paid in advance for the machine. All zero where the marketplace bills by use."""
+
+    booked_hours: int = 0
+    """The hours of all bookings; before the machine exists, the hours that the create books."""
+    booked_until: datetime | None = None
+    """When the marketplace ends the machine by itself, according to our bookings. None while there is no machine."""
+    paid: Micro = _NOTHING
+    """What was paid for the machine, extensions included and refunds not deducted."""
+    refund_after: float | None = None
+    """A destroy gives back what was paid for the time after this many seconds of use; None: nothing."""
+    booking_read_at: datetime | None = None
+    """When a read of the machine agreed with these numbers; None: it must be read again."""
+    extend_at: datetime | None = None
+    """No extension is sent before this time, because the last one failed."""
+    extend_tries: int = 0
+    """Extensions that failed since the last one that succeeded."""
+    extend_refusal: str = ""
+    """Why the machine could not be extended; empty while nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """One lease. Times are aware UTC."""
 
@@ -282,6 +311,7 @@ class Lease:
     creation: Creation
     observed: Observed
     pending: Pending = Pending()
+    prepaid: Prepaid = Prepaid()
 
     @property
     def owner_id(self) -> OwnerId:
@@ -301,6 +331,11 @@ class Lease:
     def outcome_unknown(self) -> bool:
         """True when a create was sent and nobody knows whether an instance exists: released ones included."""
         return self.instance_id is None and self.state in (LeaseState.UNKNOWN, LeaseState.RELEASING)
+
+    @property
+    def is_prepaid(self) -> bool:
+        """True if its cost is its bookings. Then no meter runs."""
+        return self.prepaid.booked_hours > 0
 
     @property
     def may_exist(self) -> bool:

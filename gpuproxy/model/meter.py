@@ -1,7 +1,8 @@
 """The current cost of a lease per hour, by the billing rules of the marketplaces.
 
 Disk is billed as long as the instance exists, GPUs only while the provider reports it running, and nothing while the
-host is offline. During a release the meter continues until the provider confirms that the instance is gone.
+host is offline. During a release the meter continues until the provider confirms that the instance is gone. A machine
+that is paid in advance has no meter: its cost is its bookings.
 """
 
 from gpuproxy.model.leases import TERMINAL, Lease
@@ -10,6 +11,6 @@ from gpuproxy.model.money import Micro
 
 def meter_rate(lease: Lease) -> Micro | None:
     """The rate in micro-dollars per hour; None if no meter runs."""
-    if lease.instance_id is None or lease.state in TERMINAL:
+    if lease.instance_id is None or lease.state in TERMINAL or lease.is_prepaid:
         return None
     return {"nothing": Micro(0), "disk": lease.observed.disk_price, "all": lease.observed.price}[lease.observed.billed]

@@ -79,6 +79,8 @@ class Reason(StrEnum):
     DESTROYS_PRIMARY = "DESTROYS_PRIMARY"
     VOLUME_IN_USE = "VOLUME_IN_USE"
     POOL_CHANGED = "POOL_CHANGED"
+    BOOKING_ENDED = "BOOKING_ENDED"
+    BOOKING_NOT_FOUND = "BOOKING_NOT_FOUND"
 
     @property
     def meaning(self) -> "Meaning":
@@ -318,4 +320,11 @@ _MEANINGS: Mapping[Reason, Meaning] = {
         outcome="The marketplace does not give the volume to another machine while one has it.",
     ),
     Reason.POOL_CHANGED: Meaning(outcome="The warm pool does not need the machine any more. It was released."),
+    Reason.BOOKING_ENDED: Meaning(
+        outcome="The booking was over, and the marketplace ended the machine: see [billing.md](billing.md).",
+    ),
+    Reason.BOOKING_NOT_FOUND: Meaning(
+        outcome="The answer to the create was lost, and no machine was found before the end of what it would have "
+        "booked. The booking may have been paid: see [billing.md](billing.md#a-create-that-is-never-found).",
+    ),
 }

@@ -1,7 +1,8 @@
 """Costs as a list of transactions: each meter is split at every full hour (UTC) and at its end.
 
 Transactions are not stored; they are computed from the meters, always with the same result. The parts of a meter add
-up exactly to the meter. If the marketplace charged another amount, the difference is an adjustment.
+up exactly to the meter. What is paid in advance has no meter: each booking and each refund is a transaction. If the
+marketplace charged another amount, the difference is an adjustment.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from heapq import merge
 from itertools import islice
 
+from gpuproxy.model.bookings import BookingLine
 from gpuproxy.model.leases import InstanceId, LeaseId, ReservationId
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import ProviderName
@@ -79,12 +81,15 @@ class Adjustment:
         return f"{self.lease_id.replace('lease-', 'txn-', 1)}-adjustment-{self.at:%Y%m%dT%H%M%S}"
 
 
+Entry = Transaction | BookingLine | Adjustment
+
+
 def newest(
-    meters: Iterable[Meter], adjustments: Iterable[Adjustment], now: datetime, offset: int, limit: int
-) -> list[Transaction | Adjustment]:
+    meters: Iterable[Meter], others: Iterable[BookingLine | Adjustment], now: datetime, offset: int, limit: int
+) -> list[Entry]:
     """At most `limit` transactions after the first `offset`, newest first."""
-    lists: list[Iterable[Transaction | Adjustment]] = [_parts(meter, now) for meter in meters]
-    ordered = merge(sorted(adjustments, key=_newest_first), *lists, key=_newest_first)
+    lists: list[Iterable[Entry]] = [_parts(meter, now) for meter in meters]
+    ordered = merge(sorted(others, key=_newest_first), *lists, key=_newest_first)
     return list(islice(ordered, offset, offset + limit))
 
 
@@ -117,7 +122,9 @@ def _hour_before(end: datetime) -> datetime:
     return _hour(end - timedelta(microseconds=1))
 
 
-def _newest_first(transaction: Transaction | Adjustment) -> tuple[float, str, float]:
+def _newest_first(transaction: Entry) -> tuple[float, str, float]:
+    if isinstance(transaction, BookingLine):
+        return -transaction.at.timestamp(), transaction.lease_id, float(-transaction.number)
     if isinstance(transaction, Adjustment):
         return -transaction.at.timestamp(), transaction.lease_id, -transaction.at.timestamp()
     return -transaction.ended_at.timestamp(), transaction.meter.lease_id, -transaction.started_at.timestamp()

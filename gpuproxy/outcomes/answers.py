@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gpuproxy.model import contracts
+from gpuproxy.model import bookings, contracts
 from gpuproxy.model.errors import (
     AlreadyExists,
     AuthFailed,
@@ -142,7 +142,7 @@ def _unsupported(leases: Sequence[Lease]) -> str:
 
 def _warnings(leases: Sequence[Lease]) -> str:
     """The first warning about a machine, and the number of the others."""
-    found = [warning for lease in leases if (warning := contracts.warning(lease))]
+    found = [text for lease in leases for text in (contracts.warning(lease), bookings.warning(lease)) if text]
     more = f" {len(found) - 1} more machines have such a contract." if len(found) > 1 else ""
     return f" {found[0]}{more}" if found else ""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from gpuproxy.model import lease_events
+from gpuproxy.model.bookings import HOUR
 from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
 from gpuproxy.model.lease_events import (
     Created,
@@ -34,6 +35,7 @@ from gpuproxy.model.leases import (
     LeaseState,
     Observed,
     Offered,
+    Prepaid,
     ReservationId,
 )
 from gpuproxy.model.money import Micro
@@ -103,7 +105,8 @@ def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
         return lease
     if lease.state in TERMINAL:
         return leases.advance(tx, lease, Reappeared(tx.now(), receipt.instance_id))
-    return adopt(tx, lease, Created(receipt.instance_id, tx.now()))
+    booked = Created(receipt.instance_id, tx.now(), receipt.paid, receipt.booked_until)
+    return adopt(tx, lease, booked)
 
 
 def found(tx: Tx, lease: Lease, instance_id: InstanceId) -> Lease:
@@ -237,8 +240,20 @@ def _surplus(tx: Tx, stray: Stray, account: AccountKey, owner: Reservation, kind
         ),
         creation=Creation(ceiling=Micro(0), call_started_at=now, call_deadline=now),
         observed=Observed(price=instance.price or Micro(0), disk_price=instance.stopped_price or Micro(0)),
+        prepaid=_booked_by(stray, now),
     )  # fmt: skip
     leases.insert(tx, row)
     row = leases.advance(tx, row, Release(Reason[stray.kind.upper()], now))
     billed: Billed = "all" if instance.status is InstanceStatus.RUNNING else "disk"
-    return leases.advance(tx, row, Found(instance.id, now, billed=billed))
+    booking = instance.booking
+    paid, until = (None, None) if booking is None else (booking.paid, booking.until)
+    return leases.advance(tx, row, Found(instance.id, now, paid, until, billed))
+
+
+def _booked_by(stray: Stray, now: datetime) -> Prepaid:
+    """What is known of the booking of a machine that should not exist."""
+    booking, lease = stray.instance.booking, stray.lease
+    if booking is None:
+        return Prepaid()
+    hours = max(1, -((now - booking.until) // HOUR))  # rounded up
+    return Prepaid(booked_hours=hours, refund_after=None if lease is None else lease.prepaid.refund_after)

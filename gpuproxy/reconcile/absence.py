@@ -7,15 +7,19 @@ Marketplaces execute creates late, and their listings can lag or be wrong. So a 
 - Each of these listings is believable: it shows a machine that is known to be alive (the canary). Without a canary, the
   account's credit must not have changed, and twice the bound must have passed.
 
-On a prepaid marketplace nothing is proven in this way: a wrong proof would pay for a whole booking twice.
+On a prepaid marketplace nothing is proven in this way: a wrong proof would pay for a whole booking twice. There, a
+create ends when its machine is found, or when everything that it may have booked is over. Then nobody knows whether it
+was paid.
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from gpuproxy.model.bookings import HOUR, price_of
 from gpuproxy.model.lease_events import Absent, Vanished
 from gpuproxy.model.lease_facts import NotListed, Suspected
 from gpuproxy.model.leases import RENTED, Lease
+from gpuproxy.model.money import dollars
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import ListedInstance
 from gpuproxy.reconcile.listings import Listing
@@ -23,13 +27,20 @@ from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
 
 ABSENT_LISTINGS = 3
 LISTINGS_APART = timedelta(seconds=15)
+LATE_BOOKING = timedelta(hours=1)
+"""How long after its call a create is assumed to be executed at the latest, where the marketplace gives no bound."""
 _SKEW = timedelta(minutes=5)
 """How far the marketplace's clock may be behind ours."""
 
 
 def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
     """The next step towards a proof, for a lease whose create may have happened and that no listing has shown."""
-    if scene.listing is None or not may_be_proven(lease, scene):
+    if scene.listing is None:
+        return
+    if lease.is_prepaid:
+        yield from _given_up(lease, scene, scene.listing)
+        return
+    if not may_be_proven(lease, scene):
         return
     suspect = _suspect(lease, scene.listing)
     if suspect is not None:
@@ -37,13 +48,37 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
         if lease.observed.status_message != text or lease.pending.absent_checks:
             yield Note(lease, Suspected(text))
         return
-    began = scene.listing.began_at
-    if lease.pending.absent_checked_at is not None and began < lease.pending.absent_checked_at + LISTINGS_APART:
+    yield from _counted(lease, scene.listing, Absent(scene.listing.began_at, Reason.NEVER_CREATED))
+
+
+def _counted(lease: Lease, listing: Listing, end: Absent) -> Iterator[Step]:
+    """One more listing that does not show the machine. The last one ends the lease."""
+    checked_at = lease.pending.absent_checked_at
+    if checked_at is not None and listing.began_at < checked_at + LISTINGS_APART:
         return
-    if lease.pending.absent_checks + 1 < ABSENT_LISTINGS:
-        yield Note(lease, NotListed(began))
-    else:
-        yield Advance(lease, Absent(began, Reason.NEVER_CREATED))
+    enough = lease.pending.absent_checks + 1 >= ABSENT_LISTINGS
+    yield Advance(lease, end) if enough else Note(lease, NotListed(listing.began_at))
+
+
+def last_end(lease: Lease, late_seconds: float | None) -> datetime | None:
+    """The latest end of what a create without an answer may have booked; None while its call is under way."""
+    if lease.creation.call_deadline is None:
+        return None
+    late = max(timedelta(seconds=late_seconds or 0), LATE_BOOKING)
+    return lease.creation.call_deadline + lease.prepaid.booked_hours * HOUR + late
+
+
+def _given_up(lease: Lease, scene: Scene, listing: Listing) -> Iterator[Step]:
+    """End a prepaid create that no listing has shown until the end of the longest booking that it may have made."""
+    ends_at = last_end(lease, scene.capabilities.late_seconds)
+    if ends_at is None or listing.unreadable or listing.began_at <= ends_at:
+        return
+    amount = dollars(price_of(lease, lease.prepaid.booked_hours))
+    text = (
+        f"no machine was found before {ends_at:%Y-%m-%d %H:%MZ}, the latest end of its booking. The booking "
+        f"({amount}) may have been paid: look for {lease.label} in the marketplace's bill"
+    )
+    yield from _counted(lease, listing, Absent(listing.began_at, Reason.BOOKING_NOT_FOUND, text))
 
 
 def volume_absence(lease: Lease, scene: Scene) -> Iterator[Step]:
@@ -67,7 +102,7 @@ def volume_absence(lease: Lease, scene: Scene) -> Iterator[Step]:
 def may_be_proven(lease: Lease, scene: Scene) -> bool:
     """True if the present listing counts as one that does not show the instance."""
     bound = scene.capabilities.late_seconds
-    if bound is None or scene.capabilities.billing == "prepaid":
+    if bound is None or scene.capabilities.billing == "prepaid" or scene.capabilities.listing_may_miss:
         return False
     if lease.creation.call_deadline is None or scene.listing is None or scene.listing.unreadable:
         return False

@@ -6,14 +6,15 @@ effect. Nothing here retries: the next pass repeats what failed.
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
+from gpuproxy.model.bookings import ended_by_itself
 from gpuproxy.model.errors import ClaimLost, ProviderError, RateLimited, Unavailable
-from gpuproxy.model.lease_events import Gone, Ready, Reappeared, Vanished
+from gpuproxy.model.lease_events import Ended, Gone, Ready, Reappeared, Vanished
 from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseKind, LeaseState, SshAddress
 from gpuproxy.outcomes import record
@@ -22,7 +23,8 @@ from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
 from gpuproxy.reconcile.boots import Boots
 from gpuproxy.reconcile.doubts import Probes
-from gpuproxy.reconcile.steps import Confirm, Destroy, ProbeReady, ReadBoot, RegisterKeys, Stop
+from gpuproxy.reconcile.extending import Extending
+from gpuproxy.reconcile.steps import Confirm, Destroy, Extend, ProbeReady, ReadBooking, ReadBoot, RegisterKeys, Stop
 from gpuproxy.reconcile.ways_in import WayIn
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
@@ -37,7 +39,7 @@ _PROMPTLY = 8
 """This many destroys that failed are repeated without a growing wait."""
 STOP_AGAIN = timedelta(seconds=15)
 """The wait before a stop is repeated if the machine still runs."""
-Effect = Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot
+Effect = Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot | Extend | ReadBooking
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ class Effects:
         self._kind = kind
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._boots = Boots(provider, db, clock)
+        self._extending = Extending(provider, db, clock, limits, changed)
         self._asked: dict[LeaseId, _Asked] = {}
         self.read: list[ListedInstance] = []
         """Machines that a listing did not show but a read did. The next pass takes them."""
@@ -95,6 +98,7 @@ class Effects:
         """Forget the reads of leases that are not `missing` from listings, and all else about those not `live`."""
         self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in missing}
         self._boots.forget(live)
+        self._extending.forget(live)
 
     async def done(self) -> None:
         """Return when no effect is running."""
@@ -123,6 +127,10 @@ class Effects:
             await self._probe_ready(effect, claim)
         elif isinstance(effect, RegisterKeys):
             await self._boots.register_keys(effect)
+        elif isinstance(effect, Extend):
+            await self._extending.extend(effect.lease, claim)
+        elif isinstance(effect, ReadBooking):
+            await self._extending.read(effect.lease, claim)
         else:
             await self._boots.read_report(effect.lease)
 
@@ -137,7 +145,10 @@ class Effects:
     async def _answering(self, ways_in: Sequence[WayIn]) -> WayIn | None:
         """The first address that answers. All are probed at once."""
         answers = await asyncio.gather(
-            *(self._probe.reachable(at.kind, at.host, at.port, self._limits.probe_timeout) for at in ways_in)
+            *(
+                self._probe.reachable(at.kind, at.host, at.port, self._limits.probe_timeout, user=at.user)
+                for at in ways_in
+            )
         )
         return next((at for at, answers_now in zip(ways_in, answers, strict=True) if answers_now), None)
 
@@ -224,8 +235,11 @@ class Effects:
             alive = await self._provider.get(stray.instance.id)
         except ProviderError:
             return
-        if alive is None or alive.label != stray.instance.label:
+        # A marketplace whose single reads tell no label identifies the machine by its id alone.
+        if alive is None or alive.label not in (stray.instance.label, None):
             return
+        if alive.booking is not None:
+            stray = replace(stray, instance=replace(stray.instance, booking=alive.booking))
         account = (self._provider.name, self._provider.account)
         try:
             lease = await self._write(lambda tx: record.release_stray(tx, stray, account, self._kind), claim)
@@ -252,15 +266,17 @@ class Effects:
 def _ready(tx: Tx, lease_id: LeaseId, found: WayIn) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
-        ssh = None if found.container_port else SshAddress(found.host, found.port)
+        ssh = None if found.container_port else SshAddress(found.host, found.port, found.user)
         leases.advance(tx, lease, Ready(tx.now(), found.evidence, ssh))
 
 
 def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
-    """Neither a listing nor a read shows the machine: record it as gone or lost, unless the lease has changed since."""
+    """Neither a listing nor a read shows the machine: record how it ended, unless the lease has changed since."""
     lease = leases.get(tx, lease_id)
-    if lease.state is was:
-        leases.advance(tx, lease, Gone() if was is LeaseState.RELEASING else Vanished())
+    if lease.state is was is LeaseState.RELEASING:
+        leases.advance(tx, lease, Gone())
+    elif lease.state is was:
+        leases.advance(tx, lease, Ended() if ended_by_itself(lease, tx.now()) else Vanished())
     return True
 
 

@@ -26,7 +26,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes.sweep import Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
-from gpuproxy.reconcile import urgency
+from gpuproxy.reconcile import booked, urgency
 from gpuproxy.reconcile.account_identity import AccountIdentity
 from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effect, Effects
@@ -41,7 +41,7 @@ from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import account_problems, claims, leases, listed, owners
+from gpuproxy.store import account_problems, bookings, claims, leases, listed, owners
 from gpuproxy.store.claims import Claim
 
 log = structlog.get_logger(__name__)
@@ -62,6 +62,8 @@ class Decided:
     live: tuple[Lease, ...]
     sightings: Sightings
     doubts: Mapping[LeaseId, Doubt]
+    bookings_due: tuple[datetime, ...] = ()
+    """When bookings need their next steps."""
 
 
 class AccountWatch:
@@ -155,7 +157,7 @@ class AccountWatch:
         if (claim := self.claim.claim) is None:
             return self._limits.poll_seconds
         decided = await self._db.read(lambda tx: self._decide(tx, None, credit_unchanged=False))
-        if any(not isinstance(step, Destroy) for step in decided.steps):
+        if any(not isinstance(step, Effect) for step in decided.steps):
             try:
                 decided = await self._db.write(
                     lambda tx: self._written(tx, self._decide(tx, None, credit_unchanged=False), claim)
@@ -167,10 +169,10 @@ class AccountWatch:
                 self.claim.lose()
                 return self._limits.poll_seconds
         for step in decided.steps:
-            if isinstance(step, Destroy):
+            if isinstance(step, Effect):
                 self._effects.start(step, claim)
-        now = self._clock.now()
-        times = [(at - now).total_seconds() for lease in decided.live if (at := urgency.due_at(lease)) is not None]
+        now, ends = self._clock.now(), [at for lease in decided.live if (at := urgency.due_at(lease)) is not None]
+        times = [(at - now).total_seconds() for at in (*ends, *decided.bookings_due)]
         # A step that is already due is running or has failed, so it is checked again soon.
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
@@ -320,6 +322,8 @@ class AccountWatch:
             return False
         if self.vouched():
             return True
+        if "credit" in self.provider.capabilities.missing:
+            return False
         before, now = self._credit, self._clock.now()
         try:
             credit = (await self.provider.spend()).credit
@@ -377,16 +381,18 @@ class AccountWatch:
             since=self._since,
             doubts=doubts,
             unanswered=self._probes.unanswered,
+            extensions=bookings.open_extensions(tx, self._key) if any(row.is_prepaid for row in rows) else {},
             credit_unchanged=credit_unchanged,
             vouched=self.vouched(),
             mounted=self.mounted(),
             check_key=self._check_key,
         )
+        due = tuple(at for lease in rows if (at := booked.due_at(lease, scene)) is not None)
         if listing is None:
-            return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts)
+            return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts, due)
         ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
         known = by_label(tx, ours, rows)
         if self._kind == "volume":  # one that is back was not released by us, so nobody may delete it
             known = {label: lease for label, lease in known.items() if lease.state is not LeaseState.LOST}
         found, sightings = strays(listing.instances, known, self._signer.is_ours, self._sightings, tx.now())
-        return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts)
+        return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts, due)

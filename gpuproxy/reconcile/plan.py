@@ -13,8 +13,9 @@ from gpuproxy.model.lease_facts import Missing, NotListed, Shown, StopDue
 from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Billed, Lease, LeaseState
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reasons import Reason
-from gpuproxy.ports import InstanceStatus, ListedInstance
+from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary, volume_absence
+from gpuproxy.reconcile.booked import booked
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.steps import (
@@ -69,13 +70,19 @@ def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene:
 
 def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None:
-        yield from _news(lease, instance, scene.now)
+        yield from _news(lease, instance, scene.now, scene.capabilities)
     reason = _release_reason(lease, owner, instance, scene)
     if reason == Reason.NOT_READY and instance is not None:
         yield Advance(lease, Release(reason, scene.now, f"{NEVER_READY}: {_words(instance)}"))
     elif reason:
         yield Advance(lease, Release(reason, scene.now))
-    elif instance is not None:
+    else:
+        yield from booked(lease, instance, scene)
+        yield from _kept(lease, instance, scene)
+
+
+def _kept(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
+    if instance is not None:
         yield from _around_boot(lease, instance, scene.now)
         yield from _progress(lease, instance, scene)
         yield from _stopping(lease, instance, scene)
@@ -161,7 +168,12 @@ def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     if lease.pending.missing_since is None:
         yield Note(lease, Missing(scene.now))
     elif scene.now - lease.pending.missing_since >= timedelta(seconds=scene.limits.gone_after):
-        yield Confirm(lease, alone=bool(listing.unreadable))
+        yield Confirm(lease, alone=_proves_little(listing, scene))
+
+
+def _proves_little(listing: Listing, scene: Scene) -> bool:
+    """Whether a listing may lack machines that exist, so that two reads are needed."""
+    return bool(listing.unreadable) or scene.capabilities.listing_may_miss
 
 
 def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
@@ -171,13 +183,14 @@ def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> I
         elif lease.creation.call_started_at is not None:
             yield from absence(lease, scene)
         return
+    yield from booked(lease, instance, scene)
     due = lease.pending.destroy_at is None or lease.pending.destroy_at <= scene.now
     if scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene):
         yield from _going(lease, scene.listing, scene)
     if due:
         yield Destroy(lease)
     if instance is not None and not _is_older(scene.listing, lease):
-        yield from _news(lease, instance, scene.now)
+        yield from _news(lease, instance, scene.now, scene.capabilities)
 
 
 def _is_older(listing: Listing | None, lease: Lease) -> bool:
@@ -193,13 +206,13 @@ def _going(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     1. A read of the machine answers that it does not exist.
     2. A destroy was accepted, and as many believable listings as prove an absence do not show the machine. A listing is
        believable after the destroy was answered with "no such instance", or when it shows another machine that is known
-       to be alive, or while the account's credit does not change.
+       to be alive, or while the account's credit does not change. Where listings may lack machines, they prove nothing.
     """
     if lease.pending.destroy_tries == 0:
         return
-    yield Confirm(lease, alone=bool(listing.unreadable))
+    yield Confirm(lease, alone=_proves_little(listing, scene))
     taken_at, said_at = lease.pending.destroy_taken_at, lease.pending.gone_said_at
-    if listing.unreadable or taken_at is None or listing.began_at <= taken_at:
+    if _proves_little(listing, scene) or taken_at is None or listing.began_at <= taken_at:
         return
     said_gone = said_at is not None and listing.began_at > said_at
     if not (said_gone or has_canary(scene) or scene.credit_unchanged):
@@ -291,9 +304,11 @@ _BILLED: dict[InstanceStatus, Billed] = {
 """An unknown status does not change what is billed."""
 
 
-def _news(lease: Lease, instance: ListedInstance, now: datetime) -> Iterator[Note]:
+def _news(lease: Lease, instance: ListedInstance, now: datetime, capabilities: Capabilities) -> Iterator[Note]:
     """A note of what the listing shows, unless the lease has it already."""
     contract_ends_at = instance.ends_at or lease.observed.contract_ends_at
+    if instance.booking is not None and "extend" in capabilities.missing:  # then the booking is the contract
+        contract_ends_at = lease.prepaid.booked_until
     judged = lease.reason in _JUDGED  # then the status message that explains the reason is kept
     shown = Shown(
         at=now,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gpuproxy.model.bookings import BookingRecord
 from gpuproxy.model.lease_events import Event
 from gpuproxy.model.lease_facts import Fact
 from gpuproxy.model.leases import InstanceId, Lease, LeaseId
@@ -91,7 +92,23 @@ class ReadBoot:
     lease: Lease
 
 
-Step = Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Buy more hours for a prepaid machine."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBooking:
+    """Read what is booked for a prepaid machine, because it is not known or in doubt."""
+
+    lease: Lease
+
+
+Step = (
+    Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot | Extend | ReadBooking
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +128,8 @@ class Scene:
     doubts: Mapping[LeaseId, Doubt] = field(default_factory=dict)
     """Objections to new machines, this listing included."""
     unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
+    extensions: Mapping[LeaseId, BookingRecord] = field(default_factory=dict)
+    """The extensions whose outcome is not known yet."""
     credit_unchanged: bool = False
     """The account's credit has not changed for a minute: no unknown machine is being billed."""
     vouched: bool = False

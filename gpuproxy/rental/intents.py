@@ -1,7 +1,8 @@
 """The intent: what is about to be paid for, committed before anything is sent.
 
 One unit of work stores a new owner, or checks that the stored owner still wants machines. It then writes a lease for
-each pick, with its label, price ceiling and account, and the keys that exclude other leases from the same GPUs.
+each pick, with its label, price ceiling, account and booking, and the keys that exclude other leases from the same
+GPUs.
 """
 
 from collections import Counter
@@ -24,6 +25,7 @@ from gpuproxy.model.leases import (
     Observed,
     Offered,
     Pending,
+    Prepaid,
     ReservationId,
 )
 from gpuproxy.model.load import Rotation
@@ -50,6 +52,8 @@ class Intent:
     waits: Mapping[AccountKey, Sequence[float]]
     """For each account, the seconds until this project's next turn, behind 0, 1, 2, ... more of its creates."""
     latest: datetime
+    prepaid_hours: int
+    """How many hours a create books where the marketplace is paid in advance."""
     rotation: Rotation | None = None
     """The state of a rotating strategy after these picks; None for other strategies."""
 
@@ -94,7 +98,7 @@ def _open(owner: Owner) -> Owner:
 
 
 def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: str, now: datetime) -> Lease:
-    spec, lacks = intent.spec, intent.terms[offer.provider][account].missing
+    spec, able = intent.spec, intent.terms[offer.provider][account]
     keys = () if spec.run_mode == "entrypoint" else spec.ssh_public_keys
     price = offer.price(intent.wanted.disk_gb)
     return Lease(
@@ -124,7 +128,11 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
             contract_ends_at=offer.expires_at,
         ),
         pending=Pending(
-            keys_state="pending" if keys and "ssh_keys" not in lacks else "", stop_at=now if spec.stopped else None
+            keys_state="pending" if keys and "ssh_keys" not in able.missing else "",
+            stop_at=now if spec.stopped else None,
+        ),
+        prepaid=Prepaid(
+            booked_hours=intent.prepaid_hours if able.billing == "prepaid" else 0, refund_after=able.refund_after
         ),
     )
 

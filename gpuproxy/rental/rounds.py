@@ -175,6 +175,7 @@ class Rental:
             rotation=choice.rotation if STRATEGIES[owner.strategy].rotates else None,
             waits=self._waits(terms, len(choice.picks)),
             latest=latest,
+            prepaid_hours=self._context.limits.prepaid_hours,
         )
 
         def write(tx: Tx) -> tuple[Lease, ...]:

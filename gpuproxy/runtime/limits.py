@@ -46,3 +46,7 @@ class Limits:
     """How long an offer must last that is rented without an end."""
     max_rounds: int = 20
     """The leases of one reservation are limited to this factor times its count."""
+    prepaid_hours: int = 1
+    """Whole hours that a create books, and the most that an extension buys, where machines are paid in advance."""
+    extend_margin: float = 600.0
+    """How long before the end of its booking a machine is extended. Longer than a lost answer takes to be resolved."""

@@ -1,4 +1,4 @@
-"""The deletion of reservations that ended long ago, with their leases, meters, adjustments and events.
+"""The deletion of reservations that ended long ago, with their leases, meters, bookings, adjustments and events.
 
 The sums stay (see `totals`), and `forgotten` keeps the request_ids and labels.
 """
@@ -59,7 +59,7 @@ def delete(
     if max(ends) >= before or not _behind_us(tx, reservation_id):
         return False
     forgotten.add(tx, reservation_id, max(ends))
-    for table in ("settlements", "meters", "holds"):
+    for table in ("settlements", "meters", "bookings", "holds"):
         tx.execute(_OF_LEASES.format(table), (reservation_id,))
     for statement in ("events WHERE reservation_id", "leases WHERE reservation_id", "reservations WHERE id"):
         tx.execute(f"DELETE FROM {statement} = ?", (reservation_id,))  # noqa: S608 - our own words

@@ -1,7 +1,7 @@
 """Leases. The only ways to change one are `advance` (an event of the state table) and `note` (other facts).
 
-Both also write everything that follows from the change, in the caller's transaction: the event, the meter, the
-exclusive keys, the host's load and the reservation's state. The log line is written after the commit.
+Both also write everything that follows from the change, in the caller's transaction: the event, the meter or the
+booking, the exclusive keys, the host's load and the reservation's state. The log line is written after the commit.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,16 @@ from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Tx
-from gpuproxy.store import counters, events, forgotten, measured, money_log, reservations, settlements
+from gpuproxy.store import bookings, counters, events, forgotten, measured, money_log, reservations, settlements
 from gpuproxy.store.rows import LEASE_COLUMNS, LIVE_SQL, lease_changes, lease_columns, lease_from, micros, moment
 
-_SHOWN = frozenset({"price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at"})
+_SHOWN = frozenset({
+    "price", "status_message", "ssh_host", "ssh_port", "ssh_user", "ports", "boot", "contract_warned_at",
+    "booked_until", "paid",
+    "extend_refusal",
+})  # fmt: skip
 """Columns whose change notifies watchers, although it isn't an event of the lease."""
-_DUE = frozenset({"state", "expires_at", "destroy_at", "stop_at"})
+_DUE = frozenset({"state", "expires_at", "destroy_at", "stop_at", "booked_until", "booking_read_at", "extend_at"})
 """Columns that determine when the next step of a lease is due."""
 
 
@@ -41,6 +45,7 @@ def insert(tx: Tx, lease: Lease) -> None:
         list(row.values()),
     )
     _hold(tx, lease)
+    bookings.intend_create(tx, lease)
     tx.changed(due_topic(lease.provider, lease.account))
     counters.picked(tx, lease)
     events.of_lease(tx, lease, "requested", {"offer_id": lease.offered.offer_id, "price": lease.observed.price})
@@ -181,8 +186,13 @@ def note(tx: Tx, lease: Lease, fact: Fact) -> Lease:
 
 
 def cost(tx: Tx, lease_id: LeaseId) -> Micro:
-    """The cost of a lease in micro-dollars: its meters, corrected by the provider's charge once that is known."""
-    return Micro(metered(tx, lease_id) + settlements.difference(tx, lease_id))
+    """The cost of a lease in micro-dollars as recorded, corrected by the provider's charge once that is known."""
+    return Micro(recorded(tx, lease_id) + settlements.difference(tx, lease_id))
+
+
+def recorded(tx: Tx, lease_id: LeaseId) -> Micro:
+    """The total of a lease's meters or of its bookings less refunds, in micro-dollars."""
+    return Micro(metered(tx, lease_id) + bookings.total(tx, lease_id))
 
 
 def metered(tx: Tx, lease_id: LeaseId) -> Micro:
@@ -209,7 +219,7 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     )
     if rows == 0:
         raise Conflict(f"lease {old.id} changed since version {old.version}")
-    _follow(tx, old, new)
+    _follow(tx, old, new, event)
     if event is not None:
         measured.observe(tx, old, event, new.reason)
         data = {"reason": new.reason, "instance_id": new.instance_id, "price": new.observed.price}
@@ -225,8 +235,8 @@ def _save(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> Lease:
     return new
 
 
-def _follow(tx: Tx, old: Lease, new: Lease) -> None:
-    """Update the meter, the exclusive keys and the host's load after a change of the lease."""
+def _follow(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> None:
+    """Update the meter or the booking, the exclusive keys and the host's load after a change of the lease."""
     if (rate := meter_rate(new)) != meter_rate(old):
         now = micros(tx.now())
         tx.execute("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, new.id))
@@ -240,6 +250,7 @@ def _follow(tx: Tx, old: Lease, new: Lease) -> None:
         if locks_keys(new):
             _hold_again(tx, new)
     counters.follow(tx, old, new)
+    bookings.follow(tx, old, new, event)
 
 
 def _hold(tx: Tx, lease: Lease) -> None:

@@ -6,6 +6,8 @@ program generates all ids. The lock on the database ensures that one process at 
 
 from sqlite_utils import Database, Migrations
 
+from gpuproxy.store import booking_schema
+
 migrations = Migrations("gpuproxy")
 
 _FIRST = (
@@ -369,3 +371,16 @@ def m0011_warm_pools(db: Database) -> None:
     """Create the tables of warm pools. A lease may be of a volume, and a reservation may have a pool's leases."""
     for statement in _ELEVENTH:
         db.execute(statement)
+
+
+@migrations()
+def m0012_paid_in_advance(db: Database) -> None:
+    """Store what is booked and paid for machines of marketplaces that are paid in advance."""
+    for statement in booking_schema.STATEMENTS:
+        db.execute(statement)
+
+
+@migrations()
+def m0013_who_logs_in(db: Database) -> None:
+    """Store which user logs in to a machine by SSH: at some marketplaces it is not root."""
+    db.execute("ALTER TABLE leases ADD COLUMN ssh_user TEXT NOT NULL DEFAULT 'root'")

@@ -18,7 +18,11 @@ from gpuproxy.model.reservations import Reservation
 log = structlog.get_logger(__name__)
 
 Fields = dict[str, str | int | float]
-_ENDS = {LeaseEvent.GONE: "instance_released", LeaseEvent.VANISHED: "instance_lost"}
+_ENDS = {
+    LeaseEvent.GONE: "instance_released",
+    LeaseEvent.ENDED: "instance_released",
+    LeaseEvent.VANISHED: "instance_lost",
+}
 _CHANGES = {
     LeaseEvent.READY: "instance_ready",
     LeaseEvent.FALTERED: "instance_died",
@@ -28,7 +32,8 @@ _CHANGES = {
 }
 EVENTS = frozenset({
     "instance_rented", *_ENDS.values(), *_CHANGES.values(),
-    "create_refused", "create_unknown", "create_disproved", "lease_expired", "release_started", "release_requested",
+    "create_refused", "create_unknown", "create_disproved", "create_given_up", "lease_expired", "release_started",
+    "release_requested", "booking_extended", "booking_refunded", "extension_refused", "extension_unknown",
 })  # fmt: skip
 """The names of all events that this module can log."""
 
@@ -80,6 +85,30 @@ def of_request(reservation: Reservation, lease: Lease | None, *, key: str, user:
     return LogLine("release_requested", fields)
 
 
+def booking_extended(lease: Lease, hours: int, amount: int) -> None:
+    """Log that a machine is booked longer. Called after the commit, like the next two."""
+    until = "" if lease.prepaid.booked_until is None else lease.prepaid.booked_until.isoformat()
+    log.info("booking_extended", **_of_booking(lease), hours=hours, amount=usd(amount), booked_until=until)
+
+
+def booking_refunded(lease: Lease, amount: int) -> None:
+    """Log what a destroyed machine gives back."""
+    log.info("booking_refunded", **_of_booking(lease), amount=usd(amount))
+
+
+def extension_failed(lease: Lease, reason: Reason, error: str, *, unknown: bool = False) -> None:
+    """Log that an extension was refused or not executed, or that nobody knows yet whether it was executed."""
+    name = "extension_unknown" if unknown else "extension_refused"
+    log.warning(name, **_of_booking(lease), reason=reason, error=error)
+
+
+def _of_booking(lease: Lease) -> Fields:
+    return {
+        "reservation": lease.reservation_id, "contract": lease.instance_id or "", "project": lease.project,
+        "provider": lease.provider, "account": lease.account, "lease": lease.id,
+    }  # fmt: skip
+
+
 def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
     """The name of the line's event; "" for no line."""
     if old.instance_id is None and new.instance_id is not None:
@@ -88,7 +117,7 @@ def _name(old: Lease, new: Lease, event: LeaseEvent) -> str:
     if event is LeaseEvent.REFUSED or late:
         return "create_refused"  # it may arrive after the outcome was recorded as unknown
     if event is LeaseEvent.ABSENT:
-        return "create_disproved"
+        return "create_given_up" if new.is_prepaid else "create_disproved"
     if event is LeaseEvent.REPLY_LOST:
         return "create_unknown"
     if new.reason == Reason.EXPIRED != old.reason:

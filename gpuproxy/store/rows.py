@@ -17,15 +17,16 @@ from gpuproxy.model.leases import (
     Offered,
     Pending,
     PortMapping,
+    Prepaid,
 )
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Decision, Failure, Pick, Reservation, ReservationState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-Row = Lease | Offered | Creation | Observed | Pending | Reservation
-LEASE_PARTS: dict[str, type[Offered | Creation | Observed | Pending]] = {
-    "offered": Offered, "creation": Creation, "observed": Observed, "pending": Pending,
+Row = Lease | Offered | Creation | Observed | Pending | Prepaid | Reservation
+LEASE_PARTS: dict[str, type[Offered | Creation | Observed | Pending | Prepaid]] = {
+    "offered": Offered, "creation": Creation, "observed": Observed, "pending": Pending, "prepaid": Prepaid,
 }  # fmt: skip
 
 LIVE_SQL = str(tuple(state.value for state in LeaseState if state in LIVE))
@@ -50,6 +51,7 @@ def lease_from(row: Mapping[str, Any]) -> Lease:
         creation=Creation(**_values(Creation, row)),
         observed=Observed(**_values(Observed, row)),
         pending=Pending(**_values(Pending, row)),
+        prepaid=Prepaid(**_values(Prepaid, row)),
     )
 
 
@@ -185,6 +187,7 @@ _READERS: dict[type, dict[str, _Reader]] = {
             ("missing_since", "absent_checked_at", "destroy_at", "destroy_taken_at", "gone_said_at", "stop_at"), moment
         ),
     },
+    Prepaid: dict.fromkeys(("booked_until", "booking_read_at", "extend_at"), moment),
     Reservation: {
         "labels": _pairs,
         "keep": bool,

@@ -28,12 +28,17 @@ def unknown_since(tx: Tx) -> Mapping[str, tuple[int, datetime]]:
 
 
 def spending(tx: Tx) -> tuple[Micro, Micro]:
-    """The total ever spent, and the rate per hour of all running meters; in micro-dollars."""
-    row = tx.fetch_one("SELECT metered + adjusted AS closed FROM spent WHERE id = 1")
+    """The total ever spent, and the rate per hour of all running meters and prepaid machines; in micro-dollars."""
+    row = tx.fetch_one("SELECT metered + adjusted + booked AS closed FROM spent WHERE id = 1")
     total, rate = 0 if row is None else int(row["closed"]), 0
     for meter in tx.fetch("SELECT opened_at, rate FROM meters WHERE closed_at IS NULL"):
         total += accrued(meter["rate"], tx.now() - moment(meter["opened_at"]))
         rate += meter["rate"]
+    prepaid = tx.fetch_one(
+        f"SELECT coalesce(sum(price), 0) AS rate FROM leases WHERE state IN {LIVE_SQL} "  # noqa: S608 - our own words
+        "AND booked_hours > 0 AND instance_id IS NOT NULL"
+    )
+    rate += 0 if prepaid is None else int(prepaid["rate"])
     return Micro(total), Micro(rate)
 
 

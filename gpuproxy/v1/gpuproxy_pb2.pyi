@@ -622,6 +622,9 @@ class GPUInstance(_message.Message):
     READY_EVIDENCE_FIELD_NUMBER: _builtins.int
     BOOT_PARTS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    BOOKED_UNTIL_FIELD_NUMBER: _builtins.int
+    PAID_FIELD_NUMBER: _builtins.int
+    REFUND_RULE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The offer's id ("vast-123") in lists of offers and in the answers of ReserveGPUs and CreateGPUInstance; the
     contract id (no prefix) wherever the instance is shown as rented.
@@ -689,6 +692,12 @@ class GPUInstance(_message.Message):
     """CUDA compute capability of the GPU (8.9). 0 where unknown; offers only."""
     ready_evidence: _builtins.str
     """Why the machine counts as ready: "ssh lets in", "ssh greets", "port 8000 accepts" or "running". Empty until then."""
+    paid: _builtins.float
+    """Where machines are paid in advance: USD paid so far, extensions included and refunds not deducted. cost_so_far is
+    this less refunds. Absent where machines are billed by use.
+    """
+    refund_rule: _builtins.str
+    """Where machines are paid in advance: what a destroy gives back, as a sentence. Empty where they are billed by use."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """`contract_id` once rented, with `billed_per_hour`, the USD per hour that are billed at this moment: of a stopped
@@ -733,6 +742,12 @@ class GPUInstance(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the owner should know about this machine, one sentence each: its contract ends before its lease, say."""
 
+    @_builtins.property
+    def booked_until(self) -> _timestamp_pb2.Timestamp:
+        """Where machines are paid in advance: until when this one is booked. The marketplace ends it then, unless the server
+        extends it before. Absent where machines are billed by use.
+        """
+
     def __init__(
         self,
         *,
@@ -775,10 +790,13 @@ class GPUInstance(_message.Message):
         ready_evidence: _builtins.str = ...,
         boot_parts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        booked_until: _timestamp_pb2.Timestamp | None = ...,
+        paid: _builtins.float | None = ...,
+        refund_rule: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "contract_ends_at", b"contract_ends_at", "created_at", b"created_at", "direct_ports", b"direct_ports", "expires_at", b"expires_at", "inet_down_price", b"inet_down_price", "inet_up_price", b"inet_up_price", "ready_at", b"ready_at", "ssh", b"ssh"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "_paid", b"_paid", "booked_until", b"booked_until", "contract_ends_at", b"contract_ends_at", "created_at", b"created_at", "direct_ports", b"direct_ports", "expires_at", b"expires_at", "inet_down_price", b"inet_down_price", "inet_up_price", b"inet_up_price", "paid", b"paid", "ready_at", b"ready_at", "ssh", b"ssh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "account", b"account", "boot_parts", b"boot_parts", "compute_cap", b"compute_cap", "contract_ends_at", b"contract_ends_at", "contract_id", b"contract_id", "cost_so_far", b"cost_so_far", "cpu_cores", b"cpu_cores", "created_at", b"created_at", "cuda_max", b"cuda_max", "direct_ports", b"direct_ports", "disk_bandwidth", b"disk_bandwidth", "disk_gb", b"disk_gb", "expires_at", b"expires_at", "gpu_model", b"gpu_model", "host_id", b"host_id", "id", b"id", "inet_down", b"inet_down", "inet_down_price", b"inet_down_price", "inet_up", b"inet_up", "inet_up_price", b"inet_up_price", "lease_id", b"lease_id", "location", b"location", "metadata", b"metadata", "num_gpus", b"num_gpus", "port_mappings", b"port_mappings", "price_per_gpu_hour", b"price_per_gpu_hour", "price_per_hour", b"price_per_hour", "provider", b"provider", "ram_gb", b"ram_gb", "ready_at", b"ready_at", "ready_evidence", b"ready_evidence", "reliability", b"reliability", "reservation_id", b"reservation_id", "ssh", b"ssh", "status", b"status", "status_message", b"status_message", "verified", b"verified", "vram_gb", b"vram_gb", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "_paid", b"_paid", "account", b"account", "booked_until", b"booked_until", "boot_parts", b"boot_parts", "compute_cap", b"compute_cap", "contract_ends_at", b"contract_ends_at", "contract_id", b"contract_id", "cost_so_far", b"cost_so_far", "cpu_cores", b"cpu_cores", "created_at", b"created_at", "cuda_max", b"cuda_max", "direct_ports", b"direct_ports", "disk_bandwidth", b"disk_bandwidth", "disk_gb", b"disk_gb", "expires_at", b"expires_at", "gpu_model", b"gpu_model", "host_id", b"host_id", "id", b"id", "inet_down", b"inet_down", "inet_down_price", b"inet_down_price", "inet_up", b"inet_up", "inet_up_price", b"inet_up_price", "lease_id", b"lease_id", "location", b"location", "metadata", b"metadata", "num_gpus", b"num_gpus", "paid", b"paid", "port_mappings", b"port_mappings", "price_per_gpu_hour", b"price_per_gpu_hour", "price_per_hour", b"price_per_hour", "provider", b"provider", "ram_gb", b"ram_gb", "ready_at", b"ready_at", "ready_evidence", b"ready_evidence", "refund_rule", b"refund_rule", "reliability", b"reliability", "reservation_id", b"reservation_id", "ssh", b"ssh", "status", b"status", "status_message", b"status_message", "verified", b"verified", "vram_gb", b"vram_gb", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__direct_ports: _TypeAlias = _typing.Literal["direct_ports"]  # noqa: Y015
     _WhichOneofArgType__direct_ports: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports"]  # noqa: Y015
@@ -786,12 +804,16 @@ class GPUInstance(_message.Message):
     _WhichOneofArgType__inet_down_price: _TypeAlias = _typing.Literal["_inet_down_price", b"_inet_down_price"]  # noqa: Y015
     _WhichOneofReturnType__inet_up_price: _TypeAlias = _typing.Literal["inet_up_price"]  # noqa: Y015
     _WhichOneofArgType__inet_up_price: _TypeAlias = _typing.Literal["_inet_up_price", b"_inet_up_price"]  # noqa: Y015
+    _WhichOneofReturnType__paid: _TypeAlias = _typing.Literal["paid"]  # noqa: Y015
+    _WhichOneofArgType__paid: _TypeAlias = _typing.Literal["_paid", b"_paid"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__direct_ports) -> _WhichOneofReturnType__direct_ports | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__inet_down_price) -> _WhichOneofReturnType__inet_down_price | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__inet_up_price) -> _WhichOneofReturnType__inet_up_price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__paid) -> _WhichOneofReturnType__paid | None: ...
 
 Global___GPUInstance: _TypeAlias = GPUInstance  # noqa: Y015
 
@@ -2340,7 +2362,9 @@ Global___ReleaseReservationResponse: _TypeAlias = ReleaseReservationResponse  # 
 
 @_typing.final
 class ExtendReservationRequest(_message.Message):
-    """ExtendReservationRequest moves the end of a reservation."""
+    """ExtendReservationRequest moves the end of a reservation. Where machines are paid in advance, the hours are bought near
+    the end of what is booked, and at once if that is near.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2733,7 +2757,9 @@ Global___GetTransactionsResponse: _TypeAlias = GetTransactionsResponse  # noqa: 
 
 @_typing.final
 class Transaction(_message.Message):
-    """Transaction is one line of the bill. A running meter is cut into a "completed" one at each UTC hour and at its end."""
+    """Transaction is one line of the bill. A running meter is cut into a "completed" one at each UTC hour and at its end.
+    Where machines are paid in advance, there is one for each booking and each refund instead.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2761,7 +2787,7 @@ class Transaction(_message.Message):
     timestamp: _builtins.int
     """Seconds since 1970 in UTC."""
     status: _builtins.str
-    """"completed", or "pending" for the running part of an open meter."""
+    """"completed", or "pending" for the running part of an open meter and for a booking that may have been paid."""
     description: _builtins.str
     """What it is for."""
     provider: _builtins.str

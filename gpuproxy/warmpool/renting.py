@@ -59,9 +59,11 @@ class Renting:
         signer: Signer,
         limits: PoolLimits,
         check_key: str = "",
+        prepaid_hours: int = 1,
     ) -> None:
         """With `check_key`, a public key, a machine is ready only if it lets the probe log in."""
         self._check_key = check_key
+        self._prepaid_hours = prepaid_hours
         self._db = db
         self._clock = clock
         self._accounts = accounts
@@ -162,6 +164,7 @@ class Renting:
             terms={pool.provider: {pool.account: self._accounts.provider(key).capabilities}},
             waits={key: self._accounts.waits(key, pool.project, 1)},
             latest=latest,
+            prepaid_hours=self._prepaid_hours,
         )
 
     def _intend(self, tx: Tx, pool: Pool, role: Role, intent: intents.Intent, require: Require) -> Lease:

@@ -21,7 +21,7 @@ from tests.edge.engine import StubEngine, service_over
 from tests.edge.face import facing
 
 NAN, INF = float("nan"), float("inf")
-MARKETPLACES = {"vast": "vast.ai"}
+MARKETPLACES = {"vast": "vast.ai", "ionet": "io.net"}
 DEFAULTS = Defaults(max_price=10.0, marketplaces=MARKETPLACES)
 SECRET = "hunter2-canary"
 

@@ -18,9 +18,9 @@ TABLE = """
 requested | created starting, refused failed, not_attempted failed, reply_lost unknown, deferred requested, \
 found starting, release releasing
 unknown | created starting, found starting, absent failed, release releasing
-starting | ready active, parked parked, release releasing, vanished lost
-active | faltered starting, parked parked, release releasing, vanished lost
-parked | woken starting, release releasing, vanished lost
+starting | ready active, parked parked, release releasing, vanished lost, ended released
+active | faltered starting, parked parked, release releasing, vanished lost, ended released
+parked | woken starting, release releasing, vanished lost, ended released
 releasing | created releasing, found releasing, reply_lost releasing, refused released, not_attempted released, \
 absent released, gone released
 released | reappeared releasing

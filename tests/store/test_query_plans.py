@@ -18,17 +18,22 @@ from tests.world import VAST, World, in_world
 
 GROWS = frozenset({
     "reservations", "leases", "events", "meters", "settlements", "forgotten_reservations", "forgotten_leases",
+    "bookings",
 })  # fmt: skip
-BOUNDED = frozenset({"leases_live", "meters_open", "reservations_unsettled", "holds_lease"})
+BOUNDED = frozenset({"leases_live", "meters_open", "reservations_unsettled", "holds_lease", "bookings_open"})
 """Indexes that hold only what is live. They may be read from end to end."""
 NARROW = {
     "leases_newest": "provider=? AND created_at>?",
     "leases_charge_due": "provider=? AND account=? AND ended_at>?",
     "meters_newest": "closed_at>?",
+    "bookings_newest": "decided_at>?",
+    "bookings_decided": "decided_at>?",
+    "leases_prepaid_ended": "provider=? AND account=? AND ended_at>?",
     "reservations_of_all_in_state": "state=? AND created_at>?",
 }
 """Indexes that are narrow only with these conditions."""
 PAGES = frozenset({"meters_newest", "meters_of_project", "settlements_newest", "settlements_of_project"}) | frozenset({
+    "bookings_newest", "bookings_of_project",
     "reservations_newest", "reservations_of_all", "reservations_in_state", "reservations_of_all_in_state",
 })  # fmt: skip
 """Indexes in the order of a list. They are read from the place of a page on, and no further than the page is long."""

@@ -5,18 +5,18 @@ contract id when it is shown as rented. A message never contains anything of a L
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.instances.requests import LeaseView
-from gpuproxy.model import contracts
+from gpuproxy.model import bookings, contracts
 from gpuproxy.model.leases import Lease, PortMapping, status_word
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_SSH_USER = "root"
 _SSH_PORT = 22
 
 
@@ -105,10 +105,13 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
         verified=lease.offered.verified,
         cuda_max=lease.offered.cuda_max,
         disk_gb=lease.offered.disk_gb,
-        contract_ends_at=timestamp(lease.observed.contract_ends_at),
+        contract_ends_at=timestamp(_contract_end(lease)),
         ready_evidence=lease.observed.ready_evidence,
         boot_parts=_boot_parts(lease),
-        warnings=[warning] if (warning := contracts.warning(lease)) else [],
+        warnings=[text for text in (contracts.warning(lease), bookings.warning(lease)) if text],
+        booked_until=timestamp(lease.prepaid.booked_until),
+        paid=usd(lease.prepaid.paid) if lease.is_prepaid else None,
+        refund_rule=bookings.refund_rule(lease),
     )
 
 
@@ -145,6 +148,11 @@ def _metadata(lease: Lease) -> dict[str, str]:
     return facts
 
 
+def _contract_end(lease: Lease) -> datetime | None:
+    """When the machine stops whatever its lease says: at the end of a booking that can't be extended at the moment."""
+    return lease.prepaid.booked_until if bookings.warning(lease) else lease.observed.contract_ends_at
+
+
 def _boot_parts(lease: Lease) -> dict[str, str]:
     parts = dict(lease.observed.boot)
     if lease.pending.keys_state:
@@ -153,10 +161,11 @@ def _boot_parts(lease: Lease) -> dict[str, str]:
 
 
 def _ssh(lease: Lease) -> pb.SSHAccess | None:
-    if not lease.observed.ssh_host:
+    seen = lease.observed
+    if not seen.ssh_host:
         return None
-    command = f"ssh -p {lease.observed.ssh_port} {_SSH_USER}@{lease.observed.ssh_host}"
-    return pb.SSHAccess(host=lease.observed.ssh_host, port=lease.observed.ssh_port, user=_SSH_USER, command=command)
+    command = f"ssh -p {seen.ssh_port} {seen.ssh_user}@{seen.ssh_host}"
+    return pb.SSHAccess(host=seen.ssh_host, port=seen.ssh_port, user=seen.ssh_user, command=command)
 
 
 def _port(port: PortMapping) -> pb.PortMapping:

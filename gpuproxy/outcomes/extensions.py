@@ -1,0 +1,183 @@
+"""Record what becomes of the extensions of prepaid machines. Parts of a unit of work.
+
+Each extension is committed before it is sent, and sent once. As long as its outcome is unknown, no other one is sent:
+`read` decides by what reads of the machine show.
+"""
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Literal
+
+from gpuproxy.model import bookings
+from gpuproxy.model.bookings import BookingRecord, BookingState, Seen
+from gpuproxy.model.errors import Advice, AuthFailed, InsufficientFunds, RateLimited, Refused
+from gpuproxy.model.lease_facts import BookedLonger, BookingRead, NotBookedLonger
+from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseId
+from gpuproxy.model.money import Micro
+from gpuproxy.model.reasons import Reason
+from gpuproxy.ports import Tx
+from gpuproxy.store import account_problems, leases, money_log, owners, settlements
+from gpuproxy.store import bookings as stored
+
+_PAUSE = timedelta(minutes=3)
+"""How long an account is paused that lacked the funds for an extension, or whose key was refused."""
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=15), timedelta(seconds=120)
+_WORTH_A_RETRY = (InsufficientFunds, AuthFailed)
+"""Somebody may add credit or repair the key before the machine ends."""
+_UNKNOWN = "the marketplace did not answer the extension; it is read whether it was executed"
+_NOT_EXECUTED = "the last extension was not executed; another one is sent"
+
+
+def wanted(lease: Lease, now: datetime, margin: timedelta, *, closing: bool) -> bool:
+    """Whether an extension is to be sent now. `closing`: the machine's owner is releasing everything."""
+    due_at, until = bookings.extension_due_at(lease, margin), lease.prepaid.booked_until
+    if due_at is None or until is None or closing or lease.instance_id is None:
+        return False
+    return due_at <= now < until and (lease.expires_at is None or now < lease.expires_at)
+
+
+def begin(tx: Tx, lease_id: LeaseId, most: int, margin: timedelta, patience: timedelta) -> BookingRecord | None:
+    """Commit an extension of at most `most` hours that is about to be sent. None if none is to be sent (any more).
+
+    Its answer is waited for at most for `patience`. Raises Unavailable if nothing may be paid for now.
+    """
+    lease = leases.get(tx, lease_id)
+    if not wanted(lease, tx.now(), margin, closing=bool(owners.of(tx, lease).closing)):
+        return None
+    if stored.open_of(tx, lease_id) is not None or lease.prepaid.booked_until is None:
+        return None
+    hours = bookings.extension_hours(lease.prepaid.booked_until, lease.expires_at, most)
+    if why := _not_allowed(tx, lease):
+        _failed(tx, lease, Reason.PRICE_MOVED, why, tx.now() + _LONGEST_WAIT)
+        return None
+    return stored.begin_extension(tx, lease, hours, tx.now() + patience)
+
+
+def _not_allowed(tx: Tx, lease: Lease) -> str:
+    """Why an extension may not be paid for; "" if it may. The only place where extensions meet limits of spending."""
+    tx.before_spending()
+    if lease.observed.price > lease.creation.ceiling:
+        return "its price is above the limit of the reservation"
+    return ""
+
+
+def bought(tx: Tx, booking: BookingRecord) -> None:
+    """Record that the marketplace has accepted an extension."""
+    lease, now = _lease_and_state(tx, booking)
+    if lease is None or now is None:
+        return
+    stored.settle(tx, now, BookingState.CONFIRMED)
+    until = booking.until_after or tx.now()
+    paid = Micro(lease.prepaid.paid + booking.amount)
+    longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid))
+    tx.after_commit(partial(money_log.booking_extended, longer, booking.hours, booking.amount))
+
+
+def refused(tx: Tx, booking: BookingRecord, refusal: Refused) -> None:
+    """Record that the marketplace has refused an extension: nothing was bought."""
+    lease, now = _lease_and_state(tx, booking)
+    if refusal.reason in account_problems.PAUSING and lease is not None:
+        account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
+    if lease is None or now is None:
+        return
+    stored.settle(tx, now, BookingState.REFUSED, message=str(refusal))
+    _failed(tx, lease, refusal.reason, f"{refusal.reason}: {refusal}", _again_at(tx, lease, refusal))
+
+
+def unknown(tx: Tx, booking: BookingRecord, text: str) -> None:
+    """Record that nobody knows whether an extension was executed."""
+    lease, now = _lease_and_state(tx, booking)
+    if lease is None or now is None:
+        return
+    stored.settle(tx, now, BookingState.UNKNOWN, message=text)
+    noted = leases.note(tx, lease, NotBookedLonger(_UNKNOWN, None))
+    tx.after_commit(partial(money_log.extension_failed, noted, Reason.OUTCOME_UNKNOWN, text, unknown=True))
+
+
+Verdict = Literal["decided", "again", "too early"]
+"""What follows from a read: a decision; nothing, unless another read `READS_APART` later shows the same; nothing."""
+
+
+def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Verdict:
+    """Decide by a read of the machine. `first`: an earlier read that showed the same; None: there is none."""
+    lease = leases.get(tx, lease_id)
+    if lease.state not in LIVE:
+        return "decided"
+    booking = stored.open_of(tx, lease_id)
+    if booking is not None and booking.kind == "extend":
+        return _resolved(tx, lease, booking, first, seen)
+    if bookings.agrees(lease.prepaid, seen):
+        until = lease.prepaid.booked_until or seen.until
+        leases.note(tx, lease, BookingRead(seen.at, until, lease.prepaid.paid))
+        return "decided"
+    if not _agreed(first, seen):
+        return "again"
+    _correct(tx, lease, seen)
+    return "decided"
+
+
+def _agreed(first: Seen | None, seen: Seen) -> bool:
+    return first is not None and seen.at - first.at >= bookings.READS_APART and seen.agrees(first)
+
+
+def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, seen: Seen) -> Verdict:
+    """Decide an open extension. A read that began before the end of its call proves nothing."""
+    ended = booking.call_deadline
+    if ended is None or seen.at <= ended:
+        return "too early"
+    if bookings.shows_extension(booking, seen):
+        expected = Micro(lease.prepaid.paid + booking.amount)
+        paid = expected if seen.paid is None else seen.paid
+        stored.settle(
+            tx, booking, BookingState.CONFIRMED, amount=Micro(max(0, paid - lease.prepaid.paid)), until=seen.until
+        )
+        until = booking.until_after if booking.until_after and _same(seen.until, booking.until_after) else seen.until
+        longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid, read_at=seen.at))
+        tx.after_commit(partial(money_log.booking_extended, longer, booking.hours, paid - lease.prepaid.paid))
+        return "decided"
+    if first is None or first.at <= ended or not _agreed(first, seen):
+        return "again"
+    stored.settle(tx, booking, BookingState.REFUSED, message="two reads of the machine do not show it")
+    _failed(tx, lease, Reason.OUTCOME_UNKNOWN, _NOT_EXECUTED, tx.now())
+    return "decided"
+
+
+def _correct(tx: Tx, lease: Lease, seen: Seen) -> None:
+    """Two reads agree that something else is booked or paid than our bookings say: they are right."""
+    paid = lease.prepaid.paid if seen.paid is None else seen.paid
+    recorded = leases.recorded(tx, lease.id)
+    difference = paid - lease.prepaid.paid
+    if difference:
+        charged = Micro(recorded + settlements.difference(tx, lease.id) + difference)
+        settlements.save(tx, lease.id, charged=charged, metered=recorded)
+    until = lease.prepaid.booked_until
+    until = until if until is not None and _same(until, seen.until) else seen.until
+    leases.note(tx, lease, BookingRead(seen.at, until, paid))
+
+
+def _same(one: datetime, other: datetime) -> bool:
+    return abs(one - other) <= bookings.SLACK
+
+
+def _lease_and_state(tx: Tx, booking: BookingRecord) -> tuple[Lease | None, BookingRecord | None]:
+    """The lease and the booking now. No booking if it was decided meanwhile, no lease if it was deleted."""
+    now = stored.find(tx, booking.lease_id, booking.number)
+    still = now if now is not None and now.state in bookings.OPEN else None
+    return leases.find(tx, booking.lease_id), still
+
+
+def _again_at(tx: Tx, lease: Lease, refusal: Refused) -> datetime | None:
+    """When the next extension may be sent after a refusal."""
+    if refusal.advice is Advice.STOP and not isinstance(refusal, _WORTH_A_RETRY):
+        return lease.prepaid.booked_until  # the same request would be refused again
+    wait = min(_FIRST_WAIT * (1 << min(lease.prepaid.extend_tries, 5)), _LONGEST_WAIT)
+    if isinstance(refusal, RateLimited) and refusal.retry_after is not None:
+        wait = timedelta(seconds=refusal.retry_after)
+    return tx.now() + wait
+
+
+def _failed(tx: Tx, lease: Lease, reason: Reason, why: str, again_at: datetime | None) -> None:
+    if lease.state not in RENTED:
+        return
+    noted = leases.note(tx, lease, NotBookedLonger(why, again_at))
+    tx.after_commit(partial(money_log.extension_failed, noted, reason, why))
