@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncssh
 
-_USER = "root"
-
 
 class UnusableKey(Exception):
     """The check key can't be used. The text is for the operator and contains nothing of the key."""
@@ -29,8 +27,8 @@ class SshLogin:
         """The public key, one line in OpenSSH format."""
         return f"{self._key.export_public_key().decode().strip()} gpuproxy-check"
 
-    async def succeeds(self, host: str, port: int, timeout: float) -> bool:
-        """True if the machine lets root in with the key. `timeout` is in real seconds.
+    async def succeeds(self, host: str, port: int, timeout: float, *, user: str = "root") -> bool:
+        """True if the machine lets the user in with the key. `timeout` is in real seconds.
 
         Never raises, also for a host or a port that can't exist.
         """
@@ -39,7 +37,7 @@ class SshLogin:
         try:
             async with asyncio.timeout(timeout):
                 connection = await asyncssh.connect(
-                    host, port, username=_USER, client_keys=[self._key], known_hosts=None, agent_path=None, config=None
+                    host, port, username=user, client_keys=[self._key], known_hosts=None, agent_path=None, config=None
                 )
         except (OSError, TimeoutError, ValueError, OverflowError, asyncssh.Error):
             return False

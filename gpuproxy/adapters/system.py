@@ -116,7 +116,9 @@ class SocketProbe:
         """`login` makes the logins of the kind "ssh_login"; without it, they all fail."""
         self._login = login
 
-    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
+    async def reachable(
+        self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/", user: str = "root"
+    ) -> bool:
         """True if the port accepts a connection ("tcp"), also sends "SSH-" ("ssh"), or lets the key in ("ssh_login").
 
         "http": a GET of `path` without TLS is answered with 2xx; redirects are not followed. Never raises, also for a
@@ -125,7 +127,7 @@ class SocketProbe:
         if not 0 < port < _PORTS or "\0" in host:  # uvloop would cut them short, and so probe another address
             return False
         if kind == "ssh_login":
-            return self._login is not None and await self._login.succeeds(host, port, timeout)
+            return self._login is not None and await self._login.succeeds(host, port, timeout, user=user)
         try:
             async with asyncio.timeout(timeout):
                 return await _answers(kind, host, port, path)

@@ -57,6 +57,8 @@ class BillingCheck:
 
     async def step(self) -> Reading | None:
         """Make one comparison. None when the provider's credit could not be read."""
+        if "credit" in self.provider.capabilities.missing:
+            return None
         try:
             spend = await self.provider.spend()
         except ProviderError as error:

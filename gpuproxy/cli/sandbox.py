@@ -9,7 +9,15 @@ import click
 
 from gpuproxy.sandbox import dialects
 from gpuproxy.sandbox.market.journal import WrongMarket
-from gpuproxy.sandbox.options import DEFAULT_ACCOUNTS, DEFAULT_PORT, BootScripts, GoneForm, SandboxOptions
+from gpuproxy.sandbox.options import (
+    DEFAULT_ACCOUNTS,
+    DEFAULT_PORT,
+    BootScripts,
+    DeployBody,
+    GoneForm,
+    RetryAfter,
+    SandboxOptions,
+)
 from gpuproxy.sandbox.server.http_shell import run
 
 
@@ -195,6 +203,27 @@ DELETE faults, images. docs/sandbox.md describes these calls.
     default="null",
     show_default=True,
     help="Form of the answer for an instance that does not exist.",
+)
+@click.option(
+    "--ionet-deploy-body",
+    type=click.Choice(get_args(DeployBody)),
+    default="empty",
+    show_default=True,
+    help="What io.net answers when a virtual machine was booked: nothing, or its id.",
+)
+@click.option(
+    "--ionet-lag",
+    type=click.FloatRange(0),
+    default=3.0,
+    show_default=True,
+    help="Seconds for which io.net does not know a new deployment: reads are answered with 404, lists miss it.",
+)
+@click.option(
+    "--ionet-retry-after",
+    type=click.Choice(get_args(RetryAfter)),
+    default="seconds",
+    show_default=True,
+    help="Form of Retry-After when io.net's rate limit of 300 calls a minute is exceeded.",
 )
 @click.option(
     "--volume-sharing",

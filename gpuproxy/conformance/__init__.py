@@ -15,9 +15,9 @@ only `ports` and `model`.
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from gpuproxy.conformance import adapter_rules, create_rules, read_rules, volume_rules
+from gpuproxy.conformance import adapter_rules, create_rules, prepaid_rules, read_rules, volume_rules
 from gpuproxy.conformance.bench import QuickClock
-from gpuproxy.conformance.subject import KnownRefusal, Make, Subject, VolumeFacts
+from gpuproxy.conformance.subject import KnownRefusal, Make, PrepaidFacts, Subject, VolumeFacts
 from gpuproxy.conformance.verdict import Broken, NotJudged, Result
 from gpuproxy.model.errors import ProviderError
 
@@ -25,6 +25,7 @@ __all__ = [
     "RULES",
     "KnownRefusal",
     "Make",
+    "PrepaidFacts",
     "QuickClock",
     "Result",
     "Rule",
@@ -55,6 +56,11 @@ _ALL: tuple[Rule, ...] = (
     read_rules.a_search_shows_the_cheapest_first,
     read_rules.a_failed_page_of_a_search_is_an_error,
     read_rules.a_search_of_another_schema_is_an_error,
+    prepaid_rules.a_booking_has_the_hours_that_are_set,
+    prepaid_rules.a_create_above_its_price_is_not_sent,
+    prepaid_rules.an_extension_moves_the_end_by_its_hours,
+    prepaid_rules.an_extension_is_bought_at_most_once_and_in_doubt_unknown,
+    prepaid_rules.a_machine_whose_booking_is_over_is_gone,
     volume_rules.a_volume_is_created_at_most_once_and_in_doubt_unknown,
     volume_rules.an_error_with_a_volume_id_is_a_created_volume,
     volume_rules.a_listing_of_volumes_is_everything_with_its_labels,

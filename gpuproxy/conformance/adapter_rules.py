@@ -3,9 +3,9 @@
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 
-from gpuproxy.conformance.bench import SECRET, TIMEOUTS, Bench
+from gpuproxy.conformance.bench import SECRET, TIMEOUTS, Bench, with_secret
 from gpuproxy.conformance.subject import Make
 from gpuproxy.conformance.verdict import Broken, NotJudged, ended, require
 from gpuproxy.conformance.wire import FAILURES, Spoil
@@ -47,6 +47,9 @@ async def a_launch_is_checked_without_a_call_and_always_the_same(make: Make) -> 
     bench = Bench(make)
     passed = _objections(bench, bench.spec)
     require(not passed, f"the launch of the subject does not pass: {passed}")
+    if not bench.subject.secret_env:
+        refused = {objection.field for objection in _objections(bench, with_secret(bench.spec))}
+        require("secret_env" in refused, "a launch with a secret variable passes, although there is no environment")
     known = {field.name for field in fields(LaunchSpec)}
     for each in _LAUNCHES:
         asked = replace(bench.spec, run_mode=each.run_mode, args=each.args, onstart=each.onstart)
@@ -81,7 +84,8 @@ async def no_error_tells_a_secret(make: Make) -> None:
         offer = (await bench.offers())[0]
         bench.wire.spoil(spoil)
         created = _error_text(await bench.create(offer))
-        require(SECRET not in created, "the error of a create contains a secret of the launch")
+        told = bench.subject.secret_env and SECRET in created
+        require(not told, "the error of a create contains a secret of the launch")
         for text in (created, *[_error_text(await ended(call())) for call in _calls(bench)]):
             require(bench.subject.key not in text, "an error contains the key")
 
@@ -122,7 +126,8 @@ async def reads_and_destroys_keep_their_intervals(make: Make) -> None:
             begun = len(bench.wire.requests)
             await ended(_call_named(bench, name, instance_id))
             require(len(bench.wire.requests) > begun, f"{name} sent no request")
-        times = bench.wire.sent_at
+        pages = [name != "list" or bench.subject.is_page(request) for request in bench.wire.requests]
+        times = list(compress(bench.wire.sent_at, pages))
         shortest = min(later - earlier for earlier, later in pairwise(times))
         require(shortest >= _INTERVAL * _SLACK, f"two calls of {name} are {shortest:.1f} s apart, not {_INTERVAL:g} s")
 
@@ -141,9 +146,16 @@ def _call_named(bench: Bench, name: str, instance_id: InstanceId) -> Awaitable[o
 
 
 def _calls(bench: Bench) -> tuple[Callable[[], Awaitable[object]], ...]:
-    """Every call that all adapters have, except creates, and those about volumes if it has any."""
+    """Every call that all adapters have, except creates, and those about bookings and volumes if it has any."""
     provider = bench.provider
-    calls = (bench.all_offers, provider.list, lambda: provider.get(_MISSING), lambda: provider.destroy(_MISSING))
+    calls: tuple[Callable[[], Awaitable[object]], ...] = (
+        bench.all_offers,
+        provider.list,
+        lambda: provider.get(_MISSING),
+        lambda: provider.destroy(_MISSING),
+    )
+    if bench.subject.prepaid is not None:
+        calls = (*calls, lambda: provider.extend(_MISSING, 1))
     if bench.subject.volumes is None:
         return calls
     some_id = bench.subject.volumes.some_id

@@ -52,6 +52,11 @@ class QuickClock:
         return asyncio.timeout(seconds)
 
 
+def with_secret(spec: LaunchSpec) -> LaunchSpec:
+    """The launch with the suite's secret variable."""
+    return replace(spec, secret_env=(*spec.secret_env, ("CONFORMANCE_SECRET", SECRET)))
+
+
 class _Inline:
     """Workers without threads."""
 
@@ -62,13 +67,11 @@ class _Inline:
 class Bench:
     """The adapter of a new subject. Every interval is 0, except those in `intervals`."""
 
-    def __init__(self, make: Make, intervals: Mapping[str, float] | None = None) -> None:
+    def __init__(self, make: Make, intervals: Mapping[str, float] | None = None, *, prepaid_hours: int = 1) -> None:
         self.subject: Subject = make()
         self.clock = self.subject.clock
         self.wire = Wire(self.subject.http, self.clock)
-        self.spec: LaunchSpec = replace(
-            self.subject.spec, secret_env=(*self.subject.spec.secret_env, ("CONFORMANCE_SECRET", SECRET))
-        )
+        self.spec: LaunchSpec = with_secret(self.subject.spec) if self.subject.secret_env else self.subject.spec
         unpaced = dict.fromkeys((call.name for call in self.subject.descriptor.calls), 0.0)
         setup = ProviderSetup(
             account=_ACCOUNT,
@@ -79,6 +82,7 @@ class Bench:
             workers=_Inline(),
             intervals={**unpaced, **(intervals or {})},
             timeouts=TIMEOUTS,
+            prepaid_hours=prepaid_hours,
         )
         self.provider = self.subject.descriptor.connect(setup)
         self._labels = 0

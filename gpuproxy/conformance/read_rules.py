@@ -33,7 +33,7 @@ async def a_failed_page_of_a_listing_is_an_error(make: Make) -> None:
     bench = Bench(make)
     for page in range(await _pages_of_a_listing(bench)):
         for spoil in FAILURES:
-            bench.wire.spoil(spoil, after=page)
+            bench.wire.spoil(spoil, which=bench.subject.is_page, after=page)
             await must_fail(bench.provider.list(), f"{spoil.value} on page {page + 1}")
 
 
@@ -42,7 +42,7 @@ async def a_listing_of_another_schema_is_an_error(make: Make) -> None:
     bench = Bench(make)
     for page in range(await _pages_of_a_listing(bench)):
         for spoil in OTHER_SCHEMA:
-            bench.wire.spoil(spoil, after=page)
+            bench.wire.spoil(spoil, which=bench.subject.is_page, after=page)
             await must_fail(bench.provider.list(), f"{spoil.value} on page {page + 1}")
 
 
@@ -140,10 +140,10 @@ async def a_search_of_another_schema_is_an_error(make: Make) -> None:
 
 
 async def _pages_of_a_listing(bench: Bench) -> int:
-    """The number of requests of a listing with as many pages as the subject allows."""
+    """The number of pages of a listing with as many of them as the subject allows."""
     await bench.rented(bench.subject.machines_for_pages)
     await bench.provider.list()
-    pages = len(bench.wire.requests)
+    pages = sum(map(bench.subject.is_page, bench.wire.requests))
     bench.wire.forget()
     return pages
 

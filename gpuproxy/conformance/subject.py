@@ -32,6 +32,20 @@ class VolumeFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrepaidFacts:
+    """Facts about the stand-in's bookings, for a marketplace that is paid in advance."""
+
+    is_extend: Callable[[HttpRequest], bool]
+    """True for the request that buys more hours."""
+    hours: Callable[[InstanceId], int]
+    """The hours that were bought for a machine, extensions included."""
+
+
+def _any(_request: HttpRequest) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """One adapter and a new stand-in of its marketplace, in which no machine is rented.
 
@@ -51,6 +65,8 @@ class Subject:
     """The labels of the machines that exist at the stand-in, by id. The adapter's results are compared with them."""
     machines_for_pages: int = 1
     """The number of machines whose listing needs more than one page. 1: a listing always has one page."""
+    is_page: Callable[[HttpRequest], bool] = _any
+    """True for those requests of a listing without which it is not complete: its pages."""
     refusals: Sequence[KnownRefusal] = ()
     error_with_id: Callable[[InstanceId], HttpResponse] | None = None
     """An error answer of the marketplace with the id of a created machine. None: there is no such error."""
@@ -58,8 +74,12 @@ class Subject:
     """Makes one row of the next listing unreadable. None: the stand-in can't do that."""
     volumes: VolumeFacts | None = None
     """None: the marketplace has no volumes, and the adapter declares that."""
+    prepaid: PrepaidFacts | None = None
+    """None: the marketplace bills by use, and the adapter declares that."""
+    secret_env: bool = True
+    """False: the marketplace takes no environment, and the adapter objects to a launch with one."""
     spec: LaunchSpec = LaunchSpec(disk_gb=10)  # noqa: RUF009 - frozen
-    """The launch of every create. The suite adds its own secrets."""
+    """The launch of every create. The suite adds its own secret, unless `secret_env` is False."""
 
 
 Make = Callable[[], Subject]

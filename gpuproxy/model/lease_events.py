@@ -181,7 +181,8 @@ class Ready:
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
-        known = SshAddress(lease.observed.ssh_host, lease.observed.ssh_port)
+        seen = lease.observed
+        known = SshAddress(seen.ssh_host, seen.ssh_port, seen.ssh_user)
         ssh = self.ssh or known
         observed = replace(
             lease.observed,
@@ -190,6 +191,7 @@ class Ready:
             faltered_at=None,
             ssh_host=ssh.host,
             ssh_port=ssh.port,
+            ssh_user=ssh.user,
         )
         return replace(lease, observed=observed)
 

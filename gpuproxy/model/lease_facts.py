@@ -67,6 +67,7 @@ class Shown:
             status_message=old.status_message if self.status_message is None else self.status_message,
             ssh_host=self.ssh.host,
             ssh_port=self.ssh.port,
+            ssh_user=self.ssh.user,
             ports=self.ports or old.ports,
             contract_ends_at=self.contract_ends_at or old.contract_ends_at,
         )

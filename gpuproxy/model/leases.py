@@ -149,10 +149,11 @@ def after(state: LeaseState, event: LeaseEvent) -> LeaseState:
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """An address at which the machine's SSH may answer."""
+    """An address at which the machine's SSH may answer, and the user that logs in there."""
 
     host: str
     port: int
+    user: str = "root"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +224,7 @@ class Observed:
     """The provider's own status text."""
     ssh_host: str = ""
     ssh_port: int = 0
+    ssh_user: str = "root"
     ports: tuple[PortMapping, ...] = ()
     ready_at: datetime | None = None
     ready_evidence: str = ""

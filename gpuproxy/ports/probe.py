@@ -12,8 +12,10 @@ http: a GET of `path` is answered with a status from 200 to 299.
 class Probe(Protocol):
     """Checks whether an address is reachable from this server."""
 
-    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
+    async def reachable(
+        self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/", user: str = "root"
+    ) -> bool:
         """True if the address does what `kind` names. Never raises. `timeout` is in real seconds.
 
-        `path` is for http only: the path and query of the URL.
+        `path` is for http only: the path and query of the URL. `user` is for ssh_login only: who logs in.
         """

@@ -41,6 +41,7 @@ CAPABILITY_NAMES = frozenset(
         "stop_start",
         "logs",
         "charges",
+        "credit",
         "volumes",
         "volume_sharing",
         "hold_gpu",
@@ -164,7 +165,7 @@ class Provider(Protocol):
         """The total charge of each instance that existed in this period, as far as the provider lists it."""
 
     async def spend(self) -> Spend:
-        """Read the account's credit."""
+        """Read the account's credit. Only with the capability `credit`."""
 
     async def volume_offers(self, machine_ids: Collection[str], size_gb: int) -> Sequence[VolumeOffer]:
         """Where on these hosts a volume of this size could be rented now. Only with the capability `volumes`.

@@ -36,7 +36,7 @@ class AccountIdentity:
 
         Raises AuthFailed if the key belongs to another account than the live machines.
         """
-        if self._owner:
+        if self._owner or "credit" in self._provider.capabilities.missing:  # nothing identifies the account
             return None
         known = await self._db.read(lambda tx: self._known(tx) if self._rents(tx) else None)
         try:

@@ -145,7 +145,10 @@ class Effects:
     async def _answering(self, ways_in: Sequence[WayIn]) -> WayIn | None:
         """The first address that answers. All are probed at once."""
         answers = await asyncio.gather(
-            *(self._probe.reachable(at.kind, at.host, at.port, self._limits.probe_timeout) for at in ways_in)
+            *(
+                self._probe.reachable(at.kind, at.host, at.port, self._limits.probe_timeout, user=at.user)
+                for at in ways_in
+            )
         )
         return next((at for at, answers_now in zip(ways_in, answers, strict=True) if answers_now), None)
 
@@ -263,7 +266,7 @@ class Effects:
 def _ready(tx: Tx, lease_id: LeaseId, found: WayIn) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state is LeaseState.STARTING:
-        ssh = None if found.container_port else SshAddress(found.host, found.port)
+        ssh = None if found.container_port else SshAddress(found.host, found.port, found.user)
         leases.advance(tx, lease, Ready(tx.now(), found.evidence, ssh))
 
 

@@ -322,6 +322,8 @@ class AccountWatch:
             return False
         if self.vouched():
             return True
+        if "credit" in self.provider.capabilities.missing:
+            return False
         before, now = self._credit, self._clock.now()
         try:
             credit = (await self.provider.spend()).credit

@@ -30,6 +30,8 @@ class WayIn:
     port: int
     container_port: int = 0
     """Set for a requested port."""
+    user: str = "root"
+    """Who logs in, if it is SSH."""
 
     @property
     def evidence(self) -> str:
@@ -53,7 +55,7 @@ def ways_in(lease: Lease, instance: ListedInstance, *, check_key: str = "") -> t
     kind: ProbeKind = "ssh_login" if login else "ssh"
     ssh = () if lease.creation.run_mode == "entrypoint" else instance.ssh
     return (
-        *(WayIn(kind, address.host, address.port) for address in ssh),
+        *(WayIn(kind, address.host, address.port, user=address.user) for address in ssh),
         *(
             WayIn("tcp", port.host, port.public_port, port.container_port)
             for port in instance.ports
@@ -84,7 +86,8 @@ def _counts(lease: Lease, container_port: int) -> bool:
 
 def ssh_address(lease: Lease, instance: ListedInstance) -> SshAddress:
     """The address that clients are shown: the one that answered, as long as the listing still gives it."""
-    known = SshAddress(lease.observed.ssh_host, lease.observed.ssh_port)
+    seen = lease.observed
+    known = SshAddress(seen.ssh_host, seen.ssh_port, seen.ssh_user)
     if lease.creation.run_mode == "entrypoint" or not instance.ssh or known in instance.ssh:
         return known
     return instance.ssh[0]

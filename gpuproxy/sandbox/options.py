@@ -8,6 +8,8 @@ DEFAULT_PORT = 9400
 DEFAULT_ACCOUNTS = ("sandbox-key", "sandbox-key-2")
 GoneForm = Literal["null", "empty_list", "empty_object", "status_410", "plain_404", "no_such_instance", "html_404"]
 
+DeployBody = Literal["empty", "id"]
+RetryAfter = Literal["seconds", "date"]
 BootScripts = Literal["ours", "all", "off"]
 
 
@@ -52,6 +54,12 @@ class SandboxOptions:
     """After so many seconds of running, the SSH keys vanish that onstart appended (--refresh-keys); 0: never."""
     gone_as: GoneForm = "null"
     """The form of the answer that an instance does not exist."""
+    ionet_deploy_body: DeployBody = "empty"
+    """What io.net answers when a virtual machine was booked: nothing, or its id (--ionet-deploy-body)."""
+    ionet_lag: float = 0.0
+    """For how long io.net does not know a new deployment, in reads and lists (--ionet-lag)."""
+    ionet_retry_after: RetryAfter = "seconds"
+    """The form of Retry-After when io.net's rate limit is exceeded: seconds, or a date (--ionet-retry-after)."""
     volume_sharing: Literal["allow", "refuse"] = "allow"
     """Whether several instances may mount one volume."""
     standby_binding: Literal["chunk", "any"] = "chunk"

@@ -10,12 +10,12 @@ from collections import Counter, defaultdict
 from functools import partial
 from itertools import count
 
-from gpuproxy.ports import Clock, HttpRequest, HttpResponse
-from gpuproxy.sandbox import control
-from gpuproxy.sandbox.control import Controls
-from gpuproxy.sandbox.dialects.vast.dialect import Vast
-from gpuproxy.sandbox.dialects.vast.errors import not_found
-from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
+from gpuproxy.ports import Clock, HttpRequest
+from gpuproxy.sandbox.control import routes
+from gpuproxy.sandbox.control.on_demand import OnDemandControl
+from gpuproxy.sandbox.control.prepaid import PrepaidControl
+from gpuproxy.sandbox.control.routes import Controls
+from gpuproxy.sandbox.dialects.registry import dialects_of
 from gpuproxy.sandbox.market.addresses import lets_in
 from gpuproxy.sandbox.market.clock import SandboxClock
 from gpuproxy.sandbox.market.defects import Chances
@@ -24,24 +24,28 @@ from gpuproxy.sandbox.market.journal import Journal, read
 from gpuproxy.sandbox.market.machines import Blueprint, invented
 from gpuproxy.sandbox.market.odd_hosts import with_odd_hosts
 from gpuproxy.sandbox.market.port_table import PortTable
+from gpuproxy.sandbox.market.prepaid.exchange import PrepaidMarket
 from gpuproxy.sandbox.market.recorded import recorded
 from gpuproxy.sandbox.options import SandboxOptions
+from gpuproxy.sandbox.protocol.dialect import Dialect
 from gpuproxy.sandbox.protocol.faults import Faults
 from gpuproxy.sandbox.protocol.plan import Plan, concerns_answer, plan_for
-from gpuproxy.sandbox.protocol.wire import Call, Incoming, incoming
+from gpuproxy.sandbox.protocol.wire import Call, Incoming, answer, incoming
 
 _OCCUPIED = 0.3  # share of the machines on which other customers have some GPUs
 
 
 class Sandbox:
-    """One market with its clock, faults and API. Use `build` to create it."""
+    """The markets with their clock, faults and APIs. Use `build` to create it.
+
+    `market` is the on-demand market and `prepaid` the one that is paid in advance. Each has the API of a marketplace.
+    """
 
     def __init__(self, options: SandboxOptions, clock: SandboxClock, port_table: PortTable) -> None:
         """Raises OSError, ValueError (invalid market file) or WrongMarket (the saved state is of another market)."""
         self.options = options
         self.clock = clock
         self.port_table = port_table
-        self.faults = Faults()
         past = read(options.state, _name(options), clock.now())
         clock.not_before(past.head.now)
         self.market = SimulatedMarket(
@@ -55,25 +59,25 @@ class Sandbox:
             port_table=port_table,
             standby_binding=options.standby_binding,
         )
+        self.prepaid = PrepaidMarket(
+            options.accounts,
+            now=clock.now(),
+            seed=options.seed,
+            boot_time=options.boot_time,
+            credit=round(options.credit * 1_000_000),
+            port_table=port_table,
+        )
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._late: list[tuple[float, int, Call]] = []
         self._late_numbers = count()
-        limits = RateLimits(enforced=options.rate_limits == "real", scale=clock.scale)
-        self._vast = Vast(
-            self.market,
-            limits,
-            search_page=options.search_page,
-            list_lag=options.list_lag,
-            sharing=options.volume_sharing == "allow",
-            gone_as=options.gone_as,
-        )
-        self._controls = Controls(
-            market=self.market, faults=self.faults, clock=clock, tick=self.tick, calls=lambda: self.calls
-        )
-        self._journal = Journal(options.state, self.market, _name(options), past)
+        self._dialects = {each.provider: each for each in dialects_of(options, self.market, self.prepaid, clock.scale)}
+        self.faults = Faults({name: each.catalogue for name, each in self._dialects.items()})
+        self._controls = self._controls_of()
+        self._journal = Journal(options.state, self.market, self.prepaid, _name(options), past)
         for provider, counted in (past.head.calls or {}).items():
             self._calls[provider].update(counted)
         self.market.changes.machines.clear()
+        self.prepaid.changes.hosts.clear()
         self.tick()
 
     @property
@@ -85,8 +89,8 @@ class Sandbox:
         """Execute a request, unless a fault prevents it, and return the plan of its answer."""
         self.tick()
         taken = incoming(request)
-        if taken.path.startswith(control.PREFIX):
-            plan = Plan(response=control.respond(self._controls, taken))
+        if taken.path.startswith(routes.PREFIX):
+            plan = Plan(response=routes.respond(self._controls, taken))
         else:
             plan = self._plan(taken)
         self._journal.keep(self.calls)
@@ -97,9 +101,9 @@ class Sandbox:
         now = self.clock.now()
         while self._late and self._late[0][0] <= now:
             when, _, call = heapq.heappop(self._late)
-            self.market.advance(when)
-            self._vast.respond(call, limited=False)
-        self.market.advance(now)
+            self._advance(when)
+            self._dialects[call.provider].respond(call, limited=False)
+        self._advance(now)
 
     def lets_in(self, port: int, public_key: str) -> bool:
         """True if the owner of a public key can log in at a loopback port: SSH answers there and the key is known.
@@ -107,8 +111,9 @@ class Sandbox:
         `public_key` is a line like "ssh-ed25519 AAAA... comment"; the comment doesn't count.
         """
         self.tick()
-        is_ssh = self.port_table.open.get(port) == "ssh"
-        return is_ssh and lets_in(self.market.instances.values(), port, public_key)
+        if self.port_table.open.get(port) != "ssh":
+            return False
+        return lets_in(self.market.instances.values(), port, public_key) or self.prepaid.lets_in(port, public_key)
 
     def heartbeat(self) -> None:
         """Tick, and save what has changed by itself and the time."""
@@ -121,24 +126,44 @@ class Sandbox:
         self.tick()
         self._journal.close(self.calls)
 
+    def _advance(self, now: float) -> None:
+        self.market.advance(now)
+        self.prepaid.advance(now)
+
     def _plan(self, request: Incoming) -> Plan:
-        call = self._vast.recognise(request)
-        if call is None:
-            return Plan(response=not_found(request.path))
+        for dialect in self._dialects.values():
+            if (call := dialect.recognise(request)) is not None:
+                return self._planned(dialect, call)
+        return Plan(
+            response=answer({"success": False, "error": "not_found", "msg": f"{request.path} is unknown."}, 404)
+        )
+
+    def _planned(self, dialect: Dialect, call: Call) -> Plan:
         self._calls[call.provider][call.name] += 1
         delay = self.options.create_latency if call.name == "create" else 0.0
-        fault = self.faults.take(call.provider, request.key, call.name)
-        if fault is None and self._vast.names_nothing(call):
-            fault = self.faults.take_gone(call.provider, request.key, call.name)
+        key = call.request.key
+        fault = self.faults.take(call.provider, key, call.name)
+        if fault is None and dialect.names_nothing(call):
+            fault = self.faults.take_gone(call.provider, key, call.name)
         if fault is None or not concerns_answer(fault):
-            return Plan(response=self._vast.respond(call, fault), delay=delay)
-        return plan_for(fault, partial(self._run, call), partial(self._run_later, call))
-
-    def _run(self, call: Call) -> HttpResponse:
-        return self._vast.respond(call)
+            return Plan(response=dialect.respond(call, fault), delay=delay)
+        return plan_for(fault, partial(dialect.respond, call), partial(self._run_later, call), dialect.failure)
 
     def _run_later(self, call: Call, seconds: float) -> None:
         heapq.heappush(self._late, (self.market.now + seconds, next(self._late_numbers), call))
+
+    def _controls_of(self) -> Controls:
+        named = {each.kind: each.provider for each in self._dialects.values()}
+        return Controls(
+            market=self.market,
+            on_demand=OnDemandControl(self.market, named["on_demand"]),
+            prepaid_market=self.prepaid,
+            prepaid=PrepaidControl(self.prepaid, named["prepaid"]),
+            faults=self.faults,
+            clock=self.clock,
+            tick=self.tick,
+            calls=lambda: self.calls,
+        )
 
 
 def build(options: SandboxOptions, clock: Clock, port_table: PortTable | None = None) -> Sandbox:

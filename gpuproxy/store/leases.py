@@ -20,7 +20,8 @@ from gpuproxy.store import bookings, counters, events, forgotten, measured, mone
 from gpuproxy.store.rows import LEASE_COLUMNS, LIVE_SQL, lease_changes, lease_columns, lease_from, micros, moment
 
 _SHOWN = frozenset({
-    "price", "status_message", "ssh_host", "ssh_port", "ports", "boot", "contract_warned_at", "booked_until", "paid",
+    "price", "status_message", "ssh_host", "ssh_port", "ssh_user", "ports", "boot", "contract_warned_at",
+    "booked_until", "paid",
     "extend_refusal",
 })  # fmt: skip
 """Columns whose change notifies watchers, although it isn't an event of the lease."""

@@ -378,3 +378,9 @@ def m0012_paid_in_advance(db: Database) -> None:
     """Store what is booked and paid for machines of marketplaces that are paid in advance."""
     for statement in booking_schema.STATEMENTS:
         db.execute(statement)
+
+
+@migrations()
+def m0013_who_logs_in(db: Database) -> None:
+    """Store which user logs in to a machine by SSH: at some marketplaces it is not root."""
+    db.execute("ALTER TABLE leases ADD COLUMN ssh_user TEXT NOT NULL DEFAULT 'root'")

@@ -30,7 +30,9 @@ class Credits:
         return self._hours.get(account)
 
     async def look(self, provider: Provider) -> None:
-        """Read the credit, if the last reading is old."""
+        """Read the credit, if the last reading is old. A marketplace that does not tell it is not asked."""
+        if "credit" in provider.capabilities.missing:
+            return
         account, now = (provider.name, provider.account), self._clock.now()
         if (last := self._read_at.get(account)) is not None and now - last < _EVERY:
             return

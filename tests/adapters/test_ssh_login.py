@@ -24,8 +24,8 @@ def key_file(directory: Path, *, passphrase: str | None = None) -> Path:
 
 
 @asynccontextmanager
-async def machine(*public_keys: str) -> AsyncIterator[int]:
-    """A machine that lets these keys in as root."""
+async def machine(*public_keys: str, user: str = "root") -> AsyncIterator[int]:
+    """A machine that lets these keys in as this user."""
 
     class Server(asyncssh.SSHServer):
         def public_key_auth_supported(self) -> bool:
@@ -33,7 +33,7 @@ async def machine(*public_keys: str) -> AsyncIterator[int]:
 
         def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
             known = [asyncssh.import_public_key(each) for each in public_keys]
-            return username == "root" and key in known
+            return username == user and key in known
 
     host_key = asyncssh.generate_private_key("ssh-ed25519")
     async with await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[host_key]) as server:
@@ -44,6 +44,14 @@ async def test_a_machine_with_the_key_lets_in(tmp_path: Path):
     login = ssh_login.load(key_file(tmp_path))
     async with machine(login.public_key) as port:
         assert await SocketProbe(login).reachable("ssh_login", "127.0.0.1", port, LIMIT)
+
+
+async def test_a_machine_with_another_user_lets_in_only_that_user(tmp_path: Path):
+    login = ssh_login.load(key_file(tmp_path))
+    async with machine(login.public_key, user="ubuntu") as port:
+        probe = SocketProbe(login)
+        assert await probe.reachable("ssh_login", "127.0.0.1", port, LIMIT, user="ubuntu")
+        assert not await probe.reachable("ssh_login", "127.0.0.1", port, LIMIT)
 
 
 async def test_a_machine_without_the_key_greets_but_does_not_let_in(tmp_path: Path):

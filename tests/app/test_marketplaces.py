@@ -8,7 +8,8 @@ import pytest
 from gpuproxy.app import marketplaces
 from gpuproxy.config.settings import ConfigError
 from gpuproxy.sandbox import dialects
-from gpuproxy.sandbox.dialects.vast.dialect import PROVIDER
+from gpuproxy.sandbox.dialects.ionet.dialect import IoNet
+from gpuproxy.sandbox.dialects.vast.dialect import Vast
 
 MODULE = """
 from gpuproxy.ports import Capabilities, Descriptor
@@ -74,5 +75,5 @@ def test_the_sandbox_has_an_account_at_each_marketplace_whose_api_it_speaks() ->
 
 def test_the_sandbox_names_the_marketplace_of_each_dialect() -> None:
     folders = [path for path in Path(dialects.__path__[0]).iterdir() if (path / "__init__.py").exists()]
-    assert set(dialects.MARKETPLACES) == {PROVIDER}
+    assert (Vast.provider, IoNet.provider) == dialects.MARKETPLACES
     assert len(folders) == len(dialects.MARKETPLACES)

@@ -64,7 +64,9 @@ def test_ready_keeps_the_first_time_and_the_known_address_unless_another_one_ans
     by_port = apply(lease, Ready(LATER, "port 8000 accepts"), LATER).observed
     assert (by_port.ready_at, by_port.ssh_host, by_port.ssh_port) == (NOON, "a", 1)
     by_ssh = apply(lease, Ready(LATER, "ssh greets", SshAddress("b", 2)), LATER).observed
-    assert (by_ssh.ssh_host, by_ssh.ssh_port) == ("b", 2)
+    assert (by_ssh.ssh_host, by_ssh.ssh_port, by_ssh.ssh_user) == ("b", 2, "root")
+    by_user = apply(lease, Ready(LATER, "ssh greets", SshAddress("b", 2, "ubuntu")), LATER).observed
+    assert by_user.ssh_user == "ubuntu"
 
 
 def test_a_release_keeps_the_providers_words_unless_it_has_its_own() -> None:

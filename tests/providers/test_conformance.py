@@ -9,6 +9,7 @@ import pytest
 from gpuproxy.conformance import RULES, Result, check, check_all
 from gpuproxy.ports import Provider, ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
+from tests.providers import prepaid_violations
 from tests.providers.conformance_subject import subject
 from tests.providers.violations import VIOLATIONS, Planted
 from tests.virtual_time import VirtualClock, run_virtual
@@ -58,7 +59,7 @@ def test_an_adapter_that_can_do_nothing_breaks_rules_with_a_reason() -> None:
 
 
 def test_each_rule_has_a_planted_violation() -> None:
-    assert sorted(VIOLATIONS.values()) == sorted(RULES)
+    assert sorted([*VIOLATIONS.values(), *prepaid_violations.VIOLATIONS.values()]) == sorted(RULES)
 
 
 @pytest.mark.parametrize("planted", VIOLATIONS, ids=lambda planted: planted.__name__)

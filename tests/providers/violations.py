@@ -36,9 +36,11 @@ from gpuproxy.providers.vast import DESCRIPTOR
 class Planted:
     """The correct adapter. Each subclass changes one call."""
 
+    connect = staticmethod(DESCRIPTOR.connect)
+
     def __init__(self, setup: ProviderSetup) -> None:
         self._setup = setup
-        self._good = DESCRIPTOR.connect(setup)
+        self._good = self.connect(setup)
         self.name, self.account, self.capabilities = self._good.name, self._good.account, self._good.capabilities
 
     def __getattr__(self, name: str) -> Any:

@@ -145,6 +145,12 @@ def _known(host: str, number: int, **facts: object) -> Lease:
     return lease_of(ssh_host=host, ssh_port=number, **facts)
 
 
+def test_an_address_is_probed_with_its_own_user():
+    address = SshAddress("192.0.2.9", 30022, "ubuntu")
+    (way,) = ways_in(lease_of(), replace(RUNNING, ssh=(address,), ports=()))
+    assert (way.host, way.port, way.user) == ("192.0.2.9", 30022, "ubuntu")
+
+
 @pytest.mark.parametrize(
     ("lease", "instance", "shown"),
     [

@@ -18,12 +18,14 @@ def _options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SandboxOptions
 
 
 def test_without_options_the_market_behaves_like_the_real_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _options(monkeypatch) == SandboxOptions(search_page=64, misreport_share=0.25, boot_scripts="ours")
+    assert _options(monkeypatch) == SandboxOptions(
+        search_page=64, misreport_share=0.25, ionet_lag=3.0, boot_scripts="ours"
+    )
 
 
 def test_an_easy_market_needs_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = _options(monkeypatch, "--rate-limits", "off", "--search-page", "0", "--shy-rows", "0")
-    assert kind == SandboxOptions(rate_limits="off", boot_scripts="ours")
+    assert kind == SandboxOptions(rate_limits="off", ionet_lag=3.0, boot_scripts="ours")
 
 
 def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,6 +36,7 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         " --credit 25 --time-scale 60 --rate-limits off --create-latency 0.5 --boot-time 5,9 --search-page 50"
         " --list-lag 3 --shy-rows 0.5 --shy-seconds 9 --gone-as html_404"
         " --one-address 0.25 --portless 0.75 --refresh-keys 30"
+        " --ionet-deploy-body id --ionet-lag 9 --ionet-retry-after date"
         " --volume-sharing refuse --standby-binding any --boot-scripts all --start-time 1000 --exit-with-parent"
     )
     assert _options(monkeypatch, *text.split()) == SandboxOptions(
@@ -57,6 +60,9 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         portless_share=0.75,
         keys_refreshed_after=30.0,
         gone_as="html_404",
+        ionet_deploy_body="id",
+        ionet_lag=9.0,
+        ionet_retry_after="date",
         volume_sharing="refuse",
         standby_binding="any",
         boot_scripts="all",

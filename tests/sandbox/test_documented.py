@@ -7,12 +7,15 @@ import click
 import pytest
 
 from gpuproxy.cli.sandbox import sandbox
+from gpuproxy.sandbox.dialects.ionet.faults import CATALOGUE as IONET
+from gpuproxy.sandbox.dialects.vast.faults import CATALOGUE as VAST
 from gpuproxy.sandbox.market.defects import WAYS_TO_BREAK
 from gpuproxy.sandbox.options import GoneForm
-from gpuproxy.sandbox.protocol.faults import CALLS, CHOICES, FAULTS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
-WORDS = {word for words in CHOICES.values() for word in words}
+CALLS = VAST.calls | IONET.calls
+FAULTS = {**VAST.faults, **IONET.faults}
+WORDS = {word for each in (VAST, IONET) for words in each.choices.values() for word in words}
 
 
 @pytest.mark.parametrize("name", sorted({*FAULTS, *CALLS, *WORDS, *WAYS_TO_BREAK, *get_args(GoneForm)}))
@@ -26,7 +29,7 @@ def test_an_unknown_fault_is_not_in_the_document() -> None:
 
 _OPTIONS = [
     "--shy-rows", "--shy-seconds", "--search-page", "--gone-as", "--list-lag",
-    "--one-address", "--portless", "--refresh-keys",
+    "--one-address", "--portless", "--refresh-keys", "--ionet-lag",
 ]  # fmt: skip
 
 

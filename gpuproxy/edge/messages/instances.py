@@ -17,7 +17,6 @@ from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
-_SSH_USER = "root"
 _SSH_PORT = 22
 
 
@@ -162,10 +161,11 @@ def _boot_parts(lease: Lease) -> dict[str, str]:
 
 
 def _ssh(lease: Lease) -> pb.SSHAccess | None:
-    if not lease.observed.ssh_host:
+    seen = lease.observed
+    if not seen.ssh_host:
         return None
-    command = f"ssh -p {lease.observed.ssh_port} {_SSH_USER}@{lease.observed.ssh_host}"
-    return pb.SSHAccess(host=lease.observed.ssh_host, port=lease.observed.ssh_port, user=_SSH_USER, command=command)
+    command = f"ssh -p {seen.ssh_port} {seen.ssh_user}@{seen.ssh_host}"
+    return pb.SSHAccess(host=seen.ssh_host, port=seen.ssh_port, user=seen.ssh_user, command=command)
 
 
 def _port(port: PortMapping) -> pb.PortMapping:

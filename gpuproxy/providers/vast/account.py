@@ -13,7 +13,7 @@ import msgspec
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.ports import Spend
-from gpuproxy.providers.vast.decode import ABSURD, BROKEN, Unreadable, converted, decoded, typed
+from gpuproxy.providers.decode import ABSURD, BROKEN, Unreadable, converted, decoded, typed
 
 
 class Charge(msgspec.Struct, frozen=True):

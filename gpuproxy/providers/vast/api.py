@@ -12,7 +12,7 @@ import msgspec
 from gpuproxy.model.errors import Advice, OutcomeUnknown, ProviderUnavailable, RateLimited, Refused
 from gpuproxy.ports import Clock, HttpNotSent, HttpReplyLost, HttpRequest, ProviderSetup
 from gpuproxy.ports.pacing import Pace, Window
-from gpuproxy.providers.vast.decode import Unreadable
+from gpuproxy.providers.decode import Unreadable
 from gpuproxy.providers.vast.errors import LONGEST_LEARNT, LONGEST_QUOTA, LONGEST_RETRY_AFTER, Reply, unread
 from gpuproxy.providers.vast.wire import NAME
 

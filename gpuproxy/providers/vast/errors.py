@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import msgspec
@@ -31,8 +30,9 @@ from gpuproxy.model.errors import (
 )
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import HttpResponse, Receipt
+from gpuproxy.providers.decode import Unreadable, fields_of, whole_number
+from gpuproxy.providers.retry_after import number_of, seconds_of, within
 from gpuproxy.providers.secrecy import cut
-from gpuproxy.providers.vast.decode import Unreadable, fields_of, volume_id, whole_number
 from gpuproxy.providers.vast.refusals import (
     says_credentials_are_dead,
     says_instance_is_gone,
@@ -40,7 +40,7 @@ from gpuproxy.providers.vast.refusals import (
     says_volume_is_taken,
     says_volume_offer_is_gone,
 )
-from gpuproxy.providers.vast.wire import NAME
+from gpuproxy.providers.vast.wire import NAME, volume_id
 
 E = TypeVar("E", bound=ProviderError)
 
@@ -156,20 +156,14 @@ class Reply:
     def named_interval(self) -> float | None:
         """The interval between calls that a refusal names, in seconds."""
         named = _THRESHOLD.search(self.text())
-        return _within(float(named.group(1)), LONGEST_INTERVAL) if named else None
+        return within(float(named.group(1)), LONGEST_INTERVAL) if named else None
 
     def retry_after(self) -> float | None:
         """Seconds until the next call makes sense; None if the answer does not name them."""
         headers = self.response.headers
-        if (reset := _number(headers.get("x-ratelimit-reset"))) is not None:
-            return _within(reset - self.received_at.timestamp(), self.patience)
-        header = headers.get("retry-after")
-        if header is None:
-            return None
-        seconds = _number(header)
-        if seconds is None:
-            seconds = _seconds_until(header, self.received_at)
-        return None if seconds is None else _within(seconds, LONGEST_RETRY_AFTER)
+        if (reset := number_of(headers.get("x-ratelimit-reset"))) is not None:
+            return within(reset - self.received_at.timestamp(), self.patience)
+        return seconds_of(headers.get("retry-after"), self.received_at, longest=LONGEST_RETRY_AFTER)
 
 
 def created(reply: Reply, *, mounts: bool = False) -> Receipt:
@@ -308,22 +302,3 @@ def _too_often(reply: Reply, wait: float) -> RateLimited:
 def _error(kind: type[E], reply: Reply, *, scope: Scope | None = None, advice: Advice | None = None) -> E:
     excerpt, status = reply.excerpt(), reply.response.status
     return kind(f"{NAME} answered {status}: {excerpt}", scope=scope, advice=advice, status=status, body=excerpt)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
-
-
-def _seconds_until(http_date: str, now: datetime) -> float | None:
-    try:
-        return (parsedate_to_datetime(http_date) - now).total_seconds()
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _within(seconds: float, most: float) -> float:
-    """The seconds, limited to 0 and `most`. NaN becomes `most`."""
-    return max(0.0, seconds) if seconds <= most else most

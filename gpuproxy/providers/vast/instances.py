@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import InstanceId, PortMapping, SshAddress
 from gpuproxy.ports import InstanceStatus, ListedInstance
-from gpuproxy.providers.vast.decode import BROKEN, Unreadable, date, decoded, fields_of, price, typed, whole_number
+from gpuproxy.providers.decode import BROKEN, Unreadable, date, decoded, fields_of, price, typed, whole_number
 from gpuproxy.providers.vast.status import blame_of, status_of
 
 Discretion = Callable[[str | None, str], str]

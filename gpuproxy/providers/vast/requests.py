@@ -19,8 +19,8 @@ from gpuproxy.model.demands import LaunchSpec, RunMode, VolumeMount
 from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable, Scope, Violation
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import OfferFilter, OfferId
-from gpuproxy.providers.vast.decode import volume_id, whole_number
-from gpuproxy.providers.vast.wire import NAME, PREFIX, Found
+from gpuproxy.providers.decode import whole_number
+from gpuproxy.providers.vast.wire import NAME, PREFIX, Found, volume_id
 
 SEARCH_CAP = 64
 """An answer with fewer rows than this is the last one."""

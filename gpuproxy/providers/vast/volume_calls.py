@@ -7,7 +7,6 @@ from gpuproxy.model.errors import InvalidRequest, ProviderUnavailable
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.ports import Receipt, VolumeInventory, VolumeOffer
 from gpuproxy.providers.vast.api import VastApi
-from gpuproxy.providers.vast.decode import volume_id as volume_id_of
 from gpuproxy.providers.vast.errors import volume_created, volume_deleted
 from gpuproxy.providers.vast.instances import in_few_words
 from gpuproxy.providers.vast.requests import SEARCH_CAP, numeric
@@ -19,6 +18,7 @@ from gpuproxy.providers.vast.volumes import (
     volume_body,
 )
 from gpuproxy.providers.vast.wire import NAME
+from gpuproxy.providers.vast.wire import volume_id as volume_id_of
 
 VOLUME_ENDPOINTS = ("volume_search", "volume_create", "volume_list", "volume_delete")
 """They have one interval, which each of them keeps by itself."""

@@ -18,7 +18,7 @@ from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import HOURS_PER_MONTH, Micro
 from gpuproxy.model.offers import OfferId
 from gpuproxy.ports import ListedVolume, VolumeOffer
-from gpuproxy.providers.vast.decode import (
+from gpuproxy.providers.decode import (
     BROKEN,
     Unreadable,
     date,
@@ -26,11 +26,10 @@ from gpuproxy.providers.vast.decode import (
     fields_of,
     price,
     typed,
-    volume_id,
     whole_number,
 )
 from gpuproxy.providers.vast.requests import SEARCH_CAP, SEARCH_LIMIT, native_id
-from gpuproxy.providers.vast.wire import NAME, PREFIX
+from gpuproxy.providers.vast.wire import NAME, PREFIX, volume_id
 
 _OURS = "gpx_"
 """The beginning of a name that was made of a label. Names have no "-", and labels no "_"."""

@@ -15,10 +15,11 @@ from math import inf
 import msgspec
 
 from gpuproxy.model.gpus import gpu_name, nominal_ram, nominal_vram
+from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
 from gpuproxy.model.quick import quick
-from gpuproxy.providers.vast.decode import ABSURD, Unreadable, date, decoded, price, typed
+from gpuproxy.providers.decode import ABSURD, Unreadable, date, decoded, price, typed, whole_number
 
 NAME = ProviderName("vast.ai")
 PREFIX = "vast"
@@ -92,6 +93,12 @@ class Found:
     last_price: float
     """The highest `dph_total`, in dollars per hour; -1 if there is none."""
     last_machine: int
+
+
+def volume_id(value: object) -> InstanceId | None:
+    """The id of a volume, "V.123", from that text or from its number; None for anything else."""
+    number = whole_number(value.strip().removeprefix("V.") if isinstance(value, str) else value)
+    return None if number is None else InstanceId(f"V.{number}")
 
 
 def read_search(body: bytes, marks: Mapping[str, str]) -> Found:

@@ -1,4 +1,4 @@
-"""The wire formats of the real marketplaces, for the simulated market."""
+"""The wire formats of the real marketplaces, for the simulated markets."""
 
-MARKETPLACES = ("vast.ai",)
-"""The names of the marketplaces whose API the sandbox speaks."""
+MARKETPLACES = ("vast.ai", "io.net")
+"""The names of the marketplaces whose API the sandbox speaks. `registry` has their dialects in the same order."""

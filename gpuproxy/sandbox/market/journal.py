@@ -15,6 +15,9 @@ import msgspec
 from gpuproxy.sandbox.market.exchange import SimulatedMarket
 from gpuproxy.sandbox.market.instances import Ended, Instance
 from gpuproxy.sandbox.market.machines import Machine
+from gpuproxy.sandbox.market.prepaid.bookings import Booking
+from gpuproxy.sandbox.market.prepaid.exchange import PrepaidMarket
+from gpuproxy.sandbox.market.prepaid.hardware import Host
 from gpuproxy.sandbox.market.volumes import Volume
 
 _MAX_STALE_LINES = 20_000
@@ -38,6 +41,10 @@ class Record(msgspec.Struct, omit_defaults=True):
     ended: Ended | None = None
     volume: Volume | None = None
     images: dict[str, str] | None = None
+    booking: Booking | None = None
+    host: Host | None = None
+    row: tuple[str, float] | None = None
+    """The id of a row of the prepaid market, and its price."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,9 @@ class SavedState:
     instances: dict[int, Instance] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     volumes: dict[int, Volume] = field(default_factory=dict)
+    bookings: dict[str, Booking] = field(default_factory=dict)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    rows: dict[str, float] = field(default_factory=dict)
 
 
 def read(path: Path | None, name: str, now: float) -> SavedState:
@@ -62,6 +72,12 @@ def read(path: Path | None, name: str, now: float) -> SavedState:
             raise WrongMarket(f"{path} has the state of the market {line.market}, not of {name}; use another file")
         if line.machine is not None:
             past.machines[line.machine["id"]] = line.machine
+        elif line.booking is not None:
+            past.bookings[line.booking.id] = line.booking
+        elif line.host is not None:
+            past.hosts[line.host.id] = line.host
+        elif line.row is not None:
+            past.rows.update([line.row])
         elif line.instance is not None:
             past.instances[line.instance.id] = line.instance
         elif line.ended is not None:
@@ -75,38 +91,46 @@ def read(path: Path | None, name: str, now: float) -> SavedState:
 
 
 class Journal:
-    """Saves one market in one file; without a path, it saves nothing."""
+    """Saves both markets in one file; without a path, it saves nothing."""
 
-    def __init__(self, path: Path | None, market: SimulatedMarket, name: str, past: "SavedState") -> None:
+    def __init__(
+        self, path: Path | None, market: SimulatedMarket, prepaid: PrepaidMarket, name: str, past: "SavedState"
+    ) -> None:
         """`name` identifies the market. The saved state `past` is loaded into it."""
         self._path = path
         self._market = market
+        self._prepaid = prepaid
         self._name = name
         self._built_at = past.head.built_at
         self._lines = 0
         self._encode = msgspec.json.Encoder().encode
         self._touched: set[int] = set()  # machines that have changed since they were built
+        self._touched_hosts: set[str] = set(past.hosts)
+        self._repriced: set[str] = set(past.rows)
         self._fd = -1
         self._restore(past)
 
     def keep(self, calls: dict[str, dict[str, int]]) -> None:
         """Append the unsaved changes, if there are any."""
-        changes = self._market.changes
-        if not changes:
+        changes, prepaid = self._market.changes, self._prepaid.changes
+        if not changes and not prepaid:
             return
         self._touched |= changes.machines
+        self._touched_hosts |= prepaid.hosts
+        self._repriced |= prepaid.rows
         if self._path is not None:
             if self._fd < 0:
                 self._rewrite(calls)
             else:
                 self._append([*self._changed(), self._head(calls)])
         changes.clear()
+        prepaid.clear()
 
     def tick(self, calls: dict[str, dict[str, int]]) -> None:
         """Append the time, so that a killed market continues from about the same time."""
         if self._path is not None and self._fd >= 0:
             self._append([self._head(calls)])
-            if self._lines > _MAX_STALE_LINES + 2 * len(self._market.ended):
+            if self._lines > _MAX_STALE_LINES + 2 * len(self._market.ended) + 2 * len(self._prepaid.bookings):
                 self._rewrite(calls)
 
     def close(self, calls: dict[str, dict[str, int]]) -> None:
@@ -125,7 +149,9 @@ class Journal:
         market.next_offer_id = max(market.next_offer_id, head.next_offer_id)
         if head.now:
             market.now = head.now  # events that are due since then run at their own time
+            self._prepaid.now = head.now
         market.restore(past.instances.values(), past.ended, past.volumes.values())
+        self._prepaid.restore(past.bookings.values(), past.hosts.values(), past.rows)
 
     def _rewrite(self, calls: dict[str, dict[str, int]]) -> None:
         assert self._path is not None  # noqa: S101 - callers have checked
@@ -164,6 +190,9 @@ class Journal:
         yield from (Record(instance=instance) for instance in found if instance is not None)
         yield from (Record(ended=gone) for gone in changes.ended)
         yield from (Record(volume=market.volumes.all[number]) for number in sorted(changes.volumes))
+        prepaid = self._prepaid.changes
+        yield from (Record(booking=self._prepaid.bookings[number]) for number in sorted(prepaid.bookings))
+        yield from self._hosts_and_prices(prepaid.hosts, prepaid.rows)
 
     def _everything(self) -> Iterator[Record]:
         market = self._market
@@ -171,6 +200,13 @@ class Journal:
         yield from (Record(instance=instance) for instance in market.instances.values())
         yield from (Record(ended=gone) for gone in market.ended)
         yield from (Record(volume=volume) for volume in market.volumes.all.values())
+        yield from (Record(booking=booking) for booking in self._prepaid.bookings.values())
+        yield from self._hosts_and_prices(self._touched_hosts, self._repriced)
+
+    def _hosts_and_prices(self, hosts: Iterable[str], rows: Iterable[str]) -> Iterator[Record]:
+        yield from (Record(host=self._prepaid.hosts[number]) for number in sorted(hosts))
+        prices = {row.id: row.price for row in self._prepaid.rows}
+        yield from (Record(row=(number, prices[number])) for number in sorted(rows))
 
     def _restore_machine(self, kept: dict[str, Any]) -> None:
         machine = self._market.machines.get(kept["id"])

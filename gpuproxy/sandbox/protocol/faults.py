@@ -3,115 +3,56 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
-
-from gpuproxy.sandbox.options import GoneForm
+from typing import Any
 
 CALLS = frozenset(
-    [
-        "search",
-        "create",
-        "list",
-        "get",
-        "destroy",
-        "start",
-        "stop",
-        "label",
-        "ssh_key",
-        "extend",
-        "price",
-        "logs",
-        "user",
-        "charges",
-        "volume_search",
-        "volume_create",
-        "volume_list",
-        "volume_delete",
-        "any",
-    ]
+    {"search", "create", "list", "get", "destroy", "start", "stop", "label", "ssh_key", "extend", "price", "logs"}
+    | {"user", "charges", "volume_search", "volume_create", "volume_list", "volume_delete", "any"}
 )
-_EVERY = CALLS - {"any"}
-_CHANGES = frozenset(
-    {"create", "destroy", "start", "stop", "label", "ssh_key", "extend", "price", "volume_create", "volume_delete"}
-)
-_LISTS = frozenset({"list", "search", "volume_search", "volume_list", "charges"})
-_CREATE = frozenset({"create"})
+"""The calls of marketplaces; an API may have more."""
+EVERY = frozenset({"any"})
+"""The calls of a fault that can hit every call."""
 GONE = "gone_as"
-FAULTS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(
-        [
-            "refuse_connection",
-            "hang_before",
-            "hang_after",
-            "reset_before",
-            "reset_after",
-            "status_before",
-            "status_after",
-            "rate_limited",
-            "refused_200",
-            "malformed_json",
-            "html_502",
-            "truncated",
-            "empty_body",
-            "slow_trickle",
-            "auth_error",
-            "session_expired",
-        ],
-        _EVERY,
-    ),
-    **dict.fromkeys(
-        [
-            "no_capacity",
-            "price_moved",
-            "wrong_gpu",
-            "never_ready",
-            "dies_after_ready",
-            "volume_share_refused",
-            "image_fault",
-            "host_fault",
-            "no_ssh",
-            "proxy_down",
-            "ssh_down",
-            "direct_down",
-            "keys_refreshed",
-            "shy_row",
-            "other_name",
-        ],
-        _CREATE,
-    ),
-    **dict.fromkeys(["offer_gone", "insufficient_credit"], frozenset({"create", "volume_create"})),
-    "late_effect": _CHANGES,
-    "empty_list": _LISTS,
-    "missing_page": _LISTS,
-    "slow_pages": _LISTS,
-    "endless_list": frozenset({"list"}),
-    "odd_row": frozenset({"list", "get"}),
-    GONE: frozenset({"get", "destroy"}),
-    "key_refused": frozenset({"ssh_key"}),
-    "start_refused": frozenset({"start"}),
-    "stop_ignored": frozenset({"stop"}),
-    "stop_lies": frozenset({"stop"}),
-    "destroy_ignored": frozenset({"destroy", "volume_delete"}),
-}
-"""Every fault, with the calls that it can hit."""
-CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("rate_limited", "form"): ("text", "threshold", "detail", "json", "quota"),
-    ("odd_row", "kind"): (
-        "undecodable",
-        "surrogate",
-        "nan",
-        "null_row",
-        "no_id",
-        "wrong_types",
-        "null_fields",
-    ),
-    ("odd_row", "whose"): ("stranger", "mine"),
-    (GONE, "form"): get_args(GoneForm),
-    ("shy_row", "status"): ("exited", "stopped", "null"),
-    ("image_fault", "status"): ("created", "loading"),
-    ("host_fault", "status"): ("created", "loading"),
-}
-"""The allowed words of (fault, argument)."""
+COMMON: Mapping[str, frozenset[str]] = dict.fromkeys(
+    [
+        "refuse_connection",
+        "hang_before",
+        "hang_after",
+        "reset_before",
+        "reset_after",
+        "status_before",
+        "status_after",
+        "rate_limited",
+        "refused_200",
+        "malformed_json",
+        "html_502",
+        "truncated",
+        "empty_body",
+        "slow_trickle",
+        "auth_error",
+        "session_expired",
+    ],
+    EVERY,
+)
+"""The faults that every API has, with the calls that they can hit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """The faults of one API."""
+
+    calls: frozenset[str]
+    """All calls, and "any"."""
+    faults: Mapping[str, frozenset[str]]
+    """Every fault, with the calls that it can hit."""
+    choices: Mapping[tuple[str, str], tuple[str, ...]]
+    """The allowed words of (fault, argument)."""
+
+    def can_hit(self, fault: str, call: str) -> bool:
+        """True if a fault can hit a call. Calls that have no name here can only be hit by faults of every call."""
+        return self.faults[fault] is EVERY or call in self.faults[fault]
+
+
 _NUMBERS = frozenset({"seconds", "threshold", "factor", "gpu_ram"})
 _STATUS_NAME = re.compile(r"status_(\d{3})_(before|after)")
 
@@ -125,7 +66,7 @@ class Fault:
     """One armed fault. It lets `after` calls pass and then hits `times` calls; None: until it is cleared."""
 
     name: str
-    provider: str = "vast.ai"
+    provider: str
     account: str | None = None
     call: str = "any"
     times: int | None = 1
@@ -139,23 +80,20 @@ class Fault:
 
     def hits(self, provider: str, account: str | None, call: str) -> bool:
         """True if the fault applies to this call."""
-        return (
-            self.provider == provider
-            and self.account in (None, account)
-            and self.call in ("any", call)
-            and (call in FAULTS[self.name] or (call not in CALLS and FAULTS[self.name] is _EVERY))
-        )
+        return self.provider == provider and self.account in (None, account) and self.call in ("any", call)
 
 
 class Faults:
     """All armed faults, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalogues: Mapping[str, Catalogue]) -> None:
+        """`catalogues` has the faults of each marketplace. The first one is meant where a fault names none."""
+        self._catalogues = catalogues
         self._armed: list[Fault] = []
 
     def arm(self, wanted: Mapping[str, Any]) -> Fault:
         """Arm a fault from the body of a control API call. Raises BadFault."""
-        fault = _checked(wanted)
+        fault = self._checked(wanted)
         self._armed.append(fault)
         return fault
 
@@ -177,6 +115,8 @@ class Faults:
         for fault in self._armed:
             if (fault.name == GONE) is not gone or not fault.hits(provider, account, call):
                 continue
+            if not self._catalogues[provider].can_hit(fault.name, call):
+                continue
             if fault.after > 0:
                 fault.after -= 1
                 continue
@@ -187,40 +127,43 @@ class Faults:
             return fault
         return None
 
+    def _checked(self, wanted: Mapping[str, Any]) -> Fault:
+        unknown = set(wanted) - {"provider", "account", "call", "fault", "times", "after", "args"}
+        if unknown:
+            raise BadFault(f"{min(unknown)} is not a field of a fault")
+        name, args = str(wanted.get("fault", "")), wanted.get("args") or {}
+        if not isinstance(args, dict):
+            raise BadFault("args must be an object")
+        if named := _STATUS_NAME.fullmatch(name):
+            name, args = f"status_{named[2]}", {**args, "status": int(named[1])}
+        provider = str(wanted.get("provider") or next(iter(self._catalogues)))
+        call = str(wanted.get("call") or "any")
+        known = self._catalogues.get(provider)
+        if known is None:
+            raise BadFault(f"provider must be one of {', '.join(sorted(self._catalogues))}, not {provider!r}")
+        if name not in known.faults:
+            raise BadFault(f"fault must be one of {', '.join(sorted(known.faults))}, not {name!r}")
+        if call not in known.calls:
+            raise BadFault(f"call must be one of {', '.join(sorted(known.calls))}, not {call!r}")
+        if call != "any" and not known.can_hit(name, call):
+            raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(known.faults[name]))}")
+        _check_args(known, name, args)
+        times, after = _count(wanted, "times", 1), _count(wanted, "after", 0)
+        account = wanted.get("account")
+        return Fault(
+            name=name,
+            provider=provider,
+            account=None if account is None else str(account),
+            call=call,
+            times=times or None,
+            after=after,
+            args=args,
+        )
 
-def _checked(wanted: Mapping[str, Any]) -> Fault:
-    unknown = set(wanted) - {"provider", "account", "call", "fault", "times", "after", "args"}
-    if unknown:
-        raise BadFault(f"{min(unknown)} is not a field of a fault")
-    name, args = str(wanted.get("fault", "")), wanted.get("args") or {}
-    if not isinstance(args, dict):
-        raise BadFault("args must be an object")
-    if named := _STATUS_NAME.fullmatch(name):
-        name, args = f"status_{named[2]}", {**args, "status": int(named[1])}
-    call = str(wanted.get("call") or "any")
-    if name not in FAULTS:
-        raise BadFault(f"fault must be one of {', '.join(sorted(FAULTS))}, not {name!r}")
-    if call not in CALLS:
-        raise BadFault(f"call must be one of {', '.join(sorted(CALLS))}, not {call!r}")
-    if call != "any" and call not in FAULTS[name]:
-        raise BadFault(f"{name} can't hit {call}, only {', '.join(sorted(FAULTS[name]))}")
-    _check_args(name, args)
-    times, after = _count(wanted, "times", 1), _count(wanted, "after", 0)
-    account = wanted.get("account")
-    return Fault(
-        name=name,
-        provider=str(wanted.get("provider") or "vast.ai"),
-        account=None if account is None else str(account),
-        call=call,
-        times=times or None,
-        after=after,
-        args=args,
-    )
 
-
-def _check_args(name: str, args: Mapping[str, Any]) -> None:
+def _check_args(known: Catalogue, name: str, args: Mapping[str, Any]) -> None:
     for arg, value in args.items():
-        choices = CHOICES.get((name, arg))
+        choices = known.choices.get((name, arg))
         if choices is not None and value not in choices:
             raise BadFault(f"args.{arg} of {name} must be one of {', '.join(choices)}, not {value!r}")
         if arg in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float, type(None)))):

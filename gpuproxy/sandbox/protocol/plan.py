@@ -12,13 +12,21 @@ from typing import Any, Literal
 
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.protocol.faults import Fault
-from gpuproxy.sandbox.protocol.wire import answer, page_answer
+from gpuproxy.sandbox.protocol.wire import page_answer
 
 _HANG_SECONDS = 120.0
 _TRICKLE_SECONDS = 1.0
 _PAGE_SECONDS = 10.0
 LATE_SECONDS = 30.0
 Run = Callable[[], HttpResponse]
+Failure = Callable[[int, Fault], HttpResponse]
+_NOTHING: dict[str, Any] = {
+    "instances_found": 0,
+    "total_instances": 0,
+    "label_counts": {},
+    "next_token": None,
+    "total": 0,
+}
 Delivery = Literal["answer", "reset", "hang", "refuse", "trickle"]
 
 
@@ -37,8 +45,11 @@ class Plan:
     real_seconds: float = 0.0
 
 
-def plan_for(fault: Fault, run: Run, run_later: Callable[[float], None]) -> Plan:
-    """The plan of a request that a fault hits. `run` executes it; `run_later` executes it after some seconds."""
+def plan_for(fault: Fault, run: Run, run_later: Callable[[float], None], failure: Failure) -> Plan:
+    """The plan of a request that a fault hits. `run` executes it; `run_later` executes it after some seconds.
+
+    `failure` is the service's own error with a status and the words of a fault.
+    """
     if fault.name in _WITHOUT_ANSWER:
         executed, delivery = _WITHOUT_ANSWER[fault.name]
         if executed:
@@ -51,7 +62,8 @@ def plan_for(fault: Fault, run: Run, run_later: Callable[[float], None]) -> Plan
     if fault.name in ("status_before", "status_after"):
         if fault.name == "status_after":
             run()
-        return Plan(response=_failed(fault, int(fault.number("status", 500))))
+        status = int(fault.number("status", 500))
+        return Plan(response=failure(status, fault) if "msg" in fault.args else page_answer(status))
     if fault.name == "slow_pages":
         return Plan(response=run(), delay=fault.number("seconds", _PAGE_SECONDS))
     return _corrupted(fault, run)
@@ -82,14 +94,6 @@ def _corrupted(fault: Fault, run: Run) -> Plan:
     return Plan(response=_CORRUPTIONS[fault.name](response) if response.status == 200 else response)
 
 
-def _failed(fault: Fault, status: int) -> HttpResponse:
-    """A gateway's error page or, with `args.msg`, an error of the service itself."""
-    if "msg" not in fault.args:
-        return page_answer(status)
-    body = {"success": False, "error": str(fault.args.get("error", "internal_error")), "msg": str(fault.args["msg"])}
-    return answer(body, status)
-
-
 def _malformed(response: HttpResponse) -> HttpResponse:
     return replace(response, body=response.body[:-1] + b",,}")
 
@@ -104,7 +108,7 @@ def _empty(response: HttpResponse) -> HttpResponse:
 
 def _empty_list(response: HttpResponse) -> HttpResponse:
     """A successful answer with an empty list."""
-    return _edited(response, {"instances_found": 0, "total_instances": 0, "label_counts": {}, "next_token": None}, 0)
+    return _edited(response, _NOTHING, 0)
 
 
 def _missing_page(response: HttpResponse) -> HttpResponse:
@@ -119,11 +123,12 @@ def _edited(response: HttpResponse, values: dict[str, Any], keep: int | None) ->
     body = json.loads(response.body)
     if not isinstance(body, dict):
         return response
-    for name, value in body.items():
+    inner = body["data"] if isinstance(body.get("data"), dict) else body  # some services wrap what they say
+    for name, value in inner.items():
         if name in values:
-            body[name] = values[name]
-        elif isinstance(value, list) and keep is not None:
-            body[name] = value[: len(value) // keep] if keep else []
+            inner[name] = values[name]
+        elif isinstance(value, list) and name != "statuses" and keep is not None:
+            inner[name] = value[: len(value) // keep] if keep else []
     return replace(response, body=json.dumps(body).encode())
 
 

@@ -4,6 +4,7 @@ A dialect is a function from a request to a response on the market. This file kn
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from gpuproxy.ports import HttpRequest, HttpResponse
 
 _JSON = {"content-type": "application/json"}  # exactly this: with a charset, the official command line shows nothing
 _TEXT = {"content-type": "text/html; charset=utf-8"}
+EVENTS = "text/event-stream"
 _PAGE = (
     "<html>\n<head><title>{0}</title></head>\n<body>\n<center><h1>{0}</h1></center>\n"
     "<hr><center>nginx</center>\n</body>\n</html>\n"
@@ -32,13 +34,17 @@ class BadBody(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """A parsed request. `path` has no slash at its end; `key` is the caller's API key."""
+    """A parsed request. `path` has no slash at its end; `headers` have lower-case names."""
 
     method: str
     path: str
     query: Mapping[str, str]
     body: bytes
-    key: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
+    """The names that occur more than once in the query."""
+    key: str | None = None
+    """The caller's API key. A dialect fills it in: each marketplace takes it from another place."""
     origin: str = ""
     """The address that the caller used: scheme, host and port."""
 
@@ -48,18 +54,18 @@ class Incoming:
 
 
 def incoming(request: HttpRequest) -> Incoming:
-    """Parse a request. The key is the bearer token, or the old query parameter `api_key`."""
+    """Parse a request; the key is not known yet."""
     url = urlsplit(request.url)
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    pairs = parse_qsl(url.query, keep_blank_values=True)
     headers = {name.lower(): value for name, value in request.headers.items()}
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else query.get("api_key")
+    counted = Counter(name for name, _ in pairs)
     return Incoming(
         method=request.method.upper(),
         path=url.path.rstrip("/") or "/",
-        query=query,
+        query=dict(pairs),
         body=request.body or b"",
-        key=key,
+        headers=headers,
+        repeated=frozenset(name for name, count in counted.items() if count > 1),
         origin=f"{url.scheme or 'http'}://{url.netloc or headers.get('host', '')}",
     )
 
@@ -83,6 +89,11 @@ def answer(value: object, status: int = 200) -> HttpResponse:
 def raw_answer(body: bytes, status: int = 200) -> HttpResponse:
     """An answer with encoded JSON."""
     return HttpResponse(status=status, headers=_JSON, body=body)
+
+
+def stream_answer(text: str) -> HttpResponse:
+    """An answer with server-sent events. The HTTP server sends it in small pieces."""
+    return HttpResponse(status=200, headers={"content-type": EVENTS}, body=text.encode())
 
 
 def text_answer(text: str, status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:

@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
-from gpuproxy.ports import HttpRequest
+from gpuproxy.ports import HttpRequest, HttpResponse
 from gpuproxy.sandbox.market.clock import RealTime
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.protocol.plan import Plan
+from gpuproxy.sandbox.protocol.wire import EVENTS
 from gpuproxy.sandbox.server.boot_scripts import BootScripts
 from gpuproxy.sandbox.server.listeners import Listeners
 from gpuproxy.sandbox.world import Sandbox, build
@@ -24,6 +25,7 @@ from gpuproxy.sandbox.world import Sandbox, build
 _TICK = 0.05  # real seconds
 _HEARTBEAT = 2.0
 _GRACE = 0.5
+_PIECE = 7  # bytes of an event stream that are sent together
 _RESET = struct.pack("ii", 1, 0)  # linger for no time: close() sends RST
 
 
@@ -139,6 +141,8 @@ async def _carried_out(plan: Plan, request: web.BaseRequest, sandbox: Sandbox) -
         return _reset(request)
     if plan.delivery == "trickle":
         return await _trickled(plan, request)
+    if plan.response.headers.get("content-type") == EVENTS:
+        return await _streamed(plan.response, request)
     return web.Response(status=plan.response.status, headers=plan.response.headers, body=plan.response.body)
 
 
@@ -151,6 +155,19 @@ def _reset(request: web.BaseRequest) -> web.StreamResponse:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
     return web.Response(status=500)
+
+
+async def _streamed(response: HttpResponse, request: web.BaseRequest) -> web.StreamResponse:
+    """Send events in pieces that end anywhere, as networks cut them."""
+    sent = web.StreamResponse(status=response.status, headers=response.headers)
+    sent.enable_chunked_encoding()
+    await sent.prepare(request)
+    with contextlib.suppress(ConnectionError):  # the client is gone
+        for position in range(0, len(response.body), _PIECE):
+            await sent.write(response.body[position : position + _PIECE])
+            await asyncio.sleep(0)
+        await sent.write_eof()
+    return sent
 
 
 async def _trickled(plan: Plan, request: web.BaseRequest) -> web.StreamResponse:

@@ -45,12 +45,14 @@ class InProcessProbe:
         self._sandbox = sandbox
         self._check_key = check_key
 
-    async def reachable(self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/") -> bool:
+    async def reachable(
+        self, kind: ProbeKind, host: str, port: int, timeout: float, *, path: str = "/", user: str = "root"
+    ) -> bool:
         """True if the port answers as `kind` wants; "ssh_login": and the instance has the check key. Takes no time.
 
         "http": a web server or a program of the user answers, and the GPU has not failed. Every path is answered.
         """
-        del timeout, path
+        del timeout, path, user
         self._sandbox.tick()
         if kind == "ssh_login":
             return self._sandbox.lets_in(port, self._check_key)

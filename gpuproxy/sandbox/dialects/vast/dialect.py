@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from gpuproxy.ports import HttpResponse
@@ -17,6 +18,7 @@ from gpuproxy.sandbox.dialects.vast import (
 )
 from gpuproxy.sandbox.dialects.vast.charges import charges
 from gpuproxy.sandbox.dialects.vast.create import Creates
+from gpuproxy.sandbox.dialects.vast.faults import CATALOGUE
 from gpuproxy.sandbox.dialects.vast.gone import gone
 from gpuproxy.sandbox.dialects.vast.offers import Offers
 from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
@@ -38,6 +40,10 @@ Respond = Callable[[Call, Fault | None], HttpResponse]
 
 class Vast:
     """vast.ai's API for one market."""
+
+    provider = PROVIDER
+    catalogue = CATALOGUE
+    kind = "on_demand"
 
     def __init__(
         self,
@@ -93,6 +99,7 @@ class Vast:
         """The call of a request; None if the path isn't vast.ai's."""
         if not request.path.startswith(("/api/", "/instance_logs/")):
             return None
+        request = replace(request, key=_key(request))
         for method, pattern, name in _ROUTES:
             found = pattern.fullmatch(request.path)
             if found and method == request.method:
@@ -127,6 +134,10 @@ class Vast:
         """True for a read or destroy of an instance that the account doesn't have."""
         of_one = call.name in ("get", "destroy") and "id" in call.arguments
         return of_one and call.request.key in self._market.accounts and self._named(call) is None
+
+    def failure(self, status: int, fault: Fault) -> HttpResponse:
+        """An error of the service itself, with the words of a fault."""
+        return errors.refused(status, str(fault.args.get("error", "internal_error")), str(fault.args["msg"]))
 
     def _refusal_by(self, fault: Fault) -> HttpResponse | None:
         match fault.name:
@@ -323,6 +334,12 @@ _ROUTES = tuple(
         ("DELETE", "/api/v0/volumes", "volume_delete"),
     )
 )
+
+
+def _key(request: Incoming) -> str | None:
+    """The bearer token, or the old query parameter `api_key`."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else request.query.get("api_key")
 
 
 def _managed(request: Incoming) -> str:

@@ -4,7 +4,6 @@ The rows of unknown instances ("strangers") are invented here. These instances d
 billed for them.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,25 +14,28 @@ from gpuproxy.sandbox.market.contracts import contract
 from gpuproxy.sandbox.market.exchange import FIRST_CONTRACT_ID, SimulatedMarket
 from gpuproxy.sandbox.market.instances import InstanceDefects, Launch, Phase
 from gpuproxy.sandbox.protocol.faults import Fault
-from gpuproxy.sandbox.protocol.wire import raw_answer
+from gpuproxy.sandbox.protocol.malformed import encoded, malformed
 
 _FIRST_STRANGER = 26_000_000
 _STRANGER = _FIRST_STRANGER - 1
 _AGE = 3600.0
-_UNDECODABLE = "undecodable-bytes"
-_BYTES = b"caf\xe9 \xff\xfe"
+_NUMBERS = {"dph_total": math.nan, "gpu_totalram": math.nan, "duration": math.inf}
+_TEXT = "status_msg"
 Row = dict[str, Any]
 
 
 def listed(market: SimulatedMarket, page: Row, query: Mapping[str, str], fault: Fault | None) -> HttpResponse:
     """A page of the list, with a malformed row for the fault odd_row."""
     if fault is None or fault.name != "odd_row":
-        return _encoded(page)
+        return encoded(page)
     rows = page["instances"]
     if fault.args.get("whose") == "mine":
         place = _place_of_mine(rows, fault)
-        page["instances"] = [malformed(row, fault) if number == place else row for number, row in enumerate(rows)]
-        return _encoded(page)
+        page["instances"] = [
+            malformed(row, fault, numbers=_NUMBERS, text=_TEXT) if number == place else row
+            for number, row in enumerate(rows)
+        ]
+        return encoded(page)
     page["total_instances"] += 1
     if fault.times is not None or not query.get(
         "after_token"
@@ -41,16 +43,16 @@ def listed(market: SimulatedMarket, page: Row, query: Mapping[str, str], fault: 
         stranger = _stranger(market, _STRANGER)
         page["label_counts"] = {**page["label_counts"], stranger["label"]: 1}
         page["instances_found"] += 1
-        page["instances"] = [*rows, malformed(instances.selected(stranger, query), fault)]
-    return _encoded(page)
+        page["instances"] = [*rows, malformed(instances.selected(stranger, query), fault, numbers=_NUMBERS, text=_TEXT)]
+    return encoded(page)
 
 
 def shown(row: Row, fault: Fault | None) -> HttpResponse:
     """The answer to a read of one instance; the fault odd_row makes its row malformed."""
     if fault is None or fault.name != "odd_row":
-        return _encoded({"instances": row})
-    spoilt = malformed(row, fault)
-    return _encoded({"instances": [None] if spoilt is None else spoilt})
+        return encoded({"instances": row})
+    spoilt = malformed(row, fault, numbers=_NUMBERS, text=_TEXT)
+    return encoded({"instances": [None] if spoilt is None else spoilt})
 
 
 def endless(market: SimulatedMarket, query: Mapping[str, str]) -> HttpResponse:
@@ -67,25 +69,7 @@ def endless(market: SimulatedMarket, query: Mapping[str, str]) -> HttpResponse:
         "next_token": instances.token_behind(first + limit - 1),
         "instances": [instances.selected(row, query) for row in rows],
     }
-    return _encoded(body)
-
-
-def malformed(row: Row, fault: Fault) -> Row | None:
-    """The row with the malformation of `args.kind`."""
-    match fault.args.get("kind", "undecodable"):
-        case "null_row":
-            return None
-        case "no_id":
-            return {name: value for name, value in row.items() if name != "id"}
-        case "wrong_types":
-            return {name: _other_type(value) for name, value in row.items()}
-        case "null_fields":
-            return {name: value if name == "id" else None for name, value in row.items()}
-        case "nan":
-            return {**row, "dph_total": math.nan, "gpu_totalram": math.nan, "duration": math.inf}
-        case "surrogate":
-            return {**row, "status_msg": "broken \ud800 text"}
-    return {**row, "status_msg": _UNDECODABLE}
+    return encoded(body)
 
 
 def _place_of_mine(rows: list[Row], fault: Fault) -> int | None:
@@ -94,24 +78,6 @@ def _place_of_mine(rows: list[Row], fault: Fault) -> int | None:
         return 0
     wanted = str(fault.args["id"])
     return next((place for place, row in enumerate(rows) if str(row.get("id")) == wanted), None)
-
-
-def _other_type(value: Any) -> Any:
-    match value:
-        case bool() | int() | float():
-            return str(value)
-        case str():
-            return len(value)
-        case dict():
-            return list(value.values())
-        case list():
-            return {str(place): one for place, one in enumerate(value)}
-    return value
-
-
-def _encoded(body: Row) -> HttpResponse:
-    text = json.dumps(body, separators=(",", ":")).encode()
-    return raw_answer(text.replace(_UNDECODABLE.encode(), _BYTES))
 
 
 def _stranger(market: SimulatedMarket, number: int) -> Row:

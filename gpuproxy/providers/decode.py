@@ -1,4 +1,4 @@
-"""Tolerant decoding: an unreadable text or number loses only its own field, never the row or the page.
+"""Tolerant decoding of JSON: an unreadable text or number loses only its own field, never the row or the page.
 
 The rule: try the fast decoder first. If it fails, repair the JSON, with BROKEN in place of unreadable values. BROKEN is
 never null, because "unreadable" must not be taken for "none". Other modules decide what the fields mean.
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, micro
 
 T = TypeVar("T")
@@ -108,12 +107,6 @@ def whole_number(value: object) -> int | None:
         text = value.strip()
         value = int(text) if text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
     return value if isinstance(value, int) and 0 < value < 2**63 else None
-
-
-def volume_id(value: object) -> InstanceId | None:
-    """The id of a volume, "V.123", from that text or from its number; None for anything else."""
-    number = whole_number(value.strip().removeprefix("V.") if isinstance(value, str) else value)
-    return None if number is None else InstanceId(f"V.{number}")
 
 
 def price(dollars: float | None) -> Micro | None:
