@@ -25,7 +25,6 @@ class PrepaidPlanted(Planted):
 
 
 class BooksAnHourTooMany(PrepaidPlanted):
-
     def __init__(self, setup: ProviderSetup) -> None:
         super().__init__(setup)
         self._short = DESCRIPTOR.connect(replace(setup, prepaid_hours=setup.prepaid_hours + 1))
