@@ -151,6 +151,8 @@ class MarketsAudit:
         booked: Counter[str] = Counter()
         for row in self.rows("SELECT * FROM bookings WHERE state = 'confirmed'"):
             booked[row["lease_id"]] += row["amount"]
+        for row in self.rows("SELECT * FROM settlements"):
+            booked[row["lease_id"]] += row["amount"]
         for row in self.rows("SELECT * FROM leases WHERE booked_hours > 0 AND instance_id IS NOT NULL"):
             machine = self.world.sandbox.prepaid.bookings[row["instance_id"]]
             more = booked[row["id"]] - machine.billed
