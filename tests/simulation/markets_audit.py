@@ -156,7 +156,7 @@ class MarketsAudit:
         for row in self.rows("SELECT * FROM leases WHERE booked_hours > 0 AND instance_id IS NOT NULL"):
             machine = self.world.sandbox.prepaid.bookings[row["instance_id"]]
             more = booked[row["id"]] - machine.billed
-            tolerance = 0 if not machine.refunded else round(machine.price * 1_000_000 * _REFUND_SECONDS / 3600)
+            tolerance = 0 if not machine.refunded else round(machine.paid / machine.hours * _REFUND_SECONDS / 3600)
             if machine.stage is Stage.FAILED:  # nothing tells what the marketplace gives back for it
                 tolerance = machine.paid
             if not -tolerance - machine.hours <= more <= tolerance + machine.hours:
