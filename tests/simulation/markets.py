@@ -213,17 +213,16 @@ class _Story:
 
     async def _release(self) -> None:
         if (reservation := self._reservation()) is not None:
-            self.audit.asked.add(reservation)
-            await self._tried(self.world.engine.reservations.release(Caller(project="p1"), reservation))
+            if await self._tried(self.world.engine.reservations.release(Caller(project="p1"), reservation)):
+                self.audit.ended.add(reservation)
 
     async def _destroy(self) -> None:
         rows = self.audit.rows("SELECT provider, instance_id FROM leases WHERE instance_id IS NOT NULL ORDER BY id")
         if rows:
             row = self.dice.choice(rows)
-            self.audit.asked.add(row["instance_id"])
-            await self._tried(
-                self.world.engine.instances.destroy(Caller(project="p1"), row["provider"], row["instance_id"])
-            )
+            instances = self.world.engine.instances
+            if await self._tried(instances.destroy(Caller(project="p1"), row["provider"], row["instance_id"])):
+                self.audit.ended.add(row["instance_id"])
 
     async def _extend(self) -> None:
         if (reservation := self._reservation()) is not None:
@@ -234,7 +233,6 @@ class _Story:
         mine = sorted(self.audit.alive())
         if mine:
             contract = self.dice.choice(mine)
-            self.audit.troubled.add(contract)
             self.say("dies", contract)
             self.world.control("POST", f"instances/{contract}/kill", {"how": self.dice.choice(("container", "host"))})
 
@@ -242,12 +240,14 @@ class _Story:
         rows = self.audit.rows("SELECT id FROM reservations ORDER BY created_at, id")
         return self.dice.choice(rows)["id"] if rows else None
 
-    async def _tried(self, work: Any) -> None:
-        """A refusal does not matter here, nor does a crash during the call."""
+    async def _tried(self, work: Any) -> bool:
+        """Whether a call succeeded. A refusal does not matter here, nor does a crash during the call."""
         try:
             await asyncio.create_task(work)
         except (Refusal, asyncio.CancelledError) as error:
             self.say("refused", repr(error))
+            return False
+        return True
 
     async def _alive_again(self) -> None:
         if self.world.life.dead:

@@ -32,10 +32,8 @@ class MarketsAudit:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.asked: set[str] = set()
-        """Reservations and contracts whose end was asked for."""
-        self.troubled: set[str] = set()
-        """Contracts that died by themselves."""
+        self.ended: set[str] = set()
+        """Reservations and contracts whose end was asked for and promised."""
         self.log: list[object] = []
         self._sent: Counter[str] = Counter()
         self._surplus: dict[str, float] = {}
@@ -90,8 +88,8 @@ class MarketsAudit:
         for row in self.rows("SELECT * FROM leases WHERE state IN ('starting', 'active')"):
             if row["expires_at"] is not None and row["expires_at"] / 1e6 < self.world.clock.now().timestamp() - _GRACE:
                 raise Violation("leak", f"{row['id']} is kept past its end")
-            if row["instance_id"] in self.asked or row["reservation_id"] in self.asked:
-                raise Violation("leak", f"{row['id']} is kept although its release was asked for")
+            if row["instance_id"] in self.ended or row["reservation_id"] in self.ended:
+                raise Violation("leak", f"{row['id']} is kept although its end was promised")
         self._money()
 
     def digest(self) -> list[object]:
