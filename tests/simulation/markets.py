@@ -212,9 +212,10 @@ class _Story:
             self.audit.break_with(Violation("broken", f"a request ended with {error!r}"))
 
     async def _release(self) -> None:
-        if (reservation := self._reservation()) is not None:
-            if await self._tried(self.world.engine.reservations.release(Caller(project="p1"), reservation)):
-                self.audit.ended.add(reservation)
+        if (reservation := self._reservation()) is None:
+            return
+        if await self._tried(self.world.engine.reservations.release(Caller(project="p1"), reservation)):
+            self.audit.ended.add(reservation)
 
     async def _destroy(self) -> None:
         rows = self.audit.rows("SELECT provider, instance_id FROM leases WHERE instance_id IS NOT NULL ORDER BY id")
