@@ -19,8 +19,8 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast import DESCRIPTOR
+from gpuproxy.ports import Clock, Descriptor, HttpRequest, HttpResponse, ProviderSetup
+from gpuproxy.providers import ionet, vast
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
@@ -69,13 +69,16 @@ class World:
         paced: bool,
         accounts: int,
         seed: int,
+        prepaid_accounts: int = 0,
         settings: Mapping[str, Any] | None = None,
         check_key: str = "",
         **options: Any,
     ) -> None:
+        """`accounts` are vast.ai's and `prepaid_accounts` io.net's; both marketplaces know the same keys."""
         self.clock = clock
         self.paced = paced
         self.accounts = KEYS[:accounts]
+        self.prepaid_accounts = KEYS[:prepaid_accounts]
         self.random = SeededRandom(seed)
         self.check_key = check_key
         limits = "real" if paced else "off"
@@ -94,7 +97,7 @@ class World:
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         self.shared = False
         """Several processes use the database, so a process can't know that the others are dead."""
-        plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
+        plain = settings_class((vast.DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
         self.settings = plain.model_copy(update=settings or {})
         self.engine: Engine
         self.books_clock: Clock = clock
@@ -109,7 +112,8 @@ class World:
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
         self.db.use_clock(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay, self._written, exclusive=not self.shared)
-        providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
+        providers = [self._provider(vast.DESCRIPTOR, n, key) for n, key in enumerate(self.accounts, start=1)]
+        providers += [self._provider(ionet.DESCRIPTOR, n, key) for n, key in enumerate(self.prepaid_accounts, start=1)]
         self.engine = build_engine(
             self.settings,
             db=db,
@@ -158,26 +162,28 @@ class World:
             rows = old._writer.conn.execute("SELECT key, value FROM meta WHERE key IN ('deployment_id', 'signing_key')")
             self.db._writer.conn.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", [tuple(r) for r in rows])
 
-    def _provider(self, key: str, account: str) -> Any:
+    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
         setup = ProviderSetup(
-            account=account,
+            account=f"{marketplace.prefix}-{number}",
             key=key,
             base_url="http://sandbox",
             http=MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer),
             clock=self.books_clock,
             workers=InlineWorkers(),
-            intervals={} if self.paced else UNPACED,
+            intervals={} if self.paced else dict.fromkeys([call.name for call in marketplace.calls], 0.0) | UNPACED,
         )
-        return DESCRIPTOR.connect(setup)
+        return marketplace.connect(setup)
 
     async def reserve(self, count: int, *, seconds: float = 120, project: str = "p1", **wanted: Any) -> ReservationView:
         """One ReserveGPUs call with a deadline of so many seconds."""
         caller = Caller(project=project, deadline=self.clock.monotonic() + seconds)
         return await self.engine.reserver.reserve(caller, demand(count, **wanted))
 
-    def arm(self, call: str, fault: str, times: int = 1, after: int = 0, **args: Any) -> None:
+    def arm(
+        self, call: str, fault: str, times: int = 1, after: int = 0, provider: str = "vast.ai", **args: Any
+    ) -> None:
         """The next `times` such calls fail that way."""
-        body = {"provider": "vast.ai", "call": call, "fault": fault, "times": times, "after": after, "args": args}
+        body = {"provider": provider, "call": call, "fault": fault, "times": times, "after": after, "args": args}
         self.control("POST", "faults", body)
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
