@@ -51,6 +51,7 @@ from gpuproxy.runtime.claims import Claims, HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.store import counters
 from gpuproxy.store.leases import due_topic
 from gpuproxy.warmpool.requests import WarmPools
@@ -161,6 +162,7 @@ def build_engine(
     begin: Begin | None = None,
     check_key: str = "",
     secrets_key: bytes | None = None,
+    regions: Regions | None = None,
 ) -> Engine:
     """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual.
 
@@ -168,9 +170,10 @@ def build_engine(
     encrypted with `secrets_key`.
     """
     lateness = lateness or Lateness(clock)
-    limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, random.token(8))
+    seed = random.token(8)
+    limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, seed)
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
-    accounts = Accounts(providers, clock)
+    accounts = Accounts(providers, clock, seed=seed, regions=regions)
     catalog = _catalog(settings, providers, clock, lateness)
     watch = partial(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
