@@ -34,6 +34,7 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
+MORE_KEYS = (*KEYS, "sandbox-key-3", "sandbox-key-4")
 UNPACED = dict.fromkeys(
     ("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key", "volumes"), 0.0
 )
@@ -75,12 +76,12 @@ class World:
     ) -> None:
         self.clock = clock
         self.paced = paced
-        self.accounts = KEYS[:accounts]
+        self.accounts = MORE_KEYS[:accounts]
         self.random = SeededRandom(seed)
         self.check_key = check_key
         limits = "real" if paced else "off"
         chosen = {"machines": 60, "seed": seed, **options}
-        self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=KEYS, **chosen), clock)
+        self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=max(KEYS, self.accounts, key=len), **chosen), clock)
         self.http = InProcessHttp(self.sandbox)
         self.delay: Callable[[], float] = lambda: 0.0
         """Seconds that commits and requests take, each way."""
@@ -175,9 +176,12 @@ class World:
         caller = Caller(project=project, deadline=self.clock.monotonic() + seconds)
         return await self.engine.reserver.reserve(caller, demand(count, **wanted))
 
-    def arm(self, call: str, fault: str, times: int = 1, after: int = 0, **args: Any) -> None:
-        """The next `times` such calls fail that way."""
+    def arm(
+        self, call: str, fault: str, times: int = 1, after: int = 0, account: str | None = None, **args: Any
+    ) -> None:
+        """The next `times` such calls fail that way; `account`: only those with this key."""
         body = {"provider": "vast.ai", "call": call, "fault": fault, "times": times, "after": after, "args": args}
+        body |= {"account": account} if account else {}
         self.control("POST", "faults", body)
 
     def control(self, method: str, path: str, body: Any = None) -> Any:

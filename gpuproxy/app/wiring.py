@@ -174,7 +174,10 @@ def build_engine(
     limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, seed)
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
     accounts = Accounts(providers, clock, seed=seed, regions=regions)
-    catalog = _catalog(settings, providers, clock, lateness)
+    catalog = Catalog(
+        providers, clock, {"grpc": encode_offer, "json": offer_json}, seed=seed, regions=regions, lateness=lateness,
+        refresh_seconds=settings.catalog_refresh_interval, stale_after_seconds=settings.catalog_stale_after,
+    )  # fmt: skip
     watch = partial(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
         lateness=lateness, check_key=check_key,
@@ -224,17 +227,6 @@ def _watches(
         key = (provider.name, provider.account)
         vouching.pair(of_machines.at(key), of_volumes.at(key), clock)
     return of_machines, of_volumes
-
-
-def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:
-    return Catalog(
-        providers,
-        clock,
-        {"grpc": encode_offer, "json": offer_json},
-        refresh_seconds=settings.catalog_refresh_interval,
-        stale_after_seconds=settings.catalog_stale_after,
-        lateness=lateness,
-    )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -56,7 +56,7 @@ class Chooser:
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
         for provider in self._accounts:
             key = provider.name, provider.account
-            usable_now = key not in exclusions.accounts
+            usable_now = provider.name not in exclusions.providers and key not in exclusions.accounts
             asked = not order.filter.providers or provider.name in order.filter.providers
             able = usable_now and asked and not _lacks(provider.capabilities, order)
             if able and not provider.check_launch(order.spec):
@@ -160,9 +160,7 @@ class _Known:
     rotation: Rotation
 
 
-def _known(
-    tx: Tx, terms: Terms, limits: Limits, strategy: str, rests: Callable[[AccountKey], float | None]
-) -> _Known:
+def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str, rests: Callable[[AccountKey], float | None]) -> _Known:
     paused = account_problems.paused(tx)
     return _Known(
         locked_keys=leases.locked_keys(tx),

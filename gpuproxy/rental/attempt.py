@@ -1,8 +1,9 @@
 """The create of one lease: wait for a turn, commit that the call starts, send it once, record the outcome.
 
 If the marketplace answers that it wants fewer calls, the create waits for another turn. That is a wait of the
-reservation, not a failure. If another account has a turn sooner, the create ends, and the rental tries that account. A call in flight is never cancelled, even if its caller leaves. The outcome is written as
-soon as the database can be written, however long that takes.
+reservation, not a failure. If another account has a turn sooner, the create ends, and the rental tries that account.
+A call in flight is never cancelled, even if its caller leaves. The outcome is written as soon as the database can be
+written, however long that takes.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ Elsewhere = Callable[[Lease, Offer], Awaitable[float | None]]
 
 async def nowhere(_lease: Lease, _offer: Offer) -> None:
     """No other account can rent the offer."""
-    return None
+    return
 
 
 class Attempts:
@@ -65,6 +66,7 @@ class Attempts:
         spec: LaunchSpec,
         latest: datetime,
         require: Callable[[Tx], None],
+        *,
         elsewhere: Elsewhere = nowhere,
     ) -> "Attempt":
         """The attempt to rent `offer` for `lease`; its create may not be sent after `latest`.
@@ -153,7 +155,7 @@ class Attempt:
             self._answered(refusal)
             await self._refused(refusal, exclusions)
         except OutcomeUnknown as lost:
-            self._failed()
+            self._failed(costly=True)
             text = str(lost)
             await self._write(lambda tx: record.reply_lost(tx, self.lease.id, text))
         else:
@@ -166,13 +168,13 @@ class Attempt:
     def _answered(self, refusal: Refused) -> None:
         """Note in the circuit whether the marketplace works. A refusal of the offer shows that it does."""
         if isinstance(refusal, ProviderUnavailable):
-            self._failed()
+            self._failed(costly=False)
         else:
             self._circuit.succeeded()
             self._turns.accepted()
 
-    def _failed(self) -> None:
-        self._circuit.failed()
+    def _failed(self, *, costly: bool) -> None:
+        self._circuit.failed(costly=costly)
         self._turns.disturb()
 
     async def _start(self, stop: asyncio.Event, exclusions: Exclusions) -> bool:

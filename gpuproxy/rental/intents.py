@@ -29,7 +29,7 @@ from gpuproxy.model.leases import (
 )
 from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
+from gpuproxy.model.offers import AccountKey, Offer, OfferFilter
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
@@ -53,7 +53,7 @@ class Intent:
     """For each account, the seconds until this project's next turn, behind 0, 1, 2, ... more of its creates."""
     latest: datetime
     suits: Callable[[AccountKey, int], int | None] = lambda _account, _more: 0
-    """How well an account suits, behind so many more creates of this intent: see Circuit.rank. May be called anywhere."""
+    """How well an account suits, behind so many more creates of this intent: see Circuit.rank."""
     regions: Regions = Regions()  # noqa: RUF009 - frozen
     max_unknown: int | None = None
     """The number of unknown outcomes with which an account is no longer used; None: any number."""

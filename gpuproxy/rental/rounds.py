@@ -189,7 +189,7 @@ class Rental:
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
                 attempt = self._context.attempts.of(
-                    lease, offer, self._order.spec, latest, self._record.require, self._elsewhere
+                    lease, offer, self._order.spec, latest, self._record.require, elsewhere=self._elsewhere
                 )
                 self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
             elif lease.reason == Reason.NOT_ATTEMPTED:

@@ -1,4 +1,4 @@
-"""The accounts that this server rents with. Each has one Provider object, a queue of creates and a circuit of creates."""
+"""The accounts that this server rents with. Each has one Provider object, a queue of creates and a circuit."""
 
 from collections.abc import Iterable, Iterator
 

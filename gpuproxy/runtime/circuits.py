@@ -1,9 +1,9 @@
 """The circuit of one endpoint of one account. It fails when the marketplace does not answer, or not usably.
 
-An answer of the marketplace, even a refusal, closes the circuit. Each failure in a row makes the circuit rest for longer
-(back-off with jitter). While it rests, other accounts are preferred. After that it is half-open: one call probes it, and
-other accounts are preferred for the rest. After `OPEN_AFTER` failures in a row the circuit is open: except for probes,
-nothing is sent, even if there is no other account.
+An answer of the marketplace, even a refusal, closes the circuit. Each failure in a row makes the circuit rest for
+longer (back-off with jitter). While it rests, other accounts are preferred. After that it is half-open: one call probes
+it, and other accounts are preferred for the rest. After `OPEN_AFTER` failures in a row the circuit is open: except for
+probes, nothing is sent, even if there is no other account.
 """
 
 import math
@@ -15,6 +15,7 @@ from gpuproxy.runtime.backoff import Backoff
 OPEN_AFTER = 10
 """This many failures in a row open a circuit."""
 _FIRST_REST, _LONGEST_REST = 10.0, 300.0
+_COSTLY = 6.0
 
 CircuitState = Literal["closed", "resting", "half_open", "open"]
 """closed: no failure since the last answer. resting: it failed. half_open: a probe may be sent. open: only later."""
@@ -61,7 +62,11 @@ class Circuit:
         self._backoff.reset()
         self._rests_until = -math.inf
 
-    def failed(self) -> None:
-        """The marketplace did not answer, or its answer says that it does not work."""
+    def failed(self, *, costly: bool = False) -> None:
+        """The marketplace did not answer, or its answer says that it does not work.
+
+        `costly`: a failed probe would have consequences, as an unknown outcome has, so the next one comes later.
+        """
         self.failures += 1
-        self._rests_until = self._clock.monotonic() + self._backoff.failed()
+        rest = self._backoff.failed() * (_COSTLY if costly else 1.0)
+        self._rests_until = self._clock.monotonic() + min(rest, _LONGEST_REST)

@@ -23,13 +23,18 @@ class Regions:
         """False if every account of the provider may rent every offer."""
         return provider in self.regional
 
+    def seen_by(self, provider: ProviderName, account: str) -> str:
+        """What offers an account sees: those of a region, or all ("")."""
+        return self.of.get((provider, account), "") if provider in self.regional else ""
+
     def preferences(self, offer: Offer, accounts: Iterable[str]) -> Mapping[str, int]:
         """Those of these accounts that may rent the offer, with 0 for preferred ones and 1 for the others."""
         regions = {account: self.of.get((offer.provider, account), "") for account in accounts}
         local = self._local(offer)
         if offer.provider in self.regional:
             return {account: 0 for account, region in regions.items() if (account in local if local else not region)}
-        return {account: 0 if account in local or (not local and not region) else 1 for account, region in regions.items()}
+        preferred = local or {account for account, region in regions.items() if not region}
+        return {account: 0 if account in preferred else 1 for account in regions}
 
     def _local(self, offer: Offer) -> Collection[str]:
         """The accounts of the offer's region, including those that can't be used now."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from gpuproxy.ports import Clock
 from gpuproxy.ports.pacing import MARGIN, Pace
-from gpuproxy.runtime.backoff import Backoff
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.backoff import Backoff
 
 _INSTANT = 1e-6
 _REMEMBERED = 1000
