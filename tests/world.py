@@ -6,7 +6,7 @@ their ports. `World.restart` is a kill -9: whatever was running is gone, the boo
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,9 +19,10 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
+from gpuproxy.ports import Clock, HttpRequest, HttpResponse, Provider, ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.runtime.lateness import Lateness
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
@@ -81,7 +82,9 @@ class World:
         self.check_key = check_key
         limits = "real" if paced else "off"
         chosen = {"machines": 60, "seed": seed, **options}
-        self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=max(KEYS, self.accounts, key=len), **chosen), clock)
+        self.sandbox = build(
+            SandboxOptions(rate_limits=limits, accounts=max(KEYS, self.accounts, key=len), **chosen), clock
+        )
         self.http = InProcessHttp(self.sandbox)
         self.delay: Callable[[], float] = lambda: 0.0
         """Seconds that commits and requests take, each way."""
@@ -97,6 +100,9 @@ class World:
         """Several processes use the database, so a process can't know that the others are dead."""
         plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
         self.settings = plain.model_copy(update=settings or {})
+        self.removed: Sequence[Provider] = ()
+        """Accounts whose keys were removed, from the next start on."""
+        self.regions: Regions | None = None
         self.engine: Engine
         self.books_clock: Clock = clock
         self.lateness = Lateness(clock)
@@ -117,6 +123,8 @@ class World:
             clock=self.books_clock,
             random=self.random,
             providers=providers,
+            removed=self.removed,
+            regions=self.regions,
             probe=InProcessProbe(self.sandbox, self.check_key),
             check_key=self.check_key,
             signer=await deployment.signer(self.db, self.random),

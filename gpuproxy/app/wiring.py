@@ -28,6 +28,7 @@ from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.health.checkup import Health, gpu_failures
 from gpuproxy.health.readiness import Readiness
+from gpuproxy.health.sheets import Sheets
 from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
 from gpuproxy.instances.requests import Instances
@@ -70,6 +71,7 @@ class Engine:
     spending: Spending
     strategies: StrategySetting
     health: Health
+    sheets: Sheets
     machines: Machines
     catalog: Catalog
     watches: Watches
@@ -163,17 +165,21 @@ def build_engine(
     check_key: str = "",
     secrets_key: bytes | None = None,
     regions: Regions | None = None,
+    removed: Sequence[Provider] = (),
 ) -> Engine:
     """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual.
 
     With `check_key`, a public key, a machine is ready only if it lets the probe log in. The secrets of warm pools are
-    encrypted with `secrets_key`.
+    encrypted with `secrets_key`. `removed`: accounts without a key, with which nothing is rented or searched.
     """
     lateness = lateness or Lateness(clock)
     seed = random.token(8)
     limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, seed)
     providers = [Counted(provider, metrics, clock, begin) for provider in providers]
-    accounts = Accounts(providers, clock, seed=seed, regions=regions)
+    gone = [Counted(provider, metrics, clock, begin) for provider in removed]
+    accounts = Accounts(
+        [*providers, *gone], clock, seed=seed, regions=regions, removed=[(each.name, each.account) for each in gone]
+    )
     catalog = Catalog(
         providers, clock, {"grpc": encode_offer, "json": offer_json}, seed=seed, regions=regions, lateness=lateness,
         refresh_seconds=settings.catalog_refresh_interval, stale_after_seconds=settings.catalog_stale_after,
@@ -195,6 +201,7 @@ def build_engine(
     )  # fmt: skip
     reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
+    failures = gpu_failures((each.name, each.capabilities) for each in accounts)
     return Engine(
         reserver=reserver, accounts=accounts,
         recovery=Recovery(db, accounts, claims, supervised=supervised, is_running=reserver.is_running),
@@ -202,7 +209,10 @@ def build_engine(
         instances=instances,
         load=Load(db, settings.lb_strategy), spending=Spending(db),
         strategies=StrategySetting(db, settings.lb_strategy),
-        health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts), clock),
+        health=Health(db, accounts.keys() - accounts.removed, failures, clock),
+        sheets=Sheets(
+            db, accounts, watches, clock, marketplaces=settings.marketplaces, intervals=settings.intervals,
+        ),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog, watches=watches, volume_watches=volume_watches, clock=clock, db=db, signer=signer,
         billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
@@ -271,6 +281,7 @@ def build_interfaces(
         clock=engine.clock,
         pools=engine.pools,
         pool_max_price=settings.warmpool_max_price,
+        sheets=engine.sheets,
     )
     token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
     authenticator = Authenticator(access.keys.find, engine.clock, token_auth)

@@ -54,7 +54,7 @@ class Chooser:
     def terms(self, order: Order, exclusions: Exclusions) -> Terms:
         """The accounts that this rental may still use, by provider."""
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
-        for provider in self._accounts:
+        for provider in self._accounts.usable():
             key = provider.name, provider.account
             usable_now = provider.name not in exclusions.providers and key not in exclusions.accounts
             asked = not order.filter.providers or provider.name in order.filter.providers
@@ -70,7 +70,8 @@ class Chooser:
         """
         if self.terms(order, Exclusions()):
             return
-        asked = [p for p in self._accounts if not order.filter.providers or p.name in order.filter.providers]
+        usable = self._accounts.usable()
+        asked = [p for p in usable if not order.filter.providers or p.name in order.filter.providers]
         objections = [
             violation
             for provider in asked

@@ -16,9 +16,15 @@ class Accounts:
     """All Provider objects, by provider and account."""
 
     def __init__(
-        self, providers: Iterable[Provider], clock: Clock, *, seed: str = "", regions: Regions | None = None
+        self,
+        providers: Iterable[Provider],
+        clock: Clock,
+        *,
+        seed: str = "",
+        regions: Regions | None = None,
+        removed: Iterable[AccountKey] = (),
     ) -> None:
-        """`seed`: of the jitter of all waits, different in each process."""
+        """`seed`: of the jitter of all waits, different in each process. `removed`: accounts that have no key."""
         self._all = {(provider.name, provider.account): provider for provider in providers}
         self._creates = {
             key: FairTurns(clock, each.capabilities.create_interval * MARGIN, seed=f"{seed}/turns/{key}")
@@ -26,9 +32,15 @@ class Accounts:
         }
         self._circuits = {key: Circuit(clock, f"{seed}/creates/{key}") for key in self._all}
         self.regions = regions or Regions()
+        self.removed = frozenset(removed)
+        """With these, nothing is rented."""
 
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
+
+    def usable(self) -> Iterator[Provider]:
+        """The Provider objects of the accounts that have a key."""
+        return (each for key, each in self._all.items() if key not in self.removed)
 
     def provider_of(self, lease: Lease) -> Provider:
         """The Provider of the account that a lease was made with. A lease never changes its account."""

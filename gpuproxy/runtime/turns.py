@@ -74,6 +74,16 @@ class FairTurns:
         """The seconds until the next turn can begin."""
         return self._pace.wait()
 
+    @property
+    def limited(self) -> float:
+        """The seconds until the end of a pause that a rate limit caused."""
+        return max(0.0, self._paused_until - self._clock.monotonic())
+
+    @property
+    def interval(self) -> float:
+        """The seconds between two turns."""
+        return self._pace.interval
+
     def hold(self, seconds: float) -> None:
         """Begin no turn for `seconds` seconds."""
         self._pace.hold(seconds)
