@@ -85,20 +85,10 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
         pool_key = await secrets_key(db, settings.pool_secrets_key_file)
         redactor.add(access.secret, pool_key.decode() if pool_key else "")
         engine = build_engine(
-            settings,
-            db=db,
-            clock=clock,
-            random=random,
-            providers=providers,
-            removed=removed,
-            regions=regions_of(settings),
-            probe=SocketProbe(login),
-            check_key=login.public_key if login else "",
-            signer=signer,
-            lateness=lateness,
-            begin=tracing.provider_call if tracing else None,
-            secrets_key=pool_key,
-        )
+            settings, db=db, clock=clock, random=random, providers=providers, removed=removed,
+            regions=regions_of(settings), probe=SocketProbe(login), check_key=login.public_key if login else "",
+            signer=signer, lateness=lateness, begin=tracing.provider_call if tracing else None, secrets_key=pool_key,
+        )  # fmt: skip
         stack.push_async_callback(engine.stop)
         measuring = Background("lateness")
         measuring.start(lateness.watch(engine.metrics.loop_lag))

@@ -175,15 +175,9 @@ def build_engine(
     lateness = lateness or Lateness(clock)
     seed = random.token(8)
     limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, seed)
-    providers = [Counted(provider, metrics, clock, begin) for provider in providers]
-    gone = [Counted(provider, metrics, clock, begin) for provider in removed]
-    accounts = Accounts(
-        [*providers, *gone], clock, seed=seed, regions=regions, removed=[(each.name, each.account) for each in gone]
-    )
-    catalog = Catalog(
-        providers, clock, {"grpc": encode_offer, "json": offer_json}, seed=seed, regions=regions, lateness=lateness,
-        refresh_seconds=settings.catalog_refresh_interval, stale_after_seconds=settings.catalog_stale_after,
-    )  # fmt: skip
+    counted = [Counted(provider, metrics, clock, begin) for provider in (*providers, *removed)]
+    accounts = Accounts(counted, clock, seed=seed, regions=regions, removed=[(p.name, p.account) for p in removed])
+    catalog = _catalog(settings, accounts, clock, lateness, seed)
     watch = partial(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
         lateness=lateness, check_key=check_key,
@@ -201,27 +195,21 @@ def build_engine(
     )  # fmt: skip
     reserver = Reserver(context, claims, random=random, default_strategy=settings.lb_strategy)
     instances = Instances(db, nudge=watches.nudge)
-    failures = gpu_failures((each.name, each.capabilities) for each in accounts)
     return Engine(
         reserver=reserver, accounts=accounts,
         recovery=Recovery(db, accounts, claims, supervised=supervised, is_running=reserver.is_running),
         reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
-        instances=instances,
-        load=Load(db, settings.lb_strategy), spending=Spending(db),
-        strategies=StrategySetting(db, settings.lb_strategy),
-        health=Health(db, accounts.keys() - accounts.removed, failures, clock),
-        sheets=Sheets(
-            db, accounts, watches, clock, marketplaces=settings.marketplaces, intervals=settings.intervals,
-        ),
+        instances=instances, spending=Spending(db),
+        load=Load(db, settings.lb_strategy), strategies=StrategySetting(db, settings.lb_strategy),
+        health=_health(db, accounts, clock),
+        sheets=Sheets(db, accounts, watches, clock, settings.marketplaces, settings.intervals),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog, watches=watches, volume_watches=volume_watches, clock=clock, db=db, signer=signer,
         billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
         true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
-        limits=limits,
         history=History(db, clock, timedelta(seconds=settings.keep_history) if settings.keep_history else None),
-        pools=pools, supervisor=supervisor,
+        pools=pools, supervisor=supervisor, metrics=metrics, limits=limits,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
-        metrics=metrics,
     )  # fmt: skip
 
 
@@ -237,6 +225,19 @@ def _watches(
         key = (provider.name, provider.account)
         vouching.pair(of_machines.at(key), of_volumes.at(key), clock)
     return of_machines, of_volumes
+
+
+def _catalog(settings: Settings, accounts: Accounts, clock: Clock, lateness: Lateness, seed: str) -> Catalog:
+    return Catalog(
+        list(accounts.usable()), clock, {"grpc": encode_offer, "json": offer_json}, seed=seed,
+        regions=accounts.regions, lateness=lateness, refresh_seconds=settings.catalog_refresh_interval,
+        stale_after_seconds=settings.catalog_stale_after,
+    )  # fmt: skip
+
+
+def _health(db: Database, accounts: Accounts, clock: Clock) -> Health:
+    failures = gpu_failures((each.name, each.capabilities) for each in accounts)
+    return Health(db, accounts.keys() - accounts.removed, failures, clock)
 
 
 def _limits(settings: Settings) -> Limits:

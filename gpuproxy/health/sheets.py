@@ -73,15 +73,15 @@ class Sheet:
 class Sheets:
     """The sheets of all installed marketplaces."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - wired once
         self,
         db: Database,
         accounts: Accounts,
         watches: Watches,
         clock: Clock,
-        *,
         marketplaces: Sequence[Descriptor],
         intervals: Mapping[str, Mapping[str, float]],
+        *,
         pools_per_account: Callable[[Capabilities], int | None] = lambda _: None,
     ) -> None:
         """`intervals`: those that the operator set, by marketplace and call."""

@@ -105,7 +105,7 @@ def test_a_figure_of_pools_per_account_is_shown_if_there_is_one() -> None:
     async def story(world: World) -> None:
         engine = world.engine
         sheets = Sheets(
-            world.db, engine.accounts, engine.watches, world.clock, marketplaces=(DESCRIPTOR,), intervals={},
+            world.db, engine.accounts, engine.watches, world.clock, (DESCRIPTOR,), {},
             pools_per_account=lambda able: int(able.create_interval * 10),
         )  # fmt: skip
         [sheet] = await sheets.read()
