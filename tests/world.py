@@ -6,7 +6,7 @@ their ports. `World.restart` is a kill -9: whatever was running is gone, the boo
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,9 +19,10 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Clock, Descriptor, HttpRequest, HttpResponse, ProviderSetup
+from gpuproxy.ports import Clock, Descriptor, HttpRequest, HttpResponse, Provider, ProviderSetup
 from gpuproxy.providers import ionet, vast
 from gpuproxy.runtime.lateness import Lateness
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
@@ -34,6 +35,7 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
+MORE_KEYS = (*KEYS, "sandbox-key-3", "sandbox-key-4")
 UNPACED = dict.fromkeys(
     ("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key", "volumes"), 0.0
 )
@@ -77,13 +79,15 @@ class World:
         """`accounts` are vast.ai's and `prepaid_accounts` io.net's; both marketplaces know the same keys."""
         self.clock = clock
         self.paced = paced
-        self.accounts = KEYS[:accounts]
+        self.accounts = MORE_KEYS[:accounts]
         self.prepaid_accounts = KEYS[:prepaid_accounts]
         self.random = SeededRandom(seed)
         self.check_key = check_key
         limits = "real" if paced else "off"
         chosen = {"machines": 60, "seed": seed, **options}
-        self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=KEYS, **chosen), clock)
+        self.sandbox = build(
+            SandboxOptions(rate_limits=limits, accounts=max(KEYS, self.accounts, key=len), **chosen), clock
+        )
         self.http = InProcessHttp(self.sandbox)
         self.delay: Callable[[], float] = lambda: 0.0
         """Seconds that commits and requests take, each way."""
@@ -99,6 +103,9 @@ class World:
         """Several processes use the database, so a process can't know that the others are dead."""
         plain = settings_class((vast.DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
         self.settings = plain.model_copy(update=settings or {})
+        self.removed: Sequence[Provider] = ()
+        """Accounts whose keys were removed, from the next start on."""
+        self.regions: Regions | None = None
         self.engine: Engine
         self.books_clock: Clock = clock
         self.lateness = Lateness(clock)
@@ -120,6 +127,8 @@ class World:
             clock=self.books_clock,
             random=self.random,
             providers=providers,
+            removed=self.removed,
+            regions=self.regions,
             probe=InProcessProbe(self.sandbox, self.check_key),
             check_key=self.check_key,
             signer=await deployment.signer(self.db, self.random),
@@ -180,10 +189,19 @@ class World:
         return await self.engine.reserver.reserve(caller, demand(count, **wanted))
 
     def arm(
-        self, call: str, fault: str, times: int = 1, after: int = 0, provider: str = "vast.ai", **args: Any
+        self,
+        call: str,
+        fault: str,
+        times: int = 1,
+        after: int = 0,
+        *,
+        provider: str = "vast.ai",
+        account: str | None = None,
+        **args: Any,
     ) -> None:
-        """The next `times` such calls fail that way."""
+        """The next `times` such calls fail that way; `account`: only those with this key."""
         body = {"provider": provider, "call": call, "fault": fault, "times": times, "after": after, "args": args}
+        body |= {"account": account} if account else {}
         self.control("POST", "faults", body)
 
     def control(self, method: str, path: str, body: Any = None) -> Any:

@@ -199,8 +199,8 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.STORM_BREAKER: Meaning(
         status="UNAVAILABLE",
-        refusal="The marketplace's circuit breaker is open: too many creates are unresolved, or creates came too "
-        "fast. Nothing was rented. Repeat the call after the time in RetryInfo.",
+        refusal="The circuit breakers of all accounts that could be used are open: too many creates are unresolved or "
+        "failed, or creates came too fast. Nothing was rented. Repeat the call after the time in RetryInfo.",
     ),
     Reason.DATABASE: Meaning(
         status="UNAVAILABLE",

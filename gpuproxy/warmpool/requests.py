@@ -280,7 +280,7 @@ class WarmPools:
 
     def _marketplace(self) -> ProviderName:
         """Where pools are made whose call names no marketplace: the first one that can carry them."""
-        able = [each.name for each in self._accounts if "volumes" not in each.capabilities.missing]
+        able = [each.name for each in self._accounts.usable() if "volumes" not in each.capabilities.missing]
         if not able:
             raise FailedPrecondition(
                 "The server has no account at a marketplace with volumes.", reason=Reason.NO_ACCOUNT
@@ -295,7 +295,7 @@ class WarmPools:
 
     def _account(self, provider: ProviderName) -> AccountKey:
         """The account that pools of a marketplace are rented with: the first one."""
-        for each in self._accounts:
+        for each in self._accounts.usable():
             if each.name == provider:
                 return each.name, each.account
         raise FailedPrecondition(f"The server has no account at {provider}.", reason=Reason.NO_ACCOUNT)
