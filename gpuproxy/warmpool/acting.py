@@ -193,9 +193,9 @@ class Acting:
         """Start a machine. A start that is refused, queued or not answered is stopped before anything else happens."""
         lease, pool = act.lease, scene.pool
         memory.started(lease.id)
-        await self.db.write(lambda tx: _start_committed(tx, scene, act, require))
         try:
             async with self.clock.timeout(START_WITHIN * self.clock.scale):
+                await self.db.write(lambda tx: _start_committed(tx, scene, act, require))
                 await self._provider(pool).start(InstanceId(lease.instance_id or ""))
         except (ProviderError, TimeoutError) as error:
             why = (

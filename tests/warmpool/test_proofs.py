@@ -3,6 +3,7 @@
 import asyncio
 
 from gpuproxy.model.leases import Lease, LeaseState
+from gpuproxy.model.pools import PoolView
 from gpuproxy.runtime.claims import CLAIM_SECONDS
 from gpuproxy.store import pools
 from gpuproxy.warmpool.memory import START_WITHIN, Memory
@@ -65,7 +66,7 @@ def start_is_committed(world: World) -> bool:
     return row is not None and '"start_sent_at":"' in row[0]
 
 
-async def paused_before_its_start(world: World) -> None:
+async def paused_before_its_start(world: World) -> PoolView:
     """A failover of a process that stands still once it has committed that a start is about to be sent."""
     view = await provisioned(world)
     life = world.life
@@ -82,6 +83,7 @@ async def paused_before_its_start(world: World) -> None:
     world.after_writes.remove(pause)
     assert view.standby is not None
     assert instance(world, view, "standby")["status"] == "stopped"
+    return view
 
 
 def test_a_start_that_was_held_by_a_pause_is_not_sent_afterwards():
@@ -89,9 +91,8 @@ def test_a_start_that_was_held_by_a_pause_is_not_sent_afterwards():
 
     async def story(world: World) -> None:
         await shared(world)
-        await paused_before_its_start(world)
+        view = await paused_before_its_start(world)
         first, life = world.engine, world.life
-        view = await status(world)
         standby = instance(world, view, "standby")
         machine = world.sandbox.market.machines[int(view.pool.host.rpartition("/")[2])]
         mask = world.sandbox.market.instances[int(standby["id"])].mask
