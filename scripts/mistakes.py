@@ -276,4 +276,16 @@ MISTAKES = (
         "        assert instance is not None\n        assert instance.booking is not None\n"
         "        yield Note(lease, BookingRead(scene.now, instance.booking.until, lease.prepaid.paid))\n",
     ),
+    Mistake(
+        "the lock is taken on the container's own disk, because the volume is not mounted",
+        "boot/sh/lock.sh",
+        '    device=$(gp_device .) && [ "$device" ] && [ "$device" != "$(gp_device /)" ]\n',
+        '    device=$(gp_device .) && [ "$device" ]\n',
+    ),
+    Mistake(
+        "the workload is started without the lock",
+        "boot/sh/bar.sh",
+        "*) gp_onstart=not_run ;; esac",
+        "*) ;; esac",
+    ),
 )

@@ -75,7 +75,8 @@ class _Extend(click.Command):
 def extend(connection: Connection, name: str, until: datetime | None, span: float | None, yes: bool) -> None:
     """Change when a reservation ends. With --until, repeating the command changes nothing.
 
-    It asks before it gives an end to a reservation without one, and before an end in less than 10 minutes.
+    It asks before it gives an end to a reservation without one, and before an end in less than 10 minutes. Machines
+    that are paid in advance are booked longer near the end of their booking, not now.
     """
     if (until is None) == (span is None):
         raise click.UsageError(_END_FORMS)

@@ -287,7 +287,7 @@ def _suspended(s: Scene, incident: Incident) -> Act:
     if primary is not None and primary.state is LeaseState.LOST and primary.id not in s.gone:
         return ConfirmGone(primary)
     stopped = any(s.health.is_verdict(each, s.limits.failures) for each in (Signal.LOST, Signal.STOPPED))
-    if (stopped or primary is None or primary.state in TERMINAL) and s.may_try:
+    if (stopped or primary is None or primary.state in TERMINAL) and (s.may_try or s.free_since_try):
         pool = replace(s.pool, step_began_at=s.now, next_try_at=None)
         again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
         return Change(event=PoolEvent.PRIMARY_LOST, reason="the failover goes on", pool=pool, incident=again)

@@ -244,10 +244,11 @@ def elsewhere(s: Scene, why: str) -> Change | None:
 
 
 def _ended_in_vain(s: Scene, incident: Incident) -> Change:
-    """No rung is left. The incident stays open and is taken up again after a while."""
+    """No rung is left. The incident stays open and is taken up again, after half of the time that it has taken."""
     if incident.kind not in _SWAPS and (moved := elsewhere(s, incident.reason)) is not None:
         return moved
-    later = s.now + timedelta(seconds=s.limits.retry_seconds)
+    age = (s.now - incident.began_at).total_seconds()
+    later = s.now + timedelta(seconds=max(s.limits.retry_seconds, min(age / 2, s.limits.retry_most)))
     pool = replace(_failed(s, Degraded.START_FAILED), error=incident.reason, next_try_at=later)
     again = replace(incident, rung=STANDBY, successor=None)
     if incident.kind in _SWAPS:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from gpuproxy.model.errors import ProviderError
-from gpuproxy.model.leases import Lease, LeaseId
+from gpuproxy.model.leases import TERMINAL, Lease, LeaseId
 from gpuproxy.model.offers import HIGHEST_PRICE, AccountKey, Offer, OfferFilter
 from gpuproxy.model.pools import Pool, PoolId, PoolState
 from gpuproxy.ports import Clock, Database, Provider, Tx
@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 BATCH = 16
 """Hosts in one search: an answer may have 64 rows, and a host has up to a few free chunks of one size."""
-_LOOKS_IN = frozenset({PoolState.PROVISIONING, PoolState.ACTIVE, PoolState.DEGRADED})
+_DEGRADED = PoolState.DEGRADED
+_LOOKS_IN = frozenset({PoolState.PROVISIONING, PoolState.ACTIVE, _DEGRADED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,24 @@ class Wanted:
 
 
 def due(views: Iterable[tuple[Pool, Mapping[LeaseId, Lease]]], now: datetime, limits: PoolLimits) -> list[Wanted]:
-    """The pools that need a look now, those that have waited longest first."""
+    """The pools that need a look now, those that have waited longest first.
+
+    A degraded pool without a standby needs one too: as soon as GPUs are free, it can go on.
+    """
     found = [
         Wanted(pool, standby.offered.conflict_keys if standby is not None else ())
         for pool, rows in views
         if pool.state in _LOOKS_IN
         and pool.founded
-        and ((standby := rows.get(pool.standby) if pool.standby else None) is not None or pool.mode == "recreate")
+        and ((standby := _standby(pool, rows)) is not None or pool.mode == "recreate" or pool.state is _DEGRADED)
         and (pool.looked_at is None or now - pool.looked_at >= timedelta(seconds=limits.free_check_seconds))
     ]
     return sorted(found, key=lambda each: (each.pool.looked_at is not None, each.pool.looked_at or now, each.pool.id))
+
+
+def _standby(pool: Pool, rows: Mapping[LeaseId, Lease]) -> Lease | None:
+    found = rows.get(pool.standby) if pool.standby else None
+    return None if found is None or found.state in TERMINAL else found
 
 
 def is_free(wanted: Wanted, offers: Sequence[Offer]) -> bool:

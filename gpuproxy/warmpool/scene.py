@@ -150,6 +150,12 @@ class Scene:
         """Whether a failed step may be tried again."""
         return self.pool.next_try_at is None or self.pool.next_try_at <= self.now
 
+    @property
+    def free_since_try(self) -> bool:
+        """Whether the GPUs that a new try needs were seen free after the last try failed."""
+        looked, tried = self.pool.looked_at, self.pool.step_began_at
+        return looked is not None and tried is not None and looked > tried and self.pool.misses == 0
+
     def writers(self, but: LeaseId | None = None) -> tuple[Lease, ...]:
         """The pool's machines that could be running with the volume mounted, now or later, besides `but`.
 

@@ -58,7 +58,7 @@ OURS = {
     "GPUInstance": "price_per_gpu_hour host_id reliability verified lease_id reservation_id created_at ready_at "
     "expires_at account contract_id ssh port_mappings status_message cost_so_far cuda_max disk_gb "
     "cpu_cores ram_gb disk_bandwidth inet_down inet_up inet_down_price inet_up_price direct_ports compute_cap "
-    "contract_ends_at ready_evidence boot_parts warnings",
+    "contract_ends_at ready_evidence boot_parts warnings booked_until paid refund_rule",
     "ListGPUInstancesRequest": "location verified_only min_reliability num_gpus disk_gb order_by page_size page_token "
     "state min_cpu_cores min_ram_gb min_disk_bandwidth min_inet_down min_inet_up max_traffic_price",
     "ListGPUInstancesResponse": "next_page_token as_of unreachable available_gpus message",

@@ -359,10 +359,12 @@ class _Story:
             return "a call hangs"
         if told := self.audit.unfinished():
             return told
-        for pool in self.audit.pools():
+        pools = self.audit.pools()
+        kept = [found for each in pools if (found := self.audit.instance(each.get("standby"))) is not None]
+        for pool in pools:
             word = _word(pool)
             primary, standby = self.audit.instance(pool.get("primary")), self.audit.instance(pool.get("standby"))
-            right = allowed(self.world.sandbox.market, pool, primary, standby)
+            right = allowed(self.world.sandbox.market, pool, primary, standby, kept)
             if word != "disabled" and word not in right and "no_primary" not in right:
                 return f"pool {pool['machine_id']} is {word}, and the market explains {sorted(right)}: {pool}"
         return ""

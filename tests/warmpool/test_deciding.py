@@ -167,6 +167,20 @@ def test_a_suspended_failover_goes_on_once_the_primary_is_seen_stopped():
     assert event(act) is E.PRIMARY_LOST
 
 
+@pytest.mark.parametrize(
+    ("looked", "misses", "expected"), [(1, 0, E.PRIMARY_LOST), (1, 1, None), (9, 0, None), (None, 0, None)]
+)
+def test_a_suspended_failover_goes_on_before_its_time_once_gpus_were_seen_free(
+    looked: float | None, misses: int, expected: PoolEvent | None
+):
+    pool = {
+        "degraded": D.START_FAILED, "next_try_at": at(-300), "step_began_at": at(5), "misses": misses,
+        "looked_at": None if looked is None else at(looked),
+    }  # fmt: skip
+    act = decide(scene(state=P.DEGRADED, primary=S.PARKED, signal=Signal.STOPPED, incident=incident(), pool=pool))
+    assert event(act) is expected
+
+
 def test_a_suspended_failover_ends_once_the_primary_is_healthy():
     act = decide(scene(state=P.DEGRADED, incident=incident()))
     assert isinstance(act, Change)

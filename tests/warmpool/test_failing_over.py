@@ -164,6 +164,15 @@ def test_after_the_last_rung_the_incident_stays_open():
     assert (act.incident.ended_at, act.incident.rung) == (None, 0)
 
 
+@pytest.mark.parametrize(("minutes", "wait"), [(0, 30.0), (1, 30.0), (4, 120.0), (20, 600.0), (600, 600.0)])
+def test_a_failover_in_vain_is_tried_again_after_half_of_its_age_within_limits(minutes: float, wait: float):
+    began = NOW - timedelta(minutes=minutes)
+    act = failing_over(failing(facts={"began_at": began, "fenced_at": began, "rung": 3}))
+    assert isinstance(act, Change)
+    assert act.pool is not None
+    assert act.pool.next_try_at == NOW + timedelta(seconds=wait)
+
+
 @pytest.mark.parametrize("state", [S.UNKNOWN, S.REQUESTED])
 def test_an_unknown_successor_is_waited_for(state: LeaseState):
     new = lease("new", state, instance=None, created_at=at(100))
