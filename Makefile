@@ -74,5 +74,5 @@ interop: setup ## clients in other languages against the real server: Go, Node, 
 	@$(VENV)/bin/python -m scripts.interop
 
 clean: ## remove the virtual environment and caches; never a database
-	@rm -rf $(VENV) .venv-vastai .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .interop build dist
+	@rm -rf $(VENV) .venv-vastai .venv-ionet .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .interop build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
