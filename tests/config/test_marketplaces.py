@@ -88,8 +88,8 @@ def test_descriptions_give_the_intervals_and_whether_regions_are_used() -> None:
         described("GPUPROXY_MOON_CREATE_INTERVAL")
         == "minimum interval between creates of one account; default 0 (no limit)"
     )
-    assert "not used" not in described("MOON_API_KEY_REGIONS")
-    assert described("VASTAI_API_KEY_REGIONS").endswith("vast.ai does not use them")
+    assert "only the accounts of an offer's region rent it" in described("MOON_API_KEY_REGIONS")
+    assert "offers of a region prefer its accounts" in described("VASTAI_API_KEY_REGIONS")
 
 
 def test_a_misspelt_setting_of_any_marketplace_prevents_startup() -> None:

@@ -4,23 +4,20 @@ All violations of a request are told at once. A Demand is complete: defaults are
 no zero that means something else.
 """
 
-import hashlib
-import hmac
 import re
 from collections.abc import Collection, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 
 from google.protobuf.duration_pb2 import Duration
 
+from gpuproxy.edge.messages import fingerprints
 from gpuproxy.edge.messages.launch import disk_gb, launch_spec
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model import ids
 from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
-    KEYED,
     MAX_GPUS,
     MIN_LEASE_DURATION,
     ON_NOT_READY,
@@ -116,8 +113,9 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         wait=request.wait if request.HasField("wait") else True,
         labels=labels(request.labels, found),
         dry_run=request.dry_run,
-        fingerprint=_fingerprint(request, defaults.fingerprint_key),
-        old_fingerprint=_old_fingerprint(request),
+        fingerprint=fingerprints.fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=fingerprints.old_fingerprint(request),
+        field_marks=fingerprints.field_marks(request, defaults.fingerprint_key),
     )
     found.finish()
     return demand
@@ -144,8 +142,9 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
         spec=spec,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
         lease_duration=defaults.lease_duration,
-        fingerprint=_fingerprint(request, defaults.fingerprint_key),
-        old_fingerprint=_old_fingerprint(request),
+        fingerprint=fingerprints.fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=fingerprints.old_fingerprint(request),
+        field_marks=fingerprints.field_marks(request, defaults.fingerprint_key),
     )
     found.finish()
     return demand
@@ -320,21 +319,3 @@ def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timede
         least = int(MIN_LEASE_DURATION.total_seconds())
         found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
     return asked
-
-
-def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, key: bytes) -> str:
-    """Of what was asked for, whatever the id, and however the answer is awaited."""
-    return KEYED + hmac.digest(key, _asked(request), "sha256").hex()
-
-
-def _old_fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> str:
-    """The same as it was stored before there was a key; never stored any more."""
-    return hashlib.sha256(_asked(request)).hexdigest()
-
-
-def _asked(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> bytes:
-    asked = deepcopy(request)
-    for name in ("request_id", "wait", "dry_run"):
-        if name in asked.DESCRIPTOR.fields_by_name:
-            asked.ClearField(name)  # type: ignore[arg-type]
-    return asked.DESCRIPTOR.name.encode() + b"\0" + asked.SerializeToString(deterministic=True)
