@@ -299,6 +299,26 @@ class World(GPUProxyServiceServicer):
         provider = pb.LoadInfo(instance_id="vast.ai", provider="vast.ai", connections=5)
         return pb.GetLoadInfoResponse(server_load=[load], provider_load=[provider], current_strategy=self.strategy)
 
+    def ListProviders(
+        self, request: pb.ListProvidersRequest, context: grpc.ServicerContext
+    ) -> pb.ListProvidersResponse:
+        account = pb.ProviderAccount(
+            name="team-a", region="DE", state="paused", reason="PROVIDER_FUNDS", circuit="resting", failures=2,
+            create_wait_seconds=12.5, create_interval_seconds=4.5, machines=3, unknown=1, price_per_hour=1.25,
+        )  # fmt: skip
+        info = pb.ProviderInfo(
+            provider="vast.ai", offer_prefix="vast", billing="metered", refund_rule="Nothing is paid in advance.",
+            capabilities=[
+                pb.ProviderCapability(name="volumes", available=True),
+                pb.ProviderCapability(name="spot", reason="may be stopped without notice"),
+            ],
+            calls=[pb.ProviderCall(name="create", interval_seconds=4.5)], search_page=64, listing_lag_seconds=60,
+            late_execution_seconds=300, accounts=[account],
+        )  # fmt: skip
+        moon = pb.ProviderInfo(provider="moon", offer_prefix="moon", billing="metered", regional_keys=True)
+        found = [each for each in (info, moon) if request.provider in ("", each.provider)]
+        return pb.ListProvidersResponse(providers=found)
+
     def SetLoadBalancerStrategy(
         self, request: pb.SetLoadBalancerStrategyRequest, context: grpc.ServicerContext
     ) -> pb.SetLoadBalancerStrategyResponse:

@@ -1,0 +1,28 @@
+"""The command `providers`."""
+
+import json
+
+from tests.cli.world import Run
+
+
+def test_providers_shows_what_each_marketplace_can_do_and_its_accounts(run: Run) -> None:
+    result = run("providers")
+    assert result.exit_code == 0
+    vast, moon = result.stdout.split("\n\n")
+    assert "can: volumes" in vast
+    assert "can't: spot: may be stopped without notice" in vast
+    assert "least time between two calls of an account: create 4.5 s" in vast
+    row = next(line for line in vast.splitlines() if "team-a" in line)
+    for cell in ("DE", "paused (PROVIDER_FUNDS)", "resting (2 failed)", "12.5 s", "4.5 s", "3", "1", "$1.25/h"):
+        assert cell in row
+    assert "a key rents only in its own region" in moon
+    assert "no bound is known" in moon
+    assert "no key is set" in moon
+
+
+def test_one_marketplace_can_be_named_and_json_is_the_answer_itself(run: Run) -> None:
+    result = run("providers", "moon", "--json")
+    [info] = json.loads(result.stdout)["providers"]
+    assert info["provider"] == "moon"
+    assert info["late_execution_seconds"] is None
+    assert info["accounts"] == []
