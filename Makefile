@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 VENV := .venv
 export LOOP ?= asyncio
+# Without its cache of compiled modules, Python would compile everything anew in each of hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 READY := $(VENV)/.ready
 
 .PHONY: help setup run demo proto check test unit seeds simulate markets pools drill fairness replay texts bite chaos soak bench http-fuzz interop clean
@@ -28,14 +30,14 @@ proto: setup ## regenerate gpuproxy/v1 from proto/
 check: setup ## style, types, layers, sizes, generated files: everything except the tests
 	@scripts/check
 
-test: setup ## all tests, on two cores; ARGS="--shuffle" for another order, ARGS=tests/rental for some; LOOP=uvloop
+test: setup ## all tests, a sample of the cases of some (make seeds has all); ARGS="--shuffle" for another order, ARGS=tests/rental for some; LOOP=uvloop
 	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 unit: setup ## the fast tests: no processes, no long runs
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)
 
-seeds: setup ## tests that repeat one rule over random seeds, with all seeds
-	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal --all-seeds -m seeds $(ARGS)
+seeds: setup ## tests that repeat one rule over seeds or cases: all of those of which make test runs a fixed sample
+	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal --all-seeds -m "seeds or sampled" $(ARGS)
 
 simulate: setup ## 10,000 random runs with faults and crashes, in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate

@@ -75,7 +75,7 @@ def _catchers(mistake: Mistake) -> Iterator[tuple[str, Sequence[str], str]]:
         yield f"tests/{room}", (*_TESTS, *_folders([room])), _FEW
     yield "more stories", _STORIES, _MANY
     yield "tests", (*_TESTS, "-n", "2", *_folders(_ROOMS)), _FEW
-    yield "crash points", (*_TESTS, "tests/simulation/test_crash_points.py"), _FEW
+    yield "crash points", (*_TESTS, "--all-seeds", "tests/simulation/test_crash_points.py"), _FEW
 
 
 def _folders(rooms: Iterable[str]) -> list[str]:

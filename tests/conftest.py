@@ -1,7 +1,8 @@
 """What holds for all tests: a log of their own, their order, and how much of them runs.
 
 --unit       without the tests that start processes or tell long stories: those of `_LONG_ROOMS`, and marked `long`
---all-seeds  a test marked `seeds(few, all)` gets the argument `seed` from range(all) instead of range(few)
+--all-seeds  a test marked `seeds(few, all)` gets the argument `seed` from range(all) instead of range(few);
+             of a test marked `sampled(n)`, all cases run instead of every n-th
 --shuffle N  modules, and the tests of each, in an order that depends on N alone; without N a random one, which is said
 
 With LOOP=uvloop in the environment, tests on real time, and the servers that they start, run on uvloop.
@@ -11,7 +12,8 @@ import asyncio
 import os
 import random
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ _ANY_SEED = -1
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--unit", action="store_true", help="without tests of processes and long stories")
-    parser.addoption("--all-seeds", action="store_true", help="tests that repeat a rule over seeds, at their full size")
+    parser.addoption("--all-seeds", action="store_true", help="tests that repeat a rule over seeds or cases, all of it")
     parser.addoption(
         "--shuffle", nargs="?", type=int, const=_ANY_SEED, metavar="SEED", help="modules and tests in another order"
     )
@@ -37,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _use_loop(os.environ.get("LOOP", "asyncio"))
     config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")
     config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
+    config.addinivalue_line("markers", "sampled(n): every n-th case of the test runs; with --all-seeds, each")
     if config.option.shuffle == _ANY_SEED:  # a worker reads the command line again, and gets the controller's seed
         shared = getattr(config, "workerinput", {}).get("shuffle")
         config.option.shuffle = random.SystemRandom().randrange(1_000_000) if shared is None else shared
@@ -70,6 +73,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if not _is_long(item)]
         config.hook.pytest_deselected(items=[item for item in items if _is_long(item)])
         items[:] = kept
+    if not config.option.all_seeds:
+        kept, left = _sample(items)
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
     if config.option.shuffle is not None:
         _shuffle(items, config.option.shuffle)
     else:  # a long one that begins last keeps one worker busy while the others are done
@@ -77,6 +84,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if not config.option.all_seeds:
+        terminalreporter.write_line(
+            "of tests marked `seeds` or `sampled`, this was a fixed sample; make seeds runs all"
+        )
     if config.option.shuffle is not None:
         terminalreporter.write_line(f"in the order of --shuffle {config.option.shuffle}")
 
@@ -94,6 +105,22 @@ def _a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     structlog.reset_defaults()
     logs._write_fast = None
+
+
+def _sample(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The tests that run, and the cases of sampled ones that do not. The same ones each time, in whatever order."""
+    seen: Counter[str] = Counter()
+    kept, left = [], []
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is not None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if (seen[test] - 1) % mark.args[0]:
+                left.append(item)
+                continue
+        kept.append(item)
+    return kept, left
 
 
 def _is_long(item: pytest.Item) -> bool:

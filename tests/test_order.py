@@ -1,4 +1,4 @@
-"""`--shuffle`: another order for another seed, the same for the same, and no test is lost."""
+"""`--shuffle`: another order for another seed, the same for the same, and no test is lost. And samples of cases."""
 
 import itertools
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import _shuffle
+from tests.conftest import _sample, _shuffle
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,15 +50,36 @@ def test_modules_and_the_tests_in_them_change_places() -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case of a test that is marked `sampled(every)`, or of one without the mark."""
+
+    nodeid: str
+    every: int = 0
+
+    def get_closest_marker(self, _name: str) -> pytest.Mark | None:
+        return pytest.mark.sampled(self.every).mark if self.every else None
+
+
+def test_of_a_sampled_test_every_nth_case_runs_and_no_other_test_is_left_out() -> None:
+    cases: list[Any] = [Case(f"test_a[{number}]", 3) for number in range(7)]
+    cases += [Case(f"test_b[{number}]") for number in range(2)] + [Case("test_c[only]", 3)]
+    kept, left = _sample(cases)
+    assert [case.nodeid for case in kept] == [
+        "test_a[0]", "test_a[3]", "test_a[6]", "test_b[0]", "test_b[1]", "test_c[only]",
+    ]  # fmt: skip
+    assert sorted((*kept, *left), key=str) == sorted(cases, key=str)
+
+
 @pytest.mark.long
 def test_parallel_workers_agree_on_a_random_order():
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/model/test_money.py", "--shuffle"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.long
 def test_a_path_is_not_taken_for_the_seed():
     command = [sys.executable, "-m", "pytest", "--collect-only", "--shuffle", "tests/model/test_money.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
     assert "invalid int value: 'tests/model/test_money.py'" in done.stderr

@@ -91,12 +91,9 @@ class _TimeSelector(selectors.SelectSelector):
         self.time = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout == 0:  # something is ready to run; nothing comes from outside in the meantime
-            return []
-        ready = super().select(0)
-        if ready:
-            return ready
         if timeout is None:
+            if ready := super().select(0):
+                return ready
             raise DeadlockError("everybody waits and nothing will ever happen")
-        self.time += max(0.0, timeout)
+        self.time += max(0.0, timeout)  # 0: something is ready to run. Nothing comes from outside in the meantime
         return []

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from gpuproxy.app import deployment
 from gpuproxy.app.wiring import Engine, build_engine
-from gpuproxy.config.settings import settings_class
+from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
@@ -61,6 +62,12 @@ class InlineWorkers:
         return work(*args)
 
 
+@cache
+def _plain_settings(accounts: tuple[str, ...]) -> Settings:
+    """Made once: a class of settings takes longer than many a story."""
+    return settings_class((vast.DESCRIPTOR,))(vastai_api_key=",".join(accounts))
+
+
 class World:
     """Made by `in_world`."""
 
@@ -101,8 +108,7 @@ class World:
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         self.shared = False
         """Several processes use the database, so a process can't know that the others are dead."""
-        plain = settings_class((vast.DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
-        self.settings = plain.model_copy(update=settings or {})
+        self.settings = _plain_settings(self.accounts).model_copy(update=settings or {})
         self.removed: Sequence[Provider] = ()
         """Accounts whose keys were removed, from the next start on."""
         self.regions: Regions | None = None

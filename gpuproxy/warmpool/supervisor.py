@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 _ACTS = 200
 """Acts of one pool in a row. After that the next check comes first."""
 _LONG = 3600.0
+_IDLE = 60.0
+"""Seconds between two looks while no pool is at work. A new one is announced."""
 _CHECKED = frozenset({PoolState.ACTIVE, PoolState.FAILOVER, PoolState.DEGRADED})
 _OLDEST_LISTING = 3
 """Intervals between checks: an older listing has no opinion."""
@@ -123,7 +125,7 @@ class Supervisor:
             self._loops.start_once(partial(self._supervise, pool.id), pool.id)
         for account in dict.fromkeys(account_of(pool) for pool in found):
             self._look_at(account, [pool for pool in found if account_of(pool) == account])
-        return self._limits.check_seconds
+        return self._limits.check_seconds if at_work else _IDLE
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new. Wait for creates, stops and starts in flight, for at most `seconds` real seconds."""

@@ -16,7 +16,7 @@ SHELLS = ("dash", "bash", "busybox")
 TOOLS = ("base64", "cat", "chmod", "date", "df", "env", "flock", "grep", "gzip", "ls", "mkdir", "mktemp", "mv",
          "openssl", "rm", "setsid", "sleep", "stat", "tail", "touch", "tr")  # fmt: skip
 """What scripts may find on a machine, besides a shell, bash and python3."""
-_SECONDS = 60
+_SECONDS = 1200
 
 
 def needed(program: str) -> str:

@@ -63,7 +63,7 @@ def _holders(place: Machine) -> list[int]:
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
-    return process.wait(60)
+    return process.wait(1200)
 
 
 def test_while_one_workload_works_no_second_one_starts(shared: Shared) -> None:

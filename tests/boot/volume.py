@@ -19,7 +19,7 @@ read -r word <"$HOME/fifo"
 echo end >>"$MARKS"
 """
 MARKS_ONCE = 'echo begin >>"$MARKS"; echo end >>"$MARKS"\n'
-_SECONDS = 60.0
+_SECONDS = 1200.0
 
 
 class Shared:
@@ -118,8 +118,8 @@ def lacking(place: Machine, *tools: str) -> Machine:
 
 
 def eventually(happens: Callable[[], bool]) -> None:
-    """Return when it has happened; fails after a minute."""
+    """Return when it has happened; fails only if it surely hangs."""
     last = time.monotonic() + _SECONDS
     while not happens():
         assert time.monotonic() < last
-        os.sched_yield()
+        time.sleep(0.005)  # others need the processor

@@ -107,7 +107,7 @@ def test_every_machine_with_an_address_has_a_host_block(run: Run, world: World, 
     if program := shutil.which("ssh"):
         (tmp_path / "config").write_text(text)
         read = subprocess.run(
-            [program, "-G", "-F", "config", "gpuproxy-7001"], capture_output=True, text=True, check=True, timeout=300
+            [program, "-G", "-F", "config", "gpuproxy-7001"], capture_output=True, text=True, check=True, timeout=1200
         ).stdout  # fmt: skip
         assert {"hostname ssh5.vast.ai", "port 12345", "user root"} <= set(read.splitlines())
 

@@ -44,7 +44,7 @@ def test_a_machine_is_printed_while_others_are_still_being_rented(launch: Launch
     process = launch("reserve", "2", unbuffered="1")
     assert line_of(process) == MACHINE
     held.go_on()
-    assert [line.split()[0] for line in process.communicate(timeout=300)[0].splitlines()] == ["#2", "2"]
+    assert [line.split()[0] for line in process.communicate(timeout=1200)[0].splitlines()] == ["#2", "2"]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_broken_stream_goes_on_where_it_ended(launch: Launch, world: World, he
     process = launch("reserve", "1", unbuffered="1")
     assert line_of(process) == MACHINE
     for _stream in range(2):  # the first one broke after its first message
-        assert world.watching.acquire(timeout=300)
+        assert world.watching.acquire(timeout=1200)
     world.reservations[0].instances[0].status = "active"
     world.changed()
     assert line_of(process) == f"{MACHINE}, ready"
     held.go_on()
-    assert process.communicate(timeout=300)[1].count("\n") == 1  # only the request id
+    assert process.communicate(timeout=1200)[1].count("\n") == 1  # only the request id
     assert world.watches[0] == ""
     assert world.watches[1] != ""
 
@@ -106,7 +106,7 @@ def test_the_reservation_is_looked_up_once_and_not_polled(launch: Launch, world:
         world.changed()
         line_of(process)
     held.go_on()
-    process.communicate(timeout=300)
+    process.communicate(timeout=1200)
     assert world.polls == looks
     assert all(looks)
 
@@ -141,7 +141,7 @@ def test_after_a_repeat_readiness_is_still_waited_for(run: Run, world: World, mo
         context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     def becomes_ready() -> None:
-        assert world.watching.acquire(timeout=300)
+        assert world.watching.acquire(timeout=1200)
         reservation = world.reservations[0]
         reservation.reserved_count = reservation.ready_count = 1
         reservation.instances[0].status = "active"

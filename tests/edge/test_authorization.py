@@ -36,6 +36,7 @@ METHODS = tuple(method.name for method in CONTRACT.methods)
 BUILT = built_of(service_over(StubEngine(), StubPools()))
 SECRET = "s" * 40
 PASSWORD = "correct horse"
+_PARTS = 4  # as many as there are ways to present a role
 MINE, THEIRS = "p1", "p2"
 OTHERWISE = {"CreateGPUInstance": StatusCode.FAILED_PRECONDITION, "Login": StatusCode.UNAUTHENTICATED}
 """What a call that is allowed answers here where it is not OK: there is no such offer; nobody has that password."""
@@ -189,10 +190,13 @@ async def everybody(world: Deployed) -> list[Credentials]:
     return found
 
 
-async def test_every_call_by_every_caller_on_every_project_follows_the_rules(tmp_path: Path) -> None:
+@pytest.mark.seeds(1, _PARTS)
+async def test_every_call_by_every_caller_on_every_project_follows_the_rules(tmp_path: Path, seed: int) -> None:
+    """`seed` selects a part of the callers. Each part has some of every role and some of none."""
     wrong, cells, texts = [], 0, set()
     async with deployed(tmp_path, jwt_secret=SECRET) as world:
-        callers = await everybody(world)
+        callers = (await everybody(world))[seed::_PARTS]
+        assert {caller.role for caller in callers} == {None, *ROLES}
         projects = {MINE: await things_of(world, MINE), THEIRS: await things_of(world, THEIRS)}
         for name in (*(each for each in METHODS if each not in LAST), *LAST):
             for project, things in projects.items():

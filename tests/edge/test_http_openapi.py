@@ -1,4 +1,7 @@
-"""The OpenAPI description matches the server: schemathesis tests some hundred cases; `make http-fuzz` tests more."""
+"""The OpenAPI description matches the server: schemathesis tests some cases, some hundred with --all-seeds.
+
+`make http-fuzz` tests more.
+"""
 
 import asyncio
 import importlib.util
@@ -18,6 +21,8 @@ from tests.edge.pools import StubPools
 
 pytestmark = pytest.mark.long
 
+PHASES = (("examples,fuzzing", 2), ("coverage", 1), ("fuzzing", 12))
+"""What schemathesis does, and the number of random requests for each call."""
 EVERYTHING = document(frozenset(method.name for method in CONTRACT.methods))
 
 
@@ -52,7 +57,9 @@ def test_the_published_examples_are_shown() -> None:
     assert "&quot;host_machine_id&quot;: 88888" in text
 
 
-async def test_generated_requests_agree_with_the_description(tmp_path: Path) -> None:
+@pytest.mark.seeds(1, len(PHASES))
+async def test_generated_requests_agree_with_the_description(tmp_path: Path, seed: int) -> None:
+    phases, count = PHASES[seed]
     if importlib.util.find_spec("schemathesis") is None:
         pytest.skip("schemathesis is not installed")
     engine = StubEngine(
@@ -60,7 +67,7 @@ async def test_generated_requests_agree_with_the_description(tmp_path: Path) -> 
     )
     async with both_faces(service_over(engine, StubPools())) as both:
         process = await asyncio.create_subprocess_exec(
-            *command(both.url, "gp_admin", 12, "--seed", "7", "--no-color", "--phases", "examples,coverage,fuzzing"),
+            *command(both.url, "gp_admin", count, "--seed", "7", "--no-color", "--phases", phases),
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -123,7 +123,7 @@ def _speaks(port: int, version: str) -> bool:
         "    print(context.wrap_socket(plain).version())\n"
     )
     command = [sys.executable, "-c", code, str(port), version]
-    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, timeout=1200, check=False)
     return ended.returncode == 0
 
 

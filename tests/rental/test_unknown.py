@@ -291,6 +291,7 @@ def test_a_crash_during_a_create_makes_it_unknown_and_the_first_pass_finds_it():
     in_world(story)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("tick", range(30))
 def test_a_caller_that_leaves_just_as_it_is_answered_leaves_nothing_behind(tick: int):
     async def story(world: World) -> None:

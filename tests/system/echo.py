@@ -44,7 +44,7 @@ class Echo:
         sent = {"Authorization": f"Bearer {ACCEPTED_KEY}", "Content-Type": headers.get("Content-Type", "")}
         request = urllib.request.Request(self._market_url + path, body or None, sent, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=300) as reply:  # noqa: S310 - loopback
+            with urllib.request.urlopen(request, timeout=1200) as reply:  # noqa: S310 - loopback
                 return reply.status, reply.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

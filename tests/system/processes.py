@@ -19,7 +19,7 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 UNPACED = {f"GPUPROXY_VASTAI_{call}_INTERVAL": "0" for call in ("SEARCH", "CREATE", "LIST", "GET", "DESTROY")}
 WHOLE = ("--search-page", "0", "--shy-rows", "0")
 """Whole searches and right rows, at the real rate limits."""
-PATIENCE = 300.0
+PATIENCE = 1200.0
 """Real seconds. They only end what hangs: a machine may be as busy as it likes."""
 KIND = ("--rate-limits", "off", *WHOLE)
 """The kind market, for what is not about the market. Without options `Market` is as unkind as the real one."""

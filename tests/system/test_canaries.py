@@ -47,7 +47,7 @@ class Story:
         """The answer, or None; whatever came back is remembered."""
         sent = tuple(metadata.items()) or self.client.metadata
         try:
-            answer, call = getattr(self.client.stub, name).with_call(request, metadata=sent, timeout=300)
+            answer, call = getattr(self.client.stub, name).with_call(request, metadata=sent, timeout=1200)
         except grpc.RpcError as error:
             self.codes.append(f"{name} {error.code().name}")
             self.heard += [error.details() or "", repr(error.trailing_metadata()), repr(error)]
@@ -62,7 +62,7 @@ class Story:
         url, sent = f"http://{self.server.http}{path}", {name.replace("_", "-"): text for name, text in headers.items()}
         request = urllib.request.Request(url, body, sent, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=300) as reply:  # noqa: S310 - loopback
+            with urllib.request.urlopen(request, timeout=1200) as reply:  # noqa: S310 - loopback
                 self.heard += [reply.read().decode(), str(reply.headers)]
         except urllib.error.HTTPError as error:
             self.codes.append(f"{path.partition('?')[0]} {error.code}")
@@ -143,7 +143,7 @@ def looks(story: Story) -> None:
         story.call(name, request)
     for reservation in story.client.call("ListReservations", pb.ListReservationsRequest()).reservations:
         watch = pb.WatchReservationRequest(reservation_id=reservation.reservation_id)
-        events = story.client.stub.WatchReservation(watch, metadata=story.client.metadata, timeout=300)
+        events = story.client.stub.WatchReservation(watch, metadata=story.client.metadata, timeout=1200)
         story.heard.append(repr(next(events)))
         events.cancel()
     for path in ("/metrics", "/readyz", "/openapi.json"):

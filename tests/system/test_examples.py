@@ -46,7 +46,7 @@ def run(server: Server, directory: Path, *command: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     own = {"GPUPROXY_SERVER": server.address, "GPUPROXY_API_KEY": server.key, "PYTHONPATH": str(ROOT), "PATH": path}
     done = subprocess.run(
-        command, cwd=directory, env=os.environ | own, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=directory, env=os.environ | own, capture_output=True, text=True, check=False, timeout=1200
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     return done.stdout

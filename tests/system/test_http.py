@@ -86,14 +86,15 @@ def run(server: Server, command: str) -> tuple[int, Any]:
     """The status and the JSON of a command."""
     replaced = command.replace("localhost:8080", server.http).replace("YOUR_API_KEY", server.key).strip()
     script = f"{replaced} --silent --write-out '\\n%{{http_code}}'"
-    output = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=300).stdout
+    command_line = ["/bin/bash", "-c", script]
+    output = subprocess.run(command_line, capture_output=True, text=True, check=True, timeout=1200).stdout
     body, _, status = output.rpartition("\n")
     return int(status), json.loads(body)
 
 
 def get(server: Server, path: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=300) as answer:
+        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=1200) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -169,6 +170,6 @@ def test_a_ready_server_says_so_and_is_measured(fresh: Server) -> None:
 
 
 def test_a_stopping_server_ends_by_itself_with_connections_open(fresh: Server) -> None:
-    with urllib.request.urlopen(f"http://{fresh.http}/healthz", timeout=300):
+    with urllib.request.urlopen(f"http://{fresh.http}/healthz", timeout=1200):
         fresh.signal(signal.SIGTERM)
         assert fresh.ended() == 0

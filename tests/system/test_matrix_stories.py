@@ -1,6 +1,7 @@
 """The fault matrix end to end: whatever a create or a destroy runs into, the books and the market agree afterwards.
 
 The engine, store, adapter and sandbox of the real thing on virtual time; the cells are those of the socket matrix.
+A third of the stories is told by default, and all with `--all-seeds`.
 """
 
 from contextlib import suppress
@@ -21,6 +22,7 @@ _QUIET = 1500.0
 """Long enough for every proof: twice the quarantine, three listings, a few destroys."""
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("request_id", ["", "a"], ids=["nameless", "named"])
 @pytest.mark.parametrize("cell", _CREATES, ids=[cell.row for cell in _CREATES])
 def test_after_a_fault_in_a_create_the_database_and_the_market_agree(cell: Cell, request_id: str) -> None:
@@ -45,6 +47,7 @@ def test_after_a_fault_in_a_create_the_database_and_the_market_agree(cell: Cell,
     in_world(story, machines=20, settings=_SELDOM_READ)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("cell", _DESTROYS, ids=[cell.row for cell in _DESTROYS])
 def test_after_a_destroy_met_a_fault_everything_is_gone_in_the_end(cell: Cell) -> None:
     async def story(world: World) -> None:

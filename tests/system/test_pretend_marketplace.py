@@ -124,7 +124,7 @@ def refused(directory: Path, **settings: str) -> tuple[int, str]:
         env=settings_in(directory, PATH="", **settings),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     return ended.returncode, ended.stderr.strip().splitlines()[-1]

@@ -36,7 +36,7 @@ def program(directory: Path, env: dict[str, str], *command: str) -> "subprocess.
         env=inherited | env,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
 

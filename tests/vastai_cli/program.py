@@ -18,7 +18,7 @@ _HERE = Path(__file__).resolve().parent
 _HOME = _HERE.parent.parent / ".venv-vastai"
 _LOCK = _HERE / "requirements.lock"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PATIENCE = 300.0  # seconds
+_PATIENCE = 1200.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

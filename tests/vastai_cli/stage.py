@@ -26,7 +26,7 @@ class Market:
     def control(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/sandbox/v1/{path}", data=data, method=method)  # noqa: S310 - ours
-        with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(request, timeout=1200) as answer:  # noqa: S310 - ours
             return json.load(answer)
 
     def calls(self) -> dict[str, int]:

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
-from gpuproxy.model.pools import PoolSpec, PoolState, PoolView
+from gpuproxy.model.pools import Pool, PoolSpec, PoolState, PoolView
+from gpuproxy.ports import Tx
+from gpuproxy.store import pools
 from tests.world import VAST, World, in_world
 
 PRICE = 5.0
@@ -50,6 +54,30 @@ def test_a_provisioned_pool_has_a_running_primary_and_a_stopped_standby_on_one_v
         rows = {row["id"]: row for row in world.market["instances"]}
         assert rows[view.primary.instance_id]["status"] == "running"
         assert rows[view.standby.instance_id]["status"] == "stopped"
+
+    in_world(story)
+
+
+def test_without_a_pool_the_database_is_seldom_read_and_a_new_pool_is_taken_up_at_once(monkeypatch: pytest.MonkeyPatch):
+    looks: list[float] = []
+    read = pools.at_work
+
+    async def story(world: World) -> None:
+        def counted(tx: Tx) -> tuple[Pool, ...]:
+            looks.append(world.clock.monotonic())
+            return read(tx)
+
+        monkeypatch.setattr(pools, "at_work", counted)
+        await world.sleep(3600)
+        assert 0 < len(looks) <= 62
+        looks.clear()
+        asked = world.clock.monotonic()
+        view = await provisioned(world)
+        assert view.pool.state is PoolState.ACTIVE
+        assert looks[0] - asked < 1
+        looks.clear()
+        await world.sleep(60)
+        assert len(looks) > 20
 
     in_world(story)
 

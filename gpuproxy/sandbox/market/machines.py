@@ -7,6 +7,7 @@ unrentable. GPUs in use are bits of one integer per machine, so that a check nee
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count as numbers
 from typing import TypeVar
 
@@ -133,7 +134,8 @@ class Blueprint:
     """The host does not extend its offers after the end date."""
 
 
-def invented(seed: int, count: int, now: float) -> list[Blueprint]:
+@lru_cache(maxsize=16)  # a simulation builds the same market thousands of times
+def invented(seed: int, count: int, now: float) -> tuple[Blueprint, ...]:
     """The machines of the built-in market. For one seed they are always the same, whatever `count` is."""
     hosts = _Hosts(seed, count)
     made = []
@@ -143,7 +145,7 @@ def invented(seed: int, count: int, now: float) -> list[Blueprint]:
         shapes = hardware.DATACENTER_SHAPES if model.datacenter else hardware.HOME_SHAPES
         shape = weighted(rng, [(shape, shape.weight) for shape in shapes])
         made.append(_blueprint(rng, 10_000 + index * 7 + rng.randrange(7), model, shape, hosts.pick(rng), now=now))
-    return made
+    return tuple(made)
 
 
 def tiles(first: int, gpus: int, smallest: int) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -342,8 +343,8 @@ def _open(path: str, location: DatabaseLocation | None, resources: ExitStack, *,
     """The writer's connection. An empty database is set up. `resources` gets everything that must be closed."""
     if location is None:
         db = resources.enter_context(closing(_connect(path)))
+        _migrated_once().backup(db.conn)
         db.execute("PRAGMA foreign_keys=ON")
-        migrations.apply(db)
         return db
     location.open()
     found = None if location.is_empty else resources.enter_context(closing(_open_existing(path, location)))
@@ -355,6 +356,14 @@ def _open(path: str, location: DatabaseLocation | None, resources: ExitStack, *,
     if location.locked:
         migrations.apply(db)
     return db
+
+
+@cache
+def _migrated_once() -> sqlite3.Connection:
+    """The empty database that those in memory begin as: a simulation opens thousands."""
+    db = _connect(":memory:")
+    migrations.apply(db)
+    return db.conn
 
 
 def _open_readers(path: str, resources: ExitStack, number: int) -> "queue.SimpleQueue[SqliteUtils]":
