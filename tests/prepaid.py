@@ -71,6 +71,7 @@ class Market(StandIn):
         self.created: list[datetime] = []
         self.hidden = False
         """Listings lack all machines."""
+        self.lists_prices = False
         self.reads_fail = False
         """Single reads get no answer."""
         self.listing_lag = timedelta(0)
@@ -206,6 +207,10 @@ class PrepaidMoon(moon.Moon):
         minutes = (until - now.timestamp()) // 60
         booking = Booking(until=now + timedelta(minutes=minutes), paid=None if listed else Micro(row["paid"]))
         shown = moon._instance(row)
+        rate = row["paid"] / ((row["until"] - row["from"]) / 3600)
+        shown = replace(
+            shown, price=Micro(int(rate)) if not listed else shown.price if self._market.lists_prices else None
+        )
         return replace(shown, label=shown.label if listed else None, booking=booking)
 
 

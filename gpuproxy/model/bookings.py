@@ -22,6 +22,9 @@ SLACK = timedelta(minutes=3)
 NOT_WORTH_AN_HOUR = timedelta(minutes=2)
 """No hour is bought for a machine that is wanted for less than this after the end of its booking."""
 
+_ROUNDED = 50
+"""A price that differs by less than this part of it is the same price."""
+
 BookingKind = Literal["create", "extend", "refund"]
 
 
@@ -107,6 +110,8 @@ class Seen:
     """When the read began."""
     until: datetime
     paid: Micro | None
+    price: Micro | None = None
+    """The price per hour, if the marketplace tells it."""
 
     def agrees(self, other: "Seen") -> bool:
         """True if both reads show the same."""
@@ -142,6 +147,11 @@ def agrees(booked: Prepaid, seen: Seen) -> bool:
     """True if a read shows what our bookings say."""
     same_end = booked.booked_until is not None and abs(seen.until - booked.booked_until) <= SLACK
     return same_end and seen.paid in (None, booked.paid)
+
+
+def new_price(price: Micro, seen: Micro | None) -> Micro:
+    """The price per hour after a read. Rates that follow from payments and minutes are rounded."""
+    return seen if seen is not None and abs(seen - price) * _ROUNDED > price else price
 
 
 def price_of(lease: Lease, hours: int) -> Micro:

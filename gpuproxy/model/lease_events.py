@@ -120,7 +120,7 @@ class Found(Created):
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
-        new = Created(self.instance_id, self.at).change(lease)
+        new = Created(self.instance_id, self.at, self.paid, self.booked_until).change(lease)
         observed = replace(new.observed, seen_at=self.at, billed=self.billed or new.observed.billed)
         return replace(new, observed=observed, pending=replace(new.pending, absent_checks=0))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from gpuproxy.model.bookings import HOUR
+from gpuproxy.model.bookings import HOUR, new_price
 from gpuproxy.model.leases import BOOT_REQUESTED, Billed, KeysState, Lease, Observed, PortMapping, SshAddress
 from gpuproxy.model.money import Micro
 
@@ -151,6 +151,8 @@ class BookingRead:
     at: datetime
     until: datetime
     paid: Micro
+    price: Micro | None = None
+    """The price per hour, if the read tells it."""
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the fact. A machine that was booked longer by somebody else has more hours."""
@@ -160,7 +162,8 @@ class BookingRead:
         new = replace(
             booked, booked_hours=hours, booked_until=self.until, paid=self.paid, booking_read_at=self.at
         )  # fmt: skip
-        return replace(lease, prepaid=new)
+        observed = replace(lease.observed, price=new_price(lease.observed.price, self.price))
+        return replace(lease, observed=observed, prepaid=new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +177,11 @@ class BookingDoubted:
 
 @dataclass(frozen=True, slots=True)
 class BookedLonger:
-    """An extension was executed. `read_at`: when a read showed these numbers; None: they follow from the answer."""
+    """An extension was executed. The machine is read next, because these numbers may follow from the answer alone."""
 
     hours: int
     until: datetime
     paid: Micro
-    read_at: datetime | None = None
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the fact."""
@@ -188,7 +190,7 @@ class BookedLonger:
             booked_hours=lease.prepaid.booked_hours + self.hours,
             booked_until=self.until,
             paid=self.paid,
-            booking_read_at=self.read_at,
+            booking_read_at=None,
             extend_at=None,
             extend_tries=0,
             extend_refusal="",

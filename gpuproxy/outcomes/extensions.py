@@ -108,7 +108,7 @@ def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Verdict:
         return _resolved(tx, lease, booking, first, seen)
     if bookings.agrees(lease.prepaid, seen):
         until = lease.prepaid.booked_until or seen.until
-        leases.note(tx, lease, BookingRead(seen.at, until, lease.prepaid.paid))
+        leases.note(tx, lease, BookingRead(seen.at, until, lease.prepaid.paid, seen.price))
         return "decided"
     if not _agreed(first, seen):
         return "again"
@@ -132,7 +132,7 @@ def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, 
             tx, booking, BookingState.CONFIRMED, amount=Micro(max(0, paid - lease.prepaid.paid)), until=seen.until
         )
         until = booking.until_after if booking.until_after and _same(seen.until, booking.until_after) else seen.until
-        longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid, read_at=seen.at))
+        longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid))
         tx.after_commit(partial(money_log.booking_extended, longer, booking.hours, paid - lease.prepaid.paid))
         return "decided"
     if first is None or first.at <= ended or not _agreed(first, seen):
@@ -152,7 +152,7 @@ def _correct(tx: Tx, lease: Lease, seen: Seen) -> None:
         settlements.save(tx, lease.id, charged=charged, metered=recorded)
     until = lease.prepaid.booked_until
     until = until if until is not None and _same(until, seen.until) else seen.until
-    leases.note(tx, lease, BookingRead(seen.at, until, paid))
+    leases.note(tx, lease, BookingRead(seen.at, until, paid, seen.price))
 
 
 def _same(one: datetime, other: datetime) -> bool:

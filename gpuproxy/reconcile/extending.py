@@ -98,7 +98,7 @@ class Extending:
         if found is None or found.booking is None:
             reads.first, reads.next_at = None, began + READS_APART  # whether it has ended is decided elsewhere
             return
-        seen = Seen(began, found.booking.until, found.booking.paid)
+        seen = Seen(began, found.booking.until, found.booking.paid, found.price)
 
         def decide(tx: Tx) -> extensions.Verdict:
             claims.require(tx, claim)

@@ -113,6 +113,11 @@ def test_nothing_comes_back_where_the_rule_is_that_nothing_does():
     assert bookings.refund_rule(lease_of()) == ""
 
 
+@pytest.mark.parametrize(("shown", "price"), [(None, 300_000), (301_000, 300_000), (330_000, 330_000)])
+def test_a_read_changes_the_price_unless_the_difference_is_rounding(shown: int | None, price: int):
+    assert bookings.new_price(Micro(300_000), None if shown is None else Micro(shown)) == price
+
+
 def test_a_machine_that_is_paid_in_advance_has_no_meter():
     assert meter_rate(booked(billed="all")) is None
     assert meter_rate(lease_of(billed="all")) == 300_000

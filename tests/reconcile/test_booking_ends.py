@@ -281,11 +281,11 @@ def test_a_surplus_machine_is_destroyed_and_its_booking_is_in_the_books():
         await world.rent()
         await world.sleep(60)
         first = world.market_.machine
-        world.market_.rented["77"] = {**first, "machine_id": "77", "machine": "m7"}
+        world.market_.rented["77"] = {**first, "machine_id": "77", "machine": "m7", "paid": 510_000}
         await world.sleep(300)
         assert list(world.market_.rented) == [first["machine_id"]]
         [surplus] = [lease for lease in await world.leases() if lease.reason == Reason.SURPLUS]
-        assert surplus.prepaid.paid == 500_000
+        assert surplus.prepaid.paid == 510_000
         assert surplus.state is LeaseState.RELEASED
         await world.books_agree_with_market()
 

@@ -275,9 +275,24 @@ def test_a_refusal_that_can_not_change_is_not_repeated_and_the_machine_ends_with
 def test_a_machine_above_the_price_limit_is_not_extended():
     async def story(world: PrepaidWorld) -> None:
         await world.rent(max_price=0.26)
+        world.market_.lists_prices = True
         world.market_.machine["usd_per_hour"] = 0.6
         await world.sleep(_DUE + 60)
         assert world.market_.extended == []
+        assert "price" in (await world.lease()).prepaid.extend_refusal
+
+    in_prepaid_world(story)
+
+
+def test_a_machine_whose_extension_cost_more_than_the_limit_is_not_extended_again():
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent(max_price=0.26)
+        world.market_.fee = 200_000
+        await world.sleep(_DUE + 1200)
+        assert len(world.market_.extended) == 1
+        assert (await world.lease()).observed.price == 600_000
+        await world.sleep(2500)
+        assert len(world.market_.extended) == 1
         assert "price" in (await world.lease()).prepaid.extend_refusal
 
     in_prepaid_world(story)
