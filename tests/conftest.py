@@ -85,9 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not config.option.all_seeds:
-        terminalreporter.write_line(
-            "of tests marked `seeds` or `sampled`, this was a fixed sample; make seeds runs all"
-        )
+        terminalreporter.write_line("a fixed sample of the tests marked `seeds` or `sampled`; make seeds runs all")
     if config.option.shuffle is not None:
         terminalreporter.write_line(f"in the order of --shuffle {config.option.shuffle}")
 
