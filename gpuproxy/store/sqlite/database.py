@@ -14,7 +14,6 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,11 +21,11 @@ import structlog
 from sqlite_utils import Database as SqliteUtils
 
 from gpuproxy.model.errors import DiskFull, StatementRefused, Unavailable
-from gpuproxy.store.migrations import migrations
 from gpuproxy.store.sqlite import errors
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
+from gpuproxy.store.sqlite.opening import open_readers, open_writer
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -169,8 +168,8 @@ class SqliteDatabase:
             )
             path = str(self._location.path) if self._location else path
             try:
-                self._writer = _open(path, self._location, resources, alone=alone)
-                self._idle_readers = _open_readers(path, resources, _READERS if threads else 0)
+                self._writer = open_writer(path, self._location, resources, alone=alone)
+                self._idle_readers = open_readers(path, resources, _READERS if threads else 0)
             except sqlite3.Error as error:
                 raise UnusableLocation(str(error)) from error
             if self._location is not None:
@@ -337,71 +336,3 @@ def _publish_on_loops(batch: list[_Unit], publish: Callable[[list[_Unit]], None]
     for loop in loops.values():
         if not loop.is_closed():
             loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
-
-
-def _open(path: str, location: DatabaseLocation | None, resources: ExitStack, *, alone: bool) -> SqliteUtils:
-    """The writer's connection. An empty database is set up. `resources` gets everything that must be closed."""
-    if location is None:
-        db = resources.enter_context(closing(_connect(path)))
-        _migrated_once().backup(db.conn)
-        db.execute("PRAGMA foreign_keys=ON")
-        return db
-    location.open()
-    found = None if location.is_empty else resources.enter_context(closing(_open_existing(path, location)))
-    location.lock(required=alone)
-    if alone:
-        location.make_private()
-    db = found or resources.enter_context(closing(_connect(path)))
-    _set_up(db)
-    if location.locked:
-        migrations.apply(db)
-    return db
-
-
-@cache
-def _migrated_once() -> sqlite3.Connection:
-    """The empty database that those in memory begin as: a simulation opens thousands."""
-    db = _connect(":memory:")
-    migrations.apply(db)
-    return db.conn
-
-
-def _open_readers(path: str, resources: ExitStack, number: int) -> "queue.SimpleQueue[SqliteUtils]":
-    """A connection for each reader. All are opened at once, because the path may name another file later."""
-    idle: queue.SimpleQueue[SqliteUtils] = queue.SimpleQueue()
-    for _ in range(number):
-        db = resources.enter_context(closing(_connect(path)))
-        _set_up(db)
-        db.execute("PRAGMA query_only=ON")
-        idle.put(db)
-    return idle
-
-
-def _connect(path: str) -> SqliteUtils:
-    """A new connection. This changes nothing in the file."""
-    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
-    connection.isolation_level = None
-    return SqliteUtils(connection, execute_plugins=False, strict=True)
-
-
-def _open_existing(path: str, location: DatabaseLocation) -> SqliteUtils:
-    """A connection to an existing database; raises UnusableLocation if it isn't ours."""
-    with ExitStack() as resources:
-        db = resources.enter_context(closing(_connect(path)))
-        _require_ours(db)
-        if not location.free_stuck_files():
-            resources.pop_all()
-            return db
-    return _connect(path)
-
-
-def _require_ours(db: SqliteUtils) -> None:
-    """Raise UnusableLocation for another program's database."""
-    if set(db.table_names()) - {migrations.migrations_table} and not migrations.applied(db):
-        raise UnusableLocation("it is the database of another program; choose another path")
-
-
-def _set_up(db: SqliteUtils) -> None:
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    db.execute("PRAGMA foreign_keys=ON")
