@@ -22,7 +22,7 @@ from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, NotSuppor
 from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.load import HostLoad, Rotation
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import AccountKey, HostKey, Offer, ProviderName
+from gpuproxy.model.offers import AccountKey, HostKey, Offer, OfferFilter, ProviderName
 from gpuproxy.model.reservations import Decision
 from gpuproxy.model.strategies import STRATEGIES
 from gpuproxy.outcomes.answers import no_account
@@ -88,6 +88,11 @@ class Chooser:
         text = "; ".join(f"{name} can't do {reason}" for name, reason in reasons.items())
         raise FailedPrecondition(f"{text}. Nothing was rented.", reason=NotSupported.reason)
 
+    def _concerning(self, wanted: OfferFilter, terms: Terms) -> OfferFilter:
+        """The filter without marketplaces that can't be used: what they know or fail to say changes nothing."""
+        asked = wanted.providers or {provider.name for provider in self._accounts.usable()}
+        return wanted if not terms or terms.keys() >= asked else replace(wanted, providers=frozenset(terms))
+
     async def refresh(self, order: Order, deadline: float, until: datetime) -> None:
         """Search the marketplaces whose snapshots are incomplete. Call it without the lock: it takes a while."""
         await self._catalog.targeted(order.filter, deadline, until=until, alike=order.alike)
@@ -109,8 +114,8 @@ class Chooser:
         shown, so only its decision says what one host would cost. If an intent follows, hold the lock.
         Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and Unavailable.
         """
-        market = await self._catalog.market(order.filter)
         terms = self.terms(order, exclusions)
+        market = await self._catalog.market(self._concerning(order.filter, terms))
         known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy, self._rests))
         if known.paused:
             terms = _without(terms, known.paused)

@@ -30,10 +30,10 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, point: str = "", t
 
 
 def test_an_installed_package_is_a_marketplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert marketplaces.names() == ("vast.ai",)
+    assert marketplaces.names() == ("io.net", "vast.ai")
     install(tmp_path, monkeypatch)
-    assert marketplaces.names() == ("moon.example", "vast.ai")
-    assert [each.prefix for each in marketplaces.installed()] == ["moon", "vast"]
+    assert marketplaces.names() == ("io.net", "moon.example", "vast.ai")
+    assert [each.prefix for each in marketplaces.installed()] == ["ionet", "moon", "vast"]
 
 
 @pytest.mark.parametrize("facts", [{"prefix": "vast"}, {"env": "VASTAI"}, {"name": "vast.ai"}])
@@ -67,7 +67,8 @@ def test_the_sandbox_has_an_account_at_each_marketplace_whose_api_it_speaks() ->
     found = marketplaces.installed()
     accounts = marketplaces.sandbox_accounts(found, "http://127.0.0.1:9400")
     assert [(each.provider, each.name, each.base_url) for each in accounts] == [
-        ("vast.ai", "sandbox-1", "http://127.0.0.1:9400")
+        ("io.net", "sandbox-1", "http://127.0.0.1:9400"),
+        ("vast.ai", "sandbox-1", "http://127.0.0.1:9400"),
     ]
     with pytest.raises(ConfigError, match="can't simulate any"):
         marketplaces.sandbox_accounts((), "http://127.0.0.1:9400")

@@ -18,7 +18,7 @@ from tests.world import KEYS, UNPACED, VAST, InlineWorkers, World, in_world
 
 async def start(world: World, *keys: str, force: bool = False) -> list[Keyless]:
     """What a start with these keys says, in this order and under the default names."""
-    providers = [world._provider(key, f"vast-{number}") for number, key in enumerate(keys, start=1)]
+    providers = [world._provider(DESCRIPTOR, number, key) for number, key in enumerate(keys, start=1)]
     return await claim_accounts(world.db, providers, (DESCRIPTOR,), force=force)
 
 

@@ -49,7 +49,7 @@ _LONGEST_READY = timedelta(days=1)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_EXAMPLE = ("vast", "vast.ai")
+_EXAMPLE = ("market", "market.example")
 """For messages of a server without marketplaces."""
 
 MarketRequest = pb.ReserveGPUsRequest | pb.ListGPUInstancesRequest
