@@ -5,7 +5,7 @@ VENV := .venv
 export LOOP ?= asyncio
 READY := $(VENV)/.ready
 
-.PHONY: help setup run demo proto check test unit seeds simulate pools drill fairness replay texts bite chaos soak bench http-fuzz interop clean
+.PHONY: help setup run demo proto check test unit seeds simulate markets pools drill fairness replay texts bite chaos soak bench http-fuzz interop clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ seeds: setup ## tests that repeat one rule over random seeds, with all seeds
 
 simulate: setup ## 10,000 random runs with faults and crashes, in virtual time; SEEDS=N or FROM-TO, SEED=N replays one
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.simulate
+
+markets: setup ## 2,000 random runs with two marketplaces and several accounts each; SEEDS=N or FROM-TO, SEED=N
+	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.markets
 
 pools: setup ## 10,000 incidents of warm pools with faults and crashes, in virtual time; INCIDENTS=N, SEEDS=FROM-TO, SEED=N
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.pools
@@ -74,5 +77,5 @@ interop: setup ## clients in other languages against the real server: Go, Node, 
 	@$(VENV)/bin/python -m scripts.interop
 
 clean: ## remove the virtual environment and caches; never a database
-	@rm -rf $(VENV) .venv-vastai .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .interop build dist
+	@rm -rf $(VENV) .venv-vastai .venv-ionet .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .interop build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4804,6 +4804,555 @@ func (x *LoadInfo) GetEjectedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+// ListProvidersRequest asks for the marketplaces.
+type ListProvidersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this marketplace. Default: all.
+	Provider      string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProvidersRequest) Reset() {
+	*x = ListProvidersRequest{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProvidersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProvidersRequest) ProtoMessage() {}
+
+func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProvidersRequest.ProtoReflect.Descriptor instead.
+func (*ListProvidersRequest) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ListProvidersRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+// ListProvidersResponse lists the marketplaces that are installed, by name.
+type ListProvidersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The marketplaces.
+	Providers     []*ProviderInfo `protobuf:"bytes,1,rep,name=providers,proto3" json:"providers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProvidersResponse) Reset() {
+	*x = ListProvidersResponse{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProvidersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProvidersResponse) ProtoMessage() {}
+
+func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
+func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ListProvidersResponse) GetProviders() []*ProviderInfo {
+	if x != nil {
+		return x.Providers
+	}
+	return nil
+}
+
+// ProviderInfo is one marketplace: what it can do, how its calls behave, and the accounts of this server.
+type ProviderInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, as in `provider` of other calls: "vast.ai".
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Offer ids begin with this and "-".
+	OfferPrefix string `protobuf:"bytes,2,opt,name=offer_prefix,json=offerPrefix,proto3" json:"offer_prefix,omitempty"`
+	// Every capability, by name.
+	Capabilities []*ProviderCapability `protobuf:"bytes,3,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// "metered": billed by use. "prepaid": whole hours are paid in advance.
+	Billing string `protobuf:"bytes,4,opt,name=billing,proto3" json:"billing,omitempty"`
+	// In words: what is paid back when a machine is destroyed.
+	RefundRule string `protobuf:"bytes,5,opt,name=refund_rule,json=refundRule,proto3" json:"refund_rule,omitempty"`
+	// The calls whose rate is limited for each account.
+	Calls []*ProviderCall `protobuf:"bytes,6,rep,name=calls,proto3" json:"calls,omitempty"`
+	// The most offers on one page of a search. 0: no maximum is known.
+	SearchPage int32 `protobuf:"varint,7,opt,name=search_page,json=searchPage,proto3" json:"search_page,omitempty"`
+	// Real seconds after which a create without an answer has an unknown outcome.
+	CreateTimeoutSeconds float64 `protobuf:"fixed64,8,opt,name=create_timeout_seconds,json=createTimeoutSeconds,proto3" json:"create_timeout_seconds,omitempty"`
+	// Seconds for which listings may lack a new machine.
+	ListingLagSeconds float64 `protobuf:"fixed64,9,opt,name=listing_lag_seconds,json=listingLagSeconds,proto3" json:"listing_lag_seconds,omitempty"`
+	// Seconds within which a create may still be executed after its call. Absent: no bound is known.
+	LateExecutionSeconds *float64 `protobuf:"fixed64,10,opt,name=late_execution_seconds,json=lateExecutionSeconds,proto3,oneof" json:"late_execution_seconds,omitempty"`
+	// True: a listing may lack a machine that exists.
+	ListingMayMiss bool `protobuf:"varint,11,opt,name=listing_may_miss,json=listingMayMiss,proto3" json:"listing_may_miss,omitempty"`
+	// True: a key rents only in its own region.
+	RegionalKeys bool `protobuf:"varint,12,opt,name=regional_keys,json=regionalKeys,proto3" json:"regional_keys,omitempty"`
+	// How many warm pools one account can supervise within the rate limits. Absent: not known.
+	PoolsPerAccount *int32 `protobuf:"varint,13,opt,name=pools_per_account,json=poolsPerAccount,proto3,oneof" json:"pools_per_account,omitempty"`
+	// The accounts of this server. Empty: no key is set.
+	Accounts      []*ProviderAccount `protobuf:"bytes,14,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderInfo) Reset() {
+	*x = ProviderInfo{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderInfo) ProtoMessage() {}
+
+func (x *ProviderInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderInfo.ProtoReflect.Descriptor instead.
+func (*ProviderInfo) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ProviderInfo) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ProviderInfo) GetOfferPrefix() string {
+	if x != nil {
+		return x.OfferPrefix
+	}
+	return ""
+}
+
+func (x *ProviderInfo) GetCapabilities() []*ProviderCapability {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *ProviderInfo) GetBilling() string {
+	if x != nil {
+		return x.Billing
+	}
+	return ""
+}
+
+func (x *ProviderInfo) GetRefundRule() string {
+	if x != nil {
+		return x.RefundRule
+	}
+	return ""
+}
+
+func (x *ProviderInfo) GetCalls() []*ProviderCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *ProviderInfo) GetSearchPage() int32 {
+	if x != nil {
+		return x.SearchPage
+	}
+	return 0
+}
+
+func (x *ProviderInfo) GetCreateTimeoutSeconds() float64 {
+	if x != nil {
+		return x.CreateTimeoutSeconds
+	}
+	return 0
+}
+
+func (x *ProviderInfo) GetListingLagSeconds() float64 {
+	if x != nil {
+		return x.ListingLagSeconds
+	}
+	return 0
+}
+
+func (x *ProviderInfo) GetLateExecutionSeconds() float64 {
+	if x != nil && x.LateExecutionSeconds != nil {
+		return *x.LateExecutionSeconds
+	}
+	return 0
+}
+
+func (x *ProviderInfo) GetListingMayMiss() bool {
+	if x != nil {
+		return x.ListingMayMiss
+	}
+	return false
+}
+
+func (x *ProviderInfo) GetRegionalKeys() bool {
+	if x != nil {
+		return x.RegionalKeys
+	}
+	return false
+}
+
+func (x *ProviderInfo) GetPoolsPerAccount() int32 {
+	if x != nil && x.PoolsPerAccount != nil {
+		return *x.PoolsPerAccount
+	}
+	return 0
+}
+
+func (x *ProviderInfo) GetAccounts() []*ProviderAccount {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+// ProviderCapability is one thing that a marketplace can do or not.
+type ProviderCapability struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: "volumes".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it can be used.
+	Available bool `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	// Why it can't be used. Empty if it can.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderCapability) Reset() {
+	*x = ProviderCapability{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderCapability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderCapability) ProtoMessage() {}
+
+func (x *ProviderCapability) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderCapability.ProtoReflect.Descriptor instead.
+func (*ProviderCapability) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ProviderCapability) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProviderCapability) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *ProviderCapability) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ProviderCall is a kind of calls whose rate is limited.
+type ProviderCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: "create".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The least number of seconds between two calls of one account. 0: no limit.
+	IntervalSeconds float64 `protobuf:"fixed64,2,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ProviderCall) Reset() {
+	*x = ProviderCall{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderCall) ProtoMessage() {}
+
+func (x *ProviderCall) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderCall.ProtoReflect.Descriptor instead.
+func (*ProviderCall) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ProviderCall) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProviderCall) GetIntervalSeconds() float64 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+// ProviderAccount is one key of this server at a marketplace, and how it is now. The key itself is never shown.
+type ProviderAccount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that the operator chose, or the default: "vast-1".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The region that the operator chose. Empty: none.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// "healthy", or why it is used less or not at all: "limited" (the marketplace asked to wait), "failing" (creates are
+	// not answered), "silent" (listings are not answered), "paused" (key refused or no credit), "removed" (no key is set,
+	// but it has machines).
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// The reason for "paused" and "silent", as in errors: PROVIDER_FUNDS. Empty otherwise.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when it is paused or silent. Absent otherwise.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// The circuit breaker of its creates: "closed", "resting" (other accounts are preferred), "half_open" (a probe may be
+	// sent), "open" (nothing is sent).
+	Circuit string `protobuf:"bytes,6,opt,name=circuit,proto3" json:"circuit,omitempty"`
+	// Creates that failed in a row.
+	Failures int32 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Seconds until the next create may be sent.
+	CreateWaitSeconds float64 `protobuf:"fixed64,8,opt,name=create_wait_seconds,json=createWaitSeconds,proto3" json:"create_wait_seconds,omitempty"`
+	// Seconds between two creates: the configured interval, or a longer one that the marketplace has named.
+	CreateIntervalSeconds float64 `protobuf:"fixed64,9,opt,name=create_interval_seconds,json=createIntervalSeconds,proto3" json:"create_interval_seconds,omitempty"`
+	// USD that the account had when it was last read. Absent: not known.
+	Credit *float64 `protobuf:"fixed64,10,opt,name=credit,proto3,oneof" json:"credit,omitempty"`
+	// When the credit was read. Absent: not known.
+	CreditAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=credit_at,json=creditAt,proto3" json:"credit_at,omitempty"`
+	// Machines of this server that exist on the account, in all projects.
+	Machines int32 `protobuf:"varint,12,opt,name=machines,proto3" json:"machines,omitempty"`
+	// Creates whose outcome is unknown.
+	Unknown int32 `protobuf:"varint,13,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Volumes that exist on the account.
+	Volumes int32 `protobuf:"varint,14,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	// USD per hour that all this costs now.
+	PricePerHour  float64 `protobuf:"fixed64,15,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderAccount) Reset() {
+	*x = ProviderAccount{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderAccount) ProtoMessage() {}
+
+func (x *ProviderAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderAccount.ProtoReflect.Descriptor instead.
+func (*ProviderAccount) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ProviderAccount) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProviderAccount) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ProviderAccount) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ProviderAccount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ProviderAccount) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ProviderAccount) GetCircuit() string {
+	if x != nil {
+		return x.Circuit
+	}
+	return ""
+}
+
+func (x *ProviderAccount) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetCreateWaitSeconds() float64 {
+	if x != nil {
+		return x.CreateWaitSeconds
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetCreateIntervalSeconds() float64 {
+	if x != nil {
+		return x.CreateIntervalSeconds
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetCredit() float64 {
+	if x != nil && x.Credit != nil {
+		return *x.Credit
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetCreditAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreditAt
+	}
+	return nil
+}
+
+func (x *ProviderAccount) GetMachines() int32 {
+	if x != nil {
+		return x.Machines
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetUnknown() int32 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetVolumes() int32 {
+	if x != nil {
+		return x.Volumes
+	}
+	return 0
+}
+
+func (x *ProviderAccount) GetPricePerHour() float64 {
+	if x != nil {
+		return x.PricePerHour
+	}
+	return 0
+}
+
 // GetTransactionsRequest asks for a part of the list.
 type GetTransactionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4817,7 +5366,7 @@ type GetTransactionsRequest struct {
 
 func (x *GetTransactionsRequest) Reset() {
 	*x = GetTransactionsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[59]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4829,7 +5378,7 @@ func (x *GetTransactionsRequest) String() string {
 func (*GetTransactionsRequest) ProtoMessage() {}
 
 func (x *GetTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[59]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4842,7 +5391,7 @@ func (x *GetTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{59}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GetTransactionsRequest) GetLimit() int32 {
@@ -4872,7 +5421,7 @@ type GetTransactionsResponse struct {
 
 func (x *GetTransactionsResponse) Reset() {
 	*x = GetTransactionsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[60]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +5433,7 @@ func (x *GetTransactionsResponse) String() string {
 func (*GetTransactionsResponse) ProtoMessage() {}
 
 func (x *GetTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[60]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +5446,7 @@ func (x *GetTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{60}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetTransactionsResponse) GetTransactions() []*Transaction {
@@ -4950,7 +5499,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[61]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4962,7 +5511,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[61]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4975,7 +5524,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{61}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Transaction) GetId() string {
@@ -5078,7 +5627,7 @@ type GetSpendingInfoRequest struct {
 
 func (x *GetSpendingInfoRequest) Reset() {
 	*x = GetSpendingInfoRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[62]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5090,7 +5639,7 @@ func (x *GetSpendingInfoRequest) String() string {
 func (*GetSpendingInfoRequest) ProtoMessage() {}
 
 func (x *GetSpendingInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[62]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5103,7 +5652,7 @@ func (x *GetSpendingInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpendingInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetSpendingInfoRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{62}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{68}
 }
 
 // GetSpendingInfoResponse shows spending by window.
@@ -5121,7 +5670,7 @@ type GetSpendingInfoResponse struct {
 
 func (x *GetSpendingInfoResponse) Reset() {
 	*x = GetSpendingInfoResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[63]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5133,7 +5682,7 @@ func (x *GetSpendingInfoResponse) String() string {
 func (*GetSpendingInfoResponse) ProtoMessage() {}
 
 func (x *GetSpendingInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[63]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5146,7 +5695,7 @@ func (x *GetSpendingInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpendingInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetSpendingInfoResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{63}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GetSpendingInfoResponse) GetWindows() []*SpendingWindow {
@@ -5190,7 +5739,7 @@ type SpendingWindow struct {
 
 func (x *SpendingWindow) Reset() {
 	*x = SpendingWindow{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[64]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5202,7 +5751,7 @@ func (x *SpendingWindow) String() string {
 func (*SpendingWindow) ProtoMessage() {}
 
 func (x *SpendingWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[64]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5215,7 +5764,7 @@ func (x *SpendingWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpendingWindow.ProtoReflect.Descriptor instead.
 func (*SpendingWindow) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{64}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *SpendingWindow) GetWindow() string {
@@ -5264,7 +5813,7 @@ type CheckSpendingLimitRequest struct {
 
 func (x *CheckSpendingLimitRequest) Reset() {
 	*x = CheckSpendingLimitRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5276,7 +5825,7 @@ func (x *CheckSpendingLimitRequest) String() string {
 func (*CheckSpendingLimitRequest) ProtoMessage() {}
 
 func (x *CheckSpendingLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5289,7 +5838,7 @@ func (x *CheckSpendingLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSpendingLimitRequest.ProtoReflect.Descriptor instead.
 func (*CheckSpendingLimitRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{65}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CheckSpendingLimitRequest) GetAmount() float64 {
@@ -5314,7 +5863,7 @@ type CheckSpendingLimitResponse struct {
 
 func (x *CheckSpendingLimitResponse) Reset() {
 	*x = CheckSpendingLimitResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5326,7 +5875,7 @@ func (x *CheckSpendingLimitResponse) String() string {
 func (*CheckSpendingLimitResponse) ProtoMessage() {}
 
 func (x *CheckSpendingLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5339,7 +5888,7 @@ func (x *CheckSpendingLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSpendingLimitResponse.ProtoReflect.Descriptor instead.
 func (*CheckSpendingLimitResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{66}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CheckSpendingLimitResponse) GetAllowed() bool {
@@ -5378,7 +5927,7 @@ type SpendingLimit struct {
 
 func (x *SpendingLimit) Reset() {
 	*x = SpendingLimit{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5390,7 +5939,7 @@ func (x *SpendingLimit) String() string {
 func (*SpendingLimit) ProtoMessage() {}
 
 func (x *SpendingLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5403,7 +5952,7 @@ func (x *SpendingLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpendingLimit.ProtoReflect.Descriptor instead.
 func (*SpendingLimit) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{67}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SpendingLimit) GetWindow() string {
@@ -5442,7 +5991,7 @@ type SetSpendingLimitRequest struct {
 
 func (x *SetSpendingLimitRequest) Reset() {
 	*x = SetSpendingLimitRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5454,7 +6003,7 @@ func (x *SetSpendingLimitRequest) String() string {
 func (*SetSpendingLimitRequest) ProtoMessage() {}
 
 func (x *SetSpendingLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5467,7 +6016,7 @@ func (x *SetSpendingLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSpendingLimitRequest.ProtoReflect.Descriptor instead.
 func (*SetSpendingLimitRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{68}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SetSpendingLimitRequest) GetWindow() string {
@@ -5502,7 +6051,7 @@ type SetSpendingLimitResponse struct {
 
 func (x *SetSpendingLimitResponse) Reset() {
 	*x = SetSpendingLimitResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5514,7 +6063,7 @@ func (x *SetSpendingLimitResponse) String() string {
 func (*SetSpendingLimitResponse) ProtoMessage() {}
 
 func (x *SetSpendingLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5527,7 +6076,7 @@ func (x *SetSpendingLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSpendingLimitResponse.ProtoReflect.Descriptor instead.
 func (*SetSpendingLimitResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{69}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SetSpendingLimitResponse) GetLimit() *SpendingLimit {
@@ -5546,7 +6095,7 @@ type ListSpendingLimitsRequest struct {
 
 func (x *ListSpendingLimitsRequest) Reset() {
 	*x = ListSpendingLimitsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5558,7 +6107,7 @@ func (x *ListSpendingLimitsRequest) String() string {
 func (*ListSpendingLimitsRequest) ProtoMessage() {}
 
 func (x *ListSpendingLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5571,7 +6120,7 @@ func (x *ListSpendingLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSpendingLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListSpendingLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{70}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{76}
 }
 
 // ListSpendingLimitsResponse lists limits.
@@ -5585,7 +6134,7 @@ type ListSpendingLimitsResponse struct {
 
 func (x *ListSpendingLimitsResponse) Reset() {
 	*x = ListSpendingLimitsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5597,7 +6146,7 @@ func (x *ListSpendingLimitsResponse) String() string {
 func (*ListSpendingLimitsResponse) ProtoMessage() {}
 
 func (x *ListSpendingLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5610,7 +6159,7 @@ func (x *ListSpendingLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSpendingLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListSpendingLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{71}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListSpendingLimitsResponse) GetLimits() []*SpendingLimit {
@@ -5637,7 +6186,7 @@ type GetCostReportRequest struct {
 
 func (x *GetCostReportRequest) Reset() {
 	*x = GetCostReportRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5649,7 +6198,7 @@ func (x *GetCostReportRequest) String() string {
 func (*GetCostReportRequest) ProtoMessage() {}
 
 func (x *GetCostReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5662,7 +6211,7 @@ func (x *GetCostReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCostReportRequest.ProtoReflect.Descriptor instead.
 func (*GetCostReportRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{72}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *GetCostReportRequest) GetStartTime() *timestamppb.Timestamp {
@@ -5706,7 +6255,7 @@ type GetCostReportResponse struct {
 
 func (x *GetCostReportResponse) Reset() {
 	*x = GetCostReportResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5718,7 +6267,7 @@ func (x *GetCostReportResponse) String() string {
 func (*GetCostReportResponse) ProtoMessage() {}
 
 func (x *GetCostReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5731,7 +6280,7 @@ func (x *GetCostReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCostReportResponse.ProtoReflect.Descriptor instead.
 func (*GetCostReportResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{73}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetCostReportResponse) GetRows() []*CostReportRow {
@@ -5763,7 +6312,7 @@ type CostReportRow struct {
 
 func (x *CostReportRow) Reset() {
 	*x = CostReportRow{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5775,7 +6324,7 @@ func (x *CostReportRow) String() string {
 func (*CostReportRow) ProtoMessage() {}
 
 func (x *CostReportRow) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5788,7 +6337,7 @@ func (x *CostReportRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostReportRow.ProtoReflect.Descriptor instead.
 func (*CostReportRow) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{74}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CostReportRow) GetKeys() map[string]string {
@@ -5910,7 +6459,7 @@ type WarmPoolStatus struct {
 
 func (x *WarmPoolStatus) Reset() {
 	*x = WarmPoolStatus{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5922,7 +6471,7 @@ func (x *WarmPoolStatus) String() string {
 func (*WarmPoolStatus) ProtoMessage() {}
 
 func (x *WarmPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5935,7 +6484,7 @@ func (x *WarmPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolStatus.ProtoReflect.Descriptor instead.
 func (*WarmPoolStatus) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{75}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *WarmPoolStatus) GetMachineId() int64 {
@@ -6259,7 +6808,7 @@ type WarmPoolPhases struct {
 
 func (x *WarmPoolPhases) Reset() {
 	*x = WarmPoolPhases{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6271,7 +6820,7 @@ func (x *WarmPoolPhases) String() string {
 func (*WarmPoolPhases) ProtoMessage() {}
 
 func (x *WarmPoolPhases) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6284,7 +6833,7 @@ func (x *WarmPoolPhases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolPhases.ProtoReflect.Descriptor instead.
 func (*WarmPoolPhases) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{76}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *WarmPoolPhases) GetDetect() float64 {
@@ -6339,7 +6888,7 @@ type WarmPoolFailover struct {
 
 func (x *WarmPoolFailover) Reset() {
 	*x = WarmPoolFailover{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6351,7 +6900,7 @@ func (x *WarmPoolFailover) String() string {
 func (*WarmPoolFailover) ProtoMessage() {}
 
 func (x *WarmPoolFailover) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6364,7 +6913,7 @@ func (x *WarmPoolFailover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolFailover.ProtoReflect.Descriptor instead.
 func (*WarmPoolFailover) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{77}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *WarmPoolFailover) GetAt() *timestamppb.Timestamp {
@@ -6414,7 +6963,7 @@ type WarmPoolIncident struct {
 
 func (x *WarmPoolIncident) Reset() {
 	*x = WarmPoolIncident{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6426,7 +6975,7 @@ func (x *WarmPoolIncident) String() string {
 func (*WarmPoolIncident) ProtoMessage() {}
 
 func (x *WarmPoolIncident) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6439,7 +6988,7 @@ func (x *WarmPoolIncident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolIncident.ProtoReflect.Descriptor instead.
 func (*WarmPoolIncident) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{78}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *WarmPoolIncident) GetKind() string {
@@ -6496,7 +7045,7 @@ type WarmPoolCost struct {
 
 func (x *WarmPoolCost) Reset() {
 	*x = WarmPoolCost{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6508,7 +7057,7 @@ func (x *WarmPoolCost) String() string {
 func (*WarmPoolCost) ProtoMessage() {}
 
 func (x *WarmPoolCost) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6521,7 +7070,7 @@ func (x *WarmPoolCost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolCost.ProtoReflect.Descriptor instead.
 func (*WarmPoolCost) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{79}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *WarmPoolCost) GetPart() string {
@@ -6562,7 +7111,7 @@ func (x *WarmPoolCost) GetContractId() string {
 // RetainedVolume is a volume that remains and is billed.
 type RetainedVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The provider's id, such as "V.777". DeleteRetainedVolume also takes the number alone.
+	// The marketplace's own id, such as "777", as DeleteRetainedVolume takes it.
 	VolumeId string `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
 	// The marketplace.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
@@ -6580,7 +7129,7 @@ type RetainedVolume struct {
 
 func (x *RetainedVolume) Reset() {
 	*x = RetainedVolume{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6592,7 +7141,7 @@ func (x *RetainedVolume) String() string {
 func (*RetainedVolume) ProtoMessage() {}
 
 func (x *RetainedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6605,7 +7154,7 @@ func (x *RetainedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedVolume.ProtoReflect.Descriptor instead.
 func (*RetainedVolume) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{80}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RetainedVolume) GetVolumeId() string {
@@ -6669,7 +7218,7 @@ type WarmPoolTransition struct {
 
 func (x *WarmPoolTransition) Reset() {
 	*x = WarmPoolTransition{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6681,7 +7230,7 @@ func (x *WarmPoolTransition) String() string {
 func (*WarmPoolTransition) ProtoMessage() {}
 
 func (x *WarmPoolTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6694,7 +7243,7 @@ func (x *WarmPoolTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolTransition.ProtoReflect.Descriptor instead.
 func (*WarmPoolTransition) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{81}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WarmPoolTransition) GetAt() *timestamppb.Timestamp {
@@ -6743,7 +7292,7 @@ type GetWarmPoolStatusRequest struct {
 
 func (x *GetWarmPoolStatusRequest) Reset() {
 	*x = GetWarmPoolStatusRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6755,7 +7304,7 @@ func (x *GetWarmPoolStatusRequest) String() string {
 func (*GetWarmPoolStatusRequest) ProtoMessage() {}
 
 func (x *GetWarmPoolStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6768,7 +7317,7 @@ func (x *GetWarmPoolStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWarmPoolStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetWarmPoolStatusRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{82}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *GetWarmPoolStatusRequest) GetMachineId() int64 {
@@ -6791,7 +7340,7 @@ type ListWarmPoolsRequest struct {
 
 func (x *ListWarmPoolsRequest) Reset() {
 	*x = ListWarmPoolsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6803,7 +7352,7 @@ func (x *ListWarmPoolsRequest) String() string {
 func (*ListWarmPoolsRequest) ProtoMessage() {}
 
 func (x *ListWarmPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6816,7 +7365,7 @@ func (x *ListWarmPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{83}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListWarmPoolsRequest) GetPageSize() int32 {
@@ -6848,7 +7397,7 @@ type ListWarmPoolsResponse struct {
 
 func (x *ListWarmPoolsResponse) Reset() {
 	*x = ListWarmPoolsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6860,7 +7409,7 @@ func (x *ListWarmPoolsResponse) String() string {
 func (*ListWarmPoolsResponse) ProtoMessage() {}
 
 func (x *ListWarmPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6873,7 +7422,7 @@ func (x *ListWarmPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{84}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListWarmPoolsResponse) GetPools() []*WarmPoolStatus {
@@ -6914,7 +7463,7 @@ type ListWarmPoolHostsRequest struct {
 
 func (x *ListWarmPoolHostsRequest) Reset() {
 	*x = ListWarmPoolHostsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6926,7 +7475,7 @@ func (x *ListWarmPoolHostsRequest) String() string {
 func (*ListWarmPoolHostsRequest) ProtoMessage() {}
 
 func (x *ListWarmPoolHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6939,7 +7488,7 @@ func (x *ListWarmPoolHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolHostsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{85}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListWarmPoolHostsRequest) GetGpuName() string {
@@ -6983,7 +7532,7 @@ type ListWarmPoolHostsResponse struct {
 
 func (x *ListWarmPoolHostsResponse) Reset() {
 	*x = ListWarmPoolHostsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6995,7 +7544,7 @@ func (x *ListWarmPoolHostsResponse) String() string {
 func (*ListWarmPoolHostsResponse) ProtoMessage() {}
 
 func (x *ListWarmPoolHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7008,7 +7557,7 @@ func (x *ListWarmPoolHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolHostsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{86}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListWarmPoolHostsResponse) GetHosts() []*WarmPoolHost {
@@ -7054,7 +7603,7 @@ type WarmPoolHost struct {
 
 func (x *WarmPoolHost) Reset() {
 	*x = WarmPoolHost{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7066,7 +7615,7 @@ func (x *WarmPoolHost) String() string {
 func (*WarmPoolHost) ProtoMessage() {}
 
 func (x *WarmPoolHost) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7079,7 +7628,7 @@ func (x *WarmPoolHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolHost.ProtoReflect.Descriptor instead.
 func (*WarmPoolHost) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{87}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *WarmPoolHost) GetMachineId() int64 {
@@ -7177,7 +7726,7 @@ type WarmPoolHostOffer struct {
 
 func (x *WarmPoolHostOffer) Reset() {
 	*x = WarmPoolHostOffer{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7189,7 +7738,7 @@ func (x *WarmPoolHostOffer) String() string {
 func (*WarmPoolHostOffer) ProtoMessage() {}
 
 func (x *WarmPoolHostOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7202,7 +7751,7 @@ func (x *WarmPoolHostOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolHostOffer.ProtoReflect.Descriptor instead.
 func (*WarmPoolHostOffer) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{88}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *WarmPoolHostOffer) GetOfferId() int64 {
@@ -7325,7 +7874,7 @@ type ProvisionWarmPoolRequest struct {
 
 func (x *ProvisionWarmPoolRequest) Reset() {
 	*x = ProvisionWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7337,7 +7886,7 @@ func (x *ProvisionWarmPoolRequest) String() string {
 func (*ProvisionWarmPoolRequest) ProtoMessage() {}
 
 func (x *ProvisionWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7350,7 +7899,7 @@ func (x *ProvisionWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{89}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ProvisionWarmPoolRequest) GetMachineId() int64 {
@@ -7549,7 +8098,7 @@ type ProvisionWarmPoolResponse struct {
 
 func (x *ProvisionWarmPoolResponse) Reset() {
 	*x = ProvisionWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7561,7 +8110,7 @@ func (x *ProvisionWarmPoolResponse) String() string {
 func (*ProvisionWarmPoolResponse) ProtoMessage() {}
 
 func (x *ProvisionWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7574,7 +8123,7 @@ func (x *ProvisionWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{90}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ProvisionWarmPoolResponse) GetSuccess() bool {
@@ -7654,7 +8203,7 @@ type WarmPoolPlan struct {
 
 func (x *WarmPoolPlan) Reset() {
 	*x = WarmPoolPlan{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7666,7 +8215,7 @@ func (x *WarmPoolPlan) String() string {
 func (*WarmPoolPlan) ProtoMessage() {}
 
 func (x *WarmPoolPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7679,7 +8228,7 @@ func (x *WarmPoolPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolPlan.ProtoReflect.Descriptor instead.
 func (*WarmPoolPlan) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{91}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *WarmPoolPlan) GetGpuName() string {
@@ -7825,7 +8374,7 @@ type EnableWarmPoolRequest struct {
 
 func (x *EnableWarmPoolRequest) Reset() {
 	*x = EnableWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7837,7 +8386,7 @@ func (x *EnableWarmPoolRequest) String() string {
 func (*EnableWarmPoolRequest) ProtoMessage() {}
 
 func (x *EnableWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7850,7 +8399,7 @@ func (x *EnableWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*EnableWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{92}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *EnableWarmPoolRequest) GetMachineId() int64 {
@@ -8019,7 +8568,7 @@ type EnableWarmPoolResponse struct {
 
 func (x *EnableWarmPoolResponse) Reset() {
 	*x = EnableWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8031,7 +8580,7 @@ func (x *EnableWarmPoolResponse) String() string {
 func (*EnableWarmPoolResponse) ProtoMessage() {}
 
 func (x *EnableWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8044,7 +8593,7 @@ func (x *EnableWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*EnableWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{93}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *EnableWarmPoolResponse) GetStatus() string {
@@ -8093,7 +8642,7 @@ type DisableWarmPoolRequest struct {
 
 func (x *DisableWarmPoolRequest) Reset() {
 	*x = DisableWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8105,7 +8654,7 @@ func (x *DisableWarmPoolRequest) String() string {
 func (*DisableWarmPoolRequest) ProtoMessage() {}
 
 func (x *DisableWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8118,7 +8667,7 @@ func (x *DisableWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*DisableWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{94}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *DisableWarmPoolRequest) GetMachineId() int64 {
@@ -8147,7 +8696,7 @@ type DisableWarmPoolResponse struct {
 
 func (x *DisableWarmPoolResponse) Reset() {
 	*x = DisableWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8159,7 +8708,7 @@ func (x *DisableWarmPoolResponse) String() string {
 func (*DisableWarmPoolResponse) ProtoMessage() {}
 
 func (x *DisableWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8172,7 +8721,7 @@ func (x *DisableWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*DisableWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{95}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *DisableWarmPoolResponse) GetStatus() string {
@@ -8223,7 +8772,7 @@ type TestWarmPoolFailoverRequest struct {
 
 func (x *TestWarmPoolFailoverRequest) Reset() {
 	*x = TestWarmPoolFailoverRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8235,7 +8784,7 @@ func (x *TestWarmPoolFailoverRequest) String() string {
 func (*TestWarmPoolFailoverRequest) ProtoMessage() {}
 
 func (x *TestWarmPoolFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8248,7 +8797,7 @@ func (x *TestWarmPoolFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestWarmPoolFailoverRequest.ProtoReflect.Descriptor instead.
 func (*TestWarmPoolFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{96}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *TestWarmPoolFailoverRequest) GetMachineId() int64 {
@@ -8282,7 +8831,7 @@ type TestWarmPoolFailoverResponse struct {
 
 func (x *TestWarmPoolFailoverResponse) Reset() {
 	*x = TestWarmPoolFailoverResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8294,7 +8843,7 @@ func (x *TestWarmPoolFailoverResponse) String() string {
 func (*TestWarmPoolFailoverResponse) ProtoMessage() {}
 
 func (x *TestWarmPoolFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8307,7 +8856,7 @@ func (x *TestWarmPoolFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestWarmPoolFailoverResponse.ProtoReflect.Descriptor instead.
 func (*TestWarmPoolFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{97}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *TestWarmPoolFailoverResponse) GetSuccess() bool {
@@ -8352,7 +8901,7 @@ type FailoverWarmPoolRequest struct {
 
 func (x *FailoverWarmPoolRequest) Reset() {
 	*x = FailoverWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8364,7 +8913,7 @@ func (x *FailoverWarmPoolRequest) String() string {
 func (*FailoverWarmPoolRequest) ProtoMessage() {}
 
 func (x *FailoverWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8377,7 +8926,7 @@ func (x *FailoverWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*FailoverWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{98}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *FailoverWarmPoolRequest) GetMachineId() int64 {
@@ -8411,7 +8960,7 @@ type FailoverWarmPoolResponse struct {
 
 func (x *FailoverWarmPoolResponse) Reset() {
 	*x = FailoverWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8423,7 +8972,7 @@ func (x *FailoverWarmPoolResponse) String() string {
 func (*FailoverWarmPoolResponse) ProtoMessage() {}
 
 func (x *FailoverWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8436,7 +8985,7 @@ func (x *FailoverWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*FailoverWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{99}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *FailoverWarmPoolResponse) GetSuccess() bool {
@@ -8480,7 +9029,7 @@ type CleanupWarmPoolRequest struct {
 
 func (x *CleanupWarmPoolRequest) Reset() {
 	*x = CleanupWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8492,7 +9041,7 @@ func (x *CleanupWarmPoolRequest) String() string {
 func (*CleanupWarmPoolRequest) ProtoMessage() {}
 
 func (x *CleanupWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8505,7 +9054,7 @@ func (x *CleanupWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*CleanupWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{100}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *CleanupWarmPoolRequest) GetMachineId() int64 {
@@ -8537,7 +9086,7 @@ type CleanupWarmPoolResponse struct {
 
 func (x *CleanupWarmPoolResponse) Reset() {
 	*x = CleanupWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8549,7 +9098,7 @@ func (x *CleanupWarmPoolResponse) String() string {
 func (*CleanupWarmPoolResponse) ProtoMessage() {}
 
 func (x *CleanupWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8562,7 +9111,7 @@ func (x *CleanupWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*CleanupWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{101}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CleanupWarmPoolResponse) GetSuccess() bool {
@@ -8599,7 +9148,7 @@ type DeleteRetainedVolumeRequest struct {
 
 func (x *DeleteRetainedVolumeRequest) Reset() {
 	*x = DeleteRetainedVolumeRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8611,7 +9160,7 @@ func (x *DeleteRetainedVolumeRequest) String() string {
 func (*DeleteRetainedVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteRetainedVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8624,7 +9173,7 @@ func (x *DeleteRetainedVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRetainedVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRetainedVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{102}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *DeleteRetainedVolumeRequest) GetMachineId() int64 {
@@ -8656,7 +9205,7 @@ type DeleteRetainedVolumeResponse struct {
 
 func (x *DeleteRetainedVolumeResponse) Reset() {
 	*x = DeleteRetainedVolumeResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8668,7 +9217,7 @@ func (x *DeleteRetainedVolumeResponse) String() string {
 func (*DeleteRetainedVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteRetainedVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8681,7 +9230,7 @@ func (x *DeleteRetainedVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRetainedVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRetainedVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{103}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *DeleteRetainedVolumeResponse) GetSuccess() bool {
@@ -8718,7 +9267,7 @@ type WatchWarmPoolRequest struct {
 
 func (x *WatchWarmPoolRequest) Reset() {
 	*x = WatchWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8730,7 +9279,7 @@ func (x *WatchWarmPoolRequest) String() string {
 func (*WatchWarmPoolRequest) ProtoMessage() {}
 
 func (x *WatchWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8743,7 +9292,7 @@ func (x *WatchWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*WatchWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{104}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *WatchWarmPoolRequest) GetMachineId() int64 {
@@ -9197,7 +9746,56 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x06weight\x18\x15 \x01(\x01R\x06weight\x127\n" +
 	"\tlast_used\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12\x18\n" +
 	"\asamples\x18\x17 \x01(\x05R\asamples\x12?\n" +
-	"\rejected_until\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\fejectedUntil\"F\n" +
+	"\rejected_until\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\fejectedUntil\"2\n" +
+	"\x14ListProvidersRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\"P\n" +
+	"\x15ListProvidersResponse\x127\n" +
+	"\tproviders\x18\x01 \x03(\v2\x19.gpuproxy.v1.ProviderInfoR\tproviders\"\xab\x05\n" +
+	"\fProviderInfo\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12!\n" +
+	"\foffer_prefix\x18\x02 \x01(\tR\vofferPrefix\x12C\n" +
+	"\fcapabilities\x18\x03 \x03(\v2\x1f.gpuproxy.v1.ProviderCapabilityR\fcapabilities\x12\x18\n" +
+	"\abilling\x18\x04 \x01(\tR\abilling\x12\x1f\n" +
+	"\vrefund_rule\x18\x05 \x01(\tR\n" +
+	"refundRule\x12/\n" +
+	"\x05calls\x18\x06 \x03(\v2\x19.gpuproxy.v1.ProviderCallR\x05calls\x12\x1f\n" +
+	"\vsearch_page\x18\a \x01(\x05R\n" +
+	"searchPage\x124\n" +
+	"\x16create_timeout_seconds\x18\b \x01(\x01R\x14createTimeoutSeconds\x12.\n" +
+	"\x13listing_lag_seconds\x18\t \x01(\x01R\x11listingLagSeconds\x129\n" +
+	"\x16late_execution_seconds\x18\n" +
+	" \x01(\x01H\x00R\x14lateExecutionSeconds\x88\x01\x01\x12(\n" +
+	"\x10listing_may_miss\x18\v \x01(\bR\x0elistingMayMiss\x12#\n" +
+	"\rregional_keys\x18\f \x01(\bR\fregionalKeys\x12/\n" +
+	"\x11pools_per_account\x18\r \x01(\x05H\x01R\x0fpoolsPerAccount\x88\x01\x01\x128\n" +
+	"\baccounts\x18\x0e \x03(\v2\x1c.gpuproxy.v1.ProviderAccountR\baccountsB\x19\n" +
+	"\x17_late_execution_secondsB\x14\n" +
+	"\x12_pools_per_account\"^\n" +
+	"\x12ProviderCapability\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"M\n" +
+	"\fProviderCall\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
+	"\x10interval_seconds\x18\x02 \x01(\x01R\x0fintervalSeconds\"\x92\x04\n" +
+	"\x0fProviderAccount\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\acircuit\x18\x06 \x01(\tR\acircuit\x12\x1a\n" +
+	"\bfailures\x18\a \x01(\x05R\bfailures\x12.\n" +
+	"\x13create_wait_seconds\x18\b \x01(\x01R\x11createWaitSeconds\x126\n" +
+	"\x17create_interval_seconds\x18\t \x01(\x01R\x15createIntervalSeconds\x12\x1b\n" +
+	"\x06credit\x18\n" +
+	" \x01(\x01H\x00R\x06credit\x88\x01\x01\x127\n" +
+	"\tcredit_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bcreditAt\x12\x1a\n" +
+	"\bmachines\x18\f \x01(\x05R\bmachines\x12\x18\n" +
+	"\aunknown\x18\r \x01(\x05R\aunknown\x12\x18\n" +
+	"\avolumes\x18\x0e \x01(\x05R\avolumes\x12$\n" +
+	"\x0eprice_per_hour\x18\x0f \x01(\x01R\fpricePerHourB\t\n" +
+	"\a_credit\"F\n" +
 	"\x16GetTransactionsRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x05R\x06offset\"x\n" +
@@ -9597,7 +10195,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x14WatchWarmPoolRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12!\n" +
-	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\x89,\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\xfc,\n" +
 	"\x0fGPUProxyService\x12]\n" +
 	"\x05Login\x12\x19.gpuproxy.v1.LoginRequest\x1a\x1a.gpuproxy.v1.LoginResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/auth/login\x12l\n" +
 	"\fCreateAPIKey\x12 .gpuproxy.v1.CreateAPIKeyRequest\x1a!.gpuproxy.v1.CreateAPIKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/api/v1/keys\x12f\n" +
@@ -9606,7 +10204,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\tAddSSHKey\x12\x1d.gpuproxy.v1.AddSSHKeyRequest\x1a\x1e.gpuproxy.v1.AddSSHKeyResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/ssh-keys\x12j\n" +
 	"\vListSSHKeys\x12\x1f.gpuproxy.v1.ListSSHKeysRequest\x1a .gpuproxy.v1.ListSSHKeysResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/ssh-keys\x12r\n" +
 	"\fDeleteSSHKey\x12 .gpuproxy.v1.DeleteSSHKeyRequest\x1a!.gpuproxy.v1.DeleteSSHKeyResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/ssh-keys/{id}\x12h\n" +
-	"\vHealthCheck\x12\x1f.gpuproxy.v1.HealthCheckRequest\x1a .gpuproxy.v1.HealthCheckResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/health\x12~\n" +
+	"\vHealthCheck\x12\x1f.gpuproxy.v1.HealthCheckRequest\x1a .gpuproxy.v1.HealthCheckResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/health\x12q\n" +
+	"\rListProviders\x12!.gpuproxy.v1.ListProvidersRequest\x1a\".gpuproxy.v1.ListProvidersResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/providers\x12~\n" +
 	"\x10ListGPUInstances\x12$.gpuproxy.v1.ListGPUInstancesRequest\x1a%.gpuproxy.v1.ListGPUInstancesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/gpu/instances\x12\x91\x01\n" +
 	"\x0eGetGPUInstance\x12\".gpuproxy.v1.GetGPUInstanceRequest\x1a#.gpuproxy.v1.GetGPUInstanceResponse\"6\x82\xd3\xe4\x93\x020\x12./api/v1/gpu/instances/{provider}/{instance_id}\x12\xa0\x01\n" +
 	"\x10StartGPUInstance\x12$.gpuproxy.v1.StartGPUInstanceRequest\x1a%.gpuproxy.v1.StartGPUInstanceResponse\"?\x82\xd3\xe4\x93\x029:\x01*\"4/api/v1/gpu/instances/{provider}/{instance_id}/start\x12\x9c\x01\n" +
@@ -9653,7 +10252,7 @@ func file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP() []byte {
 	return file_gpuproxy_v1_gpuproxy_proto_rawDescData
 }
 
-var file_gpuproxy_v1_gpuproxy_proto_msgTypes = make([]protoimpl.MessageInfo, 121)
+var file_gpuproxy_v1_gpuproxy_proto_msgTypes = make([]protoimpl.MessageInfo, 127)
 var file_gpuproxy_v1_gpuproxy_proto_goTypes = []any{
 	(*LoginRequest)(nil),                    // 0: gpuproxy.v1.LoginRequest
 	(*LoginResponse)(nil),                   // 1: gpuproxy.v1.LoginResponse
@@ -9714,255 +10313,269 @@ var file_gpuproxy_v1_gpuproxy_proto_goTypes = []any{
 	(*GetLoadInfoRequest)(nil),              // 56: gpuproxy.v1.GetLoadInfoRequest
 	(*GetLoadInfoResponse)(nil),             // 57: gpuproxy.v1.GetLoadInfoResponse
 	(*LoadInfo)(nil),                        // 58: gpuproxy.v1.LoadInfo
-	(*GetTransactionsRequest)(nil),          // 59: gpuproxy.v1.GetTransactionsRequest
-	(*GetTransactionsResponse)(nil),         // 60: gpuproxy.v1.GetTransactionsResponse
-	(*Transaction)(nil),                     // 61: gpuproxy.v1.Transaction
-	(*GetSpendingInfoRequest)(nil),          // 62: gpuproxy.v1.GetSpendingInfoRequest
-	(*GetSpendingInfoResponse)(nil),         // 63: gpuproxy.v1.GetSpendingInfoResponse
-	(*SpendingWindow)(nil),                  // 64: gpuproxy.v1.SpendingWindow
-	(*CheckSpendingLimitRequest)(nil),       // 65: gpuproxy.v1.CheckSpendingLimitRequest
-	(*CheckSpendingLimitResponse)(nil),      // 66: gpuproxy.v1.CheckSpendingLimitResponse
-	(*SpendingLimit)(nil),                   // 67: gpuproxy.v1.SpendingLimit
-	(*SetSpendingLimitRequest)(nil),         // 68: gpuproxy.v1.SetSpendingLimitRequest
-	(*SetSpendingLimitResponse)(nil),        // 69: gpuproxy.v1.SetSpendingLimitResponse
-	(*ListSpendingLimitsRequest)(nil),       // 70: gpuproxy.v1.ListSpendingLimitsRequest
-	(*ListSpendingLimitsResponse)(nil),      // 71: gpuproxy.v1.ListSpendingLimitsResponse
-	(*GetCostReportRequest)(nil),            // 72: gpuproxy.v1.GetCostReportRequest
-	(*GetCostReportResponse)(nil),           // 73: gpuproxy.v1.GetCostReportResponse
-	(*CostReportRow)(nil),                   // 74: gpuproxy.v1.CostReportRow
-	(*WarmPoolStatus)(nil),                  // 75: gpuproxy.v1.WarmPoolStatus
-	(*WarmPoolPhases)(nil),                  // 76: gpuproxy.v1.WarmPoolPhases
-	(*WarmPoolFailover)(nil),                // 77: gpuproxy.v1.WarmPoolFailover
-	(*WarmPoolIncident)(nil),                // 78: gpuproxy.v1.WarmPoolIncident
-	(*WarmPoolCost)(nil),                    // 79: gpuproxy.v1.WarmPoolCost
-	(*RetainedVolume)(nil),                  // 80: gpuproxy.v1.RetainedVolume
-	(*WarmPoolTransition)(nil),              // 81: gpuproxy.v1.WarmPoolTransition
-	(*GetWarmPoolStatusRequest)(nil),        // 82: gpuproxy.v1.GetWarmPoolStatusRequest
-	(*ListWarmPoolsRequest)(nil),            // 83: gpuproxy.v1.ListWarmPoolsRequest
-	(*ListWarmPoolsResponse)(nil),           // 84: gpuproxy.v1.ListWarmPoolsResponse
-	(*ListWarmPoolHostsRequest)(nil),        // 85: gpuproxy.v1.ListWarmPoolHostsRequest
-	(*ListWarmPoolHostsResponse)(nil),       // 86: gpuproxy.v1.ListWarmPoolHostsResponse
-	(*WarmPoolHost)(nil),                    // 87: gpuproxy.v1.WarmPoolHost
-	(*WarmPoolHostOffer)(nil),               // 88: gpuproxy.v1.WarmPoolHostOffer
-	(*ProvisionWarmPoolRequest)(nil),        // 89: gpuproxy.v1.ProvisionWarmPoolRequest
-	(*ProvisionWarmPoolResponse)(nil),       // 90: gpuproxy.v1.ProvisionWarmPoolResponse
-	(*WarmPoolPlan)(nil),                    // 91: gpuproxy.v1.WarmPoolPlan
-	(*EnableWarmPoolRequest)(nil),           // 92: gpuproxy.v1.EnableWarmPoolRequest
-	(*EnableWarmPoolResponse)(nil),          // 93: gpuproxy.v1.EnableWarmPoolResponse
-	(*DisableWarmPoolRequest)(nil),          // 94: gpuproxy.v1.DisableWarmPoolRequest
-	(*DisableWarmPoolResponse)(nil),         // 95: gpuproxy.v1.DisableWarmPoolResponse
-	(*TestWarmPoolFailoverRequest)(nil),     // 96: gpuproxy.v1.TestWarmPoolFailoverRequest
-	(*TestWarmPoolFailoverResponse)(nil),    // 97: gpuproxy.v1.TestWarmPoolFailoverResponse
-	(*FailoverWarmPoolRequest)(nil),         // 98: gpuproxy.v1.FailoverWarmPoolRequest
-	(*FailoverWarmPoolResponse)(nil),        // 99: gpuproxy.v1.FailoverWarmPoolResponse
-	(*CleanupWarmPoolRequest)(nil),          // 100: gpuproxy.v1.CleanupWarmPoolRequest
-	(*CleanupWarmPoolResponse)(nil),         // 101: gpuproxy.v1.CleanupWarmPoolResponse
-	(*DeleteRetainedVolumeRequest)(nil),     // 102: gpuproxy.v1.DeleteRetainedVolumeRequest
-	(*DeleteRetainedVolumeResponse)(nil),    // 103: gpuproxy.v1.DeleteRetainedVolumeResponse
-	(*WatchWarmPoolRequest)(nil),            // 104: gpuproxy.v1.WatchWarmPoolRequest
-	nil,                                     // 105: gpuproxy.v1.HealthCheckResponse.DetailsEntry
-	nil,                                     // 106: gpuproxy.v1.GPUInstance.MetadataEntry
-	nil,                                     // 107: gpuproxy.v1.GPUInstance.BootPartsEntry
-	nil,                                     // 108: gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
-	nil,                                     // 109: gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
-	nil,                                     // 110: gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	nil,                                     // 111: gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	nil,                                     // 112: gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
-	nil,                                     // 113: gpuproxy.v1.Decision.RejectedEntry
-	nil,                                     // 114: gpuproxy.v1.Reservation.LabelsEntry
-	nil,                                     // 115: gpuproxy.v1.ListReservationsRequest.LabelsEntry
-	nil,                                     // 116: gpuproxy.v1.CostReportRow.KeysEntry
-	nil,                                     // 117: gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	nil,                                     // 118: gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
-	nil,                                     // 119: gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	nil,                                     // 120: gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
-	(*timestamppb.Timestamp)(nil),           // 121: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),             // 122: google.protobuf.Duration
+	(*ListProvidersRequest)(nil),            // 59: gpuproxy.v1.ListProvidersRequest
+	(*ListProvidersResponse)(nil),           // 60: gpuproxy.v1.ListProvidersResponse
+	(*ProviderInfo)(nil),                    // 61: gpuproxy.v1.ProviderInfo
+	(*ProviderCapability)(nil),              // 62: gpuproxy.v1.ProviderCapability
+	(*ProviderCall)(nil),                    // 63: gpuproxy.v1.ProviderCall
+	(*ProviderAccount)(nil),                 // 64: gpuproxy.v1.ProviderAccount
+	(*GetTransactionsRequest)(nil),          // 65: gpuproxy.v1.GetTransactionsRequest
+	(*GetTransactionsResponse)(nil),         // 66: gpuproxy.v1.GetTransactionsResponse
+	(*Transaction)(nil),                     // 67: gpuproxy.v1.Transaction
+	(*GetSpendingInfoRequest)(nil),          // 68: gpuproxy.v1.GetSpendingInfoRequest
+	(*GetSpendingInfoResponse)(nil),         // 69: gpuproxy.v1.GetSpendingInfoResponse
+	(*SpendingWindow)(nil),                  // 70: gpuproxy.v1.SpendingWindow
+	(*CheckSpendingLimitRequest)(nil),       // 71: gpuproxy.v1.CheckSpendingLimitRequest
+	(*CheckSpendingLimitResponse)(nil),      // 72: gpuproxy.v1.CheckSpendingLimitResponse
+	(*SpendingLimit)(nil),                   // 73: gpuproxy.v1.SpendingLimit
+	(*SetSpendingLimitRequest)(nil),         // 74: gpuproxy.v1.SetSpendingLimitRequest
+	(*SetSpendingLimitResponse)(nil),        // 75: gpuproxy.v1.SetSpendingLimitResponse
+	(*ListSpendingLimitsRequest)(nil),       // 76: gpuproxy.v1.ListSpendingLimitsRequest
+	(*ListSpendingLimitsResponse)(nil),      // 77: gpuproxy.v1.ListSpendingLimitsResponse
+	(*GetCostReportRequest)(nil),            // 78: gpuproxy.v1.GetCostReportRequest
+	(*GetCostReportResponse)(nil),           // 79: gpuproxy.v1.GetCostReportResponse
+	(*CostReportRow)(nil),                   // 80: gpuproxy.v1.CostReportRow
+	(*WarmPoolStatus)(nil),                  // 81: gpuproxy.v1.WarmPoolStatus
+	(*WarmPoolPhases)(nil),                  // 82: gpuproxy.v1.WarmPoolPhases
+	(*WarmPoolFailover)(nil),                // 83: gpuproxy.v1.WarmPoolFailover
+	(*WarmPoolIncident)(nil),                // 84: gpuproxy.v1.WarmPoolIncident
+	(*WarmPoolCost)(nil),                    // 85: gpuproxy.v1.WarmPoolCost
+	(*RetainedVolume)(nil),                  // 86: gpuproxy.v1.RetainedVolume
+	(*WarmPoolTransition)(nil),              // 87: gpuproxy.v1.WarmPoolTransition
+	(*GetWarmPoolStatusRequest)(nil),        // 88: gpuproxy.v1.GetWarmPoolStatusRequest
+	(*ListWarmPoolsRequest)(nil),            // 89: gpuproxy.v1.ListWarmPoolsRequest
+	(*ListWarmPoolsResponse)(nil),           // 90: gpuproxy.v1.ListWarmPoolsResponse
+	(*ListWarmPoolHostsRequest)(nil),        // 91: gpuproxy.v1.ListWarmPoolHostsRequest
+	(*ListWarmPoolHostsResponse)(nil),       // 92: gpuproxy.v1.ListWarmPoolHostsResponse
+	(*WarmPoolHost)(nil),                    // 93: gpuproxy.v1.WarmPoolHost
+	(*WarmPoolHostOffer)(nil),               // 94: gpuproxy.v1.WarmPoolHostOffer
+	(*ProvisionWarmPoolRequest)(nil),        // 95: gpuproxy.v1.ProvisionWarmPoolRequest
+	(*ProvisionWarmPoolResponse)(nil),       // 96: gpuproxy.v1.ProvisionWarmPoolResponse
+	(*WarmPoolPlan)(nil),                    // 97: gpuproxy.v1.WarmPoolPlan
+	(*EnableWarmPoolRequest)(nil),           // 98: gpuproxy.v1.EnableWarmPoolRequest
+	(*EnableWarmPoolResponse)(nil),          // 99: gpuproxy.v1.EnableWarmPoolResponse
+	(*DisableWarmPoolRequest)(nil),          // 100: gpuproxy.v1.DisableWarmPoolRequest
+	(*DisableWarmPoolResponse)(nil),         // 101: gpuproxy.v1.DisableWarmPoolResponse
+	(*TestWarmPoolFailoverRequest)(nil),     // 102: gpuproxy.v1.TestWarmPoolFailoverRequest
+	(*TestWarmPoolFailoverResponse)(nil),    // 103: gpuproxy.v1.TestWarmPoolFailoverResponse
+	(*FailoverWarmPoolRequest)(nil),         // 104: gpuproxy.v1.FailoverWarmPoolRequest
+	(*FailoverWarmPoolResponse)(nil),        // 105: gpuproxy.v1.FailoverWarmPoolResponse
+	(*CleanupWarmPoolRequest)(nil),          // 106: gpuproxy.v1.CleanupWarmPoolRequest
+	(*CleanupWarmPoolResponse)(nil),         // 107: gpuproxy.v1.CleanupWarmPoolResponse
+	(*DeleteRetainedVolumeRequest)(nil),     // 108: gpuproxy.v1.DeleteRetainedVolumeRequest
+	(*DeleteRetainedVolumeResponse)(nil),    // 109: gpuproxy.v1.DeleteRetainedVolumeResponse
+	(*WatchWarmPoolRequest)(nil),            // 110: gpuproxy.v1.WatchWarmPoolRequest
+	nil,                                     // 111: gpuproxy.v1.HealthCheckResponse.DetailsEntry
+	nil,                                     // 112: gpuproxy.v1.GPUInstance.MetadataEntry
+	nil,                                     // 113: gpuproxy.v1.GPUInstance.BootPartsEntry
+	nil,                                     // 114: gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	nil,                                     // 115: gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	nil,                                     // 116: gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	nil,                                     // 117: gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	nil,                                     // 118: gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	nil,                                     // 119: gpuproxy.v1.Decision.RejectedEntry
+	nil,                                     // 120: gpuproxy.v1.Reservation.LabelsEntry
+	nil,                                     // 121: gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	nil,                                     // 122: gpuproxy.v1.CostReportRow.KeysEntry
+	nil,                                     // 123: gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	nil,                                     // 124: gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	nil,                                     // 125: gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	nil,                                     // 126: gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	(*timestamppb.Timestamp)(nil),           // 127: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 128: google.protobuf.Duration
 }
 var file_gpuproxy_v1_gpuproxy_proto_depIdxs = []int32{
-	121, // 0: gpuproxy.v1.LoginResponse.expires_at:type_name -> google.protobuf.Timestamp
+	127, // 0: gpuproxy.v1.LoginResponse.expires_at:type_name -> google.protobuf.Timestamp
 	6,   // 1: gpuproxy.v1.ListAPIKeysResponse.keys:type_name -> gpuproxy.v1.APIKey
-	121, // 2: gpuproxy.v1.APIKey.created_at:type_name -> google.protobuf.Timestamp
-	121, // 3: gpuproxy.v1.APIKey.revoked_at:type_name -> google.protobuf.Timestamp
+	127, // 2: gpuproxy.v1.APIKey.created_at:type_name -> google.protobuf.Timestamp
+	127, // 3: gpuproxy.v1.APIKey.revoked_at:type_name -> google.protobuf.Timestamp
 	11,  // 4: gpuproxy.v1.AddSSHKeyResponse.key:type_name -> gpuproxy.v1.SSHKey
-	121, // 5: gpuproxy.v1.SSHKey.created_at:type_name -> google.protobuf.Timestamp
+	127, // 5: gpuproxy.v1.SSHKey.created_at:type_name -> google.protobuf.Timestamp
 	11,  // 6: gpuproxy.v1.ListSSHKeysResponse.keys:type_name -> gpuproxy.v1.SSHKey
-	105, // 7: gpuproxy.v1.HealthCheckResponse.details:type_name -> gpuproxy.v1.HealthCheckResponse.DetailsEntry
-	106, // 8: gpuproxy.v1.GPUInstance.metadata:type_name -> gpuproxy.v1.GPUInstance.MetadataEntry
-	121, // 9: gpuproxy.v1.GPUInstance.created_at:type_name -> google.protobuf.Timestamp
-	121, // 10: gpuproxy.v1.GPUInstance.ready_at:type_name -> google.protobuf.Timestamp
-	121, // 11: gpuproxy.v1.GPUInstance.expires_at:type_name -> google.protobuf.Timestamp
+	111, // 7: gpuproxy.v1.HealthCheckResponse.details:type_name -> gpuproxy.v1.HealthCheckResponse.DetailsEntry
+	112, // 8: gpuproxy.v1.GPUInstance.metadata:type_name -> gpuproxy.v1.GPUInstance.MetadataEntry
+	127, // 9: gpuproxy.v1.GPUInstance.created_at:type_name -> google.protobuf.Timestamp
+	127, // 10: gpuproxy.v1.GPUInstance.ready_at:type_name -> google.protobuf.Timestamp
+	127, // 11: gpuproxy.v1.GPUInstance.expires_at:type_name -> google.protobuf.Timestamp
 	19,  // 12: gpuproxy.v1.GPUInstance.ssh:type_name -> gpuproxy.v1.SSHAccess
 	20,  // 13: gpuproxy.v1.GPUInstance.port_mappings:type_name -> gpuproxy.v1.PortMapping
-	121, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
-	107, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
-	121, // 16: gpuproxy.v1.GPUInstance.booked_until:type_name -> google.protobuf.Timestamp
+	127, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
+	113, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
+	127, // 16: gpuproxy.v1.GPUInstance.booked_until:type_name -> google.protobuf.Timestamp
 	18,  // 17: gpuproxy.v1.ListGPUInstancesResponse.instances:type_name -> gpuproxy.v1.GPUInstance
-	121, // 18: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
+	127, // 18: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
 	18,  // 19: gpuproxy.v1.GetGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
 	18,  // 20: gpuproxy.v1.StartGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
 	18,  // 21: gpuproxy.v1.StopGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	108, // 22: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	114, // 22: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
 	35,  // 23: gpuproxy.v1.CreateGPUInstanceRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	109, // 24: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	115, // 24: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
 	35,  // 25: gpuproxy.v1.ReserveGPUsRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	110, // 26: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	111, // 27: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	122, // 28: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
-	122, // 29: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
-	112, // 30: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	116, // 26: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	117, // 27: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	128, // 28: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
+	128, // 29: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
+	118, // 30: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
 	18,  // 31: gpuproxy.v1.ReserveGPUsResponse.reserved_instances:type_name -> gpuproxy.v1.GPUInstance
 	38,  // 32: gpuproxy.v1.ReserveGPUsResponse.outcomes:type_name -> gpuproxy.v1.Outcome
 	39,  // 33: gpuproxy.v1.ReserveGPUsResponse.decision:type_name -> gpuproxy.v1.Decision
-	121, // 34: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	113, // 35: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
+	127, // 34: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	119, // 35: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
 	40,  // 36: gpuproxy.v1.Decision.picks:type_name -> gpuproxy.v1.Pick
 	40,  // 37: gpuproxy.v1.Decision.top:type_name -> gpuproxy.v1.Pick
 	18,  // 38: gpuproxy.v1.Reservation.instances:type_name -> gpuproxy.v1.GPUInstance
 	38,  // 39: gpuproxy.v1.Reservation.outcomes:type_name -> gpuproxy.v1.Outcome
-	121, // 40: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	121, // 41: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
-	114, // 42: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
+	127, // 40: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	127, // 41: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	120, // 42: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
 	41,  // 43: gpuproxy.v1.GetReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	115, // 44: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	121, // 44: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
 	41,  // 45: gpuproxy.v1.ListReservationsResponse.reservations:type_name -> gpuproxy.v1.Reservation
 	41,  // 46: gpuproxy.v1.ReleaseReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	121, // 47: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
+	127, // 47: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
 	41,  // 48: gpuproxy.v1.ExtendReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
 	41,  // 49: gpuproxy.v1.WatchReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
 	58,  // 50: gpuproxy.v1.GetLoadInfoResponse.server_load:type_name -> gpuproxy.v1.LoadInfo
 	58,  // 51: gpuproxy.v1.GetLoadInfoResponse.provider_load:type_name -> gpuproxy.v1.LoadInfo
-	121, // 52: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
-	121, // 53: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
-	61,  // 54: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
-	121, // 55: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
-	121, // 56: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
-	64,  // 57: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
-	64,  // 58: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
-	67,  // 59: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
-	67,  // 60: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
-	121, // 61: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
-	121, // 62: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
-	74,  // 63: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
-	116, // 64: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
-	121, // 65: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
-	121, // 66: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
-	121, // 67: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
-	121, // 68: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
-	80,  // 69: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
-	81,  // 70: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
-	77,  // 71: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
-	79,  // 72: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
-	78,  // 73: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
-	121, // 74: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
-	121, // 75: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
-	76,  // 76: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
-	121, // 77: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
-	76,  // 78: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
-	121, // 79: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
-	75,  // 80: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
-	87,  // 81: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
-	88,  // 82: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
-	117, // 83: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	122, // 84: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	35,  // 85: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	118, // 86: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
-	122, // 87: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
-	75,  // 88: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
-	91,  // 89: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	119, // 90: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	122, // 91: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	35,  // 92: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	120, // 93: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
-	122, // 94: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
-	91,  // 95: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	0,   // 96: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
-	2,   // 97: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
-	4,   // 98: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
-	7,   // 99: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
-	9,   // 100: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
-	12,  // 101: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
-	14,  // 102: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
-	16,  // 103: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
-	21,  // 104: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
-	23,  // 105: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
-	25,  // 106: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
-	27,  // 107: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
-	29,  // 108: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
-	31,  // 109: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
-	33,  // 110: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
-	36,  // 111: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
-	42,  // 112: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
-	44,  // 113: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
-	46,  // 114: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
-	48,  // 115: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
-	50,  // 116: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
-	52,  // 117: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
-	54,  // 118: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
-	56,  // 119: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
-	59,  // 120: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
-	62,  // 121: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
-	65,  // 122: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
-	68,  // 123: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
-	70,  // 124: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
-	72,  // 125: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
-	82,  // 126: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
-	83,  // 127: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
-	85,  // 128: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
-	89,  // 129: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
-	92,  // 130: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
-	94,  // 131: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
-	96,  // 132: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
-	98,  // 133: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
-	100, // 134: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
-	102, // 135: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
-	104, // 136: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
-	1,   // 137: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
-	3,   // 138: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
-	5,   // 139: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
-	8,   // 140: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
-	10,  // 141: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
-	13,  // 142: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
-	15,  // 143: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
-	17,  // 144: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
-	22,  // 145: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
-	24,  // 146: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
-	26,  // 147: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
-	28,  // 148: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
-	30,  // 149: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
-	32,  // 150: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
-	34,  // 151: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
-	37,  // 152: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
-	43,  // 153: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
-	45,  // 154: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
-	47,  // 155: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
-	49,  // 156: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
-	51,  // 157: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
-	53,  // 158: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
-	55,  // 159: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
-	57,  // 160: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
-	60,  // 161: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
-	63,  // 162: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
-	66,  // 163: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
-	69,  // 164: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
-	71,  // 165: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
-	73,  // 166: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
-	75,  // 167: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
-	84,  // 168: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
-	86,  // 169: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
-	90,  // 170: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
-	93,  // 171: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
-	95,  // 172: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
-	97,  // 173: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
-	99,  // 174: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
-	101, // 175: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
-	103, // 176: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
-	75,  // 177: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
-	137, // [137:178] is the sub-list for method output_type
-	96,  // [96:137] is the sub-list for method input_type
-	96,  // [96:96] is the sub-list for extension type_name
-	96,  // [96:96] is the sub-list for extension extendee
-	0,   // [0:96] is the sub-list for field type_name
+	127, // 52: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
+	127, // 53: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
+	61,  // 54: gpuproxy.v1.ListProvidersResponse.providers:type_name -> gpuproxy.v1.ProviderInfo
+	62,  // 55: gpuproxy.v1.ProviderInfo.capabilities:type_name -> gpuproxy.v1.ProviderCapability
+	63,  // 56: gpuproxy.v1.ProviderInfo.calls:type_name -> gpuproxy.v1.ProviderCall
+	64,  // 57: gpuproxy.v1.ProviderInfo.accounts:type_name -> gpuproxy.v1.ProviderAccount
+	127, // 58: gpuproxy.v1.ProviderAccount.since:type_name -> google.protobuf.Timestamp
+	127, // 59: gpuproxy.v1.ProviderAccount.credit_at:type_name -> google.protobuf.Timestamp
+	67,  // 60: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
+	127, // 61: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
+	127, // 62: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
+	70,  // 63: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
+	70,  // 64: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
+	73,  // 65: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
+	73,  // 66: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
+	127, // 67: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
+	127, // 68: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
+	80,  // 69: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
+	122, // 70: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
+	127, // 71: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
+	127, // 72: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
+	127, // 73: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
+	127, // 74: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
+	86,  // 75: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
+	87,  // 76: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
+	83,  // 77: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
+	85,  // 78: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
+	84,  // 79: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
+	127, // 80: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
+	127, // 81: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
+	82,  // 82: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	127, // 83: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
+	82,  // 84: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	127, // 85: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
+	81,  // 86: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
+	93,  // 87: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
+	94,  // 88: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
+	123, // 89: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	128, // 90: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 91: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	124, // 92: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	128, // 93: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	81,  // 94: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
+	97,  // 95: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	125, // 96: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	128, // 97: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 98: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	126, // 99: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	128, // 100: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	97,  // 101: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	0,   // 102: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
+	2,   // 103: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
+	4,   // 104: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
+	7,   // 105: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
+	9,   // 106: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
+	12,  // 107: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
+	14,  // 108: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
+	16,  // 109: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
+	59,  // 110: gpuproxy.v1.GPUProxyService.ListProviders:input_type -> gpuproxy.v1.ListProvidersRequest
+	21,  // 111: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
+	23,  // 112: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
+	25,  // 113: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
+	27,  // 114: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
+	29,  // 115: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
+	31,  // 116: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
+	33,  // 117: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
+	36,  // 118: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
+	42,  // 119: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
+	44,  // 120: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
+	46,  // 121: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
+	48,  // 122: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
+	50,  // 123: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
+	52,  // 124: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
+	54,  // 125: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
+	56,  // 126: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
+	65,  // 127: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
+	68,  // 128: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
+	71,  // 129: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
+	74,  // 130: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
+	76,  // 131: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
+	78,  // 132: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
+	88,  // 133: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
+	89,  // 134: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
+	91,  // 135: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
+	95,  // 136: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
+	98,  // 137: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
+	100, // 138: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
+	102, // 139: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
+	104, // 140: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
+	106, // 141: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
+	108, // 142: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
+	110, // 143: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
+	1,   // 144: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
+	3,   // 145: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
+	5,   // 146: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
+	8,   // 147: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
+	10,  // 148: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
+	13,  // 149: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
+	15,  // 150: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
+	17,  // 151: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
+	60,  // 152: gpuproxy.v1.GPUProxyService.ListProviders:output_type -> gpuproxy.v1.ListProvidersResponse
+	22,  // 153: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
+	24,  // 154: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
+	26,  // 155: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
+	28,  // 156: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
+	30,  // 157: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
+	32,  // 158: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
+	34,  // 159: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
+	37,  // 160: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
+	43,  // 161: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
+	45,  // 162: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
+	47,  // 163: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
+	49,  // 164: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
+	51,  // 165: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
+	53,  // 166: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
+	55,  // 167: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
+	57,  // 168: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
+	66,  // 169: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
+	69,  // 170: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
+	72,  // 171: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
+	75,  // 172: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
+	77,  // 173: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
+	79,  // 174: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
+	81,  // 175: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
+	90,  // 176: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
+	92,  // 177: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
+	96,  // 178: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
+	99,  // 179: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
+	101, // 180: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
+	103, // 181: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
+	105, // 182: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
+	107, // 183: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
+	109, // 184: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
+	81,  // 185: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
+	144, // [144:186] is the sub-list for method output_type
+	102, // [102:144] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_gpuproxy_v1_gpuproxy_proto_init() }
@@ -9973,19 +10586,21 @@ func file_gpuproxy_v1_gpuproxy_proto_init() {
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[18].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[21].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[36].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[75].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[76].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[85].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[89].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[61].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[64].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[81].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[82].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[91].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[92].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[95].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[97].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[98].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gpuproxy_v1_gpuproxy_proto_rawDesc), len(file_gpuproxy_v1_gpuproxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   121,
+			NumMessages:   127,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

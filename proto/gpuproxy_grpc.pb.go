@@ -44,6 +44,7 @@ const (
 	GPUProxyService_ListSSHKeys_FullMethodName             = "/gpuproxy.v1.GPUProxyService/ListSSHKeys"
 	GPUProxyService_DeleteSSHKey_FullMethodName            = "/gpuproxy.v1.GPUProxyService/DeleteSSHKey"
 	GPUProxyService_HealthCheck_FullMethodName             = "/gpuproxy.v1.GPUProxyService/HealthCheck"
+	GPUProxyService_ListProviders_FullMethodName           = "/gpuproxy.v1.GPUProxyService/ListProviders"
 	GPUProxyService_ListGPUInstances_FullMethodName        = "/gpuproxy.v1.GPUProxyService/ListGPUInstances"
 	GPUProxyService_GetGPUInstance_FullMethodName          = "/gpuproxy.v1.GPUProxyService/GetGPUInstance"
 	GPUProxyService_StartGPUInstance_FullMethodName        = "/gpuproxy.v1.GPUProxyService/StartGPUInstance"
@@ -105,6 +106,8 @@ type GPUProxyServiceClient interface {
 	DeleteSSHKey(ctx context.Context, in *DeleteSSHKeyRequest, opts ...grpc.CallOption) (*DeleteSSHKeyResponse, error)
 	// HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed.
 	HealthCheck(ctx context.Context, in *HealthCheckRequest, opts ...grpc.CallOption) (*HealthCheckResponse, error)
+	// ListProviders shows what each marketplace can do, and how this server's accounts there are.
+	ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
 	// ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
 	// marketplace that is down: `unreachable` names such a marketplace.
 	ListGPUInstances(ctx context.Context, in *ListGPUInstancesRequest, opts ...grpc.CallOption) (*ListGPUInstancesResponse, error)
@@ -277,6 +280,16 @@ func (c *gPUProxyServiceClient) HealthCheck(ctx context.Context, in *HealthCheck
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(HealthCheckResponse)
 	err := c.cc.Invoke(ctx, GPUProxyService_HealthCheck_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gPUProxyServiceClient) ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListProvidersResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_ListProviders_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -657,6 +670,8 @@ type GPUProxyServiceServer interface {
 	DeleteSSHKey(context.Context, *DeleteSSHKeyRequest) (*DeleteSSHKeyResponse, error)
 	// HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed.
 	HealthCheck(context.Context, *HealthCheckRequest) (*HealthCheckResponse, error)
+	// ListProviders shows what each marketplace can do, and how this server's accounts there are.
+	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
 	// ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
 	// marketplace that is down: `unreachable` names such a marketplace.
 	ListGPUInstances(context.Context, *ListGPUInstancesRequest) (*ListGPUInstancesResponse, error)
@@ -778,6 +793,9 @@ func (UnimplementedGPUProxyServiceServer) DeleteSSHKey(context.Context, *DeleteS
 }
 func (UnimplementedGPUProxyServiceServer) HealthCheck(context.Context, *HealthCheckRequest) (*HealthCheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HealthCheck not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListProviders not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) ListGPUInstances(context.Context, *ListGPUInstancesRequest) (*ListGPUInstancesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGPUInstances not implemented")
@@ -1039,6 +1057,24 @@ func _GPUProxyService_HealthCheck_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GPUProxyServiceServer).HealthCheck(ctx, req.(*HealthCheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GPUProxyService_ListProviders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListProvidersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).ListProviders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_ListProviders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).ListProviders(ctx, req.(*ListProvidersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1661,6 +1697,10 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HealthCheck",
 			Handler:    _GPUProxyService_HealthCheck_Handler,
+		},
+		{
+			MethodName: "ListProviders",
+			Handler:    _GPUProxyService_ListProviders_Handler,
 		},
 		{
 			MethodName: "ListGPUInstances",

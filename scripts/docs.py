@@ -20,6 +20,8 @@ from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports.provider import CAPABILITY_NAMES
 from gpuproxy.warmpool.hints import HINTS
+from gpuproxy.warmpool.signals import MATRIX, Answer
+from scripts.detection_words import DETECTION
 
 ROOT = Path(__file__).resolve().parent.parent
 _RPC = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)
@@ -73,6 +75,20 @@ def pool_reason_table() -> str:
     """Each reason for which a warm pool is degraded, and what its owner can do."""
     lines = ["| `degraded_reason` | what to do |", "|---|---|"]
     return "\n".join([*lines, *(f"| `{reason}` | {HINTS[reason]} |" for reason in Degraded if reason)])
+
+
+def detection_table(language: str) -> Callable[[], str]:
+    """Renders what the marketplace and a probe mean together, in the words of a language."""
+
+    def render() -> str:
+        words = DETECTION[language]
+        lines = [words.head, "|---|---|---|---|"]
+        for api, row in MATRIX.items():
+            cells = [words.signals[row[answer]] for answer in (Answer.ANSWERS, Answer.SILENT, Answer.NOT_PROBED)]
+            lines.append(f"| {words.apis[api]} | {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+    return render
 
 
 def refusal_table() -> str:
@@ -131,8 +147,12 @@ PARTS: dict[Path, dict[str, Callable[[], str]]] = {
         "outcomes": outcome_table,
         "stops": stop_table,
     },
-    ROOT / "docs" / "warm-pool.md": {"pool-states": pool_diagram, "pool-reasons": pool_reason_table},
-    ROOT / "docs" / "warm-pool.pt-BR.md": {"pool-states": pool_diagram},
+    ROOT / "docs" / "warm-pool.md": {
+        "pool-states": pool_diagram,
+        "pool-reasons": pool_reason_table,
+        "pool-detection": detection_table("en"),
+    },
+    ROOT / "docs" / "warm-pool.pt-BR.md": {"pool-states": pool_diagram, "pool-detection": detection_table("pt-BR")},
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
     ROOT / "docs" / "providers.md": {"capabilities": capability_list, "rules": rule_table},
 }

@@ -6,11 +6,11 @@ writers.
 """
 
 import multiprocessing
-import os
 import sys
 import time
 
 from gpuproxy.model.pools import PHASES
+from scripts.variables import whole
 from tests.simulation.drill import BOOT_TIME, Drills, run, spread
 
 OUTAGE, OURS = 60.0, 15.0
@@ -22,8 +22,8 @@ _PROCESSES = 2
 
 def main() -> int:
     """The exit code: 0 if the targets are met."""
-    began, count, drills = time.monotonic(), int(os.environ.get("COUNT", _COUNT)), Drills()
-    shares = [min(_EACH, count - first) for first in range(0, count, _EACH)]
+    began, drills = time.monotonic(), Drills()
+    shares = _shares(whole("COUNT", _COUNT))
     with multiprocessing.Pool(_PROCESSES) as pool:
         for found in pool.starmap(run, enumerate(shares)):
             drills.add(found)
@@ -41,6 +41,11 @@ def main() -> int:
     ]
     print(f"{time.monotonic() - began:.0f} s")
     return 0 if all(met) else 1
+
+
+def _shares(count: int) -> list[int]:
+    """How many failovers each pool makes."""
+    return [min(_EACH, count - first) for first in range(0, count, _EACH)]
 
 
 def _line(name: str, values: list[float]) -> str:

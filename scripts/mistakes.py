@@ -257,6 +257,18 @@ MISTAKES = (
         "",
     ),
     Mistake(
+        "the lock is taken on the container's own disk, because the volume is not mounted",
+        "boot/sh/lock.sh",
+        '    device=$(gp_device .) && [ "$device" ] && [ "$device" != "$(gp_device /)" ]\n',
+        '    device=$(gp_device .) && [ "$device" ]\n',
+    ),
+    Mistake(
+        "the workload is started without the lock",
+        "boot/sh/bar.sh",
+        "*) gp_onstart=not_run ;; esac",
+        "*) ;; esac",
+    ),
+    Mistake(
         "a second extend is sent after a lost reply",
         "outcomes/extensions.py",
         "    stored.settle(tx, now, BookingState.UNKNOWN, message=text)\n",
@@ -275,17 +287,5 @@ MISTAKES = (
         "        from gpuproxy.model.lease_facts import BookingRead\n\n"
         "        assert instance is not None\n        assert instance.booking is not None\n"
         "        yield Note(lease, BookingRead(scene.now, instance.booking.until, lease.prepaid.paid))\n",
-    ),
-    Mistake(
-        "the lock is taken on the container's own disk, because the volume is not mounted",
-        "boot/sh/lock.sh",
-        '    device=$(gp_device .) && [ "$device" ] && [ "$device" != "$(gp_device /)" ]\n',
-        '    device=$(gp_device .) && [ "$device" ]\n',
-    ),
-    Mistake(
-        "the workload is started without the lock",
-        "boot/sh/bar.sh",
-        "*) gp_onstart=not_run ;; esac",
-        "*) ;; esac",
     ),
 )

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from scripts.variables import seeds, whole
 from tests.simulation.audit import Violation
 from tests.simulation.pools import PoolReport, run
 
@@ -46,8 +47,8 @@ class Failure:
 
 def main() -> int:
     """The exit code: 0 if no promise was broken."""
-    if seed := os.environ.get("SEED"):
-        return _replay(int(seed))
+    if os.environ.get("SEED"):
+        return _replay(whole("SEED", 0, least=0))
     began, told, failures = time.monotonic(), [], []
     for result in _results():
         if isinstance(result, Failure):
@@ -74,10 +75,10 @@ def tell(seed: int) -> PoolReport | Failure:
 
 def _results() -> Iterator[PoolReport | Failure]:
     """The results, until there were enough incidents or the seeds are used up. Prints the progress now and then."""
-    seeds, wanted = _seeds()
+    chosen, wanted = _seeds()
     incidents = shown = 0
     with multiprocessing.Pool(_PROCESSES) as pool:
-        for result in pool.imap_unordered(tell, seeds, 4):
+        for result in pool.imap_unordered(tell, chosen, 4):
             yield result
             if isinstance(result, Failure):
                 if os.environ.get("FIRST"):
@@ -92,10 +93,10 @@ def _results() -> Iterator[PoolReport | Failure]:
 
 
 def _seeds() -> tuple[range, float]:
-    if text := os.environ.get("SEEDS"):
-        first, _, last = text.partition("-")
-        return (range(int(first), int(last) + 1) if last else range(int(first))), float("inf")
-    return range(10**6), float(os.environ.get("INCIDENTS", _INCIDENTS))
+    """The seeds, and after how many incidents it is enough."""
+    if os.environ.get("SEEDS"):
+        return seeds("SEEDS", 0), float("inf")
+    return range(10**6), float(whole("INCIDENTS", _INCIDENTS))
 
 
 def _replay(seed: int) -> int:

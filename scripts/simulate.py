@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from scripts.variables import seeds, whole
 from tests.simulation import patience, takeover
 from tests.simulation.audit import GRACE, Violation
 from tests.simulation.patience import Patience
@@ -26,7 +27,7 @@ from tests.simulation.report import Report
 from tests.simulation.story import run
 from tests.simulation.takeover import Takeover
 
-_ALL = "10000"
+_ALL = 10_000
 _PROCESSES = 2
 _TWICE_EVERY = 20
 _TAKEOVER_EVERY = 4
@@ -51,12 +52,12 @@ class Failure:
 
 def main() -> int:
     """The exit code: 0 if nothing was lost or kept twice."""
-    if seed := os.environ.get("SEED"):
-        return _replay(int(seed))
-    seeds = _seeds(os.environ.get("SEEDS", _ALL))
+    if os.environ.get("SEED"):
+        return _replay(whole("SEED", 0, least=0))
+    chosen = seeds("SEEDS", _ALL)
     began = time.monotonic()
     with multiprocessing.Pool(_PROCESSES) as pool:
-        results = list(_told(pool.imap_unordered(tell, seeds, min(_CHUNK, 1 + len(seeds) // 100)), len(seeds)))
+        results = list(_told(pool.imap_unordered(tell, chosen, min(_CHUNK, 1 + len(chosen) // 100)), len(chosen)))
     told = [result for result in results if not isinstance(result, Failure)]
     failures = sorted((r for r in results if isinstance(r, Failure)), key=lambda failure: failure.seed)
     _print_figures([report for report, _, _ in told], time.monotonic() - began)
@@ -80,11 +81,6 @@ def tell(seed: int) -> Told | Failure:
 
 def _stories(seed: int) -> Told:
     return run(seed), patience.run(seed), takeover.run(seed) if seed % _TAKEOVER_EVERY == 0 else None
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last) + 1) if last else range(int(first))
 
 
 def _replay(seed: int) -> int:

@@ -6,7 +6,7 @@ their ports. `World.restart` is a kill -9: whatever was running is gone, the boo
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,9 +19,10 @@ from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Clock, HttpRequest, HttpResponse, ProviderSetup
-from gpuproxy.providers.vast import DESCRIPTOR
+from gpuproxy.ports import Clock, Descriptor, HttpRequest, HttpResponse, Provider, ProviderSetup
+from gpuproxy.providers import ionet, vast
 from gpuproxy.runtime.lateness import Lateness
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
@@ -34,6 +35,7 @@ from tests.virtual_time import VirtualClock, run_virtual
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
+MORE_KEYS = (*KEYS, "sandbox-key-3", "sandbox-key-4")
 UNPACED = dict.fromkeys(
     ("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key", "volumes"), 0.0
 )
@@ -69,18 +71,23 @@ class World:
         paced: bool,
         accounts: int,
         seed: int,
+        prepaid_accounts: int = 0,
         settings: Mapping[str, Any] | None = None,
         check_key: str = "",
         **options: Any,
     ) -> None:
+        """`accounts` are vast.ai's and `prepaid_accounts` io.net's; both marketplaces know the same keys."""
         self.clock = clock
         self.paced = paced
-        self.accounts = KEYS[:accounts]
+        self.accounts = MORE_KEYS[:accounts]
+        self.prepaid_accounts = KEYS[:prepaid_accounts]
         self.random = SeededRandom(seed)
         self.check_key = check_key
         limits = "real" if paced else "off"
         chosen = {"machines": 60, "seed": seed, **options}
-        self.sandbox = build(SandboxOptions(rate_limits=limits, accounts=KEYS, **chosen), clock)
+        self.sandbox = build(
+            SandboxOptions(rate_limits=limits, accounts=max(KEYS, self.accounts, key=len), **chosen), clock
+        )
         self.http = InProcessHttp(self.sandbox)
         self.delay: Callable[[], float] = lambda: 0.0
         """Seconds that commits and requests take, each way."""
@@ -94,8 +101,11 @@ class World:
         self.db = SqliteDatabase(":memory:", clock.now, threads=False)
         self.shared = False
         """Several processes use the database, so a process can't know that the others are dead."""
-        plain = settings_class((DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
+        plain = settings_class((vast.DESCRIPTOR,))(vastai_api_key=",".join(self.accounts))
         self.settings = plain.model_copy(update=settings or {})
+        self.removed: Sequence[Provider] = ()
+        """Accounts whose keys were removed, from the next start on."""
+        self.regions: Regions | None = None
         self.engine: Engine
         self.books_clock: Clock = clock
         self.lateness = Lateness(clock)
@@ -109,13 +119,16 @@ class World:
         self.books_clock = await deployment.steady_clock(self.db, self.clock)
         self.db.use_clock(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay, self._written, exclusive=not self.shared)
-        providers = [self._provider(key, f"vast-{n}") for n, key in enumerate(self.accounts, start=1)]
+        providers = [self._provider(vast.DESCRIPTOR, n, key) for n, key in enumerate(self.accounts, start=1)]
+        providers += [self._provider(ionet.DESCRIPTOR, n, key) for n, key in enumerate(self.prepaid_accounts, start=1)]
         self.engine = build_engine(
             self.settings,
             db=db,
             clock=self.books_clock,
             random=self.random,
             providers=providers,
+            removed=self.removed,
+            regions=self.regions,
             probe=InProcessProbe(self.sandbox, self.check_key),
             check_key=self.check_key,
             signer=await deployment.signer(self.db, self.random),
@@ -158,26 +171,37 @@ class World:
             rows = old._writer.conn.execute("SELECT key, value FROM meta WHERE key IN ('deployment_id', 'signing_key')")
             self.db._writer.conn.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", [tuple(r) for r in rows])
 
-    def _provider(self, key: str, account: str) -> Any:
+    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
         setup = ProviderSetup(
-            account=account,
+            account=f"{marketplace.prefix}-{number}",
             key=key,
             base_url="http://sandbox",
             http=MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer),
             clock=self.books_clock,
             workers=InlineWorkers(),
-            intervals={} if self.paced else UNPACED,
+            intervals={} if self.paced else dict.fromkeys([call.name for call in marketplace.calls], 0.0) | UNPACED,
         )
-        return DESCRIPTOR.connect(setup)
+        return marketplace.connect(setup)
 
     async def reserve(self, count: int, *, seconds: float = 120, project: str = "p1", **wanted: Any) -> ReservationView:
         """One ReserveGPUs call with a deadline of so many seconds."""
         caller = Caller(project=project, deadline=self.clock.monotonic() + seconds)
         return await self.engine.reserver.reserve(caller, demand(count, **wanted))
 
-    def arm(self, call: str, fault: str, times: int = 1, after: int = 0, **args: Any) -> None:
-        """The next `times` such calls fail that way."""
-        body = {"provider": "vast.ai", "call": call, "fault": fault, "times": times, "after": after, "args": args}
+    def arm(
+        self,
+        call: str,
+        fault: str,
+        times: int = 1,
+        after: int = 0,
+        *,
+        provider: str = "vast.ai",
+        account: str | None = None,
+        **args: Any,
+    ) -> None:
+        """The next `times` such calls fail that way; `account`: only those with this key."""
+        body = {"provider": provider, "call": call, "fault": fault, "times": times, "after": after, "args": args}
+        body |= {"account": account} if account else {}
         self.control("POST", "faults", body)
 
     def control(self, method: str, path: str, body: Any = None) -> Any:

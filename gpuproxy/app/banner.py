@@ -46,7 +46,11 @@ def _money(settings: Settings) -> list[str]:
     if not real:
         return []
     lines = [f"market     {name}, paid by {_listed(names)}" for name, names in real.items()]
-    return [*lines, "           machines that you rent here COST MONEY until they are released"]
+    return [
+        *lines,
+        "           machines that you rent here COST MONEY until they are released:",
+        f"           at most ${settings.max_price:g} per GPU-hour (GPUPROXY_MAX_PRICE) where a call sets no max_price",
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ from gpuproxy.adapters import private_files
 from gpuproxy.adapters.system import ScaledClock, SteadyClock
 from gpuproxy.identity.key_rings import PREFIX, key_row, key_text
 from gpuproxy.model.labels import Signer
-from gpuproxy.model.offers import AccountKey, ProviderName
 from gpuproxy.ports import Clock, Database, Random, Tx
 from gpuproxy.store import keys, leases, meta, reservations
 from gpuproxy.store.keys import KeyRow
@@ -73,27 +72,6 @@ async def claim_market(db: Database, kind: str) -> None:
             f"This database belongs to a {found} market, but the server is to use a {kind} market: not started. "
             "Set GPUPROXY_DATABASE_URL to another file."
         )
-
-
-async def claim_accounts(db: Database, configured: frozenset[AccountKey]) -> None:
-    """Store the configured accounts, for commands that run without them.
-
-    Raises WrongDatabase if an account with live leases is not configured: its machines could not be released.
-    """
-    missing = sorted(await db.read(leases.live_accounts) - configured)
-    if missing:
-        names = ", ".join(f"{provider} {account}" for provider, account in missing)
-        raise WrongDatabase(
-            f"Machines are rented with accounts that are not configured ({names}): not started. "
-            "Set the keys of these accounts under the same names until their machines are released."
-        )
-    await db.write(lambda tx: meta.write(tx, meta.ACCOUNTS, json.dumps(sorted(configured))))
-
-
-def last_accounts(tx: Tx) -> frozenset[AccountKey]:
-    """The accounts of the server that was started last on this database."""
-    stored = json.loads(meta.read(tx, meta.ACCOUNTS) or "[]")
-    return frozenset((ProviderName(provider), name) for provider, name in stored)
 
 
 async def signer(db: Database, random: Random) -> Signer:

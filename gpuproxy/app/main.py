@@ -28,8 +28,9 @@ from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.app.loops import running_loop
-from gpuproxy.app.marketplaces import proxies_in_use, sandbox_accounts
+from gpuproxy.app.marketplaces import proxies_in_use, regions_of, sandbox_accounts
 from gpuproxy.app.pool_secrets import secrets_key
+from gpuproxy.app.removed_keys import claim_accounts
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import check_proxies, check_start
@@ -51,8 +52,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings, *, sandbox: bool) -> int:
-    """Run the server until SIGTERM or SIGINT, and return the exit code. Raises ConfigError if it must not start."""
+async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> int:
+    """Run the server until SIGTERM or SIGINT, and return the exit code. Raises ConfigError if it must not start.
+
+    `force`: start even if the key of an account that is still in use was removed.
+    """
     check_start(settings, sandbox=sandbox)
     collect_rarely()
     redactor = logs.configure(level=settings.log_level, style=settings.log_format, secrets=settings.secrets)
@@ -71,7 +75,7 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
             child = await _sandbox(stack, settings, clock) if sandbox else None
             lateness = Lateness(clock)
             providers = await connect_accounts(stack, settings, clock, child, lateness)
-            await deployment.claim_accounts(db, frozenset((p.name, p.account) for p in providers))
+            removed = await claim_accounts(db, providers, settings.marketplaces, force=force)
             configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
             redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
         except (WrongDatabase, SandboxFailed) as error:
@@ -81,18 +85,10 @@ async def serve(settings: Settings, *, sandbox: bool) -> int:
         pool_key = await secrets_key(db, settings.pool_secrets_key_file)
         redactor.add(access.secret, pool_key.decode() if pool_key else "")
         engine = build_engine(
-            settings,
-            db=db,
-            clock=clock,
-            random=random,
-            providers=providers,
-            probe=SocketProbe(login),
-            check_key=login.public_key if login else "",
-            signer=signer,
-            lateness=lateness,
-            begin=tracing.provider_call if tracing else None,
-            secrets_key=pool_key,
-        )
+            settings, db=db, clock=clock, random=random, providers=providers, removed=removed,
+            regions=regions_of(settings), probe=SocketProbe(login), check_key=login.public_key if login else "",
+            signer=signer, lateness=lateness, begin=tracing.provider_call if tracing else None, secrets_key=pool_key,
+        )  # fmt: skip
         stack.push_async_callback(engine.stop)
         measuring = Background("lateness")
         measuring.start(lateness.watch(engine.metrics.loop_lag))

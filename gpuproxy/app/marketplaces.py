@@ -9,8 +9,10 @@ from importlib.metadata import EntryPoint, entry_points
 
 from gpuproxy.config.marketplaces import Account
 from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Descriptor
 from gpuproxy.ports.descriptor import GROUP
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.sandbox import dialects
 
 SANDBOX_KEY = "sandbox-key"
@@ -50,6 +52,14 @@ def proxies_in_use(settings: Settings, accounts: Sequence[Account]) -> Mapping[s
         if proxy is not None:
             used[account.provider] = proxy.place
     return used
+
+
+def regions_of(settings: Settings) -> Regions:
+    """The regions of the configured accounts."""
+    return Regions(
+        of={(ProviderName(each.provider), each.name): each.region for each in settings.accounts if each.region},
+        regional=frozenset(each.name for each in settings.marketplaces if each.regional),
+    )
 
 
 def in_sandbox(marketplaces: Sequence[Descriptor]) -> tuple[Descriptor, ...]:

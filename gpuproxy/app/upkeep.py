@@ -21,6 +21,7 @@ from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.local_database import check_exists, with_database
 from gpuproxy.app.main import connect_accounts
 from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox, proxies_in_use
+from gpuproxy.app.removed_keys import last_accounts
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
@@ -48,7 +49,7 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     failures = checkup.gpu_failures((each.name, each.capabilities) for each in settings.marketplaces)
 
     async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
-        return await db.read(lambda tx: checkup.findings(tx, accounts | deployment.last_accounts(tx), failures))
+        return await db.read(lambda tx: checkup.findings(tx, accounts | last_accounts(tx), failures))
 
     return _with_database(settings, look)
 

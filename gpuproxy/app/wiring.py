@@ -28,6 +28,7 @@ from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.health.checkup import Health, gpu_failures
 from gpuproxy.health.readiness import Readiness
+from gpuproxy.health.sheets import Sheets
 from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
 from gpuproxy.instances.requests import Instances
@@ -51,6 +52,7 @@ from gpuproxy.runtime.claims import Claims, HeldClaim
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.loops import Step, repeat, repeat_every, repeat_when_due
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.store import counters
 from gpuproxy.store.leases import due_topic
 from gpuproxy.warmpool.requests import WarmPools
@@ -69,6 +71,7 @@ class Engine:
     spending: Spending
     strategies: StrategySetting
     health: Health
+    sheets: Sheets
     machines: Machines
     catalog: Catalog
     watches: Watches
@@ -136,7 +139,7 @@ class Engine:
 
     async def drain(self, seconds: float) -> None:
         """Start no more creates. Wait for running creates, stops and starts, for at most `seconds` real seconds."""
-        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds))
+        await asyncio.gather(self.reserver.drain(seconds), self.machines.drain(seconds), self.supervisor.drain(seconds))
 
     async def stop(self) -> None:
         """Stop the background work. The database has what is left to do."""
@@ -161,17 +164,20 @@ def build_engine(
     begin: Begin | None = None,
     check_key: str = "",
     secrets_key: bytes | None = None,
+    regions: Regions | None = None,
+    removed: Sequence[Provider] = (),
 ) -> Engine:
     """Wire the engine over the given ports. Without `lateness`, its event loop counts as punctual.
 
     With `check_key`, a public key, a machine is ready only if it lets the probe log in. The secrets of warm pools are
-    encrypted with `secrets_key`.
+    encrypted with `secrets_key`. `removed`: accounts without a key, with which nothing is rented or searched.
     """
     lateness = lateness or Lateness(clock)
-    limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, random.token(8))
-    providers = [Counted(provider, metrics, clock, begin) for provider in providers]
-    accounts = Accounts(providers, clock)
-    catalog = _catalog(settings, providers, clock, lateness)
+    seed = random.token(8)
+    limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, seed)
+    counted = [Counted(provider, metrics, clock, begin) for provider in (*providers, *removed)]
+    accounts = Accounts(counted, clock, seed=seed, regions=regions, removed=[(p.name, p.account) for p in removed])
+    catalog = _catalog(settings, accounts, clock, lateness, seed)
     watch = partial(
         AccountWatch, db=db, clock=clock, probe=probe, signer=signer, limits=limits, probes=Probes(),
         lateness=lateness, check_key=check_key,
@@ -193,19 +199,17 @@ def build_engine(
         reserver=reserver, accounts=accounts,
         recovery=Recovery(db, accounts, claims, supervised=supervised, is_running=reserver.is_running),
         reservations=Reservations(db, stop=reserver.stop, nudge=watches.nudge),
-        instances=instances,
-        load=Load(db, settings.lb_strategy), spending=Spending(db),
-        strategies=StrategySetting(db, settings.lb_strategy),
-        health=Health(db, accounts.keys(), gpu_failures((each.name, each.capabilities) for each in accounts), clock),
+        instances=instances, spending=Spending(db),
+        load=Load(db, settings.lb_strategy), strategies=StrategySetting(db, settings.lb_strategy),
+        health=_health(db, accounts, clock),
+        sheets=Sheets(db, accounts, watches, clock, settings.marketplaces, settings.intervals),
         machines=Machines(instances, accounts, watches, db=db, clock=clock, limits=limits),
         catalog=catalog, watches=watches, volume_watches=volume_watches, clock=clock, db=db, signer=signer,
         billing_checks=tuple(BillingCheck(watch.provider, db, clock, watch.longest_listing_gap) for watch in watches),
         true_ups=tuple(TrueUp(provider, db, clock) for provider in accounts),
-        limits=limits,
         history=History(db, clock, timedelta(seconds=settings.keep_history) if settings.keep_history else None),
-        pools=pools, supervisor=supervisor,
+        pools=pools, supervisor=supervisor, metrics=metrics, limits=limits,
         readiness=Readiness(db=db, watches=watches, clock=clock, limits=limits, lateness=lateness),
-        metrics=metrics,
     )  # fmt: skip
 
 
@@ -223,15 +227,17 @@ def _watches(
     return of_machines, of_volumes
 
 
-def _catalog(settings: Settings, providers: list[Provider], clock: Clock, lateness: Lateness) -> Catalog:
+def _catalog(settings: Settings, accounts: Accounts, clock: Clock, lateness: Lateness, seed: str) -> Catalog:
     return Catalog(
-        providers,
-        clock,
-        {"grpc": encode_offer, "json": offer_json},
-        refresh_seconds=settings.catalog_refresh_interval,
+        list(accounts.usable()), clock, {"grpc": encode_offer, "json": offer_json}, seed=seed,
+        regions=accounts.regions, lateness=lateness, refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
-        lateness=lateness,
-    )
+    )  # fmt: skip
+
+
+def _health(db: Database, accounts: Accounts, clock: Clock) -> Health:
+    failures = gpu_failures((each.name, each.capabilities) for each in accounts)
+    return Health(db, accounts.keys() - accounts.removed, failures, clock)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -278,6 +284,7 @@ def build_interfaces(
         clock=engine.clock,
         pools=engine.pools,
         pool_max_price=settings.warmpool_max_price,
+        sheets=engine.sheets,
     )
     token_auth = TokenAuth(tokens=access.tokens, find=access.users.find)
     authenticator = Authenticator(access.keys.find, engine.clock, token_auth)

@@ -7,7 +7,7 @@ back.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,29 +16,26 @@ from itertools import count
 import structlog
 
 from gpuproxy.catalog.market import Market
-from gpuproxy.catalog.search import Encoder, Search
+from gpuproxy.catalog.search import Encoder, Search, Searcher
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
-from gpuproxy.catalog.source import Batch, Source, merged
+from gpuproxy.catalog.source import Batch, Source, merged, source_of
 from gpuproxy.model.chunks import most_alike, rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
-from gpuproxy.model.errors import AuthFailed, ProviderError, RateLimited, Unavailable
+from gpuproxy.model.errors import Unavailable
 from gpuproxy.model.groups import Alike
-from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId, ProviderName
+from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.outcomes.answers import keys_refused, no_account
 from gpuproxy.ports import Clock, Provider
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.loops import guarded
+from gpuproxy.runtime.regions import Regions
 
 __all__ = ["Catalog", "Market", "Selection"]
 
 log = structlog.get_logger(__name__)
 
-EVERYTHING = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False, disk_gb=1.0)
-_SLICE = 100
 _PROGRESS_SECONDS, _GATHER_SECONDS = 5.0, 0.5
 _LONGEST_READ_SECONDS = 1800.0
-_BURST, _BACKGROUND_SHARE = 5, 1.6
-"""The first pages of a search are read at full speed, the others this many times slower than the rate limit allows."""
 _TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
@@ -58,8 +55,13 @@ class Catalog:
         stale_after_seconds: float = 300.0,
         first_wait_seconds: float = 10.0,
         lateness: Lateness | None = None,
+        regions: Regions | None = None,
+        seed: str = "",
     ) -> None:
-        """`encoders` encode an offer, by kind of encoding. The first answer waits up to `first_wait_seconds`."""
+        """`encoders` encode an offer, by kind of encoding. The first answer waits up to `first_wait_seconds`.
+
+        `seed`: of the jitter of waits after failed searches.
+        """
         self._clock = clock
         self._lateness = lateness or Lateness(clock)
         self._encoders = encoders
@@ -69,8 +71,10 @@ class Catalog:
         self._started = clock.monotonic()
         names = dict.fromkeys(provider.name for provider in providers)
         self._sources = {
-            name: Source(name, [each for each in providers if each.name == name], self._started) for name in names
+            name: source_of(name, [each for each in providers if each.name == name], clock, regions or Regions(), seed)
+            for name in names
         }
+        self._searcher = Searcher(clock, encoders)
         self._searching = {name: asyncio.Lock() for name in names}
         self._searches = dict.fromkeys(names, 0)
         self._targeting = {name: asyncio.Lock() for name in names}
@@ -247,7 +251,7 @@ class Catalog:
         showing = asyncio.create_task(self._show_progress(source, search))
         try:
             async with self._clock.timeout(max(self._stale_after, _LONGEST_READ_SECONDS)):
-                whole = await self._search_all(source, search)
+                whole = await self._searcher.search_all(source, search)
         except TimeoutError:
             log.warning("search_timed_out", provider=source.name, offers=len(search.found))
         finally:
@@ -273,40 +277,6 @@ class Catalog:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
             await self._clock.sleep(_PROGRESS_SECONDS)
 
-    async def _search_all(self, source: Source, search: Search) -> bool:
-        """Search with one account after the other, until a search completes. True if one did."""
-        refused = 0
-        for account in source.in_turn():
-            try:
-                await self._collect(account, EVERYTHING, search, partial(self._leave_room, account, search))
-            except ProviderError as error:
-                refused += isinstance(error, AuthFailed)
-                source.pause = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
-                log.info(  # no action is needed: the offers found before stay in use
-                    "search_failed",
-                    provider=source.name,
-                    account=account.account,
-                    reason=error.reason,
-                    error=str(error),
-                )
-            else:
-                source.refused = False
-                return True
-        source.refused = refused == len(source.accounts)
-        return False
-
-    async def _leave_room(self, account: Provider, search: Search) -> bool:
-        """After a page of a search for all offers, pause if the market has many small pages.
-
-        This leaves part of the rate limit to searches that a caller waits for. Returns False: read the next page.
-        """
-        search.pages += 1
-        search.grew.set()
-        cap = account.capabilities.search_page
-        if cap is not None and search.pages > _BURST and len(search.found) <= search.pages * cap:
-            await self._clock.sleep(account.capabilities.search_interval * _BACKGROUND_SHARE)
-        return False
-
     async def _search_for(
         self, source: Source, wanted: OfferFilter, seconds: float, at_once: Callable[[Iterable[Offer]], int]
     ) -> None:
@@ -315,6 +285,7 @@ class Catalog:
         `at_once` returns how many of the wanted GPUs could be rented at once out of some offers.
         """
         search = Search(next(self._numbers), self._clock.monotonic(), known=merged(source.batches))
+        until = self._clock.monotonic() + seconds
 
         async def enough() -> bool:
             return at_once(offer for offer, _ in search.found.values()) >= MAX_GPUS
@@ -324,8 +295,8 @@ class Catalog:
                 if self._has_been_searched(source, wanted, search.began):
                     return
                 search.began = self._clock.monotonic()
-                await self._collect(source.in_turn()[0], wanted, search, enough)
-        except (ProviderError, TimeoutError) as error:
+                await self._searcher.search_for(source, wanted, search, enough, until)
+        except TimeoutError as error:
             log.info("targeted_search_failed", provider=source.name, error=repr(error))
         if search.found:
             await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
@@ -335,23 +306,6 @@ class Catalog:
         recent = {what: at for what, at in self._targeted.items() if now - at < self._refresh_seconds}
         self._targeted = {(source.name, wanted): now} | recent
         return (source.name, wanted) in recent
-
-    async def _collect(
-        self, account: Provider, wanted: OfferFilter, search: Search, after_page: Callable[[], Awaitable[bool]]
-    ) -> None:
-        """Add what `account` finds, page by page, until the end or until `after_page` returns True."""
-        pages = account.search(wanted)
-        try:
-            async for page in pages:
-                for start in range(0, len(page), _SLICE):
-                    for offer in page[start : start + _SLICE]:
-                        search.add(offer, self._encoders)
-                    await asyncio.sleep(0)
-                if await after_page():
-                    return
-        finally:
-            if isinstance(pages, AsyncGenerator):
-                await pages.aclose()
 
     async def _publish(self, source: Source, batch: Batch | None, *, ended: bool) -> None:
         """Build a new snapshot that includes `batch`, and use it from now on."""

@@ -10,7 +10,9 @@ from math import inf
 
 from gpuproxy.catalog.snapshot import Entry, Snapshot
 from gpuproxy.model.offers import Offer, OfferId, ProviderName
-from gpuproxy.ports import Provider
+from gpuproxy.ports import Clock, Provider
+from gpuproxy.runtime.circuits import Circuit
+from gpuproxy.runtime.regions import Regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ class Source:
     name: ProviderName
     accounts: Sequence[Provider]
     started: float
+    circuits: Mapping[str, Circuit]
+    """The circuit of each account's searches."""
+    regions: Regions = field(default_factory=Regions)
     batches: tuple[Batch, ...] = ()
     """Changed by `keep` only."""
     as_of: float = inf
@@ -82,9 +87,23 @@ class Source:
     _marks: list[_Mark] = field(default_factory=list)
 
     def in_turn(self) -> list[Provider]:
-        """The accounts, beginning with the next one each time, because each has its own rate limit."""
+        """The accounts, beginning with the next one each time, because each has its own rate limit.
+
+        Those whose searches have just failed come last.
+        """
         self._turn = (self._turn + 1) % len(self.accounts)
-        return [*self.accounts[self._turn :], *self.accounts[: self._turn]]
+        turned = [*self.accounts[self._turn :], *self.accounts[: self._turn]]
+        return sorted(turned, key=lambda each: self.circuits[each.account].rank() != 0)
+
+    def in_turn_by_region(self) -> list[list[Provider]]:
+        """Lists of accounts in turn. The offers of the marketplace are what one account of each list sees together.
+
+        There is one list, or one for each region where the keys of the marketplace are regional.
+        """
+        lists: dict[str, list[Provider]] = {}
+        for account in self.in_turn():
+            lists.setdefault(self.regions.seen_by(self.name, account.account), []).append(account)
+        return list(lists.values())
 
     def keep(self, batches: tuple[Batch, ...], stale_after: float) -> None:
         """Replace the batches. What every call asks of them is computed here, once."""
@@ -132,3 +151,9 @@ class Source:
         for mark in self._marks:
             mask |= snapshot.named(mark.offer_id) if mark.offer is None else snapshot.sharing(mark.offer)
         return mask
+
+
+def source_of(name: ProviderName, accounts: Sequence[Provider], clock: Clock, regions: Regions, seed: str) -> Source:
+    """A marketplace of which nothing is known yet. `seed`: of the jitter of waits after failed searches."""
+    circuits = {each.account: Circuit(clock, f"{seed}/searches/{name}/{each.account}") for each in accounts}
+    return Source(name, accounts, clock.monotonic(), circuits, regions)

@@ -23,6 +23,7 @@ COMMANDS = {
     "backup": ("gpuproxy.cli.upkeep:backup", "Copy the database. The server may be running."),
     "keys": ("gpuproxy.cli.server:keys", "Create, list and revoke API keys in the database."),
     "users": ("gpuproxy.cli.users:users", "Create, list and disable users in the database."),
+    "providers": ("gpuproxy.cli.providers:providers", "Show what each marketplace can do, and how the accounts are."),
     "list": ("gpuproxy.cli.market:list_offers", "List what can be rented now, cheapest first."),
     "ps": ("gpuproxy.cli.machines:ps", "List the rented machines and what they cost."),
     "reservations": ("gpuproxy.cli.reservations:reservations", "List the reservations, also ended ones."),

@@ -204,7 +204,8 @@ def _known(number: float) -> str:
 
 def _market_summary(connection: Connection, answer: pb.ListGPUInstancesResponse) -> str:
     shown = len(answer.instances)
-    parts = [f"{shown} of {answer.total_count} offers" if shown < answer.total_count else f"{shown} offers"]
+    cut = f"{shown} of {answer.total_count} offers (--limit shows more)"
+    parts = [cut if shown < answer.total_count else f"{shown} offers"]
     parts.append(f"{answer.available_gpus} GPUs can be rented at once")
     if answer.as_of.ByteSize():
         old = (connection.server_now() - answer.as_of.ToDatetime(UTC)).total_seconds()

@@ -36,11 +36,17 @@ def start(connection: Connection, /, contract: str) -> None:
 
 
 @click.command()
-@click.argument("contract", metavar="ID", type=TextType())
+@click.argument("contracts", metavar="ID...", nargs=-1, required=True, type=TextType())
 @click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Number of lines to print.")
 @client_command
-def logs(connection: Connection, /, contract: str, tail: int) -> None:
-    """Print the last lines of a machine's container log."""
+def logs(connection: Connection, /, contracts: tuple[str, ...], tail: int) -> None:
+    """Print the last lines of the container logs of machines. With several machines, each line names its machine."""
+    contracts = tuple(dict.fromkeys(contracts))
+    for contract in contracts:
+        _print_log(connection, contract, tail, f"{contract}: " if len(contracts) > 1 else "")
+
+
+def _print_log(connection: Connection, contract: str, tail: int, before: str) -> None:
     request = pb.GetInstanceLogsRequest(instance_id=contract, tail=tail)
     with on_machine(connection, contract):
         answer = connection.call(connection.stub.GetInstanceLogs, request, timeout=_TIMEOUT)
@@ -50,7 +56,7 @@ def logs(connection: Connection, /, contract: str, tail: int) -> None:
     if not answer.lines:
         click.echo(f"{contract} has no lines yet.", err=True)
     for line in answer.lines:
-        click.echo(line)
+        click.echo(f"{before}{line}")
 
 
 def _show(connection: Connection, answer: _Switched, *, done: str, doing: str) -> None:

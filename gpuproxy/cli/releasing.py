@@ -41,20 +41,34 @@ _REFUSED = "refused"
 
 
 @click.command()
-@click.argument("name", metavar="ID", type=TextType())
+@click.argument("names", metavar="ID...", nargs=-1, required=True, type=TextType())
 @yes_option
 @client_command
-def release(connection: Connection, name: str, yes: bool) -> None:
-    """Release all machines of a reservation. Data on the machines is lost."""
-    reservation = find_reservation(connection, name)
-    over = reservation.state in ("releasing", "released", "failed")
-    if reservation.instances and not connection.as_json:
-        click.echo(machine_table(reservation.instances, connection.server_now()), err=True)
-        click.echo(totals(reservation.instances), err=True)
-    unknown = sum(outcome.state in ("pending", "unknown") for outcome in reservation.outcomes)
-    what = counted(len(reservation.instances)) + (f" and {unknown} with an unknown outcome" if unknown else "")
-    count = len(reservation.instances) + unknown
-    _ask(f"Release {what} of {reservation.reservation_id}?", count, reservation.price_per_hour, yes=yes or over)
+def release(connection: Connection, names: tuple[str, ...], yes: bool) -> None:
+    """Release all machines of one or more reservations. Data on the machines is lost.
+
+    If one of the ids is unknown, nothing is released.
+    """
+    found = {one.reservation_id: one for one in (find_reservation(connection, name) for name in names)}
+    open_ones = [one for one in found.values() if not _is_over(one)]
+    machines = [machine for one in found.values() for machine in one.instances]
+    if machines and not connection.as_json:
+        click.echo(machine_table(machines, connection.server_now()), err=True)
+        click.echo(totals(machines), err=True)
+    unknown = sum(outcome.state in ("pending", "unknown") for one in found.values() for outcome in one.outcomes)
+    what = counted(len(machines)) + (f" and {unknown} with an unknown outcome" if unknown else "")
+    price = sum(one.price_per_hour for one in open_ones)
+    _ask(f"Release {what} of {', '.join(found)}?", len(machines) + unknown, price, yes=yes or not open_ones)
+    for reservation in found.values():
+        _release_one(connection, reservation)
+
+
+def _is_over(reservation: pb.Reservation) -> bool:
+    return reservation.state in ("releasing", "released", "failed")
+
+
+def _release_one(connection: Connection, reservation: pb.Reservation) -> None:
+    over = _is_over(reservation)
     request = pb.ReleaseReservationRequest(reservation_id=reservation.reservation_id)
     released = connection.call(connection.stub.ReleaseReservation, request).reservation
     if connection.as_json:

@@ -51,7 +51,8 @@ Nothing costs money. Clients of the real marketplace work unchanged: give them t
 keys of --accounts. All times are in the market's time; --time-scale makes its clock faster.
 
 By default the market is as difficult as the real one: real rate limits, at most 64 offers in a search, and wrong
-first rows for a quarter of the new instances. For an easy market: --rate-limits off --search-page 0 --shy-rows 0.
+first rows for a quarter of the new instances. At io.net, new deployments are unknown for some seconds. For an easy
+market: --rate-limits off --search-page 0 --shy-rows 0 --ionet-lag 0.
 
 The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
 instances/ID/kill, instances/ID/mute, instances/ID/unmute, instances/ID/contract, machines/ID/occupy,

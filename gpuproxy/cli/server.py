@@ -35,7 +35,12 @@ class _NotStarted(click.ClickException):
 
 @click.command()
 @click.option("--sandbox", is_flag=True, help="Also start a simulated market, and rent there. Nothing costs money.")
-def serve(sandbox: bool) -> None:
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Start although the key of an account that still has machines was removed. They can't be released then.",
+)
+def serve(sandbox: bool, force: bool) -> None:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = settings_of_here()
     with explained():
@@ -45,7 +50,7 @@ def serve(sandbox: bool) -> None:
     from gpuproxy.app import loops, main
 
     with explained(), asyncio.Runner(loop_factory=loops.loop_factory(settings.event_loop)) as runner:
-        code = runner.run(main.serve(settings, sandbox=sandbox))
+        code = runner.run(main.serve(settings, sandbox=sandbox, force=force))
     raise SystemExit(code)
 
 

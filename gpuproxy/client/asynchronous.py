@@ -143,6 +143,10 @@ class AsyncClient:
         """Get the load of hosts (`kind` "server"), providers ("provider") or both ("all")."""
         return await self.call(self.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=kind))
 
+    async def providers(self, provider: str = "") -> pb.ListProvidersResponse:
+        """Get what each marketplace (or only `provider`) can do, and how the server's accounts there are."""
+        return await self.call(self.stub.ListProviders, pb.ListProvidersRequest(provider=provider))
+
     async def watch(self, reservation_id: str, *, timeout: float | None = None) -> AsyncGenerator[pb.Reservation, None]:
         """Yield the reservation, then each change of it in order, until it is final. Broken streams are resumed.
 

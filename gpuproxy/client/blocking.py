@@ -138,6 +138,10 @@ class Client:
         """Get the load of hosts (`kind` "server"), providers ("provider") or both ("all")."""
         return self.call(self.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=kind))
 
+    def providers(self, provider: str = "") -> pb.ListProvidersResponse:
+        """Get what each marketplace (or only `provider`) can do, and how the server's accounts there are."""
+        return self.call(self.stub.ListProviders, pb.ListProvidersRequest(provider=provider))
+
     def watch(self, reservation_id: str, *, timeout: float | None = None) -> Iterator[pb.Reservation]:
         """Yield the reservation, then each change of it in order, until it is final. Broken streams are resumed.
 

@@ -61,7 +61,9 @@ class Chosen:
 def fields_for(marketplace: Descriptor) -> dict[str, tuple[Any, FieldInfo]]:
     """The pydantic fields of its settings: type and info by field name. The alias of a field is its variable."""
     name, env = marketplace.name, marketplace.env
-    unused = "" if marketplace.regional else f"; {name} does not use them"
+    only, prefer = "only the accounts of an offer's region rent it", "offers of a region prefer its accounts"
+    effect = only if marketplace.regional else prefer
+    regions = f"account regions, in the order of the keys; {effect}: [more](marketplace-accounts.md#regions)"
     fields: dict[str, tuple[Any, FieldInfo]] = dict(
         (
             _field(f"{env}_API_KEY", Keys, (), f"{name} API keys, comma separated; each key is an account"),
@@ -72,7 +74,7 @@ def fields_for(marketplace: Descriptor) -> dict[str, tuple[Any, FieldInfo]]:
                 "account names, in the order of the keys "
                 f"(default `{marketplace.prefix}-1`, `{marketplace.prefix}-2`, ...)",
             ),
-            _field(f"{env}_API_KEY_REGIONS", Names, (), f"account regions, in the order of the keys{unused}"),
+            _field(f"{env}_API_KEY_REGIONS", Names, (), regions),
             _field(f"GPUPROXY_{env}_URL", str, "", f"base URL instead of {name}'s own, for example a sandbox"),
         )
     )

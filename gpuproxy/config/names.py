@@ -28,18 +28,14 @@ _PROXY_SPELLINGS = frozenset(spelling for name in PROXY_NAMES for spelling in (n
 _WINDOWS = "5MIN 15MIN 30MIN 60MIN 90MIN 120MIN 240MIN 300MIN 360MIN 400MIN 460MIN 520MIN 640MIN 700MIN 1440MIN 48H 72H"
 NOT_BUILT_NAMES = frozenset(
     {
-        "GPUPROXY_IONET_URL",
         "GPUPROXY_WEBHOOK_URL",
         "GPUPROXY_WEBHOOK_SECRET",
-        "IONET_API_KEY",
-        "IONET_API_KEY_NAMES",
-        "IONET_API_KEY_REGIONS",
         *(f"GUARDRAILS_MAX_{window}_RATE" for window in _WINDOWS.split()),
     }
 )
 """Settings of features that are not built yet. They are accepted, and the server reports that they have no effect."""
 
-_OURS = ("GPUPROXY_", "IONET_", "GUARDRAILS_")
+_OURS = ("GPUPROXY_", "GUARDRAILS_")
 """A name with one of these prefixes must be known."""
 _COMMON = "GPUPROXY"
 """Ignored when names are compared: so many names have this prefix that it makes none of them similar."""

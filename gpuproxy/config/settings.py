@@ -169,8 +169,8 @@ class Settings(BaseSettings):
     max_unknown: int = Field(
         10,
         ge=1,
-        description="number of unresolved creates that opens a provider's circuit breaker; "
-        "while it is open, nothing is created there",
+        description="number of unresolved creates that opens an account's circuit breaker; "
+        "while it is open, nothing is created with the account",
     )
     keep_history: Seconds = Field(
         0.0,

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from gpuproxy.billing.check import reading_of
+from gpuproxy.health import left_behind
 from gpuproxy.model import bookings, contracts
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
@@ -86,11 +87,11 @@ def findings(
 ) -> tuple[Finding, ...]:
     """All problems, by account. `accounts`: the configured accounts."""
     found: list[Finding] = []
-    for account in sorted(leases.live_accounts(tx) | frozenset(accounts)):
+    for account in sorted(left_behind.accounts(tx) | frozenset(accounts)):
         rows = leases.live(tx, *account)
         found += [finding for lease in rows if (finding := _about(tx, lease, failures)) is not None]
-        if rows and account not in accounts:
-            found.append(_unconfigured(account, len(rows)))
+        if account not in accounts and (has := left_behind.in_words(tx, account)):
+            found.append(_unconfigured(account, has))
         if (differs := _spend(tx, account)) is not None:
             found.append(differs)
     known = [trouble for trouble in account_problems.current(tx) if trouble.account in accounts]
@@ -256,12 +257,12 @@ def _billed(lease: Lease) -> str:
     return _BILLED[lease.observed.billed].format(dollars(meter_rate(lease) or 0))
 
 
-def _unconfigured(account: AccountKey, count: int) -> Finding:
+def _unconfigured(account: AccountKey, has: str) -> Finding:
     return Finding(
         kind="unconfigured",
         subject=f"{account[0]} {account[1]}",
-        text=f"{count} machine{'' if count == 1 else 's'} rented with an account that is not configured.",
-        advice="Set the account's key again under the same name until its machines are released.",
+        text=f"The account is not configured, but it has {has}.",
+        advice="Set the account's key again under the same name until everything is released.",
     )
 
 

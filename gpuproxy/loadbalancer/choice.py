@@ -29,6 +29,7 @@ from gpuproxy.outcomes.answers import no_account
 from gpuproxy.ports import Capabilities, Database, Tx
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.limits import Limits
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.store import account_problems, counters, exhausted, leases, rotations
 from gpuproxy.store.account_problems import AccountProblem
 
@@ -53,7 +54,7 @@ class Chooser:
     def terms(self, order: Order, exclusions: Exclusions) -> Terms:
         """The accounts that this rental may still use, by provider."""
         terms: dict[ProviderName, dict[str, Capabilities]] = {}
-        for provider in self._accounts:
+        for provider in self._accounts.usable():
             key = provider.name, provider.account
             usable_now = provider.name not in exclusions.providers and key not in exclusions.accounts
             asked = not order.filter.providers or provider.name in order.filter.providers
@@ -69,7 +70,8 @@ class Chooser:
         """
         if self.terms(order, Exclusions()):
             return
-        asked = [p for p in self._accounts if not order.filter.providers or p.name in order.filter.providers]
+        usable = self._accounts.usable()
+        asked = [p for p in usable if not order.filter.providers or p.name in order.filter.providers]
         objections = [
             violation
             for provider in asked
@@ -109,18 +111,17 @@ class Chooser:
         """
         market = await self._catalog.market(order.filter)
         terms = self.terms(order, exclusions)
-        known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy))
+        known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy, self._rests))
         if known.paused:
             terms = _without(terms, known.paused)
             if not terms:
                 raise account_paused(next(iter(known.paused.values())))
-        blocked = {each.provider for each in known.open_breakers}
-        terms = {name: accounts for name, accounts in terms.items() if name not in blocked}
+        terms = _without(terms, {each.account for each in known.open_breakers})
         if known.open_breakers and not terms:
             raise breaker.refusal_of(known.open_breakers)
 
         def free(selection: Selection) -> list[Offer]:
-            return _free(selection.offers, terms, known.locked_keys, exclusions)
+            return _free(selection.offers, terms, known.locked_keys, exclusions, self._accounts.regions)
 
         def capable(offers: Sequence[Offer]) -> list[Offer]:
             return [offer for offer in offers if not known.exhausted(offer)]
@@ -144,6 +145,9 @@ class Chooser:
             rotation=_still_there(choice.rotation, strategy, market),
         )
 
+    def _rests(self, account: AccountKey) -> float | None:
+        return breaker.rests(self._accounts.circuit(account))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
@@ -157,12 +161,12 @@ class _Known:
     rotation: Rotation
 
 
-def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str) -> _Known:
+def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str, rests: Callable[[AccountKey], float | None]) -> _Known:
     paused = account_problems.paused(tx)
     return _Known(
         locked_keys=leases.locked_keys(tx),
         loads=counters.loads(tx),
-        open_breakers=breaker.open_breakers(tx, terms, limits),
+        open_breakers=breaker.open_breakers(tx, terms, limits, rests),
         paused={key: why for key, why in paused.items() if key[1] in terms.get(key[0], {})},
         exhausted=exhausted.rule(tx),
         rotation=rotations.read(tx, strategy),
@@ -299,12 +303,15 @@ def _still_there(rotation: Rotation, strategy: str, market: Market) -> Rotation:
     return replace(rotation, standing={host: value for host, value in rotation.standing.items() if host in hosts})
 
 
-def _free(offers: Sequence[Offer], terms: Terms, locked_keys: LockedKeys, exclusions: Exclusions) -> list[Offer]:
+def _free(
+    offers: Sequence[Offer], terms: Terms, locked_keys: LockedKeys, exclusions: Exclusions, regions: Regions
+) -> list[Offer]:
     """The offers that an account may rent and that share no locked key."""
     return [
         offer
         for offer in offers
-        if terms.get(offer.provider)
+        if (accounts := terms.get(offer.provider))
+        and (not regions.matter(offer.provider) or regions.preferences(offer, accounts))
         and offer.id not in exclusions.offers
         and offer.host not in exclusions.hosts
         and not any((offer.provider, key) in locked_keys for key in offer.conflict_keys)

@@ -1,8 +1,9 @@
 """What a rental excludes from its next choice because of earlier answers, and how long it would have had to wait."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from gpuproxy.model.errors import Advice, OfferGone, Refused, Scope
+from gpuproxy.model.errors import Advice, OfferGone, ProviderUnavailable, Refused, Scope
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import AccountKey, HostKey, OfferId, ProviderName
 
@@ -19,21 +20,31 @@ class Exclusions:
     providers: set[ProviderName] = field(default_factory=set)
     queue_seconds: float = 0.0
     """The longest wait for a turn that exceeded the deadline."""
-    _failures: dict[ProviderName, int] = field(default_factory=dict)
+    _failures: Counter[AccountKey | ProviderName] = field(default_factory=Counter)
 
     def refused(self, lease: Lease, refusal: Refused) -> None:
-        """Exclude the offer, host, account or provider that a refused create names."""
+        """Exclude the offer, host or account that a refused create names.
+
+        An account that repeatedly does not answer is excluded too, and a provider that repeatedly refuses the request.
+        """
+        account = (lease.provider, lease.account)
         if refusal.scope is Scope.ACCOUNT:
-            self.accounts.add((lease.provider, lease.account))
+            self.accounts.add(account)
             return
         if refusal.scope is Scope.HOST:
             self.hosts.add(lease.offered.host)
         elif refusal.scope is Scope.OFFER:
             self.offers.add(lease.offered.offer_id)
-        if not isinstance(refusal, OfferGone) and refusal.advice is not Advice.TRY_NEXT:
-            failures = self._failures[lease.provider] = self._failures.get(lease.provider, 0) + 1
-            if failures >= _FAILURES_ALLOWED:
-                self.providers.add(lease.provider)
+        if isinstance(refusal, OfferGone) or refusal.advice is Advice.TRY_NEXT:
+            return
+        if isinstance(refusal, ProviderUnavailable):
+            self._failures[account] += 1
+            if self._failures[account] >= _FAILURES_ALLOWED:
+                self.accounts.add(account)
+            return
+        self._failures[lease.provider] += 1
+        if self._failures[lease.provider] >= _FAILURES_ALLOWED:
+            self.providers.add(lease.provider)
 
     def queued(self, seconds: float) -> None:
         """Record that a create would have had to wait `seconds` for its turn."""

@@ -13,6 +13,7 @@ MIN_LEASE_DURATION = timedelta(seconds=10)
 """The shortest lease. A create takes seconds, so a shorter lease could end before its machine exists."""
 KEYED = "k1:"
 """The prefix of fingerprints that were made with the deployment's key."""
+_LINE = "\n"
 MAX_GPUS = 16
 DEFAULT_READY_TIMEOUT = timedelta(minutes=15)
 
@@ -121,17 +122,32 @@ class Demand(Order):
     """A digest of the demand. A repeated request_id with another fingerprint is refused."""
     old_fingerprint: str = field(default="", repr=False)
     """The fingerprint in the old format, which was made without a key."""
+    field_marks: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """For each field that the caller set: its name and a short digest of its value."""
 
     @property
     def is_findable(self) -> bool:
         """True when the caller can find what exists without the answer."""
         return bool(self.request_id) or self.keep_late
 
-    def matches_fingerprint(self, fingerprint: str) -> bool:
+    @property
+    def stored_fingerprint(self) -> str:
+        """The fingerprint as it is stored: with the marks of the fields, so that a refusal can name what differs."""
+        return _LINE.join([self.fingerprint, *(f"{name}={mark}" for name, mark in self.field_marks)])
+
+    def matches_fingerprint(self, stored: str) -> bool:
         """True if a stored fingerprint is of the same demand. The old format counts only without the key's prefix."""
+        fingerprint = stored.partition(_LINE)[0]
         return fingerprint == self.fingerprint or (
             not fingerprint.startswith(KEYED) and fingerprint == self.old_fingerprint != ""
         )
+
+    def different_fields(self, stored: str) -> tuple[str, ...]:
+        """The fields in which the demand of a stored fingerprint differs; empty if it was stored without marks."""
+        lines = stored.split(_LINE)[1:]
+        before, now = dict(line.split("=", 1) for line in lines), dict(self.field_marks)
+        names = [*now, *(name for name in before if name not in now)] if lines else []
+        return tuple(name for name in names if before.get(name) != now.get(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

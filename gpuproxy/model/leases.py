@@ -319,6 +319,15 @@ class Lease:
         return OwnerId(self.reservation_id)
 
     @property
+    def marketplace_id(self) -> str:
+        """What the marketplace calls the machine or the volume; "" while nobody knows.
+
+        Books and lists name volumes "V.777", so that no machine has the same id; the marketplace calls it 777.
+        """
+        native = self.instance_id or ""
+        return native.rpartition(".")[2] if self.kind == "volume" else native
+
+    @property
     def outcome_unknown(self) -> bool:
         """True when a create was sent and nobody knows whether an instance exists: released ones included."""
         return self.instance_id is None and self.state in (LeaseState.UNKNOWN, LeaseState.RELEASING)

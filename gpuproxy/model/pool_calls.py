@@ -1,5 +1,6 @@
 """What is asked of warm pools, and what is answered besides their state."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpuproxy.model.leases import Lease
@@ -8,6 +9,13 @@ from gpuproxy.model.offers import DEFAULT_DISK_GB, HostKey, Offer, ProviderName
 from gpuproxy.model.pools import DEFAULT_MIN_GPUS, DEFAULT_VOLUME_GB, NO_HOST, Mode, PoolSecrets, PoolSpec, PoolView
 
 _NO_SECRETS = PoolSecrets()
+CALL_NAMES: Mapping[str, str] = {
+    "gpu_model": "gpu_name",
+    "disk_gb": "disk_size",
+    "volume_gb": "volume_size",
+    "keep_failed": "keep_failed_primary",
+}
+"""What the calls name the fields of PoolSpec that have another name there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ class Degraded(StrEnum):
     STOPPED_OUTSIDE = "stopped_outside"  # somebody stopped the primary without this server
     NOT_FENCED = "not_fenced"  # the old primary is not proven stopped
     LOCK_HELD = "lock_held"  # another machine holds the lock of the volume
+    VOLUME_LOST = "volume_lost"  # the marketplace has deleted the volume, and its data
     WRONG_VOLUME = "wrong_volume"  # what is mounted is not this pool's volume
     NO_HOST = "no_host"  # no host has room for a pool
     PROVISION_FAILED = "provision_failed"
@@ -144,6 +145,7 @@ _SENTENCES: dict[Degraded, str] = {
     Degraded.STOPPED_OUTSIDE: "The primary was stopped, and not by this server.",
     Degraded.NOT_FENCED: "The old primary is not proven stopped, so nothing may write to the volume beside it.",
     Degraded.LOCK_HELD: "Another machine holds the lock of the volume.",
+    Degraded.VOLUME_LOST: "The marketplace has deleted the volume. Its data is lost, and nothing can take over.",
     Degraded.WRONG_VOLUME: "What is mounted on the primary is not this pool's volume.",
     Degraded.NO_HOST: "No host has room for a primary, a standby and the volume at this price.",
     Degraded.PROVISION_FAILED: "The pool could not be made.",

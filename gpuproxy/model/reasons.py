@@ -159,7 +159,7 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     Reason.REQUEST_ID_REUSED: Meaning(
         status="ALREADY_EXISTS",
         refusal="This request_id belongs to a call with other parameters. `reservation_id` in the metadata names its "
-        "reservation. Look there before you rent with a new id.",
+        "reservation, `different` the fields that differ. Look there before you rent with a new id.",
     ),
     Reason.RESERVATION_OVER: Meaning(
         status="FAILED_PRECONDITION",
@@ -199,8 +199,8 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.STORM_BREAKER: Meaning(
         status="UNAVAILABLE",
-        refusal="The marketplace's circuit breaker is open: too many creates are unresolved, or creates came too "
-        "fast. Nothing was rented. Repeat the call after the time in RetryInfo.",
+        refusal="The circuit breakers of all accounts that could be used are open: too many creates are unresolved or "
+        "failed, or creates came too fast. Nothing was rented. Repeat the call after the time in RetryInfo.",
     ),
     Reason.DATABASE: Meaning(
         status="UNAVAILABLE",

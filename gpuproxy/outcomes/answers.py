@@ -192,14 +192,22 @@ def keys_refused(providers: Sequence[ProviderName]) -> FailedPrecondition:
     )
 
 
-def request_id_reused(request_id: str, reservation_id: ReservationId) -> AlreadyExists:
-    """The refusal of a request_id that came with another demand; `reservation_id` is "" until the first has one."""
+def request_id_reused(request_id: str, reservation_id: ReservationId, different: Sequence[str] = ()) -> AlreadyExists:
+    """The refusal of a request_id that came with another demand; `reservation_id` is "" until the first has one.
+
+    `different`: the fields in which the demands differ; empty if that is unknown.
+    """
     owner = f"reservation {reservation_id}" if reservation_id else "a call that is still running"
+    what = f" (different: {', '.join(different)})" if different else ""
     look = f"GetReservation shows what {reservation_id} has" if reservation_id else "ListReservations will show it"
     return AlreadyExists(
-        f"request_id {request_id!r} belongs to {owner}, which asked for something else. {look}: look there first. "
-        "Use a new request_id only to rent in addition to it.",
-        metadata={"request_id": request_id, **({"reservation_id": reservation_id} if reservation_id else {})},
+        f"request_id {request_id!r} belongs to {owner}, which asked for something else{what}. {look}: look there "
+        "first. Use a new request_id only to rent in addition to it.",
+        metadata={
+            "request_id": request_id,
+            **({"reservation_id": reservation_id} if reservation_id else {}),
+            **({"different": ",".join(different)} if different else {}),
+        },
     )
 
 

@@ -51,7 +51,7 @@ class Descriptor:
     url: str = ""
     """The address of the real service, with which operators are shown the proxy in use; "": not shown by default."""
     regional: bool = False
-    """True where `ProviderSetup.region` is used."""
+    """True where a key sees and rents only the offers of its own region, `ProviderSetup.region`."""
 
     def __post_init__(self) -> None:
         for field, value, form in (

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from gpuproxy.model.bookings import HOUR, price_of
-from gpuproxy.model.lease_events import Absent
+from gpuproxy.model.lease_events import Absent, Vanished
 from gpuproxy.model.lease_facts import NotListed, Suspected
 from gpuproxy.model.leases import RENTED, Lease
 from gpuproxy.model.money import dollars
@@ -79,6 +79,24 @@ def _given_up(lease: Lease, scene: Scene, listing: Listing) -> Iterator[Step]:
         f"({amount}) may have been paid: look for {lease.label} in the marketplace's bill"
     )
     yield from _counted(lease, listing, Absent(listing.began_at, Reason.BOOKING_NOT_FOUND, text))
+
+
+def volume_absence(lease: Lease, scene: Scene) -> Iterator[Step]:
+    """The next step towards a proof that the marketplace has deleted a volume.
+
+    As many believable listings as prove the absence of a machine must not show it. A listing is believable if it shows
+    another known volume; or if the account's machines are listed as they should be, and none that runs mounts this one.
+    """
+    listing = scene.listing
+    if listing is None or listing.unreadable or lease.observed.seen_at is None:
+        return
+    if not (has_canary(scene) or (scene.vouched and lease.instance_id not in scene.mounted)):
+        return
+    checked_at = lease.pending.absent_checked_at
+    if lease.pending.absent_checks and checked_at is not None and listing.began_at < checked_at + LISTINGS_APART:
+        return
+    enough = lease.pending.absent_checks + 1 >= ABSENT_LISTINGS
+    yield Advance(lease, Vanished()) if enough else Note(lease, NotListed(listing.began_at))
 
 
 def may_be_proven(lease: Lease, scene: Scene) -> bool:

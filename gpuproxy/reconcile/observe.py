@@ -21,7 +21,7 @@ import structlog
 from gpuproxy.model.errors import ClaimLost, OrphansFound, ProviderError, Unavailable, UnreadableRows
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Release
-from gpuproxy.model.leases import Lease, LeaseId, LeaseKind
+from gpuproxy.model.leases import Lease, LeaseId, LeaseKind, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes.sweep import Sightings, Stray, strays
@@ -92,10 +92,8 @@ class AccountWatch:
         self._fence: int | None = None
         self._key = (provider.name, provider.account)
         self._kind = kind
-        self._db = db
-        self._clock = clock
-        self._signer = signer
-        self._limits = limits
+        self._db, self._clock = db, clock
+        self._signer, self._limits = signer, limits
         self._probes = probes
         self._check_key = check_key
         self._doubts: Mapping[LeaseId, Doubt] = {}
@@ -111,6 +109,8 @@ class AccountWatch:
         """The leases that were live at the end of the last pass."""
         self.vouched: Callable[[], bool] = lambda: False
         """Whether the other listing of the account confirms one that shows nothing known (see vouching.py)."""
+        self.mounted: Callable[[], frozenset[str]] = frozenset
+        """The volumes that running machines of the account mount, for the watch of its volumes."""
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading of the account's credit, and since when it has been the same."""
@@ -383,13 +383,16 @@ class AccountWatch:
             unanswered=self._probes.unanswered,
             extensions=bookings.open_extensions(tx, self._key) if any(row.is_prepaid for row in rows) else {},
             credit_unchanged=credit_unchanged,
+            vouched=self.vouched(),
+            mounted=self.mounted(),
             check_key=self._check_key,
         )
         due = tuple(at for lease in rows if (at := booked.due_at(lease, scene)) is not None)
         if listing is None:
             return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts, due)
         ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
-        found, sightings = strays(
-            listing.instances, by_label(tx, ours, rows), self._signer.is_ours, self._sightings, tx.now()
-        )
+        known = by_label(tx, ours, rows)
+        if self._kind == "volume":  # one that is back was not released by us, so nobody may delete it
+            known = {label: lease for label, lease in known.items() if lease.state is not LeaseState.LOST}
+        found, sightings = strays(listing.instances, known, self._signer.is_ours, self._sightings, tx.now())
         return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts, due)

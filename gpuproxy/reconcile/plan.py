@@ -14,7 +14,7 @@ from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Billed, Lease, LeaseSt
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
-from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary
+from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary, volume_absence
 from gpuproxy.reconcile.booked import booked
 from gpuproxy.reconcile.doubts import LATE, objection
 from gpuproxy.reconcile.listings import Listing
@@ -86,7 +86,9 @@ def _kept(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterat
         yield from _around_boot(lease, instance, scene.now)
         yield from _progress(lease, instance, scene)
         yield from _stopping(lease, instance, scene)
-    elif scene.listing is not None and lease.kind != "volume":  # a volume that seemed lost would be deleted later
+    elif scene.listing is not None and lease.kind == "volume":
+        yield from volume_absence(lease, scene)
+    elif scene.listing is not None:
         yield from _missing(lease, scene.listing, scene)
 
 

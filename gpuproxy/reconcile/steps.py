@@ -1,6 +1,6 @@
 """The input of a plan and the steps of a plan, as values. `plan` creates steps; `observe` applies them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -132,5 +132,9 @@ class Scene:
     """The extensions whose outcome is not known yet."""
     credit_unchanged: bool = False
     """The account's credit has not changed for a minute: no unknown machine is being billed."""
+    vouched: bool = False
+    """Whether the other listing of the account shows that the account answers truthfully (see vouching.py)."""
+    mounted: Collection[str] = ()
+    """The volumes that listed, running machines of the account mount."""
     check_key: str = ""
     """The public key that SSH must let in, if the machine was rented with it; "": SSH's greeting is enough."""

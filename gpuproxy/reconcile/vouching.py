@@ -9,7 +9,7 @@ A listing that shows nothing known may be wrong. The other listing of the same a
 from datetime import timedelta
 
 from gpuproxy.model.leases import RENTED
-from gpuproxy.ports import Clock
+from gpuproxy.ports import Clock, InstanceStatus
 from gpuproxy.reconcile.observe import AccountWatch
 
 _FRESH = timedelta(seconds=120)
@@ -24,6 +24,7 @@ def pair(machines: AccountWatch, volumes: AccountWatch, clock: Clock) -> None:
 
     machines.vouched = machines_are_vouched
     volumes.vouched = lambda: _shows_known(machines, clock)
+    volumes.mounted = lambda: _mounted(machines)
 
 
 def _shows_known(watch: AccountWatch, clock: Clock) -> bool:
@@ -40,6 +41,17 @@ def _shows_known(watch: AccountWatch, clock: Clock) -> bool:
 def _all_would_mount(machines: AccountWatch) -> bool:
     """Whether each machine that may exist would have a volume in use."""
     return all(lease.creation.volume for lease in machines.live if lease.outcome_unknown)
+
+
+def _mounted(machines: AccountWatch) -> frozenset[str]:
+    """The volumes of the machines that the last listing shows, other than stopped."""
+    listing = machines.listing
+    if listing is None:
+        return frozenset()
+    shown = [(lease, listing.shown(lease)) for lease in machines.live if lease.creation.volume]
+    return frozenset(
+        lease.creation.volume for lease, row in shown if row is not None and row.status is not InstanceStatus.STOPPED
+    )
 
 
 def _any_in_use(volumes: AccountWatch) -> bool:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 
 from gpuproxy import boot
 from gpuproxy.loadbalancer.choice import Terms
@@ -30,10 +31,11 @@ from gpuproxy.model.leases import (
 )
 from gpuproxy.model.load import Rotation
 from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import AccountKey, Offer, OfferFilter, ProviderName
+from gpuproxy.model.offers import AccountKey, Offer, OfferFilter
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Tx
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.store import account_problems, leases, owners, rotations
 
 
@@ -54,6 +56,11 @@ class Intent:
     latest: datetime
     prepaid_hours: int
     """How many hours a create books where the marketplace is paid in advance."""
+    suits: Callable[[AccountKey, int], int | None] = lambda _account, _more: 0
+    """How well an account suits, behind so many more creates of this intent: see Circuit.rank."""
+    regions: Regions = Regions()  # noqa: RUF009 - frozen
+    max_unknown: int | None = None
+    """The number of unknown outcomes with which an account is no longer used; None: any number."""
     rotation: Rotation | None = None
     """The state of a rotating strategy after these picks; None for other strategies."""
 
@@ -80,15 +87,22 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     queued: Counter[AccountKey] = Counter()
     made: list[Lease] = []
     for attempt, offer in enumerate(intent.picks, start=first_attempt):
-        account, wait = _turn(tx, intent, offer.provider, queued)
+        account, wait = _turn(tx, intent, offer, queued)
         row = _lease(intent, offer, account, attempt=attempt, label=signer.label(slot, attempt), now=tx.now())
         leases.insert(tx, row)
-        if tx.now() + timedelta(seconds=wait) <= intent.latest:
+        if wait < inf and tx.now() + timedelta(seconds=wait) <= intent.latest:
             queued[offer.provider, account] += 1
         else:
             row = leases.advance(tx, row, NotAttempted(Reason.NOT_ATTEMPTED))
         made.append(row)
     return tuple(made)
+
+
+def is_usable(tx: Tx, account: AccountKey, max_unknown: int | None) -> bool:
+    """False for an account that is paused, or that has as many unknown outcomes as this (None: any number)."""
+    if account in account_problems.paused(tx):
+        return False
+    return max_unknown is None or leases.count_unknown(tx, account) < max_unknown
 
 
 def _open(owner: Owner) -> Owner:
@@ -155,18 +169,26 @@ def _offered(offer: Offer, disk_gb: float) -> Offered:
     )
 
 
-def _turn(tx: Tx, intent: Intent, provider: ProviderName, queued: Counter[AccountKey]) -> tuple[str, float]:
-    """The account whose turn comes first, and the seconds until then. Of equals, the one configured first.
+def _turn(tx: Tx, intent: Intent, offer: Offer, queued: Counter[AccountKey]) -> tuple[str, float]:
+    """The account to rent with, and the seconds until its turn; infinite if none may send another create now.
 
-    Raises TurnTaken when all accounts have been paused since the choice.
+    Healthy accounts come first, then those of the offer's region, then those with the earliest turn, then those
+    configured first. An account whose turn is too late comes behind all others.
+    Raises TurnTaken when no account is left that may rent the offer, because accounts were paused since the choice.
     """
-    paused = account_problems.paused(tx)
-    turns = [
-        (intent.waits[provider, account][queued[provider, account]], order, account)
-        for order, account in enumerate(intent.terms[provider])
-        if (provider, account) not in paused
-    ]
-    if not turns:
+    provider = offer.provider
+    preferences = intent.regions.preferences(offer, intent.terms[provider])
+    usable = [each for each in preferences if is_usable(tx, (provider, each), intent.max_unknown)]
+    if not usable:
         raise TurnTaken(f"every account of {provider} is paused")
-    wait, _, account = min(turns)
+    turns = []
+    for order, account in enumerate(usable):
+        key = (provider, account)
+        suits, wait = intent.suits(key, queued[key]), intent.waits[key][queued[key]]
+        if suits is not None:
+            late = tx.now() + timedelta(seconds=wait) > intent.latest
+            turns.append((late, suits, preferences[account], wait, order, account))
+    if not turns:
+        return usable[0], inf
+    *_, wait, _, account = min(turns)
     return account, wait

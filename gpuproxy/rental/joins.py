@@ -78,7 +78,7 @@ class ReservationRecord:
             id=ReservationId(f"res-{self._random.token(8)}"),
             project=self._caller.project,
             request_id=demand.request_id,
-            fingerprint=demand.fingerprint,
+            fingerprint=demand.stored_fingerprint,
             count=demand.count,
             least=demand.count if demand.all_or_nothing else demand.min_count or 0,
             keep=demand.is_findable or not demand.wait,
@@ -167,7 +167,8 @@ class Reserver:
                 self._joinable[key] = call
             call.task = self._calls.start(self._run(call, caller), demand.request_id)
         elif call.demand.fingerprint != demand.fingerprint:
-            raise answers.request_id_reused(demand.request_id, call.reservation_id)
+            different = demand.different_fields(call.demand.stored_fingerprint)
+            raise answers.request_id_reused(demand.request_id, call.reservation_id, different)
         return answers.answer(await self._wait(call, call.task))
 
     def is_running(self, reservation_id: ReservationId) -> bool:
@@ -221,7 +222,7 @@ class Reserver:
         if found is None:
             return None
         if not call.demand.matches_fingerprint(found.fingerprint):
-            raise answers.request_id_reused(request_id, found.id)
+            raise answers.request_id_reused(request_id, found.id, call.demand.different_fields(found.fingerprint))
         if found.failure is not None:
             raise answers.refusal_of(found.failure)
         call.reservation_id = found.id

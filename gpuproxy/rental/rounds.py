@@ -26,7 +26,7 @@ from gpuproxy.model.errors import ClaimLost, Conflict, Refusal, Taken, TurnTaken
 from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
-from gpuproxy.model.offers import AccountKey
+from gpuproxy.model.offers import AccountKey, Offer
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.strategies import STRATEGIES
@@ -176,6 +176,9 @@ class Rental:
             waits=self._waits(terms, len(choice.picks)),
             latest=latest,
             prepaid_hours=self._context.limits.prepaid_hours,
+            suits=self._suits,
+            regions=self._context.accounts.regions,
+            max_unknown=self._context.limits.max_unknown,
         )
 
         def write(tx: Tx) -> tuple[Lease, ...]:
@@ -186,7 +189,9 @@ class Rental:
         made = await self._db.write(write)
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
-                attempt = self._context.attempts.of(lease, offer, self._order.spec, latest, self._record.require)
+                attempt = self._context.attempts.of(
+                    lease, offer, self._order.spec, latest, self._record.require, elsewhere=self._elsewhere
+                )
                 self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
             elif lease.reason == Reason.NOT_ATTEMPTED:
                 turns = self._context.accounts.creates((lease.provider, lease.account))
@@ -248,6 +253,23 @@ class Rental:
             for provider, accounts in terms.items()
             for account in accounts
         }
+
+    def _suits(self, account: AccountKey, more: int) -> int | None:
+        """How well an account suits another create: see Circuit.rank. One that can't be listed suits less."""
+        rank = self._context.accounts.circuit(account).rank(more)
+        silent = self._context.watches.at(account).silent_since is not None
+        return rank if rank is None else max(rank, int(silent))
+
+    async def _elsewhere(self, lease: Lease, offer: Offer) -> float | None:
+        """The seconds until another account that suits could send this create; None if none could."""
+        accounts = self._context.chooser.terms(self._order, self._exclusions).get(lease.provider, {})
+        others = self._context.accounts.regions.preferences(offer, set(accounts) - {lease.account})
+        keys = [key for account in others if self._suits(key := (lease.provider, account), 0) == 0]
+        if not keys:
+            return None
+        limit = self._context.limits.max_unknown
+        usable = await self._db.read(lambda tx: [key for key in keys if intents.is_usable(tx, key, limit)])
+        return min((self._context.accounts.creates(key).wait(lease.project) for key in usable), default=None)
 
     def _has_turn(self, owner: Owner) -> bool:
         """Whether any usable account has a turn for another create in time."""

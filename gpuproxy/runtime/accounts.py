@@ -1,4 +1,4 @@
-"""The accounts that this server rents with. Each has one Provider object."""
+"""The accounts that this server rents with. Each has one Provider object, a queue of creates and a circuit."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,6 +6,8 @@ from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Clock, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
+from gpuproxy.runtime.circuits import Circuit
+from gpuproxy.runtime.regions import Regions
 from gpuproxy.runtime.turns import FairTurns
 from gpuproxy.store import pace
 
@@ -13,14 +15,32 @@ from gpuproxy.store import pace
 class Accounts:
     """All Provider objects, by provider and account."""
 
-    def __init__(self, providers: Iterable[Provider], clock: Clock) -> None:
+    def __init__(
+        self,
+        providers: Iterable[Provider],
+        clock: Clock,
+        *,
+        seed: str = "",
+        regions: Regions | None = None,
+        removed: Iterable[AccountKey] = (),
+    ) -> None:
+        """`seed`: of the jitter of all waits, different in each process. `removed`: accounts that have no key."""
         self._all = {(provider.name, provider.account): provider for provider in providers}
         self._creates = {
-            key: FairTurns(clock, each.capabilities.create_interval * MARGIN) for key, each in self._all.items()
+            key: FairTurns(clock, each.capabilities.create_interval * MARGIN, seed=f"{seed}/turns/{key}")
+            for key, each in self._all.items()
         }
+        self._circuits = {key: Circuit(clock, f"{seed}/creates/{key}") for key in self._all}
+        self.regions = regions or Regions()
+        self.removed = frozenset(removed)
+        """With these, nothing is rented."""
 
     def __iter__(self) -> Iterator[Provider]:
         return iter(self._all.values())
+
+    def usable(self) -> Iterator[Provider]:
+        """The Provider objects of the accounts that have a key."""
+        return (each for key, each in self._all.items() if key not in self.removed)
 
     def provider_of(self, lease: Lease) -> Provider:
         """The Provider of the account that a lease was made with. A lease never changes its account."""
@@ -33,6 +53,10 @@ class Accounts:
     def creates(self, account: AccountKey) -> FairTurns:
         """The queue of creates of an account."""
         return self._creates[account]
+
+    def circuit(self, account: AccountKey) -> Circuit:
+        """The circuit of the creates of an account."""
+        return self._circuits[account]
 
     def waits(self, account: AccountKey, project: str, creates: int) -> list[float]:
         """The seconds until the project's next turn, behind 0, 1, ... `creates` more creates of its own."""

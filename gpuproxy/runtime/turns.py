@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from gpuproxy.ports import Clock
 from gpuproxy.ports.pacing import MARGIN, Pace
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.backoff import Backoff
 
 _INSTANT = 1e-6
 _REMEMBERED = 1000
 """How many projects' last turns are remembered. Forgotten projects count as never served."""
+_LONGEST_PAUSE = 120.0
+"""The longest pause that is not the provider's own, in seconds."""
 
 
 @dataclass(slots=True)
@@ -30,9 +33,15 @@ class FairTurns:
     An interval begins when the previous call is sent.
     """
 
-    def __init__(self, clock: Clock, interval: float) -> None:
+    def __init__(self, clock: Clock, interval: float, *, seed: str = "") -> None:
+        """`seed`: of the jitter of pauses."""
         self._clock = clock
         self._pace = Pace(clock, interval)
+        self._seed = seed
+        self._again: Backoff | None = None
+        """Set after a rate limit until a call is accepted."""
+        self._paused_until = clock.monotonic()
+        self._disturbed = asyncio.Event()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By project."""
         self._served: OrderedDict[str, int] = OrderedDict()
@@ -65,14 +74,50 @@ class FairTurns:
         """The seconds until the next turn can begin."""
         return self._pace.wait()
 
+    @property
+    def limited(self) -> float:
+        """The seconds until the end of a pause that a rate limit caused."""
+        return max(0.0, self._paused_until - self._clock.monotonic())
+
+    @property
+    def interval(self) -> float:
+        """The seconds between two turns."""
+        return self._pace.interval
+
     def hold(self, seconds: float) -> None:
         """Begin no turn for `seconds` seconds."""
         self._pace.hold(seconds)
 
-    def slow_down(self, seconds: float, interval: float | None) -> None:
-        """Obey a rate limit: pause for `seconds`. If the provider names an interval, keep at least that from now on."""
+    @property
+    def disturbed(self) -> asyncio.Event:
+        """Set at the next `disturb`. Whoever waits for a turn should then look for another account."""
+        return self._disturbed
+
+    def disturb(self) -> None:
+        """Tell all who wait for a turn that the account got worse."""
+        self._disturbed.set()
+        self._disturbed = asyncio.Event()
+
+    def slow_down(self, seconds: float, interval: float | None) -> float:
+        """Obey a rate limit: pause for `seconds`. Returns the seconds of the pause.
+
+        If the provider names an interval, keep at least that from now on. If a call after the pause is limited again,
+        the next pause is longer, with jitter, up to two minutes; it is never shorter than `seconds`.
+        """
         self._pace.interval = max(self._pace.interval, (interval or 0.0) * MARGIN)
+        now = self._clock.monotonic()
+        if self._again is None:
+            self._again = Backoff(self._seed, first=2 * seconds, most=_LONGEST_PAUSE)
+        elif now >= self._paused_until:  # else the call was sent before the pause began
+            seconds = max(seconds, self._again.failed())
+        self._paused_until = max(self._paused_until, now + seconds)
         self._pace.hold(seconds)
+        self.disturb()
+        return seconds
+
+    def accepted(self) -> None:
+        """A call was not limited, so the next limit is the first one again."""
+        self._again = None
 
     async def close(self) -> None:
         """Grant no more turns."""

@@ -152,12 +152,12 @@ def locked_keys(tx: Tx) -> frozenset[tuple[ProviderName, str]]:
     return frozenset((ProviderName(row["provider"]), row["key"]) for row in tx.fetch("SELECT provider, key FROM holds"))
 
 
-def count_unknown(tx: Tx, provider: ProviderName) -> int:
-    """The number of creates at a provider with an unknown outcome, including those being released."""
+def count_unknown(tx: Tx, account: AccountKey) -> int:
+    """The number of an account's creates with an unknown outcome, including those being released."""
     row = tx.fetch_one(
-        f"SELECT count(*) AS n FROM leases WHERE provider = ? AND state IN {LIVE_SQL} AND instance_id IS NULL "  # noqa: S608
-        "AND (state = 'unknown' OR (state = 'releasing' AND call_started_at IS NOT NULL))",
-        (provider,),
+        f"SELECT count(*) AS n FROM leases WHERE provider = ? AND account = ? AND state IN {LIVE_SQL} "  # noqa: S608
+        "AND instance_id IS NULL AND (state = 'unknown' OR (state = 'releasing' AND call_started_at IS NOT NULL))",
+        account,
     )
     return 0 if row is None else int(row["n"])
 

@@ -6,6 +6,7 @@ that a watcher misses none. All functions are parts of a unit of work.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -40,7 +41,7 @@ def topic(pool_id: PoolId) -> str:
 
 
 def work_topic() -> str:
-    """What is announced when a pool wants something from its supervisor."""
+    """What is announced when a pool begins to need a supervisor."""
     return _WORK
 
 
@@ -51,7 +52,9 @@ def insert(tx: Tx, pool: Pool) -> Pool:
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (pool.id, pool.project, pool.machine_id, pool.ledger, pool.state.value, pool.wanted, pool.version, _text(pool)),
     )
-    _announce(tx, pool)
+    tx.changed(topic(pool.id))
+    if is_at_work(pool):
+        tx.changed(_WORK)
     return pool
 
 
@@ -99,6 +102,11 @@ def at_work(tx: Tx) -> tuple[Pool, ...]:
     return tuple(_decoded(row) for row in rows)
 
 
+def is_at_work(pool: Pool) -> bool:
+    """Whether the pool is supervised or still to be ended."""
+    return pool.state is not PoolState.DISABLED or pool.wanted != "disabled"
+
+
 def any_sealed(tx: Tx) -> bool:
     """Whether a pool has encrypted secrets."""
     return any(_decoded(row).sealed for row in tx.fetch("SELECT data FROM pools"))
@@ -109,6 +117,13 @@ def save(tx: Tx, old: Pool, new: Pool) -> Pool:
     if new.state is not old.state:
         raise Conflict(f"the state of pool {old.id} changes only by an event")
     return old if new == old else _store(tx, old, new)
+
+
+def looked(tx: Tx, pool: Pool, at: datetime, *, free: bool) -> Pool:
+    """Store a look at the standby's GPUs. It is announced only if it shows something new."""
+    new = replace(pool, looked_at=at, misses=0 if free else pool.misses + 1)
+    is_news = pool.looked_at is None or new.misses != pool.misses
+    return _store(tx, pool, replace(new, checked_at=at) if free else new, announced=is_news)
 
 
 def advance(tx: Tx, old: Pool, event: PoolEvent, reason: str, new: Pool | None = None) -> Pool:
@@ -222,11 +237,14 @@ def view(tx: Tx, pool: Pool) -> PoolView:
 
 
 def _times(incident: Incident) -> FailoverTimes:
-    """The durations of a finished failover. A phase whose beginning or end is unknown is left out."""
+    """The durations of a finished failover. Each phase begins where the one before ends, so no time is missing.
+
+    A phase whose beginning or end is unknown is left out.
+    """
     stages = (
         (incident.last_good_at, incident.began_at),
         (incident.began_at, incident.fenced_at),
-        (incident.start_sent_at, incident.running_at),
+        (incident.fenced_at, incident.running_at),
         (incident.running_at, incident.reachable_at),
         (incident.reachable_at, incident.ended_at),
     )
@@ -240,7 +258,7 @@ def _times(incident: Incident) -> FailoverTimes:
     return FailoverTimes(at=ended_at, kind=incident.kind, total=total, phases=tuple(phases))
 
 
-def _store(tx: Tx, old: Pool, new: Pool) -> Pool:
+def _store(tx: Tx, old: Pool, new: Pool, *, announced: bool = True) -> Pool:
     new = replace(new, version=old.version + 1)
     rows = tx.execute(
         "UPDATE pools SET ledger = ?, state = ?, wanted = ?, version = ?, data = ? WHERE id = ? AND version = ?",
@@ -248,13 +266,11 @@ def _store(tx: Tx, old: Pool, new: Pool) -> Pool:
     )
     if rows == 0:
         raise Conflict(f"pool {old.id} changed since version {old.version}")
-    _announce(tx, new)
+    if announced:
+        tx.changed(topic(new.id))
+    if is_at_work(new) and not is_at_work(old):
+        tx.changed(_WORK)
     return new
-
-
-def _announce(tx: Tx, pool: Pool) -> None:
-    tx.changed(topic(pool.id))
-    tx.changed(_WORK)
 
 
 _pools = msgspec.json.Decoder(Pool)

@@ -2699,6 +2699,287 @@ class LoadInfo(_message.Message):
 Global___LoadInfo: _TypeAlias = LoadInfo  # noqa: Y015
 
 @_typing.final
+class ListProvidersRequest(_message.Message):
+    """----------------------------------------------------------------------------------------------------------- providers
+
+    ListProvidersRequest asks for the marketplaces.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Only this marketplace. Default: all."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProvidersRequest: _TypeAlias = ListProvidersRequest  # noqa: Y015
+
+@_typing.final
+class ListProvidersResponse(_message.Message):
+    """ListProvidersResponse lists the marketplaces that are installed, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderInfo]:
+        """The marketplaces."""
+
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[Global___ProviderInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
+
+@_typing.final
+class ProviderInfo(_message.Message):
+    """ProviderInfo is one marketplace: what it can do, how its calls behave, and the accounts of this server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    OFFER_PREFIX_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    BILLING_FIELD_NUMBER: _builtins.int
+    REFUND_RULE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    SEARCH_PAGE_FIELD_NUMBER: _builtins.int
+    CREATE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    LISTING_LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    LATE_EXECUTION_SECONDS_FIELD_NUMBER: _builtins.int
+    LISTING_MAY_MISS_FIELD_NUMBER: _builtins.int
+    REGIONAL_KEYS_FIELD_NUMBER: _builtins.int
+    POOLS_PER_ACCOUNT_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The name, as in `provider` of other calls: "vast.ai"."""
+    offer_prefix: _builtins.str
+    """Offer ids begin with this and "-"."""
+    billing: _builtins.str
+    """"metered": billed by use. "prepaid": whole hours are paid in advance."""
+    refund_rule: _builtins.str
+    """In words: what is paid back when a machine is destroyed."""
+    search_page: _builtins.int
+    """The most offers on one page of a search. 0: no maximum is known."""
+    create_timeout_seconds: _builtins.float
+    """Real seconds after which a create without an answer has an unknown outcome."""
+    listing_lag_seconds: _builtins.float
+    """Seconds for which listings may lack a new machine."""
+    late_execution_seconds: _builtins.float
+    """Seconds within which a create may still be executed after its call. Absent: no bound is known."""
+    listing_may_miss: _builtins.bool
+    """True: a listing may lack a machine that exists."""
+    regional_keys: _builtins.bool
+    """True: a key rents only in its own region."""
+    pools_per_account: _builtins.int
+    """How many warm pools one account can supervise within the rate limits. Absent: not known."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderCapability]:
+        """Every capability, by name."""
+
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderCall]:
+        """The calls whose rate is limited for each account."""
+
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderAccount]:
+        """The accounts of this server. Empty: no key is set."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        offer_prefix: _builtins.str = ...,
+        capabilities: _abc.Iterable[Global___ProviderCapability] | None = ...,
+        billing: _builtins.str = ...,
+        refund_rule: _builtins.str = ...,
+        calls: _abc.Iterable[Global___ProviderCall] | None = ...,
+        search_page: _builtins.int = ...,
+        create_timeout_seconds: _builtins.float = ...,
+        listing_lag_seconds: _builtins.float = ...,
+        late_execution_seconds: _builtins.float | None = ...,
+        listing_may_miss: _builtins.bool = ...,
+        regional_keys: _builtins.bool = ...,
+        pools_per_account: _builtins.int | None = ...,
+        accounts: _abc.Iterable[Global___ProviderAccount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_late_execution_seconds", b"_late_execution_seconds", "_pools_per_account", b"_pools_per_account", "late_execution_seconds", b"late_execution_seconds", "pools_per_account", b"pools_per_account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_late_execution_seconds", b"_late_execution_seconds", "_pools_per_account", b"_pools_per_account", "accounts", b"accounts", "billing", b"billing", "calls", b"calls", "capabilities", b"capabilities", "create_timeout_seconds", b"create_timeout_seconds", "late_execution_seconds", b"late_execution_seconds", "listing_lag_seconds", b"listing_lag_seconds", "listing_may_miss", b"listing_may_miss", "offer_prefix", b"offer_prefix", "pools_per_account", b"pools_per_account", "provider", b"provider", "refund_rule", b"refund_rule", "regional_keys", b"regional_keys", "search_page", b"search_page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__late_execution_seconds: _TypeAlias = _typing.Literal["late_execution_seconds"]  # noqa: Y015
+    _WhichOneofArgType__late_execution_seconds: _TypeAlias = _typing.Literal["_late_execution_seconds", b"_late_execution_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__pools_per_account: _TypeAlias = _typing.Literal["pools_per_account"]  # noqa: Y015
+    _WhichOneofArgType__pools_per_account: _TypeAlias = _typing.Literal["_pools_per_account", b"_pools_per_account"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__late_execution_seconds) -> _WhichOneofReturnType__late_execution_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pools_per_account) -> _WhichOneofReturnType__pools_per_account | None: ...
+
+Global___ProviderInfo: _TypeAlias = ProviderInfo  # noqa: Y015
+
+@_typing.final
+class ProviderCapability(_message.Message):
+    """ProviderCapability is one thing that a marketplace can do or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name: "volumes"."""
+    available: _builtins.bool
+    """Whether it can be used."""
+    reason: _builtins.str
+    """Why it can't be used. Empty if it can."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        available: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderCapability: _TypeAlias = ProviderCapability  # noqa: Y015
+
+@_typing.final
+class ProviderCall(_message.Message):
+    """ProviderCall is a kind of calls whose rate is limited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name: "create"."""
+    interval_seconds: _builtins.float
+    """The least number of seconds between two calls of one account. 0: no limit."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        interval_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_seconds", b"interval_seconds", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderCall: _TypeAlias = ProviderCall  # noqa: Y015
+
+@_typing.final
+class ProviderAccount(_message.Message):
+    """ProviderAccount is one key of this server at a marketplace, and how it is now. The key itself is never shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    CIRCUIT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    CREATE_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    CREATE_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    CREDIT_AT_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name that the operator chose, or the default: "vast-1"."""
+    region: _builtins.str
+    """The region that the operator chose. Empty: none."""
+    state: _builtins.str
+    """"healthy", or why it is used less or not at all: "limited" (the marketplace asked to wait), "failing" (creates are
+    not answered), "silent" (listings are not answered), "paused" (key refused or no credit), "removed" (no key is set,
+    but it has machines).
+    """
+    reason: _builtins.str
+    """The reason for "paused" and "silent", as in errors: PROVIDER_FUNDS. Empty otherwise."""
+    circuit: _builtins.str
+    """The circuit breaker of its creates: "closed", "resting" (other accounts are preferred), "half_open" (a probe may be
+    sent), "open" (nothing is sent).
+    """
+    failures: _builtins.int
+    """Creates that failed in a row."""
+    create_wait_seconds: _builtins.float
+    """Seconds until the next create may be sent."""
+    create_interval_seconds: _builtins.float
+    """Seconds between two creates: the configured interval, or a longer one that the marketplace has named."""
+    credit: _builtins.float
+    """USD that the account had when it was last read. Absent: not known."""
+    machines: _builtins.int
+    """Machines of this server that exist on the account, in all projects."""
+    unknown: _builtins.int
+    """Creates whose outcome is unknown."""
+    volumes: _builtins.int
+    """Volumes that exist on the account."""
+    price_per_hour: _builtins.float
+    """USD per hour that all this costs now."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is paused or silent. Absent otherwise."""
+
+    @_builtins.property
+    def credit_at(self) -> _timestamp_pb2.Timestamp:
+        """When the credit was read. Absent: not known."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        region: _builtins.str = ...,
+        state: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        circuit: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        create_wait_seconds: _builtins.float = ...,
+        create_interval_seconds: _builtins.float = ...,
+        credit: _builtins.float | None = ...,
+        credit_at: _timestamp_pb2.Timestamp | None = ...,
+        machines: _builtins.int = ...,
+        unknown: _builtins.int = ...,
+        volumes: _builtins.int = ...,
+        price_per_hour: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit", b"_credit", "credit", b"credit", "credit_at", b"credit_at", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit", b"_credit", "circuit", b"circuit", "create_interval_seconds", b"create_interval_seconds", "create_wait_seconds", b"create_wait_seconds", "credit", b"credit", "credit_at", b"credit_at", "failures", b"failures", "machines", b"machines", "name", b"name", "price_per_hour", b"price_per_hour", "reason", b"reason", "region", b"region", "since", b"since", "state", b"state", "unknown", b"unknown", "volumes", b"volumes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credit: _TypeAlias = _typing.Literal["credit"]  # noqa: Y015
+    _WhichOneofArgType__credit: _TypeAlias = _typing.Literal["_credit", b"_credit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credit) -> _WhichOneofReturnType__credit | None: ...
+
+Global___ProviderAccount: _TypeAlias = ProviderAccount  # noqa: Y015
+
+@_typing.final
 class GetTransactionsRequest(_message.Message):
     """--------------------------------------------------------------------------------------------------------------- costs
 
@@ -3693,7 +3974,7 @@ class RetainedVolume(_message.Message):
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     volume_id: _builtins.str
-    """The provider's id, such as "V.777". DeleteRetainedVolume also takes the number alone."""
+    """The marketplace's own id, such as "777", as DeleteRetainedVolume takes it."""
     provider: _builtins.str
     """The marketplace."""
     host_machine_id: _builtins.int

@@ -78,6 +78,11 @@ class GPUProxyServiceStub:
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.HealthCheckRequest.SerializeToString,
                 response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.HealthCheckResponse.FromString,
                 _registered_method=True)
+        self.ListProviders = channel.unary_unary(
+                '/gpuproxy.v1.GPUProxyService/ListProviders',
+                request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersRequest.SerializeToString,
+                response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersResponse.FromString,
+                _registered_method=True)
         self.ListGPUInstances = channel.unary_unary(
                 '/gpuproxy.v1.GPUProxyService/ListGPUInstances',
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListGPUInstancesRequest.SerializeToString,
@@ -304,6 +309,13 @@ class GPUProxyServiceServicer:
 
     def HealthCheck(self, request, context):
         """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviders(self, request, context):
+        """ListProviders shows what each marketplace can do, and how this server's accounts there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -604,6 +616,11 @@ def add_GPUProxyServiceServicer_to_server(servicer, server):
                     servicer.HealthCheck,
                     request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.HealthCheckRequest.FromString,
                     response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.HealthCheckResponse.SerializeToString,
+            ),
+            'ListProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviders,
+                    request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersRequest.FromString,
+                    response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersResponse.SerializeToString,
             ),
             'ListGPUInstances': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGPUInstances,
@@ -991,6 +1008,33 @@ class GPUProxyService:
             '/gpuproxy.v1.GPUProxyService/HealthCheck',
             gpuproxy_dot_v1_dot_gpuproxy__pb2.HealthCheckRequest.SerializeToString,
             gpuproxy_dot_v1_dot_gpuproxy__pb2.HealthCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpuproxy.v1.GPUProxyService/ListProviders',
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersRequest.SerializeToString,
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,8 @@ class GPUProxyServiceStub:
     """DeleteSSHKey removes a public key, but not from machines that already have it. Idempotent."""
     HealthCheck: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.HealthCheckRequest, _gpuproxy_pb2.HealthCheckResponse]
     """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
+    ListProviders: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListProvidersRequest, _gpuproxy_pb2.ListProvidersResponse]
+    """ListProviders shows what each marketplace can do, and how this server's accounts there are."""
     ListGPUInstances: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListGPUInstancesRequest, _gpuproxy_pb2.ListGPUInstancesResponse]
     """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
     marketplace that is down: `unreachable` names such a marketplace.
@@ -200,6 +202,8 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     """DeleteSSHKey removes a public key, but not from machines that already have it. Idempotent."""
     HealthCheck: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.HealthCheckRequest, _gpuproxy_pb2.HealthCheckResponse]  # type: ignore[assignment]
     """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
+    ListProviders: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListProvidersRequest, _gpuproxy_pb2.ListProvidersResponse]  # type: ignore[assignment]
+    """ListProviders shows what each marketplace can do, and how this server's accounts there are."""
     ListGPUInstances: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListGPUInstancesRequest, _gpuproxy_pb2.ListGPUInstancesResponse]  # type: ignore[assignment]
     """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
     marketplace that is down: `unreachable` names such a marketplace.
@@ -374,6 +378,14 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.HealthCheckResponse, _abc.Awaitable[_gpuproxy_pb2.HealthCheckResponse]]:
         """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
+
+    @_abc_1.abstractmethod
+    def ListProviders(
+        self,
+        request: _gpuproxy_pb2.ListProvidersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gpuproxy_pb2.ListProvidersResponse, _abc.Awaitable[_gpuproxy_pb2.ListProvidersResponse]]:
+        """ListProviders shows what each marketplace can do, and how this server's accounts there are."""
 
     @_abc_1.abstractmethod
     def ListGPUInstances(

@@ -24,7 +24,7 @@ from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases, pools
 from gpuproxy.warmpool.hosts import Hosts
 from gpuproxy.warmpool.limits import READS_APART
-from gpuproxy.warmpool.memory import Memory
+from gpuproxy.warmpool.memory import START_WITHIN, Memory
 from gpuproxy.warmpool.renting import Renting, Tried
 from gpuproxy.warmpool.scene import (
     Act,
@@ -44,6 +44,8 @@ log = structlog.get_logger(__name__)
 _UNDER_WAY = timedelta(seconds=180)
 """How long a start may be unanswered before the machine is stopped again: longer than any call."""
 _AGAIN = 1.0
+_VOLUME_AGAIN = 5.0
+"""Seconds until another machine is tried with a volume that was in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +163,18 @@ class Acting:
             if shown is None:  # the reconciler proves it gone
                 self.watches.nudge()
                 continue
-            memory.read(lease.id, at_rest=shown.at_rest, sent_at=sent_at)
+            at_rest = shown.at_rest and not self._is_shy(lease, scene.pool)
+            memory.read(lease.id, at_rest=at_rest, sent_at=sent_at)
             proof = memory.at_rest.get(lease.id)
             if proof is not None and not proof.proves:
                 wait = max(wait, READS_APART - (proof.last - proof.first).total_seconds())
         await self.clock.sleep(wait)
+
+    def _is_shy(self, lease: Lease, pool: Pool) -> bool:
+        """Whether the rows of a machine that was created running may still show it stopped."""
+        lag = timedelta(seconds=self._provider(pool).capabilities.listing_lag_seconds)
+        is_new = lease.started_at is not None and self.clock.now() - lease.started_at < lag
+        return is_new and lease.observed.ready_at is None and lease.id != pool.standby
 
     async def _stop(
         self, provider: Provider, lease: Lease, scene: Scene, memory: Memory, require: Callable[[Tx], None]
@@ -186,16 +195,21 @@ class Acting:
         memory.started(lease.id)
         await self.db.write(lambda tx: _start_committed(tx, scene, act, require))
         try:
-            await self._provider(pool).start(InstanceId(lease.instance_id or ""))
-        except ProviderError as error:
-            why = "its GPUs are rented to another customer" if isinstance(error, NoCapacity) else str(error)
-            log.info("pool_start_failed", pool=pool.id, lease=lease.id, reason=error.reason, error=str(error))
+            async with self.clock.timeout(START_WITHIN * self.clock.scale):
+                await self._provider(pool).start(InstanceId(lease.instance_id or ""))
+        except (ProviderError, TimeoutError) as error:
+            why = (
+                "its GPUs are rented to another customer"
+                if isinstance(error, NoCapacity)
+                else str(error) or "no answer"
+            )
+            log.info("pool_start_failed", pool=pool.id, lease=lease.id, error=why)
             text = f"machine {lease.instance_id} could not be started: {why}"
             await write_until_committed(
-                self.db, self.clock, lambda tx: _start_withdrawn(tx, scene, act, text), lease.id
+                self.db, self.clock, lambda tx: _start_withdrawn(tx, scene, act, text, require), lease.id
             )
         else:
-            await write_until_committed(self.db, self.clock, lambda tx: _may_run(tx, scene, act), lease.id)
+            await write_until_committed(self.db, self.clock, lambda tx: _may_run(tx, scene, act, require), lease.id)
         self.watches.nudge()
 
     async def _confirm_gone(self, lease: Lease, scene: Scene, memory: Memory) -> None:
@@ -262,6 +276,10 @@ def _note_try(tx: Tx, scene: Scene, tried: Tried, require: Callable[[Tx], None])
     if tried.unshared and pool.spec.mode == "" and pool.mode == "shared":
         pools.save(tx, pool, replace(pool, mode="recreate", mode_why=tried.why, standby=None, tries=0, looked_at=None))
         return
+    if tried.unshared and pool.state is PoolState.FAILOVER:  # the volume is not free yet; a time limit ends the wait
+        later = tx.now() + timedelta(seconds=_VOLUME_AGAIN)
+        pools.save(tx, pool, replace(pool, next_try_at=later, error=tried.why, progress="waiting for the volume"))
+        return
     tries = pool.tries + 1
     wait = 0.0 if tried.offer is not None else min(
         scene.limits.retry_seconds * 2 ** (tries - 1), scene.limits.retry_most
@@ -303,8 +321,9 @@ def _start_committed(tx: Tx, scene: Scene, act: Start, require: Callable[[Tx], N
         pools.save(tx, pool, replace(pool, progress=f"starting machine {lease.instance_id}", step_began_at=tx.now()))
 
 
-def _start_withdrawn(tx: Tx, scene: Scene, act: Start, why: str) -> None:
+def _start_withdrawn(tx: Tx, scene: Scene, act: Start, why: str, require: Callable[[Tx], None]) -> None:
     """The machine must stay stopped. The proof that it is follows before anything else is started."""
+    require(tx)
     lease = leases.get(tx, act.lease.id)
     if lease.state in RENTED:
         leases.note(tx, lease, StopDue(tx.now()))
@@ -320,8 +339,9 @@ def _start_withdrawn(tx: Tx, scene: Scene, act: Start, why: str) -> None:
     pools.save(tx, pool, replace(pool, error=why, tries=pool.tries + 1, next_try_at=later))
 
 
-def _may_run(tx: Tx, scene: Scene, act: Start) -> None:
+def _may_run(tx: Tx, scene: Scene, act: Start, require: Callable[[Tx], None]) -> None:
     """The start was accepted. It is not sent again before a listing could show the machine boot."""
+    require(tx)
     lease = leases.get(tx, act.lease.id)
     if lease.state in RENTED:
         leases.note(tx, lease, StopDue(None))

@@ -10,7 +10,8 @@ from gpuproxy.model.pools import Incident, Pool
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import pools
-from gpuproxy.warmpool.views import PoolViews, known, wrong_state
+from gpuproxy.warmpool.provisioning import wrong_state
+from gpuproxy.warmpool.views import PoolViews, known
 
 
 async def failed_over(

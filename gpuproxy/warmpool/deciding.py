@@ -196,6 +196,8 @@ def _beginning(s: Scene) -> Act | None:
         kind: IncidentKind = pool.asked
         event = PoolEvent.PRIMARY_LOST if kind == "manual" else PoolEvent.TEST
         return _begun(s, kind, event, f"a failover was asked for ({kind})")
+    if s.volume_lost:
+        return None  # nothing can take over
     if s.health.is_verdict(Signal.LOST, s.limits.failures) or primary.state is LeaseState.LOST:
         return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary is lost")
     return None
@@ -205,6 +207,7 @@ def _begun(s: Scene, kind: IncidentKind, event: PoolEvent, reason: str) -> Chang
     pool = replace(s.pool, asked="", unfenced=False, tries=0, next_try_at=None, step_began_at=s.now, progress=reason)
     if kind == "drill":
         pool = drills.after_drill(pool, s.now)
+    pool = _to_be_looked_at(pool)
     incident = Incident(
         pool_id=s.pool.id,
         number=0,
@@ -218,9 +221,16 @@ def _begun(s: Scene, kind: IncidentKind, event: PoolEvent, reason: str) -> Chang
     return Change(event=event, reason=reason, pool=pool, incident=incident, opens=True)
 
 
+def _to_be_looked_at(pool: Pool) -> Pool:
+    """Before a failover destroys the primary (`recreate`), the host's free GPUs are looked at anew."""
+    return replace(pool, looked_at=None) if pool.mode == "recreate" else pool
+
+
 def _primary_trouble(s: Scene) -> Degraded:
-    """What is wrong with a primary that is not proven lost."""
+    """What is wrong with a primary that is not proven lost, and with its volume."""
     health, limits = s.health, s.limits
+    if s.volume_lost:
+        return Degraded.VOLUME_LOST
     if health.is_verdict(Signal.HOST_OFFLINE, limits.failures):
         return Degraded.HOST_OFFLINE
     if health.is_verdict(Signal.STOPPED, limits.failures):
@@ -288,7 +298,7 @@ def _suspended(s: Scene, incident: Incident) -> Act:
         return ConfirmGone(primary)
     stopped = any(s.health.is_verdict(each, s.limits.failures) for each in (Signal.LOST, Signal.STOPPED))
     if (stopped or primary is None or primary.state in TERMINAL) and (s.may_try or s.free_since_try):
-        pool = replace(s.pool, step_began_at=s.now, next_try_at=None)
+        pool = _to_be_looked_at(replace(s.pool, step_began_at=s.now, next_try_at=None))
         again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
         return Change(event=PoolEvent.PRIMARY_LOST, reason="the failover goes on", pool=pool, incident=again)
     return _told(s, _primary_trouble(s) or s.pool.degraded)

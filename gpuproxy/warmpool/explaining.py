@@ -9,8 +9,8 @@ from gpuproxy.model.pools import PoolState, PoolView
 from gpuproxy.warmpool.hints import HINTS
 
 
-def next_action(view: PoolView) -> str:
-    """The sentence for the present state."""
+def next_action(view: PoolView, check_seconds: float) -> str:
+    """The sentence for the present state. `check_seconds`: between two checks of a primary."""
     pool = view.pool
     if pool.wanted == "gone":
         return "Everything is being destroyed. The call cleanup says what is left."
@@ -26,7 +26,7 @@ def next_action(view: PoolView) -> str:
         case PoolState.FAILOVER:
             return f"Failover: {pool.progress or 'beginning'}."
         case PoolState.ACTIVE:
-            return "Nothing. The server checks the primary every two seconds."
+            return f"The primary is checked every {check_seconds:g} s."
     return HINTS.get(pool.degraded, "The server tries again.")
 
 

@@ -5,7 +5,8 @@ it is proven at rest or gone. Only `unfenced`, which an operator sets for one fa
 
 The ladder: the standby; a new machine on another chunk of the host; the old primary again. Each rung begins only after
 the machine of the rung before is proven at rest or gone. In the mode `recreate` there is no standby, and the old
-primary is destroyed before the new machine, because the marketplace gives the volume to one machine at a time.
+primary is destroyed before the new machine, because the marketplace gives the volume to one machine at a time. Before
+that, the host's free GPUs are looked at once more.
 """
 
 from dataclasses import replace
@@ -15,7 +16,7 @@ from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import NO_HOST, Degraded, Incident, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
-from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, Rest, Scene, Start
+from gpuproxy.warmpool.scene import MISSES, Act, Change, ConfirmGone, Fence, RentMachine, Rest, Scene, Start
 from gpuproxy.warmpool.signals import Signal
 
 STANDBY, NEW_MACHINE, OLD_PRIMARY, NO_MORE = 0, 1, 2, 3
@@ -27,7 +28,11 @@ _TRIES = 3
 """Failed tries to rent a new machine. After that, the next rung begins."""
 _UNANSWERED = 15.0
 """Seconds after which a start counts as not sent: the process ended before its answer, or before it was sent."""
+_LOOK_SECONDS = 15.0
+"""For so long the mode `recreate` waits for a look at the host's free GPUs."""
 _SWAPS = frozenset({"test", "drill"})
+_NOT_FREE = "the host has no free GPUs for another machine"
+_NOT_SEEN = "nobody could look whether the host has free GPUs for another machine"
 
 
 def failing_over(s: Scene) -> Act:
@@ -44,14 +49,34 @@ def failing_over(s: Scene) -> Act:
         return Change(reason="nothing was rented", incident=replace(incident, successor=None, start_sent_at=None))
     if successor is not None:
         return _next_rung(s, incident, f"machine {successor.instance_id or successor.label} is gone")
-    if (fence := _fence(s, incident)) is not None:
-        return fence
+    if (act := _looked_first(s, incident) or _fence(s, incident)) is not None:
+        return act
     if incident.fenced_at is None:
         fenced = replace(incident, fenced_at=s.now)
         return Change(
             reason="the old primary is proven stopped", incident=fenced, pool=_at(s, "starting the successor")
         )
     return _rung(s, incident)
+
+
+def _looked_first(s: Scene, incident: Incident) -> Act | None:
+    """A test in the mode `recreate` destroys a primary that works: nothing is stopped before GPUs were seen free."""
+    pool = s.pool
+    if pool.mode != "recreate" or incident.kind not in _SWAPS or incident.stop_sent_at is not None:
+        return None
+    if pool.looked_at is None and not s.waited(incident.began_at, _LOOK_SECONDS):
+        return Rest(_SOON)
+    if pool.looked_at is not None and not pool.misses:
+        return None
+    unseen = pool.looked_at is None
+    why = f"{_NOT_SEEN if unseen else _NOT_FREE}; the primary was not stopped"
+    failed = _failed(s, Degraded.UNCHECKED if unseen else Degraded.NO_FREE_GPU)
+    return Change(
+        event=PoolEvent.FAILED,
+        reason=why,
+        pool=failed if unseen else replace(failed, misses=MISSES),
+        incident=replace(incident, ended_at=s.now, outcome="failed", reason=why),
+    )
 
 
 def _fence(s: Scene, incident: Incident) -> Act | None:
@@ -106,11 +131,14 @@ def _rung(s: Scene, incident: Incident) -> Act:
 
 
 def _new_machine(s: Scene, incident: Incident, old: Lease | None) -> Act:
-    if s.pool.tries >= _TRIES:
+    if s.pool.tries >= _TRIES or s.waited(s.pool.step_began_at, s.limits.create_seconds):
         return _next_rung(s, incident, s.pool.error)
     if s.pool.mode == "recreate" and old is not None and old.state not in TERMINAL:
-        if s.pool.misses:
-            return _next_rung(s, incident, "the host has no free GPUs for another machine")
+        unseen = s.pool.looked_at is None
+        if unseen and not s.waited(incident.fenced_at, _LOOK_SECONDS):
+            return Rest(_SOON)
+        if unseen or s.pool.misses:
+            return _next_rung(s, incident, _NOT_SEEN if unseen else _NOT_FREE)
         if old.state is LeaseState.RELEASING:
             return Rest(_SOON)
         return Change(

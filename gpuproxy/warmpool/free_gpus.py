@@ -4,26 +4,29 @@ A stopped standby holds no GPU. Its pool is active only while its own chunk was 
 in a row that do not find it are a verdict; a look that could not be made is none.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from gpuproxy.model.errors import ProviderError
-from gpuproxy.model.leases import TERMINAL, Lease, LeaseId
-from gpuproxy.model.offers import HIGHEST_PRICE, AccountKey, Offer, OfferFilter
+from gpuproxy.model.leases import TERMINAL, LeaseId
+from gpuproxy.model.offers import HIGHEST_PRICE, AccountKey, HostKey, Offer, OfferFilter
 from gpuproxy.model.pools import Pool, PoolId, PoolState
-from gpuproxy.ports import Clock, Database, Provider, Tx
+from gpuproxy.ports import Capabilities, Clock, Database, Provider, Tx
 from gpuproxy.store import leases, pools
 from gpuproxy.warmpool.limits import PoolLimits
 
 log = structlog.get_logger(__name__)
 
-BATCH = 16
-"""Hosts in one search: an answer may have 64 rows, and a host has up to a few free chunks of one size."""
 _DEGRADED = PoolState.DEGRADED
 _LOOKS_IN = frozenset({PoolState.PROVISIONING, PoolState.ACTIVE, _DEGRADED})
+_LARGE_PAGE = 256
+"""Rows of an answer of a marketplace that names no maximum."""
+_SHARE = 0.375
+"""The part of an account's searches that the catalog leaves to others while it reads a large marketplace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +40,44 @@ class Wanted:
     """Keys of the host that this server has rented."""
 
 
-def due(views: Iterable[tuple[Pool, Mapping[LeaseId, Lease]]], now: datetime, limits: PoolLimits) -> list[Wanted]:
-    """The pools that need a look now, those that have waited longest first.
+def room(capabilities: Capabilities) -> int:
+    """The rows that one search is filled with: part of a page, because a full page makes a second search necessary."""
+    return (capabilities.search_page or _LARGE_PAGE) * 3 // 4
 
-    A degraded pool without a standby needs one too: as soon as GPUs are free, it can go on.
+
+def pools_per_account(capabilities: Capabilities, limits: PoolLimits, rows: float = 1.0) -> int | None:
+    """How many pools on as many hosts one account keeps `active`; None: its searches have no limit.
+
+    Each pool must be looked at once in `unchecked_seconds`. `rows`: the rows that a host has in an answer, which are
+    its free chunks of the pool's size; 1: the chunk of the standby. docs/warm-pool.md has the measured figures.
+    """
+    if not capabilities.search_interval:
+        return None
+    searches = int(limits.unchecked_seconds / capabilities.search_interval * _SHARE)
+    return int(searches * room(capabilities) / rows)
+
+
+def due(of_account: Iterable[Pool], now: datetime, limits: PoolLimits) -> Sequence[Pool]:
+    """The pools to look for now, those that have waited longest first; none as long as no pool must be looked for.
+
+    The others come along, as far as there is room. So the pools of an account are looked for together. A degraded pool
+    without a standby needs a look too: as soon as GPUs are free, it can go on.
     """
     found = [
-        Wanted(pool, standby.offered.conflict_keys if standby is not None else ())
-        for pool, rows in views
-        if pool.state in _LOOKS_IN
+        pool
+        for pool in of_account
+        if (pool.state in _LOOKS_IN or _is_asked_for(pool))
         and pool.founded
-        and ((standby := _standby(pool, rows)) is not None or pool.mode == "recreate" or pool.state is _DEGRADED)
-        and (pool.looked_at is None or now - pool.looked_at >= timedelta(seconds=limits.free_check_seconds))
+        and (pool.standby is not None or pool.mode == "recreate" or pool.state is _DEGRADED)
     ]
-    return sorted(found, key=lambda each: (each.pool.looked_at is not None, each.pool.looked_at or now, each.pool.id))
+    found.sort(key=lambda each: (each.looked_at is not None, each.looked_at or now, each.id))
+    oldest = found[0].looked_at if found else now
+    return found if oldest is None or now - oldest >= timedelta(seconds=limits.free_check_seconds) else ()
 
 
-def _standby(pool: Pool, rows: Mapping[LeaseId, Lease]) -> Lease | None:
-    found = rows.get(pool.standby) if pool.standby else None
-    return None if found is None or found.state in TERMINAL else found
+def _is_asked_for(pool: Pool) -> bool:
+    """Whether a failover waits for a look before it destroys the primary."""
+    return pool.state is PoolState.FAILOVER and pool.mode == "recreate" and pool.looked_at is None
 
 
 def is_free(wanted: Wanted, offers: Sequence[Offer]) -> bool:
@@ -70,17 +92,22 @@ def is_free(wanted: Wanted, offers: Sequence[Offer]) -> bool:
 
 
 class FreeGpus:
-    """Makes the looks for one account."""
+    """Makes the looks."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
+        self._rows: dict[tuple[HostKey, int], int] = {}
+        """The rows that a host had in the last answer, by the size that was asked for.
 
-    async def look(self, provider: Provider, wanted: Sequence[Wanted]) -> None:
-        """Make one search for pools with machines of one size, and store what it shows."""
-        size = wanted[0].pool.spec.num_gpus
-        batch = [each for each in wanted if each.pool.spec.num_gpus == size][:BATCH]
-        machine_ids = frozenset(each.pool.host.rpartition("/")[2] for each in batch)
+        More than one page of rows takes turns of other searches, so that the look is old when it ends.
+        """
+
+    async def look(self, provider: Provider, wanted: Sequence[Pool]) -> None:
+        """Make one search for the first of these pools of an account, and store what it shows."""
+        size = wanted[0].spec.num_gpus
+        batch = self._batch([each for each in wanted if each.spec.num_gpus == size], size, room(provider.capabilities))
+        machine_ids = frozenset(each.host.rpartition("/")[2] for each in batch)
         asked = OfferFilter(
             providers=frozenset({provider.name}), machine_ids=machine_ids, num_gpus=size, max_price=HIGHEST_PRICE,
             verified_only=False, disk_gb=0,
@@ -91,11 +118,22 @@ class FreeGpus:
         except ProviderError as error:
             log.info("free_gpu_check_failed", account=provider.account, reason=error.reason, error=str(error))
             return
-        locked = {key for name, key in await self._db.read(leases.locked_keys) if name == provider.name}
-        results: list[tuple[PoolId, bool]] = [
-            (each.pool.id, is_free(replace(each, locked=frozenset(locked)), offers)) for each in batch
-        ]
+        shown = Counter(each.host for each in offers)
+        self._rows |= {(pool.host, size): shown[pool.host] for pool in batch}
+        looked_for = await self._db.read(lambda tx: _wanted(tx, provider, batch))
+        results = [(each.pool.id, is_free(each, offers)) for each in looked_for]
         await self._db.write(lambda tx: _store(tx, results, began))
+
+    def _batch(self, wanted: Sequence[Pool], size: int, rows: int) -> Sequence[Pool]:
+        """The first pools whose hosts one answer has room for; at least one."""
+        hosts: set[HostKey] = set()
+        for number, pool in enumerate(wanted):
+            if pool.host not in hosts:
+                rows -= max(1, self._rows.get((pool.host, size), 1))
+                hosts.add(pool.host)
+            if rows < 0 and number:
+                return wanted[:number]
+        return wanted
 
 
 def account_of(pool: Pool) -> AccountKey:
@@ -103,10 +141,21 @@ def account_of(pool: Pool) -> AccountKey:
     return pool.provider, pool.account
 
 
+def _wanted(tx: Tx, provider: Provider, batch: Iterable[Pool]) -> list[Wanted]:
+    """What is looked for: the standby's GPUs, or any of the right size where no standby is."""
+    locked = frozenset(key for name, key in leases.locked_keys(tx) if name == provider.name)
+    found = []
+    for pool in batch:
+        standby = None if pool.standby is None else leases.find(tx, LeaseId(pool.standby))
+        if standby is not None and standby.state not in TERMINAL:
+            found.append(Wanted(pool, standby.offered.conflict_keys, locked))
+        elif pool.mode == "recreate" or pool.state is _DEGRADED:
+            found.append(Wanted(pool, (), locked))
+    return found
+
+
 def _store(tx: Tx, results: Sequence[tuple[PoolId, bool]], at: datetime) -> None:
     for pool_id, free in results:
         pool = pools.find(tx, pool_id)
-        if pool is None or (pool.looked_at is not None and pool.looked_at > at):
-            continue
-        seen = replace(pool, looked_at=at, misses=0 if free else pool.misses + 1)
-        pools.save(tx, pool, replace(seen, checked_at=at) if free else seen)
+        if pool is not None and (pool.looked_at is None or pool.looked_at <= at):
+            pools.looked(tx, pool, at, free=free)

@@ -43,6 +43,10 @@ HINTS: Mapping[Degraded, str] = {
         "Another machine holds the lock of the volume, so the new primary does not run its workload. Find the "
         "process that still runs there, or let the server destroy that machine."
     ),
+    Degraded.VOLUME_LOST: (
+        "The marketplace does not list the volume any more, so its data is lost. Save what the primary still has; then "
+        "ProvisionWarmPool makes a new pool with an empty volume, and gives back what is left of this one."
+    ),
     Degraded.WRONG_VOLUME: (
         "What is mounted is not this pool's volume, or the mount failed, so the workload was not started. Look at "
         "the log of the machine (GetInstanceLogs), then provision again."

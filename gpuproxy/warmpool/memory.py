@@ -11,6 +11,8 @@ from gpuproxy.warmpool.signals import Health
 STOP_EVERY = timedelta(seconds=10)
 """A stop is repeated after this time if the machine is not at rest."""
 
+START_WITHIN = 60.0
+"""Real seconds. A start that has no answer by then is cancelled, so that a paused process sends none later."""
 _STOP_AGAIN = timedelta(seconds=2)
 
 
@@ -19,6 +21,11 @@ class Memory:
     """Observations about the machines of one pool."""
 
     health: Health = field(default_factory=Health)
+    trusted_from: datetime | None = None
+    """Reads before this time prove nothing, because a start of an earlier supervisor may still be on its way.
+
+    None: there is no other process.
+    """
     of: LeaseId | None = None
     """The primary that `health` is about."""
     at_rest: dict[LeaseId, AtRest] = field(default_factory=dict)
@@ -54,6 +61,8 @@ class Memory:
             before = None
         if not at_rest:
             self.at_rest.pop(lease_id, None)
+        elif self.trusted_from is not None and sent_at < self.trusted_from:
+            return
         elif accepted is not None and sent_at >= accepted:
             self.at_rest[lease_id] = AtRest(sent_at if before is None else before.first, sent_at)
 

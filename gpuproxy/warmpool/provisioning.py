@@ -5,20 +5,21 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from gpuproxy.model.errors import FailedPrecondition, Refusal
-from gpuproxy.model.gpus import gpu_matches
+from gpuproxy.model.gpus import gpu_matches, gpu_name
 from gpuproxy.model.leases import TERMINAL, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, ProviderName
-from gpuproxy.model.pool_calls import PoolPlan
-from gpuproxy.model.pools import Degraded, Pool, PoolId, PoolSpec, PoolState
+from gpuproxy.model.pool_calls import CALL_NAMES, PoolPlan
+from gpuproxy.model.pools import NO_HOST, Degraded, Pool, PoolEvent, PoolId, PoolSpec, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
-from gpuproxy.ports import Capabilities, Tx, VolumeOffer
-from gpuproxy.store import leases, reservations
+from gpuproxy.ports import Capabilities, Random, Tx, VolumeOffer
+from gpuproxy.store import leases, pools, reservations
 from gpuproxy.warmpool.hosts import pool_size
 
 BUSY = frozenset({PoolState.SEARCHING, PoolState.PROVISIONING, PoolState.ACTIVE, PoolState.FAILOVER})
 """In these states a pool takes no other parameters."""
+_PASSING = frozenset({PoolState.SEARCHING, PoolState.FAILOVER})
 LABEL = "warm_pool"
 """The label of a pool's ledger; its value is the machine_id."""
 
@@ -101,22 +102,78 @@ def merged(spec: PoolSpec, given: Sequence[tuple[str, object]]) -> PoolSpec:
 
 
 def require_same(pool: Pool, spec: PoolSpec, host: HostKey, *, same_secrets: bool) -> None:
-    """Refuse other parameters while the pool is busy. Raises POOL_EXISTS."""
+    """Refuse other parameters while the pool is busy. Raises POOL_EXISTS, or POOL_STATE in a search or a failover."""
     asked = replace(spec, num_gpus=pool.spec.num_gpus, price_from=pool.spec.price_from)
-    if asked == pool.spec and host == pool.host and same_secrets:
-        return
-    different = [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
+    if gpu_name(asked.gpu_model) == gpu_name(pool.spec.gpu_model):
+        asked = replace(asked, gpu_model=pool.spec.gpu_model)
+    names = [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
+    different = [CALL_NAMES.get(name, name) for name in names]
     different += ["host_machine_id"] if host != pool.host else []
     different += [] if same_secrets else ["secret_env or registry_auth"]
+    if not different:
+        return
+    others = f"with other parameters: {', '.join(different)}"
+    if pool.state in _PASSING:
+        raise FailedPrecondition(
+            f"Warm pool {pool.machine_id} is {pool.state}, {others}. Wait until that ends, or clean it up.",
+            reason=Reason.POOL_STATE,
+            metadata={"state": pool.state.value},
+        )
     raise Refusal(
-        f"Machine {pool.machine_id} has a warm pool in the state {pool.state} with other parameters: "
-        f"{', '.join(different)}. Disable it first, or repeat the call with the same parameters.",
+        f"Machine {pool.machine_id} has a warm pool in the state {pool.state} {others}. Disable it first, or repeat "
+        "the call with the same parameters.",
         reason=Reason.POOL_EXISTS,
         metadata={"state": pool.state.value},
     )
 
 
-def with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The random parts of a new pool. They are drawn before the unit of work, which may run several times."""
+
+    pool: str
+    ledger: str
+    nonce: str
+
+    @classmethod
+    def by(cls, random: Random) -> "Drawn":
+        """New ones."""
+        return cls(pool=random.token(8), ledger=random.token(8), nonce=random.token(16))
+
+
+def found_or_made(
+    tx: Tx, project: str, machine_id: int, *, provider: ProviderName, spec: PoolSpec, drawn: Drawn
+) -> tuple[Pool, bool]:
+    """The project's pool for a machine_id, and whether it was made now. Raises POOL_STATE while it is cleaned up."""
+    pool = pools.of_machine(tx, project, machine_id)
+    if pool is None:
+        pool_id = PoolId(f"pool-{drawn.pool}")
+        return pools.insert(
+            tx, draft(pool_id, project, machine_id, provider, spec, nonce=drawn.nonce, at=tx.now())
+        ), True
+    if pool.wanted == "gone":
+        raise wrong_state(pool, "is being cleaned up")
+    return pool, False
+
+
+def taken_up(
+    tx: Tx, pool: Pool, event: PoolEvent, *, spec: PoolSpec, host: HostKey, account: str, drawn: Drawn
+) -> Pool:
+    """Begin to provision a pool on a host, or on one that is searched (""). A lost volume takes all else with it."""
+    if pool.volume is not None and ((volume := leases.find(tx, pool.volume)) is None or volume.state in TERMINAL):
+        pool = replace(pool, host=NO_HOST)
+    facts = replace(begun(tx.now(), pool, spec, host, account), seeks=not host)
+    return pools.advance(tx, pool, event, "it was asked for", _with_ledger(tx, facts, drawn.ledger))
+
+
+def wrong_state(pool: Pool, what: str) -> FailedPrecondition:
+    """The refusal of a call that the pool's state does not allow. `what` follows the pool's name."""
+    return FailedPrecondition(
+        f"Warm pool {pool.machine_id} {what}.", reason=Reason.POOL_STATE, metadata={"state": pool.state.value}
+    )
+
+
+def _with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
     """The pool with a reservation that has its leases."""
     if pool.ledger and reservations.find(tx, pool.ledger) is not None:
         return pool
@@ -143,7 +200,17 @@ def begun(now: datetime, pool: Pool, spec: PoolSpec, host: HostKey, account: str
     )  # fmt: skip
     if pool.host == host and pool.account == account:
         return new
-    return replace(new, host=host, account=account, primary=None, standby=None, volume=None, founded=False)
+    return replace(
+        new, host=host, account=account, primary=None, standby=None, volume=None, failed=None, failed_until=None,
+        data_state="empty" if pool.founded else new.data_state, founded=False,
+    )  # fmt: skip
+
+
+def end_incident(tx: Tx, pool: Pool, why: str) -> None:
+    """End the pool's open incident, because somebody decided what becomes of the pool. Without one, do nothing."""
+    incident = pools.open_incident(tx, pool.id)
+    if incident is not None:
+        pools.save_incident(tx, replace(incident, ended_at=tx.now(), outcome="failed", reason=why))
 
 
 def draft(

@@ -24,7 +24,7 @@ from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Provider, Tx, VolumeOffer
 from gpuproxy.rental import intents
-from gpuproxy.rental.attempt import Attempts
+from gpuproxy.rental.attempt import Attempt, Attempts
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases, pools, reservations, ssh_keys
@@ -71,6 +71,12 @@ class Renting:
         self._chooser = chooser
         self._signer = signer
         self._limits = limits
+        self._stops: set[asyncio.Event] = set()
+
+    def withdraw(self) -> None:
+        """Send none of the creates that still wait for their turn."""
+        for stop in self._stops:
+            stop.set()
 
     async def offers(self, pool: Pool) -> list[Offer]:
         """What can be rented on the pool's host for one of its machines, cheapest first. Raises ProviderError."""
@@ -98,7 +104,7 @@ class Renting:
         spec = launch(pool, role, await self._volume_id(pool), secrets, self._limits)
         spec = replace(spec, ssh_public_keys=await self._keys(pool))
         found = [each for each in await self.offers(pool) if each.id not in refused]
-        stop, latest = asyncio.Event(), self._clock.now() + timedelta(seconds=self._limits.create_seconds / 2)
+        latest = self._clock.now() + timedelta(seconds=self._limits.create_seconds / 2)
         async with self._chooser.lock:
             locked = await self._db.read(leases.locked_keys)
             free = [each for each in found if not any((each.provider, key) in locked for key in each.conflict_keys)]
@@ -112,12 +118,22 @@ class Renting:
             except (Taken, TurnTaken) as error:
                 return Tried(str(error), Degraded.NO_FREE_GPU)
         if lease.state is LeaseState.REQUESTED:
-            await self._attempts.of(lease, offer, spec, latest, require).run(stop, Exclusions())
+            await self._create(self._attempts.of(lease, offer, spec, latest, require))
             lease = await self._db.read(lambda tx: leases.get(tx, lease.id))
         if lease.state is not LeaseState.FAILED:
             return None
         why = lease.observed.status_message or lease.reason.meaning.outcome
-        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id, unshared=lease.reason is Reason.VOLUME_IN_USE)
+        if lease.reason is Reason.VOLUME_IN_USE:  # no other offer would help
+            return Tried(why, Degraded.NO_STANDBY, unshared=True)
+        return Tried(why, Degraded.NO_FREE_GPU, offer=offer.id)
+
+    async def _create(self, attempt: Attempt) -> None:
+        stop = asyncio.Event()
+        self._stops.add(stop)
+        try:
+            await attempt.run(stop, Exclusions())
+        finally:
+            self._stops.discard(stop)
 
     async def _owner(self, pool: Pool) -> Owner:
         return await self._db.read(lambda tx: reservations.get(tx, pool.ledger).as_owner)

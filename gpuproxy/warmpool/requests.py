@@ -6,6 +6,7 @@ So a call may arrive at any process, and a call that ends early changes nothing 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import (
@@ -27,7 +28,7 @@ from gpuproxy.model.pool_calls import (
     PoolPlan,
     ProvisionDemand,
 )
-from gpuproxy.model.pools import Pool, PoolEvent, PoolId, PoolSecrets, PoolSpec, PoolState, PoolView
+from gpuproxy.model.pools import NO_HOST, Pool, PoolEvent, PoolId, PoolSecrets, PoolSpec, PoolState, PoolView
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Random, Tx
@@ -38,20 +39,23 @@ from gpuproxy.warmpool.grounds import Grounds
 from gpuproxy.warmpool.hosts import Hosts
 from gpuproxy.warmpool.provisioning import (
     BUSY,
+    Drawn,
     Ground,
-    begun,
     check_capabilities,
     draft,
+    end_incident,
+    found_or_made,
     merged,
     planned,
     require_same,
     sized,
     stands,
-    with_ledger,
+    taken_up,
+    wrong_state,
 )
 from gpuproxy.warmpool.secrets import Sealer, SecretsUnavailable
 from gpuproxy.warmpool.supervisor import Supervisor
-from gpuproxy.warmpool.views import PoolViews, known, wrong_state
+from gpuproxy.warmpool.views import PoolViews, known
 from gpuproxy.warmpool.watching import watch
 
 
@@ -121,77 +125,58 @@ class WarmPools:
         before = await self.status(caller, demand.machine_id)
         stored = before.pool if before is not None else None
         ground = await self._ground(account, host, demand.spec)
-        if stored is not None and stored.state in BUSY and not demand.dry_run:
+        joins = stored is not None and stored.state in BUSY and not demand.dry_run
+        if stored is not None and joins:
             require_same(stored, demand.spec, host, same_secrets=self._same_secrets(stored, demand.secrets))
-            return await self._provisioned(caller, demand, stored, planned(stored.spec, stored.mode, ground, host))
-        kept = stored is not None and stored.host == host and await self._db.read(lambda tx: stands(tx, stored))
-        spec = replace(demand.spec, num_gpus=stored.spec.num_gpus) if kept and stored else sized(demand.spec, ground)
+        kept = stored if stored is not None and stored.host == host else None
+        if kept is not None and not joins and not await self._db.read(partial(stands, pool=kept)):
+            kept = None
+        spec = sized(demand.spec, ground) if kept is None else replace(demand.spec, num_gpus=kept.spec.num_gpus)
         plan = planned(spec, "" if stored is None else stored.mode, ground, host)
         if demand.dry_run:
             now = draft(
                 PoolId(""), caller.project, demand.machine_id, demand.provider, spec, nonce="", at=self._clock.now()
             )
             return self._views.told(before or PoolView(pool=replace(now, host=host))), plan
-        nonce, tokens = self._random.token(16), (self._random.token(8), self._random.token(8))
+        drawn = Drawn.by(self._random)
 
         def write(tx: Tx) -> Pool:
             tx.before_spending()
-            pool = pools.of_machine(tx, caller.project, demand.machine_id)
-            new = pool is None
-            if pool is None:
-                pool = draft(
-                    PoolId(f"pool-{tokens[0]}"), caller.project, demand.machine_id, demand.provider, spec,
-                    nonce=nonce, at=tx.now(),
-                )  # fmt: skip
-                pools.insert(tx, pool)
-            if pool.wanted == "gone":
-                raise wrong_state(pool, "is being cleaned up")
+            pool, new = found_or_made(
+                tx, caller.project, demand.machine_id, provider=demand.provider, spec=spec, drawn=drawn
+            )
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
-                return pool
-            facts = begun(tx.now(), replace(pool, key_id=caller.key_id, sealed=sealed), spec, host, account[1])
-            facts = with_ledger(tx, facts, tokens[1])
-            return pools.advance(tx, pool, PoolEvent.PROVISION, "it was asked for", facts)
+                return pools.save(tx, pool, replace(pool, wanted="supervised"))
+            end_incident(tx, pool, "the pool was provisioned anew")
+            pool = replace(pool, key_id=caller.key_id, sealed=sealed)
+            return taken_up(tx, pool, PoolEvent.PROVISION, spec=spec, host=host, account=account[1], drawn=drawn)
 
         return await self._provisioned(caller, demand, await self._db.write(write), plan)
 
     async def enable(self, caller: Caller, demand: EnableDemand) -> Enabled:
         """Take up supervision, on the host of the pool or on one that is searched. Raises NO_SPEC, POOL_EXISTS."""
-        tokens, nonce = (self._random.token(8), self._random.token(8)), self._random.token(16)
-        default, provider = self._default_spec, self._marketplace()
+        drawn, default, provider = Drawn.by(self._random), self._default_spec, self._marketplace()
 
         def write(tx: Tx) -> Pool:
-            pool = pools.of_machine(tx, caller.project, demand.machine_id)
-            if pool is None and default is None:
+            if default is None and pools.of_machine(tx, caller.project, demand.machine_id) is None:
                 raise _no_spec(demand.machine_id)
-            if pool is None:
-                spec = merged(default or PoolSpec(max_price=0.0), demand.given)
-                pool = pools.insert(
-                    tx,
-                    draft(
-                        PoolId(f"pool-{tokens[0]}"), caller.project, demand.machine_id, provider, spec, nonce=nonce,
-                        at=tx.now(),
-                    ),
-                )  # fmt: skip
-            if pool.wanted == "gone":
-                raise wrong_state(pool, "is being cleaned up")
+            new_spec = merged(default or PoolSpec(max_price=0.0), demand.given)
+            pool, _ = found_or_made(
+                tx, caller.project, demand.machine_id, provider=provider, spec=new_spec, drawn=drawn
+            )
             if pool.state is not PoolState.DISABLED:
-                require_same(pool, merged(pool.spec, demand.given), pool.host, same_secrets=True)
+                host = self._host(pool, demand) or pool.host
+                same_secrets = demand.secrets is None or self._same_secrets(pool, demand.secrets)
+                require_same(pool, merged(pool.spec, demand.given), host, same_secrets=same_secrets)
                 return pools.save(tx, pool, replace(pool, wanted="supervised"))
             tx.before_spending()
-            account = self._account(pool.provider)
-            check_capabilities(
-                self._accounts.provider(account).capabilities, pool.provider, merged(pool.spec, demand.given)
-            )
-            host = pool.host
-            if demand.host_machine_id is not None:
-                host = HostKey(f"{pool.provider}/{demand.host_machine_id}")
-            elif not stands(tx, pool):
-                host = HostKey("")
+            account, spec = self._account(pool.provider), merged(pool.spec, demand.given)
+            check_capabilities(self._accounts.provider(account).capabilities, pool.provider, spec)
+            host = self._host(pool, demand) or (pool.host if stands(tx, pool) else NO_HOST)
             sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
-            facts = begun(tx.now(), replace(pool, sealed=sealed), merged(pool.spec, demand.given), host, account[1])
-            facts = with_ledger(tx, replace(facts, key_id=caller.key_id, seeks=not host), tokens[1])
-            return pools.advance(tx, pool, PoolEvent.ENABLE, "it was asked for", facts)
+            pool = replace(pool, key_id=caller.key_id, sealed=sealed)
+            return taken_up(tx, pool, PoolEvent.ENABLE, spec=spec, host=host, account=account[1], drawn=drawn)
 
         pool = await self._db.write(write)
         view = await self._db.read(lambda tx: pools.view(tx, pools.get(tx, pool.id)))
@@ -248,10 +233,7 @@ class WarmPools:
                 return pools.save(tx, pool, replace(pool, wanted="disabled"))  # nothing is left
             if pool.wanted == "gone":
                 return pools.save(tx, pool, replace(pool, keep_volume=pool.keep_volume and keep_volume))
-            incident = pools.open_incident(tx, pool.id)
-            if incident is not None:
-                ended = replace(incident, ended_at=tx.now(), outcome="failed", reason="the pool was cleaned up")
-                pools.save_incident(tx, ended)
+            end_incident(tx, pool, "the pool was cleaned up")
             wanted = replace(pool, wanted="gone", keep_volume=keep_volume, asked="", progress="destroying")
             return pools.advance(tx, pool, PoolEvent.CLEANUP, "it was asked for", wanted)
 
@@ -298,16 +280,22 @@ class WarmPools:
 
     def _marketplace(self) -> ProviderName:
         """Where pools are made whose call names no marketplace: the first one that can carry them."""
-        able = [each.name for each in self._accounts if "volumes" not in each.capabilities.missing]
+        able = [each.name for each in self._accounts.usable() if "volumes" not in each.capabilities.missing]
         if not able:
             raise FailedPrecondition(
                 "The server has no account at a marketplace with volumes.", reason=Reason.NO_ACCOUNT
             )
         return able[0]
 
+    @staticmethod
+    def _host(pool: Pool, demand: EnableDemand) -> HostKey:
+        """The host that the call names; NO_HOST if it names none."""
+        number = demand.host_machine_id
+        return NO_HOST if number is None else HostKey(f"{pool.provider}/{number}")
+
     def _account(self, provider: ProviderName) -> AccountKey:
         """The account that pools of a marketplace are rented with: the first one."""
-        for each in self._accounts:
+        for each in self._accounts.usable():
             if each.name == provider:
                 return each.name, each.account
         raise FailedPrecondition(f"The server has no account at {provider}.", reason=Reason.NO_ACCOUNT)
@@ -362,9 +350,8 @@ def _unavailable(provider: str, error: ProviderError) -> Unavailable:
 
 def _names(lease: Lease, volume_id: str) -> bool:
     wanted = volume_id.strip()
-    native = lease.instance_id or ""
-    return lease.kind == "volume" and bool(wanted) and wanted in (native, native.rpartition(".")[2])
+    return lease.kind == "volume" and bool(wanted) and wanted in (lease.instance_id, lease.marketplace_id)
 
 
 def _ids(rows: Iterable[Lease]) -> tuple[str, ...]:
-    return tuple(each.instance_id or each.label for each in rows if each.state in LIVE)
+    return tuple(each.marketplace_id or each.label for each in rows if each.state in LIVE)

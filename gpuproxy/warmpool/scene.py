@@ -137,6 +137,11 @@ class Scene:
         return self.lease(self.pool.volume)
 
     @property
+    def volume_lost(self) -> bool:
+        """Whether the pool's volume is proven gone."""
+        return self.pool.volume is not None and (self.volume is None or self.volume.state in TERMINAL)
+
+    @property
     def machines(self) -> tuple[Lease, ...]:
         """Its machines that may exist."""
         return tuple(each for each in self.leases.values() if each.kind == "machine" and each.state in LIVE)
@@ -206,8 +211,8 @@ def _trouble(s: Scene) -> Degraded:
         return Degraded.NONE if pool.degraded is Degraded.NONE else Degraded.UNCHECKED
     if pool.looked_at is None or s.waited(pool.looked_at, s.limits.unchecked_seconds):
         return Degraded.UNCHECKED
-    ends_at = primary.observed.contract_ends_at
-    if ends_at is not None and (ends_at - s.now).total_seconds() < CONTRACT_SECONDS:
+    ends = [each.observed.contract_ends_at for each in (primary, standby, s.volume) if each is not None]
+    if any(at is not None and (at - s.now).total_seconds() < CONTRACT_SECONDS for at in ends):
         return Degraded.CONTRACT_ENDS
     if s.credit_hours is not None and s.credit_hours < CREDIT_HOURS:
         return Degraded.LOW_CREDIT

@@ -1,52 +1,50 @@
 """The supervision of all pools of this process: check the primaries, decide, act.
 
-Every two seconds each primary is probed, and each account with pools is listed once, however many pools it has. What
-the checks show is kept in memory; what follows from it is stored. Only the process that has the claim on an account
-acts for its pools.
+Each pool has a loop of its own: it checks the primary every two seconds, and wakes when its pool has changed. The loops
+are spread over the interval. Each account with pools is listed once an interval, however many pools it has. What the
+checks show is kept in memory; what follows from it is stored. Only the process that has the claim on an account acts
+for its pools.
 """
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from math import inf
-from urllib.parse import urlsplit
 
 import structlog
 
 from gpuproxy.model.errors import ClaimLost, Conflict, Unavailable
 from gpuproxy.model.leases import RENTED, Lease, LeaseId
-from gpuproxy.model.offers import AccountKey, HostKey
+from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.pools import Incident, Pool, PoolId, PoolState
 from gpuproxy.ports import Clock, Database, Probe, Tx
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
-from gpuproxy.runtime.loops import guarded
+from gpuproxy.runtime.loops import repeat_when_due
 from gpuproxy.store import leases, pools
 from gpuproxy.warmpool import free_gpus
 from gpuproxy.warmpool.acting import Acting
+from gpuproxy.warmpool.checking import Checks
 from gpuproxy.warmpool.credits import Credits
 from gpuproxy.warmpool.deciding import decide
-from gpuproxy.warmpool.free_gpus import FreeGpus
+from gpuproxy.warmpool.free_gpus import FreeGpus, account_of
 from gpuproxy.warmpool.limits import PoolLimits
-from gpuproxy.warmpool.memory import Memory
+from gpuproxy.warmpool.memory import START_WITHIN, Memory
 from gpuproxy.warmpool.scene import Rest, Scene
-from gpuproxy.warmpool.signals import Answer, Api, after_check, opinion
 
 log = structlog.get_logger(__name__)
 
 _ACTS = 200
 """Acts of one pool in a row. After that the next check comes first."""
-_BREATH = 0.25
+_LONG = 3600.0
 _CHECKED = frozenset({PoolState.ACTIVE, PoolState.FAILOVER, PoolState.DEGRADED})
-_SHOULD_ANSWER = frozenset({Api.RUNNING, Api.BOOTING, Api.NO_OPINION})
-"""What the marketplace says of machines whose silence it does not explain."""
 _OLDEST_LISTING = 3
 """Intervals between checks: an older listing has no opinion."""
+_GOLDEN = 0.618034
+"""The fraction of an interval between the checks of pools that begin one after the other: any number is spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,10 @@ class _Row:
     incident: Incident | None
 
     @property
-    def primary(self) -> Lease | None:
-        return None if self.pool.primary is None else self.leases.get(self.pool.primary)
+    def checked(self) -> Lease | None:
+        """The primary that is to be checked; None if there is nothing to check."""
+        primary = None if self.pool.primary is None else self.leases.get(self.pool.primary)
+        return primary if self.pool.state in _CHECKED and primary is not None and primary.state in RENTED else None
 
 
 class Supervisor:
@@ -82,72 +82,60 @@ class Supervisor:
         self._free = free
         self._db = db
         self._clock = clock
-        self._probe = probe
         self._accounts = accounts
         self._watches = watches
         self._limits = limits
-        self._lateness = lateness
-        self._memories: dict[PoolId, Memory] = {}
-        self._looked_at: dict[AccountKey, float] = {}
-        """Readings of Clock.monotonic(): pools share the listings of their account."""
+        self._checks = Checks(clock=clock, probe=probe, limits=limits, lateness=lateness)
         self._credits = Credits(db, clock)
-        self._work = Background("pool")
+        self._memories: dict[PoolId, Memory] = {}
+        self._listing_takes: dict[AccountKey, float] = {}
+        """The seconds of the last listing of each account."""
+        self._draining = False
+        self._begun = 0
+        """How many pools have been taken up. It spreads them over the interval."""
+        self._loops = Background("pool")
+        self._work = Background("pool-work")
         self._looks = Background("pool-look")
-        self._suspected_since: datetime | None = None
-        """Since when our own network seems to be cut, so that no failed probe counts; None: it does not."""
 
     async def run(self) -> None:
         """Check and act until cancelled."""
-        async with self._db.watch(pools.work_topic()) as wakeups:
-            while True:
-                await guarded(self.step, self._clock, "pools")
-                await self._clock.sleep(_BREATH)
-                with suppress(TimeoutError):
-                    async with self._clock.timeout(self._limits.check_seconds - _BREATH):
-                        await wakeups.wait()
+        await repeat_when_due(self.step, pools.work_topic(), self._db, self._clock, "pools")
+
+    @property
+    def check_seconds(self) -> float:
+        """Seconds between two checks of a primary."""
+        return self._limits.check_seconds
 
     def health_of(self, pool_id: PoolId) -> Memory | None:
         """What was seen of a pool; None if this process does not supervise it."""
         return self._memories.get(pool_id)
 
-    async def step(self) -> None:
-        """One check of all pools that are due. Work on pools goes on in the background."""
-        rows = await self._db.read(self._rows)
-        for gone in self._memories.keys() - {row.pool.id for row in rows}:
-            del self._memories[gone]
-        for row in rows:
-            memory = self._memories.setdefault(row.pool.id, Memory())
-            memory.primary_is(row.pool.primary)
-        await self._check([row for row in rows if self._is_due(row)])
-        self._look_for_free_gpus(rows)
-        for account in {free_gpus.account_of(row.pool) for row in rows}:
-            self._looks.start_once(partial(self._credits.look, self._accounts.provider(account)), f"credit {account}")
-        for row in rows:
-            self._work.start_once(partial(self._work_on, row.pool.id), row.pool.id)
+    async def step(self) -> float:
+        """Take up the pools that nobody supervises yet, and look at their accounts. Returns the seconds until the next.
+
+        Pools are supervised, and accounts looked at, in the background.
+        """
+        at_work = await self._db.read(pools.at_work)
+        if self._draining:
+            return _LONG
+        found = [pool for pool in at_work if self._is_mine(account_of(pool))]
+        for pool in found:
+            self._loops.start_once(partial(self._supervise, pool.id), pool.id)
+        for account in dict.fromkeys(account_of(pool) for pool in found):
+            self._look_at(account, [pool for pool in found if account_of(pool) == account])
+        return self._limits.check_seconds
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new. Wait for creates, stops and starts in flight, for at most `seconds` real seconds."""
+        self._draining = True
+        await self._loops.close()
+        self._acting.renting.withdraw()
+        await self._work.drain(seconds)
 
     async def close(self) -> None:
         """Cancel the work. The database has what is left to do."""
-        await self._work.close()
-        await self._looks.close()
-
-    # -- checking
-
-    def _rows(self, tx: Tx) -> list[_Row]:
-        return [row for pool in pools.at_work(tx) if (row := self._row(tx, pool)) is not None]
-
-    def _row(self, tx: Tx, pool: Pool) -> _Row | None:
-        if not self._is_mine(free_gpus.account_of(pool)):
-            return None
-        rows = {lease.id: lease for lease in pools.machines(tx, pool)}
-        for named in (pool.primary, pool.standby, pool.volume, pool.failed):
-            if named is not None and named not in rows and (lease := leases.find(tx, named)) is not None:
-                rows[named] = lease
-        incident = pools.open_incident(tx, pool.id)
-        if incident is not None:
-            for named in (incident.primary, incident.successor):
-                if named is not None and named not in rows and (lease := leases.find(tx, named)) is not None:
-                    rows[named] = lease
-        return _Row(pool, rows, incident)
+        for each in (self._loops, self._work, self._looks):
+            await each.close()
 
     def _is_mine(self, account: AccountKey) -> bool:
         try:
@@ -155,102 +143,86 @@ class Supervisor:
         except KeyError:
             return False
 
-    def _is_due(self, row: _Row) -> bool:
-        primary = row.primary
-        if row.pool.state not in _CHECKED or primary is None or primary.state not in RENTED:
-            return False
-        checked = self._memories[row.pool.id].health.checked_at
-        wait = timedelta(seconds=0.9 * self._limits.check_seconds)
-        return checked is None or self._clock.now() - checked >= wait
+    # -- looking at accounts
 
-    async def _check(self, rows: Sequence[_Row]) -> None:
-        """Probe each primary, and hear what the last listing of its account says."""
-        if not rows:
-            return
-        for account in {free_gpus.account_of(row.pool) for row in rows}:
-            if self._clock.monotonic() - self._looked_at.get(account, -inf) >= 0.9 * self._limits.check_seconds:
-                self._looked_at[account] = self._clock.monotonic()
-                self._looks.start_once(self._watches.at(account).look_quietly, f"{account[0]} {account[1]}")
-        found = await asyncio.gather(*(self._answer(row) for row in rows))
-        now = self._clock.now()
-        oldest = now - timedelta(seconds=_OLDEST_LISTING * self._limits.check_seconds)
-        opinions = [self._opinion(row, oldest) for row in rows]
-        answers = self._believable(rows, opinions, found)
-        for row, api, answer in zip(rows, opinions, answers, strict=True):
-            memory = self._memories[row.pool.id]
-            memory.health = after_check(memory.health, api, answer, now)
+    def _look_at(self, account: AccountKey, of_account: Sequence[Pool]) -> None:
+        """What the pools of an account share: its listing, its credit, and searches for the GPUs of standbys."""
+        name, provider = f"{account[0]} {account[1]}", self._accounts.provider(account)
+        if any(pool.state in _CHECKED for pool in of_account):
+            self._looks.start_once(partial(self._list, account), f"list {name}")
+        self._looks.start_once(partial(self._credits.look, provider), f"credit {name}")
+        if due := free_gpus.due(of_account, self._clock.now(), self._limits):
+            self._looks.start_once(partial(self._free.look, provider, due), f"free {name}")
 
-    def _opinion(self, row: _Row, oldest: datetime) -> Api:
-        if row.primary is None:
-            return Api.NO_OPINION
-        return opinion(row.primary, self._watches.at(free_gpus.account_of(row.pool)).listing, oldest)
+    async def _list(self, account: AccountKey) -> None:
+        """List an account. This takes almost an interval at least, so that there is one listing in each."""
+        began = self._clock.monotonic()
+        await self._watches.at(account).look_quietly()
+        self._listing_takes[account] = self._clock.monotonic() - began
+        ends = began + 0.9 * self._limits.check_seconds
+        await self._clock.sleep(max(0.0, ends - self._clock.monotonic()))
 
-    async def _answer(self, row: _Row) -> Answer:
-        primary, health, timeout = row.primary, row.pool.spec.health, self._limits.probe_timeout
-        if primary is None:
-            return Answer.NOT_PROBED
-        seen = primary.observed
-        if health.startswith("http"):
-            url = urlsplit(health)
-            inside = url.port or 80
-            at = next((each for each in seen.ports if each.container_port == inside), None)
-            if at is None:
-                return Answer.NOT_PROBED
-            path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            good = await self._probe.reachable("http", at.host, at.public_port, timeout, path=path)
-        elif seen.ssh_port and health != "tcp":
-            good = await self._probe.reachable("ssh", seen.ssh_host, seen.ssh_port, timeout)
-        elif seen.ports or seen.ssh_port:
-            at = seen.ports[0] if seen.ports else None
-            host, port = (at.host, at.public_port) if at else (seen.ssh_host, seen.ssh_port)
-            good = await self._probe.reachable("tcp", host, port, timeout)
-        else:
-            return Answer.NOT_PROBED
-        return Answer.ANSWERS if good else Answer.SILENT
+    # -- one pool
 
-    def _believable(self, rows: Sequence[_Row], opinions: Sequence[Api], answers: Sequence[Answer]) -> Sequence[Answer]:
-        """The answers, without those that our own fault may explain: a late event loop, or a cut network."""
-        late = self._lateness.within(self._limits.check_seconds) > self._limits.check_seconds / 2
-        silent: set[HostKey] = {
-            row.pool.host
-            for row, api, answer in zip(rows, opinions, answers, strict=True)
-            if answer is Answer.SILENT and api in _SHOULD_ANSWER
-        }
-        if not (late or self._is_cut_off(silent, answers)):
-            return answers
-        return [Answer.NOT_PROBED if each is Answer.SILENT else each for each in answers]
+    async def _supervise(self, pool_id: PoolId) -> None:
+        """Check the primary at each interval, and decide then and whenever the pool has changed."""
+        self._begun += 1
+        due = self._clock.monotonic() + self._begun * _GOLDEN % 1 * self._limits.check_seconds
+        late = timedelta(seconds=START_WITHIN * self._clock.scale)
+        memory = self._memories[pool_id] = Memory(trusted_from=None if self._db.exclusive else self._clock.now() + late)
+        try:
+            async with self._db.watch(pools.topic(pool_id)) as wakeups:
+                while (row := await self._db.read(lambda tx: self._found(tx, pool_id))) is not None:
+                    memory.primary_is(row.pool.primary)
+                    if (now := self._clock.monotonic()) >= due:
+                        due = max(due + self._limits.check_seconds, now)
+                        await self._check(row, memory)
+                    if not self._rests(row, memory):
+                        self._work.start_once(partial(self._work_on, pool_id), pool_id)
+                    with suppress(TimeoutError):
+                        async with self._clock.timeout(max(0.0, due - self._clock.monotonic())):
+                            await wakeups.wait()
+        finally:
+            self._checks.forget(pool_id)
+            del self._memories[pool_id]
 
-    def _is_cut_off(self, silent: Collection[HostKey], answers: Sequence[Answer]) -> bool:
-        """Whether our own network seems to be cut: several hosts are silent for no other reason, and none answers.
+    async def _check(self, row: _Row, memory: Memory) -> None:
+        if (primary := row.checked) is not None:
+            account = account_of(row.pool)
+            # The listing of many machines has many pages: it is old when it is there, and the newest for as long again.
+            age = _OLDEST_LISTING * self._limits.check_seconds + 2 * self._listing_takes.get(account, 0.0)
+            watch = self._watches.at(account)
+            memory.health = await self._checks.check(
+                row.pool, primary, memory.health, lambda: watch.listing, timedelta(seconds=age)
+            )
 
-        After a while the silence counts, because several primaries may be unreachable at once.
-        """
-        if len(silent) < 2 or Answer.ANSWERS in answers:
-            self._suspected_since = None
-            return False
-        now = self._clock.now()
-        if self._suspected_since is None:
-            log.warning("own_network_suspected_by_pools", hosts=len(silent), effect="no failover begins meanwhile")
-            self._suspected_since = now
-        return now - self._suspected_since < timedelta(seconds=self._limits.unreachable_seconds)
+    def _rests(self, row: _Row, memory: Memory) -> bool:
+        """Whether nothing is to be done before the next check."""
+        act = decide(self._scene(row, memory))
+        return isinstance(act, Rest) and act.seconds >= self._limits.check_seconds
 
-    def _look_for_free_gpus(self, rows: Sequence[_Row]) -> None:
-        now = self._clock.now()
-        wanted = free_gpus.due([(row.pool, row.leases) for row in rows], now, self._limits)
-        for account in {free_gpus.account_of(each.pool) for each in wanted}:
-            of_account = [each for each in wanted if free_gpus.account_of(each.pool) == account]
-            provider = self._accounts.provider(account)
-            self._looks.start_once(partial(self._free.look, provider, of_account), f"free {account}")
+    def _found(self, tx: Tx, pool_id: PoolId) -> _Row | None:
+        """The pool; None if it is not at work, or not ours."""
+        pool = pools.find(tx, pool_id)
+        if pool is None or not pools.is_at_work(pool) or not self._is_mine(account_of(pool)):
+            return None
+        rows = {lease.id: lease for lease in pools.machines(tx, pool)}
+        incident = pools.open_incident(tx, pool.id)
+        of_incident = () if incident is None else (incident.primary, incident.successor)
+        for named in (pool.primary, pool.standby, pool.volume, pool.failed, *of_incident):
+            if named is not None and named not in rows and (lease := leases.find(tx, named)) is not None:
+                rows[named] = lease
+        return _Row(pool, rows, incident)
 
     # -- acting
 
     async def _work_on(self, pool_id: PoolId) -> None:
-        """Decide and act until nothing is to be done now."""
+        """Decide and act until nothing is to be done now, or until the pool is not supervised any more."""
         for _ in range(_ACTS):
             row = await self._db.read(lambda tx: self._found(tx, pool_id))
-            if row is None:
+            memory = self._memories.get(pool_id)  # a new one if the claim was lost meanwhile
+            if row is None or memory is None:
                 return
-            memory = self._memories.setdefault(pool_id, Memory())
             memory.primary_is(row.pool.primary)
             scene = self._scene(row, memory)
             act = decide(scene)
@@ -269,10 +241,6 @@ class Supervisor:
                 log.warning("pool_step_postponed", pool=pool_id, reason=error.reason)
                 await self._clock.sleep(1.0)
 
-    def _found(self, tx: Tx, pool_id: PoolId) -> _Row | None:
-        pool = pools.find(tx, pool_id)
-        return None if pool is None else self._row(tx, pool)
-
     def _scene(self, row: _Row, memory: Memory) -> Scene:
         return Scene(
             pool=row.pool,
@@ -283,5 +251,5 @@ class Supervisor:
             health=memory.health,
             at_rest=dict(memory.at_rest),
             gone=frozenset(memory.gone),
-            credit_hours=self._credits.hours(free_gpus.account_of(row.pool)),
+            credit_hours=self._credits.hours(account_of(row.pool)),
         )

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import FailedPrecondition, NotFound
+from gpuproxy.model.errors import NotFound
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.pools import Pool, PoolId, PoolView
-from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Clock, Database, Tx
 from gpuproxy.store import pools
 from gpuproxy.warmpool.explaining import fence_of, next_action, price_now
@@ -34,7 +33,7 @@ class PoolViews:
         checked_at = None if memory is None else memory.health.checked_at
         pool = replace(view.pool, fence=fence_of(view))
         view = replace(view, pool=pool, price=price_now(view), health_checked_at=checked_at)
-        return replace(view, next_action=next_action(view))
+        return replace(view, next_action=next_action(view, self._supervisor.check_seconds))
 
     async def of(self, pool_id: PoolId) -> PoolView:
         """The pool as it is now."""
@@ -65,10 +64,3 @@ def known(tx: Tx, caller: Caller, machine_id: int) -> Pool:
     if pool is None:
         raise NotFound(f"There is no warm pool for machine {machine_id}. Provision one first.")
     return pool
-
-
-def wrong_state(pool: Pool, what: str) -> FailedPrecondition:
-    """The refusal of a call that the pool's state does not allow. `what` follows the pool's name."""
-    return FailedPrecondition(
-        f"Warm pool {pool.machine_id} {what}.", reason=Reason.POOL_STATE, metadata={"state": pool.state.value}
-    )

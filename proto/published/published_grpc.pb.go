@@ -32,6 +32,7 @@ const (
 	GPUProxyService_ListSSHKeys_FullMethodName             = "/gpuproxy.GPUProxyService/ListSSHKeys"
 	GPUProxyService_DeleteSSHKey_FullMethodName            = "/gpuproxy.GPUProxyService/DeleteSSHKey"
 	GPUProxyService_HealthCheck_FullMethodName             = "/gpuproxy.GPUProxyService/HealthCheck"
+	GPUProxyService_ListProviders_FullMethodName           = "/gpuproxy.GPUProxyService/ListProviders"
 	GPUProxyService_ListGPUInstances_FullMethodName        = "/gpuproxy.GPUProxyService/ListGPUInstances"
 	GPUProxyService_GetGPUInstance_FullMethodName          = "/gpuproxy.GPUProxyService/GetGPUInstance"
 	GPUProxyService_StartGPUInstance_FullMethodName        = "/gpuproxy.GPUProxyService/StartGPUInstance"
@@ -89,6 +90,8 @@ type GPUProxyServiceClient interface {
 	DeleteSSHKey(ctx context.Context, in *proto.DeleteSSHKeyRequest, opts ...grpc.CallOption) (*proto.DeleteSSHKeyResponse, error)
 	// HealthCheck: see gpuproxy.v1.GPUProxyService.
 	HealthCheck(ctx context.Context, in *proto.HealthCheckRequest, opts ...grpc.CallOption) (*proto.HealthCheckResponse, error)
+	// ListProviders: see gpuproxy.v1.GPUProxyService.
+	ListProviders(ctx context.Context, in *proto.ListProvidersRequest, opts ...grpc.CallOption) (*proto.ListProvidersResponse, error)
 	// ListGPUInstances: see gpuproxy.v1.GPUProxyService.
 	ListGPUInstances(ctx context.Context, in *proto.ListGPUInstancesRequest, opts ...grpc.CallOption) (*proto.ListGPUInstancesResponse, error)
 	// GetGPUInstance: see gpuproxy.v1.GPUProxyService.
@@ -239,6 +242,16 @@ func (c *gPUProxyServiceClient) HealthCheck(ctx context.Context, in *proto.Healt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(proto.HealthCheckResponse)
 	err := c.cc.Invoke(ctx, GPUProxyService_HealthCheck_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gPUProxyServiceClient) ListProviders(ctx context.Context, in *proto.ListProvidersRequest, opts ...grpc.CallOption) (*proto.ListProvidersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(proto.ListProvidersResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_ListProviders_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -615,6 +628,8 @@ type GPUProxyServiceServer interface {
 	DeleteSSHKey(context.Context, *proto.DeleteSSHKeyRequest) (*proto.DeleteSSHKeyResponse, error)
 	// HealthCheck: see gpuproxy.v1.GPUProxyService.
 	HealthCheck(context.Context, *proto.HealthCheckRequest) (*proto.HealthCheckResponse, error)
+	// ListProviders: see gpuproxy.v1.GPUProxyService.
+	ListProviders(context.Context, *proto.ListProvidersRequest) (*proto.ListProvidersResponse, error)
 	// ListGPUInstances: see gpuproxy.v1.GPUProxyService.
 	ListGPUInstances(context.Context, *proto.ListGPUInstancesRequest) (*proto.ListGPUInstancesResponse, error)
 	// GetGPUInstance: see gpuproxy.v1.GPUProxyService.
@@ -714,6 +729,9 @@ func (UnimplementedGPUProxyServiceServer) DeleteSSHKey(context.Context, *proto.D
 }
 func (UnimplementedGPUProxyServiceServer) HealthCheck(context.Context, *proto.HealthCheckRequest) (*proto.HealthCheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HealthCheck not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) ListProviders(context.Context, *proto.ListProvidersRequest) (*proto.ListProvidersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListProviders not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) ListGPUInstances(context.Context, *proto.ListGPUInstancesRequest) (*proto.ListGPUInstancesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGPUInstances not implemented")
@@ -975,6 +993,24 @@ func _GPUProxyService_HealthCheck_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GPUProxyServiceServer).HealthCheck(ctx, req.(*proto.HealthCheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GPUProxyService_ListProviders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(proto.ListProvidersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).ListProviders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_ListProviders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).ListProviders(ctx, req.(*proto.ListProvidersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1597,6 +1633,10 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HealthCheck",
 			Handler:    _GPUProxyService_HealthCheck_Handler,
+		},
+		{
+			MethodName: "ListProviders",
+			Handler:    _GPUProxyService_ListProviders_Handler,
 		},
 		{
 			MethodName: "ListGPUInstances",

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from gpuproxy.adapters.system import ScaledClock, Threads
-from gpuproxy.catalog.refresh import EVERYTHING, Catalog
+from gpuproxy.catalog.refresh import Catalog
+from gpuproxy.catalog.search import EVERYTHING
 from gpuproxy.edge.messages.instances import encode_offer
 from gpuproxy.ports import HttpRequest, HttpResponse, ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR

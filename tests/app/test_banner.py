@@ -49,6 +49,7 @@ def test_on_a_real_marketplace_the_banner_names_who_pays_and_warns() -> None:
     assert "market     vast.ai, paid by accounts research, vast-2" in text
     assert "market     moon.example, paid by account moon-1" in text
     assert [COSTS in line for line in text].count(True) == 1
+    assert any("at most $10 per GPU-hour (GPUPROXY_MAX_PRICE)" in line for line in text)
     assert text[-2] == "Rent four GPUs, which costs money:"
     assert "key-" not in "".join(text).replace("admin-key", "")
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.catalog.refresh import EVERYTHING, Catalog
+from gpuproxy.catalog.refresh import Catalog
+from gpuproxy.catalog.search import EVERYTHING
 from gpuproxy.model.errors import ProviderError, ProviderUnavailable, RateLimited, Unavailable
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer, OfferFilter, ProviderName

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from google.rpc import code_pb2
 
 from gpuproxy.cli import COMMANDS, root
+from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, NOW, Run, World, error
 
 pytestmark = pytest.mark.long
@@ -98,7 +99,10 @@ def test_list_shows_offers_and_names_unreachable_providers(run: Run) -> None:
     ]  # fmt: skip
     assert lines[1].startswith("vast-1     2  RTX 4090")
     assert "  $0.62  $14.88  $104.16  $446.40  " in lines[1]
-    assert lines[-1] == "1 of 12 offers · 31 GPUs can be rented at once · seen 4 s ago · no answer from io.net"
+    assert (
+        lines[-1]
+        == "1 of 12 offers (--limit shows more) · 31 GPUs can be rented at once · seen 4 s ago · no answer from io.net"
+    )
 
 
 def test_reserve_ends_with_the_costs_and_the_release_command(run: Run) -> None:
@@ -257,6 +261,25 @@ def test_release_lists_the_machines_and_asks(run: Run, world: World) -> None:
     done = run("release", "res-1", answer="y\n")
     assert done.exit_code == 0
     assert done.stdout.startswith("res-1 releasing")
+
+
+def test_several_reservations_are_released_after_one_question(run: Run, world: World) -> None:
+    world.rent(1)
+    other = pb.Reservation(reservation_id="res-2", state="active", price_per_hour=0.5)
+    other.instances.add(contract_id="8001", provider="vast.ai", price_per_hour=0.5)
+    world.reservations.append(other)
+    refused = run("release", "res-1", "res-2", "res-1", answer="n\n")
+    assert "Release 2 machines of res-1, res-2? Data on them is lost." in refused.stderr
+    assert [each.state for each in world.reservations] == ["pending", "active"]
+    done = run("release", "res-1", "res-2", "res-1", answer="y\n")
+    assert [line.split(" · ")[0] for line in done.stdout.splitlines()] == ["res-1 releasing", "res-2 releasing"]
+
+
+def test_nothing_is_released_if_one_of_the_ids_is_unknown(run: Run, world: World) -> None:
+    world.rent(1)
+    result = run("release", "res-1", "res-9", "--yes")
+    assert result.exit_code == 1
+    assert world.reservations[0].state == "pending"
 
 
 @pytest.mark.parametrize("command", [("release", "res-1"), ("destroy", "7001")])

@@ -34,6 +34,14 @@ def test_the_last_lines_of_a_log_are_printed_unchanged(run: Run, world: World) -
     assert json.loads(run("logs", "7001", "--json").stdout)["lines"] == ["one", "two", "three"]
 
 
+def test_the_logs_of_several_machines_name_the_machine_of_each_line(run: Run, world: World) -> None:
+    world.rent(1, status="active")
+    world.rent(2, status="active")
+    result = run("logs", "7001", "7002", "7001", "--tail", "1")
+    assert result.stdout.splitlines() == ["7001: three", "7002: three"]
+    assert len(run("logs", "7001", "7002", "--json").stdout.splitlines()) >= 2
+
+
 def test_zero_or_too_many_log_lines_are_wrong_usage(run: Run) -> None:
     assert run("logs", "7001", "--tail", "0").exit_code == 2
     assert run("logs", "7001", "--tail", "1001").exit_code == 2

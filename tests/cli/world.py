@@ -245,8 +245,9 @@ class World(GPUProxyServiceServicer):
     def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
     ) -> pb.ReleaseReservationResponse:
-        self.reservations[0].state = "releasing"
-        return pb.ReleaseReservationResponse(reservation=self.reservations[0])
+        found = next(each for each in self.reservations if each.reservation_id == request.reservation_id)
+        found.state = "releasing"
+        return pb.ReleaseReservationResponse(reservation=found)
 
     def ExtendReservation(
         self, request: pb.ExtendReservationRequest, context: grpc.ServicerContext

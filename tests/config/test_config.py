@@ -8,16 +8,16 @@ from gpuproxy.config.loading import check_start, load_settings, without_effect
 from gpuproxy.config.names import NOT_BUILT_NAMES
 from gpuproxy.config.settings import ConfigError, Settings
 from gpuproxy.config.values import Address, parse_address, parse_duration
-from gpuproxy.providers.vast import DESCRIPTOR
+from gpuproxy.providers import ionet, vast
 
 
 def load(**env: str) -> Settings:
-    return load_settings(env, None, marketplaces=[DESCRIPTOR])
+    return load_settings(env, None, marketplaces=[vast.DESCRIPTOR])
 
 
 def refusal(**env: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(**env)
+        load_settings(env, None, marketplaces=[ionet.DESCRIPTOR, vast.DESCRIPTOR])
     return str(caught.value)
 
 
@@ -297,7 +297,9 @@ def test_the_environment_overrides_the_file_and_empty_counts_as_absent(tmp_path:
     env_file = tmp_path / ".env"
     env_file.write_text("# keys\nVASTAI_API_KEY=key1,key2,key3\nGPUPROXY_MAX_PRICE=2\nGPUPROXY_LB_STRATEGY=\n")
     settings = load_settings(
-        {"GPUPROXY_MAX_PRICE": "3", "GPUPROXY_TIME_SCALE": ""}, env_file, marketplaces=[DESCRIPTOR]
+        {"GPUPROXY_MAX_PRICE": "3", "GPUPROXY_TIME_SCALE": ""},
+        env_file,
+        marketplaces=[ionet.DESCRIPTOR, vast.DESCRIPTOR],
     )
     assert [account.key for account in settings.accounts] == ["key1", "key2", "key3"]
     assert settings.max_price == 3
@@ -308,7 +310,7 @@ def test_a_wrong_name_in_the_env_file_prevents_startup(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("VAST_API_KEY=x\n")
     with pytest.raises(ConfigError, match="GPU Proxy reads VASTAI_API_KEY"):
-        load_settings({}, env_file, marketplaces=[DESCRIPTOR])
+        load_settings({}, env_file, marketplaces=[ionet.DESCRIPTOR, vast.DESCRIPTOR])
 
 
 def test_startup_without_keys_is_refused_except_with_the_sandbox() -> None:
@@ -346,5 +348,5 @@ def test_an_invalid_line_of_the_env_file_is_named(tmp_path: Path, text: bytes, s
     env_file = tmp_path / ".env"
     env_file.write_bytes(text)
     with pytest.raises(ConfigError, match=said) as caught:
-        load_settings({}, env_file, marketplaces=[DESCRIPTOR])
+        load_settings({}, env_file, marketplaces=[ionet.DESCRIPTOR, vast.DESCRIPTOR])
     assert str(caught.value).startswith(f"{env_file}: ")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpuproxy.config.loading import check_start, known_names, load_settings, without_effect
+from gpuproxy.config.loading import check_start, known_names, load_settings
 from gpuproxy.config.settings import ConfigError, Settings, settings_class
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Capabilities, Descriptor, PacedCall, Provider, ProviderSetup
@@ -88,8 +88,8 @@ def test_descriptions_give_the_intervals_and_whether_regions_are_used() -> None:
         described("GPUPROXY_MOON_CREATE_INTERVAL")
         == "minimum interval between creates of one account; default 0 (no limit)"
     )
-    assert "not used" not in described("MOON_API_KEY_REGIONS")
-    assert described("VASTAI_API_KEY_REGIONS").endswith("vast.ai does not use them")
+    assert "only the accounts of an offer's region rent it" in described("MOON_API_KEY_REGIONS")
+    assert "offers of a region prefer its accounts" in described("VASTAI_API_KEY_REGIONS")
 
 
 def test_a_misspelt_setting_of_any_marketplace_prevents_startup() -> None:
@@ -115,16 +115,6 @@ def test_two_settings_with_the_same_name_are_refused(env: str) -> None:
     with pytest.raises(ConfigError, match="has the name of another setting"):
         settings_class([taken])
     settings_class([replace(taken, env="LUNAR")])
-
-
-def test_a_setting_not_built_yet_has_effect_with_an_adapter_for_it() -> None:
-    ionet = replace(MOON, name=ProviderName("io.net"), prefix="ionet", env="IONET")
-    env = {"IONET_API_KEY": "key"}
-    built, not_built = (load_settings(env, None, marketplaces=known) for known in ([ionet], [DESCRIPTOR]))
-    assert [account.name for account in built.accounts] == ["ionet-1"]
-    assert not without_effect(env, built, None)
-    assert without_effect(env, not_built, None) == ["IONET_API_KEY"]
-    assert not not_built.accounts
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def service_over(engine: StubEngine, pools: WarmPools | None = None, *, pool_max
         fingerprint_key=b"of the tests",
         clock=ScaledClock(60.0, origin=NOW),
         default_max_price=10.0,
-        marketplaces={"vast": "vast.ai"},
+        marketplaces={"vast": "vast.ai", "ionet": "io.net"},
         pools=pools,
         pool_max_price=pool_max_price,
     )

@@ -45,7 +45,7 @@ PLAIN = {
     *("CreateAPIKey", "ListAPIKeys", "RevokeAPIKey", "AddSSHKey", "ListSSHKeys", "DeleteSSHKey", "HealthCheck"),
     *("ListGPUInstances", "GetGPUInstance", "DestroyGPUInstance", "ReserveGPUs", "GetReservation", "ListReservations"),
     *("ReleaseReservation", "ExtendReservation", "WatchReservation", "SetLoadBalancerStrategy", "GetTransactions"),
-    *("GetLoadBalancerStrategy", "GetLoadInfo"),
+    *("GetLoadBalancerStrategy", "GetLoadInfo", "ListProviders"),
 }
 """It depends on nothing else."""
 LAST = ("ReleaseReservation", "DestroyGPUInstance", "RevokeAPIKey", "DeleteSSHKey")

@@ -165,12 +165,6 @@ async def test_rented_instances_are_listed_by_contract_and_no_default_filter_hid
 # ------------------------------------------------------------------------------------------------------------ instances
 
 
-async def test_the_ssh_command_has_the_user_of_the_machine() -> None:
-    async with facing(service_over(StubEngine(mine=[mine(1, ssh_user="ubuntu")]))) as face:
-        answer = await face.call("GetGPUInstance", pb.GetGPUInstanceRequest(provider="vast.ai", instance_id="9001"))
-    assert (answer.instance.ssh.user, answer.instance.ssh.command) == ("ubuntu", "ssh -p 12345 ubuntu@ssh4.example")
-
-
 async def test_an_instance_is_shown_as_rented() -> None:
     async with facing(service_over(StubEngine(mine=[mine(1)]))) as face:
         answer = await face.call("GetGPUInstance", pb.GetGPUInstanceRequest(provider="vast.ai", instance_id="9001"))

@@ -1,6 +1,7 @@
 """The subject of the conformance suite: vast.ai's adapter on the sandbox."""
 
 import json
+from collections.abc import Callable, Mapping
 
 from gpuproxy.conformance import KnownRefusal, Subject, VolumeFacts
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, InvalidRequest, OfferGone, RateLimited
@@ -72,3 +73,7 @@ def _error_with_volume_id(volume_id: InstanceId) -> HttpResponse:
 def _error_with_id(instance_id: InstanceId) -> HttpResponse:
     body = {"success": False, "error": "internal_error", "msg": "failed", "new_contract": int(instance_id)}
     return HttpResponse(status=500, headers={}, body=json.dumps(body).encode())
+
+
+SUBJECTS: Mapping[str, Callable[[Clock], Subject]] = {"vast.ai": subject}
+"""The subject of each installed marketplace that the sandbox speaks, by name."""

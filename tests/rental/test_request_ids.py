@@ -50,6 +50,27 @@ def test_another_demand_under_a_used_request_id_is_refused():
     in_world(story)
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_the_refusal_names_the_fields_that_differ_also_after_a_restart(running: bool):
+    async def story(world: World) -> None:
+        first = {"request_id": "a", "field_marks": (("call", "1"), ("count", "2"), ("env", "3"))}
+        call = asyncio.ensure_future(world.reserve(2, **first))
+        await asyncio.sleep(0)
+        if not running:
+            await call
+            await world.restart()
+        other = {"request_id": "a", "field_marks": (("call", "1"), ("count", "9"), ("image", "4"))}
+        with pytest.raises(AlreadyExists, match=r"something else \(different: count, image, env\)\.") as caught:
+            await world.reserve(3, **other)
+        assert caught.value.metadata["different"] == "count,image,env"
+        await call
+        again = await world.reserve(2, **first)
+        assert again.reservation.request_id == "a"
+        assert world.created() == 2
+
+    in_world(story)
+
+
 def test_a_repeat_of_a_call_from_before_fingerprints_were_keyed_finds_its_machines():
     async def story(world: World) -> None:
         made = await world.reserve(2, request_id="a")

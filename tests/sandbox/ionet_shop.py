@@ -83,6 +83,7 @@ class IoShop:
         """The id of a virtual machine that runs and can be reached. It has run for 20 s."""
         number = self.booked(**more)
         self.wait(50)
+        self.sandbox.tick()
         return number
 
     def container(self, **more: Any) -> tuple[int, Any]:

@@ -23,9 +23,9 @@ def test_without_options_the_market_behaves_like_the_real_service(monkeypatch: p
     )
 
 
-def test_an_easy_market_needs_three_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = _options(monkeypatch, "--rate-limits", "off", "--search-page", "0", "--shy-rows", "0")
-    assert kind == SandboxOptions(rate_limits="off", ionet_lag=3.0, boot_scripts="ours")
+def test_an_easy_market_needs_four_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = _options(monkeypatch, "--rate-limits", "off", "--search-page", "0", "--shy-rows", "0", "--ionet-lag", "0")
+    assert kind == SandboxOptions(rate_limits="off", boot_scripts="ours")
 
 
 def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

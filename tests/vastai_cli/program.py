@@ -4,26 +4,21 @@ It is installed once, from a lock file with hashes, under .venv-vastai in the ch
 tests fail.
 """
 
-import fcntl
-import hashlib
 import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import own_venv
 
 _HERE = Path(__file__).resolve().parent
 _HOME = _HERE.parent.parent / ".venv-vastai"
 _LOCK = _HERE / "requirements.lock"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PATIENCE = 300.0  # seconds
-
-
-class NotInstalled(Exception):
-    """The package index could not be reached or refused the request; the text is pip's output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,21 +82,4 @@ class Program:
 
 def installed(home: Path = _HOME) -> Path:
     """The program; it is installed if necessary. Raises NotInstalled."""
-    program, ready = home / "bin" / "vastai", home / "ready"
-    digest = hashlib.sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    home.mkdir(exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may share a checkout
-        if not (ready.exists() and ready.read_text() == digest and program.exists()):
-            ready.unlink(missing_ok=True)
-            _run([sys.executable, "-m", "venv", str(home)])
-            quiet = ["--quiet", "--disable-pip-version-check", "--require-hashes"]
-            _run([str(home / "bin" / "python"), "-m", "pip", "install", *quiet, "-r", str(_LOCK)])
-            ready.write_text(digest)
-    return program
-
-
-def _run(words: Sequence[str]) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotInstalled(f"{' '.join(words[1:4])} failed, so the vastai command line can't be tested:\n{done.stderr}")
+    return own_venv.installed(home, _LOCK) / "vastai"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.own_venv import NotInstalled
 from tests.vastai_cli.expect import Shown, Step, compared
-from tests.vastai_cli.program import NotInstalled, Program, installed
+from tests.vastai_cli.program import Program, installed
 from tests.vastai_cli.stage import Market, play
 
 
@@ -74,10 +75,15 @@ def test_a_scenario_fails_at_a_different_output(program: Program, market: Market
 def test_a_package_index_that_does_not_answer_fails_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        "PIP_RETRIES": "0",
+        "PIP_RETRIES": "1",
         "PIP_NO_CACHE_DIR": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(NotInstalled, match="can't be tested"):
+    with pytest.raises(NotInstalled, match="pip install failed") as caught:
         installed(tmp_path / "venv")
+    assert caught.value.unreachable
     assert not (tmp_path / "venv" / "ready").exists()
+
+
+def test_a_package_that_the_index_refuses_is_not_taken_for_an_index_that_does_not_answer() -> None:
+    assert not NotInstalled("pip install failed: THESE PACKAGES DO NOT MATCH THE HASHES").unreachable

@@ -104,6 +104,18 @@ def test_a_standby_that_is_not_stopped_is_none(state: LeaseState):
     assert reason(decide(scene(standby=state))) is D.NO_STANDBY
 
 
+@pytest.mark.parametrize("part", ["primary", "standby", "volume"])
+@pytest.mark.parametrize(("hours", "degraded"), [(71, D.CONTRACT_ENDS), (73, None)])
+def test_the_end_of_any_contract_that_the_pool_needs_degrades_it_in_time(
+    part: str, hours: float, degraded: Degraded | None
+):
+    s = scene()
+    lease_id = getattr(s.pool, part)
+    ends = replace(s.leases[lease_id].observed, contract_ends_at=at(-hours * 3600))
+    s = replace(s, leases={**s.leases, lease_id: replace(s.leases[lease_id], observed=ends)})
+    assert reason(decide(s)) is degraded
+
+
 def test_a_pool_without_a_standby_is_active_in_the_mode_recreate():
     assert isinstance(decide(scene(standby=None, pool={"mode": "recreate"})), Rest)
 

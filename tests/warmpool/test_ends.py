@@ -6,12 +6,15 @@ from contextlib import suppress
 
 import pytest
 
+from gpuproxy.edge.messages.pools import status_message
 from gpuproxy.model.errors import FailedPrecondition, Refusal
 from gpuproxy.model.pool_calls import EnableDemand
-from gpuproxy.model.pools import Degraded, PoolState
+from gpuproxy.model.pools import TRANSITIONS, Degraded, PoolEvent, PoolState
 from tests.warmpool.test_life import caller, provisioned, status
 from tests.world import World, in_world
 
+DETECTED_WITHIN = 12.0
+"""Three checks, 2 s apart, with a listing each, and what the decision takes."""
 Part = Callable[[World], Awaitable[None]]
 
 
@@ -64,6 +67,11 @@ STATES = {
 }
 
 
+def test_every_state_of_the_table_has_a_way_to_it_here():
+    assert set(STATES) == set(TRANSITIONS) == set(PoolState)
+    assert all(PoolEvent.CLEANUP in events for events in TRANSITIONS.values())
+
+
 @pytest.mark.parametrize("state", list(STATES), ids=str)
 def test_a_cleanup_leaves_nothing_although_every_delete_fails_twice(state: PoolState):
     async def story(world: World) -> None:
@@ -100,14 +108,40 @@ def test_a_host_that_is_gone_for_good_is_told_and_its_volume_is_kept_and_listed(
         view = await provisioned(world)
         assert view.primary is not None
         world.control("POST", f"instances/{view.primary.instance_id}/kill", {"how": "host"})
-        await world.sleep(12)
+        await world.sleep(DETECTED_WITHIN)
         told = await status(world)
         assert (told.pool.state, told.pool.degraded) == (PoolState.DEGRADED, Degraded.HOST_OFFLINE)
-        await world.sleep(900)
+        await world.sleep(300)
         later = await status(world)
         assert later.pool.failover_count == 0
         assert later.volume is not None
         assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
+
+        moved = await provisioned(world)
+        assert (moved.pool.state, moved.pool.host == view.pool.host) == (PoolState.ACTIVE, False)
+        assert moved.volume is not None
+        (kept,) = status_message(await status(world), world.clock.now()).retained_volumes
+        assert view.volume is not None
+        assert kept.volume_id == view.volume.marketplace_id
+        assert kept.host_machine_id == view.pool.host_number
+        assert kept.price_per_hour > 0
+
+    in_world(story, boot_time=(3.0, 4.0))
+
+
+def test_a_pool_that_may_leave_its_host_goes_to_another_one_without_its_data():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        view = await provisioned(world, cross_host="empty")
+        assert view.primary is not None
+        world.control("POST", f"instances/{view.primary.instance_id}/kill", {"how": "host"})
+        await world.sleep(600)
+        after = await status(world)
+        assert after.pool.state is PoolState.ACTIVE, after.pool
+        assert after.pool.host != view.pool.host
+        assert after.pool.data_state == "empty"
+        assert [each.id for each in after.retained] == [view.pool.volume]
+        assert [row["deleted_at"] for row in world.market["volumes"]] == [None, None]
 
     in_world(story, boot_time=(3.0, 4.0))
 

@@ -4,23 +4,20 @@ All violations of a request are told at once. A Demand is complete: defaults are
 no zero that means something else.
 """
 
-import hashlib
-import hmac
 import re
 from collections.abc import Collection, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 
 from google.protobuf.duration_pb2 import Duration
 
+from gpuproxy.edge.messages import fingerprints
 from gpuproxy.edge.messages.launch import disk_gb, launch_spec
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model import ids
 from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
-    KEYED,
     MAX_GPUS,
     MIN_LEASE_DURATION,
     ON_NOT_READY,
@@ -52,8 +49,8 @@ _LONGEST_READY = timedelta(days=1)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_NOT_BUILT: Mapping[str, str] = {"ionet": "io.net"}
-"""Marketplaces that every server knows by name although no adapter for them is built, by prefix."""
+_EXAMPLE = ("vast", "vast.ai")
+"""For messages of a server without marketplaces."""
 
 MarketRequest = pb.ReserveGPUsRequest | pb.ListGPUInstancesRequest
 
@@ -72,19 +69,14 @@ class Defaults:
     """The names of those that are installed, by prefix: offer ids begin with one of these, a contract id never does."""
 
     @property
-    def prefixes(self) -> Mapping[str, str]:
-        """The names of all that a request may name, by prefix."""
-        return {**_NOT_BUILT, **self.marketplaces}
-
-    @property
     def known(self) -> list[str]:
         """Every provider that a request may name."""
-        return sorted(set(self.prefixes.values()))
+        return sorted(set(self.marketplaces.values()))
 
     @property
     def example(self) -> tuple[str, str]:
         """The prefix and the name of a marketplace, for messages."""
-        return next(iter(self.marketplaces.items()), next(iter(_NOT_BUILT.items())))
+        return next(iter(self.marketplaces.items()), _EXAMPLE)
 
 
 def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand:
@@ -121,8 +113,9 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         wait=request.wait if request.HasField("wait") else True,
         labels=labels(request.labels, found),
         dry_run=request.dry_run,
-        fingerprint=_fingerprint(request, defaults.fingerprint_key),
-        old_fingerprint=_old_fingerprint(request),
+        fingerprint=fingerprints.fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=fingerprints.old_fingerprint(request),
+        field_marks=fingerprints.field_marks(request, defaults.fingerprint_key),
     )
     found.finish()
     return demand
@@ -149,8 +142,9 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
         spec=spec,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
         lease_duration=defaults.lease_duration,
-        fingerprint=_fingerprint(request, defaults.fingerprint_key),
-        old_fingerprint=_old_fingerprint(request),
+        fingerprint=fingerprints.fingerprint(request, defaults.fingerprint_key),
+        old_fingerprint=fingerprints.old_fingerprint(request),
+        field_marks=fingerprints.field_marks(request, defaults.fingerprint_key),
     )
     found.finish()
     return demand
@@ -217,7 +211,7 @@ def contract_id(instance_id: str, defaults: Defaults, found: Violations) -> str:
     stripped = instance_id.strip()
     if ids.is_secret(stripped):
         found.add("instance_id", ids.hint(stripped))
-    elif ids.is_offer(stripped, defaults.prefixes):
+    elif ids.is_offer(stripped, defaults.marketplaces):
         found.add(
             "instance_id",
             f"{shown(stripped)} is an offer, which CreateGPUInstance takes; give the contract id of a rented instance "
@@ -233,7 +227,7 @@ def reservation_id(named: str, defaults: Defaults) -> str:
     stripped = named.strip()
     if ids.is_secret(stripped):
         raise InvalidArgument([Violation("reservation_id", ids.hint(stripped))])
-    if ids.is_offer(stripped, defaults.prefixes):
+    if ids.is_offer(stripped, defaults.marketplaces):
         text = f"{shown(stripped)} is an offer, which CreateGPUInstance takes; give the id of a reservation (res-...)"
         raise InvalidArgument([Violation("reservation_id", text)])
     if not _ID.fullmatch(stripped):
@@ -269,11 +263,11 @@ def labels(given: Mapping[str, str], found: Violations) -> tuple[tuple[str, str]
 def _offer_id(instance_id: str, named: frozenset[ProviderName], defaults: Defaults, found: Violations) -> str:
     stripped = instance_id.strip()
     prefix, _, native = stripped.partition("-")
-    if prefix not in defaults.prefixes or not _ID.fullmatch(native):
+    if prefix not in defaults.marketplaces or not _ID.fullmatch(native):
         example = f"{defaults.example[0]}-123"
         text = f"must be an offer's id from ListGPUInstances such as {example}{_not(stripped)}"
         found.add("instance_id", f"{text}. {said}" if (said := ids.hint(stripped)) else text)
-    elif named and defaults.prefixes[prefix] not in named:
+    elif named and defaults.marketplaces[prefix] not in named:
         found.add("instance_id", f"{shown(stripped)} is not an offer of {', '.join(named)}")
     return stripped
 
@@ -296,7 +290,7 @@ def _hosts(hosts: Collection[str], defaults: Defaults, found: Violations) -> fro
     named = [found.text(f"exclude_hosts[{at}]", host, _MAX_TEXT).strip() for at, host in enumerate(hosts)]
     example = f"{defaults.example[1]}/12345"
     for at, host in enumerate(named):
-        said = ids.hint(host, offer_prefixes=defaults.prefixes)
+        said = ids.hint(host, offer_prefixes=defaults.marketplaces)
         if not host or " " in host or said:
             text = f"must be a host_id such as {example}, or the machine's id alone{_not(host)}"
             found.add(f"exclude_hosts[{at}]", f"{text}. {said}" if said else text)
@@ -325,21 +319,3 @@ def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timede
         least = int(MIN_LEASE_DURATION.total_seconds())
         found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
     return asked
-
-
-def _fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, key: bytes) -> str:
-    """Of what was asked for, whatever the id, and however the answer is awaited."""
-    return KEYED + hmac.digest(key, _asked(request), "sha256").hex()
-
-
-def _old_fingerprint(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> str:
-    """The same as it was stored before there was a key; never stored any more."""
-    return hashlib.sha256(_asked(request)).hexdigest()
-
-
-def _asked(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest) -> bytes:
-    asked = deepcopy(request)
-    for name in ("request_id", "wait", "dry_run"):
-        if name in asked.DESCRIPTOR.fields_by_name:
-            asked.ClearField(name)  # type: ignore[arg-type]
-    return asked.DESCRIPTOR.name.encode() + b"\0" + asked.SerializeToString(deterministic=True)

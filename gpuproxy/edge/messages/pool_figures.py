@@ -71,7 +71,7 @@ def costs(view: PoolView) -> list[pb.WarmPoolCost]:
             state=f"{lease.offered.disk_gb:g} GB" if lease.kind == "volume" else status_word(lease.state),
             price_per_hour=usd(rate),
             price_per_month=usd(rate * HOURS_PER_MONTH),
-            contract_id=lease.instance_id or "",
+            contract_id=lease.marketplace_id,
         )
         for part, lease in _parts(view)
         for rate in (current_rate(lease),)

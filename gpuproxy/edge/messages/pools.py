@@ -229,8 +229,8 @@ def _plan_text(plan: PoolPlan) -> str:
 
 
 def _number(lease: Lease | None) -> int | None:
-    """The number in the provider's id: of the machine "123", or of the volume "V.123"."""
-    native = (_contract(lease) or "").rpartition(".")[2]
+    """The marketplace's id as a number; None if it is none."""
+    native = lease.marketplace_id if lease is not None else ""
     return int(native) if native.isdecimal() else None
 
 
@@ -259,7 +259,7 @@ def _contract_ends_at(view: PoolView) -> datetime | None:
 def _retained(lease: Lease) -> pb.RetainedVolume:
     host = lease.offered.host.rpartition("/")[2]
     return pb.RetainedVolume(
-        volume_id=lease.instance_id or "",
+        volume_id=lease.marketplace_id,
         provider=lease.provider,
         host_machine_id=int(host) if host.isdecimal() else 0,
         size_gb=round(lease.offered.disk_gb),

@@ -42,6 +42,7 @@ READS = frozenset(
     {
         "ListAPIKeys",
         "ListSSHKeys",
+        "ListProviders",
         "ListGPUInstances",
         "GetGPUInstance",
         "GetInstanceLogs",

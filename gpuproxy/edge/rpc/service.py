@@ -18,9 +18,11 @@ from gpuproxy.edge.messages.pool_demands import PoolDefaults
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc import listing
 from gpuproxy.edge.rpc.pools import PoolCalls
+from gpuproxy.edge.rpc.providers import ProviderCalls
 from gpuproxy.edge.rpc.rpcs import Ready
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.health.checkup import Health
+from gpuproxy.health.sheets import Sheets
 from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
 from gpuproxy.instances.requests import Instances, LeaseView
@@ -79,12 +81,13 @@ class Service:
         marketplaces: Mapping[str, str],
         pools: WarmPools | None = None,
         pool_max_price: float | None = None,
+        sheets: Sheets | None = None,
     ) -> None:
         """`default_max_price` is in USD per GPU-hour. `marketplaces` has names by the prefix of their offers' ids.
 
         Demands are hashed with `fingerprint_key`, which is stored outside the database. Without `pools`, the calls
-        about warm pools are not implemented. `pool_max_price` is the price limit of a pool whose request names none;
-        None: `default_max_price`.
+        about warm pools are not implemented; without `sheets`, ListProviders is not. `pool_max_price` is the price
+        limit of a pool whose request names none; None: `default_max_price`.
         """
         self._reserver = reserver
         self._reservations = reservations
@@ -96,6 +99,8 @@ class Service:
         self._machines = machines
         self._catalog = catalog
         self._clock = clock
+        if sheets is not None:
+            self.ListProviders = ProviderCalls(sheets).ListProviders
         self._defaults = Defaults(
             max_price=default_max_price,
             lease_duration=lease_duration,

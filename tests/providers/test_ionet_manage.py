@@ -1,0 +1,150 @@
+"""Destroys and extensions at io.net, and what it can't do."""
+
+from typing import Any
+
+import pytest
+
+from gpuproxy.model.errors import (
+    Advice,
+    AuthFailed,
+    InsufficientFunds,
+    InvalidRequest,
+    NoCapacity,
+    NotSupported,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+)
+from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpResponse
+from tests.providers.ionet_wires import (
+    EMPTY,
+    ID,
+    NOT_FOUND,
+    Api,
+    detail,
+    failed,
+    on_api,
+)
+from tests.providers.wires import says
+
+# -- destroys
+
+
+def destroyed(answer: Any, **more: Any) -> Any:
+    api = Api(destroy=answer, **more)
+    try:
+        return on_api(lambda provider: provider.destroy(ID), api), api.calls()
+    except ProviderError as error:
+        return error, api.calls()
+
+
+def test_an_accepted_destroy_returns_false() -> None:
+    assert destroyed(says({"status": "requested", "deployment_id": ID})) == (False, ["destroy"])
+
+
+@pytest.mark.parametrize("answer", [NOT_FOUND, failed(410, "Deployment was already destroyed")])
+def test_a_destroy_of_what_is_gone_returns_true(answer: HttpResponse) -> None:
+    assert destroyed(answer) == (True, ["destroy"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [EMPTY, says("", 204), says({"unexpected": True}), says("", 404), says({"detail": "Not Found"}, 404),
+     failed(409, "Deployment is not active"), says("Gone", 410)],
+)  # fmt: skip
+def test_after_an_unclear_answer_the_deployment_tells_what_became_of_a_destroy(answer: HttpResponse) -> None:
+    for now, known in (
+        (detail(status="termination requested"), False),
+        (detail(status="destroyed"), True),
+        (NOT_FOUND, True),
+    ):
+        assert destroyed(answer, get=now) == (known, ["destroy", "get"])
+    for now in (detail(), says("", 500), says({"detail": "Not Found"}, 404), HttpReplyLost("reset")):
+        error, _ = destroyed(answer, get=now)
+        assert (type(error), error.advice) == (OutcomeUnknown, Advice.RETRY_LATER)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (says("", 500), OutcomeUnknown), (HttpReplyLost("reset"), OutcomeUnknown),
+        (failed(200, "no"), OutcomeUnknown), (says("<html>", 502), OutcomeUnknown),
+        (HttpNotSent("refused"), ProviderUnavailable), (says({"detail": "?"}, 401), AuthFailed),
+        (says({"detail": "?"}, 429), RateLimited), (says({"detail": "token expired"}, 403), AuthFailed),
+    ],
+)  # fmt: skip
+def test_a_failed_destroy_is_an_error_that_may_be_repeated(answer: Any, kind: type[ProviderError]) -> None:
+    error, calls = destroyed(answer)
+    assert (type(error), calls) == (kind, ["destroy"])
+    assert error.advice is Advice.RETRY_LATER or kind is AuthFailed
+
+
+# -- extensions
+
+
+def extended(answer: Any, hours: int = 2) -> Any:
+    api = Api(extend=answer)
+    try:
+        return on_api(lambda provider: provider.extend(ID, hours), api), api
+    except ProviderError as error:
+        return error, api
+
+
+def test_an_extension_is_one_request_for_whole_hours() -> None:
+    result, api = extended(detail(compute_minutes_remaining=210, amount_paid=2.4))
+    assert (result, api.calls(), api.sent("extend")) == (None, ["extend"], {"duration_hours": 2})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        EMPTY, says({"unexpected": True}), says("ok"), failed(200, "no"), says("", 500), failed(500, "no credits"),
+        says("<html>", 502), says("", 408), HttpReplyLost("reset"), says('{"data":', 200), says("", 400),
+    ],
+)  # fmt: skip
+def test_an_extension_that_may_have_been_bought_is_an_unknown_outcome(answer: Any) -> None:
+    error, api = extended(answer)
+    assert (type(error), error.advice, api.calls()) == (OutcomeUnknown, Advice.STOP, ["extend"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (failed(402, "credits"), InsufficientFunds), (failed(400, "Insufficient balance"), InsufficientFunds),
+        (failed(409, "No capacity"), NoCapacity), (failed(400, "Only an active deployment"), InvalidRequest),
+        (NOT_FOUND, InvalidRequest), (says({"detail": "?"}, 401), AuthFailed), (says({}, 429), RateLimited),
+        (HttpNotSent("refused"), ProviderUnavailable),
+    ],
+)  # fmt: skip
+def test_a_refused_extension_bought_nothing(answer: Any, kind: type[ProviderError]) -> None:
+    error, api = extended(answer)
+    assert (type(error), api.calls()) == (kind, ["extend"])
+
+
+@pytest.mark.parametrize("hours", [0, -1, 8761])
+def test_an_extension_by_impossible_hours_is_not_sent(hours: int) -> None:
+    error, api = extended(detail(), hours)
+    assert (type(error), api.calls()) == (InvalidRequest, [])
+
+
+# -- what io.net can't do
+
+
+@pytest.mark.parametrize(
+    ("use", "missing"),
+    [
+        (lambda provider: provider.start(ID), "stop_start"), (lambda provider: provider.stop(ID), "stop_start"),
+        (lambda provider: provider.logs(ID, 5), "logs"), (lambda provider: provider.spend(), "credit"),
+        (lambda provider: provider.add_ssh_key(ID, "k"), "ssh_keys"),
+        (lambda provider: provider.charges(None, None), "charges"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_not_supported_and_says_why(use: Any, missing: str) -> None:
+    async def reason(provider: Any) -> Any:
+        with pytest.raises(NotSupported) as raised:
+            await use(provider)
+        return str(raised.value), provider.capabilities.missing[missing]
+
+    said, why = on_api(reason, Api())
+    assert why in said
