@@ -14,7 +14,6 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,6 +24,7 @@ from gpuproxy.model.errors import DiskFull, StatementRefused, Unavailable
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.sqlite import errors
 from gpuproxy.store.sqlite.ballast import Ballast
+from gpuproxy.store.sqlite.copying import set_up_in_memory
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
 
@@ -343,7 +343,7 @@ def _open(path: str, location: DatabaseLocation | None, resources: ExitStack, *,
     """The writer's connection. An empty database is set up. `resources` gets everything that must be closed."""
     if location is None:
         db = resources.enter_context(closing(_connect(path)))
-        _migrated_once().backup(db.conn)
+        set_up_in_memory(db.conn)
         db.execute("PRAGMA foreign_keys=ON")
         return db
     location.open()
@@ -356,14 +356,6 @@ def _open(path: str, location: DatabaseLocation | None, resources: ExitStack, *,
     if location.locked:
         migrations.apply(db)
     return db
-
-
-@cache
-def _migrated_once() -> sqlite3.Connection:
-    """The empty database that those in memory begin as: a simulation opens thousands."""
-    db = _connect(":memory:")
-    migrations.apply(db)
-    return db.conn
 
 
 def _open_readers(path: str, resources: ExitStack, number: int) -> "queue.SimpleQueue[SqliteUtils]":
