@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from gpuproxy.model.bookings import BookingRecord
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import ProviderSetup
+from gpuproxy.ports import Descriptor, ProviderSetup
 from gpuproxy.providers.ionet import DESCRIPTOR
 from gpuproxy.store import bookings, leases
 from tests.mortal import MortalHttp
@@ -23,10 +23,10 @@ UNPACED = {call.name: 0.0 for call in DESCRIPTOR.calls}
 class IoNetWorld(World):
     """Made by `in_ionet_world`."""
 
-    def _provider(self, key: str, account: str) -> Any:
+    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
         return DESCRIPTOR.connect(
             ProviderSetup(
-                account=account,
+                account=f"{marketplace.prefix}-{number}",
                 key=key,
                 base_url="http://sandbox",
                 http=MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer),

@@ -27,6 +27,7 @@ from gpuproxy.model.reservations import ReservationView
 from gpuproxy.ports import (
     Booking,
     Clock,
+    Descriptor,
     HttpReplyLost,
     HttpRequest,
     HttpResponse,
@@ -219,9 +220,9 @@ class PrepaidWorld(World):
 
     market_: Market
 
-    def _provider(self, key: str, account: str) -> Any:
+    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
         setup = ProviderSetup(
-            account=account,
+            account=f"{marketplace.prefix}-{number}",
             key=KEY,
             base_url="http://moon",
             http=MortalHttp(self.market_, self.life, self.delay, self._hear, self._hear_answer),
