@@ -265,7 +265,9 @@ def build_interfaces(
     around: Around | None = None,
 ) -> Interfaces:
     """Both interfaces over the engine; `extra`: gRPC calls outside the contract, for measurements."""
-    marketplaces = {each.prefix: each.name for each in settings.marketplaces}
+    # The one that can do most comes first: pools are made there, and examples name it.
+    able = sorted(settings.marketplaces, key=lambda each: len(each.capabilities.missing))
+    marketplaces = {each.prefix: each.name for each in able}
     service = Service(
         reserver=engine.reserver,
         reservations=engine.reservations,

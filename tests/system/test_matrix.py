@@ -29,9 +29,9 @@ from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.offers import Offer
 from gpuproxy.ports import Inventory
 from gpuproxy.providers.vast.adapter import VastAi
+from gpuproxy.sandbox.dialects.vast.faults import CATALOGUE
 from gpuproxy.sandbox.market.instances import HOLDS_GPU, Instance, Phase
 from gpuproxy.sandbox.options import SandboxOptions
-from gpuproxy.sandbox.protocol import faults
 from gpuproxy.sandbox.protocol.plan import LATE_SECONDS
 from gpuproxy.sandbox.server.http_shell import serve
 from gpuproxy.sandbox.world import Sandbox
@@ -219,5 +219,5 @@ def test_every_fault_has_a_row_and_every_cell_that_can_be_hit_is_run() -> None:
         hit.setdefault(named(cell.row), set())
     for cell in cells():
         hit[named(cell.row)].add(cell.call)
-    assert hit == {fault: set(calls & set(CALLS)) for fault, calls in faults.FAULTS.items()}
+    assert hit == {fault: set(calls & set(CALLS)) for fault, calls in CATALOGUE.faults.items()}
     assert len(_MATRIX) == len({(cell.row, cell.call) for cell in _MATRIX})

@@ -66,7 +66,10 @@ class Defaults:
     fingerprint_key: bytes = field(default=b"", repr=False)
     """Who has the database alone can't try out secrets of a demand against its fingerprint."""
     marketplaces: Mapping[str, str] = field(default_factory=dict)
-    """The names of those that are installed, by prefix: offer ids begin with one of these, a contract id never does."""
+    """The names of those that are installed, by prefix: offer ids begin with one of these, a contract id never does.
+
+    The first one stands for a field that is empty where only one marketplace can be meant.
+    """
 
     @property
     def known(self) -> list[str]:

@@ -25,7 +25,6 @@ _NOTHING: dict[str, Any] = {
     "total_instances": 0,
     "label_counts": {},
     "next_token": None,
-    "total": 0,
 }
 Delivery = Literal["answer", "reset", "hang", "refuse", "trickle"]
 
@@ -123,7 +122,10 @@ def _edited(response: HttpResponse, values: dict[str, Any], keep: int | None) ->
     body = json.loads(response.body)
     if not isinstance(body, dict):
         return response
-    inner = body["data"] if isinstance(body.get("data"), dict) else body  # some services wrap what they say
+    inner = body
+    if isinstance(body.get("data"), dict):  # some services wrap what they say, and count it there
+        inner = body["data"]
+        values = {**values, "total": 0} if keep == 0 else values
     for name, value in inner.items():
         if name in values:
             inner[name] = values[name]
