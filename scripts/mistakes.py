@@ -169,8 +169,8 @@ MISTAKES = (
     Mistake(
         "a refusal of one account excludes the marketplace",
         "loadbalancer/exclusions.py",
-        "            self.accounts.add((lease.provider, lease.account))\n            return\n",
-        "            self.accounts.add((lease.provider, lease.account))\n",
+        "            self.accounts.add(account)\n            return\n        if refusal.scope",
+        "            self.accounts.add(account)\n        if refusal.scope",
     ),
     Mistake(
         "projects do not take turns",
@@ -229,7 +229,7 @@ MISTAKES = (
     Mistake(
         "a standby is started before the old primary is fenced",
         "warmpool/failing_over.py",
-        "    if (fence := _fence(s, incident)) is not None:\n        return fence\n",
+        "    if (act := _looked_first(s, incident) or _fence(s, incident)) is not None:\n        return act\n",
         "",
     ),
     Mistake(

@@ -259,7 +259,9 @@ class StubSession:
         return any(row.id == key_id for row in self.ssh_keys.values())
 
 
-def service_over(engine: StubEngine, pools: WarmPools | None = None, *, pool_max_price: float | None = None) -> Service:
+def service_over(
+    engine: StubEngine, pools: WarmPools | None = None, *, pool_max_price: float | None = None, sheets: Any = None
+) -> Service:
     session = StubSession()
     return Service(
         reserver=engine,  # type: ignore[arg-type]
@@ -278,4 +280,5 @@ def service_over(engine: StubEngine, pools: WarmPools | None = None, *, pool_max
         marketplaces={"vast": "vast.ai", "ionet": "io.net"},
         pools=pools,
         pool_max_price=pool_max_price,
+        sheets=sheets,
     )

@@ -33,7 +33,7 @@ from tests.world import demand
 pytestmark = pytest.mark.long
 
 METHODS = tuple(method.name for method in CONTRACT.methods)
-BUILT = built_of(service_over(StubEngine(), StubPools()))
+BUILT = built_of(service_over(StubEngine(), StubPools(), sheets=StubEngine()))
 SECRET = "s" * 40
 PASSWORD = "correct horse"
 _PARTS = 4  # as many as there are ways to present a role
