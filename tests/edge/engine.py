@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.catalog.refresh import Market
