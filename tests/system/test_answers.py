@@ -266,8 +266,10 @@ def _nothing_happened(shop: Shop) -> None:
 
 
 def _told(error: grpc.RpcError) -> Told:
-    """Every refusal has an ErrorInfo and a trace id, whatever it says."""
+    """Every refusal of the server has an ErrorInfo and a trace id, whatever it says."""
     trailers = dict(error.trailing_metadata() or ())
+    if error.code() is StatusCode.DEADLINE_EXCEEDED and not trailers:  # the client's own: no server said it
+        return Told(code=error.code(), text=error.details() or "", trace_id="")
     assert _TRACE.fullmatch(trailers.get("x-trace-id", "")), trailers
     status = rpc_status.from_call(error)
     assert status is not None
