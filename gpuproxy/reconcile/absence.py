@@ -27,6 +27,8 @@ from gpuproxy.reconcile.steps import Advance, Note, Scene, Step
 
 ABSENT_LISTINGS = 3
 LISTINGS_APART = timedelta(seconds=15)
+VOLUME_LISTINGS_APART = timedelta(minutes=5)
+"""A volume has no read of its own, so that only time can show whether listings just lack it."""
 LATE_BOOKING = timedelta(hours=1)
 """How long after its call a create is assumed to be executed at the latest, where the marketplace gives no bound."""
 _SKEW = timedelta(minutes=5)
@@ -93,7 +95,7 @@ def volume_absence(lease: Lease, scene: Scene) -> Iterator[Step]:
     if not (has_canary(scene) or (scene.vouched and lease.instance_id not in scene.mounted)):
         return
     checked_at = lease.pending.absent_checked_at
-    if lease.pending.absent_checks and checked_at is not None and listing.began_at < checked_at + LISTINGS_APART:
+    if lease.pending.absent_checks and checked_at is not None and listing.began_at < checked_at + VOLUME_LISTINGS_APART:
         return
     enough = lease.pending.absent_checks + 1 >= ABSENT_LISTINGS
     yield Advance(lease, Vanished()) if enough else Note(lease, NotListed(listing.began_at))

@@ -24,7 +24,7 @@ def test_a_volume_that_is_lost_is_not_billed_any_more_and_the_pool_says_why():
         one, two = await two_hosts(world)
         assert one.volume is not None
         lose(world, one.volume.instance_id)
-        await world.sleep(200)
+        await world.sleep(800)
         told = await status(world, 1)
         assert (told.pool.state, told.pool.degraded) == (PoolState.DEGRADED, Degraded.VOLUME_LOST)
         assert told.volume is not None
@@ -43,7 +43,7 @@ def test_one_look_that_does_not_show_a_volume_is_no_verdict():
         await world.sleep(5)
         await two_hosts(world)
         world.arm("volume_list", "empty_list", times=2)
-        await world.sleep(300)
+        await world.sleep(800)
         assert [(await status(world, number)).pool.state for number in (1, 2)] == [PoolState.ACTIVE] * 2
 
     in_world(story, boot_time=(3.0, 4.0))
@@ -71,9 +71,9 @@ def test_nothing_takes_over_without_the_volume():
         one, _ = await two_hosts(world)
         assert one.volume is not None
         lose(world, one.volume.instance_id)
-        await world.sleep(200)
+        await world.sleep(800)
         kill(world, one)
-        await world.sleep(200)
+        await world.sleep(800)
         told = await status(world, 1)
         assert (told.pool.degraded, told.pool.failover_count) == (Degraded.VOLUME_LOST, 0)
 
@@ -86,12 +86,12 @@ def test_a_pool_without_its_volume_is_provisioned_anew_with_an_empty_one():
         one, _ = await two_hosts(world)
         assert one.volume is not None
         lose(world, one.volume.instance_id)
-        await world.sleep(200)
+        await world.sleep(800)
         again = await provisioned(world, machine_id=1)
         assert again.pool.state is PoolState.ACTIVE
         assert again.volume is not None
         assert again.volume.id != one.volume.id
-        await world.sleep(60)
+        await world.sleep(800)
         assert one.primary is not None
         assert one.primary.instance_id not in world.alive()
 
@@ -105,7 +105,7 @@ def test_a_lost_volume_that_is_back_is_not_deleted():
         assert one.volume is not None
         volume = at_market(world, one.volume.instance_id)
         lose(world, one.volume.instance_id)
-        await world.sleep(200)
+        await world.sleep(800)
         volume.deleted_at = None
         await world.sleep(1800)
         assert volume.deleted_at is None
