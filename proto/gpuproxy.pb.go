@@ -1119,7 +1119,21 @@ type GPUInstance struct {
 	// this less refunds. Absent where machines are billed by use.
 	Paid *float64 `protobuf:"fixed64,51,opt,name=paid,proto3,oneof" json:"paid,omitempty"`
 	// Where machines are paid in advance: what a destroy gives back, as a sentence. Empty where they are billed by use.
-	RefundRule    string `protobuf:"bytes,52,opt,name=refund_rule,json=refundRule,proto3" json:"refund_rule,omitempty"`
+	RefundRule string `protobuf:"bytes,52,opt,name=refund_rule,json=refundRule,proto3" json:"refund_rule,omitempty"`
+	// USD from now to expires_at at the present price: what a stopped machine costs if it stays stopped, and where
+	// machines are paid in advance the whole hours that the booking lacks. Absent without an end, and after a release.
+	CostToEnd *float64 `protobuf:"fixed64,60,opt,name=cost_to_end,json=costToEnd,proto3,oneof" json:"cost_to_end,omitempty"`
+	// Whether the machine ends itself after its end, also if this server is gone: `confirmed` (the machine reported it),
+	// `sent` (its report was not read yet), or `unsupported: <why>`. A machine without an end does not. Empty for a volume.
+	SelfEnding string `protobuf:"bytes,53,opt,name=self_ending,json=selfEnding,proto3" json:"self_ending,omitempty"`
+	// How much its GPUs work, in percent, as the last listing of the marketplace shows it. Absent where it is not known,
+	// and for offers.
+	GpuUtil *float64 `protobuf:"fixed64,61,opt,name=gpu_util,json=gpuUtil,proto3,oneof" json:"gpu_util,omitempty"`
+	// Since when its GPUs are idle: at most GPUPROXY_IDLE_BELOW (5 %) in every listing. Set once that has lasted 5
+	// minutes. Absent while they work, while gpu_util is not known, and while the machine is not "active".
+	IdleSince *timestamppb.Timestamp `protobuf:"bytes,62,opt,name=idle_since,json=idleSince,proto3" json:"idle_since,omitempty"`
+	// When it is released if it stays idle. Absent while it is not idle, and where idleness releases nothing.
+	IdleReleaseAt *timestamppb.Timestamp `protobuf:"bytes,63,opt,name=idle_release_at,json=idleReleaseAt,proto3" json:"idle_release_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1460,41 @@ func (x *GPUInstance) GetRefundRule() string {
 		return x.RefundRule
 	}
 	return ""
+}
+
+func (x *GPUInstance) GetCostToEnd() float64 {
+	if x != nil && x.CostToEnd != nil {
+		return *x.CostToEnd
+	}
+	return 0
+}
+
+func (x *GPUInstance) GetSelfEnding() string {
+	if x != nil {
+		return x.SelfEnding
+	}
+	return ""
+}
+
+func (x *GPUInstance) GetGpuUtil() float64 {
+	if x != nil && x.GpuUtil != nil {
+		return *x.GpuUtil
+	}
+	return 0
+}
+
+func (x *GPUInstance) GetIdleSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IdleSince
+	}
+	return nil
+}
+
+func (x *GPUInstance) GetIdleReleaseAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IdleReleaseAt
+	}
+	return nil
 }
 
 // SSHAccess is how to log in to an instance.
@@ -2361,9 +2410,11 @@ type CreateGPUInstanceRequest struct {
 	// As in ReserveGPUsRequest.
 	RunMode string `protobuf:"bytes,27,opt,name=run_mode,json=runMode,proto3" json:"run_mode,omitempty"`
 	// As in ReserveGPUsRequest.
-	Args          []string `protobuf:"bytes,28,rep,name=args,proto3" json:"args,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Args []string `protobuf:"bytes,28,rep,name=args,proto3" json:"args,omitempty"`
+	// As in ReserveGPUsRequest.
+	ReleaseIdleAfter *durationpb.Duration `protobuf:"bytes,29,opt,name=release_idle_after,json=releaseIdleAfter,proto3" json:"release_idle_after,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CreateGPUInstanceRequest) Reset() {
@@ -2490,6 +2541,13 @@ func (x *CreateGPUInstanceRequest) GetRunMode() string {
 func (x *CreateGPUInstanceRequest) GetArgs() []string {
 	if x != nil {
 		return x.Args
+	}
+	return nil
+}
+
+func (x *CreateGPUInstanceRequest) GetReleaseIdleAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ReleaseIdleAfter
 	}
 	return nil
 }
@@ -2824,7 +2882,8 @@ type ReserveGPUsRequest struct {
 	// ALREADY_EXISTS (REQUEST_ID_REUSED). At most 128 characters. "": every call is a new one, and what the caller never
 	// heard of is given back.
 	RequestId string `protobuf:"bytes,40,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION). Offers that
+	// How long to keep the machines, 10 s to 3,650 days. Then they are destroyed. 0: no end, or the server's
+	// GPUPROXY_LEASE_DURATION, after which they are stopped, and destroyed after GPUPROXY_LEASE_GRACE. Offers that
 	// end earlier are left out; without an end, those that end within the server's GPUPROXY_MIN_OFFER_TIME.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,41,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Keep what turns up after the caller has gone, even without a request_id. Default: false.
@@ -2860,9 +2919,13 @@ type ReserveGPUsRequest struct {
 	// USD per GB of traffic, at most, in both directions; up to 1,000. Absent: any; 0: only free traffic.
 	MaxTrafficPrice *float64 `protobuf:"fixed64,55,opt,name=max_traffic_price,json=maxTrafficPrice,proto3,oneof" json:"max_traffic_price,omitempty"`
 	// All GPUs in one country: the cheapest country that has enough, and replacements in the same one. Default: false.
-	SameCountry   bool `protobuf:"varint,56,opt,name=same_country,json=sameCountry,proto3" json:"same_country,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SameCountry bool `protobuf:"varint,56,opt,name=same_country,json=sameCountry,proto3" json:"same_country,omitempty"`
+	// Release a machine whose GPUs have been idle for so long, at least 10 minutes; its owner is told after half of it.
+	// 0: never. Where the marketplace does not tell the GPU utilisation, and where machines are paid in advance, nothing
+	// is released for it, and `warnings` of the machine says so.
+	ReleaseIdleAfter *durationpb.Duration `protobuf:"bytes,57,opt,name=release_idle_after,json=releaseIdleAfter,proto3" json:"release_idle_after,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReserveGPUsRequest) Reset() {
@@ -3180,6 +3243,13 @@ func (x *ReserveGPUsRequest) GetSameCountry() bool {
 		return x.SameCountry
 	}
 	return false
+}
+
+func (x *ReserveGPUsRequest) GetReleaseIdleAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ReleaseIdleAfter
+	}
+	return nil
 }
 
 // ReserveGPUsResponse says what was rented.
@@ -3665,9 +3735,19 @@ type Reservation struct {
 	// What was asked, what was rented, and why the rest was not.
 	Message string `protobuf:"bytes,15,opt,name=message,proto3" json:"message,omitempty"`
 	// Why it failed or is being given back, as an upper-case constant. Empty otherwise.
-	Reason        string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	// USD from now to expires_at at the present prices: the sum over its machines. Absent without an end, and after a
+	// release.
+	CostToEnd *float64 `protobuf:"fixed64,60,opt,name=cost_to_end,json=costToEnd,proto3,oneof" json:"cost_to_end,omitempty"`
+	// It ends soon: within GPUPROXY_ENDING_SOON (10 minutes), or within 10 % of its lease if that is less.
+	EndingSoon bool `protobuf:"varint,65,opt,name=ending_soon,json=endingSoon,proto3" json:"ending_soon,omitempty"`
+	// When its machines are destroyed, if that is later than expires_at: an end that comes from GPUPROXY_LEASE_DURATION
+	// stops them first.
+	DestroyedAt *timestamppb.Timestamp `protobuf:"bytes,66,opt,name=destroyed_at,json=destroyedAt,proto3" json:"destroyed_at,omitempty"`
+	// A machine whose GPUs have been idle for so long is released. Absent: never.
+	ReleaseIdleAfter *durationpb.Duration `protobuf:"bytes,67,opt,name=release_idle_after,json=releaseIdleAfter,proto3" json:"release_idle_after,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Reservation) Reset() {
@@ -3810,6 +3890,34 @@ func (x *Reservation) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Reservation) GetCostToEnd() float64 {
+	if x != nil && x.CostToEnd != nil {
+		return *x.CostToEnd
+	}
+	return 0
+}
+
+func (x *Reservation) GetEndingSoon() bool {
+	if x != nil {
+		return x.EndingSoon
+	}
+	return false
+}
+
+func (x *Reservation) GetDestroyedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DestroyedAt
+	}
+	return nil
+}
+
+func (x *Reservation) GetReleaseIdleAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ReleaseIdleAfter
+	}
+	return nil
 }
 
 // GetReservationRequest names a reservation.
@@ -5213,7 +5321,9 @@ type ProviderAccount struct {
 	// Volumes that exist on the account.
 	Volumes int32 `protobuf:"varint,14,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	// USD per hour that all this costs now.
-	PricePerHour  float64 `protobuf:"fixed64,15,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	PricePerHour float64 `protobuf:"fixed64,15,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	// What probes have measured on this account: the last known value of each name. See ProbeProvider.
+	Measured      []*ProviderMeasurement `protobuf:"bytes,16,rep,name=measured,proto3" json:"measured,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5353,6 +5463,527 @@ func (x *ProviderAccount) GetPricePerHour() float64 {
 	return 0
 }
 
+func (x *ProviderAccount) GetMeasured() []*ProviderMeasurement {
+	if x != nil {
+		return x.Measured
+	}
+	return nil
+}
+
+// ProviderMeasurement is one thing that a probe measured, or could not measure.
+type ProviderMeasurement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: "listing_lag". docs/marketplace-accounts.md explains each.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "measured", "not_applicable" (the marketplace can't do it) or "not_measured".
+	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// A number of `unit`, or a word such as "yes". Empty unless it was measured.
+	Value string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// "s", or empty for a word.
+	Unit string `protobuf:"bytes,4,opt,name=unit,proto3" json:"unit,omitempty"`
+	// A detail, or why nothing was measured.
+	Why string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	// When.
+	MeasuredAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=measured_at,json=measuredAt,proto3" json:"measured_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderMeasurement) Reset() {
+	*x = ProviderMeasurement{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderMeasurement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderMeasurement) ProtoMessage() {}
+
+func (x *ProviderMeasurement) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderMeasurement.ProtoReflect.Descriptor instead.
+func (*ProviderMeasurement) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ProviderMeasurement) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProviderMeasurement) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *ProviderMeasurement) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *ProviderMeasurement) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *ProviderMeasurement) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ProviderMeasurement) GetMeasuredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MeasuredAt
+	}
+	return nil
+}
+
+// ProbeProviderRequest asks for a probe.
+type ProbeProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The marketplace: "vast.ai". Required.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The account. Default: the first one that works.
+	Account string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	// USD that the probe may cost at most. Required. The price of the longest possible life of each machine is held of it
+	// before the machine is rented; if it is too little for the plan, nothing is rented.
+	MaxSpend float64 `protobuf:"fixed64,3,opt,name=max_spend,json=maxSpend,proto3" json:"max_spend,omitempty"`
+	// Only say what would be rented and what it may cost at most. A spending limit or a quota that would stop the probe on
+	// its way refuses both, the dry run and the probe, before anything is rented.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeProviderRequest) Reset() {
+	*x = ProbeProviderRequest{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeProviderRequest) ProtoMessage() {}
+
+func (x *ProbeProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeProviderRequest.ProtoReflect.Descriptor instead.
+func (*ProbeProviderRequest) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ProbeProviderRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ProbeProviderRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *ProbeProviderRequest) GetMaxSpend() float64 {
+	if x != nil {
+		return x.MaxSpend
+	}
+	return 0
+}
+
+func (x *ProbeProviderRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// ProbeProviderResponse has the probe that has begun, or what it would do.
+type ProbeProviderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The probe.
+	Probe         *ProviderProbe `protobuf:"bytes,1,opt,name=probe,proto3" json:"probe,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeProviderResponse) Reset() {
+	*x = ProbeProviderResponse{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeProviderResponse) ProtoMessage() {}
+
+func (x *ProbeProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeProviderResponse.ProtoReflect.Descriptor instead.
+func (*ProbeProviderResponse) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ProbeProviderResponse) GetProbe() *ProviderProbe {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
+}
+
+// GetProviderProbeRequest asks for the last probe of an account.
+type GetProviderProbeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The marketplace. Required.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The account. Default: the first one that works.
+	Account       string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProviderProbeRequest) Reset() {
+	*x = GetProviderProbeRequest{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProviderProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProviderProbeRequest) ProtoMessage() {}
+
+func (x *GetProviderProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProviderProbeRequest.ProtoReflect.Descriptor instead.
+func (*GetProviderProbeRequest) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *GetProviderProbeRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *GetProviderProbeRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+// GetProviderProbeResponse has the probe.
+type GetProviderProbeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The probe.
+	Probe         *ProviderProbe `protobuf:"bytes,1,opt,name=probe,proto3" json:"probe,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProviderProbeResponse) Reset() {
+	*x = GetProviderProbeResponse{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProviderProbeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProviderProbeResponse) ProtoMessage() {}
+
+func (x *GetProviderProbeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProviderProbeResponse.ProtoReflect.Descriptor instead.
+func (*GetProviderProbeResponse) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *GetProviderProbeResponse) GetProbe() *ProviderProbe {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
+}
+
+// ProviderProbe is one probe of one account.
+type ProviderProbe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The marketplace.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The account.
+	Account string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	// "planned" (dry_run), "running", "releasing" (everything is measured, and not everything is proven gone), "finished",
+	// or "interrupted" (the server was stopped; everything is released).
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// What is being done, or how it ended.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// The reservation that has everything the probe rents. Empty for a plan.
+	ReservationId string `protobuf:"bytes,5,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
+	// What is rented, in order.
+	Parts []*ProviderProbePart `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`
+	// USD that it can cost at most.
+	MaxCost float64 `protobuf:"fixed64,7,opt,name=max_cost,json=maxCost,proto3" json:"max_cost,omitempty"`
+	// USD that it has cost. 0 until it is finished.
+	Spent float64 `protobuf:"fixed64,8,opt,name=spent,proto3" json:"spent,omitempty"`
+	// What has been measured so far.
+	Measurements []*ProviderMeasurement `protobuf:"bytes,9,rep,name=measurements,proto3" json:"measurements,omitempty"`
+	// When it began.
+	BeganAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=began_at,json=beganAt,proto3" json:"began_at,omitempty"`
+	// When it was finished. Absent: it is not.
+	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderProbe) Reset() {
+	*x = ProviderProbe{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderProbe) ProtoMessage() {}
+
+func (x *ProviderProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderProbe.ProtoReflect.Descriptor instead.
+func (*ProviderProbe) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ProviderProbe) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ProviderProbe) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *ProviderProbe) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ProviderProbe) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ProviderProbe) GetReservationId() string {
+	if x != nil {
+		return x.ReservationId
+	}
+	return ""
+}
+
+func (x *ProviderProbe) GetParts() []*ProviderProbePart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *ProviderProbe) GetMaxCost() float64 {
+	if x != nil {
+		return x.MaxCost
+	}
+	return 0
+}
+
+func (x *ProviderProbe) GetSpent() float64 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
+func (x *ProviderProbe) GetMeasurements() []*ProviderMeasurement {
+	if x != nil {
+		return x.Measurements
+	}
+	return nil
+}
+
+func (x *ProviderProbe) GetBeganAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeganAt
+	}
+	return nil
+}
+
+func (x *ProviderProbe) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+// ProviderProbePart is one thing that a probe rents.
+type ProviderProbePart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In words: "1x RTX 3090 on host 123".
+	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	// USD per hour.
+	PricePerHour float64 `protobuf:"fixed64,2,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
+	// USD that it can cost at most.
+	MaxCost       float64 `protobuf:"fixed64,3,opt,name=max_cost,json=maxCost,proto3" json:"max_cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderProbePart) Reset() {
+	*x = ProviderProbePart{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderProbePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderProbePart) ProtoMessage() {}
+
+func (x *ProviderProbePart) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderProbePart.ProtoReflect.Descriptor instead.
+func (*ProviderProbePart) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ProviderProbePart) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *ProviderProbePart) GetPricePerHour() float64 {
+	if x != nil {
+		return x.PricePerHour
+	}
+	return 0
+}
+
+func (x *ProviderProbePart) GetMaxCost() float64 {
+	if x != nil {
+		return x.MaxCost
+	}
+	return 0
+}
+
 // GetTransactionsRequest asks for a part of the list.
 type GetTransactionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5366,7 +5997,7 @@ type GetTransactionsRequest struct {
 
 func (x *GetTransactionsRequest) Reset() {
 	*x = GetTransactionsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5378,7 +6009,7 @@ func (x *GetTransactionsRequest) String() string {
 func (*GetTransactionsRequest) ProtoMessage() {}
 
 func (x *GetTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[65]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5391,7 +6022,7 @@ func (x *GetTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{65}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetTransactionsRequest) GetLimit() int32 {
@@ -5421,7 +6052,7 @@ type GetTransactionsResponse struct {
 
 func (x *GetTransactionsResponse) Reset() {
 	*x = GetTransactionsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5433,7 +6064,7 @@ func (x *GetTransactionsResponse) String() string {
 func (*GetTransactionsResponse) ProtoMessage() {}
 
 func (x *GetTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[66]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5446,7 +6077,7 @@ func (x *GetTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{66}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetTransactionsResponse) GetTransactions() []*Transaction {
@@ -5499,7 +6130,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +6142,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[67]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +6155,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{67}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Transaction) GetId() string {
@@ -5627,7 +6258,7 @@ type GetSpendingInfoRequest struct {
 
 func (x *GetSpendingInfoRequest) Reset() {
 	*x = GetSpendingInfoRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5639,7 +6270,7 @@ func (x *GetSpendingInfoRequest) String() string {
 func (*GetSpendingInfoRequest) ProtoMessage() {}
 
 func (x *GetSpendingInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[68]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5652,13 +6283,14 @@ func (x *GetSpendingInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpendingInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetSpendingInfoRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{68}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{75}
 }
 
 // GetSpendingInfoResponse shows spending by window.
 type GetSpendingInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One entry a window, shortest first.
+	// One entry for each limit that applies to the caller, and for the windows 1h, 24h and 30d of the caller's project
+	// (for an admin: of all projects); shortest first.
 	Windows []*SpendingWindow `protobuf:"bytes,1,rep,name=windows,proto3" json:"windows,omitempty"`
 	// At least one limit is set.
 	GuardRailsEnabled bool `protobuf:"varint,2,opt,name=guard_rails_enabled,json=guardRailsEnabled,proto3" json:"guard_rails_enabled,omitempty"`
@@ -5670,7 +6302,7 @@ type GetSpendingInfoResponse struct {
 
 func (x *GetSpendingInfoResponse) Reset() {
 	*x = GetSpendingInfoResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5682,7 +6314,7 @@ func (x *GetSpendingInfoResponse) String() string {
 func (*GetSpendingInfoResponse) ProtoMessage() {}
 
 func (x *GetSpendingInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[69]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5695,7 +6327,7 @@ func (x *GetSpendingInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpendingInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetSpendingInfoResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{69}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GetSpendingInfoResponse) GetWindows() []*SpendingWindow {
@@ -5719,27 +6351,33 @@ func (x *GetSpendingInfoResponse) GetTotalSpent_24H() float64 {
 	return 0
 }
 
-// SpendingWindow is what was spent within a sliding window.
+// SpendingWindow is what was spent within a window that ends now.
 type SpendingWindow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "5min", "15min", "30min", "60min", "90min", "120min", "240min", "300min", "360min", "400min", "460min", "520min",
-	// "640min", "700min", "1440min", "48h" or "72h".
+	// A duration such as "1h", "24h" or "30d", or "month" for the calendar month in UTC. Limits of the settings
+	// GUARDRAILS_MAX_<WINDOW>_RATE have the names of the settings: "5min", "60min", "1440min", "48h", ...
 	Window string `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
 	// USD spent within it.
 	Spent float64 `protobuf:"fixed64,2,opt,name=spent,proto3" json:"spent,omitempty"`
 	// USD allowed within it. 0: no limit.
 	Limit float64 `protobuf:"fixed64,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// USD left. 0 where there is no limit.
+	// USD that are neither spent nor held. 0 where there is no limit.
 	Remaining float64 `protobuf:"fixed64,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// More was spent than is allowed.
-	Exceeded      bool `protobuf:"varint,5,opt,name=exceeded,proto3" json:"exceeded,omitempty"`
+	// More is spent and held than is allowed.
+	Exceeded bool `protobuf:"varint,5,opt,name=exceeded,proto3" json:"exceeded,omitempty"`
+	// USD held for what is rented, or may be: see docs/spending-limits.md. Not part of `spent`.
+	Held float64 `protobuf:"fixed64,20,opt,name=held,proto3" json:"held,omitempty"`
+	// "global" (all projects together), "project" or "key": whose spending counts.
+	Scope string `protobuf:"bytes,21,opt,name=scope,proto3" json:"scope,omitempty"`
+	// When the oldest spending leaves the window, or the month ends. Absent where nothing was spent.
+	NextReleaseAt *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=next_release_at,json=nextReleaseAt,proto3" json:"next_release_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SpendingWindow) Reset() {
 	*x = SpendingWindow{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5751,7 +6389,7 @@ func (x *SpendingWindow) String() string {
 func (*SpendingWindow) ProtoMessage() {}
 
 func (x *SpendingWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[70]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5764,7 +6402,7 @@ func (x *SpendingWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpendingWindow.ProtoReflect.Descriptor instead.
 func (*SpendingWindow) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{70}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *SpendingWindow) GetWindow() string {
@@ -5802,6 +6440,27 @@ func (x *SpendingWindow) GetExceeded() bool {
 	return false
 }
 
+func (x *SpendingWindow) GetHeld() float64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *SpendingWindow) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *SpendingWindow) GetNextReleaseAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextReleaseAt
+	}
+	return nil
+}
+
 // CheckSpendingLimitRequest names an amount.
 type CheckSpendingLimitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5813,7 +6472,7 @@ type CheckSpendingLimitRequest struct {
 
 func (x *CheckSpendingLimitRequest) Reset() {
 	*x = CheckSpendingLimitRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5825,7 +6484,7 @@ func (x *CheckSpendingLimitRequest) String() string {
 func (*CheckSpendingLimitRequest) ProtoMessage() {}
 
 func (x *CheckSpendingLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[71]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5838,7 +6497,7 @@ func (x *CheckSpendingLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSpendingLimitRequest.ProtoReflect.Descriptor instead.
 func (*CheckSpendingLimitRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{71}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CheckSpendingLimitRequest) GetAmount() float64 {
@@ -5863,7 +6522,7 @@ type CheckSpendingLimitResponse struct {
 
 func (x *CheckSpendingLimitResponse) Reset() {
 	*x = CheckSpendingLimitResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5875,7 +6534,7 @@ func (x *CheckSpendingLimitResponse) String() string {
 func (*CheckSpendingLimitResponse) ProtoMessage() {}
 
 func (x *CheckSpendingLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[72]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5888,7 +6547,7 @@ func (x *CheckSpendingLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSpendingLimitResponse.ProtoReflect.Descriptor instead.
 func (*CheckSpendingLimitResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{72}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CheckSpendingLimitResponse) GetAllowed() bool {
@@ -5915,19 +6574,28 @@ func (x *CheckSpendingLimitResponse) GetWouldExceed() []*SpendingWindow {
 // SpendingLimit is the most that may be spent within a window.
 type SpendingLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One of the words of SpendingWindow.window.
+	// See SpendingWindow.window.
 	Window string `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
 	// USD. 0: no limit.
 	Limit float64 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The project that it applies to. "": all projects together.
-	Project       string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// The project that it applies to. "": all projects together, unless `key_id` is set.
+	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// The id of the API key that it applies to. "": any.
+	KeyId string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// What happens when it is reached: "warn", "no_new", "stop_newest" or "release_newest". docs/spending-limits.md
+	// explains them.
+	Policy string `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
+	// "global", "project" or "key".
+	Scope string `protobuf:"bytes,6,opt,name=scope,proto3" json:"scope,omitempty"`
+	// The setting that it comes from. "": SetSpendingLimit.
+	Setting       string `protobuf:"bytes,7,opt,name=setting,proto3" json:"setting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SpendingLimit) Reset() {
 	*x = SpendingLimit{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5939,7 +6607,7 @@ func (x *SpendingLimit) String() string {
 func (*SpendingLimit) ProtoMessage() {}
 
 func (x *SpendingLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[73]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5952,7 +6620,7 @@ func (x *SpendingLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpendingLimit.ProtoReflect.Descriptor instead.
 func (*SpendingLimit) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{73}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *SpendingLimit) GetWindow() string {
@@ -5976,22 +6644,55 @@ func (x *SpendingLimit) GetProject() string {
 	return ""
 }
 
+func (x *SpendingLimit) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *SpendingLimit) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *SpendingLimit) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *SpendingLimit) GetSetting() string {
+	if x != nil {
+		return x.Setting
+	}
+	return ""
+}
+
 // SetSpendingLimitRequest sets one limit.
 type SetSpendingLimitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One of the words of SpendingWindow.window. Required.
+	// A duration from 5m to 90d, such as "1h", "24h" or "30d", or "month" for the calendar month in UTC. Required.
 	Window string `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
 	// USD, not negative. 0: no limit.
 	Limit float64 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The project that it applies to. "": all projects together.
-	Project       string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// The project that it applies to. "": all projects together, unless `key_id` is set.
+	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// The id of the API key that it applies to; then `project` must be empty. "": any.
+	KeyId string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// "warn", "no_new", "stop_newest" or "release_newest". "": the setting GPUPROXY_LIMIT_POLICY, which is "stop_newest"
+	// by default.
+	Policy        string `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetSpendingLimitRequest) Reset() {
 	*x = SetSpendingLimitRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6003,7 +6704,7 @@ func (x *SetSpendingLimitRequest) String() string {
 func (*SetSpendingLimitRequest) ProtoMessage() {}
 
 func (x *SetSpendingLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[74]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6016,7 +6717,7 @@ func (x *SetSpendingLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSpendingLimitRequest.ProtoReflect.Descriptor instead.
 func (*SetSpendingLimitRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{74}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SetSpendingLimitRequest) GetWindow() string {
@@ -6040,6 +6741,20 @@ func (x *SetSpendingLimitRequest) GetProject() string {
 	return ""
 }
 
+func (x *SetSpendingLimitRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *SetSpendingLimitRequest) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
 // SetSpendingLimitResponse confirms.
 type SetSpendingLimitResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -6051,7 +6766,7 @@ type SetSpendingLimitResponse struct {
 
 func (x *SetSpendingLimitResponse) Reset() {
 	*x = SetSpendingLimitResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6063,7 +6778,7 @@ func (x *SetSpendingLimitResponse) String() string {
 func (*SetSpendingLimitResponse) ProtoMessage() {}
 
 func (x *SetSpendingLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[75]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6076,7 +6791,7 @@ func (x *SetSpendingLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSpendingLimitResponse.ProtoReflect.Descriptor instead.
 func (*SetSpendingLimitResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{75}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *SetSpendingLimitResponse) GetLimit() *SpendingLimit {
@@ -6095,7 +6810,7 @@ type ListSpendingLimitsRequest struct {
 
 func (x *ListSpendingLimitsRequest) Reset() {
 	*x = ListSpendingLimitsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6107,7 +6822,7 @@ func (x *ListSpendingLimitsRequest) String() string {
 func (*ListSpendingLimitsRequest) ProtoMessage() {}
 
 func (x *ListSpendingLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[76]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6120,7 +6835,7 @@ func (x *ListSpendingLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSpendingLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListSpendingLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{76}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{83}
 }
 
 // ListSpendingLimitsResponse lists limits.
@@ -6134,7 +6849,7 @@ type ListSpendingLimitsResponse struct {
 
 func (x *ListSpendingLimitsResponse) Reset() {
 	*x = ListSpendingLimitsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6146,7 +6861,7 @@ func (x *ListSpendingLimitsResponse) String() string {
 func (*ListSpendingLimitsResponse) ProtoMessage() {}
 
 func (x *ListSpendingLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[77]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6159,7 +6874,7 @@ func (x *ListSpendingLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSpendingLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListSpendingLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{77}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListSpendingLimitsResponse) GetLimits() []*SpendingLimit {
@@ -6172,13 +6887,13 @@ func (x *ListSpendingLimitsResponse) GetLimits() []*SpendingLimit {
 // GetCostReportRequest says what to add up.
 type GetCostReportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Begin of the time reported. Absent: 30 days before the end.
+	// Begin of the time reported, at most 366 days before the end. Absent: 30 days before the end.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// End of the time reported. Absent: now.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Any of "day" (UTC), "provider", "project", "model" and "label:<key>". Empty: "day".
+	// Any of "day" (UTC), "provider", "project", "model" and "label:<key>", at most five. Empty: "day".
 	GroupBy []string `protobuf:"bytes,3,rep,name=group_by,json=groupBy,proto3" json:"group_by,omitempty"`
-	// Another project (role "admin"); "": the caller's own.
+	// One project. "": the caller's own; for an admin, all projects.
 	Project       string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6186,7 +6901,7 @@ type GetCostReportRequest struct {
 
 func (x *GetCostReportRequest) Reset() {
 	*x = GetCostReportRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6198,7 +6913,7 @@ func (x *GetCostReportRequest) String() string {
 func (*GetCostReportRequest) ProtoMessage() {}
 
 func (x *GetCostReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[78]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6211,7 +6926,7 @@ func (x *GetCostReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCostReportRequest.ProtoReflect.Descriptor instead.
 func (*GetCostReportRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{78}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetCostReportRequest) GetStartTime() *timestamppb.Timestamp {
@@ -6248,14 +6963,17 @@ type GetCostReportResponse struct {
 	// One row a group, in the order of its keys.
 	Rows []*CostReportRow `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
 	// USD of all rows.
-	Total         float64 `protobuf:"fixed64,2,opt,name=total,proto3" json:"total,omitempty"`
+	Total float64 `protobuf:"fixed64,2,opt,name=total,proto3" json:"total,omitempty"`
+	// USD of machines that appeared after they had been given up. No project pays for them, and they are in no row. Only
+	// in a report of all projects.
+	Surplus       float64 `protobuf:"fixed64,3,opt,name=surplus,proto3" json:"surplus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetCostReportResponse) Reset() {
 	*x = GetCostReportResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6267,7 +6985,7 @@ func (x *GetCostReportResponse) String() string {
 func (*GetCostReportResponse) ProtoMessage() {}
 
 func (x *GetCostReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[79]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6280,7 +6998,7 @@ func (x *GetCostReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCostReportResponse.ProtoReflect.Descriptor instead.
 func (*GetCostReportResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{79}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *GetCostReportResponse) GetRows() []*CostReportRow {
@@ -6293,6 +7011,13 @@ func (x *GetCostReportResponse) GetRows() []*CostReportRow {
 func (x *GetCostReportResponse) GetTotal() float64 {
 	if x != nil {
 		return x.Total
+	}
+	return 0
+}
+
+func (x *GetCostReportResponse) GetSurplus() float64 {
+	if x != nil {
+		return x.Surplus
 	}
 	return 0
 }
@@ -6312,7 +7037,7 @@ type CostReportRow struct {
 
 func (x *CostReportRow) Reset() {
 	*x = CostReportRow{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6324,7 +7049,7 @@ func (x *CostReportRow) String() string {
 func (*CostReportRow) ProtoMessage() {}
 
 func (x *CostReportRow) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[80]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6337,7 +7062,7 @@ func (x *CostReportRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostReportRow.ProtoReflect.Descriptor instead.
 func (*CostReportRow) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{80}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *CostReportRow) GetKeys() map[string]string {
@@ -6359,6 +7084,236 @@ func (x *CostReportRow) GetGpuHours() float64 {
 		return x.GpuHours
 	}
 	return 0
+}
+
+// ListAuditEventsRequest asks for a part of the list.
+type ListAuditEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many. 0: 50; more than 1,000 count as 1,000.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only events before this number. 0: from the newest on. `next_before` of an answer continues it.
+	Before int64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Only changes of this project. "": of all projects.
+	Project       string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEventsRequest) Reset() {
+	*x = ListAuditEventsRequest{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEventsRequest) ProtoMessage() {}
+
+func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *ListAuditEventsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListAuditEventsRequest) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ListAuditEventsRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+// ListAuditEventsResponse lists events, newest first.
+type ListAuditEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events.
+	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// What to set `before` to for the next part. 0: there are no more.
+	NextBefore    int64 `protobuf:"varint,2,opt,name=next_before,json=nextBefore,proto3" json:"next_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEventsResponse) Reset() {
+	*x = ListAuditEventsResponse{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEventsResponse) ProtoMessage() {}
+
+func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListAuditEventsResponse) GetNextBefore() int64 {
+	if x != nil {
+		return x.NextBefore
+	}
+	return 0
+}
+
+// AuditEvent is one change that somebody asked for. It is written with the change, and never changed or deleted.
+type AuditEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number; later events have higher ones.
+	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// When.
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// The project that was changed. Empty: all projects.
+	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// The user who asked. Empty for a key without a user.
+	UserId string `protobuf:"bytes,4,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The id of the API key that was used. Empty for a login. Both are empty for the command line on the server's machine.
+	KeyId string `protobuf:"bytes,5,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// "reservation_rented", "reservation_extended", "reservation_released", "instance_destroyed", "instance_stopped",
+	// "instance_started", "pool_provisioned", "pool_enabled", "pool_disabled", "pool_failover", "pool_cleaned_up",
+	// "volume_deleted", "key_created", "key_revoked", "ssh_key_added", "ssh_key_deleted", "strategy_set", "limit_set".
+	Action string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	// The id of what was changed: a reservation, a contract, the machine_id of a warm pool, a key.
+	Subject string `protobuf:"bytes,7,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Further facts, for people.
+	Detail        string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEvent) Reset() {
+	*x = AuditEvent{}
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEvent) ProtoMessage() {}
+
+func (x *AuditEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
+func (*AuditEvent) Descriptor() ([]byte, []int) {
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *AuditEvent) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *AuditEvent) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *AuditEvent) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
 }
 
 // WarmPoolStatus is a warm pool as it is: a machine of the caller's, its primary, and its standby on the same host.
@@ -6453,13 +7408,16 @@ type WarmPoolStatus struct {
 	NextDrillAt *timestamppb.Timestamp `protobuf:"bytes,42,opt,name=next_drill_at,json=nextDrillAt,proto3" json:"next_drill_at,omitempty"`
 	// What the owner can do about a degraded or slow pool, for people.
 	Troubleshooting []string `protobuf:"bytes,43,rep,name=troubleshooting,proto3" json:"troubleshooting,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// USD that its machines and volumes have cost so far, ended ones included. A pool has no end, so there is no
+	// cost_to_end.
+	CostSoFar     float64 `protobuf:"fixed64,44,opt,name=cost_so_far,json=costSoFar,proto3" json:"cost_so_far,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WarmPoolStatus) Reset() {
 	*x = WarmPoolStatus{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6471,7 +7429,7 @@ func (x *WarmPoolStatus) String() string {
 func (*WarmPoolStatus) ProtoMessage() {}
 
 func (x *WarmPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[81]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6484,7 +7442,7 @@ func (x *WarmPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolStatus.ProtoReflect.Descriptor instead.
 func (*WarmPoolStatus) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{81}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *WarmPoolStatus) GetMachineId() int64 {
@@ -6788,6 +7746,13 @@ func (x *WarmPoolStatus) GetTroubleshooting() []string {
 	return nil
 }
 
+func (x *WarmPoolStatus) GetCostSoFar() float64 {
+	if x != nil {
+		return x.CostSoFar
+	}
+	return 0
+}
+
 // WarmPoolPhases are the parts of a failover in seconds, each from the end of the one before. A part that has not ended,
 // or did not take place, is absent.
 type WarmPoolPhases struct {
@@ -6808,7 +7773,7 @@ type WarmPoolPhases struct {
 
 func (x *WarmPoolPhases) Reset() {
 	*x = WarmPoolPhases{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6820,7 +7785,7 @@ func (x *WarmPoolPhases) String() string {
 func (*WarmPoolPhases) ProtoMessage() {}
 
 func (x *WarmPoolPhases) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[82]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6833,7 +7798,7 @@ func (x *WarmPoolPhases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolPhases.ProtoReflect.Descriptor instead.
 func (*WarmPoolPhases) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{82}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *WarmPoolPhases) GetDetect() float64 {
@@ -6888,7 +7853,7 @@ type WarmPoolFailover struct {
 
 func (x *WarmPoolFailover) Reset() {
 	*x = WarmPoolFailover{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6900,7 +7865,7 @@ func (x *WarmPoolFailover) String() string {
 func (*WarmPoolFailover) ProtoMessage() {}
 
 func (x *WarmPoolFailover) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[83]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6913,7 +7878,7 @@ func (x *WarmPoolFailover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolFailover.ProtoReflect.Descriptor instead.
 func (*WarmPoolFailover) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{83}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *WarmPoolFailover) GetAt() *timestamppb.Timestamp {
@@ -6963,7 +7928,7 @@ type WarmPoolIncident struct {
 
 func (x *WarmPoolIncident) Reset() {
 	*x = WarmPoolIncident{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6975,7 +7940,7 @@ func (x *WarmPoolIncident) String() string {
 func (*WarmPoolIncident) ProtoMessage() {}
 
 func (x *WarmPoolIncident) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[84]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6988,7 +7953,7 @@ func (x *WarmPoolIncident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolIncident.ProtoReflect.Descriptor instead.
 func (*WarmPoolIncident) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{84}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *WarmPoolIncident) GetKind() string {
@@ -7045,7 +8010,7 @@ type WarmPoolCost struct {
 
 func (x *WarmPoolCost) Reset() {
 	*x = WarmPoolCost{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7057,7 +8022,7 @@ func (x *WarmPoolCost) String() string {
 func (*WarmPoolCost) ProtoMessage() {}
 
 func (x *WarmPoolCost) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[85]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7070,7 +8035,7 @@ func (x *WarmPoolCost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolCost.ProtoReflect.Descriptor instead.
 func (*WarmPoolCost) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{85}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *WarmPoolCost) GetPart() string {
@@ -7129,7 +8094,7 @@ type RetainedVolume struct {
 
 func (x *RetainedVolume) Reset() {
 	*x = RetainedVolume{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7141,7 +8106,7 @@ func (x *RetainedVolume) String() string {
 func (*RetainedVolume) ProtoMessage() {}
 
 func (x *RetainedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[86]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7154,7 +8119,7 @@ func (x *RetainedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedVolume.ProtoReflect.Descriptor instead.
 func (*RetainedVolume) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{86}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *RetainedVolume) GetVolumeId() string {
@@ -7218,7 +8183,7 @@ type WarmPoolTransition struct {
 
 func (x *WarmPoolTransition) Reset() {
 	*x = WarmPoolTransition{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7230,7 +8195,7 @@ func (x *WarmPoolTransition) String() string {
 func (*WarmPoolTransition) ProtoMessage() {}
 
 func (x *WarmPoolTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[87]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7243,7 +8208,7 @@ func (x *WarmPoolTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolTransition.ProtoReflect.Descriptor instead.
 func (*WarmPoolTransition) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{87}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *WarmPoolTransition) GetAt() *timestamppb.Timestamp {
@@ -7292,7 +8257,7 @@ type GetWarmPoolStatusRequest struct {
 
 func (x *GetWarmPoolStatusRequest) Reset() {
 	*x = GetWarmPoolStatusRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7304,7 +8269,7 @@ func (x *GetWarmPoolStatusRequest) String() string {
 func (*GetWarmPoolStatusRequest) ProtoMessage() {}
 
 func (x *GetWarmPoolStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[88]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7317,7 +8282,7 @@ func (x *GetWarmPoolStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWarmPoolStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetWarmPoolStatusRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{88}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *GetWarmPoolStatusRequest) GetMachineId() int64 {
@@ -7340,7 +8305,7 @@ type ListWarmPoolsRequest struct {
 
 func (x *ListWarmPoolsRequest) Reset() {
 	*x = ListWarmPoolsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7352,7 +8317,7 @@ func (x *ListWarmPoolsRequest) String() string {
 func (*ListWarmPoolsRequest) ProtoMessage() {}
 
 func (x *ListWarmPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[89]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7365,7 +8330,7 @@ func (x *ListWarmPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{89}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListWarmPoolsRequest) GetPageSize() int32 {
@@ -7397,7 +8362,7 @@ type ListWarmPoolsResponse struct {
 
 func (x *ListWarmPoolsResponse) Reset() {
 	*x = ListWarmPoolsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7409,7 +8374,7 @@ func (x *ListWarmPoolsResponse) String() string {
 func (*ListWarmPoolsResponse) ProtoMessage() {}
 
 func (x *ListWarmPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[90]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7422,7 +8387,7 @@ func (x *ListWarmPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{90}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ListWarmPoolsResponse) GetPools() []*WarmPoolStatus {
@@ -7463,7 +8428,7 @@ type ListWarmPoolHostsRequest struct {
 
 func (x *ListWarmPoolHostsRequest) Reset() {
 	*x = ListWarmPoolHostsRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7475,7 +8440,7 @@ func (x *ListWarmPoolHostsRequest) String() string {
 func (*ListWarmPoolHostsRequest) ProtoMessage() {}
 
 func (x *ListWarmPoolHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[91]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7488,7 +8453,7 @@ func (x *ListWarmPoolHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolHostsRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{91}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListWarmPoolHostsRequest) GetGpuName() string {
@@ -7532,7 +8497,7 @@ type ListWarmPoolHostsResponse struct {
 
 func (x *ListWarmPoolHostsResponse) Reset() {
 	*x = ListWarmPoolHostsResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7544,7 +8509,7 @@ func (x *ListWarmPoolHostsResponse) String() string {
 func (*ListWarmPoolHostsResponse) ProtoMessage() {}
 
 func (x *ListWarmPoolHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[92]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7557,7 +8522,7 @@ func (x *ListWarmPoolHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWarmPoolHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListWarmPoolHostsResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{92}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ListWarmPoolHostsResponse) GetHosts() []*WarmPoolHost {
@@ -7603,7 +8568,7 @@ type WarmPoolHost struct {
 
 func (x *WarmPoolHost) Reset() {
 	*x = WarmPoolHost{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7615,7 +8580,7 @@ func (x *WarmPoolHost) String() string {
 func (*WarmPoolHost) ProtoMessage() {}
 
 func (x *WarmPoolHost) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[93]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7628,7 +8593,7 @@ func (x *WarmPoolHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolHost.ProtoReflect.Descriptor instead.
 func (*WarmPoolHost) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{93}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *WarmPoolHost) GetMachineId() int64 {
@@ -7726,7 +8691,7 @@ type WarmPoolHostOffer struct {
 
 func (x *WarmPoolHostOffer) Reset() {
 	*x = WarmPoolHostOffer{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7738,7 +8703,7 @@ func (x *WarmPoolHostOffer) String() string {
 func (*WarmPoolHostOffer) ProtoMessage() {}
 
 func (x *WarmPoolHostOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[94]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7751,7 +8716,7 @@ func (x *WarmPoolHostOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolHostOffer.ProtoReflect.Descriptor instead.
 func (*WarmPoolHostOffer) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{94}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WarmPoolHostOffer) GetOfferId() int64 {
@@ -7874,7 +8839,7 @@ type ProvisionWarmPoolRequest struct {
 
 func (x *ProvisionWarmPoolRequest) Reset() {
 	*x = ProvisionWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7886,7 +8851,7 @@ func (x *ProvisionWarmPoolRequest) String() string {
 func (*ProvisionWarmPoolRequest) ProtoMessage() {}
 
 func (x *ProvisionWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[95]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7899,7 +8864,7 @@ func (x *ProvisionWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{95}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ProvisionWarmPoolRequest) GetMachineId() int64 {
@@ -8098,7 +9063,7 @@ type ProvisionWarmPoolResponse struct {
 
 func (x *ProvisionWarmPoolResponse) Reset() {
 	*x = ProvisionWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8110,7 +9075,7 @@ func (x *ProvisionWarmPoolResponse) String() string {
 func (*ProvisionWarmPoolResponse) ProtoMessage() {}
 
 func (x *ProvisionWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[96]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8123,7 +9088,7 @@ func (x *ProvisionWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{96}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ProvisionWarmPoolResponse) GetSuccess() bool {
@@ -8203,7 +9168,7 @@ type WarmPoolPlan struct {
 
 func (x *WarmPoolPlan) Reset() {
 	*x = WarmPoolPlan{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8215,7 +9180,7 @@ func (x *WarmPoolPlan) String() string {
 func (*WarmPoolPlan) ProtoMessage() {}
 
 func (x *WarmPoolPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[97]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8228,7 +9193,7 @@ func (x *WarmPoolPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmPoolPlan.ProtoReflect.Descriptor instead.
 func (*WarmPoolPlan) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{97}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *WarmPoolPlan) GetGpuName() string {
@@ -8374,7 +9339,7 @@ type EnableWarmPoolRequest struct {
 
 func (x *EnableWarmPoolRequest) Reset() {
 	*x = EnableWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8386,7 +9351,7 @@ func (x *EnableWarmPoolRequest) String() string {
 func (*EnableWarmPoolRequest) ProtoMessage() {}
 
 func (x *EnableWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[98]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8399,7 +9364,7 @@ func (x *EnableWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*EnableWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{98}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *EnableWarmPoolRequest) GetMachineId() int64 {
@@ -8568,7 +9533,7 @@ type EnableWarmPoolResponse struct {
 
 func (x *EnableWarmPoolResponse) Reset() {
 	*x = EnableWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8580,7 +9545,7 @@ func (x *EnableWarmPoolResponse) String() string {
 func (*EnableWarmPoolResponse) ProtoMessage() {}
 
 func (x *EnableWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[99]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8593,7 +9558,7 @@ func (x *EnableWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*EnableWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{99}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *EnableWarmPoolResponse) GetStatus() string {
@@ -8642,7 +9607,7 @@ type DisableWarmPoolRequest struct {
 
 func (x *DisableWarmPoolRequest) Reset() {
 	*x = DisableWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8654,7 +9619,7 @@ func (x *DisableWarmPoolRequest) String() string {
 func (*DisableWarmPoolRequest) ProtoMessage() {}
 
 func (x *DisableWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[100]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8667,7 +9632,7 @@ func (x *DisableWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*DisableWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{100}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *DisableWarmPoolRequest) GetMachineId() int64 {
@@ -8696,7 +9661,7 @@ type DisableWarmPoolResponse struct {
 
 func (x *DisableWarmPoolResponse) Reset() {
 	*x = DisableWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8708,7 +9673,7 @@ func (x *DisableWarmPoolResponse) String() string {
 func (*DisableWarmPoolResponse) ProtoMessage() {}
 
 func (x *DisableWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[101]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8721,7 +9686,7 @@ func (x *DisableWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*DisableWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{101}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *DisableWarmPoolResponse) GetStatus() string {
@@ -8772,7 +9737,7 @@ type TestWarmPoolFailoverRequest struct {
 
 func (x *TestWarmPoolFailoverRequest) Reset() {
 	*x = TestWarmPoolFailoverRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8784,7 +9749,7 @@ func (x *TestWarmPoolFailoverRequest) String() string {
 func (*TestWarmPoolFailoverRequest) ProtoMessage() {}
 
 func (x *TestWarmPoolFailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[102]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8797,7 +9762,7 @@ func (x *TestWarmPoolFailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestWarmPoolFailoverRequest.ProtoReflect.Descriptor instead.
 func (*TestWarmPoolFailoverRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{102}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *TestWarmPoolFailoverRequest) GetMachineId() int64 {
@@ -8831,7 +9796,7 @@ type TestWarmPoolFailoverResponse struct {
 
 func (x *TestWarmPoolFailoverResponse) Reset() {
 	*x = TestWarmPoolFailoverResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8843,7 +9808,7 @@ func (x *TestWarmPoolFailoverResponse) String() string {
 func (*TestWarmPoolFailoverResponse) ProtoMessage() {}
 
 func (x *TestWarmPoolFailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[103]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8856,7 +9821,7 @@ func (x *TestWarmPoolFailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestWarmPoolFailoverResponse.ProtoReflect.Descriptor instead.
 func (*TestWarmPoolFailoverResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{103}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *TestWarmPoolFailoverResponse) GetSuccess() bool {
@@ -8901,7 +9866,7 @@ type FailoverWarmPoolRequest struct {
 
 func (x *FailoverWarmPoolRequest) Reset() {
 	*x = FailoverWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8913,7 +9878,7 @@ func (x *FailoverWarmPoolRequest) String() string {
 func (*FailoverWarmPoolRequest) ProtoMessage() {}
 
 func (x *FailoverWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[104]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8926,7 +9891,7 @@ func (x *FailoverWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*FailoverWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{104}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *FailoverWarmPoolRequest) GetMachineId() int64 {
@@ -8960,7 +9925,7 @@ type FailoverWarmPoolResponse struct {
 
 func (x *FailoverWarmPoolResponse) Reset() {
 	*x = FailoverWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[105]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8972,7 +9937,7 @@ func (x *FailoverWarmPoolResponse) String() string {
 func (*FailoverWarmPoolResponse) ProtoMessage() {}
 
 func (x *FailoverWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[105]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8985,7 +9950,7 @@ func (x *FailoverWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*FailoverWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{105}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *FailoverWarmPoolResponse) GetSuccess() bool {
@@ -9029,7 +9994,7 @@ type CleanupWarmPoolRequest struct {
 
 func (x *CleanupWarmPoolRequest) Reset() {
 	*x = CleanupWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[106]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9041,7 +10006,7 @@ func (x *CleanupWarmPoolRequest) String() string {
 func (*CleanupWarmPoolRequest) ProtoMessage() {}
 
 func (x *CleanupWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[106]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9054,7 +10019,7 @@ func (x *CleanupWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*CleanupWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{106}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *CleanupWarmPoolRequest) GetMachineId() int64 {
@@ -9086,7 +10051,7 @@ type CleanupWarmPoolResponse struct {
 
 func (x *CleanupWarmPoolResponse) Reset() {
 	*x = CleanupWarmPoolResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[107]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9098,7 +10063,7 @@ func (x *CleanupWarmPoolResponse) String() string {
 func (*CleanupWarmPoolResponse) ProtoMessage() {}
 
 func (x *CleanupWarmPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[107]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9111,7 +10076,7 @@ func (x *CleanupWarmPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupWarmPoolResponse.ProtoReflect.Descriptor instead.
 func (*CleanupWarmPoolResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{107}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *CleanupWarmPoolResponse) GetSuccess() bool {
@@ -9148,7 +10113,7 @@ type DeleteRetainedVolumeRequest struct {
 
 func (x *DeleteRetainedVolumeRequest) Reset() {
 	*x = DeleteRetainedVolumeRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[108]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9160,7 +10125,7 @@ func (x *DeleteRetainedVolumeRequest) String() string {
 func (*DeleteRetainedVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteRetainedVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[108]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9173,7 +10138,7 @@ func (x *DeleteRetainedVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRetainedVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRetainedVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{108}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *DeleteRetainedVolumeRequest) GetMachineId() int64 {
@@ -9205,7 +10170,7 @@ type DeleteRetainedVolumeResponse struct {
 
 func (x *DeleteRetainedVolumeResponse) Reset() {
 	*x = DeleteRetainedVolumeResponse{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[109]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9217,7 +10182,7 @@ func (x *DeleteRetainedVolumeResponse) String() string {
 func (*DeleteRetainedVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteRetainedVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[109]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9230,7 +10195,7 @@ func (x *DeleteRetainedVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRetainedVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRetainedVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{109}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *DeleteRetainedVolumeResponse) GetSuccess() bool {
@@ -9267,7 +10232,7 @@ type WatchWarmPoolRequest struct {
 
 func (x *WatchWarmPoolRequest) Reset() {
 	*x = WatchWarmPoolRequest{}
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[110]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9279,7 +10244,7 @@ func (x *WatchWarmPoolRequest) String() string {
 func (*WatchWarmPoolRequest) ProtoMessage() {}
 
 func (x *WatchWarmPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[110]
+	mi := &file_gpuproxy_v1_gpuproxy_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9292,7 +10257,7 @@ func (x *WatchWarmPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchWarmPoolRequest.ProtoReflect.Descriptor instead.
 func (*WatchWarmPoolRequest) Descriptor() ([]byte, []int) {
-	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{110}
+	return file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *WatchWarmPoolRequest) GetMachineId() int64 {
@@ -9376,7 +10341,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\adetails\x18\x03 \x03(\v2-.gpuproxy.v1.HealthCheckResponse.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x0f\n" +
 	"\vGPUInstance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x16\n" +
@@ -9425,7 +10390,14 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\fbooked_until\x182 \x01(\v2\x1a.google.protobuf.TimestampR\vbookedUntil\x12\x17\n" +
 	"\x04paid\x183 \x01(\x01H\x03R\x04paid\x88\x01\x01\x12\x1f\n" +
 	"\vrefund_rule\x184 \x01(\tR\n" +
-	"refundRule\x1a;\n" +
+	"refundRule\x12#\n" +
+	"\vcost_to_end\x18< \x01(\x01H\x04R\tcostToEnd\x88\x01\x01\x12\x1f\n" +
+	"\vself_ending\x185 \x01(\tR\n" +
+	"selfEnding\x12\x1e\n" +
+	"\bgpu_util\x18= \x01(\x01H\x05R\agpuUtil\x88\x01\x01\x129\n" +
+	"\n" +
+	"idle_since\x18> \x01(\v2\x1a.google.protobuf.TimestampR\tidleSince\x12B\n" +
+	"\x0fidle_release_at\x18? \x01(\v2\x1a.google.protobuf.TimestampR\ridleReleaseAt\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -9435,7 +10407,9 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x10_inet_down_priceB\x10\n" +
 	"\x0e_inet_up_priceB\x0f\n" +
 	"\r_direct_portsB\a\n" +
-	"\x05_paid\"a\n" +
+	"\x05_paidB\x0e\n" +
+	"\f_cost_to_endB\v\n" +
+	"\t_gpu_util\"a\n" +
 	"\tSSHAccess\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x12\n" +
@@ -9505,7 +10479,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"instanceId\x12\x12\n" +
 	"\x04tail\x18\x03 \x01(\x05R\x04tail\"/\n" +
 	"\x17GetInstanceLogsResponse\x12\x14\n" +
-	"\x05lines\x18\x01 \x03(\tR\x05lines\"\x96\x05\n" +
+	"\x05lines\x18\x01 \x03(\tR\x05lines\"\xdf\x05\n" +
 	"\x18CreateGPUInstanceRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -9523,7 +10497,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x0fssh_public_keys\x18\x19 \x03(\tR\rsshPublicKeys\x12\x18\n" +
 	"\aonstart\x18\x1a \x01(\tR\aonstart\x12\x19\n" +
 	"\brun_mode\x18\x1b \x01(\tR\arunMode\x12\x12\n" +
-	"\x04args\x18\x1c \x03(\tR\x04args\x1a6\n" +
+	"\x04args\x18\x1c \x03(\tR\x04args\x12G\n" +
+	"\x12release_idle_after\x18\x1d \x01(\v2\x19.google.protobuf.DurationR\x10releaseIdleAfter\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -9548,7 +10523,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\fRegistryAuth\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x16\n" +
-	"\x06secret\x18\x03 \x01(\tR\x06secret\"\xd2\r\n" +
+	"\x06secret\x18\x03 \x01(\tR\x06secret\"\x9b\x0e\n" +
 	"\x12ReserveGPUsRequest\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x19\n" +
@@ -9595,7 +10570,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\rmin_inet_down\x185 \x01(\x01R\vminInetDown\x12\x1e\n" +
 	"\vmin_inet_up\x186 \x01(\x01R\tminInetUp\x12/\n" +
 	"\x11max_traffic_price\x187 \x01(\x01H\x03R\x0fmaxTrafficPrice\x88\x01\x01\x12!\n" +
-	"\fsame_country\x188 \x01(\bR\vsameCountry\x1a6\n" +
+	"\fsame_country\x188 \x01(\bR\vsameCountry\x12G\n" +
+	"\x12release_idle_after\x189 \x01(\v2\x19.google.protobuf.DurationR\x10releaseIdleAfter\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
@@ -9654,7 +10630,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\ahost_id\x18\x02 \x01(\tR\x06hostId\x12\x19\n" +
 	"\bnum_gpus\x18\x03 \x01(\x05R\anumGpus\x12$\n" +
 	"\x0eprice_per_hour\x18\x04 \x01(\x01R\fpricePerHour\x12\x10\n" +
-	"\x03why\x18\x05 \x01(\tR\x03why\"\xc7\x05\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"\xa5\a\n" +
 	"\vReservation\x12%\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x126\n" +
@@ -9676,10 +10652,16 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"request_id\x18\r \x01(\tR\trequestId\x12\x1a\n" +
 	"\bstrategy\x18\x0e \x01(\tR\bstrategy\x12\x18\n" +
 	"\amessage\x18\x0f \x01(\tR\amessage\x12\x16\n" +
-	"\x06reason\x18\x10 \x01(\tR\x06reason\x1a9\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\x12#\n" +
+	"\vcost_to_end\x18< \x01(\x01H\x00R\tcostToEnd\x88\x01\x01\x12\x1f\n" +
+	"\vending_soon\x18A \x01(\bR\n" +
+	"endingSoon\x12=\n" +
+	"\fdestroyed_at\x18B \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\x12G\n" +
+	"\x12release_idle_after\x18C \x01(\v2\x19.google.protobuf.DurationR\x10releaseIdleAfter\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
+	"\f_cost_to_end\">\n" +
 	"\x15GetReservationRequest\x12%\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\"T\n" +
 	"\x16GetReservationResponse\x12:\n" +
@@ -9777,7 +10759,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"M\n" +
 	"\fProviderCall\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
-	"\x10interval_seconds\x18\x02 \x01(\x01R\x0fintervalSeconds\"\x92\x04\n" +
+	"\x10interval_seconds\x18\x02 \x01(\x01R\x0fintervalSeconds\"\xd0\x04\n" +
 	"\x0fProviderAccount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x14\n" +
@@ -9794,8 +10776,46 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\bmachines\x18\f \x01(\x05R\bmachines\x12\x18\n" +
 	"\aunknown\x18\r \x01(\x05R\aunknown\x12\x18\n" +
 	"\avolumes\x18\x0e \x01(\x05R\avolumes\x12$\n" +
-	"\x0eprice_per_hour\x18\x0f \x01(\x01R\fpricePerHourB\t\n" +
-	"\a_credit\"F\n" +
+	"\x0eprice_per_hour\x18\x0f \x01(\x01R\fpricePerHour\x12<\n" +
+	"\bmeasured\x18\x10 \x03(\v2 .gpuproxy.v1.ProviderMeasurementR\bmeasuredB\t\n" +
+	"\a_credit\"\xbc\x01\n" +
+	"\x13ProviderMeasurement\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x12\n" +
+	"\x04unit\x18\x04 \x01(\tR\x04unit\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12;\n" +
+	"\vmeasured_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"measuredAt\"\x82\x01\n" +
+	"\x14ProbeProviderRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x1b\n" +
+	"\tmax_spend\x18\x03 \x01(\x01R\bmaxSpend\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"I\n" +
+	"\x15ProbeProviderResponse\x120\n" +
+	"\x05probe\x18\x01 \x01(\v2\x1a.gpuproxy.v1.ProviderProbeR\x05probe\"O\n" +
+	"\x17GetProviderProbeRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\"L\n" +
+	"\x18GetProviderProbeResponse\x120\n" +
+	"\x05probe\x18\x01 \x01(\v2\x1a.gpuproxy.v1.ProviderProbeR\x05probe\"\xb7\x03\n" +
+	"\rProviderProbe\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12%\n" +
+	"\x0ereservation_id\x18\x05 \x01(\tR\rreservationId\x124\n" +
+	"\x05parts\x18\x06 \x03(\v2\x1e.gpuproxy.v1.ProviderProbePartR\x05parts\x12\x19\n" +
+	"\bmax_cost\x18\a \x01(\x01R\amaxCost\x12\x14\n" +
+	"\x05spent\x18\b \x01(\x01R\x05spent\x12D\n" +
+	"\fmeasurements\x18\t \x03(\v2 .gpuproxy.v1.ProviderMeasurementR\fmeasurements\x125\n" +
+	"\bbegan_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\x125\n" +
+	"\bended_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\"h\n" +
+	"\x11ProviderProbePart\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12$\n" +
+	"\x0eprice_per_hour\x18\x02 \x01(\x01R\fpricePerHour\x12\x19\n" +
+	"\bmax_cost\x18\x03 \x01(\x01R\amaxCost\"F\n" +
 	"\x16GetTransactionsRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x05R\x06offset\"x\n" +
@@ -9823,27 +10843,36 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x17GetSpendingInfoResponse\x125\n" +
 	"\awindows\x18\x01 \x03(\v2\x1b.gpuproxy.v1.SpendingWindowR\awindows\x12.\n" +
 	"\x13guard_rails_enabled\x18\x02 \x01(\bR\x11guardRailsEnabled\x12&\n" +
-	"\x0ftotal_spent_24h\x18\x03 \x01(\x01R\rtotalSpent24h\"\x8e\x01\n" +
+	"\x0ftotal_spent_24h\x18\x03 \x01(\x01R\rtotalSpent24h\"\xfc\x01\n" +
 	"\x0eSpendingWindow\x12\x16\n" +
 	"\x06window\x18\x01 \x01(\tR\x06window\x12\x14\n" +
 	"\x05spent\x18\x02 \x01(\x01R\x05spent\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\x01R\x05limit\x12\x1c\n" +
 	"\tremaining\x18\x04 \x01(\x01R\tremaining\x12\x1a\n" +
-	"\bexceeded\x18\x05 \x01(\bR\bexceeded\"3\n" +
+	"\bexceeded\x18\x05 \x01(\bR\bexceeded\x12\x12\n" +
+	"\x04held\x18\x14 \x01(\x01R\x04held\x12\x14\n" +
+	"\x05scope\x18\x15 \x01(\tR\x05scope\x12B\n" +
+	"\x0fnext_release_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\rnextReleaseAt\"3\n" +
 	"\x19CheckSpendingLimitRequest\x12\x16\n" +
 	"\x06amount\x18\x01 \x01(\x01R\x06amount\"\x8e\x01\n" +
 	"\x1aCheckSpendingLimitResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12>\n" +
-	"\fwould_exceed\x18\x03 \x03(\v2\x1b.gpuproxy.v1.SpendingWindowR\vwouldExceed\"W\n" +
+	"\fwould_exceed\x18\x03 \x03(\v2\x1b.gpuproxy.v1.SpendingWindowR\vwouldExceed\"\xb6\x01\n" +
 	"\rSpendingLimit\x12\x16\n" +
 	"\x06window\x18\x01 \x01(\tR\x06window\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x01R\x05limit\x12\x18\n" +
-	"\aproject\x18\x03 \x01(\tR\aproject\"a\n" +
+	"\aproject\x18\x03 \x01(\tR\aproject\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\x12\x14\n" +
+	"\x05scope\x18\x06 \x01(\tR\x05scope\x12\x18\n" +
+	"\asetting\x18\a \x01(\tR\asetting\"\x90\x01\n" +
 	"\x17SetSpendingLimitRequest\x12\x16\n" +
 	"\x06window\x18\x01 \x01(\tR\x06window\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x01R\x05limit\x12\x18\n" +
-	"\aproject\x18\x03 \x01(\tR\aproject\"L\n" +
+	"\aproject\x18\x03 \x01(\tR\aproject\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\"L\n" +
 	"\x18SetSpendingLimitResponse\x120\n" +
 	"\x05limit\x18\x01 \x01(\v2\x1a.gpuproxy.v1.SpendingLimitR\x05limit\"\x1b\n" +
 	"\x19ListSpendingLimitsRequest\"P\n" +
@@ -9854,17 +10883,36 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x19\n" +
 	"\bgroup_by\x18\x03 \x03(\tR\agroupBy\x12\x18\n" +
-	"\aproject\x18\x04 \x01(\tR\aproject\"]\n" +
+	"\aproject\x18\x04 \x01(\tR\aproject\"w\n" +
 	"\x15GetCostReportResponse\x12.\n" +
 	"\x04rows\x18\x01 \x03(\v2\x1a.gpuproxy.v1.CostReportRowR\x04rows\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x01R\x05total\"\xb7\x01\n" +
+	"\x05total\x18\x02 \x01(\x01R\x05total\x12\x18\n" +
+	"\asurplus\x18\x03 \x01(\x01R\asurplus\"\xb7\x01\n" +
 	"\rCostReportRow\x128\n" +
 	"\x04keys\x18\x01 \x03(\v2$.gpuproxy.v1.CostReportRow.KeysEntryR\x04keys\x12\x16\n" +
 	"\x06amount\x18\x02 \x01(\x01R\x06amount\x12\x1b\n" +
 	"\tgpu_hours\x18\x03 \x01(\x01R\bgpuHours\x1a7\n" +
 	"\tKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x12\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
+	"\x16ListAuditEventsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\x03R\x06before\x12\x18\n" +
+	"\aproject\x18\x03 \x01(\tR\aproject\"k\n" +
+	"\x17ListAuditEventsResponse\x12/\n" +
+	"\x06events\x18\x01 \x03(\v2\x17.gpuproxy.v1.AuditEventR\x06events\x12\x1f\n" +
+	"\vnext_before\x18\x02 \x01(\x03R\n" +
+	"nextBefore\"\xde\x01\n" +
+	"\n" +
+	"AuditEvent\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
+	"\aproject\x18\x03 \x01(\tR\aproject\x12\x17\n" +
+	"\auser_id\x18\x04 \x01(\tR\x06userId\x12\x15\n" +
+	"\x06key_id\x18\x05 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x18\n" +
+	"\asubject\x18\a \x01(\tR\asubject\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\"\xd5\x12\n" +
 	"\x0eWarmPoolStatus\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12\x14\n" +
@@ -9914,7 +10962,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\bincident\x18( \x01(\v2\x1d.gpuproxy.v1.WarmPoolIncidentR\bincident\x12\x1a\n" +
 	"\bprogress\x18) \x01(\tR\bprogress\x12>\n" +
 	"\rnext_drill_at\x18* \x01(\v2\x1a.google.protobuf.TimestampR\vnextDrillAt\x12(\n" +
-	"\x0ftroubleshooting\x18+ \x03(\tR\x0ftroubleshootingB\x12\n" +
+	"\x0ftroubleshooting\x18+ \x03(\tR\x0ftroubleshooting\x12\x1e\n" +
+	"\vcost_so_far\x18, \x01(\x01R\tcostSoFarB\x12\n" +
 	"\x10_host_machine_idB\f\n" +
 	"\n" +
 	"_volume_idB\x11\n" +
@@ -10195,7 +11244,7 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x14WatchWarmPoolRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\x03R\tmachineId\x12!\n" +
-	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\xfc,\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\x870\n" +
 	"\x0fGPUProxyService\x12]\n" +
 	"\x05Login\x12\x19.gpuproxy.v1.LoginRequest\x1a\x1a.gpuproxy.v1.LoginResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/auth/login\x12l\n" +
 	"\fCreateAPIKey\x12 .gpuproxy.v1.CreateAPIKeyRequest\x1a!.gpuproxy.v1.CreateAPIKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/api/v1/keys\x12f\n" +
@@ -10205,7 +11254,9 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\vListSSHKeys\x12\x1f.gpuproxy.v1.ListSSHKeysRequest\x1a .gpuproxy.v1.ListSSHKeysResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/ssh-keys\x12r\n" +
 	"\fDeleteSSHKey\x12 .gpuproxy.v1.DeleteSSHKeyRequest\x1a!.gpuproxy.v1.DeleteSSHKeyResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/ssh-keys/{id}\x12h\n" +
 	"\vHealthCheck\x12\x1f.gpuproxy.v1.HealthCheckRequest\x1a .gpuproxy.v1.HealthCheckResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/health\x12q\n" +
-	"\rListProviders\x12!.gpuproxy.v1.ListProvidersRequest\x1a\".gpuproxy.v1.ListProvidersResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/providers\x12~\n" +
+	"\rListProviders\x12!.gpuproxy.v1.ListProvidersRequest\x1a\".gpuproxy.v1.ListProvidersResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/providers\x12\x85\x01\n" +
+	"\rProbeProvider\x12!.gpuproxy.v1.ProbeProviderRequest\x1a\".gpuproxy.v1.ProbeProviderResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/api/v1/providers/{provider}/probe\x12\x8b\x01\n" +
+	"\x10GetProviderProbe\x12$.gpuproxy.v1.GetProviderProbeRequest\x1a%.gpuproxy.v1.GetProviderProbeResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/providers/{provider}/probe\x12~\n" +
 	"\x10ListGPUInstances\x12$.gpuproxy.v1.ListGPUInstancesRequest\x1a%.gpuproxy.v1.ListGPUInstancesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/gpu/instances\x12\x91\x01\n" +
 	"\x0eGetGPUInstance\x12\".gpuproxy.v1.GetGPUInstanceRequest\x1a#.gpuproxy.v1.GetGPUInstanceResponse\"6\x82\xd3\xe4\x93\x020\x12./api/v1/gpu/instances/{provider}/{instance_id}\x12\xa0\x01\n" +
 	"\x10StartGPUInstance\x12$.gpuproxy.v1.StartGPUInstanceRequest\x1a%.gpuproxy.v1.StartGPUInstanceResponse\"?\x82\xd3\xe4\x93\x029:\x01*\"4/api/v1/gpu/instances/{provider}/{instance_id}/start\x12\x9c\x01\n" +
@@ -10227,7 +11278,8 @@ const file_gpuproxy_v1_gpuproxy_proto_rawDesc = "" +
 	"\x12CheckSpendingLimit\x12&.gpuproxy.v1.CheckSpendingLimitRequest\x1a'.gpuproxy.v1.CheckSpendingLimitResponse\",\x82\xd3\xe4\x93\x02&:\x01*\"!/api/v1/guardrails/spending/check\x12\x85\x01\n" +
 	"\x10SetSpendingLimit\x12$.gpuproxy.v1.SetSpendingLimitRequest\x1a%.gpuproxy.v1.SetSpendingLimitResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\x1a\x19/api/v1/guardrails/limits\x12\x88\x01\n" +
 	"\x12ListSpendingLimits\x12&.gpuproxy.v1.ListSpendingLimitsRequest\x1a'.gpuproxy.v1.ListSpendingLimitsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/guardrails/limits\x12v\n" +
-	"\rGetCostReport\x12!.gpuproxy.v1.GetCostReportRequest\x1a\".gpuproxy.v1.GetCostReportResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/billing/report\x12\x85\x01\n" +
+	"\rGetCostReport\x12!.gpuproxy.v1.GetCostReportRequest\x1a\".gpuproxy.v1.GetCostReportResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/billing/report\x12s\n" +
+	"\x0fListAuditEvents\x12#.gpuproxy.v1.ListAuditEventsRequest\x1a$.gpuproxy.v1.ListAuditEventsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/audit\x12\x85\x01\n" +
 	"\x11GetWarmPoolStatus\x12%.gpuproxy.v1.GetWarmPoolStatusRequest\x1a\x1b.gpuproxy.v1.WarmPoolStatus\",\x82\xd3\xe4\x93\x02&\x12$/api/v1/warmpool/status/{machine_id}\x12p\n" +
 	"\rListWarmPools\x12!.gpuproxy.v1.ListWarmPoolsRequest\x1a\".gpuproxy.v1.ListWarmPoolsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/warmpool\x12\x82\x01\n" +
 	"\x11ListWarmPoolHosts\x12%.gpuproxy.v1.ListWarmPoolHostsRequest\x1a&.gpuproxy.v1.ListWarmPoolHostsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/warmpool/hosts\x12\x89\x01\n" +
@@ -10252,7 +11304,7 @@ func file_gpuproxy_v1_gpuproxy_proto_rawDescGZIP() []byte {
 	return file_gpuproxy_v1_gpuproxy_proto_rawDescData
 }
 
-var file_gpuproxy_v1_gpuproxy_proto_msgTypes = make([]protoimpl.MessageInfo, 127)
+var file_gpuproxy_v1_gpuproxy_proto_msgTypes = make([]protoimpl.MessageInfo, 137)
 var file_gpuproxy_v1_gpuproxy_proto_goTypes = []any{
 	(*LoginRequest)(nil),                    // 0: gpuproxy.v1.LoginRequest
 	(*LoginResponse)(nil),                   // 1: gpuproxy.v1.LoginResponse
@@ -10319,263 +11371,296 @@ var file_gpuproxy_v1_gpuproxy_proto_goTypes = []any{
 	(*ProviderCapability)(nil),              // 62: gpuproxy.v1.ProviderCapability
 	(*ProviderCall)(nil),                    // 63: gpuproxy.v1.ProviderCall
 	(*ProviderAccount)(nil),                 // 64: gpuproxy.v1.ProviderAccount
-	(*GetTransactionsRequest)(nil),          // 65: gpuproxy.v1.GetTransactionsRequest
-	(*GetTransactionsResponse)(nil),         // 66: gpuproxy.v1.GetTransactionsResponse
-	(*Transaction)(nil),                     // 67: gpuproxy.v1.Transaction
-	(*GetSpendingInfoRequest)(nil),          // 68: gpuproxy.v1.GetSpendingInfoRequest
-	(*GetSpendingInfoResponse)(nil),         // 69: gpuproxy.v1.GetSpendingInfoResponse
-	(*SpendingWindow)(nil),                  // 70: gpuproxy.v1.SpendingWindow
-	(*CheckSpendingLimitRequest)(nil),       // 71: gpuproxy.v1.CheckSpendingLimitRequest
-	(*CheckSpendingLimitResponse)(nil),      // 72: gpuproxy.v1.CheckSpendingLimitResponse
-	(*SpendingLimit)(nil),                   // 73: gpuproxy.v1.SpendingLimit
-	(*SetSpendingLimitRequest)(nil),         // 74: gpuproxy.v1.SetSpendingLimitRequest
-	(*SetSpendingLimitResponse)(nil),        // 75: gpuproxy.v1.SetSpendingLimitResponse
-	(*ListSpendingLimitsRequest)(nil),       // 76: gpuproxy.v1.ListSpendingLimitsRequest
-	(*ListSpendingLimitsResponse)(nil),      // 77: gpuproxy.v1.ListSpendingLimitsResponse
-	(*GetCostReportRequest)(nil),            // 78: gpuproxy.v1.GetCostReportRequest
-	(*GetCostReportResponse)(nil),           // 79: gpuproxy.v1.GetCostReportResponse
-	(*CostReportRow)(nil),                   // 80: gpuproxy.v1.CostReportRow
-	(*WarmPoolStatus)(nil),                  // 81: gpuproxy.v1.WarmPoolStatus
-	(*WarmPoolPhases)(nil),                  // 82: gpuproxy.v1.WarmPoolPhases
-	(*WarmPoolFailover)(nil),                // 83: gpuproxy.v1.WarmPoolFailover
-	(*WarmPoolIncident)(nil),                // 84: gpuproxy.v1.WarmPoolIncident
-	(*WarmPoolCost)(nil),                    // 85: gpuproxy.v1.WarmPoolCost
-	(*RetainedVolume)(nil),                  // 86: gpuproxy.v1.RetainedVolume
-	(*WarmPoolTransition)(nil),              // 87: gpuproxy.v1.WarmPoolTransition
-	(*GetWarmPoolStatusRequest)(nil),        // 88: gpuproxy.v1.GetWarmPoolStatusRequest
-	(*ListWarmPoolsRequest)(nil),            // 89: gpuproxy.v1.ListWarmPoolsRequest
-	(*ListWarmPoolsResponse)(nil),           // 90: gpuproxy.v1.ListWarmPoolsResponse
-	(*ListWarmPoolHostsRequest)(nil),        // 91: gpuproxy.v1.ListWarmPoolHostsRequest
-	(*ListWarmPoolHostsResponse)(nil),       // 92: gpuproxy.v1.ListWarmPoolHostsResponse
-	(*WarmPoolHost)(nil),                    // 93: gpuproxy.v1.WarmPoolHost
-	(*WarmPoolHostOffer)(nil),               // 94: gpuproxy.v1.WarmPoolHostOffer
-	(*ProvisionWarmPoolRequest)(nil),        // 95: gpuproxy.v1.ProvisionWarmPoolRequest
-	(*ProvisionWarmPoolResponse)(nil),       // 96: gpuproxy.v1.ProvisionWarmPoolResponse
-	(*WarmPoolPlan)(nil),                    // 97: gpuproxy.v1.WarmPoolPlan
-	(*EnableWarmPoolRequest)(nil),           // 98: gpuproxy.v1.EnableWarmPoolRequest
-	(*EnableWarmPoolResponse)(nil),          // 99: gpuproxy.v1.EnableWarmPoolResponse
-	(*DisableWarmPoolRequest)(nil),          // 100: gpuproxy.v1.DisableWarmPoolRequest
-	(*DisableWarmPoolResponse)(nil),         // 101: gpuproxy.v1.DisableWarmPoolResponse
-	(*TestWarmPoolFailoverRequest)(nil),     // 102: gpuproxy.v1.TestWarmPoolFailoverRequest
-	(*TestWarmPoolFailoverResponse)(nil),    // 103: gpuproxy.v1.TestWarmPoolFailoverResponse
-	(*FailoverWarmPoolRequest)(nil),         // 104: gpuproxy.v1.FailoverWarmPoolRequest
-	(*FailoverWarmPoolResponse)(nil),        // 105: gpuproxy.v1.FailoverWarmPoolResponse
-	(*CleanupWarmPoolRequest)(nil),          // 106: gpuproxy.v1.CleanupWarmPoolRequest
-	(*CleanupWarmPoolResponse)(nil),         // 107: gpuproxy.v1.CleanupWarmPoolResponse
-	(*DeleteRetainedVolumeRequest)(nil),     // 108: gpuproxy.v1.DeleteRetainedVolumeRequest
-	(*DeleteRetainedVolumeResponse)(nil),    // 109: gpuproxy.v1.DeleteRetainedVolumeResponse
-	(*WatchWarmPoolRequest)(nil),            // 110: gpuproxy.v1.WatchWarmPoolRequest
-	nil,                                     // 111: gpuproxy.v1.HealthCheckResponse.DetailsEntry
-	nil,                                     // 112: gpuproxy.v1.GPUInstance.MetadataEntry
-	nil,                                     // 113: gpuproxy.v1.GPUInstance.BootPartsEntry
-	nil,                                     // 114: gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
-	nil,                                     // 115: gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
-	nil,                                     // 116: gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	nil,                                     // 117: gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	nil,                                     // 118: gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
-	nil,                                     // 119: gpuproxy.v1.Decision.RejectedEntry
-	nil,                                     // 120: gpuproxy.v1.Reservation.LabelsEntry
-	nil,                                     // 121: gpuproxy.v1.ListReservationsRequest.LabelsEntry
-	nil,                                     // 122: gpuproxy.v1.CostReportRow.KeysEntry
-	nil,                                     // 123: gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	nil,                                     // 124: gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
-	nil,                                     // 125: gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	nil,                                     // 126: gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
-	(*timestamppb.Timestamp)(nil),           // 127: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),             // 128: google.protobuf.Duration
+	(*ProviderMeasurement)(nil),             // 65: gpuproxy.v1.ProviderMeasurement
+	(*ProbeProviderRequest)(nil),            // 66: gpuproxy.v1.ProbeProviderRequest
+	(*ProbeProviderResponse)(nil),           // 67: gpuproxy.v1.ProbeProviderResponse
+	(*GetProviderProbeRequest)(nil),         // 68: gpuproxy.v1.GetProviderProbeRequest
+	(*GetProviderProbeResponse)(nil),        // 69: gpuproxy.v1.GetProviderProbeResponse
+	(*ProviderProbe)(nil),                   // 70: gpuproxy.v1.ProviderProbe
+	(*ProviderProbePart)(nil),               // 71: gpuproxy.v1.ProviderProbePart
+	(*GetTransactionsRequest)(nil),          // 72: gpuproxy.v1.GetTransactionsRequest
+	(*GetTransactionsResponse)(nil),         // 73: gpuproxy.v1.GetTransactionsResponse
+	(*Transaction)(nil),                     // 74: gpuproxy.v1.Transaction
+	(*GetSpendingInfoRequest)(nil),          // 75: gpuproxy.v1.GetSpendingInfoRequest
+	(*GetSpendingInfoResponse)(nil),         // 76: gpuproxy.v1.GetSpendingInfoResponse
+	(*SpendingWindow)(nil),                  // 77: gpuproxy.v1.SpendingWindow
+	(*CheckSpendingLimitRequest)(nil),       // 78: gpuproxy.v1.CheckSpendingLimitRequest
+	(*CheckSpendingLimitResponse)(nil),      // 79: gpuproxy.v1.CheckSpendingLimitResponse
+	(*SpendingLimit)(nil),                   // 80: gpuproxy.v1.SpendingLimit
+	(*SetSpendingLimitRequest)(nil),         // 81: gpuproxy.v1.SetSpendingLimitRequest
+	(*SetSpendingLimitResponse)(nil),        // 82: gpuproxy.v1.SetSpendingLimitResponse
+	(*ListSpendingLimitsRequest)(nil),       // 83: gpuproxy.v1.ListSpendingLimitsRequest
+	(*ListSpendingLimitsResponse)(nil),      // 84: gpuproxy.v1.ListSpendingLimitsResponse
+	(*GetCostReportRequest)(nil),            // 85: gpuproxy.v1.GetCostReportRequest
+	(*GetCostReportResponse)(nil),           // 86: gpuproxy.v1.GetCostReportResponse
+	(*CostReportRow)(nil),                   // 87: gpuproxy.v1.CostReportRow
+	(*ListAuditEventsRequest)(nil),          // 88: gpuproxy.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil),         // 89: gpuproxy.v1.ListAuditEventsResponse
+	(*AuditEvent)(nil),                      // 90: gpuproxy.v1.AuditEvent
+	(*WarmPoolStatus)(nil),                  // 91: gpuproxy.v1.WarmPoolStatus
+	(*WarmPoolPhases)(nil),                  // 92: gpuproxy.v1.WarmPoolPhases
+	(*WarmPoolFailover)(nil),                // 93: gpuproxy.v1.WarmPoolFailover
+	(*WarmPoolIncident)(nil),                // 94: gpuproxy.v1.WarmPoolIncident
+	(*WarmPoolCost)(nil),                    // 95: gpuproxy.v1.WarmPoolCost
+	(*RetainedVolume)(nil),                  // 96: gpuproxy.v1.RetainedVolume
+	(*WarmPoolTransition)(nil),              // 97: gpuproxy.v1.WarmPoolTransition
+	(*GetWarmPoolStatusRequest)(nil),        // 98: gpuproxy.v1.GetWarmPoolStatusRequest
+	(*ListWarmPoolsRequest)(nil),            // 99: gpuproxy.v1.ListWarmPoolsRequest
+	(*ListWarmPoolsResponse)(nil),           // 100: gpuproxy.v1.ListWarmPoolsResponse
+	(*ListWarmPoolHostsRequest)(nil),        // 101: gpuproxy.v1.ListWarmPoolHostsRequest
+	(*ListWarmPoolHostsResponse)(nil),       // 102: gpuproxy.v1.ListWarmPoolHostsResponse
+	(*WarmPoolHost)(nil),                    // 103: gpuproxy.v1.WarmPoolHost
+	(*WarmPoolHostOffer)(nil),               // 104: gpuproxy.v1.WarmPoolHostOffer
+	(*ProvisionWarmPoolRequest)(nil),        // 105: gpuproxy.v1.ProvisionWarmPoolRequest
+	(*ProvisionWarmPoolResponse)(nil),       // 106: gpuproxy.v1.ProvisionWarmPoolResponse
+	(*WarmPoolPlan)(nil),                    // 107: gpuproxy.v1.WarmPoolPlan
+	(*EnableWarmPoolRequest)(nil),           // 108: gpuproxy.v1.EnableWarmPoolRequest
+	(*EnableWarmPoolResponse)(nil),          // 109: gpuproxy.v1.EnableWarmPoolResponse
+	(*DisableWarmPoolRequest)(nil),          // 110: gpuproxy.v1.DisableWarmPoolRequest
+	(*DisableWarmPoolResponse)(nil),         // 111: gpuproxy.v1.DisableWarmPoolResponse
+	(*TestWarmPoolFailoverRequest)(nil),     // 112: gpuproxy.v1.TestWarmPoolFailoverRequest
+	(*TestWarmPoolFailoverResponse)(nil),    // 113: gpuproxy.v1.TestWarmPoolFailoverResponse
+	(*FailoverWarmPoolRequest)(nil),         // 114: gpuproxy.v1.FailoverWarmPoolRequest
+	(*FailoverWarmPoolResponse)(nil),        // 115: gpuproxy.v1.FailoverWarmPoolResponse
+	(*CleanupWarmPoolRequest)(nil),          // 116: gpuproxy.v1.CleanupWarmPoolRequest
+	(*CleanupWarmPoolResponse)(nil),         // 117: gpuproxy.v1.CleanupWarmPoolResponse
+	(*DeleteRetainedVolumeRequest)(nil),     // 118: gpuproxy.v1.DeleteRetainedVolumeRequest
+	(*DeleteRetainedVolumeResponse)(nil),    // 119: gpuproxy.v1.DeleteRetainedVolumeResponse
+	(*WatchWarmPoolRequest)(nil),            // 120: gpuproxy.v1.WatchWarmPoolRequest
+	nil,                                     // 121: gpuproxy.v1.HealthCheckResponse.DetailsEntry
+	nil,                                     // 122: gpuproxy.v1.GPUInstance.MetadataEntry
+	nil,                                     // 123: gpuproxy.v1.GPUInstance.BootPartsEntry
+	nil,                                     // 124: gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	nil,                                     // 125: gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	nil,                                     // 126: gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	nil,                                     // 127: gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	nil,                                     // 128: gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	nil,                                     // 129: gpuproxy.v1.Decision.RejectedEntry
+	nil,                                     // 130: gpuproxy.v1.Reservation.LabelsEntry
+	nil,                                     // 131: gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	nil,                                     // 132: gpuproxy.v1.CostReportRow.KeysEntry
+	nil,                                     // 133: gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	nil,                                     // 134: gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	nil,                                     // 135: gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	nil,                                     // 136: gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	(*timestamppb.Timestamp)(nil),           // 137: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 138: google.protobuf.Duration
 }
 var file_gpuproxy_v1_gpuproxy_proto_depIdxs = []int32{
-	127, // 0: gpuproxy.v1.LoginResponse.expires_at:type_name -> google.protobuf.Timestamp
+	137, // 0: gpuproxy.v1.LoginResponse.expires_at:type_name -> google.protobuf.Timestamp
 	6,   // 1: gpuproxy.v1.ListAPIKeysResponse.keys:type_name -> gpuproxy.v1.APIKey
-	127, // 2: gpuproxy.v1.APIKey.created_at:type_name -> google.protobuf.Timestamp
-	127, // 3: gpuproxy.v1.APIKey.revoked_at:type_name -> google.protobuf.Timestamp
+	137, // 2: gpuproxy.v1.APIKey.created_at:type_name -> google.protobuf.Timestamp
+	137, // 3: gpuproxy.v1.APIKey.revoked_at:type_name -> google.protobuf.Timestamp
 	11,  // 4: gpuproxy.v1.AddSSHKeyResponse.key:type_name -> gpuproxy.v1.SSHKey
-	127, // 5: gpuproxy.v1.SSHKey.created_at:type_name -> google.protobuf.Timestamp
+	137, // 5: gpuproxy.v1.SSHKey.created_at:type_name -> google.protobuf.Timestamp
 	11,  // 6: gpuproxy.v1.ListSSHKeysResponse.keys:type_name -> gpuproxy.v1.SSHKey
-	111, // 7: gpuproxy.v1.HealthCheckResponse.details:type_name -> gpuproxy.v1.HealthCheckResponse.DetailsEntry
-	112, // 8: gpuproxy.v1.GPUInstance.metadata:type_name -> gpuproxy.v1.GPUInstance.MetadataEntry
-	127, // 9: gpuproxy.v1.GPUInstance.created_at:type_name -> google.protobuf.Timestamp
-	127, // 10: gpuproxy.v1.GPUInstance.ready_at:type_name -> google.protobuf.Timestamp
-	127, // 11: gpuproxy.v1.GPUInstance.expires_at:type_name -> google.protobuf.Timestamp
+	121, // 7: gpuproxy.v1.HealthCheckResponse.details:type_name -> gpuproxy.v1.HealthCheckResponse.DetailsEntry
+	122, // 8: gpuproxy.v1.GPUInstance.metadata:type_name -> gpuproxy.v1.GPUInstance.MetadataEntry
+	137, // 9: gpuproxy.v1.GPUInstance.created_at:type_name -> google.protobuf.Timestamp
+	137, // 10: gpuproxy.v1.GPUInstance.ready_at:type_name -> google.protobuf.Timestamp
+	137, // 11: gpuproxy.v1.GPUInstance.expires_at:type_name -> google.protobuf.Timestamp
 	19,  // 12: gpuproxy.v1.GPUInstance.ssh:type_name -> gpuproxy.v1.SSHAccess
 	20,  // 13: gpuproxy.v1.GPUInstance.port_mappings:type_name -> gpuproxy.v1.PortMapping
-	127, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
-	113, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
-	127, // 16: gpuproxy.v1.GPUInstance.booked_until:type_name -> google.protobuf.Timestamp
-	18,  // 17: gpuproxy.v1.ListGPUInstancesResponse.instances:type_name -> gpuproxy.v1.GPUInstance
-	127, // 18: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
-	18,  // 19: gpuproxy.v1.GetGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	18,  // 20: gpuproxy.v1.StartGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	18,  // 21: gpuproxy.v1.StopGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
-	114, // 22: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
-	35,  // 23: gpuproxy.v1.CreateGPUInstanceRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	115, // 24: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
-	35,  // 25: gpuproxy.v1.ReserveGPUsRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	116, // 26: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
-	117, // 27: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
-	128, // 28: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
-	128, // 29: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
-	118, // 30: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
-	18,  // 31: gpuproxy.v1.ReserveGPUsResponse.reserved_instances:type_name -> gpuproxy.v1.GPUInstance
-	38,  // 32: gpuproxy.v1.ReserveGPUsResponse.outcomes:type_name -> gpuproxy.v1.Outcome
-	39,  // 33: gpuproxy.v1.ReserveGPUsResponse.decision:type_name -> gpuproxy.v1.Decision
-	127, // 34: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	119, // 35: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
-	40,  // 36: gpuproxy.v1.Decision.picks:type_name -> gpuproxy.v1.Pick
-	40,  // 37: gpuproxy.v1.Decision.top:type_name -> gpuproxy.v1.Pick
-	18,  // 38: gpuproxy.v1.Reservation.instances:type_name -> gpuproxy.v1.GPUInstance
-	38,  // 39: gpuproxy.v1.Reservation.outcomes:type_name -> gpuproxy.v1.Outcome
-	127, // 40: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	127, // 41: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
-	120, // 42: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
-	41,  // 43: gpuproxy.v1.GetReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	121, // 44: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
-	41,  // 45: gpuproxy.v1.ListReservationsResponse.reservations:type_name -> gpuproxy.v1.Reservation
-	41,  // 46: gpuproxy.v1.ReleaseReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	127, // 47: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
-	41,  // 48: gpuproxy.v1.ExtendReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	41,  // 49: gpuproxy.v1.WatchReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
-	58,  // 50: gpuproxy.v1.GetLoadInfoResponse.server_load:type_name -> gpuproxy.v1.LoadInfo
-	58,  // 51: gpuproxy.v1.GetLoadInfoResponse.provider_load:type_name -> gpuproxy.v1.LoadInfo
-	127, // 52: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
-	127, // 53: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
-	61,  // 54: gpuproxy.v1.ListProvidersResponse.providers:type_name -> gpuproxy.v1.ProviderInfo
-	62,  // 55: gpuproxy.v1.ProviderInfo.capabilities:type_name -> gpuproxy.v1.ProviderCapability
-	63,  // 56: gpuproxy.v1.ProviderInfo.calls:type_name -> gpuproxy.v1.ProviderCall
-	64,  // 57: gpuproxy.v1.ProviderInfo.accounts:type_name -> gpuproxy.v1.ProviderAccount
-	127, // 58: gpuproxy.v1.ProviderAccount.since:type_name -> google.protobuf.Timestamp
-	127, // 59: gpuproxy.v1.ProviderAccount.credit_at:type_name -> google.protobuf.Timestamp
-	67,  // 60: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
-	127, // 61: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
-	127, // 62: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
-	70,  // 63: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
-	70,  // 64: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
-	73,  // 65: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
-	73,  // 66: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
-	127, // 67: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
-	127, // 68: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
-	80,  // 69: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
-	122, // 70: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
-	127, // 71: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
-	127, // 72: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
-	127, // 73: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
-	127, // 74: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
-	86,  // 75: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
-	87,  // 76: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
-	83,  // 77: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
-	85,  // 78: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
-	84,  // 79: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
-	127, // 80: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
-	127, // 81: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
-	82,  // 82: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
-	127, // 83: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
-	82,  // 84: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
-	127, // 85: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
-	81,  // 86: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
-	93,  // 87: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
-	94,  // 88: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
-	123, // 89: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
-	128, // 90: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	35,  // 91: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	124, // 92: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
-	128, // 93: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
-	81,  // 94: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
-	97,  // 95: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	125, // 96: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
-	128, // 97: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
-	35,  // 98: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
-	126, // 99: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
-	128, // 100: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
-	97,  // 101: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
-	0,   // 102: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
-	2,   // 103: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
-	4,   // 104: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
-	7,   // 105: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
-	9,   // 106: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
-	12,  // 107: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
-	14,  // 108: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
-	16,  // 109: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
-	59,  // 110: gpuproxy.v1.GPUProxyService.ListProviders:input_type -> gpuproxy.v1.ListProvidersRequest
-	21,  // 111: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
-	23,  // 112: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
-	25,  // 113: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
-	27,  // 114: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
-	29,  // 115: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
-	31,  // 116: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
-	33,  // 117: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
-	36,  // 118: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
-	42,  // 119: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
-	44,  // 120: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
-	46,  // 121: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
-	48,  // 122: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
-	50,  // 123: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
-	52,  // 124: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
-	54,  // 125: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
-	56,  // 126: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
-	65,  // 127: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
-	68,  // 128: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
-	71,  // 129: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
-	74,  // 130: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
-	76,  // 131: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
-	78,  // 132: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
-	88,  // 133: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
-	89,  // 134: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
-	91,  // 135: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
-	95,  // 136: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
-	98,  // 137: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
-	100, // 138: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
-	102, // 139: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
-	104, // 140: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
-	106, // 141: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
-	108, // 142: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
-	110, // 143: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
-	1,   // 144: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
-	3,   // 145: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
-	5,   // 146: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
-	8,   // 147: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
-	10,  // 148: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
-	13,  // 149: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
-	15,  // 150: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
-	17,  // 151: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
-	60,  // 152: gpuproxy.v1.GPUProxyService.ListProviders:output_type -> gpuproxy.v1.ListProvidersResponse
-	22,  // 153: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
-	24,  // 154: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
-	26,  // 155: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
-	28,  // 156: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
-	30,  // 157: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
-	32,  // 158: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
-	34,  // 159: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
-	37,  // 160: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
-	43,  // 161: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
-	45,  // 162: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
-	47,  // 163: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
-	49,  // 164: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
-	51,  // 165: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
-	53,  // 166: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
-	55,  // 167: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
-	57,  // 168: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
-	66,  // 169: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
-	69,  // 170: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
-	72,  // 171: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
-	75,  // 172: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
-	77,  // 173: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
-	79,  // 174: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
-	81,  // 175: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
-	90,  // 176: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
-	92,  // 177: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
-	96,  // 178: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
-	99,  // 179: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
-	101, // 180: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
-	103, // 181: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
-	105, // 182: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
-	107, // 183: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
-	109, // 184: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
-	81,  // 185: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
-	144, // [144:186] is the sub-list for method output_type
-	102, // [102:144] is the sub-list for method input_type
-	102, // [102:102] is the sub-list for extension type_name
-	102, // [102:102] is the sub-list for extension extendee
-	0,   // [0:102] is the sub-list for field type_name
+	137, // 14: gpuproxy.v1.GPUInstance.contract_ends_at:type_name -> google.protobuf.Timestamp
+	123, // 15: gpuproxy.v1.GPUInstance.boot_parts:type_name -> gpuproxy.v1.GPUInstance.BootPartsEntry
+	137, // 16: gpuproxy.v1.GPUInstance.booked_until:type_name -> google.protobuf.Timestamp
+	137, // 17: gpuproxy.v1.GPUInstance.idle_since:type_name -> google.protobuf.Timestamp
+	137, // 18: gpuproxy.v1.GPUInstance.idle_release_at:type_name -> google.protobuf.Timestamp
+	18,  // 19: gpuproxy.v1.ListGPUInstancesResponse.instances:type_name -> gpuproxy.v1.GPUInstance
+	137, // 20: gpuproxy.v1.ListGPUInstancesResponse.as_of:type_name -> google.protobuf.Timestamp
+	18,  // 21: gpuproxy.v1.GetGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
+	18,  // 22: gpuproxy.v1.StartGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
+	18,  // 23: gpuproxy.v1.StopGPUInstanceResponse.instance:type_name -> gpuproxy.v1.GPUInstance
+	124, // 24: gpuproxy.v1.CreateGPUInstanceRequest.env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.EnvEntry
+	35,  // 25: gpuproxy.v1.CreateGPUInstanceRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	125, // 26: gpuproxy.v1.CreateGPUInstanceRequest.secret_env:type_name -> gpuproxy.v1.CreateGPUInstanceRequest.SecretEnvEntry
+	138, // 27: gpuproxy.v1.CreateGPUInstanceRequest.release_idle_after:type_name -> google.protobuf.Duration
+	35,  // 28: gpuproxy.v1.ReserveGPUsRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	126, // 29: gpuproxy.v1.ReserveGPUsRequest.env:type_name -> gpuproxy.v1.ReserveGPUsRequest.EnvEntry
+	127, // 30: gpuproxy.v1.ReserveGPUsRequest.secret_env:type_name -> gpuproxy.v1.ReserveGPUsRequest.SecretEnvEntry
+	138, // 31: gpuproxy.v1.ReserveGPUsRequest.lease_duration:type_name -> google.protobuf.Duration
+	138, // 32: gpuproxy.v1.ReserveGPUsRequest.ready_timeout:type_name -> google.protobuf.Duration
+	128, // 33: gpuproxy.v1.ReserveGPUsRequest.labels:type_name -> gpuproxy.v1.ReserveGPUsRequest.LabelsEntry
+	138, // 34: gpuproxy.v1.ReserveGPUsRequest.release_idle_after:type_name -> google.protobuf.Duration
+	18,  // 35: gpuproxy.v1.ReserveGPUsResponse.reserved_instances:type_name -> gpuproxy.v1.GPUInstance
+	38,  // 36: gpuproxy.v1.ReserveGPUsResponse.outcomes:type_name -> gpuproxy.v1.Outcome
+	39,  // 37: gpuproxy.v1.ReserveGPUsResponse.decision:type_name -> gpuproxy.v1.Decision
+	137, // 38: gpuproxy.v1.ReserveGPUsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	129, // 39: gpuproxy.v1.Decision.rejected:type_name -> gpuproxy.v1.Decision.RejectedEntry
+	40,  // 40: gpuproxy.v1.Decision.picks:type_name -> gpuproxy.v1.Pick
+	40,  // 41: gpuproxy.v1.Decision.top:type_name -> gpuproxy.v1.Pick
+	18,  // 42: gpuproxy.v1.Reservation.instances:type_name -> gpuproxy.v1.GPUInstance
+	38,  // 43: gpuproxy.v1.Reservation.outcomes:type_name -> gpuproxy.v1.Outcome
+	137, // 44: gpuproxy.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	137, // 45: gpuproxy.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	130, // 46: gpuproxy.v1.Reservation.labels:type_name -> gpuproxy.v1.Reservation.LabelsEntry
+	137, // 47: gpuproxy.v1.Reservation.destroyed_at:type_name -> google.protobuf.Timestamp
+	138, // 48: gpuproxy.v1.Reservation.release_idle_after:type_name -> google.protobuf.Duration
+	41,  // 49: gpuproxy.v1.GetReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	131, // 50: gpuproxy.v1.ListReservationsRequest.labels:type_name -> gpuproxy.v1.ListReservationsRequest.LabelsEntry
+	41,  // 51: gpuproxy.v1.ListReservationsResponse.reservations:type_name -> gpuproxy.v1.Reservation
+	41,  // 52: gpuproxy.v1.ReleaseReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	137, // 53: gpuproxy.v1.ExtendReservationRequest.expires_at:type_name -> google.protobuf.Timestamp
+	41,  // 54: gpuproxy.v1.ExtendReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	41,  // 55: gpuproxy.v1.WatchReservationResponse.reservation:type_name -> gpuproxy.v1.Reservation
+	58,  // 56: gpuproxy.v1.GetLoadInfoResponse.server_load:type_name -> gpuproxy.v1.LoadInfo
+	58,  // 57: gpuproxy.v1.GetLoadInfoResponse.provider_load:type_name -> gpuproxy.v1.LoadInfo
+	137, // 58: gpuproxy.v1.LoadInfo.last_used:type_name -> google.protobuf.Timestamp
+	137, // 59: gpuproxy.v1.LoadInfo.ejected_until:type_name -> google.protobuf.Timestamp
+	61,  // 60: gpuproxy.v1.ListProvidersResponse.providers:type_name -> gpuproxy.v1.ProviderInfo
+	62,  // 61: gpuproxy.v1.ProviderInfo.capabilities:type_name -> gpuproxy.v1.ProviderCapability
+	63,  // 62: gpuproxy.v1.ProviderInfo.calls:type_name -> gpuproxy.v1.ProviderCall
+	64,  // 63: gpuproxy.v1.ProviderInfo.accounts:type_name -> gpuproxy.v1.ProviderAccount
+	137, // 64: gpuproxy.v1.ProviderAccount.since:type_name -> google.protobuf.Timestamp
+	137, // 65: gpuproxy.v1.ProviderAccount.credit_at:type_name -> google.protobuf.Timestamp
+	65,  // 66: gpuproxy.v1.ProviderAccount.measured:type_name -> gpuproxy.v1.ProviderMeasurement
+	137, // 67: gpuproxy.v1.ProviderMeasurement.measured_at:type_name -> google.protobuf.Timestamp
+	70,  // 68: gpuproxy.v1.ProbeProviderResponse.probe:type_name -> gpuproxy.v1.ProviderProbe
+	70,  // 69: gpuproxy.v1.GetProviderProbeResponse.probe:type_name -> gpuproxy.v1.ProviderProbe
+	71,  // 70: gpuproxy.v1.ProviderProbe.parts:type_name -> gpuproxy.v1.ProviderProbePart
+	65,  // 71: gpuproxy.v1.ProviderProbe.measurements:type_name -> gpuproxy.v1.ProviderMeasurement
+	137, // 72: gpuproxy.v1.ProviderProbe.began_at:type_name -> google.protobuf.Timestamp
+	137, // 73: gpuproxy.v1.ProviderProbe.ended_at:type_name -> google.protobuf.Timestamp
+	74,  // 74: gpuproxy.v1.GetTransactionsResponse.transactions:type_name -> gpuproxy.v1.Transaction
+	137, // 75: gpuproxy.v1.Transaction.started_at:type_name -> google.protobuf.Timestamp
+	137, // 76: gpuproxy.v1.Transaction.ended_at:type_name -> google.protobuf.Timestamp
+	77,  // 77: gpuproxy.v1.GetSpendingInfoResponse.windows:type_name -> gpuproxy.v1.SpendingWindow
+	137, // 78: gpuproxy.v1.SpendingWindow.next_release_at:type_name -> google.protobuf.Timestamp
+	77,  // 79: gpuproxy.v1.CheckSpendingLimitResponse.would_exceed:type_name -> gpuproxy.v1.SpendingWindow
+	80,  // 80: gpuproxy.v1.SetSpendingLimitResponse.limit:type_name -> gpuproxy.v1.SpendingLimit
+	80,  // 81: gpuproxy.v1.ListSpendingLimitsResponse.limits:type_name -> gpuproxy.v1.SpendingLimit
+	137, // 82: gpuproxy.v1.GetCostReportRequest.start_time:type_name -> google.protobuf.Timestamp
+	137, // 83: gpuproxy.v1.GetCostReportRequest.end_time:type_name -> google.protobuf.Timestamp
+	87,  // 84: gpuproxy.v1.GetCostReportResponse.rows:type_name -> gpuproxy.v1.CostReportRow
+	132, // 85: gpuproxy.v1.CostReportRow.keys:type_name -> gpuproxy.v1.CostReportRow.KeysEntry
+	90,  // 86: gpuproxy.v1.ListAuditEventsResponse.events:type_name -> gpuproxy.v1.AuditEvent
+	137, // 87: gpuproxy.v1.AuditEvent.at:type_name -> google.protobuf.Timestamp
+	137, // 88: gpuproxy.v1.WarmPoolStatus.last_health_check:type_name -> google.protobuf.Timestamp
+	137, // 89: gpuproxy.v1.WarmPoolStatus.last_failover_at:type_name -> google.protobuf.Timestamp
+	137, // 90: gpuproxy.v1.WarmPoolStatus.standby_checked_at:type_name -> google.protobuf.Timestamp
+	137, // 91: gpuproxy.v1.WarmPoolStatus.contract_ends_at:type_name -> google.protobuf.Timestamp
+	96,  // 92: gpuproxy.v1.WarmPoolStatus.retained_volumes:type_name -> gpuproxy.v1.RetainedVolume
+	97,  // 93: gpuproxy.v1.WarmPoolStatus.transitions:type_name -> gpuproxy.v1.WarmPoolTransition
+	93,  // 94: gpuproxy.v1.WarmPoolStatus.failovers:type_name -> gpuproxy.v1.WarmPoolFailover
+	95,  // 95: gpuproxy.v1.WarmPoolStatus.costs:type_name -> gpuproxy.v1.WarmPoolCost
+	94,  // 96: gpuproxy.v1.WarmPoolStatus.incident:type_name -> gpuproxy.v1.WarmPoolIncident
+	137, // 97: gpuproxy.v1.WarmPoolStatus.next_drill_at:type_name -> google.protobuf.Timestamp
+	137, // 98: gpuproxy.v1.WarmPoolFailover.at:type_name -> google.protobuf.Timestamp
+	92,  // 99: gpuproxy.v1.WarmPoolFailover.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	137, // 100: gpuproxy.v1.WarmPoolIncident.began_at:type_name -> google.protobuf.Timestamp
+	92,  // 101: gpuproxy.v1.WarmPoolIncident.phases:type_name -> gpuproxy.v1.WarmPoolPhases
+	137, // 102: gpuproxy.v1.WarmPoolTransition.at:type_name -> google.protobuf.Timestamp
+	91,  // 103: gpuproxy.v1.ListWarmPoolsResponse.pools:type_name -> gpuproxy.v1.WarmPoolStatus
+	103, // 104: gpuproxy.v1.ListWarmPoolHostsResponse.hosts:type_name -> gpuproxy.v1.WarmPoolHost
+	104, // 105: gpuproxy.v1.WarmPoolHost.offers:type_name -> gpuproxy.v1.WarmPoolHostOffer
+	133, // 106: gpuproxy.v1.ProvisionWarmPoolRequest.env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.EnvEntry
+	138, // 107: gpuproxy.v1.ProvisionWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 108: gpuproxy.v1.ProvisionWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	134, // 109: gpuproxy.v1.ProvisionWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.ProvisionWarmPoolRequest.SecretEnvEntry
+	138, // 110: gpuproxy.v1.ProvisionWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	91,  // 111: gpuproxy.v1.ProvisionWarmPoolResponse.status:type_name -> gpuproxy.v1.WarmPoolStatus
+	107, // 112: gpuproxy.v1.ProvisionWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	135, // 113: gpuproxy.v1.EnableWarmPoolRequest.env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.EnvEntry
+	138, // 114: gpuproxy.v1.EnableWarmPoolRequest.keep_failed_primary:type_name -> google.protobuf.Duration
+	35,  // 115: gpuproxy.v1.EnableWarmPoolRequest.registry_auth:type_name -> gpuproxy.v1.RegistryAuth
+	136, // 116: gpuproxy.v1.EnableWarmPoolRequest.secret_env:type_name -> gpuproxy.v1.EnableWarmPoolRequest.SecretEnvEntry
+	138, // 117: gpuproxy.v1.EnableWarmPoolRequest.drill_every:type_name -> google.protobuf.Duration
+	107, // 118: gpuproxy.v1.EnableWarmPoolResponse.plan:type_name -> gpuproxy.v1.WarmPoolPlan
+	0,   // 119: gpuproxy.v1.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
+	2,   // 120: gpuproxy.v1.GPUProxyService.CreateAPIKey:input_type -> gpuproxy.v1.CreateAPIKeyRequest
+	4,   // 121: gpuproxy.v1.GPUProxyService.ListAPIKeys:input_type -> gpuproxy.v1.ListAPIKeysRequest
+	7,   // 122: gpuproxy.v1.GPUProxyService.RevokeAPIKey:input_type -> gpuproxy.v1.RevokeAPIKeyRequest
+	9,   // 123: gpuproxy.v1.GPUProxyService.AddSSHKey:input_type -> gpuproxy.v1.AddSSHKeyRequest
+	12,  // 124: gpuproxy.v1.GPUProxyService.ListSSHKeys:input_type -> gpuproxy.v1.ListSSHKeysRequest
+	14,  // 125: gpuproxy.v1.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
+	16,  // 126: gpuproxy.v1.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
+	59,  // 127: gpuproxy.v1.GPUProxyService.ListProviders:input_type -> gpuproxy.v1.ListProvidersRequest
+	66,  // 128: gpuproxy.v1.GPUProxyService.ProbeProvider:input_type -> gpuproxy.v1.ProbeProviderRequest
+	68,  // 129: gpuproxy.v1.GPUProxyService.GetProviderProbe:input_type -> gpuproxy.v1.GetProviderProbeRequest
+	21,  // 130: gpuproxy.v1.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
+	23,  // 131: gpuproxy.v1.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
+	25,  // 132: gpuproxy.v1.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
+	27,  // 133: gpuproxy.v1.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
+	29,  // 134: gpuproxy.v1.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
+	31,  // 135: gpuproxy.v1.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
+	33,  // 136: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
+	36,  // 137: gpuproxy.v1.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
+	42,  // 138: gpuproxy.v1.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
+	44,  // 139: gpuproxy.v1.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
+	46,  // 140: gpuproxy.v1.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
+	48,  // 141: gpuproxy.v1.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
+	50,  // 142: gpuproxy.v1.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
+	52,  // 143: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
+	54,  // 144: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
+	56,  // 145: gpuproxy.v1.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
+	72,  // 146: gpuproxy.v1.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
+	75,  // 147: gpuproxy.v1.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
+	78,  // 148: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
+	81,  // 149: gpuproxy.v1.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
+	83,  // 150: gpuproxy.v1.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
+	85,  // 151: gpuproxy.v1.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
+	88,  // 152: gpuproxy.v1.GPUProxyService.ListAuditEvents:input_type -> gpuproxy.v1.ListAuditEventsRequest
+	98,  // 153: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
+	99,  // 154: gpuproxy.v1.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
+	101, // 155: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
+	105, // 156: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
+	108, // 157: gpuproxy.v1.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
+	110, // 158: gpuproxy.v1.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
+	112, // 159: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
+	114, // 160: gpuproxy.v1.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
+	116, // 161: gpuproxy.v1.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
+	118, // 162: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
+	120, // 163: gpuproxy.v1.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
+	1,   // 164: gpuproxy.v1.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
+	3,   // 165: gpuproxy.v1.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
+	5,   // 166: gpuproxy.v1.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
+	8,   // 167: gpuproxy.v1.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
+	10,  // 168: gpuproxy.v1.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
+	13,  // 169: gpuproxy.v1.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
+	15,  // 170: gpuproxy.v1.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
+	17,  // 171: gpuproxy.v1.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
+	60,  // 172: gpuproxy.v1.GPUProxyService.ListProviders:output_type -> gpuproxy.v1.ListProvidersResponse
+	67,  // 173: gpuproxy.v1.GPUProxyService.ProbeProvider:output_type -> gpuproxy.v1.ProbeProviderResponse
+	69,  // 174: gpuproxy.v1.GPUProxyService.GetProviderProbe:output_type -> gpuproxy.v1.GetProviderProbeResponse
+	22,  // 175: gpuproxy.v1.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
+	24,  // 176: gpuproxy.v1.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
+	26,  // 177: gpuproxy.v1.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
+	28,  // 178: gpuproxy.v1.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
+	30,  // 179: gpuproxy.v1.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
+	32,  // 180: gpuproxy.v1.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
+	34,  // 181: gpuproxy.v1.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
+	37,  // 182: gpuproxy.v1.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
+	43,  // 183: gpuproxy.v1.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
+	45,  // 184: gpuproxy.v1.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
+	47,  // 185: gpuproxy.v1.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
+	49,  // 186: gpuproxy.v1.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
+	51,  // 187: gpuproxy.v1.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
+	53,  // 188: gpuproxy.v1.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
+	55,  // 189: gpuproxy.v1.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
+	57,  // 190: gpuproxy.v1.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
+	73,  // 191: gpuproxy.v1.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
+	76,  // 192: gpuproxy.v1.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
+	79,  // 193: gpuproxy.v1.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
+	82,  // 194: gpuproxy.v1.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
+	84,  // 195: gpuproxy.v1.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
+	86,  // 196: gpuproxy.v1.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
+	89,  // 197: gpuproxy.v1.GPUProxyService.ListAuditEvents:output_type -> gpuproxy.v1.ListAuditEventsResponse
+	91,  // 198: gpuproxy.v1.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
+	100, // 199: gpuproxy.v1.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
+	102, // 200: gpuproxy.v1.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
+	106, // 201: gpuproxy.v1.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
+	109, // 202: gpuproxy.v1.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
+	111, // 203: gpuproxy.v1.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
+	113, // 204: gpuproxy.v1.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
+	115, // 205: gpuproxy.v1.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
+	117, // 206: gpuproxy.v1.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
+	119, // 207: gpuproxy.v1.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
+	91,  // 208: gpuproxy.v1.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
+	164, // [164:209] is the sub-list for method output_type
+	119, // [119:164] is the sub-list for method input_type
+	119, // [119:119] is the sub-list for extension type_name
+	119, // [119:119] is the sub-list for extension extendee
+	0,   // [0:119] is the sub-list for field type_name
 }
 
 func init() { file_gpuproxy_v1_gpuproxy_proto_init() }
@@ -10586,21 +11671,22 @@ func file_gpuproxy_v1_gpuproxy_proto_init() {
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[18].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[21].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[36].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[41].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[61].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[64].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[81].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[82].OneofWrappers = []any{}
 	file_gpuproxy_v1_gpuproxy_proto_msgTypes[91].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[95].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[97].OneofWrappers = []any{}
-	file_gpuproxy_v1_gpuproxy_proto_msgTypes[98].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[92].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[101].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[105].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[107].OneofWrappers = []any{}
+	file_gpuproxy_v1_gpuproxy_proto_msgTypes[108].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gpuproxy_v1_gpuproxy_proto_rawDesc), len(file_gpuproxy_v1_gpuproxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   127,
+			NumMessages:   137,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -45,6 +45,8 @@ const (
 	GPUProxyService_DeleteSSHKey_FullMethodName            = "/gpuproxy.v1.GPUProxyService/DeleteSSHKey"
 	GPUProxyService_HealthCheck_FullMethodName             = "/gpuproxy.v1.GPUProxyService/HealthCheck"
 	GPUProxyService_ListProviders_FullMethodName           = "/gpuproxy.v1.GPUProxyService/ListProviders"
+	GPUProxyService_ProbeProvider_FullMethodName           = "/gpuproxy.v1.GPUProxyService/ProbeProvider"
+	GPUProxyService_GetProviderProbe_FullMethodName        = "/gpuproxy.v1.GPUProxyService/GetProviderProbe"
 	GPUProxyService_ListGPUInstances_FullMethodName        = "/gpuproxy.v1.GPUProxyService/ListGPUInstances"
 	GPUProxyService_GetGPUInstance_FullMethodName          = "/gpuproxy.v1.GPUProxyService/GetGPUInstance"
 	GPUProxyService_StartGPUInstance_FullMethodName        = "/gpuproxy.v1.GPUProxyService/StartGPUInstance"
@@ -67,6 +69,7 @@ const (
 	GPUProxyService_SetSpendingLimit_FullMethodName        = "/gpuproxy.v1.GPUProxyService/SetSpendingLimit"
 	GPUProxyService_ListSpendingLimits_FullMethodName      = "/gpuproxy.v1.GPUProxyService/ListSpendingLimits"
 	GPUProxyService_GetCostReport_FullMethodName           = "/gpuproxy.v1.GPUProxyService/GetCostReport"
+	GPUProxyService_ListAuditEvents_FullMethodName         = "/gpuproxy.v1.GPUProxyService/ListAuditEvents"
 	GPUProxyService_GetWarmPoolStatus_FullMethodName       = "/gpuproxy.v1.GPUProxyService/GetWarmPoolStatus"
 	GPUProxyService_ListWarmPools_FullMethodName           = "/gpuproxy.v1.GPUProxyService/ListWarmPools"
 	GPUProxyService_ListWarmPoolHosts_FullMethodName       = "/gpuproxy.v1.GPUProxyService/ListWarmPoolHosts"
@@ -108,6 +111,13 @@ type GPUProxyServiceClient interface {
 	HealthCheck(ctx context.Context, in *HealthCheckRequest, opts ...grpc.CallOption) (*HealthCheckResponse, error)
 	// ListProviders shows what each marketplace can do, and how this server's accounts there are.
 	ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
+	// ProbeProvider measures on one account what the marketplace's documentation leaves open. It rents the cheapest
+	// machines for some minutes, which costs money, and releases everything. Returns at once; GetProviderProbe shows how
+	// it goes on, and ReleaseReservation of its reservation ends it early. Only admins. With dry_run nothing is rented.
+	ProbeProvider(ctx context.Context, in *ProbeProviderRequest, opts ...grpc.CallOption) (*ProbeProviderResponse, error)
+	// GetProviderProbe shows the last probe of an account: how it stands, and what it has measured. NOT_FOUND if there was
+	// none.
+	GetProviderProbe(ctx context.Context, in *GetProviderProbeRequest, opts ...grpc.CallOption) (*GetProviderProbeResponse, error)
 	// ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
 	// marketplace that is down: `unreachable` names such a marketplace.
 	ListGPUInstances(ctx context.Context, in *ListGPUInstancesRequest, opts ...grpc.CallOption) (*ListGPUInstancesResponse, error)
@@ -136,7 +146,9 @@ type GPUProxyServiceClient interface {
 	ListReservations(ctx context.Context, in *ListReservationsRequest, opts ...grpc.CallOption) (*ListReservationsResponse, error)
 	// ReleaseReservation releases all machines of a reservation. Idempotent.
 	ReleaseReservation(ctx context.Context, in *ReleaseReservationRequest, opts ...grpc.CallOption) (*ReleaseReservationResponse, error)
-	// ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice.
+	// ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice. Where machines
+	// end themselves, the new end is written to their labels and read back first. If that fails, the answer is UNAVAILABLE,
+	// the old end stands, and the call can be repeated.
 	ExtendReservation(ctx context.Context, in *ExtendReservationRequest, opts ...grpc.CallOption) (*ExtendReservationResponse, error)
 	// WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
 	// with the last resume_token.
@@ -159,6 +171,9 @@ type GPUProxyServiceClient interface {
 	ListSpendingLimits(ctx context.Context, in *ListSpendingLimitsRequest, opts ...grpc.CallOption) (*ListSpendingLimitsResponse, error)
 	// GetCostReport adds up what was spent, by day, provider, project, label or model.
 	GetCostReport(ctx context.Context, in *GetCostReportRequest, opts ...grpc.CallOption) (*GetCostReportResponse, error)
+	// ListAuditEvents lists who asked for what, newest first: rentals, extensions, releases, stops and starts, changes of
+	// keys, strategies and warm pools. Needs the role "admin".
+	ListAuditEvents(ctx context.Context, in *ListAuditEventsRequest, opts ...grpc.CallOption) (*ListAuditEventsResponse, error)
 	// GetWarmPoolStatus shows one warm pool. An unknown machine_id is not an error: its state is "disabled".
 	// The answer is the status itself, unwrapped, as published.
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -290,6 +305,26 @@ func (c *gPUProxyServiceClient) ListProviders(ctx context.Context, in *ListProvi
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListProvidersResponse)
 	err := c.cc.Invoke(ctx, GPUProxyService_ListProviders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gPUProxyServiceClient) ProbeProvider(ctx context.Context, in *ProbeProviderRequest, opts ...grpc.CallOption) (*ProbeProviderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProbeProviderResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_ProbeProvider_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gPUProxyServiceClient) GetProviderProbe(ctx context.Context, in *GetProviderProbeRequest, opts ...grpc.CallOption) (*GetProviderProbeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetProviderProbeResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_GetProviderProbe_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -525,6 +560,16 @@ func (c *gPUProxyServiceClient) GetCostReport(ctx context.Context, in *GetCostRe
 	return out, nil
 }
 
+func (c *gPUProxyServiceClient) ListAuditEvents(ctx context.Context, in *ListAuditEventsRequest, opts ...grpc.CallOption) (*ListAuditEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAuditEventsResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_ListAuditEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *gPUProxyServiceClient) GetWarmPoolStatus(ctx context.Context, in *GetWarmPoolStatusRequest, opts ...grpc.CallOption) (*WarmPoolStatus, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WarmPoolStatus)
@@ -672,6 +717,13 @@ type GPUProxyServiceServer interface {
 	HealthCheck(context.Context, *HealthCheckRequest) (*HealthCheckResponse, error)
 	// ListProviders shows what each marketplace can do, and how this server's accounts there are.
 	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
+	// ProbeProvider measures on one account what the marketplace's documentation leaves open. It rents the cheapest
+	// machines for some minutes, which costs money, and releases everything. Returns at once; GetProviderProbe shows how
+	// it goes on, and ReleaseReservation of its reservation ends it early. Only admins. With dry_run nothing is rented.
+	ProbeProvider(context.Context, *ProbeProviderRequest) (*ProbeProviderResponse, error)
+	// GetProviderProbe shows the last probe of an account: how it stands, and what it has measured. NOT_FOUND if there was
+	// none.
+	GetProviderProbe(context.Context, *GetProviderProbeRequest) (*GetProviderProbeResponse, error)
 	// ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
 	// marketplace that is down: `unreachable` names such a marketplace.
 	ListGPUInstances(context.Context, *ListGPUInstancesRequest) (*ListGPUInstancesResponse, error)
@@ -700,7 +752,9 @@ type GPUProxyServiceServer interface {
 	ListReservations(context.Context, *ListReservationsRequest) (*ListReservationsResponse, error)
 	// ReleaseReservation releases all machines of a reservation. Idempotent.
 	ReleaseReservation(context.Context, *ReleaseReservationRequest) (*ReleaseReservationResponse, error)
-	// ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice.
+	// ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice. Where machines
+	// end themselves, the new end is written to their labels and read back first. If that fails, the answer is UNAVAILABLE,
+	// the old end stands, and the call can be repeated.
 	ExtendReservation(context.Context, *ExtendReservationRequest) (*ExtendReservationResponse, error)
 	// WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
 	// with the last resume_token.
@@ -723,6 +777,9 @@ type GPUProxyServiceServer interface {
 	ListSpendingLimits(context.Context, *ListSpendingLimitsRequest) (*ListSpendingLimitsResponse, error)
 	// GetCostReport adds up what was spent, by day, provider, project, label or model.
 	GetCostReport(context.Context, *GetCostReportRequest) (*GetCostReportResponse, error)
+	// ListAuditEvents lists who asked for what, newest first: rentals, extensions, releases, stops and starts, changes of
+	// keys, strategies and warm pools. Needs the role "admin".
+	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
 	// GetWarmPoolStatus shows one warm pool. An unknown machine_id is not an error: its state is "disabled".
 	// The answer is the status itself, unwrapped, as published.
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -797,6 +854,12 @@ func (UnimplementedGPUProxyServiceServer) HealthCheck(context.Context, *HealthCh
 func (UnimplementedGPUProxyServiceServer) ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListProviders not implemented")
 }
+func (UnimplementedGPUProxyServiceServer) ProbeProvider(context.Context, *ProbeProviderRequest) (*ProbeProviderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProbeProvider not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) GetProviderProbe(context.Context, *GetProviderProbeRequest) (*GetProviderProbeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProviderProbe not implemented")
+}
 func (UnimplementedGPUProxyServiceServer) ListGPUInstances(context.Context, *ListGPUInstancesRequest) (*ListGPUInstancesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGPUInstances not implemented")
 }
@@ -862,6 +925,9 @@ func (UnimplementedGPUProxyServiceServer) ListSpendingLimits(context.Context, *L
 }
 func (UnimplementedGPUProxyServiceServer) GetCostReport(context.Context, *GetCostReportRequest) (*GetCostReportResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCostReport not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAuditEvents not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) GetWarmPoolStatus(context.Context, *GetWarmPoolStatusRequest) (*WarmPoolStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetWarmPoolStatus not implemented")
@@ -1075,6 +1141,42 @@ func _GPUProxyService_ListProviders_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GPUProxyServiceServer).ListProviders(ctx, req.(*ListProvidersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GPUProxyService_ProbeProvider_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProbeProviderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).ProbeProvider(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_ProbeProvider_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).ProbeProvider(ctx, req.(*ProbeProviderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GPUProxyService_GetProviderProbe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetProviderProbeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).GetProviderProbe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_GetProviderProbe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).GetProviderProbe(ctx, req.(*GetProviderProbeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1468,6 +1570,24 @@ func _GPUProxyService_GetCostReport_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GPUProxyService_ListAuditEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuditEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).ListAuditEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_ListAuditEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).ListAuditEvents(ctx, req.(*ListAuditEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GPUProxyService_GetWarmPoolStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetWarmPoolStatusRequest)
 	if err := dec(in); err != nil {
@@ -1703,6 +1823,14 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _GPUProxyService_ListProviders_Handler,
 		},
 		{
+			MethodName: "ProbeProvider",
+			Handler:    _GPUProxyService_ProbeProvider_Handler,
+		},
+		{
+			MethodName: "GetProviderProbe",
+			Handler:    _GPUProxyService_GetProviderProbe_Handler,
+		},
+		{
 			MethodName: "ListGPUInstances",
 			Handler:    _GPUProxyService_ListGPUInstances_Handler,
 		},
@@ -1785,6 +1913,10 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCostReport",
 			Handler:    _GPUProxyService_GetCostReport_Handler,
+		},
+		{
+			MethodName: "ListAuditEvents",
+			Handler:    _GPUProxyService_ListAuditEvents_Handler,
 		},
 		{
 			MethodName: "GetWarmPoolStatus",

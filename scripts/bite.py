@@ -14,14 +14,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from scripts.mistakes import MISTAKES, Mistake
+from scripts.mistakes import MISTAKES
+from scripts.planting import Mistake
 
 ROOT = Path(__file__).resolve().parent.parent
 _COPIED = ("gpuproxy", "scripts", "tests", "proto", "docs")
 _FEW, _MANY = "60", "300"
 _ROOMS = (
     "model", "store", "providers", "runtime", "outcomes", "reconcile", "catalog", "billing", "loadbalancer", "health",
-    "rental", "reservations", "instances", "warmpool",
+    "rental", "reservations", "instances", "warmpool", "webhooks",
 )  # fmt: skip
 _TESTS = ("-m", "pytest", "-x", "-q")
 _STORIES = ("-m", "scripts.simulate")

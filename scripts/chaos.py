@@ -25,6 +25,7 @@ import grpc
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.callers import Ledger, RandomCaller, release_everything
 from scripts.evidence import account, loud, twins, until
+from scripts.variables import refuse_arguments
 from tests.system.processes import Client, Market, Server
 
 KILLS = int(os.environ.get("KILLS", "200"))
@@ -190,4 +191,5 @@ def _print(report: Report, ledger: Ledger, state: dict[str, Any], complaints: di
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

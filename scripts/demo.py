@@ -18,7 +18,7 @@ import time
 import traceback
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,8 @@ ADVICE = (
 LOG_TAIL = 40
 """Lines of the server's log that a failure shows."""
 FOREIGN = ("GPUPROXY_", "VASTAI_", "IONET_", "GUARDRAILS_")
+PROGRAM = (sys.executable, "-m", "gpuproxy")
+"""The program of this checkout; `make dist` tries an installed one."""
 
 T = TypeVar("T")
 
@@ -61,6 +63,7 @@ class Place:
     key: str
     env: dict[str, str]
     folder: Path
+    program: Sequence[str] = PROGRAM
 
     def stub(self) -> GPUProxyServiceStub:
         """For what the command line would do differently."""
@@ -195,7 +198,7 @@ def counted(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path, log: Path) -> Iterator[Place]:
+def started(folder: Path, log: Path, program: Sequence[str] = PROGRAM) -> Iterator[Place]:
     """A server on a simulated market; both are gone afterwards, whatever happens."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     env |= {"GPUPROXY_GRPC_ADDR": "127.0.0.1:0", "GPUPROXY_HTTP_ADDR": "127.0.0.1:0"}
@@ -203,7 +206,7 @@ def started(folder: Path, log: Path) -> Iterator[Place]:
     say(f"$ GPUPROXY_TIME_SCALE={TIME_SCALE} gpuproxy serve --sandbox")
     with log.open("wb") as errors:
         server = subprocess.Popen(
-            [sys.executable, "-m", "gpuproxy", "serve", "--sandbox"],
+            [*program, "serve", "--sandbox"],
             cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -211,7 +214,9 @@ def started(folder: Path, log: Path) -> Iterator[Place]:
             stderr=errors,
         )
     try:
-        place = until("the server to start", lambda: found(folder, server), lambda: f"it printed {banner(folder)!r}")
+        place = until(
+            "the server to start", lambda: found(folder, server, program), lambda: f"it printed {banner(folder)!r}"
+        )
         say(banner(folder))
         say(f"# The market is simulated, with the rate limits of vast.ai. Its clock runs {TIME_SCALE} times as fast.")
         say("# The server reads the market page by page. It knows the cheapest offers first.\n")
@@ -234,7 +239,7 @@ def started(folder: Path, log: Path) -> Iterator[Place]:
             server.wait()
 
 
-def found(folder: Path, server: "subprocess.Popen[bytes]") -> Place | None:
+def found(folder: Path, server: "subprocess.Popen[bytes]", program: Sequence[str]) -> Place | None:
     """Where everything is, once the banner is printed."""
     if server.poll() is not None:
         raise Failed(f"The server ended with exit code {server.returncode} while it started.")
@@ -244,7 +249,7 @@ def found(folder: Path, server: "subprocess.Popen[bytes]") -> Place | None:
     key = (folder / shown["admin"]).read_text(encoding="ascii").strip()
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     env |= {"GPUPROXY_SERVER": shown["gRPC"], "GPUPROXY_API_KEY": key, "COLUMNS": "160"}
-    return Place(grpc=shown["gRPC"], market=shown["sandbox"], key=key, env=env, folder=folder)
+    return Place(grpc=shown["gRPC"], market=shown["sandbox"], key=key, env=env, folder=folder, program=program)
 
 
 def banner(folder: Path) -> str:
@@ -262,7 +267,7 @@ def quietly(place: Place, *words: str) -> str:
     """What the command prints."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "gpuproxy", *words],
+            [*place.program, *words],
             cwd=place.folder,
             env=place.env,
             stdin=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ from gpuproxy.conformance import RULES
 from gpuproxy.model.leases import TERMINAL, TRANSITIONS, LeaseState
 from gpuproxy.model.pools import TRANSITIONS as POOL_TRANSITIONS
 from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
+from gpuproxy.model.probes import QUANTITIES
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports.provider import CAPABILITY_NAMES
 from gpuproxy.warmpool.hints import HINTS
@@ -133,9 +134,18 @@ def rule_table() -> str:
     return "\n".join(["| rule | |", "|---|---|", *rules])
 
 
-def capability_list() -> str:
+def measurement_table() -> str:
+    """Each quantity that a probe measures."""
+    rows = (
+        f"| `{name}` | {it.what} | {', '.join(f'`{need}`' for need in it.needs)} |" for name, it in QUANTITIES.items()
+    )
+    return "\n".join(["| name | meaning | needs |", "|---|---|---|", *rows])
+
+
+def capability_table() -> str:
     """What a provider may lack."""
-    return ", ".join(f"`{name}`" for name in sorted(CAPABILITY_NAMES))
+    rows = (f"| `{name}` | {meaning} |" for name, meaning in sorted(CAPABILITY_NAMES.items()))
+    return "\n".join(["| capability | meaning |", "|---|---|", *rows])
 
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
@@ -153,8 +163,9 @@ PARTS: dict[Path, dict[str, Callable[[], str]]] = {
         "pool-detection": detection_table("en"),
     },
     ROOT / "docs" / "warm-pool.pt-BR.md": {"pool-states": pool_diagram, "pool-detection": detection_table("pt-BR")},
+    ROOT / "docs" / "marketplace-accounts.md": {"measurements": measurement_table},
     ROOT / "docs" / "GRPC.md": {"service-config": service_config},
-    ROOT / "docs" / "providers.md": {"capabilities": capability_list, "rules": rule_table},
+    ROOT / "docs" / "providers.md": {"capabilities": capability_table, "rules": rule_table},
 }
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 from gpuproxy.model.pools import PHASES
-from scripts.variables import whole
+from scripts.variables import refuse_arguments, whole
 from tests.simulation.drill import BOOT_TIME, Drills, run, spread
 
 OUTAGE, OURS = 60.0, 15.0
@@ -58,4 +58,5 @@ def _target(what: str, value: float, limit: float) -> bool:
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

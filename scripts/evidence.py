@@ -24,7 +24,7 @@ def until(market: Market, condition: Callable[[], bool], limit: float, *, pause:
 
 def twins(state: dict[str, Any]) -> list[str]:
     """Labels that more than one machine ever had."""
-    labels = Counter(str(one["label"]) for one in state["instances"])
+    labels = Counter(_plain(one["label"]) for one in state["instances"])
     return sorted(label for label, count in labels.items() if count > 1)
 
 
@@ -32,10 +32,15 @@ def account(state: dict[str, Any]) -> str:
     """A summary of the market: machines created, destroyed and left, labels, and calls."""
     instances = state["instances"]
     destroyed = sum(one["destroyed_at"] is not None for one in instances)
-    labels = len({one["label"] for one in instances})
+    labels = len({_plain(one["label"]) for one in instances})
     calls = ", ".join(f"{name} {count}" for name, count in sorted(state["calls"].get("vast.ai", {}).items()))
     left = len(instances) - destroyed
     return f"{len(instances)} created, {destroyed} destroyed, {left} left; {labels} labels; calls: {calls}"
+
+
+def _plain(label: str | None) -> str:
+    """A label without the end that it may carry."""
+    return str(label).partition(".")[0]
 
 
 def loud(log: str) -> dict[str, int]:

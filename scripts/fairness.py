@@ -10,6 +10,7 @@ interval.
 import os
 import sys
 
+from scripts.variables import refuse_arguments
 from tests.simulation.crowd import CREATE_INTERVAL, DESTROY_LIMIT, run
 from tests.simulation.logs import errors_logged
 
@@ -34,4 +35,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

@@ -30,6 +30,7 @@ def _missing(project: dict[str, dict[str, list[str]]], lock: str) -> list[str]:
         *(need for needs in extras.values() for need in needs),
     ]
     names = [match.group(0) for need in wanted if (match := _NAME.match(need))]
+    names = [name for name in names if name != project["project"]["name"]]  # an extra may include another one
     return [f"requirements.lock lacks {name}" for name in names if _canonical(name) not in pinned]
 
 

@@ -12,78 +12,48 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from tests.simulation.audit import Violation
+from scripts.stories import Failure, announced, replayed, told
+from scripts.variables import refuse_arguments, seeds, whole
 from tests.simulation.markets import MarketsReport, run
 
-_ALL = "2000"
+_ALL = 2000
 _PROCESSES = 2
 _TWICE_EVERY = 50
 _PROGRESS_EVERY = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A seed whose story failed."""
-
-    seed: int
-    kind: str
-    text: str
-
-
 def main() -> int:
     """The exit code: 0 if no promise was broken."""
-    if seed := os.environ.get("SEED"):
-        return _replay(int(seed))
-    began, told, kinds = time.monotonic(), [], Counter[str]()
-    for result in _results(_seeds(os.environ.get("SEEDS", _ALL))):
+    if os.environ.get("SEED"):
+        seed = whole("SEED", 0, least=0)
+        return replayed(seed, lambda: run(seed, tell=True))
+    began, stories, kinds = time.monotonic(), [], Counter[str]()
+    for result in _results(seeds("SEEDS", _ALL)):
         if isinstance(result, Failure):
             kinds[result.kind] += 1
-            print(f"seed {result.seed}: {result.text[:300]}\n    replay: make markets SEED={result.seed}", flush=True)
+            announced(result, "markets")
         else:
-            told.append(result)
-    _print_figures(told, time.monotonic() - began)
+            stories.append(result)
+    _print_figures(stories, time.monotonic() - began)
     for kind, what in (("leak", "leaks"), ("twin", "twins"), ("money", "books that differ"), ("broken", "others")):
         print(f"{'FAILED' if kinds[kind] else 'kept  '} {what}: {kinds[kind]}")
-    return 1 if kinds.total() or not told else 0
+    return 1 if kinds.total() or not stories else 0
 
 
 def tell(seed: int) -> MarketsReport | Failure:
     """Run the story of a seed; that of every 50th seed twice."""
-    try:
-        told = run(seed)
-        if seed % _TWICE_EVERY == 0 and run(seed) != told:
-            return Failure(seed, "broken", "two runs ended in different ways")
-    except Violation as violation:
-        return Failure(seed, violation.kind, str(violation))
-    except Exception as error:  # noqa: BLE001 - one broken story must not end all others
-        return Failure(seed, "broken", f"{type(error).__name__}: {error}")
-    return told
+    return told(seed, run, twice_every=_TWICE_EVERY)
 
 
-def _results(seeds: range) -> Iterator[MarketsReport | Failure]:
+def _results(chosen: range) -> Iterator[MarketsReport | Failure]:
     with multiprocessing.Pool(_PROCESSES) as pool:
-        for number, result in enumerate(pool.imap_unordered(tell, seeds, 4), start=1):
+        for number, result in enumerate(pool.imap_unordered(tell, chosen, 4), start=1):
             if number % _PROGRESS_EVERY == 0:
-                print(f"{number} of {len(seeds)}", flush=True)
+                print(f"{number} of {len(chosen)}", flush=True)
             yield result
             if isinstance(result, Failure) and os.environ.get("FIRST"):
                 return
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last) + 1) if last else range(int(first))
-
-
-def _replay(seed: int) -> int:
-    try:
-        print(run(seed, tell=True))
-    except Violation as violation:
-        print(f"seed {seed}: {violation}")
-        return 1
-    return 0
 
 
 def _print_figures(told: list[MarketsReport], seconds: float) -> None:
@@ -98,4 +68,5 @@ def _print_figures(told: list[MarketsReport], seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

@@ -3,32 +3,63 @@
 `old` must occur exactly once in its file. A test checks this, because an edit that does not apply proves nothing.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One edit: in `file` (below gpuproxy/), `old` becomes `new`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-    def applied(self, text: str) -> str:
-        """The source with the mistake. Raises ValueError unless `old` occurs exactly once."""
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.name}: the place occurs {text.count(self.old)} times in {self.file}")
-        return text.replace(self.old, self.new)
-
-    def plant(self, root: Path) -> None:
-        """Apply the mistake to a copy of the project."""
-        path = root / "gpuproxy" / self.file
-        path.write_text(self.applied(path.read_text()))
-
+from scripts.planting import Mistake
+from scripts.server_mistakes import OF_SERVERS
 
 MISTAKES = (
+    *OF_SERVERS,
+    Mistake(
+        "a hold is released on an unknown outcome",
+        "store/limits.py",
+        "    if new.state in TERMINAL:\n        if old",
+        "    if new.state in TERMINAL or new.state is LeaseState.UNKNOWN:\n        if old",
+    ),
+    Mistake(
+        "an event is written outside the transaction of its fact",
+        "store/outbox.py",
+        """    tx.write(_INSERT, values)
+    tx.changed(TOPIC)
+
+
+# -- sending
+
+
+def head(tx: Tx, target: str) -> Delivery | None:
+    \"""The first event that waits for a target; None if none does.\"""
+""",
+        """    tx.after_commit(lambda: _UNWRITTEN.append(values))
+    tx.changed(TOPIC)
+
+
+_UNWRITTEN: list[tuple[str | int, ...]] = []
+
+
+def head(tx: Tx, target: str) -> Delivery | None:
+    while _UNWRITTEN:
+        tx.execute(_INSERT, _UNWRITTEN.pop(0))
+""",
+    ),
+    Mistake(
+        "a limit is read outside the transaction",
+        "store/limits.py",
+        '    rows = all_holds(tx, None if any(each.scope != "project" for each in limits) else project)',
+        "    rows = refusing.__dict__.setdefault(project, all_holds(tx, None))",
+    ),
+    Mistake(
+        "watchdog acts on one read",
+        "boot/sh/ending.sh",
+        """        since=$now
+      elif [ $((now - since)) -ge 60 ]; then""",
+        """        since=$((now - 60))
+      fi
+      if [ $((now - since)) -ge 60 ]; then""",
+    ),
+    Mistake(
+        "watchdog trusts the local clock",
+        "boot/sh/ending.sh",
+        "  end=0\n  left=$9\n",
+        "  now=$(date +%s)\n  end=0\n  left=$9\n",
+    ),
     Mistake(
         "a create is sent without committing that it is",
         "rental/attempt.py",
@@ -74,8 +105,8 @@ MISTAKES = (
     Mistake(
         "labels are believed without their signature",
         "model/labels.py",
-        "return hmac.compare_digest(mac, self._mac(stem))",
-        "return bool(mac and stem)",
+        "if not hmac.compare_digest(mac, self._mac(stem)):",
+        "if not (mac and stem):",
     ),
     Mistake(
         "an unknown outcome does not lock its GPUs",
@@ -86,9 +117,10 @@ MISTAKES = (
     Mistake(
         "a row is overwritten although it has changed",
         "store/leases.py",
-        "    if rows == 0:\n        raise Conflict(",
-        '    tx.execute(f"UPDATE leases SET {assignments} WHERE id = ?", [*changes.values(), old.id])\n'
-        "    if rows < 0:\n        raise Conflict(",
+        'WHERE id = ? AND version = ?",  # noqa: S608 - our own column names\n'
+        "        [*changes.values(), old.id, old.version],\n"
+        '        otherwise=Conflict(f"lease {old.id} changed since version {old.version}"),\n',
+        'WHERE id = ?",  # noqa: S608 - our own column names\n        [*changes.values(), old.id],\n',
     ),
     Mistake(
         "leases end by the host's date",
@@ -227,12 +259,6 @@ MISTAKES = (
         "            raise",
     ),
     Mistake(
-        "a standby is started before the old primary is fenced",
-        "warmpool/failing_over.py",
-        "    if (act := _looked_first(s, incident) or _fence(s, incident)) is not None:\n        return act\n",
-        "",
-    ),
-    Mistake(
         "a queued start counts as a machine at rest",
         "providers/vast/instances.py",
         '{wire.cur_state, wire.next_state, wire.intended_status} == {"stopped"}',
@@ -246,7 +272,7 @@ MISTAKES = (
     ),
     Mistake(
         "the incident of a failover is kept in memory only",
-        "warmpool/acting.py",
+        "warmpool/writing.py",
         "    if act.incident is not None:\n        incident = act.incident\n        if act.opens:",
         "    if act.incident is not None and not act.opens:\n        incident = act.incident\n        if act.opens:",
     ),
@@ -287,5 +313,35 @@ MISTAKES = (
         "        from gpuproxy.model.lease_facts import BookingRead\n\n"
         "        assert instance is not None\n        assert instance.booking is not None\n"
         "        yield Note(lease, BookingRead(scene.now, instance.booking.until, lease.prepaid.paid))\n",
+    ),
+    Mistake(
+        "an unknown utilisation counts as idle",
+        "reconcile/idleness.py",
+        "instance.gpu_util is not None and instance.gpu_util <= limits.idle_below",
+        "(instance.gpu_util or 0.0) <= limits.idle_below",
+    ),
+    Mistake(
+        "time without listings counts as idle",
+        "reconcile/idleness.py",
+        "    unbroken = listing.began_at - before <= limits.idle_gap\n",
+        "    unbroken = True\n",
+    ),
+    Mistake(
+        "a machine of a warm pool is released because it is idle",
+        "reconcile/idleness.py",
+        'owner.kind == "reservation" and owner.concluded',
+        "(owner.concluded or bool(owner.id))",
+    ),
+    Mistake(
+        "proofs about a pool outlive the claim that they were made under",
+        "warmpool/memory.py",
+        "        return (claim.name, claim.fence) == (self.claim.name, self.claim.fence)",
+        "        return bool(claim.name)",
+    ),
+    Mistake(
+        "a standby is started before the old primary is fenced",
+        "warmpool/failing_over.py",
+        "    if (act := _looked_first(s, incident) or _fence(s, incident)) is not None:\n        return act\n",
+        "",
     ),
 )

@@ -13,17 +13,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from scripts.variables import seeds, whole
-from tests.simulation.audit import Violation
+from scripts.stories import Failure, announced, judged, replayed, told
+from scripts.variables import refuse_arguments, seeds, whole
 from tests.simulation.pools import PoolReport, run
 
 _INCIDENTS = 10_000
 _PROCESSES = 2
 _TWICE_EVERY = 50
 _PROGRESS_EVERY = 1000
-_SHOWN = 10
 _KINDS = {
     "writers": "moments with two writers on one volume",
     "workloads": "moments with two workloads on one volume",
@@ -36,41 +34,25 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A seed whose story failed."""
-
-    seed: int
-    kind: str
-    text: str
-
-
 def main() -> int:
     """The exit code: 0 if no promise was broken."""
     if os.environ.get("SEED"):
-        return _replay(whole("SEED", 0, least=0))
-    began, told, failures = time.monotonic(), [], []
+        seed = whole("SEED", 0, least=0)
+        return replayed(seed, lambda: run(seed, tell=True))
+    began, stories, failures = time.monotonic(), [], []
     for result in _results():
         if isinstance(result, Failure):
             failures.append(result)
-            print(f"seed {result.seed}: {result.text[:300]}\n    replay: make pools SEED={result.seed}", flush=True)
+            announced(result, "pools")
         else:
-            told.append(result)
-    _print_figures(told, time.monotonic() - began)
-    return _verdict(failures)
+            stories.append(result)
+    _print_figures(stories, time.monotonic() - began)
+    return judged(failures, _KINDS, "pools")
 
 
 def tell(seed: int) -> PoolReport | Failure:
     """Run the story of a seed; that of every 50th seed twice."""
-    try:
-        told = run(seed)
-        if seed % _TWICE_EVERY == 0 and run(seed) != told:
-            return Failure(seed, "broken", "two runs ended in different ways")
-    except Violation as violation:
-        return Failure(seed, violation.kind, str(violation))
-    except Exception as error:  # noqa: BLE001 - one broken story must not end all others
-        return Failure(seed, "broken", f"{type(error).__name__}: {error}")
-    return told
+    return told(seed, run, twice_every=_TWICE_EVERY)
 
 
 def _results() -> Iterator[PoolReport | Failure]:
@@ -97,15 +79,6 @@ def _seeds() -> tuple[range, float]:
     if os.environ.get("SEEDS"):
         return seeds("SEEDS", 0), float("inf")
     return range(10**6), float(whole("INCIDENTS", _INCIDENTS))
-
-
-def _replay(seed: int) -> int:
-    try:
-        print(run(seed, tell=True))
-    except Violation as violation:
-        print(f"seed {seed}: {violation}")
-        return 1
-    return 0
 
 
 def _print_figures(told: Sequence[PoolReport], seconds: float) -> None:
@@ -136,16 +109,6 @@ def _spread(values: Sequence[float]) -> str:
     return ", ".join(f"p{part} {found[min(len(found) - 1, len(found) * part // 100)]:.1f} s" for part in (50, 95, 99))
 
 
-def _verdict(failures: Sequence[Failure]) -> int:
-    kinds = Counter(failure.kind for failure in failures)
-    for kind, words in _KINDS.items():
-        print(f"{kinds.pop(kind, 0):<11} {words}")
-    if kinds:
-        print(f"{kinds.total():<11} others: {dict(kinds)}")
-    for failure in sorted(failures, key=lambda each: each.seed)[:_SHOWN]:
-        print(f"FAILED seed {failure.seed}: {failure.text[:300]}\n    replay: make pools SEED={failure.seed}")
-    return 1 if failures else 0
-
-
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from scripts.variables import refuse_arguments
 from tests.simulation import patience
 from tests.simulation.story import run
 
@@ -54,4 +55,5 @@ def _python() -> str:
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

@@ -17,11 +17,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-from scripts.variables import seeds, whole
+from scripts.stories import Failure, announced, replayed, told
+from scripts.variables import refuse_arguments, seeds, whole
 from tests.simulation import patience, takeover
-from tests.simulation.audit import GRACE, Violation
+from tests.simulation.audit import GRACE
 from tests.simulation.patience import Patience
 from tests.simulation.report import Report
 from tests.simulation.story import run
@@ -39,66 +39,37 @@ _SHOWN = 10
 Told = tuple[Report, Patience, Takeover | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A seed whose story failed."""
-
-    seed: int
-    kind: str
-    text: str
-    times: int = 1
-    """How often the violation occurred."""
-
-
 def main() -> int:
     """The exit code: 0 if nothing was lost or kept twice."""
     if os.environ.get("SEED"):
-        return _replay(whole("SEED", 0, least=0))
+        seed = whole("SEED", 0, least=0)
+        return replayed(seed, lambda: run(seed, tell=True), lambda: patience.run(seed), lambda: takeover.run(seed))
     chosen = seeds("SEEDS", _ALL)
     began = time.monotonic()
     with multiprocessing.Pool(_PROCESSES) as pool:
         results = list(_told(pool.imap_unordered(tell, chosen, min(_CHUNK, 1 + len(chosen) // 100)), len(chosen)))
-    told = [result for result in results if not isinstance(result, Failure)]
+    stories = [result for result in results if not isinstance(result, Failure)]
     failures = sorted((r for r in results if isinstance(r, Failure)), key=lambda failure: failure.seed)
-    _print_figures([report for report, _, _ in told], time.monotonic() - began)
-    _print_patience([patient for _, patient, _ in told])
-    _print_takeovers([takeover for _, _, takeover in told if takeover is not None])
+    _print_figures([report for report, _, _ in stories], time.monotonic() - began)
+    _print_patience([patient for _, patient, _ in stories])
+    _print_takeovers([takeover for _, _, takeover in stories if takeover is not None])
     return _verdict(failures)
 
 
 def tell(seed: int) -> Told | Failure:
     """Run the stories of a seed; those of every 20th seed twice."""
-    try:
-        told = _stories(seed)
-        if seed % _TWICE_EVERY == 0 and _stories(seed) != told:
-            return Failure(seed, "undetermined", "two runs ended in different ways")
-    except Violation as violation:
-        return Failure(seed, violation.kind, str(violation), violation.times)
-    except Exception as error:  # noqa: BLE001 - one broken story must not end all others
-        return Failure(seed, "broken", f"{type(error).__name__}: {error}")
-    return told
+    return told(seed, _stories, twice_every=_TWICE_EVERY, differs="undetermined")
 
 
 def _stories(seed: int) -> Told:
     return run(seed), patience.run(seed), takeover.run(seed) if seed % _TAKEOVER_EVERY == 0 else None
 
 
-def _replay(seed: int) -> int:
-    try:
-        print(run(seed, tell=True))
-        print(patience.run(seed))
-        print(takeover.run(seed))
-    except Violation as violation:
-        print(f"seed {seed}: {violation}")
-        return 1
-    return 0
-
-
 def _told(results: Iterable[Told | Failure], total: int) -> Iterator[Told | Failure]:
     """All results. Prints the progress now and then, and failures at once."""
     for number, result in enumerate(results, start=1):
         if isinstance(result, Failure):
-            print(f"seed {result.seed}: {result.text}\n    replay: make simulate SEED={result.seed}", flush=True)
+            announced(result, "simulate")
         if number % _PROGRESS_EVERY == 0:
             print(f"{number} of {total}", flush=True)
         yield result
@@ -167,4 +138,5 @@ def _verdict(failures: list[Failure]) -> int:
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

@@ -23,6 +23,7 @@ from urllib.error import HTTPError
 
 from scripts.callers import Ledger, RandomCaller, release_everything
 from scripts.evidence import account, twins, unexpected, until
+from scripts.variables import refuse_arguments
 from tests.system.matrix import cells
 from tests.system.processes import Market, Server
 
@@ -193,4 +194,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    refuse_arguments(__doc__)
     sys.exit(main())

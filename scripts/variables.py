@@ -1,8 +1,15 @@
-"""Numbers for scripts, from the environment. What is wrong ends the script with a sentence and exit code 2."""
+"""What scripts take from the command line and the environment. Anything wrong ends them with a sentence and code 2."""
 
+import argparse
 import os
 import sys
 from typing import NoReturn
+
+
+def refuse_arguments(about: str | None) -> None:
+    """Print `about`, the script's docstring, for --help. Any other argument ends the script: they take variables."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
 
 
 def whole(name: str, default: int, *, least: int = 1) -> int:

@@ -2,15 +2,19 @@
 
 --unit       without the tests that start processes or tell long stories: those of `_LONG_ROOMS`, and marked `long`
 --all-seeds  a test marked `seeds(few, all)` gets the argument `seed` from range(all) instead of range(few);
-             of a test marked `sampled(n)`, all cases run instead of every n-th
+             of a test marked `sampled(n)`, all cases run instead of every n-th (of `sampled(0)`: none)
+--every N    of the tests that remain, every N-th
 --shuffle N  modules, and the tests of each, in an order that depends on N alone; without N a random one, which is said
 
+With TEST_STORE=postgres in the environment (make test STORE=postgres), stories in virtual time use PostgreSQL.
 With LOOP=uvloop in the environment, tests on real time, and the servers that they start, run on uvloop.
 """
 
 import asyncio
+import gc
 import os
 import random
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +34,7 @@ _ANY_SEED = -1
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--unit", action="store_true", help="without tests of processes and long stories")
     parser.addoption("--all-seeds", action="store_true", help="tests that repeat a rule over seeds or cases, all of it")
+    parser.addoption("--every", type=int, default=1, metavar="N", help="every N-th test only, the same ones each time")
     parser.addoption(
         "--shuffle", nargs="?", type=int, const=_ANY_SEED, metavar="SEED", help="modules and tests in another order"
     )
@@ -37,9 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _use_loop(os.environ.get("LOOP", "asyncio"))
+    gc.set_threshold(20_000)  # the collected tests stay: looking for garbage among them is slow
     config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")
     config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
-    config.addinivalue_line("markers", "sampled(n): every n-th case of the test runs; with --all-seeds, each")
+    config.addinivalue_line("markers", "sampled(n): every n-th case of the test runs (0: none); with --all-seeds, each")
     if config.option.shuffle == _ANY_SEED:  # a worker reads the command line again, and gets the controller's seed
         shared = getattr(config, "workerinput", {}).get("shuffle")
         config.option.shuffle = random.SystemRandom().randrange(1_000_000) if shared is None else shared
@@ -77,10 +83,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept, left = _sample(items)
         config.hook.pytest_deselected(items=left)
         items[:] = kept
+    if config.option.every > 1:
+        kept = items[:: config.option.every]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
     if config.option.shuffle is not None:
         _shuffle(items, config.option.shuffle)
-    else:  # a long one that begins last keeps one worker busy while the others are done
-        items.sort(key=lambda item: not _is_long(item))
+    else:
+        items[:] = _long_ones_first(items, getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -88,6 +98,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line("a fixed sample of the tests marked `seeds` or `sampled`; make seeds runs all")
     if config.option.shuffle is not None:
         terminalreporter.write_line(f"in the order of --shuffle {config.option.shuffle}")
+
+
+def pytest_sessionfinish() -> None:
+    if (postgres := sys.modules.get("tests.postgres")) is not None:
+        postgres.at_end.close()
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +120,14 @@ def _a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logs._write_fast = None
 
 
+@pytest.fixture(autouse=True)
+def _databases_of_its_own() -> Iterator[None]:
+    """The databases of PostgreSQL that a test was given are the next one's after it."""
+    yield
+    if (postgres := sys.modules.get("tests.postgres")) is not None:
+        postgres.release()
+
+
 def _sample(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
     """The tests that run, and the cases of sampled ones that do not. The same ones each time, in whatever order."""
     seen: Counter[str] = Counter()
@@ -114,7 +137,8 @@ def _sample(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
         if mark is not None:
             test = item.nodeid.partition("[")[0]
             seen[test] += 1
-            if (seen[test] - 1) % mark.args[0]:
+            every: int = mark.args[0]
+            if not every or (seen[test] - 1) % every:
                 left.append(item)
                 continue
         kept.append(item)
@@ -124,6 +148,25 @@ def _sample(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
 def _is_long(item: pytest.Item) -> bool:
     room = item.path.relative_to(_TESTS).parts[0]
     return room in _LONG_ROOMS or item.get_closest_marker("long") is not None
+
+
+def _long_ones_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Each worker begins with an equal part of the tests: the first ones of each part are long ones, in whole modules.
+
+    A long one that begins last keeps one worker busy while the others are done.
+    """
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if _is_long(item):
+            modules.setdefault(item.path, []).append(item)
+    short = [item for item in items if not _is_long(item)]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        long = [item for module in [*modules.values()][worker::workers] for item in module]
+        number = max(0, len(items) // workers - len(long))
+        ordered += [*long, *short[:number]]
+        short = short[number:]
+    return ordered + short
 
 
 def _shuffle(items: list[pytest.Item], seed: int) -> None:

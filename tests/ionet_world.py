@@ -7,35 +7,16 @@ from typing import Any, TypeVar
 from gpuproxy.model.bookings import BookingRecord
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Descriptor, ProviderSetup
-from gpuproxy.providers.ionet import DESCRIPTOR
 from gpuproxy.store import bookings, leases
-from tests.mortal import MortalHttp
 from tests.sums import Undone, check_sums
 from tests.virtual_time import VirtualClock, run_virtual
-from tests.world import InlineWorkers, World
+from tests.world import CALM, World
 
 T = TypeVar("T")
-CALM = {"catalog_refresh_interval": 3600.0, "catalog_stale_after": 100_000.0}
-UNPACED = {call.name: 0.0 for call in DESCRIPTOR.calls}
 
 
 class IoNetWorld(World):
     """Made by `in_ionet_world`."""
-
-    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
-        return DESCRIPTOR.connect(
-            ProviderSetup(
-                account=f"{marketplace.prefix}-{number}",
-                key=key,
-                base_url="http://sandbox",
-                http=MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer),
-                clock=self.books_clock,
-                workers=InlineWorkers(),
-                intervals=UNPACED,
-                prepaid_hours=self.settings.prepaid_hours,
-            )
-        )
 
     async def rent(self, request_id: str = "r1", **wanted: Any) -> ReservationView:
         """One machine with one GPU."""
@@ -83,7 +64,9 @@ def in_ionet_world(
 
     async def run(clock: VirtualClock) -> T:
         chosen = {**CALM, "prepaid_hours": hours, **(settings or {})}
-        world = IoNetWorld(clock, paced=False, accounts=1, seed=7, settings=chosen, **({"machines": 4} | options))
+        world = IoNetWorld(
+            clock, paced=False, accounts=0, prepaid_accounts=1, seed=7, settings=chosen, **({"machines": 4} | options)
+        )
         await world.start()
         try:
             return await story(world)

@@ -8,7 +8,7 @@ process died still arrives.
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.model.reasons import Reason
@@ -27,9 +27,15 @@ class Life:
         self.dead = False
         self.books_fail = False
         """The database refuses every write, as with a full disk."""
+        self.books_gone = False
+        """The database can't be reached."""
+        self.loses_answers: Callable[[], bool] = lambda: False
+        """Whether the answer to the next commit is lost: the unit is written, and its caller is told otherwise."""
         self._last = die_after
         self._runs: asyncio.Event | None = None
         """Unset while the process is paused; None if it never was."""
+        self.before_send: Callable[[HttpRequest], None] = lambda _: None
+        """Told each request as the program hands it to the network."""
         self.sent: list[HttpRequest] = []
         """All requests that this life has handed to the network."""
         self.held = 0
@@ -112,6 +118,12 @@ class MortalDatabase:
         self._life.passes_point()
         if self._life.books_fail:
             raise Unavailable("The books can't be written at the moment; nothing was changed.", reason=Reason.DATABASE)
+        if self._life.books_gone:
+            raise _unreachable()
+        if self._life.loses_answers():
+            await self._db.write(lambda tx: fn(_Unheard(tx)))
+            self._written()
+            raise _unreachable()
         result = await self._db.write(fn)
         self._written()
         self._life.passes_point()
@@ -123,6 +135,8 @@ class MortalDatabase:
     async def read(self, fn: Callable[[Tx], T]) -> T:
         self._life.goes_on()
         await self._life.runs()
+        if self._life.books_gone:
+            raise _unreachable()
         return await self._db.read(fn)
 
     def watch(self, topic: str) -> AbstractAsyncContextManager[Wakeups]:
@@ -130,6 +144,23 @@ class MortalDatabase:
 
     async def close(self) -> None:
         """The books outlive the process."""
+
+
+class _Unheard:
+    """A transaction whose process never hears of its commit."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """It is not called."""
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable("The database can't be reached at the moment.", reason=Reason.DATABASE)
 
 
 class MortalHttp:
@@ -152,6 +183,7 @@ class MortalHttp:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self._life.passes_point()
+        self._life.before_send(request)
         await self._life.holds()
         self._life.sent.append(request)
         loop = asyncio.get_running_loop()

@@ -23,7 +23,19 @@ _Rows = dict[str, list[dict[str, Any]]]
 
 
 def fill(connection: sqlite3.Connection, number: int, since: datetime, until: datetime) -> None:
-    """Insert so many finished reservations, evenly spread over a time; one machine each, which ran for 90 minutes.
+    """Insert the rows of `batches`."""
+    for rows in batches(number, since, until):
+        connection.execute("BEGIN")
+        for table, values in rows.items():
+            known = {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
+            names = [name for name in values[0] if name in known]  # an older schema has fewer columns
+            sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+            connection.executemany(sql, [tuple(row[name] for name in names) for row in values])
+        connection.execute("COMMIT")
+
+
+def batches(number: int, since: datetime, until: datetime) -> Iterator[_Rows]:
+    """The rows of so many finished reservations by table; each one's machine ran for 90 minutes. Evenly over a time.
 
     Each has its events, its meters (disk, then all) and two equal readings of its charge.
     """
@@ -34,12 +46,7 @@ def fill(connection: sqlite3.Connection, number: int, since: datetime, until: da
         rows: _Rows = {"reservations": [], "leases": [], "events": [], "meters": [], "settlements": []}
         for at in range(first, min(first + 5_000, number)):
             _one(rows, at, micros(since + at * step), reservation, lease)
-        connection.execute("BEGIN")
-        for table, values in rows.items():
-            names = list(values[0])
-            sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
-            connection.executemany(sql, [tuple(row.values()) for row in values])
-        connection.execute("COMMIT")
+        yield rows
 
 
 def _one(rows: _Rows, at: int, began: int, reservation: dict[str, Any], lease: dict[str, Any]) -> None:

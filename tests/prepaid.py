@@ -27,6 +27,7 @@ from gpuproxy.model.reservations import ReservationView
 from gpuproxy.ports import (
     Booking,
     Clock,
+    Database,
     Descriptor,
     HttpReplyLost,
     HttpRequest,
@@ -41,8 +42,8 @@ from gpuproxy.store import bookings, leases
 from tests.moon import KEY, StandIn
 from tests.mortal import MortalHttp
 from tests.sums import Undone, check_sums
-from tests.virtual_time import VirtualClock, run_virtual
-from tests.world import InlineWorkers, World
+from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
+from tests.world import CALM, InlineWorkers, World
 
 # isort: split
 import moon_marketplace as moon  # found beside the documentation only, by tests.moon
@@ -220,7 +221,7 @@ class PrepaidWorld(World):
 
     market_: Market
 
-    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
+    def _provider(self, marketplace: Descriptor, number: int, key: str, db: Database | None = None) -> Any:
         setup = ProviderSetup(
             account=f"{marketplace.prefix}-{number}",
             key=KEY,
@@ -261,11 +262,12 @@ class PrepaidWorld(World):
         return await self.db.read(lambda tx: leases.cost(tx, lease.id))
 
 
-CALM = {"catalog_refresh_interval": 3600.0, "catalog_stale_after": 100_000.0}
-
-
 def in_prepaid_world(
-    story: Callable[[PrepaidWorld], Awaitable[T]], *, hours: int = 1, settings: Mapping[str, Any] | None = None
+    story: Callable[[PrepaidWorld], Awaitable[T]],
+    *,
+    hours: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    start: datetime = DAY_ONE,
 ) -> T:
     """Run a story in a fresh world whose creates book `hours` hours."""
 
@@ -279,4 +281,4 @@ def in_prepaid_world(
         finally:
             await world.engine.stop()
 
-    return run_virtual(run)
+    return run_virtual(run, start=start)

@@ -9,7 +9,7 @@ from gpuproxy.model.money import accrued
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.model.transactions import Meter, count
 from gpuproxy.ports import Tx
-from gpuproxy.store import counters, leases
+from gpuproxy.store import counters, leases, ledger_check
 from gpuproxy.store.rows import moment
 
 
@@ -70,12 +70,40 @@ def loads_of_the_leases(tx: Tx) -> dict[str, tuple[int, int]]:
     return {host: (live, picks) for host, (live, picks) in found.items()}
 
 
+def ledger_of_leases(tx: Tx) -> dict[str, int]:
+    """The cost of each lease according to the ledger."""
+    rows = tx.fetch("SELECT lease_id, sum(amount) AS amount FROM ledger WHERE account NOT LIKE 'provider:%' GROUP BY 1")
+    return _without_zeros({row["lease_id"]: row["amount"] for row in rows})
+
+
+def facts_of_leases(tx: Tx) -> dict[str, int]:
+    """The same from the meters, as far as they are posted, the bookings and the adjustments."""
+    found: Counter[str] = Counter()
+    for row in tx.fetch("SELECT * FROM meters"):
+        until = row["posted_until"] or row["opened_at"]
+        assert row["closed_at"] in (None, until), "what is closed is posted"
+        found[row["lease_id"]] += accrued(row["rate"], moment(until) - moment(row["opened_at"]))
+    for row in tx.fetch("SELECT lease_id, amount FROM bookings WHERE state = 'confirmed' "
+                        "UNION ALL SELECT lease_id, amount FROM settlements"):  # fmt: skip
+        found[row["lease_id"]] += row["amount"]
+    return _without_zeros(found)
+
+
+def check_ledger(tx: Tx) -> None:
+    """The ledger is balanced, and says of each lease what the facts say."""
+    assert ledger_check.full(tx) == ()
+    posted, facts = ledger_of_leases(tx), facts_of_leases(tx)
+    known = {row["id"] for row in tx.fetch("SELECT id FROM leases")}
+    assert {lease: amount for lease, amount in posted.items() if lease in known} == facts
+
+
 def check_sums(tx: Tx) -> None:
     """Raises Undone, so that nothing is changed, or AssertionError."""
     assert stored_sums(tx) == recomputed_sums(tx)
     of_projects = "SELECT count(*) AS n FROM {} x JOIN leases l ON l.id = x.lease_id WHERE x.project <> l.project"
     for table in ("meters", "settlements", "bookings"):
         assert tx.fetch(of_projects.format(table)) == [{"n": 0}]
+    check_ledger(tx)
     hosts, measured = _table(tx, "hosts"), _table(tx, "measured")
     if not tx.fetch("SELECT 1 AS one FROM forgotten_leases LIMIT 1"):
         loads = {row["host"]: (row["live"], row["picks"]) for row in hosts}

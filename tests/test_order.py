@@ -55,15 +55,15 @@ class Case:
     """A case of a test that is marked `sampled(every)`, or of one without the mark."""
 
     nodeid: str
-    every: int = 0
+    every: int | None = None
 
     def get_closest_marker(self, _name: str) -> pytest.Mark | None:
-        return pytest.mark.sampled(self.every).mark if self.every else None
+        return None if self.every is None else pytest.mark.sampled(self.every).mark
 
 
 def test_of_a_sampled_test_every_nth_case_runs_and_no_other_test_is_left_out() -> None:
     cases: list[Any] = [Case(f"test_a[{number}]", 3) for number in range(7)]
-    cases += [Case(f"test_b[{number}]") for number in range(2)] + [Case("test_c[only]", 3)]
+    cases += [Case(f"test_b[{number}]") for number in range(2)] + [Case("test_c[only]", 3), Case("test_d", 0)]
     kept, left = _sample(cases)
     assert [case.nodeid for case in kept] == [
         "test_a[0]", "test_a[3]", "test_a[6]", "test_b[0]", "test_b[1]", "test_c[only]",

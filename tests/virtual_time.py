@@ -14,10 +14,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 DAY_ONE = datetime(2026, 6, 12, 12, 0, tzinfo=UTC)
+_MOST_ROUNDS = 500_000
 
 
 class DeadlockError(AssertionError):
     """Everybody waits, and no timer is set that could wake anybody."""
+
+
+class LivelockError(AssertionError):
+    """Somebody asks again and again without ever waiting, so time stands still."""
 
 
 class VirtualClock:
@@ -52,8 +57,31 @@ class VirtualClock:
         loop.stall(seconds)
 
 
+class SkewedClock:
+    """The clock of a machine whose date is wrong."""
+
+    scale = 1.0
+
+    def __init__(self, clock: VirtualClock, seconds: float) -> None:
+        """`seconds`: how far the date is ahead."""
+        self._clock = clock
+        self._ahead = timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        return self._clock.now() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
+        return self._clock.timeout(seconds)
+
+
 def run_virtual(main: Callable[[VirtualClock], Awaitable[T]], *, start: datetime = DAY_ONE) -> T:
-    """The result of main(clock). Tasks that it leaves behind are cancelled; raises DeadlockError."""
+    """The result of main(clock). Tasks that it leaves behind are cancelled. Raises DeadlockError, LivelockError."""
     clock = VirtualClock(start)
 
     async def body() -> T:
@@ -89,11 +117,18 @@ class _TimeSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
+        self._rounds = 0
+        """Rounds of the loop since time moved on."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             if ready := super().select(0):
                 return ready
             raise DeadlockError("everybody waits and nothing will ever happen")
+        before = self.time
         self.time += max(0.0, timeout)  # 0: something is ready to run. Nothing comes from outside in the meantime
+        self._rounds = self._rounds + 1 if self.time == before else 0
+        if self._rounds > _MOST_ROUNDS:
+            self._rounds = 0
+            raise LivelockError(f"{_MOST_ROUNDS} rounds of the loop, and it is still {self.time}")
         return []

@@ -9,34 +9,42 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 
 from gpuproxy.app import deployment
+from gpuproxy.app.webhooks import Outgoing
 from gpuproxy.app.wiring import Engine, build_engine
 from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.leases import LIVE, TERMINAL, Lease
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from gpuproxy.model.reservations import ReservationView
-from gpuproxy.ports import Clock, Descriptor, HttpRequest, HttpResponse, Provider, ProviderSetup
+from gpuproxy.model.webhooks import Target
+from gpuproxy.ports import Clock, Database, Descriptor, Http, HttpRequest, HttpResponse, Provider, ProviderSetup
 from gpuproxy.providers import ionet, vast
+from gpuproxy.runtime.fencing import FencedHttp
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.regions import Regions
+from gpuproxy.runtime.shared_turns import SharedTurns
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
 from gpuproxy.sandbox.world import build
 from gpuproxy.store import leases, reservations
-from gpuproxy.store.sqlite.database import SqliteDatabase
+from tests import databases
 from tests.mortal import MARKET, Life, MortalDatabase, MortalHttp
 from tests.sums import Undone, check_sums
-from tests.virtual_time import VirtualClock, run_virtual
+from tests.virtual_time import DAY_ONE, SkewedClock, VirtualClock, run_virtual
 
 T = TypeVar("T")
 VAST = ProviderName("vast.ai")
 KEYS = ("sandbox-key", "sandbox-key-2")
 MORE_KEYS = (*KEYS, "sandbox-key-3", "sandbox-key-4")
+CALM = {"catalog_refresh_interval": 3600.0, "catalog_stale_after": 100_000.0}
+"""A server that reads the offers once an hour. The reads of a day cost more than the rest of most stories."""
+LIVELY = {"catalog_refresh_interval": 30.0, "catalog_stale_after": 300.0}
+"""The defaults, for stories about the reading of offers."""
 UNPACED = dict.fromkeys(
     ("search", "create", "list", "get", "destroy", "user", "manage", "charges", "ssh_key", "volumes"), 0.0
 )
@@ -65,7 +73,7 @@ class InlineWorkers:
 @cache
 def _plain_settings(accounts: tuple[str, ...]) -> Settings:
     """Made once: a class of settings takes longer than many a story."""
-    return settings_class((vast.DESCRIPTOR,))(vastai_api_key=",".join(accounts))
+    return settings_class((ionet.DESCRIPTOR, vast.DESCRIPTOR))(vastai_api_key=",".join(accounts))
 
 
 class World:
@@ -105,15 +113,20 @@ class World:
         self.after_writes: list[Callable[[], None]] = []
         """Told every commit of the process, also the last one before it dies."""
         self.life = Life()
-        self.db = SqliteDatabase(":memory:", clock.now, threads=False)
+        self.db = databases.opened(clock.now)
         self.shared = False
         """Several processes use the database, so a process can't know that the others are dead."""
         self.settings = _plain_settings(self.accounts).model_copy(update=settings or {})
         self.removed: Sequence[Provider] = ()
         """Accounts whose keys were removed, from the next start on."""
         self.regions: Regions | None = None
+        self.webhooks: tuple[Target, ...] = ()
+        self.webhook_http: Http | None = None
+        """What events are posted with, from the next start on."""
         self.engine: Engine
         self.books_clock: Clock = clock
+        self.skew: float | None = None
+        """By so many seconds the own clock of the next process is wrong. None: it has that of the database."""
         self.lateness = Lateness(clock)
         """Zero unless a story runs its `watch`."""
         self._elsewhere: set[asyncio.Task[Any]] = set()
@@ -122,11 +135,16 @@ class World:
         """A new life of the process, on whatever the books and the market hold; for so many points at most."""
         before = asyncio.all_tasks()
         self.life = Life(die_after)
-        self.books_clock = await deployment.steady_clock(self.db, self.clock)
-        self.db.use_clock(self.books_clock.now)
         db = MortalDatabase(self.db, self.life, self.delay, self._written, exclusive=not self.shared)
-        providers = [self._provider(vast.DESCRIPTOR, n, key) for n, key in enumerate(self.accounts, start=1)]
-        providers += [self._provider(ionet.DESCRIPTOR, n, key) for n, key in enumerate(self.prepaid_accounts, start=1)]
+        if self.skew is None:
+            self.books_clock = await deployment.steady_clock(self.db, self.clock)
+            self.db.use_clock(self.books_clock.now)
+        else:
+            self.books_clock = await deployment.steady_clock(db, SkewedClock(self.clock, self.skew))
+        providers = [self._provider(vast.DESCRIPTOR, n, key, db) for n, key in enumerate(self.accounts, start=1)]
+        providers += [
+            self._provider(ionet.DESCRIPTOR, n, key, db) for n, key in enumerate(self.prepaid_accounts, start=1)
+        ]
         self.engine = build_engine(
             self.settings,
             db=db,
@@ -139,9 +157,16 @@ class World:
             check_key=self.check_key,
             signer=await deployment.signer(self.db, self.random),
             lateness=self.lateness,
+            outgoing=self._outgoing(),
         )
         self._elsewhere = before
         await self.engine.start()
+
+    def _outgoing(self) -> Outgoing | None:
+        if self.webhook_http is None:
+            return None
+        http = MortalHttp(self.webhook_http, self.life, self.delay, lambda _: None, lambda *_: None)
+        return Outgoing(self.webhooks, http)
 
     async def restart(self) -> None:
         """Kill everything but the caller, and start again on the same books and the same market."""
@@ -172,20 +197,24 @@ class World:
 
     def lose_books(self, *, keep_key: bool = True) -> None:
         """The database is gone; with its signing key, a new one can be the same deployment. Restart afterwards."""
-        old, self.db = self.db, SqliteDatabase(":memory:", self.clock.now, threads=False)
+        old, self.db = self.db, databases.opened(self.clock.now)
         if keep_key:
-            rows = old._writer.conn.execute("SELECT key, value FROM meta WHERE key IN ('deployment_id', 'signing_key')")
-            self.db._writer.conn.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", [tuple(r) for r in rows])
+            for row in databases.rows(old, "SELECT key, value FROM meta WHERE key IN ('deployment_id', 'signing_key')"):
+                databases.rows(self.db, "INSERT INTO meta (key, value) VALUES (?, ?)", row)
 
-    def _provider(self, marketplace: Descriptor, number: int, key: str) -> Any:
+    def _provider(self, marketplace: Descriptor, number: int, key: str, db: Database | None = None) -> Any:
         setup = ProviderSetup(
             account=f"{marketplace.prefix}-{number}",
             key=key,
             base_url="http://sandbox",
-            http=MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer),
+            http=FencedHttp(MortalHttp(self.http, self.life, self.delay, self._hear, self._hear_answer)),
+            shared=SharedTurns(db, self.books_clock, (marketplace.name, f"{marketplace.prefix}-{number}"))
+            if self.shared and db is not None
+            else None,
             clock=self.books_clock,
             workers=InlineWorkers(),
             intervals={} if self.paced else dict.fromkeys([call.name for call in marketplace.calls], 0.0) | UNPACED,
+            prepaid_hours=self.settings.prepaid_hours,
         )
         return marketplace.connect(setup)
 
@@ -260,7 +289,7 @@ class World:
         alive = self.alive()
         assert set(live) == set(alive), f"books {sorted(live)} market {sorted(alive)}"
         for contract, lease in live.items():
-            assert alive[contract]["label"] == lease.label
+            assert plain_label(alive[contract]["label"]) == lease.label
         open_meters = await self.db.read(
             lambda tx: {r["lease_id"] for r in tx.fetch("SELECT lease_id FROM meters WHERE closed_at IS NULL")}
         )
@@ -278,6 +307,11 @@ class World:
 
     async def reservations(self) -> int:
         return await self.db.read(lambda tx: reservations.count(tx, None, "", {}))
+
+
+def plain_label(label: str | None) -> str:
+    """A label without the end that it may carry; "" for none."""
+    return (label or "").partition(".")[0]
 
 
 def demand(count: int, *, max_price: float = 5.0, min_vram: float = 0.0, **wanted: Any) -> Demand:
@@ -308,16 +342,23 @@ def in_world(
     accounts: int = 1,
     seed: int = 7,
     settings: Mapping[str, Any] | None = None,
+    shared: bool = False,
+    start: datetime = DAY_ONE,
     **options: Any,
 ) -> T:
-    """Run a story in a fresh world; `settings` are the server's, `options` the sandbox's."""
+    """Run a story in a fresh world; `settings` are the server's, beside those of CALM, `options` the sandbox's.
+
+    `shared`: other servers may use the database too. `start`: the date at the beginning.
+    """
 
     async def run(clock: VirtualClock) -> T:
-        world = World(clock, paced=paced, accounts=accounts, seed=seed, settings=settings, **options)
+        chosen = {**CALM, **(settings or {})}
+        world = World(clock, paced=paced, accounts=accounts, seed=seed, settings=chosen, **options)
+        world.shared = shared
         await world.start()
         try:
             return await story(world)
         finally:
             await world.engine.stop()
 
-    return run_virtual(run)
+    return run_virtual(run, start=start)

@@ -89,6 +89,49 @@ class SteadyClock:
         return self._clock.timeout(seconds)
 
 
+class DatabaseClock:
+    """A clock that shows the time of a database, so that the dates of several processes agree.
+
+    Between two readings of the database's time it counts elapsed time. It never goes back.
+    """
+
+    def __init__(self, clock: Clock, at: datetime, began: float) -> None:
+        """`at`: the database's time between `began`, a reading of `clock.monotonic()`, and now."""
+        self.scale = clock.scale
+        self._clock = clock
+        self._latest = self._origin = datetime.min.replace(tzinfo=UTC)
+        self._started = began
+        self.follow(at, began)
+
+    def now(self) -> datetime:
+        """The time in aware UTC."""
+        self._latest = max(self._latest, self._at(self._clock.monotonic()))
+        return self._latest
+
+    def follow(self, at: datetime, began: float) -> None:
+        """Correct the clock if it was wrong by more than the reading took."""
+        ended = self._clock.monotonic()
+        if self._at(began) > at:
+            self._origin += at - self._at(began)
+        elif self._at(ended) < at:
+            self._origin += at - self._at(ended)
+
+    def monotonic(self) -> float:
+        """Scaled seconds of the underlying clock."""
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds` scaled seconds."""
+        await self._clock.sleep(seconds)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
+        """Like asyncio.timeout, in scaled seconds."""
+        return self._clock.timeout(seconds)
+
+    def _at(self, reading: float) -> datetime:
+        return self._origin + timedelta(seconds=reading - self._started)
+
+
 class SystemRandom:
     """The operating system's randomness."""
 

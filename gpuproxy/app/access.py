@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from gpuproxy.adapters.system import Threads
 from gpuproxy.app import deployment
 from gpuproxy.app.deployment import WrongDatabase
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.identity.key_rings import KeyRing, SshKeyRing
 from gpuproxy.identity.logins import Logins
 from gpuproxy.identity.passwords import Passwords
@@ -45,7 +46,7 @@ async def open_access(settings: Settings, db: Database, clock: Clock, random: Ra
         keys=KeyRing(db, random),
         ssh_keys=SshKeyRing(db, random),
         users=users,
-        logins=Logins(users, passwords, tokens, clock),
+        logins=Logins(users, passwords, tokens, clock, shared=None if db.exclusive else db),
         tokens=tokens,
         secret=secret,
         fingerprint_key=fingerprint_key,

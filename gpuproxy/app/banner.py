@@ -17,7 +17,8 @@ _MOST_ACCOUNTS = 8
 
 def banner(settings: Settings, grpc: str, http: str, sandbox: str) -> str:
     """The addresses of the server and the sandbox, the place of the admin key, and an example command to paste."""
-    lines = [f"gRPC       {grpc}", f"HTTP       {http}"]
+    scheme = "http" if settings.grpc_tls_cert is None else "https"
+    lines = [f"gRPC       {grpc}", f"HTTP       {http}", f"dashboard  {scheme}://{http}/ (log in with the admin key)"]
     if settings.grpc_tls_cert is not None:
         clients = "; clients need a certificate" if settings.grpc_tls_client_ca else ""
         lines.append(f"TLS        for both, with {settings.grpc_tls_cert}{clients}")

@@ -6,7 +6,8 @@ warning.
 
 import structlog
 
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.store.sqlite import driver, mounts
 from gpuproxy.store.sqlite import files as database_files
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import structlog
 
 from gpuproxy.adapters import private_files
-from gpuproxy.adapters.system import ScaledClock, SteadyClock
+from gpuproxy.adapters.system import DatabaseClock, ScaledClock, SteadyClock
+from gpuproxy.app import same_secrets
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.identity.key_rings import PREFIX, key_row, key_text
 from gpuproxy.model.labels import Signer
 from gpuproxy.ports import Clock, Database, Random, Tx
@@ -33,25 +35,49 @@ class WrongDatabase(Exception):
 async def start_clock(db: Database, scale: float) -> Clock:
     """Start the deployment's clock. It is real time if the scale has always been 1.
 
-    Otherwise it continues from the stored time at the given scale, and never goes back.
+    Otherwise it continues from the stored time at the given scale, and never goes back. Servers that share a database
+    all count from the time that the first of them has stored. Raises ConfigError if their scale is another one.
     """
-    now = datetime.now(UTC)
-
-    def write(tx: Tx) -> datetime | None:
-        stored = meta.read(tx, meta.CLOCK)
-        if stored is None and scale == 1:
-            return None
-        stands = now if stored is None else _stands(json.loads(stored), now)
-        state = {"scale": scale, "real": micros(now), "market": micros(stands)}
-        meta.write(tx, meta.CLOCK, json.dumps(state))
-        return stands
-
-    origin = await db.write(write)
+    if db.exclusive:
+        now = datetime.now(UTC)
+        origin = await db.write(lambda tx: _continued(tx, scale, now))
+    else:
+        origin = await db.write(lambda tx: _joined(tx, scale))
     return await steady_clock(db, ScaledClock(scale)) if origin is None else ScaledClock(scale, origin=origin)
 
 
+def _continued(tx: Tx, scale: float, now: datetime) -> datetime | None:
+    """The time at which the only server's clock starts, which is stored; None for real time."""
+    stored = meta.read(tx, meta.CLOCK)
+    if stored is None and scale == 1:
+        return None
+    stands = now if stored is None else _stands(json.loads(stored), now)
+    meta.write(tx, meta.CLOCK, json.dumps({"scale": scale, "real": micros(now), "market": micros(stands)}))
+    return stands
+
+
+def _joined(tx: Tx, scale: float) -> datetime | None:
+    """The time on the clock of the servers that share the database; None for real time. The first one stores it."""
+    stored = meta.read(tx, meta.CLOCK)
+    if stored is None and meta.read(tx, meta.MARKET) is None:
+        return None if scale == 1 else _continued(tx, scale, tx.now())
+    theirs = 1.0 if stored is None else json.loads(stored)["scale"]
+    if theirs != scale:
+        raise ConfigError(
+            f"GPUPROXY_TIME_SCALE: the servers that use this database have a scale of {theirs:g}, and this one has "
+            f"{scale:g}: not started. Use their scale, or another database."
+        )
+    return None if stored is None else _stands(json.loads(stored), tx.now())
+
+
 async def steady_clock(db: Database, clock: Clock) -> Clock:
-    """The clock, but never before the last event while machines are rented, so that time does not go back."""
+    """The clock, but never before the last known time while machines are rented, so that time does not go back.
+
+    Where several processes use the database, its time is that of all of them.
+    """
+    if not db.exclusive:
+        began = clock.monotonic()
+        return DatabaseClock(clock, await db.read(lambda tx: tx.now()), began)
     return SteadyClock(clock, not_before=await db.read(leases.last_event_at))
 
 
@@ -89,7 +115,7 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
     """Ensure that the first admin has a key, and return the key's text so that logs can redact it.
 
     The key is `configured`; a key that was configured before is revoked. If none is configured, a key is created once
-    and kept in `file` (mode 0600).
+    and kept in `file` (mode 0600). Of several servers on one database, one creates it, and the others return "".
     """
     if configured:
         await _ensure_key(db, random, configured, "admin (configured)", alone=True)
@@ -98,6 +124,9 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
     if text:
         await _ensure_key(db, random, text, "admin")
         return text
+    if not db.exclusive and not await db.write(lambda tx: meta.claim(tx, meta.FIRST_ADMIN)):
+        log.info("admin_key_elsewhere", file=str(file), effect="another server has created the key of the first admin")
+        return ""
     text = key_text(random)
     await _ensure_key(db, random, text, "admin")
     _keep(file, text)
@@ -114,9 +143,12 @@ async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
     """The key that demands are hashed with, kept in `file` (mode 0600), so that copies of the database lack it.
 
     Raises WrongDatabase if the file is missing but needed: with another key, a repeated request would look different.
+    Raises ConfigError if other servers of the database have a key.
     """
     text = _kept(file)
     if not text:
+        if theirs := await same_secrets.stored(db, same_secrets.DEMAND_KEY):
+            raise same_secrets.missing(same_secrets.DEMAND_KEY, file, theirs)
         if await db.read(reservations.has_keyed):
             raise WrongDatabase(
                 f"{file} is missing or empty: not started. It holds the key by which the server recognises a repeated "
@@ -125,6 +157,7 @@ async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
                 "REQUEST_ID_REUSED, which names its reservation."
             )
         text = base64.b64encode(random.secret(32)).decode()
+        await same_secrets.require_same(db, {same_secrets.DEMAND_KEY: base64.b64decode(text)})
         _keep(file, text)
     try:
         return base64.b64decode(text, validate=True)

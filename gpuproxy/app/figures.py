@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from gpuproxy.billing.check import reading_of
 from gpuproxy.health.checkup import gpu_failures, is_dead
 from gpuproxy.model.leases import TERMINAL
 from gpuproxy.model.money import usd
 from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.model.pools import PoolState
+from gpuproxy.model.webhooks import Standing
 from gpuproxy.ports import Capabilities, Clock, Database, Tx
 from gpuproxy.reconcile.observe import AccountWatch
-from gpuproxy.store import account_problems, leases, pace, totals
+from gpuproxy.store import account_problems, leases, outbox, pace, pools, totals
 
 _OVER = frozenset(state.value for state in TERMINAL)
 
@@ -44,8 +47,14 @@ class Figures:
     """By provider: the number of unknown outcomes, and the age of the oldest one in seconds."""
     dead: Mapping[str, int]
     """By provider: the number of machines that were ready and no longer work."""
+    pools: Mapping[PoolState, int]
+    """The number of warm pools, by state."""
     spent_usd: float
     usd_per_hour: float
+    webhooks: Sequence[Standing]
+    """How the deliveries to each webhook go."""
+    at: datetime
+    """When they were read."""
     accounts: Sequence[AccountFigures]
 
     @property
@@ -65,8 +74,11 @@ async def read(db: Database, watches: Iterable[AccountWatch], clock: Clock) -> F
             leases=totals.leases_by_state(tx),
             unknown={name: (count, (now - since).total_seconds()) for name, (count, since) in unknown.items()},
             dead=_dead(tx, {watch.provider.name: watch.provider.capabilities for watch in watches}),
+            pools=pools.by_state(tx),
             spent_usd=usd(spent),
             usd_per_hour=usd(rate),
+            webhooks=outbox.standings(tx),
+            at=now,
             accounts=[_account(tx, watch, clock, paused) for watch in watches],
         )
 

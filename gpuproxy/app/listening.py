@@ -10,7 +10,8 @@ from dataclasses import replace
 import structlog
 
 from gpuproxy.adapters.system import ScaledClock
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.config.values import Address
 from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.edge.tls import Certificates, TlsFiles, UnusableCertificates

@@ -1,16 +1,17 @@
 """The wiring of the server: the only module that chooses concrete implementations, and the owner of every task.
 
 `serve` is a sequence: open the database, start the clock, connect the accounts, recover, listen, wait for a signal,
-drain. Commands that work without a server (`upkeep`, `user_admin`) open the database and the accounts with the
-functions here.
+drain. Commands that work without a server (`upkeep`, `user_admin`) open the accounts with the functions here, and the
+database with those of `opening`.
 """
 
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,30 +22,32 @@ from gpuproxy.adapters.ssh_login import SshLogin, UnusableKey
 from gpuproxy.adapters.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.adapters.transport import AioHttp
 from gpuproxy.app import deployment, figures
-from gpuproxy.app.access import open_access
+from gpuproxy.app.access import Access, open_access
 from gpuproxy.app.banner import banner
-from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.app.figures import Figures
 from gpuproxy.app.listening import allow_many_files, certificates_of, complain_rarely, listen
 from gpuproxy.app.loops import running_loop
 from gpuproxy.app.marketplaces import proxies_in_use, regions_of, sandbox_accounts
+from gpuproxy.app.opening import open_database, use_clock
 from gpuproxy.app.pool_secrets import secrets_key
 from gpuproxy.app.removed_keys import claim_accounts
+from gpuproxy.app.same_secrets import DEMAND_KEY, POOL_KEY, require_same
 from gpuproxy.app.sandbox_child import SandboxChild, SandboxFailed, start_sandbox
+from gpuproxy.app.webhooks import connect_webhooks
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.loading import check_proxies, check_start
 from gpuproxy.config.marketplaces import Account
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.settings import Settings
 from gpuproxy.edge.interfaces import Interfaces
 from gpuproxy.model.offers import ProviderName
-from gpuproxy.ports import Clock, Http, Provider, ProviderSetup
+from gpuproxy.ports import Clock, Database, Http, Provider, ProviderSetup
 from gpuproxy.runtime.background import Background
+from gpuproxy.runtime.fencing import FencedHttp
 from gpuproxy.runtime.lateness import Lateness
-from gpuproxy.store.sqlite import files as database_files
-from gpuproxy.store.sqlite.ballast import Ballast
-from gpuproxy.store.sqlite.database import SqliteDatabase
-from gpuproxy.store.sqlite.location import DatabaseLocked, UnusableLocation
+from gpuproxy.runtime.shared_turns import SharedTurns
+from gpuproxy.store import probes
 
 if TYPE_CHECKING:
     from gpuproxy.app.tracing import Tracing
@@ -55,7 +58,8 @@ log = structlog.get_logger(__name__)
 async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> int:
     """Run the server until SIGTERM or SIGINT, and return the exit code. Raises ConfigError if it must not start.
 
-    `force`: start even if the key of an account that is still in use was removed.
+    `force`: start even if the key of an account that is still in use was removed, or if the secrets are not those of
+    the servers that used the database before.
     """
     check_start(settings, sandbox=sandbox)
     collect_rarely()
@@ -67,15 +71,16 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
     login = _login(settings, sandbox=sandbox)
     async with AsyncExitStack() as stack:
         tracing = _tracing(settings, stack)
+        outgoing = connect_webhooks(stack, settings, redactor)
         db = await stack.enter_async_context(open_database(settings))
         try:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.use_clock(clock.now)
+            await use_clock(db, clock.now)
             await deployment.claim_market(db, "sandbox" if sandbox else "real")
             child = await _sandbox(stack, settings, clock) if sandbox else None
             lateness = Lateness(clock)
-            providers = await connect_accounts(stack, settings, clock, child, lateness)
-            removed = await claim_accounts(db, providers, settings.marketplaces, force=force)
+            providers = await connect_accounts(stack, settings, clock, child, lateness, db=db)
+            removed = await claim_accounts(db, providers, settings.marketplaces, clock=clock, force=force)
             configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
             redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
         except (WrongDatabase, SandboxFailed) as error:
@@ -84,10 +89,12 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
         signer = await deployment.signer(db, random)
         pool_key = await secrets_key(db, settings.pool_secrets_key_file)
         redactor.add(access.secret, pool_key.decode() if pool_key else "")
+        await require_same(db, _shared_secrets(access, pool_key, login), force=force)
         engine = build_engine(
             settings, db=db, clock=clock, random=random, providers=providers, removed=removed,
             regions=regions_of(settings), probe=SocketProbe(login), check_key=login.public_key if login else "",
             signer=signer, lateness=lateness, begin=tracing.provider_call if tracing else None, secrets_key=pool_key,
+            outgoing=outgoing, workers=Threads(),
         )  # fmt: skip
         stack.push_async_callback(engine.stop)
         measuring = Background("lateness")
@@ -107,6 +114,16 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
         await asyncio.gather(interfaces.drain(settings.drain_seconds), engine.drain(settings.drain_seconds))
         _log_rented(await figures.read(db, engine.watches, clock))
     return 0
+
+
+def _shared_secrets(access: Access, pool_key: bytes | None, login: SshLogin | None) -> Mapping[str, bytes]:
+    """What all servers of a deployment must have in common, by the setting that gives it."""
+    return {
+        DEMAND_KEY: access.fingerprint_key,
+        POOL_KEY: pool_key or b"",
+        "GPUPROXY_JWT_SECRET": access.secret.encode(),
+        "GPUPROXY_SSH_CHECK_KEY": login.public_key.encode() if login else b"",
+    }
 
 
 def _login(settings: Settings, *, sandbox: bool) -> SshLogin | None:
@@ -155,36 +172,22 @@ def _tracing(settings: Settings, stack: AsyncExitStack) -> "Tracing | None":
     return tracing
 
 
-@asynccontextmanager
-async def open_database(settings: Settings, *, alone: bool = True) -> AsyncIterator[SqliteDatabase]:
-    """Open the database, and close it at the end of the block. Raises ConfigError if it can't be opened.
-
-    `alone`: refuse if another process uses the database.
-    """
-    require_safe(settings, warn=alone)  # the stdout of a command is only for its result
-    path = settings.database_path
-    ballast = Ballast(database_files.beside(path, ".ballast")) if alone else None
-    try:
-        db = SqliteDatabase(str(path), lambda: datetime.now(UTC), alone=alone, ballast=ballast)
-    except DatabaseLocked as error:
-        raise ConfigError(f"{error} Stop it first, or set GPUPROXY_DATABASE_URL to another file.") from error
-    except (UnusableLocation, OSError) as error:
-        raise ConfigError(f"GPUPROXY_DATABASE_URL: {settings.database_path} can't be opened: {error}.") from error
-    try:
-        yield db
-    finally:
-        await db.close()
-
-
 async def _sandbox(stack: AsyncExitStack, settings: Settings, clock: Clock) -> SandboxChild:
     return await stack.enter_async_context(start_sandbox(settings.sandbox_state_file, clock))
 
 
 async def connect_accounts(
-    stack: AsyncExitStack, settings: Settings, clock: Clock, child: SandboxChild | None, lateness: Lateness
+    stack: AsyncExitStack,
+    settings: Settings,
+    clock: Clock,
+    child: SandboxChild | None,
+    lateness: Lateness,
+    *,
+    db: Database,
 ) -> list[Provider]:
     """One Provider for each account, each with its own connection pool. `child`: use only this sandbox, and no proxy.
 
+    `db`: what probes have measured is read from it.
     Raises ConfigError if a proxy is needed that can't be used.
     """
 
@@ -197,7 +200,12 @@ async def connect_accounts(
     for account in accounts:
         http = AioHttp(late, proxies=proxies)
         stack.push_async_callback(http.close)
-        setup = _setup(settings, account, http, clock, {"sandbox": "true"} if child else {})
+        key = (ProviderName(account.provider), account.name)
+        setup = replace(
+            _setup(settings, account, FencedHttp(http), clock, {"sandbox": "true"} if child else {}),
+            shared=None if db.exclusive else SharedTurns(db, clock, key),
+            container_key=await db.read(partial(probes.container_key, account=key)),
+        )
         providers.append(marketplaces[ProviderName(account.provider)].connect(setup))
     return providers
 

@@ -5,10 +5,12 @@ machines would not be managed.
 """
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from gpuproxy.app.entry_points import points
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.marketplaces import Account
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.settings import Settings
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Descriptor
 from gpuproxy.ports.descriptor import GROUP
@@ -19,14 +21,9 @@ SANDBOX_KEY = "sandbox-key"
 SANDBOX_ACCOUNT = "sandbox-1"
 
 
-def names() -> tuple[str, ...]:
-    """The names of the installed marketplaces, sorted; no adapter is imported."""
-    return tuple(sorted({point.name for point in _points()}))
-
-
 def installed() -> tuple[Descriptor, ...]:
     """The descriptors of the installed marketplaces, sorted by name. Raises ConfigError if one can't be used."""
-    found = tuple(_loaded(point) for point in _points())
+    found = tuple(_loaded(point) for point in points())
     for what in ("name", "prefix", "env"):
         values = [getattr(each, what) for each in found]
         if twice := next((value for value in values if values.count(value) > 1), None):
@@ -55,20 +52,19 @@ def proxies_in_use(settings: Settings, accounts: Sequence[Account]) -> Mapping[s
 
 
 def regions_of(settings: Settings) -> Regions:
-    """The regions of the configured accounts."""
+    """The regions and projects of the configured accounts."""
     return Regions(
         of={(ProviderName(each.provider), each.name): each.region for each in settings.accounts if each.region},
         regional=frozenset(each.name for each in settings.marketplaces if each.regional),
+        projects={
+            (ProviderName(each.provider), each.name): each.projects for each in settings.accounts if each.projects
+        },
     )
 
 
 def in_sandbox(marketplaces: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     """The marketplaces whose API the sandbox speaks."""
     return tuple(each for each in marketplaces if each.name in dialects.MARKETPLACES)
-
-
-def _points() -> list[EntryPoint]:
-    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
 
 
 def _loaded(point: EntryPoint) -> Descriptor:

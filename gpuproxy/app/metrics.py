@@ -5,17 +5,22 @@ Events are counted when they happen. What the database knows is read for each sc
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from math import inf
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gpuproxy.app.figures import Figures
+from gpuproxy.health.checkup import Kind
+from gpuproxy.health.readiness import OK
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError, Violation
 from gpuproxy.model.leases import InstanceId
-from gpuproxy.model.money import Micro
+from gpuproxy.model.limits import Usage
+from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.ports import (
     Clock,
@@ -27,9 +32,12 @@ from gpuproxy.ports import (
     VolumeInventory,
     VolumeOffer,
 )
+from gpuproxy.webhooks.sending import Result
 
 _RPC_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600)
 _CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
+_MOST_LIMITS = 30
+"""Scopes and windows of limits that are shown: the fullest ones."""
 _LAG_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1)
 
 
@@ -64,6 +72,13 @@ class Metrics:
             "gpuproxy_loop_lag_seconds", "How late the event loop is.", registry=registry, buckets=_LAG_BUCKETS
         )
 
+        self._webhooks = Counter(
+            "gpuproxy_webhook_results",
+            "What came of the events of a webhook: tries that were delivered or failed, and events that were given up.",
+            ["target", "result"],
+            registry=registry,
+        )
+
     def rpc(self, name: str, code: str, seconds: float) -> None:
         """Count an answered call. `seconds` are real."""
         known = self._known.get((name, code))
@@ -82,9 +97,34 @@ class Metrics:
         """Record by how many real seconds the event loop was late."""
         self._lag.observe(seconds)
 
-    def render(self, figures: Figures) -> bytes:
-        """The metrics and `figures` in the text format of Prometheus."""
-        return generate_latest(self._registry) + generate_latest(_gauges(figures))
+    def expect_webhooks(self, targets: Iterable[str]) -> None:
+        """Show zeros for these webhooks from the start, so that the first failure is seen as an increase."""
+        for target in targets:
+            for result in get_args(Result):
+                self._webhooks.labels(target, result)
+
+    def webhook(self, target: str, result: Result, events: int) -> None:
+        """Count what came of events of a webhook."""
+        self._webhooks.labels(target, result).inc(events)
+
+    def render(
+        self,
+        figures: Figures,
+        *,
+        problems: Mapping[Kind, int] | None = None,
+        checks: Mapping[str, str] | None = None,
+        usages: Sequence[Usage] = (),
+    ) -> bytes:
+        """The metrics and `figures` in the text format of Prometheus.
+
+        `problems`: the number of doctor's findings, by kind. `checks`: the results of the readiness checks, by name.
+        `usages`: of all spending limits.
+        """
+        gauges = _gauges(figures)
+        _add_webhooks(gauges, figures)
+        _add_limits(gauges, usages)
+        _add_health(gauges, problems or {}, checks or {})
+        return generate_latest(self._registry) + generate_latest(gauges)
 
 
 class Counted:
@@ -138,6 +178,11 @@ class Counted:
         """As the provider's."""
         with self._counted("start"):
             await self._provider.start(instance_id)
+
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """Counts a change of a label."""
+        with self._counted("label"):
+            await self._provider.relabel(instance_id, label)
 
     async def stop(self, instance_id: InstanceId) -> None:
         """As the provider's."""
@@ -225,6 +270,9 @@ def _gauges(figures: Figures) -> CollectorRegistry:
     dead = gauge("dead_machines", "Machines that were ready and do not work any more.", "provider")
     for provider, number in figures.dead.items():
         dead.labels(provider).set(number)
+    pools = gauge("warm_pools", "Warm pools, by state.", "state")
+    for state, number in figures.pools.items():
+        pools.labels(state).set(number)
     gauge("spent_usd", "Sum of all meters since the database was created.").set(figures.spent_usd)
     gauge("usd_per_hour", "Current cost of all machines per hour.").set(figures.usd_per_hour)
     account = ("provider", "account")
@@ -243,3 +291,53 @@ def _gauges(figures: Figures) -> CollectorRegistry:
         silent.labels(each.provider, each.account).set(each.silent)
         wait.labels(each.provider, each.account).set(each.create_wait)
     return registry
+
+
+def _add_webhooks(registry: CollectorRegistry, figures: Figures) -> None:
+    waiting = Gauge("gpuproxy_webhook_waiting", "Events that are not delivered yet.", ["target"], registry=registry)
+    oldest = Gauge(
+        "gpuproxy_webhook_oldest_seconds",
+        "Age of the oldest event that is not delivered yet; 0: none waits.",
+        ["target"],
+        registry=registry,
+    )
+    for each in figures.webhooks:
+        waiting.labels(each.target).set(each.waiting)
+        age = 0.0 if each.oldest_at is None else (figures.at - each.oldest_at).total_seconds()
+        oldest.labels(each.target).set(age)
+
+
+def _add_limits(registry: CollectorRegistry, usages: Sequence[Usage]) -> None:
+    """The fullest limit of each scope and window. Projects and keys are no labels: there may be any number of them."""
+    label = ("scope", "window")
+    of = "of the fullest spending limit of this scope and window."
+    most = Gauge("gpuproxy_limit_usd", f"The amount {of}", label, registry=registry)
+    spent = Gauge("gpuproxy_limit_spent_usd", f"What is spent {of}", label, registry=registry)
+    held = Gauge("gpuproxy_limit_held_usd", f"What is held {of}", label, registry=registry)
+    states = Gauge("gpuproxy_limits", "Spending limits, by how full they are.", ["state"], registry=registry)
+    counted = dict.fromkeys(("ok", "near", "reached"), 0)
+    fullest: dict[tuple[str, str], Usage] = {}
+    for usage in sorted(usages, key=_fullness):
+        counted["reached" if usage.left <= 0 else "near" if usage.near else "ok"] += 1
+        key: tuple[str, str] = (usage.limit.scope, usage.limit.window.name)
+        fullest.pop(key, None)
+        fullest[key] = usage
+    for state, number in counted.items():
+        states.labels(state).set(number)
+    for key, usage in list(fullest.items())[-_MOST_LIMITS:]:
+        most.labels(*key).set(usd(usage.limit.amount))
+        spent.labels(*key).set(usd(usage.spent))
+        held.labels(*key).set(usd(usage.held))
+
+
+def _fullness(usage: Usage) -> float:
+    return (usage.spent + usage.held) / usage.limit.amount if usage.limit.amount else inf
+
+
+def _add_health(registry: CollectorRegistry, problems: Mapping[Kind, int], checks: Mapping[str, str]) -> None:
+    found = Gauge("gpuproxy_problems", "What gpuproxy doctor lists, by kind.", ["kind"], registry=registry)
+    for kind, number in problems.items():
+        found.labels(kind).set(number)
+    ready = Gauge("gpuproxy_ready", "1: this check of /readyz is ok.", ["check"], registry=registry)
+    for check, result in checks.items():
+        ready.labels(check).set(result == OK)

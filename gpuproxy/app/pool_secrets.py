@@ -6,7 +6,8 @@ import structlog
 from cryptography.fernet import Fernet
 
 from gpuproxy.adapters import private_files
-from gpuproxy.config.settings import ConfigError
+from gpuproxy.app import same_secrets
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import pools
 
@@ -20,6 +21,8 @@ async def secrets_key(db: Database, file: Path) -> bytes | None:
     """
     key = _read(file)
     if key is None:
+        if theirs := await same_secrets.stored(db, same_secrets.POOL_KEY):
+            raise same_secrets.missing(same_secrets.POOL_KEY, file, theirs)
         return await _made(db, file)
     try:
         Fernet(key)
@@ -50,6 +53,7 @@ async def _made(db: Database, file: Path) -> bytes | None:
         )
         return None
     key = Fernet.generate_key()
+    await same_secrets.require_same(db, {same_secrets.POOL_KEY: key})
     try:
         private_files.write_new(file, key.decode())
     except OSError as error:

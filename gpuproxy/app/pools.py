@@ -35,10 +35,11 @@ def build_pools(
     renting = Renting(
         db=db, clock=clock, accounts=accounts, attempts=context.attempts, chooser=context.chooser,
         signer=context.signer, limits=limits, check_key=context.check_key, prepaid_hours=context.limits.prepaid_hours,
+        hold_ahead=context.limits.hold_ahead,
     )  # fmt: skip
     acting = Acting(
         db=db, clock=clock, accounts=accounts, watches=context.watches, volume_watches=volume_watches,
-        renting=renting, hosts=hosts, sealer=sealer,
+        renting=renting, hosts=hosts, sealer=sealer, hold_ahead=context.limits.hold_ahead,
     )  # fmt: skip
     supervisor = Supervisor(
         acting, FreeGpus(db, clock), db=db, clock=clock, probe=probe, accounts=accounts, watches=context.watches,
@@ -46,6 +47,6 @@ def build_pools(
     )  # fmt: skip
     pools = WarmPools(
         db=db, clock=clock, random=random, accounts=accounts, hosts=hosts, grounds=Grounds(hosts, accounts, db),
-        sealer=sealer, supervisor=supervisor, default_spec=default_spec,
+        sealer=sealer, supervisor=supervisor, default_spec=default_spec, hold_ahead=context.limits.hold_ahead,
     )  # fmt: skip
     return pools, supervisor

@@ -1,16 +1,16 @@
 """The commands of operators: check a deployment, reconcile it once, export or import its key, back it up.
 
-Each function opens the database itself. The server may be running, except during `reconcile` without `dry_run` and
+Each function opens the database itself. Servers may be running, except during `reconcile` without `dry_run` and
 during `import_signing`.
 """
 
+import asyncio
 import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,23 +21,26 @@ from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.local_database import check_exists, with_database
 from gpuproxy.app.main import connect_accounts
 from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox, proxies_in_use
+from gpuproxy.app.opening import OpenDatabase, use_clock
 from gpuproxy.app.removed_keys import last_accounts
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
 from gpuproxy.model.lease_events import Release
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
+from gpuproxy.reconcile.decided import Decided
 from gpuproxy.reconcile.doubts import Probes
-from gpuproxy.reconcile.observe import AccountWatch, Decided
+from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.steps import Advance, Note, Step
 from gpuproxy.runtime.claims import Claims
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
+from gpuproxy.store.claims import drop
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.copying import copy_to
-from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.location import UnusableLocation, require_one_name
 
 T = TypeVar("T")
@@ -48,8 +51,8 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     accounts = {(ProviderName(account.provider), account.name) for account in settings.accounts}
     failures = checkup.gpu_failures((each.name, each.capabilities) for each in settings.marketplaces)
 
-    async def look(db: SqliteDatabase) -> tuple[Finding, ...]:
-        return await db.read(lambda tx: checkup.findings(tx, accounts | last_accounts(tx), failures))
+    async def look(db: OpenDatabase) -> tuple[Finding, ...]:
+        return await db.read(lambda tx: checkup.findings(tx, accounts | last_accounts(tx), failures, every_row=True))
 
     return _with_database(settings, look)
 
@@ -67,36 +70,57 @@ def proxy_notes(settings: Settings) -> list[str]:
 
 
 def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
-    """Reconcile every account once; returns one line for each step and its reason. With `dry_run`, change nothing."""
+    """Reconcile every account once; returns one line for each step and its reason. With `dry_run`, change nothing.
+
+    Raises ConfigError if another process has the claim on an account, because that process does the work.
+    """
     check_exists(settings)
     if not settings.accounts:
         raise ConfigError("No provider key is set, so there is no account to reconcile." + _sandbox_hint(settings))
 
-    async def run(db: SqliteDatabase) -> list[str]:
+    async def run(db: OpenDatabase) -> list[str]:
         async with AsyncExitStack() as stack:
             clock = await deployment.start_clock(db, settings.time_scale)
-            db.use_clock(clock.now)
+            await use_clock(db, clock.now)
             signer = await deployment.signer(db, SystemRandom())
             lines: list[str] = []
             lateness, claims = Lateness(clock), Claims(db, clock, SystemRandom().token(8))
-            for provider in await connect_accounts(stack, settings, clock, None, lateness):
+            for provider in await connect_accounts(stack, settings, clock, None, lateness, db=db):
                 watch = AccountWatch(
                     provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
                     lateness=lateness, claim=claims.of_account(provider.name, provider.account),
                 )  # fmt: skip
                 lines += _lines(provider.account, await watch.preview(), silent=watch.silent_since is not None)
                 if not dry_run:
-                    await db.write(partial(_claim, claims, watch))
-                    await watch.step()
-                    await watch.close()
+                    await _reconciled(db, claims, watch)
             return lines
 
     return _with_database(settings, run, alone=not dry_run)
 
 
-def _claim(claims: Claims, watch: AccountWatch, tx: Tx) -> None:
-    claims.begin(tx)
-    watch.claim.take(tx)
+async def _reconciled(db: OpenDatabase, claims: Claims, watch: AccountWatch) -> None:
+    """One pass with all its effects under the claim, which is renewed meanwhile and given up at the end."""
+    account = f"{watch.provider.name} {watch.provider.account}"
+
+    def take(tx: Tx) -> bool:
+        claims.begin(tx)
+        return watch.claim.take(tx)
+
+    if not await db.write(take):
+        raise ConfigError(
+            f"{account} is reconciled by another process, a server or this command: nothing was changed. If that has "
+            "ended, its claim is over within 12 seconds."
+        )
+    keeping = asyncio.create_task(watch.claim.keep(lambda: None))
+    try:
+        await watch.step()
+        held = watch.claim.known
+    finally:
+        keeping.cancel()
+        await watch.close()
+    if held is None:
+        raise ConfigError(f"A server that was started meanwhile has taken {account} over, and does the rest.")
+    await db.write(lambda tx: drop(tx, held))
 
 
 def _sandbox_hint(settings: Settings) -> str:
@@ -117,7 +141,7 @@ def export_signing(settings: Settings, file: Path) -> bool:
     copy of another key.
     """
 
-    async def read(db: SqliteDatabase) -> bool:
+    async def read(db: OpenDatabase) -> bool:
         signer = await deployment.signer(db, SystemRandom())
         text = json.dumps({"deployment": signer.deployment, "key": base64.b64encode(signer.key).decode()})
         if _holds(file, text):
@@ -145,7 +169,7 @@ def import_signing(settings: Settings, file: Path) -> None:
         meta.write(tx, meta.DEPLOYMENT, name)
         meta.write(tx, meta.SIGNING_KEY, base64.b64encode(key).decode())
 
-    async def run(db: SqliteDatabase) -> None:
+    async def run(db: OpenDatabase) -> None:
         await db.write(write)
 
     _with_database(settings, run, alone=True, may_create=True)
@@ -156,6 +180,11 @@ def backup(settings: Settings, file: Path) -> None:
 
     Raises ConfigError; then no file is left.
     """
+    if settings.on_postgres:
+        raise ConfigError(
+            "`gpuproxy backup` copies SQLite files, and the database is in PostgreSQL. Use pg_dump, or a base backup "
+            "with an archive of the log for point-in-time recovery: docs/postgres.md."
+        )
     check_exists(settings)
     _check_apart(settings, file)
     require_safe(settings, warn=False)  # the last process that closes a database writes to it, even after a copy
@@ -201,7 +230,7 @@ def _words(step: Step) -> str:
 
 def _check_apart(settings: Settings, file: Path) -> None:
     """Raise ConfigError if `file` is the path of the database or of one of its files, even if that does not exist."""
-    if database_files.real(file) in database_files.all_of(settings.database_path):
+    if not settings.on_postgres and database_files.real(file) in database_files.all_of(settings.database_path):
         raise ConfigError(f"{file} is a file of the database itself. Name another file.")
 
 
@@ -221,16 +250,16 @@ def _write_secret(file: Path, text: str) -> None:
 
 
 def _with_database(
-    settings: Settings, work: Callable[[SqliteDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
+    settings: Settings, work: Callable[[OpenDatabase], Awaitable[T]], *, alone: bool = False, may_create: bool = False
 ) -> T:
-    async def run(db: SqliteDatabase) -> T:
-        db.use_clock(await _clock_of(db))
+    async def run(db: OpenDatabase) -> T:
+        await use_clock(db, await _clock_of(db))
         return await work(db)
 
     return with_database(settings, run, alone=alone, may_create=may_create)
 
 
-async def _clock_of(db: SqliteDatabase) -> Callable[[], datetime]:
+async def _clock_of(db: OpenDatabase) -> Callable[[], datetime]:
     """The time on the deployment's clock, without starting it again."""
     stands = await db.read(deployment.stored_clock)
     return lambda: stands(datetime.now(UTC))

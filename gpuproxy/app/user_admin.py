@@ -5,13 +5,14 @@ from typing import TypeVar
 
 from gpuproxy.adapters.system import SystemRandom, Threads
 from gpuproxy.app.local_database import with_database
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.app.opening import OpenDatabase
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.identity.key_rings import KeyRing, NewKey
 from gpuproxy.identity.passwords import Passwords
 from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.users import Role
 from gpuproxy.store.keys import KeyRow
-from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.users import UserRow
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def _with_keys(settings: Settings, work: Callable[[KeyRing], Awaitable[T]], *, m
 
 
 def _with_users(settings: Settings, work: Callable[[Users], Awaitable[T]], *, may_create: bool = False) -> T:
-    def on_users(db: SqliteDatabase) -> Awaitable[T]:
+    def on_users(db: OpenDatabase) -> Awaitable[T]:
         return work(Users(db, SystemRandom(), Passwords(Threads())))
 
     return with_database(settings, on_users, may_create=may_create)

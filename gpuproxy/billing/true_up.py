@@ -1,8 +1,8 @@
 """The true-up: after a machine has ended, its metered cost is corrected to what the marketplace charged for it.
 
 Meters follow listed prices and statuses. They can be wrong by the time between two listings, and they do not include
-network traffic. What the marketplace charged is what was paid. The difference becomes an adjustment, a transaction of
-its own, so that completed transactions never change.
+network traffic. What the marketplace charged is what was paid, to the last digit that it tells. The difference becomes
+an adjustment, a transaction of its own, so that completed transactions never change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,6 @@ _AGAIN = timedelta(hours=24)
 
 After `CORRECTED_FOR` a charge is no longer read, even if two readings never agreed.
 """
-_EXACT = Micro(1_000)
-"""Charges are listed to a tenth of a cent. Smaller differences are ignored."""
 
 
 class TrueUp:
@@ -66,8 +64,6 @@ def _settle(tx: Tx, due: Sequence[Unsettled], charged: Mapping[InstanceId, Micro
         if amount is None:
             continue
         metered = leases.recorded(tx, each.lease_id)
-        if abs(amount - metered) < _EXACT:
-            amount = metered
         if settlements.save(tx, each.lease_id, charged=amount, metered=metered):
             tx.after_commit(partial(_log_adjusted, each, amount, metered))
 

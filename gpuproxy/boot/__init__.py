@@ -8,8 +8,8 @@ To add a part, add `sh/NAME.sh` with a function `part_NAME`, and a Part to `part
 """
 
 from gpuproxy.boot.packing import TooLong, fitted
-from gpuproxy.boot.parts import PARTS, Part, parts_of
+from gpuproxy.boot.parts import ENDING, KEYS, PARTS, Part, parts_of
 from gpuproxy.boot.report import reported
 from gpuproxy.boot.writing import script
 
-__all__ = ["PARTS", "Part", "TooLong", "fitted", "parts_of", "reported", "script"]
+__all__ = ["ENDING", "KEYS", "PARTS", "Part", "TooLong", "fitted", "parts_of", "reported", "script"]

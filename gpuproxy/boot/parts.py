@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from gpuproxy.model.demands import LaunchSpec
+from gpuproxy.model.self_ending import PART as SELF_ENDING
 
 ONSTART = "onstart"
 """The name under which the user's own script is reported."""
@@ -25,6 +26,8 @@ class Part:
     """What a one-shot part may report, besides "failed"."""
     stays: bool = False
     """True: it runs until the container stops and reports nothing. False: it reports a word within seconds."""
+    loops: bool = False
+    """After its word, its function loop_NAME runs until the container stops."""
     source: str = ""
     """Its shell text; empty: the file `sh/NAME.sh`."""
 
@@ -34,7 +37,8 @@ class Part:
 
 
 KEYS = Part(name="keys", words=frozenset({"added", "present"}))
-PARTS: tuple[Part, ...] = (KEYS,)
+ENDING = Part(name=SELF_ENDING, words=frozenset({"watching", "no_https_client", "no_key"}), loops=True)
+PARTS: tuple[Part, ...] = (KEYS, ENDING)
 """All parts, in the order in which they run."""
 WORDS: Mapping[str, frozenset[str]] = {
     **{part.name: part.words | {"failed"} for part in PARTS if not part.stays},
@@ -50,6 +54,7 @@ def parts_of(spec: LaunchSpec) -> tuple[tuple[str, str], ...]:
         KEYS.name: bool(spec.ssh_public_keys),
         LOCK: spec.volume is not None and bool(spec.volume.nonce),
         ONSTART: bool(spec.onstart.strip()),
+        ENDING.name: spec.self_ending,
     }
     word = _IN_ENTRYPOINT if spec.run_mode == "entrypoint" else "requested"
     return tuple(sorted((name, word) for name, is_wanted in wanted.items() if is_wanted))

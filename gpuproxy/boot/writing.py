@@ -89,6 +89,7 @@ def _program(parts: Sequence[Part]) -> str:
     calls = [f"once {part.name}\n" for part in parts if not part.stays]
     calls.append("settled\n")
     stay = [f"part_{part.name} &\n" for part in parts if part.stays]
+    stay += [f"loop_{part.name} &\n" for part in parts if part.loops]
     calls += [*stay, "wait\n"] if stay else []
     return "".join([bare("program"), *(_stripped(part.text()) for part in parts), *calls])
 

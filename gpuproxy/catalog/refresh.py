@@ -16,12 +16,13 @@ from itertools import count
 import structlog
 
 from gpuproxy.catalog.market import Market
-from gpuproxy.catalog.search import Encoder, Search, Searcher
+from gpuproxy.catalog.search import TARGET_SECONDS, Encoder, Search, Searcher
+from gpuproxy.catalog.shared import SharedCatalog
 from gpuproxy.catalog.snapshot import Entry, Selection, Snapshot, View, build, built
 from gpuproxy.catalog.source import Batch, Source, merged, source_of
 from gpuproxy.model.chunks import most_alike, rentable_gpus
 from gpuproxy.model.demands import MAX_GPUS
-from gpuproxy.model.errors import Unavailable
+from gpuproxy.model.errors import ClaimLost, Unavailable
 from gpuproxy.model.groups import Alike
 from gpuproxy.model.offers import Offer, OfferFilter, OfferId, ProviderName
 from gpuproxy.outcomes.answers import keys_refused, no_account
@@ -36,9 +37,10 @@ log = structlog.get_logger(__name__)
 
 _PROGRESS_SECONDS, _GATHER_SECONDS = 5.0, 0.5
 _LONGEST_READ_SECONDS = 1800.0
-_TARGET_SECONDS = 15.0
 _FIRST_RETRY_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
+_FOLLOWED_SECONDS = 5.0
+"""Between two looks at what another process reads. News are announced, but a hint may be lost."""
 _ANY = Alike()
 
 
@@ -57,11 +59,13 @@ class Catalog:
         lateness: Lateness | None = None,
         regions: Regions | None = None,
         seed: str = "",
+        shared: SharedCatalog | None = None,
     ) -> None:
         """`encoders` encode an offer, by kind of encoding. The first answer waits up to `first_wait_seconds`.
 
-        `seed`: of the jitter of waits after failed searches.
+        `seed`: of the jitter of waits after failed searches. `shared`: where several processes share what one reads.
         """
+        self._shared = shared
         self._clock = clock
         self._lateness = lateness or Lateness(clock)
         self._encoders = encoders
@@ -80,6 +84,8 @@ class Catalog:
         self._targeting = {name: asyncio.Lock() for name in names}
         self._targeted: dict[tuple[ProviderName, OfferFilter], float] = {}
         self._numbers = count(1)
+        self._followed: dict[ProviderName, int] = {}
+        """The version of what another process has told that is in use here."""
         self._publishing = asyncio.Lock()
         self._news = asyncio.Condition()
         self._snapshot = built([], encoders)
@@ -164,7 +170,7 @@ class Catalog:
         known = self._view().select(wanted, until)
         if (at_once(known.offers) if alike else known.available_gpus) >= MAX_GPUS:
             return
-        seconds = min(deadline - self._clock.monotonic(), _TARGET_SECONDS)
+        seconds = min(deadline - self._clock.monotonic(), TARGET_SECONDS)
         if seconds > 0:
             async with asyncio.TaskGroup() as searches:
                 for source in self._usable(asked):
@@ -235,8 +241,34 @@ class Catalog:
 
     async def _read_forever(self, source: Source) -> None:
         while True:
+            if self._shared is not None and not self._shared.reads(source.name):
+                await guarded(partial(self._follow, source, self._shared), self._clock, f"catalog {source.name}")
+                await self._shared.changed(source.name, _FOLLOWED_SECONDS)
+                continue
             await guarded(partial(self.step, source.name), self._clock, f"catalog {source.name}")
             await self._clock.sleep(self._pause_after(source))
+
+    async def _follow(self, source: Source, told: SharedCatalog) -> None:
+        """Use what another process has read of a marketplace since the last look."""
+        shown = await told.shown(source.name, self._followed.get(source.name, 0))
+        if shown is None:
+            return
+        self._followed[source.name] = shown.version
+        if shown.batch is not None:
+            await self._publish(source, shown.batch, ended=shown.ended)
+        source.failures, source.refused = shown.failures, shown.refused
+        if shown.failures:
+            self._standing = None
+            await self._tell(source)
+
+    async def _share(self, source: Source, batch: Batch | None, *, ended: bool) -> None:
+        """Tell the other processes what this one has read."""
+        if self._shared is not None:
+            failures, refused = source.failures, source.refused
+            try:
+                await self._shared.tell(source.name, batch, failures=failures, refused=refused, ended=ended)
+            except (ClaimLost, Unavailable) as error:
+                log.info("catalog_not_shared", provider=source.name, error=str(error))
 
     def _pause_after(self, source: Source) -> float:
         if not source.failures:
@@ -258,9 +290,12 @@ class Catalog:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
         if whole or search.found:
-            await self._publish(source, search.batch(self._clock.monotonic(), whole=whole), ended=True)
+            batch = search.batch(self._clock.monotonic(), whole=whole)
+            await self._publish(source, batch, ended=True)
+            await self._share(source, batch, ended=True)
             return
         source.failures += 1
+        await self._share(source, None, ended=True)
         self._standing = None
         if source.expired(self._clock.monotonic(), self._stale_after):
             await self._publish(source, None, ended=True)
@@ -274,7 +309,9 @@ class Catalog:
             await search.grew.wait()
             await self._clock.sleep(_GATHER_SECONDS)  # the pages of a burst are published together
             search.grew.clear()
-            await self._publish(source, search.batch(self._clock.monotonic(), whole=False), ended=False)
+            batch = search.batch(self._clock.monotonic(), whole=False)
+            await self._publish(source, batch, ended=False)
+            await self._share(source, batch, ended=False)
             await self._clock.sleep(_PROGRESS_SECONDS)
 
     async def _search_for(

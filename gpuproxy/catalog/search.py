@@ -16,6 +16,10 @@ from gpuproxy.ports import Clock, Provider
 log = structlog.get_logger(__name__)
 
 EVERYTHING = OfferFilter(max_price=HIGHEST_PRICE, verified_only=False, disk_gb=1.0)
+TARGET_SECONDS = 15.0
+"""The most time that a search for what a caller wants may take, with all accounts of the marketplace."""
+_WHOLE = 0.9
+"""The part of it that counts as the whole."""
 _SLICE = 100
 _BURST, _BACKGROUND_SHARE = 5, 1.6
 """The first pages of a search are read at full speed, the others this many times slower than the rate limit allows."""
@@ -67,14 +71,19 @@ class Searcher:
     async def search_for(
         self, source: Source, wanted: OfferFilter, search: Search, enough: AfterPage, until: float
     ) -> None:
-        """Search for what is wanted, until a page is `enough`, or until a reading of Clock.monotonic()."""
+        """Search for what is wanted, until a page is `enough`, or until a reading of Clock.monotonic().
+
+        An account that had less time than its share of TARGET_SECONDS, because the caller has less, has not failed.
+        """
         for accounts in source.in_turn_by_region():
             for left, account in zip(range(len(accounts), 0, -1), accounts, strict=True):
+                seconds = (until - self._clock.monotonic()) / left
                 try:
-                    async with self._clock.timeout((until - self._clock.monotonic()) / left):
+                    async with self._clock.timeout(seconds):
                         await self._collect(account, wanted, search, enough)
                 except (ProviderError, TimeoutError) as error:
-                    source.circuits[account.account].failed()
+                    if isinstance(error, ProviderError) or seconds * len(accounts) > TARGET_SECONDS * _WHOLE:
+                        source.circuits[account.account].failed()
                     log.info("targeted_search_failed", provider=source.name, account=account.account, error=repr(error))
                 else:
                     break

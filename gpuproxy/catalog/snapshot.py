@@ -1,50 +1,37 @@
-"""All offers at one time, cheapest first, and an index that applies a filter without checking each offer.
+"""All offers at one time, cheapest first, and what passes a filter, without checking each offer (see `index`).
 
-`OfferFilter.rejects` defines what a filter means. Here the same rules, in the same order, are bitwise ANDs of big
-integers in which bit n stands for the n-th offer. A snapshot never changes. Building one yields every few milliseconds,
-so that 20,000 offers do not block the event loop.
+A snapshot never changes. Building one yields every few milliseconds, so that 20,000 offers do not block the event loop.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from functools import cached_property
 from itertools import chain
-from math import inf
-from operator import attrgetter
 
-from gpuproxy.catalog.columns import Named, Ordered, mask_of, places_in
+from gpuproxy.catalog.columns import mask_of, places_in
+from gpuproxy.catalog.index import PARTS, RULES, SLICE, Index
 from gpuproxy.model.chunks import rentable_gpus
-from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.offers import (
     DEFAULT_DISK_GB,
     ENDS_TOO_SOON,
-    LOWER_BOUNDS,
     HostKey,
     Offer,
     OfferFilter,
     OfferId,
     ProviderName,
-    location_matches,
-    suits_compute_cap,
-    suits_cuda,
-    suits_ports,
 )
 
 Entry = tuple[Offer, Mapping[str, bytes]]
 """An offer and its encoded forms by kind."""
 
-_SLICE = 1000
-_PARTS = 720_720  # divisible by every number of GPUs up to 16: prices per GPU stay whole numbers
 _ANSWERS = 16
 
 
 class Snapshot:
     """Created by `build`. `offers` are in the order of their price per GPU with the default disk."""
 
-    def __init__(self, index: "_Index", encoded: Mapping[str, Sequence[bytes]]) -> None:
+    def __init__(self, index: Index, encoded: Mapping[str, Sequence[bytes]]) -> None:
         self.offers = index.offers
         self.hosts: Container[HostKey] = index.hosts.keys()
         self._index = index
@@ -54,13 +41,13 @@ class Snapshot:
         """The offers that pass `wanted` and last until `until`, without those of the mask `hidden`."""
         left = self._index.everything & ~hidden
         rejected = {}
-        for name, rule in _RULES:
+        for name, rule in RULES:
             kept = rule(self._index, wanted, left)
             if kept != left:
-                rejected[name] = (left ^ kept).bit_count()
+                rejected[name] = left ^ kept
                 left = kept
         if until is not None and (kept := left & self._index.ends.at_least(until.timestamp())) != left:
-            rejected[ENDS_TOO_SOON] = (left ^ kept).bit_count()
+            rejected[ENDS_TOO_SOON] = left ^ kept
             left = kept
         return Selection(self._index, self._encoded, wanted.disk_gb, left, rejected)
 
@@ -99,25 +86,32 @@ class Selection:
 
     def __init__(
         self,
-        index: "_Index",
+        index: Index,
         encoded: Mapping[str, Sequence[bytes]],
         disk_gb: float,
         mask: int,
         rejected: Mapping[str, int],
     ) -> None:
+        """`mask`: of the offers that passed. `rejected`: by rule, a mask of the offers that it rejected."""
         self.total = mask.bit_count()
-        self.rejected = rejected
+        self.rejected = {rule: those.bit_count() for rule, those in rejected.items()}
         """How many offers each rule rejected. An offer is counted at the first rule that it breaks."""
         self._index = index
         self._encodings = encoded
         self._disk_gb = disk_gb
         self._mask = mask
+        self._rejected = rejected
         self._joined: dict[str, tuple[bytes, bytes]] = {}
 
     @cached_property
     def offers(self) -> tuple[Offer, ...]:
         """The offers, in the order of their price per GPU with the disk asked for."""
         return tuple(map(self._index.offers.__getitem__, self._places))
+
+    def left_out(self, rule: str, most: int) -> tuple[Offer, ...]:
+        """The offers that a rule rejected, the cheapest `most` of them."""
+        places = places_in(self._rejected.get(rule, 0))[:most]
+        return tuple(map(self._index.offers.__getitem__, places))
 
     def encoded(self, kind: str) -> list[bytes]:
         """The encoded form of each offer, in the order of `offers`."""
@@ -167,6 +161,11 @@ class View:
             self._answers.popitem(last=False)
         return answer
 
+    @property
+    def hidden_offers(self) -> tuple[Offer, ...]:
+        """The offers that were taken since, and those of marketplaces that do not answer, cheapest first."""
+        return tuple(map(self.snapshot.offers.__getitem__, places_in(self.hidden)))
+
 
 def place(offer: Offer, disk_gb: float) -> tuple[int, int, str, int, str]:
     """The sort key of an offer among the `offers` of a selection with this disk. It is the same in every snapshot."""
@@ -176,8 +175,8 @@ def place(offer: Offer, disk_gb: float) -> tuple[int, int, str, int, str]:
 def build(entries: Sequence[Entry], kinds: Iterable[str]) -> Generator[None, None, Snapshot]:
     """Build a snapshot in parts of a few milliseconds, so that the event loop runs in between. Ids must be distinct."""
     ranked: list[tuple[tuple[int, str, int, str], Entry]] = []
-    for start in range(0, len(entries), _SLICE):
-        ranked += sorted(((_rank(entry[0]), entry) for entry in entries[start : start + _SLICE]), key=_first)
+    for start in range(0, len(entries), SLICE):
+        ranked += sorted(((_rank(entry[0]), entry) for entry in entries[start : start + SLICE]), key=_first)
         yield
     ranked.sort(key=_first)  # a merge of the sorted slices
     yield
@@ -185,7 +184,7 @@ def build(entries: Sequence[Entry], kinds: Iterable[str]) -> Generator[None, Non
     for kind in kinds:
         encoded[kind] = [entry[1][kind] for _, entry in ranked]
         yield
-    index = _Index(tuple(entry[0] for _, entry in ranked), [rank[0] for rank, _ in ranked])
+    index = Index(tuple(entry[0] for _, entry in ranked), [rank[0] for rank, _ in ranked])
     yield from index.fill()
     return Snapshot(index, encoded)
 
@@ -200,189 +199,6 @@ def built(entries: Sequence[Entry], kinds: Iterable[str] = ()) -> Snapshot:
             return end.value  # type: ignore[no-any-return]
 
 
-class _Index:
-    """Columns of the offers, as masks."""
-
-    def __init__(self, offers: tuple[Offer, ...], prices: list[int]) -> None:
-        self.offers = offers
-        self.prices = prices
-        self.everything = (1 << len(offers)) - 1
-        self.hosts: dict[HostKey, list[int]] = {}
-        self.ids: dict[OfferId, int] = {}
-        self.gpus: list[tuple[int, ...]] = [()] * len(offers)
-        """Numbers for the GPUs of each plain offer. The count of distinct numbers is the count of GPUs at once."""
-        self.odd = 0
-        """Offers of hosts where counting GPUs is not enough: chunks that cross, or whose keys are not GPUs."""
-
-    def fill(self) -> Generator[None, None, None]:
-        """Compute the columns for all filters."""
-        offers = self.offers
-        self.providers = yield from Named.of([offer.provider for offer in offers])
-        self.sizes = yield from Named.of([offer.num_gpus for offer in offers])
-        self.verified = yield from Named.of([offer.verified for offer in offers])
-        self.models = yield from Named.of([offer.gpu_model for offer in offers])
-        self.locations = yield from Named.of([offer.location for offer in offers])
-        self.vram = yield from Ordered.of([offer.vram_gb for offer in offers])
-        self.reliability = yield from Ordered.of([offer.reliability_ppm for offer in offers])
-        self.cuda = yield from Named.of([offer.cuda_max for offer in offers])
-        self.compute_caps = yield from Named.of([offer.compute_cap for offer in offers])
-        self.ports = yield from Named.of([offer.direct_ports for offer in offers])
-        self.disk = yield from Ordered.of([offer.max_disk_gb for offer in offers])
-        ends: list[float] = []
-        for start in range(0, len(offers), _SLICE):
-            ends += map(_end, offers[start : start + _SLICE])
-            yield
-        self.ends = yield from Ordered.of(ends)
-        for at, offer in enumerate(offers):
-            self.hosts.setdefault(offer.host, []).append(at)
-            self.ids[offer.id] = at
-            if at % _SLICE == 0:
-                yield
-        yield from self._number_gpus()
-
-    def _number_gpus(self) -> Generator[None, None, None]:
-        odd: list[int] = []
-        used = 0
-        for count, places in enumerate(self.hosts.values()):
-            numbers: dict[str, int] = {}
-            if _counts_by_gpu([self.offers[at] for at in places]):
-                for at in places:
-                    keys = self.offers[at].conflict_keys
-                    self.gpus[at] = tuple(numbers.setdefault(key, used + len(numbers)) for key in keys)
-                used += len(numbers)
-            else:
-                odd += places
-            if count % (_SLICE // 4) == 0:
-                yield
-        self.odd = mask_of(odd)
-
-    def by_provider(self, wanted: OfferFilter, left: int) -> int:
-        if not wanted.providers:
-            return left
-        return left & self.providers.matching(wanted.providers, frozenset.__contains__)
-
-    def by_offer(self, wanted: OfferFilter, left: int) -> int:
-        if wanted.offer_id is None:
-            return left
-        at = self.ids.get(wanted.offer_id)
-        return 0 if at is None else left & 1 << at
-
-    def by_vram(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.vram.at_least(wanted.min_vram)
-
-    def by_price(self, wanted: OfferFilter, left: int) -> int:
-        ceilings: dict[int, int] = {}
-
-        def too_dear(offer: Offer) -> bool:
-            if offer.num_gpus not in ceilings:
-                ceilings[offer.num_gpus] = wanted.ceiling(offer.num_gpus)
-            return offer.price(wanted.disk_gb) > ceilings[offer.num_gpus]
-
-        if wanted.disk_gb != DEFAULT_DISK_GB:
-            return self.without(left, too_dear)
-        # Offers below the limit per GPU pass. Just above it, offers may pass because the limit for all GPUs is rounded,
-        # by up to half a micro-dollar for the whole offer.
-        limit = int(Decimal(str(wanted.max_price)) * 1_000_000 * _PARTS)
-        sure = (1 << bisect_left(self.prices, limit - 2)) - 1
-        close = (1 << bisect_right(self.prices, limit + _PARTS // 2 + 2)) - 1
-        return left & sure | self.without(left & close & ~sure, too_dear)
-
-    def by_size(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.sizes.equal(wanted.num_gpus) if wanted.num_gpus else left
-
-    def by_verified(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.verified.equal(True) if wanted.verified_only else left
-
-    def by_model(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.models.matching(wanted.gpu_model, gpu_matches) if wanted.gpu_model else left
-
-    def by_location(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.locations.matching(wanted.location, location_matches) if wanted.location else left
-
-    def by_reliability(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.reliability.at_least(round(wanted.min_reliability * 1_000_000))
-
-    def by_cuda(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.cuda.matching(wanted.asked_cuda, suits_cuda) if wanted.min_cuda else left
-
-    def by_compute_cap(self, wanted: OfferFilter, left: int) -> int:
-        least = wanted.min_compute_cap
-        return left & self.compute_caps.matching(least, suits_compute_cap) if least else left
-
-    def by_disk(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.disk.at_least(wanted.disk_gb)
-
-    def by_host(self, wanted: OfferFilter, left: int) -> int:
-        hosts, only = wanted.exclude_hosts, wanted.machine_ids
-        left = self.without(left, lambda offer: offer.machine_id not in only) if only else left
-        return self.without(left, lambda each: each.host in hosts or each.machine_id in hosts) if hosts else left
-
-    def by_ports(self, wanted: OfferFilter, left: int) -> int:
-        return left & self.ports.matching(wanted.ports, suits_ports) if wanted.ports else left
-
-    def by_traffic(self, wanted: OfferFilter, left: int) -> int:
-        if wanted.max_traffic_price is None:
-            return left
-        return self.without(left, lambda offer: not wanted.suits_traffic(offer))
-
-    def without(self, left: int, breaks: Callable[[Offer], bool]) -> int:
-        """`left` without the offers that break a rule, for rules that must check each offer."""
-        return left & ~mask_of(at for at in places_in(left) if breaks(self.offers[at]))
-
-
-def _at_least(bound: str, fact: str) -> "_Rule":
-    """The rule that a fact of the offer is at least a field of the filter. Rarely set, so there are no columns."""
-    of = attrgetter(fact)
-
-    def rule(index: _Index, wanted: OfferFilter, left: int) -> int:
-        least = getattr(wanted, bound)
-        return index.without(left, lambda offer: of(offer) < least) if least else left
-
-    return rule
-
-
-_Rule = Callable[[_Index, OfferFilter, int], int]
-_RULES: tuple[tuple[str, _Rule], ...] = (
-    ("provider", _Index.by_provider),
-    ("offer", _Index.by_offer),
-    ("min_vram", _Index.by_vram),
-    ("max_price", _Index.by_price),
-    ("num_gpus", _Index.by_size),
-    ("verified_only", _Index.by_verified),
-    ("gpu_model", _Index.by_model),
-    ("location", _Index.by_location),
-    ("min_reliability", _Index.by_reliability),
-    ("min_cuda", _Index.by_cuda),
-    ("compute_cap", _Index.by_compute_cap),
-    ("disk_gb", _Index.by_disk),
-    ("exclude_hosts", _Index.by_host),
-    ("ports", _Index.by_ports),
-    *((bound, _at_least(bound, fact)) for bound, fact in LOWER_BOUNDS.items()),
-    ("max_traffic_price", _Index.by_traffic),
-)
-"""The rules of OfferFilter.rejects in the same order, so that both count the same offers under the same names.
-
-The last rule, the end of the offer, is in `Snapshot.select`: the time isn't part of the filter.
-"""
-
-
-def _counts_by_gpu(chunks: Sequence[Offer]) -> bool:
-    """True if the chunks nest and their keys are GPUs. Then the count of distinct keys is the count of GPUs at once."""
-    if len(chunks) == 1:
-        return len(set(chunks[0].conflict_keys)) == chunks[0].num_gpus
-    within: dict[str, int] = {}
-    for number, chunk in enumerate(sorted(chunks, key=lambda chunk: -chunk.num_gpus)):
-        keys = set(chunk.conflict_keys)
-        if len(keys) != chunk.num_gpus or len({within.get(key) for key in keys}) != 1:
-            return False
-        within.update(dict.fromkeys(keys, number))
-    return True
-
-
-def _end(offer: Offer) -> float:
-    return inf if offer.expires_at is None else offer.expires_at.timestamp()
-
-
 def _rank(offer: Offer) -> tuple[int, str, int, str]:
     native = offer.native_id()
     number = int(native) if native.isdecimal() else 0
@@ -391,7 +207,7 @@ def _rank(offer: Offer) -> tuple[int, str, int, str]:
 
 def _price_key(offer: Offer, disk_gb: float) -> int:
     """The price per GPU in parts of a micro-dollar, rounded down."""
-    return offer.price(disk_gb) * _PARTS // offer.num_gpus
+    return offer.price(disk_gb) * PARTS // offer.num_gpus
 
 
 def _first(pair: tuple[tuple[int, str, int, str], Entry]) -> tuple[int, str, int, str]:

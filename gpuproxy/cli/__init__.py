@@ -7,6 +7,7 @@ The result of a command goes to stdout. Progress, questions and errors go to std
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from gpuproxy.adapters import interrupts
 from gpuproxy.cli.ending import interruptible, report_write_errors
@@ -21,9 +22,11 @@ COMMANDS = {
     "doctor": ("gpuproxy.cli.upkeep:doctor", "List problems and what to do about them."),
     "reconcile": ("gpuproxy.cli.upkeep:reconcile", "Compare the database with the providers' listings, once."),
     "backup": ("gpuproxy.cli.upkeep:backup", "Copy the database. The server may be running."),
+    "migrate-books": ("gpuproxy.cli.moving:migrate_books", "Move the database from SQLite to PostgreSQL."),
     "keys": ("gpuproxy.cli.server:keys", "Create, list and revoke API keys in the database."),
     "users": ("gpuproxy.cli.users:users", "Create, list and disable users in the database."),
     "providers": ("gpuproxy.cli.providers:providers", "Show what each marketplace can do, and how the accounts are."),
+    "probe": ("gpuproxy.cli.probe:probe", "Measure how a marketplace behaves, with machines that cost money."),
     "list": ("gpuproxy.cli.market:list_offers", "List what can be rented now, cheapest first."),
     "ps": ("gpuproxy.cli.machines:ps", "List the rented machines and what they cost."),
     "reservations": ("gpuproxy.cli.reservations:reservations", "List the reservations, also ended ones."),
@@ -40,8 +43,14 @@ COMMANDS = {
     "warmpool": ("gpuproxy.cli.warmpool:warmpool", "Keep a standby beside a machine that must not go down."),
     "ssh-keys": ("gpuproxy.cli.ssh_keys:ssh_keys", "Add, list and delete the public SSH keys of new machines."),
     "load": ("gpuproxy.cli.market:load", "Show how busy hosts and providers are."),
+    "costs": ("gpuproxy.cli.costs:costs", "Show what was spent, by day, provider, project, model or label."),
+    "audit": ("gpuproxy.cli.audit:audit", "List who rented, released or changed what."),
     "transactions": ("gpuproxy.cli.market:transactions", "List what was spent."),
+    "spending": ("gpuproxy.cli.limits:spending", "Show what is spent and held, and the limits."),
+    "limits": ("gpuproxy.cli.limits:limits", "List the spending limits, or set one."),
+    "webhooks": ("gpuproxy.cli.webhooks:webhooks", "Test the webhooks, and show what was delivered."),
     "strategy": ("gpuproxy.cli.market:strategy", "Show or set the load balancing strategy."),
+    "completion": ("gpuproxy.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
 }
 
 
@@ -58,16 +67,27 @@ class _Commands(click.Group):
         with interruptible():
             return super().invoke(ctx)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands by name, without importing them, and the options."""
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            from gpuproxy.cli.extras import not_installed
+
+            if ctx.resilient_parsing:  # a shell completes a command that is not installed
+                return None
+            raise not_installed(error, cmd_name) or error from None
         interrupts.raise_on_interrupt()
         return command if isinstance(command, click.Command) else None
 

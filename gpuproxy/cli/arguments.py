@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
-from gpuproxy.config.values import parse_duration
+from gpuproxy.config.durations import parse_duration
+from gpuproxy.model.strategies import STRATEGIES
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 """For commands on this machine's database. Client commands have an option of their own."""
@@ -37,6 +39,26 @@ class TextType(click.ParamType[str]):
         if not text.strip():
             self.fail("must not be empty. Is a shell variable unset?", param, ctx)
         return text
+
+
+class FileType(TextType):
+    """The name of a file. A shell completes it."""
+
+    name = "file"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leaves it to the shell."""
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
+
+class StrategyType(TextType):
+    """The name of a load balancing strategy. The server decides which it accepts. A shell offers those known here."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The strategies that begin so."""
+        del ctx, param
+        return [CompletionItem(name) for name in STRATEGIES if name.startswith(incomplete)]
 
 
 class ScriptType(TextType):

@@ -8,6 +8,8 @@ import click
 import grpc
 
 from gpuproxy.client.channel import DEFAULT_SERVER, channel_options
+from gpuproxy.client.errors import WrongArgument
+from gpuproxy.client.servers import target_of
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -43,10 +45,14 @@ NO_TLS = Tls()
 
 
 def channel_to(server: str, tls: Tls) -> grpc.Channel:
-    """A channel that is not connected yet. Raises UsageError for files that can't be read."""
+    """A channel that is not connected yet. Raises UsageError for files that can't be read, and for a wrong list."""
     options = channel_options(server, repeats=False)
+    try:
+        target = target_of(server, tls=bool(tls))
+    except WrongArgument as error:
+        raise click.UsageError(str(error)) from None
     if not tls:
-        return grpc.insecure_channel(server, options=options)
+        return grpc.insecure_channel(target, options=options)
     if bool(tls.cert) != bool(tls.key):
         missing = "--key (GPUPROXY_CLIENT_TLS_KEY)" if tls.cert else "--cert (GPUPROXY_CLIENT_TLS_CERT)"
         raise click.UsageError(f"{missing} is missing: TLS needs both the certificate and its key.")
@@ -55,7 +61,7 @@ def channel_to(server: str, tls: Tls) -> grpc.Channel:
         private_key=_read("--key", tls.key),
         certificate_chain=_read("--cert", tls.cert),
     )
-    return grpc.secure_channel(server, credentials, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def connection_error(server: str, tls: Tls, message: str) -> str:

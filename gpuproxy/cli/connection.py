@@ -18,13 +18,14 @@ import grpc
 from google.protobuf.message import Message
 
 from gpuproxy.adapters.proxies import is_loopback
-from gpuproxy.cli.arguments import TextType
+from gpuproxy.cli.arguments import FileType, TextType
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, connection_error
+from gpuproxy.cli.printable import printable, printable_channel
 from gpuproxy.client.channel import DEFAULT_SERVER, key_error
 from gpuproxy.client.errors import Refusal, refusal_of
-from gpuproxy.config.loading import read_environment
-from gpuproxy.config.settings import DEFAULT_DATABASE, ConfigError, admin_key_file
-from gpuproxy.edge.messages.json_codec import plain
+from gpuproxy.client.servers import addresses_of
+from gpuproxy.config.environment import DEFAULT_DATABASE, ConfigError, admin_key_file, read_environment
+from gpuproxy.edge.messages.json_values import plain
 from gpuproxy.edge.rpc.rpcs import POLL
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
@@ -32,8 +33,9 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 DEFAULT_TIMEOUT = 30.0
 
 _NO_KEY = "No API key was found. Set GPUPROXY_API_KEY, or run this in the directory of the server's database."
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s:/@\[\]]+):\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
-"""HOST:PORT, or an address with one of the schemes that gRPC knows."""
+_ONE = r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@,\[\]]+):\d{1,5}"
+_ADDRESS = re.compile(rf"{_ONE}(,{_ONE})*|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
+"""HOST:PORT, a list of them, or an address with one of the schemes that gRPC knows."""
 
 P = ParamSpec("P")
 Request = TypeVar("Request", bound=Message)
@@ -57,7 +59,7 @@ class ServerRefused(click.ClickException):
     def show(self, file: object = None) -> None:
         """Print the message to stderr, without click's prefix "Error:"."""
         del file
-        click.echo(self.message, err=True)
+        click.echo(self.message if self._as_json else printable(self.message), err=True)
 
 
 class ServerUnreachable(ServerRefused):
@@ -67,7 +69,7 @@ class ServerUnreachable(ServerRefused):
 
 
 class Connection:
-    """One channel to one server. Use `stub` directly only for calls that `call` can't make."""
+    """One channel to a server, or to several. Use `stub` directly only for calls that `call` can't make."""
 
     def __init__(
         self, server: str, key: str, *, key_from: str = "The API key", as_json: bool = False, tls: Tls = NO_TLS
@@ -79,7 +81,7 @@ class Connection:
         self.metadata = (("x-api-key", key),) if key else ()
         self.tls = tls
         self.channel = channel_to(server, tls)
-        self.stub = GPUProxyServiceStub(self.channel)
+        self.stub = GPUProxyServiceStub(self.channel if as_json else printable_channel(self.channel))
 
     def call(
         self,
@@ -136,21 +138,21 @@ _OPTIONS = (
     click.option(
         "--key",
         "tls_key",
-        type=TextType(),
+        type=FileType(),
         metavar="FILE",
         help="Private key of --cert. Default: GPUPROXY_CLIENT_TLS_KEY.",
     ),
     click.option(
         "--cert",
         "tls_cert",
-        type=TextType(),
+        type=FileType(),
         metavar="FILE",
         help="Client certificate, if the server requires one. Default: GPUPROXY_CLIENT_TLS_CERT.",
     ),
     click.option(
         "--ca",
         "tls_ca",
-        type=TextType(),
+        type=FileType(),
         metavar="FILE",
         help="CA to trust instead of the public CAs. Default: GPUPROXY_CLIENT_TLS_CA.",
     ),
@@ -166,7 +168,7 @@ _OPTIONS = (
         "--server",
         type=TextType(),
         metavar="HOST:PORT",
-        help=f"gRPC address of the server. Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}.",
+        help=f"gRPC address of the server, or several with commas. Default: GPUPROXY_SERVER, else {DEFAULT_SERVER}.",
     ),
 )
 """Of every client command, the last one shown first."""
@@ -220,9 +222,11 @@ def _environment() -> Mapping[str, str]:
 
 
 def _key_file(found: Mapping[str, str], server: str) -> Path | None:
-    """The file of the local admin key; None for a server that is not on this machine."""
-    if not is_loopback(server.rpartition(":")[0].strip("[]")):
+    """The file of the local admin key; None unless all servers are on this machine."""
+    if not all(is_loopback(address.rpartition(":")[0].strip("[]")) for address in addresses_of(server)):
         return None
+    if named := found.get("GPUPROXY_ADMIN_KEY_FILE"):
+        return Path(named)
     return admin_key_file(found.get("GPUPROXY_DATABASE_URL", DEFAULT_DATABASE))
 
 

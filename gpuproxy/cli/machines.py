@@ -129,9 +129,13 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
     """
     prepaid = any(one.HasField("paid") for one in machines)
     booked = ("BOOKED UNTIL", "PAID") if prepaid else ()
+    ending = any(one.HasField("expires_at") and one.self_ending for one in machines)
+    itself = ("ENDS ITSELF",) if ending else ()
+    used = ("GPU USE",) if any(one.HasField("gpu_util") for one in machines) else ()
+    idle = ("IDLE FOR",) if any(one.HasField("idle_since") for one in machines) else ()
     headers = (
-        "CONTRACT", "STATUS", "PROVIDER", "GPUS", "MODEL", "$/H", "SO FAR", "AGE", "ENDS", *booked, "RESERVATION",
-        "SSH",
+        "CONTRACT", "STATUS", "PROVIDER", "GPUS", "MODEL", "$/H", "SO FAR", "AGE", "ENDS", *itself, *used, *idle,
+        *booked, "RESERVATION", "SSH",
     )  # fmt: skip
     rows = [
         (
@@ -144,6 +148,9 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
             tables.price(one.cost_so_far),
             tables.age(one.created_at, now),
             tables.moment(one.expires_at),
+            *((_ends_itself(one),) if ending else ()),
+            *((_use(one),) if used else ()),
+            *((tables.age(one.idle_since, now) if one.HasField("idle_since") else "",) if idle else ()),
             *((tables.moment(one.booked_until), _paid(one)) if prepaid else ()),
             one.reservation_id,
             f"{one.ssh.host}:{one.ssh.port}" if one.ssh.host else "",
@@ -153,19 +160,35 @@ def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:
     return tables.table(headers, rows)
 
 
+def _end(reservation: pb.Reservation) -> str:
+    """When a reservation ends, and when its machines are destroyed if that is later."""
+    if reservation.state in OVER:
+        return ""
+    soon = " (soon)" if reservation.ending_soon else ""
+    destroyed = tables.moment(reservation.destroyed_at)
+    then = f"; its machines are stopped then and destroyed at {destroyed}" if destroyed else ""
+    return f"{tables.moment(reservation.expires_at)}{soon}{then}" if reservation.HasField("expires_at") else "no end"
+
+
+def _released_if_idle(reservation: pb.Reservation) -> str:
+    after = reservation.release_idle_after.ToTimedelta().total_seconds()
+    return f"a machine is released after {tables.span(after)}" if after and reservation.state not in OVER else ""
+
+
 def describe(reservation: pb.Reservation, now: datetime) -> str:
     """A reservation in full: its state, costs, end, machines and outcomes."""
     head = f"{reservation.reservation_id} {reservation.state}"
     gpus = f"{reservation.reserved_count} of {reservation.requested_count} GPUs, {reservation.ready_count} ready"
     lines = [f"{head} · {gpus} · {tables.costs(reservation.price_per_hour)}"]
-    lines[0] += f" · {tables.price(reservation.cost_so_far)} so far"
+    lines[0] += f" · {tables.price(reservation.cost_so_far)} so far{_to_end(reservation)}"
     if reservation.state in OVER:
         lines = [f"{head} · {tables.price(reservation.cost_so_far)} in total"]
     facts = {
         "reason": told_reason(reservation),
         "message": reservation.message,
         "created": tables.moment(reservation.created_at),
-        "ends": "" if reservation.state in OVER else tables.moment(reservation.expires_at) or "no end",
+        "ends": _end(reservation),
+        "idle": _released_if_idle(reservation),
         "strategy": reservation.strategy,
         "request id": reservation.request_id,
         "labels": ", ".join(f"{key}={value}" for key, value in sorted(reservation.labels.items())),
@@ -269,7 +292,12 @@ def hourly(one: pb.GPUInstance) -> float:
 def _price(one: pb.GPUInstance) -> str:
     if one.status in ("released", "lost"):
         return f"{tables.price(one.cost_so_far)} in total"
-    return f"{tables.costs(hourly(one))}, {tables.price(one.cost_so_far)} so far"
+    return f"{tables.costs(hourly(one))}, {tables.price(one.cost_so_far)} so far{_to_end(one)}"
+
+
+def _to_end(one: pb.GPUInstance | pb.Reservation) -> str:
+    """What it will still cost at the present price; "" without an end."""
+    return f", {tables.price(one.cost_to_end)} more until its end" if one.HasField("cost_to_end") else ""
 
 
 def _machine(one: pb.GPUInstance) -> str:
@@ -288,6 +316,9 @@ def _machine(one: pb.GPUInstance) -> str:
         "ready": _ready(one),
         "boot script": readiness.boot(one),
         "ends": "" if over else tables.moment(one.expires_at) or "no end",
+        "ends itself": "" if over else one.self_ending,
+        "gpu use": "" if over else _use(one),
+        "idle since": "" if over else _idle(one),
         "booked": "" if over else _booked(one),
         "paid": _paid(one),
         "contract": "" if over else _contract_end(one),
@@ -306,6 +337,19 @@ def _machine(one: pb.GPUInstance) -> str:
 def _ready(one: pb.GPUInstance) -> str:
     moment = tables.moment(one.ready_at)
     return f"{moment}{readiness.evidence(one)}" if moment else one.ready_evidence
+
+
+def _ends_itself(one: pb.GPUInstance) -> str:
+    return "no" if one.self_ending.startswith("unsupported") else one.self_ending
+
+
+def _use(one: pb.GPUInstance) -> str:
+    return f"{one.gpu_util:.0f} %" if one.HasField("gpu_util") else ""
+
+
+def _idle(one: pb.GPUInstance) -> str:
+    released = f"; it is released at {tables.moment(one.idle_release_at)}" if one.HasField("idle_release_at") else ""
+    return f"{tables.moment(one.idle_since)}{released}" if one.HasField("idle_since") else ""
 
 
 def _paid(one: pb.GPUInstance) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gpuproxy.cli import no_offers, tables
-from gpuproxy.cli.arguments import IntegerType, NumberType, PriceType, TextType
+from gpuproxy.cli.arguments import IntegerType, NumberType, PriceType, StrategyType, TextType
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.filters import machine_options
 from gpuproxy.cli.marketplaces import ProviderOption
@@ -125,7 +125,7 @@ def transactions(connection: Connection, /, limit: int, offset: int) -> None:
 
 
 @click.command()
-@click.argument("name", required=False, type=TextType())
+@click.argument("name", required=False, type=StrategyType())
 @click.option(
     "--global",
     "everywhere",
@@ -175,7 +175,7 @@ def _narrow(offer: pb.GPUInstance) -> tuple[str, ...]:
         tables.limit(offer.price_per_gpu_hour),
         tables.price(offer.price_per_hour),
         *tables.estimates(offer.price_per_hour),
-        f"{offer.reliability:.1%}",
+        f"{offer.reliability:.1%}" if offer.reliability else "-",
         offer.location,
         offer.host_id,
     )

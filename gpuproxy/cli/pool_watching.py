@@ -15,7 +15,7 @@ from gpuproxy.cli.connection import Connection, ServerRefused
 from gpuproxy.cli.pool_text import Steps
 from gpuproxy.client.errors import GPUProxyError, error_of
 from gpuproxy.client.watching import PoolResume
-from gpuproxy.edge.messages.json_codec import plain
+from gpuproxy.edge.messages.json_values import plain
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _RETRY_SECONDS = 1.0

@@ -5,6 +5,7 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.cli.probe import measurements
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _HEADERS = ("ACCOUNT", "REGION", "STATE", "CIRCUIT", "NEXT CREATE", "EVERY", "CREDIT", "MACHINES", "UNKNOWN", "COST")
@@ -45,7 +46,12 @@ def _sheet(info: pb.ProviderInfo) -> str:
     if not info.accounts:
         return "\n".join([*lines, "  no key is set"])
     table = tables.table(_HEADERS, [_row(each) for each in info.accounts])
-    return "\n".join([*lines, *(f"  {line}" for line in table.splitlines())])
+    lines += [f"  {line}" for line in table.splitlines()]
+    for each in info.accounts:
+        if each.measured:
+            shown = measurements(each.measured).splitlines()
+            lines += [f"  measured with account {each.name}:", *(f"    {line}" for line in shown)]
+    return "\n".join(lines)
 
 
 def _row(each: pb.ProviderAccount) -> tuple[str, ...]:

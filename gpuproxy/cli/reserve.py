@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from gpuproxy.cli import tables
-from gpuproxy.cli.arguments import DurationType, NumberType, PairType, PriceType, ScriptType, TextType, WordType
+from gpuproxy.cli.arguments import (
+    DurationType,
+    NumberType,
+    PairType,
+    PriceType,
+    ScriptType,
+    StrategyType,
+    TextType,
+    WordType,
+)
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.ending import NOT_WRITTEN, print_error
 from gpuproxy.cli.filters import machine_options
@@ -67,7 +76,7 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
                 is_flag=True,
                 help="All GPUs in one country: the cheapest country that has enough.",
             ),
-            click.option("--strategy", type=TextType(), help="Load balancing strategy for this call."),
+            click.option("--strategy", type=StrategyType(), help="Load balancing strategy for this call."),
             click.option(
                 "--packing",
                 type=WordType(PACKINGS),
@@ -149,6 +158,15 @@ def _launch(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_RELEASE_IDLE = click.option(
+    "--release-idle-after",
+    "release_idle",
+    type=DurationType(),
+    default=0.0,
+    help="Release a machine whose GPUs have been idle for this time, at least 10m (default: never).",
+)
+
+
 def _life(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for the lifetime of the machines, and for what the command waits for."""
     for option in reversed(
@@ -162,6 +180,7 @@ def _life(command: Callable[..., None]) -> Callable[..., None]:
                 help="Release the machines after this time: 90m, 2h, 7d. "
                 "Default, also for 0: the server's GPUPROXY_LEASE_DURATION.",
             ),
+            _RELEASE_IDLE,
             click.option(
                 "--label",
                 "labels",
@@ -243,6 +262,7 @@ def build_request(  # these options do not have the name of the field that they 
     labels: Iterable[tuple[str, str]] = (),
     ssh_keys: Iterable[Path] = (),
     lease: float = 0.0,
+    release_idle: float = 0.0,
     ready_timeout: float = 0.0,
     wait_ready: bool = False,
     request_id: str | None = None,
@@ -261,6 +281,8 @@ def build_request(  # these options do not have the name of the field that they 
     )
     if lease:
         request.lease_duration.CopyFrom(seconds(lease))
+    if release_idle:
+        request.release_idle_after.CopyFrom(seconds(release_idle))
     if ready_timeout:
         request.ready_timeout.CopyFrom(seconds(ready_timeout))
     return request

@@ -55,9 +55,9 @@ first rows for a quarter of the new instances. At io.net, new deployments are un
 market: --rate-limits off --search-page 0 --shy-rows 0 --ionet-lag 0.
 
 The control API under /sandbox/v1 shows the state and injects faults: GET state; POST faults, images, clock,
-instances/ID/kill, instances/ID/mute, instances/ID/unmute, instances/ID/contract, machines/ID/occupy,
-machines/ID/vacate, machines/ID/break, machines/ID/repair, machines/ID/reconnect, machines/ID/ports, offers/ID;
-DELETE faults, images. docs/sandbox.md describes these calls.
+instances/ID/kill, instances/ID/mute, instances/ID/unmute, instances/ID/contract, instances/ID/gpu_util,
+machines/ID/occupy, machines/ID/vacate, machines/ID/break, machines/ID/repair, machines/ID/reconnect,
+machines/ID/ports, offers/ID; DELETE faults, images. docs/sandbox.md describes these calls.
 """
 
 

@@ -8,8 +8,7 @@ import sys
 
 import click
 
-from gpuproxy.config.loading import read_environment
-from gpuproxy.config.settings import ConfigError
+from gpuproxy.config.environment import ConfigError, read_environment
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _VARIABLE = "GPUPROXY_REGISTRY_SECRET"

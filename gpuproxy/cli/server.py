@@ -14,9 +14,10 @@ import click
 from gpuproxy.app import marketplaces
 from gpuproxy.cli.arguments import TextType, json_option, short_text
 from gpuproxy.cli.tables import table
-from gpuproxy.config.loading import check_start, load_settings, without_effect
-from gpuproxy.config.settings import ConfigError, Settings
-from gpuproxy.edge.messages.json_codec import plain
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.loading import check_start, load_settings
+from gpuproxy.config.settings import Settings
+from gpuproxy.edge.messages.json_values import plain
 from gpuproxy.edge.messages.keys import key_message
 from gpuproxy.model import ids
 from gpuproxy.store.keys import KeyRow
@@ -38,15 +39,14 @@ class _NotStarted(click.ClickException):
 @click.option(
     "--force",
     is_flag=True,
-    help="Start although the key of an account that still has machines was removed. They can't be released then.",
+    help="Start although the key of an account that still has machines was removed; they can't be released then. Also "
+    "take the secrets of this server as those of the deployment, although other servers used the database with others.",
 )
 def serve(sandbox: bool, force: bool) -> None:
     """Run the server until SIGTERM or Ctrl-C."""
     settings = settings_of_here()
     with explained():
         check_start(settings, sandbox=sandbox)
-    for name in without_effect(os.environ, settings):
-        click.echo(f"{name} has no effect: its feature is not built yet.", err=True)
     from gpuproxy.app import loops, main
 
     with explained(), asyncio.Runner(loop_factory=loops.loop_factory(settings.event_loop)) as runner:

@@ -13,8 +13,11 @@ _NUMBER = re.compile(r"[-+]?\$?[\d,]*\.?\d+(%|/h| s| ms)?|-")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with aligned columns. Columns of numbers are aligned to the right. An empty cell becomes a dash."""
-    filled = [[cell or "-" for cell in row] for row in rows]
+    """A table with aligned columns. Columns of numbers are aligned to the right. An empty cell becomes a dash.
+
+    Line breaks in a cell become spaces.
+    """
+    filled = [[" ".join(cell.splitlines()) or "-" for cell in row] for row in rows]
     columns = list(zip(headers, *filled, strict=True))
     numeric = [bool(filled) and all(_NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
     widths = [max(len(cell) for cell in column) for column in columns]

@@ -1,7 +1,7 @@
 """`AsyncClient` and `AsyncReservation`: the asyncio version of `blocking`. An object belongs to one event loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
@@ -17,6 +17,7 @@ from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
 from gpuproxy.client.pools import AsyncWarmPools
 from gpuproxy.client.rentals import with_request_ids
+from gpuproxy.client.servers import target_of
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -26,10 +27,11 @@ View = TypeVar("View", bound=Message)
 
 
 class AsyncClient:
-    """One channel to one server. `stub` has the calls that have no method here.
+    """One channel to one or several servers. `stub` has the calls that have no method here.
 
-    `server` is `host:port`; the default is GPUPROXY_SERVER, or localhost:9090. `api_key` defaults to GPUPROXY_API_KEY;
-    "" sends no key. `channel` is your own channel, which the client doesn't close.
+    `server` is `host:port`, a list of IP addresses with ports and commas, or `dns:///name:port` for all addresses of a
+    name; the default is GPUPROXY_SERVER, or localhost:9090. `api_key` defaults to GPUPROXY_API_KEY; "" sends no key.
+    `channel` is your own channel, which the client doesn't close.
     Every method raises GPUProxyError if the call fails.
     """
 
@@ -53,9 +55,13 @@ class AsyncClient:
         self._sleep = sleep
         options = channel_options(self._endpoint.server, repeats=True)
         self._owned = channel is None
-        if channel is None and credentials is not None:
-            channel = aio.secure_channel(self._endpoint.server, credentials, options=options)
-        self._channel = channel or aio.insecure_channel(self._endpoint.server, options=options)
+        if channel is None:
+            target = target_of(self._endpoint.server, tls=credentials is not None)
+            if credentials is None:
+                channel = aio.insecure_channel(target, options=options)
+            else:
+                channel = aio.secure_channel(target, credentials, options=options)
+        self._channel = channel
         self.stub = with_request_ids(GPUProxyServiceStub(self._channel))
         self.pools = AsyncWarmPools(self)
         """The calls about warm pools."""
@@ -143,9 +149,59 @@ class AsyncClient:
         """Get the load of hosts (`kind` "server"), providers ("provider") or both ("all")."""
         return await self.call(self.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=kind))
 
+    async def spending(self) -> pb.GetSpendingInfoResponse:
+        """Get what is spent and held within each window, and the limits."""
+        return await self.call(self.stub.GetSpendingInfo, pb.GetSpendingInfoRequest())
+
+    async def check_spending(self, amount: float) -> pb.CheckSpendingLimitResponse:
+        """Get whether an amount in USD could be held now, and the limits that would refuse it."""
+        return await self.call(self.stub.CheckSpendingLimit, pb.CheckSpendingLimitRequest(amount=amount))
+
+    async def spending_limits(self) -> Sequence[pb.SpendingLimit]:
+        """List the limits that apply to the key's project; for an admin, all."""
+        answer = await self.call(self.stub.ListSpendingLimits, pb.ListSpendingLimitsRequest())
+        return answer.limits
+
+    async def set_spending_limit(
+        self, window: str, limit: float, *, project: str = "", key_id: str = "", policy: str = ""
+    ) -> pb.SpendingLimit:
+        """Set the most that may be spent within a window, in USD; 0 removes the limit. Only for admins.
+
+        `window`: a duration such as "24h" or "30d", or "month". Without a project or key: of all projects together.
+        """
+        request = pb.SetSpendingLimitRequest(window=window, limit=limit, project=project, key_id=key_id, policy=policy)
+        answer = await self.call(self.stub.SetSpendingLimit, request)
+        return answer.limit
+
     async def providers(self, provider: str = "") -> pb.ListProvidersResponse:
         """Get what each marketplace (or only `provider`) can do, and how the server's accounts there are."""
         return await self.call(self.stub.ListProviders, pb.ListProvidersRequest(provider=provider))
+
+    async def costs(
+        self, by: Sequence[str] = ("day",), *, since: datetime | None = None, until: datetime | None = None,
+        project: str = "",
+    ) -> pb.GetCostReportResponse:  # fmt: skip
+        """Add up what was spent, by default in the last 30 days. Amounts are in USD.
+
+        `by`: any of "day", "provider", "project", "model" and "label:<key>". `since` and `until` have a time zone.
+        """
+        request = demands.cost_report_request(by, since=since, until=until, project=project)
+        return await self.call(self.stub.GetCostReport, request)
+
+    async def probe(
+        self, provider: str, *, max_spend: float, account: str = "", dry_run: bool = False
+    ) -> pb.ProviderProbe:
+        """Start a probe of an account, which costs at most `max_spend` USD. With `dry_run`, get only what it would do.
+
+        It is never repeated by this client. If the answer is lost, `last_probe` shows whether it began.
+        """
+        request = pb.ProbeProviderRequest(provider=provider, account=account, max_spend=max_spend, dry_run=dry_run)
+        return (await self.call(self.stub.ProbeProvider, request)).probe
+
+    async def last_probe(self, provider: str, account: str = "") -> pb.ProviderProbe:
+        """Get the last probe of an account, running or not. Raises NotFound."""
+        request = pb.GetProviderProbeRequest(provider=provider, account=account)
+        return (await self.call(self.stub.GetProviderProbe, request)).probe
 
     async def watch(self, reservation_id: str, *, timeout: float | None = None) -> AsyncGenerator[pb.Reservation, None]:
         """Yield the reservation, then each change of it in order, until it is final. Broken streams are resumed.

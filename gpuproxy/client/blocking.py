@@ -1,7 +1,7 @@
 """`Client` and `Reservation`: every call blocks until its answer or its deadline."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from types import TracebackType
@@ -16,6 +16,7 @@ from gpuproxy.client.demands import Demand, Filters
 from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
 from gpuproxy.client.pools import WarmPools
 from gpuproxy.client.rentals import with_request_ids
+from gpuproxy.client.servers import target_of
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 
@@ -25,10 +26,11 @@ View = TypeVar("View", bound=Message)
 
 
 class Client:
-    """One channel to one server; safe to share between threads. `stub` has the calls that have no method here.
+    """One channel to one or several servers; safe to share between threads. `stub` has the calls without a method here.
 
-    `server` is `host:port`; the default is GPUPROXY_SERVER, or localhost:9090. `api_key` defaults to GPUPROXY_API_KEY;
-    "" sends no key. `channel` is your own channel, which the client doesn't close.
+    `server` is `host:port`, a list of IP addresses with ports and commas, or `dns:///name:port` for all addresses of a
+    name; the default is GPUPROXY_SERVER, or localhost:9090. `api_key` defaults to GPUPROXY_API_KEY; "" sends no key.
+    `channel` is your own channel, which the client doesn't close.
     Every method raises GPUProxyError if the call fails.
     """
 
@@ -52,9 +54,13 @@ class Client:
         self._sleep = sleep
         options = channel_options(self._endpoint.server, repeats=True)
         self._owned = channel is None
-        if channel is None and credentials is not None:
-            channel = grpc.secure_channel(self._endpoint.server, credentials, options=options)
-        self._channel = channel or grpc.insecure_channel(self._endpoint.server, options=options)
+        if channel is None:
+            target = target_of(self._endpoint.server, tls=credentials is not None)
+            if credentials is None:
+                channel = grpc.insecure_channel(target, options=options)
+            else:
+                channel = grpc.secure_channel(target, credentials, options=options)
+        self._channel = channel
         self.stub = with_request_ids(GPUProxyServiceStub(self._channel))
         self.pools = WarmPools(self)
         """The calls about warm pools."""
@@ -138,9 +144,57 @@ class Client:
         """Get the load of hosts (`kind` "server"), providers ("provider") or both ("all")."""
         return self.call(self.stub.GetLoadInfo, pb.GetLoadInfoRequest(type=kind))
 
+    def spending(self) -> pb.GetSpendingInfoResponse:
+        """Get what is spent and held within each window, and the limits."""
+        return self.call(self.stub.GetSpendingInfo, pb.GetSpendingInfoRequest())
+
+    def check_spending(self, amount: float) -> pb.CheckSpendingLimitResponse:
+        """Get whether an amount in USD could be held now, and the limits that would refuse it."""
+        return self.call(self.stub.CheckSpendingLimit, pb.CheckSpendingLimitRequest(amount=amount))
+
+    def spending_limits(self) -> Sequence[pb.SpendingLimit]:
+        """List the limits that apply to the key's project; for an admin, all."""
+        answer = self.call(self.stub.ListSpendingLimits, pb.ListSpendingLimitsRequest())
+        return answer.limits
+
+    def set_spending_limit(
+        self, window: str, limit: float, *, project: str = "", key_id: str = "", policy: str = ""
+    ) -> pb.SpendingLimit:
+        """Set the most that may be spent within a window, in USD; 0 removes the limit. Only for admins.
+
+        `window`: a duration such as "24h" or "30d", or "month". Without a project or key: of all projects together.
+        """
+        request = pb.SetSpendingLimitRequest(window=window, limit=limit, project=project, key_id=key_id, policy=policy)
+        answer = self.call(self.stub.SetSpendingLimit, request)
+        return answer.limit
+
     def providers(self, provider: str = "") -> pb.ListProvidersResponse:
         """Get what each marketplace (or only `provider`) can do, and how the server's accounts there are."""
         return self.call(self.stub.ListProviders, pb.ListProvidersRequest(provider=provider))
+
+    def costs(
+        self, by: Sequence[str] = ("day",), *, since: datetime | None = None, until: datetime | None = None,
+        project: str = "",
+    ) -> pb.GetCostReportResponse:  # fmt: skip
+        """Add up what was spent, by default in the last 30 days. Amounts are in USD.
+
+        `by`: any of "day", "provider", "project", "model" and "label:<key>". `since` and `until` have a time zone.
+        """
+        request = demands.cost_report_request(by, since=since, until=until, project=project)
+        return self.call(self.stub.GetCostReport, request)
+
+    def probe(self, provider: str, *, max_spend: float, account: str = "", dry_run: bool = False) -> pb.ProviderProbe:
+        """Start a probe of an account, which costs at most `max_spend` USD. With `dry_run`, get only what it would do.
+
+        It is never repeated by this client. If the answer is lost, `last_probe` shows whether it began.
+        """
+        request = pb.ProbeProviderRequest(provider=provider, account=account, max_spend=max_spend, dry_run=dry_run)
+        return (self.call(self.stub.ProbeProvider, request)).probe
+
+    def last_probe(self, provider: str, account: str = "") -> pb.ProviderProbe:
+        """Get the last probe of an account, running or not. Raises NotFound."""
+        request = pb.GetProviderProbeRequest(provider=provider, account=account)
+        return (self.call(self.stub.GetProviderProbe, request)).probe
 
     def watch(self, reservation_id: str, *, timeout: float | None = None) -> Iterator[pb.Reservation]:
         """Yield the reservation, then each change of it in order, until it is final. Broken streams are resumed.

@@ -4,6 +4,7 @@ gRPC itself retries, as `service_config.json` says: only after UNAVAILABLE, and 
 Reservations are safe to repeat because this client, including its `stub`, always sends a request id (`rentals`).
 """
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from importlib.resources import files
 from ipaddress import ip_address
 
 from gpuproxy.client.errors import WrongArgument
+from gpuproxy.client.servers import addresses_of, balanced, is_several
 
 DEFAULT_SERVER = "localhost:9090"
 _MINUTE_MS = 60_000
@@ -48,7 +50,7 @@ def key_error(key: str) -> str:
 
 
 def channel_options(server: str, *, repeats: bool) -> Sequence[tuple[str, str | int]]:
-    """Options of a channel to `host:port`. With `repeats`, gRPC retries calls as the service config says."""
+    """Options of a channel to a server, or to several. With `repeats`, gRPC retries as the service config says."""
     options: list[tuple[str, str | int]] = [
         (
             "grpc.keepalive_time_ms",
@@ -58,9 +60,11 @@ def channel_options(server: str, *, repeats: bool) -> Sequence[tuple[str, str | 
     ]
     if _is_local(server):
         options.append(("grpc.enable_http_proxy", 0))
-    if repeats:
+    if is_several(server):
+        options.append(("grpc.service_config", balanced(json.loads(service_config()) if repeats else {})))
+    elif repeats:
         options.append(("grpc.service_config", service_config()))
-    else:
+    if not repeats:
         options.append(("grpc.enable_retries", 0))
     return options
 
@@ -71,7 +75,10 @@ def service_config() -> str:
 
 
 def _is_local(server: str) -> bool:
-    host = server.rpartition(":")[0].strip("[]")
+    return all(_is_loopback(address.rpartition(":")[0].strip("[]")) for address in addresses_of(server))
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

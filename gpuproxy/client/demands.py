@@ -20,9 +20,10 @@ RESERVE_TIMEOUT = 120.0
 READY_TIMEOUT = 900.0
 PAGE = 200
 _NEW_END = "the new end, as in datetime.now(UTC) + timedelta(hours=2)"
+_A_TIME = "as in datetime(2026, 7, 1, tzinfo=UTC)"
 POOL_TIMEOUT = 600.0
 """Of the calls that wait for machines of a warm pool, as on the server."""
-_DURATIONS = frozenset({"lease_duration", "ready_timeout", "keep_failed_primary", "drill_every"})
+_DURATIONS = frozenset({"lease_duration", "ready_timeout", "keep_failed_primary", "drill_every", "release_idle_after"})
 
 Request = TypeVar("Request", bound=Message)
 
@@ -92,6 +93,7 @@ class Demand(TypedDict, total=False):
     max_traffic_price: float
     same_model: bool
     same_country: bool
+    release_idle_after: timedelta | float
 
 
 class PoolSpec(TypedDict, total=False):
@@ -192,11 +194,27 @@ def reserve_timeout(request: pb.ReserveGPUsRequest) -> float:
 
 def extend_request(reservation_id: str, until: datetime) -> pb.ExtendReservationRequest:
     """The request to extend a reservation; raises WrongArgument if `until` is no datetime with a time zone."""
-    if not isinstance(until, datetime):
-        kind = type(until).__name__
-        raise WrongArgument("until", f"must be a datetime with a time zone, not {kind}: {_NEW_END}")
-    if until.tzinfo is None:
-        raise WrongArgument("until", f"must have a time zone: {_NEW_END}")
-    expires_at = Timestamp()
-    expires_at.FromDatetime(until)
-    return pb.ExtendReservationRequest(reservation_id=reservation_id, expires_at=expires_at)
+    return pb.ExtendReservationRequest(reservation_id=reservation_id, expires_at=_time("until", until, _NEW_END))
+
+
+def cost_report_request(
+    by: Sequence[str], *, since: datetime | None, until: datetime | None, project: str
+) -> pb.GetCostReportRequest:
+    """The request for a cost report; raises WrongArgument for a time without a time zone."""
+    return pb.GetCostReportRequest(
+        start_time=None if since is None else _time("since", since, _A_TIME),
+        end_time=None if until is None else _time("until", until, _A_TIME),
+        group_by=by,
+        project=project,
+    )
+
+
+def _time(name: str, value: datetime, hint: str) -> Timestamp:
+    if not isinstance(value, datetime):
+        kind = type(value).__name__
+        raise WrongArgument(name, f"must be a datetime with a time zone, not {kind}: {hint}")
+    if value.tzinfo is None:
+        raise WrongArgument(name, f"must have a time zone: {hint}")
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from gpuproxy.adapters.proxies import proxy_at, unreadable_in
+from gpuproxy.config.environment import is_postgres
 from gpuproxy.model.demands import MIN_LEASE_DURATION
 from gpuproxy.model.transactions import KEPT_AT_LEAST
 from gpuproxy.warmpool.limits import PoolLimits
@@ -104,12 +105,19 @@ def check_pools(gpu: str, max_price: float | None, limits: PoolLimits) -> None:
 
 
 def check_database_url(url: str) -> None:
-    """The URL must name an SQLite file."""
-    if url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("GPUPROXY_DATABASE_URL: PostgreSQL is not built yet; use sqlite:///gpuproxy.db")
+    """The URL must name an SQLite file or a PostgreSQL database. No message quotes it: it may have a password."""
+    if is_postgres(url):
+        if not urlsplit(url).path.strip("/"):
+            raise ValueError(
+                "GPUPROXY_DATABASE_URL: has no name of a database, for example postgresql://user:password@host/gpuproxy"
+            )
+        return
     path = url.removeprefix("sqlite:///")
     if path == url or not path:
-        raise ValueError("GPUPROXY_DATABASE_URL: must be sqlite:/// and a path, for example sqlite:///gpuproxy.db")
+        raise ValueError(
+            "GPUPROXY_DATABASE_URL: must be sqlite:/// and a path, for example sqlite:///gpuproxy.db, or a "
+            "PostgreSQL database, for example postgresql://user:password@host/gpuproxy"
+        )
     if path == ":memory:":
         raise ValueError("GPUPROXY_DATABASE_URL: must be a file. A database in memory is lost when the server stops")
 

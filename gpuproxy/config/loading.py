@@ -13,23 +13,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from gpuproxy.adapters.proxies import is_loopback
-from gpuproxy.config.env_file import values_in
-from gpuproxy.config.names import CLIENT_NAMES, NOT_BUILT_NAMES, PROXY_NAMES, first_wrong_name
-from gpuproxy.config.settings import ConfigError, Settings, settings_class
+from gpuproxy.config.environment import ENV_FILE, ConfigError, read_environment
+from gpuproxy.config.names import CLIENT_NAMES, PROXY_NAMES, first_wrong_name
+from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.strategies import strategy_by_name
 from gpuproxy.ports import Descriptor
-
-ENV_FILE = Path(".env")
-
-
-def read_environment(env: Mapping[str, str], env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """The variables of `.env` and `env`, without blank ones; `env` takes precedence. Raises ConfigError."""
-    try:
-        from_file = values_in(env_file) if env_file is not None and env_file.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return {name: value for name, value in {**from_file, **env}.items() if value.strip()}
 
 
 def load_settings(
@@ -44,12 +33,6 @@ def load_settings(
     found = read_environment(env, env_file)
     if wrong := first_wrong_name(found, known_names(kind), [f"{each.env}_" for each in marketplaces]):
         raise ConfigError(wrong)
-    if limits := sorted(
-        name for name, value in found.items() if name.startswith("GUARDRAILS_") and value.strip() != "0"
-    ):
-        raise ConfigError(
-            f"{limits[0]} is set but spending limits are not built yet: not started. It would have no effect."
-        )
     values: dict[str, Any] = {name: value.strip() for name, value in found.items() if name in names}
     values |= {name: found[name.lower()].strip() for name in PROXY_NAMES if name.lower() in found}
     try:
@@ -94,13 +77,7 @@ def setting_names(kind: type[Settings]) -> frozenset[str]:
 
 def known_names(kind: type[Settings]) -> frozenset[str]:
     """The names of all variables that are accepted."""
-    return setting_names(kind) | CLIENT_NAMES | NOT_BUILT_NAMES
-
-
-def without_effect(env: Mapping[str, str], settings: Settings, env_file: Path | None = ENV_FILE) -> list[str]:
-    """The names of variables that are set for features that are not built yet, sorted."""
-    unused = NOT_BUILT_NAMES - setting_names(type(settings))
-    return sorted(name for name in read_environment(env, env_file) if name in unused)
+    return setting_names(kind) | CLIENT_NAMES
 
 
 def _check_strategy(name: str) -> None:

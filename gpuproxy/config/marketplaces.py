@@ -20,6 +20,8 @@ class Account:
     name: str
     key: str = field(repr=False)
     region: str = ""
+    projects: tuple[str, ...] = ()
+    """The only projects that it rents for; empty: all."""
     base_url: str = ""
     """Empty: the URL of the real service."""
 
@@ -32,6 +34,7 @@ class Chosen:
     keys: tuple[str, ...] = field(repr=False)
     names: tuple[str, ...]
     regions: tuple[str, ...]
+    projects: tuple[str, ...]
     url: str
     intervals: Mapping[str, float]
     """Minimum interval in seconds by the name of the call; only those that are set."""
@@ -45,6 +48,7 @@ class Chosen:
                 name=(self.names[i] if i < len(self.names) else "") or f"{self.marketplace.prefix}-{i + 1}",
                 key=key,
                 region=self.regions[i] if i < len(self.regions) else "",
+                projects=_several(self.projects[i]) if i < len(self.projects) else (),
                 base_url=self.url,
             )
             for i, key in enumerate(self.keys)
@@ -55,6 +59,8 @@ class Chosen:
         example = self.marketplace.url or "http://127.0.0.1:9400"
         checks.check_base_url(f"GPUPROXY_{self.marketplace.env}_URL", self.url, example)
         names = [account.name for account in self.accounts]
+        if len(self.projects) > len(self.keys):
+            raise ValueError(f"{self.marketplace.env}_API_KEY_PROJECTS: has more entries than there are keys")
         checks.check_accounts(f"{self.marketplace.env}_API_KEY", self.keys, names, self.names, self.regions)
 
 
@@ -75,6 +81,13 @@ def fields_for(marketplace: Descriptor) -> dict[str, tuple[Any, FieldInfo]]:
                 f"(default `{marketplace.prefix}-1`, `{marketplace.prefix}-2`, ...)",
             ),
             _field(f"{env}_API_KEY_REGIONS", Names, (), regions),
+            _field(
+                f"{env}_API_KEY_PROJECTS",
+                Names,
+                (),
+                "projects that an account rents for, in the order of the keys; several are joined by `+`. Any project "
+                "may use an account without: [more](marketplace-accounts.md#accounts-of-projects)",
+            ),
             _field(f"GPUPROXY_{env}_URL", str, "", f"base URL instead of {name}'s own, for example a sandbox"),
         )
     )
@@ -98,13 +111,19 @@ def chosen_for(marketplace: Descriptor, settings: BaseModel) -> Chosen:
         keys=tuple(key.get_secret_value() for key in value(f"{env}_API_KEY")),
         names=value(f"{env}_API_KEY_NAMES"),
         regions=value(f"{env}_API_KEY_REGIONS"),
+        projects=value(f"{env}_API_KEY_PROJECTS"),
         url=value(f"GPUPROXY_{env}_URL"),
         intervals={name: seconds for name, seconds in intervals.items() if seconds is not None},
     )
 
 
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split("+") if part.strip())
+
+
 def _field(variable: str, kind: Any, default: object, text: str) -> tuple[str, tuple[Any, FieldInfo]]:
-    return _field_name(variable), (kind, FieldInfo(default=default, alias=variable, description=text))
+    info = FieldInfo(default=default, alias=variable, validation_alias=variable, description=text)
+    return _field_name(variable), (kind, info)
 
 
 def _field_name(variable: str) -> str:

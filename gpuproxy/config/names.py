@@ -4,6 +4,7 @@ A misspelt name prevents startup, and the message suggests the right name. A nam
 resembles one of our names, it is ignored only if our name is set too.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
@@ -25,15 +26,11 @@ PROXY_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _PROXY_SPELLINGS = frozenset(spelling for name in PROXY_NAMES for spelling in (name, name.lower()))
 """No other variable is taken for a misspelling of these, because other programs have variables with similar names."""
 
-_WINDOWS = "5MIN 15MIN 30MIN 60MIN 90MIN 120MIN 240MIN 300MIN 360MIN 400MIN 460MIN 520MIN 640MIN 700MIN 1440MIN 48H 72H"
-NOT_BUILT_NAMES = frozenset(
-    {
-        "GPUPROXY_WEBHOOK_URL",
-        "GPUPROXY_WEBHOOK_SECRET",
-        *(f"GUARDRAILS_MAX_{window}_RATE" for window in _WINDOWS.split()),
-    }
-)
-"""Settings of features that are not built yet. They are accepted, and the server reports that they have no effect."""
+GUARDRAILS = (
+    "5MIN", "15MIN", "30MIN", "60MIN", "90MIN", "120MIN", "240MIN", "300MIN", "360MIN", "400MIN", "460MIN", "520MIN",
+    "640MIN", "700MIN", "1440MIN", "48H", "72H",
+)  # fmt: skip
+"""The windows of the published settings GUARDRAILS_MAX_<WINDOW>_RATE."""
 
 _OURS = ("GPUPROXY_", "GUARDRAILS_")
 """A name with one of these prefixes must be known."""
@@ -55,6 +52,11 @@ def first_wrong_name(names: Iterable[str], known: Collection[str], prefixes: Ite
     folded = {_fold(name): name for name in set(known) - _PROXY_SPELLINGS}
     beginnings = (*_OURS, *prefixes)
     for name in sorted(present - set(known)):
+        if (window := _unknown_window(name)) is not None:
+            return (
+                f"{name} is set but {window or 'an empty name'} is none of the windows {', '.join(GUARDRAILS)}. Use "
+                "one of them, or set a limit of another window with `gpuproxy limits set`: not started."
+            )
         ours = name.upper().startswith(beginnings)
         meant = _meant(name, folded, cutoff=0.7 if ours else 0.85)
         if ours and not meant:
@@ -62,6 +64,12 @@ def first_wrong_name(names: Iterable[str], known: Collection[str], prefixes: Ite
         if meant and (ours or meant not in present):
             return f"{name} is set but GPU Proxy reads {meant}: not started."
     return ""
+
+
+def _unknown_window(name: str) -> str | None:
+    """The window in the name of a guardrail, if there is no such window. Another window is never what was meant."""
+    found = re.fullmatch(r"GUARDRAILS_MAX_(.*)_RATE", name.upper())
+    return found[1] if found and _fold(found[1]) not in GUARDRAILS else None
 
 
 def _meant(name: str, folded: dict[str, str], *, cutoff: float) -> str:

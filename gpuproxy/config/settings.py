@@ -13,29 +13,25 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gpuproxy.adapters.proxies import Proxies, Proxy, exceptions_in, proxy_at
 from gpuproxy.config import checks
+from gpuproxy.config.databases import DatabaseSettings
+from gpuproxy.config.environment import ConfigError, files_of
 from gpuproxy.config.marketplaces import Account, chosen_for, fields_for
 from gpuproxy.config.names import env_name
 from gpuproxy.config.pools import limits_of, spec_of
+from gpuproxy.config.spending import SpendingSettings, guardrail_fields, quotas_of
 from gpuproxy.config.values import Address, ListenAddress, PositiveSeconds, Seconds, Usd
+from gpuproxy.config.webhooks import WebhookSettings, first_target_of
 from gpuproxy.model.pools import PoolSpec
 from gpuproxy.model.users import admin_error
 from gpuproxy.ports import Descriptor
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.warmpool.limits import PoolLimits
 
-DEFAULT_DATABASE = "sqlite:///gpuproxy.db"
 _POOL = PoolLimits()
 
 
-class ConfigError(Exception):
-    """The program can't run with this configuration. The text is for the operator and contains no secret."""
-
-
-class Settings(BaseSettings):
-    """The settings that do not depend on a marketplace. Durations are in seconds, read from `90`, `15m` or `2h`.
-
-    `settings_class` adds the settings of marketplaces.
-    """
+class Settings(SpendingSettings, WebhookSettings, DatabaseSettings):
+    """The settings without those of marketplaces, see `settings_class`. Seconds are read from `90`, `15m` or `2h`."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -87,13 +83,6 @@ class Settings(BaseSettings):
         "",
         description="endpoint for traces (OTLP over HTTP), for example `http://127.0.0.1:4318`; needs `gpuproxy[otel]`",
     )
-    database_url: str = Field(DEFAULT_DATABASE, description="database: `sqlite:///` and the path of the file")
-    allow_network_database: bool = Field(
-        False, description="allow a database on a network file system, where SQLite can lose commits"
-    )
-    allow_vulnerable_sqlite: bool = Field(
-        False, description="allow an SQLite version with the WAL-reset fault, which can lose commits"
-    )
     admin_api_key: SecretStr | None = Field(
         None,
         description="API key of the first admin, at least 20 characters. Changing it revokes the previous key. "
@@ -116,6 +105,14 @@ class Settings(BaseSettings):
     )
     max_price: Usd = Field(10.0, description="price limit in USD per GPU-hour for requests without a limit")
     lease_duration: Seconds = Field(0.0, description="lease duration for requests without one; 0: no end")
+    lease_grace: Seconds = Field(
+        86_400.0,
+        description="how long a machine whose end comes from GPUPROXY_LEASE_DURATION is kept stopped before it is "
+        "destroyed; its disk is billed. 0: its end destroys it. [lease-endings.md](lease-endings.md)",
+    )
+    ending_soon: Seconds = Field(
+        600.0, description="time before its end at which a lease counts as ending soon, at most 10 % of it; 0: never"
+    )
     prepaid_hours: int = Field(
         1,
         ge=1,
@@ -265,6 +262,8 @@ class Settings(BaseSettings):
         checks.check_keep_history(self.keep_history)
         checks.check_base_url("GPUPROXY_OTEL_ENDPOINT", self.otel_endpoint, "http://127.0.0.1:4318")
         checks.check_database_url(self.database_url)
+        quotas_of(self)
+        first_target_of(self)
         checks.check_pools(self.warmpool_gpu, self.warmpool_max_price, self.pool_limits)
         if self.admin_api_key:
             checks.check_admin_key(self.admin_api_key.get_secret_value())
@@ -297,7 +296,9 @@ class Settings(BaseSettings):
         """The values that must never be logged."""
         single = (self.admin_api_key, self.admin_password, self.jwt_secret)
         own = {secret.get_secret_value() for secret in single if secret}
-        return frozenset(own | {account.key for account in self.accounts} | self.proxies.secrets)
+        return frozenset(
+            own | {account.key for account in self.accounts} | self.proxies.secrets | self.database_secrets
+        )
 
     @property
     def proxies(self) -> Proxies:
@@ -324,24 +325,9 @@ class Settings(BaseSettings):
         return account.base_url or next((each.url for each in self.marketplaces if each.name == account.provider), "")
 
     @property
-    def database_path(self) -> Path:
-        """The SQLite file."""
-        return Path(self.database_url.removeprefix("sqlite:///"))
-
-    @property
-    def admin_key_file(self) -> Path:
-        """The file (mode 0600) with the first admin's key, if the server created the key."""
-        return admin_key_file(self.database_url)
-
-    @property
-    def fingerprint_key_file(self) -> Path:
-        """The file (mode 0600) with the key that demands are hashed with."""
-        return database_files.kept_beside(self.database_path, ".demand-key")
-
-    @property
     def pool_secrets_key_file(self) -> Path:
         """The file (mode 0600) with the key that the secrets of warm pools are encrypted with."""
-        return self.secrets_key_file or database_files.kept_beside(self.database_path, ".secrets-key")
+        return self.secrets_key_file or database_files.kept_beside(files_of(self.database_url), ".secrets-key")
 
     @property
     def pool_limits(self) -> PoolLimits:
@@ -353,11 +339,6 @@ class Settings(BaseSettings):
         """What a warm pool without a specification is made of; None if the operator has not said it."""
         return spec_of(self.warmpool_gpu, self.warmpool_max_price)
 
-    @property
-    def sandbox_state_file(self) -> Path:
-        """The file in which the sandbox of `serve --sandbox` keeps its market."""
-        return database_files.kept_beside(self.database_path, ".sandbox")
-
 
 def _proxy_or_none(value: SecretStr | None) -> Proxy | None:
     try:
@@ -368,7 +349,7 @@ def _proxy_or_none(value: SecretStr | None) -> Proxy | None:
 
 def settings_class(marketplaces: Sequence[Descriptor]) -> type[Settings]:
     """Settings with the fields of these marketplaces. Raises ConfigError if two settings would have the same name."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {**guardrail_fields()}
     taken = {name for field in Settings.model_fields for name in (field, env_name(field))}
     for marketplace in marketplaces:
         for field, definition in fields_for(marketplace).items():
@@ -383,8 +364,3 @@ def settings_class(marketplaces: Sequence[Descriptor]) -> type[Settings]:
     made = create_model("Settings", __base__=Settings, **fields)
     made.marketplaces = tuple(marketplaces)
     return made
-
-
-def admin_key_file(database_url: str) -> Path:
-    """The file beside the database that holds the first admin's key."""
-    return database_files.kept_beside(Path(database_url.removeprefix("sqlite:///")), ".admin-key")

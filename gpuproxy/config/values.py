@@ -1,15 +1,12 @@
 """The types of the values of settings: how each is read from text, and which values are valid."""
 
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
 from gpuproxy.adapters.proxies import is_loopback
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)?")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+from gpuproxy.config.durations import parse_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +34,6 @@ def parse_address(text: str) -> Address:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("must be host:port. Write an IPv6 address in brackets, for example [::1]:9090")
     return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - Settings refuses it unless it is allowed
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds from `30`, `1.5s`, `15m`, `2h`, `7d`, `1w` or `1h30m`; raises ValueError."""
-    if isinstance(text, int | float):
-        return float(text)
-    compact = text.strip().lower()
-    parts = list(_DURATION.finditer(compact))
-    if not parts or "".join(part.group(0) for part in parts) != compact:
-        raise ValueError("must be a duration, for example 30s, 15m, 2h or 7d")
-    if len(parts) > 1 and not all(part.group(2) for part in parts):
-        raise ValueError("must be a duration with a unit after each number, for example 1h30m")
-    return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2) or "s"] for part in parts)
 
 
 def _address(value: object) -> object:

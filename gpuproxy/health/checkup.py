@@ -7,23 +7,24 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from gpuproxy.billing.check import reading_of
 from gpuproxy.health import left_behind
-from gpuproxy.model import bookings, contracts
+from gpuproxy.model import bookings, contracts, self_ending
 from gpuproxy.model.errors import AuthFailed, InsufficientFunds, OrphansFound, UnreadableRows
 from gpuproxy.model.leases import RENTED, Lease, LeaseEvent, LeaseState
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import dollars
 from gpuproxy.model.offers import AccountKey, ProviderName
+from gpuproxy.model.webhooks import Standing
 from gpuproxy.ports import Capabilities, Clock, Database, Tx
 from gpuproxy.reconcile.silence import SILENT_AFTER
-from gpuproxy.store import account_problems, events, leases
+from gpuproxy.store import account_problems, events, leases, ledger_check, outbox
 from gpuproxy.store.account_problems import AccountProblem
 from gpuproxy.store.rows import moment
 
@@ -40,15 +41,20 @@ Kind = Literal[
     "unreadable",
     "contract_ends",
     "booking_ends",
+    "ledger",
+    "self_ending",
+    "webhook",
 ]
-_NOTICES: frozenset[Kind] = frozenset({"contract_ends"})
-"""Findings that are no problems of the operator's: the owner of a machine must act."""
+_NOTICES: frozenset[Kind] = frozenset({"contract_ends", "self_ending"})
+"""Findings that are no problems of the operator's: the owner of a machine must act, or nobody can."""
 SUMMARY_SECONDS = 1.0
 """Real seconds. The maximum age of what HealthCheck says of the database."""
 _STUCK = timedelta(minutes=5)
 _MISSING = timedelta(minutes=5)
 _DEAD = timedelta(minutes=2)
 """A machine may be down for a short time while its host restarts it."""
+_FAILING = timedelta(minutes=10)
+"""A receiver of webhooks may be down for a short time while it is restarted."""
 _GPU_FAILED = re.compile(r"\bxid\b(?:\s*\([^)]*\))?[\s:]*79\b|fallen off the bus", re.IGNORECASE)
 """The GPU driver's messages about a failed GPU, in the status message of a machine with status running."""
 GpuFailures = Mapping[ProviderName, re.Pattern[str]]
@@ -83,9 +89,9 @@ def gpu_failures(providers: Iterable[tuple[ProviderName, Capabilities]]) -> GpuF
 
 
 def findings(
-    tx: Tx, accounts: Collection[AccountKey], failures: GpuFailures = MappingProxyType({})
+    tx: Tx, accounts: Collection[AccountKey], failures: GpuFailures = MappingProxyType({}), *, every_row: bool = False
 ) -> tuple[Finding, ...]:
-    """All problems, by account. `accounts`: the configured accounts."""
+    """All problems, by account. `accounts`: the configured accounts. `every_row`: read the whole ledger."""
     found: list[Finding] = []
     for account in sorted(left_behind.accounts(tx) | frozenset(accounts)):
         rows = leases.live(tx, *account)
@@ -94,6 +100,10 @@ def findings(
             found.append(_unconfigured(account, has))
         if (differs := _spend(tx, account)) is not None:
             found.append(differs)
+        if (alone := _self_ending(account, rows)) is not None:
+            found.append(alone)
+    found += [_ledger(problem) for problem in (ledger_check.full(tx) if every_row else ledger_check.quick(tx))]
+    found += [_webhook(each, tx.now()) for each in outbox.standings(tx) if each.failing_for(tx.now()) >= _FAILING]
     known = [trouble for trouble in account_problems.current(tx) if trouble.account in accounts]
     found += [finding for trouble in known if (finding := _troubled(trouble, tx.now())) is not None]
     return tuple(found)
@@ -108,7 +118,7 @@ class Health:
         self._failures = failures
         self._clock = clock
         self._reading = asyncio.Lock()
-        self._summary = ""
+        self._counts: Mapping[Kind, int] = {}
         self._valid_until = -math.inf
 
     async def summary(self) -> str:
@@ -116,19 +126,27 @@ class Health:
 
         Anybody may ask, without credentials, so the number of reads does not grow with the number of calls.
         """
+        counted = sorted((await self.counts()).items())
+        return ", ".join(f"{kind} {count}" for kind, count in counted if count and kind not in _NOTICES) or "ok"
+
+    async def counts(self) -> Mapping[Kind, int]:
+        """The number of findings of every kind, notices included, at most `SUMMARY_SECONDS` old."""
         if self._clock.monotonic() < self._valid_until:
-            return self._summary
+            return self._counts
         async with self._reading:
             asked = self._clock.monotonic()
             if asked >= self._valid_until:
-                self._summary = await self._read()
+                self._counts = await self._read()
                 self._valid_until = asked + SUMMARY_SECONDS * self._clock.scale
-            return self._summary
+            return self._counts
 
-    async def _read(self) -> str:
-        found = await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
-        counted = Counter(finding.kind for finding in found if not finding.notice)
-        return ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())) or "ok"
+    async def findings(self) -> tuple[Finding, ...]:
+        """All problems now, of all projects."""
+        return await self._db.read(lambda tx: findings(tx, self._accounts, self._failures))
+
+    async def _read(self) -> Mapping[Kind, int]:
+        counted = Counter(finding.kind for finding in await self.findings())
+        return {kind: counted[kind] for kind in get_args(Kind)}
 
 
 def _about(tx: Tx, lease: Lease, failures: GpuFailures) -> Finding | None:
@@ -314,6 +332,45 @@ def _spend(tx: Tx, account: AccountKey) -> Finding | None:
         f"ledger says {dollars(reading.booked)}.",
         advice="Compare `gpuproxy ps` with the provider's console. A machine may run that the database does not know, "
         "or the account may also be used by others.",
+    )
+
+
+def _ledger(problem: str) -> Finding:
+    return Finding(
+        kind="ledger",
+        subject="ledger",
+        text=problem,
+        advice="Costs and limits may be wrong. Keep a copy of the database (`gpuproxy backup`), and report it.",
+    )
+
+
+def _webhook(standing: Standing, now: datetime) -> Finding:
+    waiting = f"{standing.waiting} event{' waits' if standing.waiting == 1 else 's wait'}"
+    return Finding(
+        kind="webhook",
+        subject=standing.target,
+        text=f"{_age(standing.failing_for(now))}: the webhook does not take events; {waiting}. The oldest one was "
+        f"tried {standing.tries} times; the last answer: {standing.error}.",
+        advice=f"Check the receiver, then run `gpuproxy webhooks test {standing.target}`. Events are sent again for a "
+        "day, then given up.",
+    )
+
+
+def _self_ending(account: AccountKey, rows: Sequence[Lease]) -> Finding | None:
+    """Which machines with an end do not end themselves while this server is down."""
+    rented = [lease for lease in rows if lease.state in RENTED and not lease.is_prepaid]
+    counted = Counter(self_ending.state(lease) for lease in rented if lease.expires_at is not None)
+    lacking = {state: number for state, number in counted.items() if state.startswith("unsupported")}
+    if not lacking:
+        return None
+    endless = sum(lease.expires_at is None for lease in rented)
+    parts = [f"{number} {state}" for state, number in sorted(counted.items())]
+    return Finding(
+        kind="self_ending",
+        subject=" ".join(account),
+        text=f"While this server is down, not every machine with an end ends itself: {', '.join(parts)}. "
+        f"{endless} more have no end.",
+        advice="The server must be up at their end. docs/lease-endings.md says what each reason means.",
     )
 
 

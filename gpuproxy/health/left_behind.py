@@ -40,10 +40,8 @@ def refusal(tx: Tx, configured: Collection[AccountKey]) -> str:
         return ""
     found = "; ".join(f"{provider} account {name} has {in_words(tx, (provider, name))}" for provider, name in missing)
     return (
-        f"Accounts that are still in use are not configured: {found}. Not started, because nothing of them could be "
-        "released. Set their keys again under the same names (the key itself may be a new one), release what they "
-        "have, and remove the keys then. To start without them, use `gpuproxy serve --force`: what they have goes on "
-        "costing money, and `gpuproxy doctor` lists it."
+        f"accounts that are still in use are not configured: {found}. Nothing of them can be released. Set their keys "
+        "again under the same names (the key itself may be a new one), release what they have, then remove the keys."
     )
 
 

@@ -16,6 +16,8 @@ OK = "ok"
 _PASSES = 3
 """A reconcile that is older than this number of intervals is not recent."""
 _LEAST = timedelta(minutes=1)
+_ANSWER_WITHIN = 8.0
+"""Real seconds in which the database must have written. Most programs that ask wait for ten seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +47,11 @@ class Readiness:
             return tx.lasting()
 
         try:
-            lasting = await self.db.write(write)
+            async with self.clock.timeout(_ANSWER_WITHIN * self.clock.scale):
+                lasting = await self.db.write(write)
+        except TimeoutError:
+            log.warning("database_silent", seconds=_ANSWER_WITHIN)
+            return "does not answer"
         except Exception:
             log.exception("database_write_failed")
             return "can't be written"

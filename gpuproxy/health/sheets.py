@@ -1,22 +1,23 @@
 """What each marketplace can do, and how this server's accounts there are now. Only reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from gpuproxy.billing.check import reading_of
+from gpuproxy.billing.check import Reading, reading_of
 from gpuproxy.model.errors import NotFound
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey
+from gpuproxy.model.probes import Measurement
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Capabilities, Clock, Database, Descriptor, Tx
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.circuits import CircuitState
-from gpuproxy.store import account_problems, leases
+from gpuproxy.store import account_problems, leases, probes
 from gpuproxy.store.account_problems import AccountProblem
 from gpuproxy.store.rows import moment
 
@@ -44,7 +45,9 @@ class AccountSheet:
     unknown: int
     volumes: int
     rate: Micro
-    """Per hour."""
+    """Per hour. Of a machine that is paid in advance, it is the price of its hours."""
+    measured: Sequence[Measurement]
+    """The last known values of what probes have measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,23 +103,27 @@ class Sheets:
             names = ", ".join(each.name for each in self._marketplaces)
             text = f"No marketplace {provider} is installed. There are: {names}."
             raise NotFound(text, metadata={"provider": provider})
-        return await self._db.read(lambda tx: [self._sheet(tx, each) for each in sorted(asked, key=lambda m: m.name)])
+        keys = self._accounts.keys()
+        stored = await self._db.read(lambda tx: _stored(tx, keys))
+        # Queues, circuits and watches belong to the thread of the event loop. A unit of work may run in another one.
+        return [self._sheet(each, stored) for each in sorted(asked, key=lambda m: m.name)]
 
-    def _sheet(self, tx: Tx, marketplace: Descriptor) -> Sheet:
+    def _sheet(self, marketplace: Descriptor, stored: Mapping[AccountKey, "_Stored"]) -> Sheet:
         own = [each for each in self._accounts if each.name == marketplace.name]
         capabilities = own[0].capabilities if own else marketplace.capabilities
-        problems = _worst(account_problems.current(tx))
+        keys = [(each.name, each.account) for each in own]
+        able = {"stop_start", "volumes"}.isdisjoint(capabilities.missing)
         return Sheet(
             marketplace=marketplace,
             capabilities=capabilities,
             intervals={call.name: call.seconds for call in marketplace.calls}
             | dict(self._intervals.get(marketplace.name, {})),
-            pools_per_account=self._pools_per_account(capabilities),
-            accounts=[self._account(tx, (each.name, each.account), problems) for each in own],
+            pools_per_account=self._pools_per_account(capabilities) if able else None,
+            accounts=[self._account(key, stored[key]) for key in keys],
         )
 
-    def _account(self, tx: Tx, key: AccountKey, problems: Mapping[AccountKey, AccountProblem]) -> AccountSheet:
-        circuit, turns, problem = self._accounts.circuit(key), self._accounts.creates(key), problems.get(key)
+    def _account(self, key: AccountKey, stored: "_Stored") -> AccountSheet:
+        circuit, turns, problem = self._accounts.circuit(key), self._accounts.creates(key), stored.problem
         silent = self._watches.at(key).silent_since
         state: AccountState = "healthy"
         if key in self._accounts.removed:
@@ -130,20 +137,43 @@ class Sheets:
         elif turns.limited > 0:
             state = "limited"
         shown = problem if state in ("paused", "silent") else None
-        rows, volumes = leases.live(tx, *key), leases.live(tx, *key, "volume")
-        reading = reading_of(tx, *key)
+        reading = stored.reading
         return AccountSheet(
             name=key[1], region=self._accounts.regions.of.get(key, ""), state=state,
             reason=shown.reason if shown else Reason.NONE, since=silent, circuit=circuit.state,
             failures=circuit.failures, create_wait=turns.pause, create_interval=turns.interval,
             credit=Micro(reading.credit) if reading else None, credit_at=moment(reading.at) if reading else None,
-            machines=sum(lease.instance_id is not None for lease in rows),
-            unknown=sum(lease.outcome_unknown for lease in rows), volumes=len(volumes),
-            rate=Micro(sum(_rate(lease) for lease in (*rows, *volumes))),
+            machines=sum(lease.instance_id is not None for lease in stored.machines),
+            unknown=sum(lease.outcome_unknown for lease in stored.machines), volumes=len(stored.volumes),
+            rate=Micro(sum(_rate(lease) for lease in (*stored.machines, *stored.volumes))), measured=stored.measured,
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What the database has of one account."""
+
+    problem: AccountProblem | None
+    reading: Reading | None
+    machines: Sequence[Lease]
+    volumes: Sequence[Lease]
+    measured: Sequence[Measurement]
+
+
+def _stored(tx: Tx, keys: Iterable[AccountKey]) -> Mapping[AccountKey, _Stored]:
+    problems, found = _worst(account_problems.current(tx)), {}
+    for key in keys:
+        probed = probes.find(tx, key)
+        found[key] = _Stored(
+            problem=problems.get(key), reading=reading_of(tx, *key), machines=leases.live(tx, *key),
+            volumes=leases.live(tx, *key, "volume"), measured=() if probed is None else probed.facts,
+        )  # fmt: skip
+    return found
+
+
 def _rate(lease: Lease) -> int:
+    if lease.is_prepaid:  # no meter runs; its hours cost as much
+        return lease.observed.price if lease.instance_id is not None else 0
     return meter_rate(lease) or 0
 
 

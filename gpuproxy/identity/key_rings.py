@@ -6,11 +6,12 @@ Only the hash of an API key is stored. Its text is shown once, when it is create
 import hashlib
 from dataclasses import dataclass
 
+from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.users import Role
 from gpuproxy.ports import Database, Random, Tx
-from gpuproxy.store import keys, ssh_keys
+from gpuproxy.store import audit, keys, ssh_keys
 from gpuproxy.store.keys import KeyRow
 from gpuproxy.store.ssh_keys import SshKeyRow
 
@@ -40,13 +41,16 @@ class KeyRing:
         """The key with this SHA-256 (hex); None if there is none or it is revoked."""
         return await self._db.read(lambda tx: keys.find(tx, sha256))
 
-    async def create(self, project: str, name: str, role: Role, user_id: str = "") -> NewKey:
+    async def create(
+        self, project: str, name: str, role: Role, user_id: str = "", *, by: Caller = audit.COMMAND_LINE
+    ) -> NewKey:
         """Create a key and return its text, which can't be read again. Disabling user `user_id` disables the key."""
         text, key_id = key_text(self._random), f"key-{self._random.token(8)}"
 
         def write(tx: Tx) -> NewKey:
             row = key_row(tx, text, project=project, name=name, role=role, key_id=key_id, user_id=user_id)
             keys.insert(tx, row)
+            audit.record(tx, by, "key_created", key_id, f"{role} {name}", project=project)
             return NewKey(text, row)
 
         return await self._db.write(write)
@@ -55,9 +59,16 @@ class KeyRing:
         """The keys of a project, or of all projects for None; newest first."""
         return await self._db.read(lambda tx: keys.listed(tx, project))
 
-    async def revoke(self, project: str | None, key_id: str) -> bool:
+    async def revoke(self, project: str | None, key_id: str, *, by: Caller = audit.COMMAND_LINE) -> bool:
         """Revoke a key; False if the project (None: any project) has no such key."""
-        return await self._db.write(lambda tx: keys.revoke(tx, project, key_id))
+
+        def write(tx: Tx) -> bool:
+            known = next((row for row in keys.listed(tx, project) if row.id == key_id), None)
+            if known is not None and known.revoked_at is None:
+                audit.record(tx, by, "key_revoked", key_id, known.name, project=known.project)
+            return keys.revoke(tx, project, key_id)
+
+        return await self._db.write(write)
 
 
 class SshKeyRing:
@@ -67,7 +78,9 @@ class SshKeyRing:
         self._db = db
         self._random = random
 
-    async def add(self, project: str, name: str, line: str, fingerprint: str) -> SshKeyRow:
+    async def add(
+        self, project: str, name: str, line: str, fingerprint: str, *, by: Caller = audit.COMMAND_LINE
+    ) -> SshKeyRow:
         """Add a key and return its row; an existing row is returned unchanged. FailedPrecondition: too many keys."""
         key_id = f"ssh-{self._random.token(8)}"
 
@@ -88,6 +101,8 @@ class SshKeyRing:
                     f"A project can have at most {_MAX_SSH_KEYS} SSH keys. Delete one first.",
                     reason=Reason.TOO_MANY_SSH_KEYS,
                 )
+            if row.id == key_id:
+                audit.record(tx, by, "ssh_key_added", key_id, f"{name} {fingerprint}", project=project)
             return row
 
         return await self._db.write(write)
@@ -96,9 +111,16 @@ class SshKeyRing:
         """The keys of a project, or of all projects for None; newest first."""
         return await self._db.read(lambda tx: ssh_keys.listed(tx, project))
 
-    async def delete(self, project: str | None, key_id: str) -> bool:
+    async def delete(self, project: str | None, key_id: str, *, by: Caller = audit.COMMAND_LINE) -> bool:
         """Delete a key; False if the project (None: any project) never had it."""
-        return await self._db.write(lambda tx: ssh_keys.delete(tx, project, key_id))
+
+        def write(tx: Tx) -> bool:
+            known = next((row for row in ssh_keys.listed(tx, project) if row.id == key_id), None)
+            if known is not None:
+                audit.record(tx, by, "ssh_key_deleted", key_id, known.name, project=known.project)
+            return ssh_keys.delete(tx, project, key_id)
+
+        return await self._db.write(write)
 
 
 def key_text(random: Random) -> str:

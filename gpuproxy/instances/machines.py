@@ -30,6 +30,7 @@ from gpuproxy.model.errors import (
 from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseId, LeaseState, status_word
 from gpuproxy.model.reasons import Reason
+from gpuproxy.outcomes import spending
 from gpuproxy.outcomes.pool_owned import require_direct
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.effects import STOP_AGAIN
@@ -38,7 +39,7 @@ from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.persist import write_until_committed
-from gpuproxy.store import leases
+from gpuproxy.store import audit, leases
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ class Machines:
         if found.lease.observed.ready_at is None:  # a stop now would look like a machine that never gets ready
             raise _wrong_state(found, "is being started; stop it once it is active")
         market = self._able(found, "stop_start")
-        await self._alone(found.lease, lambda: self._stop(market, found.lease))
+        await self._alone(found.lease, lambda: self._stop(market, found.lease, caller))
         return await self._looked_at(caller, found)
 
     async def start(self, caller: Caller, provider: str, instance_id: str) -> LeaseView:
@@ -87,6 +88,7 @@ class Machines:
         found = await self._found(caller, provider, instance_id)
         await self._db.read(lambda tx: require_direct(tx, found.lease, "start"))
         market = self._able(found, "stop_start")
+        _require_time_left(found.lease, self._clock.now())
         ends_at = found.lease.observed.contract_ends_at
         if ends_at is not None and ends_at <= self._clock.now():
             raise FailedPrecondition(
@@ -94,7 +96,7 @@ class Machines:
                 "started again. Release it and rent another one.",
                 reason=Reason.CONTRACT_ENDED,
             )
-        await self._alone(found.lease, lambda: self._start(market, found.lease))
+        await self._alone(found.lease, lambda: self._start(market, found.lease, caller))
         return await self._looked_at(caller, found)
 
     async def logs(self, caller: Caller, provider: str, instance_id: str, lines: int) -> Sequence[str]:
@@ -145,12 +147,12 @@ class Machines:
             if (await self._db.read(lambda tx: leases.get(tx, lease.id))).state is not before:
                 return
 
-    async def _stop(self, market: Provider, lease: Lease) -> None:
-        await self._db.write(lambda tx: _begin_stop(tx, lease))
+    async def _stop(self, market: Provider, lease: Lease, caller: Caller) -> None:
+        await self._db.write(lambda tx: _begin_stop(tx, lease, caller))
         await _asked(market.stop(_contract(lease)), f"Stopping {lease.instance_id}")
 
-    async def _start(self, market: Provider, lease: Lease) -> None:
-        if not await self._db.write(lambda tx: _begin(tx, lease.id)):
+    async def _start(self, market: Provider, lease: Lease, caller: Caller) -> None:
+        if not await self._db.write(lambda tx: _begin(tx, lease.id, caller, self._limits.hold_ahead)):
             return
         try:
             await market.start(_contract(lease))
@@ -167,7 +169,7 @@ class Machines:
         If the stop fails, the reconciler repeats it.
         """
         await write_until_committed(
-            self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
+            self._db, self._clock, lambda tx: _start_over(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
         )
         try:
             await market.stop(_contract(lease))
@@ -189,23 +191,42 @@ class Machines:
         return await self._instances.by_contract(caller, lease.provider, _contract(lease))
 
 
-def _begin(tx: Tx, lease_id: LeaseId) -> bool:
-    """Record that a start is about to be sent. False if the machine may already run.
+def _begin(tx: Tx, lease_id: LeaseId, caller: Caller, horizon: timedelta) -> bool:
+    """Record that a start is about to be sent. False if the machine may already run. Raises BudgetExceeded.
 
     Until the start is accepted, the machine is still one that is to be stopped.
     """
     lease = leases.get(tx, lease_id)
     if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.pending.stop_at is None):
         return False
+    _require_time_left(lease, tx.now())
     tx.before_spending()
+    spending.admit_start(tx, lease, horizon)
     leases.note(tx, lease, StopDue(tx.now() + _UNDER_WAY))
+    audit.record(tx, caller, "instance_started", _contract(lease), lease.provider, project=lease.project)
     return True
 
 
-def _begin_stop(tx: Tx, lease: Lease) -> None:
+def _require_time_left(lease: Lease, now: datetime) -> None:
+    if lease.expires_at is not None and lease.expires_at <= now:
+        raise FailedPrecondition(
+            f"The lease of {lease.instance_id} ended at {lease.expires_at:%Y-%m-%d %H:%MZ}, and the machine is kept "
+            f"stopped. Extend reservation {lease.reservation_id} first.",
+            reason=Reason.RESERVATION_OVER,
+        )
+
+
+def _begin_stop(tx: Tx, lease: Lease, caller: Caller) -> None:
     """Record that the machine is to be stopped. A warm pool may have taken it up since the call began."""
     require_direct(tx, lease, "stop")
     _stop_from(tx, lease.id, tx.now() + STOP_AGAIN)
+    audit.record(tx, caller, "instance_stopped", _contract(lease), lease.provider, project=lease.project)
+
+
+def _start_over(tx: Tx, lease_id: LeaseId, stop_at: datetime) -> None:
+    """Record that a start was cancelled. Only the disk is held from now on, unless a listing has shown it run."""
+    _stop_from(tx, lease_id, stop_at)
+    spending.start_failed(tx, leases.get(tx, lease_id))
 
 
 def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:

@@ -97,6 +97,15 @@ class Chooser:
         """Search the marketplaces whose snapshots are incomplete. Call it without the lock: it takes a while."""
         await self._catalog.targeted(order.filter, deadline, until=until, alike=order.alike)
 
+    async def survey(self, order: Order, strategy: str, exclusions: Exclusions) -> "Survey":
+        """What a choice is made from. Raises Unavailable when no marketplace can be read."""
+        allowed = self.terms(order, exclusions)
+        market = await self._catalog.market(self._concerning(order.filter, allowed))
+        known = await self._db.read(lambda tx: _known(tx, allowed, self._limits, strategy, self._rests))
+        unpaused = _without(allowed, known.paused) if known.paused else allowed
+        terms = _without(unpaused, {each.account for each in known.open_breakers})
+        return Survey(market=market, known=known, unpaused=unpaused, terms=terms, regions=self._accounts.regions)
+
     async def choose(
         self,
         order: Order,
@@ -114,19 +123,12 @@ class Chooser:
         shown, so only its decision says what one host would cost. If an intent follows, hold the lock.
         Raises FailedPrecondition (NOT_ENOUGH_GPUS, or the reason why every account is paused) and Unavailable.
         """
-        terms = self.terms(order, exclusions)
-        market = await self._catalog.market(self._concerning(order.filter, terms))
-        known = await self._db.read(lambda tx: _known(tx, terms, self._limits, strategy, self._rests))
-        if known.paused:
-            terms = _without(terms, known.paused)
-            if not terms:
-                raise account_paused(next(iter(known.paused.values())))
-        terms = _without(terms, {each.account for each in known.open_breakers})
-        if known.open_breakers and not terms:
-            raise breaker.refusal_of(known.open_breakers)
+        survey = await self.survey(order, strategy, exclusions)
+        survey.require_account()
+        market, known = survey.market, survey.known
 
         def free(selection: Selection) -> list[Offer]:
-            return _free(selection.offers, terms, known.locked_keys, exclusions, self._accounts.regions)
+            return survey.free(selection.offers, exclusions)
 
         def capable(offers: Sequence[Offer]) -> list[Offer]:
             return [offer for offer in offers if not known.exhausted(offer)]
@@ -165,6 +167,11 @@ class _Known:
     exhausted: Callable[[Offer], bool]
     rotation: Rotation
 
+    @property
+    def ejected(self) -> set[HostKey]:
+        """All hosts that are ejected now."""
+        return {host for host, load in self.loads.items() if load.ejected_until is not None}
+
 
 def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str, rests: Callable[[AccountKey], float | None]) -> _Known:
     paused = account_problems.paused(tx)
@@ -176,6 +183,30 @@ def _known(tx: Tx, terms: Terms, limits: Limits, strategy: str, rests: Callable[
         exhausted=exhausted.rule(tx),
         rotation=rotations.read(tx, strategy),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a choice is made from: the market, the accounts, and what the database knows."""
+
+    market: Market
+    known: "_Known"
+    unpaused: Terms
+    """The accounts that may be used and are not paused."""
+    terms: Terms
+    """Those of them whose circuit breaker is closed."""
+    regions: Regions
+
+    def require_account(self) -> None:
+        """Raise the reason why no account can be used, if all are paused or have an open circuit breaker."""
+        if self.known.paused and not self.unpaused:
+            raise account_paused(next(iter(self.known.paused.values())))
+        if self.known.open_breakers and not self.terms:
+            raise breaker.refusal_of(self.known.open_breakers)
+
+    def free(self, offers: Sequence[Offer], exclusions: Exclusions) -> list[Offer]:
+        """The offers that an account may rent and that share no locked key."""
+        return _free(offers, self.terms, self.known.locked_keys, exclusions, self.regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +221,7 @@ class _Ranking:
     @property
     def ejected(self) -> set[HostKey]:
         """All hosts that are ejected now."""
-        return {host for host, load in self.known.loads.items() if load.ejected_until is not None}
+        return self.known.ejected
 
     def choose(self, least: int) -> Choice:
         """Raises Shortage when even all hosts together have fewer than `least` GPUs."""

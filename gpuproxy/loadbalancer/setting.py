@@ -4,7 +4,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, PermissionDenied, Violation
 from gpuproxy.model.strategies import STRATEGIES, strategy_by_name
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import meta
+from gpuproxy.store import audit, meta
 
 
 def strategy_for(tx: Tx, project: str, default: str, asked: str = "") -> str:
@@ -35,7 +35,13 @@ class StrategySetting:
             raise InvalidArgument([Violation("scope", f"{scope!r} is neither project nor global")])
         if scope == "global" and caller.role != "admin":
             raise PermissionDenied("Only an admin sets the global strategy.")
-        if scope == "global":
-            await self._db.write(lambda tx: meta.write(tx, meta.GLOBAL_STRATEGY, name))
-        else:
-            await self._db.write(lambda tx: meta.set_project_strategy(tx, caller.project, name))
+        project = "" if scope == "global" else caller.project
+
+        def write(tx: Tx) -> None:
+            if scope == "global":
+                meta.write(tx, meta.GLOBAL_STRATEGY, name)
+            else:
+                meta.set_project_strategy(tx, project, name)
+            audit.record(tx, caller, "strategy_set", scope or "project", name, project=project)
+
+        await self._db.write(write)

@@ -11,6 +11,8 @@ from gpuproxy.model.users import Role
 DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
 MIN_LEASE_DURATION = timedelta(seconds=10)
 """The shortest lease. A create takes seconds, so a shorter lease could end before its machine exists."""
+MIN_RELEASE_IDLE = timedelta(minutes=10)
+"""The shortest time after which an idle machine is released: time for its owner to read the notice."""
 KEYED = "k1:"
 """The prefix of fingerprints that were made with the deployment's key."""
 _LINE = "\n"
@@ -69,6 +71,8 @@ class LaunchSpec:
     volume: VolumeMount | None = None
     stopped: bool = False
     """The machine is created stopped, without running first. It needs free GPUs all the same."""
+    self_ending: bool = False
+    """The boot script ends the machine after the end in its label, also if the server is gone."""
     demanded: frozenset[str] = frozenset()
 
 
@@ -113,6 +117,10 @@ class Demand(Order):
 
     request_id: str = ""
     lease_duration: timedelta | None = None
+    lease_grace: timedelta = timedelta(0)
+    """For so long after its end a machine is kept stopped. 0: its end destroys it, as an end that the caller set."""
+    release_idle_after: timedelta = timedelta(0)
+    """A machine that has been idle for so long is released. 0: never."""
     keep_late: bool = False
     wait_for: Literal["created", "ready"] = "created"
     wait: bool = True

@@ -45,6 +45,14 @@ class TurnTaken(Conflict):
     """The rotation has changed since it was read: choose again."""
 
 
+class TooSoon(Exception):
+    """Another process has sent a call to the same endpoint of the account. The next turn begins in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the next turn begins in {seconds:.3f} s")
+        self.seconds = seconds
+
+
 class ClaimLost(Exception):
     """The process has a claim no longer: it is over, or another process has it. The work must stop at once."""
 

@@ -205,7 +205,8 @@ class Faltered:
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
-        return replace(lease, observed=replace(lease.observed, faltered_at=self.at))
+        observed = replace(lease.observed, faltered_at=self.at, idle_since=None, idle_notice_at=None)
+        return replace(lease, observed=observed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,8 @@ class Parked:
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
-        return replace(lease, observed=replace(lease.observed, faltered_at=None))
+        observed = replace(lease.observed, faltered_at=None, idle_since=None, idle_notice_at=None)
+        return replace(lease, observed=observed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """The owner wants the machine until `expires_at`. `too_soon`: the marketplace's contract ends before."""
+    """The owner wants the machine until `expires_at`, which destroys it. `too_soon`: its contract ends before."""
 
     expires_at: datetime
     at: datetime
@@ -35,7 +35,54 @@ class Extended:
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the fact."""
-        return replace(lease, expires_at=self.expires_at, observed=_warned(lease, self.at, too_soon=self.too_soon))
+        observed = replace(_warned(lease, self.at, too_soon=self.too_soon), ending_soon_at=None)
+        pending = replace(lease.pending, new_end=None, new_end_until=None)
+        return replace(lease, expires_at=self.expires_at, grace_s=0, observed=observed, pending=pending)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEnd:
+    """The end `at` is being written to the machine's label, for at most `until`. None: nothing is."""
+
+    at: datetime | None
+    until: datetime | None
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, pending=replace(lease.pending, new_end=self.at, new_end_until=self.until))
+
+
+@dataclass(frozen=True, slots=True)
+class EndingSoon:
+    """The owner is told that the lease ends soon."""
+
+    at: datetime
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, observed=replace(lease.observed, ending_soon_at=self.at))
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The machine has been idle since `since`. None: it is not, so that a notice no longer stands."""
+
+    since: datetime | None
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, observed=replace(lease.observed, idle_since=self.since, idle_notice_at=None))
+
+
+@dataclass(frozen=True, slots=True)
+class IdleNotice:
+    """The owner is told that the machine will be released because it is idle."""
+
+    at: datetime
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, observed=replace(lease.observed, idle_notice_at=self.at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +312,10 @@ def _warned(lease: Lease, at: datetime, *, too_soon: bool) -> Observed:
 Fact = (
     CallStarted
     | Extended
+    | NewEnd
+    | EndingSoon
+    | Idle
+    | IdleNotice
     | Shown
     | Missing
     | NotListed

@@ -121,6 +121,9 @@ TRANSITIONS: dict[LeaseState, dict[LeaseEvent, LeaseState]] = {
 }
 
 _NOTHING = Micro(0)
+
+NO_ROOM = "unsupported no_room"
+"""The word of a part of the boot script that was left out, because the launch has no room for it."""
 BOOT_REQUESTED = "requested"
 """The state of a part of the boot script whose report has not been read yet."""
 BOOT_NOT_REPORTED = "not reported"
@@ -237,6 +240,12 @@ class Observed:
     """When the marketplace's contract ends: the machine stops then, whatever the lease says."""
     contract_warned_at: datetime | None = None
     """Since when the contract is known to end too soon; None while it does not."""
+    ending_soon_at: datetime | None = None
+    """When the owner was told that the lease ends soon; None while it does not."""
+    idle_since: datetime | None = None
+    """The first of the unbroken series of listings that show idle GPUs; None while there is no series that counts."""
+    idle_notice_at: datetime | None = None
+    """When the owner was told that the machine will be released because it is idle; None while it will not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +267,10 @@ class Pending:
     stop_at: datetime | None = None
     """From then on the machine must be stopped; it is stopped again whenever it runs. None: it may run."""
     keys_state: KeysState = ""
+    new_end: datetime | None = None
+    """An end that is being written to the machine's label. It counts only once it was read back there."""
+    new_end_until: datetime | None = None
+    """Until then, the label may carry `new_end`. After it, the end of the lease is written again."""
     keeps_gpus: bool = False
     """While it is stopped, this server rents its GPUs for nobody else: it is to be started again."""
 
@@ -305,6 +318,10 @@ class Lease:
     """When the server learnt that the instance exists."""
     ended_at: datetime | None = None
     expires_at: datetime | None = None
+    grace_s: int = 0
+    """For so many seconds after its end the machine is kept, stopped. 0: the end destroys it."""
+    release_idle_s: int = 0
+    """A machine that has been idle for so many seconds is released. 0: never."""
     reason: Reason = Reason.NONE
     """Why the lease failed or is being released; empty while it does neither."""
     offered: Offered

@@ -26,6 +26,10 @@ class Owner:
     strategy: str
     wanted_until: datetime | None
     """When its agreement to pay ends; None if it has no end."""
+    grace_s: int = 0
+    """For so many seconds after that its machines are kept, stopped."""
+    release_idle_s: int = 0
+    """A machine that has been idle for so many seconds is released. 0: never."""
     waits: bool
     """It keeps a machine that is found late, because it is still waiting or can find the machine later."""
     concluded: bool

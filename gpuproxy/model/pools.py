@@ -127,6 +127,7 @@ class Degraded(StrEnum):
     CONTRACT_ENDS = "contract_ends"  # the marketplace's contract ends within 72 h
     LOW_CREDIT = "low_credit"  # the account's credit is enough for less than 24 h
     SECRETS_UNAVAILABLE = "secrets_unavailable"  # the key of the stored secrets is missing
+    OVER_BUDGET = "over_budget"  # its machines were stopped, because a spending limit does not allow them
     UNKNOWN_OUTCOME = "unknown_outcome"  # a create may have happened; nothing is started before it is resolved
 
     @property
@@ -153,6 +154,7 @@ _SENTENCES: dict[Degraded, str] = {
     Degraded.CONTRACT_ENDS: "The marketplace's contract ends within 72 hours.",
     Degraded.LOW_CREDIT: "The account's credit is enough for less than 24 hours.",
     Degraded.SECRETS_UNAVAILABLE: "The key of the stored secrets is missing, so no machine can be launched.",
+    Degraded.OVER_BUDGET: "A spending limit does not allow the pool to run on. Its machines were stopped.",
     Degraded.UNKNOWN_OUTCOME: "The outcome of a create is unknown. Nothing is started before it is resolved.",
 }
 
@@ -165,6 +167,8 @@ CrossHost = Literal["", "empty"]
 DataState = Literal["", "same_volume", "restored", "empty"]
 Wanted = Literal["supervised", "disabled", "gone"]
 IncidentKind = Literal["failure", "manual", "test", "drill"]
+LateStart = tuple[LeaseId, datetime]
+"""The machine of a start without a clear answer, and until when the marketplace may still carry it out."""
 Phase = Literal["detect", "fence", "start", "reachable", "promote"]
 PHASES: tuple[Phase, ...] = ("detect", "fence", "start", "reachable", "promote")
 
@@ -274,6 +278,8 @@ class Pool:
     """When somebody last looked successfully whether they are."""
     misses: int = 0
     """Looks in a row that did not find them."""
+    late_starts: tuple[LateStart, ...] = ()
+    """Starts without a clear answer that the marketplace may still carry out."""
     fence: Literal["", "api_only", "api_and_lock"] = ""
     data_state: DataState = ""
     failover_count: int = 0
@@ -367,5 +373,7 @@ class PoolView:
     """When the primary was last probed."""
     price: Micro = _NOTHING
     """Per hour, of everything now."""
+    cost: Micro = _NOTHING
+    """Of everything since it was first provisioned."""
     next_action: str = ""
     """What the server does next, or what the owner can do, for people."""

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     RESERVATION_OVER = "RESERVATION_OVER"
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     CONTRACT_ENDED = "CONTRACT_ENDED"
     WRONG_STATE = "WRONG_STATE"
     NO_CAPACITY = "NO_CAPACITY"
@@ -64,6 +65,7 @@ class Reason(StrEnum):
     ORPHAN = "ORPHAN"
     REAPPEARED = "REAPPEARED"
     EXPIRED = "EXPIRED"
+    IDLE = "IDLE"
     RELEASED = "RELEASED"
     DESTROYED = "DESTROYED"
     COMMON_CAUSE = "COMMON_CAUSE"
@@ -81,6 +83,7 @@ class Reason(StrEnum):
     POOL_CHANGED = "POOL_CHANGED"
     BOOKING_ENDED = "BOOKING_ENDED"
     BOOKING_NOT_FOUND = "BOOKING_NOT_FOUND"
+    PROBE_RUNNING = "PROBE_RUNNING"
 
     @property
     def meaning(self) -> "Meaning":
@@ -167,7 +170,14 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.BUDGET_EXCEEDED: Meaning(
         status="FAILED_PRECONDITION",
-        refusal="Kept for spending limits, which are not built yet. Over HTTP the status will be 402.",
+        refusal="It would exceed a spending limit. Nothing was rented. The message and the metadata say which limit, "
+        "and what is spent, held and asked: [spending-limits.md](spending-limits.md). Over HTTP the status is 402.",
+        outcome="The money for it could not be held any longer, because of a spending limit. It was released.",
+    ),
+    Reason.QUOTA_EXCEEDED: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="It would exceed a quota of the project. Nothing was rented. `quota` in the metadata names it: `gpus` "
+        "at once, or `price_per_hour`.",
     ),
     Reason.CONTRACT_ENDED: Meaning(
         status="FAILED_PRECONDITION",
@@ -275,6 +285,9 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     Reason.ORPHAN: Meaning(outcome="It was our machine, but the database did not know it. It was destroyed."),
     Reason.REAPPEARED: Meaning(outcome="It was proven gone and appeared again. It was destroyed."),
     Reason.EXPIRED: Meaning(outcome="The lease reached its end."),
+    Reason.IDLE: Meaning(
+        outcome="Its GPUs were idle for `release_idle_after`. It was released: [idle-machines.md](idle-machines.md).",
+    ),
     Reason.RELEASED: Meaning(outcome="You released the reservation."),
     Reason.DESTROYED: Meaning(outcome="You destroyed the machine."),
     Reason.COMMON_CAUSE: Meaning(
@@ -326,5 +339,9 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     Reason.BOOKING_NOT_FOUND: Meaning(
         outcome="The answer to the create was lost, and no machine was found before the end of what it would have "
         "booked. The booking may have been paid: see [billing.md](billing.md#a-create-that-is-never-found).",
+    ),
+    Reason.PROBE_RUNNING: Meaning(
+        status="FAILED_PRECONDITION",
+        refusal="The account is being probed. Wait until that probe has ended, or release its reservation.",
     ),
 }

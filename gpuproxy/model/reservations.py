@@ -95,6 +95,10 @@ class Reservation:
     replace_unready: bool
     """True: a machine that doesn't become ready is released. False: it is kept."""
     ready_timeout_s: float
+    grace_s: int = 0
+    """For so many seconds after its end its machines are kept, stopped. 0: the end destroys them."""
+    release_idle_s: int = 0
+    """A machine that has been idle for so many seconds is released. 0: never."""
     key_id: str = ""
     """The API key of the caller; empty if it used none."""
     stopped: Reason = Reason.NONE
@@ -122,6 +126,8 @@ class Reservation:
             gpus=self.count if self.kind == "reservation" else _POOL_GPUS * self.count,
             strategy=self.strategy,
             wanted_until=self.expires_at,
+            grace_s=self.grace_s,
+            release_idle_s=self.release_idle_s,
             waits=self.keep or self.answered_at is None,
             concluded=self.kind == "reservation" and self.settled_at is not None,
             closing=self.closing,
@@ -138,6 +144,10 @@ class ReservationView:
     reservation: Reservation
     leases: tuple[Lease, ...]
     costs: tuple[Micro, ...]
+    at: datetime | None = None
+    """When it was read; None for one that was not."""
+    gpu_utils: tuple[float | None, ...] = ()
+    """The GPU utilisation of each lease, in percent; None where it is not known. Empty: it was not looked up."""
 
     @property
     def kept(self) -> tuple[Lease, ...]:
@@ -145,14 +155,21 @@ class ReservationView:
         return tuple(lease for lease in self.leases if lease.state in RENTED)
 
 
+def follows_leases(reservation: Reservation) -> bool:
+    """False while its call is renting: then the state is PENDING whatever the leases are."""
+    return bool(reservation.closing) or reservation.settled_at is not None
+
+
 def derived_state(reservation: Reservation, leases: Sequence[Lease]) -> ReservationState:
     """The state of a reservation with these leases."""
+    if not follows_leases(reservation):
+        return ReservationState.PENDING
     live = [lease for lease in leases if lease.state in LIVE]
     if reservation.closing:
         if live:
             return ReservationState.RELEASING
         return ReservationState.FAILED if reservation.failure else ReservationState.RELEASED
-    if reservation.settled_at is None or any(lease.state in UNRESOLVED for lease in live):
+    if any(lease.state in UNRESOLVED for lease in live):
         return ReservationState.PENDING
     kept = [lease for lease in live if lease.state in RENTED and lease.kind == "machine"]
     if reservation.kind == "pool" and any(lease.state is LeaseState.ACTIVE for lease in kept):
@@ -185,3 +202,20 @@ def outcome_word(lease: Lease) -> str:
     if lease.state is LeaseState.FAILED and lease.reason == Reason.NOT_ATTEMPTED:
         return "not_attempted"
     return _OUTCOMES.get(lease.state, lease.state.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEntry:
+    """One event of a reservation or of one of its machines, for people to read."""
+
+    seq: int
+    at: datetime
+    lease_id: str
+    """Empty: an event of the reservation."""
+    event: str
+    state: str
+    """After the event."""
+    reason: str = ""
+    instance_id: str = ""
+    expires_at: datetime | None = None
+    """The end of the reservation after the event."""

@@ -160,6 +160,16 @@ def _stopped(reservation: Reservation) -> str:
     return f" No more machines were rented: {why}." if why else ""
 
 
+def still_running(request_id: str) -> DeadlineExceeded:
+    """The refusal when the deadline passes while another process runs the call."""
+    if not request_id:
+        return DeadlineExceeded("The deadline has passed, and another server releases what this call has rented.")
+    return DeadlineExceeded(
+        f"The deadline has passed, and another server still runs this call. What it rents is kept. Repeat the call "
+        f"with the same request_id ({request_id})."
+    )
+
+
 def refusal_of(failure: Failure) -> Refusal:
     """The error that a stored failure stands for."""
     metadata = dict(failure.metadata)

@@ -20,6 +20,7 @@ def conclude(tx: Tx, reservation_id: ReservationId, *, gone: bool, queue_seconds
     `gone`: no caller waits for the answer. `queue_seconds`: the longest wait for a turn that exceeded the deadline, 0
     if there was none.
     """
+    reservations.ahead(tx, reservation_id)
     for lease in leases.of_reservation(tx, reservation_id):
         if lease.state is LeaseState.REQUESTED and lease.creation.call_started_at is None:
             record.not_attempted(tx, lease.id)

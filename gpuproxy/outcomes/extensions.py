@@ -10,11 +10,13 @@ from typing import Literal
 
 from gpuproxy.model import bookings
 from gpuproxy.model.bookings import BookingRecord, BookingState, Seen
-from gpuproxy.model.errors import Advice, AuthFailed, InsufficientFunds, RateLimited, Refused
+from gpuproxy.model.errors import Advice, AuthFailed, FailedPrecondition, InsufficientFunds, RateLimited, Refused
+from gpuproxy.model.lease_events import Release
 from gpuproxy.model.lease_facts import BookedLonger, BookingRead, NotBookedLonger
-from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseId
+from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseId, LeaseState
 from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
+from gpuproxy.outcomes import spending
 from gpuproxy.ports import Tx
 from gpuproxy.store import account_problems, leases, money_log, owners, settlements
 from gpuproxy.store import bookings as stored
@@ -47,18 +49,23 @@ def begin(tx: Tx, lease_id: LeaseId, most: int, margin: timedelta, patience: tim
     if stored.open_of(tx, lease_id) is not None or lease.prepaid.booked_until is None:
         return None
     hours = bookings.extension_hours(lease.prepaid.booked_until, lease.expires_at, most)
-    if why := _not_allowed(tx, lease):
-        _failed(tx, lease, Reason.PRICE_MOVED, why, tx.now() + _LONGEST_WAIT)
+    if (refused_by := _not_allowed(tx, lease, hours)) is not None:
+        _failed(tx, lease, *refused_by, tx.now() + _LONGEST_WAIT)
         return None
     return stored.begin_extension(tx, lease, hours, tx.now() + patience)
 
 
-def _not_allowed(tx: Tx, lease: Lease) -> str:
-    """Why an extension may not be paid for; "" if it may. The only place where extensions meet limits of spending."""
+def _not_allowed(tx: Tx, lease: Lease, hours: int) -> tuple[Reason, str] | None:
+    """Why an extension may not be paid for; None if it may. Then its amount is held."""
     tx.before_spending()
     if lease.observed.price > lease.creation.ceiling:
-        return "its price is above the limit of the reservation"
-    return ""
+        return Reason.PRICE_MOVED, "its price is above the limit of the reservation"
+    until = (lease.prepaid.booked_until or tx.now()) + hours * bookings.HOUR
+    try:
+        spending.admit_booking(tx, lease, bookings.price_of(lease, hours), until)
+    except FailedPrecondition as refusal:
+        return refusal.reason, refusal.message
+    return None
 
 
 def bought(tx: Tx, booking: BookingRecord) -> None:
@@ -110,8 +117,8 @@ def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Verdict:
         until = lease.prepaid.booked_until or seen.until
         leases.note(tx, lease, BookingRead(seen.at, until, lease.prepaid.paid, seen.price))
         return "decided"
-    if not _agreed(first, seen):
-        return "again"
+    if lease.state is not LeaseState.RELEASING and not _agreed(first, seen):
+        return "again"  # a machine that is being destroyed is not there for a second read
     _correct(tx, lease, seen)
     return "decided"
 
@@ -143,7 +150,7 @@ def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, 
 
 
 def _correct(tx: Tx, lease: Lease, seen: Seen) -> None:
-    """Two reads agree that something else is booked or paid than our bookings say: they are right."""
+    """Reads show that something else is booked or paid than our bookings say: they are right."""
     paid = lease.prepaid.paid if seen.paid is None else seen.paid
     recorded = leases.recorded(tx, lease.id)
     difference = paid - lease.prepaid.paid
@@ -152,7 +159,16 @@ def _correct(tx: Tx, lease: Lease, seen: Seen) -> None:
         settlements.save(tx, lease.id, charged=charged, metered=recorded)
     until = lease.prepaid.booked_until
     until = until if until is not None and _same(until, seen.until) else seen.until
-    leases.note(tx, lease, BookingRead(seen.at, until, paid, seen.price))
+    corrected = leases.note(tx, lease, BookingRead(seen.at, until, paid, seen.price))
+    if corrected.state in RENTED and _costs_too_much(tx, corrected):
+        leases.advance(tx, corrected, Release(Reason.PRICE_MOVED, tx.now()))
+
+
+def _costs_too_much(tx: Tx, lease: Lease) -> bool:
+    """Whether the create was charged above the limit. A dear extension is not extended again, but used up."""
+    if any(each.kind == "extend" and each.state is BookingState.CONFIRMED for each in stored.of_lease(tx, lease.id)):
+        return False
+    return lease.prepaid.paid > (lease.creation.ceiling + 1) * lease.prepaid.booked_hours
 
 
 def _same(one: datetime, other: datetime) -> bool:

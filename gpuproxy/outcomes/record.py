@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model import lease_events
 from gpuproxy.model.bookings import HOUR
-from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope
+from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope, TooSoon
 from gpuproxy.model.lease_events import (
     Created,
     Deferred,
@@ -21,9 +21,10 @@ from gpuproxy.model.lease_events import (
     Release,
     ReplyLost,
 )
-from gpuproxy.model.lease_facts import CallStarted
+from gpuproxy.model.lease_facts import Booted, CallStarted
 from gpuproxy.model.leases import (
     LIVE,
+    NO_ROOM,
     RENTED,
     TERMINAL,
     Billed,
@@ -51,19 +52,28 @@ _PAUSE = timedelta(minutes=3)
 """How long an account is paused after it was the reason for a refused create."""
 
 
+def start_ahead(tx: Tx, lease: Lease) -> None:
+    """Say that `call_started` will be called for this lease: what it needs is then read at once."""
+    leases.ahead(tx, lease.id)
+    account_problems.ahead(tx)
+    pace.ahead(tx, (lease.provider, lease.account))
+
+
 def call_started(
     tx: Tx,
     lease_id: LeaseId,
-    deadline: datetime,
+    patience: timedelta,
     latest: datetime,
     interval: float,
     *,
     require: Callable[[Tx], None],
+    shared: bool = False,
 ) -> bool:
     """Record that the create is about to be sent. False when it must not be sent any more.
 
-    `deadline`: when the call ends at the latest. `latest`: the last time at which the create may be sent. `interval`:
+    `patience`: how long the call may take. `latest`: the last time at which the create may be sent. `interval`:
     the seconds until the account's next create. `require` raises ClaimLost if another process rents for the owner.
+    `shared`: other processes send creates with the account too. Then this raises TooSoon if it is not its turn yet.
     """
     require(tx)
     lease = leases.get(tx, lease_id)
@@ -81,8 +91,11 @@ def call_started(
         # The marketplace's words are left out: they were about another project's create.
         leases.advance(tx, lease, NotAttempted(paused.reason))
         return False
-    leases.note(tx, lease, CallStarted(tx.now(), deadline))
-    pace.hold(tx, (lease.provider, lease.account), tx.now() + timedelta(seconds=interval))
+    account = (lease.provider, lease.account)
+    if shared and (early := (pace.next_create_at(tx, account) - tx.now()).total_seconds()) > 0:
+        raise TooSoon(early)
+    leases.note(tx, lease, CallStarted(tx.now(), tx.now() + patience))
+    pace.hold(tx, account, tx.now() + timedelta(seconds=interval))
     return True
 
 
@@ -106,7 +119,11 @@ def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
     if lease.state in TERMINAL:
         return leases.advance(tx, lease, Reappeared(tx.now(), receipt.instance_id))
     booked = Created(receipt.instance_id, tx.now(), receipt.paid, receipt.booked_until)
-    return adopt(tx, lease, booked)
+    adopted = adopt(tx, lease, booked)
+    if not receipt.left_out or adopted.state not in RENTED:
+        return adopted
+    parts = ((part, NO_ROOM if part in receipt.left_out else word) for part, word in adopted.observed.boot)
+    return leases.note(tx, adopted, Booted(tuple(parts)))
 
 
 def found(tx: Tx, lease: Lease, instance_id: InstanceId) -> Lease:

@@ -13,7 +13,8 @@ from gpuproxy.store import leases, reservations
 def view(tx: Tx, reservation_id: ReservationId) -> ReservationView:
     """A reservation with its leases and their costs so far."""
     reservation, rows = with_leases(tx, reservation_id)
-    return ReservationView(reservation=with_message(reservation, rows), leases=rows, costs=leases.costs(tx, rows))
+    told = with_message(reservation, rows)
+    return ReservationView(reservation=told, leases=rows, costs=leases.costs(tx, rows), at=tx.now())
 
 
 def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservation:
@@ -25,4 +26,5 @@ def with_message(reservation: Reservation, rows: tuple[Lease, ...]) -> Reservati
 
 def with_leases(tx: Tx, reservation_id: ReservationId) -> tuple[Reservation, tuple[Lease, ...]]:
     """A reservation and its leases, as they are stored."""
+    leases.all_ahead(tx, reservation_id)
     return reservations.get(tx, reservation_id), leases.of_reservation(tx, reservation_id)

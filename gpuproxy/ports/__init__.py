@@ -4,7 +4,7 @@ No other module uses the time, the network, randomness or threads directly. So a
 marketplace included, deterministically under a virtual clock. Only `app.main` chooses the adapters.
 """
 
-from gpuproxy.ports.clock import Clock
+from gpuproxy.ports.clock import Clock, FollowingClock
 from gpuproxy.ports.database import Database, Tx, Wakeups
 from gpuproxy.ports.descriptor import Descriptor, PacedCall
 from gpuproxy.ports.http import Http, HttpNotSent, HttpReplyLost, HttpRequest, HttpResponse
@@ -22,6 +22,7 @@ __all__ = [
     "Clock",
     "Database",
     "Descriptor",
+    "FollowingClock",
     "Http",
     "HttpNotSent",
     "HttpReplyLost",

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Clock(Protocol):
@@ -22,3 +22,11 @@ class Clock(Protocol):
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
         """Like asyncio.timeout, in the clock's seconds."""
+
+
+@runtime_checkable
+class FollowingClock(Clock, Protocol):
+    """A clock that follows another one: that of a database which several processes use."""
+
+    def follow(self, at: datetime, began: float) -> None:
+        """Note that the other clock stood at `at`, between `began`, a reading of `monotonic`, and now."""

@@ -25,6 +25,19 @@ class Tx(Protocol):
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; returns the number of changed rows. Raises Taken, StatementRefused, Unavailable."""
 
+    def write(self, sql: str, params: Sequence[Any] = (), *, otherwise: Exception | None = None) -> None:
+        """Run a statement whose result the unit does not need. A remote database is asked later, with the next query.
+
+        `otherwise` is raised if no row is changed. It and the errors of `execute` are raised by this call or a later
+        one, or once the unit has ended. In any case the unit fails, so a unit can't go on after them.
+        """
+
+    def ahead(self, sql: str, params: Sequence[Any] = ()) -> None:
+        """Say that the unit will `fetch` this query, with the same text and values: a hint, so that one answer has all.
+
+        The rows are those that a query at the time of the `fetch` would find. Sums that triggers keep can't be asked.
+        """
+
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         """All rows of a query. Raises StatementRefused, Unavailable."""
 

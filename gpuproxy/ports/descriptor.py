@@ -52,6 +52,12 @@ class Descriptor:
     """The address of the real service, with which operators are shown the proxy in use; "": not shown by default."""
     regional: bool = False
     """True where a key sees and rents only the offers of its own region, `ProviderSetup.region`."""
+    own_read: str = ""
+    """A shell command that runs in a machine and reads the machine's own row with the key that the marketplace gave it.
+
+    Exit code 0: it may. 1: the marketplace refuses it. Any other: nothing is known. It prints nothing. `gpuproxy probe`
+    runs it; "": there is no such key.
+    """
 
     def __post_init__(self) -> None:
         for field, value, form in (

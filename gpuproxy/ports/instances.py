@@ -42,6 +42,7 @@ class ListedInstance:
 
     id: InstanceId
     label: str | None
+    """As `create` got it: the reconciler takes off the end that a label of ours may carry."""
     status: InstanceStatus
     raw_status: str
     status_message: str = ""
@@ -53,6 +54,8 @@ class ListedInstance:
     """The price while stopped: disk only."""
     gpu_model: str = ""
     num_gpus: int = 0
+    gpu_util: float | None = None
+    """How much its GPUs work at this moment, in percent; None if the provider does not say."""
     machine_id: str = ""
     created_at: datetime | None = None
     ends_at: datetime | None = None
@@ -62,6 +65,8 @@ class ListedInstance:
     """The public addresses of container ports. The one of SSH, if there is one, is also in `ssh`."""
     booking: Booking | None = None
     """None where the provider bills by use."""
+    written_label: str | None = None
+    """The label as the marketplace shows it, where the reconciler has taken its end off `label`."""
     at_rest: bool = False
     """Everything that the provider says about it agrees that it is stopped, is to be stopped, and has no start queued.
 
@@ -79,3 +84,5 @@ class Inventory:
     and no instance may be concluded absent because this listing does not show it."""
     sent_at: float | None = None
     """When the first request was sent, after any wait for its turn: a reading of Clock.monotonic(). None: unknown."""
+    ended: frozenset[str] = frozenset()
+    """The labels of ended machines, where listings show them. They show whose key it is. Nothing else follows."""

@@ -5,11 +5,22 @@ provider names in a 429 response is kept: it never becomes shorter.
 """
 
 from collections import deque
+from typing import Protocol
 
-from gpuproxy.ports import Clock
+from gpuproxy.ports.clock import Clock
 
 MARGIN = 1.02
 """A factor for intervals. Calls may travel at different speeds; one that arrives too early makes the wait longer."""
+
+
+class SharedTurns(Protocol):
+    """Turns at endpoints that several processes call with the same account."""
+
+    async def turn(self, endpoint: str, calls: int, seconds: float) -> None:
+        """Return when the next call may be sent: at most `calls` calls in any `seconds`."""
+
+    def hold(self, endpoint: str, seconds: float) -> None:
+        """Let no process begin a turn for `seconds` seconds."""
 
 
 class Pace:
@@ -19,6 +30,11 @@ class Pace:
         self._clock = clock
         self.interval = interval
         self._last_at = clock.monotonic() - interval
+
+    @property
+    def rate(self) -> tuple[int, float]:
+        """So many calls in so many seconds."""
+        return 1, self.interval
 
     async def turn(self) -> None:
         """Return when the next call may be sent."""
@@ -51,6 +67,11 @@ class Window:
         self._seconds = seconds
         self._begun: deque[float] = deque(maxlen=calls)
         self._not_before = clock.monotonic()
+
+    @property
+    def rate(self) -> tuple[int, float]:
+        """So many calls in so many seconds."""
+        return self._begun.maxlen or 1, self._seconds
 
     async def turn(self) -> None:
         """Return when the next call may be sent."""

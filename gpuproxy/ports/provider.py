@@ -14,6 +14,7 @@ from gpuproxy.model.offers import Offer, OfferFilter, ProviderName
 from gpuproxy.ports.clock import Clock
 from gpuproxy.ports.http import Http
 from gpuproxy.ports.instances import Inventory, ListedInstance
+from gpuproxy.ports.pacing import SharedTurns
 from gpuproxy.ports.volumes import VolumeInventory, VolumeOffer
 from gpuproxy.ports.workers import Workers
 
@@ -25,6 +26,8 @@ class Receipt:
     instance_id: InstanceId
     paid: Micro | None = None
     booked_until: datetime | None = None
+    left_out: tuple[str, ...] = ()
+    """The parts of the boot script that were not sent, because the launch has no room for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,29 +39,28 @@ class Spend:
     """The provider's id of the account, the same for each of its keys; empty if the provider does not report one."""
 
 
-CAPABILITY_NAMES = frozenset(
-    {
-        "stop_start",
-        "logs",
-        "charges",
-        "credit",
-        "volumes",
-        "volume_sharing",
-        "hold_gpu",
-        "spot",
-        "ssh",
-        "ssh_keys",
-        "ports",
-        "custom_image",
-        "extend",
-        "refundable",
-        "labels",
-        "registry_auth",
-        "jupyter",
-        "entrypoint",
-    }
-)
-"""The capabilities that a provider can lack."""
+CAPABILITY_NAMES: Mapping[str, str] = {
+    "charges": "`charges` tells what each machine cost, so that the ledger is corrected by it",
+    "container_key": "see below",
+    "credit": "`spend` tells the account's credit",
+    "custom_image": "a machine starts the image that the caller chooses",
+    "entrypoint": "`run_mode` `entrypoint`: the image's own command runs, with `args`",
+    "extend": "`extend` books more hours of a machine that is paid in advance",
+    "hold_gpu": "a container can read its own label; see below",
+    "jupyter": "`run_mode` `jupyter`",
+    "labels": "listings show the label of a machine. Every adapter needs this",
+    "logs": "`logs` reads the last lines of a machine's log",
+    "ports": "ports of a machine can be opened",
+    "refundable": "a destroy ends the costs, or pays back what the refund rule says",
+    "registry_auth": "images are pulled with the caller's login of a registry",
+    "spot": "machines that the marketplace may interrupt can be rented. No call asks for one yet",
+    "ssh": "machines have SSH, and count as ready when it answers",
+    "ssh_keys": "`add_ssh_key` gives a key to a machine that exists. Keys of a create don't need it",
+    "stop_start": "`stop` and `start`; a stopped machine keeps its disk",
+    "volume_sharing": "two machines can have one volume; see below",
+    "volumes": "the calls for volumes",
+}
+"""The capabilities that a provider can lack, and what each means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class Capabilities:
     """A new instance is released if every listing of so many seconds shows it as stopped, broken or another model."""
     late_seconds: float | None = None
     """The number of seconds after its call within which a create may still be executed; None: no bound is known."""
+    boot_script: bool = False
+    """The adapter starts GPU Proxy's boot script on each machine. Its report is then read from the machine's log."""
     gpu_failure: re.Pattern[str] | None = None
     """A pattern that matches the status message of a running machine only if one of its GPUs has failed.
 
@@ -144,6 +148,12 @@ class Provider(Protocol):
 
     async def start(self, instance_id: InstanceId) -> None:
         """Request a start. NoCapacity: its GPUs are rented to somebody else; the start may be queued nevertheless."""
+
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """Change the label. Returns once it is accepted; `get` or `list` shows it. Only with `container_key`.
+
+        It can be repeated without harm.
+        """
 
     async def stop(self, instance_id: InstanceId) -> None:
         """Request a stop. It also cancels a queued start. Stopping a stopped instance is no error."""
@@ -204,8 +214,12 @@ class ProviderSetup:
     workers: Workers
     intervals: Mapping[str, float] = field(default_factory=dict)
     """Minimum seconds between two calls, by endpoint. They replace the adapter's own; 0 means no limit."""
+    shared: SharedTurns | None = None
+    """Set if several processes use the account: endpoints that any of them may call take their turns here too."""
     timeouts: Mapping[str, float] = field(default_factory=dict)
     """Timeout of one call in real seconds, by endpoint: search, create, or "call" for all others."""
+    container_key: bool | None = None
+    """Whether a machine of the account was measured to be able to read itself; None: it was not measured."""
     prepaid_hours: int = 1
     """How many hours a create books where the marketplace is paid in advance."""
     marks: Mapping[str, str] = field(default_factory=dict)

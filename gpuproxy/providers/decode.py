@@ -114,6 +114,11 @@ def price(dollars: float | None) -> Micro | None:
     return micro(dollars) if dollars is not None and 0 <= dollars < ABSURD else None
 
 
+def percent(share: float | None) -> float | None:
+    """The share in percent, at most 100; None if the number is not a share."""
+    return min(share, 100.0) if share is not None and 0 <= share < ABSURD else None
+
+
 def date(epoch: float | None) -> datetime | None:
     """The time in UTC; None if the number is not a date."""
     if not epoch:

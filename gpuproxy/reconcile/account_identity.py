@@ -3,28 +3,35 @@
 The listing of another account shows none of our machines. If two keys were swapped in the settings, every machine would
 count as lost. So before the first listing is believed, the marketplace is asked which account the key belongs to. If it
 can't answer, a listing is believed only if it shows one of our machines.
+
+Some marketplaces never tell whose a key is. Where machines are paid in advance there, a process that finds machines of
+an earlier one believes no listing before one shows such a machine, or before their bookings are over: then they have
+ended in any case. Machines that are billed by use would have no such end, so nothing is doubted there.
+
+A machine that this process has rented itself shows nothing: it is listed with whichever key it was rented.
 """
 
-from collections.abc import Sequence
-
 from gpuproxy.model.errors import AuthFailed, ProviderError, ProviderUnavailable
-from gpuproxy.model.leases import KINDS, LeaseKind
+from gpuproxy.model.leases import KINDS, RENTED, Lease, LeaseKind, LeaseState
 from gpuproxy.model.offers import AccountKey
-from gpuproxy.ports import Database, ListedInstance, Provider, Tx
+from gpuproxy.ports import Clock, Database, Inventory, Provider, Tx
 from gpuproxy.store import leases, meta
 
 
 class AccountIdentity:
     """The identity of one account, as the marketplace gives it."""
 
-    def __init__(self, provider: Provider, db: Database, kind: LeaseKind = "machine") -> None:
+    def __init__(self, provider: Provider, db: Database, clock: Clock, kind: LeaseKind = "machine") -> None:
         """`kind`: whether the listings are of machines or of volumes."""
         self._provider = provider
         self._account: AccountKey = (provider.name, provider.account)
         self._db = db
         self._kind = kind
+        self._since = clock.now()
         self._owner = ""
         """The marketplace's id of the account; "" until it is known."""
+        self._listed = False
+        """A machine was listed or, at first, there was none to list."""
 
     @property
     def is_known(self) -> bool:
@@ -36,8 +43,10 @@ class AccountIdentity:
 
         Raises AuthFailed if the key belongs to another account than the live machines.
         """
-        if self._owner or "credit" in self._provider.capabilities.missing:  # nothing identifies the account
+        if self._owner:
             return None
+        if "credit" in self._provider.capabilities.missing:  # nothing identifies the account but its machines
+            return await self._unlisted()
         known = await self._db.read(lambda tx: self._known(tx) if self._rents(tx) else None)
         try:
             owner = (await self._provider.spend()).owner
@@ -54,18 +63,54 @@ class AccountIdentity:
         self._owner = owner
         return None
 
-    async def lists_our_machines(self, instances: Sequence[ListedInstance]) -> bool:
-        """Whether a machine rented with this account is among `instances`: then the listing is of this account."""
-        labels = {instance.label for instance in instances}
+    async def vouch(self, found: Inventory, doubt: ProviderError) -> None:
+        """Return if `found` shows a machine that an earlier process has rented with this account, also an ended one.
+
+        Raises AuthFailed if it shows machines of another account instead, and `doubt` if it shows neither.
+        """
+        labels = found.ended | {instance.label for instance in found.instances}
+        shown = [lease for lease in await self._db.read(self._live) if lease.label in labels]
+        own = [lease for lease in shown if lease.account == self._account[1]]
+        if any(lease.created_at < self._since for lease in own):
+            self._listed = True
+            return
+        others = sorted({lease.account for lease in shown if lease.state in RENTED} - {self._account[1]})
+        if others:
+            raise AuthFailed(
+                f"the key of {self._account[1]} lists none of its machines, but machines that were rented with "
+                f"{others[0]}: set each key under the name that it had before"
+            )
+        raise doubt
+
+    async def _unlisted(self) -> ProviderError | None:
+        """The doubt of a process that has found booked machines, as long as no listing has shown one of them."""
+        if self._listed or not await self._db.read(self._has_booked):
+            self._listed = True  # what is booked from now on is booked with this key
+            return None
+        return ProviderUnavailable(
+            f"{self._provider.name} does not tell whose key it is, and lists none of the machines that are booked with "
+            f"{self._account[1]}. If the key of another account is set under this name, correct that"
+        )
+
+    def _has_booked(self, tx: Tx) -> bool:
+        """Whether a machine that was listed before is booked for now."""
         return any(
-            lease.label in labels
-            for lease in await self._db.read(lambda tx: leases.live(tx, *self._account, self._kind))
+            (lease.state in RENTED or lease.state is LeaseState.RELEASING)
+            and lease.observed.seen_at is not None
+            and lease.prepaid.booked_until is not None
+            and lease.prepaid.booked_until > tx.now()
+            for lease in leases.live(tx, *self._account, self._kind)
         )
 
     def note(self, tx: Tx) -> None:
         """Store which account the key belongs to."""
         if self._owner and self._known(tx) != self._owner:
             meta.write(tx, self._key, self._owner)
+
+    def _live(self, tx: Tx) -> list[Lease]:
+        """The live leases of all accounts of the marketplace."""
+        accounts = sorted(each for each in leases.live_accounts(tx) if each[0] == self._account[0])
+        return [lease for account in accounts for lease in leases.live(tx, *account, self._kind)]
 
     def _rents(self, tx: Tx) -> bool:
         return any(leases.live(tx, *self._account, kind) for kind in KINDS)

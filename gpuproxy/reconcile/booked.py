@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from gpuproxy.model import bookings
 from gpuproxy.model.bookings import BookingRecord, BookingState
 from gpuproxy.model.lease_facts import BookingDoubted
-from gpuproxy.model.leases import RENTED, Lease
+from gpuproxy.model.leases import RENTED, Lease, LeaseState
 from gpuproxy.outcomes import extensions
 from gpuproxy.ports import ListedInstance
 from gpuproxy.reconcile.steps import Extend, Note, ReadBooking, Scene
@@ -26,6 +26,8 @@ def booked(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Itera
             yield ReadBooking(lease)
         return
     if lease.state not in RENTED:
+        if lease.state is LeaseState.RELEASING and lease.prepaid.booking_read_at is None:
+            yield ReadBooking(lease)  # nobody has said what its create has cost
         return
     if _is_doubtful(lease, instance, scene.now):
         yield Note(lease, BookingDoubted())

@@ -5,15 +5,17 @@ effect. Nothing here retries: the next pass repeats what failed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
+from gpuproxy.model import lease_ends
 from gpuproxy.model.bookings import ended_by_itself
 from gpuproxy.model.errors import ClaimLost, ProviderError, RateLimited, Unavailable
+from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Ended, Gone, Ready, Reappeared, Vanished
 from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseKind, LeaseState, SshAddress
@@ -24,8 +26,21 @@ from gpuproxy.ports.pacing import MARGIN
 from gpuproxy.reconcile.boots import Boots
 from gpuproxy.reconcile.doubts import Probes
 from gpuproxy.reconcile.extending import Extending
-from gpuproxy.reconcile.steps import Confirm, Destroy, Extend, ProbeReady, ReadBooking, ReadBoot, RegisterKeys, Stop
+from gpuproxy.reconcile.labels import Labels, plain
+from gpuproxy.reconcile.steps import (
+    Confirm,
+    Destroy,
+    Extend,
+    ProbeReady,
+    ReadBooking,
+    ReadBoot,
+    RegisterKeys,
+    Relabel,
+    Step,
+    Stop,
+)
 from gpuproxy.reconcile.ways_in import WayIn
+from gpuproxy.runtime import fencing
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
 from gpuproxy.runtime.turns import FairTurns
@@ -39,7 +54,7 @@ _PROMPTLY = 8
 """This many destroys that failed are repeated without a growing wait."""
 STOP_AGAIN = timedelta(seconds=15)
 """The wait before a stop is repeated if the machine still runs."""
-Effect = Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot | Extend | ReadBooking
+Effect = Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot | Relabel | Extend | ReadBooking
 
 
 @dataclass(slots=True)
@@ -64,11 +79,17 @@ class Effects:
         probe: Probe,
         limits: Limits,
         probes: Probes,
+        signer: Signer,
         changed: Callable[[], None],
         sure_of_key: Callable[[], bool],
+        has: Callable[[Claim], bool],
         kind: LeaseKind = "machine",
     ) -> None:
-        """`sure_of_key` returns whether the key is certainly of the account that the machines were rented with."""
+        """`sure_of_key` returns whether the key is certainly of the account that the machines were rented with.
+
+        `has` returns whether this process still has a claim, as far as it can know without asking the database.
+        """
+        self._has = has
         self._provider = provider
         self._db = db
         self._clock = clock
@@ -78,9 +99,11 @@ class Effects:
         self._changed = changed
         self._sure_of_key = sure_of_key
         self._kind = kind
+        self._signer = signer
         self._destroys = FairTurns(clock, provider.capabilities.destroy_interval * MARGIN)
         self._boots = Boots(provider, db, clock)
         self._extending = Extending(provider, db, clock, limits, changed)
+        self._labels = Labels(provider, db, clock)
         self._asked: dict[LeaseId, _Asked] = {}
         self.read: list[ListedInstance] = []
         """Machines that a listing did not show but a read did. The next pass takes them."""
@@ -89,6 +112,12 @@ class Effects:
     def start(self, effect: Effect, claim: Claim) -> None:
         """Perform a step of whoever has the claim, unless the same step is running."""
         self._background.start_once(lambda: self._perform(effect, claim), f"{type(effect).__name__} {effect.lease.id}")
+
+    def start_all(self, steps: Iterable[Step], claim: Claim) -> None:
+        """Perform those steps that are effects."""
+        for step in steps:
+            if isinstance(step, Effect):
+                self.start(step, claim)
 
     def release_stray(self, stray: Stray, claim: Claim) -> None:
         """Check that a stray machine is alive, and store it as one to be released."""
@@ -99,6 +128,7 @@ class Effects:
         self._asked = {lease_id: asked for lease_id, asked in self._asked.items() if lease_id in missing}
         self._boots.forget(live)
         self._extending.forget(live)
+        self._labels.forget(live)
 
     async def done(self) -> None:
         """Return when no effect is running."""
@@ -112,7 +142,8 @@ class Effects:
     async def _perform(self, effect: Effect, claim: Claim) -> None:
         try:
             await self._db.read(lambda tx: claims.require(tx, claim))
-            await self._performed(effect, claim)
+            with fencing.under(lambda: self._has(claim)):
+                await self._performed(effect, claim)
         except ClaimLost:
             log.info("effect_left_to_another_process", effect=type(effect).__name__, lease=effect.lease.id)
 
@@ -127,6 +158,8 @@ class Effects:
             await self._probe_ready(effect, claim)
         elif isinstance(effect, RegisterKeys):
             await self._boots.register_keys(effect)
+        elif isinstance(effect, Relabel):
+            await self._labels.write(effect)
         elif isinstance(effect, Extend):
             await self._extending.extend(effect.lease, claim)
         elif isinstance(effect, ReadBooking):
@@ -176,7 +209,7 @@ class Effects:
             return  # a later pass asks again
         if found is not None:
             self._asked.pop(lease.id, None)
-            self.read.append(found)
+            self.read.append(plain(found, self._signer))
             if await self._write(lambda tx: _still_there(tx, lease.id), claim):
                 self._changed()
             return
@@ -236,7 +269,7 @@ class Effects:
         except ProviderError:
             return
         # A marketplace whose single reads tell no label identifies the machine by its id alone.
-        if alive is None or alive.label not in (stray.instance.label, None):
+        if alive is None or plain(alive, self._signer).label not in (stray.instance.label, None):
             return
         if alive.booking is not None:
             stray = replace(stray, instance=replace(stray.instance, booking=alive.booking))
@@ -245,8 +278,24 @@ class Effects:
             lease = await self._write(lambda tx: record.release_stray(tx, stray, account, self._kind), claim)
         except ClaimLost:
             return
+        if lease is not None and lease.account != self._provider.account:
+            await self._destroy_here(lease, stray)
         if lease is not None:
             self._changed()  # otherwise it is being released already, and another pass would find the same
+
+    async def _destroy_here(self, lease: Lease, stray: Stray) -> None:
+        """Destroy a machine that this account lists although it was rented under the name of another one.
+
+        The other account's key does not find it. A listing that shows it again repeats this.
+        """
+        log.warning("machine_under_wrong_name", lease=lease.id, contract=stray.instance.id, name=lease.account)
+        try:
+            async with self._destroys.turn(lease.project):
+                await self._provider.destroy(stray.instance.id)
+        except ProviderError as error:
+            log.info(
+                "destroy_failed", lease=lease.id, contract=stray.instance.id, reason=error.reason, error=str(error)
+            )
 
     async def _write(self, unit: Callable[[Tx], Any], claim: Claim | None) -> Any:
         """Write a unit under the claim; None: it records what was sent, whoever has the claim now. Raises ClaimLost."""
@@ -306,7 +355,7 @@ def _is_to_go(tx: Tx, lease_id: LeaseId, claim: Claim) -> bool:
     """
     claims.require(tx, claim)
     lease = leases.get(tx, lease_id)
-    ended = lease.expires_at is not None and lease.expires_at <= tx.now()
+    ended = lease_ends.is_over(lease, tx.now())
     return lease.state is LeaseState.RELEASING or (lease.state in RENTED and ended)
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from gpuproxy.model.bookings import READS_APART, BookingRecord, Seen
 from gpuproxy.model.errors import OutcomeUnknown, ProviderError, Refused, Unavailable
-from gpuproxy.model.leases import InstanceId, Lease, LeaseId
+from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState
 from gpuproxy.outcomes import extensions
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.runtime.limits import Limits
@@ -88,17 +88,21 @@ class Extending:
     async def read(self, lease: Lease, claim: Claim) -> None:
         """Read what is booked, unless it is too early, and decide what follows. Raises ClaimLost."""
         reads, began = self._reads.setdefault(lease.id, _Reads()), self._clock.now()
-        if lease.instance_id is None or (reads.next_at is not None and began < reads.next_at):
+        is_last = lease.state is LeaseState.RELEASING  # the machine is soon gone, and can't be read again
+        if lease.instance_id is None or (reads.next_at is not None and began < reads.next_at and not is_last):
             return
         reads.next_at = began + _AGAIN
         try:
             found = await self._provider.get(lease.instance_id)
         except ProviderError:
             return
-        if found is None or found.booking is None:
+        if found is not None and found.booking is not None:
+            seen = Seen(began, found.booking.until, found.booking.paid, found.price)
+        elif is_last and reads.first is not None:
+            seen = reads.first
+        else:
             reads.first, reads.next_at = None, began + READS_APART  # whether it has ended is decided elsewhere
             return
-        seen = Seen(began, found.booking.until, found.booking.paid, found.price)
 
         def decide(tx: Tx) -> extensions.Verdict:
             claims.require(tx, claim)

@@ -13,12 +13,14 @@ import contextvars
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
 from gpuproxy.model.errors import ClaimLost, OrphansFound, ProviderError, Unavailable, UnreadableRows
+from gpuproxy.model.labelling import label_of
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Release
 from gpuproxy.model.leases import Lease, LeaseId, LeaseKind, LeaseState
@@ -26,17 +28,20 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes.sweep import Sightings, Stray, strays
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
-from gpuproxy.reconcile import booked, urgency
+from gpuproxy.reconcile import booked, idleness, urgency, utilisation
 from gpuproxy.reconcile.account_identity import AccountIdentity
+from gpuproxy.reconcile.decided import Decided
 from gpuproxy.reconcile.doubts import Doubt, Probes, after_listing
 from gpuproxy.reconcile.effects import Effect, Effects
+from gpuproxy.reconcile.labels import plain
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.orphans import warn_of_orphans
+from gpuproxy.reconcile.passes import Passes
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
 from gpuproxy.reconcile.silence import Silence
-from gpuproxy.reconcile.steps import Advance, Destroy, Scene, Step
+from gpuproxy.reconcile.steps import Advance, Destroy, Scene
 from gpuproxy.reconcile.ways_in import can_be_probed
-from gpuproxy.reconcile.writing import by_label, write
+from gpuproxy.reconcile.writing import by_label, mark, write_all
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.runtime.lateness import Lateness
@@ -51,19 +56,6 @@ _NOTHING_DUE = 3600.0
 _STANDSTILL = timedelta(seconds=60)
 _WITHOUT_VOLUMES = 1800.0
 """Seconds between two listings of an account's volumes while none is leased."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """The result of planning one pass."""
-
-    steps: tuple[Step, ...]
-    strays: tuple[Stray, ...]
-    live: tuple[Lease, ...]
-    sightings: Sightings
-    doubts: Mapping[LeaseId, Doubt]
-    bookings_due: tuple[datetime, ...] = ()
-    """When bookings need their next steps."""
 
 
 class AccountWatch:
@@ -94,12 +86,12 @@ class AccountWatch:
         self._kind = kind
         self._db, self._clock = db, clock
         self._signer, self._limits = signer, limits
-        self._probes = probes
-        self._check_key = check_key
+        self._probes, self._check_key = probes, check_key
         self._doubts: Mapping[LeaseId, Doubt] = {}
+        self._idle: Mapping[LeaseId, datetime] = {}  # as in Decided
         self._effects = Effects(
-            provider, db, clock=clock, probe=probe, limits=limits, probes=probes, changed=self.nudge,
-            sure_of_key=lambda: self._identity.is_known or self._looked_at > _NEVER, kind=kind,
+            provider, db, clock=clock, probe=probe, limits=limits, probes=probes, signer=signer, changed=self.nudge,
+            sure_of_key=lambda: self._identity.is_known or self._looked_at > _NEVER, has=claim.has, kind=kind,
         )  # fmt: skip
         self._passes = Background("pass")
         self._current: asyncio.Task[None] | None = None
@@ -114,21 +106,21 @@ class AccountWatch:
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading of the account's credit, and since when it has been the same."""
-        self._identity = AccountIdentity(provider, db, kind)
+        self._identity = AccountIdentity(provider, db, clock, kind)
         self.listing: Listing | None = None
         """What the last pass listed; None if the provider did not answer."""
+        self.utils: Mapping[str, float] = {}
+        """By instance: the GPU utilisation that the supervisor, maybe another process, has told of."""
         self._trouble: ProviderError | None = None
-        self._since = clock.now()
-        self._listed_at = self._since
+        self._since = self._listed_at = clock.now()
         self._asked = self._sent = self._seen = -math.inf
-        """Readings of Clock.monotonic(): when `look` was last called, when the last listing was sent, and the same of
-        the last one whose conclusions are stored."""
+        """Readings of Clock.monotonic(): of the last call of `look`, the last listing sent, and the last one stored."""
         self._looked_at = _NEVER
         """When the last listing began whose conclusions are stored."""
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self._silence = Silence(self._key, clock, lateness)
+        self._silence, self.passes = Silence(self._key, clock, lateness), Passes()
 
     def nudge(self) -> None:
         """Make the next pass begin soon, because something changed."""
@@ -168,11 +160,11 @@ class AccountWatch:
             except ClaimLost:
                 self.claim.lose()
                 return self._limits.poll_seconds
-        for step in decided.steps:
-            if isinstance(step, Effect):
-                self._effects.start(step, claim)
-        now, ends = self._clock.now(), [at for lease in decided.live if (at := urgency.due_at(lease)) is not None]
-        times = [(at - now).total_seconds() for at in (*ends, *decided.bookings_due)]
+        self._effects.start_all(decided.steps, claim)
+        if not self._db.exclusive and len(decided.live) > len(self.live):
+            self.nudge()  # another process has rented: nothing else tells this one
+        ends = urgency.all_due_at(decided.live, self._limits.ending_soon_seconds)
+        times = [(at - self._clock.now()).total_seconds() for at in (*ends, *decided.bookings_due)]
         # A step that is already due is running or has failed, so it is checked again soon.
         return min((wait if wait > 0 else self._limits.poll_seconds for wait in times), default=_NOTHING_DUE)
 
@@ -222,11 +214,9 @@ class AccountWatch:
         await self._effects.close()
 
     async def _sleep(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with self._clock.timeout(seconds):
                 await self._nudged.wait()
-        except TimeoutError:
-            return
 
     def _is_changing(self) -> bool:
         now = self._clock.now()
@@ -243,11 +233,13 @@ class AccountWatch:
 
     async def _pass(self) -> None:
         if (claim := self.claim.claim) is None:  # another process supervises the account
-            self.live, self.last_pass_at = (), self._clock.now()
+            self.live, self.last_pass_at, self.listing, self.silent_since = (), self._clock.now(), None, None
+            self.utils = await self._db.read(lambda tx: utilisation.told(tx, self._key))
             return
         if self._fence not in (None, claim.fence):  # what was seen before another process took over is old
             self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
-        self._fence = claim.fence
+            self._idle = {}
+        self._fence, began = claim.fence, self._clock.now()
         listing = self.listing = await self._listing()
         credit_unchanged = await self._credit_unchanged(listing)
         try:
@@ -262,16 +254,16 @@ class AccountWatch:
         if new := sorted(set(decided.sightings.orphans or ()) - set(self._sightings.orphans or ())):
             warn_of_orphans(self._key, new, self._kind)
         self.live, self._sightings, self._doubts = decided.live, decided.sightings, decided.doubts
+        self._idle = decided.idle
         self.last_pass_at = self._clock.now()
+        self.passes.note(began, self.last_pass_at, listing, decided)
         if self._kind == "machine":
             self._probes.keep(self._key, {lease.id for lease in decided.live})
         missing = {lease.id for lease in decided.live if listing is None or listing.shown(lease) is None}
         self._effects.forget(missing, {lease.id for lease in decided.live})
         if listing is not None:
             self._looked_at, self._seen = listing.began_at, self._sent
-        for step in decided.steps:
-            if isinstance(step, Effect):
-                self._effects.start(step, claim)
+        self._effects.start_all(decided.steps, claim)
         self._release(decided.strays, claim)
 
     def _continue_destroys(self, decided: Decided, claim: Claim) -> None:
@@ -291,8 +283,9 @@ class AccountWatch:
         try:
             doubtful = await self._identity.doubt()
             found = await self.provider.list()
-            if doubtful is not None and not await self._identity.lists_our_machines(found.instances):
-                raise doubtful
+            instances = [plain(instance, self._signer) for instance in found.instances]
+            if doubtful is not None:
+                await self._identity.vouch(replace(found, instances=instances), doubtful)
         except ProviderError as error:
             self._trouble = error
             if self.silent_since is None:
@@ -308,7 +301,7 @@ class AccountWatch:
         read = tuple(self._effects.read)
         self._effects.read.clear()
         self._sent = began_at if found.sent_at is None else found.sent_at
-        return Listing(began + timedelta(seconds=self._sent - began_at), found.instances, found.unreadable, read)
+        return Listing(began + timedelta(seconds=self._sent - began_at), instances, found.unreadable, read)
 
     async def _credit_unchanged(self, listing: Listing | None) -> bool:
         """Whether the account's credit has been the same for a minute. Read only while an outcome is unknown.
@@ -335,12 +328,16 @@ class AccountWatch:
         return now - since >= _STANDSTILL
 
     def _apply(self, tx: Tx, listing: Listing | None, claim: Claim, credit_unchanged: bool) -> Decided:
+        claims.ahead(tx, claim)
         decided = self._written(tx, self._decide(tx, listing, credit_unchanged=credit_unchanged), claim)
         self._identity.note(tx)
         if self._kind == "volume":  # the account's problems are those of its machines
             return decided
-        if listing is not None and not self._db.exclusive:
-            listed.note(tx, self._key, tx.now() - (self._clock.now() - listing.began_at))
+        if listing is not None:
+            began_at = tx.now() - (self._clock.now() - listing.began_at)
+            mark(tx, self._key, began_at, decided.live, rarely=self._db.exclusive)
+            if not self._db.exclusive:
+                self.utils = utilisation.tell(tx, self._key, listing, self.utils)
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
@@ -348,6 +345,7 @@ class AccountWatch:
             account_problems.clear_after_listing(tx, self._key)
         else:
             account_problems.record(tx, self._key, trouble, None)
+            self._silence.tell(tx, trouble, self.silent_since)
         if decided.sightings.orphans:
             found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
             account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))
@@ -356,14 +354,14 @@ class AccountWatch:
     def _written(self, tx: Tx, decided: Decided, claim: Claim) -> Decided:
         """The decision with its steps written to the database. Raises ClaimLost."""
         claims.require(tx, claim)
-        for step in decided.steps:
-            write(tx, step)
-        return replace(decided, live=leases.live(tx, *self._key, self._kind))
+        write_all(tx, decided.steps, decided.live)
+        return replace(decided, live=leases.live(tx, *self._key, self._kind)) if decided.steps else decided
 
     def _decide(self, tx: Tx, listing: Listing | None, *, credit_unchanged: bool) -> Decided:
+        listed.ahead(tx, self._key)
         rows = leases.live(tx, *self._key, self._kind)
         owned_by = owners.of_all(tx, rows)
-        doubts = self._doubts
+        doubts, idle = self._doubts, self._idle
 
         def late(lease: Lease, instance: ListedInstance, listing: Listing) -> bool:
             overdue = ready_is_overdue(lease, owned_by[lease.owner_id], listing)
@@ -371,6 +369,8 @@ class AccountWatch:
 
         if listing is not None:
             doubts = after_listing(doubts, rows, listing, lambda lease, instance: late(lease, instance, listing))
+            before = max(self._looked_at, listed.last_began(tx, self._key))
+            idle = idleness.after_listing(idle, rows, listing, before, self._limits)
         scene = Scene(
             leases=rows,
             owners=owned_by,
@@ -380,19 +380,21 @@ class AccountWatch:
             limits=self._limits,
             since=self._since,
             doubts=doubts,
+            idle=idle,
             unanswered=self._probes.unanswered,
             extensions=bookings.open_extensions(tx, self._key) if any(row.is_prepaid for row in rows) else {},
             credit_unchanged=credit_unchanged,
             vouched=self.vouched(),
             mounted=self.mounted(),
+            label_of=partial(label_of, signer=self._signer),
             check_key=self._check_key,
         )
         due = tuple(at for lease in rows if (at := booked.due_at(lease, scene)) is not None)
         if listing is None:
-            return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts, due)
+            return Decided(tuple(plan(scene)), (), rows, self._sightings, doubts, idle, due)
         ours = [i.label for i in listing.instances if i.label is not None and self._signer.is_ours(i.label)]
         known = by_label(tx, ours, rows)
         if self._kind == "volume":  # one that is back was not released by us, so nobody may delete it
             known = {label: lease for label, lease in known.items() if lease.state is not LeaseState.LOST}
         found, sightings = strays(listing.instances, known, self._signer.is_ours, self._sightings, tx.now())
-        return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts, due)
+        return Decided(tuple(plan(scene)), tuple(found), rows, sightings, doubts, idle, due)

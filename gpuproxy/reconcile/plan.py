@@ -7,7 +7,7 @@ does not prove absence. Steps change nothing by themselves: `observe` applies th
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from gpuproxy.model import contracts
+from gpuproxy.model import contracts, lease_ends
 from gpuproxy.model.lease_events import Faltered, Found, Gone, Parked, Ready, Release, ReplyLost, Woken
 from gpuproxy.model.lease_facts import Missing, NotListed, Shown, StopDue
 from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Billed, Lease, LeaseState
@@ -17,6 +17,8 @@ from gpuproxy.ports import Capabilities, InstanceStatus, ListedInstance
 from gpuproxy.reconcile.absence import ABSENT_LISTINGS, LISTINGS_APART, absence, has_canary, volume_absence
 from gpuproxy.reconcile.booked import booked
 from gpuproxy.reconcile.doubts import LATE, objection
+from gpuproxy.reconcile.ending import ending
+from gpuproxy.reconcile.idleness import idle, is_over
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.steps import (
     NEVER_READY,
@@ -62,7 +64,7 @@ def _steps(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: S
 def _unknown(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if instance is not None:
         yield Adopt(lease, instance.id)
-    elif _over(lease, owner, scene.now):
+    elif owner.closing or (lease.expires_at is not None and scene.now >= lease.expires_at):
         yield Advance(lease, Release(owner.unwanted_because, scene.now))
     else:
         yield from absence(lease, scene)
@@ -78,6 +80,8 @@ def _rented(lease: Lease, owner: Owner, instance: ListedInstance | None, scene: 
         yield Advance(lease, Release(reason, scene.now))
     else:
         yield from booked(lease, instance, scene)
+        yield from ending(lease, instance, scene)
+        yield from idle(lease, owner, instance, scene)
         yield from _kept(lease, instance, scene)
 
 
@@ -243,7 +247,7 @@ def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None,
     if unjudged and instance.price is not None and instance.price > lease.creation.ceiling:
         return Reason.PRICE_MOVED
     if lease.observed.ready_at is not None:
-        return Reason.NONE
+        return Reason.IDLE if is_over(lease, owner, instance, scene) else Reason.NONE
     if _doubted_enough(lease, scene):
         reason = scene.doubts[lease.id].objection
         if reason == Reason.WRONG_GPU or _replaced(lease, owner):
@@ -281,7 +285,7 @@ def ready_is_overdue(lease: Lease, owner: Owner, listing: Listing | None) -> boo
 
 def _over(lease: Lease, owner: Owner, now: datetime) -> bool:
     """True when the owner's agreement to pay has ended."""
-    return bool(owner.closing) or (lease.expires_at is not None and now >= lease.expires_at)
+    return bool(owner.closing) or lease_ends.is_over(lease, now)
 
 
 def _overdue(lease: Lease, scene: Scene) -> bool:

@@ -9,8 +9,9 @@ import structlog
 
 from gpuproxy.model.errors import ProviderError
 from gpuproxy.model.offers import AccountKey
-from gpuproxy.ports import Clock
+from gpuproxy.ports import Clock, Tx
 from gpuproxy.runtime.lateness import Lateness
+from gpuproxy.store import account_problems
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,7 @@ class Silence:
     """One account; the lines of one silence after the other."""
 
     def __init__(self, account: AccountKey, clock: Clock, lateness: Lateness) -> None:
+        self._key = account
         self._account = {"provider": account[0], "account": account[1]}
         self._clock = clock
         self._lateness = lateness
@@ -43,6 +45,11 @@ class Silence:
         seconds = round((self._clock.now() - since).total_seconds())
         log.info("provider_answered", **self._account, seconds=seconds)
         self._failed = self._warned = False
+
+    def tell(self, tx: Tx, error: ProviderError, since: datetime | None) -> None:
+        """Tell the webhooks, once for each silence that lasts. `since`: None if the last listing succeeded."""
+        if since is not None and self._heeded(since) >= SILENT_AFTER:
+            account_problems.silent(tx, self._key, error)
 
     def _heeded(self, since: datetime) -> timedelta:
         """The time since then in which an answer would have been heard."""

@@ -1,6 +1,6 @@
 """The input of a plan and the steps of a plan, as values. `plan` creates steps; `observe` applies them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -93,6 +93,18 @@ class ReadBoot:
 
 
 @dataclass(frozen=True, slots=True)
+class Relabel:
+    """Write the machine's label anew, because it does not carry the end of the lease."""
+
+    lease: Lease
+    label: str
+    was: str | None
+    """The label that the marketplace shows."""
+    foreign: bool
+    """Somebody else changed the label: it is none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class Extend:
     """Buy more hours for a prepaid machine."""
 
@@ -107,7 +119,8 @@ class ReadBooking:
 
 
 Step = (
-    Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot | Extend | ReadBooking
+    Advance | Adopt | Note | Destroy | Stop | Confirm | ProbeReady | RegisterKeys | ReadBoot | Relabel | Extend
+    | ReadBooking
 )  # fmt: skip
 
 
@@ -127,6 +140,8 @@ class Scene:
     """When this process began to reconcile. Time before that is not counted: the clock may have been changed."""
     doubts: Mapping[LeaseId, Doubt] = field(default_factory=dict)
     """Objections to new machines, this listing included."""
+    idle: Mapping[LeaseId, datetime] = field(default_factory=dict)
+    """When the series of listings of idle machines began that are not stored: see `idleness.after_listing`."""
     unanswered: Mapping[LeaseId, Unanswered] = field(default_factory=dict)
     extensions: Mapping[LeaseId, BookingRecord] = field(default_factory=dict)
     """The extensions whose outcome is not known yet."""
@@ -136,5 +151,7 @@ class Scene:
     """Whether the other listing of the account shows that the account answers truthfully (see vouching.py)."""
     mounted: Collection[str] = ()
     """The volumes that listed, running machines of the account mount."""
+    label_of: Callable[[Lease], str] | None = None
+    """The label that a machine should have; None: labels are not looked at."""
     check_key: str = ""
     """The public key that SSH must let in, if the machine was rented with it; "": SSH's greeting is enough."""

@@ -1,7 +1,9 @@
 """How soon a lease needs the next pass over its account, or the next step that the database alone decides. Pure."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from gpuproxy.model import lease_ends
 from gpuproxy.model.leases import RENTED, Lease, LeaseState
 
 _QUICK_DESTROYS = 4
@@ -20,11 +22,18 @@ def about_to_change(lease: Lease, fresh: datetime, now: datetime) -> bool:
     return lease.state is LeaseState.REQUESTED
 
 
-def due_at(lease: Lease) -> datetime | None:
-    """When the lease needs a step that depends on the database alone."""
+def due_at(lease: Lease, notice: float) -> datetime | None:
+    """When the lease needs a step that depends on the database alone. `notice`: seconds, see `lease_ends.notice_at`."""
     if lease.state is LeaseState.RELEASING:
         return lease.pending.destroy_at
-    return lease.expires_at if lease.state in RENTED or lease.state is LeaseState.UNKNOWN else None
+    if lease.state in RENTED:
+        return lease_ends.next_step_at(lease, notice)
+    return lease.expires_at if lease.state is LeaseState.UNKNOWN else None
+
+
+def all_due_at(rows: Sequence[Lease], notice: float) -> list[datetime]:
+    """When the leases need such steps."""
+    return [at for lease in rows if (at := due_at(lease, notice)) is not None]
 
 
 def stuck(lease: Lease) -> bool:

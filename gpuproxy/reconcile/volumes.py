@@ -85,6 +85,10 @@ class VolumeSide:
         """A volume does not run."""
         _refuse(instance_id)
 
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """A volume has no end."""
+        _refuse(instance_id, label)
+
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """A volume prints nothing."""
         _refuse(instance_id, lines)

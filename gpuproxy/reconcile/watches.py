@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
 
-from gpuproxy.model.leases import Lease
+from gpuproxy.model.leases import RENTED, Lease
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.reconcile.observe import AccountWatch
 
@@ -28,6 +28,16 @@ class Watches:
     def at(self, account: AccountKey) -> AccountWatch:
         """The watch of an account. Raises KeyError if this server has no such account."""
         return self._all[account]
+
+    def gpu_util(self, lease: Lease) -> float | None:
+        """How much a machine's GPUs work, in percent, as the last listing shows it; None where it is not known."""
+        watch = self._all.get((lease.provider, lease.account))
+        if watch is None or lease.kind != "machine" or lease.state not in RENTED:
+            return None
+        if watch.listing is None:
+            return watch.utils.get(lease.instance_id or "")
+        instance = watch.listing.shown(lease)
+        return None if instance is None else instance.gpu_util
 
     def nudge(self) -> None:
         """Make the next pass of every account begin soon."""

@@ -9,11 +9,13 @@ written, however long that takes.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.loadbalancer.exclusions import Exclusions
+from gpuproxy.model import labelling, self_ending
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import (
     ClaimLost,
@@ -22,16 +24,21 @@ from gpuproxy.model.errors import (
     RateLimited,
     Refused,
     Scope,
+    TooSoon,
+    Unavailable,
 )
+from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.offers import Offer
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Provider, Tx
+from gpuproxy.ports.pacing import MARGIN
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.circuits import Circuit
 from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.runtime.turns import FairTurns
+from gpuproxy.store import leases
 
 T = TypeVar("T")
 
@@ -52,8 +59,11 @@ async def nowhere(_lease: Lease, _offer: Offer) -> None:
 class Attempts:
     """Makes attempts from what they all share."""
 
-    def __init__(self, accounts: Accounts, watches: Watches, catalog: Catalog, *, db: Database, clock: Clock) -> None:
+    def __init__(
+        self, accounts: Accounts, watches: Watches, catalog: Catalog, signer: Signer, *, db: Database, clock: Clock
+    ) -> None:
         self._accounts = accounts
+        self._signer = signer
         self._watches = watches
         self._catalog = catalog
         self._db = db
@@ -76,7 +86,8 @@ class Attempts:
         return Attempt(
             lease,
             offer,
-            spec,
+            replace(spec, self_ending=self_ending.carries_end(lease)),
+            label=labelling.label_of(lease, self._signer),
             provider=self._accounts.provider_of(lease),
             turns=self._accounts.creates((lease.provider, lease.account)),
             circuit=self._accounts.circuit((lease.provider, lease.account)),
@@ -99,6 +110,7 @@ class Attempt:
         offer: Offer,
         spec: LaunchSpec,
         *,
+        label: str,
         provider: Provider,
         turns: FairTurns,
         circuit: Circuit,
@@ -118,6 +130,7 @@ class Attempt:
         self.lease = lease
         self.offer = offer
         self._spec = spec
+        self._label = label
         self._provider = provider
         self._turns = turns
         self._circuit = circuit
@@ -147,7 +160,7 @@ class Attempt:
     async def _send(self, exclusions: Exclusions) -> bool:
         """Send the create and record its outcome. True when it has to wait for another turn."""
         try:
-            receipt = await self._provider.create(self.offer, self._spec, self.lease.label)
+            receipt = await self._provider.create(self.offer, self._spec, self._label)
         except RateLimited as limited:
             self._circuit.succeeded()
             return await self._deferred(limited)
@@ -219,7 +232,10 @@ class Attempt:
 
     async def _should_leave(self) -> bool:
         """Whether another account suits better: it has a turn sooner, or this account does not answer creates."""
-        other = await self._elsewhere(self.lease, self.offer)
+        try:
+            other = await self._elsewhere(self.lease, self.offer)
+        except Unavailable:  # it is not known, so the create stays where it is
+            return False
         return other is not None and (other < self._turns.pause or self._circuit.failures > 0)
 
     async def _listed_since_deferral(self, stop: asyncio.Event) -> bool:
@@ -241,16 +257,34 @@ class Attempt:
         return False
 
     async def _started_in_turn(self, stop: asyncio.Event) -> bool:
-        deadline = timedelta(seconds=self._provider.capabilities.create_timeout * self._clock.scale)
-        interval = self._provider.capabilities.create_interval
+        """Wait for the turn and commit that the call starts. If another process has used the turn, wait again."""
+        while True:
+            try:
+                return await self._started(stop)
+            except TooSoon as early:
+                self._in_turn = False
+                self._turns.hold(early.seconds)
+
+    async def _started(self, stop: asyncio.Event) -> bool:
+        patience = timedelta(seconds=self._provider.capabilities.create_timeout * self._clock.scale)
+        interval, shared = self._provider.capabilities.create_interval, not self._db.exclusive
+        if shared:
+            interval = max(interval * MARGIN, self._turns.interval)
         async with self._turns.turn(self.lease.project) as turn:
             if stop.is_set() or self._circuit.state == "open":
                 return False
             self._in_turn = True
             turn.used = await self._write(
                 lambda tx: record.call_started(
-                    tx, self.lease.id, tx.now() + deadline, self._latest_at, interval, require=self._require
-                )
+                    tx,
+                    self.lease.id,
+                    patience,
+                    self._latest_at,
+                    interval,
+                    require=self._require,
+                    shared=shared,
+                ),
+                record.start_ahead,
             )
             return turn.used
 
@@ -284,5 +318,11 @@ class Attempt:
             self._catalog.gone(self.offer.id)
         await self._write(lambda tx: record.refused(tx, self.lease.id, refusal))
 
-    async def _write(self, unit: Callable[[Tx], T]) -> T:
-        return await write_until_committed(self._db, self._clock, unit, self.lease.id)
+    async def _write(self, unit: Callable[[Tx], T], ahead: Callable[[Tx, Lease], None] = leases.event_ahead) -> T:
+        """Write a unit about the lease. `ahead` says what it will read."""
+
+        def write(tx: Tx) -> T:
+            ahead(tx, self.lease)
+            return unit(tx)
+
+        return await write_until_committed(self._db, self._clock, write, self.lease.id)

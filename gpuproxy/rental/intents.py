@@ -1,18 +1,20 @@
 """The intent: what is about to be paid for, committed before anything is sent.
 
 One unit of work stores a new owner, or checks that the stored owner still wants machines. It then writes a lease for
-each pick, with its label, price ceiling, account and booking, and the keys that exclude other leases from the same
-GPUs.
+each pick, with its label, price ceiling, account, booking and hold, and the keys that exclude other leases
+from the same GPUs.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from math import inf
 
 from gpuproxy import boot
 from gpuproxy.loadbalancer.choice import Terms
+from gpuproxy.model import self_ending
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Conflict, TurnTaken
 from gpuproxy.model.labels import Signer
@@ -34,7 +36,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey, Offer, OfferFilter
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.reasons import Reason
-from gpuproxy.ports import Tx
+from gpuproxy.ports import Capabilities, Tx
 from gpuproxy.runtime.regions import Regions
 from gpuproxy.store import account_problems, leases, owners, rotations
 
@@ -58,6 +60,8 @@ class Intent:
     """How many hours a create books where the marketplace is paid in advance."""
     suits: Callable[[AccountKey, int], int | None] = lambda _account, _more: 0
     """How well an account suits, behind so many more creates of this intent: see Circuit.rank."""
+    admit: Callable[[Tx, Sequence[Lease]], None]
+    """Holds the money for the new leases: see `outcomes.spending`. Raises BudgetExceeded, or the error of a quota."""
     regions: Regions = Regions()  # noqa: RUF009 - frozen
     max_unknown: int | None = None
     """The number of unknown outcomes with which an account is no longer used; None: any number."""
@@ -68,7 +72,8 @@ class Intent:
 def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     """Write the intent and return the new leases.
 
-    Raises Conflict when the owner takes no more machines, and TurnTaken when the choice must be made again.
+    Raises Conflict when the owner takes no more machines, TurnTaken when the choice must be made again, and
+    BudgetExceeded, or the error of a quota, when the money for all of them can't be held. Then nothing is written.
     """
     tx.before_spending()
     if intent.insert is not None:
@@ -86,8 +91,9 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
     slot = intent.owner.id.removeprefix("res-").removeprefix("pool-")
     queued: Counter[AccountKey] = Counter()
     made: list[Lease] = []
+    usable = _usable(tx, intent)
     for attempt, offer in enumerate(intent.picks, start=first_attempt):
-        account, wait = _turn(tx, intent, offer, queued)
+        account, wait = _turn(tx, intent, offer, queued, usable)
         row = _lease(intent, offer, account, attempt=attempt, label=signer.label(slot, attempt), now=tx.now())
         leases.insert(tx, row)
         if wait < inf and tx.now() + timedelta(seconds=wait) <= intent.latest:
@@ -95,6 +101,20 @@ def write(tx: Tx, intent: Intent, signer: Signer) -> tuple[Lease, ...]:
         else:
             row = leases.advance(tx, row, NotAttempted(Reason.NOT_ATTEMPTED))
         made.append(row)
+    intent.admit(tx, made)
+    return tuple(made)
+
+
+def planned(tx: Tx, intent: Intent) -> tuple[Lease, ...]:
+    """The leases that `write` would write and attempt. Nothing is written. Raises TurnTaken."""
+    queued: Counter[AccountKey] = Counter()
+    made: list[Lease] = []
+    usable = _usable(tx, intent)
+    for attempt, offer in enumerate(intent.picks, start=1):
+        account, wait = _turn(tx, intent, offer, queued, usable)
+        if wait < inf and tx.now() + timedelta(seconds=wait) <= intent.latest:
+            queued[offer.provider, account] += 1
+            made.append(_lease(intent, offer, account, attempt=attempt, label="", now=tx.now()))
     return tuple(made)
 
 
@@ -103,6 +123,11 @@ def is_usable(tx: Tx, account: AccountKey, max_unknown: int | None) -> bool:
     if account in account_problems.paused(tx):
         return False
     return max_unknown is None or leases.count_unknown(tx, account) < max_unknown
+
+
+def _usable(tx: Tx, intent: Intent) -> Callable[[AccountKey], bool]:
+    """Whether an account may be used. Nothing that an intent writes changes it, so each account is asked for once."""
+    return cache(lambda account: is_usable(tx, account, intent.max_unknown))
 
 
 def _open(owner: Owner) -> Owner:
@@ -127,6 +152,8 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
         version=1,
         created_at=now,
         expires_at=intent.owner.wanted_until,
+        grace_s=0 if "stop_start" in able.missing else intent.owner.grace_s,
+        release_idle_s=intent.owner.release_idle_s,
         offered=_offered(offer, intent.wanted.disk_gb),
         creation=Creation(
             ceiling=intent.wanted.ceiling(offer.num_gpus),
@@ -138,7 +165,7 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
         observed=Observed(
             price=price,
             disk_price=Micro(price - offer.gpu_price),
-            boot=boot.parts_of(spec),
+            boot=_boot_parts(intent.owner, spec, able),
             contract_ends_at=offer.expires_at,
         ),
         pending=Pending(
@@ -149,6 +176,17 @@ def _lease(intent: Intent, offer: Offer, account: str, *, attempt: int, label: s
             booked_hours=intent.prepaid_hours if able.billing == "prepaid" else 0, refund_after=able.refund_after
         ),
     )
+
+
+def _boot_parts(owner: Owner, spec: LaunchSpec, able: Capabilities) -> tuple[tuple[str, str], ...]:
+    """The parts that the boot script can report. A machine with an end ends itself, if the marketplace lets it."""
+    if not able.boot_script:
+        return ()
+    if owner.kind != "reservation" or owner.wanted_until is None or able.billing == "prepaid":
+        return boot.parts_of(spec)
+    if (why := able.missing.get(self_ending.CAPABILITY)) is not None:
+        return tuple(sorted((*boot.parts_of(spec), (self_ending.PART, f"unsupported {why}"))))
+    return boot.parts_of(replace(spec, self_ending=True))
 
 
 def _offered(offer: Offer, disk_gb: float) -> Offered:
@@ -169,7 +207,9 @@ def _offered(offer: Offer, disk_gb: float) -> Offered:
     )
 
 
-def _turn(tx: Tx, intent: Intent, offer: Offer, queued: Counter[AccountKey]) -> tuple[str, float]:
+def _turn(
+    tx: Tx, intent: Intent, offer: Offer, queued: Counter[AccountKey], usable_now: Callable[[AccountKey], bool]
+) -> tuple[str, float]:
     """The account to rent with, and the seconds until its turn; infinite if none may send another create now.
 
     Healthy accounts come first, then those of the offer's region, then those with the earliest turn, then those
@@ -178,7 +218,7 @@ def _turn(tx: Tx, intent: Intent, offer: Offer, queued: Counter[AccountKey]) -> 
     """
     provider = offer.provider
     preferences = intent.regions.preferences(offer, intent.terms[provider])
-    usable = [each for each in preferences if is_usable(tx, (provider, each), intent.max_unknown)]
+    usable = [each for each in preferences if usable_now((provider, each))]
     if not usable:
         raise TurnTaken(f"every account of {provider} is paused")
     turns = []

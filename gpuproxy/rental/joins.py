@@ -9,9 +9,13 @@ Every call runs in a task of its own, so a caller that leaves can't cancel it.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 
+from gpuproxy.loadbalancer.exclusions import Exclusions
+from gpuproxy.loadbalancer.left_out import LeftOut, left_out
 from gpuproxy.loadbalancer.setting import strategy_for
 from gpuproxy.model.demands import Caller, Demand, LaunchSpec
 from gpuproxy.model.errors import ClaimLost, Taken, Unavailable
@@ -23,12 +27,15 @@ from gpuproxy.outcomes import answers, conclusion
 from gpuproxy.outcomes.view import view, with_leases
 from gpuproxy.ports import Random, Tx
 from gpuproxy.rental.rounds import Rental, RentalContext
+from gpuproxy.runtime import fencing
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.claims import Claims, HeldClaim
 from gpuproxy.runtime.persist import write_until_committed
-from gpuproxy.store import forgotten, reservations, ssh_keys
+from gpuproxy.store import audit, forgotten, reservations, ssh_keys
 
 _NONE = ReservationId("")
+_LOOK_AGAIN = 5.0
+"""Seconds between two looks at a call that another process runs. A change is announced, but a hint may be lost."""
 
 
 class ReservationRecord:
@@ -86,6 +93,8 @@ class ReservationRecord:
             labels=demand.labels,
             created_at=now,
             expires_at=self.wanted_until(now),
+            grace_s=round(demand.lease_grace.total_seconds()),
+            release_idle_s=round(demand.release_idle_after.total_seconds()),
             version=1,
             replace_unready=demand.on_not_ready != "keep",
             ready_timeout_s=demand.ready_timeout.total_seconds(),
@@ -98,6 +107,8 @@ class ReservationRecord:
     def insert(self, tx: Tx) -> None:
         """Store the last draft, and claim it. Raises Taken if the request_id is in use."""
         reservations.insert(tx, self.drafted)
+        gpus = f"{self._demand.count} GPU{'' if self._demand.count == 1 else 's'}"
+        audit.record(tx, self._caller, "reservation_rented", self.id, gpus, project=self._caller.project)
         self.claim.take(tx)
 
     def read(self, tx: Tx) -> Owner:
@@ -171,6 +182,14 @@ class Reserver:
             raise answers.request_id_reused(demand.request_id, call.reservation_id, different)
         return answers.answer(await self._wait(call, call.task))
 
+    async def left_out(self, caller: Caller, demand: Demand) -> LeftOut:
+        """Why offers are left out of a rental that would begin now. Nothing is written. Raises as `reserve`."""
+        order = await self._with_strategy(caller, demand)
+        now = self._context.clock.now()
+        lasting = demand.lease_duration or timedelta(seconds=self._context.limits.min_offer_seconds)
+        exclusions = Exclusions(accounts=self._context.accounts.regions.of_others(caller.project))
+        return await left_out(self._context.chooser, order, order.strategy, exclusions, until=now + lasting)
+
     def is_running(self, reservation_id: ReservationId) -> bool:
         """Whether this process runs the call of a reservation. A call that has ended never runs again."""
         return reservation_id in self._open or any(call.record.id == reservation_id for call in self._beginning)
@@ -191,8 +210,8 @@ class Reserver:
         """What would be picked, and at which price. Nothing is written."""
         record = ReservationRecord(caller, demand, self._random, self._claims)
         order = await self._with_strategy(caller, demand)
-        choice = await Rental(self._context, record, order, until=self._until(caller, demand)).preview()
-        record.draft(choice.decision, self._context.clock.now())
+        rental = Rental(self._context, record, order, until=self._until(caller, demand))
+        choice = await rental.preview(caller.key_id)
         reservation = replace(record.drafted, id=ReservationId(""), message=answers.dry_run(choice.decision))
         return ReservationView(reservation=reservation, leases=(), costs=())
 
@@ -223,10 +242,28 @@ class Reserver:
             return None
         if not call.demand.matches_fingerprint(found.fingerprint):
             raise answers.request_id_reused(request_id, found.id, call.demand.different_fields(found.fingerprint))
+        if call.demand.wait and not self._db.exclusive:
+            found = await self._settled(found, call.until)
+            if found.settled_at is None:
+                raise answers.still_running(request_id)
         if found.failure is not None:
             raise answers.refusal_of(found.failure)
         call.reservation_id = found.id
         return await self._view(found.id)
+
+    async def _settled(self, found: Reservation, until: float) -> Reservation:
+        """The reservation once the process that runs its call has concluded it, or as it is at `until`.
+
+        Before that, nobody may be answered with it: a call that rents nothing frees its request_id for another one.
+        """
+        clock = self._context.clock
+        async with self._db.watch(f"reservation:{found.id}") as wakeups:
+            while found.settled_at is None and (left := until - clock.monotonic()) > 0:
+                with suppress(TimeoutError):
+                    async with clock.timeout(min(left, _LOOK_AGAIN)):
+                        await wakeups.wait()
+                found = await self._db.read(partial(reservations.get, reservation_id=found.id))
+        return found
 
     async def _rent(self, call: _Call, caller: Caller) -> ReservationView:
         order = await self._with_strategy(caller, call.demand)
@@ -242,7 +279,8 @@ class Reserver:
         )
         self._beginning.append(call)
         try:
-            await rental.begin()
+            with fencing.under(lambda: not call.reservation_id or call.record.claim.is_held()):
+                await rental.begin()
             call.reservation_id = call.record.id
             self._open[call.reservation_id] = call
         finally:
@@ -256,9 +294,10 @@ class Reserver:
 
     async def _finish(self, call: _Call, rental: Rental) -> ReservationView:
         """Run the rental to its end and return the answer. Raises the call's refusal."""
-        keeping = self._calls.start(call.record.claim.keep(call.stop.set, again=False), call.reservation_id)
+        keeping = self._calls.start(call.record.claim.keep(call.stop.set), call.reservation_id)
         try:
-            await rental.run()
+            with fencing.under(call.record.claim.is_held):
+                await rental.run()
             return await self._concluded(call, rental)
         finally:
             keeping.cancel()
@@ -274,11 +313,18 @@ class Reserver:
         try:
             answered = await write_until_committed(self._db, self._context.clock, write, call.reservation_id)
         except ClaimLost:  # another process has concluded the call, or will
-            answered = await self._view(call.reservation_id)
+            answered = await self._concluded_elsewhere(call)
         self._context.watches.nudge()
         if answered.reservation.failure is not None:
             raise answers.refusal_of(answered.reservation.failure)
         return answered
+
+    async def _concluded_elsewhere(self, call: _Call) -> ReservationView:
+        """The reservation after another process has concluded the call. Raises DeadlineExceeded."""
+        found = await self._db.read(partial(reservations.get, reservation_id=call.reservation_id))
+        if call.demand.wait and (await self._settled(found, call.until)).settled_at is None:
+            raise answers.still_running(call.demand.request_id)
+        return await self._view(call.reservation_id)
 
     async def _wait(self, call: _Call, task: "asyncio.Task[ReservationView] | None") -> ReservationView:
         if task is None:

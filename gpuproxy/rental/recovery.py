@@ -14,7 +14,7 @@ from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes import conclusion, record
 from gpuproxy.ports import Database, Tx
 from gpuproxy.runtime.accounts import Accounts
-from gpuproxy.runtime.claims import Claims, HeldClaim, reservation_claim
+from gpuproxy.runtime.claims import Claims, reservation_claim
 from gpuproxy.store import claims, leases, reservations
 
 log = structlog.get_logger(__name__)
@@ -29,14 +29,14 @@ class Recovery:
         accounts: Accounts,
         claims_: Claims,
         *,
-        supervised: Sequence[HeldClaim],
+        take_work: Callable[[Tx], None],
         is_running: Callable[[ReservationId], bool],
     ) -> None:
-        """`supervised`: the claims on the accounts. `is_running`: whether this process runs a reservation's call."""
+        """`take_work` claims the lasting work. `is_running`: whether this process runs a reservation's call."""
         self._db = db
         self._accounts = accounts
         self._claims = claims_
-        self._supervised = supervised
+        self._take_work = take_work
         self._is_running = is_running
 
     async def start(self) -> None:
@@ -55,8 +55,7 @@ class Recovery:
 
     def _begin(self, tx: Tx) -> tuple[Reservation, ...]:
         self._claims.begin(tx)
-        for claim in self._supervised:
-            claim.take(tx)
+        self._take_work(tx)
         if self._db.exclusive:  # a create may run longer than its call, so this is not only about open calls
             for provider in self._accounts:
                 for kind in KINDS:

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -26,10 +27,12 @@ from gpuproxy.model.errors import ClaimLost, Conflict, Refusal, Taken, TurnTaken
 from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
+from gpuproxy.model.limits import BudgetExceeded
 from gpuproxy.model.offers import AccountKey, Offer
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.strategies import STRATEGIES
+from gpuproxy.outcomes import spending
 from gpuproxy.ports import Clock, Database, Tx, Wakeups
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental import intents, replacements
@@ -38,8 +41,8 @@ from gpuproxy.rental.owner import OwnerRecord
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.runtime.persist import write_until_committed
-from gpuproxy.store import owners
+from gpuproxy.runtime.persist import read_until_answered, write_until_committed
+from gpuproxy.store import money_log, owners
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +88,7 @@ class Rental:
         self._until = until
         self._until_ready = until_ready
         self._stop = stop or asyncio.Event()
-        self._exclusions = Exclusions()
+        self._exclusions = Exclusions(accounts=context.accounts.regions.of_others(record.project))
         self._owner_id = OwnerId("")
         self._attempts = Background("create")
 
@@ -94,10 +97,21 @@ class Rental:
         """The longest wait for a turn that exceeded the deadline, in seconds; 0 if there was none."""
         return self._exclusions.queue_seconds
 
-    async def preview(self) -> Choice:
-        """What would be rented now. Nothing is written."""
+    async def preview(self, key_id: str) -> Choice:
+        """What would be rented now with an API key. Nothing is written. Raises what renting would raise."""
         await self._refresh(None)
-        return await self._choose(self._order.count, None)
+        while True:
+            choice = await self._choose(self._order.count, None)
+            owner = self._record.draft(choice.decision, self._clock.now())
+            try:
+                await self._db.read(partial(self._check, self._intent(owner, choice, first=True), key_id))
+            except TurnTaken:  # the accounts that were chosen were paused meanwhile
+                continue
+            return choice
+
+    def _check(self, intent: intents.Intent, key_id: str, tx: Tx) -> None:
+        planned = intents.planned(tx, intent)
+        spending.check_creates(tx, planned, self._context.limits.hold_ahead, key_id=key_id)
 
     async def begin(self) -> None:
         """Choose, and commit the owner with its first intents. If this raises, nothing is stored."""
@@ -162,9 +176,9 @@ class Rental:
                 self._owner_id = intended_for.id
                 return
 
-    async def _intend(self, owner: Owner, choice: Choice, *, first: bool) -> None:
+    def _intent(self, owner: Owner, choice: Choice, *, first: bool) -> intents.Intent:
         terms, latest = self._terms(owner)
-        intent = intents.Intent(
+        return intents.Intent(
             owner=owner,
             insert=self._record.insert if first else None,
             read=self._record.read,
@@ -179,18 +193,26 @@ class Rental:
             suits=self._suits,
             regions=self._context.accounts.regions,
             max_unknown=self._context.limits.max_unknown,
+            admit=partial(spending.admit_creates, horizon=self._context.limits.hold_ahead),
         )
+
+    async def _intend(self, owner: Owner, choice: Choice, *, first: bool) -> None:
+        intent = self._intent(owner, choice, first=first)
 
         def write(tx: Tx) -> tuple[Lease, ...]:
             if not first:
                 self._record.require(tx)
             return intents.write(tx, intent, self._context.signer)
 
-        made = await self._db.write(write)
+        try:
+            made = await self._db.write(write)
+        except BudgetExceeded as refusal:
+            money_log.limit_reached(refusal.over, "a reservation was refused")
+            raise
         for lease, offer in zip(made, choice.picks, strict=True):
             if lease.state is LeaseState.REQUESTED:
                 attempt = self._context.attempts.of(
-                    lease, offer, self._order.spec, latest, self._record.require, elsewhere=self._elsewhere
+                    lease, offer, self._order.spec, intent.latest, self._record.require, elsewhere=self._elsewhere
                 )
                 self._attempts.start(attempt.run(self._stop, self._exclusions), lease.id)
             elif lease.reason == Reason.NOT_ATTEMPTED:
@@ -325,6 +347,7 @@ class Rental:
 
     async def _stored(self) -> tuple[Owner, tuple[Lease, ...]]:
         def read(tx: Tx) -> tuple[Owner, tuple[Lease, ...]]:
+            owners.leases_ahead(tx, self._owner_id)
             return self._record.read(tx), owners.leases_of(tx, self._owner_id)
 
-        return await self._db.read(read)
+        return await read_until_answered(self._db, self._clock, read, self._owner_id)

@@ -75,7 +75,7 @@ def _replayed(now: ReservationView, history: Sequence[EventRecord]) -> Iterator[
         costs = tuple(cost for lease, cost in zip(now.leases, now.costs, strict=True) if lease.id in leases)
         reservation = _as_of(now.reservation, own)
         reservation = with_message(replace(reservation, state=derived_state(reservation, rows)), rows)
-        yield record.seq, ReservationView(reservation=reservation, leases=rows, costs=costs)
+        yield record.seq, ReservationView(reservation=reservation, leases=rows, costs=costs, at=now.at)
 
 
 def _lease_as_of(lease: Lease, record: LeaseRecord) -> Lease:

@@ -9,6 +9,12 @@ from zlib import crc32
 _MOST_DOUBLINGS = 30
 
 
+def wait(seed: str, failures: int, *, first: float, most: float) -> float:
+    """The seconds to wait after so many failures, at least 1. For failures that are counted elsewhere."""
+    step = min(first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), most)
+    return step * (1 + crc32(f"{seed}/{failures}".encode()) / 2**32) / 2
+
+
 class Backoff:
     """The next wait is between half of the present step and the whole step. The step doubles up to a maximum."""
 
@@ -21,9 +27,8 @@ class Backoff:
 
     def failed(self) -> float:
         """Count a failure. Returns the seconds to wait."""
-        step = min(self._first * 2.0 ** min(self._failures, _MOST_DOUBLINGS), self._most)
         self._failures += 1
-        return step * (1 + crc32(f"{self._seed}/{self._failures}".encode()) / 2**32) / 2
+        return wait(self._seed, self._failures, first=self._first, most=self._most)
 
     def reset(self) -> None:
         """Begin with the first step again."""

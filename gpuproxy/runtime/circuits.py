@@ -30,6 +30,8 @@ class Circuit:
         self._rests_until = -math.inf
         self.failures = 0
         """Failures in a row."""
+        self.changes = 0
+        """How often this process has changed the state."""
         self.in_flight = 0
         """Calls that are waiting for their turn or have been sent."""
 
@@ -58,6 +60,7 @@ class Circuit:
 
     def succeeded(self) -> None:
         """The marketplace has answered."""
+        self.changes += self.failures > 0
         self.failures = 0
         self._backoff.reset()
         self._rests_until = -math.inf
@@ -67,6 +70,14 @@ class Circuit:
 
         `costly`: a failed probe would have consequences, as an unknown outcome has, so the next one comes later.
         """
+        self.changes += 1
         self.failures += 1
         rest = self._backoff.failed() * (_COSTLY if costly else 1.0)
         self._rests_until = self._clock.monotonic() + min(rest, _LONGEST_REST)
+
+    def learn(self, failures: int, rest: float) -> None:
+        """Take over what another process has seen: so many failures in a row, and a rest of so many seconds."""
+        self.failures = failures
+        if not failures:
+            self._backoff.reset()
+        self._rests_until = self._clock.monotonic() + rest if failures else -math.inf

@@ -54,6 +54,10 @@ class Keyless:
         """Raises AuthFailed."""
         self._fail(instance_id)
 
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """Raises AuthFailed."""
+        self._fail(instance_id, label)
+
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         """Raises AuthFailed."""
         self._fail(instance_id, hours)

@@ -1,6 +1,7 @@
 """The engine's intervals and limits, in seconds of its clock unless stated otherwise."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,30 @@ class Limits:
     """How long an offer must last that is rented without an end."""
     max_rounds: int = 20
     """The leases of one reservation are limited to this factor times its count."""
+    hold_horizon: float = 3600.0
+    """How far ahead money is held for a machine without an end. It is extended while the machine runs."""
+    hold_check_seconds: float = 20.0
+    """Between two looks for holds that must be extended."""
     prepaid_hours: int = 1
     """Whole hours that a create books, and the most that an extension buys, where machines are paid in advance."""
+    ending_soon_seconds: float = 600.0
+    """How long before its end a lease counts as ending soon; 0: never. At most 10 % of the lease."""
+    idle_below: float = 5.0
+    """Percent. A machine with this GPU utilisation or less is idle."""
     extend_margin: float = 600.0
     """How long before the end of its booking a machine is extended. Longer than a lost answer takes to be resolved."""
+
+    @property
+    def idle_gap(self) -> timedelta:
+        """The longest time between two listings of one series. What a machine did in a longer time is not known."""
+        return timedelta(seconds=max(300.0, 4 * self.reconcile_seconds))
+
+    @property
+    def hold_ahead(self) -> timedelta:
+        """`hold_horizon` as a duration."""
+        return timedelta(seconds=self.hold_horizon)
+
+    @property
+    def hold_margin(self) -> timedelta:
+        """How long before its end a hold is extended: long enough to release a machine before the money is spent."""
+        return min(timedelta(minutes=15), self.hold_ahead / 3)

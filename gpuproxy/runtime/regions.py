@@ -1,7 +1,9 @@
-"""The regions of accounts: which accounts may rent an offer, and which are preferred.
+"""The regions and projects of accounts: which accounts may rent an offer, and which are preferred.
 
 An account with a region is preferred for the offers of that region. Where a marketplace's keys are regional, it is also
 the only one: the other keys can't rent there. An account without a region takes the offers that no region has.
+
+An account that is assigned to projects rents for these only. Any project may use one that is assigned to none.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -18,6 +20,12 @@ class Regions:
     """Without the accounts that have none."""
     regional: Collection[ProviderName] = frozenset()
     """The marketplaces whose keys are regional."""
+    projects: Mapping[AccountKey, Collection[str]] = field(default_factory=dict)
+    """The projects of the accounts that are assigned to some."""
+
+    def of_others(self, project: str) -> set[AccountKey]:
+        """The accounts that rent for other projects only."""
+        return {account for account, projects in self.projects.items() if project not in projects}
 
     def matter(self, provider: ProviderName) -> bool:
         """False if every account of the provider may rent every offer."""

@@ -12,6 +12,7 @@ from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.backoff import Backoff
 
 _INSTANT = 1e-6
+"""Seconds. A shorter wait is a rounding error, so a turn begins at once."""
 _REMEMBERED = 1000
 """How many projects' last turns are remembered. Forgotten projects count as never served."""
 _LONGEST_PAUSE = 120.0
@@ -85,8 +86,9 @@ class FairTurns:
         return self._pace.interval
 
     def hold(self, seconds: float) -> None:
-        """Begin no turn for `seconds` seconds."""
-        self._pace.hold(seconds)
+        """Begin no turn for `seconds` seconds. Even the shortest hold delays the next turn."""
+        if seconds > 0:
+            self._pace.hold(max(seconds, 2 * _INSTANT))
 
     @property
     def disturbed(self) -> asyncio.Event:

@@ -16,7 +16,7 @@ from gpuproxy.model.leases import TERMINAL, InstanceId, Lease, LeaseEvent, Lease
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.ports import Tx
-from gpuproxy.store import money_log
+from gpuproxy.store import events, ledger, money_log
 from gpuproxy.store.rows import LIVE_SQL, micros, moment, stored
 
 _S = BookingState
@@ -58,8 +58,9 @@ def settle(
     amount: Micro | None = None,
     until: datetime | None = None,
     message: str = "",
+    again: bool = False,
 ) -> None:
-    """Record the outcome of an open booking. None: as it was expected."""
+    """Record the outcome of an open booking. None: as it was expected. `again`: its machine has just reappeared."""
     decided = state not in bookings.OPEN
     changed = replace(
         booking,
@@ -71,6 +72,8 @@ def settle(
         message=message or booking.message,
     )
     _save(tx, changed)
+    if state is _S.CONFIRMED and booking.state is not _S.CONFIRMED:
+        _post(tx, changed, again=again)
 
 
 def find(tx: Tx, lease_id: LeaseId, number: int) -> BookingRecord | None:
@@ -175,7 +178,8 @@ def _follow_create(tx: Tx, old: Lease, new: Lease, event: LeaseEvent | None) -> 
     if create is None or create.state is _S.CONFIRMED:
         return
     if new.instance_id is not None:
-        settle(tx, create, _S.CONFIRMED, amount=new.prepaid.paid, until=new.prepaid.booked_until)
+        again = event is LeaseEvent.REAPPEARED
+        settle(tx, create, _S.CONFIRMED, amount=new.prepaid.paid, until=new.prepaid.booked_until, again=again)
     elif new.state in TERMINAL:
         over = event is LeaseEvent.ABSENT and new.pending.absent_checks > old.pending.absent_checks
         settle(tx, create, _S.UNPROVEN if over else _S.REFUSED, message=new.observed.status_message)
@@ -224,18 +228,42 @@ def _record(
 
 def _insert(tx: Tx, lease: Lease, booking: BookingRecord) -> None:
     values = [stored(getattr(booking, name)) for name in _COLUMNS]
-    tx.execute(
+    tx.write(
         f"INSERT INTO bookings (project, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(values)})",  # noqa: S608
         [lease.project, *values],
     )
+    if booking.state is _S.CONFIRMED:
+        _post(tx, booking)
 
 
 def _save(tx: Tx, booking: BookingRecord) -> None:
     names = [name for name in _COLUMNS if name not in ("lease_id", "number")]
-    tx.execute(
+    tx.write(
         f"UPDATE bookings SET {', '.join(f'{name} = ?' for name in names)} "  # noqa: S608 - our own column names
         "WHERE lease_id = ? AND number = ?",
         [*(stored(getattr(booking, name)) for name in names), booking.lease_id, booking.number],
+    )
+
+
+def _post(tx: Tx, booking: BookingRecord, *, again: bool = False) -> None:
+    """Post a booking at the moment of its intent, and a refund when it is booked.
+
+    However late the payment becomes known, it counts in the month in which its money was held. `again`: its machine
+    has reappeared with this event, and nothing was held.
+    """
+    paid_at = micros(booking.decided_at or tx.now()) if again else micros(booking.intended_at)
+    [row] = tx.fetch("SELECT num_gpus FROM leases WHERE id = ?", (booking.lease_id,))
+    ledger.post(
+        tx,
+        booking.lease_id,
+        ledger.Charge(
+            kind="refund" if booking.kind == "refund" else "booking",
+            amount=booking.amount,
+            since=paid_at,
+            until=paid_at,
+            gpu_time=row["num_gpus"] * (booking.hours * bookings.HOUR // timedelta(microseconds=1)),
+        ),
+        surplus=again or events.was_given_up(tx, booking.lease_id),
     )
 
 

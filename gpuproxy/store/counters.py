@@ -19,9 +19,10 @@ _BATCH = 10_000
 
 def picked(tx: Tx, lease: Lease) -> None:
     """Count a new lease."""
-    tx.execute(
+    tx.write(
         "INSERT INTO hosts (host, provider, live, picks, last_picked_at) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (host) DO UPDATE SET live = live + 1, picks = picks + 1, last_picked_at = excluded.last_picked_at",
+        "ON CONFLICT (host) DO UPDATE SET live = hosts.live + 1, picks = hosts.picks + 1, "
+        "last_picked_at = excluded.last_picked_at",
         (lease.offered.host, lease.provider, micros(lease.created_at)),
     )
 
@@ -30,10 +31,10 @@ def follow(tx: Tx, old: Lease, new: Lease) -> None:
     """Update the counters after a lease has changed."""
     if (new.state in LIVE) != (old.state in LIVE):
         step = 1 if new.state in LIVE else -1
-        tx.execute("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.offered.host))
+        tx.write("UPDATE hosts SET live = live + ? WHERE host = ?", (step, new.offered.host))
     if _counts_as_pick(new) != _counts_as_pick(old):
         step = 1 if _counts_as_pick(new) else -1
-        tx.execute("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.offered.host))
+        tx.write("UPDATE hosts SET picks = picks + ? WHERE host = ?", (step, new.offered.host))
 
 
 def recount(tx: Tx) -> None:
@@ -44,8 +45,8 @@ def recount(tx: Tx) -> None:
     while replay.fold(tx, _BATCH):
         pass
     replay.restore_measured(tx)
-    tx.execute("DELETE FROM hosts")
-    tx.execute(
+    tx.write("DELETE FROM hosts")
+    tx.write(
         "INSERT INTO hosts (host, provider, live, picks, last_picked_at) "  # noqa: S608 - our own words
         "SELECT v.host, v.provider, coalesce(l.live, 0), v.picks, v.last_picked_at FROM verified_hosts v LEFT JOIN "
         f"(SELECT host, count(*) AS live FROM leases WHERE state IN {LIVE_SQL} GROUP BY host) l ON l.host = v.host"

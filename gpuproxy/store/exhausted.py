@@ -14,11 +14,12 @@ _FOR = timedelta(minutes=3)
 
 def note(tx: Tx, lease: Lease, scope: Scope) -> None:
     """Mark the scope in which the lease's create found no capacity. An account's quota marks nothing."""
-    tx.execute("DELETE FROM exhausted WHERE until <= ?", (micros(tx.now()),))
+    tx.write("DELETE FROM exhausted WHERE until <= ?", (micros(tx.now()),))
     key = _KEYS.get(scope)
     if key is not None:
-        tx.execute(
-            "INSERT OR REPLACE INTO exhausted (provider, scope, key, until) VALUES (?, ?, ?, ?)",
+        tx.write(
+            "INSERT INTO exhausted (provider, scope, key, until) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (provider, scope, key) DO UPDATE SET until = excluded.until",
             (lease.provider, scope.value, key(lease.offered), micros(tx.now() + _FOR)),
         )
 

@@ -29,15 +29,17 @@ class ForgottenReservation:
 def add(tx: Tx, reservation_id: ReservationId, ended_at: datetime) -> None:
     """Remember a reservation and its leases, which are about to be deleted."""
     tx.execute(
-        "INSERT OR REPLACE INTO forgotten_reservations (id, project, request_id, fingerprint, created_at, ended_at) "
-        "SELECT id, project, request_id, fingerprint, created_at, ? FROM reservations WHERE id = ?",
+        "INSERT INTO forgotten_reservations (id, project, request_id, fingerprint, created_at, ended_at) "
+        "SELECT id, project, request_id, fingerprint, created_at, ? FROM reservations WHERE id = ? "
+        "ON CONFLICT (id) DO UPDATE SET ended_at = excluded.ended_at",
         (micros(ended_at), reservation_id),
     )
     tx.execute(
-        "INSERT OR REPLACE INTO forgotten_leases "
+        "INSERT INTO forgotten_leases "
         "(label, id, reservation_id, project, provider, account, instance_id, created_at, ended_at) "
         "SELECT label, id, reservation_id, project, provider, account, instance_id, created_at, ended_at FROM leases "
-        "WHERE reservation_id = ?",
+        "WHERE reservation_id = ? ON CONFLICT (label) DO UPDATE SET "
+        "instance_id = excluded.instance_id, ended_at = excluded.ended_at",
         (reservation_id,),
     )
 

@@ -59,7 +59,7 @@ def delete(
     if max(ends) >= before or not _behind_us(tx, reservation_id):
         return False
     forgotten.add(tx, reservation_id, max(ends))
-    for table in ("settlements", "meters", "bookings", "holds"):
+    for table in ("settlements", "meters", "bookings", "holds", "spend_holds"):
         tx.execute(_OF_LEASES.format(table), (reservation_id,))
     for statement in ("events WHERE reservation_id", "leases WHERE reservation_id", "reservations WHERE id"):
         tx.execute(f"DELETE FROM {statement} = ?", (reservation_id,))  # noqa: S608 - our own words

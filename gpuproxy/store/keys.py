@@ -41,6 +41,11 @@ def find(tx: Tx, sha256: str) -> KeyRow | None:
     return None if row is None else _key(row)
 
 
+def exists(tx: Tx, key_id: str) -> bool:
+    """True if there is a key with this id, revoked or not."""
+    return tx.fetch_one("SELECT 1 AS one FROM api_keys WHERE id = ?", (key_id,)) is not None
+
+
 def listed(tx: Tx, project: str | None) -> tuple[KeyRow, ...]:
     """The keys of a project, or of all projects for None, including revoked ones; newest first."""
     rows = tx.fetch(f"{_SELECT} WHERE ? IS NULL OR project = ? ORDER BY created_at DESC, id", (project, project))

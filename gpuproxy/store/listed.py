@@ -18,6 +18,11 @@ def note(tx: Tx, account: AccountKey, began_at: datetime) -> None:
     meta.write(tx, _key(account), str(micros(began_at)))
 
 
+def ahead(tx: Tx, account: AccountKey) -> None:
+    """Say that the last listing will be asked for."""
+    meta.ahead(tx, _key(account))
+
+
 def last_began(tx: Tx, account: AccountKey) -> datetime:
     """When the last recorded listing began; long ago if there is none."""
     value = meta.read(tx, _key(account))

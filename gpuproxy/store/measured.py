@@ -38,8 +38,9 @@ def every(tx: Tx) -> Mapping[HostKey, Measured]:
 def save(tx: Tx, host: HostKey, record: Measured, table: Table = "measured") -> None:
     """Store the record of a host."""
     values = [stored(getattr(record, name)) for name in _COLUMNS]
-    tx.execute(
-        f"INSERT OR REPLACE INTO {table} (host, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(values)})",  # noqa: S608
+    tx.write(
+        f"INSERT INTO {table} (host, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(values)}) "  # noqa: S608
+        f"ON CONFLICT (host) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS)}",
         [host, *values],
     )
 

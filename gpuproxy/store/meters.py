@@ -1,15 +1,47 @@
-"""The meters: the costs of an account in a period, and the newest meters of a project's leases."""
+"""The meters: their changes, the costs of an account in a period, and the newest meters of a project's leases."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpuproxy.model.leases import InstanceId
+from gpuproxy.model.leases import InstanceId, Lease, LeaseId, LeaseState
+from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.transactions import Meter
 from gpuproxy.ports import Tx
+from gpuproxy.store import events, ledger
 from gpuproxy.store.rows import micros, moment
+
+_OPEN = "SELECT * FROM meters WHERE lease_id = ? AND closed_at IS NULL"
+
+
+def ahead(tx: Tx, lease_id: LeaseId) -> None:
+    """Say that `change` will be called."""
+    tx.ahead(_OPEN, (lease_id,))
+
+
+def change(tx: Tx, lease: Lease, *, again: bool) -> None:
+    """Close the meter of a lease, which posts its cost, and open one if the lease costs something now.
+
+    `again`: the event that changes the lease is that its machine has reappeared.
+    """
+    now, rate = micros(tx.now()), meter_rate(lease)
+    for row in tx.fetch(_OPEN, (lease.id,)):  # there is one at most
+        ledger.post_meter(tx, {**row, "num_gpus": lease.offered.num_gpus}, now)
+        tx.write("UPDATE meters SET closed_at = ? WHERE lease_id = ? AND closed_at IS NULL", (now, lease.id))
+    if rate is not None:
+        surplus = again or (lease.state is LeaseState.RELEASING and events.was_given_up(tx, lease.id))
+        tx.write(
+            "INSERT INTO meters (lease_id, project, opened_at, rate, kind) VALUES (?, ?, ?, ?, ?)",
+            (lease.id, lease.project, now, rate, "surplus" if surplus else _kind(lease, rate)),
+        )
+
+
+def _kind(lease: Lease, rate: Micro) -> ledger.Kind:
+    if lease.kind == "volume":
+        return "volume"
+    return "storage" if rate <= lease.observed.disk_price else "gpu"
 
 
 def accrued_between(tx: Tx, account: AccountKey, since: datetime, until: datetime) -> Micro:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from gpuproxy.model.leases import Lease, LeaseEvent
+from gpuproxy.model.limits import Over, Usage
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.reasons import Reason
@@ -34,6 +35,7 @@ EVENTS = frozenset({
     "instance_rented", *_ENDS.values(), *_CHANGES.values(),
     "create_refused", "create_unknown", "create_disproved", "create_given_up", "lease_expired", "release_started",
     "release_requested", "booking_extended", "booking_refunded", "extension_refused", "extension_unknown",
+    "limit_near", "limit_reached",
 })  # fmt: skip
 """The names of all events that this module can log."""
 
@@ -100,6 +102,24 @@ def extension_failed(lease: Lease, reason: Reason, error: str, *, unknown: bool 
     """Log that an extension was refused or not executed, or that nobody knows yet whether it was executed."""
     name = "extension_unknown" if unknown else "extension_refused"
     log.warning(name, **_of_booking(lease), reason=reason, error=error)
+
+
+def limit_reached(over: Over, why: str) -> None:
+    """Log that a spending limit has refused something."""
+    log.warning("limit_reached", **_of_limit(over.usage), asked_usd=usd(over.asked), why=why)
+
+
+def limit_near(usage: Usage) -> None:
+    """Log that most of a spending limit is spent or held."""
+    log.warning("limit_near", **_of_limit(usage))
+
+
+def _of_limit(usage: Usage) -> Fields:
+    limit = usage.limit
+    return {
+        "window": limit.window.name, "scope": limit.scope, "subject": limit.subject, "policy": limit.policy,
+        "limit_usd": usd(limit.amount), "spent_usd": usd(usage.spent), "held_usd": usd(usage.held),
+    }  # fmt: skip
 
 
 def _of_booking(lease: Lease) -> Fields:

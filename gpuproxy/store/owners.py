@@ -18,6 +18,11 @@ def leases_of(tx: Tx, owner_id: OwnerId) -> tuple[Lease, ...]:
     return leases.of_reservation(tx, ReservationId(owner_id))
 
 
+def leases_ahead(tx: Tx, owner_id: OwnerId) -> None:
+    """Say that `leases_of` will be called."""
+    leases.all_ahead(tx, ReservationId(owner_id))
+
+
 def topic(owner_id: OwnerId) -> str:
     """What is announced when the owner or one of its leases has changed."""
     return f"reservation:{owner_id}"
@@ -25,4 +30,7 @@ def topic(owner_id: OwnerId) -> str:
 
 def of_all(tx: Tx, rows: Sequence[Lease]) -> Mapping[OwnerId, Owner]:
     """The owners of these leases."""
-    return {lease.owner_id: of(tx, lease) for lease in {lease.owner_id: lease for lease in rows}.values()}
+    each_owner = {lease.owner_id: lease for lease in rows}
+    for lease in each_owner.values():
+        reservations.ahead(tx, lease.reservation_id)
+    return {owner_id: of(tx, lease) for owner_id, lease in each_owner.items()}

@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from gpuproxy.model import webhooks
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import Lease, LeaseId, ReservationId
+from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import (
     PHASES,
     FailoverTimes,
@@ -27,7 +29,7 @@ from gpuproxy.model.pools import (
     after,
 )
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases
+from gpuproxy.store import leases, outbox
 from gpuproxy.store.rows import micros, moment
 
 _SHOWN_TRANSITIONS = 20
@@ -96,6 +98,12 @@ def count(tx: Tx, project: str) -> int:
     return 0 if row is None else int(row["n"])
 
 
+def by_state(tx: Tx) -> Mapping[PoolState, int]:
+    """The number of pools of all projects, by every state."""
+    rows = tx.fetch("SELECT state, count(*) AS n FROM pools GROUP BY state")
+    return dict.fromkeys(PoolState, 0) | {PoolState(str(row["state"])): int(row["n"]) for row in rows}
+
+
 def at_work(tx: Tx) -> tuple[Pool, ...]:
     """The pools that are supervised or that are still to be ended, of all projects."""
     rows = tx.fetch("SELECT data FROM pools WHERE state <> 'disabled' OR wanted <> 'disabled' ORDER BY id")
@@ -116,7 +124,11 @@ def save(tx: Tx, old: Pool, new: Pool) -> Pool:
     """Store a pool in the same state. Raises Conflict if it has changed since it was read."""
     if new.state is not old.state:
         raise Conflict(f"the state of pool {old.id} changes only by an event")
-    return old if new == old else _store(tx, old, new)
+    if new == old:
+        return old
+    stored = _store(tx, old, new)
+    outbox.of_pool(tx, webhooks.of_pool(old, stored, None), stored, stored.error)
+    return stored
 
 
 def looked(tx: Tx, pool: Pool, at: datetime, *, free: bool) -> Pool:
@@ -138,6 +150,7 @@ def advance(tx: Tx, old: Pool, event: PoolEvent, reason: str, new: Pool | None =
         "SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ?, ?, ? FROM pool_transitions WHERE pool_id = ?",
         (old.id, micros(tx.now()), old.state.value, state.value, event.value, reason, old.id),
     )
+    outbox.of_pool(tx, webhooks.of_pool(old, stored, event), stored, reason)
     return stored
 
 
@@ -177,12 +190,20 @@ def insert_incident(tx: Tx, incident: Incident) -> Incident:
         "INSERT INTO pool_incidents (pool_id, number, primary_id, ended_at, data) VALUES (?, ?, ?, NULL, ?)",
         (incident.pool_id, incident.number, incident.primary, _text(incident)),
     )
+    outbox.of_incident(tx, webhooks.of_new_incident(incident), get(tx, incident.pool_id), incident)
     tx.changed(topic(incident.pool_id))
     return incident
 
 
 def save_incident(tx: Tx, incident: Incident) -> Incident:
     """Store what has become of an incident."""
+    row = tx.fetch_one(
+        "SELECT data FROM pool_incidents WHERE pool_id = ? AND number = ?", (incident.pool_id, incident.number)
+    )
+    if (old := _incident(row)) is not None:
+        pool = get(tx, incident.pool_id)
+        told = webhooks.of_incident(old, incident, wanted=pool.wanted == "supervised")
+        outbox.of_incident(tx, () if told is None else (told,), pool, incident)
     ended_at = None if incident.ended_at is None else micros(incident.ended_at)
     tx.execute(
         "UPDATE pool_incidents SET ended_at = ?, data = ? WHERE pool_id = ? AND number = ?",
@@ -229,6 +250,7 @@ def view(tx: Tx, pool: Pool) -> PoolView:
         volume=named(pool.volume),
         retained=tuple(each for each in live if each.kind == "volume" and each.id != pool.volume),
         machines=live,
+        cost=Micro(sum(leases.costs(tx, leases.of_reservation(tx, pool.ledger)))),
         transitions=told,
         seq=told[-1].seq if told else 0,
         incident=open_incident(tx, pool.id),

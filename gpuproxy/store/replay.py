@@ -126,7 +126,8 @@ def _follow(row: Mapping[str, Any], past: _Past, host: _Host) -> None:
 
 def _save(tx: Tx, key: HostKey, host: _Host) -> None:
     tx.execute(
-        "INSERT OR REPLACE INTO verified_hosts (host, provider, picks, last_picked_at) VALUES (?, ?, ?, ?)",
+        "INSERT INTO verified_hosts (host, provider, picks, last_picked_at) VALUES (?, ?, ?, ?) ON CONFLICT (host) "
+        "DO UPDATE SET provider = excluded.provider, picks = excluded.picks, last_picked_at = excluded.last_picked_at",
         (key, host.provider, host.picks, host.last_picked_at),
     )
     if host.measured is not None:

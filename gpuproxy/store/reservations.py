@@ -1,20 +1,22 @@
 """Reservations: one row for each renting call whose intent was committed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from gpuproxy.model.demands import KEYED
 from gpuproxy.model.errors import Conflict
 from gpuproxy.model.leases import Lease, ReservationId
-from gpuproxy.model.reservations import Reservation, derived_state
+from gpuproxy.model.reservations import Reservation, ReservationState, derived_state, follows_leases
 from gpuproxy.ports import Tx
-from gpuproxy.store import events, totals
+from gpuproxy.store import events, outbox, totals
 from gpuproxy.store.rows import RESERVATION_COLUMNS, reservation_changes, reservation_columns, reservation_from
 
+_OVER = (ReservationState.RELEASED, ReservationState.FAILED)
 _HAS_LABEL = (
     "EXISTS (SELECT 1 FROM json_each(labels) WHERE json_extract(value, '$[0]') = ? AND json_extract(value, '$[1]') = ?)"
 )
+_ONE = f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE id = ?"  # noqa: S608 - our own column names
 _LARGEST = 2**63 - 1
 Place = tuple[int, str]
 """The place of a reservation in a list, newest first: its negative time of creation in microseconds, and its id."""
@@ -23,7 +25,7 @@ Place = tuple[int, str]
 def insert(tx: Tx, reservation: Reservation) -> None:
     """Insert a new reservation. Raises Taken (table `reservations`) if the request_id is in use."""
     row = reservation_columns(reservation)
-    tx.execute(
+    tx.write(
         f"INSERT INTO reservations ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608
         list(row.values()),
     )
@@ -32,8 +34,14 @@ def insert(tx: Tx, reservation: Reservation) -> None:
 
 def find(tx: Tx, reservation_id: ReservationId) -> Reservation | None:
     """The reservation with this id; None if there is none."""
-    row = tx.fetch_one(f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE id = ?", (reservation_id,))  # noqa: S608
+    ahead(tx, reservation_id)  # several leases of a unit may ask for it
+    row = tx.fetch_one(_ONE, (reservation_id,))
     return None if row is None else reservation_from(row)
+
+
+def ahead(tx: Tx, reservation_id: ReservationId) -> None:
+    """Say that the reservation will be read."""
+    tx.ahead(_ONE, (reservation_id,))
 
 
 def get(tx: Tx, reservation_id: ReservationId) -> Reservation:
@@ -123,12 +131,13 @@ def change(tx: Tx, old: Reservation, new: Reservation, leases: Sequence[Lease]) 
     new = replace(new, version=old.version + 1)
     changes = reservation_changes(old, new)
     assignments = ", ".join(f"{name} = ?" for name in changes)
-    rows = tx.execute(
+    tx.write(
         f"UPDATE reservations SET {assignments} WHERE id = ? AND version = ?",  # noqa: S608
         [*changes.values(), old.id, old.version],
+        otherwise=Conflict(f"reservation {old.id} changed since version {old.version}"),
     )
-    if rows == 0:
-        raise Conflict(f"reservation {old.id} changed since version {old.version}")
+    if new.state in _OVER and old.state not in _OVER:
+        outbox.of_ended(tx, new, leases)
     if _shown(new) != _shown(old):
         events.of_reservation(tx, new)
     tx.changed(f"reservation:{old.id}")
@@ -140,7 +149,7 @@ def _shown(reservation: Reservation) -> tuple[object, ...]:
     return reservation.closing, reservation.expires_at, reservation.settled_at is None, reservation.failure
 
 
-def refresh(tx: Tx, reservation_id: ReservationId, leases: Sequence[Lease]) -> Reservation:
-    """Update the derived state of a reservation after a lease has changed."""
+def refresh(tx: Tx, reservation_id: ReservationId, leases: Callable[[], Sequence[Lease]]) -> Reservation:
+    """Update the derived state of a reservation after a lease has changed. `leases` reads them, if they matter."""
     old = get(tx, reservation_id)
-    return change(tx, old, old, leases)
+    return change(tx, old, old, leases() if follows_leases(old) else ())

@@ -22,8 +22,10 @@ def save(tx: Tx, strategy: str, rotation: Rotation) -> None:
     before = tx.fetch_one("SELECT version FROM rotations WHERE strategy = ?", (strategy,))
     if rotation.version != (0 if before is None else before["version"]):
         raise TurnTaken(f"another call has advanced the rotation of {strategy}")
-    tx.execute(
-        "INSERT OR REPLACE INTO rotations (strategy, last, level, standing, version) VALUES (?, ?, ?, ?, ?)",
+    tx.write(
+        "INSERT INTO rotations (strategy, last, level, standing, version) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (strategy) DO UPDATE SET last = excluded.last, level = excluded.level, "
+        "standing = excluded.standing, version = excluded.version",
         (strategy, rotation.last, rotation.level, json.dumps(dict(rotation.standing)), rotation.version + 1),
     )
 
@@ -32,7 +34,7 @@ def undo_pick(tx: Tx, strategy: str, host: HostKey, gpus: int) -> None:
     """Subtract the GPUs of a failed pick from the host's count."""
     before = read(tx, strategy)
     if host in before.standing:
-        tx.execute(
+        tx.write(
             "UPDATE rotations SET standing = ?, version = version + 1 WHERE strategy = ?",
             (json.dumps({**before.standing, host: before.standing[host] - gpus}), strategy),
         )

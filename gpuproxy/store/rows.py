@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from gpuproxy.model.leases import (
@@ -45,6 +46,13 @@ def moment(value: int) -> datetime:
 
 def lease_from(row: Mapping[str, Any]) -> Lease:
     """The lease in a row of `leases`."""
+    return _lease(_lease_values(row))
+
+
+@lru_cache(maxsize=1024)
+def _lease(values: tuple[Any, ...]) -> Lease:
+    """A lease is immutable, and most are read again and again: each pass over an account reads all of its leases."""
+    row = dict(zip(_LEASE_NAMES, values, strict=True))
     return Lease(
         **_values(Lease, row),
         offered=Offered(**_values(Offered, row)),
@@ -57,7 +65,12 @@ def lease_from(row: Mapping[str, Any]) -> Lease:
 
 def reservation_from(row: Mapping[str, Any]) -> Reservation:
     """The reservation in a row of `reservations`."""
-    return Reservation(**_values(Reservation, row))
+    return _reservation(_reservation_values(row))
+
+
+@lru_cache(maxsize=1024)
+def _reservation(values: tuple[Any, ...]) -> Reservation:
+    return Reservation(**_values(Reservation, dict(zip(_FIELDS[Reservation], values, strict=True))))
 
 
 def lease_columns(lease: Lease) -> dict[str, Any]:
@@ -178,13 +191,17 @@ _READERS: dict[type, dict[str, _Reader]] = {
         "ports": _ports,
         "boot": _pairs,
         **dict.fromkeys(
-            ("seen_at", "priced_at", "ready_at", "faltered_at", "contract_ends_at", "contract_warned_at"), moment
+            ("seen_at", "priced_at", "ready_at", "faltered_at", "contract_ends_at", "contract_warned_at",
+             "ending_soon_at", "idle_since", "idle_notice_at"),
+            moment,
         ),
     },
     Pending: {
         "keeps_gpus": bool,
         **dict.fromkeys(
-            ("missing_since", "absent_checked_at", "destroy_at", "destroy_taken_at", "gone_said_at", "stop_at"), moment
+            ("missing_since", "absent_checked_at", "destroy_at", "destroy_taken_at", "gone_said_at", "stop_at",
+             "new_end", "new_end_until"),
+            moment,
         ),
     },
     Prepaid: dict.fromkeys(("booked_until", "booking_read_at", "extend_at"), moment),
@@ -203,5 +220,8 @@ _READERS: dict[type, dict[str, _Reader]] = {
 _FIELDS: dict[type, tuple[str, ...]] = {
     kind: tuple(field.name for field in dataclasses.fields(kind) if field.name not in LEASE_PARTS) for kind in _READERS
 }
-LEASE_COLUMNS = ", ".join(name for kind in (Lease, *LEASE_PARTS.values()) for name in _FIELDS[kind])
+_LEASE_NAMES = tuple(name for kind in (Lease, *LEASE_PARTS.values()) for name in _FIELDS[kind])
+_lease_values = itemgetter(*_LEASE_NAMES)
+LEASE_COLUMNS = ", ".join(_LEASE_NAMES)
 RESERVATION_COLUMNS = ", ".join(_FIELDS[Reservation])
+_reservation_values = itemgetter(*_FIELDS[Reservation])

@@ -1,7 +1,7 @@
 """The marketplaces' charges for ended machines, compared with our meters.
 
 Each reading of a charge is a row. Its amount is the difference to the previous reading, so that an adjustment that was
-reported never changes.
+reported never changes. It is posted to the ledger for the machine's life.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.transactions import Adjustment
 from gpuproxy.ports import Tx
+from gpuproxy.store import events, ledger
 from gpuproxy.store.rows import micros, moment
 
 
@@ -56,14 +57,21 @@ def save(tx: Tx, lease_id: LeaseId, *, charged: Micro, metered: Micro) -> Micro:
     The charge is final if this reading equals the last one. If the machine reappears, its charge is due again.
     """
     amount = Micro(charged - metered - difference(tx, lease_id))
-    tx.execute(
+    tx.write(
         "INSERT INTO settlements (lease_id, project, at, charged, metered, amount) "
         "SELECT ?, (SELECT project FROM leases WHERE id = ?), max(?, coalesce(max(at) + 1, 0)), ?, ?, ? "
         "FROM settlements WHERE lease_id = ?",
         (lease_id, lease_id, micros(tx.now()), charged, metered, amount, lease_id),
     )
+    began, ended = _life(tx, lease_id)
+    ledger.post(
+        tx,
+        lease_id,
+        ledger.Charge(kind="adjustment", amount=amount, since=began, until=ended),
+        surplus=events.was_given_up(tx, lease_id),
+    )
     if _certain(tx, lease_id):
-        tx.execute("UPDATE leases SET charge_final = 1 WHERE id = ?", (lease_id,))
+        tx.write("UPDATE leases SET charge_final = 1 WHERE id = ?", (lease_id,))
     return amount
 
 
@@ -95,6 +103,16 @@ def newest(tx: Tx, project: str | None, limit: int) -> tuple[Adjustment, ...]:
         )
         for row in rows
     )
+
+
+def _life(tx: Tx, lease_id: LeaseId) -> tuple[int, int]:
+    """When a machine was created and when it ended, in microseconds since 1970. It can't end later than now."""
+    now = micros(tx.now())
+    [row] = tx.fetch(
+        "SELECT coalesce(call_started_at, created_at) AS began, ended_at FROM leases WHERE id = ?", (lease_id,)
+    )
+    ended = now if row["ended_at"] is None else min(now, row["ended_at"])
+    return min(row["began"], ended), ended
 
 
 def _certain(tx: Tx, lease_id: LeaseId) -> bool:

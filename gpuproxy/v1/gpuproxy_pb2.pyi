@@ -625,6 +625,11 @@ class GPUInstance(_message.Message):
     BOOKED_UNTIL_FIELD_NUMBER: _builtins.int
     PAID_FIELD_NUMBER: _builtins.int
     REFUND_RULE_FIELD_NUMBER: _builtins.int
+    COST_TO_END_FIELD_NUMBER: _builtins.int
+    SELF_ENDING_FIELD_NUMBER: _builtins.int
+    GPU_UTIL_FIELD_NUMBER: _builtins.int
+    IDLE_SINCE_FIELD_NUMBER: _builtins.int
+    IDLE_RELEASE_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The offer's id ("vast-123") in lists of offers and in the answers of ReserveGPUs and CreateGPUInstance; the
     contract id (no prefix) wherever the instance is shown as rented.
@@ -698,6 +703,18 @@ class GPUInstance(_message.Message):
     """
     refund_rule: _builtins.str
     """Where machines are paid in advance: what a destroy gives back, as a sentence. Empty where they are billed by use."""
+    cost_to_end: _builtins.float
+    """USD from now to expires_at at the present price: what a stopped machine costs if it stays stopped, and where
+    machines are paid in advance the whole hours that the booking lacks. Absent without an end, and after a release.
+    """
+    self_ending: _builtins.str
+    """Whether the machine ends itself after its end, also if this server is gone: `confirmed` (the machine reported it),
+    `sent` (its report was not read yet), or `unsupported: <why>`. A machine without an end does not. Empty for a volume.
+    """
+    gpu_util: _builtins.float
+    """How much its GPUs work, in percent, as the last listing of the marketplace shows it. Absent where it is not known,
+    and for offers.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """`contract_id` once rented, with `billed_per_hour`, the USD per hour that are billed at this moment: of a stopped
@@ -748,6 +765,16 @@ class GPUInstance(_message.Message):
         extends it before. Absent where machines are billed by use.
         """
 
+    @_builtins.property
+    def idle_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when its GPUs are idle: at most GPUPROXY_IDLE_BELOW (5 %) in every listing. Set once that has lasted 5
+        minutes. Absent while they work, while gpu_util is not known, and while the machine is not "active".
+        """
+
+    @_builtins.property
+    def idle_release_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is released if it stays idle. Absent while it is not idle, and where idleness releases nothing."""
+
     def __init__(
         self,
         *,
@@ -793,13 +820,22 @@ class GPUInstance(_message.Message):
         booked_until: _timestamp_pb2.Timestamp | None = ...,
         paid: _builtins.float | None = ...,
         refund_rule: _builtins.str = ...,
+        cost_to_end: _builtins.float | None = ...,
+        self_ending: _builtins.str = ...,
+        gpu_util: _builtins.float | None = ...,
+        idle_since: _timestamp_pb2.Timestamp | None = ...,
+        idle_release_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "_paid", b"_paid", "booked_until", b"booked_until", "contract_ends_at", b"contract_ends_at", "created_at", b"created_at", "direct_ports", b"direct_ports", "expires_at", b"expires_at", "inet_down_price", b"inet_down_price", "inet_up_price", b"inet_up_price", "paid", b"paid", "ready_at", b"ready_at", "ssh", b"ssh"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_to_end", b"_cost_to_end", "_direct_ports", b"_direct_ports", "_gpu_util", b"_gpu_util", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "_paid", b"_paid", "booked_until", b"booked_until", "contract_ends_at", b"contract_ends_at", "cost_to_end", b"cost_to_end", "created_at", b"created_at", "direct_ports", b"direct_ports", "expires_at", b"expires_at", "gpu_util", b"gpu_util", "idle_release_at", b"idle_release_at", "idle_since", b"idle_since", "inet_down_price", b"inet_down_price", "inet_up_price", b"inet_up_price", "paid", b"paid", "ready_at", b"ready_at", "ssh", b"ssh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "_paid", b"_paid", "account", b"account", "booked_until", b"booked_until", "boot_parts", b"boot_parts", "compute_cap", b"compute_cap", "contract_ends_at", b"contract_ends_at", "contract_id", b"contract_id", "cost_so_far", b"cost_so_far", "cpu_cores", b"cpu_cores", "created_at", b"created_at", "cuda_max", b"cuda_max", "direct_ports", b"direct_ports", "disk_bandwidth", b"disk_bandwidth", "disk_gb", b"disk_gb", "expires_at", b"expires_at", "gpu_model", b"gpu_model", "host_id", b"host_id", "id", b"id", "inet_down", b"inet_down", "inet_down_price", b"inet_down_price", "inet_up", b"inet_up", "inet_up_price", b"inet_up_price", "lease_id", b"lease_id", "location", b"location", "metadata", b"metadata", "num_gpus", b"num_gpus", "paid", b"paid", "port_mappings", b"port_mappings", "price_per_gpu_hour", b"price_per_gpu_hour", "price_per_hour", b"price_per_hour", "provider", b"provider", "ram_gb", b"ram_gb", "ready_at", b"ready_at", "ready_evidence", b"ready_evidence", "refund_rule", b"refund_rule", "reliability", b"reliability", "reservation_id", b"reservation_id", "ssh", b"ssh", "status", b"status", "status_message", b"status_message", "verified", b"verified", "vram_gb", b"vram_gb", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_to_end", b"_cost_to_end", "_direct_ports", b"_direct_ports", "_gpu_util", b"_gpu_util", "_inet_down_price", b"_inet_down_price", "_inet_up_price", b"_inet_up_price", "_paid", b"_paid", "account", b"account", "booked_until", b"booked_until", "boot_parts", b"boot_parts", "compute_cap", b"compute_cap", "contract_ends_at", b"contract_ends_at", "contract_id", b"contract_id", "cost_so_far", b"cost_so_far", "cost_to_end", b"cost_to_end", "cpu_cores", b"cpu_cores", "created_at", b"created_at", "cuda_max", b"cuda_max", "direct_ports", b"direct_ports", "disk_bandwidth", b"disk_bandwidth", "disk_gb", b"disk_gb", "expires_at", b"expires_at", "gpu_model", b"gpu_model", "gpu_util", b"gpu_util", "host_id", b"host_id", "id", b"id", "idle_release_at", b"idle_release_at", "idle_since", b"idle_since", "inet_down", b"inet_down", "inet_down_price", b"inet_down_price", "inet_up", b"inet_up", "inet_up_price", b"inet_up_price", "lease_id", b"lease_id", "location", b"location", "metadata", b"metadata", "num_gpus", b"num_gpus", "paid", b"paid", "port_mappings", b"port_mappings", "price_per_gpu_hour", b"price_per_gpu_hour", "price_per_hour", b"price_per_hour", "provider", b"provider", "ram_gb", b"ram_gb", "ready_at", b"ready_at", "ready_evidence", b"ready_evidence", "refund_rule", b"refund_rule", "reliability", b"reliability", "reservation_id", b"reservation_id", "self_ending", b"self_ending", "ssh", b"ssh", "status", b"status", "status_message", b"status_message", "verified", b"verified", "vram_gb", b"vram_gb", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_to_end: _TypeAlias = _typing.Literal["cost_to_end"]  # noqa: Y015
+    _WhichOneofArgType__cost_to_end: _TypeAlias = _typing.Literal["_cost_to_end", b"_cost_to_end"]  # noqa: Y015
     _WhichOneofReturnType__direct_ports: _TypeAlias = _typing.Literal["direct_ports"]  # noqa: Y015
     _WhichOneofArgType__direct_ports: _TypeAlias = _typing.Literal["_direct_ports", b"_direct_ports"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_util: _TypeAlias = _typing.Literal["gpu_util"]  # noqa: Y015
+    _WhichOneofArgType__gpu_util: _TypeAlias = _typing.Literal["_gpu_util", b"_gpu_util"]  # noqa: Y015
     _WhichOneofReturnType__inet_down_price: _TypeAlias = _typing.Literal["inet_down_price"]  # noqa: Y015
     _WhichOneofArgType__inet_down_price: _TypeAlias = _typing.Literal["_inet_down_price", b"_inet_down_price"]  # noqa: Y015
     _WhichOneofReturnType__inet_up_price: _TypeAlias = _typing.Literal["inet_up_price"]  # noqa: Y015
@@ -807,7 +843,11 @@ class GPUInstance(_message.Message):
     _WhichOneofReturnType__paid: _TypeAlias = _typing.Literal["paid"]  # noqa: Y015
     _WhichOneofArgType__paid: _TypeAlias = _typing.Literal["_paid", b"_paid"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_to_end) -> _WhichOneofReturnType__cost_to_end | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__direct_ports) -> _WhichOneofReturnType__direct_ports | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_util) -> _WhichOneofReturnType__gpu_util | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__inet_down_price) -> _WhichOneofReturnType__inet_down_price | None: ...
     @_typing.overload
@@ -1319,6 +1359,7 @@ class CreateGPUInstanceRequest(_message.Message):
     ONSTART_FIELD_NUMBER: _builtins.int
     RUN_MODE_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
+    RELEASE_IDLE_AFTER_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The marketplace. "": told by the offer's prefix."""
     instance_id: _builtins.str
@@ -1359,6 +1400,10 @@ class CreateGPUInstanceRequest(_message.Message):
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in ReserveGPUsRequest."""
 
+    @_builtins.property
+    def release_idle_after(self) -> _duration_pb2.Duration:
+        """As in ReserveGPUsRequest."""
+
     def __init__(
         self,
         *,
@@ -1376,10 +1421,11 @@ class CreateGPUInstanceRequest(_message.Message):
         onstart: _builtins.str = ...,
         run_mode: _builtins.str = ...,
         args: _abc.Iterable[_builtins.str] | None = ...,
+        release_idle_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["registry_auth", b"registry_auth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["registry_auth", b"registry_auth", "release_idle_after", b"release_idle_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "disk_gb", b"disk_gb", "env", b"env", "image", b"image", "instance_id", b"instance_id", "max_price", b"max_price", "onstart", b"onstart", "ports", b"ports", "provider", b"provider", "registry_auth", b"registry_auth", "request_id", b"request_id", "run_mode", b"run_mode", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "disk_gb", b"disk_gb", "env", b"env", "image", b"image", "instance_id", b"instance_id", "max_price", b"max_price", "onstart", b"onstart", "ports", b"ports", "provider", b"provider", "registry_auth", b"registry_auth", "release_idle_after", b"release_idle_after", "request_id", b"request_id", "run_mode", b"run_mode", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1621,6 +1667,7 @@ class ReserveGPUsRequest(_message.Message):
     MIN_INET_UP_FIELD_NUMBER: _builtins.int
     MAX_TRAFFIC_PRICE_FIELD_NUMBER: _builtins.int
     SAME_COUNTRY_FIELD_NUMBER: _builtins.int
+    RELEASE_IDLE_AFTER_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """GPUs, 1-16. Required."""
     provider: _builtins.str
@@ -1738,7 +1785,8 @@ class ReserveGPUsRequest(_message.Message):
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long to keep the machines, 10 s to 3,650 days. 0: no end (or the server's GPUPROXY_LEASE_DURATION). Offers that
+        """How long to keep the machines, 10 s to 3,650 days. Then they are destroyed. 0: no end, or the server's
+        GPUPROXY_LEASE_DURATION, after which they are stopped, and destroyed after GPUPROXY_LEASE_GRACE. Offers that
         end earlier are left out; without an end, those that end within the server's GPUPROXY_MIN_OFFER_TIME.
         """
 
@@ -1749,6 +1797,13 @@ class ReserveGPUsRequest(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own labels, for lists and cost reports: at most 64, keys to 63 and values to 255 characters."""
+
+    @_builtins.property
+    def release_idle_after(self) -> _duration_pb2.Duration:
+        """Release a machine whose GPUs have been idle for so long, at least 10 minutes; its owner is told after half of it.
+        0: never. Where the marketplace does not tell the GPU utilisation, and where machines are paid in advance, nothing
+        is released for it, and `warnings` of the machine says so.
+        """
 
     def __init__(
         self,
@@ -1794,10 +1849,11 @@ class ReserveGPUsRequest(_message.Message):
         min_inet_up: _builtins.float = ...,
         max_traffic_price: _builtins.float | None = ...,
         same_country: _builtins.bool = ...,
+        release_idle_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "lease_duration", b"lease_duration", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "verified_only", b"verified_only", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "lease_duration", b"lease_duration", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "release_idle_after", b"release_idle_after", "verified_only", b"verified_only", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "all_or_nothing", b"all_or_nothing", "args", b"args", "count", b"count", "disk_gb", b"disk_gb", "dry_run", b"dry_run", "env", b"env", "exclude_hosts", b"exclude_hosts", "gpu_model", b"gpu_model", "image", b"image", "keep_late", b"keep_late", "labels", b"labels", "lease_duration", b"lease_duration", "location", b"location", "max_price", b"max_price", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "min_cpu_cores", b"min_cpu_cores", "min_cuda", b"min_cuda", "min_disk_bandwidth", b"min_disk_bandwidth", "min_inet_down", b"min_inet_down", "min_inet_up", b"min_inet_up", "min_ram_gb", b"min_ram_gb", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "on_not_ready", b"on_not_ready", "onstart", b"onstart", "packing", b"packing", "ports", b"ports", "provider", b"provider", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "request_id", b"request_id", "run_mode", b"run_mode", "same_country", b"same_country", "same_model", b"same_model", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "strategy", b"strategy", "verified_only", b"verified_only", "wait", b"wait", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price", "_min_count", b"_min_count", "_verified_only", b"_verified_only", "_wait", b"_wait", "all_or_nothing", b"all_or_nothing", "args", b"args", "count", b"count", "disk_gb", b"disk_gb", "dry_run", b"dry_run", "env", b"env", "exclude_hosts", b"exclude_hosts", "gpu_model", b"gpu_model", "image", b"image", "keep_late", b"keep_late", "labels", b"labels", "lease_duration", b"lease_duration", "location", b"location", "max_price", b"max_price", "max_traffic_price", b"max_traffic_price", "min_count", b"min_count", "min_cpu_cores", b"min_cpu_cores", "min_cuda", b"min_cuda", "min_disk_bandwidth", b"min_disk_bandwidth", "min_inet_down", b"min_inet_down", "min_inet_up", b"min_inet_up", "min_ram_gb", b"min_ram_gb", "min_reliability", b"min_reliability", "min_vram", b"min_vram", "on_not_ready", b"on_not_ready", "onstart", b"onstart", "packing", b"packing", "ports", b"ports", "provider", b"provider", "ready_timeout", b"ready_timeout", "registry_auth", b"registry_auth", "release_idle_after", b"release_idle_after", "request_id", b"request_id", "run_mode", b"run_mode", "same_country", b"same_country", "same_model", b"same_model", "secret_env", b"secret_env", "ssh_public_keys", b"ssh_public_keys", "strategy", b"strategy", "verified_only", b"verified_only", "wait", b"wait", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_traffic_price: _TypeAlias = _typing.Literal["max_traffic_price"]  # noqa: Y015
     _WhichOneofArgType__max_traffic_price: _TypeAlias = _typing.Literal["_max_traffic_price", b"_max_traffic_price"]  # noqa: Y015
@@ -2108,6 +2164,10 @@ class Reservation(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    COST_TO_END_FIELD_NUMBER: _builtins.int
+    ENDING_SOON_FIELD_NUMBER: _builtins.int
+    DESTROYED_AT_FIELD_NUMBER: _builtins.int
+    RELEASE_IDLE_AFTER_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """Its id."""
     state: _builtins.str
@@ -2132,6 +2192,12 @@ class Reservation(_message.Message):
     """What was asked, what was rented, and why the rest was not."""
     reason: _builtins.str
     """Why it failed or is being given back, as an upper-case constant. Empty otherwise."""
+    cost_to_end: _builtins.float
+    """USD from now to expires_at at the present prices: the sum over its machines. Absent without an end, and after a
+    release.
+    """
+    ending_soon: _builtins.bool
+    """It ends soon: within GPUPROXY_ENDING_SOON (10 minutes), or within 10 % of its lease if that is less."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___GPUInstance]:
         """The machines that the caller has; ids are contract ids."""
@@ -2152,6 +2218,16 @@ class Reservation(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own labels."""
 
+    @_builtins.property
+    def destroyed_at(self) -> _timestamp_pb2.Timestamp:
+        """When its machines are destroyed, if that is later than expires_at: an end that comes from GPUPROXY_LEASE_DURATION
+        stops them first.
+        """
+
+    @_builtins.property
+    def release_idle_after(self) -> _duration_pb2.Duration:
+        """A machine whose GPUs have been idle for so long is released. Absent: never."""
+
     def __init__(
         self,
         *,
@@ -2171,12 +2247,18 @@ class Reservation(_message.Message):
         strategy: _builtins.str = ...,
         message: _builtins.str = ...,
         reason: _builtins.str = ...,
+        cost_to_end: _builtins.float | None = ...,
+        ending_soon: _builtins.bool = ...,
+        destroyed_at: _timestamp_pb2.Timestamp | None = ...,
+        release_idle_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_to_end", b"_cost_to_end", "cost_to_end", b"cost_to_end", "created_at", b"created_at", "destroyed_at", b"destroyed_at", "expires_at", b"expires_at", "release_idle_after", b"release_idle_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_so_far", b"cost_so_far", "created_at", b"created_at", "expires_at", b"expires_at", "instances", b"instances", "labels", b"labels", "message", b"message", "outcomes", b"outcomes", "price_per_hour", b"price_per_hour", "ready_count", b"ready_count", "reason", b"reason", "request_id", b"request_id", "requested_count", b"requested_count", "reservation_id", b"reservation_id", "reserved_count", b"reserved_count", "state", b"state", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_to_end", b"_cost_to_end", "cost_so_far", b"cost_so_far", "cost_to_end", b"cost_to_end", "created_at", b"created_at", "destroyed_at", b"destroyed_at", "ending_soon", b"ending_soon", "expires_at", b"expires_at", "instances", b"instances", "labels", b"labels", "message", b"message", "outcomes", b"outcomes", "price_per_hour", b"price_per_hour", "ready_count", b"ready_count", "reason", b"reason", "release_idle_after", b"release_idle_after", "request_id", b"request_id", "requested_count", b"requested_count", "reservation_id", b"reservation_id", "reserved_count", b"reserved_count", "state", b"state", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cost_to_end: _TypeAlias = _typing.Literal["cost_to_end"]  # noqa: Y015
+    _WhichOneofArgType__cost_to_end: _TypeAlias = _typing.Literal["_cost_to_end", b"_cost_to_end"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_to_end) -> _WhichOneofReturnType__cost_to_end | None: ...
 
 Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
 
@@ -2911,6 +2993,7 @@ class ProviderAccount(_message.Message):
     UNKNOWN_FIELD_NUMBER: _builtins.int
     VOLUMES_FIELD_NUMBER: _builtins.int
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that the operator chose, or the default: "vast-1"."""
     region: _builtins.str
@@ -2950,6 +3033,10 @@ class ProviderAccount(_message.Message):
     def credit_at(self) -> _timestamp_pb2.Timestamp:
         """When the credit was read. Absent: not known."""
 
+    @_builtins.property
+    def measured(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderMeasurement]:
+        """What probes have measured on this account: the last known value of each name. See ProbeProvider."""
+
     def __init__(
         self,
         *,
@@ -2968,16 +3055,275 @@ class ProviderAccount(_message.Message):
         unknown: _builtins.int = ...,
         volumes: _builtins.int = ...,
         price_per_hour: _builtins.float = ...,
+        measured: _abc.Iterable[Global___ProviderMeasurement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_credit", b"_credit", "credit", b"credit", "credit_at", b"credit_at", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit", b"_credit", "circuit", b"circuit", "create_interval_seconds", b"create_interval_seconds", "create_wait_seconds", b"create_wait_seconds", "credit", b"credit", "credit_at", b"credit_at", "failures", b"failures", "machines", b"machines", "name", b"name", "price_per_hour", b"price_per_hour", "reason", b"reason", "region", b"region", "since", b"since", "state", b"state", "unknown", b"unknown", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit", b"_credit", "circuit", b"circuit", "create_interval_seconds", b"create_interval_seconds", "create_wait_seconds", b"create_wait_seconds", "credit", b"credit", "credit_at", b"credit_at", "failures", b"failures", "machines", b"machines", "measured", b"measured", "name", b"name", "price_per_hour", b"price_per_hour", "reason", b"reason", "region", b"region", "since", b"since", "state", b"state", "unknown", b"unknown", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credit: _TypeAlias = _typing.Literal["credit"]  # noqa: Y015
     _WhichOneofArgType__credit: _TypeAlias = _typing.Literal["_credit", b"_credit"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__credit) -> _WhichOneofReturnType__credit | None: ...
 
 Global___ProviderAccount: _TypeAlias = ProviderAccount  # noqa: Y015
+
+@_typing.final
+class ProviderMeasurement(_message.Message):
+    """ProviderMeasurement is one thing that a probe measured, or could not measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name: "listing_lag". docs/marketplace-accounts.md explains each."""
+    outcome: _builtins.str
+    """"measured", "not_applicable" (the marketplace can't do it) or "not_measured"."""
+    value: _builtins.str
+    """A number of `unit`, or a word such as "yes". Empty unless it was measured."""
+    unit: _builtins.str
+    """"s", or empty for a word."""
+    why: _builtins.str
+    """A detail, or why nothing was measured."""
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        value: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        why: _builtins.str = ...,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at", "name", b"name", "outcome", b"outcome", "unit", b"unit", "value", b"value", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderMeasurement: _TypeAlias = ProviderMeasurement  # noqa: Y015
+
+@_typing.final
+class ProbeProviderRequest(_message.Message):
+    """ProbeProviderRequest asks for a probe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    MAX_SPEND_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The marketplace: "vast.ai". Required."""
+    account: _builtins.str
+    """The account. Default: the first one that works."""
+    max_spend: _builtins.float
+    """USD that the probe may cost at most. Required. The price of the longest possible life of each machine is held of it
+    before the machine is rented; if it is too little for the plan, nothing is rented.
+    """
+    dry_run: _builtins.bool
+    """Only say what would be rented and what it may cost at most. A spending limit or a quota that would stop the probe on
+    its way refuses both, the dry run and the probe, before anything is rented.
+    """
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        account: _builtins.str = ...,
+        max_spend: _builtins.float = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "dry_run", b"dry_run", "max_spend", b"max_spend", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeProviderRequest: _TypeAlias = ProbeProviderRequest  # noqa: Y015
+
+@_typing.final
+class ProbeProviderResponse(_message.Message):
+    """ProbeProviderResponse has the probe that has begun, or what it would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def probe(self) -> Global___ProviderProbe:
+        """The probe."""
+
+    def __init__(
+        self,
+        *,
+        probe: Global___ProviderProbe | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeProviderResponse: _TypeAlias = ProbeProviderResponse  # noqa: Y015
+
+@_typing.final
+class GetProviderProbeRequest(_message.Message):
+    """GetProviderProbeRequest asks for the last probe of an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The marketplace. Required."""
+    account: _builtins.str
+    """The account. Default: the first one that works."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        account: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderProbeRequest: _TypeAlias = GetProviderProbeRequest  # noqa: Y015
+
+@_typing.final
+class GetProviderProbeResponse(_message.Message):
+    """GetProviderProbeResponse has the probe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def probe(self) -> Global___ProviderProbe:
+        """The probe."""
+
+    def __init__(
+        self,
+        *,
+        probe: Global___ProviderProbe | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderProbeResponse: _TypeAlias = GetProviderProbeResponse  # noqa: Y015
+
+@_typing.final
+class ProviderProbe(_message.Message):
+    """ProviderProbe is one probe of one account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    BEGAN_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The marketplace."""
+    account: _builtins.str
+    """The account."""
+    state: _builtins.str
+    """"planned" (dry_run), "running", "releasing" (everything is measured, and not everything is proven gone), "finished",
+    or "interrupted" (the server was stopped; everything is released).
+    """
+    message: _builtins.str
+    """What is being done, or how it ended."""
+    reservation_id: _builtins.str
+    """The reservation that has everything the probe rents. Empty for a plan."""
+    max_cost: _builtins.float
+    """USD that it can cost at most."""
+    spent: _builtins.float
+    """USD that it has cost. 0 until it is finished."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderProbePart]:
+        """What is rented, in order."""
+
+    @_builtins.property
+    def measurements(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderMeasurement]:
+        """What has been measured so far."""
+
+    @_builtins.property
+    def began_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was finished. Absent: it is not."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        account: _builtins.str = ...,
+        state: _builtins.str = ...,
+        message: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        parts: _abc.Iterable[Global___ProviderProbePart] | None = ...,
+        max_cost: _builtins.float = ...,
+        spent: _builtins.float = ...,
+        measurements: _abc.Iterable[Global___ProviderMeasurement] | None = ...,
+        began_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "began_at", b"began_at", "ended_at", b"ended_at", "max_cost", b"max_cost", "measurements", b"measurements", "message", b"message", "parts", b"parts", "provider", b"provider", "reservation_id", b"reservation_id", "spent", b"spent", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderProbe: _TypeAlias = ProviderProbe  # noqa: Y015
+
+@_typing.final
+class ProviderProbePart(_message.Message):
+    """ProviderProbePart is one thing that a probe rents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """In words: "1x RTX 3090 on host 123"."""
+    price_per_hour: _builtins.float
+    """USD per hour."""
+    max_cost: _builtins.float
+    """USD that it can cost at most."""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        price_per_hour: _builtins.float = ...,
+        max_cost: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "price_per_hour", b"price_per_hour", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderProbePart: _TypeAlias = ProviderProbePart  # noqa: Y015
 
 @_typing.final
 class GetTransactionsRequest(_message.Message):
@@ -3144,7 +3490,9 @@ class GetSpendingInfoResponse(_message.Message):
     """USD within the last 24 hours."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendingWindow]:
-        """One entry a window, shortest first."""
+        """One entry for each limit that applies to the caller, and for the windows 1h, 24h and 30d of the caller's project
+        (for an admin: of all projects); shortest first.
+        """
 
     def __init__(
         self,
@@ -3163,7 +3511,7 @@ Global___GetSpendingInfoResponse: _TypeAlias = GetSpendingInfoResponse  # noqa: 
 
 @_typing.final
 class SpendingWindow(_message.Message):
-    """SpendingWindow is what was spent within a sliding window."""
+    """SpendingWindow is what was spent within a window that ends now."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3172,18 +3520,29 @@ class SpendingWindow(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     EXCEEDED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    NEXT_RELEASE_AT_FIELD_NUMBER: _builtins.int
     window: _builtins.str
-    """"5min", "15min", "30min", "60min", "90min", "120min", "240min", "300min", "360min", "400min", "460min", "520min",
-    "640min", "700min", "1440min", "48h" or "72h".
+    """A duration such as "1h", "24h" or "30d", or "month" for the calendar month in UTC. Limits of the settings
+    GUARDRAILS_MAX_<WINDOW>_RATE have the names of the settings: "5min", "60min", "1440min", "48h", ...
     """
     spent: _builtins.float
     """USD spent within it."""
     limit: _builtins.float
     """USD allowed within it. 0: no limit."""
     remaining: _builtins.float
-    """USD left. 0 where there is no limit."""
+    """USD that are neither spent nor held. 0 where there is no limit."""
     exceeded: _builtins.bool
-    """More was spent than is allowed."""
+    """More is spent and held than is allowed."""
+    held: _builtins.float
+    """USD held for what is rented, or may be: see docs/spending-limits.md. Not part of `spent`."""
+    scope: _builtins.str
+    """"global" (all projects together), "project" or "key": whose spending counts."""
+    @_builtins.property
+    def next_release_at(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest spending leaves the window, or the month ends. Absent where nothing was spent."""
+
     def __init__(
         self,
         *,
@@ -3192,10 +3551,13 @@ class SpendingWindow(_message.Message):
         limit: _builtins.float = ...,
         remaining: _builtins.float = ...,
         exceeded: _builtins.bool = ...,
+        held: _builtins.float = ...,
+        scope: _builtins.str = ...,
+        next_release_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_release_at", b"next_release_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exceeded", b"exceeded", "limit", b"limit", "remaining", b"remaining", "spent", b"spent", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exceeded", b"exceeded", "held", b"held", "limit", b"limit", "next_release_at", b"next_release_at", "remaining", b"remaining", "scope", b"scope", "spent", b"spent", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3264,22 +3626,40 @@ class SpendingLimit(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SETTING_FIELD_NUMBER: _builtins.int
     window: _builtins.str
-    """One of the words of SpendingWindow.window."""
+    """See SpendingWindow.window."""
     limit: _builtins.float
     """USD. 0: no limit."""
     project: _builtins.str
-    """The project that it applies to. "": all projects together."""
+    """The project that it applies to. "": all projects together, unless `key_id` is set."""
+    key_id: _builtins.str
+    """The id of the API key that it applies to. "": any."""
+    policy: _builtins.str
+    """What happens when it is reached: "warn", "no_new", "stop_newest" or "release_newest". docs/spending-limits.md
+    explains them.
+    """
+    scope: _builtins.str
+    """"global", "project" or "key"."""
+    setting: _builtins.str
+    """The setting that it comes from. "": SetSpendingLimit."""
     def __init__(
         self,
         *,
         window: _builtins.str = ...,
         limit: _builtins.float = ...,
         project: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        setting: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "project", b"project", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "limit", b"limit", "policy", b"policy", "project", b"project", "scope", b"scope", "setting", b"setting", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3294,22 +3674,32 @@ class SetSpendingLimitRequest(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     window: _builtins.str
-    """One of the words of SpendingWindow.window. Required."""
+    """A duration from 5m to 90d, such as "1h", "24h" or "30d", or "month" for the calendar month in UTC. Required."""
     limit: _builtins.float
     """USD, not negative. 0: no limit."""
     project: _builtins.str
-    """The project that it applies to. "": all projects together."""
+    """The project that it applies to. "": all projects together, unless `key_id` is set."""
+    key_id: _builtins.str
+    """The id of the API key that it applies to; then `project` must be empty. "": any."""
+    policy: _builtins.str
+    """"warn", "no_new", "stop_newest" or "release_newest". "": the setting GPUPROXY_LIMIT_POLICY, which is "stop_newest"
+    by default.
+    """
     def __init__(
         self,
         *,
         window: _builtins.str = ...,
         limit: _builtins.float = ...,
         project: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "project", b"project", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "limit", b"limit", "policy", b"policy", "project", b"project", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3391,10 +3781,10 @@ class GetCostReportRequest(_message.Message):
     GROUP_BY_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """Another project (role "admin"); "": the caller's own."""
+    """One project. "": the caller's own; for an admin, all projects."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Begin of the time reported. Absent: 30 days before the end."""
+        """Begin of the time reported, at most 366 days before the end. Absent: 30 days before the end."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -3402,7 +3792,7 @@ class GetCostReportRequest(_message.Message):
 
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of "day" (UTC), "provider", "project", "model" and "label:<key>". Empty: "day"."""
+        """Any of "day" (UTC), "provider", "project", "model" and "label:<key>", at most five. Empty: "day"."""
 
     def __init__(
         self,
@@ -3428,8 +3818,13 @@ class GetCostReportResponse(_message.Message):
 
     ROWS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    SURPLUS_FIELD_NUMBER: _builtins.int
     total: _builtins.float
     """USD of all rows."""
+    surplus: _builtins.float
+    """USD of machines that appeared after they had been given up. No project pays for them, and they are in no row. Only
+    in a report of all projects.
+    """
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostReportRow]:
         """One row a group, in the order of its keys."""
@@ -3439,10 +3834,11 @@ class GetCostReportResponse(_message.Message):
         *,
         rows: _abc.Iterable[Global___CostReportRow] | None = ...,
         total: _builtins.float = ...,
+        surplus: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "surplus", b"surplus", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3501,6 +3897,119 @@ class CostReportRow(_message.Message):
 Global___CostReportRow: _TypeAlias = CostReportRow  # noqa: Y015
 
 @_typing.final
+class ListAuditEventsRequest(_message.Message):
+    """ListAuditEventsRequest asks for a part of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """How many. 0: 50; more than 1,000 count as 1,000."""
+    before: _builtins.int
+    """Only events before this number. 0: from the newest on. `next_before` of an answer continues it."""
+    project: _builtins.str
+    """Only changes of this project. "": of all projects."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        before: _builtins.int = ...,
+        project: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "limit", b"limit", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsResponse(_message.Message):
+    """ListAuditEventsResponse lists events, newest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_BEFORE_FIELD_NUMBER: _builtins.int
+    next_before: _builtins.int
+    """What to set `before` to for the next part. 0: there are no more."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___AuditEvent] | None = ...,
+        next_before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_before", b"next_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """AuditEvent is one change that somebody asked for. It is written with the change, and never changed or deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """Its number; later events have higher ones."""
+    project: _builtins.str
+    """The project that was changed. Empty: all projects."""
+    user_id: _builtins.str
+    """The user who asked. Empty for a key without a user."""
+    key_id: _builtins.str
+    """The id of the API key that was used. Empty for a login. Both are empty for the command line on the server's machine."""
+    action: _builtins.str
+    """"reservation_rented", "reservation_extended", "reservation_released", "instance_destroyed", "instance_stopped",
+    "instance_started", "pool_provisioned", "pool_enabled", "pool_disabled", "pool_failover", "pool_cleaned_up",
+    "volume_deleted", "key_created", "key_revoked", "ssh_key_added", "ssh_key_deleted", "strategy_set", "limit_set".
+    """
+    subject: _builtins.str
+    """The id of what was changed: a reservation, a contract, the machine_id of a warm pool, a key."""
+    detail: _builtins.str
+    """Further facts, for people."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        project: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "detail", b"detail", "key_id", b"key_id", "project", b"project", "seq", b"seq", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
 class WarmPoolStatus(_message.Message):
     """----------------------------------------------------------------------------------------------------------- warm pool
 
@@ -3552,6 +4061,7 @@ class WarmPoolStatus(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     NEXT_DRILL_AT_FIELD_NUMBER: _builtins.int
     TROUBLESHOOTING_FIELD_NUMBER: _builtins.int
+    COST_SO_FAR_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.int
     """The caller's own number for the machine, unique within the project."""
     state: _builtins.str
@@ -3622,6 +4132,10 @@ class WarmPoolStatus(_message.Message):
     """The 95th percentile of the same."""
     progress: _builtins.str
     """What is being done now, for people."""
+    cost_so_far: _builtins.float
+    """USD that its machines and volumes have cost so far, ended ones included. A pool has no end, so there is no
+    cost_to_end.
+    """
     @_builtins.property
     def last_health_check(self) -> _timestamp_pb2.Timestamp:
         """When the primary was last looked at."""
@@ -3712,10 +4226,11 @@ class WarmPoolStatus(_message.Message):
         progress: _builtins.str = ...,
         next_drill_at: _timestamp_pb2.Timestamp | None = ...,
         troubleshooting: _abc.Iterable[_builtins.str] | None = ...,
+        cost_so_far: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_failover_p50_seconds", b"_failover_p50_seconds", "_failover_p95_seconds", b"_failover_p95_seconds", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "failover_p50_seconds", b"failover_p50_seconds", "failover_p95_seconds", b"failover_p95_seconds", "host_machine_id", b"host_machine_id", "incident", b"incident", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "next_drill_at", b"next_drill_at", "outage_seconds", b"outage_seconds", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "volume_id", b"volume_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_failover_p50_seconds", b"_failover_p50_seconds", "_failover_p95_seconds", b"_failover_p95_seconds", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "costs", b"costs", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "failover_count", b"failover_count", "failover_p50_seconds", b"failover_p50_seconds", "failover_p95_seconds", b"failover_p95_seconds", "failovers", b"failovers", "fallback_ready", b"fallback_ready", "fence", b"fence", "host_machine_id", b"host_machine_id", "incident", b"incident", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "machine_id", b"machine_id", "max_price_per_hour", b"max_price_per_hour", "max_price_source", b"max_price_source", "mode", b"mode", "mode_reason", b"mode_reason", "next_action", b"next_action", "next_drill_at", b"next_drill_at", "outage_seconds", b"outage_seconds", "price_per_hour", b"price_per_hour", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "progress", b"progress", "provider", b"provider", "resume_token", b"resume_token", "retained_volumes", b"retained_volumes", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "standby_price_per_hour", b"standby_price_per_hour", "standby_state", b"standby_state", "state", b"state", "transitions", b"transitions", "troubleshooting", b"troubleshooting", "volume_id", b"volume_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data_state", b"_data_state", "_degraded_reason", b"_degraded_reason", "_detected_after_seconds", b"_detected_after_seconds", "_error_message", b"_error_message", "_failover_p50_seconds", b"_failover_p50_seconds", "_failover_p95_seconds", b"_failover_p95_seconds", "_host_machine_id", b"_host_machine_id", "_last_recovery_seconds", b"_last_recovery_seconds", "_outage_seconds", b"_outage_seconds", "_primary_contract_id", b"_primary_contract_id", "_primary_gpu_id", b"_primary_gpu_id", "_primary_ssh_host", b"_primary_ssh_host", "_primary_ssh_port", b"_primary_ssh_port", "_standby_contract_id", b"_standby_contract_id", "_standby_gpu_id", b"_standby_gpu_id", "_volume_id", b"_volume_id", "contract_ends_at", b"contract_ends_at", "cost_so_far", b"cost_so_far", "costs", b"costs", "data_state", b"data_state", "degraded_reason", b"degraded_reason", "detected_after_seconds", b"detected_after_seconds", "error_message", b"error_message", "failover_count", b"failover_count", "failover_p50_seconds", b"failover_p50_seconds", "failover_p95_seconds", b"failover_p95_seconds", "failovers", b"failovers", "fallback_ready", b"fallback_ready", "fence", b"fence", "host_machine_id", b"host_machine_id", "incident", b"incident", "last_failover_at", b"last_failover_at", "last_health_check", b"last_health_check", "last_recovery_seconds", b"last_recovery_seconds", "machine_id", b"machine_id", "max_price_per_hour", b"max_price_per_hour", "max_price_source", b"max_price_source", "mode", b"mode", "mode_reason", b"mode_reason", "next_action", b"next_action", "next_drill_at", b"next_drill_at", "outage_seconds", b"outage_seconds", "price_per_hour", b"price_per_hour", "primary_contract_id", b"primary_contract_id", "primary_gpu_id", b"primary_gpu_id", "primary_ssh_host", b"primary_ssh_host", "primary_ssh_port", b"primary_ssh_port", "progress", b"progress", "provider", b"provider", "resume_token", b"resume_token", "retained_volumes", b"retained_volumes", "standby_checked_at", b"standby_checked_at", "standby_contract_id", b"standby_contract_id", "standby_gpu_id", b"standby_gpu_id", "standby_price_per_hour", b"standby_price_per_hour", "standby_state", b"standby_state", "state", b"state", "transitions", b"transitions", "troubleshooting", b"troubleshooting", "volume_id", b"volume_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data_state: _TypeAlias = _typing.Literal["data_state"]  # noqa: Y015
     _WhichOneofArgType__data_state: _TypeAlias = _typing.Literal["_data_state", b"_data_state"]  # noqa: Y015

@@ -83,6 +83,16 @@ class GPUProxyServiceStub:
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersRequest.SerializeToString,
                 response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersResponse.FromString,
                 _registered_method=True)
+        self.ProbeProvider = channel.unary_unary(
+                '/gpuproxy.v1.GPUProxyService/ProbeProvider',
+                request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ProbeProviderRequest.SerializeToString,
+                response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ProbeProviderResponse.FromString,
+                _registered_method=True)
+        self.GetProviderProbe = channel.unary_unary(
+                '/gpuproxy.v1.GPUProxyService/GetProviderProbe',
+                request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetProviderProbeRequest.SerializeToString,
+                response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetProviderProbeResponse.FromString,
+                _registered_method=True)
         self.ListGPUInstances = channel.unary_unary(
                 '/gpuproxy.v1.GPUProxyService/ListGPUInstances',
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListGPUInstancesRequest.SerializeToString,
@@ -192,6 +202,11 @@ class GPUProxyServiceStub:
                 '/gpuproxy.v1.GPUProxyService/GetCostReport',
                 request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetCostReportRequest.SerializeToString,
                 response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetCostReportResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/gpuproxy.v1.GPUProxyService/ListAuditEvents',
+                request_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
         self.GetWarmPoolStatus = channel.unary_unary(
                 '/gpuproxy.v1.GPUProxyService/GetWarmPoolStatus',
@@ -321,6 +336,23 @@ class GPUProxyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProbeProvider(self, request, context):
+        """ProbeProvider measures on one account what the marketplace's documentation leaves open. It rents the cheapest
+        machines for some minutes, which costs money, and releases everything. Returns at once; GetProviderProbe shows how
+        it goes on, and ReleaseReservation of its reservation ends it early. Only admins. With dry_run nothing is rented.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProviderProbe(self, request, context):
+        """GetProviderProbe shows the last probe of an account: how it stands, and what it has measured. NOT_FOUND if there was
+        none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGPUInstances(self, request, context):
         """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
         marketplace that is down: `unreachable` names such a marketplace.
@@ -405,7 +437,9 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExtendReservation(self, request, context):
-        """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice.
+        """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice. Where machines
+        end themselves, the new end is written to their labels and read back first. If that fails, the answer is UNAVAILABLE,
+        the old end stands, and the call can be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -477,6 +511,14 @@ class GPUProxyServiceServicer:
 
     def GetCostReport(self, request, context):
         """GetCostReport adds up what was spent, by day, provider, project, label or model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """ListAuditEvents lists who asked for what, newest first: rentals, extensions, releases, stops and starts, changes of
+        keys, strategies and warm pools. Needs the role "admin".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -622,6 +664,16 @@ def add_GPUProxyServiceServicer_to_server(servicer, server):
                     request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersRequest.FromString,
                     response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersResponse.SerializeToString,
             ),
+            'ProbeProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProbeProvider,
+                    request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ProbeProviderRequest.FromString,
+                    response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ProbeProviderResponse.SerializeToString,
+            ),
+            'GetProviderProbe': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProviderProbe,
+                    request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetProviderProbeRequest.FromString,
+                    response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetProviderProbeResponse.SerializeToString,
+            ),
             'ListGPUInstances': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGPUInstances,
                     request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListGPUInstancesRequest.FromString,
@@ -731,6 +783,11 @@ def add_GPUProxyServiceServicer_to_server(servicer, server):
                     servicer.GetCostReport,
                     request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetCostReportRequest.FromString,
                     response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.GetCostReportResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=gpuproxy_dot_v1_dot_gpuproxy__pb2.ListAuditEventsResponse.SerializeToString,
             ),
             'GetWarmPoolStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWarmPoolStatus,
@@ -1035,6 +1092,60 @@ class GPUProxyService:
             '/gpuproxy.v1.GPUProxyService/ListProviders',
             gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersRequest.SerializeToString,
             gpuproxy_dot_v1_dot_gpuproxy__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProbeProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpuproxy.v1.GPUProxyService/ProbeProvider',
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.ProbeProviderRequest.SerializeToString,
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.ProbeProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProviderProbe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpuproxy.v1.GPUProxyService/GetProviderProbe',
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.GetProviderProbeRequest.SerializeToString,
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.GetProviderProbeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1629,6 +1740,33 @@ class GPUProxyService:
             '/gpuproxy.v1.GPUProxyService/GetCostReport',
             gpuproxy_dot_v1_dot_gpuproxy__pb2.GetCostReportRequest.SerializeToString,
             gpuproxy_dot_v1_dot_gpuproxy__pb2.GetCostReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpuproxy.v1.GPUProxyService/ListAuditEvents',
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.ListAuditEventsRequest.SerializeToString,
+            gpuproxy_dot_v1_dot_gpuproxy__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

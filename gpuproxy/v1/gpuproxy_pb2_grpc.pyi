@@ -73,6 +73,15 @@ class GPUProxyServiceStub:
     """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListProvidersRequest, _gpuproxy_pb2.ListProvidersResponse]
     """ListProviders shows what each marketplace can do, and how this server's accounts there are."""
+    ProbeProvider: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ProbeProviderRequest, _gpuproxy_pb2.ProbeProviderResponse]
+    """ProbeProvider measures on one account what the marketplace's documentation leaves open. It rents the cheapest
+    machines for some minutes, which costs money, and releases everything. Returns at once; GetProviderProbe shows how
+    it goes on, and ReleaseReservation of its reservation ends it early. Only admins. With dry_run nothing is rented.
+    """
+    GetProviderProbe: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetProviderProbeRequest, _gpuproxy_pb2.GetProviderProbeResponse]
+    """GetProviderProbe shows the last probe of an account: how it stands, and what it has measured. NOT_FOUND if there was
+    none.
+    """
     ListGPUInstances: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListGPUInstancesRequest, _gpuproxy_pb2.ListGPUInstancesResponse]
     """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
     marketplace that is down: `unreachable` names such a marketplace.
@@ -105,7 +114,10 @@ class GPUProxyServiceStub:
     ReleaseReservation: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReleaseReservationRequest, _gpuproxy_pb2.ReleaseReservationResponse]
     """ReleaseReservation releases all machines of a reservation. Idempotent."""
     ExtendReservation: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ExtendReservationRequest, _gpuproxy_pb2.ExtendReservationResponse]
-    """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice."""
+    """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice. Where machines
+    end themselves, the new end is written to their labels and read back first. If that fails, the answer is UNAVAILABLE,
+    the old end stands, and the call can be repeated.
+    """
     WatchReservation: _grpc.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchReservationRequest, _gpuproxy_pb2.WatchReservationResponse]
     """WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
     with the last resume_token.
@@ -128,6 +140,10 @@ class GPUProxyServiceStub:
     """ListSpendingLimits lists the limits that apply to the caller's project; for an admin, all limits."""
     GetCostReport: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetCostReportRequest, _gpuproxy_pb2.GetCostReportResponse]
     """GetCostReport adds up what was spent, by day, provider, project, label or model."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListAuditEventsRequest, _gpuproxy_pb2.ListAuditEventsResponse]
+    """ListAuditEvents lists who asked for what, newest first: rentals, extensions, releases, stops and starts, changes of
+    keys, strategies and warm pools. Needs the role "admin".
+    """
     GetWarmPoolStatus: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetWarmPoolStatusRequest, _gpuproxy_pb2.WarmPoolStatus]
     """GetWarmPoolStatus shows one warm pool. An unknown machine_id is not an error: its state is "disabled".
     The answer is the status itself, unwrapped, as published.
@@ -204,6 +220,15 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     """HealthCheck reports the health of the service to people; load balancers use grpc.health.v1. No metadata is needed."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListProvidersRequest, _gpuproxy_pb2.ListProvidersResponse]  # type: ignore[assignment]
     """ListProviders shows what each marketplace can do, and how this server's accounts there are."""
+    ProbeProvider: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ProbeProviderRequest, _gpuproxy_pb2.ProbeProviderResponse]  # type: ignore[assignment]
+    """ProbeProvider measures on one account what the marketplace's documentation leaves open. It rents the cheapest
+    machines for some minutes, which costs money, and releases everything. Returns at once; GetProviderProbe shows how
+    it goes on, and ReleaseReservation of its reservation ends it early. Only admins. With dry_run nothing is rented.
+    """
+    GetProviderProbe: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetProviderProbeRequest, _gpuproxy_pb2.GetProviderProbeResponse]  # type: ignore[assignment]
+    """GetProviderProbe shows the last probe of an account: how it stands, and what it has measured. NOT_FOUND if there was
+    none.
+    """
     ListGPUInstances: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListGPUInstancesRequest, _gpuproxy_pb2.ListGPUInstancesResponse]  # type: ignore[assignment]
     """ListGPUInstances lists what can be rented now, or what the caller has rented (see `state`). It never waits for a
     marketplace that is down: `unreachable` names such a marketplace.
@@ -236,7 +261,10 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ReleaseReservationRequest, _gpuproxy_pb2.ReleaseReservationResponse]  # type: ignore[assignment]
     """ReleaseReservation releases all machines of a reservation. Idempotent."""
     ExtendReservation: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ExtendReservationRequest, _gpuproxy_pb2.ExtendReservationResponse]  # type: ignore[assignment]
-    """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice."""
+    """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice. Where machines
+    end themselves, the new end is written to their labels and read back first. If that fails, the answer is UNAVAILABLE,
+    the old end stands, and the call can be repeated.
+    """
     WatchReservation: _aio.UnaryStreamMultiCallable[_gpuproxy_pb2.WatchReservationRequest, _gpuproxy_pb2.WatchReservationResponse]  # type: ignore[assignment]
     """WatchReservation sends the current reservation, then every change in order. When the stream ends, open it again
     with the last resume_token.
@@ -259,6 +287,10 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     """ListSpendingLimits lists the limits that apply to the caller's project; for an admin, all limits."""
     GetCostReport: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetCostReportRequest, _gpuproxy_pb2.GetCostReportResponse]  # type: ignore[assignment]
     """GetCostReport adds up what was spent, by day, provider, project, label or model."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListAuditEventsRequest, _gpuproxy_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """ListAuditEvents lists who asked for what, newest first: rentals, extensions, releases, stops and starts, changes of
+    keys, strategies and warm pools. Needs the role "admin".
+    """
     GetWarmPoolStatus: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.GetWarmPoolStatusRequest, _gpuproxy_pb2.WarmPoolStatus]  # type: ignore[assignment]
     """GetWarmPoolStatus shows one warm pool. An unknown machine_id is not an error: its state is "disabled".
     The answer is the status itself, unwrapped, as published.
@@ -388,6 +420,27 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListProviders shows what each marketplace can do, and how this server's accounts there are."""
 
     @_abc_1.abstractmethod
+    def ProbeProvider(
+        self,
+        request: _gpuproxy_pb2.ProbeProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gpuproxy_pb2.ProbeProviderResponse, _abc.Awaitable[_gpuproxy_pb2.ProbeProviderResponse]]:
+        """ProbeProvider measures on one account what the marketplace's documentation leaves open. It rents the cheapest
+        machines for some minutes, which costs money, and releases everything. Returns at once; GetProviderProbe shows how
+        it goes on, and ReleaseReservation of its reservation ends it early. Only admins. With dry_run nothing is rented.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProviderProbe(
+        self,
+        request: _gpuproxy_pb2.GetProviderProbeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gpuproxy_pb2.GetProviderProbeResponse, _abc.Awaitable[_gpuproxy_pb2.GetProviderProbeResponse]]:
+        """GetProviderProbe shows the last probe of an account: how it stands, and what it has measured. NOT_FOUND if there was
+        none.
+        """
+
+    @_abc_1.abstractmethod
     def ListGPUInstances(
         self,
         request: _gpuproxy_pb2.ListGPUInstancesRequest,
@@ -490,7 +543,10 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ExtendReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ExtendReservationResponse, _abc.Awaitable[_gpuproxy_pb2.ExtendReservationResponse]]:
-        """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice."""
+        """ExtendReservation moves the end of a reservation to an absolute time, so a repeat buys nothing twice. Where machines
+        end themselves, the new end is written to their labels and read back first. If that fails, the answer is UNAVAILABLE,
+        the old end stands, and the call can be repeated.
+        """
 
     @_abc_1.abstractmethod
     def WatchReservation(
@@ -573,6 +629,16 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.GetCostReportResponse, _abc.Awaitable[_gpuproxy_pb2.GetCostReportResponse]]:
         """GetCostReport adds up what was spent, by day, provider, project, label or model."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _gpuproxy_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gpuproxy_pb2.ListAuditEventsResponse, _abc.Awaitable[_gpuproxy_pb2.ListAuditEventsResponse]]:
+        """ListAuditEvents lists who asked for what, newest first: rentals, extensions, releases, stops and starts, changes of
+        keys, strategies and warm pools. Needs the role "admin".
+        """
 
     @_abc_1.abstractmethod
     def GetWarmPoolStatus(

@@ -9,7 +9,7 @@ from gpuproxy.model.pool_calls import FailoverResult
 from gpuproxy.model.pools import Incident, Pool
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import Database, Tx
-from gpuproxy.store import pools
+from gpuproxy.store import audit, pools
 from gpuproxy.warmpool.provisioning import wrong_state
 from gpuproxy.warmpool.views import PoolViews, known
 
@@ -37,7 +37,10 @@ async def failed_over(
         number = pools.next_number(tx, pool.id) if open_now is None else open_now.number
         if open_now is not None and asked(pool).unfenced:
             pools.save_incident(tx, replace(open_now, unfenced=True, asked_by=caller.key_id))
-        return pools.save(tx, pool, replace(asked(pool), asked_by=caller.key_id)), number
+        wish = asked(pool)
+        detail = f"{wish.asked}, unfenced" if wish.unfenced else wish.asked
+        audit.record(tx, caller, "pool_failover", str(machine_id), detail, project=pool.project)
+        return pools.save(tx, pool, replace(wish, asked_by=caller.key_id)), number
 
     pool, number = await db.write(write)
 

@@ -56,15 +56,15 @@ class Checks:
     ) -> Health:
         """Probe a primary, and hear what the last listing of its account says then. An older one says nothing."""
         answer = await self._answer(pool, primary)
-        now = self._clock.now()
-        api = opinion(primary, listing(), now - age)
+        now, listed = self._clock.now(), listing()
+        api = opinion(primary, listed, now - age)
         unexplained = answer is Answer.SILENT and api in _SHOULD_ANSWER
         self._heard[pool.id] = _Heard(self._clock.monotonic(), pool.host, answer is Answer.ANSWERS, unexplained)
         if answer is Answer.ANSWERS:
             self._suspected_since = None
         elif answer is Answer.SILENT and self._is_our_fault(now):
             answer = Answer.NOT_PROBED
-        return after_check(health, api, answer, now)
+        return after_check(health, api, answer, now, None if listed is None else listed.began_at)
 
     def forget(self, pool_id: PoolId) -> None:
         """The pool is not checked any more."""

@@ -266,14 +266,19 @@ def _degraded(s: Scene) -> Act:
 
 
 def _without_workload(s: Scene) -> Act | None:
-    """A primary whose script did not get the lock runs nothing. It is stopped until somebody asks for a failover."""
-    primary = s.primary
-    if s.pool.degraded is not Degraded.LOCK_HELD or primary is None or primary.state not in RENTED:
+    """Stop a primary whose script did not get the lock, because it runs nothing, until somebody asks for a failover.
+
+    Also stop all machines of a pool that a spending limit does not allow, until it is provisioned again.
+    """
+    if s.pool.degraded not in (Degraded.LOCK_HELD, Degraded.OVER_BUDGET):
         return None
-    proof = s.at_rest.get(primary.id)
-    if primary.state is LeaseState.PARKED and proof is not None and proof.proves:
+    machines = (s.primary, s.standby) if s.pool.degraded is Degraded.OVER_BUDGET else (s.primary,)
+    rented = [each for each in machines if each is not None and each.state in RENTED]
+    if s.primary not in rented:
+        return None
+    if all(each.state is LeaseState.PARKED and s.is_proven_at_rest(each.id) for each in rented):
         return Rest(s.limits.check_seconds)
-    return Fence((primary,))
+    return Fence(tuple(rented))
 
 
 def _standby_again(s: Scene) -> Act | None:
@@ -306,7 +311,8 @@ def _suspended(s: Scene, incident: Incident) -> Act:
 
 def _told(s: Scene, trouble: Degraded) -> Act:
     """Store a new reason; otherwise wait."""
-    if trouble is s.pool.degraded:
+    unstarted = trouble is Degraded.STOPPED_OUTSIDE and s.pool.degraded is Degraded.START_FAILED
+    if trouble is s.pool.degraded or unstarted:  # a primary that could not be started was not stopped by somebody else
         return Rest(s.limits.check_seconds)
     return Change(reason=trouble.sentence, pool=replace(s.pool, degraded=trouble, error=trouble.sentence))
 

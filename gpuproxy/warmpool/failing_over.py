@@ -27,7 +27,9 @@ _UNFENCED_AFTER = 15.0
 _TRIES = 3
 """Failed tries to rent a new machine. After that, the next rung begins."""
 _UNANSWERED = 15.0
-"""Seconds after which a start counts as not sent: the process ended before its answer, or before it was sent."""
+"""Seconds after which a start without an answer is sent again."""
+_STARTS = 8
+"""Starts in a row without an answer. Then the next rung begins, once none of them can be carried out any more."""
 _LOOK_SECONDS = 15.0
 """For so long the mode `recreate` waits for a look at the host's free GPUs."""
 _SWAPS = frozenset({"test", "drill"})
@@ -81,7 +83,7 @@ def _looked_first(s: Scene, incident: Incident) -> Act | None:
 
 def _fence(s: Scene, incident: Incident) -> Act | None:
     """What is still needed to exclude every other writer; None: nothing."""
-    writers = s.writers()
+    writers = s.writers(but=_to_be_started_again(s, incident))
     if not writers:
         return None
     if incident.unfenced and s.waited(incident.began_at, _UNFENCED_AFTER):
@@ -114,20 +116,31 @@ def _given_up(s: Scene, incident: Incident, writers: tuple[Lease, ...]) -> Chang
 
 def _rung(s: Scene, incident: Incident) -> Act:
     """The act of the present rung, or the next rung if this one has nothing to offer."""
-    standby, old = s.standby, s.lease(incident.primary)
+    if (next_one := _next_to_start(s, incident)) is not None:
+        return Start(next_one, "successor")
+    old = s.lease(incident.primary)
     if incident.rung == STANDBY:
-        if standby is not None and standby.state is LeaseState.PARKED:
-            return Start(standby, "successor")
         return _next_rung(s, incident, "there is no standby")
     if incident.rung == NEW_MACHINE and incident.kind not in _SWAPS:
         return _new_machine(s, incident, old)
     if incident.rung == NEW_MACHINE and s.pool.mode == "recreate":
         return _new_machine(s, incident, old)
-    if incident.rung == OLD_PRIMARY and old is not None and old.state is LeaseState.PARKED:
-        return Start(old, "successor")
     if incident.rung < NO_MORE:
         return _next_rung(s, incident, "this rung has no machine")
     return _ended_in_vain(s, incident)
+
+
+def _to_be_started_again(s: Scene, incident: Incident) -> LeaseId | None:
+    """The machine of this rung, if a start of it has no answer: starting it once more does no harm."""
+    next_one = _next_to_start(s, incident)
+    late = {lease_id for lease_id, _ in s.pool.late_starts}
+    return next_one.id if next_one is not None and next_one.id in late else None
+
+
+def _next_to_start(s: Scene, incident: Incident) -> Lease | None:
+    """The stopped machine that the present rung starts; None if it has none."""
+    found = {STANDBY: s.standby, OLD_PRIMARY: s.lease(incident.primary)}.get(incident.rung)
+    return found if found is not None and found.state is LeaseState.PARKED else None
 
 
 def _new_machine(s: Scene, incident: Incident, old: Lease | None) -> Act:
@@ -159,7 +172,7 @@ def _following(s: Scene, incident: Incident, successor: Lease) -> Act:
         running = replace(incident, running_at=s.now)
         return Change(reason="the successor runs", incident=running, pool=_at(s, "waiting for the successor to answer"))
     unsent = successor.state is LeaseState.PARKED and successor.pending.stop_at is not None
-    if unsent and s.waited(incident.start_sent_at, _UNANSWERED):
+    if unsent and s.waited(incident.start_sent_at, _UNANSWERED) and s.pool.tries < _STARTS:
         others = tuple(each for each in s.writers(but=successor.id) if each.state in RENTED)
         return Fence(others) if others else Start(successor, "successor")
     limit = s.limits.start_seconds if incident.rung != NEW_MACHINE else s.limits.ready_seconds

@@ -72,6 +72,10 @@ HINTS: Mapping[Degraded, str] = {
         "The key of the stored secrets is missing, so no new machine can be made. Put the file of "
         "GPUPROXY_SECRETS_KEY_FILE back, or provision again with the secrets."
     ),
+    Degraded.OVER_BUDGET: (
+        "A spending limit does not allow the pool to run on, so its machines were stopped. They and the volume are "
+        "kept, and their storage is billed. Once the limit allows it, ProvisionWarmPool starts the primary again."
+    ),
     Degraded.UNKNOWN_OUTCOME: (
         "A call to the marketplace was not answered, and a machine may exist. The server finds out before it "
         "starts another one."

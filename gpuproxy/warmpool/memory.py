@@ -5,14 +5,15 @@ from datetime import datetime, timedelta
 
 from gpuproxy.model.leases import LeaseId
 from gpuproxy.model.offers import OfferId
+from gpuproxy.store.claims import Claim
 from gpuproxy.warmpool.scene import AtRest
 from gpuproxy.warmpool.signals import Health
 
 STOP_EVERY = timedelta(seconds=10)
 """A stop is repeated after this time if the machine is not at rest."""
 
-START_WITHIN = 60.0
-"""Real seconds. A start that has no answer by then is cancelled, so that a paused process sends none later."""
+SENT_WITHIN = 60.0
+"""Real seconds. A start or stop that has no answer by then is cancelled, so that a paused process sends none later."""
 _STOP_AGAIN = timedelta(seconds=2)
 
 
@@ -26,6 +27,8 @@ class Memory:
 
     None: there is no other process.
     """
+    claim: Claim | None = None
+    """The claim under which everything here was seen; None before the first look."""
     of: LeaseId | None = None
     """The primary that `health` is about."""
     at_rest: dict[LeaseId, AtRest] = field(default_factory=dict)
@@ -35,6 +38,14 @@ class Memory:
     gone: set[LeaseId] = field(default_factory=set)
     refused: set[OfferId] = field(default_factory=set)
     """Offers of the host that were refused, so that the next one is tried."""
+
+    def is_under(self, claim: Claim | None) -> bool:
+        """Whether nobody else has had the claim since this memory began. The first claim is noted."""
+        if claim is None:
+            return False
+        if self.claim is None:
+            self.claim = claim
+        return (claim.name, claim.fence) == (self.claim.name, self.claim.fence)
 
     def primary_is(self, primary: LeaseId | None) -> None:
         """Begin anew if the pool has another primary."""

@@ -5,28 +5,27 @@ outcome is recorded. The pool names the lease of each part in the transaction of
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gpuproxy.loadbalancer.choice import Chooser
 from gpuproxy.loadbalancer.exclusions import Exclusions
 from gpuproxy.model.demands import LaunchSpec, VolumeMount
-from gpuproxy.model.errors import Conflict, ProviderError, Refused, Taken, TurnTaken
+from gpuproxy.model.errors import Conflict, Taken, TurnTaken
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_facts import KeepGpus
-from gpuproxy.model.leases import Creation, Lease, LeaseId, LeaseState, Observed, Offered
-from gpuproxy.model.money import Micro
-from gpuproxy.model.offers import HIGHEST_PRICE, HostKey, Offer, OfferFilter, OfferId
+from gpuproxy.model.leases import Lease, LeaseId, LeaseState
+from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter, OfferId
 from gpuproxy.model.owners import Owner
 from gpuproxy.model.pools import Degraded, Pool, PoolSecrets
 from gpuproxy.model.reasons import Reason
-from gpuproxy.outcomes import record
-from gpuproxy.ports import Clock, Database, Provider, Tx, VolumeOffer
+from gpuproxy.outcomes import spending
+from gpuproxy.ports import Clock, Database, Tx, VolumeOffer
 from gpuproxy.rental import intents
 from gpuproxy.rental.attempt import Attempt, Attempts
+from gpuproxy.rental.volumes import create_volume, volume_lease
 from gpuproxy.runtime.accounts import Accounts
-from gpuproxy.runtime.persist import write_until_committed
 from gpuproxy.store import leases, pools, reservations, ssh_keys
 from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.scene import Role
@@ -60,10 +59,12 @@ class Renting:
         limits: PoolLimits,
         check_key: str = "",
         prepaid_hours: int = 1,
+        hold_ahead: timedelta = timedelta(hours=1),
     ) -> None:
         """With `check_key`, a public key, a machine is ready only if it lets the probe log in."""
         self._check_key = check_key
         self._prepaid_hours = prepaid_hours
+        self._hold_ahead = hold_ahead
         self._db = db
         self._clock = clock
         self._accounts = accounts
@@ -95,7 +96,9 @@ class Renting:
             return Tried(f"The host has no space for a volume of {pool.spec.volume_gb} GB.", Degraded.PROVISION_FAILED)
         offer = min(fitting, key=lambda each: (each.price_month, each.id))
         lease = await self._db.write(lambda tx: self._intend_volume(tx, pool, offer, require))
-        return await self._create_volume(provider, pool, offer, lease, require)
+        latest = self._clock.now() + timedelta(seconds=self._limits.create_seconds)
+        refused = await create_volume(self._db, self._clock, provider, offer, lease, latest, require)
+        return Tried(refused, Degraded.PROVISION_FAILED) if refused else None
 
     async def machine(
         self, pool: Pool, role: Role, secrets: PoolSecrets, refused: frozenset[OfferId], require: Require
@@ -112,7 +115,7 @@ class Renting:
                 size = f"{pool.spec.num_gpus} GPU" + ("s" if pool.spec.num_gpus > 1 else "")
                 return Tried(f"The host has no free chunk of {size} at this price.", Degraded.NO_FREE_GPU)
             offer = free[0]
-            intent = self._intent(pool, offer, spec, await self._owner(pool), latest)
+            intent = self._intent(pool, offer, spec, await self._owner(pool), latest, role=role)
             try:
                 lease = await self._db.write(lambda tx: self._intend(tx, pool, role, intent, require))
             except (Taken, TurnTaken) as error:
@@ -152,7 +155,9 @@ class Renting:
             raise Conflict(f"pool {pool.id} has no volume")
         return volume.instance_id
 
-    def _intent(self, pool: Pool, offer: Offer, spec: LaunchSpec, owner: Owner, latest: datetime) -> intents.Intent:
+    def _intent(
+        self, pool: Pool, offer: Offer, spec: LaunchSpec, owner: Owner, latest: datetime, *, role: Role
+    ) -> intents.Intent:
         key = (pool.provider, pool.account)
         return intents.Intent(
             owner=owner,
@@ -165,7 +170,18 @@ class Renting:
             waits={key: self._accounts.waits(key, pool.project, 1)},
             latest=latest,
             prepaid_hours=self._prepaid_hours,
+            admit=lambda tx, made: self._admit(tx, pool, role, made),
         )
+
+    def _admit(self, tx: Tx, pool: Pool, role: Role, made: Sequence[Lease]) -> None:
+        """Hold the money for a machine. One that takes over uses what is held for that beside the primary."""
+        if role != "successor":
+            spending.admit_creates(tx, made, self._hold_ahead, failover=role == "primary")
+            return
+        old = None if pool.primary is None else leases.find(tx, pool.primary)
+        for lease in made:
+            if lease.state is LeaseState.REQUESTED:
+                spending.admit_takeover(tx, old, lease, self._hold_ahead)
 
     def _intend(self, tx: Tx, pool: Pool, role: Role, intent: intents.Intent, require: Require) -> Lease:
         """Write the intent, and name the lease as the pool's part in the same transaction."""
@@ -194,37 +210,14 @@ class Renting:
         if now.version != pool.version:
             raise Conflict(f"pool {pool.id} changed while its volume was chosen")
         attempt = 1 + max((each.attempt for each in leases.of_reservation(tx, pool.ledger)), default=0)
-        lease = _volume_lease(pool, offer, attempt, self._signer.label(slot_of(pool), attempt), tx.now())
+        lease = volume_lease(
+            reservations.get(tx, pool.ledger), (pool.provider, pool.account), offer, pool.spec.volume_gb,
+            attempt=attempt, label=self._signer.label(slot_of(pool), attempt), at=tx.now(),
+        )  # fmt: skip
         leases.insert(tx, lease)
+        spending.admit_creates(tx, [lease], self._hold_ahead)
         pools.save(tx, now, replace(now, volume=lease.id, progress="creating the volume", step_began_at=tx.now()))
         return lease
-
-    async def _create_volume(
-        self, provider: Provider, pool: Pool, offer: VolumeOffer, lease: Lease, require: Require
-    ) -> Tried | None:
-        deadline = timedelta(seconds=provider.capabilities.create_timeout * self._clock.scale)
-        latest = self._clock.now() + timedelta(seconds=self._limits.create_seconds)
-
-        async def write(unit: Callable[[Tx], object]) -> object:
-            return await write_until_committed(self._db, self._clock, unit, lease.id)
-
-        sent = await write(
-            lambda tx: record.call_started(tx, lease.id, tx.now() + deadline, latest, 0.0, require=require)
-        )
-        if not sent:
-            return Tried("The volume was not created, because the account is paused.", Degraded.PROVISION_FAILED)
-        try:
-            receipt = await provider.create_volume(offer, pool.spec.volume_gb, lease.label)
-        except Refused as error:
-            refusal = error
-            await write(lambda tx: record.refused(tx, lease.id, refusal))
-            return Tried(str(refusal), Degraded.PROVISION_FAILED)
-        except ProviderError as lost:
-            text = str(lost)
-            await write(lambda tx: record.reply_lost(tx, lease.id, text))
-            return None
-        await write(lambda tx: record.created(tx, lease.id, receipt))
-        return None
 
 
 def machine_filter(pool: Pool) -> OfferFilter:
@@ -268,33 +261,3 @@ def launch(pool: Pool, role: Role, volume_id: str, secrets: PoolSecrets, limits:
 def slot_of(pool: Pool) -> str:
     """The part of a label that names the pool."""
     return pool.ledger.removeprefix("pool-")
-
-
-def _volume_lease(pool: Pool, offer: VolumeOffer, attempt: int, label: str, now: datetime) -> Lease:
-    price = offer.price(pool.spec.volume_gb)
-    return Lease(
-        id=LeaseId(f"{pool.ledger}-{attempt:02d}"),
-        reservation_id=pool.ledger,
-        project=pool.project,
-        attempt=attempt,
-        provider=pool.provider,
-        account=pool.account,
-        label=label,
-        state=LeaseState.REQUESTED,
-        version=1,
-        created_at=now,
-        kind="volume",
-        offered=Offered(
-            offer_id=offer.id,
-            # A host of its own, so that what happens to volumes is not counted as what its GPUs do.
-            host=HostKey(f"{pool.provider}/volumes/{offer.machine_id}"),
-            conflict_keys=(),
-            gpu_model="",
-            num_gpus=0,
-            vram_gb=0,
-            location="",
-            disk_gb=float(pool.spec.volume_gb),
-        ),
-        creation=Creation(ceiling=Micro(price + price // 50 + 10)),  # the listing may round differently
-        observed=Observed(price=price, disk_price=price, contract_ends_at=offer.ends_at),
-    )

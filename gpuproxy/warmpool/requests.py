@@ -6,6 +6,7 @@ So a call may arrive at any process, and a call that ends early changes nothing 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from gpuproxy.model.demands import Caller
@@ -33,7 +34,8 @@ from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
 from gpuproxy.ports import Clock, Database, Random, Tx
 from gpuproxy.runtime.accounts import Accounts
-from gpuproxy.store import leases, pools
+from gpuproxy.store import audit, leases, pools
+from gpuproxy.warmpool import budgets
 from gpuproxy.warmpool.asked_failovers import failed_over
 from gpuproxy.warmpool.grounds import Grounds
 from gpuproxy.warmpool.hosts import Hosts
@@ -74,8 +76,12 @@ class WarmPools:
         sealer: Sealer,
         supervisor: Supervisor,
         default_spec: PoolSpec | None = None,
+        hold_ahead: timedelta,
     ) -> None:
-        """`default_spec` is what EnableWarmPool makes where nothing is stored; None: it is refused."""
+        """`default_spec` is what EnableWarmPool makes where nothing is stored; None: it is refused.
+
+        `hold_ahead`: for how long money is held for a running machine.
+        """
         self._db = db
         self._clock = clock
         self._random = random
@@ -85,6 +91,7 @@ class WarmPools:
         self._sealer = sealer
         self._views = PoolViews(db, clock, supervisor)
         self._default_spec = default_spec
+        self._hold_ahead = hold_ahead
 
     async def status(self, caller: Caller, machine_id: int) -> PoolView | None:
         """The pool; None for an unknown machine_id, which clients see as disabled."""
@@ -108,17 +115,16 @@ class WarmPools:
 
     async def hosts(self, caller: Caller, query: HostQuery) -> Sequence[PoolHost]:
         """Hosts that match: those that can carry a pool first, then cheapest first."""
-        del caller
-        self._account(query.provider)
+        self._account(query.provider, caller.project)
         return await self._hosts.listed(query)
 
     async def provision(self, caller: Caller, demand: ProvisionDemand) -> tuple[PoolView, PoolPlan]:
         """Make a pool on a host. Waits for `active` up to the caller's deadline, unless `wait` is False.
 
         Returns with another state than active when the time is over. Raises PROVISION_FAILED, POOL_EXISTS,
-        NOT_ENOUGH_GPUS and NOT_SUPPORTED. A dry run has a view without machines.
+        NOT_ENOUGH_GPUS, NOT_SUPPORTED and BUDGET_EXCEEDED. A dry run has a view without machines.
         """
-        account = self._account(demand.provider)
+        account = self._account(demand.provider, caller.project)
         check_capabilities(self._accounts.provider(account).capabilities, demand.provider, demand.spec)
         host = HostKey(f"{demand.provider}/{demand.host_machine_id}")
         sealed = self._sealed(demand.secrets)
@@ -133,10 +139,15 @@ class WarmPools:
             kept = None
         spec = sized(demand.spec, ground) if kept is None else replace(demand.spec, num_gpus=kept.spec.num_gpus)
         plan = planned(spec, "" if stored is None else stored.mode, ground, host)
+        now = draft(
+            PoolId(""), caller.project, demand.machine_id, demand.provider, spec, nonce="", at=self._clock.now()
+        )
+
+        def check(tx: Tx, pool: Pool) -> None:
+            budgets.check(tx, replace(pool, key_id=caller.key_id), plan, self._hold_ahead, kept=kept is not None)
+
         if demand.dry_run:
-            now = draft(
-                PoolId(""), caller.project, demand.machine_id, demand.provider, spec, nonce="", at=self._clock.now()
-            )
+            await self._db.read(lambda tx: check(tx, stored or now))
             return self._views.told(before or PoolView(pool=replace(now, host=host))), plan
         drawn = Drawn.by(self._random)
 
@@ -148,8 +159,10 @@ class WarmPools:
             if not new and pool.state in BUSY:  # another call came first
                 require_same(pool, demand.spec, host, same_secrets=self._same_secrets(pool, demand.secrets))
                 return pools.save(tx, pool, replace(pool, wanted="supervised"))
+            check(tx, pool)
             end_incident(tx, pool, "the pool was provisioned anew")
             pool = replace(pool, key_id=caller.key_id, sealed=sealed)
+            _recorded(tx, caller, "pool_provisioned", pool, f"on {host}")
             return taken_up(tx, pool, PoolEvent.PROVISION, spec=spec, host=host, account=account[1], drawn=drawn)
 
         return await self._provisioned(caller, demand, await self._db.write(write), plan)
@@ -171,11 +184,12 @@ class WarmPools:
                 require_same(pool, merged(pool.spec, demand.given), host, same_secrets=same_secrets)
                 return pools.save(tx, pool, replace(pool, wanted="supervised"))
             tx.before_spending()
-            account, spec = self._account(pool.provider), merged(pool.spec, demand.given)
+            account, spec = self._account(pool.provider, pool.project), merged(pool.spec, demand.given)
             check_capabilities(self._accounts.provider(account).capabilities, pool.provider, spec)
             host = self._host(pool, demand) or (pool.host if stands(tx, pool) else NO_HOST)
             sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
             pool = replace(pool, key_id=caller.key_id, sealed=sealed)
+            _recorded(tx, caller, "pool_enabled", pool)
             return taken_up(tx, pool, PoolEvent.ENABLE, spec=spec, host=host, account=account[1], drawn=drawn)
 
         pool = await self._db.write(write)
@@ -190,6 +204,8 @@ class WarmPools:
             pool = known(tx, caller, machine_id)
             if pool.wanted == "gone":
                 raise wrong_state(pool, "is being cleaned up")
+            if pool.wanted != "disabled":
+                _recorded(tx, caller, "pool_disabled", pool)
             return pools.save(tx, pool, replace(pool, wanted="disabled", asked=""))
 
         pool = await self._db.write(write)
@@ -234,6 +250,7 @@ class WarmPools:
             if pool.wanted == "gone":
                 return pools.save(tx, pool, replace(pool, keep_volume=pool.keep_volume and keep_volume))
             end_incident(tx, pool, "the pool was cleaned up")
+            _recorded(tx, caller, "pool_cleaned_up", pool, "the volume is kept" if keep_volume else "")
             wanted = replace(pool, wanted="gone", keep_volume=keep_volume, asked="", progress="destroying")
             return pools.advance(tx, pool, PoolEvent.CLEANUP, "it was asked for", wanted)
 
@@ -257,6 +274,8 @@ class WarmPools:
                     f"Volume {volume_id} is in use by warm pool {machine_id}. Clean up the pool to delete it.",
                     reason=Reason.VOLUME_IN_USE,
                 )
+            if record.releasable(found):
+                _recorded(tx, caller, "volume_deleted", pool, found.marketplace_id)
             record.release(tx, found, Reason.RELEASED)
             return found
 
@@ -293,10 +312,11 @@ class WarmPools:
         number = demand.host_machine_id
         return NO_HOST if number is None else HostKey(f"{pool.provider}/{number}")
 
-    def _account(self, provider: ProviderName) -> AccountKey:
-        """The account that pools of a marketplace are rented with: the first one."""
+    def _account(self, provider: ProviderName, project: str) -> AccountKey:
+        """The account that a project's pools at a marketplace are rented with: the first one that it may use."""
+        others = self._accounts.regions.of_others(project)
         for each in self._accounts.usable():
-            if each.name == provider:
+            if each.name == provider and (each.name, each.account) not in others:
                 return each.name, each.account
         raise FailedPrecondition(f"The server has no account at {provider}.", reason=Reason.NO_ACCOUNT)
 
@@ -333,6 +353,10 @@ class WarmPools:
                 metadata={"degraded_reason": view.pool.degraded.value},
             )
         return view, plan
+
+
+def _recorded(tx: Tx, caller: Caller, action: audit.Action, pool: Pool, detail: str = "") -> None:
+    audit.record(tx, caller, action, str(pool.machine_id), detail, project=pool.project)
 
 
 def _no_spec(machine_id: int) -> FailedPrecondition:

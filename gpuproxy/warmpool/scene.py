@@ -161,6 +161,11 @@ class Scene:
         looked, tried = self.pool.looked_at, self.pool.step_began_at
         return looked is not None and tried is not None and looked > tried and self.pool.misses == 0
 
+    def is_proven_at_rest(self, lease_id: LeaseId) -> bool:
+        """Whether two reads have shown the machine at rest."""
+        proof = self.at_rest.get(lease_id)
+        return proof is not None and proof.proves
+
     def writers(self, but: LeaseId | None = None) -> tuple[Lease, ...]:
         """The pool's machines that could be running with the volume mounted, now or later, besides `but`.
 
@@ -181,7 +186,12 @@ class Scene:
         if lease.instance_id is None:
             return lease.pending.stop_at is None or lease.state not in _STOPPED_CREATE
         proof = self.at_rest.get(lease.id)
-        return proof is None or not proof.proves or not self._silent_since(lease, proof)
+        return (
+            proof is None
+            or not proof.proves
+            or not self._silent_since(lease, proof)
+            or any(late == lease.id and proof.last < until for late, until in self.pool.late_starts)
+        )
 
     def _silent_since(self, lease: Lease, proof: AtRest) -> bool:
         """Whether the primary was probed after the first read of the proof, and has not answered since."""

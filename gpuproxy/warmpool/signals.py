@@ -68,6 +68,10 @@ _STATUSES: Mapping[InstanceStatus, Api] = {
 }
 
 
+_LISTINGS = 2
+"""One look is no verdict."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """What the checks of one primary have shown so far."""
@@ -82,10 +86,15 @@ class Health:
     """When the last check was made, whether it counts or not."""
     good_at: datetime | None = None
     """When the machine last answered."""
+    listed_at: datetime | None = None
+    """When the listing of the last check that counts began."""
+    listings: int = 0
+    """How many listings in a row had this signal. A large account's listing is the newest for several checks."""
 
     def is_verdict(self, signal: Signal, failures: int) -> bool:
-        """True if so many checks in a row had this signal."""
-        return self.signal is signal and self.checks >= failures
+        """True if so many checks in a row had this signal, and not all of them by a single listing."""
+        seen_twice = self.listings >= _LISTINGS or signal is Signal.HEALTHY
+        return self.signal is signal and self.checks >= failures and seen_twice
 
 
 def opinion(lease: Lease, listing: Listing | None, oldest: datetime) -> Api:
@@ -102,12 +111,18 @@ def _api(instance: ListedInstance) -> Api:
     return _STATUSES[instance.status]
 
 
-def after_check(health: Health, api: Api, answer: Answer, now: datetime) -> Health:
-    """The health after one more check. A check without an opinion changes nothing but its time."""
+def after_check(health: Health, api: Api, answer: Answer, now: datetime, listed_at: datetime | None) -> Health:
+    """The health after one more check. A check without an opinion changes nothing but its time.
+
+    `listed_at`: when the listing began that `api` is from; None if there is none.
+    """
     signal = MATRIX[api][answer]
     good_at = now if answer is Answer.ANSWERS else health.good_at
     if signal is Signal.NONE:
         return replace(health, checked_at=now, good_at=good_at)
     if signal is health.signal:
-        return replace(health, checks=health.checks + 1, checked_at=now, good_at=good_at)
-    return Health(signal, 1, now, now, good_at)
+        listings = health.listings + (listed_at != health.listed_at)
+        return replace(
+            health, checks=health.checks + 1, checked_at=now, good_at=good_at, listed_at=listed_at, listings=listings
+        )
+    return Health(signal, 1, now, now, good_at, listed_at, 1)

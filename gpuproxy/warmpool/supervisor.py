@@ -25,6 +25,7 @@ from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.lateness import Lateness
 from gpuproxy.runtime.loops import repeat_when_due
 from gpuproxy.store import leases, pools
+from gpuproxy.store.claims import Claim
 from gpuproxy.warmpool import free_gpus
 from gpuproxy.warmpool.acting import Acting
 from gpuproxy.warmpool.checking import Checks
@@ -32,7 +33,7 @@ from gpuproxy.warmpool.credits import Credits
 from gpuproxy.warmpool.deciding import decide
 from gpuproxy.warmpool.free_gpus import FreeGpus, account_of
 from gpuproxy.warmpool.limits import PoolLimits
-from gpuproxy.warmpool.memory import START_WITHIN, Memory
+from gpuproxy.warmpool.memory import SENT_WITHIN, Memory
 from gpuproxy.warmpool.scene import Rest, Scene
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,7 @@ class Supervisor:
         self._memories: dict[PoolId, Memory] = {}
         self._listing_takes: dict[AccountKey, float] = {}
         """The seconds of the last listing of each account."""
+        self._failing_over: set[AccountKey] = set()
         self._draining = False
         self._begun = 0
         """How many pools have been taken up. It spreads them over the interval."""
@@ -120,12 +122,17 @@ class Supervisor:
         at_work = await self._db.read(pools.at_work)
         if self._draining:
             return _LONG
-        found = [pool for pool in at_work if self._is_mine(account_of(pool))]
+        found = [pool for pool in at_work if self._claim_of(account_of(pool)) is not None]
         for pool in found:
             self._loops.start_once(partial(self._supervise, pool.id), pool.id)
         for account in dict.fromkeys(account_of(pool) for pool in found):
             self._look_at(account, [pool for pool in found if account_of(pool) == account])
+        self._failing_over = {account_of(pool) for pool in at_work if pool.state is PoolState.FAILOVER}
         return self._limits.check_seconds if at_work else _IDLE
+
+    def is_failing_over(self, account: AccountKey) -> bool:
+        """Whether a pool of the account is in a failover: another process would have to begin its proofs anew."""
+        return account in self._failing_over
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new. Wait for creates, stops and starts in flight, for at most `seconds` real seconds."""
@@ -139,11 +146,12 @@ class Supervisor:
         for each in (self._loops, self._work, self._looks):
             await each.close()
 
-    def _is_mine(self, account: AccountKey) -> bool:
+    def _claim_of(self, account: AccountKey) -> Claim | None:
+        """The claim of this process on an account; None if it has none."""
         try:
-            return self._watches.at(account).claim.claim is not None
+            return self._watches.at(account).claim.claim
         except KeyError:
-            return False
+            return None
 
     # -- looking at accounts
 
@@ -170,11 +178,11 @@ class Supervisor:
         """Check the primary at each interval, and decide then and whenever the pool has changed."""
         self._begun += 1
         due = self._clock.monotonic() + self._begun * _GOLDEN % 1 * self._limits.check_seconds
-        late = timedelta(seconds=START_WITHIN * self._clock.scale)
+        late = timedelta(seconds=SENT_WITHIN * self._clock.scale)
         memory = self._memories[pool_id] = Memory(trusted_from=None if self._db.exclusive else self._clock.now() + late)
         try:
             async with self._db.watch(pools.topic(pool_id)) as wakeups:
-                while (row := await self._db.read(lambda tx: self._found(tx, pool_id))) is not None:
+                while (row := await self._db.read(lambda tx: self._found(tx, pool_id, memory))) is not None:
                     memory.primary_is(row.pool.primary)
                     if (now := self._clock.monotonic()) >= due:
                         due = max(due + self._limits.check_seconds, now)
@@ -203,10 +211,10 @@ class Supervisor:
         act = decide(self._scene(row, memory))
         return isinstance(act, Rest) and act.seconds >= self._limits.check_seconds
 
-    def _found(self, tx: Tx, pool_id: PoolId) -> _Row | None:
-        """The pool; None if it is not at work, or not ours."""
+    def _found(self, tx: Tx, pool_id: PoolId, memory: Memory) -> _Row | None:
+        """The pool; None if it is not at work, or if somebody else had the claim since the memory began."""
         pool = pools.find(tx, pool_id)
-        if pool is None or not pools.is_at_work(pool) or not self._is_mine(account_of(pool)):
+        if pool is None or not pools.is_at_work(pool) or not memory.is_under(self._claim_of(account_of(pool))):
             return None
         rows = {lease.id: lease for lease in pools.machines(tx, pool)}
         incident = pools.open_incident(tx, pool.id)
@@ -221,9 +229,10 @@ class Supervisor:
     async def _work_on(self, pool_id: PoolId) -> None:
         """Decide and act until nothing is to be done now, or until the pool is not supervised any more."""
         for _ in range(_ACTS):
-            row = await self._db.read(lambda tx: self._found(tx, pool_id))
-            memory = self._memories.get(pool_id)  # a new one if the claim was lost meanwhile
-            if row is None or memory is None:
+            if (memory := self._memories.get(pool_id)) is None:  # a new one if the claim was lost meanwhile
+                return
+            row = await self._db.read(partial(self._found, pool_id=pool_id, memory=memory))
+            if row is None:
                 return
             memory.primary_is(row.pool.primary)
             scene = self._scene(row, memory)

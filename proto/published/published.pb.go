@@ -29,7 +29,7 @@ var File_gpuproxy_v1_published_proto protoreflect.FileDescriptor
 
 const file_gpuproxy_v1_published_proto_rawDesc = "" +
 	"\n" +
-	"\x1bgpuproxy/v1/published.proto\x12\bgpuproxy\x1a\x1agpuproxy/v1/gpuproxy.proto2\xe9\x1e\n" +
+	"\x1bgpuproxy/v1/published.proto\x12\bgpuproxy\x1a\x1agpuproxy/v1/gpuproxy.proto2\x80!\n" +
 	"\x0fGPUProxyService\x12>\n" +
 	"\x05Login\x12\x19.gpuproxy.v1.LoginRequest\x1a\x1a.gpuproxy.v1.LoginResponse\x12S\n" +
 	"\fCreateAPIKey\x12 .gpuproxy.v1.CreateAPIKeyRequest\x1a!.gpuproxy.v1.CreateAPIKeyResponse\x12P\n" +
@@ -39,7 +39,9 @@ const file_gpuproxy_v1_published_proto_rawDesc = "" +
 	"\vListSSHKeys\x12\x1f.gpuproxy.v1.ListSSHKeysRequest\x1a .gpuproxy.v1.ListSSHKeysResponse\x12S\n" +
 	"\fDeleteSSHKey\x12 .gpuproxy.v1.DeleteSSHKeyRequest\x1a!.gpuproxy.v1.DeleteSSHKeyResponse\x12P\n" +
 	"\vHealthCheck\x12\x1f.gpuproxy.v1.HealthCheckRequest\x1a .gpuproxy.v1.HealthCheckResponse\x12V\n" +
-	"\rListProviders\x12!.gpuproxy.v1.ListProvidersRequest\x1a\".gpuproxy.v1.ListProvidersResponse\x12_\n" +
+	"\rListProviders\x12!.gpuproxy.v1.ListProvidersRequest\x1a\".gpuproxy.v1.ListProvidersResponse\x12V\n" +
+	"\rProbeProvider\x12!.gpuproxy.v1.ProbeProviderRequest\x1a\".gpuproxy.v1.ProbeProviderResponse\x12_\n" +
+	"\x10GetProviderProbe\x12$.gpuproxy.v1.GetProviderProbeRequest\x1a%.gpuproxy.v1.GetProviderProbeResponse\x12_\n" +
 	"\x10ListGPUInstances\x12$.gpuproxy.v1.ListGPUInstancesRequest\x1a%.gpuproxy.v1.ListGPUInstancesResponse\x12Y\n" +
 	"\x0eGetGPUInstance\x12\".gpuproxy.v1.GetGPUInstanceRequest\x1a#.gpuproxy.v1.GetGPUInstanceResponse\x12_\n" +
 	"\x10StartGPUInstance\x12$.gpuproxy.v1.StartGPUInstanceRequest\x1a%.gpuproxy.v1.StartGPUInstanceResponse\x12\\\n" +
@@ -61,7 +63,8 @@ const file_gpuproxy_v1_published_proto_rawDesc = "" +
 	"\x12CheckSpendingLimit\x12&.gpuproxy.v1.CheckSpendingLimitRequest\x1a'.gpuproxy.v1.CheckSpendingLimitResponse\x12_\n" +
 	"\x10SetSpendingLimit\x12$.gpuproxy.v1.SetSpendingLimitRequest\x1a%.gpuproxy.v1.SetSpendingLimitResponse\x12e\n" +
 	"\x12ListSpendingLimits\x12&.gpuproxy.v1.ListSpendingLimitsRequest\x1a'.gpuproxy.v1.ListSpendingLimitsResponse\x12V\n" +
-	"\rGetCostReport\x12!.gpuproxy.v1.GetCostReportRequest\x1a\".gpuproxy.v1.GetCostReportResponse\x12W\n" +
+	"\rGetCostReport\x12!.gpuproxy.v1.GetCostReportRequest\x1a\".gpuproxy.v1.GetCostReportResponse\x12\\\n" +
+	"\x0fListAuditEvents\x12#.gpuproxy.v1.ListAuditEventsRequest\x1a$.gpuproxy.v1.ListAuditEventsResponse\x12W\n" +
 	"\x11GetWarmPoolStatus\x12%.gpuproxy.v1.GetWarmPoolStatusRequest\x1a\x1b.gpuproxy.v1.WarmPoolStatus\x12V\n" +
 	"\rListWarmPools\x12!.gpuproxy.v1.ListWarmPoolsRequest\x1a\".gpuproxy.v1.ListWarmPoolsResponse\x12b\n" +
 	"\x11ListWarmPoolHosts\x12%.gpuproxy.v1.ListWarmPoolHostsRequest\x1a&.gpuproxy.v1.ListWarmPoolHostsResponse\x12b\n" +
@@ -84,80 +87,86 @@ var file_gpuproxy_v1_published_proto_goTypes = []any{
 	(*proto.DeleteSSHKeyRequest)(nil),             // 6: gpuproxy.v1.DeleteSSHKeyRequest
 	(*proto.HealthCheckRequest)(nil),              // 7: gpuproxy.v1.HealthCheckRequest
 	(*proto.ListProvidersRequest)(nil),            // 8: gpuproxy.v1.ListProvidersRequest
-	(*proto.ListGPUInstancesRequest)(nil),         // 9: gpuproxy.v1.ListGPUInstancesRequest
-	(*proto.GetGPUInstanceRequest)(nil),           // 10: gpuproxy.v1.GetGPUInstanceRequest
-	(*proto.StartGPUInstanceRequest)(nil),         // 11: gpuproxy.v1.StartGPUInstanceRequest
-	(*proto.StopGPUInstanceRequest)(nil),          // 12: gpuproxy.v1.StopGPUInstanceRequest
-	(*proto.GetInstanceLogsRequest)(nil),          // 13: gpuproxy.v1.GetInstanceLogsRequest
-	(*proto.CreateGPUInstanceRequest)(nil),        // 14: gpuproxy.v1.CreateGPUInstanceRequest
-	(*proto.DestroyGPUInstanceRequest)(nil),       // 15: gpuproxy.v1.DestroyGPUInstanceRequest
-	(*proto.ReserveGPUsRequest)(nil),              // 16: gpuproxy.v1.ReserveGPUsRequest
-	(*proto.GetReservationRequest)(nil),           // 17: gpuproxy.v1.GetReservationRequest
-	(*proto.ListReservationsRequest)(nil),         // 18: gpuproxy.v1.ListReservationsRequest
-	(*proto.ReleaseReservationRequest)(nil),       // 19: gpuproxy.v1.ReleaseReservationRequest
-	(*proto.ExtendReservationRequest)(nil),        // 20: gpuproxy.v1.ExtendReservationRequest
-	(*proto.WatchReservationRequest)(nil),         // 21: gpuproxy.v1.WatchReservationRequest
-	(*proto.SetLoadBalancerStrategyRequest)(nil),  // 22: gpuproxy.v1.SetLoadBalancerStrategyRequest
-	(*proto.GetLoadBalancerStrategyRequest)(nil),  // 23: gpuproxy.v1.GetLoadBalancerStrategyRequest
-	(*proto.GetLoadInfoRequest)(nil),              // 24: gpuproxy.v1.GetLoadInfoRequest
-	(*proto.GetTransactionsRequest)(nil),          // 25: gpuproxy.v1.GetTransactionsRequest
-	(*proto.GetSpendingInfoRequest)(nil),          // 26: gpuproxy.v1.GetSpendingInfoRequest
-	(*proto.CheckSpendingLimitRequest)(nil),       // 27: gpuproxy.v1.CheckSpendingLimitRequest
-	(*proto.SetSpendingLimitRequest)(nil),         // 28: gpuproxy.v1.SetSpendingLimitRequest
-	(*proto.ListSpendingLimitsRequest)(nil),       // 29: gpuproxy.v1.ListSpendingLimitsRequest
-	(*proto.GetCostReportRequest)(nil),            // 30: gpuproxy.v1.GetCostReportRequest
-	(*proto.GetWarmPoolStatusRequest)(nil),        // 31: gpuproxy.v1.GetWarmPoolStatusRequest
-	(*proto.ListWarmPoolsRequest)(nil),            // 32: gpuproxy.v1.ListWarmPoolsRequest
-	(*proto.ListWarmPoolHostsRequest)(nil),        // 33: gpuproxy.v1.ListWarmPoolHostsRequest
-	(*proto.ProvisionWarmPoolRequest)(nil),        // 34: gpuproxy.v1.ProvisionWarmPoolRequest
-	(*proto.EnableWarmPoolRequest)(nil),           // 35: gpuproxy.v1.EnableWarmPoolRequest
-	(*proto.DisableWarmPoolRequest)(nil),          // 36: gpuproxy.v1.DisableWarmPoolRequest
-	(*proto.TestWarmPoolFailoverRequest)(nil),     // 37: gpuproxy.v1.TestWarmPoolFailoverRequest
-	(*proto.FailoverWarmPoolRequest)(nil),         // 38: gpuproxy.v1.FailoverWarmPoolRequest
-	(*proto.CleanupWarmPoolRequest)(nil),          // 39: gpuproxy.v1.CleanupWarmPoolRequest
-	(*proto.DeleteRetainedVolumeRequest)(nil),     // 40: gpuproxy.v1.DeleteRetainedVolumeRequest
-	(*proto.WatchWarmPoolRequest)(nil),            // 41: gpuproxy.v1.WatchWarmPoolRequest
-	(*proto.LoginResponse)(nil),                   // 42: gpuproxy.v1.LoginResponse
-	(*proto.CreateAPIKeyResponse)(nil),            // 43: gpuproxy.v1.CreateAPIKeyResponse
-	(*proto.ListAPIKeysResponse)(nil),             // 44: gpuproxy.v1.ListAPIKeysResponse
-	(*proto.RevokeAPIKeyResponse)(nil),            // 45: gpuproxy.v1.RevokeAPIKeyResponse
-	(*proto.AddSSHKeyResponse)(nil),               // 46: gpuproxy.v1.AddSSHKeyResponse
-	(*proto.ListSSHKeysResponse)(nil),             // 47: gpuproxy.v1.ListSSHKeysResponse
-	(*proto.DeleteSSHKeyResponse)(nil),            // 48: gpuproxy.v1.DeleteSSHKeyResponse
-	(*proto.HealthCheckResponse)(nil),             // 49: gpuproxy.v1.HealthCheckResponse
-	(*proto.ListProvidersResponse)(nil),           // 50: gpuproxy.v1.ListProvidersResponse
-	(*proto.ListGPUInstancesResponse)(nil),        // 51: gpuproxy.v1.ListGPUInstancesResponse
-	(*proto.GetGPUInstanceResponse)(nil),          // 52: gpuproxy.v1.GetGPUInstanceResponse
-	(*proto.StartGPUInstanceResponse)(nil),        // 53: gpuproxy.v1.StartGPUInstanceResponse
-	(*proto.StopGPUInstanceResponse)(nil),         // 54: gpuproxy.v1.StopGPUInstanceResponse
-	(*proto.GetInstanceLogsResponse)(nil),         // 55: gpuproxy.v1.GetInstanceLogsResponse
-	(*proto.CreateGPUInstanceResponse)(nil),       // 56: gpuproxy.v1.CreateGPUInstanceResponse
-	(*proto.DestroyGPUInstanceResponse)(nil),      // 57: gpuproxy.v1.DestroyGPUInstanceResponse
-	(*proto.ReserveGPUsResponse)(nil),             // 58: gpuproxy.v1.ReserveGPUsResponse
-	(*proto.GetReservationResponse)(nil),          // 59: gpuproxy.v1.GetReservationResponse
-	(*proto.ListReservationsResponse)(nil),        // 60: gpuproxy.v1.ListReservationsResponse
-	(*proto.ReleaseReservationResponse)(nil),      // 61: gpuproxy.v1.ReleaseReservationResponse
-	(*proto.ExtendReservationResponse)(nil),       // 62: gpuproxy.v1.ExtendReservationResponse
-	(*proto.WatchReservationResponse)(nil),        // 63: gpuproxy.v1.WatchReservationResponse
-	(*proto.SetLoadBalancerStrategyResponse)(nil), // 64: gpuproxy.v1.SetLoadBalancerStrategyResponse
-	(*proto.GetLoadBalancerStrategyResponse)(nil), // 65: gpuproxy.v1.GetLoadBalancerStrategyResponse
-	(*proto.GetLoadInfoResponse)(nil),             // 66: gpuproxy.v1.GetLoadInfoResponse
-	(*proto.GetTransactionsResponse)(nil),         // 67: gpuproxy.v1.GetTransactionsResponse
-	(*proto.GetSpendingInfoResponse)(nil),         // 68: gpuproxy.v1.GetSpendingInfoResponse
-	(*proto.CheckSpendingLimitResponse)(nil),      // 69: gpuproxy.v1.CheckSpendingLimitResponse
-	(*proto.SetSpendingLimitResponse)(nil),        // 70: gpuproxy.v1.SetSpendingLimitResponse
-	(*proto.ListSpendingLimitsResponse)(nil),      // 71: gpuproxy.v1.ListSpendingLimitsResponse
-	(*proto.GetCostReportResponse)(nil),           // 72: gpuproxy.v1.GetCostReportResponse
-	(*proto.WarmPoolStatus)(nil),                  // 73: gpuproxy.v1.WarmPoolStatus
-	(*proto.ListWarmPoolsResponse)(nil),           // 74: gpuproxy.v1.ListWarmPoolsResponse
-	(*proto.ListWarmPoolHostsResponse)(nil),       // 75: gpuproxy.v1.ListWarmPoolHostsResponse
-	(*proto.ProvisionWarmPoolResponse)(nil),       // 76: gpuproxy.v1.ProvisionWarmPoolResponse
-	(*proto.EnableWarmPoolResponse)(nil),          // 77: gpuproxy.v1.EnableWarmPoolResponse
-	(*proto.DisableWarmPoolResponse)(nil),         // 78: gpuproxy.v1.DisableWarmPoolResponse
-	(*proto.TestWarmPoolFailoverResponse)(nil),    // 79: gpuproxy.v1.TestWarmPoolFailoverResponse
-	(*proto.FailoverWarmPoolResponse)(nil),        // 80: gpuproxy.v1.FailoverWarmPoolResponse
-	(*proto.CleanupWarmPoolResponse)(nil),         // 81: gpuproxy.v1.CleanupWarmPoolResponse
-	(*proto.DeleteRetainedVolumeResponse)(nil),    // 82: gpuproxy.v1.DeleteRetainedVolumeResponse
+	(*proto.ProbeProviderRequest)(nil),            // 9: gpuproxy.v1.ProbeProviderRequest
+	(*proto.GetProviderProbeRequest)(nil),         // 10: gpuproxy.v1.GetProviderProbeRequest
+	(*proto.ListGPUInstancesRequest)(nil),         // 11: gpuproxy.v1.ListGPUInstancesRequest
+	(*proto.GetGPUInstanceRequest)(nil),           // 12: gpuproxy.v1.GetGPUInstanceRequest
+	(*proto.StartGPUInstanceRequest)(nil),         // 13: gpuproxy.v1.StartGPUInstanceRequest
+	(*proto.StopGPUInstanceRequest)(nil),          // 14: gpuproxy.v1.StopGPUInstanceRequest
+	(*proto.GetInstanceLogsRequest)(nil),          // 15: gpuproxy.v1.GetInstanceLogsRequest
+	(*proto.CreateGPUInstanceRequest)(nil),        // 16: gpuproxy.v1.CreateGPUInstanceRequest
+	(*proto.DestroyGPUInstanceRequest)(nil),       // 17: gpuproxy.v1.DestroyGPUInstanceRequest
+	(*proto.ReserveGPUsRequest)(nil),              // 18: gpuproxy.v1.ReserveGPUsRequest
+	(*proto.GetReservationRequest)(nil),           // 19: gpuproxy.v1.GetReservationRequest
+	(*proto.ListReservationsRequest)(nil),         // 20: gpuproxy.v1.ListReservationsRequest
+	(*proto.ReleaseReservationRequest)(nil),       // 21: gpuproxy.v1.ReleaseReservationRequest
+	(*proto.ExtendReservationRequest)(nil),        // 22: gpuproxy.v1.ExtendReservationRequest
+	(*proto.WatchReservationRequest)(nil),         // 23: gpuproxy.v1.WatchReservationRequest
+	(*proto.SetLoadBalancerStrategyRequest)(nil),  // 24: gpuproxy.v1.SetLoadBalancerStrategyRequest
+	(*proto.GetLoadBalancerStrategyRequest)(nil),  // 25: gpuproxy.v1.GetLoadBalancerStrategyRequest
+	(*proto.GetLoadInfoRequest)(nil),              // 26: gpuproxy.v1.GetLoadInfoRequest
+	(*proto.GetTransactionsRequest)(nil),          // 27: gpuproxy.v1.GetTransactionsRequest
+	(*proto.GetSpendingInfoRequest)(nil),          // 28: gpuproxy.v1.GetSpendingInfoRequest
+	(*proto.CheckSpendingLimitRequest)(nil),       // 29: gpuproxy.v1.CheckSpendingLimitRequest
+	(*proto.SetSpendingLimitRequest)(nil),         // 30: gpuproxy.v1.SetSpendingLimitRequest
+	(*proto.ListSpendingLimitsRequest)(nil),       // 31: gpuproxy.v1.ListSpendingLimitsRequest
+	(*proto.GetCostReportRequest)(nil),            // 32: gpuproxy.v1.GetCostReportRequest
+	(*proto.ListAuditEventsRequest)(nil),          // 33: gpuproxy.v1.ListAuditEventsRequest
+	(*proto.GetWarmPoolStatusRequest)(nil),        // 34: gpuproxy.v1.GetWarmPoolStatusRequest
+	(*proto.ListWarmPoolsRequest)(nil),            // 35: gpuproxy.v1.ListWarmPoolsRequest
+	(*proto.ListWarmPoolHostsRequest)(nil),        // 36: gpuproxy.v1.ListWarmPoolHostsRequest
+	(*proto.ProvisionWarmPoolRequest)(nil),        // 37: gpuproxy.v1.ProvisionWarmPoolRequest
+	(*proto.EnableWarmPoolRequest)(nil),           // 38: gpuproxy.v1.EnableWarmPoolRequest
+	(*proto.DisableWarmPoolRequest)(nil),          // 39: gpuproxy.v1.DisableWarmPoolRequest
+	(*proto.TestWarmPoolFailoverRequest)(nil),     // 40: gpuproxy.v1.TestWarmPoolFailoverRequest
+	(*proto.FailoverWarmPoolRequest)(nil),         // 41: gpuproxy.v1.FailoverWarmPoolRequest
+	(*proto.CleanupWarmPoolRequest)(nil),          // 42: gpuproxy.v1.CleanupWarmPoolRequest
+	(*proto.DeleteRetainedVolumeRequest)(nil),     // 43: gpuproxy.v1.DeleteRetainedVolumeRequest
+	(*proto.WatchWarmPoolRequest)(nil),            // 44: gpuproxy.v1.WatchWarmPoolRequest
+	(*proto.LoginResponse)(nil),                   // 45: gpuproxy.v1.LoginResponse
+	(*proto.CreateAPIKeyResponse)(nil),            // 46: gpuproxy.v1.CreateAPIKeyResponse
+	(*proto.ListAPIKeysResponse)(nil),             // 47: gpuproxy.v1.ListAPIKeysResponse
+	(*proto.RevokeAPIKeyResponse)(nil),            // 48: gpuproxy.v1.RevokeAPIKeyResponse
+	(*proto.AddSSHKeyResponse)(nil),               // 49: gpuproxy.v1.AddSSHKeyResponse
+	(*proto.ListSSHKeysResponse)(nil),             // 50: gpuproxy.v1.ListSSHKeysResponse
+	(*proto.DeleteSSHKeyResponse)(nil),            // 51: gpuproxy.v1.DeleteSSHKeyResponse
+	(*proto.HealthCheckResponse)(nil),             // 52: gpuproxy.v1.HealthCheckResponse
+	(*proto.ListProvidersResponse)(nil),           // 53: gpuproxy.v1.ListProvidersResponse
+	(*proto.ProbeProviderResponse)(nil),           // 54: gpuproxy.v1.ProbeProviderResponse
+	(*proto.GetProviderProbeResponse)(nil),        // 55: gpuproxy.v1.GetProviderProbeResponse
+	(*proto.ListGPUInstancesResponse)(nil),        // 56: gpuproxy.v1.ListGPUInstancesResponse
+	(*proto.GetGPUInstanceResponse)(nil),          // 57: gpuproxy.v1.GetGPUInstanceResponse
+	(*proto.StartGPUInstanceResponse)(nil),        // 58: gpuproxy.v1.StartGPUInstanceResponse
+	(*proto.StopGPUInstanceResponse)(nil),         // 59: gpuproxy.v1.StopGPUInstanceResponse
+	(*proto.GetInstanceLogsResponse)(nil),         // 60: gpuproxy.v1.GetInstanceLogsResponse
+	(*proto.CreateGPUInstanceResponse)(nil),       // 61: gpuproxy.v1.CreateGPUInstanceResponse
+	(*proto.DestroyGPUInstanceResponse)(nil),      // 62: gpuproxy.v1.DestroyGPUInstanceResponse
+	(*proto.ReserveGPUsResponse)(nil),             // 63: gpuproxy.v1.ReserveGPUsResponse
+	(*proto.GetReservationResponse)(nil),          // 64: gpuproxy.v1.GetReservationResponse
+	(*proto.ListReservationsResponse)(nil),        // 65: gpuproxy.v1.ListReservationsResponse
+	(*proto.ReleaseReservationResponse)(nil),      // 66: gpuproxy.v1.ReleaseReservationResponse
+	(*proto.ExtendReservationResponse)(nil),       // 67: gpuproxy.v1.ExtendReservationResponse
+	(*proto.WatchReservationResponse)(nil),        // 68: gpuproxy.v1.WatchReservationResponse
+	(*proto.SetLoadBalancerStrategyResponse)(nil), // 69: gpuproxy.v1.SetLoadBalancerStrategyResponse
+	(*proto.GetLoadBalancerStrategyResponse)(nil), // 70: gpuproxy.v1.GetLoadBalancerStrategyResponse
+	(*proto.GetLoadInfoResponse)(nil),             // 71: gpuproxy.v1.GetLoadInfoResponse
+	(*proto.GetTransactionsResponse)(nil),         // 72: gpuproxy.v1.GetTransactionsResponse
+	(*proto.GetSpendingInfoResponse)(nil),         // 73: gpuproxy.v1.GetSpendingInfoResponse
+	(*proto.CheckSpendingLimitResponse)(nil),      // 74: gpuproxy.v1.CheckSpendingLimitResponse
+	(*proto.SetSpendingLimitResponse)(nil),        // 75: gpuproxy.v1.SetSpendingLimitResponse
+	(*proto.ListSpendingLimitsResponse)(nil),      // 76: gpuproxy.v1.ListSpendingLimitsResponse
+	(*proto.GetCostReportResponse)(nil),           // 77: gpuproxy.v1.GetCostReportResponse
+	(*proto.ListAuditEventsResponse)(nil),         // 78: gpuproxy.v1.ListAuditEventsResponse
+	(*proto.WarmPoolStatus)(nil),                  // 79: gpuproxy.v1.WarmPoolStatus
+	(*proto.ListWarmPoolsResponse)(nil),           // 80: gpuproxy.v1.ListWarmPoolsResponse
+	(*proto.ListWarmPoolHostsResponse)(nil),       // 81: gpuproxy.v1.ListWarmPoolHostsResponse
+	(*proto.ProvisionWarmPoolResponse)(nil),       // 82: gpuproxy.v1.ProvisionWarmPoolResponse
+	(*proto.EnableWarmPoolResponse)(nil),          // 83: gpuproxy.v1.EnableWarmPoolResponse
+	(*proto.DisableWarmPoolResponse)(nil),         // 84: gpuproxy.v1.DisableWarmPoolResponse
+	(*proto.TestWarmPoolFailoverResponse)(nil),    // 85: gpuproxy.v1.TestWarmPoolFailoverResponse
+	(*proto.FailoverWarmPoolResponse)(nil),        // 86: gpuproxy.v1.FailoverWarmPoolResponse
+	(*proto.CleanupWarmPoolResponse)(nil),         // 87: gpuproxy.v1.CleanupWarmPoolResponse
+	(*proto.DeleteRetainedVolumeResponse)(nil),    // 88: gpuproxy.v1.DeleteRetainedVolumeResponse
 }
 var file_gpuproxy_v1_published_proto_depIdxs = []int32{
 	0,  // 0: gpuproxy.GPUProxyService.Login:input_type -> gpuproxy.v1.LoginRequest
@@ -169,83 +178,89 @@ var file_gpuproxy_v1_published_proto_depIdxs = []int32{
 	6,  // 6: gpuproxy.GPUProxyService.DeleteSSHKey:input_type -> gpuproxy.v1.DeleteSSHKeyRequest
 	7,  // 7: gpuproxy.GPUProxyService.HealthCheck:input_type -> gpuproxy.v1.HealthCheckRequest
 	8,  // 8: gpuproxy.GPUProxyService.ListProviders:input_type -> gpuproxy.v1.ListProvidersRequest
-	9,  // 9: gpuproxy.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
-	10, // 10: gpuproxy.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
-	11, // 11: gpuproxy.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
-	12, // 12: gpuproxy.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
-	13, // 13: gpuproxy.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
-	14, // 14: gpuproxy.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
-	15, // 15: gpuproxy.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
-	16, // 16: gpuproxy.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
-	17, // 17: gpuproxy.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
-	18, // 18: gpuproxy.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
-	19, // 19: gpuproxy.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
-	20, // 20: gpuproxy.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
-	21, // 21: gpuproxy.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
-	22, // 22: gpuproxy.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
-	23, // 23: gpuproxy.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
-	24, // 24: gpuproxy.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
-	25, // 25: gpuproxy.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
-	26, // 26: gpuproxy.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
-	27, // 27: gpuproxy.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
-	28, // 28: gpuproxy.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
-	29, // 29: gpuproxy.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
-	30, // 30: gpuproxy.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
-	31, // 31: gpuproxy.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
-	32, // 32: gpuproxy.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
-	33, // 33: gpuproxy.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
-	34, // 34: gpuproxy.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
-	35, // 35: gpuproxy.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
-	36, // 36: gpuproxy.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
-	37, // 37: gpuproxy.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
-	38, // 38: gpuproxy.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
-	39, // 39: gpuproxy.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
-	40, // 40: gpuproxy.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
-	41, // 41: gpuproxy.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
-	42, // 42: gpuproxy.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
-	43, // 43: gpuproxy.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
-	44, // 44: gpuproxy.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
-	45, // 45: gpuproxy.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
-	46, // 46: gpuproxy.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
-	47, // 47: gpuproxy.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
-	48, // 48: gpuproxy.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
-	49, // 49: gpuproxy.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
-	50, // 50: gpuproxy.GPUProxyService.ListProviders:output_type -> gpuproxy.v1.ListProvidersResponse
-	51, // 51: gpuproxy.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
-	52, // 52: gpuproxy.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
-	53, // 53: gpuproxy.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
-	54, // 54: gpuproxy.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
-	55, // 55: gpuproxy.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
-	56, // 56: gpuproxy.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
-	57, // 57: gpuproxy.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
-	58, // 58: gpuproxy.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
-	59, // 59: gpuproxy.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
-	60, // 60: gpuproxy.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
-	61, // 61: gpuproxy.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
-	62, // 62: gpuproxy.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
-	63, // 63: gpuproxy.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
-	64, // 64: gpuproxy.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
-	65, // 65: gpuproxy.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
-	66, // 66: gpuproxy.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
-	67, // 67: gpuproxy.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
-	68, // 68: gpuproxy.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
-	69, // 69: gpuproxy.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
-	70, // 70: gpuproxy.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
-	71, // 71: gpuproxy.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
-	72, // 72: gpuproxy.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
-	73, // 73: gpuproxy.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
-	74, // 74: gpuproxy.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
-	75, // 75: gpuproxy.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
-	76, // 76: gpuproxy.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
-	77, // 77: gpuproxy.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
-	78, // 78: gpuproxy.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
-	79, // 79: gpuproxy.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
-	80, // 80: gpuproxy.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
-	81, // 81: gpuproxy.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
-	82, // 82: gpuproxy.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
-	73, // 83: gpuproxy.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
-	42, // [42:84] is the sub-list for method output_type
-	0,  // [0:42] is the sub-list for method input_type
+	9,  // 9: gpuproxy.GPUProxyService.ProbeProvider:input_type -> gpuproxy.v1.ProbeProviderRequest
+	10, // 10: gpuproxy.GPUProxyService.GetProviderProbe:input_type -> gpuproxy.v1.GetProviderProbeRequest
+	11, // 11: gpuproxy.GPUProxyService.ListGPUInstances:input_type -> gpuproxy.v1.ListGPUInstancesRequest
+	12, // 12: gpuproxy.GPUProxyService.GetGPUInstance:input_type -> gpuproxy.v1.GetGPUInstanceRequest
+	13, // 13: gpuproxy.GPUProxyService.StartGPUInstance:input_type -> gpuproxy.v1.StartGPUInstanceRequest
+	14, // 14: gpuproxy.GPUProxyService.StopGPUInstance:input_type -> gpuproxy.v1.StopGPUInstanceRequest
+	15, // 15: gpuproxy.GPUProxyService.GetInstanceLogs:input_type -> gpuproxy.v1.GetInstanceLogsRequest
+	16, // 16: gpuproxy.GPUProxyService.CreateGPUInstance:input_type -> gpuproxy.v1.CreateGPUInstanceRequest
+	17, // 17: gpuproxy.GPUProxyService.DestroyGPUInstance:input_type -> gpuproxy.v1.DestroyGPUInstanceRequest
+	18, // 18: gpuproxy.GPUProxyService.ReserveGPUs:input_type -> gpuproxy.v1.ReserveGPUsRequest
+	19, // 19: gpuproxy.GPUProxyService.GetReservation:input_type -> gpuproxy.v1.GetReservationRequest
+	20, // 20: gpuproxy.GPUProxyService.ListReservations:input_type -> gpuproxy.v1.ListReservationsRequest
+	21, // 21: gpuproxy.GPUProxyService.ReleaseReservation:input_type -> gpuproxy.v1.ReleaseReservationRequest
+	22, // 22: gpuproxy.GPUProxyService.ExtendReservation:input_type -> gpuproxy.v1.ExtendReservationRequest
+	23, // 23: gpuproxy.GPUProxyService.WatchReservation:input_type -> gpuproxy.v1.WatchReservationRequest
+	24, // 24: gpuproxy.GPUProxyService.SetLoadBalancerStrategy:input_type -> gpuproxy.v1.SetLoadBalancerStrategyRequest
+	25, // 25: gpuproxy.GPUProxyService.GetLoadBalancerStrategy:input_type -> gpuproxy.v1.GetLoadBalancerStrategyRequest
+	26, // 26: gpuproxy.GPUProxyService.GetLoadInfo:input_type -> gpuproxy.v1.GetLoadInfoRequest
+	27, // 27: gpuproxy.GPUProxyService.GetTransactions:input_type -> gpuproxy.v1.GetTransactionsRequest
+	28, // 28: gpuproxy.GPUProxyService.GetSpendingInfo:input_type -> gpuproxy.v1.GetSpendingInfoRequest
+	29, // 29: gpuproxy.GPUProxyService.CheckSpendingLimit:input_type -> gpuproxy.v1.CheckSpendingLimitRequest
+	30, // 30: gpuproxy.GPUProxyService.SetSpendingLimit:input_type -> gpuproxy.v1.SetSpendingLimitRequest
+	31, // 31: gpuproxy.GPUProxyService.ListSpendingLimits:input_type -> gpuproxy.v1.ListSpendingLimitsRequest
+	32, // 32: gpuproxy.GPUProxyService.GetCostReport:input_type -> gpuproxy.v1.GetCostReportRequest
+	33, // 33: gpuproxy.GPUProxyService.ListAuditEvents:input_type -> gpuproxy.v1.ListAuditEventsRequest
+	34, // 34: gpuproxy.GPUProxyService.GetWarmPoolStatus:input_type -> gpuproxy.v1.GetWarmPoolStatusRequest
+	35, // 35: gpuproxy.GPUProxyService.ListWarmPools:input_type -> gpuproxy.v1.ListWarmPoolsRequest
+	36, // 36: gpuproxy.GPUProxyService.ListWarmPoolHosts:input_type -> gpuproxy.v1.ListWarmPoolHostsRequest
+	37, // 37: gpuproxy.GPUProxyService.ProvisionWarmPool:input_type -> gpuproxy.v1.ProvisionWarmPoolRequest
+	38, // 38: gpuproxy.GPUProxyService.EnableWarmPool:input_type -> gpuproxy.v1.EnableWarmPoolRequest
+	39, // 39: gpuproxy.GPUProxyService.DisableWarmPool:input_type -> gpuproxy.v1.DisableWarmPoolRequest
+	40, // 40: gpuproxy.GPUProxyService.TestWarmPoolFailover:input_type -> gpuproxy.v1.TestWarmPoolFailoverRequest
+	41, // 41: gpuproxy.GPUProxyService.FailoverWarmPool:input_type -> gpuproxy.v1.FailoverWarmPoolRequest
+	42, // 42: gpuproxy.GPUProxyService.CleanupWarmPool:input_type -> gpuproxy.v1.CleanupWarmPoolRequest
+	43, // 43: gpuproxy.GPUProxyService.DeleteRetainedVolume:input_type -> gpuproxy.v1.DeleteRetainedVolumeRequest
+	44, // 44: gpuproxy.GPUProxyService.WatchWarmPool:input_type -> gpuproxy.v1.WatchWarmPoolRequest
+	45, // 45: gpuproxy.GPUProxyService.Login:output_type -> gpuproxy.v1.LoginResponse
+	46, // 46: gpuproxy.GPUProxyService.CreateAPIKey:output_type -> gpuproxy.v1.CreateAPIKeyResponse
+	47, // 47: gpuproxy.GPUProxyService.ListAPIKeys:output_type -> gpuproxy.v1.ListAPIKeysResponse
+	48, // 48: gpuproxy.GPUProxyService.RevokeAPIKey:output_type -> gpuproxy.v1.RevokeAPIKeyResponse
+	49, // 49: gpuproxy.GPUProxyService.AddSSHKey:output_type -> gpuproxy.v1.AddSSHKeyResponse
+	50, // 50: gpuproxy.GPUProxyService.ListSSHKeys:output_type -> gpuproxy.v1.ListSSHKeysResponse
+	51, // 51: gpuproxy.GPUProxyService.DeleteSSHKey:output_type -> gpuproxy.v1.DeleteSSHKeyResponse
+	52, // 52: gpuproxy.GPUProxyService.HealthCheck:output_type -> gpuproxy.v1.HealthCheckResponse
+	53, // 53: gpuproxy.GPUProxyService.ListProviders:output_type -> gpuproxy.v1.ListProvidersResponse
+	54, // 54: gpuproxy.GPUProxyService.ProbeProvider:output_type -> gpuproxy.v1.ProbeProviderResponse
+	55, // 55: gpuproxy.GPUProxyService.GetProviderProbe:output_type -> gpuproxy.v1.GetProviderProbeResponse
+	56, // 56: gpuproxy.GPUProxyService.ListGPUInstances:output_type -> gpuproxy.v1.ListGPUInstancesResponse
+	57, // 57: gpuproxy.GPUProxyService.GetGPUInstance:output_type -> gpuproxy.v1.GetGPUInstanceResponse
+	58, // 58: gpuproxy.GPUProxyService.StartGPUInstance:output_type -> gpuproxy.v1.StartGPUInstanceResponse
+	59, // 59: gpuproxy.GPUProxyService.StopGPUInstance:output_type -> gpuproxy.v1.StopGPUInstanceResponse
+	60, // 60: gpuproxy.GPUProxyService.GetInstanceLogs:output_type -> gpuproxy.v1.GetInstanceLogsResponse
+	61, // 61: gpuproxy.GPUProxyService.CreateGPUInstance:output_type -> gpuproxy.v1.CreateGPUInstanceResponse
+	62, // 62: gpuproxy.GPUProxyService.DestroyGPUInstance:output_type -> gpuproxy.v1.DestroyGPUInstanceResponse
+	63, // 63: gpuproxy.GPUProxyService.ReserveGPUs:output_type -> gpuproxy.v1.ReserveGPUsResponse
+	64, // 64: gpuproxy.GPUProxyService.GetReservation:output_type -> gpuproxy.v1.GetReservationResponse
+	65, // 65: gpuproxy.GPUProxyService.ListReservations:output_type -> gpuproxy.v1.ListReservationsResponse
+	66, // 66: gpuproxy.GPUProxyService.ReleaseReservation:output_type -> gpuproxy.v1.ReleaseReservationResponse
+	67, // 67: gpuproxy.GPUProxyService.ExtendReservation:output_type -> gpuproxy.v1.ExtendReservationResponse
+	68, // 68: gpuproxy.GPUProxyService.WatchReservation:output_type -> gpuproxy.v1.WatchReservationResponse
+	69, // 69: gpuproxy.GPUProxyService.SetLoadBalancerStrategy:output_type -> gpuproxy.v1.SetLoadBalancerStrategyResponse
+	70, // 70: gpuproxy.GPUProxyService.GetLoadBalancerStrategy:output_type -> gpuproxy.v1.GetLoadBalancerStrategyResponse
+	71, // 71: gpuproxy.GPUProxyService.GetLoadInfo:output_type -> gpuproxy.v1.GetLoadInfoResponse
+	72, // 72: gpuproxy.GPUProxyService.GetTransactions:output_type -> gpuproxy.v1.GetTransactionsResponse
+	73, // 73: gpuproxy.GPUProxyService.GetSpendingInfo:output_type -> gpuproxy.v1.GetSpendingInfoResponse
+	74, // 74: gpuproxy.GPUProxyService.CheckSpendingLimit:output_type -> gpuproxy.v1.CheckSpendingLimitResponse
+	75, // 75: gpuproxy.GPUProxyService.SetSpendingLimit:output_type -> gpuproxy.v1.SetSpendingLimitResponse
+	76, // 76: gpuproxy.GPUProxyService.ListSpendingLimits:output_type -> gpuproxy.v1.ListSpendingLimitsResponse
+	77, // 77: gpuproxy.GPUProxyService.GetCostReport:output_type -> gpuproxy.v1.GetCostReportResponse
+	78, // 78: gpuproxy.GPUProxyService.ListAuditEvents:output_type -> gpuproxy.v1.ListAuditEventsResponse
+	79, // 79: gpuproxy.GPUProxyService.GetWarmPoolStatus:output_type -> gpuproxy.v1.WarmPoolStatus
+	80, // 80: gpuproxy.GPUProxyService.ListWarmPools:output_type -> gpuproxy.v1.ListWarmPoolsResponse
+	81, // 81: gpuproxy.GPUProxyService.ListWarmPoolHosts:output_type -> gpuproxy.v1.ListWarmPoolHostsResponse
+	82, // 82: gpuproxy.GPUProxyService.ProvisionWarmPool:output_type -> gpuproxy.v1.ProvisionWarmPoolResponse
+	83, // 83: gpuproxy.GPUProxyService.EnableWarmPool:output_type -> gpuproxy.v1.EnableWarmPoolResponse
+	84, // 84: gpuproxy.GPUProxyService.DisableWarmPool:output_type -> gpuproxy.v1.DisableWarmPoolResponse
+	85, // 85: gpuproxy.GPUProxyService.TestWarmPoolFailover:output_type -> gpuproxy.v1.TestWarmPoolFailoverResponse
+	86, // 86: gpuproxy.GPUProxyService.FailoverWarmPool:output_type -> gpuproxy.v1.FailoverWarmPoolResponse
+	87, // 87: gpuproxy.GPUProxyService.CleanupWarmPool:output_type -> gpuproxy.v1.CleanupWarmPoolResponse
+	88, // 88: gpuproxy.GPUProxyService.DeleteRetainedVolume:output_type -> gpuproxy.v1.DeleteRetainedVolumeResponse
+	79, // 89: gpuproxy.GPUProxyService.WatchWarmPool:output_type -> gpuproxy.v1.WarmPoolStatus
+	45, // [45:90] is the sub-list for method output_type
+	0,  // [0:45] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

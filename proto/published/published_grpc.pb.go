@@ -33,6 +33,8 @@ const (
 	GPUProxyService_DeleteSSHKey_FullMethodName            = "/gpuproxy.GPUProxyService/DeleteSSHKey"
 	GPUProxyService_HealthCheck_FullMethodName             = "/gpuproxy.GPUProxyService/HealthCheck"
 	GPUProxyService_ListProviders_FullMethodName           = "/gpuproxy.GPUProxyService/ListProviders"
+	GPUProxyService_ProbeProvider_FullMethodName           = "/gpuproxy.GPUProxyService/ProbeProvider"
+	GPUProxyService_GetProviderProbe_FullMethodName        = "/gpuproxy.GPUProxyService/GetProviderProbe"
 	GPUProxyService_ListGPUInstances_FullMethodName        = "/gpuproxy.GPUProxyService/ListGPUInstances"
 	GPUProxyService_GetGPUInstance_FullMethodName          = "/gpuproxy.GPUProxyService/GetGPUInstance"
 	GPUProxyService_StartGPUInstance_FullMethodName        = "/gpuproxy.GPUProxyService/StartGPUInstance"
@@ -55,6 +57,7 @@ const (
 	GPUProxyService_SetSpendingLimit_FullMethodName        = "/gpuproxy.GPUProxyService/SetSpendingLimit"
 	GPUProxyService_ListSpendingLimits_FullMethodName      = "/gpuproxy.GPUProxyService/ListSpendingLimits"
 	GPUProxyService_GetCostReport_FullMethodName           = "/gpuproxy.GPUProxyService/GetCostReport"
+	GPUProxyService_ListAuditEvents_FullMethodName         = "/gpuproxy.GPUProxyService/ListAuditEvents"
 	GPUProxyService_GetWarmPoolStatus_FullMethodName       = "/gpuproxy.GPUProxyService/GetWarmPoolStatus"
 	GPUProxyService_ListWarmPools_FullMethodName           = "/gpuproxy.GPUProxyService/ListWarmPools"
 	GPUProxyService_ListWarmPoolHosts_FullMethodName       = "/gpuproxy.GPUProxyService/ListWarmPoolHosts"
@@ -92,6 +95,10 @@ type GPUProxyServiceClient interface {
 	HealthCheck(ctx context.Context, in *proto.HealthCheckRequest, opts ...grpc.CallOption) (*proto.HealthCheckResponse, error)
 	// ListProviders: see gpuproxy.v1.GPUProxyService.
 	ListProviders(ctx context.Context, in *proto.ListProvidersRequest, opts ...grpc.CallOption) (*proto.ListProvidersResponse, error)
+	// ProbeProvider: see gpuproxy.v1.GPUProxyService.
+	ProbeProvider(ctx context.Context, in *proto.ProbeProviderRequest, opts ...grpc.CallOption) (*proto.ProbeProviderResponse, error)
+	// GetProviderProbe: see gpuproxy.v1.GPUProxyService.
+	GetProviderProbe(ctx context.Context, in *proto.GetProviderProbeRequest, opts ...grpc.CallOption) (*proto.GetProviderProbeResponse, error)
 	// ListGPUInstances: see gpuproxy.v1.GPUProxyService.
 	ListGPUInstances(ctx context.Context, in *proto.ListGPUInstancesRequest, opts ...grpc.CallOption) (*proto.ListGPUInstancesResponse, error)
 	// GetGPUInstance: see gpuproxy.v1.GPUProxyService.
@@ -136,6 +143,8 @@ type GPUProxyServiceClient interface {
 	ListSpendingLimits(ctx context.Context, in *proto.ListSpendingLimitsRequest, opts ...grpc.CallOption) (*proto.ListSpendingLimitsResponse, error)
 	// GetCostReport: see gpuproxy.v1.GPUProxyService.
 	GetCostReport(ctx context.Context, in *proto.GetCostReportRequest, opts ...grpc.CallOption) (*proto.GetCostReportResponse, error)
+	// ListAuditEvents: see gpuproxy.v1.GPUProxyService.
+	ListAuditEvents(ctx context.Context, in *proto.ListAuditEventsRequest, opts ...grpc.CallOption) (*proto.ListAuditEventsResponse, error)
 	// GetWarmPoolStatus: see gpuproxy.v1.GPUProxyService.
 	GetWarmPoolStatus(ctx context.Context, in *proto.GetWarmPoolStatusRequest, opts ...grpc.CallOption) (*proto.WarmPoolStatus, error)
 	// ListWarmPools: see gpuproxy.v1.GPUProxyService.
@@ -252,6 +261,26 @@ func (c *gPUProxyServiceClient) ListProviders(ctx context.Context, in *proto.Lis
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(proto.ListProvidersResponse)
 	err := c.cc.Invoke(ctx, GPUProxyService_ListProviders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gPUProxyServiceClient) ProbeProvider(ctx context.Context, in *proto.ProbeProviderRequest, opts ...grpc.CallOption) (*proto.ProbeProviderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(proto.ProbeProviderResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_ProbeProvider_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gPUProxyServiceClient) GetProviderProbe(ctx context.Context, in *proto.GetProviderProbeRequest, opts ...grpc.CallOption) (*proto.GetProviderProbeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(proto.GetProviderProbeResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_GetProviderProbe_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -487,6 +516,16 @@ func (c *gPUProxyServiceClient) GetCostReport(ctx context.Context, in *proto.Get
 	return out, nil
 }
 
+func (c *gPUProxyServiceClient) ListAuditEvents(ctx context.Context, in *proto.ListAuditEventsRequest, opts ...grpc.CallOption) (*proto.ListAuditEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(proto.ListAuditEventsResponse)
+	err := c.cc.Invoke(ctx, GPUProxyService_ListAuditEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *gPUProxyServiceClient) GetWarmPoolStatus(ctx context.Context, in *proto.GetWarmPoolStatusRequest, opts ...grpc.CallOption) (*proto.WarmPoolStatus, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(proto.WarmPoolStatus)
@@ -630,6 +669,10 @@ type GPUProxyServiceServer interface {
 	HealthCheck(context.Context, *proto.HealthCheckRequest) (*proto.HealthCheckResponse, error)
 	// ListProviders: see gpuproxy.v1.GPUProxyService.
 	ListProviders(context.Context, *proto.ListProvidersRequest) (*proto.ListProvidersResponse, error)
+	// ProbeProvider: see gpuproxy.v1.GPUProxyService.
+	ProbeProvider(context.Context, *proto.ProbeProviderRequest) (*proto.ProbeProviderResponse, error)
+	// GetProviderProbe: see gpuproxy.v1.GPUProxyService.
+	GetProviderProbe(context.Context, *proto.GetProviderProbeRequest) (*proto.GetProviderProbeResponse, error)
 	// ListGPUInstances: see gpuproxy.v1.GPUProxyService.
 	ListGPUInstances(context.Context, *proto.ListGPUInstancesRequest) (*proto.ListGPUInstancesResponse, error)
 	// GetGPUInstance: see gpuproxy.v1.GPUProxyService.
@@ -674,6 +717,8 @@ type GPUProxyServiceServer interface {
 	ListSpendingLimits(context.Context, *proto.ListSpendingLimitsRequest) (*proto.ListSpendingLimitsResponse, error)
 	// GetCostReport: see gpuproxy.v1.GPUProxyService.
 	GetCostReport(context.Context, *proto.GetCostReportRequest) (*proto.GetCostReportResponse, error)
+	// ListAuditEvents: see gpuproxy.v1.GPUProxyService.
+	ListAuditEvents(context.Context, *proto.ListAuditEventsRequest) (*proto.ListAuditEventsResponse, error)
 	// GetWarmPoolStatus: see gpuproxy.v1.GPUProxyService.
 	GetWarmPoolStatus(context.Context, *proto.GetWarmPoolStatusRequest) (*proto.WarmPoolStatus, error)
 	// ListWarmPools: see gpuproxy.v1.GPUProxyService.
@@ -732,6 +777,12 @@ func (UnimplementedGPUProxyServiceServer) HealthCheck(context.Context, *proto.He
 }
 func (UnimplementedGPUProxyServiceServer) ListProviders(context.Context, *proto.ListProvidersRequest) (*proto.ListProvidersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListProviders not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) ProbeProvider(context.Context, *proto.ProbeProviderRequest) (*proto.ProbeProviderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProbeProvider not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) GetProviderProbe(context.Context, *proto.GetProviderProbeRequest) (*proto.GetProviderProbeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProviderProbe not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) ListGPUInstances(context.Context, *proto.ListGPUInstancesRequest) (*proto.ListGPUInstancesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGPUInstances not implemented")
@@ -798,6 +849,9 @@ func (UnimplementedGPUProxyServiceServer) ListSpendingLimits(context.Context, *p
 }
 func (UnimplementedGPUProxyServiceServer) GetCostReport(context.Context, *proto.GetCostReportRequest) (*proto.GetCostReportResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCostReport not implemented")
+}
+func (UnimplementedGPUProxyServiceServer) ListAuditEvents(context.Context, *proto.ListAuditEventsRequest) (*proto.ListAuditEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAuditEvents not implemented")
 }
 func (UnimplementedGPUProxyServiceServer) GetWarmPoolStatus(context.Context, *proto.GetWarmPoolStatusRequest) (*proto.WarmPoolStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetWarmPoolStatus not implemented")
@@ -1011,6 +1065,42 @@ func _GPUProxyService_ListProviders_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GPUProxyServiceServer).ListProviders(ctx, req.(*proto.ListProvidersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GPUProxyService_ProbeProvider_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(proto.ProbeProviderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).ProbeProvider(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_ProbeProvider_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).ProbeProvider(ctx, req.(*proto.ProbeProviderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GPUProxyService_GetProviderProbe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(proto.GetProviderProbeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).GetProviderProbe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_GetProviderProbe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).GetProviderProbe(ctx, req.(*proto.GetProviderProbeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1404,6 +1494,24 @@ func _GPUProxyService_GetCostReport_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GPUProxyService_ListAuditEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(proto.ListAuditEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GPUProxyServiceServer).ListAuditEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GPUProxyService_ListAuditEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GPUProxyServiceServer).ListAuditEvents(ctx, req.(*proto.ListAuditEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GPUProxyService_GetWarmPoolStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(proto.GetWarmPoolStatusRequest)
 	if err := dec(in); err != nil {
@@ -1639,6 +1747,14 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _GPUProxyService_ListProviders_Handler,
 		},
 		{
+			MethodName: "ProbeProvider",
+			Handler:    _GPUProxyService_ProbeProvider_Handler,
+		},
+		{
+			MethodName: "GetProviderProbe",
+			Handler:    _GPUProxyService_GetProviderProbe_Handler,
+		},
+		{
 			MethodName: "ListGPUInstances",
 			Handler:    _GPUProxyService_ListGPUInstances_Handler,
 		},
@@ -1721,6 +1837,10 @@ var GPUProxyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCostReport",
 			Handler:    _GPUProxyService_GetCostReport_Handler,
+		},
+		{
+			MethodName: "ListAuditEvents",
+			Handler:    _GPUProxyService_ListAuditEvents_Handler,
 		},
 		{
 			MethodName: "GetWarmPoolStatus",

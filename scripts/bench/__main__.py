@@ -3,6 +3,7 @@
 Prints a table; exits 1 when a target is missed. Comparisons are ratios within one run, for machines differ.
 """
 
+import argparse
 import importlib
 import platform
 import sys
@@ -13,14 +14,30 @@ from pathlib import Path
 from gpuproxy.app.main import collect_rarely
 from scripts.bench.report import Row, table
 
-SECTIONS = ("calls", "listing", "http", "observing", "reserving", "choosing", "decoding", "memory", "history", "pools")
+SECTIONS = (
+    "calls",
+    "listing",
+    "http",
+    "observing",
+    "reserving",
+    "choosing",
+    "decoding",
+    "memory",
+    "history",
+    "pools",
+    "pages",
+    "replicas",
+    "scale",
+)
 
 
-def main(wanted: list[str]) -> int:
+def main() -> int:
     """0 when every target is reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", metavar="SECTION", nargs="*", help=f"one of {', '.join(SECTIONS)}; none: all")
+    wanted = parser.parse_args().sections
     if unknown := sorted(set(wanted) - set(SECTIONS)):
-        print(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}", file=sys.stderr)
-        return 2
+        parser.error(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     collect_rarely()  # as the server does
     rows: list[Row] = []
     for name in wanted or SECTIONS:
@@ -36,4 +53,4 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

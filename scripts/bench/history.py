@@ -41,7 +41,7 @@ def measure(folder: Path) -> list[Row]:
         for number in (FEW, MANY):
             own = folder / str(number)
             own.mkdir()
-            _make_books(own / "books.db", number)
+            make_books(own / "books.db", number)
             market = stack.enter_context(Market(own, "--machines", "200", *KIND))
             servers.append(Server(own, market, **UNPACED))
             stack.callback(servers[-1].kill)
@@ -55,7 +55,8 @@ def measure(folder: Path) -> list[Row]:
     return rows
 
 
-def _make_books(path: Path, number: int) -> None:
+def make_books(path: Path, number: int) -> None:
+    """A database with so many finished reservations."""
     now = datetime.now(UTC)
     db = SqliteDatabase(str(path), lambda: now, threads=False)
     fill(db._writer.conn, number, now - _RAN[0], now - _RAN[1])  # noqa: SLF001 - a bulk load, past the port

@@ -72,11 +72,11 @@ async def phase(
     method: str,
     bodies: Sequence[bytes],
     metadata: tuple[tuple[str, str], ...],
-    pid: int,
+    *pids: int,
 ) -> Measured:
-    """Calls for SECONDS over all channels: how many a second, and the CPU time that process `pid` took for each."""
+    """Calls for SECONDS over all channels: how many a second, and the CPU time that the processes took for each."""
     done = turn = 0
-    before, began = cpu_seconds(pid), time.perf_counter()
+    before, began = cpu_seconds(*pids), time.perf_counter()
 
     async def caller(channel: aio.Channel) -> None:
         nonlocal done, turn
@@ -88,13 +88,16 @@ async def phase(
 
     await asyncio.gather(*(caller(channels[number % len(channels)]) for number in range(_CALLERS)))
     seconds = time.perf_counter() - began
-    return {"rate": done / seconds, "cpu_ms": (cpu_seconds(pid) - before) * 1000 / done}
+    return {"rate": done / seconds, "cpu_ms": (cpu_seconds(*pids) - before) * 1000 / done}
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(*pids: int) -> float:
+    """What processes have used so far."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

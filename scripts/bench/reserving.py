@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -32,11 +33,11 @@ def measure(folder: Path) -> list[Row]:
 def _unlimited(folder: Path) -> Row:
     options = ("--create-latency", str(_CREATE_MS / 1000), *KIND)
     with Market(folder, *options) as market, Server(folder, market, **UNPACED) as server, server.client() as client:
-        _wait_for_market(client)
+        wait_for_market(client)
         taken, floors = [], []
         for _ in range(_TRIES):
-            floors.append(asyncio.run(_bare_creates(market)))
-            taken.append(_reserve(market, client))
+            floors.append(asyncio.run(bare_creates(market)))
+            taken.append(reserve(market, client)[0])
     ratios = [one / floor for one, floor in zip(taken[1:], floors[1:], strict=True)]
     return Row(
         name=f"reserve {GPUS}, against {GPUS} bare creates of {_CREATE_MS} ms at once",
@@ -48,7 +49,7 @@ def _unlimited(folder: Path) -> Row:
     )
 
 
-async def _bare_creates(market: Market) -> float:
+async def bare_creates(market: Market) -> float:
     """Seconds of as many creates without a server: sent at once, until the last answer. They are destroyed again."""
     headers = {"Authorization": "Bearer sandbox-key"}
     async with aiohttp.ClientSession(market.url, headers=headers) as session:
@@ -80,8 +81,8 @@ def _paced(folder: Path) -> Row:
         Server(folder, market, GPUPROXY_TIME_SCALE=str(_SCALE)) as server,
         server.client() as client,
     ):
-        _wait_for_market(client)
-        taken = [_reserve(market, client) * _SCALE for _ in range(_PACED_TRIES)]
+        wait_for_market(client)
+        taken = [reserve(market, client)[0] * _SCALE for _ in range(_PACED_TRIES)]
     shown = ", ".join(f"{seconds:.1f}" for seconds in taken)
     return Row(
         name=f"reserve {GPUS} at the marketplace's pace",
@@ -92,20 +93,21 @@ def _paced(folder: Path) -> Row:
     )
 
 
-def _reserve(market: Market, client: Client) -> float:
-    """Real seconds of one reservation; everything is released before this returns."""
+def reserve(market: Market, client: Client, cpu: Callable[[], float] = lambda: 0.0) -> tuple[float, float]:
+    """Real seconds of one reservation, and the growth of `cpu`; everything is released before this returns."""
     request = pb.ReserveGPUsRequest(count=GPUS, max_price=20.0)
-    began = time.perf_counter()
+    before, began = cpu(), time.perf_counter()
     answer = client.call("ReserveGPUs", request)
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, cpu() - before
     contracts = {each.contract_id for each in answer.reserved_instances}
     if len(answer.reserved_instances) != GPUS or contracts != set(market.alive()):
         raise SystemExit(f"{GPUS} were asked for, the market has {len(market.alive())}: {answer.message}")
     client.call("ReleaseReservation", pb.ReleaseReservationRequest(reservation_id=answer.reservation_id))
     until(lambda: not market.alive(), "everything is released")
-    return seconds
+    return seconds, used
 
 
-def _wait_for_market(client: Client) -> None:
+def wait_for_market(client: Client) -> None:
+    """Return when enough offers are known."""
     request = pb.ListGPUInstancesRequest(max_price=20.0, page_size=1)
     until(lambda: client.call("ListGPUInstances", request).available_gpus >= GPUS, "the market is read")

@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from random import randbytes
@@ -22,23 +21,25 @@ from aiohttp import web
 from grpc import aio
 
 from gpuproxy.adapters import logs
-from gpuproxy.adapters.system import ScaledClock, SocketProbe, SystemRandom
+from gpuproxy.adapters.system import SocketProbe, SystemRandom, Threads
 from gpuproxy.app import deployment, marketplaces
 from gpuproxy.app.access import open_access
 from gpuproxy.app.loops import loop_factory
 from gpuproxy.app.main import collect_rarely
+from gpuproxy.app.opening import OpenDatabase, open_database, use_clock
 from gpuproxy.app.wiring import Engine, build_engine, build_interfaces
 from gpuproxy.config.loading import load_settings
 from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import raw_rpc
 from gpuproxy.edge.rpc.dispatch import Dispatcher
 from gpuproxy.model.labels import Signer
-from gpuproxy.store.sqlite.database import SqliteDatabase
 from scripts.bench.market import Marketplace, offers
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE, METHOD, SWITCH = "gpuproxy.bench.Ready", "Bytes", "Switch"
 ON, OFF = b"on", b"off"
+KEY = f"gpx-{'b' * 43}"
+"""Of the first admin, where servers share it."""
 _observed = Dispatcher._log  # noqa: SLF001 - what it costs is the question
 
 
@@ -57,11 +58,14 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, loop: str = "asyncio") -> Iterator[Running]:
-    """One until the end of the block, with its books and its log in `folder`, on the event loop asyncio or uvloop."""
-    with (folder / "server.log").open("w") as log:
+def running(folder: Path, loop: str = "asyncio", url: str = "") -> Iterator[Running]:
+    """One until the end of the block, with its books and its log in `folder`, on the event loop asyncio or uvloop.
+
+    `url`: of a PostgreSQL database with the books. Servers on one database have one folder.
+    """
+    with (folder / "server.log").open("a") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.server", str(folder), loop],
+            [sys.executable, "-m", "scripts.bench.server", str(folder), loop, url],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
         try:
@@ -116,36 +120,39 @@ async def _bare() -> tuple[aio.Server, int]:
 
 
 @asynccontextmanager
-async def wired(folder: Path) -> AsyncIterator[tuple[Settings, Engine, SqliteDatabase]]:
-    """The engine over the offers of `market`, wired as `serve` does it, with its books in `folder`."""
-    variables = {"GPUPROXY_DATABASE_URL": f"sqlite:///{folder}/books.db"}
+async def wired(folder: Path, url: str = "") -> AsyncIterator[tuple[Settings, Engine, OpenDatabase]]:
+    """The engine over the offers of `market`, wired as `serve` does it, with its books in `folder` or at `url`."""
+    variables = {"GPUPROXY_DATABASE_URL": url or f"sqlite:///{folder}/books.db"}
+    if url:
+        variables |= {f"GPUPROXY_{name}_KEY_FILE": f"{folder}/{name}" for name in ("ADMIN", "DEMAND", "SECRETS")}
     settings = load_settings(variables, env_file=None, marketplaces=marketplaces.installed())
     collect_rarely()
-    db = SqliteDatabase(str(settings.database_path), lambda: datetime.now(UTC))
-    try:
+    async with open_database(settings) as db:
+        clock = await deployment.start_clock(db, 1.0)
+        await use_clock(db, clock.now)
         engine = build_engine(
             settings,
             db=db,
-            clock=ScaledClock(),
+            clock=clock,
             random=SystemRandom(),
             providers=[Marketplace(offers())],
             probe=SocketProbe(),
             signer=Signer("bench1", b"not a secret"),
+            workers=Threads(),
         )
         await engine.start()
-        await engine.catalog.step(Marketplace.name)  # to its end: the first snapshot is of the first page
+        if db.exclusive:
+            await engine.catalog.step(Marketplace.name)  # to its end: the first snapshot is of the first page
         yield settings, engine, db
         await engine.stop()
-    finally:
-        await db.close()
 
 
-async def run(folder: Path) -> None:
+async def run(folder: Path, url: str) -> None:
     """Serve until stdin closes; logs go to stderr as they always do."""
-    async with wired(folder) as (settings, engine, db):
+    async with wired(folder, url) as (settings, engine, db):
         logs.configure(level=settings.log_level, style=settings.log_format)
         random = SystemRandom()
-        key = await deployment.ensure_admin(db, random, "", settings.admin_key_file)
+        key = await deployment.ensure_admin(db, random, KEY if url else "", settings.admin_key_file)
         extra = {f"{SERVICE}/{METHOD}": raw_rpc(METHOD, _bytes), f"{SERVICE}/{SWITCH}": raw_rpc(SWITCH, _switch)}
         access = await open_access(settings, db, engine.clock, random)
         faces = build_interfaces(settings, engine, access, random, extra=extra)
@@ -162,4 +169,4 @@ async def run(folder: Path) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=loop_factory(sys.argv[2])) as runner:  # type: ignore[arg-type]
-        runner.run(run(Path(sys.argv[1])))
+        runner.run(run(Path(sys.argv[1]), sys.argv[3]))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from scripts.interop import tools, workshop
+from scripts.interop.go_publishing import check_published_module
 from scripts.interop.workshop import Unable
 from tests.system.processes import KIND, UNPACED, Market, Server, until
 
@@ -27,8 +28,12 @@ def main() -> int:
         workshop.tools()
         workshop.check_go_package()
         print("ok   the Go package in proto/ is what the contract says")
+        check_published_module()
+        print("ok   a program gets the Go package by its import path from a module proxy, and runs")
+        workshop.test_go(workshop.ROOT / "scripts" / "cluster" / "checker")
+        print("ok   the checker of recorded histories refuses planted mistakes")
         with tempfile.TemporaryDirectory(prefix="gpuproxy-interop-") as folder, _served(Path(folder)) as server:
-            passed = sum(_suites(server))
+            passed = 3 + sum(_suites(server))
     except (Unable, subprocess.TimeoutExpired) as failure:
         print(f"interop failed: {failure}", file=sys.stderr)
         return 1

@@ -87,6 +87,11 @@ def check_go_package() -> None:
     _run(ROOT / "proto", "go", "vet", "./...")
 
 
+def test_go(module: Path) -> None:
+    """Raise Unable if the tests of a Go module fail."""
+    _run(module, "go", "test", "./...")
+
+
 def go_programs(address: str) -> dict[str, Path]:
     """Each Go program by its name, built against the Go package of this checkout; they call `address`."""
     module = SHOP / "go"

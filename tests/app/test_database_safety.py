@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from gpuproxy.app import upkeep, user_admin
 from gpuproxy.app.local_database import with_database
 from gpuproxy.cli import root
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.store.sqlite import driver, mounts
 from gpuproxy.store.sqlite.database import SqliteDatabase
 

@@ -13,7 +13,7 @@ from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Tx
 from gpuproxy.store import reservations
-from gpuproxy.store.sqlite.database import SqliteDatabase
+from tests import databases
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import SeededRandom
 
@@ -23,7 +23,7 @@ def key_of(random: SeededRandom, file: Path, fingerprint: str = "") -> bytes:
     found = []
 
     async def story(clock: VirtualClock) -> None:
-        db = SqliteDatabase(":memory:", clock.now, threads=False)
+        db = databases.opened(clock.now)
         if fingerprint:
             await db.write(lambda tx: reservations.insert(tx, _made(tx, fingerprint)))
         found.append(await deployment.fingerprint_key(db, random, file))
@@ -107,7 +107,7 @@ def test_a_key_is_never_stored_through_a_link(tmp_path: Path) -> None:
 
 def test_the_token_secret_is_the_configured_one_or_the_one_created_first() -> None:
     async def story(clock: VirtualClock) -> None:
-        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        db, random = databases.opened(clock.now), SeededRandom(1)
         made = await deployment.token_secret(db, random, "")
         assert await deployment.token_secret(db, random, "configured") == "configured"
         assert await deployment.token_secret(db, random, "") == made
@@ -118,7 +118,7 @@ def test_the_token_secret_is_the_configured_one_or_the_one_created_first() -> No
 
 def test_a_changed_admin_key_revokes_the_previous_one_and_no_other(tmp_path: Path) -> None:
     async def story(clock: VirtualClock) -> None:
-        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        db, random = databases.opened(clock.now), SeededRandom(1)
         ring, made = KeyRing(db, random), []
         for name, role, user in (("admin (configured)", "user", ""), ("admin (configured)", "admin", "u-1")):
             made.append((await ring.create(deployment.DEFAULT_PROJECT, name, role, user)).text)
@@ -133,7 +133,7 @@ def test_a_changed_admin_key_revokes_the_previous_one_and_no_other(tmp_path: Pat
 
 def test_a_configured_key_that_was_revoked_stays_revoked_and_is_logged(tmp_path: Path) -> None:
     async def story(clock: VirtualClock) -> None:
-        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        db, random = databases.opened(clock.now), SeededRandom(1)
         with structlog.testing.capture_logs() as lines:
             for text in ("o" * 20, "n" * 20, "o" * 20):
                 await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
@@ -145,7 +145,7 @@ def test_a_configured_key_that_was_revoked_stays_revoked_and_is_logged(tmp_path:
 
 def test_only_generated_keys_show_a_prefix(tmp_path: Path) -> None:
     async def story(clock: VirtualClock) -> None:
-        db, random = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1)
+        db, random = databases.opened(clock.now), SeededRandom(1)
         made = (await KeyRing(db, random).create("p1", "ci", "user")).text
         await deployment.ensure_admin(db, random, "short-and-of-before", tmp_path / "admin-key")
         await db.write(lambda tx: tx.execute("UPDATE api_keys SET prefix = 'short-and-' WHERE prefix = ''"))

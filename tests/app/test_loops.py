@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gpuproxy.app.loops import loop_factory, running_loop
-from gpuproxy.config.settings import ConfigError
+from gpuproxy.config.environment import ConfigError
 
 uvloop = pytest.importorskip("uvloop")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.app import marketplaces
-from gpuproxy.config.settings import ConfigError
+from gpuproxy.app import entry_points, marketplaces
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.sandbox import dialects
 from gpuproxy.sandbox.dialects.ionet.dialect import IoNet
 from gpuproxy.sandbox.dialects.vast.dialect import Vast
@@ -30,9 +30,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, point: str = "", t
 
 
 def test_an_installed_package_is_a_marketplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert marketplaces.names() == ("io.net", "vast.ai")
+    assert entry_points.names() == ("io.net", "vast.ai")
     install(tmp_path, monkeypatch)
-    assert marketplaces.names() == ("io.net", "moon.example", "vast.ai")
+    assert entry_points.names() == ("io.net", "moon.example", "vast.ai")
     assert [each.prefix for each in marketplaces.installed()] == ["ionet", "moon", "vast"]
 
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from gpuproxy.app import upkeep, user_admin
 from gpuproxy.cli import root
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.store.sqlite.driver import sqlite3
@@ -216,7 +217,7 @@ def test_a_notice_alone_is_printed_and_marked_but_is_no_problem(tmp_path: Path, 
     _use(monkeypatch, tmp_path)
     with (
         Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market,
-        Server(tmp_path, market, **UNPACED) as server,
+        Server(tmp_path, market, **UNPACED, GPUPROXY_RECONCILE_INTERVAL="2") as server,
         server.client() as client,
     ):
         wanted = pb.ReserveGPUsRequest(count=1, max_price=5, wait_for="ready", request_id="a")

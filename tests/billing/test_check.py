@@ -12,8 +12,6 @@ pytestmark = pytest.mark.long
 
 P1 = Caller(project="p1")
 
-_SELDOM_READ = {"catalog_refresh_interval": 120.0}
-
 
 def test_a_correct_ledger_raises_no_alarm():
     async def story(world: World) -> None:
@@ -27,7 +25,7 @@ def test_a_correct_ledger_raises_no_alarm():
         assert not any(reading is None or reading.alarm for reading in readings)
         assert all(reading is not None and reading.booked > 0 for reading in readings[1:])
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 def test_a_machine_that_the_database_does_not_know_raises_an_alarm():
@@ -41,7 +39,7 @@ def test_a_machine_that_the_database_does_not_know_raises_an_alarm():
         assert reading.alarm
         assert reading.spent > reading.booked
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 def test_a_provider_without_a_credit_reading_raises_no_alarm():
@@ -50,7 +48,7 @@ def test_a_provider_without_a_credit_reading_raises_no_alarm():
         world.arm("user", "status_500_before", times=0)
         assert await world.engine.billing_checks[0].step() is None
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
@@ -69,7 +67,7 @@ def test_too_many_unknown_outcomes_stop_all_creates_until_they_are_resolved():
         await world.sleep(900)
         assert len((await world.reserve(1, request_id="after")).kept) == 1
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 def test_sixteen_unknown_outcomes_open_the_circuit_breaker_for_the_next_call():
@@ -80,7 +78,7 @@ def test_sixteen_unknown_outcomes_open_the_circuit_breaker_for_the_next_call():
             await world.reserve(1, request_id="b")
         assert refused.value.reason == "STORM_BREAKER"
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
@@ -94,7 +92,7 @@ def test_foreign_spend_is_seen_after_the_machine_is_gone_too():
         assert reading.booked == 0
         assert reading.spent > 0
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 @pytest.mark.parametrize(("how", "rate"), [("container", "disk"), ("host", "nothing")])
@@ -111,7 +109,7 @@ def test_a_machine_that_stops_running_is_metered_as_the_provider_bills_it(how: s
         assert (await world.leases())[0].observed.billed == rate
         assert reading.booked < made.leases[0].observed.price * 1700 // 3600 // 4
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 def test_a_machine_that_stopped_while_the_provider_did_not_answer_raises_no_alarm():
@@ -129,4 +127,4 @@ def test_a_machine_that_stopped_while_the_provider_did_not_answer_raises_no_alar
         assert reading.booked > reading.spent * 2
         assert not reading.alarm
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)

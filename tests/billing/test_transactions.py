@@ -12,8 +12,6 @@ pytestmark = pytest.mark.long
 
 P1 = Caller(project="p1")
 
-_SELDOM_READ = {"catalog_refresh_interval": 120.0}
-
 
 async def everything(world: World, caller: Caller = P1) -> list[Transaction]:
     found, total = await world.engine.spending.transactions(caller, 1000, 0)
@@ -36,7 +34,7 @@ def test_the_completed_ones_add_up_to_what_the_reservation_has_cost() -> None:
         await world.sleep(3600)
         assert await everything(world) == told
 
-    in_world(story, machines=10, settings=_SELDOM_READ)
+    in_world(story, machines=10)
 
 
 def test_each_machine_that_runs_shows_one_pending() -> None:
@@ -50,7 +48,7 @@ def test_each_machine_that_runs_shows_one_pending() -> None:
         assert all(each.ended_at - each.started_at <= timedelta(hours=1) for each in told)
         assert any(each.meter.storage and each.gpu_hours == 0 for each in told)
 
-    in_world(story, machines=10, settings=_SELDOM_READ)
+    in_world(story, machines=10)
 
 
 def test_what_was_completed_never_changes_over_a_restart() -> None:
@@ -65,7 +63,7 @@ def test_what_was_completed_never_changes_over_a_restart() -> None:
         said = {each.id: each.amount for each in after}
         assert all(said[each.id] == each.amount for each in before)
 
-    in_world(story, machines=10, settings=_SELDOM_READ)
+    in_world(story, machines=10)
 
 
 def test_another_projects_money_is_not_shown() -> None:
@@ -75,7 +73,7 @@ def test_another_projects_money_is_not_shown() -> None:
         assert await everything(world, Caller(project="p2")) == []
         assert await everything(world, Caller(project="p2", role="admin")) == await everything(world)
 
-    in_world(story, machines=10, settings=_SELDOM_READ)
+    in_world(story, machines=10)
 
 
 def test_a_page_is_a_part_of_the_list() -> None:
@@ -86,4 +84,4 @@ def test_a_page_is_a_part_of_the_list() -> None:
         page, total = await world.engine.spending.transactions(P1, 4, 3)
         assert (page, total) == (whole[3:7], len(whole))
 
-    in_world(story, machines=10, settings=_SELDOM_READ)
+    in_world(story, machines=10)

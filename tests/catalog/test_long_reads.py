@@ -3,7 +3,7 @@
 import pytest
 
 from gpuproxy.model.offers import HIGHEST_PRICE, OfferFilter
-from tests.world import World, in_world
+from tests.world import LIVELY, World, in_world
 
 pytestmark = pytest.mark.long
 
@@ -20,7 +20,7 @@ def test_what_the_first_searches_found_is_shown_at_once():
         await world.sleep(2)
         assert await _known(world) > 250
 
-    in_world(story, **_CAPPED)
+    in_world(story, settings=LIVELY, **_CAPPED)
 
 
 def test_in_the_first_minute_the_rate_limit_leaves_room_for_a_targeted_search():
@@ -30,18 +30,18 @@ def test_in_the_first_minute_the_rate_limit_leaves_room_for_a_targeted_search():
         made = await world.reserve(2, min_vram=80, max_price=dear, seconds=60)
         assert sum(lease.offered.num_gpus for lease in made.kept) == 2
 
-    in_world(story, **_CAPPED)
+    in_world(story, settings=LIVELY, **_CAPPED)
 
 
 def test_offers_stay_known_while_the_market_is_read_again():
     async def story(world: World) -> None:
         while not (known := await _whole(world)):
             await world.sleep(5)
-        for _ in range(120):
+        for _ in range(40):
             await world.sleep(10)
             assert await _known(world) > 0.9 * known
 
-    in_world(story, **_CAPPED)
+    in_world(story, settings=LIVELY, **_CAPPED)
 
 
 async def _whole(world: World) -> int:

@@ -1,11 +1,37 @@
 """Arguments that no call can carry are wrong usage, and nothing is done."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from google.rpc import code_pb2
 
+from gpuproxy.cli import root
 from tests.cli.world import KEY, Run, World, error
+
+
+def commands(group: click.Group, words: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands with their names, and those of groups."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield f"{words}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{words}{name} ")
+
+
+def test_every_command_has_options_of_different_names_whose_defaults_it_accepts() -> None:
+    found = dict(commands(root))
+    assert {"limits set", "reserve"} <= found.keys()
+    for name, command in found.items():
+        context = click.Context(command, info_name=name)
+        parameters = command.get_params(context)
+        spellings = [each for one in parameters for each in (*one.opts, *one.secondary_opts)]
+        assert len(spellings) == len(set(spellings)), f"{name} has an option twice"
+        for each in parameters:
+            if not each.required:
+                each.process_value(context, each.get_default(context))  # raises BadParameter
 
 
 @pytest.mark.parametrize("blank", ["", " "])

@@ -105,6 +105,14 @@ def test_list_shows_offers_and_names_unreachable_providers(run: Run) -> None:
     )
 
 
+@pytest.mark.parametrize(("told", "shown"), [(0.998, "99.8%"), (0.0, "-")])
+def test_a_reliability_that_the_marketplace_does_not_tell_is_not_shown_as_zero(
+    run: Run, world: World, told: float, shown: str
+) -> None:
+    world.reliability = told
+    assert run("list").stdout.splitlines()[1].split()[-4] == shown
+
+
 def test_reserve_ends_with_the_costs_and_the_release_command(run: Run) -> None:
     result = run("reserve", "4", "--min-vram", "16", "--max-price", "2")
     assert result.exit_code == 0
@@ -134,7 +142,20 @@ def test_reserve_sends_its_options_and_a_new_request_id(run: Run, world: World) 
             "--port",
             "80",
         ),
-        *("--lease", "2h", "--label", "team=ml", "--disk", "100", "--wait-ready", "--unverified", "--min-count", "1"),
+        *(
+            "--lease",
+            "2h",
+            "--release-idle-after",
+            "20m",
+            "--label",
+            "team=ml",
+            "--disk",
+            "100",
+            "--wait-ready",
+            "--unverified",
+            "--min-count",
+            "1",
+        ),
         *("--exclude-host", "42", "--packing", "single", "--strategy", "lowest_price"),
     )
     (request,) = world.requests
@@ -142,6 +163,7 @@ def test_reserve_sends_its_options_and_a_new_request_id(run: Run, world: World) 
     assert dict(request.env) == {"A": "1", "B": "x=y"}
     assert list(request.ports) == [80]
     assert request.lease_duration.ToTimedelta() == timedelta(hours=2)
+    assert request.release_idle_after.ToTimedelta() == timedelta(minutes=20)
     assert dict(request.labels) == {"team": "ml"}
     assert (request.wait_for, request.verified_only, request.min_count) == ("ready", False, 1)
     assert (list(request.exclude_hosts), request.packing, request.strategy) == (["42"], "single", "lowest_price")

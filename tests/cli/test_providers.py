@@ -26,3 +26,15 @@ def test_one_marketplace_can_be_named_and_json_is_the_answer_itself(run: Run) ->
     assert info["provider"] == "moon"
     assert info["late_execution_seconds"] is None
     assert info["accounts"] == []
+
+
+def test_measured_values_are_shown_with_their_dates_and_pools_per_account_where_they_are_known(run: Run) -> None:
+    vast, moon = run("providers").stdout.split("\n\n")
+    assert "warm pools per account: 144" in vast
+    assert "measured with account team-a:" in vast
+    [row] = [line for line in vast.splitlines() if "listing_lag" in line]
+    assert all(cell in row for cell in ("3.5 s", "2026-11-22 10:00:00Z"))
+    [row] = [line for line in vast.splitlines() if "volume_sharing" in line]
+    assert row.split() == ["volume_sharing", "no", "2026-11-22", "10:00:00Z", "in", "use"]
+    assert "measured" not in moon
+    assert "pools" not in moon

@@ -112,3 +112,23 @@ def test_a_script_that_the_sandbox_skips_is_explained() -> None:
     assert boot(machine) == "onstart: skipped (the sandbox does not run it)"
     del machine.metadata["sandbox"]
     assert boot(machine) == "onstart: skipped"
+
+
+def test_the_use_of_the_gpus_and_the_time_of_idleness_have_columns_where_they_are_known(run: Run, world: World) -> None:
+    world.rent(2, status="active")
+    assert "GPU USE" not in run("ps").stdout
+    machine = world.machines[0]
+    machine.gpu_util = 97.4
+    text = run("ps").stdout
+    assert "GPU USE" in text
+    assert "97 %" in text
+    assert "IDLE FOR" not in text
+    machine.gpu_util = 0.0
+    machine.idle_since.FromDatetime(NOW - timedelta(minutes=30))
+    assert "IDLE FOR" in run("ps").stdout
+    lines = run("show", machine.contract_id).stdout.splitlines()
+    assert "gpu use     0 %" in lines
+    assert "idle since  2026-01-02 02:34:05Z" in lines
+    machine.idle_release_at.FromDatetime(NOW + timedelta(minutes=30))
+    shown = run("show", machine.contract_id).stdout
+    assert "idle since  2026-01-02 02:34:05Z; it is released at 2026-01-02 03:34:05Z" in shown

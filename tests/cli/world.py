@@ -19,6 +19,7 @@ from gpuproxy.model.gpus import gpu_matches
 from gpuproxy.model.offers import location_matches
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceServicer, add_GPUProxyServiceServicer_to_server
+from tests.cli.money import Money
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = "gpx-test-key"
@@ -26,7 +27,7 @@ Run = Callable[..., Result]
 """Runs a command: its arguments, `answer` as its stdin, and environment variables."""
 
 
-class World(GPUProxyServiceServicer):
+class World(Money, GPUProxyServiceServicer):
     """The state of the server. `during_reserve` runs inside ReserveGPUs when the first machine exists."""
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class World(GPUProxyServiceServicer):
         self.during_list: Callable[[], None] = lambda: None
         self.during_health_check: Callable[[grpc.ServicerContext], None] = lambda _: None
         self.has_offers = True
+        self.reliability = 0.998
         self.log = ["one", "two", "three"]
         self.silent: list[str] = []
         self.answer: pb.ReserveGPUsResponse | None = None
@@ -152,7 +154,7 @@ class World(GPUProxyServiceServicer):
             gpu_model="RTX 4090",
             num_gpus=2,
             vram_gb=24,
-            reliability=0.998,
+            reliability=self.reliability,
             location="Texas, US",
             host_id="vast.ai/1",
             cpu_cores=16,
@@ -306,6 +308,12 @@ class World(GPUProxyServiceServicer):
             name="team-a", region="DE", state="paused", reason="PROVIDER_FUNDS", circuit="resting", failures=2,
             create_wait_seconds=12.5, create_interval_seconds=4.5, machines=3, unknown=1, price_per_hour=1.25,
         )  # fmt: skip
+        for found in (
+            pb.ProviderMeasurement(name="listing_lag", outcome="measured", value="3.5", unit="s"),
+            pb.ProviderMeasurement(name="volume_sharing", outcome="measured", value="no", why="in use"),
+        ):
+            found.measured_at.FromJsonString("2026-11-22T10:00:00Z")
+            account.measured.append(found)
         info = pb.ProviderInfo(
             provider="vast.ai", offer_prefix="vast", billing="metered", refund_rule="Nothing is paid in advance.",
             capabilities=[
@@ -313,7 +321,7 @@ class World(GPUProxyServiceServicer):
                 pb.ProviderCapability(name="spot", reason="may be stopped without notice"),
             ],
             calls=[pb.ProviderCall(name="create", interval_seconds=4.5)], search_page=64, listing_lag_seconds=60,
-            late_execution_seconds=300, accounts=[account],
+            late_execution_seconds=300, accounts=[account], pools_per_account=144,
         )  # fmt: skip
         moon = pb.ProviderInfo(provider="moon", offer_prefix="moon", billing="metered", regional_keys=True)
         found = [each for each in (info, moon) if request.provider in ("", each.provider)]

@@ -110,9 +110,10 @@ def test_a_rental_by_the_stub_on_the_callers_channel_has_a_request_id(end: Other
 
 
 def test_durations_are_sent_as_durations_and_ends_as_absolute_times(end: OtherEnd) -> None:
-    made = end.begin(lambda client: client.reserve(1, lease_duration=timedelta(hours=2)))
+    made = end.begin(lambda client: client.reserve(1, lease_duration=timedelta(hours=2), release_idle_after=1200))
     request = end.answers("ReserveGPUs", pb.ReserveGPUsResponse(reservation_id="res-1"))
     assert request.lease_duration.ToTimedelta() == timedelta(hours=2)
+    assert request.release_idle_after.ToTimedelta() == timedelta(minutes=20)
     until = datetime(2026, 1, 2, tzinfo=UTC)
     end.begin(lambda _: made.result().extend(until))
     assert end.answers("ExtendReservation", pb.ExtendReservationResponse()).expires_at.ToDatetime(UTC) == until

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from gpuproxy.config.loading import check_start, load_settings, without_effect
-from gpuproxy.config.names import NOT_BUILT_NAMES
-from gpuproxy.config.settings import ConfigError, Settings
-from gpuproxy.config.values import Address, parse_address, parse_duration
+from gpuproxy.config.durations import parse_duration
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.loading import check_start, load_settings
+from gpuproxy.config.settings import Settings
+from gpuproxy.config.spending import quotas_of
+from gpuproxy.config.values import Address, parse_address
 from gpuproxy.providers import ionet, vast
 
 
@@ -114,17 +116,11 @@ def test_a_similar_name_is_ignored_once_our_setting_is_set() -> None:
     assert len(load(VAST_API_KEY="theirs", VASTAI_API_KEY="ours").accounts) == 1
 
 
-@pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if n.startswith("GUARDRAILS_")))
-def test_a_spending_limit_without_effect_prevents_startup(name: str) -> None:
-    assert f"{name} is set but spending limits are not built yet: not started" in refusal(**{name: "5"})
-    load(**{name: "0"})
-
-
-@pytest.mark.parametrize("name", sorted(n for n in NOT_BUILT_NAMES if not n.startswith("GUARDRAILS_")))
-def test_settings_of_features_not_built_yet_are_accepted_and_reported(name: str) -> None:
-    load(**{name: "1"})
-    assert without_effect({name: "1"}, load(), None) == [name]
-    assert without_effect({name: " "}, load(), None) == []
+def test_quotas_are_read_for_every_project_or_for_one() -> None:
+    settings = load(GPUPROXY_PROJECT_MAX_GPUS="8,research=32", GPUPROXY_PROJECT_MAX_PRICE_PER_HOUR="research=100")
+    found = {each.project: (each.gpus, each.rate) for each in quotas_of(settings)}
+    assert found == {"": (8, None), "research": (32, 100_000_000)}
+    assert "GPUPROXY_PROJECT_MAX_GPUS: 'many' must be a number" in refusal(GPUPROXY_PROJECT_MAX_GPUS="many")
 
 
 def test_the_first_admin_needs_a_valid_email_and_password() -> None:
@@ -138,6 +134,17 @@ def test_the_first_admin_needs_a_valid_email_and_password() -> None:
     settings = load(GPUPROXY_ADMIN_EMAIL="me@example.org", GPUPROXY_ADMIN_PASSWORD="long enough")
     assert settings.secrets == {"long enough"}
     assert "long enough" not in repr(settings)
+
+
+def test_the_password_of_the_database_is_a_secret_and_its_name_is_not() -> None:
+    url = "postgresql://me:canary%40one@db1,db2:6432/books?sslmode=require&sslpassword=canary-two"
+    settings = load(GPUPROXY_DATABASE_URL=url, GPUPROXY_DATABASE_LISTEN_URL="postgres://me:canary-three@db1/books")
+    assert settings.secrets == {"canary%40one", "canary@one", "canary-two", "canary-three"}
+    assert settings.database_name == "postgresql://db1,db2:6432/books"
+    assert "canary" not in repr(settings)
+    with pytest.raises(ConfigError, match="not in a file"):
+        _ = settings.database_path
+    assert settings.admin_key_file == Path("gpuproxy.admin-key")
 
 
 def test_a_short_key_of_the_admin_is_refused_and_not_quoted() -> None:
@@ -278,13 +285,13 @@ def test_all_invalid_values_are_named_together() -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("postgresql://db/gpuproxy", "PostgreSQL is not built yet"),
+        ("postgresql://user:canary-secret@db", "no name of a database"),
         ("mysql://db", "must be sqlite:///"),
         ("sqlite:///", "must be sqlite:///"),
         ("sqlite:///:memory:", "must be a file"),
     ],
 )
-def test_the_database_must_be_an_sqlite_file(url: str, text: str) -> None:
+def test_the_database_must_be_an_sqlite_file_or_in_postgresql(url: str, text: str) -> None:
     assert text in refusal(GPUPROXY_DATABASE_URL=url)
 
 

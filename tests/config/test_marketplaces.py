@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.loading import check_start, known_names, load_settings
-from gpuproxy.config.settings import ConfigError, Settings, settings_class
+from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Capabilities, Descriptor, PacedCall, Provider, ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
@@ -48,6 +49,7 @@ def test_every_descriptor_adds_settings_for_its_keys_url_and_intervals() -> None
     assert added == {
         "MOON_API_KEY",
         "MOON_API_KEY_NAMES",
+        "MOON_API_KEY_PROJECTS",
         "MOON_API_KEY_REGIONS",
         "GPUPROXY_MOON_URL",
         "GPUPROXY_MOON_SEARCH_INTERVAL",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.loading import check_start, load_settings
-from gpuproxy.config.settings import ConfigError
 from gpuproxy.providers.vast import DESCRIPTOR
 from tests.config.test_config import load
 

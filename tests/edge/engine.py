@@ -1,6 +1,6 @@
 """An engine for tests of the edge: it records its calls and returns given answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +9,9 @@ from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.catalog.refresh import Market
 from gpuproxy.catalog.snapshot import View, built
 from gpuproxy.edge.messages.instances import encode_offer, offer_json
+from gpuproxy.edge.rpc.costs import CostCalls
+from gpuproxy.edge.rpc.limits import LimitCalls
+from gpuproxy.edge.rpc.providers import ProbeCalls, ProviderCalls
 from gpuproxy.edge.rpc.service import Service
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.identity.key_rings import NewKey
@@ -218,7 +221,7 @@ class StubEngine:
         self.asked.append(("logs", provider, instance_id, lines))
         return ["one", "two"]
 
-    async def create(self, project: str, name: str, role: Role, user_id: str = "") -> NewKey:
+    async def create(self, project: str, name: str, role: Role, user_id: str = "", *, by: Caller) -> NewKey:
         self.asked.append(("create", project, name, role))
         return NewKey("gpx_new_secret", replace(key_row("gpx_new_secret", role, project=project), name=name))
 
@@ -226,7 +229,7 @@ class StubEngine:
         self.asked.append(("list", project))
         return (key_row("gpx_one", "user"), replace(key_row("gpx_two", "viewer"), revoked_at=NOW))
 
-    async def revoke(self, project: str | None, key_id: str) -> bool:
+    async def revoke(self, project: str | None, key_id: str, *, by: Caller) -> bool:
         self.asked.append(("revoke", project, key_id))
         return key_id == "id-user"
 
@@ -248,7 +251,7 @@ class StubSession:
         user = UserRow(id="user-1", email=email, project="p1", role="user", password="", created_at=NOW)
         return user, Token(text="a.b.c", user_id=user.id, expires_at=NOW)
 
-    async def add(self, project: str, name: str, line: str, fingerprint: str) -> SshKeyRow:
+    async def add(self, project: str, name: str, line: str, fingerprint: str, *, by: Caller) -> SshKeyRow:
         facts = {"project": project, "name": name, "public_key": line, "fingerprint": fingerprint}
         row = SshKeyRow(id=f"ssh-{len(self.ssh_keys)}", created_at=NOW, **facts)
         return self.ssh_keys.setdefault(fingerprint, row)
@@ -256,12 +259,22 @@ class StubSession:
     async def list(self, project: str | None) -> tuple[SshKeyRow, ...]:
         return tuple(self.ssh_keys.values())
 
-    async def delete(self, project: str | None, key_id: str) -> bool:
+    async def delete(self, project: str | None, key_id: str, *, by: Caller) -> bool:
         return any(row.id == key_id for row in self.ssh_keys.values())
 
 
+def other_calls(engine: Any) -> tuple[object, ...]:
+    """What implements the RPCs that are in classes of their own."""
+    clock = ScaledClock(60.0, origin=NOW)
+    return (ProviderCalls(engine), ProbeCalls(engine), CostCalls(engine, clock), LimitCalls(engine))
+
+
 def service_over(
-    engine: StubEngine, pools: WarmPools | None = None, *, pool_max_price: float | None = None, sheets: Any = None
+    engine: StubEngine,
+    pools: WarmPools | None = None,
+    *,
+    pool_max_price: float | None = None,
+    others: Iterable[object] = (),
 ) -> Service:
     session = StubSession()
     return Service(
@@ -281,5 +294,5 @@ def service_over(
         marketplaces={"vast": "vast.ai", "ionet": "io.net"},
         pools=pools,
         pool_max_price=pool_max_price,
-        sheets=sheets,
+        others=others,
     )

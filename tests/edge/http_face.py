@@ -2,13 +2,14 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp import web
 from grpc import aio
 
 from gpuproxy.adapters.system import ScaledClock, SystemRandom
@@ -19,6 +20,7 @@ from gpuproxy.edge.rpc.auth import Authenticator
 from gpuproxy.edge.rpc.dispatch import Around, Dispatcher
 from gpuproxy.edge.rpc.rpcs import built_of
 from gpuproxy.edge.tls import Certificates
+from gpuproxy.ports import Clock
 from tests.edge.face import SECONDS, Face, all_keys
 
 METRICS = b"# HELP gpuproxy_up Up.\n"
@@ -101,6 +103,7 @@ async def both_faces(
     certificates: Certificates | None = None,
     clock: ScaledClock | None = None,
     around: Around | None = None,
+    mount: Callable[[Dispatcher, Clock], Callable[[web.Application], None]] | None = None,
 ) -> AsyncIterator[Both]:
     clock, random = clock or ScaledClock(), SystemRandom()
     dispatcher = Dispatcher(Authenticator(all_keys().find, clock), clock, random, around=around)
@@ -109,7 +112,7 @@ async def both_faces(
     async def looked() -> Mapping[str, str]:
         return checks
 
-    async def measured() -> bytes:
+    async def measured(_checks: Mapping[str, str]) -> bytes:
         return METRICS
 
     pages = Pages(looked, measured, built_of(service))
@@ -120,6 +123,7 @@ async def both_faces(
         random=random,
         clock=clock,
         pages=pages.routes,
+        mount=mount(dispatcher, clock) if mount else None,
         max_concurrent=max_concurrent,
         drain_seconds=0.1,
     )

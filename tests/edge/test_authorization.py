@@ -24,7 +24,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.users import ROLES, Role
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.deployed import Deployed, deployed
-from tests.edge.engine import StubEngine, service_over
+from tests.edge.engine import StubEngine, other_calls, service_over
 from tests.edge.face import facing
 from tests.edge.pools import StubPools
 from tests.edge.test_fields import ssh_key
@@ -33,20 +33,26 @@ from tests.world import demand
 pytestmark = pytest.mark.long
 
 METHODS = tuple(method.name for method in CONTRACT.methods)
-BUILT = built_of(service_over(StubEngine(), StubPools(), sheets=StubEngine()))
+BUILT = built_of(service_over(StubEngine(), StubPools(), others=other_calls(StubEngine())))
 SECRET = "s" * 40
 PASSWORD = "correct horse"
 _PARTS = 4  # as many as there are ways to present a role
 MINE, THEIRS = "p1", "p2"
-OTHERWISE = {"CreateGPUInstance": StatusCode.FAILED_PRECONDITION, "Login": StatusCode.UNAUTHENTICATED}
-"""What a call that is allowed answers here where it is not OK: there is no such offer; nobody has that password."""
+OTHERWISE = {
+    "CreateGPUInstance": StatusCode.FAILED_PRECONDITION,  # there is no such offer
+    "Login": StatusCode.UNAUTHENTICATED,  # nobody has that password
+    "GetProviderProbe": StatusCode.NOT_FOUND,  # there was none
+    "ProbeProvider": StatusCode.INVALID_ARGUMENT,  # without a budget
+}
+"""What a call that is allowed answers here where it is not OK."""
 DEPENDS = {StatusCode.OK, StatusCode.FAILED_PRECONDITION, StatusCode.INVALID_ARGUMENT}
 """What it may answer where that depends on more than who asks."""
 PLAIN = {
     *("CreateAPIKey", "ListAPIKeys", "RevokeAPIKey", "AddSSHKey", "ListSSHKeys", "DeleteSSHKey", "HealthCheck"),
     *("ListGPUInstances", "GetGPUInstance", "DestroyGPUInstance", "ReserveGPUs", "GetReservation", "ListReservations"),
     *("ReleaseReservation", "ExtendReservation", "WatchReservation", "SetLoadBalancerStrategy", "GetTransactions"),
-    *("GetLoadBalancerStrategy", "GetLoadInfo", "ListProviders"),
+    *("GetLoadBalancerStrategy", "GetLoadInfo", "ListProviders", "GetCostReport", "ListAuditEvents"),
+    *("GetSpendingInfo", "CheckSpendingLimit", "SetSpendingLimit", "ListSpendingLimits"),
 }
 """It depends on nothing else."""
 LAST = ("ReleaseReservation", "DestroyGPUInstance", "RevokeAPIKey", "DeleteSSHKey")
@@ -91,6 +97,7 @@ def request_for(name: str, things: Things) -> Message:
         "ReserveGPUs": {"count": 1, "dry_run": True, "max_price": 9.0},
         "SetLoadBalancerStrategy": {"strategy": "lowest_price"},
         "CheckSpendingLimit": {"amount": 1.0},
+        "SetSpendingLimit": {"window": "90d", "limit": 1e9},
     }
     for field, value in (general | own.get(name, {})).items():
         if field in fields and (field != "instance_id" or name != "GetLoadInfo"):
@@ -223,9 +230,9 @@ def test_a_call_without_a_role_prevents_startup(monkeypatch: pytest.MonkeyPatch)
         rpcs_of(object())
 
 
-def test_calls_for_viewers_are_named_as_reads() -> None:
+def test_calls_for_viewers_are_named_as_reads_and_only_the_audit_trail_is_for_admins() -> None:
     reading = ("Get", "List", "Watch", "Check")
-    assert {name for name in METHODS if name.startswith(reading)} == set(READS)
+    assert {name for name in METHODS if name.startswith(reading)} == READS | {"ListAuditEvents"}
 
 
 async def test_the_rules_detect_a_viewer_who_could_change_something() -> None:

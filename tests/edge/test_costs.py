@@ -1,12 +1,19 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from grpc import StatusCode
 
+from gpuproxy.adapters.system import ScaledClock
+from gpuproxy.billing.costs import CostReport, CostRow
 from gpuproxy.edge.messages.transactions import transaction_message
+from gpuproxy.edge.rpc.costs import CostCalls
 from gpuproxy.instances.requests import LeaseView
+from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import InstanceId, LeaseId, LeaseState, ReservationId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.transactions import Meter, newest
+from gpuproxy.store.audit import AuditEvent
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import NOW, VAST, StubEngine, lease, offer, service_over
 from tests.edge.face import facing
@@ -65,3 +72,67 @@ async def test_an_offer_is_found_at_its_shown_price_per_gpu() -> None:
             same = pb.ListGPUInstancesRequest(max_price=each.price_per_gpu_hour)
             assert each.id in [one.id for one in (await face.call("ListGPUInstances", same)).instances]
     assert len(shown) == 5
+
+
+class StubCosts:
+    """Costs without a database: it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    async def report(self, caller: Caller, **asked: Any) -> CostReport:
+        self.asked.append({"caller": caller.project, **asked})
+        row = CostRow(keys={"day": "2026-06-12"}, amount=Micro(1_250_000), gpu_hours=2.5)
+        return CostReport(rows=[row], total=Micro(1_250_000), surplus=Micro(1))
+
+    async def audit(self, project: str | None, *, before: int, limit: int) -> list[AuditEvent]:
+        self.asked.append({"project": project, "before": before, "limit": limit})
+        numbers = [seq for seq in (3, 2, 1) if not before or seq < before][:limit]
+        facts: dict[str, Any] = {"at": NOW, "project": "p1", "user_id": "", "key_id": "key-1", "subject": "res-1"}
+        return [AuditEvent(seq=seq, action="reservation_rented", detail="1 GPU", **facts) for seq in numbers]
+
+
+async def test_audit_events_are_read_in_parts_by_admins_alone() -> None:
+    costs = StubCosts()
+    async with facing(service_over(StubEngine(), others=(CostCalls(costs, ScaledClock(60.0, origin=NOW)),))) as face:
+        first = await face.call("ListAuditEvents", pb.ListAuditEventsRequest(limit=2), key="gp_admin")
+        last = await face.call("ListAuditEvents", pb.ListAuditEventsRequest(before=2, project="p1"), key="gp_admin")
+        refused = await face.refused("ListAuditEvents", pb.ListAuditEventsRequest(limit=-1, before=-1), key="gp_admin")
+        denied = await face.refused("ListAuditEvents", key="gp_user")
+    assert ([each.seq for each in first.events], first.next_before) == ([3, 2], 2)
+    assert (first.events[0].action, first.events[0].key_id) == ("reservation_rented", "key-1")
+    assert ([each.seq for each in last.events], last.next_before) == ([1], 0)
+    assert costs.asked == [{"project": None, "before": 0, "limit": 3}, {"project": "p1", "before": 2, "limit": 51}]
+    assert refused.fields.keys() == {"limit", "before"}
+    assert denied.code is StatusCode.PERMISSION_DENIED
+
+
+async def test_a_cost_report_has_thirty_days_by_day_unless_asked_otherwise() -> None:
+    costs = StubCosts()
+    async with facing(service_over(StubEngine(), others=(CostCalls(costs, ScaledClock(60.0, origin=NOW)),))) as face:
+        answer = await face.call("GetCostReport", key="gp_viewer")
+        words = pb.GetCostReportRequest(group_by=["Model", "label:team", "model"], project="p2")
+        words.start_time.FromDatetime(NOW - timedelta(days=366))
+        words.end_time.FromDatetime(NOW)
+        await face.call("GetCostReport", words)
+    first, second = costs.asked
+    assert (first["by"], first["until"] - first["since"], first["project"]) == (("day",), timedelta(days=30), "")
+    assert (second["by"], second["since"], second["until"]) == (("model", "label:team"), NOW - timedelta(days=366), NOW)
+    assert (answer.rows[0].keys, answer.rows[0].amount, answer.rows[0].gpu_hours) == ({"day": "2026-06-12"}, 1.25, 2.5)
+    assert (answer.total, answer.surplus) == (1.25, 0.000001)
+
+
+async def test_a_wrong_cost_report_names_every_field() -> None:
+    asked = pb.GetCostReportRequest(group_by=["day", "hour", "label:"], project="p\n2")
+    asked.start_time.FromDatetime(NOW)
+    asked.end_time.FromDatetime(NOW)
+    too_long = pb.GetCostReportRequest(group_by=["day"] * 6)
+    too_long.start_time.FromDatetime(NOW - timedelta(days=1000))
+    too_long.end_time.FromDatetime(NOW)
+    async with facing(
+        service_over(StubEngine(), others=(CostCalls(StubCosts(), ScaledClock(60.0, origin=NOW)),))
+    ) as face:
+        refused = await face.refused("GetCostReport", asked)
+        longer = await face.refused("GetCostReport", too_long)
+    assert refused.fields.keys() == {"start_time", "group_by[1]", "group_by[2]", "project"}
+    assert longer.fields.keys() == {"start_time", "group_by"}

@@ -113,6 +113,9 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("lease_duration", {"lease_duration": Duration(seconds=-1)}),
     ("lease_duration", {"lease_duration": Duration(seconds=315_576_000_000)}),
     ("ready_timeout", {"ready_timeout": Duration(nanos=-5)}),
+    ("release_idle_after", {"release_idle_after": Duration(seconds=599)}),
+    ("release_idle_after", {"release_idle_after": Duration(seconds=-600)}),
+    ("release_idle_after", {"release_idle_after": Duration(seconds=315_576_000_000)}),
     ("wait_for", {"wait_for": "forever"}),
     ("on_not_ready", {"on_not_ready": "cry"}),
     ("labels", {"labels": {"": "x"}}),
@@ -154,6 +157,7 @@ RIGHT: list[dict[str, Any]] = [
     {"request_id": "r" * 128},
     {"labels": {"k" * 63: "v" * 255}},
     {"lease_duration": Duration(seconds=3600)},
+    {"release_idle_after": Duration(seconds=600)},
 ]
 
 
@@ -196,6 +200,11 @@ OTHERS: list[tuple[str, str, Message]] = [
     ("CreateGPUInstance", "instance_id", pb.CreateGPUInstanceRequest(provider="io.net", instance_id="vast-123")),
     ("CreateGPUInstance", "instance_id", pb.CreateGPUInstanceRequest()),
     ("CreateGPUInstance", "image", pb.CreateGPUInstanceRequest(instance_id="vast-1", image="A B")),
+    (
+        "CreateGPUInstance",
+        "release_idle_after",
+        pb.CreateGPUInstanceRequest(instance_id="vast-1", release_idle_after=Duration(seconds=60)),
+    ),
     ("CreateGPUInstance", "ports[0]", pb.CreateGPUInstanceRequest(instance_id="vast-1", ports=[70000])),
     ("CreateGPUInstance", "max_price", pb.CreateGPUInstanceRequest(instance_id="vast-1", max_price=NAN)),
     ("GetReservation", "reservation_id", pb.GetReservationRequest()),
@@ -350,3 +359,12 @@ def test_faults_of_a_map_are_reported_in_the_order_of_its_keys(field: str) -> No
             reserve_demand(request, DEFAULTS)
         told.append([violation.field for violation in refused.value.violations])
     assert told[0] == told[1] == [f"{field}.a", f"{field}.b", *[field] * 8, f"{field}.d"]
+
+
+def test_an_idle_machine_is_released_only_if_the_caller_says_after_what_time() -> None:
+    asked = Duration(seconds=7200)
+    reserve = pb.ReserveGPUsRequest(count=1, release_idle_after=asked)
+    create = pb.CreateGPUInstanceRequest(instance_id="vast-1", release_idle_after=asked)
+    assert reserve_demand(reserve, DEFAULTS).release_idle_after == timedelta(hours=2)
+    assert create_demand(create, DEFAULTS).release_idle_after == timedelta(hours=2)
+    assert reserve_demand(pb.ReserveGPUsRequest(count=1), DEFAULTS).release_idle_after == timedelta(0)

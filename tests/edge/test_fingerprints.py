@@ -5,6 +5,8 @@ import hmac
 from dataclasses import replace
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from gpuproxy.edge.messages.demands import create_demand, reserve_demand
 from gpuproxy.model.demands import KEYED, Demand
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -19,6 +21,8 @@ def test_a_fingerprint_depends_on_the_demand_and_not_on_its_id_or_the_order_of_m
     assert first == fingerprint(env={"B": "2", "A": "1"}, request_id="two", wait=False, dry_run=True)
     assert first != fingerprint(env={"A": "1", "B": "3"}, request_id="one")
     assert first != fingerprint(env={"A": "1", "B": "2"}, request_id="one", count=3)
+    idle = fingerprint(env={"A": "1", "B": "2"}, release_idle_after=Duration(seconds=600))
+    assert first != idle != fingerprint(env={"A": "1", "B": "2"}, release_idle_after=Duration(seconds=660))
 
 
 def test_a_fingerprint_without_its_key_does_not_allow_guessing_secrets() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gpuproxy.edge.http.answers import BY_REASON, CODES
 from gpuproxy.edge.http.routes import Route, all_routes
-from gpuproxy.edge.messages import json_codec
+from gpuproxy.edge.messages.json_values import plain
 from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.money import Micro
@@ -123,7 +123,7 @@ async def _compare(both: Both, engine: StubEngine, pools: StubPools, asked: Aske
     assert demanded == demanded_again
     if isinstance(expected, Message):
         assert answer.status in (200, 201, 202), (asked, answer.body)
-        assert _timeless(answer.json) == _timeless(json_codec.plain(expected)), asked
+        assert _timeless(answer.json) == _timeless(plain(expected)), asked
         return
     code, reason, text, violations = expected
     assert (answer.error["status"], answer.error["reason"], answer.error["message"]) == (code.name, reason, text), asked

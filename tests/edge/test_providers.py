@@ -1,16 +1,21 @@
 """ListProviders over both interfaces: what marketplaces can do, and how the accounts are."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import pytest
 
-from gpuproxy.health.sheets import Sheet, Sheets
+from gpuproxy.health.sheets import Sheet
+from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
 from gpuproxy.ports import Capabilities
 from gpuproxy.ports.provider import CAPABILITY_NAMES
 from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.warmpool.free_gpus import pools_per_account
 from tests.deployed import deployed
 from tests.world import KEYS, World, in_world
 
@@ -24,7 +29,7 @@ async def test_both_interfaces_show_the_capabilities_and_the_accounts_and_no_key
         [info] = answer.providers
         [shown] = body["providers"]
         assert (info.provider, info.offer_prefix, info.billing) == ("vast.ai", "vast", "metered")
-        assert {each.name for each in info.capabilities} == CAPABILITY_NAMES
+        assert {each.name for each in info.capabilities} == set(CAPABILITY_NAMES)
         lacking = {each.name: each.reason for each in info.capabilities if not each.available}
         assert lacking == dict(DESCRIPTOR.capabilities.missing)
         assert all(not each.reason for each in info.capabilities if each.available)
@@ -34,13 +39,61 @@ async def test_both_interfaces_show_the_capabilities_and_the_accounts_and_no_key
         assert shown["late_execution_seconds"] == 300
         assert {call["name"] for call in shown["calls"]} == {call.name for call in DESCRIPTOR.calls}
         assert not any(key in str(body) + str(answer) for key in KEYS)
+        assert shown["accounts"][0]["measured"] == []
+        status, body = await world.http("GET", "/api/v1/providers/vast.ai/probe", headers={"X-API-Key": made.text})
+        assert (status, "never probed" in body["error"]["message"]) == (404, True)
         status, body = await world.http("GET", "/api/v1/providers?provider=moon", headers={"X-API-Key": made.text})
         assert (status, body["error"]["reason"]) == (404, "NOT_FOUND")
         assert "There are: vast.ai" in body["error"]["message"]
 
 
+async def test_a_probe_is_planned_begun_and_shown_over_both_interfaces_and_only_an_admin_begins_one(
+    tmp_path: Path,
+) -> None:
+    async with deployed(tmp_path) as world:
+        user = {"X-API-Key": (await world.access.keys.create("p1", "u", "user")).text}
+        admin = {"X-API-Key": (await world.access.keys.create("p1", "a", "admin")).text}
+        path = "/api/v1/providers/vast.ai/probe"
+        status, body = await world.http("POST", path, {"max_spend": 5, "dry_run": True}, headers=user)
+        assert (status, body["error"]["reason"]) == (403, "PERMISSION_DENIED")
+        for wrong in (0, -1):
+            status, body = await world.http("POST", path, {"max_spend": wrong}, headers=admin)
+            assert status == 400
+            assert "max_spend: must be more than 0" in body["error"]["message"]
+        status, body = await world.http("POST", path, {"max_spend": 5, "dry_run": True}, headers=admin)
+        assert (status, body["probe"]["state"], len(body["probe"]["parts"])) == (200, "planned", 4)
+        most = body["probe"]["max_cost"]
+        assert 0 < most < 5
+        assert most == pytest.approx(sum(part["max_cost"] for part in body["probe"]["parts"]))
+        status, body = await world.http("POST", path, {"max_spend": most / 2}, headers=admin)
+        assert (status, body["error"]["reason"]) == (402, "BUDGET_EXCEEDED")
+        request = pb.ProbeProviderRequest(provider="vast.ai", max_spend=5)
+        begun = (await world.grpc.call("ProbeProvider", request, key=admin["X-API-Key"])).probe
+        assert (begun.state, begun.account) == ("running", "vast-1")
+        status, body = await world.http("POST", path, {"max_spend": 5}, headers=admin)
+        assert (status, body["error"]["reason"]) == (400, "PROBE_RUNNING")
+        status, body = await world.http("GET", path, headers=user)
+        assert (status, body["probe"]["reservation_id"]) == (200, begun.reservation_id)
+        await world.engine.reservations.release(Caller(project="p1", role="admin"), begun.reservation_id)
+
+
+async def test_sheets_read_circuits_and_queues_in_the_thread_of_the_event_loop_only(tmp_path: Path) -> None:
+    async with deployed(tmp_path) as world:
+        threads: set[str] = set()
+        accounts: Any = world.engine.accounts
+        for name in ("circuit", "creates", "keys"):
+            setattr(accounts, name, partial(_noting, threads, getattr(accounts, name)))
+        await world.engine.sheets.read()
+        assert threads == {current_thread().name}
+
+
+def _noting(threads: set[str], call: Callable[..., Any], *arguments: Any) -> Any:
+    threads.add(current_thread().name)
+    return call(*arguments)
+
+
 async def account_states(world: World) -> dict[str, tuple[str, str, str]]:
-    [sheet] = await world.engine.sheets.read()
+    [sheet] = await world.engine.sheets.read("vast.ai")
     return {each.name: (each.state, each.reason, each.circuit) for each in sheet.accounts}
 
 
@@ -74,7 +127,7 @@ def test_each_state_of_an_account_is_shown_and_ends() -> None:
         await world.sleep(100)
         assert set((await account_states(world)).values()) == {("healthy", "", "closed")}
         await world.engine.billing_checks[0].step()
-        [sheet] = await world.engine.sheets.read()
+        [sheet] = await world.engine.sheets.read("vast.ai")
         credit = sheet.accounts[0].credit
         assert credit is not None
         assert credit > 0
@@ -101,16 +154,13 @@ def test_the_refund_rule_is_a_sentence(capabilities: dict[str, Any], rule: str) 
     assert sheet.refund_rule == rule
 
 
-def test_a_figure_of_pools_per_account_is_shown_if_there_is_one() -> None:
+def test_pools_per_account_is_what_an_account_can_look_for_and_none_where_there_are_no_pools() -> None:
     async def story(world: World) -> None:
-        engine = world.engine
-        sheets = Sheets(
-            world.db, engine.accounts, engine.watches, world.clock, (DESCRIPTOR,), {},
-            pools_per_account=lambda able: int(able.create_interval * 10),
-        )  # fmt: skip
-        [sheet] = await sheets.read()
-        assert sheet.pools_per_account == 45
+        [ionet, vast] = await world.engine.sheets.read()
+        assert vast.pools_per_account == pools_per_account(vast.capabilities, world.settings.pool_limits)
+        assert vast.pools_per_account == 144
+        assert ionet.pools_per_account is None
         with pytest.raises(NotFound):
-            await sheets.read("moon")
+            await world.engine.sheets.read("moon")
 
-    in_world(story, paced=True)
+    in_world(story, paced=True, prepaid_accounts=1)

@@ -20,8 +20,8 @@ from gpuproxy.adapters.system import ScaledClock
 from gpuproxy.app import main
 from gpuproxy.app.metrics import Counted, Metrics
 from gpuproxy.app.tracing import Tracing, exporting
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.loading import load_settings
-from gpuproxy.config.settings import ConfigError
 from gpuproxy.edge.rpc.dispatch import Around
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import ProviderError

@@ -9,13 +9,14 @@ import jwt
 import pytest
 
 from gpuproxy.edge.rpc.auth import Authenticator, TokenAuth
+from gpuproxy.identity import passwords as passwords_module
 from gpuproxy.identity.key_rings import KeyRing
 from gpuproxy.identity.logins import FREE_FAILURES, MAX_DELAY, Logins
 from gpuproxy.identity.passwords import Passwords
 from gpuproxy.identity.tokens import LIFETIME, Tokens
 from gpuproxy.identity.users import UserExists, Users
 from gpuproxy.model.errors import Unauthenticated
-from gpuproxy.store.sqlite.database import SqliteDatabase
+from tests import databases
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import SeededRandom
 
@@ -24,6 +25,19 @@ pytestmark = pytest.mark.long
 T = TypeVar("T")
 EMAIL, PASSWORD = "me@example.org", "correct horse"
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"
+
+
+@pytest.fixture
+def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check of a password costs a thousandth, for tests with many of them."""
+    monkeypatch.setattr(passwords_module, "_MEMORY_KIB", 8)
+    monkeypatch.setattr(passwords_module, "_ROUNDS", 1)
+    dummy = passwords_module._DUMMY_HASH.replace("m=19456,t=2", "m=8,t=1")
+    assert "m=8,t=1" in dummy
+    monkeypatch.setattr(passwords_module, "_DUMMY_HASH", dummy)
+
+
+cheap = pytest.mark.usefixtures("_cheap")
 
 
 class CountingWorkers:
@@ -44,7 +58,7 @@ class Office:
     """Logins over an empty database in memory."""
 
     clock: VirtualClock
-    db: SqliteDatabase
+    db: databases.AnyDatabase
     workers: CountingWorkers
     users: Users
     keys: KeyRing
@@ -74,7 +88,7 @@ class Office:
 def in_office(story: Callable[[Office], Awaitable[None]], *, scale: float = 1.0) -> None:
     async def run(clock: VirtualClock) -> None:
         clock.scale = scale
-        db, random, workers = SqliteDatabase(":memory:", clock.now, threads=False), SeededRandom(1), CountingWorkers()
+        db, random, workers = databases.opened(clock.now), SeededRandom(1), CountingWorkers()
         passwords, tokens = Passwords(workers), Tokens("s" * 32, clock)
         users, keys = Users(db, random, passwords), KeyRing(db, random)
         await users.create(EMAIL, PASSWORD, project="p1", role="user")
@@ -130,6 +144,7 @@ def test_every_failed_login_has_the_same_text_and_checks_exactly_one_password() 
     in_office(story)
 
 
+@cheap
 @pytest.mark.parametrize("scale", [1.0, 60.0])
 def test_after_five_wrong_passwords_each_further_one_doubles_the_wait(scale: float) -> None:
     async def story(office: Office) -> None:
@@ -146,6 +161,7 @@ def test_after_five_wrong_passwords_each_further_one_doubles_the_wait(scale: flo
     in_office(story, scale=scale)
 
 
+@cheap
 def test_attempts_during_a_lock_do_not_prolong_it() -> None:
     async def story(office: Office) -> None:
         await office.wrong(FREE_FAILURES + 3)
@@ -159,6 +175,7 @@ def test_attempts_during_a_lock_do_not_prolong_it() -> None:
     in_office(story)
 
 
+@cheap
 def test_failed_attempts_from_another_network_lock_nobody_out() -> None:
     async def story(office: Office) -> None:
         await office.wrong(50, network=ELSEWHERE)
@@ -168,6 +185,7 @@ def test_failed_attempts_from_another_network_lock_nobody_out() -> None:
     in_office(story)
 
 
+@cheap
 def test_a_hundred_concurrent_guesses_are_counted_one_by_one() -> None:
     async def story(office: Office) -> None:
         guesses = [office.enters("wrong") for _ in range(99)]
@@ -178,6 +196,7 @@ def test_a_hundred_concurrent_guesses_are_counted_one_by_one() -> None:
     in_office(story)
 
 
+@cheap
 def test_many_concurrent_correct_logins_all_succeed() -> None:
     async def story(office: Office) -> None:
         assert all(await asyncio.gather(*(office.enters() for _ in range(20))))

@@ -19,6 +19,7 @@ from tests.markets import VAST, offer, random_market
 pytestmark = pytest.mark.long
 
 T0 = datetime(2026, 6, 1, tzinfo=UTC)
+_PARTS = 4
 
 
 class Market:
@@ -138,10 +139,13 @@ def test_equal_hosts_get_equal_shares(strategy: str) -> None:
         assert max(shares.values()) - min(shares[name] for name in names) <= 1
 
 
-def test_weighted_shares_are_exact_over_a_round_and_close_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.seeds(1, _PARTS)
+def test_weighted_shares_are_exact_over_a_round_and_close_in_between(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     monkeypatch.setattr("gpuproxy.loadbalancer.balancer.weight", lambda vram_gb, _price, _gpus: vram_gb)
-    for seed in range(400):
-        dice = random.Random(seed)
+    for number in range(seed, 400, _PARTS):
+        dice = random.Random(number)
         weights = {name: dice.choice((10, 12, 15, 18, 20, 24, 30, 36)) for name in "abcdefghi"[: dice.randrange(2, 10)]}
         offers = [offer(ord(name), name, conflict_keys=(), vram_gb=each) for name, each in weights.items()]
         total = sum(weights.values())

@@ -6,7 +6,7 @@ from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
 from gpuproxy.model.offers import OfferFilter, ProviderName
 from tests.virtual_time import VirtualClock, run_virtual
-from tests.world import World, demand, in_world
+from tests.world import LIVELY, World, demand, in_world
 
 IONET = frozenset({ProviderName("io.net")})
 
@@ -25,7 +25,7 @@ def test_listing_offers_without_an_account_is_refused_like_renting():
         assert looking.value.reason == "NO_ACCOUNT"
         assert "io.net" in looking.value.message
 
-    in_world(story)
+    in_world(story, settings=LIVELY)
 
 
 def test_a_market_with_an_account_is_shown_whatever_else_was_asked_for():
@@ -33,7 +33,7 @@ def test_a_market_with_an_account_is_shown_whatever_else_was_asked_for():
         both = OfferFilter(max_price=100, providers=IONET | {ProviderName("vast.ai")})
         assert (await world.engine.catalog.market(both)).select(both).total > 0
 
-    in_world(story)
+    in_world(story, settings=LIVELY)
 
 
 def test_without_any_account_the_error_says_so():
@@ -56,7 +56,7 @@ def test_a_market_that_refuses_our_keys_is_not_reported_as_unanswering():
         await world.sleep(900)
         await world.reserve(1)
 
-    in_world(story)
+    in_world(story, settings=LIVELY)
 
 
 def test_a_market_that_does_not_answer_is_reported_so_whatever_it_answered_before():
@@ -68,4 +68,4 @@ def test_a_market_that_does_not_answer_is_reported_so_whatever_it_answered_befor
         with pytest.raises(Unavailable, match="silent for"):
             await world.engine.catalog.market(demand(1).filter)
 
-    in_world(story)
+    in_world(story, settings=LIVELY)

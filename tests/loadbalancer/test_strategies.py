@@ -13,7 +13,7 @@ from gpuproxy.model.strategies import STRATEGIES
 from gpuproxy.store import counters, measured, rotations
 from gpuproxy.store.rows import micros
 from tests.markets import offer
-from tests.world import World, demand, in_world
+from tests.world import LIVELY, World, demand, in_world
 
 pytestmark = pytest.mark.long
 
@@ -32,6 +32,7 @@ def hosts(view: ReservationView) -> list[str]:
     return [lease.offered.host for lease in view.leases]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_the_state_of_a_strategy_survives_a_restart_and_follows_from_the_events(strategy: str) -> None:
     async def story(world: World) -> None:
@@ -193,7 +194,7 @@ def test_an_ejected_host_is_left_out_until_its_time_is_over() -> None:
         decision = await decided(world)
         assert decision.picks[0].host == best
 
-    in_world(story)
+    in_world(story, settings=LIVELY)
 
 
 def test_ejected_hosts_are_used_if_nothing_else_fits_and_the_decision_says_so() -> None:

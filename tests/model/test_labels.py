@@ -1,4 +1,5 @@
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -50,3 +51,31 @@ def test_labels_of_another_deployment_or_key_are_not_ours() -> None:
 
 def test_the_key_is_never_printed() -> None:
     assert "kkk" not in repr(OURS)
+
+
+def test_a_label_with_an_end_is_ours_and_gives_the_plain_label() -> None:
+    plain = OURS.label("slotslot", 1)
+    for verb in ("d", "s"):
+        label = OURS.with_end(plain, datetime(2026, 6, 12, 12, tzinfo=UTC), verb)  # type: ignore[arg-type]
+        assert re.fullmatch(r"gpx-abc234-slotslot-01-[a-z2-7]{6}\.e[0-9a-z]{6}\.[ds]\.[a-z2-7]{8}", label)
+        assert (OURS.is_ours(label), OURS.without_end(label), OURS.without_end(plain)) == (True, plain, plain)
+
+
+def test_the_second_signature_covers_the_whole_label() -> None:
+    label = OURS.with_end(OURS.label("slotslot", 1), datetime(2026, 6, 12, 12, tzinfo=UTC), "d")
+    other = OURS.with_end(OURS.label("slotslot", 2), datetime(2026, 6, 12, 12, tzinfo=UTC), "d")
+    assert not OURS.is_ours(label.replace(".d.", ".s."))
+    assert not OURS.is_ours(OURS.label("slotslot", 1) + other[other.index(".") :])
+    for at in range(len(label)):
+        for new in "ax.":
+            assert label[at] == new or not OURS.is_ours(label[:at] + new + label[at + 1 :])
+    for text in (f"{label}x", f"{label}.d", label[:-1], label.upper(), f"{label}\n"):
+        assert OURS.without_end(text) is None
+
+
+def test_an_end_is_rounded_up_to_a_second_and_never_before_1970() -> None:
+    at, label = datetime(2026, 6, 12, 12, tzinfo=UTC), OURS.label("slotslot", 1)
+    half = timedelta(seconds=0.5)
+    assert OURS.with_end(label, at - half, "d") == OURS.with_end(label, at, "d") != OURS.with_end(label, at + half, "d")
+    with pytest.raises(ValueError, match="1970"):
+        OURS.with_end(label, datetime(1969, 12, 31, tzinfo=UTC), "d")

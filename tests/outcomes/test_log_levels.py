@@ -7,8 +7,9 @@ from structlog.testing import capture_logs
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
+from tests import databases
 from tests.system.matrix import CALLS, cells
-from tests.world import VAST, World, in_world
+from tests.world import LIVELY, VAST, World, in_world
 
 pytestmark = pytest.mark.long
 
@@ -35,6 +36,7 @@ async def provoke(world: World, call: str, contract: str) -> None:
             await world.engine.reservations.release(CALLER, made.reservation.id)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("call", CALLS)
 def test_no_fault_of_a_marketplace_is_a_warning(call: str) -> None:
     async def story(world: World) -> None:
@@ -55,10 +57,11 @@ def test_no_fault_of_a_marketplace_is_a_warning(call: str) -> None:
                 await world.restart()  # forget the pauses that the fault has caused
 
     with capture_logs() as lines:
-        in_world(story, machines=20)
+        in_world(story, settings=LIVELY, machines=20)
     assert [line for line in lines if line["log_level"] not in ("debug", "info")] == []
 
 
+@databases.sqlite_only
 def test_what_an_operator_must_act_on_is_logged_as_a_warning() -> None:
     async def story(world: World) -> None:
         await world.reserve(1)
@@ -67,5 +70,5 @@ def test_what_an_operator_must_act_on_is_logged_as_a_warning() -> None:
         world.db._writer.conn.execute("PRAGMA query_only=OFF")
 
     with capture_logs() as lines:
-        in_world(story)
+        in_world(story, settings=LIVELY)
     assert {line["log_level"] for line in lines} >= {"warning"}

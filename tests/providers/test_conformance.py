@@ -62,6 +62,7 @@ def test_each_rule_has_a_planted_violation() -> None:
     assert sorted([*VIOLATIONS.values(), *prepaid_violations.VIOLATIONS.values()]) == sorted(RULES)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("planted", VIOLATIONS, ids=lambda planted: planted.__name__)
 def test_a_planted_violation_breaks_exactly_its_rule(planted: type[Planted]) -> None:
     async def story(clock: VirtualClock) -> tuple[Result, ...]:

@@ -39,6 +39,7 @@ def test_the_adapter_keeps_the_contract_however_a_deploy_is_answered(name: str, 
     assert result.outcome == "kept", result.why
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("planted", VIOLATIONS, ids=lambda planted: planted.__name__)
 def test_a_planted_violation_breaks_exactly_its_rule(planted: Any) -> None:
     async def story(clock: VirtualClock) -> tuple[Result, ...]:

@@ -45,7 +45,9 @@ def test_both_envelopes_of_a_hardware_list_are_read(bare: bool) -> None:
     assert len(on_api(found, api)) == 1
 
 
-@pytest.mark.parametrize("facts", [{"num_cards": 0}, {"price": 0}, {"sold_out": True}, {"available_replicas": 0}])
+@pytest.mark.parametrize(
+    "facts", [{"num_cards": 0}, {"price": 0}, {"price": 1e-7}, {"sold_out": True}, {"available_replicas": 0}]
+)
 def test_a_row_that_is_not_rented_out_is_no_offer(facts: dict[str, object]) -> None:
     assert [each.id for each in offers(row(**facts), b200("US"))] == ["ionet-sB200_sxm6x8:8:US"]
 

@@ -28,6 +28,7 @@ from gpuproxy.model.errors import (
     Violation,
 )
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpResponse, Receipt
+from gpuproxy.providers.vast.requests import left_out
 from tests.providers.wires import KEY, LABEL, OFFER, SPEC, Script, on_script, says, vast
 from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
 
@@ -143,6 +144,17 @@ def test_keys_are_left_out_if_only_they_make_the_script_too_long() -> None:
     assert body_of(replace(spec, onstart=""))["onstart"] is None
     assert not objections(spec)
     assert many[0] in body_of(replace(spec, ssh_public_keys=many[:1]))["onstart"]
+
+
+def test_what_is_left_out_is_known() -> None:
+    many = tuple(f"ssh-rsa {noise(700, seed)}" for seed in range(8))
+    spec = replace(SPEC, ssh_public_keys=(USERS_KEY,), onstart="echo hi", self_ending=True)
+    assert left_out(spec) == ()
+    assert left_out(replace(spec, ssh_public_keys=many)) == ("keys",)
+    assert left_out(replace(spec, onstart=f"echo {noise(2_600)}")) == ("ending", "keys")
+    assert left_out(replace(spec, onstart=noise(4_040))) == ("ending", "keys")
+    assert left_out(replace(spec, onstart=noise(4_040), self_ending=False, ssh_public_keys=())) == ()
+    assert left_out(replace(spec, run_mode="entrypoint")) == ()
 
 
 @pytest.mark.parametrize(

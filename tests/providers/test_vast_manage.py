@@ -121,7 +121,7 @@ def test_charges_are_requested_by_whole_days_and_summed_by_instance() -> None:
         charge_page(("instance-7", 1.25), ("volume-7", 9.0), token="t1"),
         charge_page(("instance-7", 0.000001), ("instance-8", 0.5)),
     )
-    assert told == {"7": 1_250_001, "8": 500_000}
+    assert told == {"7": 1_250_001, "8": 500_000, "V.7": 9_000_000}
     first, second = script.requests
     filters = json.loads(parse_qs(urlsplit(first.url).query)["select_filters"][0])
     midnight = int(datetime(2026, 6, 12, tzinfo=UTC).timestamp())

@@ -224,3 +224,16 @@ def test_an_offer_with_an_impossible_price_is_skipped_and_the_search_continues(p
 def test_an_invalid_number_other_than_a_price_loses_no_offer(column: str, value: object) -> None:
     offers, _ = on_script(found_by, says({"offers": [row(1), row(2, **{column: value}), row(3)]}))
     assert len(offers) == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "percent"),
+    [(0.0, 0.0), (97.3, 97.3), ("12", 12.0), (250, 100.0), (None, None), (-1, None), ("busy", None), (True, None)],
+)
+def test_the_gpu_utilisation_is_a_percentage_or_not_known(told: object, percent: float | None) -> None:
+    assert one(page(wire(5, gpu_util=told))).gpu_util == percent
+
+
+def test_a_row_without_a_gpu_utilisation_is_of_a_machine_whose_utilisation_is_not_known() -> None:
+    assert "gpu_util" not in wire(5)
+    assert one(page(wire(5))).gpu_util is None

@@ -14,6 +14,7 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import HttpRequest
 from gpuproxy.store import bookings
+from tests import databases
 from tests.prepaid import HOUR, P1, PrepaidWorld, in_prepaid_world
 
 pytestmark = pytest.mark.long
@@ -40,7 +41,7 @@ async def _states(world: PrepaidWorld) -> list[tuple[str, BookingState]]:
 
 
 def _stored(world: PrepaidWorld, query: str) -> list[tuple[Any, ...]]:
-    return list(world.db._writer.conn.execute(query))
+    return databases.rows(world.db, query)
 
 
 def test_a_machine_without_an_end_is_extended_hour_by_hour_near_the_end_of_each_booking():

@@ -1,14 +1,16 @@
 """Bookings with the real io.net adapter on the sandbox: what is booked and paid there is what the books say."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from gpuproxy.model.bookings import BookingState
-from gpuproxy.model.demands import Caller
+from gpuproxy.model.demands import Caller, LaunchSpec
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import HttpRequest
+from tests import databases
 from tests.ionet_world import IoNetWorld, in_ionet_world
 
 pytestmark = pytest.mark.long
@@ -77,7 +79,7 @@ def test_a_crash_around_the_send_of_an_extension_buys_nothing_twice(*, sent: boo
                 world.life.end()
 
         def dies_after_the_commit() -> None:
-            if list(world.db._writer.conn.execute("SELECT 1 FROM bookings WHERE kind = 'extend'")):
+            if databases.rows(world.db, "SELECT 1 FROM bookings WHERE kind = 'extend'"):
                 world.life.end()
 
         await world.rent()
@@ -113,6 +115,44 @@ def test_a_machine_that_is_destroyed_early_is_refunded_as_the_market_does():
         await world.sums_are_right()
 
     in_ionet_world(story, hours=3)
+
+
+def test_what_a_machine_cost_is_read_before_it_is_destroyed_if_its_create_had_no_answer():
+    async def story(world: IoNetWorld) -> None:
+        world.arm_ionet("create", "price_moved", factor=3)
+        world.delay = lambda: 5.0
+        call = asyncio.create_task(world.rent(""))
+        while not world.alive():
+            await world.sleep(1)
+        await world.kill()
+        call.cancel()
+        await world.start()
+        await world.engine.reservations.release(P1, (await world.lease()).reservation_id)
+        await world.sleep(600)
+        assert (await world.lease()).state is LeaseState.RELEASED
+        [row] = world.market["instances"]
+        assert row["paid_micro_usd"] == 3 * (await world.bookings())[0].amount
+        assert abs(await world.cost() - world.market["bill_micro_usd"]) <= row["price_per_hour"] * 3_000_000 / 60
+        await world.sums_are_right()
+
+    in_ionet_world(story)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0, 59.0])
+def test_what_a_machine_cost_is_read_although_it_is_released_before_a_second_read(seconds: float):
+    async def story(world: IoNetWorld) -> None:
+        world.arm_ionet("create", "price_moved", factor=3)
+        made = await world.rent()
+        await world.sleep(seconds)
+        await world.engine.reservations.release(P1, made.reservation.id)
+        await world.sleep(600)
+        assert (await world.lease()).state is LeaseState.RELEASED
+        [row] = world.market["instances"]
+        assert row["paid_micro_usd"] == 3 * (await world.bookings())[0].amount
+        assert abs(await world.cost() - world.market["bill_micro_usd"]) <= row["price_per_hour"] * 3_000_000 / 60
+        await world.sums_are_right()
+
+    in_ionet_world(story)
 
 
 def test_a_booking_that_ends_while_the_server_is_down_is_no_loss():
@@ -160,3 +200,61 @@ def test_a_create_that_was_never_executed_ends_when_its_longest_booking_is_over(
         await world.sums_are_right()
 
     in_ionet_world(story)
+
+
+def test_a_machine_whose_log_nobody_can_read_shows_no_boot_report() -> None:
+    """Its keys are installed at the create. "not reported" would look like a failure."""
+
+    async def story(world: IoNetWorld) -> None:
+        key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
+        await world.rent(spec=LaunchSpec(ssh_public_keys=(key,)))
+        await world.sleep(300)
+        lease = await world.lease()
+        assert lease.state is LeaseState.ACTIVE
+        assert lease.creation.ssh_keys == (key,)
+        assert lease.observed.boot == ()
+
+    in_ionet_world(story)
+
+
+def test_the_sheet_of_an_account_has_the_price_of_its_booked_machines() -> None:
+    async def story(world: IoNetWorld) -> None:
+        made = await world.rent()
+        await world.sleep(60)
+        assert [each.rate for each in (await world.engine.sheets.read("io.net"))[0].accounts] == [270_000]
+        await world.engine.reservations.release(P1, made.reservation.id)
+        await world.sleep(120)
+        assert [each.rate for each in (await world.engine.sheets.read("io.net"))[0].accounts] == [0]
+
+    in_ionet_world(story)
+
+
+@pytest.mark.parametrize(("most", "state"), [(0.27, LeaseState.RELEASED), (0.82, LeaseState.ACTIVE)])
+def test_a_machine_that_was_charged_above_the_limit_is_released_once_two_reads_agree(
+    most: float, state: LeaseState
+) -> None:
+    async def story(world: IoNetWorld) -> None:
+        world.arm_ionet("create", "price_moved", factor=3)
+        await world.rent(max_price=most)
+        await world.sleep(600)
+        lease = await world.lease()
+        assert lease.state is state
+        [row] = world.market["instances"]
+        assert row["paid_micro_usd"] == 5 * 810_000
+        if state is LeaseState.RELEASED:
+            assert lease.reason == Reason.PRICE_MOVED
+            assert world.alive() == {}
+            assert row["refunded_micro_usd"] == 4 * 810_000
+        assert abs(await world.cost() - world.market["bill_micro_usd"]) <= 810_000 / 20
+        await world.sums_are_right()
+
+    in_ionet_world(story, hours=5)
+
+
+def test_a_machine_that_was_charged_exactly_the_limit_is_kept() -> None:
+    async def story(world: IoNetWorld) -> None:
+        await world.rent(max_price=0.27)
+        await world.sleep(4 * 3600)
+        assert (await world.lease()).state is LeaseState.ACTIVE
+
+    in_ionet_world(story, hours=5)

@@ -8,7 +8,10 @@ import pytest
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Unavailable
 from gpuproxy.store.sqlite.ballast import Ballast
+from tests import databases
 from tests.world import World, in_world
+
+pytestmark = databases.sqlite_only
 
 P1 = Caller(project="p1")
 

@@ -10,6 +10,7 @@ from gpuproxy.identity.key_rings import SshKeyRing
 from gpuproxy.model.demands import DEFAULT_READY_TIMEOUT, Caller, LaunchSpec, RunMode
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests import databases
 from tests.world import World, in_world
 
 pytestmark = pytest.mark.long
@@ -237,8 +238,8 @@ def test_with_run_mode_entrypoint_the_keys_of_the_project_are_reported_as_unsupp
 
 def forget_new_facts(world: World) -> None:
     """Let all leases look as if they had been written before the database had the new columns."""
-    world.db._writer.conn.execute(
-        "UPDATE leases SET run_mode = '', asked_ports = '[]', ssh_keys = '[]', keys_state = '', boot = '[]'"
+    databases.rows(
+        world.db, "UPDATE leases SET run_mode = '', asked_ports = '[]', ssh_keys = '[]', keys_state = '', boot = '[]'"
     )
 
 

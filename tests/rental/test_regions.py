@@ -5,7 +5,7 @@ import pytest
 from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.offers import OfferFilter
 from gpuproxy.runtime.regions import Regions
-from tests.world import KEYS, VAST, World, in_world
+from tests.world import KEYS, LIVELY, VAST, World, in_world
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +39,7 @@ def test_offers_of_a_region_are_rented_with_its_account_and_others_with_the_othe
         assert await accounts_in(world, here, "a") == {"vast-2"}
         assert await accounts_in(world, there, "b") == {"vast-1"}
 
-    in_world(story, accounts=2, machines=200)
+    in_world(story, settings=LIVELY, accounts=2, machines=200)
 
 
 def test_where_keys_are_not_regional_another_account_helps_out():
@@ -52,7 +52,7 @@ def test_where_keys_are_not_regional_another_account_helps_out():
         world.arm("create", "insufficient_credit", times=0, account=KEYS[0])
         assert await accounts_in(world, there, "b") == {"vast-2"}
 
-    in_world(story, accounts=2, machines=200)
+    in_world(story, settings=LIVELY, accounts=2, machines=200)
 
 
 def test_where_keys_are_regional_no_other_account_sends_the_create():
@@ -68,7 +68,7 @@ def test_where_keys_are_regional_no_other_account_sends_the_create():
         assert world.calls("create") == sent
         assert await accounts_in(world, there, "c") == {"vast-1"}
 
-    in_world(story, accounts=2, machines=200)
+    in_world(story, settings=LIVELY, accounts=2, machines=200)
 
 
 def test_the_market_of_regional_keys_is_read_with_one_account_of_each_region():
@@ -92,4 +92,4 @@ def test_the_market_of_regional_keys_is_read_with_one_account_of_each_region():
         market = await world.engine.catalog.market(OfferFilter(max_price=5.0))
         assert market.truncated
 
-    in_world(story, accounts=2, machines=200)
+    in_world(story, settings=LIVELY, accounts=2, machines=200)

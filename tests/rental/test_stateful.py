@@ -13,7 +13,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.leases import KEEPABLE
 from tests.virtual_time import VirtualClock, virtual_runner
-from tests.world import World
+from tests.world import CALM, World
 
 pytestmark = pytest.mark.long
 
@@ -45,7 +45,7 @@ class Books(RuleBasedStateMachine):
         self.world = self.do(self._begun(seed))
 
     async def _begun(self, seed: int) -> World:
-        world = World(VirtualClock(), paced=False, accounts=1, seed=seed, machines=20)
+        world = World(VirtualClock(), paced=False, accounts=1, seed=seed, settings=CALM, machines=20)
         await world.start()
         return world
 

@@ -86,6 +86,18 @@ def test_reservations_created_at_the_same_time_are_all_in_pages():
     in_world(story)
 
 
+def test_a_list_by_labels_has_the_reservations_with_all_of_these_and_no_others():
+    async def story(world: World) -> None:
+        both = (await world.reserve(1, labels=(("team", "vision"), ("run", "7")))).reservation.id
+        one = (await world.reserve(1, labels=(("team", "vision"),))).reservation.id
+        await world.reserve(1, labels=(("vision", "team"),))
+        assert ids(await page(world, state="", labels={"team": "vision"})) == [one, both]
+        assert ids(await page(world, state="", labels={"team": "vision", "run": "7"})) == [both]
+        assert ids(await page(world, state="", labels={"team": "7"})) == []
+
+    in_world(story)
+
+
 def test_a_token_is_valid_for_the_same_request_only():
     async def story(world: World) -> None:
         await five(world)

@@ -122,3 +122,26 @@ def test_without_an_interval_nobody_waits():
         assert {at for _, at in queue.served} == {0.0}
 
     run_virtual(story)
+
+
+@pytest.mark.parametrize("seconds", [1e-6, 5e-7, 1.0])
+def test_no_turn_begins_during_a_hold_however_short(seconds: float):
+    """If it did, a process whose turn comes a microsecond later would ask again and again, and never wait."""
+
+    async def story(clock: VirtualClock) -> None:
+        queue = Queue(clock)
+        queue.turns.hold(seconds)
+        await queue.call("a")
+        assert seconds <= queue.served[0][1] < seconds + 1e-5
+
+    run_virtual(story)
+
+
+def test_a_hold_of_nothing_delays_no_turn():
+    async def story(clock: VirtualClock) -> None:
+        queue = Queue(clock)
+        queue.turns.hold(0.0)
+        await queue.call("a")
+        assert queue.served == [("a", 0.0)]
+
+    run_virtual(story)

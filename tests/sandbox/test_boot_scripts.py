@@ -38,6 +38,10 @@ OURS = {
     "lock and keys": boot.script((KEY,), "", lock=MOUNT),
     "lock and script": boot.script((), "echo mine", lock=FOUNDS),
     "all": LOCKED,
+    "ending": boot.script((), "", more=(boot.ENDING,)),
+    "ending and keys": boot.script((KEY,), "", more=(boot.ENDING,)),
+    "ending and script": boot.script((), "echo mine", more=(boot.ENDING,)),
+    "ending and both": boot.script((KEY,), "echo mine", more=(boot.ENDING,)),
     "odd shebang": boot.script((), '#!/usr/bin/env -S A=$(id) python3 -c "x"\n'),
 }
 _SECONDS = 1200  # real; it only ends what hangs

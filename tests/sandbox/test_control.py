@@ -117,3 +117,16 @@ def test_an_impossible_control_call_says_why(method: str, path: str, body: objec
     answered, answer = Shop().ask(method, f"/sandbox/v1/{path}", body, key=None)
     assert answered == status
     assert answer["error"]
+
+
+def test_the_gpu_utilisation_of_a_row_is_high_until_a_call_sets_it_and_absent_while_nothing_runs() -> None:
+    shop = Shop()
+    contract = shop.rented()
+    assert shop.get(contract)["gpu_util"] is None
+    shop.wait(60)
+    assert shop.get(contract)["gpu_util"] == 97.0
+    for percent in (0, 3.5, None):
+        shop.control("POST", f"instances/{contract}/gpu_util", {"percent": percent})
+        assert shop.get(contract)["gpu_util"] == percent
+    shop.manage(contract, state="stopped")
+    assert shop.get(contract)["gpu_util"] is None

@@ -64,12 +64,14 @@ async def test_of_two_instances_with_one_volume_only_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     marks = tmp_path / "marks"
-    onstart = f"echo begin >>{marks}\nexec sleep 1000\n"
+    onstart = f"echo begin >>{marks}\necho begun\nexec sleep 1000\n"
     async with running(tmp_path, monkeypatch, boot_scripts=mode) as server:
         volume, machine = await with_volume(server)
         first = await rented(server, machine, volume, packed(boot.script((KEY,), onstart, lock=FOUNDS)))
         await printed(server, first, HELD)
         assert await of(server, first, "lock", "workload") == ["held", True]
+        if mode == "all":
+            await printed(server, first, "begun")
         second = await rented(server, machine, volume, packed(boot.script((KEY,), onstart, lock=MOUNT)))
         assert "onstart=not_run" in (await printed(server, second, "lock=lock_held"))[-1]
         assert await of(server, second, "lock", "workload", "writer") == ["lock_held", False, True]
@@ -80,6 +82,8 @@ async def test_of_two_instances_with_one_volume_only_one_works(
         await printed(server, second, HELD)
         assert await of(server, second, "lock", "workload") == ["held", True]
         assert await most(server) == (2, 1)
+        if mode == "all":
+            await printed(server, second, "begun")
     if mode == "all":
         assert marks.read_text() == "begin\n" * 2
     else:

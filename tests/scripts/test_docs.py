@@ -2,25 +2,31 @@
 
 import importlib.util
 import re
+from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from gpuproxy.app import marketplaces
 from gpuproxy.cli import COMMANDS
 from gpuproxy.config.loading import known_names
-from gpuproxy.config.names import NOT_BUILT_NAMES, env_name
+from gpuproxy.config.names import env_name
 from gpuproxy.config.settings import Settings, settings_class
+from gpuproxy.conformance import Subject
 from gpuproxy.model.leases import LeaseState, status_word
+from gpuproxy.model.offers import Offer
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.strategies import STRATEGIES
+from gpuproxy.ports import Capabilities, Descriptor, Inventory, ListedInstance, ProviderSetup, Receipt
 from gpuproxy.store import money_log
 from gpuproxy.v1 import gpuproxy_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
 DOCS = "".join(path.read_text(encoding="utf-8") for path in PAGES)
 MOST_README_LINES = 200
 
@@ -76,7 +82,7 @@ def test_the_table_of_calls_is_the_contract() -> None:
     assert script("docs").call_table() in DOCS
 
 
-@pytest.mark.parametrize("name", sorted(known_names(settings_class(marketplaces.installed())) - NOT_BUILT_NAMES))
+@pytest.mark.parametrize("name", sorted(known_names(settings_class(marketplaces.installed()))))
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in page("settings.md")
 
@@ -84,9 +90,13 @@ def test_every_setting_is_documented(name: str) -> None:
 @pytest.mark.parametrize("field", sorted(Settings.model_fields))
 def test_every_setting_says_what_it_does_and_is_read_by_somebody(field: str) -> None:
     assert Settings.model_fields[field].description
-    sources = [path for path in (ROOT / "gpuproxy").rglob("*.py") if "v1" not in path.parts]
-    uses = sum(len(re.findall(rf"\.{field}\b", path.read_text(encoding="utf-8"))) for path in sources)
-    assert uses, f"{env_name(field)} has no effect"
+    assert re.search(rf"\.{field}\b", _sources()), f"{env_name(field)} has no effect"
+
+
+@cache
+def _sources() -> str:
+    files = [path for path in (ROOT / "gpuproxy").rglob("*.py") if "v1" not in path.parts]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -154,3 +164,17 @@ def test_every_page_is_in_the_index(path: Path) -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len(README.splitlines()) <= MOST_README_LINES
+
+
+@pytest.mark.parametrize("made", [Descriptor, ProviderSetup, Subject, Capabilities])
+def test_the_guide_for_adapters_names_every_field_that_its_author_fills_or_reads(made: Any) -> None:
+    guide = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+    unnamed = [field.name for field in fields(made) if f"`{field.name}`" not in guide]
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("made", [Offer, ListedInstance, Receipt, Inventory])
+def test_the_guide_for_adapters_names_every_field_that_has_no_default(made: Any) -> None:
+    guide = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+    needed = [field.name for field in fields(made) if field.default is MISSING and field.default_factory is MISSING]
+    assert [name for name in needed if f"`{name}`" not in guide and f"({name}=" not in guide] == []

@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from scripts.interop import workshop
+from scripts.interop import go_publishing, workshop
 
 pytestmark = pytest.mark.long
 
@@ -53,3 +54,20 @@ def test_a_missing_language_is_reported_and_fails_the_run(monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", "")
     with pytest.raises(workshop.Unable, match=r"Go .*Node .*npm"):
         workshop.tools()
+
+
+def test_the_go_module_is_published_as_it_is_under_version_control(tmp_path: Path) -> None:
+    version = go_publishing._publish(tmp_path)
+    folder = tmp_path / workshop.GO_PACKAGE / "@v"
+    with zipfile.ZipFile(folder / f"{version}.zip") as archive:
+        names = {name.removeprefix(f"{workshop.GO_PACKAGE}@{version}/") for name in archive.namelist()}
+    assert {"go.mod", "go.sum", "gpuproxy.pb.go", "published/published_grpc.pb.go", "LICENSE"} <= names
+    assert (folder / f"{version}.mod").read_text(encoding="utf-8").startswith(f"module {workshop.GO_PACKAGE}\n")
+    assert "replace" not in (folder / f"{version}.mod").read_text(encoding="utf-8")
+
+
+def test_another_content_is_published_as_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = go_publishing._publish(tmp_path / "whole")
+    without = [name for name in go_publishing._files() if name != "gpuproxy_grpc.pb.go"]
+    monkeypatch.setattr(go_publishing, "_files", lambda: without)
+    assert go_publishing._publish(tmp_path / "less") != version

@@ -1,5 +1,7 @@
 """`make simulate`, `make pools` and `make drill`: what they take from the environment, and their exit codes."""
 
+import runpy
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
@@ -166,3 +168,21 @@ def test_a_drill_that_misses_a_target_fails(monkeypatch: pytest.MonkeyPatch, fac
     monkeypatch.setattr(drill, "run", lambda _seed, _count: Drills(**good | facts))
     monkeypatch.setenv("COUNT", "1")
     assert drill.main() == code
+
+
+SCRIPTS = ("simulate", "markets", "pools", "drill", "replay", "fairness", "chaos", "soak", "bench")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_what_a_script_does_and_an_unknown_argument_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without this, both would run the whole proof for minutes or hours."""
+    monkeypatch.delitem(sys.modules, f"scripts.{name}", raising=False)  # it is run anew, as `python -m` does
+    for argument, code in (("--help", 0), ("--seeds=3", 2)):
+        monkeypatch.setattr("sys.argv", [name, argument])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"scripts.{name}", run_name="__main__")
+        assert ended.value.code == code
+        said = capsys.readouterr()
+        assert (f"make {name}" in said.out) if code == 0 else ("--seeds=3" in said.err)

@@ -13,8 +13,9 @@ from typing import Any
 
 from gpuproxy.ports import HttpRequest, HttpResponse
 from gpuproxy.sandbox.market.instances import Instance, Phase
+from tests import databases
 from tests.simulation.verdicts import Verdicts
-from tests.world import World
+from tests.world import World, plain_label
 
 _TERMINAL = ("released", "failed", "lost")
 _RENTED = ("starting", "active", "parked")
@@ -97,7 +98,7 @@ class Audit:
         self.log.append((round(self.world.clock.monotonic(), 6), request.method, path))
         if request.method != "PUT" or not _CREATE.fullmatch(path):
             return
-        label = json.loads(request.body or b"{}").get("label")
+        label = plain_label(json.loads(request.body or b"{}").get("label"))
         self.log.append(label)
         row = self.rows("SELECT call_started_at FROM leases WHERE label = ?", label)
         if not row or row[0]["call_started_at"] is None:
@@ -110,7 +111,7 @@ class Audit:
         """A rate-limited create does not count as sent."""
         path = request.url.removeprefix("http://sandbox").split("?")[0]
         if request.method == "PUT" and _CREATE.fullmatch(path) and response.status == 429:
-            self.sent[json.loads(request.body or b"{}").get("label")] -= 1
+            self.sent[plain_label(json.loads(request.body or b"{}").get("label"))] -= 1
 
     def safety(self) -> None:
         """The checks after every step."""
@@ -124,7 +125,7 @@ class Audit:
         for label, several in self._alive_by_label().items():
             self._machine(label, several, by_label)
         for gone in self.world.sandbox.market.ended:
-            if gone.id not in self.by_hand and gone.label not in by_label:
+            if gone.id not in self.by_hand and plain_label(gone.label) not in by_label:
                 raise Violation("leak", f"machine {gone.id} ran under {gone.label}, which no row knows")
         self._events()
 
@@ -145,9 +146,7 @@ class Audit:
 
     def rows(self, sql: str, *params: object) -> list[Any]:
         """The rows of a query, directly from the database."""
-        cursor = self.world.db._writer.execute(sql, params)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return databases.named(self.world.db, sql, params)
 
     def ask_of(self, reservation: Any) -> str | None:
         """Which request a reservation is for; None for those of the program's own."""
@@ -278,5 +277,5 @@ class Audit:
         found: defaultdict[str, list[Instance]] = defaultdict(list)
         for instance in self.world.sandbox.market.instances.values():
             if instance.id not in self.by_hand:
-                found[instance.label or ""].append(instance)
+                found[plain_label(instance.label)].append(instance)
         return found

@@ -9,7 +9,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.pool_calls import HostQuery, ProvisionDemand
 from gpuproxy.model.pools import PHASES, PoolSpec, PoolState, PoolView
 from tests.simulation.logs import errors_logged
-from tests.world import VAST, World, in_world
+from tests.world import LIVELY, VAST, World, in_world
 
 BOOT_TIME = (20.0, 40.0)
 """Seconds that a start takes on vast.ai."""
@@ -47,7 +47,13 @@ def run(seed: int, failovers: int) -> Drills:
     """Kill the primary of one pool so many times, each time once the pool is active."""
     with errors_logged() as errors:
         dice = random.Random(f"drill {seed}")
-        found = in_world(lambda world: _failovers(world, failovers, dice), seed=seed, machines=16, boot_time=BOOT_TIME)
+        found = in_world(
+            lambda world: _failovers(world, failovers, dice),
+            seed=seed,
+            settings=LIVELY,
+            machines=16,
+            boot_time=BOOT_TIME,
+        )
     if errors:
         raise AssertionError(f"the program logged errors: {errors[:3]}")
     return found

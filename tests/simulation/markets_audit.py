@@ -10,8 +10,9 @@ from typing import Any
 
 from gpuproxy.ports import HttpRequest, HttpResponse
 from gpuproxy.sandbox.market.prepaid.bookings import Stage
+from tests import databases
 from tests.simulation.audit import Violation
-from tests.world import World
+from tests.world import World, plain_label
 
 _TERMINAL = ("released", "failed", "lost")
 _OPEN_LEASES = "SELECT id, state FROM leases WHERE state IN ('requested', 'unknown', 'releasing')"
@@ -43,9 +44,7 @@ class MarketsAudit:
 
     def rows(self, sql: str, *params: object) -> list[Any]:
         """The rows of a query, directly from the database."""
-        cursor = self.world.db._writer.execute(sql, params)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return databases.named(self.world.db, sql, params)
 
     def alive(self) -> dict[str, dict[str, Any]]:
         """What exists at both markets, by contract."""
@@ -68,8 +67,9 @@ class MarketsAudit:
         by_label = {row["label"]: row for row in leases}
         labels: Counter[str] = Counter()
         for contract, machine in self.alive().items():
-            labels[machine["label"]] += 1
-            self._machine(contract, machine, by_label.get(machine["label"]))
+            label = plain_label(machine["label"])
+            labels[label] += 1
+            self._machine(contract, machine, by_label.get(label))
         if twins := [label for label, number in labels.items() if number > 1]:
             raise Violation("twin", f"several machines run under {twins}")
 
@@ -166,7 +166,7 @@ def _label_of(request: HttpRequest, path: str) -> str | None:
     """The label of a create; None for other requests."""
     body = request.body or b"{}"
     if request.method == "PUT" and _CREATE.fullmatch(path):
-        return str(json.loads(body).get("label"))
+        return plain_label(json.loads(body).get("label"))
     if request.method == "POST" and path == _DEPLOY:
         return str(json.loads(body).get("resource_private_name"))
     return None

@@ -17,12 +17,13 @@ from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.errors import Refusal, Unavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationView
+from tests import databases
 from tests.simulation.audit import Violation, no_working_machine_was_given_up
 from tests.simulation.logs import errors_logged
 from tests.simulation.verdicts import Verdicts
 from tests.simulation.weather import spec_of
 from tests.virtual_time import VirtualClock, run_virtual
-from tests.world import World
+from tests.world import World, plain_label
 
 CAUSES = ("image", "host_fault", "never_ready", "no_ssh", "wrong_gpu", "other_name", "price")
 """What makes every machine fail alike."""
@@ -243,7 +244,7 @@ class _Story:
         }
         rented: Counter[str] = Counter()
         for instance in self.world.market["instances"]:
-            rented[whose[instance["label"]]] += instance["num_gpus"]
+            rented[whose[plain_label(instance["label"])]] += instance["num_gpus"]
         return rented
 
     def _owned(self) -> list[str]:
@@ -251,9 +252,7 @@ class _Story:
         return [row["instance_id"] for row in rows]
 
     def _rows(self, sql: str) -> list[Any]:
-        cursor = self.world.db._writer.execute(sql)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return databases.named(self.world.db, sql)
 
     def _report(self) -> Patience:
         rented = self._rented()

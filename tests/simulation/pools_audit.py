@@ -14,6 +14,7 @@ from typing import Any
 from gpuproxy.ports import HttpRequest
 from gpuproxy.sandbox.market.instances import Instance, Phase
 from gpuproxy.sandbox.protocol.plan import Plan
+from tests import databases
 from tests.simulation.audit import Violation
 from tests.world import World
 
@@ -71,9 +72,7 @@ class PoolAudit:
 
     def rows(self, sql: str, *params: object) -> list[Any]:
         """The rows of a query, directly from the database."""
-        cursor = self.world.db._writer.execute(sql, params)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return databases.named(self.world.db, sql, params)
 
     def pools(self) -> list[dict[str, Any]]:
         """All pools as they are stored."""

@@ -23,13 +23,13 @@ from tests.mortal import Life
 from tests.simulation.audit import Agreement, Audit, Violation
 from tests.simulation.logs import errors_logged
 from tests.simulation.report import hits_of
+from tests.simulation.resting import come_to_rest
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import World
 
 _LONGEST_PAUSE = 240.0
 """Seconds. With the other delays, a create that was held is not later than the marketplace promises."""
 _QUIET = 1200.0
-_STEP = 15.0
 _FAULTS = (
     ("create", "reset_after"), ("create", "reset_before"), ("create", "hang_after"), ("create", "offer_gone"),
     ("create", "rate_limited"), ("create", "never_ready"), ("create", "shy_row"), ("destroy", "reset_after"),
@@ -86,7 +86,7 @@ class _Story:
             await self._some_steps()
             await self._pause_and_resume()
         await self._some_steps()
-        await self._rest()
+        await come_to_rest(self.audit, self.calls, within=_QUIET)
         self.audit.final()
         for engine, _ in self.processes:
             await engine.stop()
@@ -189,25 +189,6 @@ class _Story:
 
     # -- the end
 
-    async def _rest(self) -> None:
-        """Stop the faults, and wait until everything is at rest; it must not take long, and it must last."""
-        self.world.control("DELETE", "faults")
-        began, rests = self.clock.monotonic(), 0
-        while rests < 3:
-            if self.clock.monotonic() - began > _QUIET:
-                raise Violation("leak", f"after {_QUIET:.0f} s of quiet: {self._unfinished() or 'a call hangs'}")
-            await self.world.sleep(_STEP)
-            self.audit.safety()
-            rests = rests + 1 if all(call.done() for call in self.calls) and not self._unfinished() else 0
-        for call in self.calls:
-            if not call.cancelled() and (error := call.exception()) is not None:
-                raise Violation("broken", f"a call ended with {error!r}")
-
-    def _unfinished(self) -> str:
-        if left := self.audit.rows("SELECT id FROM reservations WHERE settled_at IS NULL"):
-            return f"not concluded: {[row['id'] for row in left]}"
-        return self.audit.unfinished()
-
 
 def _is_effect(request: HttpRequest) -> bool:
     """True if the call changes something at the marketplace."""
@@ -223,9 +204,9 @@ def _carries(request: HttpRequest, labels: Collection[str]) -> bool:
 def _renews_too_late(engine: Engine) -> None:
     """Once it resumes, everything else in the process comes before the renewal that would tell it of the loss."""
 
-    async def later(_changed: Callable[[], None]) -> None:
+    async def later(*_: Callable[[], None]) -> None:
         """It does not come."""
 
-    calls = [call.record.claim for call in engine.reserver._open.values()]
-    for claim in [*(watch.claim for watch in engine.watches), *calls]:
-        claim._kept = later
+    engine.sharing.step = later
+    for call in engine.reserver._open.values():
+        call.record.claim._kept = later

@@ -1,4 +1,4 @@
-"""A schedule of `make fairness`, three with --all-seeds, and a negative twin in which projects do not take turns."""
+"""Schedules of `make fairness`, and a negative twin in which projects do not take turns. They run in `make seeds`."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.simulation.crowd import run
 from tests.simulation.logs import errors_logged
 
 
-@pytest.mark.seeds(1, 3)
+@pytest.mark.seeds(0, 3)
 def test_a_flood_of_one_project_is_hardly_noticed_by_another(seed: int):
     with errors_logged() as errors:
         waits = run(seed)
@@ -16,6 +16,7 @@ def test_a_flood_of_one_project_is_hardly_noticed_by_another(seed: int):
     assert errors == []
 
 
+@pytest.mark.sampled(0)
 def test_without_turns_between_projects_it_is_noticed(monkeypatch: pytest.MonkeyPatch):
     take = FairTurns._take
     monkeypatch.setattr(FairTurns, "_take", lambda turns, _project: take(turns, "all"))

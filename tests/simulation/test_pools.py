@@ -17,7 +17,7 @@ def test_no_volume_has_two_writers_and_every_pool_comes_to_rest(seed: int):
     assert report.incidents > 0
 
 
-@pytest.mark.seeds(1, 3)
+@pytest.mark.seeds(0, 3)
 def test_the_same_seed_gives_the_same_story(seed: int):
     assert run(seed) == run(seed)
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.virtual_time import DAY_ONE, DeadlockError, VirtualClock, run_virtual
+from tests.virtual_time import DAY_ONE, DeadlockError, LivelockError, VirtualClock, run_virtual
 
 
 def test_a_day_passes_without_waiting() -> None:
@@ -46,6 +46,27 @@ def test_waiting_for_an_event_that_can_not_happen_is_an_error_at_once() -> None:
 
     with pytest.raises(DeadlockError):
         run_virtual(main)
+
+
+def test_asking_again_without_ever_waiting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(clock: VirtualClock) -> None:
+        while clock.monotonic() < 1:
+            await clock.sleep(0)
+
+    monkeypatch.setattr("tests.virtual_time._MOST_ROUNDS", 2000)
+    with pytest.raises(LivelockError):
+        run_virtual(main)
+
+
+def test_many_rounds_are_no_error_as_long_as_time_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(clock: VirtualClock) -> None:
+        for _ in range(20):
+            for _ in range(1000):
+                await clock.sleep(0)
+            await clock.sleep(1e-3)
+
+    monkeypatch.setattr("tests.virtual_time._MOST_ROUNDS", 2000)
+    run_virtual(main)
 
 
 def test_a_jump_of_the_wall_clock_moves_no_timer() -> None:

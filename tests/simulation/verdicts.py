@@ -6,6 +6,7 @@ at the moment at which the release is committed, because a crash or a slow marke
 
 from gpuproxy.sandbox.market.addresses import run_kind
 from gpuproxy.sandbox.market.instances import Instance
+from tests import databases
 from tests.world import World
 
 WORKED = 60.0
@@ -28,7 +29,7 @@ class Verdicts:
         world.after_writes.append(self._look)
 
     def _look(self) -> None:
-        for seq, data, lease, instance_id in self.world.db._writer.execute(_NEW, (self._seq,)):
+        for seq, data, lease, instance_id in databases.rows(self.world.db, _NEW, (self._seq,)):
             self._seq = seq
             if '"NOT_READY"' in data and instance_id:
                 self._judge(lease, int(instance_id))

@@ -37,6 +37,13 @@ class MemoryTx:
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         return self._cursor(sql, params).rowcount
 
+    def write(self, sql: str, params: Sequence[Any] = (), *, otherwise: Exception | None = None) -> None:
+        if self.execute(sql, params) == 0 and otherwise is not None:
+            raise otherwise
+
+    def ahead(self, sql: str, params: Sequence[Any] = ()) -> None:
+        """Nothing is read before it is asked."""
+
     def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         cursor = self._cursor(sql, params)
         return [dict(zip((column[0] for column in cursor.description), row, strict=True)) for row in cursor.fetchall()]

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from gpuproxy.ports import Database
+from gpuproxy.store.postgres.database import PostgresDatabase
 from gpuproxy.store.sqlite.database import SqliteDatabase
+from tests import pgbouncer, postgres
 from tests.store.in_memory import MemoryDatabase
 
 
@@ -30,6 +32,8 @@ class Store(Protocol):
     clock: ManualClock
     reads_beside_writes: bool
     """A read goes on while another unit is written. Otherwise both wait for each other."""
+    exclusive: bool
+    """No other process can use the database."""
 
     def open(self) -> Database:
         """The database of the one process of the test."""
@@ -45,6 +49,7 @@ class SqliteStore:
     """A file. What a dead process leaves is what the file system has: all that it has written, synchronised or not."""
 
     reads_beside_writes = True
+    exclusive = True
 
     def __init__(self, folder: Path) -> None:
         self.clock = ManualClock()
@@ -76,6 +81,7 @@ class MemoryStore:
     """Rows in memory, as simple as a store can be."""
 
     reads_beside_writes = False
+    exclusive = True
 
     def __init__(self, _folder: Path) -> None:
         self.clock = ManualClock()
@@ -88,8 +94,48 @@ class MemoryStore:
         return self._db.crashed(self.clock)
 
 
+class PostgresStore:
+    """A database of a PostgreSQL server. What a dead process leaves is what another connection sees."""
+
+    reads_beside_writes = True
+    exclusive = False
+    threads = True
+
+    def __init__(self, _folder: Path) -> None:
+        self.clock = ManualClock()
+        self._url = postgres.fresh()
+
+    def open(self) -> PostgresDatabase:
+        return self._opened(self._url)
+
+    def crashed(self) -> PostgresDatabase:
+        return self._opened(postgres.copied(self._url))
+
+    def _opened(self, url: str) -> PostgresDatabase:
+        db = postgres.opened(url, threads=self.threads)
+        db.use_clock(self.clock)
+        return db
+
+
+class InlinePostgresStore(PostgresStore):
+    """The same without threads, as the stories in virtual time use it."""
+
+    reads_beside_writes = False
+    threads = False
+
+
+class PooledPostgresStore(PostgresStore):
+    """The same through PgBouncer in transaction mode: each transaction may be on another connection."""
+
+    def _opened(self, url: str) -> PostgresDatabase:
+        return super()._opened(pgbouncer.through(url))
+
+
 STORES: dict[str, Callable[[Path], Store]] = {
     "sqlite": SqliteStore,
     "sqlite without threads": InlineSqliteStore,
     "memory": MemoryStore,
+    "postgres": PostgresStore,
+    "postgres without threads": InlinePostgresStore,
+    "postgres through pgbouncer": PooledPostgresStore,
 }

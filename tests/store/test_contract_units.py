@@ -300,6 +300,6 @@ async def test_the_time_of_a_unit_is_that_of_its_run_and_not_of_its_call(store: 
     assert await second == store.clock.at
 
 
-async def test_a_database_of_one_process_says_so(db: Database):
-    assert db.exclusive
+async def test_a_database_of_one_process_says_so_and_a_shared_one_does_not(store: Store, db: Database):
+    assert db.exclusive == store.exclusive
     assert await db.read(lambda tx: (tx.lasting(), tx.before_spending())) == (True, None)

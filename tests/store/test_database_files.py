@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from gpuproxy.app import upkeep, user_admin
 from gpuproxy.cli import root
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.store.sqlite.driver import sqlite3
 

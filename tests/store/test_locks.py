@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpuproxy.app import user_admin
-from gpuproxy.config.settings import ConfigError, Settings
+from gpuproxy.config.environment import ConfigError
+from gpuproxy.config.settings import Settings
 from gpuproxy.store import meta
 from gpuproxy.store.sqlite import locks, mounts
 from gpuproxy.store.sqlite.database import SqliteDatabase

@@ -14,11 +14,14 @@ from gpuproxy.app import deployment, figures
 from gpuproxy.model.demands import Caller
 from gpuproxy.store import counters, leases
 from gpuproxy.store.sqlite.database import SqliteTx
+from tests import databases
 from tests.world import VAST, World, in_world
 
+pytestmark = databases.sqlite_only
+
 GROWS = frozenset({
-    "reservations", "leases", "events", "meters", "settlements", "forgotten_reservations", "forgotten_leases",
-    "bookings",
+    "reservations", "leases", "events", "meters", "settlements", "ledger", "forgotten_reservations",
+    "bookings", "forgotten_leases", "ledger_leases",
 })  # fmt: skip
 BOUNDED = frozenset({"leases_live", "meters_open", "reservations_unsettled", "holds_lease", "bookings_open"})
 """Indexes that hold only what is live. They may be read from end to end."""
@@ -80,7 +83,7 @@ async def age(world: World, by: timedelta) -> None:
     await world.db.write(counters.recount)
     for table, columns in AGING.items():
         moved = ", ".join(f"{column} = {column} - {by // timedelta(microseconds=1)}" for column in columns)
-        world.db._writer.execute(f"UPDATE {table} SET {moved}")  # noqa: S608
+        databases.rows(world.db, f"UPDATE {table} SET {moved}")  # noqa: S608
 
 
 AGING = {

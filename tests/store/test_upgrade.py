@@ -16,8 +16,11 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
+from tests import databases
 from tests.virtual_time import DAY_ONE, VirtualClock, run_virtual
 from tests.world import World, demand
+
+pytestmark = databases.sqlite_only
 
 UPGRADES = sorted((Path(__file__).parent / "upgrades").iterdir())
 CALLER = Caller(project="p1")

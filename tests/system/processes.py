@@ -79,7 +79,9 @@ class Server:
         self._process = _started(self._directory, self._settings, "serve", *self._options)
         self.address = _line(self._process, "gRPC")
         self.http = _line(self._process, "HTTP")
-        self.key = (self._directory / "books.db.admin-key").read_text().strip()
+        on_file = self._settings["GPUPROXY_DATABASE_URL"].startswith("sqlite:")
+        kept = self._directory / ("books.db.admin-key" if on_file else "gpuproxy.admin-key")
+        self.key = self._settings.get("GPUPROXY_ADMIN_API_KEY") or kept.read_text().strip()
 
     def kill(self) -> None:
         """kill -9."""
@@ -94,6 +96,9 @@ class Server:
         code = self._process.wait(timeout=PATIENCE)
         _stop(self._process)
         return code
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -160,6 +165,18 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < limit, f"it did not come about within {PATIENCE:.0f} s"
         time.sleep(0.1)
+
+
+def reserved(client: Client, request_id: str) -> pb.ReserveGPUsResponse | None:
+    """The answer; None while the database can't be used."""
+    try:
+        asked = pb.ReserveGPUsRequest(count=1, max_price=5, request_id=request_id)
+        answer: pb.ReserveGPUsResponse = client.call("ReserveGPUs", asked)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return None
+    return answer
 
 
 def _started(directory: Path, settings: dict[str, str], *command: str) -> "subprocess.Popen[str]":

@@ -170,11 +170,6 @@ def test_a_machine_that_the_database_does_not_know_is_not_found(shop: Shop, rpc:
     assert shop.market.state()["calls"]["vast.ai"].get("destroy", 0) == 0
 
 
-def test_what_is_not_built_says_so(shop: Shop) -> None:
-    told = shop.refused("GetCostReport", pb.GetCostReportRequest())
-    assert (told.code, told.reason) == (StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-
-
 @pytest.mark.parametrize(
     "metadata",
     [(), (("x-api-key", "gp_wrong"),), (("authorization", "Bearer gp_wrong"),)],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from grpc import aio
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -15,11 +16,13 @@ from tests.system.processes import KIND, PATIENCE, UNPACED, Market, Server, unti
 _ANSWERS = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
 
 
-def test_two_hundred_callers_never_share_a_chunk_and_all_get_correct_answers(tmp_path: Path):
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("callers", [60, 200])
+def test_many_callers_never_share_a_chunk_and_all_get_correct_answers(tmp_path: Path, callers: int):
     options = (*KIND, "--machines", "40", "--seed", "11", "--time-scale", "20")
     with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
         _until_read(server)
-        answers = asyncio.run(_storm(server, 200))
+        answers = asyncio.run(_storm(server, callers))
         told = {
             i.contract_id: i.num_gpus for answer in answers if answer is not None for i in answer.reserved_instances
         }
@@ -35,12 +38,14 @@ def test_two_hundred_callers_never_share_a_chunk_and_all_get_correct_answers(tmp
         assert any(answer is None for answer in answers), "the market was not too small"
 
 
-def test_five_thousand_calls_with_one_request_id_are_one_reservation(tmp_path: Path):
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("calls", [1000, 5000])
+def test_thousands_of_calls_with_one_request_id_are_one_reservation(tmp_path: Path, calls: int):
     options = (*KIND, "--machines", "40", "--time-scale", "20", "--create-latency", "20")
     with Market(tmp_path, *options) as market, Server(tmp_path, market, GPUPROXY_TIME_SCALE="20", **UNPACED) as server:
         _until_read(server)
-        answers = asyncio.run(_duplicates(server, 5000, at_once=400))
-        assert len(answers) == 5000
+        answers = asyncio.run(_duplicates(server, calls, at_once=400))
+        assert len(answers) == calls
         assert len({answer.reservation_id for answer in answers}) == 1
         assert {tuple(i.contract_id for i in answer.reserved_instances) for answer in answers} == {
             tuple(market.alive())

@@ -17,7 +17,6 @@ from tests.world import World, in_world
 
 _CREATES = [cell for cell in cells() if cell.call == "create"]
 _DESTROYS = [cell for cell in cells() if cell.call == "destroy"]
-_SELDOM_READ = {"catalog_refresh_interval": 120.0}
 _QUIET = 1500.0
 """Long enough for every proof: twice the quarantine, three listings, a few destroys."""
 
@@ -44,7 +43,7 @@ def test_after_a_fault_in_a_create_the_database_and_the_market_agree(cell: Cell,
         assert world.alive() == {}
         await world.books_agree()
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 @pytest.mark.sampled(3)
@@ -61,7 +60,7 @@ def test_after_a_destroy_met_a_fault_everything_is_gone_in_the_end(cell: Cell) -
         assert world.created() == 3
         await world.books_agree()
 
-    in_world(story, machines=20, settings=_SELDOM_READ)
+    in_world(story, machines=20)
 
 
 async def _one_create_each(world: World, *, waited: int) -> None:

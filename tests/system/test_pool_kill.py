@@ -13,6 +13,7 @@ _PATIENT = {"GPUPROXY_WARMPOOL_START_TIMEOUT": "1h", "GPUPROXY_WARMPOOL_FENCE_TI
 
 
 @pytest.mark.parametrize("phase", ["detect", "fence", "start", "after"])
+@pytest.mark.sampled(2)
 def test_a_server_that_is_killed_in_a_failover_finishes_it_and_begins_no_other(tmp_path: Path, phase: str):
     with Market(tmp_path, "--time-scale", _SCALE, "--boot-scripts", "ours") as market:
         server = Server(tmp_path, market, GPUPROXY_TIME_SCALE=_SCALE, **_PATIENT)

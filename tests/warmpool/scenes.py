@@ -83,7 +83,7 @@ def scene(
         checked_at=at(10), step_began_at=facts.pop("step_began_at", at(20)), **facts,
     )  # fmt: skip
     good = NOW if signal is Signal.HEALTHY else at(8)
-    health = rest.pop("health", Health(signal, checks, at(2 * checks), NOW, good))
+    health = rest.pop("health", Health(signal, checks, at(2 * checks), NOW, good, NOW, checks))
     return Scene(
         pool=made, leases={each.id: each for each in rows}, incident=incident, now=NOW, limits=LIMITS,
         health=health,
@@ -103,4 +103,4 @@ def incident(**changes: Any) -> Incident:
 PROVEN = AtRest(at(7), at(1))
 """Two reads, far enough apart, that show a machine at rest. Its last probe was after the first of them."""
 ONE_READ = AtRest(at(1), at(1))
-SILENT = Health(Signal.STOPPED, 3, at(6), NOW, at(21))
+SILENT = Health(Signal.STOPPED, 3, at(6), NOW, at(21), NOW, 3)

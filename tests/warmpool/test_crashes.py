@@ -32,6 +32,7 @@ def there(world: World) -> set[str]:
 
 
 @pytest.mark.seeds(16, _POINTS)
+@pytest.mark.sampled(3)
 def test_a_failover_that_is_killed_at_any_point_is_finished_once(seed: int):
     """`seed` selects the point: the moment before or after a commit or a call."""
 

@@ -63,6 +63,12 @@ def test_an_open_incident_is_not_opened_twice():
     assert (act.event, act.opens) == (E.PRIMARY_LOST, False)
 
 
+def test_a_primary_that_this_server_could_not_start_was_not_stopped_by_somebody_else():
+    stopped = {"primary": S.PARKED, "signal": Signal.STOPPED, "state": P.DEGRADED}
+    assert reason(decide(scene(**stopped, pool={"degraded": D.NO_STANDBY}))) is D.STOPPED_OUTSIDE
+    assert reason(decide(scene(**stopped, pool={"degraded": D.START_FAILED}))) is None
+
+
 @pytest.mark.parametrize(
     ("signal", "checks", "degraded"),
     [

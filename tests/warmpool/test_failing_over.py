@@ -69,6 +69,27 @@ def test_the_standby_too_is_proven_at_rest():
     assert fenced(failing_over(failing(at_rest={"primary": PROVEN}))) == {"standby"}
 
 
+LATE = {"late_starts": ((LeaseId("standby"), at(-60)),)}
+"""The standby's start has no answer, and the marketplace may carry it out for another minute."""
+
+
+def test_a_machine_whose_start_may_still_be_carried_out_is_no_machine_at_rest():
+    act = failing_over(failing(pool=LATE, facts={"fenced_at": at(1), "rung": 1}))
+    assert fenced(act) == {"standby"}
+
+
+def test_once_a_start_can_not_be_carried_out_any_more_two_reads_are_a_proof():
+    over = {"late_starts": ((LeaseId("standby"), at(2)),)}
+    assert isinstance(failing_over(failing(pool=over, facts={"fenced_at": at(1), "rung": 1})), RentMachine)
+    read_before = {**FENCED, "standby": AtRest(at(20), at(3))}
+    act = failing_over(failing(pool=over, at_rest=read_before, facts={"fenced_at": at(1), "rung": 1}))
+    assert fenced(act) == {"standby"}
+
+
+def test_the_same_machine_may_be_started_again_meanwhile():
+    assert started(failing_over(failing(pool=LATE, facts={"fenced_at": at(1)}))) == "standby"
+
+
 @pytest.mark.parametrize("state", [S.REQUESTED, S.UNKNOWN])
 def test_nothing_is_started_beside_an_unknown_create(state: LeaseState):
     unknown = lease("new", state, instance=None)

@@ -9,6 +9,7 @@ from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import Pool, PoolSpec, PoolState, PoolView
 from gpuproxy.ports import Tx
 from gpuproxy.store import pools
+from tests.simulation.pools_audit import PoolAudit
 from tests.world import VAST, World, in_world
 
 PRICE = 5.0
@@ -26,10 +27,19 @@ async def a_host(world: World) -> int:
     return next(each.machine_id for each in found if each.fits)
 
 
-async def provisioned(world: World, machine_id: int = 123, **spec: Any) -> PoolView:
+async def a_large_host(world: World) -> int:
+    """The number of the host with the most GPUs: a third machine of a pool fits beside its two."""
+    found = await world.engine.pools.hosts(
+        caller(world), HostQuery(max_price=PRICE, provider=VAST, verified_only=False)
+    )
+    machines = world.sandbox.market.machines
+    return max((each.machine_id for each in found if each.fits), key=lambda number: (machines[number].gpus, number))
+
+
+async def provisioned(world: World, machine_id: int = 123, host: int | None = None, **spec: Any) -> PoolView:
     demand = ProvisionDemand(
         machine_id=machine_id,
-        host_machine_id=await a_host(world),
+        host_machine_id=await a_host(world) if host is None else host,
         provider=VAST,
         spec=PoolSpec(max_price=PRICE, **spec),
     )
@@ -56,6 +66,26 @@ def test_a_provisioned_pool_has_a_running_primary_and_a_stopped_standby_on_one_v
         assert rows[view.standby.instance_id]["status"] == "stopped"
 
     in_world(story)
+
+
+@pytest.mark.parametrize("seconds", [9.3, 31.7, 201.3])
+@pytest.mark.parametrize("starts", [1, 2, 20])
+@pytest.mark.sampled(4)
+def test_a_start_that_is_carried_out_late_makes_no_second_writer(starts: int, seconds: float):
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        view = await provisioned(world, host=await a_large_host(world))
+        assert view.primary is not None
+        market, audit = world.sandbox.market, PoolAudit(world)
+        world.arm("start", "late_effect", times=starts, seconds=seconds)
+        market.container_dies(market.instances[int(view.primary.instance_id or 0)], "container exited with code 137")
+        await world.sleep(900)
+        after = await status(world)
+        assert after.pool.state in (PoolState.ACTIVE, PoolState.DEGRADED)
+        assert after.pool.failover_count == 1
+        audit.safety()
+
+    in_world(story, boot_time=(0.2, 0.3))
 
 
 def test_without_a_pool_the_database_is_seldom_read_and_a_new_pool_is_taken_up_at_once(monkeypatch: pytest.MonkeyPatch):

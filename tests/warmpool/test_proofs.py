@@ -1,13 +1,21 @@
 """What is no proof that a machine is stopped: its first rows, and reads while another supervisor may still start it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from gpuproxy.model.errors import ClaimLost
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.pools import PoolView
+from gpuproxy.ports import Tx
 from gpuproxy.runtime.claims import CLAIM_SECONDS
-from gpuproxy.store import pools
-from gpuproxy.warmpool.memory import START_WITHIN, Memory
+from gpuproxy.store import claims, pools
+from gpuproxy.store.claims import Claim
+from gpuproxy.warmpool import free_gpus
+from gpuproxy.warmpool.memory import SENT_WITHIN, Memory
 from gpuproxy.warmpool.scene import Fence, Scene
+from tests import databases
 from tests.rental.test_claims import shared
 from tests.warmpool.scenes import LIMITS
 from tests.warmpool.test_life import a_host, instance, provisioned, status
@@ -21,7 +29,7 @@ async def fenced(world: World, lease: Lease, seconds: float, memory: Memory) -> 
     scene = Scene(pool=pool, leases={lease.id: lease}, incident=None, now=world.clock.now(), limits=LIMITS)
     until = world.clock.monotonic() + seconds
     while world.clock.monotonic() < until:
-        await acting._fence(Fence((lease,)), scene, memory, acting._require(pool))
+        await acting._fence(Fence((lease,)), scene, memory, acting._require(pool, memory))
 
 
 async def young_primary(world: World) -> Lease:
@@ -62,7 +70,7 @@ def test_a_machine_that_stays_stopped_is_proven_once_its_rows_can_be_trusted():
 
 
 def start_is_committed(world: World) -> bool:
-    row = world.db._writer.conn.execute("SELECT data FROM pool_incidents ORDER BY number DESC LIMIT 1").fetchone()
+    row = databases.rows(world.db, "SELECT data FROM pool_incidents ORDER BY number DESC LIMIT 1")[0]
     return row is not None and '"start_sent_at":"' in row[0]
 
 
@@ -126,13 +134,50 @@ def test_a_new_supervisor_waits_until_no_start_of_the_old_one_can_be_on_its_way(
         assert view.primary is not None
         assert memory.trusted_from is not None
         left = (memory.trusted_from - world.clock.now()).total_seconds()
-        assert START_WITHIN - 10 < left <= START_WITHIN
+        assert SENT_WITHIN - 10 < left <= SENT_WITHIN
         memory.stopped_at[view.primary.id] = world.clock.now()
         memory.read(view.primary.id, at_rest=True, sent_at=world.clock.now())
         assert memory.at_rest == {}
-        await world.sleep(START_WITHIN)
+        await world.sleep(SENT_WITHIN)
         memory.read(view.primary.id, at_rest=True, sent_at=world.clock.now())
         assert view.primary.id in memory.at_rest
         assert await world.db.read(lambda tx: pools.open_incident(tx, view.pool.id)) is None
 
     in_world(story, boot_time=(3.0, 4.0))
+
+
+def test_proofs_are_valid_under_one_claim_only():
+    """Another supervisor may have started the machine in between."""
+    until = datetime(2030, 1, 1, tzinfo=UTC)
+    memory, first = Memory(), Claim("account:vast.ai:vast-1", "a", 1, until)
+    assert memory.is_under(first)
+    assert memory.is_under(Claim(first.name, "a", 1, until + timedelta(seconds=4)))
+    assert not memory.is_under(None)
+    assert not memory.is_under(Claim(first.name, "a", 3, until))
+    assert not memory.is_under(Claim("account:vast.ai:vast-2", "a", 1, until))
+
+
+def test_an_act_that_was_decided_under_a_claim_that_was_lost_and_taken_again_is_not_recorded():
+    async def story(world: World) -> None:
+        await provisioned(world)
+        supervisor = world.engine.supervisor
+        [pool] = await world.db.read(pools.at_work)
+        memory = supervisor.health_of(pool.id)
+        assert memory is not None
+        require = supervisor._acting._require(pool, memory)
+        await world.db.write(require)
+        claim = world.engine.watches.at(free_gpus.account_of(pool)).claim
+        other = await world.db.write(lambda tx: _taken_by_another(tx, claim.name))
+        await world.db.write(lambda tx: claims.drop(tx, other))
+        await world.db.write(claim.take)
+        with pytest.raises(ClaimLost):
+            await world.db.write(require)
+
+    in_world(story)
+
+
+def _taken_by_another(tx: Tx, name: str) -> Claim:
+    claims.void(tx)
+    taken = claims.take(tx, name, "another", 10.0)
+    assert taken is not None
+    return taken

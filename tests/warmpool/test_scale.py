@@ -9,6 +9,7 @@ from gpuproxy.model.pool_calls import HostQuery, ProvisionDemand
 from gpuproxy.model.pools import PoolSpec, PoolState
 from gpuproxy.ports import HttpRequest, Tx
 from gpuproxy.store import pools
+from tests import databases
 from tests.warmpool.test_life import PRICE, caller, status
 from tests.world import VAST, World, in_world
 
@@ -62,6 +63,7 @@ async def counted(world: World, saves: int) -> Counter[str]:
     return seen
 
 
+@databases.sqlite_only  # it counts statements in SQLite's trace
 def test_the_work_of_many_pools_does_not_grow_with_what_happens_to_one():
     async def story(world: World) -> None:
         await world.sleep(5)
@@ -76,6 +78,7 @@ def test_the_work_of_many_pools_does_not_grow_with_what_happens_to_one():
     in_world(story, boot_time=(3.0, 4.0))
 
 
+@databases.sqlite_only  # it counts statements in SQLite's trace
 def test_the_work_of_a_pool_is_one_read_an_interval_and_its_account_is_listed_once_for_all():
     async def story(world: World) -> None:
         await world.sleep(5)

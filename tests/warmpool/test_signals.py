@@ -73,10 +73,12 @@ def test_a_listing_with_unreadable_rows_does_not_prove_that_a_machine_is_missing
     assert opinion(lease("primary", S.ACTIVE), listing(None, unreadable=("row 1",)), at(6)) is Api.NO_OPINION
 
 
-def checked(*signs: tuple[Api, Answer]) -> Health:
+def checked(*signs: tuple[Api, Answer], checks_of_a_listing: int = 1) -> Health:
+    """The health after checks every 2 s, of which so many have the same listing."""
     health = Health()
     for number, (api, answer) in enumerate(signs):
-        health = after_check(health, api, answer, at(2.0 * (len(signs) - number)))
+        listed_at = at(1000 - number // checks_of_a_listing)
+        health = after_check(health, api, answer, at(2.0 * (len(signs) - number)), listed_at)
     return health
 
 
@@ -103,8 +105,18 @@ def test_three_failures_in_a_row_are_a_verdict(signs: list[tuple[Api, Answer]], 
     assert checked(*signs).is_verdict(Signal.LOST, 3) is verdict
 
 
+@pytest.mark.parametrize(("checks_of_a_listing", "verdict"), [(1, True), (2, True), (3, False)])
+def test_three_checks_with_a_single_listing_are_no_verdict(checks_of_a_listing: int, verdict: bool):
+    health = checked(DEAD, DEAD, DEAD, checks_of_a_listing=checks_of_a_listing)
+    assert health.is_verdict(Signal.LOST, 3) is verdict
+
+
+def test_a_machine_that_answers_is_healthy_without_a_second_listing():
+    assert checked(GOOD, GOOD, checks_of_a_listing=2).is_verdict(Signal.HEALTHY, 2)
+
+
 def test_a_check_without_an_opinion_still_shows_when_it_was_made():
-    health = after_check(checked(GOOD), *BLIND, NOW)
+    health = after_check(checked(GOOD), *BLIND, NOW, None)
     assert (health.signal, health.checks, health.checked_at) == (Signal.HEALTHY, 1, NOW)
 
 

@@ -70,6 +70,7 @@ CAPABILITIES = Capabilities(
         "hold_gpu": "moon.example has no volumes, and so no machine that waits for one",
         "spot": "moon.example has no interruptible machines",
         "extend": "a machine of moon.example runs until it is destroyed",
+        "container_key": "a machine of moon.example can't read its own label",
     },
     create_interval=1.0,
     listing_lag_seconds=5.0,
@@ -190,6 +191,10 @@ class Moon:
     async def stop(self, instance_id: InstanceId) -> None:
         """Not possible."""
         raise NotSupported(f"{CAPABILITIES.missing['stop_start']}: {instance_id}")
+
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """Not possible."""
+        raise NotSupported(f"{CAPABILITIES.missing['container_key']}: {instance_id}, {label}")
 
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         """Not possible."""

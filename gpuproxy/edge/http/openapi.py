@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gpuproxy.edge.http.events import EVENTS_TYPE
+from gpuproxy.edge.http.examples import MARKETPLACE, example
 from gpuproxy.edge.http.routes import GROUPS, Route, all_routes
 from gpuproxy.edge.messages.json_codec import MOMENT, PERIOD, SPANS
 from gpuproxy.edge.rpc.rpcs import CONTRACT, OPEN
@@ -39,6 +40,19 @@ _EXAMPLES: Mapping[str, Any] = {
     "ListGPUInstances": {"provider": "all", "min_vram": 16, "max_price": 2.0},
 }
 """As the published documents show the calls, of any marketplace; for what only reads, values of the query."""
+_RESOURCES: Mapping[str, str] = {
+    "auth": "Login and keys",
+    "keys": "Login and keys",
+    "ssh-keys": "SSH keys",
+    "health": "Health and providers",
+    "providers": "Health and providers",
+    "gpu": "Market and machines",
+    "loadbalancer": "Load balancing",
+    "billing": "Costs",
+    "guardrails": "Spending limits",
+    "warmpool": "Warm pools",
+}
+"""By the word after /api/v1/."""
 _SUCCESSES: Mapping[str, tuple[int, ...]] = {
     "ReserveGPUs": (201, 202, 200),
     "CreateGPUInstance": (201, 202, 200),
@@ -76,7 +90,8 @@ def document(built: frozenset[str], marketplaces: Sequence[str] = ()) -> Schema:
     answers = {name for route in routes for name in _reachable(route.method.output_type)}
     requests = {name for route in routes if route.has_body for name in _reachable(route.method.input_type)}
     messages = CONTRACT.file.message_types_by_name
-    schemas: Schema = {name: _answer_schema(messages[name]) for name in sorted(answers)}
+    market = marketplaces[0] if marketplaces else MARKETPLACE
+    schemas: Schema = {name: _answer_schema(messages[name], market) for name in sorted(answers)}
     schemas |= {_given(name): _request_schema(messages[name]) for name in sorted(requests)}
     for rpc in GROUPS.keys() & built:
         _group(rpc, schemas[_given(CONTRACT.methods_by_name[rpc].input_type.name)])
@@ -84,6 +99,7 @@ def document(built: frozenset[str], marketplaces: Sequence[str] = ()) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "GPU Proxy", "version": version("gpuproxy"), "description": _ABOUT},
         "security": [{"api_key": []}, {"bearer": []}],
+        "tags": [{"name": name} for name in dict.fromkeys(_resource(route.path) for route in routes)],
         "paths": paths,
         "components": {
             "schemas": schemas | {"Error": _ERROR},
@@ -106,6 +122,7 @@ def _operation(route: Route, routes: list[Route], examples: Mapping[str, Any]) -
     text = _comments()[route.rpc]
     operation: Schema = {
         "operationId": route.rpc if route == first else f"{route.rpc}_{route.path.rpartition('/')[2]}",
+        "tags": [_resource(route.path)],
         "summary": text.split(". ")[0].removeprefix(f"{route.rpc} ").rstrip("."),
         "description": text,
         "parameters": _parameters(route, examples.get(route.rpc, {})),
@@ -119,7 +136,15 @@ def _operation(route: Route, routes: list[Route], examples: Mapping[str, Any]) -
         operation["requestBody"] = {"content": {"application/json": content}}
     if route.rpc in OPEN:
         operation["security"] = []
+    if route.method.server_streaming:
+        operation["x-event"] = route.method.output_type.name
     return operation
+
+
+def _resource(path: str) -> str:
+    """The group of a path in the documentation; a resource without a name of its own has that of its path."""
+    word = path.removeprefix("/api/v1/").partition("/")[0]
+    return _RESOURCES.get(word, word.replace("-", " ").capitalize())
 
 
 def _parameters(route: Route, example: Mapping[str, Any]) -> list[Schema]:
@@ -166,11 +191,14 @@ def _responses(route: Route) -> Schema:
     return made
 
 
-def _answer_schema(message: Descriptor) -> Schema:
+def _answer_schema(message: Descriptor, marketplace: str) -> Schema:
     """Every field is there; null where it is absent."""
     properties = {}
     for field in message.fields:
         schema = _value(field, _plural=True)
+        if not (field.message_type and field.message_type.full_name not in _TIMES and not _is_map(field)):
+            given = example(message.name, field.name, schema)
+            schema = schema | {"examples": [marketplace if given == MARKETPLACE else given]}
         if field.has_presence:
             schema = {"anyOf": [schema, {"type": "null"}]}
         properties[field.name] = schema | {"description": _comment(field)}

@@ -8,16 +8,15 @@ from aiohttp import web
 
 from gpuproxy.edge.http.answers import JSON_TYPE
 from gpuproxy.edge.http.openapi import document
-from gpuproxy.edge.http.reference import page
+from gpuproxy.edge.http.reference import POLICY, page
 from gpuproxy.health.readiness import OK
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """Runs the readiness checks; returns the result by name: `ok`, or what is wrong."""
-Measured = Callable[[], Awaitable[bytes]]
-"""Returns the metrics in the Prometheus text format."""
+Measured = Callable[[Mapping[str, str]], Awaitable[bytes]]
+"""Returns the metrics in the Prometheus text format. Its argument: the results of the readiness checks, by name."""
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
 
 class Pages:
@@ -50,19 +49,23 @@ class Pages:
         return _in_json({"status": OK})
 
     async def _readiness(self, _request: web.Request) -> web.Response:
-        checks = {"server": OK if self.serving else "is starting or stopping", **await self._checks()}
+        checks = await self._all_checks()
         ready = set(checks.values()) == {OK}
         body = {"status": "ready" if ready else "not ready", "checks": checks}
         return _in_json(body, status=200 if ready else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=await self._measured(), headers={"Content-Type": _METRICS_TYPE})
+        body = await self._measured(await self._all_checks())
+        return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
+
+    async def _all_checks(self) -> Mapping[str, str]:
+        return {"server": OK if self.serving else "is starting or stopping", **await self._checks()}
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type=JSON_TYPE)
 
     async def _reference(self, _request: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": _PAGE_POLICY}
+        headers = {"Content-Security-Policy": POLICY}
         return web.Response(body=self._page, content_type="text/html", charset="utf-8", headers=headers)
 
     @cached_property

@@ -59,7 +59,10 @@ log = structlog.get_logger(__name__)
 
 
 class HttpServer:
-    """One HTTP server, created stopped. `pages` are additional paths that need no credentials."""
+    """One HTTP server, created stopped. `pages` are additional paths that need no credentials.
+
+    `mount` adds further routes, which check credentials themselves.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class HttpServer:
         random: Random,
         clock: Clock,
         pages: Mapping[str, Page] | None = None,
+        mount: Callable[[web.Application], None] | None = None,
         max_concurrent: int = _CEILING,
         drain_seconds: float = 30.0,
     ) -> None:
@@ -84,6 +88,8 @@ class HttpServer:
             app.router.add_route(route.verb, route.path, partial(self._call, route, rpcs[route.rpc]))
         for path, page in (pages or {}).items():
             app.router.add_get(path, page)
+        if mount is not None:
+            mount(app)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=drain_seconds)
         self._listening: asyncio.Server | None = None
 

@@ -20,6 +20,7 @@ from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
     MAX_GPUS,
     MIN_LEASE_DURATION,
+    MIN_RELEASE_IDLE,
     ON_NOT_READY,
     PACKINGS,
     Demand,
@@ -63,6 +64,8 @@ class Defaults:
     """USD per GPU-hour."""
     lease_duration: timedelta | None = None
     """None: no end."""
+    lease_grace: timedelta = timedelta(0)
+    """For so long a machine is kept after an end that comes from `lease_duration`."""
     fingerprint_key: bytes = field(default=b"", repr=False)
     """Who has the database alone can't try out secrets of a demand against its fingerprint."""
     marketplaces: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +73,11 @@ class Defaults:
 
     The first one stands for a field that is empty where only one marketplace can be meant.
     """
+
+    @property
+    def grace(self) -> timedelta:
+        """How long a machine is kept after its end, if the caller set no end."""
+        return timedelta(0) if self.lease_duration is None else self.lease_grace
 
     @property
     def known(self) -> list[str]:
@@ -108,7 +116,9 @@ def reserve_demand(request: pb.ReserveGPUsRequest, defaults: Defaults) -> Demand
         min_count=_min_count(request, found),
         all_or_nothing=request.all_or_nothing,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
-        lease_duration=_lease_duration(request, found) or defaults.lease_duration,
+        lease_duration=(asked := _lease_duration(request, found)) or defaults.lease_duration,
+        lease_grace=timedelta(0) if asked else defaults.grace,
+        release_idle_after=_release_idle_after(request, found),
         keep_late=request.keep_late,
         wait_for=cast("Literal['created', 'ready']", found.word("wait_for", request.wait_for, _WAIT_FOR, "created")),
         ready_timeout=_duration(request, "ready_timeout", _LONGEST_READY, found) or DEFAULT_READY_TIMEOUT,
@@ -145,6 +155,8 @@ def create_demand(request: pb.CreateGPUInstanceRequest, defaults: Defaults) -> D
         spec=spec,
         request_id=found.text("request_id", request.request_id, MAX_REQUEST_ID),
         lease_duration=defaults.lease_duration,
+        lease_grace=defaults.grace,
+        release_idle_after=_release_idle_after(request, found),
         fingerprint=fingerprints.fingerprint(request, defaults.fingerprint_key),
         old_fingerprint=fingerprints.old_fingerprint(request),
         field_marks=fingerprints.field_marks(request, defaults.fingerprint_key),
@@ -301,8 +313,8 @@ def _hosts(hosts: Collection[str], defaults: Defaults, found: Violations) -> fro
 
 
 def _duration(
-    request: pb.ReserveGPUsRequest,
-    field: Literal["lease_duration", "ready_timeout"],
+    request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest,
+    field: Literal["lease_duration", "ready_timeout", "release_idle_after"],
     most: timedelta,
     found: Violations,
 ) -> timedelta:
@@ -321,4 +333,11 @@ def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timede
     if timedelta(0) < asked < MIN_LEASE_DURATION:
         least = int(MIN_LEASE_DURATION.total_seconds())
         found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
+    return asked
+
+
+def _release_idle_after(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, found: Violations) -> timedelta:
+    asked = _duration(request, "release_idle_after", _LONGEST_LEASE, found)
+    if timedelta(0) < asked < MIN_RELEASE_IDLE:
+        found.add("release_idle_after", f"must be at least {int(MIN_RELEASE_IDLE.total_seconds())} s, or 0 for never")
     return asked

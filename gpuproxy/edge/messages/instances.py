@@ -4,14 +4,16 @@ The rule for ids (contract 1.2): the id of a GPUInstance is the offer id while i
 contract id when it is shown as rented. A message never contains anything of a LaunchSpec, and therefore no secret.
 """
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 
 from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.instances.requests import LeaseView
-from gpuproxy.model import bookings, contracts
-from gpuproxy.model.leases import Lease, PortMapping, status_word
+from gpuproxy.model import bookings, contracts, idleness, self_ending
+from gpuproxy.model.cost_ahead import cost_to_end
+from gpuproxy.model.leases import Lease, LeaseState, PortMapping, status_word
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro, usd
 from gpuproxy.model.offers import DEFAULT_DISK_GB, Offer
@@ -40,7 +42,7 @@ def offer_element(offer: Offer, disk_gb: float) -> bytes:
 
 def lease_element(view: LeaseView) -> bytes:
     """A rented instance as one encoded element of the same list."""
-    return pb.ListGPUInstancesResponse(instances=[rented(view.lease, view.cost)]).SerializeToString()
+    return pb.ListGPUInstancesResponse(instances=[of_view(view)]).SerializeToString()
 
 
 def offered(offer: Offer, disk_gb: float) -> pb.GPUInstance:
@@ -75,8 +77,18 @@ def offered(offer: Offer, disk_gb: float) -> pb.GPUInstance:
     )
 
 
-def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
-    """A lease as a GPUInstance under its contract id; `cost` is its cost so far."""
+def of_view(view: LeaseView) -> pb.GPUInstance:
+    """A rented instance as a GPUInstance."""
+    return rented(view.lease, view.cost, view.at, view.gpu_util)
+
+
+def rented(
+    lease: Lease, cost: Micro, at: datetime | None = None, gpu_util: float | None = idleness.NOT_READ
+) -> pb.GPUInstance:
+    """A lease as a GPUInstance under its contract id; `cost` is its cost so far, read `at` this time.
+
+    `gpu_util`: in percent; None where it is not known.
+    """
     contract = lease.instance_id or ""
     return pb.GPUInstance(
         id=contract,
@@ -108,16 +120,23 @@ def rented(lease: Lease, cost: Micro) -> pb.GPUInstance:
         contract_ends_at=timestamp(_contract_end(lease)),
         ready_evidence=lease.observed.ready_evidence,
         boot_parts=_boot_parts(lease),
-        warnings=[text for text in (contracts.warning(lease), bookings.warning(lease)) if text],
+        warnings=_warnings(lease, gpu_util),
         booked_until=timestamp(lease.prepaid.booked_until),
         paid=usd(lease.prepaid.paid) if lease.is_prepaid else None,
         refund_rule=bookings.refund_rule(lease),
+        cost_to_end=None if at is None or (ahead := cost_to_end(lease, at)) is None else usd(ahead),
+        self_ending=self_ending.state(lease),
+        gpu_util=None if gpu_util is None or math.isnan(gpu_util) else gpu_util,
+        idle_since=timestamp(lease.observed.idle_since if lease.state is LeaseState.ACTIVE else None),
+        idle_release_at=timestamp(idleness.release_at(lease)),
     )
 
 
-def reserved(lease: Lease, cost: Micro) -> pb.GPUInstance:
+def reserved(
+    lease: Lease, cost: Micro, at: datetime | None = None, gpu_util: float | None = idleness.NOT_READ
+) -> pb.GPUInstance:
     """A lease in the answer of the call that created it: with the offer's id and the status "reserved"."""
-    instance = rented(lease, cost)
+    instance = rented(lease, cost, at, gpu_util)
     instance.id = lease.offered.offer_id
     instance.status = "reserved"
     return instance
@@ -133,6 +152,11 @@ def destroy_answer(lease: Lease) -> pb.DestroyGPUInstanceResponse:
     }
     text = texts.get(state, f"is {state}.")
     return pb.DestroyGPUInstanceResponse(success=True, message=f"Instance {lease.instance_id} {text}", state=state)
+
+
+def _warnings(lease: Lease, gpu_util: float | None) -> list[str]:
+    found = (contracts.warning(lease), bookings.warning(lease), idleness.warning(lease, gpu_util))
+    return [text for text in found if text]
 
 
 def _metadata(lease: Lease) -> dict[str, str]:

@@ -8,24 +8,20 @@ reported together, each with its field. Only types are checked here, not the all
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache
 from typing import Any
 
 import msgspec
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpuproxy.edge.messages.json_values import Field, is_map, is_time, plain
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model.errors import InvalidArgument, Violation
 
-_Field = Any
-"""A FieldDescriptor of either protobuf implementation, Python or C."""
-_TIMESTAMP = "google.protobuf.Timestamp"
-_DURATION = "google.protobuf.Duration"
 SPANS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
@@ -44,11 +40,6 @@ _MAX_SECONDS = 315_576_000_000
 def encode(message: Message) -> bytes:
     """The message as one JSON object."""
     return msgspec.json.encode(plain(message))
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """The message as a JSON object of Python values, with every field."""
-    return {name: shape(message) for name, shape in _shapes(message.DESCRIPTOR)}
 
 
 def parse(body: bytes) -> Mapping[str, Any]:
@@ -96,8 +87,8 @@ def fill_text(
     """Set a field from the text of a path or a query. A map is written `name[key]=value`. `valid`: see `fill`."""
     base, bracket, key = name.partition("[")
     field = message.DESCRIPTOR.fields_by_name.get(base)
-    if field is None or bool(bracket) != _is_map(field) or (bracket and not key.endswith("]")):
-        unknown = field is None or not _is_map(field)
+    if field is None or bool(bracket) != is_map(field) or (bracket and not key.endswith("]")):
+        unknown = field is None or not is_map(field)
         names = message.DESCRIPTOR.fields_by_name if valid is None else valid
         found.add(_printable(name), unknown_field(base, names) if unknown else f"use {base}[key]")
     elif bracket:
@@ -122,43 +113,6 @@ def unknown_field(name: str, valid: Collection[str]) -> str:
     return f"is not a field of this call.{hint} Valid fields: {', '.join(valid)}"
 
 
-# ------------------------------------------------------------------------------------------------------------ to JSON
-
-_Shape = Callable[[Any], Any]
-
-
-@cache
-def _shapes(descriptor: Descriptor) -> tuple[tuple[str, _Shape], ...]:
-    return tuple((field.name, _shape(field)) for field in descriptor.fields)
-
-
-def _shape(field: _Field) -> _Shape:
-    """A function from a message to the JSON value of one of its fields."""
-    name = field.name
-    if _is_map(field):
-        return lambda message: dict(getattr(message, name))
-    element = _element(field)
-    if field.is_repeated:
-        return lambda message: list(map(element, getattr(message, name))) if element else list(getattr(message, name))
-    if field.has_presence:
-        if element is None:
-            return lambda message: getattr(message, name) if message.HasField(name) else None
-        return lambda message: element(getattr(message, name)) if message.HasField(name) else None
-    return lambda message: getattr(message, name)
-
-
-def _element(field: _Field) -> _Shape | None:
-    """The function that converts one value to JSON; None if the value needs no conversion."""
-    if field.message_type is None:
-        return None
-    if field.message_type.full_name in (_TIMESTAMP, _DURATION):
-        return lambda value: value.ToJsonString()
-    return plain
-
-
-# ---------------------------------------------------------------------------------------------------------- from JSON
-
-
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -170,8 +124,8 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _set(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
-    if _is_map(field):
+def _set(message: Message, field: Field, value: Any, found: Violations, place: str) -> None:
+    if is_map(field):
         _set_map(message, field, value, found, place)
     elif field.is_repeated:
         _set_list(message, field, value, found, place)
@@ -179,7 +133,7 @@ def _set(message: Message, field: _Field, value: Any, found: Violations, place: 
         checked = _scalar(field, value, found, place)
         if checked is not None:
             setattr(message, field.name, checked)
-    elif field.message_type.full_name in (_TIMESTAMP, _DURATION):
+    elif is_time(field):
         _set_time(getattr(message, field.name), value, found, place)
     elif isinstance(value, dict):
         part = getattr(message, field.name)
@@ -189,7 +143,7 @@ def _set(message: Message, field: _Field, value: Any, found: Violations, place: 
         found.add(place, f"must be an object, not {_kind(value)}")
 
 
-def _set_map(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
+def _set_map(message: Message, field: Field, value: Any, found: Violations, place: str) -> None:
     if not isinstance(value, dict):
         found.add(place, f"must be an object, not {_kind(value)}")
         return
@@ -203,7 +157,7 @@ def _set_map(message: Message, field: _Field, value: Any, found: Violations, pla
             getattr(message, field.name)[key] = checked
 
 
-def _set_list(message: Message, field: _Field, value: Any, found: Violations, place: str) -> None:
+def _set_list(message: Message, field: Field, value: Any, found: Violations, place: str) -> None:
     if not isinstance(value, list):
         found.add(place, f"must be a list, not {_kind(value)}")
         return
@@ -216,7 +170,7 @@ def _set_list(message: Message, field: _Field, value: Any, found: Violations, pl
             getattr(message, field.name).append(checked)
 
 
-def _scalar(field: _Field, value: Any, found: Violations, place: str) -> Any:
+def _scalar(field: Field, value: Any, found: Violations, place: str) -> Any:
     """The value converted to the field's type; None if that fails, and then a violation has been added."""
     if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
         return value if _is_text(value, found, place) else None
@@ -301,7 +255,7 @@ def _set_period(target: Duration, value: Any) -> bool:
     return True
 
 
-def _from_text(field: _Field, text: str) -> Any:
+def _from_text(field: Field, text: str) -> Any:
     """The text as the JSON value of the field's type; the text itself if it has another type, as `_scalar` reports."""
     if field.type == FieldDescriptor.TYPE_BOOL:
         return {"true": True, "false": False}.get(text.lower(), text)
@@ -310,10 +264,6 @@ def _from_text(field: _Field, text: str) -> Any:
     if field.type == FieldDescriptor.TYPE_DOUBLE and _NUMBER.fullmatch(text):
         return float(text)
     return text
-
-
-def _is_map(field: _Field) -> bool:
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _kind(value: Any) -> str:

@@ -64,6 +64,7 @@ def status_message(view: PoolView, now: datetime, resume_token: str = "") -> pb.
         last_recovery_seconds=pool.recovery_s,
         outage_seconds=pool.outage_s,
         price_per_hour=usd(view.price),
+        cost_so_far=usd(view.cost),
         standby_price_per_hour=usd(current_rate(view.standby)),
         contract_ends_at=timestamp(_contract_ends_at(view)),
         fallback_ready=False,

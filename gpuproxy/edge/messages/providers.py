@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from gpuproxy.edge.messages.probes import measurement
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.health.sheets import AccountSheet, Sheet
 from gpuproxy.model.money import usd
@@ -56,4 +57,5 @@ def _account(each: AccountSheet) -> pb.ProviderAccount:
         unknown=each.unknown,
         volumes=each.volumes,
         price_per_hour=usd(each.rate),
+        measured=[measurement(found) for found in each.measured],
     )

@@ -1,9 +1,14 @@
 """Reservations, and the answers to the calls that create them, as messages."""
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from google.protobuf.duration_pb2 import Duration
 
 from gpuproxy.edge.messages.instances import rented, reserved
 from gpuproxy.edge.messages.times import timestamp
+from gpuproxy.model import idleness, lease_ends
+from gpuproxy.model.cost_ahead import costs_to_end
 from gpuproxy.model.leases import Lease, LeaseState, status_word
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.reasons import Reason
@@ -75,7 +80,16 @@ def reservation_message(view: ReservationView) -> pb.Reservation:
         strategy=reservation.strategy,
         message=reservation.message or _under_way(view),
         reason=_reason(view),
+        cost_to_end=_cost_to_end(view),
+        ending_soon=any(map(lease_ends.is_soon, view.leases)),
+        destroyed_at=timestamp(_destroyed_at(view)),
+        release_idle_after=Duration(seconds=reservation.release_idle_s) if reservation.release_idle_s else None,
     )
+
+
+def _cost_to_end(view: ReservationView) -> float | None:
+    ahead = None if view.at is None else costs_to_end(view.leases, view.at)
+    return None if ahead is None else usd(ahead)
 
 
 def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
@@ -97,9 +111,19 @@ def outcomes(leases: Iterable[Lease]) -> list[pb.Outcome]:
     ]
 
 
-def _instances(view: ReservationView, shown: Callable[[Lease, Micro], pb.GPUInstance]) -> list[pb.GPUInstance]:
+def _instances(
+    view: ReservationView, shown: Callable[[Lease, Micro, datetime | None, float | None], pb.GPUInstance]
+) -> list[pb.GPUInstance]:
     kept = {lease.id for lease in view.kept}
-    return [shown(lease, cost) for lease, cost in zip(view.leases, view.costs, strict=True) if lease.id in kept]
+    utils = view.gpu_utils or (idleness.NOT_READ,) * len(view.leases)
+    rows = zip(view.leases, view.costs, utils, strict=True)
+    return [shown(lease, cost, view.at, gpu_util) for lease, cost, gpu_util in rows if lease.id in kept]
+
+
+def _destroyed_at(view: ReservationView) -> datetime | None:
+    """When its machines are destroyed, if that is later than its end."""
+    ends = [end for lease in view.kept if lease.grace_s and (end := lease_ends.destroyed_at(lease)) is not None]
+    return max(ends, default=None)
 
 
 def _under_way(view: ReservationView) -> str:

@@ -61,7 +61,7 @@ def _booking(line: BookingLine) -> pb.Transaction:
 
 
 def _adjustment(adjustment: Adjustment) -> pb.Transaction:
-    charged, metered = dollars(adjustment.charged), dollars(adjustment.metered)
+    charged, recorded = dollars(adjustment.charged), dollars(adjustment.metered)
     return pb.Transaction(
         id=adjustment.id,
         type="adjustment",
@@ -69,7 +69,7 @@ def _adjustment(adjustment: Adjustment) -> pb.Transaction:
         currency="USD",
         timestamp=int(adjustment.at.timestamp()),
         status="completed",
-        description=f"{adjustment.provider} charged {charged} for contract {adjustment.instance_id}, metered {metered}",
+        description=f"{adjustment.provider} charged {charged} for contract {adjustment.instance_id}, not {recorded}",
         provider=adjustment.provider,
         instance_id=adjustment.instance_id,
         reservation_id=adjustment.reservation_id,

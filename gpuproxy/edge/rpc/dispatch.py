@@ -22,7 +22,7 @@ from gpuproxy.adapters.logs import FrequentEvent
 from gpuproxy.edge.rpc.auth import Authenticator, credentials
 from gpuproxy.edge.rpc.begun import Begun
 from gpuproxy.edge.rpc.concurrency import ConcurrencyLimit
-from gpuproxy.edge.rpc.rpcs import POLL, READS, Answer, Rpc, allows
+from gpuproxy.edge.rpc.rpcs import EXTRA_READS, POLL, READS, Answer, Rpc, allows
 from gpuproxy.edge.rpc.status import code_of
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import (
@@ -126,6 +126,10 @@ class Dispatcher:
         `send` may wait until the client has read the answer. An error that `send` raises ends the stream.
         """
         return await self._run(call, partial(self._streamed, send))
+
+    async def identify(self, metadata: Mapping[str, str]) -> Caller:
+        """The caller with these credentials, without a deadline; raises Unauthenticated."""
+        return await self._authenticator.identify(metadata)
 
     def end_streams(self) -> None:
         """End all streams, now and later ones, with an error that tells the client to open the stream again."""
@@ -322,7 +326,7 @@ def _log_poll(**fields: str | float) -> None:
 def _polls(call: Call) -> bool:
     """True for a read that the client marks as a poll. Calls that change something are always logged at info."""
     name, value = POLL
-    return call.metadata.get(name) == value and call.rpc.name in READS
+    return call.metadata.get(name) == value and call.rpc.name in READS | EXTRA_READS
 
 
 def _shutting_down() -> Unavailable:

@@ -16,7 +16,7 @@ from gpuproxy.catalog import snapshot
 from gpuproxy.catalog.refresh import Market, Selection
 from gpuproxy.edge.messages import json_codec
 from gpuproxy.edge.messages.demands import Defaults, defaulted, listing_filter
-from gpuproxy.edge.messages.instances import lease_element, offer_element, offer_json, rented
+from gpuproxy.edge.messages.instances import lease_element, of_view, offer_element, offer_json
 from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc.rpcs import Ready
@@ -177,7 +177,7 @@ def _in_json(
 def _as_json(query: ListQuery, entry: Offer | LeaseView) -> bytes:
     if isinstance(entry, Offer):
         return offer_json(entry, query.filter.disk_gb)
-    return json_codec.encode(rented(entry.lease, entry.cost))
+    return json_codec.encode(of_view(entry))
 
 
 def _json_tail(rest: pb.ListGPUInstancesResponse) -> bytes:

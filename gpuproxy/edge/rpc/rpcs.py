@@ -43,6 +43,7 @@ READS = frozenset(
         "ListAPIKeys",
         "ListSSHKeys",
         "ListProviders",
+        "GetProviderProbe",
         "ListGPUInstances",
         "GetGPUInstance",
         "GetInstanceLogs",
@@ -63,6 +64,10 @@ READS = frozenset(
     }
 )
 """A viewer may call them."""
+EXTRA_READS = frozenset(
+    {"ReservationTimeline", "LeftOutOffers", "DoctorFindings", "ReconcilePasses", "WebhookDeliveries", "ListUsers"}
+)
+"""Reads of the dashboard that the contract does not have."""
 WRITES = frozenset(
     {
         "CreateAPIKey",
@@ -87,7 +92,7 @@ WRITES = frozenset(
     }
 )
 """A user may call them."""
-ADMIN_ONLY = frozenset({"SetSpendingLimit"})
+ADMIN_ONLY = frozenset({"SetSpendingLimit", "ListAuditEvents", "ProbeProvider"})
 SECONDS = {
     "ReserveGPUs": 120.0,
     "CreateGPUInstance": 120.0,

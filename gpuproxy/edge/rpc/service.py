@@ -5,7 +5,7 @@ method here answers UNIMPLEMENTED.
 """
 # ruff: noqa: N802 - methods are named as in the contract
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,14 +18,13 @@ from gpuproxy.edge.messages.pool_demands import PoolDefaults
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc import listing
 from gpuproxy.edge.rpc.pools import PoolCalls
-from gpuproxy.edge.rpc.providers import ProviderCalls
-from gpuproxy.edge.rpc.rpcs import Ready
+from gpuproxy.edge.rpc.rpcs import CONTRACT, Ready
 from gpuproxy.edge.rpc.session import Session
 from gpuproxy.health.checkup import Health
-from gpuproxy.health.sheets import Sheets
 from gpuproxy.instances.load import Load
 from gpuproxy.instances.machines import Machines
 from gpuproxy.instances.requests import Instances, LeaseView
+from gpuproxy.loadbalancer.left_out import LeftOut
 from gpuproxy.loadbalancer.setting import StrategySetting
 from gpuproxy.model import ids
 from gpuproxy.model.demands import MAX_GPUS, Caller, Demand
@@ -78,16 +77,17 @@ class Service:
         fingerprint_key: bytes,
         default_max_price: float,
         lease_duration: timedelta | None = None,
+        lease_grace: timedelta = timedelta(0),
         marketplaces: Mapping[str, str],
         pools: WarmPools | None = None,
         pool_max_price: float | None = None,
-        sheets: Sheets | None = None,
+        others: Iterable[object] = (),
     ) -> None:
         """`default_max_price` is in USD per GPU-hour. `marketplaces` has names by the prefix of their offers' ids.
 
         Demands are hashed with `fingerprint_key`, which is stored outside the database. Without `pools`, the calls
-        about warm pools are not implemented; without `sheets`, ListProviders is not. `pool_max_price` is the price
-        limit of a pool whose request names none; None: `default_max_price`.
+        about warm pools are not implemented. `pool_max_price` is the price limit of a pool whose request names none;
+        None: `default_max_price`. `others` implement further RPCs.
         """
         self._reserver = reserver
         self._reservations = reservations
@@ -99,38 +99,24 @@ class Service:
         self._machines = machines
         self._catalog = catalog
         self._clock = clock
-        if sheets is not None:
-            self.ListProviders = ProviderCalls(sheets).ListProviders
         self._defaults = Defaults(
             max_price=default_max_price,
             lease_duration=lease_duration,
+            lease_grace=lease_grace,
             marketplaces=marketplaces,
             fingerprint_key=fingerprint_key,
         )
         self._list_queries = listing.Queries(self._defaults)
-        self.Login = session.Login
-        self.CreateAPIKey = session.CreateAPIKey
-        self.ListAPIKeys = session.ListAPIKeys
-        self.RevokeAPIKey = session.RevokeAPIKey
-        self.AddSSHKey = session.AddSSHKey
-        self.ListSSHKeys = session.ListSSHKeys
-        self.DeleteSSHKey = session.DeleteSSHKey
+        for calls in (session, *others):
+            self._include(calls)
         if pools is not None:
             self._include(PoolCalls(pools, PoolDefaults(defaults=self._defaults, max_price=pool_max_price), clock))
 
-    def _include(self, pools: PoolCalls) -> None:
-        """Take over the RPCs for warm pools."""
-        self.GetWarmPoolStatus = pools.GetWarmPoolStatus
-        self.ListWarmPools = pools.ListWarmPools
-        self.ListWarmPoolHosts = pools.ListWarmPoolHosts
-        self.ProvisionWarmPool = pools.ProvisionWarmPool
-        self.EnableWarmPool = pools.EnableWarmPool
-        self.DisableWarmPool = pools.DisableWarmPool
-        self.TestWarmPoolFailover = pools.TestWarmPoolFailover
-        self.FailoverWarmPool = pools.FailoverWarmPool
-        self.CleanupWarmPool = pools.CleanupWarmPool
-        self.DeleteRetainedVolume = pools.DeleteRetainedVolume
-        self.WatchWarmPool = pools.WatchWarmPool
+    def _include(self, calls: object) -> None:
+        """Take over the RPCs that another object implements."""
+        for method in CONTRACT.methods:
+            if hasattr(calls, method.name):
+                setattr(self, method.name, getattr(calls, method.name))
 
     # ------------------------------------------------------------------------------------------ market and instances
 
@@ -152,7 +138,7 @@ class Service:
     async def GetGPUInstance(self, request: pb.GetGPUInstanceRequest, caller: Caller) -> pb.GetGPUInstanceResponse:
         """Return one rented instance."""
         instance = await self._named(request, caller)
-        return pb.GetGPUInstanceResponse(instance=instances.rented(instance.lease, instance.cost))
+        return pb.GetGPUInstanceResponse(instance=instances.of_view(instance))
 
     async def CreateGPUInstance(
         self, request: pb.CreateGPUInstanceRequest, caller: Caller
@@ -187,13 +173,13 @@ class Service:
         """Start a stopped machine."""
         lease = (await self._named(request, caller)).lease
         started = await self._machines.start(caller, lease.provider, request.instance_id.strip())
-        return pb.StartGPUInstanceResponse(instance=instances.rented(started.lease, started.cost))
+        return pb.StartGPUInstanceResponse(instance=instances.of_view(started))
 
     async def StopGPUInstance(self, request: pb.StopGPUInstanceRequest, caller: Caller) -> pb.StopGPUInstanceResponse:
         """Stop a machine: its GPUs are released, its disk is kept."""
         lease = (await self._named(request, caller)).lease
         stopped = await self._machines.stop(caller, lease.provider, request.instance_id.strip())
-        return pb.StopGPUInstanceResponse(instance=instances.rented(stopped.lease, stopped.cost))
+        return pb.StopGPUInstanceResponse(instance=instances.of_view(stopped))
 
     async def GetInstanceLogs(self, request: pb.GetInstanceLogsRequest, caller: Caller) -> pb.GetInstanceLogsResponse:
         """Return the last lines of a machine's log."""
@@ -211,6 +197,10 @@ class Service:
         """Rent 1-16 GPUs."""
         demand = reserve_demand(request, self._defaults)
         return reservations.reserve_answer(await self._reserver.reserve(caller, demand))
+
+    async def left_out(self, request: pb.ReserveGPUsRequest, caller: Caller) -> LeftOut:
+        """Why ReserveGPUs would leave out offers now. For the dashboard: it is no call of the contract."""
+        return await self._reserver.left_out(caller, reserve_demand(request, self._defaults))
 
     async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
         """Return a reservation in its current state."""

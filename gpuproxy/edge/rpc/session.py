@@ -57,7 +57,7 @@ class Session:
                 f"You can't create a key with the role {role}: your own role is {caller.role}.",
                 metadata={"needed": role, "role": caller.role},
             )
-        made = await self._keys.create(caller.project, name, role, caller.user_id)
+        made = await self._keys.create(caller.project, name, role, caller.user_id, by=caller)
         return pb.CreateAPIKeyResponse(
             api_key=made.text,
             name=made.row.name,
@@ -81,7 +81,7 @@ class Session:
                 f"You can't revoke a key with the role {role}: your own role is {caller.role}.",
                 metadata={"needed": role, "role": caller.role},
             )
-        if not await self._keys.revoke(caller.scope, request.id):
+        if not await self._keys.revoke(caller.scope, request.id, by=caller):
             raise _no_key("API key", "ListAPIKeys", request.id, "key-")
         return pb.RevokeAPIKeyResponse()
 
@@ -93,7 +93,7 @@ class Session:
         found.finish()
         kind = key.line.partition(" ")[0]
         row = await self._ssh_keys.add(
-            caller.project, name or key.comment[:_MAX_NAME] or kind, key.line, key.fingerprint
+            caller.project, name or key.comment[:_MAX_NAME] or kind, key.line, key.fingerprint, by=caller
         )
         return pb.AddSSHKeyResponse(key=keys.ssh_key_message(row))
 
@@ -106,7 +106,7 @@ class Session:
         """Delete a key. Machines that are rented from now on don't get it."""
         if not request.id:
             raise InvalidArgument([Violation("id", "is required: the id of the key, not the key itself")])
-        if not await self._ssh_keys.delete(caller.scope, request.id):
+        if not await self._ssh_keys.delete(caller.scope, request.id, by=caller):
             raise _no_key("SSH key", "ListSSHKeys", request.id, "ssh-")
         return pb.DeleteSSHKeyResponse()
 

@@ -150,6 +150,7 @@ class IoNet:
             instances=tuple(map(self._accesses.on, live)),
             unreadable=in_few_words(found.troubles),
             sent_at=found.sent_at,
+            ended=frozenset(each.instance.label for each in found.deployments if each.ended and each.instance.label),
         )
 
     async def get(self, instance_id: InstanceId) -> ListedInstance | None:
@@ -209,6 +210,10 @@ class IoNet:
     async def stop(self, instance_id: InstanceId) -> None:
         """Not possible."""
         raise NotSupported(f"{MISSING['stop_start']}: {instance_id}")
+
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """Not possible."""
+        raise NotSupported(f"{MISSING['container_key']}: {instance_id}, {label}")
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """Not possible."""

@@ -25,6 +25,8 @@ _MOST_BYTES = 16 * 1024 * 1024
 _INLINE_BYTES = 262_144
 """Answers up to this size are decoded on the loop, larger ones by the workers."""
 _LONGEST_WAIT = 120.0
+_CALLED_BY_ANY = frozenset({"search"})
+"""The endpoints that a process calls although another one supervises the account."""
 _PENALTY = 2.0
 """Seconds without calls of one kind after a 429 that names no time."""
 
@@ -134,8 +136,13 @@ class IoNetApi:
         if (wait := pace.wait()) > _LONGEST_WAIT:
             raise RateLimited(f"{NAME} allows the next {endpoint} in {wait:.0f} s", retry_after=wait)
         await pace.turn()
+        if self._setup.shared is not None and endpoint in _CALLED_BY_ANY:
+            await self._setup.shared.turn(endpoint, *pace.rate)
 
     def _heed(self, endpoint: str, error: Refused) -> None:
         pace = self._paces.get(endpoint)
         if pace is not None and isinstance(error, RateLimited):
-            pace.hold(_PENALTY if error.retry_after is None else error.retry_after)
+            seconds = _PENALTY if error.retry_after is None else error.retry_after
+            pace.hold(seconds)
+            if self._setup.shared is not None and endpoint in _CALLED_BY_ANY:
+                self._setup.shared.hold(endpoint, seconds)

@@ -31,6 +31,7 @@ MISSING: Mapping[str, str] = {
     "custom_image": f"{_ONLY_IMAGE}, which can't be chosen",
     "registry_auth": f"{_ONLY_IMAGE}, which comes from no registry of yours",
     "jupyter": f"{_ONLY_IMAGE} and SSH",
+    "container_key": "a machine of io.net gets no key of its own; io.net ends it with its booking",
     "entrypoint": f"{_ONLY_IMAGE} and SSH; it has no entry point of yours",
 }
 CAPABILITIES = Capabilities(

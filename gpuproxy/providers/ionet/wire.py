@@ -145,7 +145,7 @@ def _listing(row: WireRow) -> Listing | None:
     if not isfinite(row.price) or not 0 <= row.price < ABSURD or not 0 <= row.num_cards <= _MOST_CARDS:
         raise ValueError("an impossible price or number of cards")
     free = row.available_replicas
-    if row.num_cards == 0 or row.price == 0 or row.sold_out or (free is not None and free <= 0):
+    if row.num_cards == 0 or micro(row.price) == 0 or row.sold_out or (free is not None and free <= 0):
         return None
     configuration = Configuration(hardware=_id(row.deploy_id), cards=row.num_cards, location=_id(row.location))
     configuration.native_id()  # raises for an id that no offer can have

@@ -80,12 +80,16 @@ def read_charges(body: bytes) -> Charged:
 
 
 def by_instance(charges: Iterable[Charge], odd: Collection[str]) -> dict[InstanceId, Micro]:
-    """The total charge of each instance in micro-dollars, without instances that have an invalid charge."""
+    """The total charge of each instance and volume in micro-dollars, without those that have an invalid charge.
+
+    A volume is named as in the books: "V.777".
+    """
     sums: dict[InstanceId, Micro] = {}
     for charge in charges:
         kind, _, number = charge.source.partition("-")
-        if kind == "instance" and number.isdecimal() and charge.source not in odd:
-            sums[InstanceId(number)] = Micro(sums.get(InstanceId(number), 0) + micro(charge.amount or 0.0))
+        if kind in _NAMES and number.isdecimal() and charge.source not in odd:
+            contract = InstanceId(_NAMES[kind] + number)
+            sums[contract] = Micro(sums.get(contract, 0) + micro(charge.amount or 0.0))
     return sums
 
 
@@ -99,5 +103,7 @@ def _charge_of(row: msgspec.Raw) -> tuple[str, Charge | None]:
     return charge.source, charge if believed else None
 
 
+_NAMES = {"instance": "", "volume": "V."}
+"""What our ids begin with, by the kind of a source."""
 _CHARGES = msgspec.json.Decoder(Charge, strict=False)
 _USER = msgspec.json.Decoder(User, strict=False)

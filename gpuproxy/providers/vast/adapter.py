@@ -46,6 +46,7 @@ from gpuproxy.providers.vast.requests import (
     create_body,
     is_log_address,
     launch_violations,
+    left_out,
     next_stretch,
     search_body,
 )
@@ -80,6 +81,7 @@ _CHARGES_PAGES, _CHARGES_SECONDS = 200, 300.0
 _LOG_LOOKS, _LOG_SECONDS, _LOG_BYTES = 20, 1.0, 4 * 1024 * 1024
 _LIST_QUERY = {"order_by": '[{"col":"id","dir":"asc"}]', "limit": str(_LIST_ROWS)}
 
+_NO_CONTAINER_KEY = "a machine of this account can't read its own label, as a probe has shown"
 _MISSING = {
     "hold_gpu": "a container of vast.ai can't read its own label, so a running standby would not know when it is "
     "promoted",
@@ -88,9 +90,32 @@ _MISSING = {
 }
 
 
+def missing(container_key: bool | None) -> Mapping[str, str]:
+    """The missing capabilities. `container_key`: what a probe measured; without a measurement, a container can."""
+    return _MISSING if container_key is not False else {**_MISSING, "container_key": _NO_CONTAINER_KEY}
+
+
+OWN_READ = """\
+[ -n "$CONTAINER_API_KEY" ] || exit 2
+python3 - <<'gpuproxy' 2>/dev/null
+import json, os, sys, urllib.error, urllib.request
+url = "https://console.vast.ai/api/v0/instances/%s/?owner=me" % os.environ["CONTAINER_ID"]
+asked = urllib.request.Request(url, headers={"Authorization": "Bearer " + os.environ["CONTAINER_API_KEY"]})
+try:
+    said = json.load(urllib.request.urlopen(asked, timeout=20))
+except urllib.error.HTTPError as error:
+    sys.exit(1 if error.code in (401, 403, 404) else 3)
+except Exception:
+    sys.exit(3)
+sys.exit(0 if isinstance(said.get("instances"), dict) else 1)
+gpuproxy"""
+"""For the descriptor. vast.ai documents that this key may start, stop and destroy its instance; nothing about reads."""
+
+
 CAPABILITIES = Capabilities(
-    missing=_MISSING,
+    missing=missing(None),
     billing="metered",
+    boot_script=True,
     search_page=SEARCH_CAP,
     search_interval=INTERVALS["search"],
     create_interval=INTERVALS["create"],
@@ -120,6 +145,7 @@ class VastAi:
         self._volumes = VolumeCalls(self._api)
         self.capabilities = replace(
             CAPABILITIES,
+            missing=missing(setup.container_key),
             search_interval=intervals["search"],
             create_interval=intervals["create"],
             create_timeout=self._api.timeouts["create"],
@@ -127,7 +153,7 @@ class VastAi:
         )
         self._setup = setup
         self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        """The secrets of launches, by label."""
+        """The secrets of launches, by label, without the end that a label may carry and that changes."""
 
     def check_launch(self, spec: LaunchSpec) -> Sequence[Violation]:
         """A start script must fit vast.ai's limit, and needs a run mode with a shell."""
@@ -162,7 +188,7 @@ class VastAi:
             raise ProviderUnavailable(f"{NAME} can't be reached: {error}") from error
         except HttpReplyLost as error:
             raise OutcomeUnknown(f"the answer to a create was lost: {error}") from error
-        return created(reply, mounts=spec.volume is not None)
+        return replace(created(reply, mounts=spec.volume is not None), left_out=left_out(spec))
 
     async def list(self) -> Inventory:
         """All instances of the account. Raises a ProviderError if a page is missing, invalid or too short."""
@@ -220,6 +246,11 @@ class VastAi:
     async def start(self, instance_id: InstanceId) -> None:
         """Start the instance; returns when accepted. NoCapacity: vast.ai queued the start until its GPUs are free."""
         await self._switch(instance_id, "running")
+
+    async def relabel(self, instance_id: InstanceId, label: str) -> None:
+        """Change the label; returns when accepted. After OutcomeUnknown the call can be repeated without harm."""
+        request = self._api.request("manage", "PUT", _path(instance_id), {"label": label})
+        await self._api.change("manage", request, switched)
 
     async def stop(self, instance_id: InstanceId) -> None:
         """Stop the instance, and cancel a queued start; returns when accepted."""
@@ -307,7 +338,7 @@ class VastAi:
         """The secrets of a launch. They are kept, because the machine's status messages may repeat them."""
         secrets = secrets_of(spec)
         if secrets:
-            self._secrets[label] = secrets
+            self._secrets[label.partition(".")[0]] = secrets
         while len(self._secrets) > _MOST_SECRETS:
             self._secrets.popitem(last=False)
         return secrets
@@ -321,7 +352,7 @@ class VastAi:
         of_all = tuple(islice(chain.from_iterable(self._secrets.values()), MOST_SECRETS + 1))
 
         def discreet(label: str | None, text: str) -> str:
-            secrets = of_all if label is None else self._secrets.get(label, ())
+            secrets = of_all if label is None else self._secrets.get(label.partition(".")[0], ())
             return cut(text, (self._setup.key, *secrets))
 
         return discreet

@@ -23,6 +23,8 @@ INLINE_BYTES = 262_144
 MARGIN = 1.02
 """Intervals are longer by this factor, because two requests may take different times to arrive."""
 _SEARCH_BURST = 10
+_CALLED_BY_ANY = frozenset({"search", "manage"})
+"""The endpoints that a process calls although another one supervises the account."""
 _LONGEST_WAIT = 120.0
 TIMEOUTS: Mapping[str, float] = {"search": 60.0, "create": 30.0, "call": 30.0}
 _MOST_BYTES: Mapping[str, int] = {"search": 32 * 1024 * 1024, "call": 16 * 1024 * 1024}
@@ -136,6 +138,8 @@ class VastApi:
         if (wait := turns.wait()) > _LONGEST_WAIT:
             raise RateLimited(f"{NAME} allows the next {endpoint} in {wait:.0f} s", retry_after=wait)
         await turns.turn()
+        if self._setup.shared is not None and endpoint in _CALLED_BY_ANY:
+            await self._setup.shared.turn(endpoint, *turns.rate)
 
     def _heed(self, endpoint: str, limited: RateLimited, reply: Reply) -> None:
         turns = self._turns[endpoint]
@@ -143,6 +147,8 @@ class VastApi:
             learnt = min(reply.named_interval() or 0.0, LONGEST_LEARNT)
             turns.interval = max(turns.interval, learnt * MARGIN)
         turns.hold(limited.retry_after or 0.0)
+        if self._setup.shared is not None and endpoint in _CALLED_BY_ANY:
+            self._setup.shared.hold(endpoint, limited.retry_after or 0.0)
 
 
 class Pages:

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import InstanceId, PortMapping, SshAddress
 from gpuproxy.ports import InstanceStatus, ListedInstance
-from gpuproxy.providers.decode import BROKEN, Unreadable, date, decoded, fields_of, price, typed, whole_number
+from gpuproxy.providers.decode import BROKEN, Unreadable, date, decoded, fields_of, percent, price, typed, whole_number
 from gpuproxy.providers.vast.status import blame_of, status_of
 
 Discretion = Callable[[str | None, str], str]
@@ -54,6 +54,7 @@ class WireInstance(msgspec.Struct, frozen=True):
     instance: WirePrices | None = None
     gpu_name: str | None = None
     num_gpus: int | None = None
+    gpu_util: float | None = None
     machine_id: int | str | None = None
     start_date: float | None = None
     end_date: float | None = None
@@ -203,6 +204,7 @@ def _read(row: msgspec.Raw, discreet: Discretion, *, mended: bool) -> tuple[List
         stopped_price=price(wire.storage_total_cost if billed is None else billed),
         gpu_model=gpu_name(wire.gpu_name or ""),
         num_gpus=max(0, wire.num_gpus or 0),
+        gpu_util=percent(wire.gpu_util),
         machine_id="" if wire.machine_id is None else str(wire.machine_id),
         created_at=date(wire.start_date),
         ends_at=date(wire.end_date),

@@ -64,12 +64,12 @@ def next_stretch(asked: Stretch, found: Found) -> Stretch | None:
 
 
 def charges_query(since: datetime, until: datetime) -> dict[str, str]:
-    """The query for instances' charges of these days and one day more on each side, as clocks may differ."""
+    """The query for the charges of these days, and of one day more on each side, as clocks may differ."""
     day = timedelta(days=1)
     first = since.replace(hour=0, minute=0, second=0, microsecond=0) - day
     last = until.replace(hour=0, minute=0, second=0, microsecond=0) + 2 * day
     days = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
-    filters = {"day": days, "type": {"in": ["instance"]}}
+    filters = {"day": days, "type": {"in": ["instance", "volume"]}}
     return {"select_filters": json.dumps(filters), "limit": "500", "format": "table"}
 
 
@@ -160,7 +160,7 @@ def launch_violations(spec: LaunchSpec) -> tuple[Violation, ...]:
     """What vast.ai does not accept in a launch."""
     if spec.run_mode != "entrypoint":
         try:
-            script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
+            script, _ = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec), spec.self_ending)
         except ValueError as error:
             return (Violation("volume", str(error)),)
         return () if isinstance(script, str) else (Violation("onstart", _too_long("is", script, " after compression")),)
@@ -182,7 +182,8 @@ def create_body(spec: LaunchSpec, label: str) -> dict[str, object]:
     """
     for violation in launch_violations(spec):
         raise InvalidRequest(f"{violation.field} {violation.description}", scope=Scope.PROVIDER)
-    script = None if spec.run_mode == "entrypoint" else _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec))
+    shell = spec.run_mode != "entrypoint"
+    script = _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec), spec.self_ending)[0] if shell else None
     body: dict[str, object] = {
         "client_id": "me",
         "image": spec.image,
@@ -224,19 +225,38 @@ def _env(spec: LaunchSpec) -> dict[str, str]:
     return {**dict(spec.env), **dict(spec.secret_env), **ports}
 
 
+def left_out(spec: LaunchSpec) -> tuple[str, ...]:
+    """The parts of the boot script that are not sent, because vast.ai takes no longer script."""
+    if spec.run_mode == "entrypoint":
+        return ()
+    return _boot_script(spec.ssh_public_keys, spec.onstart, _lock(spec), spec.self_ending)[1]
+
+
 @lru_cache(maxsize=_REMEMBERED)
-def _boot_script(keys: tuple[str, ...], onstart: str, lock: VolumeMount | None) -> str | int:
+def _boot_script(
+    keys: tuple[str, ...], onstart: str, lock: VolumeMount | None, ending: bool = False
+) -> tuple[str | int, tuple[str, ...]]:
     """What is sent as onstart, "" if there is nothing to do, or its size in characters if it is too long.
 
-    The keys are left out if only they make it too long: the marketplace also gets them through its own API. A user's
-    script that fits only without ours is sent as it is; then nothing is reported. It is never sent without its lock.
+    Also the parts that are left out. The keys are left out if only they make it too long: the marketplace also gets
+    them through its own API. Then the part `ending` is left out. A user's script that fits only without ours is sent
+    as it is; then nothing is reported. It is never sent without its lock.
     """
-    try:
-        return boot.fitted(boot.script(keys, onstart, lock=lock), _MOST_TEXT)
-    except boot.TooLong as error:
-        if keys:
-            return _boot_script((), onstart, lock)
-        return onstart if lock is None and len(onstart.encode()) <= _MOST_TEXT else error.size
+    size = 0
+    for some_keys, ends in dict.fromkeys(((keys, ending), ((), ending), ((), False))):
+        out = _parts(keys and not some_keys, ending and not ends)
+        try:
+            text = boot.script(some_keys, onstart, more=(boot.ENDING,) if ends else (), lock=lock)
+            return boot.fitted(text, _MOST_TEXT), out
+        except boot.TooLong as error:
+            size = error.size
+    if lock is None and len(onstart.encode()) <= _MOST_TEXT:
+        return onstart, _parts(keys, ending)
+    return size, ()
+
+
+def _parts(keys: object, ending: object) -> tuple[str, ...]:
+    return (*([boot.ENDING.name] if ending else []), *([boot.KEYS.name] if keys else []))
 
 
 def _too_long(verb: str, size: int, how: str) -> str:

@@ -70,6 +70,9 @@ def _done_to_instance(market: SimulatedMarket, act: str, instance: Instance, bod
         case "contract":
             market.contract_ends.move(instance, market.now + number_in(body, "ends_in_seconds"))
             return {"id": instance.id, "ends_at": instance.end_date}
+        case "gpu_util":
+            instance.gpu_util = None if body.get("percent") is None else number_in(body, "percent")
+            return {"id": instance.id, "gpu_util": instance.gpu_util}
     raise WrongCall(f"there is no call {act} of an instance; see docs/sandbox.md")
 
 

@@ -177,6 +177,8 @@ class Instance:
     """If it waits for the lock, since when."""
     workload: bool = False
     """True: the user's command runs."""
+    gpu_util: float | None = 97.0
+    """What its rows tell of its GPUs' work while it runs, in percent; None: nothing."""
     metered_us: int = 0
     gpu_us: int = 0
     disk_us: int = 0

@@ -28,9 +28,13 @@ KNOWN: frozenset[str] = frozenset(
         "19c4c6f531a94ea43ff1748bb36d8b1e3921190a0f9b032a2e85a50397161296",
         "4dd67abdda4fbfd68c0b0209253a1fbe5ea9e098173ba12069e6e68d64599613",
         "51548e0a2c66f4fe3958835dc2c5f4cbd27702133ec08b59ad3009bbf5288d96",
+        "6ed84d5c4dbd0618b49e2742ebbc3a8bac7ea2825275404bea3a9621e6c0328d",
+        "872fd9f4660534d26493e517806cd978dbb2307ac0a963d3310b2546533afe14",
+        "9f4f558749d99846d05933de8de65de749b481120e0f6d013ace667ee5f6ceab",
+        "e677d14dc8c0b42c70df2289e83423070002ef594bd1af586f5beef9181dab2a",
     }
 )
-"""SHA-256 of what is executed of a boot script: with keys, a user's script and a lock, and without each of them."""
+"""SHA-256 of what is executed of a boot script: with keys, a user's script, a lock or an end, and without each."""
 KNOWN_PACKED = "d7d05664cad0ec8c5bbbc650926801ee090fc461d2612719e9b24cf69f3b1ff0"
 """The same of a packed boot script, without its content."""
 _MOST_BYTES = 256 * 1024

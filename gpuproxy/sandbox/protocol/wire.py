@@ -7,8 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from gpuproxy.ports import HttpRequest, HttpResponse
 
@@ -55,19 +56,26 @@ class Incoming:
 
 def incoming(request: HttpRequest) -> Incoming:
     """Parse a request; the key is not known yet."""
-    url = urlsplit(request.url)
-    pairs = parse_qsl(url.query, keep_blank_values=True)
+    url, pairs, repeated = _parsed(request.url)
     headers = {name.lower(): value for name, value in request.headers.items()}
-    counted = Counter(name for name, _ in pairs)
     return Incoming(
         method=request.method.upper(),
         path=url.path.rstrip("/") or "/",
         query=dict(pairs),
         body=request.body or b"",
         headers=headers,
-        repeated=frozenset(name for name, count in counted.items() if count > 1),
+        repeated=repeated,
         origin=f"{url.scheme or 'http'}://{url.netloc or headers.get('host', '')}",
     )
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> tuple[SplitResult, tuple[tuple[str, str], ...], frozenset[str]]:
+    """The parts of a URL, its query, and the names that are more than once in it. Most callers repeat their URLs."""
+    parts = urlsplit(url)
+    pairs = tuple(parse_qsl(parts.query, keep_blank_values=True))
+    counted = Counter(name for name, _ in pairs)
+    return parts, pairs, frozenset(name for name, count in counted.items() if count > 1)
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _MOST_SECONDS = 600.0  # real
 _MOST_LINES = 1_000  # of an instance; the first ones are dropped
 _MOST_CHARACTERS = 4_000  # of a line
 _CLOSE_SECONDS = 10.0
+_SHORTEST_MINUTE = 0.5  # real seconds. A minute of the market is shorter at a fast scale, but each takes processes
 _PASSES = 5  # a process may start another one while its own end is under way
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_RUN = "sandbox: the start script was not run, because it is not GPU Proxy's (--boot-scripts ours)"
@@ -38,8 +39,11 @@ _Start = tuple[int, int]
 class BootScripts:
     """The start scripts of the running instances of one sandbox."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, url: str) -> None:
+        """`url`: where the sandbox serves the marketplace's API to the scripts."""
         self._market = sandbox.market
+        self._url = url
+        self._minute = max(60 / sandbox.clock.scale, _SHORTEST_MINUTE)
         if sandbox.options.boot_scripts != "off":
             self._market.workloads.use_real_scripts()
         self._mode = sandbox.options.boot_scripts
@@ -156,6 +160,10 @@ class BootScripts:
             "HOME": str(folder),
             "GPUPROXY_BOOT_DIR": str(folder / ".gpuproxy"),
             "GPUPROXY_BOOT_CONSOLE": os.devnull,
+            "GPUPROXY_BOOT_API": self._url,
+            "GPUPROXY_BOOT_MINUTE": f"{self._minute:.3f}",
+            "CONTAINER_ID": str(instance.id),
+            "CONTAINER_API_KEY": instance.api_key,
         }
         volume = self._market.workloads.mounted(instance)
         if volume is not None:

@@ -37,7 +37,7 @@ class RunningSandbox:
         self.port = port
         self._listeners = listeners
         self._runner = runner
-        self._scripts = BootScripts(sandbox)
+        self._scripts = BootScripts(sandbox, self.url)
         self._ticking = asyncio.create_task(self._tick())
 
     @property

@@ -8,100 +8,48 @@ the database file keeps other servers out; therefore a server may take over unfi
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import structlog
 from sqlite_utils import Database as SqliteUtils
 
-from gpuproxy.model.errors import DiskFull, StatementRefused, Unavailable
+from gpuproxy.model.errors import DiskFull, Unavailable
 from gpuproxy.store.sqlite import errors
 from gpuproxy.store.sqlite.ballast import Ballast
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
 from gpuproxy.store.sqlite.opening import open_readers, open_writer
+from gpuproxy.store.units import Unit, UnitTx, Wakeups, Watchers, result_of, write_forever
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-_BATCH = 64
 _READERS = 2
 _BALLAST_RETRY = timedelta(seconds=10)
 
 
-@dataclass(slots=True)
-class _Unit:
-    """One unit of work that waits to be written."""
-
-    fn: Callable[["SqliteTx"], Any]
-    loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[Any]
-    result: Any = None
-    error: BaseException | None = None
-    topics: tuple[str, ...] = ()
-    callbacks: tuple[Callable[[], None], ...] = ()
-    context: Context = field(default_factory=copy_context)
-
-    @property
-    def hit_full_disk(self) -> bool:
-        """True if the unit failed because the disk is full."""
-        return isinstance(self.error, DiskFull) and self.error.__cause__ is not None
-
-
-class SqliteTx:
+class SqliteTx(UnitTx):
     """The Tx port: one transaction on one connection."""
 
     def __init__(
         self, db: SqliteUtils, now: datetime, *, location: DatabaseLocation | None, has_space: bool = True
     ) -> None:
+        super().__init__(now)
         self._db = db
-        self._now = now
         self._location = location
         self._has_space = has_space
-        self.topics: list[str] = []
-        self.callbacks: list[Callable[[], None]] = []
-        self.failure: Exception | None = None
-        """The error of the first statement that failed. No further statement is executed."""
 
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Run a statement; returns the number of changed rows."""
-        return int(self._answer(sql, params, lambda cursor: cursor.rowcount))
-
-    def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
-        """Run a query; returns all rows."""
-        return cast("list[Mapping[str, Any]]", self._answer(sql, params, _rows))
-
-    def _answer(self, sql: str, params: Sequence[Any], read: Callable[[sqlite3.Cursor], Any]) -> Any:
-        if self.failure is not None:  # SQLite may have ended the transaction, and would commit each further statement
-            raise StatementRefused("an earlier statement of this unit has failed") from self.failure
+    def _run(self, sql: str, params: Sequence[Any], *, rows: bool = False) -> tuple[int, list[Mapping[str, Any]]]:
+        self._require_whole()  # SQLite may have ended the transaction, and would commit each further statement
         try:
-            return read(self._db.execute(sql, params))
+            cursor = self._db.execute(sql, params)
+            return int(cursor.rowcount), _rows(cursor) if rows else []
         except sqlite3.Error as error:
             self.failure = errors.of_statement(error)
             raise self.failure from error
-
-    def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Mapping[str, Any] | None:
-        """Run a query; returns the first row, or None if there is none."""
-        rows = self.fetch(sql, params)
-        return rows[0] if rows else None
-
-    def now(self) -> datetime:
-        """The time of this unit of work, in aware UTC and whole microseconds."""
-        return self._now
-
-    def changed(self, topic: str) -> None:
-        """Wake the watchers of `topic` after this unit is committed."""
-        self.topics.append(topic)
-
-    def after_commit(self, call: Callable[[], None]) -> None:
-        """Call `call` on the event loop after this unit is committed, once. It isn't called if the unit fails."""
-        self.callbacks.append(call)
 
     def lasting(self) -> bool:
         """False while the database's path names other files than the open ones: what is written would be lost."""
@@ -115,29 +63,11 @@ class SqliteTx:
             raise errors.files_changed()
 
 
-def _result(fn: Callable[[SqliteTx], T], tx: SqliteTx) -> T:
-    """The result of a unit; raises the error of a statement even if the unit has passed over it."""
-    result = fn(tx)
-    if tx.failure is not None:
-        raise tx.failure
-    return result
-
-
 def _rows(cursor: sqlite3.Cursor) -> list[Mapping[str, Any]]:
+    if not (found := cursor.fetchall()):  # as most queries of an idle server
+        return []
     names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
-
-
-class _Wakeups:
-    """The wakeups of one watcher."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    async def wait(self) -> None:
-        """Wait for the next change; returns at once if there was one since the last call."""
-        await self.event.wait()
-        self.event.clear()
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 class SqliteDatabase:
@@ -175,8 +105,8 @@ class SqliteDatabase:
             if self._location is not None:
                 self._location.remember_files()
             self._resources = resources.pop_all()
-        self._watchers: dict[str, list[_Wakeups]] = {}
-        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._watchers = Watchers()
+        self._queue: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._reader_pool: ThreadPoolExecutor | None = None
         if threads:
@@ -189,17 +119,21 @@ class SqliteDatabase:
         """True if this object has the lock on the database file: no other server uses the database."""
         return self._location is None or self._location.locked
 
+    @property
+    def connection(self) -> SqliteUtils:
+        """The writer's connection, for the one that moves the database while no unit is written."""
+        return self._writer
+
     def use_clock(self, now: Callable[[], datetime]) -> None:
         """Use `now` as the time of transactions from now on."""
         self._now = now
 
     async def write(self, fn: Callable[[SqliteTx], T]) -> T:
         """Run `fn` in a transaction. When this returns, the changes are on disk."""
-        loop = asyncio.get_running_loop()
-        unit = _Unit(fn, loop, loop.create_future())
+        unit = Unit.of(fn)
         if self._thread is None:
             self._commit([unit])
-            self._publish([unit])
+            self._watchers.publish([unit])
         else:
             self._queue.put(unit)
         return cast("T", await unit.done)
@@ -207,20 +141,12 @@ class SqliteDatabase:
     async def read(self, fn: Callable[[SqliteTx], T]) -> T:
         """Run `fn` in a read transaction, on a consistent snapshot."""
         if self._reader_pool is None:
-            return _result(fn, SqliteTx(self._writer, self._now(), location=self._location))
+            return result_of(fn, SqliteTx(self._writer, self._now(), location=self._location))
         return await asyncio.get_running_loop().run_in_executor(self._reader_pool, self._read, fn)
 
-    @asynccontextmanager
-    async def watch(self, topic: str) -> AsyncIterator[_Wakeups]:
+    def watch(self, topic: str) -> AbstractAsyncContextManager[Wakeups]:
         """Subscribe to the changes of a topic, from now on."""
-        wakeups = _Wakeups()
-        self._watchers.setdefault(topic, []).append(wakeups)
-        try:
-            yield wakeups
-        finally:
-            self._watchers[topic].remove(wakeups)
-            if not self._watchers[topic]:
-                del self._watchers[topic]
+        return self._watchers.watch(topic)
 
     async def close(self) -> None:
         """Finish the queued writes and close all files."""
@@ -236,7 +162,7 @@ class SqliteDatabase:
         try:
             db.conn.execute("BEGIN")
             try:
-                return _result(fn, SqliteTx(db, self._now(), location=self._location))
+                return result_of(fn, SqliteTx(db, self._now(), location=self._location))
             finally:
                 if db.conn.in_transaction:  # an I/O error may have ended it
                     db.conn.execute("COMMIT")
@@ -246,25 +172,17 @@ class SqliteDatabase:
             self._idle_readers.put(db)
 
     def _write_forever(self) -> None:
-        while (unit := self._queue.get()) is not None:
-            batch = [unit]
-            stop = False
-            while len(batch) < _BATCH and not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    stop = True
-                    break
-                batch.append(following)
+        def commit(batch: list[Unit]) -> None:
             self._commit(batch)
-            _publish_on_loops(batch, self._publish)
-            if stop:
-                return
+            self._watchers.publish_on_loops(batch)
 
-    def _commit(self, batch: list[_Unit]) -> None:
+        write_forever(self._queue, commit)
+
+    def _commit(self, batch: list[Unit]) -> None:
         """Run all units in one transaction. Units that fail on a full disk are retried after freeing the ballast."""
         self._retake_ballast()
         self._attempt(batch)
-        failed = [unit for unit in batch if unit.hit_full_disk]
+        failed = [unit for unit in batch if _hit_full_disk(unit)]
         if failed and self._ballast is not None and self._ballast.give_up():
             self._retake_ballast_at = self._now() + _BALLAST_RETRY
             for unit in failed:
@@ -276,7 +194,7 @@ class SqliteDatabase:
             self._retake_ballast_at = self._now() + _BALLAST_RETRY
             self._ballast.hold()
 
-    def _attempt(self, batch: list[_Unit]) -> None:
+    def _attempt(self, batch: list[Unit]) -> None:
         """Run the units in one transaction. If the transaction itself fails, all units fail."""
         connection = self._writer.conn
         try:
@@ -292,47 +210,19 @@ class SqliteDatabase:
             for unit in batch:
                 unit.error = errors.unavailable(cause)
 
-    def _run(self, unit: _Unit) -> None:
+    def _run(self, unit: Unit) -> None:
         connection = self._writer.conn
-        now = self._now()
         has_space = self._ballast is None or self._ballast.held
-        tx = SqliteTx(self._writer, now, location=self._location, has_space=has_space)
+        tx = SqliteTx(self._writer, self._now(), location=self._location, has_space=has_space)
         connection.execute("SAVEPOINT unit")
-        try:
-            unit.result = _result(unit.fn, tx)
-            unit.topics, unit.callbacks = tuple(tx.topics), tuple(tx.callbacks)
-        except Exception as error:  # noqa: BLE001 - it is passed unchanged to the unit's caller
-            unit.error = error
+        unit.run(tx)
         if not connection.in_transaction:  # a full disk or an I/O error has ended it, for every unit
             raise errors.unavailable(tx.failure and tx.failure.__cause__)
         if unit.error is not None:
             connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
 
-    def _publish(self, batch: list[_Unit]) -> None:
-        for unit in batch:
-            if not unit.done.done():  # the caller may have been cancelled; its unit is committed anyway
-                if unit.error is not None:
-                    unit.done.set_exception(unit.error)
-                else:
-                    unit.done.set_result(unit.result)
-            if unit.error is None:
-                for topic in unit.topics:
-                    for wakeups in self._watchers.get(topic, ()):
-                        wakeups.event.set()
-                for call in unit.callbacks:
-                    unit.context.run(_call_safely, call)
 
-
-def _call_safely(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except Exception:
-        log.exception("commit_callback_failed")  # the commit is done, and other callers wait for their answers
-
-
-def _publish_on_loops(batch: list[_Unit], publish: Callable[[list[_Unit]], None]) -> None:
-    loops = {id(unit.loop): unit.loop for unit in batch}
-    for loop in loops.values():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(publish, [unit for unit in batch if unit.loop is loop])
+def _hit_full_disk(unit: Unit) -> bool:
+    """True if the unit failed because the disk is full."""
+    return isinstance(unit.error, DiskFull) and unit.error.__cause__ is not None

@@ -10,6 +10,9 @@ from gpuproxy.store.migrations import migrations
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
 
+_STATEMENTS = 1000
+"""So many prepared statements are kept. The program has a few hundred, and to prepare one with triggers is slow."""
+
 
 def open_writer(path: str, location: DatabaseLocation | None, resources: ExitStack, *, alone: bool) -> SqliteUtils:
     """The writer's connection. An empty database is set up. `resources` gets everything that must be closed."""
@@ -51,7 +54,7 @@ def open_readers(path: str, resources: ExitStack, number: int) -> "queue.SimpleQ
 
 def _connect(path: str) -> SqliteUtils:
     """A new connection. This changes nothing in the file."""
-    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=5.0, check_same_thread=False, cached_statements=_STATEMENTS)
     connection.isolation_level = None
     return SqliteUtils(connection, execute_plugins=False, strict=True)
 

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from email.utils import formatdate
 from functools import partial
 
 from gpuproxy.ports import HttpResponse
@@ -32,6 +33,7 @@ from gpuproxy.sandbox.protocol.wire import BadBody, Call, Incoming, answer, json
 
 PROVIDER = "vast.ai"
 _PUBLIC = frozenset({"search", "gpu_names", "log_file"})
+_OF_CONTAINERS = frozenset({"get", "stop", "destroy"})
 _QUEUED_FOR = 600.0
 _KEY_EXISTS = "SSH key is already associated with this instance."
 _MIN_BID, _MAX_BID = 0.001, 32
@@ -110,15 +112,18 @@ class Vast:
         return Call(provider=PROVIDER, name="other", request=request)
 
     def respond(self, call: Call, fault: Fault | None = None, *, limited: bool = True) -> HttpResponse:
-        """The answer to a call. `fault` is one that this dialect implements."""
+        """The answer to a call, with a Date by the market's clock. `fault` is one that this dialect implements."""
+        response = self._answer(call, fault, limited=limited)
+        return replace(response, headers={**response.headers, "Date": formatdate(self._market.now, usegmt=True)})
+
+    def _answer(self, call: Call, fault: Fault | None, *, limited: bool) -> HttpResponse:
         if fault is not None and (refusal := self._refusal_by(fault)):
             return refusal
-        key = call.request.key
-        if key is None and call.name not in _PUBLIC:
-            return errors.no_key()
-        if key is not None and key not in self._market.accounts:
-            return errors.unknown_key()
-        if limited and (early := self._limits.refusal(key or "", call.name, self._market.now)):
+        identity = call.request.key or ""
+        call, refusal = self._admitted(call)
+        if refusal is not None:
+            return refusal
+        if limited and (early := self._limits.refusal(identity, call.name, self._market.now)):
             return early
         handler = self._handlers.get(call.name)
         if handler is None:
@@ -129,6 +134,23 @@ class Vast:
             return errors.bad_json()
         except BadQuery as error:
             return errors.bad_request(str(error))
+
+    def _admitted(self, call: Call) -> tuple[Call, HttpResponse | None]:
+        """The call, and a refusal of its key. A container's key may read, stop and destroy its own instance.
+
+        Such a call goes on with the key of the instance's account.
+        """
+        key = call.request.key
+        if key is None:
+            return call, None if call.name in _PUBLIC else errors.no_key()
+        if key in self._market.accounts:
+            return call, None
+        owner = next((each for each in self._market.instances.values() if each.api_key == key), None)
+        if owner is None:
+            return call, errors.unknown_key()
+        if call.name not in _OF_CONTAINERS or call.arguments.get("id") != str(owner.id):
+            return call, errors.not_permitted()
+        return replace(call, request=replace(call.request, key=owner.account)), None
 
     def names_nothing(self, call: Call) -> bool:
         """True for a read or destroy of an instance that the account doesn't have."""

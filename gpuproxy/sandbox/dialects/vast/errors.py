@@ -27,6 +27,11 @@ def no_key() -> HttpResponse:
     return refused(403, "auth_error", "This action requires login.")
 
 
+def not_permitted() -> HttpResponse:
+    """The key of a container is for reading, stopping and destroying that instance alone."""
+    return refused(403, "auth_error", "This key is not permitted to do this.")
+
+
 def bad_json() -> HttpResponse:
     """The body is not a JSON object."""
     return answer({"error": "invalid_request", "msg": "Invalid json body"}, 400)

@@ -216,7 +216,7 @@ def _usage(market: SimulatedMarket, instance: Instance, *, running: bool) -> dic
     up = market.now - (instance.boot_at or market.now) if running else 0.0
     return {
         "uptime_mins": round(up / 60, 1) if running else None,
-        "gpu_util": 0.0 if running else None,
+        "gpu_util": instance.gpu_util if running else None,
         "gpu_temp": 38.9 if running else None,
         "cpu_util": 0.01 if running else 0.0,
         "mem_limit": 58.9 if running else None,

@@ -1,0 +1,1 @@
+"""The dashboard: web pages over the same calls, roles and errors as the API."""

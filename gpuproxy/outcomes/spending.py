@@ -1,0 +1,173 @@
+"""The admission of spending: what each intent asks of `store.limits.admit`. Parts of a unit of work.
+
+A lease with an end holds its price until then. A lease without one holds a rolling horizon, which is extended while it
+runs. Raises BudgetExceeded, or the error of a quota, before anything is written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from gpuproxy.model.bookings import HOUR
+from gpuproxy.model.lease_facts import StopDue
+from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState
+from gpuproxy.model.limits import BudgetExceeded, Hold
+from gpuproxy.model.money import Micro, accrued
+from gpuproxy.model.reasons import Reason
+from gpuproxy.outcomes import record
+from gpuproxy.ports import Tx
+from gpuproxy.store import leases, limits, money_log, owners
+from gpuproxy.store.rows import micros
+
+VOLUME_HORIZON = timedelta(days=30)
+"""How far ahead the storage of a pool's volume is held."""
+FAILOVER = timedelta(hours=1)
+"""How long two machines of a pool may be paid at once in a failover. It is held beside the primary."""
+
+
+def until_of(lease: Lease, now: datetime, horizon: timedelta) -> datetime:
+    """Until when a lease is held that is admitted now."""
+    if lease.is_prepaid:
+        left = timedelta(0) if lease.expires_at is None else lease.expires_at - now
+        return now + max(lease.prepaid.booked_hours, -(-left // HOUR)) * HOUR
+    if lease.kind == "volume":
+        return lease.expires_at or now + VOLUME_HORIZON
+    return lease.expires_at or now + horizon
+
+
+def admit_creates(tx: Tx, made: Sequence[Lease], horizon: timedelta, *, failover: bool = False) -> None:
+    """Hold the money for new leases. Those that are not attempted any more need none.
+
+    `failover`: also for the next failover of the pool whose primary it is.
+    """
+    attempted = [lease for lease in made if lease.state is LeaseState.REQUESTED]
+    for lease in attempted:
+        limits.ahead(tx, lease.id)
+    wanted = [
+        limits.wanted(tx, lease, until_of(lease, tx.now(), horizon), extra=failover_of(lease) if failover else None)
+        for lease in attempted
+    ]
+    if wanted:
+        limits.admit(tx, wanted)
+
+
+def check_creates(tx: Tx, planned: Sequence[Lease], horizon: timedelta, *, key_id: str) -> None:
+    """Raise what `admit_creates` would raise for leases that are only planned. Nothing is written."""
+    wanted = [limits.wanted(tx, lease, until_of(lease, tx.now(), horizon)) for lease in planned]
+    limits.check(tx, [replace(hold, key_id=key_id) for hold in wanted])
+
+
+def admit_start(tx: Tx, lease: Lease, horizon: timedelta) -> None:
+    """Hold the whole price of a stopped machine that is to be started."""
+    limits.admit(tx, [limits.wanted(tx, lease, until_of(lease, tx.now(), horizon))])
+
+
+def start_failed(tx: Tx, lease: Lease) -> None:
+    """Hold only the disk of a machine that was not started after all."""
+    hold = limits.hold_of(tx, lease.id)
+    if hold is not None and lease.state is LeaseState.PARKED:
+        limits.save_lower(tx, limits.parked(hold, lease))
+
+
+def admit_longer(tx: Tx, rows: Sequence[Lease], until: datetime) -> None:
+    """Hold the money for leases whose end moves. A stopped machine goes on to cost its disk only."""
+    wanted = [
+        replace(hold, until=max(hold.until, micros(_whole_hours(tx, lease, until))))
+        for lease in rows
+        if lease.state in LIVE and (hold := limits.hold_of(tx, lease.id)) is not None
+    ]
+    if wanted:
+        limits.admit(tx, wanted)
+
+
+def _whole_hours(tx: Tx, lease: Lease, until: datetime) -> datetime:
+    """The end of the last hour that is paid for a machine until then: bookings are of whole hours."""
+    if not lease.is_prepaid:
+        return until
+    booked = lease.prepaid.booked_until or tx.now() + lease.prepaid.booked_hours * HOUR
+    return booked + max(0, -((booked - until) // HOUR)) * HOUR
+
+
+def ends_stand(tx: Tx, rows: Sequence[Lease]) -> None:
+    """Give back what is held beyond the ends of a reservation's leases, unless another end is being written.
+
+    Held beyond it was an extension that did not take place, or an earlier end that was asked for at the same time.
+    What is paid in advance is held by its bookings.
+    """
+    if any(lease.pending.new_end is not None for lease in rows):
+        return
+    for lease in rows:
+        hold = limits.hold_of(tx, lease.id) if lease.state in LIVE and not lease.is_prepaid else None
+        if hold is not None and lease.expires_at is not None and hold.until > micros(lease.expires_at):
+            limits.save_lower(tx, replace(hold, until=micros(lease.expires_at)))
+
+
+def admit_booking(tx: Tx, lease: Lease, amount: Micro, until: datetime) -> None:
+    """Hold the amount of an extension that is about to be paid in advance.
+
+    It may buy more hours than the bookings before it, because the server was started with another setting.
+    """
+    hold = limits.hold_of(tx, lease.id)
+    if hold is None:
+        return
+    ends = micros(until)
+    rate = max(hold.rate, lease.observed.price)
+    hours = -(-(until - (lease.prepaid.booked_until or tx.now())) // HOUR)
+    changed = replace(
+        hold, rate=rate, peak=max(hold.peak, rate), booked=amount, paid_until=ends, until=max(hold.until, ends),
+        lead=max(hold.lead, limits.booked_ahead(hours)),
+    )  # fmt: skip
+    if limits.asks_for_more(tx, hold, changed):
+        limits.admit(tx, [changed])
+    else:
+        limits.force(tx, changed)
+
+
+def admit_takeover(tx: Tx, old: Lease | None, made: Lease, horizon: timedelta) -> None:
+    """Hold the price of a machine that takes over in a pool, out of what was held beside the old primary for that."""
+    changes = []
+    if old is not None and (hold := limits.hold_of(tx, old.id)) is not None:
+        changes.append(replace(hold, extra=0))  # first: the database adds up the holds after each row
+    limits.admit(tx, [*changes, limits.wanted(tx, made, until_of(made, tx.now(), min(horizon, FAILOVER)))])
+
+
+def followed_price(tx: Tx, old: Lease, new: Lease) -> None:
+    """Hold more after the price of a machine has risen, or after it started without a call. Else it must not go on.
+
+    A new machine is released. One that was stopped is stopped again, and so is a pool's, because of its data. A volume
+    and the disk of a stopped machine are held whatever the limits say.
+    """
+    hold = limits.hold_of(tx, new.id)
+    if hold is None or new.state not in RENTED or not hold.admitted:
+        return
+    changed = _dearer(hold, new)
+    if changed == hold:
+        return
+    if new.kind == "volume" or new.state is LeaseState.PARKED:  # its data is kept, and it can't be stopped any more
+        limits.force(tx, changed)
+        return
+    try:
+        limits.admit(tx, [changed])
+    except BudgetExceeded as refusal:
+        pool = owners.of(tx, new).kind == "pool"
+        if old.state is LeaseState.PARKED or pool:
+            leases.note(tx, new, StopDue(tx.now()))
+        else:
+            record.release(tx, new, Reason.BUDGET_EXCEEDED)
+        tx.after_commit(partial(money_log.limit_reached, refusal.over, f"the price of {new.id} has risen"))
+
+
+def _dearer(hold: Hold, lease: Lease) -> Hold:
+    """The hold with a price, or a price of a disk, that has risen."""
+    rate = lease.observed.disk_price if lease.state is LeaseState.PARKED else lease.observed.price
+    kept_rate = max(hold.kept_rate, lease.observed.disk_price) if hold.kept_until else 0
+    if rate <= hold.rate:
+        return replace(hold, kept_rate=kept_rate)
+    gpus = 0 if lease.state is LeaseState.PARKED else lease.offered.num_gpus
+    return replace(hold, rate=rate, peak=max(hold.peak, rate), gpus=gpus, kept_rate=kept_rate)
+
+
+def failover_of(primary: Lease) -> Micro:
+    """What is held beside a pool's primary for its next failover, in which two machines are paid for a while."""
+    return accrued(primary.observed.price, FAILOVER)

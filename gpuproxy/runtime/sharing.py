@@ -1,0 +1,197 @@
+"""The lasting work of a deployment, shared between the processes that live: who does which part of it.
+
+Lasting work is the supervision of accounts, the reading of catalogs, the sending to webhooks, and some periodic steps.
+Each part has a claim. A process renews all of its claims in one unit of work, three times within the life of a claim.
+The same unit tells the others that the process lives, gives up what is more than its share, and takes what is free.
+
+`assigned` decides from what the database shows, so all processes come to the same result. Work stays where it is as
+long as nobody has more than a fair share of it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from gpuproxy.model.errors import ClaimLost
+from gpuproxy.ports import Clock, Database, FollowingClock, Tx
+from gpuproxy.runtime.claims import Claims, HeldClaim
+from gpuproxy.runtime.loops import guarded
+from gpuproxy.store import claims
+from gpuproxy.store.claims import Claim
+
+log = structlog.get_logger(__name__)
+
+_REPLICA = "replica:"
+_KEPT_SECONDS = 600.0
+"""For so long a process keeps work that it gave up and that nobody took: the others may not be set up for it."""
+
+
+def _nothing() -> None:
+    """Nobody waits for the claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A part of the lasting work."""
+
+    claim: HeldClaim
+    changed: Callable[[], None] = _nothing
+    """Called when this process has got the claim or has lost it."""
+    is_busy: Callable[[], bool] = lambda: False
+    """True while the work must not move to another process, such as during a failover."""
+
+
+def assigned(works: Sequence[str], owners: Mapping[str, str], live: Collection[str]) -> Mapping[str, str]:
+    """Which process should do each part of the work.
+
+    `owners`: who has it now, if anybody does. The kind of a part is its name up to the first colon. No process gets
+    more than its share of all parts, nor of the parts of one kind, unless a part could not be assigned otherwise.
+    """
+    kinds = Counter(map(_kind, works))
+    most, most_of_kind = math.ceil(len(works) / len(live)), {k: math.ceil(n / len(live)) for k, n in kinds.items()}
+    total: Counter[str] = Counter()
+    of_kind: Counter[tuple[str, str]] = Counter()
+    found: dict[str, str] = {}
+
+    def give(work: str, process: str) -> None:
+        found[work] = process
+        total[process] += 1
+        of_kind[process, _kind(work)] += 1
+
+    for work in works:
+        owner = owners.get(work, "")
+        if owner in live and total[owner] < most and of_kind[owner, _kind(work)] < most_of_kind[_kind(work)]:
+            give(work, owner)
+    for work in works:
+        if work not in found:
+            give(work, min(live, key=lambda each: (of_kind[each, _kind(work)], total[each], each)))
+    return found
+
+
+def _kind(work: str) -> str:
+    return work.partition(":")[0]
+
+
+class Sharing:
+    """The part of the lasting work that this process does."""
+
+    def __init__(self, claims_: Claims, works: Sequence[Work], db: Database, clock: Clock) -> None:
+        self.works = tuple(works)
+        self.replicas = 1
+        """How many processes live, this one included, as far as is known."""
+        self.place = 0
+        """The place of this process among them."""
+        self._claims = claims_
+        self._db = db
+        self._clock = clock
+        self._given_up: dict[str, int] = {}
+        """Work that this process gave up, with its fence then."""
+        self._kept: dict[str, float] = {}
+        """Work that was given up in vain, and until when it is kept: a reading of Clock.monotonic()."""
+        self._exchange: Callable[[Tx, int], None] = lambda _tx, _place: None
+        self._left = False
+
+    def exchange(self, unit: Callable[[Tx, int], None]) -> None:
+        """Do `unit(tx, place)` in each unit of work of this object: it exchanges what processes keep in memory."""
+        self._exchange = unit
+
+    def take_all(self, tx: Tx) -> None:
+        """Take all work that is free, in the first unit of work of the process."""
+        for work in self.works:
+            work.claim.take(tx)
+
+    async def run(self) -> None:
+        """Renew, give up and take until cancelled. In a database of one process this returns at once."""
+        if self._claims.seconds is None:
+            return
+        while True:
+            await guarded(self.step, self._clock, "sharing")
+            await self._clock.sleep(self._claims.seconds / 3)
+
+    async def step(self) -> None:
+        """One unit of work with all claims."""
+        if self._left:
+            return
+        began = self._clock.monotonic()
+        before = {work.claim.name: work.claim.known for work in self.works}
+        busy = {work.claim.name for work in self.works if work.is_busy()}
+        at, stored, live = await self._db.write(lambda tx: self._write(tx, before, busy))
+        if isinstance(self._clock, FollowingClock):
+            self._clock.follow(at, began)
+        self.replicas, self.place = len(live), live.index(self._claims.owner)
+        for work in self.works:
+            self._note(work, before[work.claim.name], stored[work.claim.name], began)
+
+    async def leave(self) -> None:
+        """Give everything up, because this process ends: the others need not wait until the claims are over."""
+        if self._claims.seconds is None:
+            return
+        self._left = True
+        held = [claim for work in self.works if (claim := work.claim.known) is not None]
+        name = f"{_REPLICA}{self._claims.owner}"
+
+        def write(tx: Tx) -> None:
+            for work in self.works:
+                work.claim.doubt()
+            for claim in held:
+                claims.drop(tx, claim)
+            claims.forget(tx, name)
+
+        await guarded(lambda: self._db.write(write), self._clock, "sharing")
+        for work in self.works:
+            work.claim.now_has(None, 0.0)
+
+    def _write(
+        self, tx: Tx, before: Mapping[str, Claim | None], busy: Collection[str]
+    ) -> tuple[datetime, dict[str, Claim | None], list[str]]:
+        owner, seconds = self._claims.owner, self._claims.seconds
+        claims.sweep(tx, _REPLICA)
+        claims.take(tx, f"{_REPLICA}{owner}", owner, seconds)
+        live = sorted(row.owner for row in claims.with_prefix(tx, _REPLICA))
+        now, names = tx.now(), list(before)
+        rows = claims.named(tx, names)
+        owners = {name: row.owner for name, row in rows.items() if row.until > now}
+        wanted = assigned(names, owners, live)
+        held = {work.claim.name: work.claim for work in self.works}
+        stored: dict[str, Claim | None] = {}
+        for name in names:
+            claim = self._renewed(tx, before[name])
+            if claim is None:
+                if wanted[name] == owner or self._is_left(rows.get(name), now):
+                    claim = claims.take(tx, name, owner, seconds)
+            elif wanted[name] != owner and name not in busy and self._clock.monotonic() >= self._kept.get(name, 0.0):
+                held[name].doubt()
+                claims.drop(tx, claim)
+                claim = None
+            stored[name] = claim
+        self._exchange(tx, live.index(owner))
+        return now, stored, live
+
+    def _renewed(self, tx: Tx, claim: Claim | None) -> Claim | None:
+        if claim is None:
+            return None
+        try:
+            return claims.renew(tx, claim, self._claims.seconds)
+        except ClaimLost:
+            return None
+
+    def _is_left(self, row: Claim | None, now: datetime) -> bool:
+        """Whether work is free for so long that whoever should do it seems not to know it."""
+        return row is not None and now - row.until > timedelta(seconds=self._claims.seconds or 0.0)
+
+    def _note(self, work: Work, before: Claim | None, now: Claim | None, began: float) -> None:
+        name = work.claim.name
+        if before is not None and now is None:
+            self._given_up[name] = before.fence
+            log.info("work_left", work=name, owner=self._claims.owner)
+        elif now is not None and (before is None or before.fence != now.fence):
+            log.info("work_taken", work=name, owner=self._claims.owner, fence=now.fence)
+            if self._given_up.pop(name, None) == now.fence - 1:  # nobody else has taken it
+                self._kept[name] = self._clock.monotonic() + _KEPT_SECONDS
+        work.claim.now_has(now, began)
+        if (before and before.fence) != (now and now.fence):
+            work.changed()

@@ -1,0 +1,71 @@
+"""Posting one event to one target, and judging the answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import unquote, urlsplit
+
+from gpuproxy.model.webhooks import EVENT_HEADER, SIGNATURE_HEADER, Delivery, Target, body, signature
+from gpuproxy.ports import Http, HttpNotSent, HttpReplyLost, HttpRequest
+
+TIMEOUT = 10.0
+"""Real seconds for the whole exchange."""
+_MOST_BYTES = 1 << 20
+_MOST_ERROR = 200
+_LONGEST_RETRY_AFTER = 3600.0
+_LEAST_SECRET = 6
+"""Shorter parts of a URL are parts of ordinary words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one try."""
+
+    status: int
+    """0: there was no answer."""
+    error: str
+    """Why it failed; "" if the target has taken the event. It has no URL and no secret."""
+    retry_after: float = 0.0
+    """Seconds for which the target wants no other try."""
+
+
+async def post(http: Http, target: Target, event: Delivery, now: datetime) -> Answer:
+    """Post an event. A status of 200 to 299 means that the target has taken it. No redirect is followed."""
+    posted = body(event, target.form)
+    headers = {"Content-Type": "application/json", EVENT_HEADER: event.event_id}
+    if target.secrets:
+        headers[SIGNATURE_HEADER] = signature(target.secrets, now, posted)
+    request = HttpRequest(
+        method="POST", url=target.url, headers=headers, body=posted, timeout=TIMEOUT, max_bytes=_MOST_BYTES
+    )
+    try:
+        response = await http.send(request)
+    except (HttpNotSent, HttpReplyLost) as error:
+        return Answer(0, without_secrets(str(error), target)[:_MOST_ERROR])
+    if 200 <= response.status < 300:
+        return Answer(response.status, "")
+    if 300 <= response.status < 400:
+        return Answer(response.status, f"it answered {response.status}, a redirect, which is not followed")
+    return Answer(response.status, f"it answered {response.status}", _retry_after(response.headers))
+
+
+def without_secrets(text: str, target: Target) -> str:
+    """The text without the secrets of the target, and without the parts of its URL that may be secrets."""
+    for secret in sorted(secrets_of(target), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def secrets_of(target: Target) -> frozenset[str]:
+    """What must never be shown of a target: whoever knows the path of a Slack webhook can post to it."""
+    parts = urlsplit(target.url)
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    login = (parts.username, parts.password)
+    found = {target.url, path, path.lstrip("/"), parts.query, parts.netloc.rpartition("@")[0], *target.secrets}
+    found |= {spelling for part in login if part for spelling in (part, unquote(part))}
+    return frozenset(secret for secret in found if len(secret) >= _LEAST_SECRET)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    text = headers.get("retry-after", "").strip()
+    return min(float(text), _LONGEST_RETRY_AFTER) if text.isascii() and text.isdecimal() and len(text) < 10 else 0.0

@@ -1,0 +1,1 @@
+"""The files of docs/deploy, each checked with the program that reads it."""

@@ -1,0 +1,1 @@
+"""Tests of the store over PostgreSQL beyond the contract suite."""
