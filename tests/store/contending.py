@@ -5,6 +5,7 @@ Each program writes the names of its acknowledged commits, one per line, to `<ro
 
 import asyncio
 import sys
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,12 @@ _TEXT = "x" * 2000
 """So long that the log is checkpointed and begun anew every few hundred commits."""
 
 
-def server(path: Path, folder: Path, role: str, times: int) -> None:
+def server(path: Path, folder: Path, role: str, times: int, disk_seconds: float = 0) -> None:
     """Write like a server, and report when it is ready."""
+
+    def write(tx: Tx, name: str) -> None:
+        meta.write(tx, name, _TEXT)
+        time.sleep(disk_seconds)
 
     async def run() -> None:
         db = SqliteDatabase(str(path), lambda: datetime.now(UTC))
@@ -34,7 +39,7 @@ def server(path: Path, folder: Path, role: str, times: int) -> None:
             async def call(first: int) -> None:
                 for number in range(first, times, _CALLERS):
                     name = f"{role}-{number}"
-                    await db.write(lambda tx, name=name: _write(tx, name))
+                    await db.write(lambda tx, name=name: write(tx, name))
                     acks.write(f"{name}\n")
 
             await asyncio.gather(*(call(first) for first in range(_CALLERS)))
@@ -43,8 +48,9 @@ def server(path: Path, folder: Path, role: str, times: int) -> None:
     asyncio.run(run())
 
 
-def _write(tx: Tx, name: str) -> None:
-    meta.write(tx, name, _TEXT)
+def slow_server(path: Path, folder: Path, role: str, times: int) -> None:
+    """Write like a server with a slow disk: the database is locked nearly all of the time."""
+    server(path, folder, role, times, disk_seconds=0.01)
 
 
 def commands(path: Path, folder: Path, role: str, times: int) -> None:
@@ -87,4 +93,5 @@ def check(path: Path, names: frozenset[str]) -> None:
 
 if __name__ == "__main__":
     kind, where, beside, name, number = sys.argv[1:]
-    {"server": server, "commands": commands, "backups": backups}[kind](Path(where), Path(beside), name, int(number))
+    programs = {"server": server, "slow_server": slow_server, "commands": commands, "backups": backups}
+    programs[kind](Path(where), Path(beside), name, int(number))

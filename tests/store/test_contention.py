@@ -19,16 +19,19 @@ def started(kind: str, folder: Path, role: str, times: int) -> "subprocess.Popen
     return subprocess.Popen([*command, str(times)], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_every_acknowledged_commit_of_a_server_and_of_commands_survives_checkpoints_and_backups(tmp_path: Path) -> None:
-    server = started("server", tmp_path, "server", 6000)
+@pytest.mark.parametrize(("kind", "commits", "keys"), [("server", 6000, 100), ("slow_server", 1500, 10)])
+def test_every_acknowledged_commit_of_a_server_and_of_commands_survives_checkpoints_and_backups(
+    tmp_path: Path, kind: str, commits: int, keys: int
+) -> None:
+    server = started(kind, tmp_path, "server", commits)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
-    others = [("commands", "keys1", 100), ("commands", "keys2", 100), ("backups", "copies", 20)]
+    others = [("commands", "keys1", keys), ("commands", "keys2", keys), ("backups", "copies", 20)]
     running = [server, *(started(kind, tmp_path, role, times) for kind, role, times in others)]
     said = [process.communicate()[1] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0, 0], said
     done = acknowledged(tmp_path)
-    assert len(done) == 6000 + 100 + 100 + 20
+    assert len(done) == commits + 2 * keys + 20
     check(tmp_path / "books.db", done - acknowledged(tmp_path, "copies"))
 
 

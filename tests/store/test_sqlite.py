@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import structlog
 from gpuproxy.model.errors import Busy, DiskFull, ReadOnly, StatementRefused
 from gpuproxy.ports import Tx
 from gpuproxy.store import meta
+from gpuproxy.store.sqlite import database
 from gpuproxy.store.sqlite.database import SqliteDatabase
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.store.sqlite.location import DatabaseLocked
@@ -136,9 +137,11 @@ async def test_a_full_disk_refuses_the_write_and_the_database_recovers_by_itself
     await db.close()
 
 
-async def test_a_database_locked_by_another_process_refuses_the_write_and_recovers(tmp_path: Path):
+async def test_a_database_locked_by_another_process_refuses_the_write_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "_SERVER_WAITS", timedelta())
     db = opened(tmp_path)
-    db._writer.conn.execute("PRAGMA busy_timeout=20")
     other = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Busy):
@@ -148,6 +151,26 @@ async def test_a_database_locked_by_another_process_refuses_the_write_and_recove
     await db.write(lambda tx: meta.write(tx, "a", "2"))
     assert await db.read(lambda tx: meta.read(tx, "a")) == "2"
     await db.close()
+
+
+async def test_a_command_waits_for_the_lock_for_longer_than_a_server_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "_SERVER_WAITS", timedelta(milliseconds=100))
+    server = opened(tmp_path)
+    command = SqliteDatabase(str(tmp_path / "books.db"), lambda: datetime.now(UTC), alone=False)
+    other = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(command.write(lambda tx: meta.write(tx, "of the command", "1")))
+    with pytest.raises(Busy):
+        await server.write(lambda tx: meta.write(tx, "of the server", "1"))
+    assert not waiting.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await waiting
+    assert await server.read(lambda tx: meta.read(tx, "of the command")) == "1"
+    await command.close()
+    await server.close()
 
 
 async def test_a_database_that_can_only_be_read_refuses_the_write_and_recovers(tmp_path: Path):

@@ -8,6 +8,7 @@ the database file keeps other servers out; therefore a server may take over unfi
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, suppress
@@ -28,6 +29,9 @@ from gpuproxy.store.units import Unit, UnitTx, Wakeups, Watchers, result_of, wri
 T = TypeVar("T")
 
 _READERS = 2
+_SERVER_WAITS = timedelta(seconds=5)
+_COMMAND_WAITS = timedelta(minutes=1)
+"""So long a commit waits for other processes. A server's caller repeats the call, the user of a command does not."""
 _BALLAST_RETRY = timedelta(seconds=10)
 
 
@@ -89,6 +93,7 @@ class SqliteDatabase:
         With `alone=False`, a server may use it at the same time; that is for commands that change a few rows.
         """
         self._now = now
+        self._waits = _SERVER_WAITS if alone else _COMMAND_WAITS
         self._ballast = ballast
         self._retake_ballast_at = datetime.min.replace(tzinfo=UTC)
         with ExitStack() as resources:
@@ -198,7 +203,7 @@ class SqliteDatabase:
         """Run the units in one transaction. If the transaction itself fails, all units fail."""
         connection = self._writer.conn
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             for unit in batch:
                 self._run(unit)
             connection.execute("COMMIT")
@@ -209,6 +214,22 @@ class SqliteDatabase:
             cause = error if isinstance(error, sqlite3.Error) else error.__cause__
             for unit in batch:
                 unit.error = errors.unavailable(cause)
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a transaction that writes. Raises sqlite3.OperationalError if other processes keep the lock too long.
+
+        SQLite alone would wait up to 100 ms between its attempts. A server that commits all the time leaves gaps of
+        less than a millisecond, and a command would miss them all.
+        """
+        until = time.monotonic() + self._waits.total_seconds()
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if time.monotonic() >= until or not errors.is_busy(error):
+                    raise
+            else:
+                return
 
     def _run(self, unit: Unit) -> None:
         connection = self._writer.conn

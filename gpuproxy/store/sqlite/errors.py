@@ -12,6 +12,7 @@ from gpuproxy.store.sqlite.driver import sqlite3
 _UNIQUE = re.compile(r"UNIQUE constraint failed: (.+)")
 _BUGS = ("SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT")
 """The beginnings of the names of results that a statement or its values cause, and not the state of the database."""
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")
 
 
@@ -33,11 +34,16 @@ def unavailable(error: BaseException | None) -> Unavailable:
     return failure
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """True if another connection has a lock that the statement needs."""
+    return _name(error).startswith(_BUSY)
+
+
 def _unavailable(name: str) -> Unavailable:
     if name == "SQLITE_FULL":
         return disk_full()
     text = "The server can't use its database at the moment. Nothing was changed. Repeat the call later."
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if name.startswith(_BUSY):
         return Busy(text)
     return ReadOnly(text) if name.startswith(_READ_ONLY) else Unavailable(text, reason=Reason.DATABASE)
 

@@ -13,6 +13,9 @@ from gpuproxy.store.sqlite.location import DatabaseLocation, UnusableLocation
 _STATEMENTS = 1000
 """So many prepared statements are kept. The program has a few hundred, and to prepare one with triggers is slow."""
 
+_ATTEMPT_MS = 20
+"""So long SQLite itself waits for a lock of another process, at first 1 ms, then longer. The database asks again."""
+
 
 def open_writer(path: str, location: DatabaseLocation | None, resources: ExitStack, *, alone: bool) -> SqliteUtils:
     """The writer's connection. An empty database is set up. `resources` gets everything that must be closed."""
@@ -30,6 +33,7 @@ def open_writer(path: str, location: DatabaseLocation | None, resources: ExitSta
     _set_up(db)
     if location.locked:
         migrations.apply(db)
+    db.execute(f"PRAGMA busy_timeout={_ATTEMPT_MS}")
     return db
 
 
