@@ -128,6 +128,8 @@ class Catalog:
             raise no_account(wanted.providers)
         if [source for source in asked if not source.answered]:
             await self._first_answers(asked)
+        elif not self._usable(asked):
+            await self._answers_after_a_pause(asked)
         now, time = self._clock.monotonic(), self._clock.now()
         every = self._usable(self._sources.values(), now)
         usable = every if len(asked) == len(self._sources) else [source for source in asked if source in every]
@@ -225,14 +227,21 @@ class Catalog:
             return all_answered() or bool(self._usable(asked))
 
         if not all_answered():
-            await self._wait_for(all_answered, self._started + min(_OTHERS_SECONDS, self._first_wait))
-            await self._wait_for(enough, self._started + self._first_wait)
+            await self._wait_for(all_answered, self._started, min(_OTHERS_SECONDS, self._first_wait))
+            await self._wait_for(enough, self._started, self._first_wait)
 
-    async def _wait_for(self, so_far: Callable[[], bool], until: float) -> None:
-        """Wait until a time after the start; as much longer as this process did not run since the start."""
+    async def _answers_after_a_pause(self, asked: Sequence[Source]) -> None:
+        """Wait for offers if the known ones became too old only because this process did not run."""
+        now = self._clock.monotonic()
+        heard = {source.name for source in asked if source.heard is not None}
+        if any(name in heard and seconds <= self._stale_after for name, seconds in self._silent(asked, now)):
+            await self._wait_for(lambda: bool(self._usable(asked)), now, self._first_wait)
+
+    async def _wait_for(self, so_far: Callable[[], bool], since: float, at_most: float) -> None:
+        """Wait for so many seconds after `since`; as much longer as this process did not run in that time."""
         while not so_far():
             now = self._clock.monotonic()
-            seconds = until - now + self._lateness.within(now - self._started)
+            seconds = since + at_most - now + self._lateness.within(now - since)
             if seconds <= 0:
                 return
             with suppress(TimeoutError):

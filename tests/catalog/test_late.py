@@ -41,3 +41,37 @@ async def test_only_time_in_which_the_server_ran_is_called_silence(clock: Virtua
     assert clock.monotonic() == pytest.approx(30, abs=0.2)
     background.cancel()
     watch.cancel()
+
+
+@at_noon
+async def test_offers_that_aged_while_the_server_did_not_run_are_read_anew_first(clock: VirtualClock) -> None:
+    lateness = Lateness(clock)
+    watch = asyncio.create_task(lateness.watch())
+    catalog = catalog_of(clock, Account(Street(clock, [offer(1)], seconds_per_page=3)), lateness=lateness)
+    background = asyncio.create_task(catalog.run())
+    assert await ids(catalog) == ["vast-1"]
+    clock.stall(400)
+    resumed = clock.monotonic()
+    assert await ids(catalog) == ["vast-1"]
+    assert clock.monotonic() - resumed <= 4
+    background.cancel()
+    watch.cancel()
+
+
+@at_noon
+async def test_a_marketplace_that_was_silent_while_the_server_ran_is_not_waited_for(clock: VirtualClock) -> None:
+    lateness = Lateness(clock)
+    watch = asyncio.create_task(lateness.watch())
+    street = Street(clock, [offer(1)])
+    catalog = catalog_of(clock, Account(street), lateness=lateness)
+    background = asyncio.create_task(catalog.run())
+    assert await ids(catalog) == ["vast-1"]
+    street.silent = True
+    await clock.sleep(310)
+    clock.stall(400)
+    resumed = clock.monotonic()
+    with pytest.raises(Unavailable, match=r"vast\.ai silent for 3\d\d s"):
+        await catalog.market(ANY)
+    assert clock.monotonic() == resumed
+    background.cancel()
+    watch.cancel()

@@ -24,7 +24,7 @@ def test_the_report_of_the_boot_script_is_in_the_log_of_a_rented_machine(
 
 
 def test_a_server_with_its_own_sandbox_runs_our_part_and_not_the_users(tmp_path: Path) -> None:
-    with Server(tmp_path, GPUPROXY_TIME_SCALE="60") as server, server.client() as client:
+    with Server(tmp_path, GPUPROXY_TIME_SCALE="20") as server, server.client() as client:
         assert boot.reported(_lines(client)) == {"keys": "added", "onstart": "skipped"}
 
 
