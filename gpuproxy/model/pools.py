@@ -280,6 +280,8 @@ class Pool:
     """Looks in a row that did not find them."""
     late_starts: tuple[LateStart, ...] = ()
     """Starts without a clear answer that the marketplace may still carry out."""
+    unanswered: tuple[LeaseId, datetime] | None = None
+    """The machine of the last start, and when it is stopped if no answer and no listing shows that it was started."""
     fence: Literal["", "api_only", "api_and_lock"] = ""
     data_state: DataState = ""
     failover_count: int = 0

@@ -14,6 +14,7 @@ from gpuproxy.warmpool import drills
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
 from gpuproxy.warmpool.signals import Signal
+from gpuproxy.warmpool.tidying import carried_out, releasable, tidied
 
 MOST_TRIES = 3
 """Failed tries of one step of provisioning. After that, what was made is given back."""
@@ -24,10 +25,12 @@ def decide(s: Scene) -> Act:
     """The next act."""
     if s.pool.wanted == "gone":
         return _ending(s)
+    if (noted := carried_out(s)) is not None:
+        return noted
     if s.pool.wanted == "disabled" and s.pool.state is not PoolState.FAILOVER:
         return _disabling(s)
-    if (tidied := _tidied(s)) is not None:
-        return tidied
+    if (tidying := tidied(s)) is not None:
+        return tidying
     if s.pool.state is PoolState.SEARCHING:
         return _searching(s)
     if s.pool.state is PoolState.PROVISIONING:
@@ -42,32 +45,6 @@ def _searching(s: Scene) -> Act:
         pool = replace(s.pool, step_began_at=s.now)
         return Change(event=PoolEvent.HOST_FOUND, reason="the pool has a host", pool=pool)
     return Seek() if s.may_try else _until_try(s)
-
-
-def _tidied(s: Scene) -> Act | None:
-    """Release what the pool does not need, and give up creates that were never sent."""
-    pool, incident = s.pool, s.incident
-    needed = {pool.primary, pool.standby, pool.failed, incident.successor if incident else None}
-    facts: list[tuple[LeaseId, Reason]] = [
-        (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id not in needed and _releasable(each)
-    ]
-    if pool.failed is not None and pool.failed_until is not None and pool.failed_until <= s.now:
-        failed = s.lease(pool.failed)
-        if failed is not None and _releasable(failed):
-            facts.append((failed.id, Reason.POOL_CHANGED))
-        return Change(
-            reason="the failed primary was kept long enough",
-            pool=replace(pool, failed=None, failed_until=None),
-            releases=tuple(facts),
-        )
-    unsent = tuple(
-        each.id
-        for each in s.leases.values()
-        if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
-    )
-    if facts or unsent:
-        return Change(reason="the pool does not need this any more", releases=tuple(facts), unsent=unsent)
-    return None
 
 
 # ------------------------------------------------------------------------------------------------------ provisioning
@@ -163,7 +140,7 @@ def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False) -> Ch
     if not kept:
         pool = replace(pool, primary=None, standby=None, volume=None, checked_at=None, looked_at=None, misses=0)
     parts = () if kept else (s.primary, s.standby, s.volume)  # a volume that is kept from another host is none
-    made = [each for each in parts if each is not None and _releasable(each)]
+    made = [each for each in parts if each is not None and releasable(each)]
     return Change(
         event=PoolEvent.FAILED,
         reason=why,
@@ -331,12 +308,12 @@ def _disabling(s: Scene) -> Act:
             s.incident, ended_at=s.now, outcome="failed", reason="the pool was disabled"
         )  # fmt: skip
         given_back = tuple(
-            (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id != pool.primary and _releasable(each)
+            (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id != pool.primary and releasable(each)
         )
         return Change(
             event=PoolEvent.DISABLE, reason="it was asked for", pool=calm, incident=incident, releases=given_back
         )
-    return _tidied(s) or Rest()
+    return tidied(s) or Rest()
 
 
 def _ending(s: Scene) -> Act:
@@ -346,7 +323,7 @@ def _ending(s: Scene) -> Act:
     unsent = tuple(
         each.id for each in left if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
     )
-    due = [each for each in (machines or ([] if s.pool.keep_volume else left)) if _releasable(each)]
+    due = [each for each in (machines or ([] if s.pool.keep_volume else left)) if releasable(each)]
     if due or unsent:
         return Change(reason="cleanup", releases=tuple((each.id, Reason.RELEASED) for each in due), unsent=unsent)
     if machines or (left and not s.pool.keep_volume):
@@ -362,10 +339,6 @@ def _ending(s: Scene) -> Act:
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
-
-
-def _releasable(lease: Lease) -> bool:
-    return lease.state not in TERMINAL and lease.state is not LeaseState.RELEASING
 
 
 def _excluded(s: Scene) -> Act:

@@ -116,10 +116,11 @@ def start_committed(
         spending.admit_takeover(tx, old, lease, horizon)
     else:
         spending.admit_start(tx, lease, horizon)
-    lease = leases.note(tx, lease, StopDue(tx.now() + _UNDER_WAY))
+    stop_at = tx.now() + _UNDER_WAY
+    lease = leases.note(tx, lease, StopDue(stop_at))
     leases.note(tx, lease, BootsAgain())
     open_ones = tuple(each for each in pool.late_starts if each[1] > tx.now())
-    pool = pools.save(tx, pool, replace(pool, late_starts=(*open_ones, late)))
+    pool = pools.save(tx, pool, replace(pool, late_starts=(*open_ones, late), unanswered=(lease.id, stop_at)))
     if act.role == "successor":
         incident = pools.open_incident(tx, pool.id)
         if incident is None:
@@ -140,7 +141,7 @@ def start_unknown(tx: Tx, scene: Scene, act: Start, require: Callable[[Tx], None
 
 def _answered(pool: Pool, late: LateStart) -> Pool:
     """The pool without a start whose answer is known. Others of the same machine stay."""
-    return replace(pool, late_starts=tuple(each for each in pool.late_starts if each != late))
+    return replace(pool, late_starts=tuple(each for each in pool.late_starts if each != late), unanswered=None)
 
 
 def start_withdrawn(
